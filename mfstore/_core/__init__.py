@@ -1,0 +1,1 @@
+"""Native core: see src/. Nothing here is public."""

@@ -1,0 +1,77 @@
+"""Every tunable, in one place: argument > environment > default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mfstore.errors import InvalidKey
+
+FSYNC_POLICIES = ("none", "batch", "always")
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """Settings of one store handle."""
+
+    threads: int
+    """Threads for hashing, codecs and reads. ``MFSTORE_THREADS``; default: the CPUs this process may use."""
+    memory: int
+    """Bytes of extra memory one operation may hold. ``MFSTORE_MEMORY``; default 256 MiB."""
+    verify: bool
+    """Check digests on every read. ``MFSTORE_VERIFY``; default on."""
+    fsync: str
+    """Local durability: none, batch or always. ``MFSTORE_FSYNC``; default batch."""
+
+
+def resolve(
+    threads: int | None = None, memory: int | None = None, verify: bool | None = None, fsync: str | None = None
+) -> Knobs:
+    """The knobs in force. ValueError (naming the source) when one is out of range."""
+    return Knobs(
+        threads=_number("threads", "MFSTORE_THREADS", threads, _cpus(), 1, 256),
+        memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 32 << 20, 1 << 46),
+        verify=_flag("verify", "MFSTORE_VERIFY", verify, True),
+        fsync=_choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
+    )
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _number(name: str, variable: str, given: int | None, default: int, low: int, high: int) -> int:
+    source, value = name, given
+    if value is None:
+        text = os.environ.get(variable)
+        if text is None:
+            return default
+        source = variable
+        try:
+            value = int(text)
+        except ValueError:
+            raise InvalidKey(f"{variable} must be a whole number", found=repr(text)) from None
+    if not low <= value <= high:
+        raise InvalidKey(f"{source} is out of range", expected=f"{low} to {high}", found=value)
+    return value
+
+
+def _flag(name: str, variable: str, given: bool | None, default: bool) -> bool:
+    if given is not None:
+        return bool(given)
+    text = os.environ.get(variable)
+    if text is None:
+        return default
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise InvalidKey(f"{variable} must be 0 or 1", found=repr(text))
+    return words[text.lower()]
+
+
+def _choice(name: str, variable: str, given: str | None, default: str, allowed: tuple[str, ...]) -> str:
+    source, value = (name, given) if given is not None else (variable, os.environ.get(variable, default))
+    if value not in allowed:
+        raise InvalidKey(f"{source} must be one of {', '.join(allowed)}", found=repr(value))
+    return value

@@ -1,0 +1,60 @@
+"""Backends by URL scheme: ours, and those other packages register.
+
+A package offers a backend with an entry point in the group ``mfstore.backends`` whose name is the URL scheme and whose
+object is called with ``(url, **options)`` and returns a ``Backend``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from mfstore._knobs import Knobs
+from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
+from mfstore.errors import InvalidKey, Unsupported
+
+__all__ = ["Backend", "Batch", "Capabilities", "ObjectInfo", "open_backend"]
+
+GROUP = "mfstore.backends"
+
+
+def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
+    """The backend for a path or URL. InvalidKey for a malformed one, Unsupported for a scheme nobody offers."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or len(scheme) < 2:
+        return _local(url, knobs, options)
+    if scheme == "file":
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise InvalidKey("a file URL is file:///absolute/path", found=repr(url))
+        return _local(unquote(parts.path), knobs, options)
+    if scheme == "memory":
+        from mfstore.backends.memory import MemoryBackend
+
+        _refuse(options)
+        return MemoryBackend(url)
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=GROUP, name=scheme)
+    if len(found) > 1:
+        raise Unsupported(f"{len(found)} packages offer a backend for {scheme}://", hint="Uninstall all but one")
+    for entry in found:
+        backend = entry.load()(url, **options)
+        if not isinstance(backend, Backend):
+            raise Unsupported(f"the backend for {scheme}:// is not an mfstore Backend", found=type(backend).__name__)
+        return backend
+    raise Unsupported(f"no backend for {scheme}:// is installed", hint="Built in: a path, file:// and memory://")
+
+
+def _local(path: str, knobs: Knobs, options: dict[str, Any]) -> Backend:
+    from mfstore.backends.local import LocalBackend
+
+    _refuse(options)
+    if not path or "\0" in path:
+        raise InvalidKey("a store needs a path", found=repr(path))
+    return LocalBackend(path, fsync=knobs.fsync)
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    if options:
+        raise TypeError(f"unknown option {next(iter(options))!r}")

@@ -1,0 +1,152 @@
+"""Everything mfstore raises.
+
+::
+
+    MfstoreError
+    ├── NotFound (KeyError)           nothing is stored under that key, ref or path
+    ├── CorruptObject                 stored bytes are not what was stored
+    ├── AccessDenied (PermissionError) the storage refused; never reported as "absent"
+    ├── InvalidKey (ValueError)       a key, ref name or URL that cannot exist
+    ├── InvalidRange (ValueError)     a byte range outside the artifact
+    ├── Conflict                      someone else changed it first; read again and retry
+    ├── Unsupported                   a format, feature, scheme or codec this version does not know
+    ├── NotAStore (ValueError)        the place exists and is something else
+    ├── OutOfSpace (OSError)          disk full or quota reached; the store is intact
+    ├── NotSerializable (TypeError)   an object pickle cannot describe
+    └── BackendError (OSError)        any other failure of the storage, with its cause
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class MfstoreError(Exception):
+    """Base of all errors; ``key``, ``backend``, ``offset``, ``expected``, ``found`` and ``hint`` say where and what next.
+
+    Attributes that do not apply are None. ``code`` is a stable word for programs to match on:
+    codes are added, never renamed.
+    """
+
+    code = "error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        backend: str | None = None,
+        offset: int | None = None,
+        expected: object = None,
+        found: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.key = key
+        self.backend = backend
+        self.offset = offset
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = self.message
+        details = []
+        if self.key is not None:
+            details.append(f"key {self.key}")
+        if self.backend is not None:
+            details.append(f"in {self.backend}")
+        if self.offset is not None:
+            details.append(f"offset {self.offset}")
+        if self.expected is not None:
+            details.append(f"expected {self.expected}")
+        if self.found is not None:
+            details.append(f"found {self.found}")
+        if details:
+            text += f" ({', '.join(details)})"
+        if self.hint:
+            text += f". {self.hint}"
+        return text
+
+    def where(self, **context: Any) -> MfstoreError:
+        """Fill in what a lower room could not know; what is already known stays. Returns self."""
+        for name, value in context.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.__dict__.copy())
+
+
+def _rebuild(cls: type[MfstoreError], message: str, state: dict[str, Any]) -> MfstoreError:
+    error = cls(message)
+    error.__dict__.update(state)
+    return error
+
+
+class NotFound(MfstoreError, KeyError):
+    """Nothing is stored there."""
+
+    code = "not-found"
+
+
+class CorruptObject(MfstoreError):
+    """Stored bytes differ from what was stored; storing the same content again repairs them."""
+
+    code = "corrupt"
+
+
+class AccessDenied(MfstoreError, PermissionError):
+    """The storage refused the operation."""
+
+    code = "access-denied"
+
+
+class InvalidKey(MfstoreError, ValueError):
+    """Not a key, ref name or URL."""
+
+    code = "invalid-key"
+
+
+class InvalidRange(MfstoreError, ValueError):
+    """The byte range does not lie in the artifact."""
+
+    code = "invalid-range"
+
+
+class Conflict(MfstoreError):
+    """The value changed since it was read."""
+
+    code = "conflict"
+
+
+class Unsupported(MfstoreError):
+    """Needs a newer mfstore, an extra, or a backend that is not installed."""
+
+    code = "unsupported"
+
+
+class NotAStore(MfstoreError, ValueError):
+    """The location holds something that is not an mfstore store."""
+
+    code = "not-a-store"
+
+
+class OutOfSpace(MfstoreError, OSError):
+    """No room left to write; nothing that was acknowledged is affected."""
+
+    code = "out-of-space"
+
+
+class NotSerializable(MfstoreError, TypeError):
+    """The object cannot be pickled; the message names the path to the part that cannot."""
+
+    code = "not-serializable"
+
+
+class BackendError(MfstoreError, OSError):
+    """The storage failed in a way no other class describes."""
+
+    code = "backend"

@@ -1,0 +1,317 @@
+"""From placements back to bytes: plan few large reads, decode into final memory, check every digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mfstore._core.codec import NONE
+from mfstore._core.memory import FreshBytes
+from mfstore._core.pickler import BUFFER, BYTEARRAY, TEXT
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.packs import pack_path
+from mfstore.recipes import INLINE, Artifact, ChunkRef, Placement, Recipe
+
+if TYPE_CHECKING:
+    from mfstore._workers import Workers
+    from mfstore.backends.base import Backend
+    from mfstore.hashing import Digest
+    from mfstore.index import ChunkIndex
+    from mfstore.segments import Segment
+
+GAP = 64 << 10
+"""Ranges this close are read as one: a local read of 64 KiB costs less than another open."""
+SPAN = 8 << 20
+"""Longest read: with its decoded chunks it is the unit of parallel work and of extra memory per thread."""
+MAP_FROM = 1 << 20
+"""Raw segments of this size or more are mapped; a smaller one is copied faster than a map's page faults."""
+
+
+class Piece(NamedTuple):
+    """One chunk to fetch: where it lies, what it is, and where its bytes go."""
+
+    pack: str
+    placement: Placement
+    chunk: ChunkRef
+    target: memoryview
+    """Exactly ``chunk.usize`` writable bytes."""
+
+
+@dataclass(slots=True)
+class Read:
+    """One range of a pack and the pieces in it."""
+
+    pack: str
+    start: int
+    end: int
+    pieces: list[Piece] = field(default_factory=list)
+
+
+def plan_reads(pieces: Iterable[Piece], gap: int, span: int) -> list[Read]:
+    """Coalesce pieces into reads. Pure; inline pieces are not for here."""
+    reads: list[Read] = []
+    current: Read | None = None
+    for piece in sorted(pieces, key=lambda piece: (piece.pack, piece.placement.offset)):
+        start, end = piece.placement.offset, piece.placement.offset + piece.placement.csize
+        if (
+            current is None
+            or current.pack != piece.pack
+            or start > current.end + gap
+            or max(end, current.end) - current.start > span
+        ):
+            current = Read(piece.pack, start, end)
+            reads.append(current)
+        current.end = max(current.end, end)
+        current.pieces.append(piece)
+    return reads
+
+
+def raw_run(recipe: Recipe, first: int, count: int) -> tuple[str, int] | None:
+    """Pack and offset of chunks ``first`` to ``first + count`` when they are raw and lie back to back, else None."""
+    places = recipe.placements[first : first + count]
+    if not places or places[0].pack == INLINE:
+        return None
+    at, pack = places[0].offset, places[0].pack
+    for place in places:
+        if place.codec != NONE or place.width or place.pack != pack or place.offset != at:
+            return None
+        at += place.csize
+    return recipe.packs[pack].hex(), places[0].offset
+
+
+class Fetcher:
+    """Reads the chunks of one store. ``trust`` remembers what this process has verified or written."""
+
+    def __init__(
+        self, backend: Backend, workers: Workers, digest: Digest, index: ChunkIndex, trust: Trust
+    ) -> None:
+        self._backend = backend
+        self._workers = workers
+        self._digest = digest
+        self._index = index
+        self._trust = trust
+
+    def fill(self, recipe: Recipe, wanted: Iterable[tuple[int, ChunkRef, memoryview]], verify: bool) -> None:
+        """Fetch chunks into memory: ``(number in the recipe, chunk, target)`` each."""
+        pieces, total = [], 0
+        for number, chunk, target in wanted:
+            place = recipe.placements[number]
+            if place.pack == INLINE:
+                self._workers.codec.decode(
+                    recipe.inline, target, [(place.offset, place.csize, place.codec, place.width, 0, chunk.usize)]
+                )
+                if verify:
+                    self._check(chunk, target, "recipe", place.offset)
+                continue
+            pieces.append(Piece(recipe.packs[place.pack].hex(), place, chunk, target))
+            total += chunk.usize
+        reads = plan_reads(pieces, GAP, SPAN)
+        self._workers.map(lambda read: self._read(read, verify), reads, total)
+
+    def _read(self, read: Read, verify: bool) -> None:
+        try:
+            self._read_all(read.pack, read.start, read.end, read.pieces, verify)
+        except (CorruptObject, NotFound, Unsupported):
+            # One by one, so that a damaged or missing chunk is found elsewhere and the rest is still used.
+            for piece in read.pieces:
+                self._read_one(piece, verify)
+
+    def _read_all(self, pack: str, start: int, end: int, pieces: Sequence[Piece], verify: bool) -> None:
+        path = pack_path(pack)
+        first = pieces[0]
+        if len(pieces) == 1 and first.placement.codec == NONE and not first.placement.width:
+            if first.placement.csize != first.chunk.usize:
+                raise CorruptObject("raw chunk has two lengths", key=path, offset=start,
+                                    expected=first.chunk.usize, found=first.placement.csize)
+            self._backend.read_into(path, start, first.target)
+        else:
+            source = self._backend.get_range(path, start, end - start)
+            codec = self._workers.codec
+            for piece in pieces:
+                place = piece.placement
+                job = (place.offset - start, place.csize, place.codec, place.width, 0, piece.chunk.usize)
+                codec.decode(source, piece.target, [job])
+        if verify:
+            for piece in pieces:
+                self._check(piece.chunk, piece.target, path, piece.placement.offset)
+
+    def _check(self, chunk: ChunkRef, data: memoryview, path: str, offset: int) -> None:
+        found = self._digest(data)
+        if found != chunk.id:
+            raise CorruptObject("chunk differs from its digest", key=path, backend=self._backend.url, offset=offset,
+                                expected=chunk.id.hex(), found=found.hex())
+
+    def _read_one(self, piece: Piece, verify: bool) -> None:
+        place = piece.placement
+        path = pack_path(piece.pack)
+        try:
+            self._read_all(piece.pack, place.offset, place.offset + place.csize, [piece], verify)
+            return
+        except (CorruptObject, NotFound, Unsupported) as error:
+            failure: MfstoreError = error
+        self._trust.forget(piece.pack)
+        for other in self._index.find_all(piece.chunk.id):
+            name = other.pack.value.hex()
+            if (name, other.offset) == (piece.pack, place.offset) or other.usize != piece.chunk.usize:
+                continue
+            try:
+                moved = piece._replace(
+                    pack=name, placement=Placement(0, other.offset, other.csize, other.codec, other.width)
+                )
+                # Always checked: an index entry is a hint.
+                self._read_all(name, other.offset, other.offset + other.csize, [moved], True)
+                return
+            except (CorruptObject, NotFound, Unsupported):
+                continue
+        if isinstance(failure, NotFound):
+            failure = CorruptObject("a pack is missing", key=path, backend=self._backend.url)
+        failure.where(key=path, backend=self._backend.url, offset=place.offset,
+                      hint="Store the same content again to repair it")
+        raise failure
+
+    # ---- artifacts --------------------------------------------------------------------
+
+    def payloads(self, recipe: Recipe, artifact: Artifact, first: int, verify: bool) -> Iterator[Loaded]:
+        """One ``Loaded`` per segment of an artifact whose chunks start at ``first``; fill them with ``fill``."""
+        number = first + artifact.body_chunks
+        position = artifact.body_chunks
+        for segment in artifact.segments:
+            chunks = artifact.chunks[position : position + segment.chunks]
+            yield self._prepare(recipe, segment, number, chunks, verify)
+            number += segment.chunks
+            position += segment.chunks
+
+    def _prepare(
+        self, recipe: Recipe, segment: Segment, number: int, chunks: Sequence[ChunkRef], verify: bool
+    ) -> Loaded:
+        if segment.kind == BUFFER and segment.length >= MAP_FROM and self._backend.capabilities.map:
+            run = raw_run(recipe, number, segment.chunks)
+            if run is not None:
+                mapped = self._map(run[0], run[1], segment.length, chunks, verify)
+                if mapped is not None:
+                    return Loaded(segment.kind, mapped, ())
+        memory: Any = bytearray(segment.length) if segment.kind == BYTEARRAY else FreshBytes(segment.length)
+        return Loaded(segment.kind, memory, tuple(targets(memory, number, chunks)))
+
+    def _map(self, pack: str, start: int, length: int, chunks: Sequence[ChunkRef], verify: bool) -> Any:
+        """A verified private map, or None when it does not hold what it should (reading will say why)."""
+        path = pack_path(pack)
+        try:
+            mapped = self._backend.map(path, start, length)
+            if not verify or self._trust.has(pack, start, length):
+                return mapped
+            view = memoryview(mapped)
+            ends, at = [], 0
+            for chunk in chunks:
+                ends.append((at, chunk))
+                at += chunk.usize
+            step = max(1, SPAN // chunks[0].usize)
+            tasks = [ends[number : number + step] for number in range(0, len(ends), step)]
+            self._workers.map(
+                lambda task: [
+                    self._check(chunk, view[offset : offset + chunk.usize], path, start + offset) for offset, chunk in task
+                ],
+                tasks,
+                length,
+            )
+            self._trust.add(pack, start, length)
+            return mapped
+        except (CorruptObject, NotFound):
+            return None
+
+    def damaged(self, places: Sequence[tuple[bytes, str, Placement, int]]) -> set[bytes]:
+        """The ids among ``(id, pack, placement, usize)`` that are not readable and whole at that place.
+
+        What this process wrote or verified, in files that did not change since, is not read again.
+        """
+        bad: set[bytes] = set()
+        doubtful = []
+        for chunk_id, pack, place, usize in places:
+            if not self._trust.has(pack, place.offset, place.csize):
+                memory = memoryview(FreshBytes(usize))
+                doubtful.append(Piece(pack, place, ChunkRef(chunk_id, usize), memory))
+        for start in range(0, len(doubtful), 64):
+            window = doubtful[start : start + 64]
+            self._workers.map(lambda read: self._probe(read, bad), plan_reads(window, GAP, SPAN), SPAN)
+        return bad
+
+    def _probe(self, read: Read, bad: set[bytes]) -> None:
+        for piece in read.pieces:
+            place = piece.placement
+            try:
+                self._read_all(piece.pack, place.offset, place.offset + place.csize, [piece], True)
+                self._trust.add(piece.pack, place.offset, place.csize)
+            except (CorruptObject, NotFound, Unsupported):
+                bad.add(piece.chunk.id)
+
+
+class Loaded(NamedTuple):
+    """Memory of one segment and the chunks still to be fetched into it."""
+
+    kind: int
+    memory: Any
+    wanted: Sequence[tuple[int, ChunkRef, memoryview]]
+
+    def value(self, writable: bool) -> Any:
+        """What the unpickler takes for it, once filled."""
+        if self.kind == BUFFER:
+            return self.memory if writable else memoryview(self.memory).toreadonly()
+        if self.kind == BYTEARRAY:
+            return self.memory
+        data: bytes = self.memory.value
+        return data.decode("utf-8", "surrogatepass") if self.kind == TEXT else data
+
+
+def targets(memory: Any, number: int, chunks: Sequence[ChunkRef]) -> Iterator[tuple[int, ChunkRef, memoryview]]:
+    """``chunks``, numbered from ``number``, each with its part of ``memory``."""
+    view = memoryview(memory).cast("B")
+    at = 0
+    for offset, chunk in enumerate(chunks):
+        yield number + offset, chunk, view[at : at + chunk.usize]
+        at += chunk.usize
+
+
+class Trust:
+    """Ranges of packs this process wrote or verified, as long as the files stay as they were."""
+
+    LIMIT = 1 << 20
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._packs: dict[str, tuple[Any, dict[int, int]]] = {}
+        self._count = 0
+
+    def add(self, pack: str, start: int, length: int) -> None:
+        """Remember a range that was found whole just now."""
+        self.add_all(pack, [(start, length)])
+
+    def add_all(self, pack: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """Remember ranges ``(start, length)`` of one pack."""
+        try:
+            identity = self._backend.identity(pack_path(pack))
+        except MfstoreError:
+            return
+        known = self._packs.get(pack)
+        if known is None or known[0] != identity:
+            if self._count > self.LIMIT:
+                self._packs.clear()
+                self._count = 0
+            known = self._packs[pack] = (identity, {})
+        for start, length in ranges:
+            known[1][start] = max(length, known[1].get(start, 0))
+            self._count += 1
+
+    def has(self, pack: str, start: int, length: int) -> bool:
+        """Whether that range was found whole and its file has not changed."""
+        known = self._packs.get(pack)
+        if known is None or known[1].get(start, -1) < length:
+            return False
+        try:
+            return bool(self._backend.identity(pack_path(pack)) == known[0])
+        except MfstoreError:
+            return False
+
+    def forget(self, pack: str) -> None:
+        """Something in that pack was found damaged."""
+        self._packs.pop(pack, None)

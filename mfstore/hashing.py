@@ -1,0 +1,42 @@
+"""Digests: BLAKE3-256 (https://github.com/BLAKE3-team/BLAKE3-specs) or SHA-256 (FIPS 180-4).
+
+A store fixes one algorithm when it is created; both give 32 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from mfstore.errors import Unsupported
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    Digest = Callable[[Buffer], bytes]
+
+SIZE = 32
+BLAKE3 = 1
+SHA256 = 2
+
+NAMES = {"blake3": BLAKE3, "sha256": SHA256}
+
+
+def digest_function(algorithm: int) -> Digest:
+    """The digest of one buffer, by algorithm number. Unsupported when the number is unknown."""
+    if algorithm == BLAKE3:
+        return _blake3
+    if algorithm == SHA256:
+        return _sha256
+    raise Unsupported("digest algorithm is unknown to this version of mfstore", found=algorithm)
+
+
+def _blake3(data: Buffer) -> bytes:
+    return blake3(data).digest()
+
+
+def _sha256(data: Buffer) -> bytes:
+    return hashlib.sha256(data).digest()

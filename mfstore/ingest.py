@@ -1,0 +1,547 @@
+"""From objects to stored packs and recipes: the writing half of one store operation.
+
+Write order is packs, index fragment, recipes; a recipe is the only commit point of its artifact. Everything after
+the pickle sink runs on all cores: hash, look up, choose a codec, encode, lay out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mfstore import codecs, recipes
+from mfstore._core.codec import NONE
+from mfstore.chunking import ContentCutter, fixed_cuts, is_opaque
+from mfstore.codecs import Choice
+from mfstore.errors import CorruptObject, NotFound, Unsupported
+from mfstore.index import Location
+from mfstore.packs import ALIGN_FROM, Entry, PackBuilder, pack_path
+from mfstore.recipes import Artifact, ChunkRef, Placement, Recipe, recipe_path
+from mfstore.segments import PICKLE, RAW, Segment
+from mfstore.serialize import dump
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore._workers import Workers
+    from mfstore.backends.base import Backend, Batch
+    from mfstore.fetch import Fetcher, Trust
+    from mfstore.hashing import Digest
+    from mfstore.index import ChunkIndex
+
+WINDOW = 32 << 20
+"""Bytes hashed, looked up and encoded at a time. Encoded chunks of two windows and one pack are the extra memory of a
+save: 128 MiB with the pack limit below."""
+TASK = 4 << 20
+"""Bytes per task: 16 chunks, 0.7 ms of hashing, against 30 us to hand it over."""
+PACK_LIMIT = 64 << 20
+"""A pack is closed at this length. A raw segment stays in one pack whatever its length, so that it can be mapped."""
+BODY_STREAM = 8 << 20
+"""A body longer than this is cut while it is being pickled instead of being collected."""
+ROW_TRIALS = 64
+"""Arrays of up to this many long rows choose a codec per row (a trial costs 0.3 ms); larger ones once."""
+CHECKPOINT = 4096
+"""Recipes written together; bounds what a bulk put holds."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Contiguous bytes and their cuts; ``ids`` are filled by ``Ingest.flush``."""
+
+    view: memoryview
+    ends: list[int]
+    itemsize: int
+    held: bool
+    """Whether the pack keeps this memory alive only for itself."""
+    choice: Choice | None = None
+    ids: list[bytes] = field(default_factory=list)
+
+    def chunks(self) -> Iterable[ChunkRef]:
+        """The chunks as content, once hashed."""
+        start = 0
+        for chunk_id, end in zip(self.ids, self.ends, strict=True):
+            yield ChunkRef(chunk_id, end - start)
+            start = end
+
+
+@dataclass(slots=True)
+class Draft:
+    """An artifact whose chunks may not be hashed yet."""
+
+    name: str
+    type: str
+    encoding: int
+    body_length: int = 0
+    literal: bytes | None = None
+    body: list[Run] = field(default_factory=list)
+    payloads: list[tuple[int, int, int, int, int, list[Run]]] = field(default_factory=list)
+    """``(kind, at, length, itemsize, row, runs)`` of each segment."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the artifact's stream."""
+        return self.body_length + sum(payload[2] for payload in self.payloads)
+
+    def runs(self) -> Iterable[Run]:
+        """All runs, in the order of the artifact's chunks."""
+        yield from self.body
+        for payload in self.payloads:
+            yield from payload[5]
+
+    def artifact(self) -> Artifact:
+        """The finished artifact. Needs every run hashed."""
+        if self.literal is not None:
+            return Artifact(self.name, self.encoding, self.body_length, self.literal)
+        segments = tuple(
+            Segment(kind, at, length, itemsize, row, sum(len(run.ends) for run in runs))
+            for kind, at, length, itemsize, row, runs in self.payloads
+        )
+        chunks = [chunk for run in self.runs() for chunk in run.chunks()]
+        return Artifact(self.name, self.encoding, self.body_length, None, segments, chunks)
+
+
+class _Sink:
+    """Receives one artifact's body and payloads and cuts them into runs."""
+
+    def __init__(self, draft: Draft, submit: Callable[[Run], None]) -> None:
+        self._draft = draft
+        self._submit = submit
+        self._blocks: list[bytes] = []
+        self._cutter: ContentCutter | None = None
+        self._length = 0
+
+    def body(self, block: bytes) -> None:
+        self._length += len(block)
+        if self._cutter is not None:
+            self._cutter.feed(block)
+            return
+        self._blocks.append(block)
+        if self._length > BODY_STREAM:
+            self._stream()
+
+    def _stream(self) -> None:
+        self._cutter = ContentCutter(self._body_run)
+        for block in self._blocks:
+            self._cutter.feed(block)
+        self._blocks.clear()
+
+    def _body_run(self, view: memoryview, ends: list[int]) -> None:
+        run = Run(view, ends, 1, True)
+        self._draft.body.append(run)
+        self._submit(run)
+
+    def payload(self, kind: int, data: Buffer, itemsize: int, row: int, at: int) -> None:
+        view = memoryview(data).cast("B")
+        itemsize = itemsize if itemsize < 256 else 0
+        runs: list[Run] = []
+
+        def emit(part: memoryview, ends: list[int]) -> None:
+            run = Run(part, ends, itemsize, False)
+            runs.append(run)
+            self._submit(run)
+
+        self._draft.payloads.append((kind, at, len(view), itemsize, row, runs))
+        if is_opaque(kind, itemsize, row):
+            cutter = ContentCutter(emit)
+            cutter.feed(view)
+            cutter.finish()
+            return
+        ends = fixed_cuts(len(view), row)
+        if row and row < len(view) and len(view) // row <= ROW_TRIALS and row in ends:
+            per_row = ends.index(row) + 1
+            for start in range(0, len(ends), per_row):
+                base = ends[start - 1] if start else 0
+                emit(view[base : ends[min(start + per_row, len(ends)) - 1]],
+                     [end - base for end in ends[start : start + per_row]])
+            return
+        emit(view, ends)
+
+    def finish(self) -> None:
+        draft = self._draft
+        draft.body_length = self._length
+        if self._cutter is None:
+            body = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
+            if not draft.payloads and len(body) <= recipes.LITERAL_LIMIT:
+                draft.literal = body
+                return
+            self._cutter = ContentCutter(self._body_run)
+            self._cutter.feed(body)
+        self._cutter.finish()
+
+
+@dataclass(slots=True)
+class Written:
+    """What one operation did; ``Store.session`` adds these up."""
+
+    artifacts: int = 0
+    logical: int = 0
+    """Bytes of the artifacts' streams."""
+    duplicate: int = 0
+    """Of those, bytes that were already stored."""
+    stored: int = 0
+    """Bytes of new packs, index fragments and recipes."""
+    objects: int = 0
+    codecs: dict[str, int] = field(default_factory=dict)
+    """Newly stored logical bytes by codec."""
+
+
+CODEC_NAMES = ("raw", "lz4", "zstd")
+
+
+class Ingest:
+    """One writing operation. Use as a context manager; call ``commit`` at the end."""
+
+    def __init__(
+        self, backend: Backend, workers: Workers, index: ChunkIndex, fetcher: Fetcher, trust: Trust, digest: Digest,
+        algorithm: int, compress: bool,
+    ) -> None:  # fmt: skip
+        self.written = Written()
+        self._backend = backend
+        self._workers = workers
+        self._index = index
+        self._fetcher = fetcher
+        self._trust = trust
+        self._digest = digest
+        self._algorithm = algorithm
+        self._compress = compress
+        self._batch: Batch = backend.batch()
+        self._pending: list[Run] = []
+        self._pending_bytes = 0
+        self._located: dict[bytes, Location] = {}
+        self._pack = PackBuilder(algorithm)
+        self._last_run: Run | None = None
+        self._closed: list[tuple[bytes, list[Entry]]] = []
+        self._committed: list[tuple[tuple[str, bytes], list[tuple[bytes, list[Entry]]]]] = []
+        self._drafts: list[tuple[int, list[Draft], Callable[[str], None]]] = []
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._batch.__exit__(None, None, None)
+
+    # ---- drafts -----------------------------------------------------------------------
+
+    def draft(self, name: str, obj: object, named: bool, alone: bool) -> Draft:
+        """Pickle one artifact. ``alone``: it gets its own recipe, and lies in it when it is small."""
+        kind = type(obj)
+        draft = Draft(name, f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), PICKLE)
+        sink, submit = self._sink(draft, alone)
+        dump(obj, sink, name if named else None)
+        self._finish_draft(draft, sink, submit)
+        return draft
+
+    def draft_raw(self, blocks: Iterable[Buffer], type_name: str) -> Draft:
+        """An artifact that is the given bytes."""
+        draft = Draft("", type_name, RAW)
+        sink, submit = self._sink(draft, True)
+        for block in blocks:
+            sink.body(block)  # type: ignore[arg-type]
+        self._finish_draft(draft, sink, submit)
+        return draft
+
+    def _sink(self, draft: Draft, alone: bool) -> tuple[_Sink, list[Run] | None]:
+        if not alone:
+            return _Sink(draft, self._submit), None
+        # A small artifact on its own lies in its recipe, and only the end shows that it is small.
+        waiting: list[Run] = []
+        state = {"total": 0}
+
+        def submit(run: Run) -> None:
+            state["total"] += len(run.view)
+            if state["total"] <= recipes.INLINE_LIMIT:
+                waiting.append(run)
+                return
+            while waiting:
+                self._submit(waiting.pop(0))
+            self._submit(run)
+
+        return _Sink(draft, submit), waiting
+
+    def _finish_draft(self, draft: Draft, sink: _Sink, waiting: list[Run] | None) -> None:
+        sink.finish()
+        self.written.artifacts += 1
+        self.written.logical += draft.size
+        for run in waiting or ():
+            run.ids = self._hash(run, 0, len(run.ends))
+
+    def _submit(self, run: Run) -> None:
+        self._pending.append(run)
+        self._pending_bytes += len(run.view)
+        if self._pending_bytes >= WINDOW:
+            self.flush()
+
+    # ---- chunks -----------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hash, look up, encode and lay out everything pending."""
+        runs, self._pending, self._pending_bytes = self._pending, [], 0
+        window: list[tuple[Run, int, int]] = []
+        total = 0
+        for run in runs:
+            for first, last, size in _tasks(run):
+                window.append((run, first, last))
+                total += size
+                if total >= WINDOW:
+                    self._process(window, total)
+                    window, total = [], 0
+        if window:
+            self._process(window, total)
+
+    def _hash(self, run: Run, first: int, last: int) -> list[bytes]:
+        view, digest = run.view, self._digest
+        start = run.ends[first - 1] if first else 0
+        ids = []
+        for end in run.ends[first:last]:
+            ids.append(digest(view[start:end]))
+            start = end
+        return ids
+
+    def _process(self, window: list[tuple[Run, int, int]], total: int) -> None:
+        hashed = self._workers.map(lambda task: self._hash(*task), window, total)
+        for (run, _, _), ids in zip(window, hashed, strict=True):
+            run.ids += ids
+        self._look_up({chunk_id for ids in hashed for chunk_id in ids if chunk_id not in self._located}, window)
+        claimed: set[bytes] = set()
+        encode: list[tuple[Run, int, int]] = []
+        for run, first, last in window:
+            start = None
+            for number in range(first, last):
+                chunk_id = run.ids[number]
+                fresh = chunk_id not in self._located and chunk_id not in claimed
+                if fresh:
+                    claimed.add(chunk_id)
+                    start = number if start is None else start
+                else:
+                    self.written.duplicate += run.ends[number] - (run.ends[number - 1] if number else 0)
+                    if start is not None:
+                        encode.append((run, start, number))
+                        start = None
+            if start is not None:
+                encode.append((run, start, last))
+        undecided = {id(run): run for run, _, _ in encode if run.choice is None}
+        self._workers.map(self._choose, list(undecided.values()), total)
+        for task, encoded in zip(encode, self._workers.map(self._encode, encode, total), strict=True):
+            self._lay_out(*task, *encoded)
+
+    def _look_up(self, ids: set[bytes], window: list[tuple[Run, int, int]]) -> None:
+        found = self._index.find(list(ids)) if ids else {}
+        if found and self._backend.capabilities.cheap_reads:
+            # An acknowledged put must read back: a hit counts only when its bytes are there and whole.
+            places = [
+                (chunk_id, at.pack.value.hex(), Placement(0, at.offset, at.csize, at.codec, at.width), at.usize)
+                for chunk_id, at in found.items()
+            ]
+            for chunk_id in self._fetcher.damaged(places):
+                del found[chunk_id]
+        self._located.update(found)
+
+    def _choose(self, run: Run) -> None:
+        run.choice = codecs.choose(self._workers.codec, run.view, run.itemsize, self._compress)
+
+    def _encode(self, task: tuple[Run, int, int]) -> tuple[memoryview, list[int]] | tuple[None, None]:
+        run, first, last = task
+        assert run.choice is not None
+        if run.choice.codec == NONE:
+            return None, None
+        start = run.ends[first - 1] if first else 0
+        ends = [end - start for end in run.ends[first:last]]
+        return self._workers.codec.encode(
+            run.view[start : run.ends[last - 1]], ends, run.choice.codec, run.choice.width, codecs.LEVEL, codecs.KEEP
+        )
+
+    def _lay_out(self, run: Run, first: int, last: int, arena: memoryview | None, sizes: list[int] | None) -> None:
+        assert run.choice is not None
+        pack = self._pack
+        continues = self._last_run is run
+        if pack.held >= PACK_LIMIT or (pack.length >= PACK_LIMIT and not (continues and arena is None)):
+            self._close_pack()
+            pack = self._pack
+            continues = False
+        self._last_run = run
+        start = run.ends[first - 1] if first else 0
+        if arena is None or sizes is None:
+            if not continues and len(run.view) >= ALIGN_FROM:
+                pack.align()
+            entries = []
+            at = start
+            for number in range(first, last):
+                entries.append((run.ids[number], run.ends[number] - at, run.ends[number] - at))
+                at = run.ends[number]
+            self._add(pack, run.view[start:at], entries, NONE, 0, run.held)
+            return
+        taken = 0
+        for number, size in zip(range(first, last), sizes, strict=True):
+            end = run.ends[number]
+            if size:
+                entry = (run.ids[number], size, end - start)
+                self._add(pack, arena[taken : taken + size], [entry], run.choice.codec, run.choice.width, True)
+                taken += size
+            else:
+                entry = (run.ids[number], end - start, end - start)
+                self._add(pack, run.view[start:end], [entry], NONE, 0, run.held)
+            start = end
+
+    def _add(
+        self, pack: PackBuilder, data: memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int, held: bool
+    ) -> None:
+        at = pack.length
+        pack.add(data, entries, codec, width, held)
+        fresh = 0
+        for chunk_id, csize, usize in entries:
+            self._located[chunk_id] = Location(pack.name, at, csize, usize, codec, width)
+            at += csize
+            fresh += usize
+        self._count_codec(codec, width, fresh)
+
+    def _count_codec(self, codec: int, width: int, size: int) -> None:
+        label = CODEC_NAMES[codec] + ("+shuffle" if width else "")
+        self.written.codecs[label] = self.written.codecs.get(label, 0) + size
+
+    def _close_pack(self) -> None:
+        pack = self._pack
+        self._last_run = None
+        if not pack.entries:
+            return
+        self._pack = PackBuilder(self._algorithm)
+        name, parts = pack.close(self._digest)
+        self._put(pack_path(name), parts)
+        self._closed.append((pack.name.value, pack.entries))
+
+    def _put(self, key: str, parts: Sequence[Buffer]) -> None:
+        self._batch.put(key, parts)
+        self.written.stored += sum(memoryview(part).nbytes for part in parts)
+        self.written.objects += 1
+
+    # ---- recipes ----------------------------------------------------------------------
+
+    def recipe(self, kind: int, drafts: list[Draft], deliver: Callable[[str], None]) -> None:
+        """Write a recipe for these artifacts; ``deliver`` gets the key once it is known."""
+        self._drafts.append((kind, drafts, deliver))
+        if len(self._drafts) >= CHECKPOINT:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Put everything a recipe needs, then the recipes."""
+        self.flush()
+        self._close_pack()
+        if self._closed:
+            fragment = self._index.make_fragment(self._closed)
+            self._put(fragment[0], [fragment[1]])
+            self._committed.append((fragment, self._closed))
+            self._closed = []
+        waiting, self._drafts = self._drafts, []
+        finished = []
+        for kind, drafts, deliver in waiting:
+            artifacts = [draft.artifact() for draft in drafts]
+            content = recipes.encode_content(kind, self._algorithm, artifacts)
+            key = self._digest(content)
+            finished.append((key, content, drafts, artifacts))
+            deliver(key.hex())
+        exists = self._backend.exists_many([recipe_path(key.hex()) for key, _, _, _ in finished])
+        seen: set[bytes] = set()
+        for (key, content, drafts, artifacts), there in zip(finished, exists, strict=True):
+            if key in seen or (there and self._is_whole(key)):
+                self.written.duplicate += self._inline_size(drafts)
+                continue
+            seen.add(key)
+            self._put(recipe_path(key.hex()), self._encode_recipe(content, drafts, artifacts))
+
+    def _inline_size(self, drafts: list[Draft]) -> int:
+        """Bytes of these artifacts that no chunk lookup has counted."""
+        return sum(
+            draft.body_length if draft.literal is not None else sum(
+                len(run.view) for run in draft.runs() if run.ids and run.ids[0] not in self._located
+            )
+            for draft in drafts
+        )  # fmt: skip
+
+    def _encode_recipe(self, content: bytes, drafts: list[Draft], artifacts: list[Artifact]) -> Sequence[Buffer]:
+        packs: dict[bytes, int] = {}
+        placements: list[Placement] = []
+        inline: list[bytes | memoryview] = []
+        inline_at = 0
+        for draft, artifact in zip(drafts, artifacts, strict=True):
+            if draft.literal is not None:
+                self._count_codec(0, 0, len(draft.literal))
+            for run in draft.runs():
+                start = 0
+                for chunk_id, end in zip(run.ids, run.ends, strict=True):
+                    at = self._located.get(chunk_id)
+                    if at is not None:
+                        number = packs.setdefault(at.pack.value, len(packs))
+                        placements.append(Placement(number, at.offset, at.csize, at.codec, at.width))
+                    else:
+                        data, codec, width = self._encode_inline(run, start, end)
+                        placements.append(Placement(recipes.INLINE, inline_at, len(data), codec, width))
+                        inline.append(data)
+                        inline_at += len(data)
+                        self._count_codec(codec, width, end - start)
+                    start = end
+        return recipes.encode(
+            self._algorithm, content, [draft.type for draft in drafts], list(packs), placements, inline, self._workers.codec
+        )
+
+    def _encode_inline(self, run: Run, start: int, end: int) -> tuple[memoryview | bytes, int, int]:
+        if run.choice is None:
+            self._choose(run)
+        assert run.choice is not None
+        if run.choice.codec != NONE:
+            arena, sizes = self._workers.codec.encode(
+                run.view[start:end], [end - start], run.choice.codec, run.choice.width, codecs.LEVEL, codecs.KEEP
+            )
+            if sizes[0]:
+                return arena, run.choice.codec, run.choice.width
+        return run.view[start:end], NONE, 0
+
+    def _is_whole(self, key: bytes) -> bool:
+        """Whether the stored recipe of this key, and every chunk it places, reads back."""
+        path = recipe_path(key.hex())
+        try:
+            recipe = recipes.decode(self._backend.get(path), self._workers.codec, key)
+        except (CorruptObject, NotFound, Unsupported):
+            return False
+        if not self._backend.capabilities.cheap_reads:
+            return True
+        return self._chunks_are_whole(recipe)
+
+    def _chunks_are_whole(self, recipe: Recipe) -> bool:
+        chunks = [chunk for artifact in recipe.artifacts for chunk in artifact.chunks]
+        places = []
+        for chunk, place in zip(chunks, recipe.placements, strict=True):
+            if place.pack == recipes.INLINE:
+                memory = bytearray(chunk.usize)
+                try:
+                    job = (place.offset, place.csize, place.codec, place.width, 0, chunk.usize)
+                    self._workers.codec.decode(recipe.inline, memory, [job])
+                except (CorruptObject, Unsupported):
+                    return False
+                if self._digest(memory) != chunk.id:
+                    return False
+            else:
+                places.append((chunk.id, recipe.packs[place.pack].hex(), place, chunk.usize))
+        return not self._fetcher.damaged(places)
+
+    def commit(self) -> Written:
+        """Make everything durable and visible, in order; then other operations may use it."""
+        self._checkpoint()
+        self._batch.commit()
+        for (key, data), packs in self._committed:
+            self._index.add(key, data)
+            for name, entries in packs:
+                self._trust.add_all(name.hex(), [(entry.offset, entry.csize) for entry in entries])
+        if self._committed:
+            self._index.compact()
+        return self.written
+
+
+def _tasks(run: Run) -> Iterable[tuple[int, int, int]]:
+    """``(first, last, bytes)`` of groups of a run's chunks of about TASK bytes."""
+    first, start = 0, 0
+    for number, end in enumerate(run.ends):
+        if end - start >= TASK:
+            yield first, number + 1, end - start
+            first, start = number + 1, end
+    if first < len(run.ends):
+        yield first, len(run.ends), run.ends[-1] - start

@@ -1,0 +1,145 @@
+"""Refs: mutable names for keys, with their history (docs/format.md, "Ref")."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from mfstore.errors import Conflict, CorruptObject, InvalidKey, NotFound, Unsupported
+from mfstore.keys import Key
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+
+PREFIX = "refs/"
+HISTORY = 1000
+"""Entries kept per ref: about 100 KB, rewritten with each change."""
+NAME_LIMIT = 240
+"""Longest encoded name: file names end at 255 bytes."""
+ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RefEntry:
+    """One value a ref had."""
+
+    key: Key
+    time: float
+    """Seconds since the epoch on the writer's clock; order is the order of the list, not of the times."""
+
+
+class Refs(MutableMapping[str, Key]):
+    """``store.refs``: a mapping from names to keys, shared by everyone who uses the store.
+
+    Setting a name keeps what it was in its history. Names are paths of words such as ``models/churn``.
+    """
+
+    def __init__(self, backend: Backend, exists: Callable[[str], bool], prepare: Callable[[], None]) -> None:
+        self._backend = backend
+        self._exists = exists
+        self._prepare = prepare
+
+    def __getitem__(self, name: str) -> Key:
+        return self._read(name)[1][-1].key
+
+    def __setitem__(self, name: str, key: str) -> None:
+        """Point ``name`` at ``key``; the last writer wins. NotFound when nothing is stored under the key."""
+        path = ref_path(name)
+        entry = self._entry(key)
+        for attempt in range(ATTEMPTS):
+            try:
+                etag, entries = self._read(name)
+            except NotFound:
+                etag, entries = None, []
+            try:
+                self._write(path, [*entries, entry], etag)
+                return
+            except Conflict:
+                time.sleep(random.random() * 0.002 * min(attempt + 1, 20))  # noqa: S311
+        raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
+
+    def set_if(self, name: str, key: str, current: str | None) -> None:
+        """Point ``name`` at ``key`` only if it still is ``current`` (None: does not exist). Conflict otherwise."""
+        path = ref_path(name)
+        entry = self._entry(key)
+        try:
+            etag, entries = self._read(name)
+        except NotFound:
+            etag, entries = None, []
+        found = entries[-1].key if entries else None
+        if found != current:
+            raise Conflict(f"ref {name!r} is not what it was", expected=current, found=found)
+        self._write(path, [*entries, entry], etag)
+
+    def __delitem__(self, name: str) -> None:
+        """Remove a ref with its history. What it pointed at stays until garbage collection."""
+        self._read(name)
+        self._backend.delete(ref_path(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(unquote(info.key.removeprefix(PREFIX)) for info in self._backend.list(PREFIX)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._backend.list(PREFIX))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._backend.exists_many([ref_path(name)])[0]
+
+    def history(self, name: str) -> list[RefEntry]:
+        """Every value of ``name``, newest first, up to 1000."""
+        return self._read(name)[1][::-1]
+
+    def __repr__(self) -> str:
+        return f"<Refs of {self._backend.url}>"
+
+    def _entry(self, key: str) -> RefEntry:
+        checked = Key(key)
+        if not self._exists(checked):
+            raise NotFound("a ref can only name what is stored", key=checked, backend=self._backend.url)
+        return RefEntry(checked, time.time())
+
+    def _read(self, name: str) -> tuple[str | None, list[RefEntry]]:
+        path = ref_path(name)
+        try:
+            # The etag first: if the ref changes in between, the write that uses it conflicts.
+            etag = self._backend.head(path).etag
+            data = self._backend.get(path)
+        except NotFound:
+            raise NotFound(f"no ref {name!r}", backend=self._backend.url) from None
+        try:
+            document = json.loads(data)
+            if document["version"] != 1:
+                raise Unsupported("ref version is unknown to this mfstore", key=path, found=document["version"])
+            entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise CorruptObject("ref is not the JSON it should be", key=path, backend=self._backend.url) from None
+        if not entries:
+            raise CorruptObject("ref has no history", key=path, backend=self._backend.url)
+        return etag, entries
+
+    def _write(self, path: str, entries: list[RefEntry], etag: str | None) -> None:
+        self._prepare()
+        rows = [[entry.key, entry.time] for entry in entries[-HISTORY:]]
+        self._backend.put_if(path, json.dumps({"version": 1, "history": rows}).encode(), etag)
+
+
+def ref_path(name: str) -> str:
+    """Where a ref is stored. InvalidKey for names that are not paths of plain words."""
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 or letter in "\\\x7f" for letter in name):
+        raise InvalidKey(
+            "not a ref name", found=repr(name), hint="Use words joined by '/', such as models/churn"
+        )
+    try:
+        # The dot is escaped so that no name looks like a hidden or temporary file.
+        path = quote(name, safe="").replace(".", "%2E")
+    except UnicodeEncodeError:
+        raise InvalidKey("ref name is not valid Unicode", found=repr(name)) from None
+    if len(path) > NAME_LIMIT:
+        raise InvalidKey("ref name is too long", expected=f"at most {NAME_LIMIT} encoded bytes", found=len(path))
+    return PREFIX + path

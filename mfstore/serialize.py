@@ -1,0 +1,165 @@
+"""Objects to segments and back: what is specific to Python, numpy and torch.
+
+Saving hands each large payload to the sink without a copy; loading lets the unpickler place
+buffers that already lie in their final memory.
+"""
+
+from __future__ import annotations
+
+import io
+import operator
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mfstore._core.pickler import Payload, Pickler, Reduced
+from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
+from mfstore.segments import Segment
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore._core.pickler import Sink
+
+# BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
+HEADER = 9
+NEXT_BUFFER = b"\x97"
+
+
+def dump(obj: object, sink: Sink, name: str | None = None) -> int:
+    """Pickle ``obj`` into ``sink``; returns the length of the body.
+
+    ``name`` is the artifact's name for the error message. NotSerializable names the path to the part
+    that cannot be pickled.
+    """
+    pickler = Pickler(sink, _reducers())
+    try:
+        return pickler.dump(obj)
+    except (MfstoreError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        path = pickler.path()
+        label = f"artifact {name!r}" if name is not None else "the object"
+        place = f" at {'obj' if name is None else name}{path}" if path else ""
+        raise NotSerializable(
+            f"{label} cannot be pickled{place}: {type(error).__name__}: {error}",
+            hint="Remove that part, or give its class a __reduce__ or __getstate__",
+        ) from error
+
+
+def load(body: Buffer, segments: Sequence[Segment], payloads: Sequence[Any], *, writable: bool = True) -> Any:
+    """Unpickle an artifact from its body and the objects its segments became.
+
+    ``payloads[i]`` is used as is for ``segments[i]``: writable memory makes a writable array. With
+    ``writable`` false small arrays, which lie in the body, are made read-only too. Executes pickle: only for
+    trusted stores.
+    """
+    stream: Any
+    if not segments:
+        if writable:
+            return pickle.loads(body)  # noqa: S301
+        stream = io.BytesIO(body)
+    else:
+        pieces = b"".join(_placeholders(body, segments))
+        if writable:
+            return pickle.loads(pieces, buffers=payloads)  # noqa: S301
+        stream = io.BytesIO(pieces)
+    return _ReadOnly(stream, buffers=payloads).load()
+
+
+def _placeholders(body: Buffer, segments: Sequence[Segment]) -> Iterator[Buffer]:
+    """The body with each payload's opcode replaced by the one that takes the next buffer."""
+    view = memoryview(body)
+    last = 0
+    for segment in segments:
+        if segment.at - HEADER < last:
+            raise CorruptObject("segments overlap in the body", offset=segment.at)
+        yield view[last : segment.at - HEADER]
+        yield NEXT_BUFFER
+        last = segment.at
+    yield view[last:]
+
+
+class _ReadOnly(pickle.Unpickler):
+    """Makes every array it rebuilds read-only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if name == "_frombuffer" and module.startswith("numpy"):
+            return partial(_frozen, found)
+        return found
+
+
+def _frozen(build: Callable[..., Any], *args: Any) -> Any:
+    array = build(*args)
+    array.flags.writeable = False
+    return array
+
+
+_known: dict[type, Callable[[Any], Any]] = {}
+_seen_modules: tuple[bool, bool] = (False, False)
+
+
+def _reducers() -> dict[type, Callable[[Any], Any]]:
+    """Reducers of the libraries this process has imported; objects of others cannot occur."""
+    global _seen_modules
+    seen = ("numpy" in sys.modules, "torch" in sys.modules)
+    if seen != _seen_modules:
+        if seen[0]:
+            import numpy as np
+
+            _known[np.ndarray] = partial(_reduce_array, np, np.empty(1).__reduce_ex__(5)[0])
+        if seen[1]:
+            import torch
+
+            _known[torch.UntypedStorage] = partial(_reduce_storage, torch)
+            _known[torch.storage.TypedStorage] = partial(_reduce_typed_storage, torch)
+        _seen_modules = seen
+    return _known
+
+
+def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
+    """An array as numpy's own rebuild function over one buffer, for every dtype that has a fixed size.
+
+    numpy does this only for types with a buffer format: datetime64 and timedelta64, and arrays
+    that are not contiguous, would go through a copy and an in-band bytes object. A non-contiguous array
+    is copied to C order first, so that it has the key of an equal contiguous one.
+    """
+    dtype = array.dtype
+    if dtype.hasobject or dtype.itemsize == 0 or array.size == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
+        return NotImplemented
+    flat, order = array, "C"
+    if not array.flags.c_contiguous:
+        if array.flags.f_contiguous:
+            flat, order = array.T, "F"
+        else:
+            flat = np.ascontiguousarray(array)
+    row = flat.nbytes // flat.shape[0] if flat.ndim > 1 else 0
+    # complex numbers are pairs: their bytes vary together by component.
+    itemsize = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+    raw = flat.reshape(-1).view(np.uint8)
+    return Reduced(from_buffer, (Payload(raw, itemsize, row), dtype, array.shape, order))
+
+
+def _reduce_storage(torch: Any, storage: Any) -> Any:
+    """A CPU storage as ``torch.frombuffer`` over one buffer; other devices as torch does it.
+
+    torch's own form embeds a whole torch.save archive whose header carries a process-local key, so equal
+    tensors would get different keys. The element size is not known here: 0.
+    """
+    if storage.device.type != "cpu" or storage.nbytes() == 0:
+        return NotImplemented
+    raw = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    as_bytes = partial(torch.frombuffer, dtype=torch.uint8)
+    return Reduced(operator.methodcaller("untyped_storage"), (Reduced(as_bytes, (Payload(raw, 0, 0),)),))
+
+
+def _reduce_typed_storage(torch: Any, storage: Any) -> Any:
+    """A typed view of an untyped storage, which is what tensors share."""
+    untyped = storage._untyped_storage
+    if untyped.device.type != "cpu" or untyped.nbytes() == 0:
+        return NotImplemented
+    kind = torch.storage.TypedStorage
+    return Reduced(partial(kind, wrap_storage=untyped, dtype=storage.dtype, _internal=True), ())

@@ -1,0 +1,541 @@
+"""The front door: objects in, keys out, and back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mfstore import config, recipes
+from mfstore._knobs import Knobs, resolve
+from mfstore._workers import Workers
+from mfstore.backends import Backend, open_backend
+from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
+from mfstore.fetch import Fetcher, Trust
+from mfstore.hashing import NAMES, digest_function
+from mfstore.index import ChunkIndex
+from mfstore.ingest import CODEC_NAMES, Ingest, Written
+from mfstore.keys import Key
+from mfstore.load import ArtifactReader, load_artifacts
+from mfstore.recipes import BUNDLE, ONE, Recipe, recipe_path
+from mfstore.refs import Refs
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Buffer, Self
+
+OnError = Literal["raise", "return", "omit"]
+Progress = Callable[[int], None]
+"""Called with the number of artifacts finished since the last call."""
+
+FILE_BLOCK = 8 << 20
+RECIPES_AHEAD = 64
+"""Recipes ``get_many`` asks for at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactStat:
+    """What a key stands for, from its recipe alone: no data is read."""
+
+    key: Key
+    size: int
+    """Bytes of the artifact's stream (of a bundle: of all of its artifacts)."""
+    stored: int
+    """Bytes its chunks and its recipe take, whether or not other artifacts share them."""
+    chunks: int
+    type: str
+    """Python type, ``bytes`` for raw bytes, ``bundle`` for a bundle."""
+    segments: int
+    codecs: dict[str, int]
+    """Bytes by codec."""
+    artifacts: dict[str, str]
+    """Of a bundle: the type of each artifact by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds. Sizes in bytes."""
+
+    url: str
+    recipes: int
+    packs: int
+    index_fragments: int
+    refs: int
+    stored: int
+    by_kind: dict[str, int]
+    """Stored bytes of recipes, packs, index fragments and refs."""
+    session: SessionStats
+
+
+@dataclass(slots=True)
+class SessionStats:
+    """What this handle did since it was opened."""
+
+    artifacts: int = 0
+    logical: int = 0
+    """Bytes of the artifacts saved."""
+    duplicate: int = 0
+    """Of those, bytes already stored."""
+    stored: int = 0
+    """Bytes written."""
+    objects: int = 0
+    """Objects written."""
+    codecs: dict[str, int] = field(default_factory=dict)
+    """Newly stored artifact bytes by codec."""
+    loaded: int = 0
+    """Bytes of the artifacts loaded."""
+
+
+class _Runtime:
+    """What a handle keeps in one process; a forked child makes its own."""
+
+    def __init__(self, store: Store) -> None:
+        self.pid = os.getpid()
+        self.workers = Workers(store.knobs.threads)
+        self.lock = threading.Lock()
+        self.config: config.Config | None = None
+        self.checked = False
+        self.trust = Trust(store.backend)
+        self.parts: tuple[ChunkIndex, Fetcher] | None = None
+
+
+class Store:
+    """A store of artifacts. Open one with ``mfstore.open``; handles are thread-safe, pickle, and survive fork."""
+
+    def __init__(
+        self, url: str, backend: Backend, knobs: Knobs, *, create: bool, compress: bool, algorithm: str,
+        options: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.url = url
+        self.backend = backend
+        self.knobs = knobs
+        self.session = SessionStats()
+        self.refs = Refs(backend, self.exists, self._prepare_write)
+        self._create = create
+        self._compress = compress
+        self._algorithm = algorithm
+        self._options = options
+        self._state: _Runtime | None = None
+
+    # ---- one artifact -----------------------------------------------------------------
+
+    def put(self, obj: object) -> Key:
+        """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store.
+
+        Durable when it returns, under the store's ``fsync`` policy. Large buffers are not copied: do not change them from
+        another thread meanwhile. NotSerializable names the part that cannot be pickled; OutOfSpace and
+        AccessDenied leave everything stored before intact.
+        """
+        return self.put_many([obj])[0]
+
+    def get(self, key: str, *, verify: bool | None = None, writable: bool = True) -> Any:
+        """The object stored under ``key``; of a bundle, the dict of its artifacts.
+
+        Arrays are writable and private (changing them changes nothing stored) unless ``writable`` is false. With ``verify``
+        every byte is checked against its digest first; without, large raw arrays are mapped and read only when used.
+        NotFound (a KeyError) when nothing is stored under the key, CorruptObject when bytes differ from what was
+        stored. Unpickles: only for stores whose writers you trust.
+        """
+        recipe = self._recipe(Key(key))
+        return self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
+
+    def put_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
+        """Store objects in one bulk operation; returns their keys in order.
+
+        All are durable and visible when it returns; if it raises, those not yet acknowledged may be absent.
+        """
+        found: dict[int, str] = {}
+        with self._ingest() as ingest:
+            count = 0
+            for obj in objs:
+                draft = ingest.draft("", obj, named=False, alone=True)
+                number = count
+                ingest.recipe(ONE, [draft], lambda key, number=number: found.__setitem__(number, key))  # type: ignore[misc]
+                count += 1
+                if progress is not None:
+                    progress(1)
+            self._count(ingest.commit())
+        return [Key(found[number]) for number in range(count)]
+
+    def get_many(
+        self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise", progress: Progress | None = None,
+        *, verify: bool | None = None, writable: bool = True,
+    ) -> Iterator[tuple[Key, Any]]:  # fmt: skip
+        """Yield ``(key, object)`` for each key, in order (``ordered=False`` allows any order).
+
+        A key that fails raises its error, or with ``on_error="return"`` yields ``(key, error)``, or with ``"omit"`` is
+        left out. Recipes are fetched ahead in batches; at most one object is held besides yours.
+        """
+        if on_error not in ("raise", "return", "omit"):
+            raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
+        self._runtime()
+        window: list[Key] = []
+        for key in keys:
+            window.append(Key(key))
+            if len(window) >= RECIPES_AHEAD:
+                yield from self._get_window(window, on_error, progress, verify, writable)
+                window = []
+        yield from self._get_window(window, on_error, progress, verify, writable)
+
+    def _get_window(
+        self, keys: Sequence[Key], on_error: OnError, progress: Progress | None, verify: bool | None, writable: bool
+    ) -> Iterator[tuple[Key, Any]]:
+        self._prepare_read()
+        found = self.backend.get_many([recipe_path(key) for key in keys])
+        for key, (_, data) in zip(keys, found, strict=True):
+            try:
+                recipe = self._decode(key, data)
+                obj = self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
+            except MfstoreError as error:
+                if on_error == "raise":
+                    raise
+                if on_error == "return":
+                    yield key, error
+            else:
+                yield key, obj
+            if progress is not None:
+                progress(1)
+
+    # ---- bundles ----------------------------------------------------------------------
+
+    def save(self, artifacts: Mapping[str, object]) -> Key:
+        """Store the named artifacts of one task as a bundle under one key: a recipe and at most one pack per 64 MiB.
+
+        The order of the names does not matter to the key. NotSerializable names the artifact and the path in it.
+        """
+        found: list[str] = []
+        for name in artifacts:
+            if not isinstance(name, str) or len(name.encode("utf-8", "surrogatepass")) > 0xFFFF:
+                raise InvalidKey("artifact names are strings of up to 65535 bytes", found=f"{name!r:.80}")
+        with self._ingest() as ingest:
+            ordered = sorted(artifacts, key=lambda name: name.encode("utf-8", "surrogatepass"))
+            drafts = [ingest.draft(name, artifacts[name], named=True, alone=False) for name in ordered]
+            ingest.recipe(BUNDLE, drafts, found.append)
+            self._count(ingest.commit())
+        return Key(found[0])
+
+    def load(
+        self, key: str, names: Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True
+    ) -> dict[str, Any]:
+        """The artifacts of a bundle, by name; with ``names`` only those, and only their bytes are read.
+
+        NotFound when the bundle, or one of ``names`` in it, does not exist; otherwise as ``get``.
+        """
+        recipe = self._recipe(Key(key))
+        if recipe.kind != BUNDLE:
+            raise Unsupported("this key is a single artifact, not a bundle", key=key, hint="Use get")
+        wanted: Sequence[recipes.Artifact] = recipe.artifacts
+        if names is not None:
+            by_name = {artifact.name: artifact for artifact in recipe.artifacts}
+            names = list(dict.fromkeys(names))
+            missing = [name for name in names if name not in by_name]
+            if missing:
+                raise NotFound(f"the bundle has no artifact {missing[0]!r}", key=key,
+                               hint=f"It has {', '.join(list(by_name)[:20]) or 'none'}")
+            wanted = [by_name[name] for name in names]
+        return self._load(recipe, wanted, verify, writable, True)  # type: ignore[no-any-return]
+
+    # ---- bytes and files --------------------------------------------------------------
+
+    def put_bytes(self, data: Buffer) -> Key:
+        """Store bytes as they are, without pickle. The same bytes as a file have the same key."""
+        return self._put_raw([memoryview(data).cast("B")], "bytes")
+
+    def put_file(self, path: str | os.PathLike[str]) -> Key:
+        """Store a file's bytes, read in blocks. OSError when it cannot be read; nothing is stored then."""
+
+        def blocks() -> Iterator[bytes]:
+            with open(path, "rb", buffering=0) as file:
+                while block := file.read(FILE_BLOCK):
+                    yield block
+
+        return self._put_raw(blocks(), "bytes")
+
+    def _put_raw(self, blocks: Iterable[Buffer], type_name: str) -> Key:
+        found: list[str] = []
+        with self._ingest() as ingest:
+            ingest.recipe(ONE, [ingest.draft_raw(blocks, type_name)], found.append)
+            self._count(ingest.commit())
+        return Key(found[0])
+
+    def get_bytes(self, key: str, start: int = 0, end: int | None = None, *, verify: bool | None = None) -> bytes:
+        """Bytes ``start`` to ``end`` of an artifact: of raw bytes themselves, of any other its pickle.
+
+        ``end`` beyond the artifact means its end. Only the chunks that hold the range are read. InvalidRange when
+        ``start`` is negative, beyond the end, or after ``end``.
+        """
+        reader = self._reader(Key(key))
+        stop = reader.size if end is None else min(end, reader.size)
+        if not 0 <= start <= reader.size or (end is not None and end < start):
+            raise InvalidRange(f"no bytes {start} to {end}", key=key, expected=f"within 0 to {reader.size}")
+        self.session.loaded += stop - start
+        return reader.read(start, stop, self.knobs.verify if verify is None else verify)
+
+    def get_file(self, key: str, path: str | os.PathLike[str], *, verify: bool | None = None) -> None:
+        """Write an artifact's bytes (as ``get_bytes``) to a file, replacing it when everything was read.
+
+        Nothing is left behind on failure.
+        """
+        reader = self._reader(Key(key))
+        checked = self.knobs.verify if verify is None else verify
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        try:
+            with open(temporary, "xb", buffering=0) as file:
+                for at in range(0, reader.size, FILE_BLOCK):
+                    block = memoryview(reader.read(at, min(at + FILE_BLOCK, reader.size), checked))
+                    while block:
+                        block = block[file.write(block) :]
+            temporary.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        self.session.loaded += reader.size
+
+    def _reader(self, key: Key) -> ArtifactReader:
+        recipe = self._recipe(key)
+        if recipe.kind == BUNDLE:
+            raise Unsupported("this key is a bundle, which has no byte stream of its own", key=key, hint="Use load")
+        return ArtifactReader(recipe, self._parts()[1])
+
+    # ---- questions --------------------------------------------------------------------
+
+    def exists(self, key: str) -> bool:
+        """Whether something is stored under ``key``. A refusal raises AccessDenied: it is never "absent"."""
+        return self.exists_many([key])[0]
+
+    def exists_many(self, keys: Iterable[str]) -> list[bool]:
+        """``exists`` of each key, in order."""
+        self._prepare_read()
+        return self.backend.exists_many([recipe_path(Key(key)) for key in keys])
+
+    def stat(self, key: str) -> ArtifactStat:
+        """What a key stands for, without reading its data."""
+        checked = Key(key)
+        recipe = self._recipe(checked)
+        return _stat(checked, recipe)
+
+    def keys(self) -> Iterator[Key]:
+        """Every key in the store, in any order."""
+        self._prepare_read()
+        for info in self.backend.list("recipes/"):
+            name = info.key.rpartition("/")[2]
+            with suppress(InvalidKey):
+                yield Key(name)
+
+    def stats(self) -> StoreStats:
+        """What the store holds, by listing it, and what this handle did."""
+        self._prepare_read()
+        counts = dict.fromkeys(("recipes", "packs", "index", "refs"), 0)
+        sizes = dict.fromkeys(counts, 0)
+        for kind in counts:
+            for info in self.backend.list(kind + "/"):
+                counts[kind] += 1
+                sizes[kind] += info.size
+        return StoreStats(
+            url=self.backend.url, recipes=counts["recipes"], packs=counts["packs"], index_fragments=counts["index"],
+            refs=counts["refs"], stored=sum(sizes.values()), by_kind=sizes, session=self.session,
+        )  # fmt: skip
+
+    # ---- async twins ------------------------------------------------------------------
+
+    async def aput(self, obj: object) -> Key:
+        """Call ``put`` without blocking the event loop."""
+        return (await self.aput_many([obj]))[0]
+
+    async def aget(self, key: str, *, verify: bool | None = None, writable: bool = True) -> Any:
+        """Call ``get`` without blocking the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.get, key, verify=verify, writable=writable)
+
+    async def aput_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
+        """Call ``put_many`` without blocking the event loop. ``objs`` is consumed in another thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.put_many, objs, progress)
+
+    async def aget_many(
+        self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise", progress: Progress | None = None,
+        *, verify: bool | None = None, writable: bool = True,
+    ) -> AsyncIterator[tuple[Key, Any]]:  # fmt: skip
+        """Iterate as ``get_many`` without blocking the event loop."""
+        import asyncio
+
+        found = self.get_many(keys, ordered, on_error, progress, verify=verify, writable=writable)
+        while (item := await asyncio.to_thread(next, found, None)) is not None:
+            yield item
+
+    # ---- the handle -------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End this handle's threads. Using it again starts new ones."""
+        state, self._state = self._state, None
+        if state is not None and state.pid == os.getpid():
+            state.workers.close()
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.url, self.backend, self.knobs, self._create, self._compress, self._algorithm, self._options)
+
+    def __repr__(self) -> str:
+        return f"mfstore.open({self.backend.url!r})"
+
+    def _runtime(self) -> _Runtime:
+        state = self._state
+        if state is None or state.pid != os.getpid():
+            state = self._state = _Runtime(self)
+        return state
+
+    def _parts(self) -> tuple[ChunkIndex, Fetcher]:
+        state = self._runtime()
+        with state.lock:
+            if state.parts is None:
+                algorithm = state.config.algorithm if state.config else NAMES[self._algorithm]
+                digest = digest_function(algorithm)
+                index = ChunkIndex(self.backend, digest, algorithm)
+                state.parts = index, Fetcher(self.backend, state.workers, digest, index, state.trust)
+            return state.parts
+
+    def _prepare_read(self) -> None:
+        state = self._runtime()
+        if not state.checked:
+            with state.lock:
+                state.config = config.load(self.backend)
+                state.checked = state.config is not None
+        if state.config is not None:
+            state.config.require("read", self.url)
+
+    def _prepare_write(self) -> None:
+        self._prepare_read()
+        state = self._runtime()
+        if state.config is None:
+            if not self._create:
+                raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
+            with state.lock:
+                state.config = config.create(self.backend, NAMES[self._algorithm])
+                state.checked = True
+                state.parts = None
+        assert state.config is not None
+        state.config.require("write", self.url)
+
+    def _ingest(self) -> Ingest:
+        self._prepare_write()
+        state = self._runtime()
+        index, fetcher = self._parts()
+        assert state.config is not None
+        algorithm = state.config.algorithm
+        return Ingest(
+            self.backend, state.workers, index, fetcher, state.trust, digest_function(algorithm), algorithm,
+            self._compress,
+        )  # fmt: skip
+
+    def _count(self, written: Written) -> None:
+        session = self.session
+        with self._runtime().lock:
+            session.artifacts += written.artifacts
+            session.logical += written.logical
+            session.duplicate += written.duplicate
+            session.stored += written.stored
+            session.objects += written.objects
+            for name, size in written.codecs.items():
+                session.codecs[name] = session.codecs.get(name, 0) + size
+
+    def _recipe(self, key: Key) -> Recipe:
+        self._prepare_read()
+        data: bytes | MfstoreError
+        try:
+            data = self.backend.get(recipe_path(key))
+        except NotFound as error:
+            data = error
+        return self._decode(key, data)
+
+    def _decode(self, key: Key, data: bytes | MfstoreError) -> Recipe:
+        if isinstance(data, NotFound):
+            raise NotFound("nothing is stored under this key", key=key, backend=self.backend.url) from None
+        if isinstance(data, MfstoreError):
+            raise data
+        try:
+            return recipes.decode(data, self._runtime().workers.codec, bytes.fromhex(key))
+        except MfstoreError as error:
+            raise error.where(key=recipe_path(key), backend=self.backend.url) from None
+
+    def _load(
+        self, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None, writable: bool, named: bool
+    ) -> Any:
+        checked = self.knobs.verify if verify is None else verify
+        _, fetcher = self._parts()
+        values = load_artifacts(fetcher, recipe, wanted, checked, writable)
+        self.session.loaded += sum(artifact.size for artifact in wanted)
+        if named:
+            return dict(zip((artifact.name for artifact in wanted), values, strict=True))
+        return next(iter(values))
+
+
+def _stat(key: Key, recipe: Recipe) -> ArtifactStat:
+    by_codec: dict[str, int] = {}
+    chunks = [chunk for artifact in recipe.artifacts for chunk in artifact.chunks]
+    for chunk, place in zip(chunks, recipe.placements, strict=True):
+        label = CODEC_NAMES[place.codec] + ("+shuffle" if place.width else "")
+        by_codec[label] = by_codec.get(label, 0) + chunk.usize
+    in_packs = sum(place.csize for place in recipe.placements if place.pack != recipes.INLINE)
+    bundle = recipe.kind == BUNDLE
+    return ArtifactStat(
+        key=key,
+        size=sum(artifact.size for artifact in recipe.artifacts),
+        stored=recipe.stored + in_packs,
+        chunks=len(chunks),
+        type="bundle" if bundle else recipe.types[0],
+        segments=sum(len(artifact.segments) for artifact in recipe.artifacts),
+        codecs=by_codec,
+        artifacts=dict(zip((a.name for a in recipe.artifacts), recipe.types, strict=True)) if bundle else {},
+    )
+
+
+def _reopen(
+    url: str, backend: Backend, knobs: Knobs, create: bool, compress: bool, algorithm: str, options: dict[str, Any]
+) -> Store:
+    return Store(url, backend, knobs, create=create, compress=compress, algorithm=algorithm, options=options)
+
+
+def open_store(
+    url: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    threads: int | None = None,
+    memory: int | None = None,
+    verify: bool | None = None,
+    fsync: str | None = None,
+    compress: bool = True,
+    hash: str = "blake3",  # noqa: A002
+    **options: Any,
+) -> Store:
+    """Open the store at a path or URL (``file://``, ``memory://``, or a scheme an installed package offers).
+
+    Nothing is created until something is put; with ``create=False`` putting into a place without a store is an error.
+    ``threads``, ``verify`` and ``fsync`` override ``MFSTORE_THREADS``, ``MFSTORE_VERIFY`` and ``MFSTORE_FSYNC``.
+    ``compress=False`` stores everything raw; ``hash`` ("blake3" or "sha256") is fixed when the store is created.
+    ``options`` go to the backend. NotAStore when the place holds something else, Unsupported for a newer format.
+    """
+    text = os.fspath(url)
+    if hash not in NAMES:
+        raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
+    knobs = resolve(threads, memory, verify, fsync)
+    backend = open_backend(text, knobs, **options)
+    store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash, options=options)
+    store._prepare_read()
+    return store

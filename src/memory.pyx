@@ -1,0 +1,87 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Memory that decoded bytes land in, checksums, and the one missing system call."""
+
+import errno
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
+from libc.errno cimport errno as c_errno
+from libc.stdint cimport uint8_t, uint64_t, uintptr_t
+
+
+cdef extern from "xxhash.h" nogil:
+    uint64_t XXH3_64bits(const void *data, size_t n)
+
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <sys/mman.h>
+    #include <unistd.h>
+    #if defined(__linux__)
+    int syncfs(int fd);
+    static int mf_sync_file_system(int fd) { return syncfs(fd); }
+    static int mf_huge(void *p, size_t n) { return madvise(p, n, MADV_HUGEPAGE); }
+    #else
+    static int mf_sync_file_system(int fd) { (void) fd; errno = ENOSYS; return -1; }
+    static int mf_huge(void *p, size_t n) { (void) p; (void) n; return 0; }
+    #endif
+    """
+    int mf_sync_file_system(int fd) nogil
+    int mf_huge(void *p, size_t n) nogil
+
+
+cdef enum:
+    HUGE = 2097152
+
+
+cdef class FreshBytes:
+    """A bytes object that can be filled before anyone sees it.
+
+    Supports the writable buffer protocol; ``value`` is the bytes object, to be taken only when it
+    is filled. Owns its memory together with ``value``.
+    """
+
+    cdef readonly bytes value
+
+    def __cinit__(self, size_t n):
+        cdef uintptr_t start, end
+        self.value = PyBytes_FromStringAndSize(NULL, n)
+        # Fresh pages dominate a large load: 256 MiB cost 0.8 s in 4 KiB faults here and 0.1 s in
+        # huge ones. Whole huge pages only, so nothing outside the object is touched.
+        if n >= 4 * HUGE:
+            start = (<uintptr_t> PyBytes_AS_STRING(self.value) + HUGE - 1) & ~(<uintptr_t> HUGE - 1)
+            end = (<uintptr_t> PyBytes_AS_STRING(self.value) + n) & ~(<uintptr_t> HUGE - 1)
+            if end > start:
+                mf_huge(<void *> start, end - start)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.value), len(self.value), 0, flags)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        pass
+
+
+def xxh3(const uint8_t[::1] data):
+    """XXH3 64-bit checksum (seed 0) of ``data``: detects damage, authenticates nothing."""
+    cdef uint64_t value
+    cdef size_t n = data.shape[0]
+    cdef const uint8_t *start = &data[0] if n else NULL
+    if n < 65536:
+        return XXH3_64bits(start, n)
+    with nogil:
+        value = XXH3_64bits(start, n)
+    return value
+
+
+def sync_file_system(int fd):
+    """Flush the file system that holds ``fd``, as syncfs(2). OSError when it fails or is missing."""
+    cdef int answer
+    cdef int code = 0
+    with nogil:
+        answer = mf_sync_file_system(fd)
+        if answer != 0:
+            code = c_errno
+    if answer != 0:
+        raise OSError(code, os.strerror(code))
