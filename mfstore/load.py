@@ -84,10 +84,11 @@ def _open(artifact: Artifact, body: bytes, payloads: Sequence[Any], writable: bo
 class ArtifactReader:
     """Byte ranges of one artifact's stream: the body with its segments spliced in."""
 
-    def __init__(self, recipe: Recipe, fetcher: Fetcher) -> None:
+    def __init__(self, recipe: Recipe, number: int, fetcher: Fetcher) -> None:
         self._recipe = recipe
         self._fetcher = fetcher
-        self._artifact = recipe.artifacts[0]
+        self._artifact = recipe.artifacts[number]
+        self._first = sum(len(artifact.chunks) for artifact in recipe.artifacts[:number])
         self.size = self._artifact.size
 
     def read(self, start: int, end: int, verify: bool) -> bytes:
@@ -138,6 +139,6 @@ class ArtifactReader:
                     inside_low = max(take_low - offset, 0)
                     inside_high = min(take_high - offset, chunk.usize)
                     if inside_low < inside_high:
-                        yield number, chunk, position + offset - low, inside_low, inside_high
+                        yield self._first + number, chunk, position + offset - low, inside_low, inside_high
                     offset += chunk.usize
             position += length

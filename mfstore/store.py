@@ -231,13 +231,8 @@ class Store:
             raise Unsupported("this key is a single artifact, not a bundle", key=key, hint="Use get")
         wanted: Sequence[recipes.Artifact] = recipe.artifacts
         if names is not None:
-            by_name = {artifact.name: artifact for artifact in recipe.artifacts}
-            names = list(dict.fromkeys(names))
-            missing = [name for name in names if name not in by_name]
-            if missing:
-                raise NotFound(f"the bundle has no artifact {missing[0]!r}", key=key,
-                               hint=f"It has {', '.join(list(by_name)[:20]) or 'none'}")
-            wanted = [by_name[name] for name in names]
+            numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
+            wanted = [recipe.artifacts[_find(numbers, key, name)] for name in dict.fromkeys(names)]
         return self._load(recipe, wanted, verify, writable, True)  # type: ignore[no-any-return]
 
     # ---- bytes and files --------------------------------------------------------------
@@ -263,32 +258,43 @@ class Store:
             self._count(ingest.commit())
         return Key(found[0])
 
-    def get_bytes(self, key: str, start: int = 0, end: int | None = None, *, verify: bool | None = None) -> bytes:
+    def get_bytes(
+        self, key: str, start: int = 0, end: int | None = None, *, name: str | None = None, verify: bool | None = None
+    ) -> bytes:
         """Bytes ``start`` to ``end`` of an artifact: of raw bytes themselves, of any other its pickle.
 
-        ``end`` beyond the artifact means its end. Only the chunks that hold the range are read. InvalidRange when
-        ``start`` is negative, beyond the end, or after ``end``.
+        ``name`` chooses the artifact of a bundle. ``end`` beyond the artifact means its end. Only the chunks that hold the
+        range are read. InvalidRange when ``start`` is negative, beyond the end, or after ``end``.
         """
-        reader = self._reader(Key(key))
+        reader = self._reader(Key(key), name)
         stop = reader.size if end is None else min(end, reader.size)
         if not 0 <= start <= reader.size or (end is not None and end < start):
             raise InvalidRange(f"no bytes {start} to {end}", key=key, expected=f"within 0 to {reader.size}")
         self.session.loaded += stop - start
         return reader.read(start, stop, self.knobs.verify if verify is None else verify)
 
-    def get_file(self, key: str, path: str | os.PathLike[str], *, verify: bool | None = None) -> None:
+    def iter_bytes(self, key: str, *, name: str | None = None, verify: bool | None = None) -> Iterator[bytes]:
+        """An artifact's bytes (as ``get_bytes``) in blocks of up to 8 MiB, so that memory stays bounded."""
+        reader = self._reader(Key(key), name)
+        checked = self.knobs.verify if verify is None else verify
+        for at in range(0, reader.size, FILE_BLOCK):
+            yield reader.read(at, min(at + FILE_BLOCK, reader.size), checked)
+        self.session.loaded += reader.size
+
+    def get_file(
+        self, key: str, path: str | os.PathLike[str], *, name: str | None = None, verify: bool | None = None
+    ) -> None:
         """Write an artifact's bytes (as ``get_bytes``) to a file, replacing it when everything was read.
 
         Nothing is left behind on failure.
         """
-        reader = self._reader(Key(key))
-        checked = self.knobs.verify if verify is None else verify
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        blocks = self.iter_bytes(key, name=name, verify=verify)
         try:
             with open(temporary, "xb", buffering=0) as file:
-                for at in range(0, reader.size, FILE_BLOCK):
-                    block = memoryview(reader.read(at, min(at + FILE_BLOCK, reader.size), checked))
+                for data in blocks:
+                    block = memoryview(data)
                     while block:
                         block = block[file.write(block) :]
             temporary.replace(target)
@@ -296,13 +302,15 @@ class Store:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        self.session.loaded += reader.size
 
-    def _reader(self, key: Key) -> ArtifactReader:
+    def _reader(self, key: Key, name: str | None) -> ArtifactReader:
         recipe = self._recipe(key)
-        if recipe.kind == BUNDLE:
-            raise Unsupported("this key is a bundle, which has no byte stream of its own", key=key, hint="Use load")
-        return ArtifactReader(recipe, self._parts()[1])
+        numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
+        if recipe.kind == BUNDLE and name is None:
+            raise Unsupported("this key is a bundle: name one of its artifacts", key=key,
+                              hint=f"It has {', '.join(list(numbers)[:20])}")
+        number = 0 if name is None else _find(numbers, key, name)
+        return ArtifactReader(recipe, number, self._parts()[1])
 
     # ---- questions --------------------------------------------------------------------
 
@@ -484,6 +492,15 @@ class Store:
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))
         return next(iter(values))
+
+
+def _find(numbers: Mapping[str, int], key: str, name: str) -> int:
+    """Number of the artifact called ``name``, or NotFound with the names there are."""
+    try:
+        return numbers[name]
+    except KeyError:
+        hint = f"It has {', '.join(list(numbers)[:20]) or 'none'}"
+        raise NotFound(f"the bundle has no artifact {name!r}", key=key, hint=hint) from None
 
 
 def _stat(key: Key, recipe: Recipe) -> ArtifactStat:

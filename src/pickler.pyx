@@ -56,6 +56,14 @@ cdef enum:
 cdef enum:
     ATOM_TUPLE = 8
 
+# Before a list or dict of this many items the memo is padded (by memoising the container again, one
+# byte each) to a multiple of MEMO_ALIGN, so that the references inside it keep their numbers when something small
+# changes ahead of it. Measured on an object column of 336 776 strings: reordering the other columns re-stored all of
+# its 1.6 MB before and one chunk after.
+cdef enum:
+    MEMO_ALIGN_FROM = 4096
+    MEMO_ALIGN = 1024
+
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes, complex])
 
 
@@ -217,6 +225,13 @@ cdef class Pickler:
         self.memo_size += 1
         return self.put1(0x94)
 
+    cdef int align_memo(self, Py_ssize_t items) except -1:
+        if items >= MEMO_ALIGN_FROM:
+            while self.memo_size % MEMO_ALIGN:
+                self.memo_size += 1
+                self.put1(0x94)
+        return 0
+
     cdef int get_memo(self, uint32_t index) except -1:
         if index < 256:
             return self.put2(b'h', <uint8_t> index)
@@ -252,10 +267,12 @@ cdef class Pickler:
             if kind is list:
                 self.put1(b']')
                 self.memoize(obj)
+                self.align_memo(len(obj))
                 return self.append_items(obj, True)
             if kind is dict:
                 self.put1(b'}')
                 self.memoize(obj)
+                self.align_memo(len(obj))
                 return self.set_items(obj.items(), 1)
             return self.save_other(obj, kind)
         finally:

@@ -1,0 +1,50 @@
+"""The ``mfstore`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from mfstore.cli.artifacts import get, ls, put, stat
+from mfstore.cli.demo import demo
+from mfstore.cli.storage import du, refs
+from mfstore.errors import MfstoreError
+
+
+class _Group(click.Group):
+    """Turns every error into one line on stderr and an exit code: 1 for a failure, 2 for wrong usage."""
+
+    def main(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
+        try:
+            super().main(*args, **{**kwargs, "standalone_mode": False})  # type: ignore[call-overload]
+        except click.exceptions.Abort:
+            click.echo("mfstore: interrupted", err=True)
+            sys.exit(130)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(1)
+        except (MfstoreError, OSError) as error:
+            if "--json" in sys.argv:
+                code = error.code if isinstance(error, MfstoreError) else "os"
+                click.echo(json.dumps({"error": code, "message": str(error)}), err=True)
+            else:
+                click.echo(f"mfstore: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mfstore")
+def main() -> None:
+    """Store, inspect and share a workflow's artifacts.
+
+    Every command that uses a store takes it from --store or MFSTORE_STORE, and prints JSON with --json.
+    """
+
+
+for command in (put, get, ls, stat, du, refs, demo):
+    main.add_command(command)

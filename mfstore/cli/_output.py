@@ -1,0 +1,81 @@
+"""What the commands share: the store option, tables or JSON, progress on terminals only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mfstore.errors import InvalidKey
+from mfstore.keys import Key
+from mfstore.store import Store, open_store
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+store_option = click.option(
+    "-s", "--store", "url", envvar="MFSTORE_STORE", required=True, metavar="URL",
+    help="Path or URL of the store. [env: MFSTORE_STORE]",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def opened(url: str, *, create: bool = False) -> Store:
+    """The store of a command."""
+    return open_store(url, create=create)
+
+
+def resolve_key(store: Store, text: str) -> Key:
+    """A key, or the key a ref points at."""
+    try:
+        return Key(text)
+    except InvalidKey:
+        return store.refs[text]
+
+
+def print_json(document: Any) -> None:
+    """One JSON document, a line each call."""
+    click.echo(json.dumps(document))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """A plain table, readable in a terminal and in a log."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 999.5 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress display on stderr when that is a terminal, silent otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    ) as display:  # fmt: skip
+        yield display

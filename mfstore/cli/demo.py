@@ -1,0 +1,91 @@
+"""``mfstore demo``: the main job on real data, beside Metaflow's own store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mfstore.cli._output import json_option, print_json, print_table, progress
+from mfstore.errors import NotAStore
+
+if TYPE_CHECKING:
+    from mfstore.demo.run import Row, Side
+
+
+@click.command()
+@json_option
+@click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Keep both stores here.")
+def demo(as_json: bool, directory: Path | None) -> None:
+    """Save and reload eleven states of the flights table with models, here and in Metaflow's store, and compare."""
+    from mfstore.demo.flights import VERSIONS
+    from mfstore.demo.run import run
+
+    with ExitStack() as stack:
+        if directory is None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mfstore-demo-")))
+        elif directory.exists() and any(directory.iterdir()):
+            raise NotAStore("the demo wants an empty directory", found=str(directory))
+        display = stack.enter_context(progress())
+        task = display.add_task("loading the flights table", total=len(VERSIONS) + 1)
+        rows = []
+        for row in run(directory):
+            rows.append(row)
+            display.update(task, advance=1, description=f"done: {row.version}")
+    if as_json:
+        for row in rows:
+            print_json(asdict(row))
+        print_json({"total": _totals(rows)})
+        return
+    print_table(
+        ("version", "logical MB", "dedup", "stored MB", "codecs of the new bytes", "save MB/s", "load MB/s",
+         "Metaflow: stored MB", "save MB/s", "load MB/s"),
+        [_cells(row) for row in rows],
+        right=(1, 2, 3, 5, 6, 7, 8, 9),
+    )  # fmt: skip
+    total = _totals(rows)
+    click.echo(
+        f"total: {len(rows)} versions, {total['artifacts']} artifacts, {total['logical'] / 1e6:.0f} MB, all read back equal; "
+        f"stored {total['stored'] / 1e6:.1f} MB, Metaflow {total['metaflow_stored'] / 1e6:.1f} MB "
+        f"({total['metaflow_stored'] / total['stored']:.1f} times as much); "
+        f"saved {total['save_speedup']:.0f} and loaded {total['load_speedup']:.1f} times as fast"
+    )
+
+
+def _cells(row: Row) -> Sequence[str]:
+    new = sum(row.codecs.values())
+    mix = ", ".join(
+        f"{name} {100 * size / new:.0f} %" for name, size in sorted(row.codecs.items(), key=lambda item: -item[1])
+        if size >= 0.005 * new
+    )  # fmt: skip
+    return (
+        row.version,
+        f"{row.logical / 1e6:.1f}",
+        f"{100 * row.duplicate / row.logical:.1f} %",
+        f"{row.mfstore.stored / 1e6:.2f}",
+        mix or "nothing new",
+        *_speeds(row, row.mfstore),
+        f"{row.metaflow.stored / 1e6:.2f}",
+        *_speeds(row, row.metaflow),
+    )
+
+
+def _speeds(row: Row, side: Side) -> tuple[str, str]:
+    return f"{row.logical / side.save_wall / 1e6:.0f}", f"{row.logical / side.load_wall / 1e6:.0f}"
+
+
+def _totals(rows: Sequence[Row]) -> dict[str, float]:
+    ours, theirs = [row.mfstore for row in rows], [row.metaflow for row in rows]
+    return {
+        "artifacts": sum(row.artifacts for row in rows),
+        "logical": sum(row.logical for row in rows),
+        "stored": sum(side.stored for side in ours),
+        "metaflow_stored": sum(side.stored for side in theirs),
+        "save_speedup": sum(side.save_wall for side in theirs) / sum(side.save_wall for side in ours),
+        "load_speedup": sum(side.load_wall for side in theirs) / sum(side.load_wall for side in ours),
+    }

@@ -1,0 +1,88 @@
+"""Commands about the store itself: du, refs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import click
+
+from mfstore.cli._output import json_option, opened, print_json, print_table, resolve_key, size, store_option
+
+
+@click.command()
+@store_option
+@json_option
+def du(url: str, as_json: bool) -> None:
+    """Show what the store holds, by kind of object."""
+    stats = opened(url).stats()
+    if as_json:
+        document = asdict(stats)
+        del document["session"]
+        print_json(document)
+        return
+    counts = {"recipes": stats.recipes, "packs": stats.packs, "index": stats.index_fragments, "refs": stats.refs}
+    rows = [(kind, str(count), size(stats.by_kind[kind])) for kind, count in counts.items()]
+    rows.append(("total", str(sum(counts.values())), size(stats.stored)))
+    print_table(("kind", "objects", "bytes"), rows, right=(1, 2))
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@click.option("-s", "--store", "url", envvar="MFSTORE_STORE", metavar="URL", help="Path or URL of the store.")
+@json_option
+def refs(context: click.Context, url: str | None, as_json: bool) -> None:
+    """List the refs, or change them: set, rm, history."""
+    if context.invoked_subcommand is not None:
+        if url is not None:
+            context.default_map = {context.invoked_subcommand: {"url": url}}
+        return
+    if url is None:
+        raise click.UsageError("Missing option '-s' / '--store'.")
+    store = opened(url)
+    names = list(store.refs)
+    if as_json:
+        for name in names:
+            print_json({"name": name, "key": store.refs[name]})
+    elif names:
+        print_table(("ref", "key"), [(name, store.refs[name]) for name in names])
+
+
+@refs.command("set")
+@store_option
+@json_option
+@click.argument("name")
+@click.argument("key")
+def refs_set(url: str, as_json: bool, name: str, key: str) -> None:
+    """Point the ref NAME at KEY (a key or another ref)."""
+    store = opened(url)
+    found = resolve_key(store, key)
+    store.refs[name] = found
+    if as_json:
+        print_json({"name": name, "key": found})
+
+
+@refs.command("rm")
+@store_option
+@json_option
+@click.argument("name")
+def refs_rm(url: str, as_json: bool, name: str) -> None:
+    """Remove the ref NAME and its history."""
+    del opened(url).refs[name]
+    if as_json:
+        print_json({"name": name, "removed": True})
+
+
+@refs.command("history")
+@store_option
+@json_option
+@click.argument("name")
+def refs_history(url: str, as_json: bool, name: str) -> None:
+    """Show every key NAME pointed at, newest first."""
+    entries = opened(url).refs.history(name)
+    if as_json:
+        for entry in entries:
+            print_json({"key": entry.key, "time": entry.time})
+        return
+    rows = [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)), entry.key) for entry in entries]
+    print_table(("set at", "key"), rows)
