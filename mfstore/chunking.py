@@ -32,15 +32,21 @@ def fixed_cuts(length: int, row: int) -> list[int]:
     A remainder under a quarter of the cut size joins the chunk before it.
     """
     size = FIXED if length <= LARGE else FIXED_LARGE
-    run = row if ROW_MIN <= row < length else length
-    inner = list(range(size, run, size))
-    if inner and run - inner[-1] < size // 4:
-        inner.pop()
-    inner.append(run)
-    if run == length:
-        return inner if length else []
-    ends = [start + end for start in range(0, length - length % run, run) for end in inner]
-    return ends if not length % run else [*ends, length]
+    if not ROW_MIN <= row < length:
+        return _run_cuts(length, size)
+    whole = _run_cuts(row, size)
+    rest = length % row
+    ends = [start + end for start in range(0, length - rest, row) for end in whole]
+    return ends + [length - rest + end for end in _run_cuts(rest, size)]
+
+
+def _run_cuts(length: int, size: int) -> list[int]:
+    if not length:
+        return []
+    ends = list(range(size, length, size))
+    if ends and length - ends[-1] < size // 4:
+        ends.pop()
+    return [*ends, length]
 
 
 def is_opaque(kind: int, itemsize: int, row: int) -> bool:

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from mfstore.hashing import Digest
     from mfstore.index import ChunkIndex
 
-WINDOW = 32 << 20
-"""Bytes hashed, looked up and encoded at a time. Encoded chunks of two windows and one pack are the extra memory of a
-save: 128 MiB with the pack limit below."""
+WINDOW_SHARE = 8
+"""A window of memory / 8 bytes is hashed, looked up and encoded at a time: 32 MiB by default."""
+PACK_SHARE = 4
+"""A pack is closed at memory / 4 bytes: 64 MiB by default. A raw segment stays in one pack whatever its length, so
+that it can be mapped. The extra memory of a save is a pack and two windows, half of the budget; codecs and the
+allocator take some of the rest."""
 TASK = 4 << 20
 """Bytes per task: 16 chunks, 0.7 ms of hashing, against 30 us to hand it over."""
-PACK_LIMIT = 64 << 20
-"""A pack is closed at this length. A raw segment stays in one pack whatever its length, so that it can be mapped."""
 BODY_STREAM = 8 << 20
 """A body longer than this is cut while it is being pickled instead of being collected."""
 ROW_TRIALS = 64
@@ -194,7 +195,7 @@ class Ingest:
 
     def __init__(
         self, backend: Backend, workers: Workers, index: ChunkIndex, fetcher: Fetcher, trust: Trust, digest: Digest,
-        algorithm: int, compress: bool,
+        algorithm: int, compress: bool, memory: int,
     ) -> None:  # fmt: skip
         self.written = Written()
         self._backend = backend
@@ -205,6 +206,8 @@ class Ingest:
         self._digest = digest
         self._algorithm = algorithm
         self._compress = compress
+        self._window = memory // WINDOW_SHARE
+        self._pack_limit = memory // PACK_SHARE
         self._batch: Batch = backend.batch()
         self._pending: list[Run] = []
         self._pending_bytes = 0
@@ -269,7 +272,7 @@ class Ingest:
     def _submit(self, run: Run) -> None:
         self._pending.append(run)
         self._pending_bytes += len(run.view)
-        if self._pending_bytes >= WINDOW:
+        if self._pending_bytes >= self._window:
             self.flush()
 
     # ---- chunks -----------------------------------------------------------------------
@@ -283,7 +286,7 @@ class Ingest:
             for first, last, size in _tasks(run):
                 window.append((run, first, last))
                 total += size
-                if total >= WINDOW:
+                if total >= self._window:
                     self._process(window, total)
                     window, total = [], 0
         if window:
@@ -355,7 +358,7 @@ class Ingest:
         assert run.choice is not None
         pack = self._pack
         continues = self._last_run is run
-        if pack.held >= PACK_LIMIT or (pack.length >= PACK_LIMIT and not (continues and arena is None)):
+        if pack.held >= self._pack_limit or (pack.length >= self._pack_limit and not (continues and arena is None)):
             self._close_pack()
             pack = self._pack
             continues = False

@@ -110,7 +110,8 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         if seen[0]:
             import numpy as np
 
-            _known[np.ndarray] = partial(_reduce_array, np, np.empty(1).__reduce_ex__(5)[0])
+            from_buffer = np.empty(1).__reduce_ex__(5)[0]
+            _known[np.ndarray] = partial(_reduce_array, np, from_buffer)
         if seen[1]:
             import torch
 
@@ -128,8 +129,11 @@ def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
     is copied to C order first, so that it has the key of an equal contiguous one.
     """
     dtype = array.dtype
-    if dtype.hasobject or dtype.itemsize == 0 or array.size == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
+    if dtype.hasobject or dtype.itemsize == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
         return NotImplemented
+    if array.size == 0:
+        # numpy's own pickle of an empty array forgets the byte order of dates.
+        return Reduced(np.zeros, (array.shape, dtype))
     flat, order = array, "C"
     if not array.flags.c_contiguous:
         if array.flags.f_contiguous:

@@ -108,9 +108,8 @@ class Store:
     """A store of artifacts. Open one with ``mfstore.open``; handles are thread-safe, pickle, and survive fork."""
 
     def __init__(
-        self, url: str, backend: Backend, knobs: Knobs, *, create: bool, compress: bool, algorithm: str,
-        options: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self, url: str, backend: Backend, knobs: Knobs, *, create: bool, compress: bool, algorithm: str
+    ) -> None:
         self.url = url
         self.backend = backend
         self.knobs = knobs
@@ -119,7 +118,6 @@ class Store:
         self._create = create
         self._compress = compress
         self._algorithm = algorithm
-        self._options = options
         self._state: _Runtime | None = None
 
     # ---- one artifact -----------------------------------------------------------------
@@ -398,7 +396,7 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.url, self.backend, self.knobs, self._create, self._compress, self._algorithm, self._options)
+        return _reopen, (self.url, self.backend, self.knobs, self._create, self._compress, self._algorithm)
 
     def __repr__(self) -> str:
         return f"mfstore.open({self.backend.url!r})"
@@ -449,7 +447,7 @@ class Store:
         algorithm = state.config.algorithm
         return Ingest(
             self.backend, state.workers, index, fetcher, state.trust, digest_function(algorithm), algorithm,
-            self._compress,
+            self._compress, self.knobs.memory,
         )  # fmt: skip
 
     def _count(self, written: Written) -> None:
@@ -523,10 +521,8 @@ def _stat(key: Key, recipe: Recipe) -> ArtifactStat:
     )
 
 
-def _reopen(
-    url: str, backend: Backend, knobs: Knobs, create: bool, compress: bool, algorithm: str, options: dict[str, Any]
-) -> Store:
-    return Store(url, backend, knobs, create=create, compress=compress, algorithm=algorithm, options=options)
+def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, compress: bool, algorithm: str) -> Store:
+    return Store(url, backend, knobs, create=create, compress=compress, algorithm=algorithm)
 
 
 def open_store(
@@ -544,7 +540,8 @@ def open_store(
     """Open the store at a path or URL (``file://``, ``memory://``, or a scheme an installed package offers).
 
     Nothing is created until something is put; with ``create=False`` putting into a place without a store is an error.
-    ``threads``, ``verify`` and ``fsync`` override ``MFSTORE_THREADS``, ``MFSTORE_VERIFY`` and ``MFSTORE_FSYNC``.
+    ``threads``, ``memory``, ``verify`` and ``fsync`` override ``MFSTORE_THREADS``, ``MFSTORE_MEMORY``, ``MFSTORE_VERIFY`` and
+    ``MFSTORE_FSYNC``.
     ``compress=False`` stores everything raw; ``hash`` ("blake3" or "sha256") is fixed when the store is created.
     ``options`` go to the backend. NotAStore when the place holds something else, Unsupported for a newer format.
     """
@@ -553,6 +550,6 @@ def open_store(
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
     knobs = resolve(threads, memory, verify, fsync)
     backend = open_backend(text, knobs, **options)
-    store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash, options=options)
+    store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash)
     store._prepare_read()
     return store

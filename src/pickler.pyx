@@ -67,6 +67,10 @@ cdef enum:
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes, complex])
 
 
+# Types whose own order is total.
+cdef object _natural = frozenset([str, bytes, int])
+
+
 class Reduced:
     """A node that pickles as ``func(*args)``; what reducers nest inside their results."""
 
@@ -93,18 +97,35 @@ class Payload:
         self.row = row
 
 
+cdef str _order_key(object item):
+    """Text that orders atoms, and tuples and frozensets of them, by content; None for anything else."""
+    cdef object kind = type(item)
+    if kind in _atoms:
+        return f"{kind.__name__}:{item!r}"
+    if kind is not tuple and kind is not frozenset:
+        return None
+    inner = [_order_key(part) for part in item]
+    if None in inner:
+        return None
+    if kind is frozenset:
+        inner.sort()
+    return f"{kind.__name__}:{inner!r}"
+
+
 cdef object _set_order(object items):
     """Elements of a set in an order that does not depend on hash seeds or history."""
     cdef object kinds = set(map(type, items))
-    if len(kinds) == 1 and kinds <= {str, bytes, int}:
+    if len(kinds) == 1 and kinds <= _natural:
         return sorted(items)
-    if kinds <= _atoms:
-        return sorted(items, key=lambda item: (type(item).__name__, repr(item)))
-    if kinds <= (_atoms | {tuple}) and all(
-        type(item) is not tuple or set(map(type, item)) <= _atoms for item in items
-    ):
-        return sorted(items, key=lambda item: (type(item).__name__, repr(item)))
-    return list(items)
+    keyed = [(_order_key(item), item) for item in items]
+    if any(key is None for key, _ in keyed):
+        return list(items)
+    keyed.sort(key=_first)
+    return [item for _, item in keyed]
+
+
+def _first(pair):
+    return pair[0]
 
 
 cdef class Pickler:

@@ -1,0 +1,140 @@
+/* mf_decode of anything, and mf_encode followed by mf_decode.
+ *
+ * Every buffer is a heap block of exactly the size the kernel is told, so that one byte too
+ * many is AddressSanitizer's to see. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec_impl.h"
+#include "shuffle_impl.h"
+#include "status.h"
+
+/* Not assert: it must hold whatever NDEBUG says, and libFuzzer keeps the input of an abort. */
+#define REQUIRE(condition)      \
+    do {                        \
+        if (!(condition))       \
+            __builtin_trap();   \
+    } while (0)
+
+enum { HEADER = 6 };
+static const unsigned widths[] = {0, 2, 4, 8};
+
+static uint8_t *block(const uint8_t *data, size_t n) {
+    uint8_t *copy = malloc(n);
+    REQUIRE(copy || !n);
+    if (n && data)
+        memcpy(copy, data, n);
+    return copy;
+}
+
+static void decode_anything(mf_codec_ctx *ctx, const uint8_t *data, size_t size, unsigned codec,
+                            unsigned width, size_t usize) {
+    /* A claim over the limit must be refused before the destination is touched. */
+    size_t room = usize > MF_CHUNK_LIMIT ? 0 : usize;
+    uint8_t *src = block(data, size);
+    uint8_t *one = block(NULL, room), *two = block(NULL, room);
+    int status, again;
+    if (room) {
+        memset(one, 0x00, room);
+        memset(two, 0xFF, room);
+    }
+    status = mf_decode(ctx, src, size, codec, width, one, usize);
+    again = mf_decode(ctx, src, size, codec, width, two, usize);
+    REQUIRE(status == again);
+    REQUIRE(status != MF_NO_MEMORY && status != MF_CODEC);
+    if (status == MF_OK) {
+        REQUIRE(usize <= MF_CHUNK_LIMIT && codec <= MF_ZSTD);
+        REQUIRE(width == 0 || width == 2 || width == 4 || width == 8);
+        /* Different before, equal after: every byte was written. */
+        REQUIRE(!room || !memcmp(one, two, room));
+    }
+    free(src);
+    free(one);
+    free(two);
+}
+
+static void decode_exactly(mf_codec_ctx *ctx, const uint8_t *packed, size_t csize, unsigned codec,
+                           unsigned width, const uint8_t *plain, size_t n) {
+    uint8_t *src = block(packed, csize), *dst = block(NULL, n);
+    REQUIRE(mf_decode(ctx, src, csize, codec, width, dst, n) == MF_OK);
+    REQUIRE(!n || !memcmp(dst, plain, n));
+    free(dst);
+    if (n) {
+        /* One byte less than it decodes to, and one more, are both damage. */
+        dst = block(NULL, n - 1);
+        REQUIRE(mf_decode(ctx, src, csize, codec, width, dst, n - 1) != MF_OK);
+        free(dst);
+        dst = block(NULL, n + 1);
+        REQUIRE(mf_decode(ctx, src, csize, codec, width, dst, n + 1) != MF_OK);
+        free(dst);
+    }
+    free(src);
+}
+
+static void round_trip(mf_codec_ctx *ctx, const uint8_t *plain, size_t n, size_t cap, int level) {
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        unsigned width = widths[i];
+        size_t done;
+        uint8_t *out;
+        for (unsigned codec = MF_LZ4; codec <= MF_ZSTD; codec++) {
+            out = block(NULL, cap);
+            done = (size_t) -1;
+            REQUIRE(mf_encode(ctx, plain, n, codec, width, level, out, cap, &done) == MF_OK);
+            REQUIRE(done <= cap);
+            if (done)
+                decode_exactly(ctx, out, done, codec, width, plain, n);
+            free(out);
+        }
+        /* Raw chunks are never encoded; shuffled raw ones are still readable. */
+        out = block(plain, n);
+        REQUIRE(mf_encode(ctx, plain, n, MF_NONE, width, level, out, n, &done) == MF_UNKNOWN_CODEC);
+        if (width)
+            REQUIRE(mf_shuffle(plain, out, n, width) == MF_OK);
+        decode_exactly(ctx, out, n, MF_NONE, width, plain, n);
+        free(out);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    /* Kept between inputs as a thread keeps it: state left behind by a failed call must not
+     * matter. Now and then a new one, whose scratch memory does not exist yet. */
+    static mf_codec_ctx *kept;
+    mf_codec_ctx *ctx;
+    uint8_t *plain;
+    uint32_t claim;
+    unsigned codec, width, copies;
+    size_t usize, n;
+    if (size < HEADER)
+        return 0;
+    if (!kept)
+        kept = mf_codec_new();
+    ctx = data[0] & 0x80 ? mf_codec_new() : kept;
+    REQUIRE(ctx);
+    codec = data[0] & 7;
+    copies = 1 + (data[0] >> 3 & 15);
+    width = data[1] & 0x80 ? data[1] : widths[data[1] & 3];
+    memcpy(&claim, data + 2, sizeof claim);
+    /* Mostly small claims: large ones cost a fresh mapping each. */
+    usize = data[1] & 0x40 ? claim % (MF_CHUNK_LIMIT + 4) : claim % 5000;
+    if ((data[1] & 0x70) == 0x70)
+        usize = (size_t) claim << (claim & 31);
+    data += HEADER;
+    size -= HEADER;
+    decode_anything(ctx, data, size, codec, width, usize);
+
+    n = size * copies;
+    plain = block(NULL, n);
+    for (unsigned i = 0; i < copies; i++)
+        if (size)
+            memcpy(plain + i * size, data, size);
+    /* Repeats with a difference, so that there are matches and planes that end early. */
+    for (size_t i = size; i < n; i += 1 + claim % 61)
+        plain[i] ^= (uint8_t) (i * 31 + claim);
+    round_trip(ctx, plain, n, n, (int) (claim % 7) - 1);
+    round_trip(ctx, plain, n, claim % (n + 64), 1);
+    free(plain);
+    if (ctx != kept)
+        mf_codec_free(ctx);
+    return 0;
+}

@@ -1,0 +1,117 @@
+"""The command line as a person or a script meets it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import mfstore
+
+
+@pytest.fixture
+def run(root):
+    def call(*args, code=0, stdin=None, env=None):
+        done = subprocess.run(
+            [sys.executable, "-m", "mfstore", *args], input=stdin, capture_output=True,
+            env={**os.environ, "MFSTORE_STORE": root, **(env or {})},
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr.decode()
+        assert b"Traceback" not in done.stderr
+        return done.stdout.decode() if code == 0 else done.stderr.decode()
+
+    return call
+
+
+def test_put_get_stat(run, tmp_path, root):
+    path = tmp_path / "model.bin"
+    path.write_bytes(os.urandom(200_000))
+    key = run("put", str(path), "--ref", "models/a").strip()
+    assert mfstore.open(root).get_bytes(key) == path.read_bytes()
+    out = tmp_path / "out.bin"
+    run("get", "models/a", "-o", str(out))
+    assert out.read_bytes() == path.read_bytes()
+    assert "200000 bytes" in run("stat", key)
+    assert json.loads(run("stat", "models/a", "--json"))["size"] == 200_000
+    assert run("put", "-", stdin=b"from a pipe").strip() == mfstore.open(root).put_bytes(b"from a pipe")
+    assert run("get", run("put", "-", stdin=b"text").strip()) == "text"
+    rows = [json.loads(line) for line in run("put", str(path), str(out), "--json").splitlines()]
+    assert [row["key"] for row in rows] == [key, key]
+    assert json.loads(run("get", key, "-o", str(out), "--json"))["size"] == 200_000
+
+
+def test_get_of_objects_writes_a_pickle(run, root):
+    import pickle
+
+    key = mfstore.open(root).save({"x": [1, 2, 3]})
+    done = subprocess.run([sys.executable, "-m", "mfstore", "get", "-s", root, key, "--name", "x"], capture_output=True, check=True)
+    assert pickle.loads(done.stdout) == [1, 2, 3]
+
+
+def test_ls_du_refs(run, root):
+    store = mfstore.open(root)
+    keys = store.put_many([1, "text", list(range(5000))])
+    assert sorted(run("ls").split()) == sorted(keys)
+    assert "list" in run("ls", "-l")
+    assert {json.loads(line)["type"] for line in run("ls", "-l", "--json").splitlines()} == {"int", "str", "list"}
+    assert len(run("ls", "-n", "2").split()) == 2
+    assert "recipes" in run("du")
+    assert json.loads(run("du", "--json"))["recipes"] == 3
+    run("refs", "set", "a/b", keys[0])
+    run("refs", "set", "a/b", keys[1])
+    assert keys[1] in run("refs")
+    assert json.loads(run("refs", "--json")) == {"name": "a/b", "key": keys[1]}
+    assert [json.loads(line)["key"] for line in run("refs", "history", "a/b", "--json").splitlines()] == [keys[1], keys[0]]
+    assert keys[0] in run("refs", "-s", root, "history", "a/b")
+    run("refs", "rm", "a/b")
+    assert run("refs") == ""
+
+
+def test_failures_have_exit_codes(run, tmp_path, root):
+    mfstore.open(root).put(1)
+    assert "nothing is stored" in run("get", "0" * 64, code=1)
+    assert json.loads(run("stat", "0" * 64, "--json", code=1))["error"] == "not-found"
+    assert "no ref" in run("stat", "some/ref", code=1)
+    assert "does not exist" in run("put", str(tmp_path / "none"), code=2)
+    assert "not a ref name" in run("refs", "set", "../x", "0" * 64, code=1)
+    assert "Missing option" in run("ls", code=2, env={"MFSTORE_STORE": ""})
+    (tmp_path / "file").write_text("x")
+    assert "not a directory" in run("ls", "-s", str(tmp_path / "file"), code=1)
+    assert "no bytes" not in run("get", "x", code=1)
+    run("nonsense", code=2)
+
+
+def test_help_names_every_command(run):
+    text = run("--help")
+    for command in ("put", "get", "ls", "stat", "du", "refs", "demo"):
+        assert f"  {command} " in text
+        assert "--json" in run(command, "--help")
+    assert run("--version").startswith("mfstore")
+
+
+def test_output_is_quiet_when_not_a_terminal(run, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    done = subprocess.run([sys.executable, "-m", "mfstore", "put", str(path)], capture_output=True, env={**os.environ, "MFSTORE_STORE": str(tmp_path / "s")})
+    assert done.stderr == b""
+
+
+def test_the_demo_runs(tmp_path):
+    """The main job on the whole table; every object is read back and compared inside."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mfstore", "demo", "--json", "--dir", str(tmp_path / "demo")], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 12
+    for row in rows[:-1]:
+        assert row["artifacts"] == 22
+        assert row["mfstore"]["stored"] < row["metaflow"]["stored"] or row["version"] == "unchanged"
+    assert rows[-2]["mfstore"]["stored"] < 20_000
+    assert rows[-1]["total"]["stored"] < rows[-1]["total"]["metaflow_stored"] / 2.5
+    stats = mfstore.open(tmp_path / "demo" / "mfstore").stats()
+    assert stats.recipes == 11
+    # Merged index fragments are not counted as stored by the session, everything else is.
+    written = rows[-1]["total"]["stored"]
+    assert abs(stats.stored - written) < 0.01 * written
