@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from mfstore._core.codec import Codec
@@ -25,7 +24,6 @@ class Workers:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
 
     @property
     def codec(self) -> Codec:
@@ -41,16 +39,30 @@ class Workers:
         after every task ended, so no thread still touches the caller's memory."""
         if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM:
             return [work(task) for task in tasks]
-        futures = [self._executor().submit(work, task) for task in tasks]
-        results, failure = [], None
-        for future in futures:
+        futures: list[Future[Result]] = []
+        results: list[Result] = []
+        failure: BaseException | None = None
+        try:
+            for task in tasks:
+                futures.append(self._executor().submit(work, task))
+        except RuntimeError:
+            # The handle is being closed, or the interpreter: the rest is done here.
+            pass
+        except BaseException as error:
+            failure = error
+        for number, task in enumerate(tasks):
             try:
-                results.append(future.result())
+                if failure is not None:
+                    if number < len(futures) and not futures[number].cancel():
+                        wait([futures[number]])
+                elif number < len(futures):
+                    results.append(futures[number].result())
+                else:
+                    results.append(work(task))
             except BaseException as error:
-                if failure is None:
-                    failure = error
-                    for other in futures:
-                        other.cancel()
+                failure = error
+                if number < len(futures):
+                    wait([futures[number]])
         if failure is not None:
             raise failure
         return results

@@ -47,6 +47,8 @@ def load(backend: Backend) -> Config | None:
         data = backend.get(PATH)
     except NotFound:
         for info in backend.list(""):
+            if info.key == PATH or backend.exists_many([PATH])[0]:
+                return load(backend)  # another process created the store just now
             raise NotAStore(
                 "not an mfstore store: there are files, and mfstore.json is not among them",
                 backend=backend.url, found=info.key, hint="Choose an empty or a new directory",
@@ -67,7 +69,7 @@ def load(backend: Backend) -> Config | None:
         return Config(str(document["uuid"]), algorithm, features)
     except MfstoreError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CorruptObject("mfstore.json is damaged", key=PATH, backend=backend.url,
                             hint="Restore the file from another copy of the store") from None
 

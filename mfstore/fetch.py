@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mfstore._core.codec import NONE
 from mfstore._core.memory import FreshBytes
 from mfstore._core.pickler import BUFFER, BYTEARRAY, TEXT
-from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.packs import pack_path
 from mfstore.recipes import INLINE, Artifact, ChunkRef, Placement, Recipe
 
@@ -24,6 +24,8 @@ GAP = 64 << 10
 """Ranges this close are read as one: a local read of 64 KiB costs less than another open."""
 SPAN = 8 << 20
 """Longest read: with its decoded chunks it is the unit of parallel work and of extra memory per thread."""
+PROBES = 64
+"""Chunks checked at a time before a dedup hit is trusted; bounds the memory they are decoded into."""
 MAP_FROM = 1 << 20
 """Raw segments of this size or more are mapped; a smaller one is copied faster than a map's page faults."""
 
@@ -151,19 +153,20 @@ class Fetcher:
         except (CorruptObject, NotFound, Unsupported) as error:
             failure: MfstoreError = error
         self._trust.forget(piece.pack)
-        for other in self._index.find_all(piece.chunk.id):
-            name = other.pack.value.hex()
-            if (name, other.offset) == (piece.pack, place.offset) or other.usize != piece.chunk.usize:
-                continue
-            try:
-                moved = piece._replace(
-                    pack=name, placement=Placement(0, other.offset, other.csize, other.codec, other.width)
-                )
-                # Always checked: an index entry is a hint.
-                self._read_all(name, other.offset, other.offset + other.csize, [moved], True)
-                return
-            except (CorruptObject, NotFound, Unsupported):
-                continue
+        tried = {(piece.pack, place.offset)}
+        for reload in (False, True):
+            for other in self._index.find_all(piece.chunk.id, reload):
+                name = other.pack.value.hex()
+                if (name, other.offset) in tried or other.usize != piece.chunk.usize:
+                    continue
+                tried.add((name, other.offset))
+                try:
+                    moved = piece._replace(pack=name, placement=other.placement())
+                    # Always checked: an index entry is a hint.
+                    self._read_all(name, other.offset, other.offset + other.csize, [moved], True)
+                    return
+                except (CorruptObject, NotFound, Unsupported):
+                    continue
         if isinstance(failure, NotFound):
             failure = CorruptObject("a pack is missing", key=path, backend=self._backend.url)
         failure.where(key=path, backend=self._backend.url, offset=place.offset,
@@ -199,7 +202,10 @@ class Fetcher:
         path = pack_path(pack)
         try:
             mapped = self._backend.map(path, start, length)
-            if not verify or self._trust.has(pack, start, length):
+            if not verify:
+                return mapped
+            tag = self._digest(b"".join(chunk.id for chunk in chunks))
+            if self._trust.has(pack, start, length, tag):
                 return mapped
             view = memoryview(mapped)
             ends, at = [], 0
@@ -215,35 +221,42 @@ class Fetcher:
                 tasks,
                 length,
             )
-            self._trust.add(pack, start, length)
+            self._trust.add(pack, [(start, length, tag)])
             return mapped
-        except (CorruptObject, NotFound):
+        except (CorruptObject, NotFound, BackendError):
+            # Damaged, gone, or the kernel has no more maps to give: reading works or says why.
             return None
 
-    def damaged(self, places: Sequence[tuple[bytes, str, Placement, int]]) -> set[bytes]:
-        """The ids among ``(id, pack, placement, usize)`` that are not readable and whole at that place.
+    def whole(self, places: Sequence[tuple[ChunkRef, str, Placement]]) -> set[bytes]:
+        """Which chunks among ``(chunk, pack, placement)`` are readable and whole at that place.
 
-        What this process wrote or verified, in files that did not change since, is not read again.
+        What this process wrote or verified there, in files that did not change since, is not read again.
         """
-        bad: set[bytes] = set()
+        good: set[bytes] = set()
         doubtful = []
-        for chunk_id, pack, place, usize in places:
-            if not self._trust.has(pack, place.offset, place.csize):
-                memory = memoryview(FreshBytes(usize))
-                doubtful.append(Piece(pack, place, ChunkRef(chunk_id, usize), memory))
-        for start in range(0, len(doubtful), 64):
-            window = doubtful[start : start + 64]
-            self._workers.map(lambda read: self._probe(read, bad), plan_reads(window, GAP, SPAN), SPAN)
-        return bad
+        for chunk, pack, place in places:
+            if self._trust.has(pack, place.offset, place.csize, chunk.id):
+                good.add(chunk.id)
+            else:
+                doubtful.append((chunk, pack, place))
+        for start in range(0, len(doubtful), PROBES):
+            window = doubtful[start : start + PROBES]
+            pieces = [Piece(pack, place, chunk, memoryview(FreshBytes(chunk.usize))) for chunk, pack, place in window]
+            found = self._workers.map(self._probe, plan_reads(pieces, GAP, SPAN), SPAN)
+            good.update(*found)
+        return good
 
-    def _probe(self, read: Read, bad: set[bytes]) -> None:
+    def _probe(self, read: Read) -> list[bytes]:
+        good = []
         for piece in read.pieces:
             place = piece.placement
             try:
                 self._read_all(piece.pack, place.offset, place.offset + place.csize, [piece], True)
-                self._trust.add(piece.pack, place.offset, place.csize)
-            except (CorruptObject, NotFound, Unsupported):
-                bad.add(piece.chunk.id)
+                self._trust.add(piece.pack, [(place.offset, place.csize, piece.chunk.id)])
+                good.append(piece.chunk.id)
+            except (CorruptObject, NotFound, Unsupported, AccessDenied):
+                continue
+        return good
 
 
 class Loaded(NamedTuple):
@@ -256,7 +269,8 @@ class Loaded(NamedTuple):
     def value(self, writable: bool) -> Any:
         """What the unpickler takes for it, once filled."""
         if self.kind == BUFFER:
-            return self.memory if writable else memoryview(self.memory).toreadonly()
+            view = memoryview(self.memory)
+            return view if writable else view.toreadonly()
         if self.kind == BYTEARRAY:
             return self.memory
         data: bytes = self.memory.value
@@ -273,21 +287,20 @@ def targets(memory: Any, number: int, chunks: Sequence[ChunkRef]) -> Iterator[tu
 
 
 class Trust:
-    """Ranges of packs this process wrote or verified, as long as the files stay as they were."""
+    """What this process wrote to packs or found whole in them, as long as the files stay as they were.
+
+    A range is trusted to hold one thing: ``tag`` is the chunk's id, or for a mapped run the digest of its ids.
+    """
 
     LIMIT = 1 << 20
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._packs: dict[str, tuple[Any, dict[int, int]]] = {}
+        self._packs: dict[str, tuple[Any, dict[int, tuple[int, bytes]]]] = {}
         self._count = 0
 
-    def add(self, pack: str, start: int, length: int) -> None:
-        """Remember a range that was found whole just now."""
-        self.add_all(pack, [(start, length)])
-
-    def add_all(self, pack: str, ranges: Iterable[tuple[int, int]]) -> None:
-        """Remember ranges ``(start, length)`` of one pack."""
+    def add(self, pack: str, ranges: Iterable[tuple[int, int, bytes]]) -> None:
+        """Remember ranges ``(start, length, tag)`` of one pack."""
         try:
             identity = self._backend.identity(pack_path(pack))
         except MfstoreError:
@@ -298,14 +311,14 @@ class Trust:
                 self._packs.clear()
                 self._count = 0
             known = self._packs[pack] = (identity, {})
-        for start, length in ranges:
-            known[1][start] = max(length, known[1].get(start, 0))
+        for start, length, tag in ranges:
+            known[1][start] = length, tag
             self._count += 1
 
-    def has(self, pack: str, start: int, length: int) -> bool:
-        """Whether that range was found whole and its file has not changed."""
+    def has(self, pack: str, start: int, length: int, tag: bytes) -> bool:
+        """Whether that range was found to hold that and its file has not changed."""
         known = self._packs.get(pack)
-        if known is None or known[1].get(start, -1) < length:
+        if known is None or known[1].get(start) != (length, tag):
             return False
         try:
             return bool(self._backend.identity(pack_path(pack)) == known[0])

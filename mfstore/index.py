@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core import table
+from mfstore._core.codec import CHUNK_LIMIT
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.packs import Entry, PackName
+from mfstore.recipes import Placement
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -40,6 +42,10 @@ class Location(NamedTuple):
     codec: int
     width: int
 
+    def placement(self, number: int = 0) -> Placement:
+        """This place as a recipe states it, with the pack's number there."""
+        return Placement(number, self.offset, self.csize, self.codec, self.width)
+
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
@@ -52,11 +58,11 @@ class Fragment:
     def __len__(self) -> int:
         return len(self.entries) // ENTRY.size
 
-    def location(self, position: int) -> Location:
-        """The location in entry ``position``."""
+    def location(self, position: int) -> Location | None:
+        """The location in entry ``position``, or None when the entry makes no sense: then it is a miss."""
         _, pack, csize, offset, usize, codec, width = ENTRY.unpack_from(self.entries, position * ENTRY.size)
-        if pack >= len(self.packs):
-            raise CorruptObject("index entry names a pack the fragment does not list", key=self.key, found=pack)
+        if pack >= len(self.packs) or csize > CHUNK_LIMIT or usize > CHUNK_LIMIT:
+            return None
         return Location(self.packs[pack], offset, csize, usize, codec, width)
 
 
@@ -76,6 +82,8 @@ def merge_fragments(fragments: Sequence[Fragment], algorithm: int) -> bytes:
     rows: dict[bytes, bytes] = {}
     for fragment in fragments:
         for fields in ENTRY.iter_unpack(fragment.entries):
+            if fields[1] >= len(fragment.packs):
+                continue  # a miss, as in `location`
             number = numbers.setdefault(fragment.packs[fields[1]].value, len(numbers))
             rows[fields[0]] = ENTRY.pack(fields[0], number, *fields[2:])
     return _seal(list(numbers), [rows[key] for key in sorted(rows)], algorithm)
@@ -137,20 +145,23 @@ class ChunkIndex:
                 break
             positions = table.find(fragment.entries, ENTRY.size, b"".join(missing))
             for chunk_id, position in zip(missing, positions, strict=True):
-                if position >= 0:
-                    found[chunk_id] = fragment.location(position)
+                place = fragment.location(position) if position >= 0 else None
+                if place is not None:
+                    found[chunk_id] = place
             missing = [chunk_id for chunk_id in missing if chunk_id not in found]
         return found
 
-    def find_all(self, chunk_id: bytes) -> list[Location]:
-        """Every place a chunk is listed at, reading the fragments anew: for when its placement failed."""
-        with self._lock:
-            self._fragments = None
+    def find_all(self, chunk_id: bytes, reload: bool) -> list[Location]:
+        """Every place a chunk is listed at, for when one of them failed; ``reload`` reads the fragments anew."""
+        if reload:
+            with self._lock:
+                self._fragments = None
         places = []
         for fragment in reversed(self._load()):
             position = table.find(fragment.entries, ENTRY.size, chunk_id)[0]
-            if position >= 0:
-                places.append(fragment.location(position))
+            place = fragment.location(position) if position >= 0 else None
+            if place is not None:
+                places.append(place)
         return places
 
     def make_fragment(self, packs: Sequence[tuple[bytes, Sequence[Entry]]]) -> tuple[str, bytes]:

@@ -46,6 +46,9 @@ CHECKPOINT = 4096
 """Recipes written together; bounds what a bulk put holds."""
 
 
+NOTHING = memoryview(b"")
+
+
 @dataclass(slots=True, eq=False)
 class Run:
     """Contiguous bytes and their cuts; ``ids`` are filled by ``Ingest.flush``."""
@@ -57,6 +60,12 @@ class Run:
     """Whether the pack keeps this memory alive only for itself."""
     choice: Choice | None = None
     ids: list[bytes] = field(default_factory=list)
+
+    def own(self) -> None:
+        """Copy memory that is not ours, because it may change before it is stored."""
+        if not self.held:
+            self.view = memoryview(bytes(self.view))
+            self.held = True
 
     def chunks(self) -> Iterable[ChunkRef]:
         """The chunks as content, once hashed."""
@@ -215,6 +224,7 @@ class Ingest:
         self._pack = PackBuilder(algorithm)
         self._last_run: Run | None = None
         self._closed: list[tuple[bytes, list[Entry]]] = []
+        self._waiting = 0
         self._committed: list[tuple[tuple[str, bytes], list[tuple[bytes, list[Entry]]]]] = []
         self._drafts: list[tuple[int, list[Draft], Callable[[str], None]]] = []
 
@@ -249,11 +259,12 @@ class Ingest:
             return _Sink(draft, self._submit), None
         # A small artifact on its own lies in its recipe, and only the end shows that it is small.
         waiting: list[Run] = []
-        state = {"total": 0}
+        total = 0
 
         def submit(run: Run) -> None:
-            state["total"] += len(run.view)
-            if state["total"] <= recipes.INLINE_LIMIT:
+            nonlocal total
+            total += len(run.view)
+            if total <= recipes.INLINE_LIMIT:
                 waiting.append(run)
                 return
             while waiting:
@@ -267,6 +278,7 @@ class Ingest:
         self.written.artifacts += 1
         self.written.logical += draft.size
         for run in waiting or ():
+            run.own()
             run.ids = self._hash(run, 0, len(run.ends))
 
     def _submit(self, run: Run) -> None:
@@ -274,6 +286,17 @@ class Ingest:
         self._pending_bytes += len(run.view)
         if self._pending_bytes >= self._window:
             self.flush()
+
+    def settle(self) -> None:
+        """Stop relying on the memory of the objects drafted so far: their owner may reuse it for the next one."""
+        borrowed = sum(len(run.view) for run in self._pending if not run.held)
+        if borrowed >= TASK:
+            self.flush()
+        for run in self._pending:
+            run.own()
+        if self._pack.borrowed >= TASK:
+            self._close_pack()
+        self._pack.own()
 
     # ---- chunks -----------------------------------------------------------------------
 
@@ -291,6 +314,8 @@ class Ingest:
                     window, total = [], 0
         if window:
             self._process(window, total)
+        for run in runs:
+            run.view = NOTHING  # what a raw chunk still needs of it, the open pack holds
 
     def _hash(self, run: Run, first: int, last: int) -> list[bytes]:
         view, digest = run.view, self._digest
@@ -305,7 +330,7 @@ class Ingest:
         hashed = self._workers.map(lambda task: self._hash(*task), window, total)
         for (run, _, _), ids in zip(window, hashed, strict=True):
             run.ids += ids
-        self._look_up({chunk_id for ids in hashed for chunk_id in ids if chunk_id not in self._located}, window)
+        self._look_up({chunk_id for ids in hashed for chunk_id in ids if chunk_id not in self._located})
         claimed: set[bytes] = set()
         encode: list[tuple[Run, int, int]] = []
         for run, first, last in window:
@@ -328,17 +353,23 @@ class Ingest:
         for task, encoded in zip(encode, self._workers.map(self._encode, encode, total), strict=True):
             self._lay_out(*task, *encoded)
 
-    def _look_up(self, ids: set[bytes], window: list[tuple[Run, int, int]]) -> None:
+    def _look_up(self, ids: set[bytes]) -> None:
         found = self._index.find(list(ids)) if ids else {}
         if found and self._backend.capabilities.cheap_reads:
             # An acknowledged put must read back: a hit counts only when its bytes are there and whole.
-            places = [
-                (chunk_id, at.pack.value.hex(), Placement(0, at.offset, at.csize, at.codec, at.width), at.usize)
-                for chunk_id, at in found.items()
-            ]
-            for chunk_id in self._fetcher.damaged(places):
+            for chunk_id in found.keys() - self._whole(found.items()):
+                others = [(chunk_id, place) for place in self._index.find_all(chunk_id, False) if place != found[chunk_id]]
                 del found[chunk_id]
+                for other in others:
+                    if self._whole([other]):
+                        found[chunk_id] = other[1]
+        self._batch.ensure({pack_path(place.pack.value.hex()) for place in found.values()})
         self._located.update(found)
+
+    def _whole(self, places: Iterable[tuple[bytes, Location]]) -> set[bytes]:
+        return self._fetcher.whole(
+            [(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement()) for chunk_id, at in places]
+        )
 
     def _choose(self, run: Run) -> None:
         run.choice = codecs.choose(self._workers.codec, run.view, run.itemsize, self._compress)
@@ -422,7 +453,8 @@ class Ingest:
     def recipe(self, kind: int, drafts: list[Draft], deliver: Callable[[str], None]) -> None:
         """Write a recipe for these artifacts; ``deliver`` gets the key once it is known."""
         self._drafts.append((kind, drafts, deliver))
-        if len(self._drafts) >= CHECKPOINT:
+        self._waiting += sum(min(draft.size, recipes.INLINE_LIMIT) for draft in drafts)
+        if len(self._drafts) >= CHECKPOINT or self._waiting >= self._window:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
@@ -434,7 +466,7 @@ class Ingest:
             self._put(fragment[0], [fragment[1]])
             self._committed.append((fragment, self._closed))
             self._closed = []
-        waiting, self._drafts = self._drafts, []
+        waiting, self._drafts, self._waiting = self._drafts, [], 0
         finished = []
         for kind, drafts, deliver in waiting:
             artifacts = [draft.artifact() for draft in drafts]
@@ -474,7 +506,7 @@ class Ingest:
                     at = self._located.get(chunk_id)
                     if at is not None:
                         number = packs.setdefault(at.pack.value, len(packs))
-                        placements.append(Placement(number, at.offset, at.csize, at.codec, at.width))
+                        placements.append(at.placement(number))
                     else:
                         data, codec, width = self._encode_inline(run, start, end)
                         placements.append(Placement(recipes.INLINE, inline_at, len(data), codec, width))
@@ -503,28 +535,25 @@ class Ingest:
         path = recipe_path(key.hex())
         try:
             recipe = recipes.decode(self._backend.get(path), self._workers.codec, key)
+            if self._backend.capabilities.cheap_reads and not self._chunks_are_whole(recipe):
+                return False
         except (CorruptObject, NotFound, Unsupported):
             return False
-        if not self._backend.capabilities.cheap_reads:
-            return True
-        return self._chunks_are_whole(recipe)
+        self._batch.ensure([path, *(pack_path(name.hex()) for name in recipe.packs)])
+        return True
 
     def _chunks_are_whole(self, recipe: Recipe) -> bool:
         chunks = [chunk for artifact in recipe.artifacts for chunk in artifact.chunks]
-        places = []
-        for chunk, place in zip(chunks, recipe.placements, strict=True):
-            if place.pack == recipes.INLINE:
-                memory = bytearray(chunk.usize)
-                try:
-                    job = (place.offset, place.csize, place.codec, place.width, 0, chunk.usize)
-                    self._workers.codec.decode(recipe.inline, memory, [job])
-                except (CorruptObject, Unsupported):
-                    return False
-                if self._digest(memory) != chunk.id:
-                    return False
-            else:
-                places.append((chunk.id, recipe.packs[place.pack].hex(), place, chunk.usize))
-        return not self._fetcher.damaged(places)
+        placed = list(enumerate(zip(chunks, recipe.placements, strict=True)))
+        inline = [
+            (number, chunk, memoryview(bytearray(chunk.usize)))
+            for number, (chunk, place) in placed if place.pack == recipes.INLINE
+        ]  # fmt: skip
+        self._fetcher.fill(recipe, inline, verify=True)
+        places = [
+            (chunk, recipe.packs[place.pack].hex(), place) for _, (chunk, place) in placed if place.pack != recipes.INLINE
+        ]
+        return self._fetcher.whole(places) == {chunk.id for chunk, _, _ in places}
 
     def commit(self) -> Written:
         """Make everything durable and visible, in order; then other operations may use it."""
@@ -533,7 +562,7 @@ class Ingest:
         for (key, data), packs in self._committed:
             self._index.add(key, data)
             for name, entries in packs:
-                self._trust.add_all(name.hex(), [(entry.offset, entry.csize) for entry in entries])
+                self._trust.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
         if self._committed:
             self._index.compact()
         return self.written

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mfstore.recipes import Artifact, ChunkRef, Recipe
 
 BATCH = 32 << 20
-"""Bodies of up to this many bytes are held at a time while a bundle loads; they are freed once unpickled."""
+"""Bodies of up to this many bytes are held at a time while a bundle loads; they are freed once unpickled. A longer body
+is read in blocks of this size while it is unpickled."""
 
 
 def load_artifacts(
@@ -55,8 +56,10 @@ def _load_batch(
             prepared.append((artifact, None, []))
             continue
         first = starts[artifact.name]
-        body = FreshBytes(artifact.body_length)
-        wanted += targets(body, first, artifact.chunks[: artifact.body_chunks])
+        body: Any = None
+        if artifact.encoding != PICKLE or artifact.body_length <= BATCH:
+            body = FreshBytes(artifact.body_length)
+            wanted += targets(body, first, artifact.chunks[: artifact.body_chunks])
         loaded = list(fetcher.payloads(recipe, artifact, first, verify))
         for part in loaded:
             wanted += part.wanted
@@ -65,20 +68,34 @@ def _load_batch(
         fetcher.fill(recipe, wanted, verify)
     wanted.clear()
     for artifact, memory, loaded in prepared:
+        blocks: Iterable[bytes]
         if artifact.literal is not None:
-            data = artifact.literal
-            yield load(data, (), ()) if artifact.encoding == PICKLE and writable else _open(artifact, data, (), writable)
+            blocks = (artifact.literal,)
+        elif memory is not None:
+            blocks = (memory.value,)
         else:
-            yield _open(artifact, memory.value, [part.value(writable) for part in loaded], writable)
+            blocks = _body_blocks(fetcher, recipe, artifact, starts[artifact.name], verify)
+        if artifact.encoding != PICKLE:
+            (data,) = blocks
+            yield data
+            continue
+        try:
+            yield load(blocks, artifact.segments, [part.value(writable) for part in loaded], writable=writable)
+        except MfstoreError as error:
+            raise error.where(key=artifact.name or None) from None
 
 
-def _open(artifact: Artifact, body: bytes, payloads: Sequence[Any], writable: bool) -> Any:
-    if artifact.encoding != PICKLE:
-        return body
-    try:
-        return load(body, artifact.segments, payloads, writable=writable)
-    except MfstoreError as error:
-        raise error.where(key=artifact.name or None) from None
+def _body_blocks(fetcher: Fetcher, recipe: Recipe, artifact: Artifact, first: int, verify: bool) -> Iterator[bytes]:
+    """A long body, a block at a time."""
+    chunks = artifact.chunks[: artifact.body_chunks]
+    start = size = 0
+    for number, chunk in enumerate(chunks, 1):
+        size += chunk.usize
+        if size >= BATCH or number == len(chunks):
+            block = FreshBytes(size)
+            fetcher.fill(recipe, targets(block, first + start, chunks[start:number]), verify)
+            yield block.value
+            start, size = number, 0
 
 
 class ArtifactReader:

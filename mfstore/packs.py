@@ -60,6 +60,9 @@ class PackBuilder:
         """Bytes of memory the pack keeps alive that is not the caller's own."""
         self.entries: list[Entry] = []
         self._algorithm = algorithm
+        self.borrowed = 0
+        """Bytes of parts that are the caller's own memory."""
+        self._borrowed: list[int] = []
         self._parts: list[Buffer] = [HEADER.pack(MAGIC, VERSION, 0, algorithm)]
 
     def align(self) -> None:
@@ -75,10 +78,21 @@ class PackBuilder:
         for chunk_id, csize, usize in entries:
             self.entries.append(Entry(chunk_id, at, csize, usize, codec, width))
             at += csize
-        self._parts.append(run)
-        self.length = at
         if held:
             self.held += len(run)
+        else:
+            self.borrowed += len(run)
+            self._borrowed.append(len(self._parts))
+        self._parts.append(run)
+        self.length = at
+
+    def own(self) -> None:
+        """Copy the parts that are the caller's memory, which is about to change."""
+        for number in self._borrowed:
+            self._parts[number] = bytes(self._parts[number])
+        self._borrowed.clear()
+        self.held += self.borrowed
+        self.borrowed = 0
 
     def close(self, digest: Digest) -> tuple[str, list[Buffer]]:
         """The pack's name (hex) and its parts in order. The name is the digest of the trailer: same name, same layout."""
@@ -122,7 +136,7 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[E
                             found=f"{xxh3(trailer):016x}")
     for fields in ENTRY.iter_unpack(trailer):
         entry = Entry(*fields)
-        if entry.usize > CHUNK_LIMIT or entry.offset + entry.csize > trailer_at:
+        if max(entry.usize, entry.csize) > CHUNK_LIMIT or entry.offset + entry.csize > trailer_at:
             raise CorruptObject("chunk lies outside its pack", offset=entry.offset, expected=f"end at most {trailer_at}",
                                 found=entry.offset + entry.csize)
         yield entry

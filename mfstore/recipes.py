@@ -229,6 +229,8 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
 def _decode_placements(table: memoryview, n_packs: int, inline_length: int) -> list[Placement]:
     placements = []
     for pack, codec, width, _, offset, csize, _ in PLACEMENT.iter_unpack(table):
+        if csize > CHUNK_LIMIT:
+            raise CorruptObject("placement claims too much", expected=f"at most {CHUNK_LIMIT}", found=csize)
         if pack == INLINE:
             if offset + csize > inline_length:
                 raise CorruptObject("inline chunk lies outside the recipe", offset=offset, expected=inline_length)
@@ -243,7 +245,7 @@ def _decode_placements(table: memoryview, n_packs: int, inline_length: int) -> l
 def _decode_about(data: bytes, count: int) -> tuple[str, ...]:
     try:
         types: Any = json.loads(data)["types"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CorruptObject("recipe description is not the JSON it should be") from None
     if not isinstance(types, list) or len(types) != count or not all(isinstance(name, str) for name in types):
         raise CorruptObject("recipe description does not match its artifacts", expected=count)
@@ -265,6 +267,9 @@ def decode_content(content: bytes) -> tuple[int, tuple[Artifact, ...]]:
             artifacts.append(artifact)
     except struct.error as error:
         raise CorruptObject(f"content section is cut short: {error}") from None
+    names = [artifact.name for artifact in artifacts]
+    if len(set(names)) != len(names):
+        raise CorruptObject("bundle names an artifact twice")
     if at != len(content):
         raise CorruptObject("content section has the wrong length", expected=at, found=len(content))
     return kind, tuple(artifacts)

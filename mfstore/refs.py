@@ -56,6 +56,9 @@ class Refs(MutableMapping[str, Key]):
                 etag, entries = self._read(name)
             except NotFound:
                 etag, entries = None, []
+            except CorruptObject:
+                # What it was is lost already; setting it again is the repair.
+                etag, entries = self._backend.head(path).etag, []
             try:
                 self._write(path, [*entries, entry], etag)
                 return
@@ -78,7 +81,8 @@ class Refs(MutableMapping[str, Key]):
 
     def __delitem__(self, name: str) -> None:
         """Remove a ref with its history. What it pointed at stays until garbage collection."""
-        self._read(name)
+        if name not in self:
+            raise NotFound(f"no ref {name!r}", backend=self._backend.url)
         self._backend.delete(ref_path(name))
 
     def __iter__(self) -> Iterator[str]:
@@ -116,7 +120,7 @@ class Refs(MutableMapping[str, Key]):
             if document["version"] != 1:
                 raise Unsupported("ref version is unknown to this mfstore", key=path, found=document["version"])
             entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
             raise CorruptObject("ref is not the JSON it should be", key=path, backend=self._backend.url) from None
         if not entries:
             raise CorruptObject("ref has no history", key=path, backend=self._backend.url)

@@ -10,8 +10,9 @@ import io
 import operator
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.pickler import Payload, Pickler, Reduced
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
 HEADER = 9
 NEXT_BUFFER = b"\x97"
+STREAM = 1 << 20
+"""Buffer of a body that is read in pieces."""
 
 
 def dump(obj: object, sink: Sink, name: str | None = None) -> int:
@@ -34,7 +37,7 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
     ``name`` is the artifact's name for the error message. NotSerializable names the path to the part
     that cannot be pickled.
     """
-    pickler = Pickler(sink, _reducers())
+    pickler = Pickler(sink, *_known_types())
     try:
         return pickler.dump(obj)
     except (MfstoreError, OSError, MemoryError):
@@ -49,37 +52,71 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
         ) from error
 
 
-def load(body: Buffer, segments: Sequence[Segment], payloads: Sequence[Any], *, writable: bool = True) -> Any:
-    """Unpickle an artifact from its body and the objects its segments became.
+def load(
+    body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence[Any], *, writable: bool = True
+) -> Any:
+    """Unpickle an artifact from the blocks of its body and the objects its segments became.
 
     ``payloads[i]`` is used as is for ``segments[i]``: writable memory makes a writable array. With
     ``writable`` false small arrays, which lie in the body, are made read-only too. Executes pickle: only for
     trusted stores.
     """
-    stream: Any
-    if not segments:
-        if writable:
-            return pickle.loads(body)  # noqa: S301
-        stream = io.BytesIO(body)
-    else:
-        pieces = b"".join(_placeholders(body, segments))
-        if writable:
-            return pickle.loads(pieces, buffers=payloads)  # noqa: S301
-        stream = io.BytesIO(pieces)
-    return _ReadOnly(stream, buffers=payloads).load()
+    pieces = _placeholders(body, segments) if segments else iter(body)
+    first = next(pieces, b"")
+    second = next(pieces, None)
+    if second is None and writable:
+        return pickle.loads(first, buffers=payloads)  # noqa: S301
+    stream = io.BufferedReader(_Pieces(chain((first, second or b""), pieces)), STREAM)
+    unpickler = pickle.Unpickler if writable else _ReadOnly
+    return unpickler(stream, buffers=payloads).load()  # noqa: S301
 
 
-def _placeholders(body: Buffer, segments: Sequence[Segment]) -> Iterator[Buffer]:
-    """The body with each payload's opcode replaced by the one that takes the next buffer."""
-    view = memoryview(body)
-    last = 0
-    for segment in segments:
-        if segment.at - HEADER < last:
-            raise CorruptObject("segments overlap in the body", offset=segment.at)
-        yield view[last : segment.at - HEADER]
-        yield NEXT_BUFFER
-        last = segment.at
-    yield view[last:]
+def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterator[Buffer]:
+    """The body with each payload's opcode and length replaced by the opcode that takes the next buffer."""
+    skips = iter(segments)
+    segment = next(skips, None)
+    at = skip_to = 0
+    for block in body:
+        view = memoryview(block)
+        low = 0
+        while True:
+            low = max(low, min(skip_to - at, len(view)))
+            if segment is None or segment.at - HEADER >= at + len(view):
+                break
+            start = segment.at - HEADER
+            if start < skip_to:
+                raise CorruptObject("segments overlap in the body", offset=segment.at)
+            yield view[low : start - at]
+            yield NEXT_BUFFER
+            low = start - at
+            skip_to = segment.at
+            segment = next(skips, None)
+        if low < len(view):
+            yield view[low:]
+        at += len(view)
+
+
+class _Pieces(io.RawIOBase):
+    """A stream over buffers, read once from front to back."""
+
+    def __init__(self, pieces: Iterator[Buffer]) -> None:
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Buffer) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        view = memoryview(target)
+        count = min(len(view), len(self._left))
+        view[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
 
 
 class _ReadOnly(pickle.Unpickler):
@@ -98,27 +135,43 @@ def _frozen(build: Callable[..., Any], *args: Any) -> Any:
     return array
 
 
-_known: dict[type, Callable[[Any], Any]] = {}
-_seen_modules: tuple[bool, bool] = (False, False)
+_VALUES = (
+    ("builtins", ("complex", "range")),
+    ("datetime", ("date", "time", "timedelta", "tzinfo")),
+    ("decimal", ("Decimal",)),
+    ("fractions", ("Fraction",)),
+    ("uuid", ("UUID",)),
+    ("pathlib", ("PurePath",)),
+    ("numpy", ("dtype", "generic")),
+)
+"""Immutable value types by module: those of modules nobody imported cannot occur."""
+_MODULES = (*(module for module, _ in _VALUES), "torch")
+
+_types: tuple[tuple[bool, ...], dict[type, Callable[[Any], Any]], tuple[type, ...]] = ((), {}, ())
 
 
-def _reducers() -> dict[type, Callable[[Any], Any]]:
-    """Reducers of the libraries this process has imported; objects of others cannot occur."""
-    global _seen_modules
-    seen = ("numpy" in sys.modules, "torch" in sys.modules)
-    if seen != _seen_modules:
-        if seen[0]:
-            import numpy as np
-
-            from_buffer = np.empty(1).__reduce_ex__(5)[0]
-            _known[np.ndarray] = partial(_reduce_array, np, from_buffer)
-        if seen[1]:
-            import torch
-
-            _known[torch.UntypedStorage] = partial(_reduce_storage, torch)
-            _known[torch.storage.TypedStorage] = partial(_reduce_typed_storage, torch)
-        _seen_modules = seen
-    return _known
+def _known_types() -> tuple[dict[type, Callable[[Any], Any]], tuple[type, ...]]:
+    """Reducers and value types of the libraries this process has imported."""
+    global _types
+    seen = tuple(sys.modules.get(module) is not None for module in _MODULES)
+    if seen == _types[0]:
+        return _types[1], _types[2]
+    reducers: dict[type, Callable[[Any], Any]] = {}
+    values = tuple(
+        getattr(sys.modules[module], name)
+        for module, names in _VALUES
+        for name in names
+        if sys.modules.get(module) is not None and hasattr(sys.modules[module], name)
+    )
+    np, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if hasattr(np, "ndarray"):
+        from_buffer = np.empty(1).__reduce_ex__(5)[0]
+        reducers[np.ndarray] = partial(_reduce_array, np, from_buffer)
+    if hasattr(torch, "UntypedStorage") and hasattr(torch, "storage"):
+        reducers[torch.UntypedStorage] = partial(_reduce_storage, torch)
+        reducers[torch.storage.TypedStorage] = partial(_reduce_typed_storage, torch)
+    _types = seen, reducers, values
+    return reducers, values
 
 
 def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:

@@ -95,7 +95,6 @@ class _Runtime:
     """What a handle keeps in one process; a forked child makes its own."""
 
     def __init__(self, store: Store) -> None:
-        self.pid = os.getpid()
         self.workers = Workers(store.knobs.threads)
         self.lock = threading.Lock()
         self.config: config.Config | None = None
@@ -118,7 +117,7 @@ class Store:
         self._create = create
         self._compress = compress
         self._algorithm = algorithm
-        self._state: _Runtime | None = None
+        self._states: dict[int, _Runtime] = {}
 
     # ---- one artifact -----------------------------------------------------------------
 
@@ -145,9 +144,11 @@ class Store:
     def put_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
         """Store objects in one bulk operation; returns their keys in order.
 
-        All are durable and visible when it returns; if it raises, those not yet acknowledged may be absent.
+        All are durable and visible when it returns; if it raises, those not yet acknowledged may be absent. A generator may
+        reuse the memory of an object for the next one.
         """
         found: dict[int, str] = {}
+        held_by_caller = isinstance(objs, (list, tuple))
         with self._ingest() as ingest:
             count = 0
             for obj in objs:
@@ -155,6 +156,8 @@ class Store:
                 number = count
                 ingest.recipe(ONE, [draft], lambda key, number=number: found.__setitem__(number, key))  # type: ignore[misc]
                 count += 1
+                if not held_by_caller:
+                    ingest.settle()
                 if progress is not None:
                     progress(1)
             self._count(ingest.commit())
@@ -237,7 +240,8 @@ class Store:
 
     def put_bytes(self, data: Buffer) -> Key:
         """Store bytes as they are, without pickle. The same bytes as a file have the same key."""
-        return self._put_raw([memoryview(data).cast("B")], "bytes")
+        view = memoryview(data)
+        return self._put_raw([view.cast("B") if view.nbytes else b""], "bytes")
 
     def put_file(self, path: str | os.PathLike[str]) -> Key:
         """Store a file's bytes, read in blocks. OSError when it cannot be read; nothing is stored then."""
@@ -287,7 +291,7 @@ class Store:
         Nothing is left behind on failure.
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
         blocks = self.iter_bytes(key, name=name, verify=verify)
         try:
             with open(temporary, "xb", buffering=0) as file:
@@ -382,8 +386,8 @@ class Store:
 
     def close(self) -> None:
         """End this handle's threads. Using it again starts new ones."""
-        state, self._state = self._state, None
-        if state is not None and state.pid == os.getpid():
+        state = self._states.pop(os.getpid(), None)
+        if state is not None:
             state.workers.close()
         self.backend.close()
 
@@ -402,9 +406,11 @@ class Store:
         return f"mfstore.open({self.backend.url!r})"
 
     def _runtime(self) -> _Runtime:
-        state = self._state
-        if state is None or state.pid != os.getpid():
-            state = self._state = _Runtime(self)
+        pid = os.getpid()
+        state = self._states.get(pid)
+        if state is None:
+            # setdefault is atomic: two threads get the same one.
+            state = self._states.setdefault(pid, _Runtime(self))
         return state
 
     def _parts(self) -> tuple[ChunkIndex, Fetcher]:
@@ -429,7 +435,7 @@ class Store:
     def _prepare_write(self) -> None:
         self._prepare_read()
         state = self._runtime()
-        if state.config is None:
+        if state.config is None or not self.backend.exists_many([config.PATH])[0]:
             if not self._create:
                 raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
             with state.lock:

@@ -30,9 +30,9 @@ void mf_codec_free(mf_codec_ctx *ctx) {
 
 static int reserve(mf_codec_ctx *ctx, size_t n) {
     uint8_t *grown;
-    if (n <= ctx->scratch_size)
+    if (ctx->scratch && n <= ctx->scratch_size)
         return MF_OK;
-    grown = realloc(ctx->scratch, n);
+    grown = realloc(ctx->scratch, n ? n : 1);
     if (!grown)
         return MF_NO_MEMORY;
     ctx->scratch = grown;

@@ -1,11 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Memory that decoded bytes land in, checksums, and the one missing system call."""
 
-import errno
 import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
+from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 
@@ -27,9 +26,15 @@ cdef extern from *:
     static int mf_sync_file_system(int fd) { (void) fd; errno = ENOSYS; return -1; }
     static int mf_huge(void *p, size_t n) { (void) p; (void) n; return 0; }
     #endif
+    static void *mf_map(int fd, size_t start, size_t n) {
+        void *area = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, (off_t) start);
+        return area == MAP_FAILED ? NULL : area;
+    }
     """
     int mf_sync_file_system(int fd) nogil
     int mf_huge(void *p, size_t n) nogil
+    void *mf_map(int fd, size_t start, size_t n) nogil
+    int munmap(void *p, size_t n) nogil
 
 
 cdef enum:
@@ -58,6 +63,38 @@ cdef class FreshBytes:
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.value), len(self.value), 0, flags)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        pass
+
+
+cdef class FileMap:
+    """A private, writable, copy-on-write map of part of a file.
+
+    Unlike the standard library's it keeps no descriptor, so a process may hold as many as it has memory for. Supports the
+    writable buffer protocol and unmaps when the last view is gone. OSError when the kernel refuses.
+    """
+
+    cdef char *area
+    cdef size_t size, gap
+
+    def __cinit__(self, int fd, size_t start, size_t n):
+        self.area = NULL
+        self.gap = start % 4096
+        self.size = n + self.gap
+        if n == 0:
+            return
+        with nogil:
+            self.area = <char *> mf_map(fd, start - self.gap, self.size)
+        if self.area == NULL:
+            raise OSError(c_errno, os.strerror(c_errno))
+
+    def __dealloc__(self):
+        if self.area != NULL:
+            munmap(self.area, self.size)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.area + self.gap, self.size - self.gap, 0, flags)
 
     def __releasebuffer__(self, Py_buffer *view):
         pass

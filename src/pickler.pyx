@@ -21,6 +21,7 @@ from pickle import PickleBuffer, PicklingError, whichmodule
 from types import FunctionType
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_AsEncodedString
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -32,6 +33,8 @@ cdef extern from "Python.h":
     void Py_LeaveRecursiveCall()
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+    Py_ssize_t Py_REFCNT(object value)
+    int PyDict_Next(object mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
 
 
 # Kinds of out-of-line payload; the numbers are stored (docs/format.md, "Segments").
@@ -64,7 +67,12 @@ cdef enum:
     MEMO_ALIGN_FROM = 4096
     MEMO_ALIGN = 1024
 
-cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes, complex])
+# Strings and bytes are forgotten when this many are remembered: 13 MB for a graph of any size. Part of what makes
+# pickles canonical, so the number does not change.
+cdef enum:
+    TEXT_MEMO = 131072
+
+cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
 
 
 # Types whose own order is total.
@@ -97,35 +105,17 @@ class Payload:
         self.row = row
 
 
-cdef str _order_key(object item):
-    """Text that orders atoms, and tuples and frozensets of them, by content; None for anything else."""
-    cdef object kind = type(item)
-    if kind in _atoms:
-        return f"{kind.__name__}:{item!r}"
-    if kind is not tuple and kind is not frozenset:
-        return None
-    inner = [_order_key(part) for part in item]
-    if None in inner:
-        return None
-    if kind is frozenset:
-        inner.sort()
-    return f"{kind.__name__}:{inner!r}"
+class _Joined:
+    """The sink of a nested pickler: keeps everything."""
 
+    def __init__(self):
+        self.parts = []
 
-cdef object _set_order(object items):
-    """Elements of a set in an order that does not depend on hash seeds or history."""
-    cdef object kinds = set(map(type, items))
-    if len(kinds) == 1 and kinds <= _natural:
-        return sorted(items)
-    keyed = [(_order_key(item), item) for item in items]
-    if any(key is None for key, _ in keyed):
-        return list(items)
-    keyed.sort(key=_first)
-    return [item for _, item in keyed]
+    def body(self, block):
+        self.parts.append(block)
 
-
-def _first(pair):
-    return pair[0]
+    def payload(self, kind, data, itemsize, row, at):
+        self.parts.append(bytes(data))
 
 
 cdef class Pickler:
@@ -134,12 +124,13 @@ cdef class Pickler:
     ``sink.body(bytes)`` receives the body in blocks, in order; ``sink.payload(kind, data,
     itemsize, row, at)`` each large payload, where ``at`` is the body length so far. Payload
     memory is the object's own: the sink must be done with it, or hold a reference, on return.
-    ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
+    Instances of ``values`` (a tuple of classes) are immutable values: written in full each time and never shared, because
+    whether two equal ones are one object says nothing about content. ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
     usual way), a ``Reduced`` node, or the tuple or string of ``__reduce__``.
     After a failure, ``path()`` says where in the object it happened.
     """
 
-    cdef object sink, reducers
+    cdef object sink, reducers, values, ordering
     cdef dict memo, text_memo, bytes_memo
     cdef list alive, trace
     cdef uint8_t *buf
@@ -147,8 +138,10 @@ cdef class Pickler:
     cdef uint64_t flushed
     cdef uint32_t memo_size
 
-    def __cinit__(self, sink, reducers=None, size_t block=1 << 20):
+    def __cinit__(self, sink, reducers=None, tuple values=(), size_t block=1 << 20, ordering=frozenset()):
         self.sink = sink
+        self.values = values
+        self.ordering = ordering
         self.reducers = {} if reducers is None else reducers
         self.memo = {}
         self.text_memo = {}
@@ -241,8 +234,23 @@ cdef class Pickler:
     # ---- memo ---------------------------------------------------------------------
 
     cdef int memoize(self, object obj) except -1:
-        self.memo[<size_t> <void *> obj] = self.memo_size
+        # Two references are the caller's variable and at most one container, so no other path leads here and
+        # nothing need be remembered: a graph of millions of dicts costs no memo. The opcode is written all the same,
+        # so that the bytes do not depend on reference counts.
+        if Py_REFCNT(obj) > 2:
+            self.remember(obj, self.memo_size)
+        self.memo_size += 1
+        return self.put1(0x94)
+
+    cdef int remember(self, object obj, uint32_t index) except -1:
+        self.memo[<size_t> <void *> obj] = index
         self.alive.append(obj)
+        return 0
+
+    cdef int remember_value(self, dict memo, object value) except -1:
+        if len(memo) >= TEXT_MEMO:
+            memo.clear()
+        memo[value] = self.memo_size
         self.memo_size += 1
         return self.put1(0x94)
 
@@ -294,7 +302,7 @@ cdef class Pickler:
                 self.put1(b'}')
                 self.memoize(obj)
                 self.align_memo(len(obj))
-                return self.set_items(obj.items(), 1)
+                return self.set_dict(obj, 1)
             return self.save_other(obj, kind)
         finally:
             Py_LeaveRecursiveCall()
@@ -304,7 +312,7 @@ cdef class Pickler:
         if kind is set:
             self.put1(0x8f)
             self.memoize(obj)
-            items = _set_order(obj)
+            items = self.set_order(obj)
             for start in range(0, len(items), BATCH):
                 self.put1(b'(')
                 self.save_each(items[start:start + BATCH])
@@ -312,7 +320,7 @@ cdef class Pickler:
             return 0
         if kind is frozenset:
             self.put1(b'(')
-            self.save_each(_set_order(obj))
+            self.save_each(self.set_order(obj))
             known = self.memo.get(<size_t> <void *> obj)
             if known is not None:
                 self.put1(b'1')
@@ -337,10 +345,8 @@ cdef class Pickler:
             if reduced is not NotImplemented:
                 if type(reduced) is Reduced:
                     self.save(reduced)
-                    # The node was memoised under its own identity: let the object share it.
-                    self.memo[<size_t> <void *> obj] = self.memo[<size_t> <void *> reduced]
-                    self.alive.append(obj)
-                    return 0
+                    # The node itself was memoised last; the object stands for it from now on.
+                    return self.remember(obj, self.memo_size - 1)
                 return self.save_reduced(obj, reduced)
         reducer = _copyreg_table.get(kind)
         if reducer is not None:
@@ -421,9 +427,7 @@ cdef class Pickler:
             else:
                 self.put_int(b'X', n, 4)
             self.put_raw(<const uint8_t *> data, n)
-        self.text_memo[obj] = self.memo_size
-        self.memo_size += 1
-        return self.put1(0x94)
+        return self.remember_value(self.text_memo, obj)
 
     cdef int save_bytes(self, bytes obj) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(obj)
@@ -438,9 +442,7 @@ cdef class Pickler:
             else:
                 self.put_int(b'B', n, 4)
             self.put_raw(<const uint8_t *> PyBytes_AS_STRING(obj), n)
-        self.bytes_memo[obj] = self.memo_size
-        self.memo_size += 1
-        return self.put1(0x94)
+        return self.remember_value(self.bytes_memo, obj)
 
     cdef int save_bytearray(self, bytearray obj) except -1:
         cdef size_t n = len(obj)
@@ -487,12 +489,15 @@ cdef class Pickler:
         cdef Py_ssize_t n = len(obj)
         cdef Py_ssize_t i
         cdef bint plain = n <= ATOM_TUPLE
+        # A tuple is memoised after its items, so an item may be reached again through the tuple itself: this list is
+        # the further reference that makes `memoize` remember each of them.
+        cdef list pinned = list(obj)
         if n == 0:
             return self.put1(b')')
         if n > 3:
             self.put1(b'(')
         for i in range(n):
-            item = obj[i]
+            item = pinned[i]
             if plain and type(item) not in _atoms:
                 plain = False
             try:
@@ -580,6 +585,29 @@ cdef class Pickler:
             self.put1(b'u')
         return 0
 
+    cdef int set_dict(self, dict obj, int style) except -1:
+        """As ``set_items`` of an exact dict, holding one reference to each value and no more (see ``memoize``)."""
+        cdef Py_ssize_t position = 0, in_batch = 0, size = len(obj)
+        cdef PyObject *key_at
+        cdef PyObject *value_at
+        cdef object key, value
+        if size == 0:
+            return 0
+        if size > 1:
+            self.put1(b'(')
+        while PyDict_Next(obj, &position, &key_at, &value_at):
+            key = <object> key_at
+            value = <object> value_at
+            if in_batch == BATCH:
+                self.put1(b'u')
+                self.put1(b'(')
+                in_batch = 0
+            self.save_pair(key, value, style)
+            in_batch += 1
+            if len(obj) != size:
+                raise RuntimeError("dictionary changed size during iteration")
+        return self.put1(b'u' if size > 1 else b's')
+
     cdef int save_pair(self, object key, object value, int style) except -1:
         try:
             self.save(key)
@@ -588,6 +616,22 @@ cdef class Pickler:
         except BaseException:
             self.trace.append(f".{key}" if style == 2 and type(key) is str else f"[{key!r:.80}]")
             raise
+
+    cdef object set_order(self, object items):
+        """Elements of a set in an order that does not depend on hash seeds or history: by their own pickles."""
+        cdef object kinds = set(map(type, items))
+        if len(kinds) == 1 and kinds <= _natural:
+            return sorted(items)
+        if <size_t> <void *> items in self.ordering:
+            return []  # a set that holds itself, seen while ordering it: any stand-in will do
+        nested = self.ordering | {<size_t> <void *> items}
+        keyed = []
+        for item in items:
+            sink = _Joined()
+            Pickler(sink, self.reducers, self.values, ordering=nested).dump(item)
+            keyed.append((b"".join(sink.parts), item))
+        keyed.sort(key=_first)
+        return [item for _, item in keyed]
 
     # ---- objects ------------------------------------------------------------------
 
@@ -625,6 +669,9 @@ cdef class Pickler:
             # Recursive: pickling the arguments pickled the object.
             self.put1(b'0')
             self.get_memo(known)
+        elif isinstance(obj, self.values):
+            self.memo_size += 1
+            self.put1(0x94)
         else:
             self.memoize(obj)
         if listitems is not None:
@@ -649,7 +696,7 @@ cdef class Pickler:
         if type(state) is dict and (<size_t> <void *> state) not in self.memo:
             self.put1(b'}')
             self.memoize(state)
-            return self.set_items(state.items(), 2)
+            return self.set_dict(state, 2)
         return self.save(state)
 
     cdef int check_new(self, cls, obj, name) except -1:
@@ -680,6 +727,10 @@ cdef class Pickler:
         self.save(name)
         self.put1(0x93)
         return self.memoize(obj)
+
+
+def _first(pair):
+    return pair[0]
 
 
 cdef str _name(object cls):

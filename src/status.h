@@ -1,4 +1,4 @@
-/* What the C kernels return. One place maps them to exceptions: status.pxd. */
+/* What the C kernels return. One place maps them to exceptions: check_status in codec.pyx. */
 #ifndef MFSTORE_STATUS_H
 #define MFSTORE_STATUS_H
 

@@ -212,6 +212,66 @@ def test_a_recipe_under_another_key_is_refused(root):
     assert fresh(root).get(two) == "two"
 
 
+def test_trust_is_in_chunks_not_in_places(root):
+    """A recipe that places A's chunk where B's lies must not be believed because B was verified there."""
+    store = fresh(root)
+    one, two = np.random.default_rng(1).random(500_000), np.random.default_rng(2).random(500_000)
+    first, second = store.put(one), store.put(two)
+    lying, true = Path(root, recipes.recipe_path(first)), Path(root, recipes.recipe_path(second))
+    decoded = [recipes.decode(path.read_bytes(), Codec()) for path in (lying, true)]
+    parts = recipes.encode(1, decoded[0].content, decoded[0].types, decoded[1].packs, decoded[1].placements, [], Codec())
+    lying.unlink()
+    lying.write_bytes(b"".join(parts))
+    reader = fresh(root)
+    np.testing.assert_array_equal(reader.get(second), two)
+    np.testing.assert_array_equal(reader.get(first), one)
+
+
+def test_damage_that_restores_the_time_is_noticed(root):
+    store = fresh(root)
+    big = np.random.default_rng(0).random(400_000)
+    key = store.put(big)
+    np.testing.assert_array_equal(store.get(key), big)
+    path = only(root, "packs")
+    info = path.stat()
+    data = bytearray(path.read_bytes())
+    data[1_000_000] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    with pytest.raises(errors.CorruptObject):
+        store.get(key)
+    assert store.put(big) == key
+    np.testing.assert_array_equal(store.get(key), big)
+
+
+def test_an_index_with_nonsense_in_it_fails_no_put(root):
+    fresh(root).put(OBJ)
+    path = only(root, "index")
+    fragment = index.decode_fragment(path.read_bytes(), "index/x")
+    rows = list(index.ENTRY.iter_unpack(fragment.entries))
+    for number in range(20):
+        bad = [index.ENTRY.pack(r[0], 7, 2**32 - 1, r[3], 2**32 - 1 - number, *r[5:]) for r in rows]
+        data = index._seal([fragment.packs[0].value], bad, 1)
+        path.with_name(f"{number:064x}").write_bytes(data)
+    path.unlink()
+    for number in range(3):
+        key = fresh(root).put({**OBJ, "n": number})
+        check_value(fresh(root).get(key))
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"version": 1, "history": [["' + "0" * 64 + '", 1' + "0" * 400 + "]]}"])
+def test_a_damaged_ref_can_be_set_and_deleted(root, text):
+    store = fresh(root)
+    key = store.put(1)
+    for repair in (lambda: store.refs.__setitem__("r", key), lambda: store.refs.__delitem__("r")):
+        store.refs["r"] = key
+        Path(root, "refs", "r").write_text(text)
+        with pytest.raises(errors.CorruptObject):
+            store.refs["r"]
+        repair()
+    assert "r" not in store.refs
+
+
 # ---- places that are not stores -------------------------------------------------------------
 
 

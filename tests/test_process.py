@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -45,6 +46,32 @@ def test_fork_after_use(store):
     os.waitpid(pid, 0)
     assert text[64:] == "True"
     np.testing.assert_array_equal(store.get(text[:64])["child"], array)
+
+
+def test_a_forked_child_does_not_wait_for_locks_of_the_parent(store):
+    key = store.put(1)
+    with store.backend._exclusive():  # as when another thread is changing a ref
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(30)
+            os._exit(0)
+    begin = time.monotonic()
+    store.refs["free"] = key
+    assert time.monotonic() - begin < 10
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+
+
+def test_more_maps_than_descriptors(python, root):
+    code = (
+        "import resource, sys, numpy as np, mfstore\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+        "store = mfstore.open(sys.argv[1], fsync='none')\n"
+        "noise = np.random.default_rng(0)\n"
+        "key = store.save({str(n): noise.random(140_000) for n in range(150)})\n"
+        "print(len(store.load(key)))\n"
+    )
+    assert python(code, root) == "150\n"
 
 
 def _work(store, number):

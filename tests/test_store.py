@@ -30,6 +30,19 @@ def test_put_many_keeps_order_and_duplicates(store):
     assert store.put_many([]) == []
 
 
+@pytest.mark.parametrize("size", [100, 50_000, 300_000, 5_000_000])
+def test_a_generator_may_reuse_its_memory(store, size):
+    def generate():
+        array = np.empty(size)
+        for seed in range(5):
+            array[:] = np.random.default_rng(seed).random(size)
+            yield array
+        array[:] = 0
+
+    for seed, (_, array) in enumerate(store.get_many(store.put_many(generate()))):
+        np.testing.assert_array_equal(array, np.random.default_rng(seed).random(size))
+
+
 def test_get_many(store):
     keys = store.put_many(list(range(200)))
     assert list(store.get_many(keys)) == list(zip(keys, range(200), strict=True))
@@ -97,6 +110,8 @@ def test_loading_names_reads_only_their_bytes(root):
     read = []
     original = reader.backend.read_into
     reader.backend.read_into = lambda path, start, target: (read.append(len(target)), original(path, start, target))[1]
+    range_ = reader.backend.get_range
+    reader.backend.get_range = lambda path, start, length: (read.append(length), range_(path, start, length))[1]
     assert reader.load(key, ["small"]) == {"small": 1}
     assert read == []
     reader.load(key, ["array3"])

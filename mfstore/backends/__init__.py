@@ -7,7 +7,7 @@ object is called with ``(url, **options)`` and returns a ``Backend``.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from mfstore._knobs import Knobs
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
@@ -24,10 +24,10 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
     if not separator or len(scheme) < 2:
         return _local(url, knobs, options)
     if scheme == "file":
-        parts = urlsplit(url)
-        if parts.netloc not in ("", "localhost") or not parts.path:
+        host, slash, path = url.removeprefix("file://").partition("/")
+        if host not in ("", "localhost") or not slash:
             raise InvalidKey("a file URL is file:///absolute/path", found=repr(url))
-        return _local(unquote(parts.path), knobs, options)
+        return _local(unquote(f"/{path}"), knobs, options)
     if scheme == "memory":
         from mfstore.backends.memory import MemoryBackend
 

@@ -39,8 +39,6 @@ class Capabilities:
     """``map`` works: objects can be mapped into memory."""
     cheap_reads: bool = False
     """Reading back costs about as much as hashing, so dedup hits are verified before they are trusted."""
-    concurrent_reads: bool = True
-    """``get_range`` gains from being called by several threads."""
 
 
 class Batch:
@@ -56,6 +54,9 @@ class Batch:
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Store ``parts``, joined, under ``key``. The memory may be reused after it returns."""
         self.backend.put(key, parts)
+
+    def ensure(self, keys: Iterable[str]) -> None:
+        """Objects that other operations stored and this one relies on: ``commit`` MUST make them as durable as its own."""
 
     def commit(self) -> None:
         """Return only when everything put is as durable as the backend's policy promises."""

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from mfstore._core.memory import FreshBytes, sync_file_system
+from mfstore._core.memory import FileMap, FreshBytes, sync_file_system
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
 from mfstore.errors import (
     AccessDenied,
@@ -47,10 +47,12 @@ SWEEP_AGE = 24 * 3600.0
 SYNC_FILES = 32
 """Up to this many files a pass syncs one by one; more cost more than one syncfs (1000 files here: 0.4 s against 4 ms),
 which however also flushes what other programs wrote."""
+DURABLE = 1 << 16
+"""How many durable keys a handle remembers."""
 WRITE_PARTS = 512
 """Parts per writev; the kernel takes 1024."""
-DIRECTORIES = 64
-"""Directory descriptors a batch keeps open."""
+DIRECTORIES = 8
+"""Directory descriptors a batch keeps open: with many threads more of them meet the limit of a process."""
 
 
 class LocalBackend(Backend):
@@ -64,10 +66,12 @@ class LocalBackend(Backend):
 
     def __init__(self, path: str, *, fsync: str = "batch") -> None:
         self.root = os.path.abspath(path)
-        self.url = f"file://{self.root}"
+        self.url = f"file://{quote(self.root)}"
         self.fsync = fsync
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
         self._swept = False
+        self.durable: set[str] = set()
+        """Keys this process made durable, so that relying on them again costs nothing."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.root, self.fsync)
@@ -85,31 +89,28 @@ class LocalBackend(Backend):
             return fresh.value
 
     def get_range(self, key: str, start: int, length: int) -> Buffer:
-        fresh = FreshBytes(length)
-        self.read_into(key, start, memoryview(fresh))
-        return fresh.value
+        with self._reading(key) as (fd, size):
+            _check_end(start + length, size)
+            fresh = FreshBytes(length)
+            _read_exactly(fd, start, memoryview(fresh))
+            return fresh.value
 
     def read_into(self, key: str, start: int, target: memoryview) -> None:
         with self._reading(key) as (fd, size):
-            if start + len(target) > size:
-                raise CorruptObject("file is shorter than expected", expected=start + len(target), found=size)
+            _check_end(start + len(target), size)
             _read_exactly(fd, start, target)
 
     def map(self, key: str, start: int, length: int) -> Buffer:
         with self._reading(key) as (fd, size):
-            if start + length > size:
-                raise CorruptObject("file is shorter than expected", expected=start + length, found=size)
+            _check_end(start + length, size)
             # Files are replaced by rename and never truncated, so the map cannot fault.
-            gap = start % mmap.ALLOCATIONGRANULARITY
-            area = mmap.mmap(
-                fd, length + gap, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start - gap
-            )
-            return memoryview(area)[gap:]
+            return FileMap(fd, start, length)
 
     def identity(self, key: str) -> Any:
         with self._translate(key):
             info = os.stat(self._path(key), follow_symlinks=False)
-        return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
+        # The change time too: unlike the others no program can set it back.
+        return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size
 
     def head(self, key: str) -> ObjectInfo:
         with self._translate(key):
@@ -214,7 +215,8 @@ class LocalBackend(Backend):
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """A lock against every other process and thread that uses this store."""
-        with self._lock, self._translate(LOCK):
+        # One per process: a child forked while another thread held it must not wait for ever.
+        with self._locks.setdefault(os.getpid(), threading.Lock()), self._translate(LOCK):
             root = self.open_directory("", create=True)
             try:
                 fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=root)
@@ -222,9 +224,19 @@ class LocalBackend(Backend):
                 os.close(root)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                yield
+                try:
+                    yield
+                finally:
+                    # Closing alone would leave it locked in a child forked meanwhile.
+                    fcntl.flock(fd, fcntl.LOCK_UN)
             finally:
                 os.close(fd)
+
+    def remember_durable(self, keys: Iterable[str]) -> None:
+        """These need no sync when another operation relies on them."""
+        if len(self.durable) > DURABLE:
+            self.durable.clear()
+        self.durable.update(keys)
 
     def _sweep(self) -> None:
         """At most once a day per store, remove temporary files of processes that died."""
@@ -301,8 +313,8 @@ class LocalBatch(Batch):
     def __init__(self, backend: LocalBackend) -> None:
         super().__init__(backend)
         self._staged: list[tuple[str, str, str]] = []
+        self._relied: set[str] = set()
         self._open: dict[str, int] = {}
-        self._files: list[int] = []
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         backend = self.backend
@@ -311,65 +323,68 @@ class LocalBatch(Batch):
         with backend._translate(key):
             target = self._directory(directory)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(temporary, flags, 0o666, dir_fd=target)
+            # Listed before it exists, so that an interrupt in between leaves no file behind.
             self._staged.append((directory, temporary, name))
+            fd = os.open(temporary, flags, 0o666, dir_fd=target)
             try:
                 _write_all(fd, parts)
-                if backend.fsync == "batch" and len(self._files) < SYNC_FILES:
-                    self._files.append(fd)
-                    fd = -1
-                elif backend.fsync == "always":
+                if backend.fsync == "always":
                     os.fsync(fd)
             finally:
-                if fd >= 0:
-                    os.close(fd)
+                os.close(fd)
             if backend.fsync != "batch":
                 self._rename(len(self._staged) - 1)
                 self._staged.clear()
                 if backend.fsync == "always":
                     _fsync(target)
 
+    def ensure(self, keys: Iterable[str]) -> None:
+        self._relied.update(key for key in keys if key not in self.backend.durable)
+
     def commit(self) -> None:
         backend = self.backend
-        if not self._staged:
+        if backend.fsync == "none" or not (self._staged or self._relied):
             return
-        with backend._translate(self._staged[0][0]):
-            if len(self._staged) <= SYNC_FILES:
-                for fd in self._files:
-                    os.fsync(fd)
-            else:
-                self._sync_everything()
+        with backend._translate(self._staged[0][0] if self._staged else ""):
+            files = [*self._relied, *(f"{directory}/{temporary}" for directory, temporary, _ in self._staged)]
+            self._sync(files, os.O_RDONLY)
             for number in range(len(self._staged)):
                 self._rename(number)
-            directories = dict.fromkeys(directory for directory, _, _ in self._staged)
-            if len(directories) <= SYNC_FILES:
-                for directory in directories:
-                    _fsync(self._directory(directory))
-            else:
-                self._sync_everything()
+            touched = [*(key.rpartition("/")[0] for key in self._relied), *(directory for directory, _, _ in self._staged)]
+            self._sync(list(dict.fromkeys(touched)), os.O_RDONLY | os.O_DIRECTORY)
+        backend.remember_durable([*self._relied, *(f"{directory}/{name}" for directory, _, name in self._staged)])
         self._staged.clear()
-        self._release()
+        self._relied.clear()
+        self._close_directories()
+
+    def _sync(self, paths: Sequence[str], flags: int) -> None:
+        """Flush files or directories below the root, one by one or, when they are many, all at once."""
+        if len(paths) > SYNC_FILES:
+            try:
+                sync_file_system(self._directory(""))
+                return
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+        for path in paths:
+            directory, _, name = path.rpartition("/")
+            fd = os.open(name or ".", flags | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory(directory))
+            try:
+                _fsync(fd)
+            finally:
+                os.close(fd)
 
     def abort(self) -> None:
         for directory, temporary, _ in self._staged:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=self._directory(directory))
         self._staged.clear()
-        self._release()
+        self._close_directories()
 
     def _rename(self, number: int) -> None:
         directory, temporary, name = self._staged[number]
         fd = self._directory(directory)
         os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
-
-    def _sync_everything(self) -> None:
-        fd = self._directory("")
-        try:
-            sync_file_system(fd)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            os.sync()
 
     def _directory(self, directory: str) -> int:
         fd = self._open.get(directory)
@@ -384,12 +399,6 @@ class LocalBatch(Batch):
             os.close(fd)
         self._open.clear()
 
-    def _release(self) -> None:
-        self._close_directories()
-        for fd in self._files:
-            os.close(fd)
-        self._files.clear()
-
 
 def _reopen(root: str, fsync: str) -> LocalBackend:
     return LocalBackend(root, fsync=fsync)
@@ -397,6 +406,12 @@ def _reopen(root: str, fsync: str) -> LocalBackend:
 
 def _info(key: str, info: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, info.st_size, info.st_mtime, f"{info.st_ino}-{info.st_mtime_ns}-{info.st_size}")
+
+
+def _check_end(end: int, size: int) -> None:
+    """Before anything is allocated for a range: does the file have it?"""
+    if end > size:
+        raise CorruptObject("file is shorter than expected", expected=end, found=size)
 
 
 def _read_exactly(fd: int, start: int, target: memoryview) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,13 @@ class MemoryBackend(Backend):
     A pickled handle finds its objects again in the same process only; elsewhere it is empty.
     """
 
-    capabilities = Capabilities(cheap_reads=True, concurrent_reads=False)
+    capabilities = Capabilities(cheap_reads=True)
 
     def __init__(self, url: str = "memory://", **options: Any) -> None:
         name = url.removeprefix("memory://") or f"unnamed-{next(_names)}"
         self.url = f"memory://{name}"
         self._objects = _spaces.setdefault(name, {})
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MemoryBackend, (self.url,)
@@ -50,7 +51,8 @@ class MemoryBackend(Backend):
         self._objects[key] = (b"".join(parts), time.time(), str(next(_versions)))
 
     def put_if(self, key: str, data: Buffer, etag: str | None) -> str:
-        with self._lock:
+        # One per process: a child forked while another thread held it must not wait for ever.
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
             current = self._objects.get(key)
             if (current[2] if current else None) != etag:
                 raise Conflict("the object changed", key=key, backend=self.url)

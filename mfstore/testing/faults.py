@@ -103,6 +103,9 @@ class _FaultyBatch(Batch):
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         self._faulty._run("batch.put", key, lambda: self._inner.put(key, parts))
 
+    def ensure(self, keys: Iterable[str]) -> None:
+        self._inner.ensure(keys)
+
     def commit(self) -> None:
         self._faulty._run("batch.commit", "", self._inner.commit)
 
