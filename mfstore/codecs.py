@@ -36,6 +36,11 @@ class Choice:
 RAW = Choice(NONE, 0)
 
 
+def label(codec: int, width: int) -> str:
+    """A codec's name for people."""
+    return {NONE: "raw", LZ4: "lz4", ZSTD: "zstd"}[codec] + ("+shuffle" if width else "")
+
+
 def shuffle_widths(itemsize: int) -> tuple[int, ...]:
     """Widths worth trying for elements of ``itemsize`` bytes (1: opaque bytes, 0: unknown)."""
     if itemsize == 0:

@@ -59,19 +59,29 @@ def load(backend: Backend) -> Config | None:
         if document["format"] != "mfstore":
             raise NotAStore("mfstore.json is not ours", backend=backend.url, found=document["format"])
         if document["version"] != VERSION:
-            raise Unsupported("the store has another format version", backend=backend.url, expected=VERSION,
-                              found=document["version"], hint="Upgrade mfstore")
+            raise Unsupported(
+                "the store has another format version",
+                backend=backend.url,
+                expected=VERSION,
+                found=document["version"],
+                hint="Upgrade mfstore",
+            )
         features = {name: tuple(map(str, document["features"].get(name, ()))) for name in OPERATIONS}
         algorithm = NAMES.get(document["hash"])
         if algorithm is None:
-            raise Unsupported("the store uses a digest this version does not know", backend=backend.url,
-                              found=document["hash"])
+            raise Unsupported(
+                "the store uses a digest this version does not know", backend=backend.url, found=document["hash"]
+            )
         return Config(str(document["uuid"]), algorithm, features)
     except MfstoreError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CorruptObject("mfstore.json is damaged", key=PATH, backend=backend.url,
-                            hint="Restore the file from another copy of the store") from None
+        raise CorruptObject(
+            "mfstore.json is damaged",
+            key=PATH,
+            backend=backend.url,
+            hint="Restore the file from another copy of the store",
+        ) from None
 
 
 def create(backend: Backend, algorithm: int = BLAKE3) -> Config:

@@ -22,7 +22,7 @@ from typing import Any
 
 
 class MfstoreError(Exception):
-    """Base of all errors; ``key``, ``backend``, ``offset``, ``expected``, ``found`` and ``hint`` say where and what next.
+    """Base of all errors; ``key``, ``backend``, ``offset``, ``expected``, ``found`` say where, ``hint`` what next.
 
     Attributes that do not apply are None. ``code`` is a stable word for programs to match on:
     codes are added, never renamed.

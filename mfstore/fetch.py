@@ -85,9 +85,7 @@ def raw_run(recipe: Recipe, first: int, count: int) -> tuple[str, int] | None:
 class Fetcher:
     """Reads the chunks of one store. ``trust`` remembers what this process has verified or written."""
 
-    def __init__(
-        self, backend: Backend, workers: Workers, digest: Digest, index: ChunkIndex, trust: Trust
-    ) -> None:
+    def __init__(self, backend: Backend, workers: Workers, digest: Digest, index: ChunkIndex, trust: Trust) -> None:
         self._backend = backend
         self._workers = workers
         self._digest = digest
@@ -124,8 +122,13 @@ class Fetcher:
         first = pieces[0]
         if len(pieces) == 1 and first.placement.codec == NONE and not first.placement.width:
             if first.placement.csize != first.chunk.usize:
-                raise CorruptObject("raw chunk has two lengths", key=path, offset=start,
-                                    expected=first.chunk.usize, found=first.placement.csize)
+                raise CorruptObject(
+                    "raw chunk has two lengths",
+                    key=path,
+                    offset=start,
+                    expected=first.chunk.usize,
+                    found=first.placement.csize,
+                )
             self._backend.read_into(path, start, first.target)
         else:
             source = self._backend.get_range(path, start, end - start)
@@ -141,8 +144,14 @@ class Fetcher:
     def _check(self, chunk: ChunkRef, data: memoryview, path: str, offset: int) -> None:
         found = self._digest(data)
         if found != chunk.id:
-            raise CorruptObject("chunk differs from its digest", key=path, backend=self._backend.url, offset=offset,
-                                expected=chunk.id.hex(), found=found.hex())
+            raise CorruptObject(
+                "chunk differs from its digest",
+                key=path,
+                backend=self._backend.url,
+                offset=offset,
+                expected=chunk.id.hex(),
+                found=found.hex(),
+            )
 
     def _read_one(self, piece: Piece, verify: bool) -> None:
         place = piece.placement
@@ -169,8 +178,9 @@ class Fetcher:
                     continue
         if isinstance(failure, NotFound):
             failure = CorruptObject("a pack is missing", key=path, backend=self._backend.url)
-        failure.where(key=path, backend=self._backend.url, offset=place.offset,
-                      hint="Store the same content again to repair it")
+        failure.where(
+            key=path, backend=self._backend.url, offset=place.offset, hint="Store the same content again to repair it"
+        )
         raise failure
 
     # ---- artifacts --------------------------------------------------------------------
@@ -208,19 +218,18 @@ class Fetcher:
             if self._trust.has(pack, start, length, tag):
                 return mapped
             view = memoryview(mapped)
-            ends, at = [], 0
+            pieces, at = [], 0
             for chunk in chunks:
-                ends.append((at, chunk))
+                pieces.append((start + at, chunk, view[at : at + chunk.usize]))
                 at += chunk.usize
             step = max(1, SPAN // chunks[0].usize)
-            tasks = [ends[number : number + step] for number in range(0, len(ends), step)]
-            self._workers.map(
-                lambda task: [
-                    self._check(chunk, view[offset : offset + chunk.usize], path, start + offset) for offset, chunk in task
-                ],
-                tasks,
-                length,
-            )
+            tasks = [pieces[number : number + step] for number in range(0, len(pieces), step)]
+
+            def check(task: list[tuple[int, ChunkRef, memoryview]]) -> None:
+                for offset, chunk, data in task:
+                    self._check(chunk, data, path, offset)
+
+            self._workers.map(check, tasks, length)
             self._trust.add(pack, [(start, length, tag)])
             return mapped
         except (CorruptObject, NotFound, BackendError):

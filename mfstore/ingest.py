@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from mfstore import codecs, recipes
 from mfstore._core.codec import NONE
-from mfstore.chunking import ContentCutter, fixed_cuts, is_opaque
-from mfstore.codecs import Choice
+from mfstore.drafts import NOTHING, Draft, DraftSink, Run
 from mfstore.errors import CorruptObject, NotFound, Unsupported
 from mfstore.index import Location
 from mfstore.packs import ALIGN_FROM, Entry, PackBuilder, pack_path
-from mfstore.recipes import Artifact, ChunkRef, Placement, Recipe, recipe_path
-from mfstore.segments import PICKLE, RAW, Segment
+from mfstore.recipes import ChunkRef, Placement, Recipe, recipe_path
+from mfstore.segments import PICKLE, RAW
 from mfstore.serialize import dump
 
 if TYPE_CHECKING:
@@ -38,146 +37,8 @@ that it can be mapped. The extra memory of a save is a pack and two windows, hal
 allocator take some of the rest."""
 TASK = 4 << 20
 """Bytes per task: 16 chunks, 0.7 ms of hashing, against 30 us to hand it over."""
-BODY_STREAM = 8 << 20
-"""A body longer than this is cut while it is being pickled instead of being collected."""
-ROW_TRIALS = 64
-"""Arrays of up to this many long rows choose a codec per row (a trial costs 0.3 ms); larger ones once."""
 CHECKPOINT = 4096
 """Recipes written together; bounds what a bulk put holds."""
-
-
-NOTHING = memoryview(b"")
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """Contiguous bytes and their cuts; ``ids`` are filled by ``Ingest.flush``."""
-
-    view: memoryview
-    ends: list[int]
-    itemsize: int
-    held: bool
-    """Whether the pack keeps this memory alive only for itself."""
-    choice: Choice | None = None
-    ids: list[bytes] = field(default_factory=list)
-
-    def own(self) -> None:
-        """Copy memory that is not ours, because it may change before it is stored."""
-        if not self.held:
-            self.view = memoryview(bytes(self.view))
-            self.held = True
-
-    def chunks(self) -> Iterable[ChunkRef]:
-        """The chunks as content, once hashed."""
-        start = 0
-        for chunk_id, end in zip(self.ids, self.ends, strict=True):
-            yield ChunkRef(chunk_id, end - start)
-            start = end
-
-
-@dataclass(slots=True)
-class Draft:
-    """An artifact whose chunks may not be hashed yet."""
-
-    name: str
-    type: str
-    encoding: int
-    body_length: int = 0
-    literal: bytes | None = None
-    body: list[Run] = field(default_factory=list)
-    payloads: list[tuple[int, int, int, int, int, list[Run]]] = field(default_factory=list)
-    """``(kind, at, length, itemsize, row, runs)`` of each segment."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the artifact's stream."""
-        return self.body_length + sum(payload[2] for payload in self.payloads)
-
-    def runs(self) -> Iterable[Run]:
-        """All runs, in the order of the artifact's chunks."""
-        yield from self.body
-        for payload in self.payloads:
-            yield from payload[5]
-
-    def artifact(self) -> Artifact:
-        """The finished artifact. Needs every run hashed."""
-        if self.literal is not None:
-            return Artifact(self.name, self.encoding, self.body_length, self.literal)
-        segments = tuple(
-            Segment(kind, at, length, itemsize, row, sum(len(run.ends) for run in runs))
-            for kind, at, length, itemsize, row, runs in self.payloads
-        )
-        chunks = [chunk for run in self.runs() for chunk in run.chunks()]
-        return Artifact(self.name, self.encoding, self.body_length, None, segments, chunks)
-
-
-class _Sink:
-    """Receives one artifact's body and payloads and cuts them into runs."""
-
-    def __init__(self, draft: Draft, submit: Callable[[Run], None]) -> None:
-        self._draft = draft
-        self._submit = submit
-        self._blocks: list[bytes] = []
-        self._cutter: ContentCutter | None = None
-        self._length = 0
-
-    def body(self, block: bytes) -> None:
-        self._length += len(block)
-        if self._cutter is not None:
-            self._cutter.feed(block)
-            return
-        self._blocks.append(block)
-        if self._length > BODY_STREAM:
-            self._stream()
-
-    def _stream(self) -> None:
-        self._cutter = ContentCutter(self._body_run)
-        for block in self._blocks:
-            self._cutter.feed(block)
-        self._blocks.clear()
-
-    def _body_run(self, view: memoryview, ends: list[int]) -> None:
-        run = Run(view, ends, 1, True)
-        self._draft.body.append(run)
-        self._submit(run)
-
-    def payload(self, kind: int, data: Buffer, itemsize: int, row: int, at: int) -> None:
-        view = memoryview(data).cast("B")
-        itemsize = itemsize if itemsize < 256 else 0
-        runs: list[Run] = []
-
-        def emit(part: memoryview, ends: list[int]) -> None:
-            run = Run(part, ends, itemsize, False)
-            runs.append(run)
-            self._submit(run)
-
-        self._draft.payloads.append((kind, at, len(view), itemsize, row, runs))
-        if is_opaque(kind, itemsize, row):
-            cutter = ContentCutter(emit)
-            cutter.feed(view)
-            cutter.finish()
-            return
-        ends = fixed_cuts(len(view), row)
-        if row and row < len(view) and len(view) // row <= ROW_TRIALS and row in ends:
-            per_row = ends.index(row) + 1
-            for start in range(0, len(ends), per_row):
-                base = ends[start - 1] if start else 0
-                emit(view[base : ends[min(start + per_row, len(ends)) - 1]],
-                     [end - base for end in ends[start : start + per_row]])
-            return
-        emit(view, ends)
-
-    def finish(self) -> None:
-        draft = self._draft
-        draft.body_length = self._length
-        if self._cutter is None:
-            body = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
-            if not draft.payloads and len(body) <= recipes.LITERAL_LIMIT:
-                draft.literal = body
-                return
-            self._cutter = ContentCutter(self._body_run)
-            self._cutter.feed(body)
-        self._cutter.finish()
 
 
 @dataclass(slots=True)
@@ -194,9 +55,6 @@ class Written:
     objects: int = 0
     codecs: dict[str, int] = field(default_factory=dict)
     """Newly stored logical bytes by codec."""
-
-
-CODEC_NAMES = ("raw", "lz4", "zstd")
 
 
 class Ingest:
@@ -254,9 +112,9 @@ class Ingest:
         self._finish_draft(draft, sink, submit)
         return draft
 
-    def _sink(self, draft: Draft, alone: bool) -> tuple[_Sink, list[Run] | None]:
+    def _sink(self, draft: Draft, alone: bool) -> tuple[DraftSink, list[Run] | None]:
         if not alone:
-            return _Sink(draft, self._submit), None
+            return DraftSink(draft, self._submit), None
         # A small artifact on its own lies in its recipe, and only the end shows that it is small.
         waiting: list[Run] = []
         total = 0
@@ -271,9 +129,9 @@ class Ingest:
                 self._submit(waiting.pop(0))
             self._submit(run)
 
-        return _Sink(draft, submit), waiting
+        return DraftSink(draft, submit), waiting
 
-    def _finish_draft(self, draft: Draft, sink: _Sink, waiting: list[Run] | None) -> None:
+    def _finish_draft(self, draft: Draft, sink: DraftSink, waiting: list[Run] | None) -> None:
         sink.finish()
         self.written.artifacts += 1
         self.written.logical += draft.size
@@ -358,7 +216,9 @@ class Ingest:
         if found and self._backend.capabilities.cheap_reads:
             # An acknowledged put must read back: a hit counts only when its bytes are there and whole.
             for chunk_id in found.keys() - self._whole(found.items()):
-                others = [(chunk_id, place) for place in self._index.find_all(chunk_id, False) if place != found[chunk_id]]
+                others = [
+                    (chunk_id, place) for place in self._index.find_all(chunk_id, False) if place != found[chunk_id]
+                ]
                 del found[chunk_id]
                 for other in others:
                     if self._whole([other]):
@@ -418,7 +278,13 @@ class Ingest:
             start = end
 
     def _add(
-        self, pack: PackBuilder, data: memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int, held: bool
+        self,
+        pack: PackBuilder,
+        data: memoryview,
+        entries: list[tuple[bytes, int, int]],
+        codec: int,
+        width: int,
+        held: bool,
     ) -> None:
         at = pack.length
         pack.add(data, entries, codec, width, held)
@@ -430,8 +296,8 @@ class Ingest:
         self._count_codec(codec, width, fresh)
 
     def _count_codec(self, codec: int, width: int, size: int) -> None:
-        label = CODEC_NAMES[codec] + ("+shuffle" if width else "")
-        self.written.codecs[label] = self.written.codecs.get(label, 0) + size
+        name = codecs.label(codec, width)
+        self.written.codecs[name] = self.written.codecs.get(name, 0) + size
 
     def _close_pack(self) -> None:
         pack = self._pack
@@ -472,16 +338,16 @@ class Ingest:
             artifacts = [draft.artifact() for draft in drafts]
             content = recipes.encode_content(kind, self._algorithm, artifacts)
             key = self._digest(content)
-            finished.append((key, content, drafts, artifacts))
+            finished.append((key, content, drafts))
             deliver(key.hex())
-        exists = self._backend.exists_many([recipe_path(key.hex()) for key, _, _, _ in finished])
+        exists = self._backend.exists_many([recipe_path(key.hex()) for key, _, _ in finished])
         seen: set[bytes] = set()
-        for (key, content, drafts, artifacts), there in zip(finished, exists, strict=True):
+        for (key, content, drafts), there in zip(finished, exists, strict=True):
             if key in seen or (there and self._is_whole(key)):
                 self.written.duplicate += self._inline_size(drafts)
                 continue
             seen.add(key)
-            self._put(recipe_path(key.hex()), self._encode_recipe(content, drafts, artifacts))
+            self._put(recipe_path(key.hex()), self._encode_recipe(content, drafts))
 
     def _inline_size(self, drafts: list[Draft]) -> int:
         """Bytes of these artifacts that no chunk lookup has counted."""
@@ -492,12 +358,12 @@ class Ingest:
             for draft in drafts
         )  # fmt: skip
 
-    def _encode_recipe(self, content: bytes, drafts: list[Draft], artifacts: list[Artifact]) -> Sequence[Buffer]:
+    def _encode_recipe(self, content: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
         packs: dict[bytes, int] = {}
         placements: list[Placement] = []
         inline: list[bytes | memoryview] = []
         inline_at = 0
-        for draft, artifact in zip(drafts, artifacts, strict=True):
+        for draft in drafts:
             if draft.literal is not None:
                 self._count_codec(0, 0, len(draft.literal))
             for run in draft.runs():
@@ -515,7 +381,13 @@ class Ingest:
                         self._count_codec(codec, width, end - start)
                     start = end
         return recipes.encode(
-            self._algorithm, content, [draft.type for draft in drafts], list(packs), placements, inline, self._workers.codec
+            self._algorithm,
+            content,
+            [draft.type for draft in drafts],
+            list(packs),
+            placements,
+            inline,
+            self._workers.codec,
         )
 
     def _encode_inline(self, run: Run, start: int, end: int) -> tuple[memoryview | bytes, int, int]:
@@ -551,7 +423,9 @@ class Ingest:
         ]  # fmt: skip
         self._fetcher.fill(recipe, inline, verify=True)
         places = [
-            (chunk, recipe.packs[place.pack].hex(), place) for _, (chunk, place) in placed if place.pack != recipes.INLINE
+            (chunk, recipe.packs[place.pack].hex(), place)
+            for _, (chunk, place) in placed
+            if place.pack != recipes.INLINE
         ]
         return self._fetcher.whole(places) == {chunk.id for chunk, _, _ in places}
 

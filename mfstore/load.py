@@ -134,8 +134,8 @@ class ArtifactReader:
     def _overlaps(self, start: int, end: int) -> Iterator[tuple[int, ChunkRef, int, int, int]]:
         """Chunks that overlap the range: ``(number, chunk, stream offset, low, high)``.
 
-        ``low`` and ``high`` bound, within the chunk, what the stream takes from it at that place. A chunk of the body may
-        appear several times: segments are spliced into the middle of it.
+        ``low`` and ``high`` bound, within the chunk, what the stream takes from it at that place. A chunk of the body
+        may appear several times: segments are spliced into the middle of it.
         """
         artifact = self._artifact
         starts = {-1: (0, artifact.body_chunks)}

@@ -95,7 +95,7 @@ class PackBuilder:
         self.borrowed = 0
 
     def close(self, digest: Digest) -> tuple[str, list[Buffer]]:
-        """The pack's name (hex) and its parts in order. The name is the digest of the trailer: same name, same layout."""
+        """The pack's name (hex) and its parts. The name is the digest of the trailer: same name, same layout."""
         trailer = b"".join(ENTRY.pack(*entry) for entry in self.entries)
         self.name.value = digest(trailer)
         nonce = os.urandom(16)
@@ -121,10 +121,13 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
     if version != VERSION:
         raise Unsupported("pack version is unknown to this mfstore", expected=VERSION, found=version)
     if seal != xxh3(tail[:-8]):
-        raise CorruptObject("pack footer is damaged", offset=at, expected=f"{seal:016x}", found=f"{xxh3(tail[:-8]):016x}")
+        raise CorruptObject(
+            "pack footer is damaged", offset=at, expected=f"{seal:016x}", found=f"{xxh3(tail[:-8]):016x}"
+        )
     if trailer_at + count * ENTRY.size != at:
-        raise CorruptObject("pack trailer has the wrong length", offset=trailer_at, expected=at - trailer_at,
-                            found=count * ENTRY.size)
+        raise CorruptObject(
+            "pack trailer has the wrong length", offset=trailer_at, expected=at - trailer_at, found=count * ENTRY.size
+        )
     return trailer_at, count
 
 
@@ -132,13 +135,18 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[E
     """The chunks of a pack, from its trailer."""
     expected = FOOTER.unpack(footer)[9]
     if xxh3(trailer) != expected:
-        raise CorruptObject("pack trailer is damaged", offset=trailer_at, expected=f"{expected:016x}",
-                            found=f"{xxh3(trailer):016x}")
+        raise CorruptObject(
+            "pack trailer is damaged", offset=trailer_at, expected=f"{expected:016x}", found=f"{xxh3(trailer):016x}"
+        )
     for fields in ENTRY.iter_unpack(trailer):
         entry = Entry(*fields)
         if max(entry.usize, entry.csize) > CHUNK_LIMIT or entry.offset + entry.csize > trailer_at:
-            raise CorruptObject("chunk lies outside its pack", offset=entry.offset, expected=f"end at most {trailer_at}",
-                                found=entry.offset + entry.csize)
+            raise CorruptObject(
+                "chunk lies outside its pack",
+                offset=entry.offset,
+                expected=f"end at most {trailer_at}",
+                found=entry.offset + entry.csize,
+            )
         yield entry
 
 

@@ -121,9 +121,7 @@ def encode_content(kind: int, algorithm: int, artifacts: Sequence[Artifact]) -> 
             continue
         segments = artifact.segments
         parts += (
-            ARTIFACT.pack(
-                len(name), artifact.encoding, 0, len(segments), len(artifact.chunks), artifact.body_length
-            ),
+            ARTIFACT.pack(len(name), artifact.encoding, 0, len(segments), len(artifact.chunks), artifact.body_length),
             name,
         )
         parts += [SEGMENT.pack(s.at, s.length, s.row, s.chunks, s.kind, s.itemsize, 0) for s in segments]
@@ -177,11 +175,19 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
     if magic != MAGIC:
         raise CorruptObject("not a recipe", offset=0, expected=MAGIC, found=magic)
     if version != VERSION:
-        raise Unsupported("recipe version is unknown to this mfstore", expected=VERSION, found=version,
-                          hint="Upgrade mfstore to read it")
+        raise Unsupported(
+            "recipe version is unknown to this mfstore",
+            expected=VERSION,
+            found=version,
+            hint="Upgrade mfstore to read it",
+        )
     if HEADER.size + stored_length + inline_length != len(data):
-        raise CorruptObject("recipe has the wrong length", offset=0,
-                            expected=HEADER.size + stored_length + inline_length, found=len(data))
+        raise CorruptObject(
+            "recipe has the wrong length",
+            offset=0,
+            expected=HEADER.size + stored_length + inline_length,
+            found=len(data),
+        )
     view = memoryview(data)
     stored = view[HEADER.size : HEADER.size + stored_length]
     if _seal(data[: HEADER.size], stored) != seal:
@@ -193,8 +199,9 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         raise CorruptObject("recipe tables have the wrong length", offset=16, expected=claimed, found=tables_length)
     if flags & COMPRESSED:
         if tables_length > CHUNK_LIMIT:
-            raise CorruptObject("recipe tables claim too much", offset=48, expected=f"at most {CHUNK_LIMIT}",
-                                found=tables_length)
+            raise CorruptObject(
+                "recipe tables claim too much", offset=48, expected=f"at most {CHUNK_LIMIT}", found=tables_length
+            )
         unpacked = bytearray(tables_length)
         codec.decode(stored, unpacked, [(0, stored_length, ZSTD, 0, 0, tables_length)])
         tables = bytes(unpacked)
@@ -317,8 +324,9 @@ def _check_lengths(artifact: Artifact, at: int) -> None:
         total = 0
         for chunk in artifact.chunks[position : position + count]:
             if not 0 < chunk.usize <= CHUNK_LIMIT:
-                raise CorruptObject("chunk length out of range", offset=at, expected=f"1 to {CHUNK_LIMIT}",
-                                    found=chunk.usize)
+                raise CorruptObject(
+                    "chunk length out of range", offset=at, expected=f"1 to {CHUNK_LIMIT}", found=chunk.usize
+                )
             total += chunk.usize
         if total != length:
             raise CorruptObject("chunks do not add up", offset=at, expected=length, found=total)

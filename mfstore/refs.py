@@ -63,7 +63,7 @@ class Refs(MutableMapping[str, Key]):
                 self._write(path, [*entries, entry], etag)
                 return
             except Conflict:
-                time.sleep(random.random() * 0.002 * min(attempt + 1, 20))  # noqa: S311
+                time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
         raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
 
     def set_if(self, name: str, key: str, current: str | None) -> None:
@@ -136,9 +136,7 @@ def ref_path(name: str) -> str:
     """Where a ref is stored. InvalidKey for names that are not paths of plain words."""
     parts = name.split("/") if isinstance(name, str) else [""]
     if any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 or letter in "\\\x7f" for letter in name):
-        raise InvalidKey(
-            "not a ref name", found=repr(name), hint="Use words joined by '/', such as models/churn"
-        )
+        raise InvalidKey("not a ref name", found=repr(name), hint="Use words joined by '/', such as models/churn")
     try:
         # The dot is escaped so that no name looks like a hidden or temporary file.
         path = quote(name, safe="").replace(".", "%2E")

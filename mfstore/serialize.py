@@ -15,8 +15,9 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from mfstore._core.pickler import Payload, Pickler, Reduced
+from mfstore._core.pickler import Pickler
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
+from mfstore.nodes import Payload, Reduced
 from mfstore.segments import Segment
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
         ) from error
 
 
-def load(
-    body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence[Any], *, writable: bool = True
-) -> Any:
+def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence[Any], *, writable: bool = True) -> Any:
     """Unpickle an artifact from the blocks of its body and the objects its segments became.
 
     ``payloads[i]`` is used as is for ``segments[i]``: writable memory makes a writable array. With
@@ -65,10 +64,10 @@ def load(
     first = next(pieces, b"")
     second = next(pieces, None)
     if second is None and writable:
-        return pickle.loads(first, buffers=payloads)  # noqa: S301
+        return pickle.loads(first, buffers=payloads)
     stream = io.BufferedReader(_Pieces(chain((first, second or b""), pieces)), STREAM)
     unpickler = pickle.Unpickler if writable else _ReadOnly
-    return unpickler(stream, buffers=payloads).load()  # noqa: S301
+    return unpickler(stream, buffers=payloads).load()
 
 
 def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterator[Buffer]:
@@ -163,7 +162,8 @@ def _known_types() -> tuple[dict[type, Callable[[Any], Any]], tuple[type, ...]]:
         for name in names
         if sys.modules.get(module) is not None and hasattr(sys.modules[module], name)
     )
-    np, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    np: Any = sys.modules.get("numpy")
+    torch: Any = sys.modules.get("torch")
     if hasattr(np, "ndarray"):
         from_buffer = np.empty(1).__reduce_ex__(5)[0]
         reducers[np.ndarray] = partial(_reduce_array, np, from_buffer)

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,16 +17,18 @@ from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Uns
 from mfstore.fetch import Fetcher, Trust
 from mfstore.hashing import NAMES, digest_function
 from mfstore.index import ChunkIndex
-from mfstore.ingest import CODEC_NAMES, Ingest, Written
+from mfstore.ingest import Ingest, Written
 from mfstore.keys import Key
 from mfstore.load import ArtifactReader, load_artifacts
 from mfstore.recipes import BUNDLE, ONE, Recipe, recipe_path
 from mfstore.refs import Refs
+from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
 OnError = Literal["raise", "return", "omit"]
 Progress = Callable[[int], None]
@@ -36,59 +37,6 @@ Progress = Callable[[int], None]
 FILE_BLOCK = 8 << 20
 RECIPES_AHEAD = 64
 """Recipes ``get_many`` asks for at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactStat:
-    """What a key stands for, from its recipe alone: no data is read."""
-
-    key: Key
-    size: int
-    """Bytes of the artifact's stream (of a bundle: of all of its artifacts)."""
-    stored: int
-    """Bytes its chunks and its recipe take, whether or not other artifacts share them."""
-    chunks: int
-    type: str
-    """Python type, ``bytes`` for raw bytes, ``bundle`` for a bundle."""
-    segments: int
-    codecs: dict[str, int]
-    """Bytes by codec."""
-    artifacts: dict[str, str]
-    """Of a bundle: the type of each artifact by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """What a store holds. Sizes in bytes."""
-
-    url: str
-    recipes: int
-    packs: int
-    index_fragments: int
-    refs: int
-    stored: int
-    by_kind: dict[str, int]
-    """Stored bytes of recipes, packs, index fragments and refs."""
-    session: SessionStats
-
-
-@dataclass(slots=True)
-class SessionStats:
-    """What this handle did since it was opened."""
-
-    artifacts: int = 0
-    logical: int = 0
-    """Bytes of the artifacts saved."""
-    duplicate: int = 0
-    """Of those, bytes already stored."""
-    stored: int = 0
-    """Bytes written."""
-    objects: int = 0
-    """Objects written."""
-    codecs: dict[str, int] = field(default_factory=dict)
-    """Newly stored artifact bytes by codec."""
-    loaded: int = 0
-    """Bytes of the artifacts loaded."""
 
 
 class _Runtime:
@@ -124,8 +72,8 @@ class Store:
     def put(self, obj: object) -> Key:
         """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store.
 
-        Durable when it returns, under the store's ``fsync`` policy. Large buffers are not copied: do not change them from
-        another thread meanwhile. NotSerializable names the part that cannot be pickled; OutOfSpace and
+        Durable when it returns, under the store's ``fsync`` policy. Large buffers are not copied: do not change them
+        from another thread meanwhile. NotSerializable names the part that cannot be pickled; OutOfSpace and
         AccessDenied leave everything stored before intact.
         """
         return self.put_many([obj])[0]
@@ -133,8 +81,9 @@ class Store:
     def get(self, key: str, *, verify: bool | None = None, writable: bool = True) -> Any:
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
 
-        Arrays are writable and private (changing them changes nothing stored) unless ``writable`` is false. With ``verify``
-        every byte is checked against its digest first; without, large raw arrays are mapped and read only when used.
+        Arrays are writable and private (changing them changes nothing stored) unless ``writable`` is false. With
+        ``verify`` every byte is checked against its digest first; without, large raw arrays are mapped and read only when
+        used.
         NotFound (a KeyError) when nothing is stored under the key, CorruptObject when bytes differ from what was
         stored. Unpickles: only for stores whose writers you trust.
         """
@@ -144,8 +93,8 @@ class Store:
     def put_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
         """Store objects in one bulk operation; returns their keys in order.
 
-        All are durable and visible when it returns; if it raises, those not yet acknowledged may be absent. A generator may
-        reuse the memory of an object for the next one.
+        All are durable and visible when it returns; if it raises, those not yet acknowledged may be absent. A generator
+        may reuse the memory of an object for the next one.
         """
         found: dict[int, str] = {}
         held_by_caller = isinstance(objs, (list, tuple))
@@ -265,8 +214,8 @@ class Store:
     ) -> bytes:
         """Bytes ``start`` to ``end`` of an artifact: of raw bytes themselves, of any other its pickle.
 
-        ``name`` chooses the artifact of a bundle. ``end`` beyond the artifact means its end. Only the chunks that hold the
-        range are read. InvalidRange when ``start`` is negative, beyond the end, or after ``end``.
+        ``name`` chooses the artifact of a bundle. ``end`` beyond the artifact means its end. Only the chunks that hold
+        the range are read. InvalidRange when ``start`` is negative, beyond the end, or after ``end``.
         """
         reader = self._reader(Key(key), name)
         stop = reader.size if end is None else min(end, reader.size)
@@ -309,8 +258,11 @@ class Store:
         recipe = self._recipe(key)
         numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
         if recipe.kind == BUNDLE and name is None:
-            raise Unsupported("this key is a bundle: name one of its artifacts", key=key,
-                              hint=f"It has {', '.join(list(numbers)[:20])}")
+            raise Unsupported(
+                "this key is a bundle: name one of its artifacts",
+                key=key,
+                hint=f"It has {', '.join(list(numbers)[:20])}",
+            )
         number = 0 if name is None else _find(numbers, key, name)
         return ArtifactReader(recipe, number, self._parts()[1])
 
@@ -329,7 +281,7 @@ class Store:
         """What a key stands for, without reading its data."""
         checked = Key(key)
         recipe = self._recipe(checked)
-        return _stat(checked, recipe)
+        return stat_of(checked, recipe)
 
     def keys(self) -> Iterator[Key]:
         """Every key in the store, in any order."""
@@ -507,26 +459,6 @@ def _find(numbers: Mapping[str, int], key: str, name: str) -> int:
         raise NotFound(f"the bundle has no artifact {name!r}", key=key, hint=hint) from None
 
 
-def _stat(key: Key, recipe: Recipe) -> ArtifactStat:
-    by_codec: dict[str, int] = {}
-    chunks = [chunk for artifact in recipe.artifacts for chunk in artifact.chunks]
-    for chunk, place in zip(chunks, recipe.placements, strict=True):
-        label = CODEC_NAMES[place.codec] + ("+shuffle" if place.width else "")
-        by_codec[label] = by_codec.get(label, 0) + chunk.usize
-    in_packs = sum(place.csize for place in recipe.placements if place.pack != recipes.INLINE)
-    bundle = recipe.kind == BUNDLE
-    return ArtifactStat(
-        key=key,
-        size=sum(artifact.size for artifact in recipe.artifacts),
-        stored=recipe.stored + in_packs,
-        chunks=len(chunks),
-        type="bundle" if bundle else recipe.types[0],
-        segments=sum(len(artifact.segments) for artifact in recipe.artifacts),
-        codecs=by_codec,
-        artifacts=dict(zip((a.name for a in recipe.artifacts), recipe.types, strict=True)) if bundle else {},
-    )
-
-
 def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, compress: bool, algorithm: str) -> Store:
     return Store(url, backend, knobs, create=create, compress=compress, algorithm=algorithm)
 
@@ -546,8 +478,8 @@ def open_store(
     """Open the store at a path or URL (``file://``, ``memory://``, or a scheme an installed package offers).
 
     Nothing is created until something is put; with ``create=False`` putting into a place without a store is an error.
-    ``threads``, ``memory``, ``verify`` and ``fsync`` override ``MFSTORE_THREADS``, ``MFSTORE_MEMORY``, ``MFSTORE_VERIFY`` and
-    ``MFSTORE_FSYNC``.
+    ``threads``, ``memory``, ``verify`` and ``fsync`` override the environment (``MFSTORE_THREADS`` and so on), which
+    overrides the defaults.
     ``compress=False`` stores everything raw; ``hash`` ("blake3" or "sha256") is fixed when the store is created.
     ``options`` go to the backend. NotAStore when the place holds something else, Unsupported for a newer format.
     """

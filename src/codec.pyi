@@ -1,5 +1,6 @@
-from typing_extensions import Buffer
 from collections.abc import Sequence
+
+from typing_extensions import Buffer
 
 NONE: int
 LZ4: int
@@ -10,7 +11,5 @@ class Codec:
     def encode(
         self, data: Buffer, ends: Sequence[int], codec: int, width: int, level: int, keep: float
     ) -> tuple[memoryview, list[int]]: ...
-    def decode(
-        self, src: Buffer, dst: Buffer, jobs: Sequence[tuple[int, int, int, int, int, int]]
-    ) -> None: ...
+    def decode(self, src: Buffer, dst: Buffer, jobs: Sequence[tuple[int, int, int, int, int, int]]) -> None: ...
     def trial(self, sample: Buffer, widths: Sequence[int], level: int) -> list[tuple[int, int, int]]: ...

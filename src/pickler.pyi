@@ -1,6 +1,7 @@
-from typing_extensions import Buffer
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+from typing_extensions import Buffer
 
 BUFFER: int
 BYTES: int
@@ -11,21 +12,14 @@ class Sink(Protocol):
     def body(self, block: bytes) -> None: ...
     def payload(self, kind: int, data: Buffer, itemsize: int, row: int, at: int) -> None: ...
 
-class Reduced:
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    def __init__(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None: ...
-
-class Payload:
-    data: Buffer
-    itemsize: int
-    row: int
-    def __init__(self, data: Buffer, itemsize: int, row: int) -> None: ...
-
 class Pickler:
     def __init__(
-        self, sink: Sink, reducers: Mapping[type, Callable[[Any], Any]] | None = None,
-        values: tuple[type, ...] = (), block: int = ..., ordering: frozenset[int] = ...
+        self,
+        sink: Sink,
+        reducers: Mapping[type, Callable[[Any], Any]] | None = None,
+        values: tuple[type, ...] = (),
+        block: int = ...,
+        ordering: frozenset[int] = ...,
     ) -> None: ...
     def dump(self, obj: object) -> int: ...
     def path(self) -> str: ...

@@ -20,19 +20,21 @@ from copyreg import dispatch_table as _copyreg_table
 from pickle import PickleBuffer, PicklingError, whichmodule
 from types import FunctionType
 
+from mfstore.nodes import Joined, Payload, Reduced
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.unicode cimport PyUnicode_AsEncodedString
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+
+from output cimport Output, put1, put2, put_double, put_int, put_integer, put_raw
 
 
 cdef extern from "Python.h":
     int Py_EnterRecursiveCall(const char *where) except -1
     void Py_LeaveRecursiveCall()
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     Py_ssize_t Py_REFCNT(object value)
     int PyDict_Next(object mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
 
@@ -75,47 +77,11 @@ cdef enum:
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
 
 
+# Classes that have no name to be found by.
+cdef dict _singletons = {type(value): value for value in (None, NotImplemented, ...)}
+
 # Types whose own order is total.
 cdef object _natural = frozenset([str, bytes, int])
-
-
-class Reduced:
-    """A node that pickles as ``func(*args)``; what reducers nest inside their results."""
-
-    __slots__ = ("args", "func")
-
-    def __init__(self, func, args):
-        self.func = func
-        self.args = args
-
-
-class Payload:
-    """Contiguous memory a reducer wants written as one writable buffer.
-
-    ``data`` is any contiguous bytes-like object, not retained after ``dump`` returns unless the
-    sink retains it; ``itemsize`` and ``row`` (bytes per row, 0 if there are no rows) tell the
-    chunker its shape.
-    """
-
-    __slots__ = ("data", "itemsize", "row")
-
-    def __init__(self, data, itemsize, row):
-        self.data = data
-        self.itemsize = itemsize
-        self.row = row
-
-
-class _Joined:
-    """The sink of a nested pickler: keeps everything."""
-
-    def __init__(self):
-        self.parts = []
-
-    def body(self, block):
-        self.parts.append(block)
-
-    def payload(self, kind, data, itemsize, row, at):
-        self.parts.append(bytes(data))
 
 
 cdef class Pickler:
@@ -133,8 +99,8 @@ cdef class Pickler:
     cdef object sink, reducers, values, ordering
     cdef dict memo, text_memo, bytes_memo
     cdef list alive, trace
-    cdef uint8_t *buf
-    cdef size_t used, cap, block
+    cdef Output out
+    cdef size_t block
     cdef uint64_t flushed
     cdef uint32_t memo_size
 
@@ -150,21 +116,21 @@ cdef class Pickler:
         self.trace = []
         self.memo_size = 0
         self.flushed = 0
-        self.used = 0
         self.block = block
-        self.cap = 512
-        self.buf = <uint8_t *> PyMem_Malloc(self.cap)
-        if self.buf == NULL:
+        self.out.used = 0
+        self.out.cap = 512
+        self.out.data = <uint8_t *> PyMem_Malloc(self.out.cap)
+        if self.out.data == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
-        PyMem_Free(self.buf)
+        PyMem_Free(self.out.data)
 
     def dump(self, obj):
         """Write ``obj``; returns the length of the body in bytes."""
-        self.put2(0x80, 5)
+        put2(&self.out, 0x80, 5)
         self.save(obj)
-        self.put1(b'.')
+        put1(&self.out, b'.')
         self.flush()
         return self.flushed
 
@@ -174,61 +140,23 @@ cdef class Pickler:
 
     # ---- output -------------------------------------------------------------------
 
-    cdef int reserve(self, size_t more) except -1:
-        cdef size_t want = self.used + more
-        cdef uint8_t *grown
-        if want <= self.cap:
-            return 0
-        if want < self.cap * 2:
-            want = self.cap * 2
-        grown = <uint8_t *> PyMem_Realloc(self.buf, want)
-        if grown == NULL:
-            raise MemoryError()
-        self.buf = grown
-        self.cap = want
-        return 0
-
-    cdef int put1(self, uint8_t op) except -1:
-        self.reserve(1)
-        self.buf[self.used] = op
-        self.used += 1
-        return 0
-
-    cdef int put2(self, uint8_t op, uint8_t arg) except -1:
-        self.reserve(2)
-        self.buf[self.used] = op
-        self.buf[self.used + 1] = arg
-        self.used += 2
-        return 0
-
-    cdef int put_int(self, uint8_t op, uint64_t value, int width) except -1:
-        cdef int i
-        self.reserve(1 + width)
-        self.buf[self.used] = op
-        for i in range(width):
-            self.buf[self.used + 1 + i] = <uint8_t> (value >> (8 * i))
-        self.used += 1 + width
-        return 0
-
     cdef int put_raw(self, const uint8_t *data, size_t n) except -1:
-        self.reserve(n)
-        memcpy(self.buf + self.used, data, n)
-        self.used += n
-        if self.used >= self.block:
+        put_raw(&self.out, data, n)
+        if self.out.used >= self.block:
             self.flush()
         return 0
 
     cdef int flush(self) except -1:
-        if self.used:
-            block = PyBytes_FromStringAndSize(<char *> self.buf, self.used)
-            self.flushed += self.used
-            self.used = 0
+        if self.out.used:
+            block = PyBytes_FromStringAndSize(<char *> self.out.data, self.out.used)
+            self.flushed += self.out.used
+            self.out.used = 0
             self.sink.body(block)
         return 0
 
     cdef int payload(self, uint8_t op, int kind, object data, size_t n, itemsize, row) except -1:
-        self.put_int(op, n, 8)
-        self.sink.payload(kind, data, itemsize, row, self.flushed + self.used)
+        put_int(&self.out, op, n, 8)
+        self.sink.payload(kind, data, itemsize, row, self.flushed + self.out.used)
         return 0
 
     # ---- memo ---------------------------------------------------------------------
@@ -240,7 +168,7 @@ cdef class Pickler:
         if Py_REFCNT(obj) > 2:
             self.remember(obj, self.memo_size)
         self.memo_size += 1
-        return self.put1(0x94)
+        return put1(&self.out, 0x94)
 
     cdef int remember(self, object obj, uint32_t index) except -1:
         self.memo[<size_t> <void *> obj] = index
@@ -252,19 +180,19 @@ cdef class Pickler:
             memo.clear()
         memo[value] = self.memo_size
         self.memo_size += 1
-        return self.put1(0x94)
+        return put1(&self.out, 0x94)
 
     cdef int align_memo(self, Py_ssize_t items) except -1:
         if items >= MEMO_ALIGN_FROM:
             while self.memo_size % MEMO_ALIGN:
                 self.memo_size += 1
-                self.put1(0x94)
+                put1(&self.out, 0x94)
         return 0
 
     cdef int get_memo(self, uint32_t index) except -1:
         if index < 256:
-            return self.put2(b'h', <uint8_t> index)
-        return self.put_int(b'j', index, 4)
+            return put2(&self.out, b'h', <uint8_t> index)
+        return put_int(&self.out, b'j', index, 4)
 
     # ---- dispatch -----------------------------------------------------------------
 
@@ -272,34 +200,34 @@ cdef class Pickler:
         cdef object kind
         cdef object known
         if obj is None:
-            return self.put1(b'N')
+            return put1(&self.out, b'N')
         kind = type(obj)
         if kind is str:
             return self.save_str(obj)
         if kind is int:
-            return self.save_int(obj)
+            return put_integer(&self.out, obj)
         if kind is float:
-            return self.save_float(obj)
+            return put_double(&self.out, obj)
         if kind is bool:
-            return self.put1(0x88 if obj else 0x89)
+            return put1(&self.out, 0x88 if obj else 0x89)
         if kind is bytes:
             return self.save_bytes(obj)
         known = self.memo.get(<size_t> <void *> obj)
         if known is not None:
             return self.get_memo(known)
-        if self.used >= self.block:
+        if self.out.used >= self.block:
             self.flush()
         Py_EnterRecursiveCall(b" while pickling an object")
         try:
             if kind is tuple:
                 return self.save_tuple(obj)
             if kind is list:
-                self.put1(b']')
+                put1(&self.out, b']')
                 self.memoize(obj)
                 self.align_memo(len(obj))
-                return self.append_items(obj, True)
+                return self.append_items(obj)
             if kind is dict:
-                self.put1(b'}')
+                put1(&self.out, b'}')
                 self.memoize(obj)
                 self.align_memo(len(obj))
                 return self.set_dict(obj, 1)
@@ -310,22 +238,22 @@ cdef class Pickler:
     cdef int save_other(self, object obj, object kind) except -1:
         cdef object reduced, reducer
         if kind is set:
-            self.put1(0x8f)
+            put1(&self.out, 0x8f)
             self.memoize(obj)
             items = self.set_order(obj)
             for start in range(0, len(items), BATCH):
-                self.put1(b'(')
+                put1(&self.out, b'(')
                 self.save_each(items[start:start + BATCH])
-                self.put1(0x90)
+                put1(&self.out, 0x90)
             return 0
         if kind is frozenset:
-            self.put1(b'(')
+            put1(&self.out, b'(')
             self.save_each(self.set_order(obj))
             known = self.memo.get(<size_t> <void *> obj)
             if known is not None:
-                self.put1(b'1')
+                put1(&self.out, b'1')
                 return self.get_memo(known)
-            self.put1(0x91)
+            put1(&self.out, 0x91)
             return self.memoize(obj)
         if kind is bytearray:
             return self.save_bytearray(obj)
@@ -336,7 +264,7 @@ cdef class Pickler:
         if kind is Reduced:
             self.save(obj.func)
             self.save(obj.args)
-            self.put1(b'R')
+            put1(&self.out, b'R')
             return self.memoize(obj)
 
         reducer = self.reducers.get(kind)
@@ -352,9 +280,8 @@ cdef class Pickler:
         if reducer is not None:
             return self.save_reduced(obj, reducer(obj))
         if isinstance(obj, type):
-            if obj in (type(None), type(NotImplemented), type(...)):
-                value = {type(None): None, type(NotImplemented): NotImplemented, type(...): ...}
-                return self.save_reduce(type, (value[obj],), None, None, None, None, obj)
+            if obj in _singletons:
+                return self.save_reduce(type, (_singletons[obj],), None, None, None, None, obj)
             return self.save_global(obj, None)
         if kind is FunctionType:
             return self.save_global(obj, None)
@@ -372,37 +299,6 @@ cdef class Pickler:
         return self.save_reduce(full[0], full[1], full[2], full[3], full[4], full[5], obj)
 
     # ---- atoms --------------------------------------------------------------------
-
-    cdef int save_int(self, object obj) except -1:
-        cdef int overflow = 0
-        cdef long long value = PyLong_AsLongLongAndOverflow(obj, &overflow)
-        if not overflow:
-            if 0 <= value < 256:
-                return self.put2(b'K', <uint8_t> value)
-            if 0 <= value < 65536:
-                return self.put_int(b'M', <uint64_t> value, 2)
-            if -2147483648 <= value <= 2147483647:
-                return self.put_int(b'J', <uint64_t> value, 4)
-        data = obj.to_bytes((obj.bit_length() >> 3) + 1, "little", signed=True)
-        if obj < 0 and len(data) > 1 and data[-1] == 0xff and data[-2] & 0x80:
-            data = data[:-1]
-        if len(data) < 256:
-            self.put2(0x8a, <uint8_t> len(data))
-        else:
-            self.put_int(0x8b, len(data), 4)
-        return self.put_raw(<const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-
-    cdef int save_float(self, object obj) except -1:
-        cdef double value = obj
-        cdef uint64_t bits
-        cdef int i
-        memcpy(&bits, &value, 8)
-        self.reserve(9)
-        self.buf[self.used] = b'G'
-        for i in range(8):
-            self.buf[self.used + 1 + i] = <uint8_t> (bits >> (56 - 8 * i))
-        self.used += 9
-        return 0
 
     cdef int save_str(self, str obj) except -1:
         cdef Py_ssize_t n
@@ -423,9 +319,9 @@ cdef class Pickler:
             self.payload(0x8d, 3, encoded, n, 1, 0)
         else:
             if n < 256:
-                self.put2(0x8c, <uint8_t> n)
+                put2(&self.out, 0x8c, <uint8_t> n)
             else:
-                self.put_int(b'X', n, 4)
+                put_int(&self.out, b'X', n, 4)
             self.put_raw(<const uint8_t *> data, n)
         return self.remember_value(self.text_memo, obj)
 
@@ -438,9 +334,9 @@ cdef class Pickler:
             self.payload(0x8e, 2, obj, n, 1, 0)
         else:
             if n < 256:
-                self.put2(b'C', <uint8_t> n)
+                put2(&self.out, b'C', <uint8_t> n)
             else:
-                self.put_int(b'B', n, 4)
+                put_int(&self.out, b'B', n, 4)
             self.put_raw(<const uint8_t *> PyBytes_AS_STRING(obj), n)
         return self.remember_value(self.bytes_memo, obj)
 
@@ -449,7 +345,7 @@ cdef class Pickler:
         if n >= OUT_OF_LINE:
             self.payload(0x96, 4, obj, n, 1, 0)
         else:
-            self.put_int(0x96, n, 8)
+            put_int(&self.out, 0x96, n, 8)
             self.put_raw(<const uint8_t *> <char *> obj, n)
         return self.memoize(obj)
 
@@ -469,7 +365,7 @@ cdef class Pickler:
         if n >= OUT_OF_LINE:
             self.payload(0x96, 1, data, n, itemsize, row)
         else:
-            self.put_int(0x96, n, 8)
+            put_int(&self.out, 0x96, n, 8)
             if n:
                 self.put_raw(&flat[0], n)
         return self.memoize(obj)
@@ -493,9 +389,9 @@ cdef class Pickler:
         # the further reference that makes `memoize` remember each of them.
         cdef list pinned = list(obj)
         if n == 0:
-            return self.put1(b')')
+            return put1(&self.out, b')')
         if n > 3:
-            self.put1(b'(')
+            put1(&self.out, b'(')
         for i in range(n):
             item = pinned[i]
             if plain and type(item) not in _atoms:
@@ -510,103 +406,61 @@ cdef class Pickler:
             if known is not None:
                 # Recursive tuple: saving its items saved it. Drop the items, use that one.
                 if n > 3:
-                    self.put1(b'1')
+                    put1(&self.out, b'1')
                 else:
                     for i in range(n):
-                        self.put1(b'0')
+                        put1(&self.out, b'0')
                 return self.get_memo(known)
-        self.put1(<uint8_t> (0x84 + n) if n <= 3 else <uint8_t> b't')
+        put1(&self.out, <uint8_t> (0x84 + n) if n <= 3 else <uint8_t> b't')
         if plain:
             return 0
         return self.memoize(obj)
 
-    cdef int append_items(self, object items, bint indexed) except -1:
-        cdef Py_ssize_t total = 0, in_batch = 0
-        cdef object first = None
-        cdef bint pending = False
-        # A batch of one is written APPEND, without a MARK; so the first item of a batch waits
-        # until the second one is seen.
-        for item in items:
-            if in_batch == 0 and not pending:
-                first = item
-                pending = True
-                continue
-            if pending:
-                self.put1(b'(')
-                self.save_at(first, total)
-                total += 1
-                pending = False
-                in_batch = 1
-            self.save_at(item, total)
-            total += 1
-            in_batch += 1
-            if in_batch == BATCH:
-                self.put1(b'e')
-                in_batch = 0
-        if pending:
-            self.save_at(first, total)
-            self.put1(b'a')
-        elif in_batch:
-            self.put1(b'e')
-        return 0
-
-    cdef int save_at(self, object item, Py_ssize_t index) except -1:
-        try:
-            return self.save(item)
-        except BaseException:
-            self.trace.append(f"[{index}]")
-            raise
-
-    cdef int set_items(self, object items, int style) except -1:
-        """``style`` 1: a dict, steps are ``['k']``; 2: the state of an object, steps are ``.k``."""
-        cdef Py_ssize_t in_batch = 0
-        cdef bint pending = False
-        cdef object first_key = None, first_value = None
-        for key, value in items:
-            if in_batch == 0 and not pending:
-                first_key = key
-                first_value = value
-                pending = True
-                continue
-            if pending:
-                self.put1(b'(')
-                self.save_pair(first_key, first_value, style)
-                pending = False
-                in_batch = 1
-            self.save_pair(key, value, style)
-            in_batch += 1
-            if in_batch == BATCH:
-                self.put1(b'u')
-                in_batch = 0
-        if pending:
-            self.save_pair(first_key, first_value, style)
-            self.put1(b's')
-        elif in_batch:
-            self.put1(b'u')
+    cdef int append_items(self, list items) except -1:
+        cdef Py_ssize_t index = 0, size = len(items)
+        if size > 1:
+            put1(&self.out, b'(')
+        while index < len(items):  # an item's __reduce__ may change the list
+            if index and index % BATCH == 0:
+                put1(&self.out, b'e')
+                put1(&self.out, b'(')
+            item = items[index]
+            try:
+                self.save(item)
+            except BaseException:
+                self.trace.append(f"[{index}]")
+                raise
+            index += 1
+        if index != size:
+            raise RuntimeError("list changed size during iteration")
+        if size:
+            put1(&self.out, b'e' if size > 1 else b'a')
         return 0
 
     cdef int set_dict(self, dict obj, int style) except -1:
-        """As ``set_items`` of an exact dict, holding one reference to each value and no more (see ``memoize``)."""
-        cdef Py_ssize_t position = 0, in_batch = 0, size = len(obj)
+        """``style`` 1: a dict, steps of a path are ``['k']``; 2: the state of an object, steps are ``.k``.
+
+        Holds one reference to each value and no more (see ``memoize``).
+        """
+        cdef Py_ssize_t position = 0, done = 0, size = len(obj)
         cdef PyObject *key_at
         cdef PyObject *value_at
         cdef object key, value
-        if size == 0:
-            return 0
         if size > 1:
-            self.put1(b'(')
+            put1(&self.out, b'(')
         while PyDict_Next(obj, &position, &key_at, &value_at):
             key = <object> key_at
             value = <object> value_at
-            if in_batch == BATCH:
-                self.put1(b'u')
-                self.put1(b'(')
-                in_batch = 0
+            if done and done % BATCH == 0:
+                put1(&self.out, b'u')
+                put1(&self.out, b'(')
             self.save_pair(key, value, style)
-            in_batch += 1
+            done += 1
             if len(obj) != size:
                 raise RuntimeError("dictionary changed size during iteration")
-        return self.put1(b'u' if size > 1 else b's')
+        if size:
+            put1(&self.out, b'u' if size > 1 else b's')
+        return 0
 
     cdef int save_pair(self, object key, object value, int style) except -1:
         try:
@@ -627,9 +481,9 @@ cdef class Pickler:
         nested = self.ordering | {<size_t> <void *> items}
         keyed = []
         for item in items:
-            sink = _Joined()
-            Pickler(sink, self.reducers, self.values, ordering=nested).dump(item)
-            keyed.append((b"".join(sink.parts), item))
+            joined = Joined()
+            Pickler(joined, self.reducers, self.values, ordering=nested).dump(item)
+            keyed.append((joined.all(), item))
         keyed.sort(key=_first)
         return [item for _, item in keyed]
 
@@ -648,17 +502,17 @@ cdef class Pickler:
                 self.save(cls)
                 self.save(new_args)
                 self.save(kwargs)
-                self.put1(0x92)
+                put1(&self.out, 0x92)
             elif func_name == "__newobj__":
                 cls = args[0]
                 self.check_new(cls, obj, func_name)
                 self.save(cls)
                 self.save(args[1:])
-                self.put1(0x81)
+                put1(&self.out, 0x81)
             else:
                 self.save(func)
                 self.save(args)
-                self.put1(b'R')
+                put1(&self.out, b'R')
         except BaseException:
             # The index is into the arguments of the reconstructor, not into the object.
             if self.trace:
@@ -667,34 +521,39 @@ cdef class Pickler:
         known = self.memo.get(<size_t> <void *> obj)
         if known is not None:
             # Recursive: pickling the arguments pickled the object.
-            self.put1(b'0')
+            put1(&self.out, b'0')
             self.get_memo(known)
         elif isinstance(obj, self.values):
             self.memo_size += 1
-            self.put1(0x94)
+            put1(&self.out, 0x94)
         else:
             self.memoize(obj)
         if listitems is not None:
-            self.append_items(listitems, True)
+            self.append_items(list(listitems))
         if dictitems is not None:
-            self.set_items(dictitems, 1)
+            pairs = list(dictitems)
+            for start in range(0, len(pairs), BATCH):
+                put1(&self.out, b'(')
+                for key, value in pairs[start:start + BATCH]:
+                    self.save_pair(key, value, 1)
+                put1(&self.out, b'u')
         if state is not None:
             if state_setter is None:
                 self.save_state(state)
-                self.put1(b'b')
+                put1(&self.out, b'b')
             else:
                 self.save(state_setter)
                 self.save(obj)
                 self.save(state)
-                self.put1(0x86)
-                self.put1(b'R')
-                self.put1(b'0')
+                put1(&self.out, 0x86)
+                put1(&self.out, b'R')
+                put1(&self.out, b'0')
         return 0
 
     cdef int save_state(self, object state) except -1:
         # A plain instance dict is written here, so that a failure inside reads `.attribute`.
         if type(state) is dict and (<size_t> <void *> state) not in self.memo:
-            self.put1(b'}')
+            put1(&self.out, b'}')
             self.memoize(state)
             return self.set_dict(state, 2)
         return self.save(state)
@@ -725,7 +584,7 @@ cdef class Pickler:
             raise PicklingError(f"Can't pickle {obj!r:.200}: it's not the same object as {module}.{name}")
         self.save(module)
         self.save(name)
-        self.put1(0x93)
+        put1(&self.out, 0x93)
         return self.memoize(obj)
 
 

@@ -25,7 +25,10 @@ def python():
         import os
 
         done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=300,
+            [sys.executable, "-c", code, *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=300,
             env={**os.environ, **(env or {})},
         )
         if check and done.returncode:

@@ -45,7 +45,9 @@ def test_get_of_objects_writes_a_pickle(run, root):
     import pickle
 
     key = mfstore.open(root).save({"x": [1, 2, 3]})
-    done = subprocess.run([sys.executable, "-m", "mfstore", "get", "-s", root, key, "--name", "x"], capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mfstore", "get", "-s", root, key, "--name", "x"], capture_output=True, check=True
+    )
     assert pickle.loads(done.stdout) == [1, 2, 3]
 
 
@@ -62,7 +64,10 @@ def test_ls_du_refs(run, root):
     run("refs", "set", "a/b", keys[1])
     assert keys[1] in run("refs")
     assert json.loads(run("refs", "--json")) == {"name": "a/b", "key": keys[1]}
-    assert [json.loads(line)["key"] for line in run("refs", "history", "a/b", "--json").splitlines()] == [keys[1], keys[0]]
+    assert [json.loads(line)["key"] for line in run("refs", "history", "a/b", "--json").splitlines()] == [
+        keys[1],
+        keys[0],
+    ]
     assert keys[0] in run("refs", "-s", root, "history", "a/b")
     run("refs", "rm", "a/b")
     assert run("refs") == ""
@@ -93,14 +98,21 @@ def test_help_names_every_command(run):
 def test_output_is_quiet_when_not_a_terminal(run, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x")
-    done = subprocess.run([sys.executable, "-m", "mfstore", "put", str(path)], capture_output=True, env={**os.environ, "MFSTORE_STORE": str(tmp_path / "s")})
+    done = subprocess.run(
+        [sys.executable, "-m", "mfstore", "put", str(path)],
+        capture_output=True,
+        env={**os.environ, "MFSTORE_STORE": str(tmp_path / "s")},
+    )
     assert done.stderr == b""
 
 
 def test_the_demo_runs(tmp_path):
     """The main job on the whole table; every object is read back and compared inside."""
     done = subprocess.run(
-        [sys.executable, "-m", "mfstore", "demo", "--json", "--dir", str(tmp_path / "demo")], capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "mfstore", "demo", "--json", "--dir", str(tmp_path / "demo")],
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]

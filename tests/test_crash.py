@@ -27,7 +27,9 @@ def temporaries(root):
 
 
 def wrapped(backend):
-    return Store(backend.url, backend, resolve(threads=1, fsync="batch"), create=True, compress=True, algorithm="blake3")
+    return Store(
+        backend.url, backend, resolve(threads=1, fsync="batch"), create=True, compress=True, algorithm="blake3"
+    )
 
 
 def workload(store, acknowledged):
@@ -95,7 +97,9 @@ while True:
 def test_kill_in_the_middle_of_puts(root, fsync):
     acknowledged = []
     for turn in range(6):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, root, fsync, str(turn)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, root, fsync, str(turn)], stdout=subprocess.PIPE, text=True
+        )
         lines = [process.stdout.readline() for _ in range(3 + 7 * turn)]
         time.sleep(0.003 * turn)
         process.send_signal(signal.SIGKILL)
@@ -266,7 +270,9 @@ print('ok')
 
 
 def test_many_processes_on_one_store(root):
-    processes = [subprocess.Popen([sys.executable, "-c", WRITER, root], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITER, root], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
     reader = mfstore.open(root)
     while any(process.poll() is None for process in processes):
         for name in list(reader.refs):

@@ -158,8 +158,10 @@ def test_an_index_that_lies_is_not_believed(root):
     fresh(root).put(OBJ)
     path = only(root, "index")
     fragment = index.decode_fragment(path.read_bytes(), "index/x")
-    entries = [packs.Entry(fields[0], fields[3] + 64, fields[2], fields[4], fields[5], fields[6])
-               for fields in index.ENTRY.iter_unpack(fragment.entries)]
+    entries = [
+        packs.Entry(fields[0], fields[3] + 64, fields[2], fields[4], fields[5], fields[6])
+        for fields in index.ENTRY.iter_unpack(fragment.entries)
+    ]
     path.unlink()
     path.write_bytes(index.encode_fragment([(fragment.packs[0].value, entries)], 1))
     for recipe in list(Path(root, "recipes").rglob("*")):
@@ -219,7 +221,9 @@ def test_trust_is_in_chunks_not_in_places(root):
     first, second = store.put(one), store.put(two)
     lying, true = Path(root, recipes.recipe_path(first)), Path(root, recipes.recipe_path(second))
     decoded = [recipes.decode(path.read_bytes(), Codec()) for path in (lying, true)]
-    parts = recipes.encode(1, decoded[0].content, decoded[0].types, decoded[1].packs, decoded[1].placements, [], Codec())
+    parts = recipes.encode(
+        1, decoded[0].content, decoded[0].types, decoded[1].packs, decoded[1].placements, [], Codec()
+    )
     lying.unlink()
     lying.write_bytes(b"".join(parts))
     reader = fresh(root)
@@ -259,7 +263,9 @@ def test_an_index_with_nonsense_in_it_fails_no_put(root):
         check_value(fresh(root).get(key))
 
 
-@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"version": 1, "history": [["' + "0" * 64 + '", 1' + "0" * 400 + "]]}"])
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, '{"version": 1, "history": [["' + "0" * 64 + '", 1' + "0" * 400 + "]]}"]
+)
 def test_a_damaged_ref_can_be_set_and_deleted(root, text):
     store = fresh(root)
     key = store.put(1)

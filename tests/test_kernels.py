@@ -118,7 +118,9 @@ def test_fixed_cuts_match_the_oracle(length, row):
     assert (ends[-1] if ends else 0) == length
 
 
-@pytest.mark.parametrize(("length", "row"), [(LARGE + 8, 0), (LARGE * 2, LARGE // 2 + 8), (10**9, 10**6), (ROW_MIN * 3, ROW_MIN)])
+@pytest.mark.parametrize(
+    ("length", "row"), [(LARGE + 8, 0), (LARGE * 2, LARGE // 2 + 8), (10**9, 10**6), (ROW_MIN * 3, ROW_MIN)]
+)
 def test_fixed_cuts_of_large_segments(length, row):
     ends = fixed_cuts(length, row)
     assert ends == oracle_fixed(length, row)
@@ -186,7 +188,9 @@ def test_incompressible_chunks_are_left_to_be_stored_raw():
 @pytest.mark.parametrize("wrong", [-1, 1, 1000])
 def test_decoding_to_another_length_is_corrupt(number, wrong):
     data = SAMPLES["text"]
-    arena, sizes = (data, [len(data)]) if number == codec.NONE else codec.Codec().encode(data, [len(data)], number, 0, 1, 1.0)
+    arena, sizes = (
+        (data, [len(data)]) if number == codec.NONE else codec.Codec().encode(data, [len(data)], number, 0, 1, 1.0)
+    )
     with pytest.raises(CorruptObject):
         codec.Codec().decode(arena, bytearray(len(data) + 2000), [(0, sizes[0], number, 0, 0, len(data) + wrong)])
 
@@ -198,7 +202,9 @@ def test_decoder_refuses_what_it_does_not_know():
         codec.Codec().decode(b"12345", bytearray(5), [(0, 5, 0, 3, 0, 5)])
 
 
-@pytest.mark.parametrize("job", [(0, 6, 0, 0, 0, 5), (5, 1, 0, 0, 0, 1), (2**63, 5, 0, 0, 0, 5), (0, 2**64 - 1, 0, 0, 0, 5)])
+@pytest.mark.parametrize(
+    "job", [(0, 6, 0, 0, 0, 5), (5, 1, 0, 0, 0, 1), (2**63, 5, 0, 0, 0, 5), (0, 2**64 - 1, 0, 0, 0, 5)]
+)
 def test_decoder_never_reads_outside(job):
     with pytest.raises(CorruptObject):
         codec.Codec().decode(b"12345", bytearray(5), [job])

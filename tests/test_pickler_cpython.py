@@ -3,43 +3,21 @@
 Skipped where the interpreter ships without its test package (some distributions).
 """
 
-import io
 import pickle
 import unittest
 
 import pytest
 
 from mfstore._core.pickler import Pickler
+from mfstore.nodes import Joined
 
 pickletester = pytest.importorskip("test.pickletester")
 
 
-class Join:
-    """The sink that joins everything: what docs/format.md says a reader may do."""
-
-    def __init__(self):
-        self.parts = []
-
-    def body(self, block):
-        self.parts.append((1, block))
-
-    def payload(self, kind, data, itemsize, row, at):
-        self.parts.append((0, at, bytes(data)))
-
-    def joined(self):
-        body = b"".join(part[1] for part in self.parts if part[0] == 1)
-        out, last = [], 0
-        for part in self.parts:
-            if part[0] == 0:
-                out += [body[last : part[1]], part[2]]
-                last = part[1]
-        return b"".join([*out, body[last:]])
-
-
 def dumps(obj):
-    sink = Join()
+    sink = Joined()
     Pickler(sink).dump(obj)
-    return sink.joined()
+    return sink.all()
 
 
 class OurPickleTests(pickletester.AbstractPickleTests, unittest.TestCase):

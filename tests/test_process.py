@@ -27,7 +27,12 @@ def test_import_needs_few_modules(python):
 
 
 def test_saving_plain_objects_imports_no_numpy(python, root):
-    assert python("import sys, mfstore; s = mfstore.open(sys.argv[1]); s.get(s.put([1])); print('numpy' in sys.modules)", root) == "False\n"
+    assert (
+        python(
+            "import sys, mfstore; s = mfstore.open(sys.argv[1]); s.get(s.put([1])); print('numpy' in sys.modules)", root
+        )
+        == "False\n"
+    )
 
 
 def test_fork_after_use(store):

@@ -86,9 +86,44 @@ def test_objects_round_trip(shared, number):
 
 def arrays():
     base = np.arange(60_000, dtype=np.float64)
-    yield from (base, base[:5], base[::2], base[::-1], base.reshape(200, 300), base.reshape(200, 300).T, base.reshape(200, 300)[:, ::3])
-    yield from (np.array(5.0), np.array(b"x"), np.zeros(0), np.zeros((0, 3)), np.zeros((3, 0, 2)), np.array([]), np.zeros(3, "V0"))
-    for kind in ("?", "i1", "u2", ">i4", "<u8", "f2", ">f4", "f8", "g", "F", "D", "G", "S7", "U5", "V3", "M8[D]", "M8[ns]", "m8[us]"):
+    yield from (
+        base,
+        base[:5],
+        base[::2],
+        base[::-1],
+        base.reshape(200, 300),
+        base.reshape(200, 300).T,
+        base.reshape(200, 300)[:, ::3],
+    )
+    yield from (
+        np.array(5.0),
+        np.array(b"x"),
+        np.zeros(0),
+        np.zeros((0, 3)),
+        np.zeros((3, 0, 2)),
+        np.array([]),
+        np.zeros(3, "V0"),
+    )
+    for kind in (
+        "?",
+        "i1",
+        "u2",
+        ">i4",
+        "<u8",
+        "f2",
+        ">f4",
+        "f8",
+        "g",
+        "F",
+        "D",
+        "G",
+        "S7",
+        "U5",
+        "V3",
+        "M8[D]",
+        "M8[ns]",
+        "m8[us]",
+    ):
         yield np.zeros(20_000, kind)
         yield np.zeros((3, 4), kind, order="F")
     yield (np.arange(20_000) * 10**9).astype("M8[ns]").reshape(100, 200).T
@@ -129,7 +164,10 @@ def test_arrays_round_trip(shared, number):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(array=hnp.arrays(hnp.scalar_dtypes() | hnp.array_dtypes(), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)), flip=st.booleans())
+@given(
+    array=hnp.arrays(hnp.scalar_dtypes() | hnp.array_dtypes(), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)),
+    flip=st.booleans(),
+)
 def test_any_array_round_trips(shared, array, flip):
     array = array.T if flip else array
     back = shared.get(shared.put(array))
@@ -139,14 +177,18 @@ def test_any_array_round_trips(shared, array, flip):
 
 
 atoms = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-hashable = st.recursive(atoms, lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4), max_leaves=6)
+hashable = st.recursive(
+    atoms, lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4), max_leaves=6
+)
 nested = st.recursive(
     atoms,
-    lambda inner: st.lists(inner, max_size=6)
-    | st.dictionaries(hashable, inner, max_size=6)
-    | st.sets(hashable, max_size=6)
-    | st.tuples(inner, inner)
-    | st.builds(Slotted, inner, inner),
+    lambda inner: (
+        st.lists(inner, max_size=6)
+        | st.dictionaries(hashable, inner, max_size=6)
+        | st.sets(hashable, max_size=6)
+        | st.tuples(inner, inner)
+        | st.builds(Slotted, inner, inner)
+    ),
     max_leaves=30,
 )
 
@@ -209,7 +251,28 @@ def test_layout_and_readonly_do_not_change_the_key_of_equal_arrays(shared):
 
 
 def test_different_content_has_different_keys(shared):
-    values = [0, 0.0, -0.0, False, "0", b"0", None, (), [], {}, set(), (0,), (0.0,), (False,), [0], {0}, {0: 0}, {"0": 0}, np.zeros(1), np.zeros(1, "f4")]
+    values = [
+        0,
+        0.0,
+        -0.0,
+        False,
+        "0",
+        b"0",
+        None,
+        (),
+        [],
+        {},
+        set(),
+        (0,),
+        (0.0,),
+        (False,),
+        [0],
+        {0},
+        {0: 0},
+        {"0": 0},
+        np.zeros(1),
+        np.zeros(1, "f4"),
+    ]
     assert len({shared.put(value) for value in values}) == len(values)
     assert shared.put(b"x") != shared.put_bytes(b"x")
 
@@ -231,8 +294,14 @@ def test_keys_are_equal_across_processes_and_hash_seeds(shared, python):
 # If one of these changes, everything stored under the old key is stored again and references by key break.
 GOLDEN = {
     "int": (5, "785c3fa5bca848809c2d515ab6d3fc95f03cab4bfe7528282b0db69d8c5d65c0"),
-    "nested": ({"a": [1, 2.5, None, ("x", b"y")], "s": {"p", "q"}}, "330de1ea7cf0203c3202f4b572bc817bd0e102d1279315c6d3cfe8864ad1663d"),
-    "array": (np.arange(100_000, dtype="<f8").reshape(10, 10_000), "d2d503aab621bdbdfd1dcfb6e2cd510b068cfbb80e19bd0db3bc12d7373d3f16"),
+    "nested": (
+        {"a": [1, 2.5, None, ("x", b"y")], "s": {"p", "q"}},
+        "330de1ea7cf0203c3202f4b572bc817bd0e102d1279315c6d3cfe8864ad1663d",
+    ),
+    "array": (
+        np.arange(100_000, dtype="<f8").reshape(10, 10_000),
+        "d2d503aab621bdbdfd1dcfb6e2cd510b068cfbb80e19bd0db3bc12d7373d3f16",
+    ),
     "text": ("ü" * 50_000, "5f0437b23c1320fff0f8a575ac8e6bb7fb2263e66b46bc91f83b2b8f492f9ce3"),
 }
 GOLDEN_RAW = "c9d9f9d12abdbb76e28779f5d7cee1e9c546e47e584fdd127ebce49e4822bb2a"
@@ -264,9 +333,13 @@ def frames():
     yield plain
     yield plain.set_index("s")
     yield plain.astype({"s": object, "i": "Int64", "f": "Float32"})
-    yield plain.assign(c=pd.Categorical(plain["s"]), d=pd.date_range("2013", periods=n, freq="s", tz="UTC"), b=plain["f"] > 0.5)
+    yield plain.assign(
+        c=pd.Categorical(plain["s"]), d=pd.date_range("2013", periods=n, freq="s", tz="UTC"), b=plain["f"] > 0.5
+    )
     yield plain.convert_dtypes(dtype_backend="pyarrow")
-    yield pd.DataFrame({"o": [[1], {"a": 2}, None] * 100, "p": pd.period_range("2013", periods=300), "v": pd.interval_range(0, 300)})
+    yield pd.DataFrame(
+        {"o": [[1], {"a": 2}, None] * 100, "p": pd.period_range("2013", periods=300), "v": pd.interval_range(0, 300)}
+    )
     yield plain.iloc[::7]
     yield plain.pivot_table(index="s", values="f", aggfunc=["mean", "max"])
     yield pd.DataFrame()
@@ -286,7 +359,14 @@ def test_frames_round_trip(shared, number):
 
 
 def test_arrow_round_trips(shared):
-    table = pa.table({"a": list(range(50_000)), "b": [f"text {i}" for i in range(50_000)], "c": [None, 1.5] * 25_000, "d": [[1, 2]] * 50_000})
+    table = pa.table(
+        {
+            "a": list(range(50_000)),
+            "b": [f"text {i}" for i in range(50_000)],
+            "c": [None, 1.5] * 25_000,
+            "d": [[1, 2]] * 50_000,
+        }
+    )
     for obj in (table, table.slice(100, 1000), table["b"], table["a"].chunk(0), table.schema, pa.scalar(5)):
         assert shared.get(shared.put(obj)).equals(obj)
 
@@ -307,7 +387,14 @@ def test_torch_round_trips(shared):
     torch = pytest.importorskip("torch")
     weights = torch.arange(200_000, dtype=torch.float32).reshape(400, 500)
     half = weights.to(torch.bfloat16)
-    state = {"w": weights, "t": weights.T, "v": weights[3], "h": half, "e": torch.empty(0), "p": torch.nn.Parameter(weights)}
+    state = {
+        "w": weights,
+        "t": weights.T,
+        "v": weights[3],
+        "h": half,
+        "e": torch.empty(0),
+        "p": torch.nn.Parameter(weights),
+    }
     key = shared.put(state)
     back = shared.get(key)
     for name, tensor in state.items():
@@ -323,7 +410,11 @@ def test_torch_round_trips(shared):
 # ---- changes to what was loaded ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("array", [np.arange(10.0), np.arange(20_000.0), np.random.default_rng(0).random(400_000)], ids=["small", "middle", "mapped"])
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(10.0), np.arange(20_000.0), np.random.default_rng(0).random(400_000)],
+    ids=["small", "middle", "mapped"],
+)
 def test_loaded_arrays_are_private(shared, array):
     key = shared.put(array)
     one, two = shared.get(key), shared.get(key, verify=False)

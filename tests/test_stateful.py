@@ -24,10 +24,20 @@ while True:
     sys.stdout.buffer.flush()
 """
 
-noise = st.builds(lambda seed, size: np.random.default_rng(seed).random(size), st.integers(0, 5), st.sampled_from([10, 9000, 70_000, 200_000]))
+noise = st.builds(
+    lambda seed, size: np.random.default_rng(seed).random(size),
+    st.integers(0, 5),
+    st.sampled_from([10, 9000, 70_000, 200_000]),
+)
 ramp = st.builds(lambda step, size: np.arange(0, size * step, step), st.integers(1, 3), st.sampled_from([100, 50_000]))
 small = st.none() | st.integers() | st.text(max_size=20) | st.lists(st.integers(), max_size=50)
-values = small | noise | ramp | st.binary(min_size=60_000, max_size=70_000) | st.dictionaries(st.text(max_size=3), small | noise, max_size=4)
+values = (
+    small
+    | noise
+    | ramp
+    | st.binary(min_size=60_000, max_size=70_000)
+    | st.dictionaries(st.text(max_size=3), small | noise, max_size=4)
+)
 names = st.sampled_from(["a", "b/c", "b/d", "models/churn"])
 
 
@@ -48,7 +58,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = mfstore.open(self.root, fsync="none", memory=32 << 20)
         self.model = {}
         self.refs = {}
-        self.bundles = set()
+        self.saved_as_bundle = set()
         self.other = None
 
     def teardown(self):
@@ -75,7 +85,7 @@ class StoreMachine(RuleBasedStateMachine):
     def save(self, artifacts):
         key = self.store.save(artifacts)
         self.model[key] = artifacts
-        self.bundles.add(key)
+        self.saved_as_bundle.add(key)
         for name in artifacts:
             assert same(self.store.load(key, [name])[name], artifacts[name])
         return key
@@ -83,7 +93,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(target=keys, objs=st.lists(values, min_size=1, max_size=3))
     def other_process_puts(self, objs):
         if self.other is None:
-            self.other = subprocess.Popen([sys.executable, "-c", OTHER, self.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.other = subprocess.Popen(
+                [sys.executable, "-c", OTHER, self.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
         pickle.dump(objs, self.other.stdin)
         self.other.stdin.flush()
         found = pickle.load(self.other.stdout)
@@ -98,7 +110,7 @@ class StoreMachine(RuleBasedStateMachine):
     def put_again(self, key):
         value = self.model[key]
         before = self.store.session.stored
-        assert (self.store.save if key in self.bundles else self.store.put)(value) == key
+        assert (self.store.save if key in self.saved_as_bundle else self.store.put)(value) == key
         assert self.store.session.stored == before
 
     @rule(name=names, key=keys)
@@ -143,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
                 try:
                     assert same(fresh.get(known), value)
                 except errors.CorruptObject:
-                    assert (fresh.save if known in self.bundles else fresh.put)(value) == known
+                    assert (fresh.save if known in self.saved_as_bundle else fresh.put)(value) == known
                     assert same(fresh.get(known), value)
 
     @invariant()

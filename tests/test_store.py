@@ -139,7 +139,15 @@ def test_bytes_and_ranges(store, size):
     assert store.get_bytes(key) == data
     assert store.get(key) == data
     assert store.stat(key).size == size
-    for start, end in [(0, 0), (0, 1), (size // 2, size), (size // 3, size // 2), (size, None), (0, size + 100), (size // 2, None)]:
+    for start, end in [
+        (0, 0),
+        (0, 1),
+        (size // 2, size),
+        (size // 3, size // 2),
+        (size, None),
+        (0, size + 100),
+        (size // 2, None),
+    ]:
         assert store.get_bytes(key, start, end) == data[start : size if end is None else end]
 
 
@@ -289,7 +297,25 @@ def test_concurrent_refs_lose_no_history(store):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/", "/abs", "a//b", "a/", "..", "../x", "a/../../b", ".", "a/./b", "a\\b", "a\0b", "a\nb", "x" * 300, "\ud800", 5]
+    "name",
+    [
+        "",
+        "/",
+        "/abs",
+        "a//b",
+        "a/",
+        "..",
+        "../x",
+        "a/../../b",
+        ".",
+        "a/./b",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "x" * 300,
+        "\ud800",
+        5,
+    ],
 )
 def test_bad_ref_names(store, root, tmp_path, name):
     key = store.put(1)
@@ -300,7 +326,9 @@ def test_bad_ref_names(store, root, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-@pytest.mark.parametrize("name", ["a.b", ".hidden", "%2e%2e", "é", "日本/x", "a b", "C:", "con", "x" * 200, "?q#f;", ".tmp-1"])
+@pytest.mark.parametrize(
+    "name", ["a.b", ".hidden", "%2e%2e", "é", "日本/x", "a b", "C:", "con", "x" * 200, "?q#f;", ".tmp-1"]
+)
 def test_unusual_ref_names(store, name):
     key = store.put(1)
     store.refs[name] = key
@@ -421,7 +449,8 @@ def test_knobs(monkeypatch, root):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("MFSTORE_THREADS", "many"), ("MFSTORE_THREADS", "0"), ("MFSTORE_FSYNC", "often"), ("MFSTORE_VERIFY", "2")]
+    ("variable", "value"),
+    [("MFSTORE_THREADS", "many"), ("MFSTORE_THREADS", "0"), ("MFSTORE_FSYNC", "often"), ("MFSTORE_VERIFY", "2")],
 )
 def test_bad_knobs_name_their_source(monkeypatch, root, variable, value):
     monkeypatch.setenv(variable, value)

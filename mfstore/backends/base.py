@@ -15,8 +15,11 @@ from mfstore.errors import MfstoreError, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
+
+    Answers = list[bool]  # inside Backend the name list is a method
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,16 @@ class Batch:
         self.backend.put(key, parts)
 
     def ensure(self, keys: Iterable[str]) -> None:
-        """Objects that other operations stored and this one relies on: ``commit`` MUST make them as durable as its own."""
+        """What others stored and this operation relies on: ``commit`` MUST make it as durable as its own objects."""
+        return
 
     def commit(self) -> None:
         """Return only when everything put is as durable as the backend's policy promises."""
+        return
 
     def abort(self) -> None:
-        """Forget what was put and not committed. Called when the block is left without ``commit``."""
+        """Forget what was put and not committed. Called when the block is left."""
+        return
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +109,7 @@ class Backend(ABC):
     def put_if(self, key: str, data: Buffer, etag: str | None) -> str:
         """Store ``data`` if the current object has that ``etag``, or, with None, if there is no object.
 
-        MUST raise Conflict otherwise, MUST be atomic against every other ``put_if`` of any process, and returns the new etag.
+        Returns the new etag. MUST raise Conflict otherwise, MUST be atomic against every ``put_if`` of any process.
         """
 
     @abstractmethod
@@ -126,7 +132,7 @@ class Backend(ABC):
             except MfstoreError as error:
                 yield key, error
 
-    def exists_many(self, keys: Sequence[str]) -> list[bool]:
+    def exists_many(self, keys: Sequence[str]) -> Answers:
         """Whether each object exists, in order. MUST NOT report False for a refusal."""
         answers = []
         for key in keys:
@@ -159,6 +165,7 @@ class Backend(ABC):
 
     def close(self) -> None:
         """Release connections and descriptors. The handle opens them again when it is used again."""
+        return
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"

@@ -147,8 +147,9 @@ class LocalBackend(Backend):
             try:
                 info = os.fstat(fd)
                 if not stat.S_ISREG(info.st_mode):
-                    raise CorruptObject("not a regular file", expected="a regular file",
-                                        found=stat.filemode(info.st_mode))
+                    raise CorruptObject(
+                        "not a regular file", expected="a regular file", found=stat.filemode(info.st_mode)
+                    )
                 yield fd, info.st_size
             finally:
                 os.close(fd)
@@ -282,7 +283,8 @@ class LocalBackend(Backend):
         try:
             yield
         except MfstoreError as error:
-            raise error.where(key=key, backend=self.url)
+            error.where(key=key, backend=self.url)
+            raise
         except OSError as error:
             raise self._error(error, key) from error
 
@@ -293,11 +295,17 @@ class LocalBackend(Backend):
         if code in (errno.ENOENT, errno.ESTALE):
             return NotFound("no such object", **where)
         if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return AccessDenied(f"permission denied: {error.strerror}", **where,
-                                hint=f"Check the owner and mode of {self._path(key)} and of its directory")
+            return AccessDenied(
+                f"permission denied: {error.strerror}",
+                **where,
+                hint=f"Check the owner and mode of {self._path(key)} and of its directory",
+            )
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return OutOfSpace(f"cannot write: {error.strerror}", **where,
-                              hint="Nothing stored before is affected; free some space and put again")
+            return OutOfSpace(
+                f"cannot write: {error.strerror}",
+                **where,
+                hint="Nothing stored before is affected; free some space and put again",
+            )
         if code in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
             if key.partition("/")[0] == key and not os.path.isdir(self.root):
                 return NotAStore("the store's path is not a directory", **where)
@@ -350,7 +358,10 @@ class LocalBatch(Batch):
             self._sync(files, os.O_RDONLY)
             for number in range(len(self._staged)):
                 self._rename(number)
-            touched = [*(key.rpartition("/")[0] for key in self._relied), *(directory for directory, _, _ in self._staged)]
+            touched = [
+                *(key.rpartition("/")[0] for key in self._relied),
+                *(directory for directory, _, _ in self._staged),
+            ]
             self._sync(list(dict.fromkeys(touched)), os.O_RDONLY | os.O_DIRECTORY)
         backend.remember_durable([*self._relied, *(f"{directory}/{name}" for directory, _, name in self._staged)])
         self._staged.clear()

@@ -43,8 +43,9 @@ class MemoryBackend(Backend):
     def get_range(self, key: str, start: int, length: int) -> Buffer:
         data = self._find(key)[0]
         if start + length > len(data):
-            raise CorruptObject("object is shorter than expected", key=key, backend=self.url,
-                                expected=start + length, found=len(data))
+            raise CorruptObject(
+                "object is shorter than expected", key=key, backend=self.url, expected=start + length, found=len(data)
+            )
         return memoryview(data)[start : start + length]
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:

@@ -50,7 +50,8 @@ def demo(as_json: bool, directory: Path | None) -> None:
     )  # fmt: skip
     total = _totals(rows)
     click.echo(
-        f"total: {len(rows)} versions, {total['artifacts']} artifacts, {total['logical'] / 1e6:.0f} MB, all read back equal; "
+        f"total: {len(rows)} versions, {total['artifacts']} artifacts, {total['logical'] / 1e6:.0f} MB, "
+        "all read back equal; "
         f"stored {total['stored'] / 1e6:.1f} MB, Metaflow {total['metaflow_stored'] / 1e6:.1f} MB "
         f"({total['metaflow_stored'] / total['stored']:.1f} times as much); "
         f"saved {total['save_speedup']:.0f} and loaded {total['load_speedup']:.1f} times as fast"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,15 @@ def run(root: Path) -> Iterator[Row]:
         model = train(frame)
         artifacts: dict[str, Any] = {"flights": frame, "model": model, **small_artifacts(name, frame, model)}
         before = (store.session.logical, store.session.duplicate, store.session.stored, dict(store.session.codecs))
-        key, save_wall, save_cpu = _timed(lambda artifacts=artifacts: store.save(artifacts))
+        key, save_wall, save_cpu = _timed(partial(store.save, artifacts))
         with open_store(root / "mfstore") as reader:
-            loaded, load_wall, load_cpu = _timed(lambda key=key, reader=reader: reader.load(key))
+            loaded, load_wall, load_cpu = _timed(partial(reader.load, key))
         _compare(name, artifacts, loaded)
         del loaded
         ours = Side(store.session.stored - before[2], save_wall, save_cpu, load_wall, load_cpu)
         at = peer.stored()
-        _, save_wall, save_cpu = _timed(lambda artifacts=artifacts, task=str(number): peer.save(task, artifacts))
-        loaded, load_wall, load_cpu = _timed(lambda names=artifacts, task=str(number): peer.load(task, names))
+        _, save_wall, save_cpu = _timed(partial(peer.save, str(number), artifacts))
+        loaded, load_wall, load_cpu = _timed(partial(peer.load, str(number), artifacts))
         _compare(name, artifacts, loaded)
         yield Row(
             version=name,

@@ -285,7 +285,15 @@ class BackendTests:
     def test_store_round_trip(self, backend: Backend, tmp_path: Path) -> None:
         store = self.store(backend)
         large = os.urandom(3 << 20)
-        objects = [None, 1, "text", large, {"nested": [1, 2, {"deep": (3, 4)}]}, bytearray(large[:100_000]), "ü" * 70_000]
+        objects = [
+            None,
+            1,
+            "text",
+            large,
+            {"nested": [1, 2, {"deep": (3, 4)}]},
+            bytearray(large[:100_000]),
+            "ü" * 70_000,
+        ]
         keys = store.put_many(objects)
         with self.store(self.make_backend(tmp_path)) as other:
             assert [obj for _, obj in other.get_many(keys)] == objects

@@ -12,6 +12,8 @@ from mfstore.errors import BackendError, MfstoreError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore.backends.base import Answers
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -83,12 +85,9 @@ class FaultyBackend(Backend):
     def head(self, key: str) -> ObjectInfo:
         return self._run("head", key, lambda: self.inner.head(key))  # type: ignore[no-any-return]
 
-    def exists_many(self, keys: Sequence[str]) -> list[bool]:  # type: ignore[valid-type]
+    def exists_many(self, keys: Sequence[str]) -> Answers:
         label = ",".join(keys[:1])
         return self._run("exists_many", label, lambda: self.inner.exists_many(keys))  # type: ignore[no-any-return]
-
-    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | MfstoreError]]:
-        return super().get_many(keys)
 
     def batch(self) -> Batch:
         return _FaultyBatch(self, self.inner.batch())

@@ -1,0 +1,79 @@
+"""Costs that should not grow: memory with the size of an object, time with the number of artifacts, and the import."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import mfstore
+
+PEAK = """
+import sys, numpy as np, mfstore
+def status(name):
+    return int(open('/proc/self/status').read().split(name + ':')[1].split()[0]) * 1024
+def reset():
+    open('/proc/self/clear_refs', 'w').write('5')
+root, kind, size = sys.argv[1], sys.argv[2], 2 << 30
+store = mfstore.open(root, fsync='none')
+if kind == 'noise':
+    obj = np.random.default_rng(0).integers(0, 2**63, size // 8)
+else:
+    obj = np.repeat(np.arange(size // 8192.0), 1024)
+reset(); before = status('VmRSS'); key = store.put(obj); print(status('VmHWM') - before)
+del obj
+reset(); before = status('VmRSS'); back = store.get(key); print(status('VmHWM') - before - size)
+"""
+
+
+@pytest.mark.benchmark(group="extra memory for 2 GiB")
+@pytest.mark.parametrize("kind", ["noise", "compressible"])
+def test_extra_memory(benchmark, place, kind):
+    done = benchmark.pedantic(
+        lambda: subprocess.run([sys.executable, "-c", PEAK, place(), kind], capture_output=True, text=True, check=True), rounds=1
+    )
+    save, load = (int(line) / (1 << 20) for line in done.stdout.split())
+    benchmark.extra_info.update(save_mib=round(save), load_mib=round(load))
+    assert max(save, load) <= 256
+
+
+@pytest.mark.benchmark(group="cost per artifact in one store")
+def test_cost_per_artifact(benchmark, place):
+    """CPU per put and get of a new small artifact when the store already holds that many."""
+    root = place()
+    costs = {}
+
+    def fill():
+        store = mfstore.open(root, fsync="none")
+        count = 0
+        for target in (100, 1000, 10_000, 100_000):
+            store.put_many(f"filler {n}" for n in range(count, target))
+            count = target
+            fresh = mfstore.open(root, fsync="none")
+            begin = time.process_time()
+            keys = [fresh.put({"probe": n, "of": target}) for n in range(500)]
+            middle = time.process_time()
+            for key in keys:
+                fresh.get(key)
+            costs[target] = ((middle - begin) / 500 * 1e6, (time.process_time() - middle) / 500 * 1e6)
+
+    benchmark.pedantic(fill, rounds=1)
+    benchmark.extra_info.update({f"at_{n}": [round(put), round(get)] for n, (put, get) in costs.items()})
+
+
+@pytest.mark.benchmark(group="import")
+def test_import(benchmark):
+    """Wall time of a new interpreter that imports mfstore, less one that imports nothing: best of ten each."""
+
+    def best(code):
+        times = []
+        for _ in range(10):
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(mfstore.__file__).parent.parent)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    result = benchmark.pedantic(lambda: best("import mfstore") - best("pass"), rounds=1)
+    benchmark.extra_info["ms"] = round(result * 1000)
+    assert result < 0.1

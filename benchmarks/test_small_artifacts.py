@@ -1,0 +1,73 @@
+"""1 000 small artifacts of one task, saved and loaded; Metaflow's share includes its pickling, as ours does."""
+
+import pickle
+
+import joblib
+import pytest
+
+import mfstore
+
+from .test_large_array import content_addressed
+
+COUNT = 1000
+
+
+@pytest.fixture(scope="module")
+def artifacts():
+    return {f"artifact_{n}": {"index": n, "name": f"artifact {n}", "values": [n * 0.5] * 20} for n in range(COUNT)}
+
+
+@pytest.mark.benchmark(group="save 1000 small artifacts")
+class TestSave:
+    def test_metaflow(self, measure, place, artifacts):
+        save = lambda cas: cas.save_blobs(pickle.dumps(obj, 4) for obj in artifacts.values())  # noqa: E731
+        measure(save, lambda: (content_addressed(place()),))
+
+    def test_joblib(self, measure, place, artifacts):
+        save = lambda root: [joblib.dump(obj, root / name) for name, obj in artifacts.items()]  # noqa: E731
+        measure(save, lambda: (place(),))
+
+    def test_mfstore(self, measure, place, artifacts):
+        measure(lambda store: store.save(artifacts), lambda: (ready(place(), "none"),), rounds=20)
+
+    def test_mfstore_durable(self, measure, place, artifacts):
+        measure(lambda store: store.save(artifacts), lambda: (ready(place(), "batch"),), rounds=20)
+
+    def test_mfstore_put_many(self, measure, place, artifacts):
+        """One key each instead of one for the bundle: one object each, too."""
+        objs = list(artifacts.values())
+        measure(lambda store: store.put_many(objs), lambda: (ready(place(), "none"),))
+
+
+@pytest.mark.benchmark(group="load 1000 small artifacts")
+class TestLoad:
+    def test_metaflow(self, measure, place, artifacts):
+        cas = content_addressed(place())
+        keys = [result.key for result in cas.save_blobs(pickle.dumps(obj, 4) for obj in artifacts.values())]
+        loaded = measure(lambda: [pickle.loads(blob) for _, blob in cas.load_blobs(keys)])
+        assert len(loaded) == COUNT
+
+    def test_joblib(self, measure, place, artifacts):
+        root = place()
+        for name, obj in artifacts.items():
+            joblib.dump(obj, root / name)
+        loaded = measure(lambda: {name: joblib.load(root / name) for name in artifacts})
+        assert loaded == artifacts
+
+    def test_mfstore(self, measure, place, artifacts):
+        root = place()
+        key = mfstore.open(root).save(artifacts)
+        assert measure(lambda store: store.load(key), lambda: (mfstore.open(root),), rounds=20) == artifacts
+
+    def test_mfstore_get_many(self, measure, place, artifacts):
+        root = place()
+        keys = mfstore.open(root).put_many(artifacts.values())
+        loaded = measure(lambda store: [obj for _, obj in store.get_many(keys)], lambda: (mfstore.open(root),))
+        assert loaded == list(artifacts.values())
+
+
+def ready(root, fsync):
+    """A store that exists, as in the middle of a run."""
+    store = mfstore.open(root, fsync=fsync)
+    store.put(None)
+    return store

@@ -1,0 +1,157 @@
+"""Artifacts on their way in: their bytes as runs with cut points, not yet hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mfstore import recipes
+from mfstore.chunking import ContentCutter, fixed_cuts, is_opaque
+from mfstore.recipes import Artifact, ChunkRef
+from mfstore.segments import Segment
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.codecs import Choice
+
+BODY_STREAM = 8 << 20
+"""A body longer than this is cut while it is being pickled instead of being collected."""
+ROW_TRIALS = 64
+"""Arrays of up to this many long rows choose a codec per row (a trial costs 0.3 ms); larger ones once."""
+
+NOTHING = memoryview(b"")
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Contiguous bytes and their cuts; ``ids`` are filled by ``Ingest.flush``."""
+
+    view: memoryview
+    ends: list[int]
+    itemsize: int
+    held: bool
+    """Whether the pack keeps this memory alive only for itself."""
+    choice: Choice | None = None
+    ids: list[bytes] = field(default_factory=list)
+
+    def own(self) -> None:
+        """Copy memory that is not ours, because it may change before it is stored."""
+        if not self.held:
+            self.view = memoryview(bytes(self.view))
+            self.held = True
+
+    def chunks(self) -> Iterable[ChunkRef]:
+        """The chunks as content, once hashed."""
+        start = 0
+        for chunk_id, end in zip(self.ids, self.ends, strict=True):
+            yield ChunkRef(chunk_id, end - start)
+            start = end
+
+
+@dataclass(slots=True)
+class Draft:
+    """An artifact whose chunks may not be hashed yet."""
+
+    name: str
+    type: str
+    encoding: int
+    body_length: int = 0
+    literal: bytes | None = None
+    body: list[Run] = field(default_factory=list)
+    payloads: list[tuple[int, int, int, int, int, list[Run]]] = field(default_factory=list)
+    """``(kind, at, length, itemsize, row, runs)`` of each segment."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the artifact's stream."""
+        return self.body_length + sum(payload[2] for payload in self.payloads)
+
+    def runs(self) -> Iterable[Run]:
+        """All runs, in the order of the artifact's chunks."""
+        yield from self.body
+        for payload in self.payloads:
+            yield from payload[5]
+
+    def artifact(self) -> Artifact:
+        """The finished artifact. Needs every run hashed."""
+        if self.literal is not None:
+            return Artifact(self.name, self.encoding, self.body_length, self.literal)
+        segments = tuple(
+            Segment(kind, at, length, itemsize, row, sum(len(run.ends) for run in runs))
+            for kind, at, length, itemsize, row, runs in self.payloads
+        )
+        chunks = [chunk for run in self.runs() for chunk in run.chunks()]
+        return Artifact(self.name, self.encoding, self.body_length, None, segments, chunks)
+
+
+class DraftSink:
+    """Receives one artifact's body and payloads and cuts them into runs."""
+
+    def __init__(self, draft: Draft, submit: Callable[[Run], None]) -> None:
+        self._draft = draft
+        self._submit = submit
+        self._blocks: list[bytes] = []
+        self._cutter: ContentCutter | None = None
+        self._length = 0
+
+    def body(self, block: bytes) -> None:
+        self._length += len(block)
+        if self._cutter is not None:
+            self._cutter.feed(block)
+            return
+        self._blocks.append(block)
+        if self._length > BODY_STREAM:
+            self._stream()
+
+    def _stream(self) -> None:
+        self._cutter = ContentCutter(self._body_run)
+        for block in self._blocks:
+            self._cutter.feed(block)
+        self._blocks.clear()
+
+    def _body_run(self, view: memoryview, ends: list[int]) -> None:
+        run = Run(view, ends, 1, True)
+        self._draft.body.append(run)
+        self._submit(run)
+
+    def payload(self, kind: int, data: Buffer, itemsize: int, row: int, at: int) -> None:
+        view = memoryview(data).cast("B")
+        itemsize = itemsize if itemsize < 256 else 0
+        runs: list[Run] = []
+
+        def emit(part: memoryview, ends: list[int]) -> None:
+            run = Run(part, ends, itemsize, False)
+            runs.append(run)
+            self._submit(run)
+
+        self._draft.payloads.append((kind, at, len(view), itemsize, row, runs))
+        if is_opaque(kind, itemsize, row):
+            cutter = ContentCutter(emit)
+            cutter.feed(view)
+            cutter.finish()
+            return
+        ends = fixed_cuts(len(view), row)
+        if row and row < len(view) and len(view) // row <= ROW_TRIALS and row in ends:
+            per_row = ends.index(row) + 1
+            for start in range(0, len(ends), per_row):
+                base = ends[start - 1] if start else 0
+                emit(
+                    view[base : ends[min(start + per_row, len(ends)) - 1]],
+                    [end - base for end in ends[start : start + per_row]],
+                )
+            return
+        emit(view, ends)
+
+    def finish(self) -> None:
+        draft = self._draft
+        draft.body_length = self._length
+        if self._cutter is None:
+            body = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
+            if not draft.payloads and len(body) <= recipes.LITERAL_LIMIT:
+                draft.literal = body
+                return
+            self._cutter = ContentCutter(self._body_run)
+            self._cutter.feed(body)
+        self._cutter.finish()

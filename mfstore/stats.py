@@ -1,0 +1,84 @@
+"""What the questions about a store and its keys are answered with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mfstore import recipes
+from mfstore.codecs import label
+from mfstore.keys import Key
+from mfstore.recipes import BUNDLE, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactStat:
+    """What a key stands for, from its recipe alone: no data is read."""
+
+    key: Key
+    size: int
+    """Bytes of the artifact's stream (of a bundle: of all of its artifacts)."""
+    stored: int
+    """Bytes its chunks and its recipe take, whether or not other artifacts share them."""
+    chunks: int
+    type: str
+    """Python type, ``bytes`` for raw bytes, ``bundle`` for a bundle."""
+    segments: int
+    codecs: dict[str, int]
+    """Bytes by codec."""
+    artifacts: dict[str, str]
+    """Of a bundle: the type of each artifact by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds. Sizes in bytes."""
+
+    url: str
+    recipes: int
+    packs: int
+    index_fragments: int
+    refs: int
+    stored: int
+    by_kind: dict[str, int]
+    """Stored bytes of recipes, packs, index fragments and refs."""
+    session: SessionStats
+
+
+@dataclass(slots=True)
+class SessionStats:
+    """What this handle did since it was opened."""
+
+    artifacts: int = 0
+    logical: int = 0
+    """Bytes of the artifacts saved."""
+    duplicate: int = 0
+    """Of those, bytes already stored."""
+    stored: int = 0
+    """Bytes written."""
+    objects: int = 0
+    """Objects written."""
+    codecs: dict[str, int] = field(default_factory=dict)
+    """Newly stored artifact bytes by codec."""
+    loaded: int = 0
+    """Bytes of the artifacts loaded."""
+
+
+def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
+    """Sum up a recipe."""
+    by_codec: dict[str, int] = {}
+    chunks = [chunk for artifact in recipe.artifacts for chunk in artifact.chunks]
+    for chunk, place in zip(chunks, recipe.placements, strict=True):
+        name = label(place.codec, place.width)
+        by_codec[name] = by_codec.get(name, 0) + chunk.usize
+    in_packs = sum(place.csize for place in recipe.placements if place.pack != recipes.INLINE)
+    bundle = recipe.kind == BUNDLE
+    return ArtifactStat(
+        key=key,
+        size=sum(artifact.size for artifact in recipe.artifacts),
+        stored=recipe.stored + in_packs,
+        chunks=len(chunks),
+        type="bundle" if bundle else recipe.types[0],
+        segments=sum(len(artifact.segments) for artifact in recipe.artifacts),
+        codecs=by_codec,
+        artifacts=dict(zip((a.name for a in recipe.artifacts), recipe.types, strict=True)) if bundle else {},
+    )

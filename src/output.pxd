@@ -1,0 +1,99 @@
+# cython: language_level=3
+"""A growing byte buffer and the few shapes of pickle opcodes, inlined where they are used."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Realloc
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+
+
+cdef struct Output:
+    uint8_t *data  # PyMem_Malloc'ed, freed by the owner
+    size_t used
+    size_t cap
+
+
+cdef inline int reserve(Output *out, size_t more) except -1:
+    cdef size_t want = out.used + more
+    cdef uint8_t *grown
+    if want <= out.cap:
+        return 0
+    if want < out.cap * 2:
+        want = out.cap * 2
+    grown = <uint8_t *> PyMem_Realloc(out.data, want)
+    if grown == NULL:
+        raise MemoryError()
+    out.data = grown
+    out.cap = want
+    return 0
+
+
+cdef inline int put1(Output *out, uint8_t op) except -1:
+    reserve(out, 1)
+    out.data[out.used] = op
+    out.used += 1
+    return 0
+
+
+cdef inline int put2(Output *out, uint8_t op, uint8_t arg) except -1:
+    reserve(out, 2)
+    out.data[out.used] = op
+    out.data[out.used + 1] = arg
+    out.used += 2
+    return 0
+
+
+cdef inline int put_int(Output *out, uint8_t op, uint64_t value, int width) except -1:
+    """An opcode and ``width`` little-endian bytes."""
+    cdef int i
+    reserve(out, 1 + width)
+    out.data[out.used] = op
+    for i in range(width):
+        out.data[out.used + 1 + i] = <uint8_t> (value >> (8 * i))
+    out.used += 1 + width
+    return 0
+
+
+cdef inline int put_double(Output *out, double value) except -1:
+    """BINFLOAT: big-endian, unlike every other number of a pickle."""
+    cdef uint64_t bits
+    cdef int i
+    memcpy(&bits, &value, 8)
+    reserve(out, 9)
+    out.data[out.used] = b'G'
+    for i in range(8):
+        out.data[out.used + 1 + i] = <uint8_t> (bits >> (56 - 8 * i))
+    out.used += 9
+    return 0
+
+
+cdef inline int put_raw(Output *out, const uint8_t *data, size_t n) except -1:
+    reserve(out, n)
+    memcpy(out.data + out.used, data, n)
+    out.used += n
+    return 0
+
+
+cdef inline int put_integer(Output *out, object obj) except -1:
+    """An int of any size, in the shortest opcode."""
+    cdef int overflow = 0
+    cdef long long value = PyLong_AsLongLongAndOverflow(obj, &overflow)
+    if not overflow:
+        if 0 <= value < 256:
+            return put2(out, b'K', <uint8_t> value)
+        if 0 <= value < 65536:
+            return put_int(out, b'M', <uint64_t> value, 2)
+        if -2147483648 <= value <= 2147483647:
+            return put_int(out, b'J', <uint64_t> value, 4)
+    cdef bytes data = obj.to_bytes((obj.bit_length() >> 3) + 1, "little", signed=True)
+    if obj < 0 and len(data) > 1 and data[-1] == 0xff and data[-2] & 0x80:
+        data = data[:-1]
+    if len(data) < 256:
+        put2(out, 0x8a, <uint8_t> len(data))
+    else:
+        put_int(out, 0x8b, len(data), 4)
+    return put_raw(out, <const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
