@@ -38,7 +38,9 @@ def measure(benchmark):
             cpu.append(time.process_time() - begin)
             return result
 
-        result = benchmark.pedantic(timed, setup=lambda: (setup(), {}), rounds=rounds, warmup_rounds=1 if rounds > 1 else 0)
+        result = benchmark.pedantic(
+            timed, setup=lambda: (setup(), {}), rounds=rounds, warmup_rounds=1 if rounds > 1 else 0
+        )
         benchmark.extra_info["cpu"] = statistics.median(cpu[-rounds:])
         return result
 

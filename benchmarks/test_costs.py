@@ -31,7 +31,8 @@ reset(); before = status('VmRSS'); back = store.get(key); print(status('VmHWM') 
 @pytest.mark.parametrize("kind", ["noise", "compressible"])
 def test_extra_memory(benchmark, place, kind):
     done = benchmark.pedantic(
-        lambda: subprocess.run([sys.executable, "-c", PEAK, place(), kind], capture_output=True, text=True, check=True), rounds=1
+        lambda: subprocess.run([sys.executable, "-c", PEAK, place(), kind], capture_output=True, text=True, check=True),
+        rounds=1,
     )
     save, load = (int(line) / (1 << 20) for line in done.stdout.split())
     benchmark.extra_info.update(save_mib=round(save), load_mib=round(load))

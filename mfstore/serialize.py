@@ -70,6 +70,10 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence
     return unpickler(stream, buffers=payloads).load()
 
 
+load_literal: Callable[[Any], Any] = pickle.loads
+"""Unpickle a body that has no segments, into writable arrays. Executes pickle, as ``load``."""
+
+
 def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterator[Buffer]:
     """The body with each payload's opcode and length replaced by the opcode that takes the next buffer."""
     skips = iter(segments)

@@ -1,0 +1,64 @@
+# `make demo` and `make test` do all the set-up a fresh machine needs; the rest assumes nothing more.
+# They work in the active virtual environment, or else in .venv, which they create.
+
+VENV := $(or $(VIRTUAL_ENV),.venv)
+PYTHON ?= python3
+RUN := $(VENV)/bin/python
+DEBIAN := gcc pkg-config liblz4-dev libzstd-dev libxxhash-dev
+FUZZ_DEBIAN := clang libclang-rt-14-dev
+SECONDS_PER_TARGET ?= 600
+
+.PHONY: demo test check bench golden fuzz system system-test venv clean
+
+demo: system venv
+	$(RUN) -m pip install -q -e '.[demo]'
+	$(VENV)/bin/mfstore demo
+
+test: check
+	$(RUN) -m pytest
+
+check: system-test venv
+	$(RUN) -m pip install -q -e '.[test]'
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: system venv
+	$(RUN) -m pip install -q -e '.[bench]'
+	$(RUN) -m pytest benchmarks -q --benchmark-json build/benchmarks.json
+	$(RUN) -m benchmarks.report build/benchmarks.json
+
+# A store written by this version, to be read for ever: run once per release, never over an existing one.
+golden: venv
+	$(RUN) -m tests.golden.write
+
+fuzz: system-test venv
+	$(RUN) -m pip install -q -e .
+	PATH="$(abspath $(VENV))/bin:$$PATH" fuzz/run $(SECONDS_PER_TARGET)
+
+venv:
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { \
+	  echo "No virtual environment could be made. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mfstore needs Python 3.11 or newer" >&2; exit 1; }
+	@mkdir -p build
+
+system:
+	@command -v gcc >/dev/null && pkg-config --exists liblz4 libzstd libxxhash 2>/dev/null \
+	  || $(MAKE) --no-print-directory install PACKAGES="$(DEBIAN)"
+
+# strace drives the kill-at-every-system-call test; clang the C fuzzers. The tests that need them skip without.
+system-test: system
+	@command -v strace >/dev/null && command -v clang >/dev/null && ls /usr/lib/llvm-*/lib/clang/*/lib/linux/*fuzzer* >/dev/null 2>&1 \
+	  || $(MAKE) --no-print-directory install PACKAGES="strace $(FUZZ_DEBIAN)" \
+	  || echo "strace or clang are missing: the tests that need them will be skipped"
+
+.PHONY: install
+install:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES); \
+	else \
+	  echo "mfstore needs some system packages. Run:  sudo apt-get install $(PACKAGES)" >&2; exit 1; \
+	fi
+
+clean:
+	rm -rf build .venv mfstore/_core/*.so mfstore/_core/*.pyi *.egg-info

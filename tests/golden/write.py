@@ -1,0 +1,55 @@
+"""Writes the golden store of this version: ``python -m tests.golden.write``. Refuses to touch one that exists.
+
+Run it once for each release whose format or writer differs; what it wrote is then read by every later version.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import mfstore
+
+HERE = Path(__file__).parent
+
+
+def objects():
+    """The same objects for ever; only plain Python and numpy, so that any version of anything can compare them."""
+    rng = np.random.Generator(np.random.PCG64(2013))
+    words = ["alpha", "beta", "gamma", "delta"]
+    return {
+        "none": None,
+        "nested": {"a": [1, 2.5, None, ("x", b"y")], "s": {"p", "q"}, "big": 2**100},
+        "inline": [{"id": n, "word": words[n % 4]} for n in range(300)],
+        "body": [f"line {n}: {words[n % 4]}" for n in range(20_000)],
+        "ramp": np.arange(40_000, dtype="<i8").reshape(200, 200),
+        "noise": rng.integers(0, 256, 70_000, dtype=np.uint8).tobytes(),
+        "dates": np.arange(12_000).astype("<M8[s]"),
+        "fortran": np.asfortranarray(np.arange(20_000, dtype="<f8").reshape(100, 200) // 7),
+        "text": "ü" * 40_000,
+        "mutable": bytearray(b"m" * 70_000),
+        "floats": np.round(rng.normal(size=20_000), 2),
+    }
+
+
+def write(root):
+    """Store them one by one, as a bundle, as raw bytes and under a ref; returns the keys."""
+    store = mfstore.open(root)
+    keys = {name: store.put(obj) for name, obj in objects().items()}
+    keys["(bundle)"] = store.save(objects())
+    keys["(bytes)"] = store.put_bytes(b"raw bytes " * 20_000)
+    store.refs["golden/bundle"] = keys["(bundle)"]
+    return keys
+
+
+if __name__ == "__main__":
+    target = HERE / f"store-{mfstore.__version__}"
+    if target.exists():
+        sys.exit(f"{target} exists and is never written again")
+    keys = write(target)
+    for leftover in (".lock", ".swept"):
+        (target / leftover).unlink(missing_ok=True)
+    (HERE / f"keys-{mfstore.__version__}.json").write_text(json.dumps(keys, indent=1) + "\n")
+    shutil.rmtree(target / "__pycache__", ignore_errors=True)

@@ -1,0 +1,92 @@
+"""The tree keeps the promises it makes about itself."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [
+    path
+    for folder in ("mfstore", "src", "benchmarks", "tests", "fuzz")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".pyx", ".pxd", ".c", ".h") and path.name != "gear_table.h"
+]
+PUBLIC = [path for path in (ROOT / "mfstore").rglob("*.py")]
+
+
+def names(paths):
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=names(SOURCES))
+def test_no_module_is_above_600_lines(path):
+    assert len(path.read_text().splitlines()) <= 600
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=names(PUBLIC))
+def test_public_things_have_docstrings(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "the module"
+    inherited = {"get", "get_range", "put", "put_if", "delete", "list", "head", "get_many", "exists_many", "read_into"}
+    inherited |= {"map", "identity", "batch", "ensure", "commit", "abort", "close", "where", "main"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and not item.name.startswith(("_", "test_")):
+                    assert ast.get_docstring(item) or item.name in inherited or is_small(item), (
+                        f"{node.name}.{item.name}"
+                    )
+
+
+def is_small(function):
+    """An override whose contract stands on the class it implements."""
+    return function.name in ("body", "payload", "readable", "readinto", "find_class", "backend", "codec")
+
+
+def test_every_extension_has_a_stub():
+    assert {path.stem for path in (ROOT / "src").glob("*.pyx")} == {path.stem for path in (ROOT / "src").glob("*.pyi")}
+    assert (ROOT / "mfstore" / "py.typed").exists()
+
+
+def test_kernels_know_nothing_of_python():
+    for path in (ROOT / "src").glob("*_impl.[ch]"):
+        assert "Python.h" not in path.read_text()
+
+
+def test_lengths_are_never_int_in_the_kernels():
+    for path in (ROOT / "src").glob("*_impl.h"):
+        assert not re.search(r"\bint (n|size|length|count|csize|usize)\b", path.read_text()), path
+
+
+def tracked():
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_nothing_names_a_machine():
+    pattern = re.compile(r"(/ho" r"me/\w|/ro" r"ot/|/Use" r"rs/\w|py" r"pi\.org/simple|10\.\d+\.\d+\.\d+)")
+    for path in tracked():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        assert not pattern.search(text), path
+
+
+def test_the_readme_names_only_commands_that_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for target in re.findall(r"make (\w+)", readme):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for link in re.findall(r"\]\(([\w/.-]+)\)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_free_threading_is_declared():
+    assert "freethreading_compatible" in (ROOT / "setup.py").read_text()
