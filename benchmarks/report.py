@@ -22,7 +22,7 @@ def main(path: str) -> None:
             wall, cpu = run["stats"]["median"], run["extra_info"]["cpu"]
             label = run["name"].removeprefix("test_").replace("_", " ")
             first = group if number == 0 else ""
-            print(f"| {first} | {label} | {seconds(wall)} | {seconds(cpu)} | {base / wall:.1f} × |")
+            print(f"| {first} | {label} | {seconds(wall)} | {seconds(cpu)} | {base / wall:.1f} x |")
     print()
     for run in runs:
         if run["group"] not in WANTED:

@@ -29,7 +29,7 @@ def alone(values):
 
 
 def changed(column, earlier):
-    """The cells of a column that no earlier column has: all, the appended tail, or those edited in place; None if none."""
+    """The cells no earlier column has: all, the appended tail, or those edited in place; None if there are none."""
     best = column
     for other in earlier:
         if other.dtype != column.dtype:
@@ -56,7 +56,7 @@ def test_stored_bytes(benchmark, series):
     def squeeze(data):
         if not len(data):
             return 0
-        arena, sizes = codec.encode(data, [len(data)], ZSTD, 0, 1, 1.0)
+        _, sizes = codec.encode(data, [len(data)], ZSTD, 0, 1, 1.0)
         return sizes[0] or len(data)
 
     def ours():

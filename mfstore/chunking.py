@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 FIXED = 256 << 10
-"""Cut size of array segments. 64 KiB dedups little more (adding a column: 8.2, not 8.5 %) for four times the entries."""
+"""Cut size of array segments. 64 KiB dedups little more (adding a column: 8.2, not 8.5 %) for 4 times the entries."""
 FIXED_LARGE = 1 << 20
 """Cut size of array segments above LARGE: a 60-byte entry per MiB keeps a recipe under 0.01 % of its data."""
 LARGE = 256 << 20

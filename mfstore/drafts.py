@@ -145,6 +145,7 @@ class DraftSink:
         emit(view, ends)
 
     def finish(self) -> None:
+        """The artifact is complete: cut what is left of its body."""
         draft = self._draft
         draft.body_length = self._length
         if self._cutter is None:
