@@ -82,7 +82,7 @@ class Store:
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
 
         Arrays are writable and private (changing them changes nothing stored) unless ``writable`` is false. With
-        ``verify`` every byte is checked against its digest first; without, large raw arrays are mapped and read when used.
+        ``verify`` every byte is checked against its digest; without, large raw arrays are mapped and read when used.
         NotFound (a KeyError) when nothing is stored under the key, CorruptObject when bytes differ from what was
         stored. Unpickles: only for stores whose writers you trust.
         """
