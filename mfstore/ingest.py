@@ -7,7 +7,6 @@ the pickle sink runs on all cores: hash, look up, choose a codec, encode, lay ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore import codecs, recipes
@@ -19,6 +18,7 @@ from mfstore.packs import ALIGN_FROM, Entry, PackBuilder, pack_path
 from mfstore.recipes import ChunkRef, Placement, Recipe, recipe_path
 from mfstore.segments import PICKLE, RAW
 from mfstore.serialize import dump
+from mfstore.stats import SessionStats
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -41,22 +41,6 @@ CHECKPOINT = 4096
 """Recipes written together; bounds what a bulk put holds."""
 
 
-@dataclass(slots=True)
-class Written:
-    """What one operation did; ``Store.session`` adds these up."""
-
-    artifacts: int = 0
-    logical: int = 0
-    """Bytes of the artifacts' streams."""
-    duplicate: int = 0
-    """Of those, bytes that were already stored."""
-    stored: int = 0
-    """Bytes of new packs, index fragments and recipes."""
-    objects: int = 0
-    codecs: dict[str, int] = field(default_factory=dict)
-    """Newly stored logical bytes by codec."""
-
-
 class Ingest:
     """One writing operation. Use as a context manager; call ``commit`` at the end."""
 
@@ -64,7 +48,7 @@ class Ingest:
         self, backend: Backend, workers: Workers, index: ChunkIndex, fetcher: Fetcher, trust: Trust, digest: Digest,
         algorithm: int, compress: bool, memory: int,
     ) -> None:  # fmt: skip
-        self.written = Written()
+        self.written = SessionStats()
         self._backend = backend
         self._workers = workers
         self._index = index
@@ -429,7 +413,7 @@ class Ingest:
         ]
         return self._fetcher.whole(places) == {chunk.id for chunk, _, _ in places}
 
-    def commit(self) -> Written:
+    def commit(self) -> SessionStats:
         """Make everything durable and visible, in order; then other operations may use it."""
         self._checkpoint()
         self._batch.commit()

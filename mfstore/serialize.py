@@ -210,8 +210,10 @@ def _reduce_storage(torch: Any, storage: Any) -> Any:
     torch's own form embeds a whole torch.save archive whose header carries a process-local key, so equal
     tensors would get different keys. The element size is not known here: 0.
     """
-    if storage.device.type != "cpu" or storage.nbytes() == 0:
+    if storage.device.type != "cpu":
         return NotImplemented
+    if storage.nbytes() == 0:
+        return Reduced(torch.UntypedStorage, (0,))
     raw = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
     as_bytes = partial(torch.frombuffer, dtype=torch.uint8)
     return Reduced(operator.methodcaller("untyped_storage"), (Reduced(as_bytes, (Payload(raw, 0, 0),)),))
@@ -220,7 +222,7 @@ def _reduce_storage(torch: Any, storage: Any) -> Any:
 def _reduce_typed_storage(torch: Any, storage: Any) -> Any:
     """A typed view of an untyped storage, which is what tensors share."""
     untyped = storage._untyped_storage
-    if untyped.device.type != "cpu" or untyped.nbytes() == 0:
+    if untyped.device.type != "cpu":
         return NotImplemented
     kind = torch.storage.TypedStorage
     return Reduced(partial(kind, wrap_storage=untyped, dtype=storage.dtype, _internal=True), ())

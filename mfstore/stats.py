@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from mfstore import recipes
 from mfstore.codecs import label
@@ -46,7 +46,7 @@ class StoreStats:
 
 @dataclass(slots=True)
 class SessionStats:
-    """What this handle did since it was opened."""
+    """What one operation did, or all operations of a handle since it was opened."""
 
     artifacts: int = 0
     logical: int = 0
@@ -61,6 +61,16 @@ class SessionStats:
     """Newly stored artifact bytes by codec."""
     loaded: int = 0
     """Bytes of the artifacts loaded."""
+
+    def add(self, other: SessionStats) -> None:
+        """Count another operation."""
+        for item in fields(self):
+            mine, its = getattr(self, item.name), getattr(other, item.name)
+            if isinstance(its, dict):
+                for name, size in its.items():
+                    mine[name] = mine.get(name, 0) + size
+            else:
+                setattr(self, item.name, mine + its)
 
 
 def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:

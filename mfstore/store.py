@@ -17,7 +17,7 @@ from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Uns
 from mfstore.fetch import Fetcher, Trust
 from mfstore.hashing import NAMES, digest_function
 from mfstore.index import ChunkIndex
-from mfstore.ingest import Ingest, Written
+from mfstore.ingest import Ingest
 from mfstore.keys import Key
 from mfstore.load import ArtifactReader, load_artifacts
 from mfstore.recipes import BUNDLE, ONE, Recipe, recipe_path
@@ -407,16 +407,9 @@ class Store:
             self._compress, self.knobs.memory,
         )  # fmt: skip
 
-    def _count(self, written: Written) -> None:
-        session = self.session
+    def _count(self, written: SessionStats) -> None:
         with self._runtime().lock:
-            session.artifacts += written.artifacts
-            session.logical += written.logical
-            session.duplicate += written.duplicate
-            session.stored += written.stored
-            session.objects += written.objects
-            for name, size in written.codecs.items():
-                session.codecs[name] = session.codecs.get(name, 0) + size
+            self.session.add(written)
 
     def _recipe(self, key: Key) -> Recipe:
         self._prepare_read()

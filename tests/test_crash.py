@@ -284,6 +284,53 @@ def test_many_processes_on_one_store(root):
     assert all(len(store.refs.history(name)) == 4 for name in store.refs)
 
 
+CREATOR = """
+import sys, time, mfstore
+while time.time() < float(sys.argv[2]): pass
+store = mfstore.open(sys.argv[1])
+print(store.get(store.put(int(sys.argv[3]))), store._runtime().config.uuid)
+"""
+
+
+def test_a_store_is_created_once_however_many_begin_with_it(tmp_path):
+    for turn in range(4):
+        root, start = tmp_path / str(turn), str(time.time() + 1.5)
+        processes = [
+            subprocess.Popen([sys.executable, "-c", CREATOR, root, start, str(n)], stdout=subprocess.PIPE, text=True)
+            for n in range(6)
+        ]
+        printed = [process.communicate()[0].split() for process in processes]
+        assert [int(line[0]) for line in printed] == list(range(6))
+        assert len({line[1] for line in printed}) == 1
+
+
+def test_a_store_deleted_under_an_open_handle_is_made_again(root):
+    import shutil
+
+    store = mfstore.open(root)
+    store.put(NOISE)
+    shutil.rmtree(root)
+    key = store.put(NOISE)
+    np.testing.assert_array_equal(mfstore.open(root).get(key), NOISE)
+
+
+def test_what_others_left_unsynced_is_synced_before_it_is_relied_on(root, monkeypatch):
+    """A dedup hit on another process's unsynced pack and recipe is as durable as one's own write."""
+    mfstore.open(root, fsync="none").put(NOISE)
+    synced = []
+    original = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), original(fd))[1])
+    store = mfstore.open(root, fsync="batch")
+    before = store.session.stored
+    store.put(NOISE)
+    assert store.session.stored == before
+    kinds = {Path(path).relative_to(root).parts[0] for path in synced}
+    assert {"packs", "recipes"} <= kinds
+    synced.clear()
+    store.put(NOISE)
+    assert synced == []
+
+
 def test_objects_changed_while_being_stored_are_noticed(root, monkeypatch):
     """The buffer is hashed, changed, then written: the store never returns bytes it did not hash."""
     from mfstore.ingest import Ingest

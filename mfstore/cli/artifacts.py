@@ -35,10 +35,8 @@ def put(url: str, as_json: bool, ref: str | None, files: tuple[str, ...]) -> Non
     with progress() as display:
         task = display.add_task("putting", total=len(files))
         for name in files:
-            if name == "-":
-                key = store.put_bytes(sys.stdin.buffer.read())
-            else:
-                key = store.put_file(name)
+            # A pipe is read in blocks like a file, so that memory stays bounded.
+            key = store.put_file("/dev/stdin" if name == "-" else name)
             display.advance(task)
             if as_json:
                 print_json({"file": name, "key": key, "size": store.stat(key).size})
