@@ -144,6 +144,7 @@ class Ingest:
 
     def flush(self) -> None:
         """Hash, look up, encode and lay out everything pending."""
+        self._hash_pending()
         runs, self._pending, self._pending_bytes = self._pending, [], 0
         window: list[tuple[Run, int, int]] = []
         total = 0
@@ -159,6 +160,16 @@ class Ingest:
         for run in runs:
             run.view = NOTHING  # what a raw chunk still needs of it, the open pack holds
 
+    def _hash_pending(self) -> None:
+        """Fill in the ids of what is pending."""
+        unhashed = [run for run in self._pending if not run.ids]
+        tasks = [(run, first, last) for run in unhashed for first, last, _ in _tasks(run)]
+        total = sum(len(run.view) for run in unhashed)
+        for (run, _, _), ids in zip(
+            tasks, self._workers.map(lambda task: self._hash(*task), tasks, total), strict=True
+        ):
+            run.ids += ids
+
     def _hash(self, run: Run, first: int, last: int) -> list[bytes]:
         view, digest = run.view, self._digest
         start = run.ends[first - 1] if first else 0
@@ -169,10 +180,8 @@ class Ingest:
         return ids
 
     def _process(self, window: list[tuple[Run, int, int]], total: int) -> None:
-        hashed = self._workers.map(lambda task: self._hash(*task), window, total)
-        for (run, _, _), ids in zip(window, hashed, strict=True):
-            run.ids += ids
-        self._look_up({chunk_id for ids in hashed for chunk_id in ids if chunk_id not in self._located})
+        ids = {chunk_id for run, first, last in window for chunk_id in run.ids[first:last]}
+        self._look_up({chunk_id for chunk_id in ids if chunk_id not in self._located})
         claimed: set[bytes] = set()
         encode: list[tuple[Run, int, int]] = []
         for run, first, last in window:
@@ -308,14 +317,8 @@ class Ingest:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        """Put everything a recipe needs, then the recipes."""
-        self.flush()
-        self._close_pack()
-        if self._closed:
-            fragment = self._index.make_fragment(self._closed)
-            self._put(fragment[0], [fragment[1]])
-            self._committed.append((fragment, self._closed))
-            self._closed = []
+        """Put everything a recipe needs, then the recipes. What is stored already is left alone."""
+        self._hash_pending()
         waiting, self._drafts, self._waiting = self._drafts, [], 0
         finished = []
         for kind, drafts, deliver in waiting:
@@ -326,21 +329,28 @@ class Ingest:
             deliver(key.hex())
         exists = self._backend.exists_many([recipe_path(key.hex()) for key, _, _ in finished])
         seen: set[bytes] = set()
+        unneeded: set[int] = set()
+        new = []
         for (key, content, drafts), there in zip(finished, exists, strict=True):
             if key in seen or (there and self._is_whole(key)):
-                self.written.duplicate += self._inline_size(drafts)
+                runs = [run for draft in drafts for run in draft.runs()]
+                unneeded.update(map(id, runs))
+                # What went through a window before has been counted there.
+                self.written.duplicate += sum(len(run.view) for run in runs)
+                self.written.duplicate += sum(len(draft.literal or b"") for draft in drafts)
                 continue
             seen.add(key)
+            new.append((key, content, drafts))
+        self._pending = [run for run in self._pending if id(run) not in unneeded]
+        self.flush()
+        self._close_pack()
+        if self._closed:
+            fragment = self._index.make_fragment(self._closed)
+            self._put(fragment[0], [fragment[1]])
+            self._committed.append((fragment, self._closed))
+            self._closed = []
+        for key, content, drafts in new:
             self._put(recipe_path(key.hex()), self._encode_recipe(content, drafts))
-
-    def _inline_size(self, drafts: list[Draft]) -> int:
-        """Bytes of these artifacts that no chunk lookup has counted."""
-        return sum(
-            draft.body_length if draft.literal is not None else sum(
-                len(run.view) for run in draft.runs() if run.ids and run.ids[0] not in self._located
-            )
-            for draft in drafts
-        )  # fmt: skip
 
     def _encode_recipe(self, content: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
         packs: dict[bytes, int] = {}

@@ -1,9 +1,17 @@
+import os
 import subprocess
 import sys
 
 import pytest
+from hypothesis import settings
 
 import mfstore
+
+# Elsewhere every run looks for new counterexamples; continuous integration repeats the same ones, so that a change is
+# judged by what it changed.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture
@@ -22,8 +30,6 @@ def python():
     """Run code in a fresh interpreter and return what it printed."""
 
     def run(code, *args, check=True, env=None):
-        import os
-
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, args)],
             capture_output=True,
