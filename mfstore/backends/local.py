@@ -39,6 +39,8 @@ from mfstore.errors import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore.backends.base import Answers
+
 TEMPORARY = ".tmp-"
 LOCK = ".lock"
 SWEPT = ".swept"
@@ -115,6 +117,18 @@ class LocalBackend(Backend):
     def head(self, key: str) -> ObjectInfo:
         with self._translate(key):
             return _info(key, os.stat(self._path(key), follow_symlinks=False))
+
+    def exists_many(self, keys: Sequence[str]) -> Answers:
+        answers = []
+        for key in keys:
+            try:
+                os.stat(self._path(key), follow_symlinks=False)
+                answers.append(True)
+            except FileNotFoundError:
+                answers.append(False)
+            except OSError as error:
+                raise self._error(error, key) from error
+        return answers
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = prefix.rpartition("/")[0]

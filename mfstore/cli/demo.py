@@ -43,10 +43,10 @@ def demo(as_json: bool, directory: Path | None) -> None:
         print_json({"total": _totals(rows)})
         return
     print_table(
-        ("version", "logical MB", "dedup", "stored MB", "codecs of the new bytes", "save MB/s", "load MB/s",
-         "Metaflow: stored MB", "save MB/s", "load MB/s"),
+        ("version", "logical\nMB", "dedup", "stored\nMB", "save\nMB/s", "load\nMB/s", "codecs of\nthe new bytes",
+         "Metaflow:\nstored MB", "save\nMB/s", "load\nMB/s"),
         [_cells(row) for row in rows],
-        right=(1, 2, 3, 5, 6, 7, 8, 9),
+        right=(1, 2, 3, 4, 5, 7, 8, 9),
     )  # fmt: skip
     total = _totals(rows)
     click.echo(
@@ -69,8 +69,8 @@ def _cells(row: Row) -> Sequence[str]:
         f"{row.logical / 1e6:.1f}",
         f"{100 * row.duplicate / row.logical:.1f} %",
         f"{row.mfstore.stored / 1e6:.2f}",
-        mix or "nothing new",
         *_speeds(row, row.mfstore),
+        mix or "nothing new",
         f"{row.metaflow.stored / 1e6:.2f}",
         *_speeds(row, row.metaflow),
     )
