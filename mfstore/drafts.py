@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore import recipes
 from mfstore.chunking import ContentCutter, fixed_cuts, is_opaque
+from mfstore.nodes import Strided
 from mfstore.recipes import Artifact, ChunkRef
 from mfstore.segments import Segment
 
@@ -20,6 +21,9 @@ BODY_STREAM = 8 << 20
 """A body longer than this is cut while it is being pickled instead of being collected."""
 ROW_TRIALS = 64
 """Arrays of up to this many long rows choose a codec per row (a trial costs 0.3 ms); larger ones once."""
+
+STRIDED_READ = 8 << 20
+"""Bytes of an array with gaps that are copied out at a time."""
 
 NOTHING = memoryview(b"")
 
@@ -116,31 +120,31 @@ class DraftSink:
         self._draft.body.append(run)
         self._submit(run)
 
-    def payload(self, kind: int, data: Buffer, itemsize: int, row: int, at: int) -> None:
-        view = memoryview(data).cast("B")
+    def payload(self, kind: int, data: Buffer | Strided, itemsize: int, row: int, at: int) -> None:
         itemsize = itemsize if itemsize < 256 else 0
         runs: list[Run] = []
+        length = data.nbytes if isinstance(data, Strided) else memoryview(data).nbytes
+        self._draft.payloads.append((kind, at, length, itemsize, row, runs))
 
-        def emit(part: memoryview, ends: list[int]) -> None:
-            run = Run(part, ends, itemsize, False)
+        def emit(part: memoryview, ends: list[int], held: bool = False) -> None:
+            run = Run(part, ends, itemsize, held)
             runs.append(run)
             self._submit(run)
 
-        self._draft.payloads.append((kind, at, len(view), itemsize, row, runs))
+        if isinstance(data, Strided):
+            for start, ends in _groups(fixed_cuts(length, row), STRIDED_READ):
+                emit(memoryview(data.read(start, start + ends[-1])), ends, True)
+            return
+        view = memoryview(data).cast("B")
         if is_opaque(kind, itemsize, row):
             cutter = ContentCutter(emit)
             cutter.feed(view)
             cutter.finish()
             return
-        ends = fixed_cuts(len(view), row)
-        if row and row < len(view) and len(view) // row <= ROW_TRIALS and row in ends:
-            per_row = ends.index(row) + 1
-            for start in range(0, len(ends), per_row):
-                base = ends[start - 1] if start else 0
-                emit(
-                    view[base : ends[min(start + per_row, len(ends)) - 1]],
-                    [end - base for end in ends[start : start + per_row]],
-                )
+        ends = fixed_cuts(length, row)
+        if row and row < length and length // row <= ROW_TRIALS and row in ends:
+            for start, group in _groups(ends, row):
+                emit(view[start : start + group[-1]], group)
             return
         emit(view, ends)
 
@@ -156,3 +160,15 @@ class DraftSink:
             self._cutter = ContentCutter(self._body_run)
             self._cutter.feed(body)
         self._cutter.finish()
+
+
+def _groups(ends: list[int], size: int) -> Iterator[tuple[int, list[int]]]:
+    """Consecutive cuts in groups of at least ``size`` bytes: where each starts, and its ends from there."""
+    start, group = 0, []
+    for end in ends:
+        group.append(end - start)
+        if end - start >= size:
+            yield start, group
+            start, group = end, []
+    if group:
+        yield start, group

@@ -29,10 +29,30 @@ class Payload:
 
     __slots__ = ("data", "itemsize", "row")
 
-    def __init__(self, data: Buffer, itemsize: int, row: int) -> None:
+    def __init__(self, data: Buffer | Strided, itemsize: int, row: int) -> None:
         self.data = data
         self.itemsize = itemsize
         self.row = row
+
+
+class Strided:
+    """An array that does not lie in one piece, read a part at a time: in the order of its indices (C order).
+
+    ``nbytes`` is its length; nothing is copied until ``read``.
+    """
+
+    __slots__ = ("_flat", "_itemsize", "nbytes")
+
+    def __init__(self, array: Any) -> None:
+        self._flat = array.flat
+        self._itemsize = array.dtype.itemsize
+        self.nbytes: int = array.nbytes
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end``, a copy."""
+        first = start // self._itemsize
+        part: bytes = self._flat[first : -(-end // self._itemsize)].tobytes()
+        return part[start - first * self._itemsize :][: end - start]
 
 
 class Joined:
@@ -48,9 +68,9 @@ class Joined:
         """Take the next block of the body."""
         self._body.append(block)
 
-    def payload(self, kind: int, data: Buffer, itemsize: int, row: int, at: int) -> None:
+    def payload(self, kind: int, data: Buffer | Strided, itemsize: int, row: int, at: int) -> None:
         """Take a payload that belongs after ``at`` bytes of the body."""
-        self._payloads.append((at, bytes(data)))
+        self._payloads.append((at, data.read(0, data.nbytes) if isinstance(data, Strided) else bytes(data)))
 
     def all(self) -> bytes:
         """The payloads spliced into the body."""

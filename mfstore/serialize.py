@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core.pickler import Pickler
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
-from mfstore.nodes import Payload, Reduced
+from mfstore.nodes import Payload, Reduced, Strided
 from mfstore.segments import Segment
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
 HEADER = 9
 NEXT_BUFFER = b"\x97"
+COPY = 16 << 20
+"""Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
 STREAM = 1 << 20
 """Buffer of a body that is read in pieces."""
 
@@ -183,7 +185,7 @@ def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
 
     numpy does this only for types with a buffer format: datetime64 and timedelta64, and arrays
     that are not contiguous, would go through a copy and an in-band bytes object. A non-contiguous array
-    is copied to C order first, so that it has the key of an equal contiguous one.
+    is stored in C order, so that it has the key of an equal contiguous one.
     """
     dtype = array.dtype
     if dtype.hasobject or dtype.itemsize == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
@@ -192,16 +194,20 @@ def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
         # numpy's own pickle of an empty array forgets the byte order of dates.
         return Reduced(np.zeros, (array.shape, dtype))
     flat, order = array, "C"
-    if not array.flags.c_contiguous:
-        if array.flags.f_contiguous:
-            flat, order = array.T, "F"
-        else:
-            flat = np.ascontiguousarray(array)
+    if array.flags.f_contiguous and not array.flags.c_contiguous:
+        flat, order = array.T, "F"
     row = flat.nbytes // flat.shape[0] if flat.ndim > 1 else 0
     # complex numbers are pairs: their bytes vary together by component.
     itemsize = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-    raw = flat.reshape(-1).view(np.uint8)
+    raw = flat.reshape(-1).view(np.uint8) if flat.flags.c_contiguous else _one_piece(np, flat)
     return Reduced(from_buffer, (Payload(raw, itemsize, row), dtype, array.shape, order))
+
+
+def _one_piece(np: Any, array: Any) -> Any:
+    """The bytes of an array with gaps: copied at once when that is little, else as they are read."""
+    if array.nbytes < COPY:
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return Strided(array)
 
 
 def _reduce_storage(torch: Any, storage: Any) -> Any:

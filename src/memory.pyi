@@ -4,6 +4,9 @@ class FreshBytes(Buffer):
     value: bytes
     def __init__(self, n: int) -> None: ...
 
+class AsciiView(Buffer):
+    def __init__(self, text: str) -> None: ...
+
 class FileMap(Buffer):
     def __init__(self, fd: int, start: int, n: int) -> None: ...
 

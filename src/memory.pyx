@@ -9,6 +9,10 @@ from libc.errno cimport errno as c_errno
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 
 
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
 cdef extern from "xxhash.h" nogil:
     uint64_t XXH3_64bits(const void *data, size_t n)
 
@@ -63,6 +67,28 @@ cdef class FreshBytes:
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.value), len(self.value), 0, flags)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        pass
+
+
+cdef class AsciiView:
+    """The characters of an ASCII string as read-only bytes, without a copy. Keeps the string alive.
+
+    ValueError for any other string.
+    """
+
+    cdef str text
+
+    def __cinit__(self, str text):
+        if not text.isascii():
+            raise ValueError("not an ASCII string")
+        self.text = text
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef Py_ssize_t n
+        cdef const char *data = PyUnicode_AsUTF8AndSize(self.text, &n)
+        PyBuffer_FillInfo(view, self, <void *> data, n, 1, flags)
 
     def __releasebuffer__(self, Py_buffer *view):
         pass

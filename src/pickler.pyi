@@ -3,6 +3,8 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
+from mfstore.nodes import Strided
+
 BUFFER: int
 BYTES: int
 TEXT: int
@@ -10,7 +12,7 @@ BYTEARRAY: int
 
 class Sink(Protocol):
     def body(self, block: bytes) -> None: ...
-    def payload(self, kind: int, data: Buffer, itemsize: int, row: int, at: int) -> None: ...
+    def payload(self, kind: int, data: Buffer | Strided, itemsize: int, row: int, at: int) -> None: ...
 
 class Pickler:
     def __init__(

@@ -17,10 +17,12 @@ difference legal in the protocol (PEP 3154, PEP 574):
 
 import sys
 from copyreg import dispatch_table as _copyreg_table
+from operator import itemgetter
 from pickle import PickleBuffer, PicklingError, whichmodule
 from types import FunctionType
 
-from mfstore.nodes import Joined, Payload, Reduced
+from mfstore._core.memory import AsciiView
+from mfstore.nodes import Joined, Payload, Reduced, Strided
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
@@ -306,17 +308,21 @@ cdef class Pickler:
         known = self.text_memo.get(obj)
         if known is not None:
             return self.get_memo(known)
+        # A long text is passed on without a copy if it is ASCII; else it is encoded here, because asking for its UTF-8
+        # would leave a copy of it inside the caller's string.
         encoded = None
-        try:
-            data = PyUnicode_AsUTF8AndSize(obj, &n)
-        except UnicodeEncodeError:
+        if len(obj) * 4 < OUT_OF_LINE or obj.isascii():
+            try:
+                data = PyUnicode_AsUTF8AndSize(obj, &n)
+            except UnicodeEncodeError:
+                encoded = PyUnicode_AsEncodedString(obj, b"utf-8", b"surrogatepass")
+        else:
             encoded = PyUnicode_AsEncodedString(obj, b"utf-8", b"surrogatepass")
+        if encoded is not None:
             data = PyBytes_AS_STRING(encoded)
             n = PyBytes_GET_SIZE(encoded)
         if n >= OUT_OF_LINE:
-            if encoded is None:
-                encoded = PyBytes_FromStringAndSize(data, n)
-            self.payload(0x8d, 3, encoded, n, 1, 0)
+            self.payload(0x8d, 3, AsciiView(obj) if encoded is None else encoded, n, 1, 0)
         else:
             if n < 256:
                 put2(&self.out, 0x8c, <uint8_t> n)
@@ -360,11 +366,12 @@ cdef class Pickler:
         return self.save_buffer(obj, obj.raw(), itemsize, row)
 
     cdef int save_buffer(self, object obj, object data, itemsize, row) except -1:
-        cdef const uint8_t[::1] flat = data
-        cdef size_t n = flat.shape[0]
+        cdef const uint8_t[::1] flat
+        cdef size_t n = data.nbytes if type(data) is Strided else memoryview(data).nbytes
         if n >= OUT_OF_LINE:
             self.payload(0x96, 1, data, n, itemsize, row)
         else:
+            flat = data
             put_int(&self.out, 0x96, n, 8)
             if n:
                 self.put_raw(&flat[0], n)
@@ -484,7 +491,7 @@ cdef class Pickler:
             joined = Joined()
             Pickler(joined, self.reducers, self.values, ordering=nested).dump(item)
             keyed.append((joined.all(), item))
-        keyed.sort(key=_first)
+        keyed.sort(key=itemgetter(0))
         return [item for _, item in keyed]
 
     # ---- objects ------------------------------------------------------------------
@@ -570,15 +577,16 @@ cdef class Pickler:
             name = getattr(obj, "__qualname__", None)
             if name is None:
                 name = obj.__name__
-        module = whichmodule(obj, name)
+        module = None
         try:
+            module = whichmodule(obj, name)
             __import__(module, level=0)
             found = sys.modules[module]
             for part in name.split("."):
                 if part == "<locals>":
                     raise AttributeError("it is defined inside a function")
                 found = getattr(found, part)
-        except (ImportError, KeyError, AttributeError) as error:
+        except Exception as error:  # whichmodule looks into every module, and some lazy ones raise anything
             raise PicklingError(f"Can't pickle {obj!r:.200}: it's not found as {module}.{name} ({error})") from None
         if found is not obj:
             raise PicklingError(f"Can't pickle {obj!r:.200}: it's not the same object as {module}.{name}")
@@ -586,10 +594,6 @@ cdef class Pickler:
         self.save(name)
         put1(&self.out, 0x93)
         return self.memoize(obj)
-
-
-def _first(pair):
-    return pair[0]
 
 
 cdef str _name(object cls):

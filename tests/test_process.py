@@ -123,16 +123,20 @@ elif what == 'zeros':
     obj = np.repeat(np.arange(size // 8192.0), 1024)
 elif what == 'bytes':
     obj = np.random.default_rng(0).bytes(size)
+elif what == 'strided':
+    obj = np.random.default_rng(0).random((size // 16, 2))[:, 0]
+elif what == 'text':
+    obj = 'some text ' * (size // 10)
 elif what == 'graph':
     obj = [{'id': n, 'value': n * 0.5, 'name': f'number {n}'} for n in range(size // 250)]
 reset(); before = rss('VmRSS'); key = store.put(obj); print(peak() - before)
-kind = type(obj); small = what == 'graph'
+kind = type(obj); small = what in ('graph', 'text')
 del obj
-reset(); before = rss('VmRSS'); back = store.get(key); print(peak() - rss('VmRSS') if small else peak() - before - size)
+reset(); before = rss('VmRSS'); back = store.get(key); print(peak() - rss('VmRSS') - (size if what == 'text' else 0) if small else peak() - before - size)
 """
 
 
-@pytest.mark.parametrize("what", ["noise", "zeros", "bytes", "graph"])
+@pytest.mark.parametrize("what", ["noise", "zeros", "bytes", "strided", "text", "graph"])
 def test_extra_memory_is_bounded(python, root, what):
     """Beyond the object itself, whatever its size."""
     if not os.access("/proc/self/clear_refs", os.W_OK):

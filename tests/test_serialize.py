@@ -250,6 +250,17 @@ def test_layout_and_readonly_do_not_change_the_key_of_equal_arrays(shared):
     assert len({shared.put(a) for a in (array, wide[:, 0], frozen, array[:])}) == 1
 
 
+def test_large_arrays_with_gaps_are_stored_as_if_they_had_none(shared):
+    wide = np.random.default_rng(0).random((2_000_000, 4))
+    packed = np.zeros(900_000, [("a", "i8"), ("b", "u1", (13,)), ("c", "f8")])
+    packed["a"] = np.arange(900_000)
+    for array in (wide[:, ::2], wide[::2, 1:], packed[::-1], wide.reshape(2000, 4000)[:, 5:3995]):
+        assert array.nbytes > 16 << 20
+        key = shared.put(array)
+        assert key == shared.put(np.ascontiguousarray(array))
+        np.testing.assert_array_equal(shared.get(key), array)
+
+
 def test_different_content_has_different_keys(shared):
     values = [
         0,
