@@ -314,6 +314,48 @@ def test_a_store_deleted_under_an_open_handle_is_made_again(root):
     np.testing.assert_array_equal(mfstore.open(root).get(key), NOISE)
 
 
+@pytest.fixture
+def synced(monkeypatch):
+    """Paths given to fsync, and the times syncfs ran, in order."""
+    from mfstore.backends import local
+
+    seen = []
+    fsync, everything = os.fsync, local.sync_file_system
+    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    monkeypatch.setattr(local, "sync_file_system", lambda fd: (seen.append("syncfs"), everything(fd))[1])
+    return seen
+
+
+@pytest.mark.parametrize("policy", ["batch", "always"])
+def test_a_put_syncs_its_files_and_their_directories(root, synced, policy):
+    store = mfstore.open(root, fsync=policy)
+    key = store.put(NOISE)
+    recipe = Path(root, "recipes", key[:2])
+    pack = next(path for path in Path(root, "packs").iterdir())
+    for directory in (recipe, pack, Path(root, "index")):
+        # Its file, while it still had its temporary name; then the directory that names it.
+        files = [at for at, path in enumerate(synced) if path.startswith(f"{directory}/{TEMPORARY}")]
+        names = [at for at, path in enumerate(synced) if path == str(directory)]
+        assert len(files) == 1
+        assert max(names) > files[0]
+    # Directories made on the way are named in their parents.
+    assert {root, f"{root}/recipes", f"{root}/packs"} <= set(synced)
+
+
+def test_without_syncing_nothing_is_synced(root, synced):
+    mfstore.open(root, fsync="none").put(NOISE)
+    assert synced == []
+
+
+def test_a_bulk_operation_is_one_pass(root, synced):
+    """A budget on counts: not one sync per object, but one for the files and one for the directories."""
+    store = mfstore.open(root)
+    store.put_many(range(2000))
+    synced.clear()
+    store.put_many(range(2000, 4000))
+    assert synced == ["syncfs", "syncfs"]
+
+
 def test_what_others_left_unsynced_is_synced_before_it_is_relied_on(root, monkeypatch):
     """A dedup hit on another process's unsynced pack and recipe is as durable as one's own write."""
     mfstore.open(root, fsync="none").put(NOISE)

@@ -129,6 +129,21 @@ def test_a_bundle_of_small_artifacts_is_few_objects(root):
     assert store.load(key)["a19"] == list(range(5019))
 
 
+def test_large_raw_arrays_are_mapped(store, root):
+    key = store.put(np.random.default_rng(0).random(1_000_000))
+
+    def mapped():
+        with open("/proc/self/maps") as maps:
+            return [line for line in maps if root in line]
+
+    assert mapped() == []
+    array = store.get(key)
+    assert len(mapped()) == 1
+    assert " rw-p " in mapped()[0]
+    del array
+    assert mapped() == []
+
+
 # ---- bytes and files ------------------------------------------------------------------------
 
 
