@@ -77,6 +77,7 @@ class BuildWithStubs(build_py):
 setup(
     ext_modules=cythonize(
         [
+            extension("graph"),
             extension("pickler"),
             extension("chunk", "chunk"),
             extension("codec", "codec", "shuffle", libraries=("liblz4", "libzstd")),

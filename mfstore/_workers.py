@@ -39,33 +39,38 @@ class Workers:
         after every task ended, so no thread still touches the caller's memory."""
         if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM:
             return [work(task) for task in tasks]
-        futures: list[Future[Result]] = []
-        results: list[Result] = []
+        results: dict[int, Result] = {}
+
+        def run(number: int) -> None:
+            results[number] = work(tasks[number])
+
+        futures: list[Future[None]] = []
         failure: BaseException | None = None
         try:
-            for task in tasks:
-                futures.append(self._executor().submit(work, task))
+            for number in range(len(tasks)):
+                futures.append(self._executor().submit(run, number))
+            wait(futures)
         except RuntimeError:
-            # The handle is being closed, or the interpreter: the rest is done here.
-            pass
+            # No thread could be started, or the interpreter takes no more tasks. A task may have been queued all
+            # the same: once the pool has ended, what has no result has not run and will not.
+            self._abandon()
         except BaseException as error:
             failure = error
-        for number, task in enumerate(tasks):
-            try:
-                if failure is not None:
-                    if number < len(futures) and not futures[number].cancel():
-                        wait([futures[number]])
-                elif number < len(futures):
-                    results.append(futures[number].result())
-                else:
-                    results.append(work(task))
-            except BaseException as error:
-                failure = error
-                if number < len(futures):
-                    wait([futures[number]])
+            for future in futures:
+                future.cancel()
+        wait(futures)
+        for future in futures:
+            if failure is None and not future.cancelled():
+                failure = future.exception()
         if failure is not None:
             raise failure
-        return results
+        return [results[number] if number in results else work(tasks[number]) for number in range(len(tasks))]
+
+    def _abandon(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _executor(self) -> ThreadPoolExecutor:
         with self._lock:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GAP = 64 << 10
 """Ranges this close are read as one: a local read of 64 KiB costs less than another open."""
 SPAN = 8 << 20
-"""Longest read: with its decoded chunks it is the unit of parallel work and of extra memory per thread."""
+"""Longest read, encoded or decoded: the unit of parallel work and of extra memory per thread."""
 PROBES = 64
 """Chunks checked at a time before a dedup hit is trusted; bounds the memory they are decoded into."""
 MAP_FROM = 1 << 20
@@ -48,6 +48,8 @@ class Read:
     start: int
     end: int
     pieces: list[Piece] = field(default_factory=list)
+    decoded: int = 0
+    """Bytes of the pieces once decoded."""
 
 
 def plan_reads(pieces: Iterable[Piece], gap: int, span: int) -> list[Read]:
@@ -61,11 +63,13 @@ def plan_reads(pieces: Iterable[Piece], gap: int, span: int) -> list[Read]:
             or current.pack != piece.pack
             or start > current.end + gap
             or max(end, current.end) - current.start > span
+            or current.decoded + piece.chunk.usize > span
         ):
             current = Read(piece.pack, start, end)
             reads.append(current)
         current.end = max(current.end, end)
         current.pieces.append(piece)
+        current.decoded += piece.chunk.usize
     return reads
 
 

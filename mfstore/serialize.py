@@ -147,7 +147,7 @@ _VALUES = (
     ("fractions", ("Fraction",)),
     ("uuid", ("UUID",)),
     ("pathlib", ("PurePath",)),
-    ("numpy", ("dtype", "generic")),
+    ("numpy", ("dtype", "number", "bool_", "character", "datetime64")),
 )
 """Immutable value types by module: those of modules nobody imported cannot occur."""
 _MODULES = (*(module for module, _ in _VALUES), "torch")

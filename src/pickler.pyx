@@ -15,12 +15,11 @@ difference legal in the protocol (PEP 3154, PEP 574):
 * an object that cannot be pickled is reported with the path that leads to it.
 """
 
-import sys
 from copyreg import dispatch_table as _copyreg_table
-from operator import itemgetter
-from pickle import PickleBuffer, PicklingError, whichmodule
+from pickle import PickleBuffer, PicklingError
 from types import FunctionType
 
+from mfstore._core.graph import ContentOrder, find_global, is_plain
 from mfstore._core.memory import AsciiView
 from mfstore.nodes import Joined, Payload, Reduced, Strided
 
@@ -63,6 +62,11 @@ cdef enum:
 cdef enum:
     ATOM_TUPLE = 8
 
+# Once this many objects are remembered, the graph is looked through; if it is plain (see is_plain), objects reached
+# once are no longer remembered: a list of 4 million dicts costs 70 MB of memo at most instead of 1.2 GB.
+cdef enum:
+    PLAIN_CHECK = 262144
+
 # Before a list or dict of this many items the memo is padded (by memoising the container again, one
 # byte each) to a multiple of MEMO_ALIGN, so that the references inside it keep their numbers when something small
 # changes ahead of it. Measured on an object column of 336 776 strings: reordering the other columns re-stored all of
@@ -98,7 +102,8 @@ cdef class Pickler:
     After a failure, ``path()`` says where in the object it happened.
     """
 
-    cdef object sink, reducers, values, ordering
+    cdef object sink, reducers, values, root, order
+    cdef bint plain
     cdef dict memo, text_memo, bytes_memo
     cdef list alive, trace
     cdef Output out
@@ -106,10 +111,11 @@ cdef class Pickler:
     cdef uint64_t flushed
     cdef uint32_t memo_size
 
-    def __cinit__(self, sink, reducers=None, tuple values=(), size_t block=1 << 20, ordering=frozenset()):
+    def __cinit__(self, sink, reducers=None, tuple values=(), size_t block=1 << 20):
         self.sink = sink
         self.values = values
-        self.ordering = ordering
+        self.plain = False
+        self.order = None
         self.reducers = {} if reducers is None else reducers
         self.memo = {}
         self.text_memo = {}
@@ -130,6 +136,7 @@ cdef class Pickler:
 
     def dump(self, obj):
         """Write ``obj``; returns the length of the body in bytes."""
+        self.root = obj
         put2(&self.out, 0x80, 5)
         self.save(obj)
         put1(&self.out, b'.')
@@ -164,10 +171,9 @@ cdef class Pickler:
     # ---- memo ---------------------------------------------------------------------
 
     cdef int memoize(self, object obj) except -1:
-        # Two references are the caller's variable and at most one container, so no other path leads here and
-        # nothing need be remembered: a graph of millions of dicts costs no memo. The opcode is written all the same,
-        # so that the bytes do not depend on reference counts.
-        if Py_REFCNT(obj) > 2:
+        # In a plain graph two references are the caller's variable and at most one container, so no other path leads
+        # here and nothing need be remembered. The opcode is written all the same: the bytes do not depend on counts.
+        if not self.plain or Py_REFCNT(obj) > 2:
             self.remember(obj, self.memo_size)
         self.memo_size += 1
         return put1(&self.out, 0x94)
@@ -175,6 +181,8 @@ cdef class Pickler:
     cdef int remember(self, object obj, uint32_t index) except -1:
         self.memo[<size_t> <void *> obj] = index
         self.alive.append(obj)
+        if len(self.alive) == PLAIN_CHECK:
+            self.plain = is_plain(self.root)
         return 0
 
     cdef int remember_value(self, dict memo, object value) except -1:
@@ -465,6 +473,8 @@ cdef class Pickler:
             done += 1
             if len(obj) != size:
                 raise RuntimeError("dictionary changed size during iteration")
+        if done != size:
+            raise RuntimeError("dictionary changed during iteration")
         if size:
             put1(&self.out, b'u' if size > 1 else b's')
         return 0
@@ -478,21 +488,26 @@ cdef class Pickler:
             self.trace.append(f".{key}" if style == 2 and type(key) is str else f"[{key!r:.80}]")
             raise
 
+    cdef bint is_value(self, object obj):
+        """An immutable value: two equal ones need not be one object. A subclass with attributes is not one."""
+        return isinstance(obj, self.values) and not getattr(obj, "__dict__", None)
+
     cdef object set_order(self, object items):
-        """Elements of a set in an order that does not depend on hash seeds or history: by their own pickles."""
+        """Elements of a set in an order that does not depend on hash seeds or history, where they have one."""
         cdef object kinds = set(map(type, items))
         if len(kinds) == 1 and kinds <= _natural:
             return sorted(items)
-        if <size_t> <void *> items in self.ordering:
-            return []  # a set that holds itself, seen while ordering it: any stand-in will do
-        nested = self.ordering | {<size_t> <void *> items}
-        keyed = []
-        for item in items:
-            joined = Joined()
-            Pickler(joined, self.reducers, self.values, ordering=nested).dump(item)
-            keyed.append((joined.all(), item))
-        keyed.sort(key=itemgetter(0))
-        return [item for _, item in keyed]
+        if self.order is None:
+            self.order = ContentOrder(self.value_pickle)
+        return self.order.sort(items)
+
+    def value_pickle(self, item):
+        """The pickle of one immutable value on its own, or None for anything else."""
+        if not self.is_value(item):
+            return None
+        joined = Joined()
+        Pickler(joined, self.reducers, self.values).dump(item)
+        return joined.all()
 
     # ---- objects ------------------------------------------------------------------
 
@@ -529,8 +544,8 @@ cdef class Pickler:
         if known is not None:
             # Recursive: pickling the arguments pickled the object.
             put1(&self.out, b'0')
-            self.get_memo(known)
-        elif isinstance(obj, self.values):
+            return self.get_memo(known)
+        if self.is_value(obj):
             self.memo_size += 1
             put1(&self.out, 0x94)
         else:
@@ -573,23 +588,7 @@ cdef class Pickler:
         return 0
 
     cdef int save_global(self, object obj, object name) except -1:
-        if name is None:
-            name = getattr(obj, "__qualname__", None)
-            if name is None:
-                name = obj.__name__
-        module = None
-        try:
-            module = whichmodule(obj, name)
-            __import__(module, level=0)
-            found = sys.modules[module]
-            for part in name.split("."):
-                if part == "<locals>":
-                    raise AttributeError("it is defined inside a function")
-                found = getattr(found, part)
-        except Exception as error:  # whichmodule looks into every module, and some lazy ones raise anything
-            raise PicklingError(f"Can't pickle {obj!r:.200}: it's not found as {module}.{name} ({error})") from None
-        if found is not obj:
-            raise PicklingError(f"Can't pickle {obj!r:.200}: it's not the same object as {module}.{name}")
+        module, name = find_global(obj, name)
         self.save(module)
         self.save(name)
         put1(&self.out, 0x93)

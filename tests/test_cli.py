@@ -95,6 +95,19 @@ def test_help_names_every_command(run):
     assert run("--version").startswith("mfstore")
 
 
+def test_names_cannot_steer_the_terminal(run, root):
+    store = mfstore.open(root)
+    key = store.save({"\x1b]0;title\x07": 1, "\ud800": 2})
+    store.refs["[/x]y"] = key
+    store.refs["[red]b"] = key
+    assert "[/x]y" in run("refs")
+    assert "[red]b" in run("refs")
+    for text in (run("stat", key), run("get", key, "--name", "z", code=1)):
+        assert "\x1b" not in text
+    assert json.loads(run("refs", "--json", "history", "[red]b"))["key"] == key
+    assert "Invalid value" in run("ls", "-n", "-5", code=2)
+
+
 def test_output_is_quiet_when_not_a_terminal(run, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x")

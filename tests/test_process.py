@@ -146,6 +146,30 @@ def test_extra_memory_is_bounded(python, root, what):
     assert load <= 256 << 20, "loading"
 
 
+def test_a_task_runs_once_even_when_threads_cannot_be_started(store, monkeypatch):
+    """Queued before the failure shows, a task must not run again later, over memory already handed out."""
+    import threading
+
+    zeros = np.repeat(np.arange(40_000.0), 1024)
+    key = store.put(zeros)
+    store.close()
+    start, failed = threading.Thread.start, []
+
+    def fail_once(self):
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_once)
+    array = store.get(key)
+    np.testing.assert_array_equal(array, zeros)
+    array[:] = -1
+    store.get(key)
+    assert failed
+    assert (array == -1).all()
+
+
 def test_errors_pickle():
     error = mfstore.errors.CorruptObject("damaged", key="k", offset=5, expected=1, found=2, hint="do this")
     back = pickle.loads(pickle.dumps(error))

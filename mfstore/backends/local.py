@@ -73,7 +73,7 @@ class LocalBackend(Backend):
         self._locks: dict[int, threading.Lock] = {}
         self._swept = False
         self.durable: set[str] = set()
-        """Keys this process made durable, so that relying on them again costs nothing."""
+        """Keys, and directories with a final slash, that this process made durable: relying on them costs nothing."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.root, self.fsync)
@@ -207,8 +207,8 @@ class LocalBackend(Backend):
     def open_directory(self, directory: str, create: bool) -> int:
         """Descriptor of a directory below the root, opened step by step so that no step follows a link."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        if create:
-            os.makedirs(self.root, exist_ok=True)
+        if create and not os.path.isdir(self.root):
+            self._make_root(self.root)
         fd = os.open(self.root, flags)
         for name in directory.split("/") if directory else ():
             try:
@@ -219,13 +219,25 @@ class LocalBackend(Backend):
                         raise
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=fd)
-                    if self.fsync != "none":
-                        _fsync(fd)
                     below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=fd)
             finally:
                 os.close(fd)
             fd = below
         return fd
+
+    def _make_root(self, path: str) -> None:
+        """Create the store's directory and those above it, each named durably in its parent."""
+        parent = os.path.dirname(path)
+        if parent != path and not os.path.isdir(parent):
+            self._make_root(parent)
+        with suppress(FileExistsError):
+            os.mkdir(path)
+        if self.fsync != "none":
+            fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _fsync(fd)
+            finally:
+                os.close(fd)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -358,7 +370,8 @@ class LocalBatch(Batch):
                 self._rename(len(self._staged) - 1)
                 self._staged.clear()
                 if backend.fsync == "always":
-                    _fsync(target)
+                    for above in _and_above(directory):
+                        _fsync(self._directory(above))
 
     def ensure(self, keys: Iterable[str]) -> None:
         self._relied.update(key for key in keys if key not in self.backend.durable)
@@ -372,12 +385,13 @@ class LocalBatch(Batch):
             self._sync(files, os.O_RDONLY)
             for number in range(len(self._staged)):
                 self._rename(number)
-            touched = [
-                *(key.rpartition("/")[0] for key in self._relied),
-                *(directory for directory, _, _ in self._staged),
-            ]
+            written = [*self._relied, *(f"{directory}/{name}" for directory, _, name in self._staged)]
+            touched = [key.rpartition("/")[0] for key in written]
+            # Directories above are synced once per handle: another process may have made them and not synced yet.
+            above = {directory.rpartition("/")[0] for directory in touched} | {""}
+            touched += [directory for directory in above if f"{directory}/" not in backend.durable]
             self._sync(list(dict.fromkeys(touched)), os.O_RDONLY | os.O_DIRECTORY)
-        backend.remember_durable([*self._relied, *(f"{directory}/{name}" for directory, _, name in self._staged)])
+        backend.remember_durable([*written, *(f"{directory}/" for directory in above)])
         self._staged.clear()
         self._relied.clear()
         self._close_directories()
@@ -420,9 +434,9 @@ class LocalBatch(Batch):
         return fd
 
     def _close_directories(self) -> None:
-        for fd in self._open.values():
-            os.close(fd)
-        self._open.clear()
+        while self._open:
+            with suppress(OSError):  # read-only descriptors: closing them cannot lose anything
+                os.close(self._open.popitem()[1])
 
 
 def _reopen(root: str, fsync: str) -> LocalBackend:
@@ -431,6 +445,13 @@ def _reopen(root: str, fsync: str) -> LocalBackend:
 
 def _info(key: str, info: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, info.st_size, info.st_mtime, f"{info.st_ino}-{info.st_mtime_ns}-{info.st_size}")
+
+
+def _and_above(directory: str) -> Iterator[str]:
+    while directory:
+        yield directory
+        directory = directory.rpartition("/")[0]
+    yield ""
 
 
 def _check_end(end: int, size: int) -> None:

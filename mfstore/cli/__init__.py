@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from mfstore.cli._output import printable
 from mfstore.cli.artifacts import get, ls, put, stat
 from mfstore.cli.demo import demo
 from mfstore.cli.storage import du, refs
@@ -33,7 +34,7 @@ class _Group(click.Group):
                 code = error.code if isinstance(error, MfstoreError) else "os"
                 click.echo(json.dumps({"error": code, "message": str(error)}), err=True)
             else:
-                click.echo(f"mfstore: {error}", err=True)
+                click.echo(printable(f"mfstore: {error}"), err=True)
             sys.exit(1)
 
 

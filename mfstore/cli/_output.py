@@ -49,13 +49,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def printable(text: str) -> str:
+    """Text as it may be shown: names in a store come from whoever wrote it, and could steer a terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 def size(count: float) -> str:

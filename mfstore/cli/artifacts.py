@@ -15,6 +15,7 @@ from mfstore.cli._output import (
     opened,
     print_json,
     print_table,
+    printable,
     progress,
     resolve_key,
     size,
@@ -58,6 +59,8 @@ def get(url: str, as_json: bool, output: str | None, name: str | None, key: str)
     found = resolve_key(store, key)
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output carries the bytes")
+    if output is None and sys.stdout is None:
+        raise click.UsageError("standard output is closed")
     if output is not None:
         store.get_file(found, output, name=name)
     else:
@@ -71,7 +74,9 @@ def get(url: str, as_json: bool, output: str | None, name: str | None, key: str)
 @click.command()
 @store_option
 @json_option
-@click.option("-n", "--limit", default=1000, show_default=True, help="List at most this many keys.")
+@click.option(
+    "-n", "--limit", default=1000, type=click.IntRange(min=0), show_default=True, help="List at most this many keys."
+)
 @click.option("-l", "--long", is_flag=True, help="Add size and type (reads every recipe).")
 def ls(url: str, as_json: bool, limit: int, long: bool) -> None:
     """List the keys in the store."""
@@ -119,4 +124,4 @@ def stat(url: str, as_json: bool, keys: tuple[str, ...]) -> None:
         rows += [(f"  {name}", kind) for name, kind in found.artifacts.items()]
         width = min(max(len(name) for name, _ in rows), shutil.get_terminal_size().columns // 2)
         for name, value in rows:
-            click.echo(f"{name:<{width}}  {value}")
+            click.echo(printable(f"{name:<{width}}  {value}"))

@@ -34,8 +34,8 @@ def du(url: str, as_json: bool) -> None:
 def refs(context: click.Context, url: str | None, as_json: bool) -> None:
     """List the refs, or change them: set, rm, history."""
     if context.invoked_subcommand is not None:
-        if url is not None:
-            context.default_map = {context.invoked_subcommand: {"url": url}}
+        given = {"as_json": as_json} if url is None else {"as_json": as_json, "url": url}
+        context.default_map = {context.invoked_subcommand: given}
         return
     if url is None:
         raise click.UsageError("Missing option '-s' / '--store'.")

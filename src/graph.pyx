@@ -1,0 +1,116 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""What the pickler asks about objects: the name of a class, whether a graph is plain, how a set is ordered."""
+
+import sys
+from hashlib import sha256
+from operator import itemgetter
+from pickle import PicklingError, whichmodule
+
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object value)
+
+
+cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
+cdef object _leaves = _atoms | frozenset([bytearray, complex])
+
+
+def find_global(obj, name=None):
+    """Module and qualified name under which ``obj`` (a class, a function, a singleton) is found again.
+
+    PicklingError when it is not: defined inside a function, renamed, or shadowed by another object.
+    """
+    if name is None:
+        name = getattr(obj, "__qualname__", None) or obj.__name__
+    module = None
+    try:
+        module = whichmodule(obj, name)
+        __import__(module, level=0)
+        found = sys.modules[module]
+        for part in name.split("."):
+            if part == "<locals>":
+                raise AttributeError("it is defined inside a function")
+            found = getattr(found, part)
+    except Exception as error:  # whichmodule looks into every module, and some lazy ones raise anything
+        raise PicklingError(f"Can't pickle {obj!r:.200}: it's not found as {module}.{name} ({error})") from None
+    if found is not obj:
+        raise PicklingError(f"Can't pickle {obj!r:.200}: it's not the same object as {module}.{name}")
+    return module, name
+
+
+def is_plain(root):
+    """Whether ``root`` holds nothing but exact builtin containers and atoms.
+
+    Pickling such a graph runs no code of any class, so an object in it is reached only through the containers that
+    hold a counted reference to it. Memory: a pointer per waiting object and an entry per object reached twice.
+    """
+    cdef list waiting = [root]
+    cdef set seen = set()
+    cdef object obj, kind
+    while waiting:
+        obj = waiting.pop()
+        kind = type(obj)
+        if kind in _leaves:
+            continue
+        if kind is not list and kind is not dict and kind is not tuple and kind is not set and kind is not frozenset:
+            return False
+        # One reference is the variable's, one the only container's: such an object is not met again.
+        if Py_REFCNT(obj) > 2:
+            if id(obj) in seen:
+                continue
+            seen.add(id(obj))
+        if kind is dict:
+            waiting.extend(obj.keys())
+            waiting.extend(obj.values())
+        else:
+            waiting.extend(obj)
+    return True
+
+
+cdef class ContentOrder:
+    """Sorts the elements of sets by their content; ``pickled`` gives a value's own pickle, or None if it is no value.
+
+    Lives as long as one object is pickled: it remembers the keys of nested tuples and frozensets, so that ordering
+    costs no more than the size of what is ordered.
+    """
+
+    cdef object pickled
+    cdef dict keys
+    cdef list alive
+
+    def __cinit__(self, pickled):
+        self.pickled = pickled
+        self.keys = {}
+        self.alive = []
+
+    def sort(self, items):
+        """The elements in order, or as they come when one of them has no order of its own."""
+        if len(items) < 2:
+            return list(items)
+        keyed = [(self.key(item), item) for item in items]
+        if any(key is None for key, _ in keyed):
+            return list(items)
+        keyed.sort(key=itemgetter(0))
+        return [item for _, item in keyed]
+
+    cdef object key(self, object item):
+        cdef object kind = type(item)
+        if kind is int:
+            return b"int" + hex(item).encode()
+        if kind in _atoms:
+            return f"{kind.__name__}:{item!r}".encode("utf-8", "surrogatepass")
+        if kind is not tuple and kind is not frozenset:
+            return self.pickled(item)
+        known = self.keys.get(id(item))
+        if known is not None:
+            return known
+        inner = [self.key(part) for part in item]
+        if None in inner:
+            return None
+        if kind is frozenset:
+            inner.sort()
+        # A digest, so that the keys of nested ones stay short.
+        key = sha256(kind.__name__.encode() + b"".join([sha256(part).digest() for part in inner])).digest()
+        self.keys[id(item)] = key
+        self.alive.append(item)
+        return key
