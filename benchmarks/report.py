@@ -23,11 +23,19 @@ def main(path: str) -> None:
             label = run["name"].removeprefix("test_").replace("_", " ")
             first = group if number == 0 else ""
             print(f"| {first} | {label} | {seconds(wall)} | {seconds(cpu)} | {base / wall:.1f} x |")
-    print()
-    for run in runs:
-        if run["group"] not in WANTED:
-            facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run["extra_info"].items())
-            print(f"* {run['group']} ({run['name'].removeprefix('test_')}): {facts}")
+    found = {(run["group"], run["name"]): run["extra_info"] for run in runs}
+    stored = found["bytes of the flights series", "test_stored_bytes"]
+    base = stored["really_changed"]
+    print("\n| flights series, stored | bytes | against what really changed |\n|---|--:|--:|")
+    for name in ("really_changed", "mfstore", "fastcdc_256k_in_band", "whole_object_gzip3"):
+        print(f"| {name.replace('_', ' ')} | {stored[name] / 1e6:.1f} MB | {stored[name] / base:.2f} x |")
+    print("\n| also measured | |\n|---|--:|")
+    for kind in ("noise", "compressible"):
+        extra = found["extra memory for 2 GiB", f"test_extra_memory[{kind}]"]
+        print(f"| extra memory to save, load 2 GiB ({kind}) | {extra['save_mib']}, {extra['load_mib']} MiB |")
+    for at, (put, get) in found["cost per artifact in one store", "test_cost_per_artifact"].items():
+        print(f"| CPU to put, get one small artifact among {at.removeprefix('at_')} | {put}, {get} us |")
+    print(f"| import | {found['import', 'test_import']['ms']} ms |")
 
 
 def seconds(value: float) -> str:
