@@ -15,7 +15,7 @@ from mfstore.drafts import NOTHING, Draft, DraftSink, Run
 from mfstore.errors import CorruptObject, NotFound, Unsupported
 from mfstore.index import Location
 from mfstore.packs import ALIGN_FROM, Entry, PackBuilder, pack_path
-from mfstore.recipes import ChunkRef, Placement, Recipe, recipe_path
+from mfstore.recipes import ChunkRef, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.segments import PICKLE, RAW
 from mfstore.serialize import dump
 from mfstore.stats import SessionStats
@@ -74,7 +74,7 @@ class Ingest:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._batch.__exit__(None, None, None)
+        self._batch.abort()
 
     # ---- drafts -----------------------------------------------------------------------
 
@@ -409,17 +409,14 @@ class Ingest:
         return True
 
     def _chunks_are_whole(self, recipe: Recipe) -> bool:
-        chunks = [chunk for artifact in recipe.artifacts for chunk in artifact.chunks]
-        placed = list(enumerate(zip(chunks, recipe.placements, strict=True)))
+        placed = placed_chunks(recipe)
         inline = [
             (number, chunk, memoryview(bytearray(chunk.usize)))
-            for number, (chunk, place) in placed if place.pack == recipes.INLINE
+            for number, (chunk, place) in enumerate(placed) if place.pack == recipes.INLINE
         ]  # fmt: skip
         self._fetcher.fill(recipe, inline, verify=True)
         places = [
-            (chunk, recipe.packs[place.pack].hex(), place)
-            for _, (chunk, place) in placed
-            if place.pack != recipes.INLINE
+            (chunk, recipe.packs[place.pack].hex(), place) for chunk, place in placed if place.pack != recipes.INLINE
         ]
         return self._fetcher.whole(places) == {chunk.id for chunk, _, _ in places}
 

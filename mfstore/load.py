@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import MfstoreError
@@ -102,64 +104,77 @@ def _body_blocks(fetcher: Fetcher, recipe: Recipe, artifact: Artifact, first: in
             start, size = number, 0
 
 
+class _Part(NamedTuple):
+    """What the stream takes from one chunk at one place: its bytes ``low`` to ``high``, which begin at ``at``."""
+
+    at: int
+    number: int
+    chunk: ChunkRef
+    low: int
+    high: int
+
+
 class ArtifactReader:
     """Byte ranges of one artifact's stream: the body with its segments spliced in."""
 
     def __init__(self, recipe: Recipe, number: int, fetcher: Fetcher) -> None:
+        artifact = recipe.artifacts[number]
         self._recipe = recipe
         self._fetcher = fetcher
-        self._artifact = recipe.artifacts[number]
-        self._first = sum(len(artifact.chunks) for artifact in recipe.artifacts[:number])
-        self.size = self._artifact.size
+        self._literal = artifact.literal
+        # Laid out once: a file is read in many ranges, and each then begins with a bisection.
+        parts = _stream_parts(artifact, first_chunks(recipe)[artifact.name]) if self._literal is None else ()
+        self._parts = list(parts)
+        self.size = artifact.size
 
     def read(self, start: int, end: int, verify: bool) -> bytes:
         """Bytes ``start`` to ``end``; both must lie in the stream."""
-        artifact = self._artifact
-        if artifact.literal is not None:
-            return artifact.literal[start:end]
+        if self._literal is not None:
+            return self._literal[start:end]
         result = FreshBytes(end - start)
         out = memoryview(result)
         wanted: list[tuple[int, ChunkRef, memoryview]] = []
         partial: list[tuple[memoryview, bytearray, int]] = []
-        for number, chunk, at, low, high in self._overlaps(start, end):
-            target = out[at - start + low : at - start + high]
-            if high - low == chunk.usize:
-                wanted.append((number, chunk, target))
+        position = bisect_right(self._parts, start, key=lambda part: part.at) - 1
+        for part in islice(self._parts, max(position, 0), None):
+            if part.at >= end:
+                break
+            low = part.low + max(start - part.at, 0)
+            high = min(part.high, part.low + end - part.at)
+            at = part.at + low - part.low - start
+            target = out[at : at + high - low]
+            if high - low == part.chunk.usize:
+                wanted.append((part.number, part.chunk, target))
             else:
-                # Only part of this chunk is wanted; it is decoded and checked whole.
-                whole = bytearray(chunk.usize)
-                wanted.append((number, chunk, memoryview(whole)))
+                # Only some of this chunk is wanted; it is decoded and checked whole.
+                whole = bytearray(part.chunk.usize)
+                wanted.append((part.number, part.chunk, memoryview(whole)))
                 partial.append((target, whole, low))
         self._fetcher.fill(self._recipe, wanted, verify)
         for target, whole, low in partial:
             target[:] = memoryview(whole)[low : low + len(target)]
         return result.value
 
-    def _overlaps(self, start: int, end: int) -> Iterator[tuple[int, ChunkRef, int, int, int]]:
-        """Chunks that overlap the range: ``(number, chunk, stream offset, low, high)``.
 
-        ``low`` and ``high`` bound, within the chunk, what the stream takes from it at that place. A chunk of the body
-        may appear several times: segments are spliced into the middle of it.
-        """
-        artifact = self._artifact
-        starts = {-1: (0, artifact.body_chunks)}
-        at_chunk = artifact.body_chunks
-        for source, segment in enumerate(artifact.segments):
-            starts[source] = (at_chunk, at_chunk + segment.chunks)
-            at_chunk += segment.chunks
-        position = 0
-        for source, low, high in interleave(artifact.body_length, artifact.segments):
-            length = high - low
-            if position < end and position + length > start:
-                take_low = low + max(start - position, 0)
-                take_high = low + min(end - position, length)
-                first, last = starts[source]
-                offset = 0
-                for number in range(first, last):
-                    chunk = artifact.chunks[number]
-                    inside_low = max(take_low - offset, 0)
-                    inside_high = min(take_high - offset, chunk.usize)
-                    if inside_low < inside_high:
-                        yield self._first + number, chunk, position + offset - low, inside_low, inside_high
-                    offset += chunk.usize
-            position += length
+def _stream_parts(artifact: Artifact, first: int) -> Iterator[_Part]:
+    """The artifact's stream in order. A chunk of the body may appear in several parts: segments are spliced into the
+    middle of it."""
+    body, segment = 0, artifact.body_chunks  # numbers of the chunks each side is at, among the artifact's own
+    body_at = position = 0  # where the body's chunk begins in the body; where the stream is
+    for source, low, high in interleave(artifact.body_length, artifact.segments):
+        if source >= 0:
+            for _ in range(artifact.segments[source].chunks):
+                chunk = artifact.chunks[segment]
+                yield _Part(position, first + segment, chunk, 0, chunk.usize)
+                position += chunk.usize
+                segment += 1
+            continue
+        while low < high:
+            chunk = artifact.chunks[body]
+            upto = min(high, body_at + chunk.usize)
+            yield _Part(position, first + body, chunk, low - body_at, upto - body_at)
+            position += upto - low
+            low = upto
+            if low == body_at + chunk.usize:
+                body_at = low
+                body += 1

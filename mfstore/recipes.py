@@ -109,6 +109,12 @@ class Recipe:
     """Bytes of the recipe object itself."""
 
 
+def placed_chunks(recipe: Recipe) -> list[tuple[ChunkRef, Placement]]:
+    """Every chunk of a recipe with its placement, in order: the position is the chunk's number."""
+    chunks = (chunk for artifact in recipe.artifacts for chunk in artifact.chunks)
+    return list(zip(chunks, recipe.placements, strict=True))
+
+
 def recipe_path(key: str) -> str:
     """Where the recipe of a key is stored."""
     return f"recipes/{key[:2]}/{key}"

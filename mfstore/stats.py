@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from mfstore import recipes
 from mfstore.codecs import label
 from mfstore.keys import Key
-from mfstore.recipes import BUNDLE, Recipe
+from mfstore.recipes import BUNDLE, Recipe, placed_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,7 @@ class SessionStats:
 def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
     """Sum up a recipe."""
     by_codec: dict[str, int] = {}
-    chunks = [chunk for artifact in recipe.artifacts for chunk in artifact.chunks]
-    for chunk, place in zip(chunks, recipe.placements, strict=True):
+    for chunk, place in placed_chunks(recipe):
         name = label(place.codec, place.width)
         by_codec[name] = by_codec.get(name, 0) + chunk.usize
     in_packs = sum(place.csize for place in recipe.placements if place.pack != recipes.INLINE)
@@ -86,7 +85,7 @@ def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
         key=key,
         size=sum(artifact.size for artifact in recipe.artifacts),
         stored=recipe.stored + in_packs,
-        chunks=len(chunks),
+        chunks=len(recipe.placements),
         type="bundle" if bundle else recipe.types[0],
         segments=sum(len(artifact.segments) for artifact in recipe.artifacts),
         codecs=by_codec,

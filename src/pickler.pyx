@@ -82,7 +82,6 @@ cdef enum:
 
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
 
-
 # Classes that have no name to be found by.
 cdef dict _singletons = {type(value): value for value in (None, NotImplemented, ...)}
 
@@ -96,8 +95,9 @@ cdef class Pickler:
     ``sink.body(bytes)`` receives the body in blocks, in order; ``sink.payload(kind, data,
     itemsize, row, at)`` each large payload, where ``at`` is the body length so far. Payload
     memory is the object's own: the sink must be done with it, or hold a reference, on return.
-    Instances of ``values`` (a tuple of classes) are immutable values: written in full each time and never shared, because
-    whether two equal ones are one object says nothing about content. ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
+    Instances of ``values`` (a tuple of classes) are immutable values: written in full each time
+    and never shared, because whether two equal ones are one object says nothing about content.
+    ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
     usual way), a ``Reduced`` node, or the tuple or string of ``__reduce__``.
     After a failure, ``path()`` says where in the object it happened.
     """
