@@ -146,6 +146,35 @@ def test_extra_memory_is_bounded(python, root, what):
     assert load <= 256 << 20, "loading"
 
 
+def test_large_work_runs_on_several_threads(root):
+    """Hashing, encoding and reading each meet at a barrier that one thread alone would never pass."""
+    import threading
+
+    from mfstore.fetch import Fetcher
+    from mfstore.ingest import Ingest
+
+    data = np.repeat(np.arange(4_000.0), 1024)  # 31 MiB that compress: several tasks of every kind
+    met = {}
+
+    def meeting(original, name):
+        barrier = threading.Barrier(2)
+        met[name] = []
+
+        def meet(self, *args):
+            if len(met[name]) < 2 and threading.current_thread().name.startswith("mfstore"):
+                met[name].append(threading.get_ident())
+                barrier.wait(60)
+            return original(self, *args)
+
+        return meet
+
+    with mfstore.open(root, threads=2, fsync="none") as store, pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((Ingest, "_hash"), (Ingest, "_encode"), (Fetcher, "_read")):
+            patch.setattr(owner, name, meeting(getattr(owner, name), name))
+        np.testing.assert_array_equal(store.get(store.put(data)), data)
+    assert all(len(set(threads)) == 2 for threads in met.values())
+
+
 def test_a_task_runs_once_even_when_threads_cannot_be_started(store, monkeypatch):
     """Queued before the failure shows, a task must not run again later, over memory already handed out."""
     import threading
