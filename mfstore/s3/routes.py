@@ -1,0 +1,55 @@
+"""Values the control plane hands to the data plane: where requests go, how they look, and with what they are signed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """What all requests of one operation on one bucket with the same options share.
+
+    Learned from one request that botocore prepared and did not send. The engine adds the key, the call's own headers
+    (range, If-Match, checksum, metadata) and the signature.
+    """
+
+    method: str
+    origin: str
+    """``https://bucket.s3.eu-west-1.amazonaws.com`` or ``http://127.0.0.1:7480``: scheme, host, and port if unusual."""
+    path: str
+    """What precedes the percent-encoded key: ``/`` or ``/bucket/``. Of a prepared request the whole path."""
+    query: str
+    """Percent-encoded and sorted as SigV4 wants it, without ``?``; empty for most."""
+    headers: tuple[tuple[str, str], ...]
+    """Lower-case names, ascending; without host, authorization, x-amz-date, x-amz-content-sha256,
+    x-amz-security-token, content-length and expect."""
+    region: str
+    service: str
+    sign_payload: bool
+    """Sign the SHA-256 of the body (what botocore does over plain HTTP); else the signature says UNSIGNED-PAYLOAD."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What requests are signed with, until something newer comes."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How connections are made."""
+
+    verify: bool = True
+    ca_file: str | None = None
+    """PEM bundle to trust; None for the one botocore ships."""
+    certificate: str | None = None
+    """Client certificate and key, PEM."""
+    private_key: str | None = None
+    proxy: str | None = None
+    """Proxy URL for this endpoint, from the environment or the client configuration; None for a direct connection."""
+    connect_timeout: float = 5.0
+    threads: int = 2
+    """Transfer threads. Each moves 1 to 2 GB/s."""
