@@ -19,6 +19,10 @@ SMALL = 1 << 20
 """A body of up to this many bytes, for which the call names no target, arrives in ``Reply.data``. A longer one is first
 announced (``Reply.announced``), so that the scheduler can choose its final place and split it."""
 
+FIRST_BYTE_SECONDS = 30.0
+STALL_SECONDS = 20.0
+"""S3 answers 99.9 % of requests within 0.2 s and a few PUTs after 5 s; a connection that is silent for longer is dead."""
+
 # Why a call got no usable response: Reply.failure. None of them says that the request had no effect.
 CONNECT = "connect"  # refused, unreachable, or no connection within the connect time-out
 DNS = "dns"
@@ -99,9 +103,9 @@ class Call:
     it over what arrives. GetObject of the whole: the engine computes what the response's checksum header names."""
     fresh: bool = False
     """Use a new connection and look the host up anew: for a second try."""
-    first_byte: float = 30.0
+    first_byte: float = FIRST_BYTE_SECONDS
     """Seconds from the last byte sent to the first byte of the response."""
-    stall: float = 20.0
+    stall: float = STALL_SECONDS
     """Seconds without progress, in either direction, before the call fails."""
     tag: Any = None
     """The scheduler's own."""
