@@ -5,7 +5,7 @@
 
 #define BLOCK 64 /* SHA-256's */
 #define DIGEST 32
-#define TERMINATOR "/aws4_request"
+#define LAST "aws4_request"
 
 static const char hex_lower[] = "0123456789abcdef", hex_upper[] = "0123456789ABCDEF";
 
@@ -144,7 +144,7 @@ int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, con
     char *scope = key->scope;
     /* Each alone first: the sum of two sizes could wrap. */
     if (region.n >= MF_SCOPE_MAX || service.n >= MF_SCOPE_MAX ||
-        8 + 1 + region.n + 1 + service.n + sizeof TERMINATOR > MF_SCOPE_MAX)
+        8 + 1 + region.n + 1 + service.n + 1 + sizeof LAST > MF_SCOPE_MAX)
         return 0;
     memcpy(block, "AWS4", 4);
     if (secret.n <= BLOCK - 4) {
@@ -162,7 +162,7 @@ int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, con
     hmac_step(block, timestamp, 8);
     hmac_step(block, region.at, region.n);
     hmac_step(block, service.at, service.n);
-    hmac_step(block, TERMINATOR + 1, sizeof TERMINATOR - 2);
+    hmac_step(block, LAST, sizeof LAST - 1);
     hmac_states(block, &key->inner, &key->outer);
     OPENSSL_cleanse(block, sizeof block);
 
@@ -176,8 +176,9 @@ int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, con
     if (service.n)
         memcpy(scope, service.at, service.n);
     scope += service.n;
-    memcpy(scope, TERMINATOR, sizeof TERMINATOR);
-    key->scope_n = (size_t) (scope - key->scope) + sizeof TERMINATOR - 1;
+    *scope++ = '/';
+    memcpy(scope, LAST, sizeof LAST);
+    key->scope_n = (size_t) (scope - key->scope) + sizeof LAST - 1;
     return 1;
 }
 
