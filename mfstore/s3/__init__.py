@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkClient", "BulkResult", "BulkStats", "Outcome", "PutItem"]
 
-_ROOMS = {"BulkClient": "client", "BulkResult": "results", "BulkStats": "outcomes", "Outcome": "outcomes", "PutItem": "items"}
+_ROOMS = {
+    "BulkClient": "client",
+    "BulkResult": "results",
+    "BulkStats": "outcomes",
+    "Outcome": "outcomes",
+    "PutItem": "items",
+}
 
 
 def __getattr__(name: str) -> Any:

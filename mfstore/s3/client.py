@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore._knobs import S3Knobs, resolve_s3
-from mfstore.errors import InvalidKey, MfstoreError, Unsupported
+from mfstore.errors import InvalidKey, MfstoreError
 from mfstore.s3.concurrency import Limiter
 from mfstore.s3.control import Control
 from mfstore.s3.downloads import GetJob, RangesJob
@@ -81,19 +80,26 @@ class _BadItem(Job):
 class BulkClient:
     """Parallel transfers with S3 and what speaks its protocol.
 
-    ``bucket`` is what plain keys refer to; items may always be ``s3://bucket/key``. Credentials, region, endpoint, proxies and so on
-    are found as boto3 finds them, or come from ``session`` (boto3 or botocore) and ``client_options`` (what ``boto3.client`` takes:
-    ``region_name``, ``config``, ``verify``, ``aws_access_key_id``, …). ``engine`` is "native", "aiobotocore" or "auto": native unless the
-    configuration needs the other, which is then logged. ``concurrency`` fixes the number of parallel requests, which otherwise follows
-    size, goodput and throttling; ``max_bandwidth`` limits bytes per second; ``memory`` bounds the results that wait to be taken.
-    ``attempts`` and ``retry_seconds`` bound how long one request is retried.
+    ``bucket`` is what plain keys refer to; items may always be ``s3://bucket/key``. Credentials, region, endpoint,
+    proxies and so on
+    are found as boto3 finds them, or come from ``session`` (boto3 or botocore) and ``client_options`` (what
+    ``boto3.client`` takes:
+    ``region_name``, ``config``, ``verify``, ``aws_access_key_id``, …). ``engine`` is "native", "aiobotocore" or
+    "auto": native unless the
+    configuration needs the other, which is then logged. ``concurrency`` fixes the number of parallel requests, which
+    otherwise follows
+    size, goodput and throttling; ``max_bandwidth`` limits bytes per second; ``memory`` bounds the results that wait
+    to be taken. ``attempts`` and ``retry_seconds`` bound how long one request is retried.
 
-    Safe to use from several threads; pickles (without ``session``); works after fork. Opens no connection before it is used.
+    Safe to use from several threads; pickles (without ``session``); works after fork. Opens no connection before it
+    is used.
     """
 
     def __init__(
-        self, bucket: str | None = None, *, session: Any = None, endpoint_url: str | None = None, engine: str | None = None,
-        concurrency: int | None = None, memory: int | None = None, max_bandwidth: float | None = None, attempts: int = 10,
+        self, bucket: str | None = None, *, session: Any = None, endpoint_url: str | None = None,
+        engine: str | None = None,
+        concurrency: int | None = None, memory: int | None = None, max_bandwidth: float | None = None,
+        attempts: int = 10,
         retry_seconds: float = 180.0, first_byte_timeout: float = 30.0, stall_timeout: float = 20.0,
         expected_bucket_owner: str | None = None, request_payer: str | None = None, client: Any = None,
         checksum: Literal["CRC64NVME", "CRC32C", "CRC32"] | None = "CRC64NVME", **client_options: Any,
@@ -125,14 +131,18 @@ class BulkClient:
     ) -> BulkResult:  # fmt: skip
         """Get objects, or parts of them, into memory (``outcome.data``) or files (``outcome.path``).
 
-        An item is a key, an ``s3://`` URL or ``(key, start, length)``; ``items`` may be a generator and hold duplicates. Into memory it runs
-        while you iterate; into files it runs at once, writing each file under ``dest`` (a directory, or a function from key to path)
-        when it is complete, and replaces existing ones only with ``overwrite``. ``verify`` compares with the checksum the service keeps,
-        if it keeps one. ``options`` are further parameters of GetObject by their botocore names.
+        An item is a key, an ``s3://`` URL or ``(key, start,
+        length)``; ``items`` may be a generator and hold duplicates.
+        Into memory it runs while you iterate; into files it runs at once,
+        writing each file under ``dest`` (a directory,
+        or a function from key to path) when it is complete, and replaces existing ones only with ``overwrite``.
+        ``verify`` compares with the checksum the service keeps, if it keeps one. ``options`` are further parameters of
+        GetObject by their botocore names.
 
-        A failed item is an ``MfstoreError``: raised, with the rest abandoned; or with ``on_error="return"`` in its outcome; or left out
-        with "omit". NotFound, AccessDenied (never taken for absence), InvalidRange, CorruptObject, Conflict (destination
-        exists), OutOfSpace, InvalidKey (also a key that is no safe file name), BackendError for the rest.
+        A failed item is an ``MfstoreError``: raised, with the rest abandoned; or with ``on_error="return"`` in its
+        outcome; or left out
+        with "omit". NotFound, AccessDenied (never taken for absence), InvalidRange, CorruptObject, Conflict
+        (destination exists), OutOfSpace, InvalidKey (also a key that is no safe file name), BackendError for the rest.
         """
         result = self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, options)
         return result if into == "bytes" or stream else result.wait()
@@ -146,7 +156,8 @@ class BulkClient:
         return self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, options)
 
     def _get(
-        self, items: Iterable[Any], into: str, dest: Destinations | None, on_error: OnError, verify: bool, progress: Progress,
+        self, items: Iterable[Any], into: str, dest: Destinations | None, on_error: OnError, verify: bool,
+        progress: Progress,
         ordered: bool, overwrite: bool, options: Mapping[str, Any] | None,
     ) -> BulkResult:  # fmt: skip
         if into not in ("bytes", "files"):
@@ -169,10 +180,12 @@ class BulkClient:
         self, items: Iterable[tuple[str, int, int]], on_error: OnError = "raise", progress: Progress = None, *,
         gap: int = 1 << 20, span: int = 16 << 20, ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Get many ranges ``(key, start, length)``; ranges of one object that lie within ``gap`` bytes of each other are fetched as
+        """Get many ranges ``(key, start, length)``; ranges of one object that lie within ``gap`` bytes of each other
+        are fetched as
         one, of up to ``span`` bytes. Each outcome's ``data`` is a memoryview; those fetched together share memory.
 
-        A range that passes the object's end is cut there; one that begins beyond it is InvalidRange. Errors as ``get_many``.
+        A range that passes the object's end is cut there; one that begins beyond it is InvalidRange. Errors as
+        ``get_many``.
         """
         shared = _options(options)
 
@@ -200,7 +213,8 @@ class BulkClient:
         return self.get_ranges(items, on_error, progress, **more)
 
     def get_into(self, item: tuple[str, int, int], target: memoryview) -> int:
-        """Fill writable ``target`` with ``length`` bytes of one object; the bytes are received in place. Returns how many.
+        """Fill writable ``target`` with ``length`` bytes of one object; the bytes are received in place. Returns how
+        many.
 
         The object must not change meanwhile. Errors as ``get_many``; InvalidRange or CorruptObject when it is shorter.
         """
@@ -216,17 +230,21 @@ class BulkClient:
     def put_many(
         self, items: Mapping[str, Any] | Iterable[Any], on_error: OnError = "raise", progress: Progress = None, *,
         content_type: str | None = None, metadata: Mapping[str, str] | None = None, encryption: str | None = None,
-        kms_key: str | None = None, ordered: bool = True, stream: bool = False, options: Mapping[str, Any] | None = None,
+        kms_key: str | None = None, ordered: bool = True, stream: bool = False, options: Mapping[str,
+        Any] | None = None,
     ) -> BulkResult:  # fmt: skip
         """Store objects: a mapping from key to data, or an iterable of ``(key, data)`` and ``PutItem``.
 
-        Data are bytes-like, text, a list of bytes-likes (stored joined, sent without a copy), a path object, or an open file. Each arrives
-        whole or not at all, checked against its CRC where the service can; large ones go in parts, which are given up if
-        the upload fails. The keyword arguments hold for items that say nothing else. Returns when all is stored; with ``stream=True``
-        runs while you iterate.
+        Data are bytes-like, text, a list of bytes-likes (stored joined, sent without a copy), a path object, or an
+        open file. Each arrives
+        whole or not at all, checked against its CRC where the service can; large ones go in parts, which are given up
+        if
+        the upload fails. The keyword arguments hold for items that say nothing else. Returns when all is stored; with
+        ``stream=True`` runs while you iterate.
         """
         result = self.aput_many(
-            items, on_error, progress, content_type=content_type, metadata=metadata, encryption=encryption, kms_key=kms_key,
+            items, on_error, progress, content_type=content_type, metadata=metadata, encryption=encryption,
+            kms_key=kms_key,
             ordered=ordered, options=options,
         )  # fmt: skip
         return result if stream else result.wait()
@@ -244,7 +262,9 @@ class BulkClient:
             chosen = {
                 **(options or {}),
                 "ContentType": item.content_type or content_type,
-                "ServerSideEncryption": item.encryption or encryption or ("aws:kms" if item.kms_key or kms_key else None),
+                "ServerSideEncryption": item.encryption
+                or encryption
+                or ("aws:kms" if item.kms_key or kms_key else None),
                 "SSEKMSKeyId": item.kms_key or kms_key,
                 **(item.options or {}),
             }
@@ -277,7 +297,9 @@ class BulkClient:
         jobs = _jobs(items, lambda index, item: HeadJob(index, item, *locate(item, self.bucket), shared))
         return self._bulk("head_many", jobs, on_error, progress, ordered)
 
-    def ahead_many(self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, **more: Any) -> BulkResult:
+    def ahead_many(
+        self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, **more: Any
+    ) -> BulkResult:
         """As ``head_many``, for ``async for`` or ``await``."""
         return self.head_many(items, on_error, progress, **more)
 
@@ -314,15 +336,18 @@ class BulkClient:
         return self._bulk("delete_many", jobs(), on_error, progress, ordered)
 
     def copy(
-        self, pairs: Mapping[str, str] | Iterable[tuple[str, str]], on_error: OnError = "raise", progress: Progress = None, *,
+        self, pairs: Mapping[str, str] | Iterable[tuple[str, str]], on_error: OnError = "raise",
+        progress: Progress = None, *,
         stream: bool = False, ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Copy objects within the service: ``(from, to)`` pairs or a mapping. The bytes do not pass through this machine."""
+        """Copy objects within the service: ``(from, to)`` pairs or a mapping. The bytes do not pass through this
+        machine."""
         result = self.acopy(pairs, on_error, progress, ordered=ordered, options=options)
         return result if stream else result.wait()
 
     def acopy(
-        self, pairs: Mapping[str, str] | Iterable[tuple[str, str]], on_error: OnError = "raise", progress: Progress = None, *,
+        self, pairs: Mapping[str, str] | Iterable[tuple[str, str]], on_error: OnError = "raise",
+        progress: Progress = None, *,
         ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
         """As ``copy``, for ``async for`` or ``await``."""
@@ -337,21 +362,24 @@ class BulkClient:
         return self._bulk("copy", _jobs(items, job), on_error, progress, ordered)
 
     def list(
-        self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None, page: int = 1000,
+        self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
+        page: int = 1000,
         options: Mapping[str, Any] | None = None,
     ) -> Iterator[ListedObject]:  # fmt: skip
-        """The objects under one prefix or many (keys or URLs), many prefixes at a time, each prefix's in key order and one prefix
-        after the other; pages are read as you iterate. ``recursive=False`` stops at the next ``/``: what goes on there is listed as one
+        """The objects under one prefix or many (keys or URLs), many prefixes at a time, each prefix's in key order
+        and one prefix
+        after the other; pages are read as you iterate. ``recursive=False`` stops at the next ``/``: what goes on
+        there is listed as one
         entry with ``is_prefix``. NotFound when the bucket does not exist, AccessDenied when it may not be listed.
         """
         result = self._listing(prefixes, recursive, start_after, page, options)
         for outcome in result:
             yield from outcome.data.objects
-            for prefix in outcome.data.prefixes:
-                yield prefix
+            yield from outcome.data.prefixes
 
     async def alist(
-        self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None, page: int = 1000,
+        self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
+        page: int = 1000,
         options: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[ListedObject]:  # fmt: skip
         """As ``list``, for ``async for``."""
@@ -360,7 +388,12 @@ class BulkClient:
                 yield entry
 
     def _listing(
-        self, prefixes: str | Iterable[str], recursive: bool, start_after: str | None, page: int, options: Mapping[str, Any] | None
+        self,
+        prefixes: str | Iterable[str],
+        recursive: bool,
+        start_after: str | None,
+        page: int,
+        options: Mapping[str, Any] | None,
     ) -> BulkResult:
         shared = _options(options)
 
@@ -368,7 +401,9 @@ class BulkClient:
             if item.startswith("s3://"):
                 bucket, prefix = split_url(item)
             elif self.bucket is None:
-                raise InvalidKey("no bucket", found=repr(item), hint='Give BulkClient(bucket="…") or s3://bucket/prefix')
+                raise InvalidKey(
+                    "no bucket", found=repr(item), hint='Give BulkClient(bucket="…") or s3://bucket/prefix'
+                )
             else:
                 bucket, prefix = self.bucket, item
             delimiter = None if recursive else "/"
@@ -389,7 +424,9 @@ class BulkClient:
             self._engine = choose(self._knobs.engine, self.control)
         return self._engine
 
-    def _bulk(self, operation: str, jobs: Iterator[Job], on_error: OnError, progress: Progress, ordered: bool) -> BulkResult:
+    def _bulk(
+        self, operation: str, jobs: Iterator[Job], on_error: OnError, progress: Progress, ordered: bool
+    ) -> BulkResult:
         stats = BulkStats(self.engine.name, operation)
 
         def start() -> Running:
@@ -425,7 +462,9 @@ class BulkClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._arguments.get("session") is not None or self._arguments.get("client") is not None:
-            raise TypeError("a BulkClient made from a session or client does not pickle: describe it by profile, region and so on")
+            raise TypeError(
+                "a BulkClient made from a session or client does not pickle: describe it by profile, region and so on"
+            )
         return _reopen, (self._arguments,)
 
     def __repr__(self) -> str:
@@ -465,6 +504,3 @@ class _Pace:
     def __call__(self, now: float, size: int) -> float:
         self._free_at = max(self._free_at, now - 0.1) + size / self._rate
         return self._free_at
-
-
-

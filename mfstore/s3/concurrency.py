@@ -9,13 +9,15 @@ PER_BYTE = 0.020 / (1 << 20)
 """Seconds S3 takes to answer and per byte of one connection: 50 MB/s. Durner, Leis, Neumann, "Exploiting Cloud Object
 Storage for High-Performance Analytics", VLDB 2023, measured on AWS; their source uses these constants."""
 BANDWIDTH = 1.25e9
-"""Bytes per second assumed of a network nobody described: 10 Gbit/s, what an ordinary cloud machine has or bursts to."""
+"""Bytes per second assumed of a network nobody described: 10 Gbit/s, what an ordinary cloud machine has or bursts
+to."""
 LOWEST, HIGHEST = 8, 256
 """5 500 GET/s is what one S3 prefix gives; at 45 ms each that is 250 in flight."""
 STEP = 8
 GAIN = 1.03
 CUT = 0.7
-"""Additive increase while goodput grows by more than 3 %, multiplicative decrease when the service says to slow down."""
+"""Additive increase while goodput grows by more than 3 %, multiplicative decrease when the service says to slow
+down."""
 
 
 def formula(size: float, bandwidth: float = BANDWIDTH) -> int:

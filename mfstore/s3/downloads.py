@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from mfstore.s3.files import Destination
 
 PIECE = 8 << 20
-"""Shortest piece of an object fetched in parallel: AWS advises 8 to 16 MiB, and a request's first byte costs as much time as
-1.5 MiB of transfer (30 ms against 20 ms per MiB, concurrency.py)."""
+"""Shortest piece of an object fetched in parallel: AWS advises 8 to 16 MiB, and a request's first byte costs as much
+time as 1.5 MiB of transfer (30 ms against 20 ms per MiB, concurrency.py)."""
 LONGEST = 64 << 20
 """Longest piece: what is lost, or waited for, when one connection is slow."""
 _ALGORITHMS = ("crc64nvme", "crc32c", "crc32")
 
 
 class Piece:
-    """A part of the wanted bytes that one call at a time fetches: ``start`` to ``stop``, relative to the wanted range."""
+    """A part of the wanted bytes that one call at a time fetches: ``start`` to ``stop``, relative to the wanted
+    range."""
 
     __slots__ = ("checksum", "done", "start", "stop")
 
@@ -48,8 +49,8 @@ class GetJob(Job):
     """A whole object or ``start``, ``length`` of it.
 
     The first call asks for all of it. A short body is simply there; a long one is announced with its length, ETag and
-    checksum, gets its final place, and is divided: the first call goes on with the first piece, others fetch the rest of the
-    same version (If-Match). A call that breaks is continued where it broke.
+    checksum, gets its final place, and is divided: the first call goes on with the first piece, others fetch the rest
+    of the same version (If-Match). A call that breaks is continued where it broke.
     """
 
     __slots__ = (
@@ -59,7 +60,8 @@ class GetJob(Job):
 
     def __init__(
         self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, *, start: int | None = None,
-        stop: int | None = None, verify: bool = True, destination: Destination | None = None, target: memoryview | None = None,
+        stop: int | None = None, verify: bool = True, destination: Destination | None = None,
+        target: memoryview | None = None,
     ) -> None:  # fmt: skip
         super().__init__(index, item, bucket, key, options)
         self._start = start
@@ -159,7 +161,9 @@ class GetJob(Job):
                 piece.checksum = crc.combine(name, piece.checksum, value, reply.received) if piece.done else value
         piece.done += reply.received
 
-    def announced(self, call: Call, reply: Reply, pieces: int) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
+    def announced(
+        self, call: Call, reply: Reply, pieces: int
+    ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
         headers = reply.headers
         length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else -1
         if length < 0:
@@ -209,7 +213,9 @@ class GetJob(Job):
 
     def rescued(self, call: Call, reply: Reply, control: Control) -> Sequence[Call] | None:
         if reply.status == 412 and self._headers is not None:
-            raise Restart(Conflict("the object keeps changing while it is read", hint="Read it when its writers are done"))
+            raise Restart(
+                Conflict("the object keeps changing while it is read", hint="Read it when its writers are done")
+            )
         return None
 
     def forget(self) -> None:
@@ -232,7 +238,9 @@ class GetJob(Job):
             self._compare(self._checked, (name.upper(), total), self._length)
         size = self._length
         if self._destination is not None:
-            self.outcome = self._outcome(path=self._destination.finish(), size=size, etag=etag_of(headers), headers=headers)
+            self.outcome = self._outcome(
+                path=self._destination.finish(), size=size, etag=etag_of(headers), headers=headers
+            )
         else:
             data = self._memory.value if self._memory is not None else self.target
             self.outcome = self._outcome(data=data, size=size, etag=etag_of(headers), headers=headers)
@@ -290,7 +298,10 @@ class RangesJob(GetJob):
             if view is not None:
                 data = view[start - self._start : start - self._start + length]
                 if not len(data) and length:
-                    error, data = InvalidRange("the range begins after the object's end", key=self.key, found=start), None
+                    error, data = (
+                        InvalidRange("the range begins after the object's end", key=self.key, found=start),
+                        None,
+                    )
             self._out.append(
                 Outcome(
                     index, item, self.bucket, self.key, data=data, size=len(data or b""), etag=whole.etag, error=error,

@@ -24,7 +24,9 @@ def choose(name: str, control: Control) -> Engine:
 
             return NativeEngine(control, control.transport())
         if name == "native":
-            raise Unsupported(f"the native engine cannot serve this configuration: {reason}", hint='Use engine="aiobotocore"')
+            raise Unsupported(
+                f"the native engine cannot serve this configuration: {reason}", hint='Use engine="aiobotocore"'
+            )
         log.warning("using the aiobotocore engine, which is slower, because of %s", reason)
     from mfstore.s3.aio import AioEngine
 

@@ -11,12 +11,14 @@ from mfstore.errors import BackendError, Conflict, InvalidKey, MfstoreError, Out
 
 
 def local_path(root: Path, key: str) -> Path:
-    """Where ``key`` goes under ``root``. InvalidKey when the key names no file there: it would leave the directory (``..``, an
-    absolute path), be a directory (trailing slash), or meet another key's file (``a//b``)."""
+    """Where ``key`` goes under ``root``. InvalidKey when the key names no file there: it would leave the directory
+    (``..``, an absolute path), be a directory (trailing slash), or meet another key's file (``a//b``)."""
     segments = key.split("/")
-    if any(segment in ("", ".", "..") for segment in segments) or "\0" in key or os.sep != "/" and os.sep in key:
+    if any(segment in ("", ".", "..") for segment in segments) or "\0" in key or (os.sep != "/" and os.sep in key):
         raise InvalidKey(
-            "this key is no safe file name", key=key, hint="Get it into memory, or give `dest` as a function from key to path"
+            "this key is no safe file name",
+            key=key,
+            hint="Get it into memory, or give `dest` as a function from key to path",
         )
     if any(len(os.fsencode(segment)) > 255 for segment in segments):
         raise InvalidKey("part of this key is too long for a file name", key=key)

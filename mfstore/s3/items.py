@@ -23,7 +23,8 @@ class PutItem:
 
     key: str
     data: Any
-    """Bytes-like, text (stored as UTF-8), a list of bytes-likes (stored joined), a path object, or an open binary file."""
+    """Bytes-like, text (stored as UTF-8), a list of bytes-likes (stored joined), a path object, or an open binary
+    file."""
     metadata: Mapping[str, str] | None = None
     content_type: str | None = None
     encryption: str | None = None
@@ -79,8 +80,8 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
 
 
 def address(item: Any, bucket: str | None) -> Address:
-    """What an item of a get means: a key, a URL, or (key, start, length). A negative start counts from the end, and then
-    ``length`` must be None; ``length`` None means to the end."""
+    """What an item of a get means: a key, a URL, or (key, start, length). A negative start counts from the end, and
+    then ``length`` must be None; ``length`` None means to the end."""
     if isinstance(item, str):
         return Address(*locate(item, bucket))
     if not isinstance(item, (tuple, list)) or len(item) != 3:
@@ -90,7 +91,7 @@ def address(item: Any, bucket: str | None) -> Address:
     if start is None and length is None:
         return Address(*place)
     start = start or 0
-    if start < 0 and length is not None or length is not None and length < 0:
+    if (start < 0 and length is not None) or (length is not None and length < 0):
         raise InvalidRange("a range is (start ≥ 0, length ≥ 0) or (-n, None)", key=place[1], found=(start, length))
     if length == 0:
         raise InvalidRange("a range of no bytes", key=place[1], hint="S3 has no empty ranges")

@@ -25,8 +25,8 @@ class Retry(Exception):
 
 
 class Restart(Exception):
-    """The whole job has to begin anew: what it gathered belongs to another version, or is damaged. ``error`` is raised when it
-    restarted too often."""
+    """The whole job has to begin anew: what it gathered belongs to another version, or is damaged. ``error`` is
+    raised when it restarted too often."""
 
     def __init__(self, error: MfstoreError) -> None:
         super().__init__(str(error))
@@ -52,9 +52,24 @@ class Try:
 
 class Job:
     """One item. The scheduler calls ``begin`` once, ``on_reply`` for every good reply (and ``announced`` for announced
-    ones), and after a failure ``cleanup``; the job is over when ``outcome`` is set and none of its calls is in flight."""
+    ones), and after a failure ``cleanup``; the job is over when ``outcome`` is set and none of its calls is in
+    flight."""
 
-    __slots__ = ("attempts", "bucket", "calls", "error", "first_byte", "index", "item", "key", "options", "outcome", "restarts", "started", "weight")
+    __slots__ = (
+        "attempts",
+        "bucket",
+        "calls",
+        "error",
+        "first_byte",
+        "index",
+        "item",
+        "key",
+        "options",
+        "outcome",
+        "restarts",
+        "started",
+        "weight",
+    )
 
     def __init__(self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS) -> None:
         self.index = index
@@ -81,7 +96,9 @@ class Job:
         """A good reply: further calls. Raises ``Retry`` to have the call repeated, MfstoreError to fail."""
         raise NotImplementedError
 
-    def announced(self, call: Call, reply: Reply, pieces: int) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
+    def announced(
+        self, call: Call, reply: Reply, pieces: int
+    ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
         """A long body waits: where it goes, how much of it, and calls for the rest."""
         raise NotImplementedError
 
@@ -94,7 +111,8 @@ class Job:
         return None
 
     def cleanup(self) -> Sequence[Call]:
-        """After ``error`` was set and no call is in flight: calls that undo what was begun. Their replies do not matter."""
+        """After ``error`` was set and no call is in flight: calls that undo what was begun. Their replies do not
+        matter."""
         return NO_CALLS
 
     def forget(self) -> None:

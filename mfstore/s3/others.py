@@ -144,7 +144,9 @@ class CopyJob(Job):
                     return NO_CALLS
                 parts = [{"PartNumber": number, "ETag": self._etags[number]} for number in sorted(self._etags)]
                 return (
-                    self._call("CompleteMultipartUpload", {"UploadId": self._upload, "MultipartUpload": {"Parts": parts}}),
+                    self._call(
+                        "CompleteMultipartUpload", {"UploadId": self._upload, "MultipartUpload": {"Parts": parts}}
+                    ),
                 )
             case "CompleteMultipartUpload":
                 self._done(str(self._answer(call, reply, control).get("ETag") or ""), reply)
@@ -161,7 +163,9 @@ class CopyJob(Job):
 
     def _call(self, operation: str, params: Mapping[str, Any]) -> Call:
         # The service may take minutes to copy 5 GiB; it answers when it is done.
-        return Call(operation, self.bucket, self.key, self.options, params, first_byte=300.0, stall=300.0, tag=Try(self))
+        return Call(
+            operation, self.bucket, self.key, self.options, params, first_byte=300.0, stall=300.0, tag=Try(self)
+        )
 
     def _done(self, etag: str, reply: Reply) -> None:
         self.outcome = self._outcome(size=self.size, etag=etag.strip('"') or None, headers=reply.headers)
@@ -188,7 +192,8 @@ class ListJob(Job):
     __slots__ = ("_delimiter", "_out", "_page", "_seen", "_start_after", "_token")
 
     def __init__(
-        self, index: int, item: Any, bucket: str, prefix: str, options: Options = NO_OPTIONS, *, delimiter: str | None = None,
+        self, index: int, item: Any, bucket: str, prefix: str, options: Options = NO_OPTIONS, *,
+        delimiter: str | None = None,
         start_after: str | None = None, page: int = 1000,
     ) -> None:  # fmt: skip
         super().__init__(index, item, bucket, prefix, options)

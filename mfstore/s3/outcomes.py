@@ -15,17 +15,19 @@ _NOTHING: Mapping[str, str] = {}
 class Outcome:
     """One item's result. Fields that do not apply are None.
 
-    ``data`` is ``bytes`` of a get into memory; ``path`` the file of a get into files; ``error`` is set if and only if the item
-    failed. ``size`` counts the bytes that were moved, or of a head the object's.
+    ``data`` is ``bytes`` of a get into memory; ``path`` the file of a get into files; ``error`` is set if and only if
+    the item failed. ``size`` counts the bytes that were moved, or of a head the object's.
     """
 
     __slots__ = (
-        "attempts", "bucket", "data", "error", "etag", "first_byte", "headers", "index", "item", "key", "path", "seconds", "size",
+        "attempts", "bucket", "data", "error", "etag", "first_byte", "headers", "index", "item", "key", "path",
+        "seconds", "size",
     )  # fmt: skip
 
     def __init__(
         self, index: int, item: Any, bucket: str, key: str, *, data: Any = None, path: str | None = None, size: int = 0,
-        etag: str | None = None, error: MfstoreError | None = None, headers: Mapping[str, str] = _NOTHING, attempts: int = 1,
+        etag: str | None = None, error: MfstoreError | None = None, headers: Mapping[str, str] = _NOTHING,
+        attempts: int = 1,
         seconds: float = 0.0, first_byte: float = 0.0,
     ) -> None:  # fmt: skip
         self.index = index

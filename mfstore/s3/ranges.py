@@ -13,8 +13,8 @@ def plan_ranges(
 ) -> Iterator[tuple[str, str, list[tuple[int, Any, int, int]]]]:
     """Group ``(index, item, address)`` into fetches ``(bucket, key, [(index, item, start, length), …])``.
 
-    Ranges of one object join when at most ``gap`` bytes lie between them and the whole stays within ``span`` bytes (one range alone
-    may be longer). The order of fetches is that of the smallest index in each.
+    Ranges of one object join when at most ``gap`` bytes lie between them and the whole stays within ``span`` bytes
+    (one range alone may be longer). The order of fetches is that of the smallest index in each.
     """
     objects: dict[tuple[str, str], list[tuple[int, int, int, Any]]] = {}
     for index, item, place in wanted:

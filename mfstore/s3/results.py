@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 OnError = Literal["raise", "return", "omit"]
 Progress = bool | Callable[[int], None] | None
-"""True for a bar (tqdm's, or rich's where there is no tqdm), or a function called with the number of items finished since its last
-call."""
+"""True for a bar (tqdm's, or rich's where there is no tqdm), or a function called with the number of items finished
+since its last call."""
 
 
 class BulkResult:
     """The outcomes of a bulk operation.
 
     Iterating (``for`` or ``async for``) runs the operation: what you have not asked for waits, within the memory
-    budget. ``wait()``, or ``await``, runs it to the end and keeps the outcomes; then ``len``, indexing and iterating again
-    work. Operations with an effect (put, delete, copy, get into files) come already waited for from the synchronous methods,
-    unless called with ``stream=True``. ``stats`` is current at any time.
+    budget. ``wait()``, or ``await``, runs it to the end and keeps the outcomes; then ``len``, indexing and iterating
+    again work. Operations with an effect (put, delete, copy, get into files) come already waited for from the
+    synchronous methods, unless called with ``stream=True``. ``stats`` is current at any time.
     """
 
     def __init__(
@@ -181,9 +181,13 @@ class BulkResult:
             f"<tr><td>{_time(seconds)}</td><td style='text-align:left'><code>{escape(key)}</code></td></tr>"
             for seconds, key in stats.slowest
         )
-        body = "".join(f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{value}</td></tr>" for name, value in rows)
+        body = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{value}</td></tr>"
+            for name, value in rows
+        )
         failed = "".join(
-            f"<tr><td style='text-align:left'><code>{escape(outcome.key)}</code></td><td style='text-align:left'>{escape(str(outcome.error))}</td></tr>"
+            f"<tr><td style='text-align:left'><code>{escape(outcome.key)}</code></td>"
+            f"<td style='text-align:left'>{escape(str(outcome.error))}</td></tr>"
             for outcome in [outcome for outcome in self._outcomes or () if outcome.error is not None][:10]
         )
         return (

@@ -45,7 +45,13 @@ _THROTTLE_CODES = {
     "RequestThrottled", "BandwidthLimitExceeded", "503 SlowDown",
 }  # fmt: skip
 _EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"}
-_MOVED_CODES = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IncorrectEndpoint", "Redirect"}
+_MOVED_CODES = {
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "AuthorizationHeaderMalformed",
+    "IncorrectEndpoint",
+    "Redirect",
+}
 _CODE = re.compile(rb"<Code>\s*([A-Za-z0-9 ]{1,64})\s*</Code>")
 
 
@@ -91,8 +97,8 @@ def retryable_code(code: str | None) -> bool:
 
 
 def asked_delay(reply: Reply, cap: float) -> float:
-    """Seconds the server asks to wait: ``x-amz-retry-after`` (milliseconds) or ``Retry-After`` (seconds); 0.0 if it does
-    not, or asks for nonsense. Dates are not supported."""
+    """Seconds the server asks to wait: ``x-amz-retry-after`` (milliseconds) or ``Retry-After`` (seconds); 0.0 if it
+    does not, or asks for nonsense. Dates are not supported."""
     for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
         text = reply.headers.get(name, "")
         if text.isascii() and text.isdigit():
@@ -127,8 +133,8 @@ class RetryPolicy:
 class RetryQuota:
     """Shared by all calls of a client: bounds how much retrying adds to a struggling service's load.
 
-    Each retry takes tokens and each success gives some back. When there are none left a retry is not refused but waits for
-    its turn, ``RATE`` a second: a bulk operation slows down instead of failing.
+    Each retry takes tokens and each success gives some back. When there are none left a retry is not refused but
+    waits for its turn, ``RATE`` a second: a bulk operation slows down instead of failing.
     """
 
     CAPACITY = 500.0

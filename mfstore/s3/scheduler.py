@@ -1,5 +1,5 @@
-"""Runs the jobs of one bulk operation over a channel: admission, concurrency, memory, retries, hedging. One thread, no loop
-of its own: whoever wants results pumps it, synchronously or from an event loop."""
+"""Runs the jobs of one bulk operation over a channel: admission, concurrency, memory, retries, hedging. One thread,
+no loop of its own: whoever wants results pumps it, synchronously or from an event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ RESTARTS = 3
 """How often an object may change or prove damaged while it is fetched. Damage is asked for once more only."""
 HEDGE_SHARE = 0.05
 HEDGE_FLOOR = 0.2
-"""The last 5 % of small requests are asked for twice when they take longer than three times the 95th percentile, and at least
+"""The last 5 % of small requests are asked for twice when they take longer than three times the 95th percentile, and
+at least
 0.2 s: S3 answers 1 in 1000 requests after more than 118 ms (s3_clients survey), a second connection usually at once."""
 ABORT_SECONDS = 2.0
 """How long ending early waits for open multipart uploads to be given up. The bucket's lifecycle rule gets the rest."""
@@ -74,7 +75,8 @@ class Scheduler:
     """Pump it until ``done``. ``pump`` returns the outcomes that are ready, in no particular order."""
 
     def __init__(
-        self, channel: Channel, control: Control, jobs: Iterator[Job], limiter: Limiter, quota: RetryQuota, policy: RetryPolicy,
+        self, channel: Channel, control: Control, jobs: Iterator[Job], limiter: Limiter, quota: RetryQuota,
+        policy: RetryPolicy,
         memory: int, stats: BulkStats, pace: Callable[[float, int], float] | None = None,
     ) -> None:  # fmt: skip
         self._channel = channel
@@ -374,7 +376,7 @@ class Scheduler:
         # The memory is held until the outcome has been handed out; what it really takes is known now.
         if isinstance(job, GetJob):
             self.stats.verified += job.verified
-            self._size += 0.1 * (outcome.size - self._size)
+            self._size += 0.1 * (job.outcome.size - self._size)
         extra = job.take()
         outcome = job.outcome
         self.budget.take(_held(outcome) + sum(map(_held, extra)) - job.weight)
@@ -462,7 +464,8 @@ class Scheduler:
     # ---- the end ----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End now. No buffer is written to any more when it returns; open uploads are given up, temporary files removed."""
+        """End now. No buffer is written to any more when it returns; open uploads are given up, temporary files
+        removed."""
         self._jobs = None
         unfinished = [job for job in self._active.values() if getattr(job, "unfinished", False)]
         for call in list(self._flying.values()):

@@ -94,10 +94,23 @@ class Source:
 class PutJob(Job):
     """Store one object. ``if_none_match``: only if there is none; ``if_match``: only over that ETag.
 
-    A conditional write carries a write id, so that a lost answer followed by "precondition failed" is told from a conflict.
+    A conditional write carries a write id, so that a lost answer followed by "precondition failed" is told from a
+    conflict.
     """
 
-    __slots__ = ("_aborting", "_checksum", "_completing", "_etags", "_id", "_match", "_metadata", "_new", "_part", "_source", "_upload")
+    __slots__ = (
+        "_aborting",
+        "_checksum",
+        "_completing",
+        "_etags",
+        "_id",
+        "_match",
+        "_metadata",
+        "_new",
+        "_part",
+        "_source",
+        "_upload",
+    )
 
     def __init__(
         self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, *, source: Source,
