@@ -24,8 +24,9 @@ from typing import Any
 class MfstoreError(Exception):
     """Base of all errors; ``key``, ``backend``, ``offset``, ``expected``, ``found`` say where, ``hint`` what next.
 
-    Attributes that do not apply are None. ``code`` is a stable word for programs to match on:
-    codes are added, never renamed.
+    Of a server's answer: ``status`` (HTTP), ``service_code`` (its own word, such as ``SlowDown``), ``request_id`` (what
+    its operators ask for) and ``attempts`` made. Attributes that do not apply are None. ``code`` is a stable word for
+    programs to match on: codes are added, never renamed.
     """
 
     code = "error"
@@ -40,6 +41,10 @@ class MfstoreError(Exception):
         expected: object = None,
         found: object = None,
         hint: str | None = None,
+        status: int | None = None,
+        service_code: str | None = None,
+        request_id: str | None = None,
+        attempts: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -49,6 +54,10 @@ class MfstoreError(Exception):
         self.expected = expected
         self.found = found
         self.hint = hint
+        self.status = status
+        self.service_code = service_code
+        self.request_id = request_id
+        self.attempts = attempts
 
     def __str__(self) -> str:
         text = self.message
@@ -63,6 +72,14 @@ class MfstoreError(Exception):
             details.append(f"expected {self.expected}")
         if self.found is not None:
             details.append(f"found {self.found}")
+        if self.status is not None:
+            details.append(f"HTTP {self.status}")
+        if self.service_code is not None:
+            details.append(self.service_code)
+        if self.request_id is not None:
+            details.append(f"request {self.request_id}")
+        if self.attempts is not None:
+            details.append("1 attempt" if self.attempts == 1 else f"{self.attempts} attempts")
         if details:
             text += f" ({', '.join(details)})"
         if self.hint:
