@@ -20,7 +20,7 @@ from mfstore.s3.files import Destination, local_path
 from mfstore.s3.items import Address, PutItem, address, locate, put_items, source_of, split_url
 from mfstore.s3.jobs import HeadJob, Job
 from mfstore.s3.others import DELETES, CopyJob, DeleteJob, ListJob
-from mfstore.s3.outcomes import BulkStats
+from mfstore.s3.outcomes import BulkStats, Entry, Outcome
 from mfstore.s3.ranges import plan_ranges
 from mfstore.s3.results import BulkResult, OnError, Progress
 from mfstore.s3.retry import RetryPolicy, RetryQuota
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mfstore.s3.control import ListedObject
 
 Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
 RANGES_AHEAD = 10_000
@@ -116,9 +115,14 @@ class BulkClient:
         self._quota = RetryQuota()
         self._pace = _Pace(max_bandwidth) if max_bandwidth else None
         self._checksum = checksum
+        # boto3's names for what Control calls region and profile
+        named = {
+            {"region_name": "region", "profile_name": "profile"}.get(name, name): client_options[name]
+            for name in client_options
+        }
         self.control = Control(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
-            request_payer=request_payer, **client_options,
+            request_payer=request_payer, **named,
         )  # fmt: skip
         self._engine: Engine | None = None
 
@@ -365,7 +369,7 @@ class BulkClient:
         self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
         page: int = 1000,
         options: Mapping[str, Any] | None = None,
-    ) -> Iterator[ListedObject]:  # fmt: skip
+    ) -> Iterator[Entry]:  # fmt: skip
         """The objects under one prefix or many (keys or URLs), many prefixes at a time, each prefix's in key order
         and one prefix
         after the other; pages are read as you iterate. ``recursive=False`` stops at the next ``/``: what goes on
@@ -374,17 +378,16 @@ class BulkClient:
         """
         result = self._listing(prefixes, recursive, start_after, page, options)
         for outcome in result:
-            yield from outcome.data.objects
-            yield from outcome.data.prefixes
+            yield from _entries(outcome)
 
     async def alist(
         self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
         page: int = 1000,
         options: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[ListedObject]:  # fmt: skip
+    ) -> AsyncIterator[Entry]:  # fmt: skip
         """As ``list``, for ``async for``."""
         async for outcome in self._listing(prefixes, recursive, start_after, page, options):
-            for entry in (*outcome.data.objects, *outcome.data.prefixes):
+            for entry in _entries(outcome):
                 yield entry
 
     def _listing(
@@ -474,6 +477,17 @@ class BulkClient:
 
 def _reopen(arguments: dict[str, Any]) -> BulkClient:
     return BulkClient(**arguments)
+
+
+def _entries(outcome: Outcome) -> Iterator[Entry]:
+    """What a page of a listing says."""
+    bucket, page = outcome.bucket, outcome.data
+    for found in page.objects:
+        modified = found.modified.timestamp() if found.modified is not None else None
+        etag = found.etag.strip('"') if found.etag else None
+        yield Entry(bucket, found.key, found.size, modified, etag, found.storage_class, False)
+    for prefix in page.prefixes:
+        yield Entry(bucket, prefix, 0, None, None, None, True)
 
 
 def _options(options: Mapping[str, Any] | None) -> Options:

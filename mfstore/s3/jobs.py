@@ -12,6 +12,7 @@ from mfstore.s3.outcomes import Outcome
 
 if TYPE_CHECKING:
     from mfstore.s3.control import Control
+    from mfstore.s3.routes import Credentials
 
 NO_CALLS: tuple[Call, ...] = ()
 
@@ -36,7 +37,20 @@ class Restart(Exception):
 class Try:
     """What the scheduler remembers about a call from one try to the next: ``Call.tag``."""
 
-    __slots__ = ("attempts", "bad", "free", "hedge", "job", "moved", "part", "refreshed", "skewed", "started", "wrong")
+    __slots__ = (
+        "attempts",
+        "bad",
+        "credentials",
+        "free",
+        "hedge",
+        "job",
+        "moved",
+        "part",
+        "refreshed",
+        "skewed",
+        "started",
+        "wrong",
+    )
 
     def __init__(self, job: Job, part: Any = None) -> None:
         self.job = job
@@ -48,6 +62,7 @@ class Try:
         self.bad = 0
         self.hedge: Call | None = None
         self.wrong: MfstoreError | None = None
+        self.credentials: Credentials | None = None
 
 
 class Job:
@@ -128,7 +143,7 @@ class Job:
     def fail(self, error: MfstoreError) -> None:
         """Settle on a failure."""
         self.abandon()
-        error.where(key=f"s3://{self.bucket}/{self.key}")
+        error.where(key=self.key, backend=f"s3://{self.bucket}")
         self.outcome = self._outcome(error=error)
 
     def _outcome(self, **fields: Any) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.engine import NO_OPTIONS, Call, Options, Reply
@@ -66,7 +67,7 @@ class DeleteJob(Job):
             entry = errors.get(key)
             error = None
             if entry is not None:
-                error = control.entry_error(str(entry.get("Code")), str(entry.get("Message")), self.bucket, key, reply)
+                error = control.error(Call("DeleteObject", self.bucket, key), _entry_reply(reply, entry))
             self._out.append(
                 Outcome(index, item, self.bucket, key, error=error, headers=reply.headers, attempts=self.attempts)
             )
@@ -81,6 +82,14 @@ class DeleteJob(Job):
             if key in left:
                 self._out.append(Outcome(index, item, self.bucket, key, error=error, attempts=self.attempts))
         self.outcome = self._out.pop()
+
+
+def _entry_reply(reply: Reply, entry: Mapping[str, Any]) -> Reply:
+    """What one key's failure inside a DeleteObjects answer would have been as an answer of its own."""
+    code, message = escape(str(entry.get("Code"))), escape(str(entry.get("Message")))
+    status = {"AccessDenied": 403, "NoSuchVersion": 404, "MethodNotAllowed": 405}.get(code, 500)
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return Reply(reply.call, status=status, headers=reply.headers, data=body.encode())
 
 
 class CopyJob(Job):
@@ -216,7 +225,7 @@ class ListJob(Job):
 
     def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
         try:
-            page = control.parse_page(call, reply)
+            page = control.page(call, reply)
         except MfstoreError as error:
             raise Retry(error) from None
         outcome = self._outcome(data=page, size=len(page.objects), headers=reply.headers)

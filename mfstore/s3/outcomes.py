@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from mfstore.errors import MfstoreError
 
 _NOTHING: Mapping[str, str] = {}
+
+
+class Entry(NamedTuple):
+    """One line of a listing."""
+
+    bucket: str
+    key: str
+    """Of a prefix: the prefix, with its trailing slash."""
+    size: int
+    modified: float | None
+    """Seconds since the epoch, on the service's clock."""
+    etag: str | None
+    storage_class: str | None
+    is_prefix: bool
+    """A common prefix of a listing that is not recursive, not an object."""
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{self.key}"
 
 
 class Outcome:

@@ -176,7 +176,7 @@ class Scheduler:
         room = int(self._limiter.limit) - len(self._flying) + len(self._paused)
         if not self._ready or room <= 0 or now < self._paced_until:
             return
-        batch = []
+        batch: list[Call] = []
         while self._ready and len(batch) < room:
             call = self._ready.popleft()
             job = call.tag.job
@@ -199,6 +199,9 @@ class Scheduler:
             self.stats.requests += len(batch)
             self.stats.concurrency = max(self.stats.concurrency, len(self._flying) - len(self._paused))
             try:
+                credentials = self._control.credentials()
+                for call in batch:
+                    call.tag.credentials = credentials
                 self._channel.submit(batch)
             except MfstoreError as error:
                 # Without credentials no call can be made.
@@ -258,7 +261,13 @@ class Scheduler:
         if more is not None:
             job.calls -= 1
             self._queue(job, more)
-        elif not self._retry(call, reply, verdict):
+            return
+        try:
+            hopeless = not self._retry(call, reply, verdict)
+        except MfstoreError as error:  # no new credentials
+            self._fatal(job, call, error)
+            return
+        if hopeless:
             self._fatal(job, call, self._control.error(call, reply))
 
     def _fine(self, job: Job, call: Call, reply: Reply) -> None:
@@ -301,7 +310,7 @@ class Scheduler:
         if verdict is Verdict.FREE and not state.free:
             state.free = True
         elif verdict is Verdict.REFRESH:
-            if state.refreshed or not self._control.expire(reply):
+            if state.refreshed or not self._control.expire(state.credentials):
                 return False
             state.refreshed = True
         elif verdict is Verdict.SKEWED:
