@@ -44,11 +44,10 @@ class Running:
         self.scheduler = scheduler
         self._channel = channel
         self._control = control
-        self._fd = channel.fileno()
 
     def fileno(self) -> int:
         """Readable when pumping brings something."""
-        return self._fd
+        return self._channel.fileno()
 
     def prepare(self) -> None:
         """What may block: find or refresh the credentials. What goes wrong here, the first call reports."""
