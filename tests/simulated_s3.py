@@ -55,7 +55,7 @@ class SimulatedS3(Engine):
 
     def answer(self, call):
         """(status, headers, body)"""
-        handler = getattr(self, "_" + call.operation)
+        handler = getattr(self, f"_{call.operation}")
         return handler(call)
 
     def _error(self, status, code):
@@ -204,13 +204,14 @@ class SimulatedChannel(Channel):
         if fault is not None and body:
             body, reply.failure = fault(body)
         if status >= 300 or call.operation != "GetObject":
-            reply.checksum = self._sum(call.checksum, world._body(call)) if call.body is not None and call.checksum else None
+            reply.checksum = (
+                self._sum(call.checksum, world._body(call)) if call.body is not None and call.checksum else None
+            )
             return self._end(reply, data=body)
         name = "CRC64NVME" if "x-amz-checksum-crc64nvme" in headers else call.checksum
         if call.target is None and len(body) > SMALL:
             self._waiting[id(call)] = call, reply, name, body
-            announced = Reply(call, status, headers=headers, announced=True, submitted=at)
-            return announced
+            return Reply(call, status, headers=headers, announced=True, submitted=at)
         if call.target is None:
             reply.checksum = self._sum(name, body)
             return self._end(reply, data=body, received=len(body))

@@ -130,7 +130,7 @@ class BulkClient:
     def get_many(
         self, items: Iterable[Any], into: Literal["bytes", "files"] = "bytes", dest: Destinations | None = None,
         on_error: OnError = "raise", verify: bool = True, progress: Progress = None, *, ordered: bool = True,
-        overwrite: bool = False, stream: bool = False, options: Mapping[str, Any] | None = None,
+        overwrite: bool = False, resume: bool = False, stream: bool = False, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
         """Get objects, or parts of them, into memory (``outcome.data``) or files (``outcome.path``).
 
@@ -139,29 +139,30 @@ class BulkClient:
         Into memory it runs while you iterate; into files it runs at once,
         writing each file under ``dest`` (a directory,
         or a function from key to path) when it is complete, and replaces existing ones only with ``overwrite``.
-        ``verify`` compares with the checksum the service keeps, if it keeps one. ``options`` are further parameters of
-        GetObject by their botocore names.
+        With ``resume`` an interrupted download leaves what it has (hidden files beside the destination), and the next
+        one with ``resume`` fetches only the rest, of the same version. ``verify`` compares with the checksum the
+        service keeps, if it keeps one. ``options`` are further parameters of GetObject by their botocore names.
 
         A failed item is an ``MfstoreError``: raised, with the rest abandoned; or with ``on_error="return"`` in its
         outcome; or left out
         with "omit". NotFound, AccessDenied (never taken for absence), InvalidRange, CorruptObject, Conflict
         (destination exists), OutOfSpace, InvalidKey (also a key that is no safe file name), BackendError for the rest.
         """
-        result = self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, options)
+        result = self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, resume, options)
         return result if into == "bytes" or stream else result.wait()
 
     def aget_many(
         self, items: Iterable[Any], into: Literal["bytes", "files"] = "bytes", dest: Destinations | None = None,
         on_error: OnError = "raise", verify: bool = True, progress: Progress = None, *, ordered: bool = True,
-        overwrite: bool = False, options: Mapping[str, Any] | None = None,
+        overwrite: bool = False, resume: bool = False, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
         """As ``get_many``, for ``async for`` or ``await``."""
-        return self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, options)
+        return self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, resume, options)
 
     def _get(
         self, items: Iterable[Any], into: str, dest: Destinations | None, on_error: OnError, verify: bool,
         progress: Progress,
-        ordered: bool, overwrite: bool, options: Mapping[str, Any] | None,
+        ordered: bool, overwrite: bool, resume: bool, options: Mapping[str, Any] | None,
     ) -> BulkResult:  # fmt: skip
         if into not in ("bytes", "files"):
             raise ValueError(f'into must be "bytes" or "files", not {into!r}')
@@ -171,7 +172,7 @@ class BulkClient:
 
         def job(index: int, item: Any) -> Job:
             place = address(item, self.bucket)
-            destination = None if dest is None else Destination(_file_for(dest, place), overwrite)
+            destination = None if dest is None else Destination(_file_for(dest, place), overwrite, resume)
             return GetJob(
                 index, item, place.bucket, place.key, shared, start=place.start, stop=place.stop, verify=verify,
                 destination=destination,

@@ -10,12 +10,12 @@ from mfstore._core import crc
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, MfstoreError, Unsupported
 from mfstore.s3.engine import NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.files import Destination, Partial
 from mfstore.s3.jobs import NO_CALLS, Job, Restart, Retry, Try, etag_of, renewed
 from mfstore.s3.outcomes import Outcome
 
 if TYPE_CHECKING:
     from mfstore.s3.control import Control
-    from mfstore.s3.files import Destination
 
 PIECE = 8 << 20
 """Shortest piece of an object fetched in parallel: AWS advises 8 to 16 MiB, and a request's first byte costs as much
@@ -54,7 +54,8 @@ class GetJob(Job):
     """
 
     __slots__ = (
-        "_checked", "_destination", "_first", "_headers", "_length", "_memory", "_pieces", "_start", "_view", "stop",
+        "_checked", "_destination", "_first", "_headers", "_length", "_memory", "_pieces",
+        "_resumed", "_start", "_view", "stop",
         "target", "verified", "verify",
     )  # fmt: skip
 
@@ -77,10 +78,14 @@ class GetJob(Job):
         self._length = 0
         self._first = 0
         self._checked: tuple[str, int] | None = None
+        self._resumed: Partial | None = None
 
     def begin(self) -> Sequence[Call]:
         if self._destination is not None:
             self._destination.check()
+            partial = self._destination.reopen() if self._start is None and self.stop is None else None
+            if partial is not None and partial.url == f"s3://{self.bucket}/{self.key}":
+                return self._continue(partial)
         if self.target is not None:
             return self._begin_into(self.target)
         return (Call("GetObject", self.bucket, self.key, self.options, None, self._start, self.stop, tag=Try(self)),)
@@ -96,6 +101,28 @@ class GetJob(Job):
         self._pieces = [Piece(*bounds) for bounds in cut(self._length, -(-self._length // (2 * PIECE)))]
         return [self._ask(piece, fresh=False) for piece in self._pieces]
 
+    def _continue(self, partial: Partial) -> Sequence[Call]:
+        """Fetch what an interrupted download did not, of the same version of the object."""
+        self._headers = {"etag": partial.etag, "content-length": str(partial.length)}
+        self._length, self._resumed = partial.length, partial
+        self._pieces, at = [], 0
+        for start, stop in (*sorted(partial.done), (partial.length, partial.length)):
+            self._pieces += [Piece(at + first, at + last) for first, last in cut(start - at, 16) if at < start]
+            done = Piece(start, stop)
+            done.done = stop - start
+            self._pieces.append(done)
+            at = stop
+        calls = [self._ask(piece, fresh=False) for piece in self._pieces if piece.done < piece.stop - piece.start]
+        return calls or self._assemble()
+
+    def _partial(self) -> Partial | None:
+        """What could be resumed if the download ended now."""
+        if self._destination is None or not self._pieces or not self._headers or not self._headers.get("etag"):
+            return None
+        done = tuple((piece.start, piece.start + piece.done) for piece in self._pieces if piece.done)
+        checksum = self._resumed.checksum if self._resumed is not None else self._checked
+        return Partial(f"s3://{self.bucket}/{self.key}", self._headers["etag"], self._length, checksum, done)
+
     # ---- replies ----------------------------------------------------------------------
 
     def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
@@ -106,6 +133,8 @@ class GetJob(Job):
         if piece.done < piece.stop - piece.start:
             raise Retry(BackendError("the service sent fewer bytes than the object has", found=piece.done))
         assert self._pieces is not None
+        if self._destination is not None and (partial := self._partial()) is not None:
+            self._destination.save(partial)
         if all(other.done == other.stop - other.start for other in self._pieces):
             return self._assemble()
         return NO_CALLS
@@ -219,7 +248,7 @@ class GetJob(Job):
         return None
 
     def forget(self) -> None:
-        self._pieces = self._memory = self._headers = None
+        self._pieces = self._memory = self._headers = self._resumed = None
         if self.target is None:
             self._view = None
         if self._destination is not None:
@@ -236,6 +265,10 @@ class GetJob(Job):
             for piece in self._pieces:
                 total = crc.combine(name.upper(), total, piece.checksum, piece.stop - piece.start)
             self._compare(self._checked, (name.upper(), total), self._length)
+        elif self._resumed is not None and self._resumed.checksum is not None and self.verify:
+            assert self._destination is not None
+            name = self._resumed.checksum[0].upper()
+            self._compare(self._resumed.checksum, (name, self._destination.checksum(name)), self._length)
         size = self._length
         if self._destination is not None:
             self.outcome = self._outcome(
@@ -261,7 +294,9 @@ class GetJob(Job):
 
     def abandon(self) -> None:
         if self._destination is not None:
-            self._destination.discard()
+            if (partial := self._partial()) is not None:
+                self._destination.save(partial)
+            self._destination.discard(keep=True)
 
     def fail(self, error: MfstoreError) -> None:
         self._memory = self._view = None
