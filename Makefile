@@ -4,7 +4,7 @@
 VENV := $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
-DEBIAN := gcc pkg-config liblz4-dev libzstd-dev libxxhash-dev
+DEBIAN := gcc pkg-config liblz4-dev libzstd-dev libxxhash-dev libcurl4-openssl-dev libssl-dev
 FUZZ_DEBIAN := clang libclang-rt-14-dev
 SECONDS_PER_TARGET ?= 600
 
@@ -43,7 +43,7 @@ venv:
 	@mkdir -p build
 
 system:
-	@command -v gcc >/dev/null && pkg-config --exists liblz4 libzstd libxxhash 2>/dev/null \
+	@command -v gcc >/dev/null && pkg-config --exists liblz4 libzstd libxxhash libcurl libcrypto 2>/dev/null \
 	  || $(MAKE) --no-print-directory install PACKAGES="$(DEBIAN)"
 
 # strace drives the kill-at-every-system-call test; clang the C fuzzers. The tests that need them skip without.

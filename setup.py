@@ -14,6 +14,8 @@ PACKAGES = {
     "liblz4": ("liblz4-dev", "lz4-devel", "lz4"),
     "libzstd": ("libzstd-dev", "libzstd-devel", "zstd"),
     "libxxhash": ("libxxhash-dev", "xxhash-devel", "xxhash"),
+    "libcurl": ("libcurl4-openssl-dev", "libcurl-devel", "curl"),
+    "libcrypto": ("libssl-dev", "openssl-devel", "openssl@3"),
 }
 
 
@@ -82,6 +84,8 @@ setup(
             extension("chunk", "chunk"),
             extension("codec", "codec", "shuffle", libraries=("liblz4", "libzstd")),
             extension("table", "table"),
+            extension("crc", "crc"),
+            extension("sigv4", "sigv4", libraries=("libcrypto",)),
             extension("memory", libraries=("libxxhash",)),
         ],
         build_dir="build/cython",

@@ -39,6 +39,7 @@ def test_without_pkg_config(tmp_path):
         ("liblz4", ("liblz4-dev", "lz4-devel")),
         ("libzstd", ("libzstd-dev", "libzstd-devel")),
         ("libxxhash", ("libxxhash-dev", "xxhash")),
+        ("libcrypto", ("libssl-dev", "openssl-devel", "openssl@3")),
     ],
 )
 def test_without_a_library(tmp_path, missing, packages):
