@@ -252,7 +252,7 @@ def local(error: Exception, profile: str | None = None) -> MfstoreError:
         return InvalidKey(text)
     if name.startswith(("Unsupported", "InvalidEndpoint", "EndpointProvider", "UnknownEndpoint", "MissingDependency")):
         return Unsupported(text)
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | TypeError):
         return InvalidKey(text)
     if isinstance(error, OSError):
         return BackendError(f"AWS configuration or credentials could not be read: {text}")
