@@ -213,7 +213,7 @@ class Flow:
         self.request_body.pacer = self._up
         self.exchange = exchange = self._entry()
         fault = exchange.fault = self.proxy._plan.choose(exchange)
-        self.proxy.log.append(exchange)
+        self.proxy._log.append(exchange)
         if self.proxy.latency:
             await asyncio.sleep(self.proxy.latency)
         try:

@@ -62,8 +62,7 @@ class FaultProxy:
         self.connect_latency = connect_latency
         self.bandwidth = bandwidth
         self.credentials = Credentials(*credentials) if credentials else None
-        self.log: list[Exchange] = []
-        """Every request so far, in order of arrival."""
+        self._log: list[Exchange] = []
         self.connections = 0
         """How many connections there have been."""
         self._plan = Plan(faults, seed)
@@ -130,11 +129,19 @@ class FaultProxy:
     def faults(self, faults: Iterable[NetworkFault]) -> None:
         self._plan = Plan(faults, self.seed)
 
+    @property
+    def log(self) -> list[Exchange]:
+        """Every request so far, in order of arrival."""
+        # The client may have its last byte before the proxy has noted that it sent it.
+        if self._thread is not None and threading.current_thread() is not self._thread:
+            self._call(self._settle)
+        return list(self._log)
+
     def requests(self, method: str | None = None, path: str | None = None, query: str | None = None) -> list[Exchange]:
         """The logged requests of a method, and with a path and query that these regular expressions are found in."""
         return [
             entry
-            for entry in list(self.log)
+            for entry in self.log
             if (method is None or entry.method == method)
             and (path is None or re.search(path, entry.path))
             and (query is None or re.search(query, entry.query))
@@ -142,7 +149,7 @@ class FaultProxy:
 
     def clear(self) -> None:
         """Forget the log."""
-        self.log.clear()
+        self._log.clear()
         self.connections = 0
 
     def stop_listening(self) -> None:
@@ -183,6 +190,10 @@ class FaultProxy:
             await work()
 
         asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    async def _settle(self) -> None:
+        for _ in range(8):
+            await asyncio.sleep(0)
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
