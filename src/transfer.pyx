@@ -160,7 +160,7 @@ cdef class Headers:
         return self.whole().items()
 
     def __eq__(self, other):
-        return self.whole() == (other.whole() if isinstance(other, Headers) else other)
+        return self.whole() == ((<Headers> other).whole() if isinstance(other, Headers) else other)
 
     __hash__ = None
 
