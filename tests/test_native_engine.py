@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gc
+import itertools
 import os
 import resource
 import select
@@ -361,7 +362,7 @@ class TestPuts:
     def test_memory(self, rig: Rig, n: int, pieces: int) -> None:
         data = os.urandom(n)
         cuts = [n * i // pieces for i in range(pieces + 1)]
-        body = [memoryview(data)[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        body = [memoryview(data)[a:b] for a, b in itertools.pairwise(cuts)]
         channel = rig(body_of(b""))
         reply = ask(
             channel, Call("PutObject", "b", "k", body=body, checksum="CRC64NVME", metadata={"A": "1", "b": "2"})
@@ -940,12 +941,9 @@ class TestChecksums:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path / "key.pem"), "-out", str(path / "cert.pem")],
-        check=True,
-        capture_output=True,
-    )
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    command += " -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(command.split(), check=True, capture_output=True, cwd=path)
     return path
 
 
