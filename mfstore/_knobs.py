@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mfstore.errors import InvalidKey
 
 FSYNC_POLICIES = ("none", "batch", "always")
+ENGINES = ("auto", "native", "aiobotocore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,27 @@ def resolve(
         memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 32 << 20, 1 << 46),
         verify=_flag("verify", "MFSTORE_VERIFY", verify, True),
         fsync=_choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class S3Knobs:
+    """Settings of one S3 client."""
+
+    engine: str
+    """auto, native or aiobotocore. ``MFSTORE_S3_ENGINE``; default auto."""
+    concurrency: int | None
+    """Requests in flight. ``MFSTORE_S3_CONCURRENCY``; default: found by measuring."""
+    memory: int
+    """Bytes of results that may wait to be taken. ``MFSTORE_MEMORY``; default 256 MiB."""
+
+
+def resolve_s3(engine: str | None = None, concurrency: int | None = None, memory: int | None = None) -> S3Knobs:
+    """The S3 knobs in force. InvalidKey (naming the source) when one is out of range."""
+    return S3Knobs(
+        engine=_choice("engine", "MFSTORE_S3_ENGINE", engine, "auto", ENGINES),
+        concurrency=_number("concurrency", "MFSTORE_S3_CONCURRENCY", concurrency, 0, 0, 4096) or None,
+        memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 1 << 20, 1 << 46),
     )
 
 

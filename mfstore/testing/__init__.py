@@ -7,9 +7,14 @@ Needs pytest. A backend's whole test file is::
     class TestMyBackend(BackendTests):
         def make_backend(self, tmp_path):
             return MyBackend(...)
+
+``FaultProxy`` stands between any S3 client and any S3 server; what it can do to them is in ``mfstore.testing.actions``.
 """
 
+from mfstore.testing import actions
 from mfstore.testing.backend import BackendTests
 from mfstore.testing.faults import Fault, FaultyBackend
+from mfstore.testing.network import Exchange, NetworkFault
+from mfstore.testing.proxy import FaultProxy
 
-__all__ = ["BackendTests", "Fault", "FaultyBackend"]
+__all__ = ["BackendTests", "Exchange", "Fault", "FaultProxy", "FaultyBackend", "NetworkFault", "actions"]

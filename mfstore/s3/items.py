@@ -1,0 +1,127 @@
+"""What bulk calls accept as items, and what the items say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mfstore.errors import InvalidKey, InvalidRange
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    Source = Buffer | str | os.PathLike[str] | Sequence[Buffer]
+
+Item = "str | tuple[str, int, int | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class PutItem:
+    """One object to store, with what is particular to it; None means the call's own setting."""
+
+    key: str
+    data: Any
+    """Bytes-like, text (stored as UTF-8), a list of bytes-likes (stored joined), a path object, or an open binary
+    file."""
+    metadata: Mapping[str, str] | None = None
+    content_type: str | None = None
+    encryption: str | None = None
+    """ServerSideEncryption: ``AES256`` or ``aws:kms``."""
+    kms_key: str | None = None
+    if_none_match: bool = False
+    if_match: str | None = None
+    options: Mapping[str, Any] | None = None
+    """Further parameters of PutObject and CreateMultipartUpload, by their botocore names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an item lies, and which part of it is meant: ``start`` None for all, ``stop`` None for all from start."""
+
+    bucket: str
+    key: str
+    start: int | None = None
+    stop: int | None = None
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``; the key may be empty."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if bucket.startswith("arn:"):
+        # arn:aws:s3:region:account:accesspoint/name/key: the name belongs to the bucket
+        name, _, rest = key.partition("/")
+        bucket, key = f"{bucket}/{name}", rest
+    if not bucket:
+        raise InvalidKey("an S3 URL is s3://bucket/key", found=repr(url))
+    return bucket, key
+
+
+def locate(text: Any, bucket: str | None) -> tuple[str, str]:
+    """Bucket and key of a key or URL. InvalidKey when there is no bucket, or nothing that could be a key."""
+    if not isinstance(text, str):
+        raise InvalidKey("a key is a string", found=f"{text!r:.80}")
+    if text.startswith("s3://"):
+        found, key = split_url(text)
+    elif bucket is None:
+        raise InvalidKey("no bucket", key=text, hint='Give BulkClient(bucket="…") or items as s3://bucket/key')
+    else:
+        found, key = bucket, text
+    if not key:
+        raise InvalidKey("an object needs a key", found=repr(text))
+    if len(key.encode("utf-8", "surrogatepass")) > 1024:
+        raise InvalidKey("S3 keys have at most 1024 bytes", key=key[:80] + "…")
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidKey("S3 keys are Unicode; this one holds half a surrogate pair", key=ascii(key)) from None
+    return found, key
+
+
+def address(item: Any, bucket: str | None) -> Address:
+    """What an item of a get means: a key, a URL, or (key, start, length). A negative start counts from the end, and
+    then ``length`` must be None; ``length`` None means to the end."""
+    if isinstance(item, str):
+        return Address(*locate(item, bucket))
+    if not isinstance(item, (tuple, list)) or len(item) != 3:
+        raise InvalidKey("an item is a key, an s3:// URL or (key, start, length)", found=f"{item!r:.80}")
+    text, start, length = item
+    place = locate(text, bucket)
+    if start is None and length is None:
+        return Address(*place)
+    start = start or 0
+    if (start < 0 and length is not None) or (length is not None and length < 0):
+        raise InvalidRange("a range is (start ≥ 0, length ≥ 0) or (-n, None)", key=place[1], found=(start, length))
+    if length == 0:
+        raise InvalidRange("a range of no bytes", key=place[1], hint="S3 has no empty ranges")
+    return Address(*place, start, None if length is None else start + length)
+
+
+def put_items(items: Mapping[str, Any] | Iterable[Any]) -> Iterator[PutItem]:
+    """What put_many accepts: a mapping, or an iterable of (key, data) pairs and PutItems."""
+    pairs: Iterable[Any] = items.items() if isinstance(items, Mapping) else items
+    for item in pairs:
+        if isinstance(item, PutItem):
+            yield item
+        elif isinstance(item, (tuple, list)) and len(item) == 2:
+            yield PutItem(item[0], item[1])
+        else:
+            raise InvalidKey("an item to put is (key, data) or a PutItem", found=f"{item!r:.80}")
+
+
+def source_of(data: Any) -> tuple[Sequence[Any] | None, str | None]:
+    """(buffers, path) of what is to be stored: one of the two is None. TypeError for anything else."""
+    if isinstance(data, str):
+        return [data.encode("utf-8")], None
+    if isinstance(data, os.PathLike):
+        return None, os.fspath(data)
+    if isinstance(data, (list, tuple)):
+        return data, None
+    if hasattr(data, "read"):
+        content = data.read()
+        return [content.encode("utf-8") if isinstance(content, str) else content], None
+    try:
+        return [memoryview(data)], None
+    except TypeError:
+        raise TypeError(f"cannot store a {type(data).__name__}: bytes, text, a path or a file is needed") from None

@@ -1,0 +1,182 @@
+"""One item of a bulk operation as a state machine: which calls it needs, what their replies mean. No network here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from mfstore.errors import MfstoreError
+from mfstore.s3.engine import NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from mfstore.s3.control import Control
+    from mfstore.s3.routes import Credentials
+
+NO_CALLS: tuple[Call, ...] = ()
+
+
+class Retry(Exception):
+    """A job's answer to a reply that is well-formed and wrong: ask again. ``error`` is raised when tries run out."""
+
+    def __init__(self, error: MfstoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Restart(Exception):
+    """The whole job has to begin anew: what it gathered belongs to another version, or is damaged. ``error`` is
+    raised when it restarted too often."""
+
+    def __init__(self, error: MfstoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Try:
+    """What the scheduler remembers about a call from one try to the next: ``Call.tag``."""
+
+    __slots__ = (
+        "attempts",
+        "bad",
+        "credentials",
+        "free",
+        "hedge",
+        "job",
+        "moved",
+        "part",
+        "refreshed",
+        "skewed",
+        "started",
+        "wrong",
+    )
+
+    def __init__(self, job: Job, part: Any = None) -> None:
+        self.job = job
+        self.part = part
+        self.attempts = 0
+        self.started = 0.0
+        self.free = self.refreshed = self.skewed = False
+        self.moved = 0
+        self.bad = 0
+        self.hedge: Call | None = None
+        self.wrong: MfstoreError | None = None
+        self.credentials: Credentials | None = None
+
+
+class Job:
+    """One item. The scheduler calls ``begin`` once, ``on_reply`` for every good reply (and ``announced`` for announced
+    ones), and after a failure ``cleanup``; the job is over when ``outcome`` is set and none of its calls is in
+    flight."""
+
+    __slots__ = (
+        "attempts",
+        "bucket",
+        "calls",
+        "error",
+        "first_byte",
+        "index",
+        "item",
+        "key",
+        "options",
+        "outcome",
+        "restarts",
+        "started",
+        "weight",
+    )
+
+    def __init__(self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS) -> None:
+        self.index = index
+        self.item = item
+        self.bucket = bucket
+        self.key = key
+        self.options = options
+        self.weight = 0
+        """Bytes of memory reserved for it."""
+        self.calls = 0
+        """How many of its calls are waiting or in flight."""
+        self.error: MfstoreError | None = None
+        self.outcome: Outcome | None = None
+        self.attempts = 0
+        self.restarts = 0
+        self.started = 0.0
+        self.first_byte = 0.0
+
+    def begin(self) -> Sequence[Call]:
+        """The first calls."""
+        raise NotImplementedError
+
+    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        """A good reply: further calls. Raises ``Retry`` to have the call repeated, MfstoreError to fail."""
+        raise NotImplementedError
+
+    def announced(
+        self, call: Call, reply: Reply, pieces: int
+    ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
+        """A long body waits: where it goes, how much of it, and calls for the rest."""
+        raise NotImplementedError
+
+    def again(self, call: Call, reply: Reply) -> Call:
+        """The call to make after a try failed; a fresh object."""
+        return renewed(call)
+
+    def rescued(self, call: Call, reply: Reply, control: Control) -> Sequence[Call] | None:
+        """A reply that is an error in general: further calls if it is none for this job, else None."""
+        return None
+
+    def cleanup(self) -> Sequence[Call]:
+        """After ``error`` was set and no call is in flight: calls that undo what was begun. Their replies do not
+        matter."""
+        return NO_CALLS
+
+    def forget(self) -> None:
+        """Before a restart, when none of its calls is in flight: drop what was gathered."""
+
+    def abandon(self) -> None:
+        """The operation ends before the job does: let go of files."""
+
+    def take(self) -> Sequence[Outcome]:
+        """Outcomes to hand out before the job is over."""
+        return ()
+
+    def fail(self, error: MfstoreError) -> None:
+        """Settle on a failure."""
+        self.abandon()
+        error.where(key=self.key, backend=f"s3://{self.bucket}")
+        self.outcome = self._outcome(error=error)
+
+    def _outcome(self, **fields: Any) -> Outcome:
+        return Outcome(
+            self.index, self.item, self.bucket, self.key, attempts=self.attempts, first_byte=self.first_byte,
+            seconds=monotonic() - self.started if self.started else 0.0, **fields,
+        )  # fmt: skip
+
+
+def renewed(call: Call, **changes: Any) -> Call:
+    """The same call for another try, on a new connection."""
+    fields: dict[str, Any] = {name: getattr(call, name) for name in Call.__slots__}
+    fields.update(fresh=True)
+    fields.update(changes)
+    return Call(**fields)
+
+
+def etag_of(headers: Mapping[str, str]) -> str | None:
+    """The ETag without quotes; None when the service sent none (radosgw's completed uploads)."""
+    return headers.get("etag", "").strip('"') or None
+
+
+class HeadJob(Job):
+    """What is known about an object, without its data."""
+
+    __slots__ = ()
+
+    def begin(self) -> Sequence[Call]:
+        return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
+
+    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        length = reply.headers.get("content-length", "")
+        self.outcome = self._outcome(
+            size=int(length) if length.isdigit() else 0, etag=etag_of(reply.headers), headers=reply.headers
+        )
+        return NO_CALLS

@@ -1,0 +1,144 @@
+"""Faults of the network and of the server behind it: which request one hits, and what then happens on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mfstore.testing.actions import Action
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request that came to the proxy, and what became of it. Filled in as it goes on."""
+
+    method: str
+    path: str
+    """As on the wire, percent-encoding and all."""
+    query: str
+    headers: dict[str, str]
+    """By lower-case name."""
+    connection: int
+    """Which of the proxy's connections, counting from 1."""
+    turn: int
+    """Which request on this connection, counting from 1."""
+    started: float
+    """``time.monotonic()`` when the head was there."""
+    finished: float | None = None
+    """When the last byte was sent; None if the exchange broke off, or goes on."""
+    status: int | None = None
+    """What the client was sent; None if it was sent none."""
+    upstream_status: int | None = None
+    """What the server answered; None if the request did not reach it or its answer did not come."""
+    request_bytes: int = 0
+    """Of the body, sent on to the server."""
+    response_bytes: int = 0
+    """Of the body, sent on to the client."""
+    fault: NetworkFault | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFault:
+    """An action, and the requests it happens to: all that match, unless ``nth`` and its like say otherwise.
+
+    Only the first fault of a plan that wants a request gets it, and a fault does not count requests that others got:
+    the plan ``[NetworkFault(action=a, nth=1), NetworkFault(action=b, nth=1)]`` gives the first request to a, the
+    second to b. An action that happens to connections (``ResetConnect``, ``StallConnect``) counts connections, and the
+    matchers do not apply.
+    """
+
+    action: Action
+    method: str | None = None
+    path: str | None = None
+    """A regular expression, searched for in the path."""
+    query: str | None = None
+    """A regular expression, searched for in the query string."""
+    when: Callable[[Exchange], bool] | None = None
+    nth: int | None = None
+    """Only the n-th match, counting from 1."""
+    every: int | None = None
+    """Every n-th match."""
+    count: int | None = None
+    """So many times, then never again."""
+    probability: float | None = None
+    """Drawn from the proxy's seed and from the request itself (method, key, range, and how often it was seen before),
+    so that neither the order in which threads get to send nor a new bucket name changes which requests are hit."""
+    during: float | None = None
+    """Only within so many seconds of the first match."""
+
+    def matches(self, exchange: Exchange) -> bool:
+        """Whether the request is of the kind this is for."""
+        return (
+            (self.method is None or self.method == exchange.method)
+            and (self.path is None or re.search(self.path, exchange.path) is not None)
+            and (self.query is None or re.search(self.query, exchange.query) is not None)
+            and self.action.applies(exchange)
+            and (self.when is None or self.when(exchange))
+        )
+
+
+@dataclass(slots=True)
+class _Count:
+    matched: int = 0
+    fired: int = 0
+    since: float = 0.0
+    seen: dict[str, int] = field(default_factory=dict)
+
+
+class Plan:
+    """The faults of a proxy and how often each has matched. Threads may share it."""
+
+    def __init__(self, faults: Iterable[NetworkFault], seed: int) -> None:
+        self.faults = tuple(faults)
+        self.seed = seed
+        self._counts = [_Count() for _ in self.faults]
+        self._lock = threading.Lock()
+        self.records = any(fault.action.wants_record for fault in self.faults)
+
+    def choose(self, exchange: Exchange | None) -> NetworkFault | None:
+        """The fault for this request, or for a new connection if there is none yet."""
+        with self._lock:
+            for number, (fault, count) in enumerate(zip(self.faults, self._counts, strict=True)):
+                if fault.action.connects != (exchange is None) or (exchange and not fault.matches(exchange)):
+                    continue
+                if self._fires(number, fault, count, exchange):
+                    count.fired += 1
+                    return fault
+        return None
+
+    def _fires(self, number: int, fault: NetworkFault, count: _Count, exchange: Exchange | None) -> bool:
+        count.matched += 1
+        count.since = count.since or time.monotonic()
+        if (fault.nth and count.matched != fault.nth) or (fault.every and count.matched % fault.every):
+            return False
+        if fault.count is not None and count.fired >= fault.count:
+            return False
+        if fault.during is not None and time.monotonic() - count.since > fault.during:
+            return False
+        if fault.probability is None:
+            return True
+        identity = _identity(exchange) if exchange else ""
+        count.seen[identity] = turn = count.seen.get(identity, 0) + 1
+        return draw(self.seed, number, identity, turn) < fault.probability
+
+
+def draw(*of: object) -> float:
+    """A number in [0, 1) that is the same for the same arguments in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(of).encode(), digest_size=7).digest(), "big") / (1 << 56)
+
+
+def _identity(exchange: Exchange) -> str:
+    """What makes two runs' requests the same: not the bucket, the upload's id or the signature."""
+    key = exchange.path.split("/", 2)[-1]
+    query = "&".join(
+        item
+        for item in exchange.query.split("&")
+        if not item.startswith(("uploadId=", "X-Amz-", "continuation-token="))
+    )
+    return f"{exchange.method} {key} {query} {exchange.headers.get('range', '')}"
