@@ -1,14 +1,13 @@
 """The errors of ``mfstore.S3``: Metaflow's names, mfstore's contents.
 
 Each class here is also an mfstore error. When Metaflow is loaded, what is raised is a subclass of Metaflow's class of
-the same name too, so ``except`` clauses written for either work. Whether Metaflow is loaded is looked at when an error is
-raised, not at import: Metaflow takes 0.4 s to import, and who can name its classes has imported it.
+the same name too, so ``except`` clauses written for either work. Whether Metaflow is loaded is looked at when an error
+is raised, not at import: Metaflow takes 0.4 s to import, and who can name its classes has imported it.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import cache
 from typing import Any
 
 from mfstore.errors import AccessDenied, InvalidKey, InvalidRange, MfstoreError, NotFound, OutOfSpace
@@ -95,9 +94,18 @@ def _theirs(name: str) -> type[Exception] | None:
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
-@cache
+_made: dict[tuple[type, ...], type[MfstoreError]] = {}
+
+
 def _joined(ours: type[MfstoreError], kind: type[MfstoreError], theirs: type[Exception] | None) -> type[MfstoreError]:
     """``ours``, ``kind`` (what it was to the bulk client) and ``theirs`` in one class."""
+    parts = (ours, kind) if theirs is None else (ours, kind, theirs)
+    if parts not in _made:
+        _made[parts] = _join(ours, kind, theirs)
+    return _made[parts]
+
+
+def _join(ours: type[MfstoreError], kind: type[MfstoreError], theirs: type[Exception] | None) -> type[MfstoreError]:
     # Of several bases the more special comes first; a base of another base is left out.
     bases: list[type[Any]] = [] if issubclass(ours, kind) else [kind]
     bases.append(ours)
