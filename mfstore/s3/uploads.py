@@ -101,7 +101,6 @@ class PutJob(Job):
     __slots__ = (
         "_aborting",
         "_checksum",
-        "_completing",
         "_etags",
         "_id",
         "_match",
@@ -110,6 +109,7 @@ class PutJob(Job):
         "_part",
         "_source",
         "_upload",
+        "_whole",
     )
 
     def __init__(
@@ -128,7 +128,7 @@ class PutJob(Job):
         self._upload = ""
         self._part = 0
         self._etags: dict[int, tuple[str, int | None]] = {}
-        self._aborting = self._completing = False
+        self._aborting = self._whole = False
 
     def begin(self) -> Sequence[Call]:
         self._source.open()
@@ -156,6 +156,8 @@ class PutJob(Job):
                 self.outcome = self._outcome(size=self._source.size, etag=etag_of(reply.headers), headers=reply.headers)
             case "CreateMultipartUpload":
                 self._upload = control.parse(call, reply)["UploadId"]
+                # Services that do not know checksums of whole multipart objects would take ours for something else.
+                self._whole = reply.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
                 size = self._source.size
                 return [self._send(number, start) for number, start in enumerate(range(0, size, self._part), 1)]
             case "UploadPart":
@@ -190,10 +192,9 @@ class PutJob(Job):
                 part[f"Checksum{self._checksum}"] = crc.encode(self._checksum, value)
             parts.append(part)
         params: dict[str, Any] = {"UploadId": self._upload, "MultipartUpload": {"Parts": parts}}
-        if self._checksum is not None and all(value is not None for _, value in self._etags.values()):
+        if self._whole and self._checksum is not None and all(value is not None for _, value in self._etags.values()):
             params[f"Checksum{self._checksum}"] = crc.encode(self._checksum, total)
             params["ChecksumType"] = "FULL_OBJECT"
-        self._completing = True
         return (
             Call(
                 "CompleteMultipartUpload", self.bucket, self.key, self.options, params, if_match=self._match,
