@@ -6,6 +6,7 @@ PYTHON ?= python3
 RUN := $(VENV)/bin/python
 DEBIAN := gcc pkg-config liblz4-dev libzstd-dev libxxhash-dev libcurl4-openssl-dev libssl-dev
 FUZZ_DEBIAN := clang libclang-rt-14-dev
+SERVERS_DEBIAN := radosgw ceph-mon ceph-osd ceph-common openssl nginx-light
 SECONDS_PER_TARGET ?= 600
 
 .PHONY: demo test check bench golden fuzz system system-test venv clean
@@ -47,14 +48,25 @@ system:
 	  || $(MAKE) --no-print-directory install PACKAGES="$(DEBIAN)"
 
 # strace drives the kill-at-every-system-call test; clang the C fuzzers. The tests that need them skip without.
+# Ceph's S3 gateway and nginx are what the S3 client is tested and measured against.
 system-test: system
 	@command -v strace >/dev/null && command -v clang >/dev/null && ls /usr/lib/llvm-*/lib/clang/*/lib/linux/*fuzzer* >/dev/null 2>&1 \
 	  || $(MAKE) --no-print-directory install PACKAGES="strace $(FUZZ_DEBIAN)" \
 	  || echo "strace or clang are missing: the tests that need them will be skipped"
+	@PATH="$$PATH:/usr/sbin:/sbin"; \
+	( for program in radosgw ceph-mon ceph-osd ceph openssl nginx; do command -v $$program >/dev/null || exit 1; done ) \
+	  || $(MAKE) --no-print-directory install PACKAGES="$(SERVERS_DEBIAN)" \
+	  || echo "S3 servers are missing: the tests that need them will be skipped"
 
+# policy-rc.d keeps the packages from starting daemons: nginx would listen on port 80.
+POLICY := /usr/sbin/policy-rc.d
 .PHONY: install
 install:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  if [ ! -e $(POLICY) ]; then \
+	    trap 'rm -f $(POLICY)' EXIT; trap 'exit 1' INT TERM; \
+	    printf '#!/bin/sh\nexit 101\n' > $(POLICY) && chmod 755 $(POLICY); \
+	  fi; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES); \
 	else \
 	  echo "mfstore needs some system packages. Run:  sudo apt-get install $(PACKAGES)" >&2; exit 1; \

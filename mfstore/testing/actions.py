@@ -131,6 +131,7 @@ class CloseOnReuse(Action):
     reset: bool = False
 
     def applies(self, exchange: Exchange) -> bool:
+        """Only to one that reuses a connection."""
         return exchange.turn > 1
 
     async def before(self, flow: Flow) -> None:
@@ -392,6 +393,7 @@ class IgnoreRange(Action):
     ``credentials``, with the range's bytes."""
 
     def applies(self, exchange: Exchange) -> bool:
+        """Only to one for a range."""
         return "range" in exchange.headers
 
     async def before(self, flow: Flow) -> None:

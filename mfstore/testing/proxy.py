@@ -127,6 +127,7 @@ class FaultProxy:
 
     @faults.setter
     def faults(self, faults: Iterable[NetworkFault]) -> None:
+        """Another plan."""
         self._plan = Plan(faults, self.seed)
 
     @property
