@@ -50,15 +50,6 @@ void mf_announce(struct mf_xfer *xfer) {
 
 /* ---- libcurl's wishes ---- */
 
-static int on_timer(CURLM *multi, long milliseconds, void *arg) {
-    struct mf_worker *worker = arg;
-    (void) multi;
-    worker->timer_ns = milliseconds < 0 ? 0 : mf_now_ns() + (uint64_t) milliseconds * 1000000u;
-    if (milliseconds == 0)
-        worker->timer_ns = 1;
-    return 0;
-}
-
 static struct mf_watch *watch_of(struct mf_worker *worker, curl_socket_t fd) {
     if ((size_t) fd >= worker->watches_n) {
         size_t n = (size_t) fd + 256;
@@ -110,6 +101,15 @@ static void tell(struct mf_worker *worker, curl_socket_t fd, struct mf_watch *wa
     else if (epoll_ctl(worker->poller, watch->told ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) < 0)
         epoll_ctl(worker->poller, errno == EEXIST ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event);
     watch->told = (uint8_t) wanted;
+}
+
+static int on_timer(CURLM *multi, long milliseconds, void *arg) {
+    struct mf_worker *worker = arg;
+    (void) multi;
+    worker->timer_ns = milliseconds < 0 ? 0 : mf_now_ns() + (uint64_t) milliseconds * 1000000u;
+    if (milliseconds == 0)
+        worker->timer_ns = 1;
+    return 0;
 }
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused) {

@@ -2,6 +2,7 @@
 """The native S3 engine: Python's calls become the C engine's requests, its completions replies. One crossing per batch."""
 
 import os
+from collections.abc import Mapping
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -172,6 +173,8 @@ cdef class Headers:
     def __reduce__(self):
         return dict, (self.whole(),)
 
+
+Mapping.register(Headers)
 
 # No cycle can go through one while it is of use, and the collector's visits were 8 % of a small request.
 @cython.final

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import os
+import pickle
 import resource
 import select
 import signal
@@ -18,7 +19,7 @@ import textwrap
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,8 @@ class TestBodies:
         reply = ask(rig(raw(head, close=False)), get())
         assert dict(reply.headers) == {"content-length": "3", "x-one": "a", "x-empty": "", "x-utf": "ä"}
         assert reply.headers.get("X-One") is None and "x-one" in reply.headers and len(reply.headers) == 4
-        assert reply.data == b"abc"
+        assert reply.data == b"abc" and isinstance(reply.headers, Mapping)
+        assert pickle.loads(pickle.dumps(reply.headers)) == reply.headers
 
     def test_into_memory(self, rig: Rig) -> None:
         data = os.urandom(5 << 20)
@@ -985,6 +987,29 @@ class TestTls:
         target = bytearray(len(data))
         channel.resume(call, memoryview(target))
         assert drain(channel, 1)[0].failure is None and target == data
+
+    def test_fork_and_exit_under_load(self, rig: Rig, certificate: Path) -> None:
+        server = self.server(rig, certificate, body_of(b"x" * 100_000))
+        code = f"""
+            import os, signal, sys
+            from tests.test_native_engine import *
+            engine = NativeEngine(Control("{server.origin}"), Transport(verify=False))
+            channel = engine.channel()
+            channel.submit([get() for _ in range(100)])
+            for _ in range(5):
+                channel.poll(0.02)
+                pid = os.fork()
+                if pid == 0:
+                    signal.alarm(20)
+                    assert ask(engine.channel(), get()).received == 100_000
+                    sys.exit(0)
+                assert os.waitpid(pid, 0)[1] == 0
+                channel.submit([get() for _ in range(20)])
+        """
+        answer = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+        )
+        assert (answer.returncode, answer.stderr) == (0, "")
 
     def test_handshake_cut(self, rig: Rig) -> None:
         for act in (lambda client: Connection(client, 0).reset(), lambda client: None):
