@@ -17,6 +17,8 @@ The words, used everywhere and without synonyms:
 Data flows one way down: store -> serialize -> segments -> chunking -> packs -> backends.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from mfstore import errors
 from mfstore.keys import Key
 from mfstore.store import Store
@@ -24,4 +26,16 @@ from mfstore.store import open_store as open  # noqa: A004
 
 __version__ = "0.1.0"
 
-__all__ = ["Key", "Store", "__version__", "errors", "open"]
+if TYPE_CHECKING:
+    from mfstore.s3.helper import S3
+
+__all__ = ["S3", "Key", "Store", "__version__", "errors", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    # S3 brings in what stores without S3 do not need.
+    if name != "S3":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mfstore.s3.helper import S3
+
+    return S3

@@ -1,6 +1,7 @@
 #include "transfer_impl.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -160,6 +161,8 @@ static void finish(struct mf_worker *worker, struct mf_xfer *xfer) {
         unlink_active(worker, xfer);
     }
     xfer->finished_ns = mf_now_ns();
+    if (xfer->sink != MF_SINK_PLACE)
+        xfer->received = xfer->data_n;
     pthread_mutex_lock(&worker->lock);
     xfer->done = 1; /* no cancel or resume reaches it any more */
     if (xfer->queued)
@@ -173,7 +176,8 @@ static void finish(struct mf_worker *worker, struct mf_xfer *xfer) {
 
 static void fail(struct mf_worker *worker, struct mf_xfer *xfer, int failure, const char *message) {
     xfer->failure = failure;
-    strncpy(xfer->message, message, sizeof xfer->message - 1);
+    if (message != xfer->message)
+        snprintf(xfer->message, sizeof xfer->message, "%s", message);
     finish(worker, xfer);
 }
 

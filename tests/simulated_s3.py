@@ -6,6 +6,7 @@ out and their answer is lost.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import time
@@ -15,6 +16,12 @@ from xml.sax.saxutils import escape
 
 from mfstore._core import crc
 from mfstore.s3.engine import CANCELLED, RESET, SMALL, Channel, Engine, FileRange, Reply
+
+
+CODES = {
+    400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 409: "OperationAborted", 412: "PreconditionFailed",
+    501: "NotImplemented", 503: "SlowDown",
+}  # fmt: skip
 
 
 class SimulatedS3(Engine):
@@ -195,7 +202,8 @@ class SimulatedChannel(Channel):
         if isinstance(planned, str):
             return self._end(reply, failure=planned)
         if isinstance(planned, int):
-            return self._end(reply, status=planned, data=b"<Error><Code>InternalError</Code></Error>")
+            status, _, body = world._error(planned, CODES.get(planned, "InternalError"))
+            return self._end(reply, status=status, data=body)
         status, headers, body = world.answer(call)
         if number in world.lost:
             return self._end(reply, failure=RESET)
@@ -269,9 +277,15 @@ def simulated_client(world, **arguments):
     from mfstore.s3 import BulkClient
 
     arguments.setdefault("attempts", 5)
-    client = BulkClient(
-        "b", endpoint_url="http://127.0.0.1:1", aws_access_key_id="a", aws_secret_access_key="s", region_name="us-east-1",
-        **arguments,
-    )  # fmt: skip
+    client = BulkClient("b", **arguments)
+    client.control = _control()
     client._engine = world
     return client
+
+
+@functools.cache
+def _control():
+    from mfstore.s3.control import Control
+
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
+    return Control(endpoint_url="http://127.0.0.1:1", region="us-east-1", **keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -400,6 +400,12 @@ class BulkClient:
         result = self._listing(prefixes, recursive, start_after, page, options)
         for outcome in result:
             yield from _entries(outcome)
+
+    def list_each(self, prefixes: Sequence[str], *, recursive: bool = True) -> Iterator[tuple[int, Entry]]:
+        """As ``list``, with the position among ``prefixes`` of the one that each entry lies under."""
+        for outcome in self._listing([*prefixes], recursive, None, 1000, None):
+            for entry in _entries(outcome):
+                yield outcome.index, entry
 
     async def alist(
         self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,

@@ -236,6 +236,7 @@ class ListJob(Job):
             raise BackendError("the service's listing goes round in circles", found=page.next_token[:80])
         self._seen.add(page.next_token)
         self._token = page.next_token
+        outcome.last = False
         self._out.append(outcome)
         return self.begin()
 

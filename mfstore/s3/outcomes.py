@@ -40,7 +40,7 @@ class Outcome:
     """
 
     __slots__ = (
-        "attempts", "bucket", "data", "error", "etag", "first_byte", "headers", "index", "item", "key", "path",
+        "attempts", "bucket", "data", "error", "etag", "first_byte", "headers", "index", "item", "key", "last", "path",
         "seconds", "size",
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ class Outcome:
         self, index: int, item: Any, bucket: str, key: str, *, data: Any = None, path: str | None = None, size: int = 0,
         etag: str | None = None, error: MfstoreError | None = None, headers: Mapping[str, str] = _NOTHING,
         attempts: int = 1,
-        seconds: float = 0.0, first_byte: float = 0.0,
+        seconds: float = 0.0, first_byte: float = 0.0, last: bool = True,
     ) -> None:  # fmt: skip
         self.index = index
         """Position among the items given."""
@@ -65,6 +65,8 @@ class Outcome:
         self.headers = headers
         """Of the (first) response, names in lower case."""
         self.attempts = attempts
+        self.last = last
+        """False when more outcomes of the same item follow: pages of a listing."""
         self.seconds = seconds
         """From the first try to the end."""
         self.first_byte = first_byte

@@ -203,7 +203,7 @@ class _Sorter:
     def __init__(self, ordered: bool) -> None:
         self._ordered = ordered
         self._next = 0
-        self._waiting: dict[int, Outcome] = {}
+        self._waiting: dict[int, list[Outcome]] = {}
 
     def sorted(self, outcomes: list[Outcome]) -> Iterator[Outcome]:
         """What may be handed on now."""
@@ -211,9 +211,13 @@ class _Sorter:
             yield from outcomes
             return
         for outcome in outcomes:
-            self._waiting[outcome.index] = outcome
+            self._waiting.setdefault(outcome.index, []).append(outcome)
         while self._next in self._waiting:
-            yield self._waiting.pop(self._next)
+            # A listing has several outcomes per item: what comes after them waits for the last.
+            found = self._waiting.pop(self._next)
+            yield from found
+            if not found[-1].last:
+                return
             self._next += 1
 
 

@@ -182,24 +182,29 @@ class PutJob(Job):
         self._etags[call.part] = etag, reply.checksum[1] if reply.checksum else None
         if len(self._etags) * self._part < self._source.size:
             return NO_CALLS
+        return (self._complete(),)
+
+    def _length(self, number: int) -> int:
+        """Bytes of a part."""
+        return min(self._part, self._source.size - (number - 1) * self._part)
+
+    def _complete(self) -> Call:
+        """Make an object of the parts."""
         parts, total = [], 0
         for number in sorted(self._etags):
             etag, value = self._etags[number]
             part = {"PartNumber": number, "ETag": etag}
             if self._checksum is not None and value is not None:
-                size = min(self._part, self._source.size - (number - 1) * self._part)
-                total = crc.combine(self._checksum, total, value, size)
+                total = crc.combine(self._checksum, total, value, self._length(number))
                 part[f"Checksum{self._checksum}"] = crc.encode(self._checksum, value)
             parts.append(part)
         params: dict[str, Any] = {"UploadId": self._upload, "MultipartUpload": {"Parts": parts}}
         if self._whole and self._checksum is not None and all(value is not None for _, value in self._etags.values()):
             params[f"Checksum{self._checksum}"] = crc.encode(self._checksum, total)
             params["ChecksumType"] = "FULL_OBJECT"
-        return (
-            Call(
-                "CompleteMultipartUpload", self.bucket, self.key, self.options, params, if_match=self._match,
-                if_none_match=self._new, first_byte=300.0, tag=Try(self),
-            ),
+        return Call(
+            "CompleteMultipartUpload", self.bucket, self.key, self.options, params, if_match=self._match,
+            if_none_match=self._new, first_byte=300.0, tag=Try(self),
         )  # fmt: skip
 
     def _completed(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:

@@ -1,0 +1,146 @@
+"""Metaflow's configuration, as far as S3 is concerned: also where there is no Metaflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfstore.errors import InvalidKey
+
+_DEFAULTS: Mapping[str, Any] = {
+    "S3_RETRY_COUNT": 7, "S3_TRANSIENT_RETRY_COUNT": 20, "S3_WORKER_COUNT": 64, "TEMPDIR": ".",
+    "DATATOOLS_SUFFIX": "data", "DATATOOLS_CLIENT_PARAMS": {}, "DATATOOLS_SESSION_VARS": {},
+    "DEFAULT_AWS_CLIENT_PROVIDER": "boto3", "AWS_SANDBOX_ENABLED": False,
+}  # fmt: skip
+"""Metaflow's own. What is not listed is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What Metaflow's ``METAFLOW_…`` variables and files say."""
+
+    root: str | None
+    """``DATATOOLS_S3ROOT``, by default ``DATASTORE_SYSROOT_S3`` and ``DATATOOLS_SUFFIX``."""
+    temporary: str
+    """``TEMPDIR``"""
+    encryption: str | None
+    """``S3_SERVER_SIDE_ENCRYPTION``"""
+    client_params: Mapping[str, Any]
+    """``DATATOOLS_CLIENT_PARAMS`` with ``S3_ENDPOINT_URL`` and ``S3_VERIFY_CERTIFICATE``"""
+    session_vars: Mapping[str, Any]
+    """``DATATOOLS_SESSION_VARS``"""
+    attempts: int
+    """One more than the larger of ``S3_RETRY_COUNT`` and ``S3_TRANSIENT_RETRY_COUNT``."""
+    workers: int | None
+    """``S3_WORKER_COUNT``; None where nobody changed it."""
+    provider: bool
+    """Whether clients have to come from Metaflow: ``DEFAULT_AWS_CLIENT_PROVIDER`` or the sandbox."""
+
+
+def settings() -> Settings:
+    """The settings now: of Metaflow when it is loaded, else read as Metaflow does, from the environment,
+    ``.metaflow/config.json`` here or above, and ``~/.metaflowconfig/config.json`` (``METAFLOW_HOME``,
+    ``METAFLOW_PROFILE``). InvalidKey, naming the variable, for values that make no sense."""
+    loaded = sys.modules.get("metaflow.metaflow_config")
+    source = _Loaded(loaded) if loaded is not None and hasattr(loaded, "DATATOOLS_CLIENT_PARAMS") else _Files()
+    root = source.get("DATATOOLS_S3ROOT")
+    if root is None and source.get("DATASTORE_SYSROOT_S3"):
+        root = os.path.join(source.get("DATASTORE_SYSROOT_S3"), source.get("DATATOOLS_SUFFIX"))  # noqa: PTH118
+    params = dict(_mapping("DATATOOLS_CLIENT_PARAMS", source.get("DATATOOLS_CLIENT_PARAMS")))
+    if source.get("S3_ENDPOINT_URL"):
+        params.setdefault("endpoint_url", source.get("S3_ENDPOINT_URL"))
+    if source.get("S3_VERIFY_CERTIFICATE"):
+        params["verify"] = source.get("S3_VERIFY_CERTIFICATE")
+    workers = _whole("S3_WORKER_COUNT", source.get("S3_WORKER_COUNT"))
+    retries = [_whole(name, source.get(name)) for name in ("S3_RETRY_COUNT", "S3_TRANSIENT_RETRY_COUNT")]
+    return Settings(
+        root=root,
+        temporary=source.get("TEMPDIR"),
+        encryption=source.get("S3_SERVER_SIDE_ENCRYPTION") or None,
+        client_params=params,
+        session_vars=_mapping("DATATOOLS_SESSION_VARS", source.get("DATATOOLS_SESSION_VARS")),
+        attempts=max(retries) + 1,
+        workers=workers if workers != _DEFAULTS["S3_WORKER_COUNT"] else None,
+        provider=source.get("DEFAULT_AWS_CLIENT_PROVIDER") != "boto3" or bool(source.get("AWS_SANDBOX_ENABLED")),
+    )
+
+
+class _Loaded:
+    """Metaflow's own modules. What its S3 module has is what its users patch."""
+
+    def __init__(self, config: Any) -> None:
+        self._modules = [sys.modules.get("metaflow.plugins.datatools.s3.s3"), config]
+
+    def get(self, name: str) -> Any:
+        for module in self._modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        return _DEFAULTS.get(name)
+
+
+class _Files:
+    """Environment and files, the first that names a setting."""
+
+    def __init__(self) -> None:
+        self._files = [_nearby(), _home()]
+
+    def get(self, name: str) -> Any:
+        variable = f"METAFLOW_{name}"
+        default = _DEFAULTS.get(name)
+        for place in (os.environ, *self._files):
+            if variable in place:
+                value = place[variable]
+                return value.lower() not in ("0", "false", "") if default is False and isinstance(value, str) else value
+        return default
+
+
+def _nearby() -> Mapping[str, Any]:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / ".metaflow").is_dir():
+            return _read(folder / ".metaflow" / "config.json")
+    return {}
+
+
+def _home() -> Mapping[str, Any]:
+    profile = os.environ.get("METAFLOW_PROFILE")
+    folder = Path(os.environ.get("METAFLOW_HOME", "~/.metaflowconfig")).expanduser()
+    path = folder / (f"config_{profile}.json" if profile else "config.json")
+    if profile and not path.exists():
+        raise InvalidKey(f"there is no METAFLOW_PROFILE {profile!r}", expected=str(path))
+    return _read(path)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    return _mapping(str(path), text)
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise InvalidKey(f"{_said(name)} is not JSON", found=repr(value[:80])) from None
+    if not isinstance(value, Mapping):
+        raise InvalidKey(f"{_said(name)} must be a JSON object", found=repr(value)[:80])
+    return value
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise InvalidKey(f"{_said(name)} must be a whole number", found=repr(value)) from None
+
+
+def _said(name: str) -> str:
+    return f"METAFLOW_{name}" if name.isupper() else name
