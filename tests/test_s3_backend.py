@@ -4,7 +4,6 @@ import uuid
 
 import pytest
 
-import mfstore
 from mfstore.backends.s3 import S3Backend
 from mfstore.testing import BackendTests
 from tests.servers.base import boto_client
