@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import pytest
-
 from mfstore.s3.engine import Call, Channel, Options, Reply
 from mfstore.s3.native import NativeEngine
 from mfstore.s3.routes import Credentials, Route, Transport
@@ -81,8 +79,8 @@ class Rig:
         return self.servers[-1]
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
+def opened() -> Iterator[Rig]:
+    """For a fixture: a rig that is closed afterwards."""
     made = Rig()
     yield made
     for engine in made.engines:

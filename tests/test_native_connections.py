@@ -24,8 +24,13 @@ from mfstore._core.crc import update as crc
 from mfstore.s3.engine import Call
 from mfstore.s3.native import NativeEngine
 from mfstore.s3.routes import Credentials, Transport
-from tests.native_rig import KEYS, Control, Rig, ask, body_of, drain, get, raw
+from tests.native_rig import KEYS, Control, Rig, ask, body_of, drain, get, opened, raw
 from tests.raw_server import Connection, Request, Server
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    yield from opened()
 
 
 class TestConnections:

@@ -10,7 +10,7 @@ import pickle
 import socket
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,13 @@ import pytest
 from mfstore._core.crc import update as crc
 from mfstore.s3.engine import SMALL, Call, Channel, FileRange, Reply
 from mfstore.s3.routes import Transport
-from tests.native_rig import Rig, ask, body_of, drain, get, raw
+from tests.native_rig import Rig, ask, body_of, drain, get, opened, raw
 from tests.raw_server import Answer, Connection, Request
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    yield from opened()
 
 
 class TestBodies:
