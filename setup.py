@@ -92,6 +92,7 @@ setup(
                 "transfer",
                 "channel",
                 "loop",
+                "park",
                 "request",
                 "response",
                 "sigv4",

@@ -66,6 +66,20 @@ class Workers:
             raise failure
         return [results[number] if number in results else work(tasks[number]) for number in range(len(tasks))]
 
+    def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """``work`` in another thread; at once in this one when there is none."""
+        if self.threads > 1:
+            try:
+                return self._executor().submit(work, *arguments)
+            except RuntimeError:
+                self._abandon()
+        done: Future[Result] = Future()
+        try:
+            done.set_result(work(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
     def _abandon(self) -> None:
         with self._lock:
             pool, self._pool = self._pool, None

@@ -39,6 +39,8 @@ class Run:
     """Whether the pack keeps this memory alive only for itself."""
     choice: Choice | None = None
     ids: list[bytes] = field(default_factory=list)
+    inline: list[tuple[memoryview | bytes, int, int]] | None = None
+    """``(encoded, codec, width)`` of each chunk when it is to lie in the recipe."""
 
     def own(self) -> None:
         """Copy memory that is not ours, because it may change before it is stored."""

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.codec import NONE
-from mfstore._core.memory import FreshBytes
+from mfstore._core.memory import FreshBytes, distance
 from mfstore._core.pickler import BUFFER, BYTEARRAY, TEXT
+from mfstore.backends.base import RangeRead
 from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.packs import pack_path
 from mfstore.recipes import INLINE, Artifact, ChunkRef, Placement, Recipe
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from typing_extensions import Buffer
+
     from mfstore._workers import Workers
     from mfstore.backends.base import Backend
     from mfstore.hashing import Digest
     from mfstore.index import ChunkIndex
     from mfstore.segments import Segment
+    from mfstore.trust import Trust
 
-GAP = 64 << 10
-"""Ranges this close are read as one: a local read of 64 KiB costs less than another open."""
+    Wanted = tuple[int, ChunkRef, memoryview]
+
 SPAN = 8 << 20
-"""Longest read, encoded or decoded: the unit of parallel work and of extra memory per thread."""
+"""Bytes of a map checked by one task."""
+BACKLOG = 64 << 20
+"""Bytes read from a remote backend that may wait to be decoded; then reading pauses."""
+AT_ONCE = 128 << 10
+"""Up to so many bytes the thread that reads decodes itself: handing over a task costs 30 us."""
 PROBES = 64
 """Chunks checked at a time before a dedup hit is trusted; bounds the memory they are decoded into."""
 MAP_FROM = 1 << 20
@@ -50,6 +62,35 @@ class Read:
     pieces: list[Piece] = field(default_factory=list)
     decoded: int = 0
     """Bytes of the pieces once decoded."""
+    target: memoryview | None = None
+    """Where the whole range belongs as it is, once ``in_place`` has found out."""
+
+    def in_place(self) -> memoryview | None:
+        """The memory that the range may be read straight into: when its pieces are raw and lie side by side, there and
+        here."""
+        at = self.start
+        for piece in self.pieces:
+            place = piece.placement
+            if place.codec != NONE or place.width or place.csize != piece.chunk.usize or place.offset != at:
+                return None
+            at += place.csize
+        self.target = _joined([piece.target for piece in self.pieces])
+        return self.target
+
+
+def _joined(views: Sequence[memoryview]) -> memoryview | None:
+    """One view of what several views cover, when they follow each other in the same memory."""
+    first = views[0]
+    if len(views) == 1:
+        return first
+    memory: Any = first.obj
+    whole = memoryview(memory).cast("B")
+    start = at = distance(whole, first)
+    for view in views:
+        if view.obj is not memory or distance(whole, view) != at:
+            return None
+        at += len(view)
+    return whole[start:at]
 
 
 def plan_reads(pieces: Iterable[Piece], gap: int, span: int) -> list[Read]:
@@ -95,10 +136,33 @@ class Fetcher:
         self._digest = digest
         self._index = index
         self._trust = trust
+        self._gap = backend.capabilities.gap
+        self._span = backend.capabilities.span
+
+    @property
+    def remote(self) -> bool:
+        """Whether reads are slow one by one and fast together."""
+        return self._backend.capabilities.remote
+
+    @property
+    def span(self) -> int:
+        """Longest read."""
+        return self._span
 
     def fill(self, recipe: Recipe, wanted: Iterable[tuple[int, ChunkRef, memoryview]], verify: bool) -> None:
         """Fetch chunks into memory: ``(number in the recipe, chunk, target)`` each."""
-        pieces, total = [], 0
+        pieces: list[Piece] = []
+        self._fetch(pieces, self._collect(recipe, wanted, verify, pieces), verify)
+
+    def fill_all(self, parts: Iterable[tuple[Recipe, Iterable[Wanted]]], verify: bool) -> None:
+        """``fill`` for several recipes, with common reads."""
+        pieces: list[Piece] = []
+        total = sum(self._collect(recipe, wanted, verify, pieces) for recipe, wanted in parts)
+        self._fetch(pieces, total, verify)
+
+    def _collect(self, recipe: Recipe, wanted: Iterable[Wanted], verify: bool, pieces: list[Piece]) -> int:
+        """Decode what lies in the recipe and list the rest, of so many bytes."""
+        total = 0
         for number, chunk, target in wanted:
             place = recipe.placements[number]
             if place.pack == INLINE:
@@ -110,8 +174,84 @@ class Fetcher:
                 continue
             pieces.append(Piece(recipe.packs[place.pack].hex(), place, chunk, target))
             total += chunk.usize
-        reads = plan_reads(pieces, GAP, SPAN)
-        self._workers.map(lambda read: self._read(read, verify), reads, total)
+        return total
+
+    def _fetch(self, pieces: list[Piece], total: int, verify: bool) -> None:
+        reads = plan_reads(pieces, self._gap, self._span)
+        if self.remote:
+            self._read_remote(reads, lambda read, data: self._arrived(read, data, verify))
+        else:
+            self._workers.map(lambda read: self._read(read, verify), reads, total)
+
+    # ---- remote reads -----------------------------------------------------------------
+
+    def _read_remote(self, reads: Sequence[Read], work: Callable[[Read, Buffer | MfstoreError], None]) -> None:
+        """All reads at once; ``work`` is done on each by the workers while others are on their way."""
+        waiting: deque[tuple[Future[None], Read, Buffer | MfstoreError, int]] = deque()
+        backlog = 0
+
+        def settle() -> None:
+            nonlocal backlog
+            future, read, data, size = waiting.popleft()
+            backlog -= size
+            try:
+                future.result()
+            except CancelledError:  # no thread could be started
+                work(read, data)
+
+        # A target is known when its read is asked for: finding out costs as much as a few comparisons per chunk.
+        arrivals = self._backend.read_many(
+            RangeRead(pack_path(read.pack), read.start, read.end - read.start, read.in_place()) for read in reads
+        )
+        try:
+            for number, data in arrivals:
+                read = reads[number]
+                if len(reads) == 1 or read.decoded <= AT_ONCE:
+                    work(read, data)
+                    continue
+                size = 0 if read.target is not None else read.end - read.start
+                waiting.append((self._workers.submit(work, read, data), read, data, size))
+                backlog += size
+                while waiting and (backlog > BACKLOG or waiting[0][0].done()):
+                    settle()
+            while waiting:
+                settle()
+        finally:
+            # Nobody may write to the caller's memory once this has returned or raised.
+            if isinstance(arrivals, Generator):
+                arrivals.close()
+            futures = [entry[0] for entry in waiting]
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    def _arrived(self, read: Read, data: Buffer | MfstoreError, verify: bool) -> None:
+        try:
+            if isinstance(data, MfstoreError):
+                raise data
+            if read.target is None:
+                self._decode(read.pieces, read.start, data)
+            if verify:
+                self._check_all(read.pieces, pack_path(read.pack))
+        except (CorruptObject, NotFound, Unsupported):
+            # As in `_read`.
+            for piece in read.pieces:
+                self._read_one(piece, verify)
+
+    def _sift(self, read: Read, data: Buffer | MfstoreError, good: list[bytes]) -> None:
+        """Which pieces of a read are whole."""
+        if isinstance(data, MfstoreError):
+            return
+        for piece in read.pieces:
+            place = piece.placement
+            try:
+                if read.target is None:
+                    self._decode([piece], read.start, data)
+                self._check(piece.chunk, piece.target, pack_path(piece.pack), place.offset)
+            except (CorruptObject, Unsupported):
+                continue
+            good.append(piece.chunk.id)
+            self._trust.add(piece.pack, [(place.offset, place.csize, piece.chunk.id)])
 
     def _read(self, read: Read, verify: bool) -> None:
         try:
@@ -135,15 +275,20 @@ class Fetcher:
                 )
             self._backend.read_into(path, start, first.target)
         else:
-            source = self._backend.get_range(path, start, end - start)
-            codec = self._workers.codec
-            for piece in pieces:
-                place = piece.placement
-                job = (place.offset - start, place.csize, place.codec, place.width, 0, piece.chunk.usize)
-                codec.decode(source, piece.target, [job])
+            self._decode(pieces, start, self._backend.get_range(path, start, end - start))
         if verify:
-            for piece in pieces:
-                self._check(piece.chunk, piece.target, path, piece.placement.offset)
+            self._check_all(pieces, path)
+
+    def _decode(self, pieces: Sequence[Piece], start: int, source: Buffer) -> None:
+        codec = self._workers.codec
+        for piece in pieces:
+            place = piece.placement
+            job = (place.offset - start, place.csize, place.codec, place.width, 0, piece.chunk.usize)
+            codec.decode(source, piece.target, [job])
+
+    def _check_all(self, pieces: Sequence[Piece], path: str) -> None:
+        for piece in pieces:
+            self._check(piece.chunk, piece.target, path, piece.placement.offset)
 
     def _check(self, chunk: ChunkRef, data: memoryview, path: str, offset: int) -> None:
         found = self._digest(data)
@@ -255,9 +400,25 @@ class Fetcher:
         for start in range(0, len(doubtful), PROBES):
             window = doubtful[start : start + PROBES]
             pieces = [Piece(pack, place, chunk, memoryview(FreshBytes(chunk.usize))) for chunk, pack, place in window]
-            found = self._workers.map(self._probe, plan_reads(pieces, GAP, SPAN), SPAN)
-            good.update(*found)
+            reads = plan_reads(pieces, self._gap, self._span)
+            if self.remote:
+                found: list[bytes] = []
+                self._read_remote(reads, lambda read, data, found=found: self._sift(read, data, found))  # type: ignore[misc]
+                good.update(found)
+            else:
+                good.update(*self._workers.map(self._probe, reads, SPAN))
         return good
+
+    def reliable(self, places: Sequence[tuple[ChunkRef, str, Placement]]) -> set[bytes]:
+        """Which chunks an acknowledgement may rely on: those in packs the backend vouches for, or that were read."""
+        if self._backend.capabilities.cheap_reads:
+            return self.whole(places)
+        ends: dict[str, int] = {}
+        for _, pack, place in places:
+            ends[pack] = max(ends.get(pack, 0), place.offset + place.csize)
+        vouched = self._trust.vouched(ends)
+        good = {chunk.id for chunk, pack, _ in places if pack in vouched}
+        return good | self.whole([entry for entry in places if entry[1] not in vouched])
 
     def _probe(self, read: Read) -> list[bytes]:
         good = []
@@ -297,47 +458,3 @@ def targets(memory: Any, number: int, chunks: Sequence[ChunkRef]) -> Iterator[tu
     for offset, chunk in enumerate(chunks):
         yield number + offset, chunk, view[at : at + chunk.usize]
         at += chunk.usize
-
-
-class Trust:
-    """What this process wrote to packs or found whole in them, as long as the files stay as they were.
-
-    A range is trusted to hold one thing: ``tag`` is the chunk's id, or for a mapped run the digest of its ids.
-    """
-
-    LIMIT = 1 << 20
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._packs: dict[str, tuple[Any, dict[int, tuple[int, bytes]]]] = {}
-        self._count = 0
-
-    def add(self, pack: str, ranges: Iterable[tuple[int, int, bytes]]) -> None:
-        """Remember ranges ``(start, length, tag)`` of one pack."""
-        try:
-            identity = self._backend.identity(pack_path(pack))
-        except MfstoreError:
-            return
-        known = self._packs.get(pack)
-        if known is None or known[0] != identity:
-            if self._count > self.LIMIT:
-                self._packs.clear()
-                self._count = 0
-            known = self._packs[pack] = (identity, {})
-        for start, length, tag in ranges:
-            known[1][start] = length, tag
-            self._count += 1
-
-    def has(self, pack: str, start: int, length: int, tag: bytes) -> bool:
-        """Whether that range was found to hold that and its file has not changed."""
-        known = self._packs.get(pack)
-        if known is None or known[1].get(start) != (length, tag):
-            return False
-        try:
-            return bool(self._backend.identity(pack_path(pack)) == known[0])
-        except MfstoreError:
-            return False
-
-    def forget(self, pack: str) -> None:
-        """Something in that pack was found damaged."""
-        self._packs.pop(pack, None)

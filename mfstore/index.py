@@ -189,8 +189,7 @@ class ChunkIndex:
         try:
             self._backend.put(key, [data])
             gone = {fragment.key for fragment in small} - {key}
-            for name in gone:
-                self._backend.delete(name)
+            self._backend.delete_many(sorted(gone))
         except MfstoreError:
             return
         with self._lock:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mfstore import codecs, recipes
 from mfstore._core.codec import NONE
 from mfstore.drafts import NOTHING, Draft, DraftSink, Run
-from mfstore.errors import CorruptObject, NotFound, Unsupported
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.index import Location
 from mfstore.packs import ALIGN_FROM, Entry, PackBuilder, pack_path
 from mfstore.recipes import ChunkRef, Placement, Recipe, placed_chunks, recipe_path
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from mfstore._workers import Workers
     from mfstore.backends.base import Backend, Batch
-    from mfstore.fetch import Fetcher, Trust
+    from mfstore.fetch import Fetcher
     from mfstore.hashing import Digest
     from mfstore.index import ChunkIndex
+    from mfstore.trust import Trust
 
 WINDOW_SHARE = 8
 """A window of memory / 8 bytes is hashed, looked up and encoded at a time: 32 MiB by default."""
@@ -37,6 +38,9 @@ that it can be mapped. The extra memory of a save is a pack and two windows, hal
 allocator take some of the rest."""
 TASK = 4 << 20
 """Bytes per task: 16 chunks, 0.7 ms of hashing, against 30 us to hand it over."""
+INLINE_TRIAL = 1 << 20
+"""Bytes of one recipe's chunks that are held back and encoded to see whether they fit into it, where the backend wants
+that: what they take encoded is hardly ever less than a quarter."""
 CHECKPOINT = 4096
 """Recipes written together; bounds what a bulk put holds."""
 
@@ -57,6 +61,10 @@ class Ingest:
         self._digest = digest
         self._algorithm = algorithm
         self._compress = compress
+        self._remote = backend.capabilities.remote
+        self._inline = backend.capabilities.inline
+        self._held: list[Run] | None = [] if self._inline else None
+        self._held_bytes = 0
         self._window = memory // WINDOW_SHARE
         self._pack_limit = memory // PACK_SHARE
         self._batch: Batch = backend.batch()
@@ -66,6 +74,7 @@ class Ingest:
         self._pack = PackBuilder(algorithm)
         self._last_run: Run | None = None
         self._closed: list[tuple[bytes, list[Entry]]] = []
+        self._sizes: dict[bytes, int] = {}
         self._waiting = 0
         self._committed: list[tuple[tuple[str, bytes], list[tuple[bytes, list[Entry]]]]] = []
         self._drafts: list[tuple[int, list[Draft], Callable[[str], None]]] = []
@@ -97,6 +106,8 @@ class Ingest:
         return draft
 
     def _sink(self, draft: Draft, alone: bool) -> tuple[DraftSink, list[Run] | None]:
+        if self._inline:
+            return DraftSink(draft, self._hold), None
         if not alone:
             return DraftSink(draft, self._submit), None
         # A small artifact on its own lies in its recipe, and only the end shows that it is small.
@@ -122,6 +133,44 @@ class Ingest:
         for run in waiting or ():
             run.own()
             run.ids = self._hash(run, 0, len(run.ends))
+
+    def _hold(self, run: Run) -> None:
+        """Keep the runs of the next recipe together until they are too many to lie in it."""
+        if self._held is None:
+            self._submit(run)
+            return
+        self._held.append(run)
+        self._held_bytes += len(run.view)
+        if self._held_bytes > INLINE_TRIAL:
+            self._release()
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        for run in held or ():
+            self._submit(run)
+
+    def _settle_held(self) -> None:
+        """The recipe is complete: what was held back lies in it if that is small enough."""
+        if self._held:
+            size = 0
+            for run in self._held:
+                run.inline = self._encode_run(run)
+                size += sum(len(data) for data, _, _ in run.inline)
+                if size > self._inline:
+                    break
+            if size > self._inline:
+                for run in self._held:
+                    run.inline = None
+                self._release()
+            for run in self._held or ():
+                run.own()
+                run.inline = [(bytes(data), codec, width) for data, codec, width in run.inline or ()]
+                run.ids = self._hash(run, 0, len(run.ends))
+        self._held, self._held_bytes = [], 0
+
+    def _encode_run(self, run: Run) -> list[tuple[memoryview | bytes, int, int]]:
+        starts = [0, *run.ends[:-1]]
+        return [self._encode_inline(run, start, end) for start, end in zip(starts, run.ends, strict=True)]
 
     def _submit(self, run: Run) -> None:
         self._pending.append(run)
@@ -206,7 +255,7 @@ class Ingest:
 
     def _look_up(self, ids: set[bytes]) -> None:
         found = self._index.find(list(ids)) if ids else {}
-        if found and self._backend.capabilities.cheap_reads:
+        if found:
             # An acknowledged put must read back: a hit counts only when its bytes are there and whole.
             for chunk_id in found.keys() - self._whole(found.items()):
                 others = [
@@ -220,7 +269,7 @@ class Ingest:
         self._located.update(found)
 
     def _whole(self, places: Iterable[tuple[bytes, Location]]) -> set[bytes]:
-        return self._fetcher.whole(
+        return self._fetcher.reliable(
             [(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement()) for chunk_id, at in places]
         )
 
@@ -299,20 +348,25 @@ class Ingest:
             return
         self._pack = PackBuilder(self._algorithm)
         name, parts = pack.close(self._digest)
-        self._put(pack_path(name), parts)
+        self._sizes[pack.name.value] = self._put(pack_path(name), parts)
         self._closed.append((pack.name.value, pack.entries))
 
-    def _put(self, key: str, parts: Sequence[Buffer]) -> None:
+    def _put(self, key: str, parts: Sequence[Buffer]) -> int:
         self._batch.put(key, parts)
-        self.written.stored += sum(memoryview(part).nbytes for part in parts)
+        size = sum(memoryview(part).nbytes for part in parts)
+        self.written.stored += size
         self.written.objects += 1
+        return size
 
     # ---- recipes ----------------------------------------------------------------------
 
     def recipe(self, kind: int, drafts: list[Draft], deliver: Callable[[str], None]) -> None:
         """Write a recipe for these artifacts; ``deliver`` gets the key once it is known."""
+        if self._inline:
+            self._settle_held()
         self._drafts.append((kind, drafts, deliver))
-        self._waiting += sum(min(draft.size, recipes.INLINE_LIMIT) for draft in drafts)
+        limit = INLINE_TRIAL if self._inline else recipes.INLINE_LIMIT
+        self._waiting += sum(min(draft.size, limit) for draft in drafts)
         if len(self._drafts) >= CHECKPOINT or self._waiting >= self._window:
             self._checkpoint()
 
@@ -327,12 +381,12 @@ class Ingest:
             key = self._digest(content)
             finished.append((key, content, drafts))
             deliver(key.hex())
-        exists = self._backend.exists_many([recipe_path(key.hex()) for key, _, _ in finished])
+        exists = self._existing([key for key, _, _ in finished])
         seen: set[bytes] = set()
         unneeded: set[int] = set()
         new = []
         for (key, content, drafts), there in zip(finished, exists, strict=True):
-            if key in seen or (there and self._is_whole(key)):
+            if key in seen or (there is not False and self._is_whole(key, there)):
                 runs = [run for draft in drafts for run in draft.runs()]
                 unneeded.update(map(id, runs))
                 # What went through a window before has been counted there.
@@ -352,24 +406,37 @@ class Ingest:
         for key, content, drafts in new:
             self._put(recipe_path(key.hex()), self._encode_recipe(content, drafts))
 
+    def _existing(self, keys: Sequence[bytes]) -> Sequence[bytes | MfstoreError | bool]:
+        """For each recipe whether there is one, or what reading it gave."""
+        paths = [recipe_path(key.hex()) for key in keys]
+        if not self._remote:
+            return self._backend.exists_many(paths)
+        # Asking whether it is there costs as much as asking for it.
+        found = [data for _, data in self._backend.get_many(paths)]
+        return [not isinstance(data, NotFound) and data for data in found]
+
     def _encode_recipe(self, content: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
         packs: dict[bytes, int] = {}
         placements: list[Placement] = []
         inline: list[bytes | memoryview] = []
         inline_at = 0
+        here: dict[bytes, Placement] = {}
         for draft in drafts:
             if draft.literal is not None:
                 self._count_codec(0, 0, len(draft.literal))
             for run in draft.runs():
                 start = 0
-                for chunk_id, end in zip(run.ids, run.ends, strict=True):
+                for number, (chunk_id, end) in enumerate(zip(run.ids, run.ends, strict=True)):
                     at = self._located.get(chunk_id)
                     if at is not None:
-                        number = packs.setdefault(at.pack.value, len(packs))
-                        placements.append(at.placement(number))
+                        placements.append(at.placement(packs.setdefault(at.pack.value, len(packs))))
+                    elif chunk_id in here:
+                        placements.append(here[chunk_id])
+                        self.written.duplicate += end - start
                     else:
-                        data, codec, width = self._encode_inline(run, start, end)
-                        placements.append(Placement(recipes.INLINE, inline_at, len(data), codec, width))
+                        data, codec, width = run.inline[number] if run.inline else self._encode_inline(run, start, end)
+                        here[chunk_id] = Placement(recipes.INLINE, inline_at, len(data), codec, width)
+                        placements.append(here[chunk_id])
                         inline.append(data)
                         inline_at += len(data)
                         self._count_codec(codec, width, end - start)
@@ -396,12 +463,15 @@ class Ingest:
                 return arena, run.choice.codec, run.choice.width
         return run.view[start:end], NONE, 0
 
-    def _is_whole(self, key: bytes) -> bool:
-        """Whether the stored recipe of this key, and every chunk it places, reads back."""
+    def _is_whole(self, key: bytes, found: bytes | MfstoreError | bool) -> bool:
+        """Whether the stored recipe of this key, and every chunk it places, can be relied on."""
         path = recipe_path(key.hex())
         try:
-            recipe = recipes.decode(self._backend.get(path), self._workers.codec, key)
-            if self._backend.capabilities.cheap_reads and not self._chunks_are_whole(recipe):
+            if isinstance(found, MfstoreError):
+                raise found
+            data = self._backend.get(path) if isinstance(found, bool) else found
+            recipe = recipes.decode(data, self._workers.codec, key)
+            if not self._chunks_are_whole(recipe):
                 return False
         except (CorruptObject, NotFound, Unsupported):
             return False
@@ -418,7 +488,7 @@ class Ingest:
         places = [
             (chunk, recipe.packs[place.pack].hex(), place) for chunk, place in placed if place.pack != recipes.INLINE
         ]
-        return self._fetcher.whole(places) == {chunk.id for chunk, _, _ in places}
+        return self._fetcher.reliable(places) == {chunk.id for chunk, _, _ in places}
 
     def commit(self) -> SessionStats:
         """Make everything durable and visible, in order; then other operations may use it."""
@@ -427,7 +497,10 @@ class Ingest:
         for (key, data), packs in self._committed:
             self._index.add(key, data)
             for name, entries in packs:
-                self._trust.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
+                if self._remote:
+                    self._trust.written(name.hex(), self._sizes[name])
+                else:
+                    self._trust.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
         if self._committed:
             self._index.compact()
         return self.written

@@ -52,9 +52,43 @@ def first_chunks(recipe: Recipe) -> dict[str, int]:
     return starts
 
 
+def load_many(
+    fetcher: Fetcher, recipes: Sequence[Recipe], verify: bool, writable: bool
+) -> Iterator[list[Any] | MfstoreError]:
+    """All objects of each recipe, or the error it met. Chunks of all of them are fetched together, so together they
+    should be small."""
+    prepared = [_prepare(fetcher, recipe, recipe.artifacts, first_chunks(recipe), verify) for recipe in recipes]
+    try:
+        fetcher.fill_all(((recipe, wanted) for recipe, (_, wanted) in zip(recipes, prepared, strict=True)), verify)
+        together = True
+    except MfstoreError:
+        together = False  # one of them, and only its own read can tell which
+    for number, recipe in enumerate(recipes):
+        parts, wanted = prepared[number]
+        prepared[number] = ([], [])
+        try:
+            if not together:
+                fetcher.fill(recipe, wanted, verify)
+            wanted.clear()
+            yield list(_assemble(fetcher, recipe, parts, first_chunks(recipe), verify, writable))
+        except MfstoreError as error:
+            yield error
+
+
 def _load_batch(
     fetcher: Fetcher, recipe: Recipe, batch: Sequence[Artifact], starts: dict[str, int], verify: bool, writable: bool
 ) -> Iterator[Any]:
+    prepared, wanted = _prepare(fetcher, recipe, batch, starts, verify)
+    if wanted:
+        fetcher.fill(recipe, wanted, verify)
+    wanted.clear()
+    yield from _assemble(fetcher, recipe, prepared, starts, verify, writable)
+
+
+def _prepare(
+    fetcher: Fetcher, recipe: Recipe, batch: Sequence[Artifact], starts: dict[str, int], verify: bool
+) -> tuple[list[tuple[Artifact, Any, list[Loaded]]], list[tuple[int, ChunkRef, memoryview]]]:
+    """Memory for each artifact, and the chunks that belong there."""
     prepared: list[tuple[Artifact, Any, list[Loaded]]] = []
     wanted: list[tuple[int, ChunkRef, memoryview]] = []
     for artifact in batch:
@@ -70,9 +104,14 @@ def _load_batch(
         for part in loaded:
             wanted += part.wanted
         prepared.append((artifact, body, loaded))
-    if wanted:
-        fetcher.fill(recipe, wanted, verify)
-    wanted.clear()
+    return prepared, wanted
+
+
+def _assemble(
+    fetcher: Fetcher, recipe: Recipe, prepared: Sequence[tuple[Artifact, Any, list[Loaded]]], starts: dict[str, int],
+    verify: bool, writable: bool,
+) -> Iterator[Any]:  # fmt: skip
+    """The objects, from filled memory."""
     for artifact, memory, loaded in prepared:
         blocks: Iterable[bytes]
         if artifact.literal is not None:

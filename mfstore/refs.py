@@ -110,9 +110,7 @@ class Refs(MutableMapping[str, Key]):
     def _read(self, name: str) -> tuple[str | None, list[RefEntry]]:
         path = ref_path(name)
         try:
-            # The etag first: if the ref changes in between, the write that uses it conflicts.
-            etag = self._backend.head(path).etag
-            data = self._backend.get(path)
+            data, etag = self._backend.get_tagged(path)
         except NotFound:
             raise NotFound(f"no ref {name!r}", backend=self._backend.url) from None
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore import config, recipes
@@ -14,15 +16,16 @@ from mfstore._knobs import Knobs, resolve
 from mfstore._workers import Workers
 from mfstore.backends import Backend, open_backend
 from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
-from mfstore.fetch import Fetcher, Trust
+from mfstore.fetch import Fetcher
 from mfstore.hashing import NAMES, digest_function
 from mfstore.index import ChunkIndex
 from mfstore.ingest import Ingest
 from mfstore.keys import Key
-from mfstore.load import ArtifactReader, load_artifacts
+from mfstore.load import ArtifactReader, load_artifacts, load_many
 from mfstore.recipes import BUNDLE, ONE, Recipe, recipe_path
 from mfstore.refs import Refs
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
+from mfstore.trust import Trust
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,7 +39,11 @@ Progress = Callable[[int], None]
 
 FILE_BLOCK = 8 << 20
 RECIPES_AHEAD = 64
-"""Recipes ``get_many`` asks for at a time."""
+"""Recipes ``get_many`` asks for at a time. A remote backend is told of all of them and reads ahead as it has room."""
+TOGETHER = 32 << 20
+"""Bytes of objects that ``get_many`` loads together from a remote backend, so that their chunks share requests."""
+CONFIG_SECONDS = 300
+"""How long a writer relies on a remote store's description to be still there. A local one is looked at each time."""
 
 
 class _Runtime:
@@ -47,6 +54,7 @@ class _Runtime:
         self.lock = threading.Lock()
         self.config: config.Config | None = None
         self.checked = False
+        self.checked_at = 0.0
         self.trust = Trust(store.backend)
         self.parts: tuple[ChunkIndex, Fetcher] | None = None
 
@@ -118,11 +126,15 @@ class Store:
         """Yield ``(key, object)`` for each key, in order (``ordered=False`` allows any order).
 
         A key that fails raises its error, or with ``on_error="return"`` yields ``(key, error)``, or with ``"omit"`` is
-        left out. Recipes are fetched ahead in batches; at most one object is held besides yours.
+        left out. Recipes are fetched ahead in batches; at most one object is held besides yours, or 32 MiB of them when
+        the store is remote.
         """
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
         self._runtime()
+        if self.backend.capabilities.remote:
+            yield from self._get_remote(keys, on_error, progress, verify, writable)
+            return
         window: list[Key] = []
         for key in keys:
             window.append(Key(key))
@@ -149,6 +161,55 @@ class Store:
                 yield key, obj
             if progress is not None:
                 progress(1)
+
+    def _get_remote(
+        self, keys: Iterable[str], on_error: OnError, progress: Progress | None, verify: bool | None, writable: bool
+    ) -> Iterator[tuple[Key, Any]]:
+        """As ``_get_window``, with all recipes asked for as one operation, and objects loaded together."""
+        self._prepare_read()
+        asked: deque[Key] = deque()
+
+        def paths() -> Iterator[str]:
+            for key in keys:
+                asked.append(Key(key))
+                yield recipe_path(asked[-1])
+
+        def window() -> Iterator[list[tuple[Key, Recipe | MfstoreError]]]:
+            ready: list[tuple[Key, Recipe | MfstoreError]] = []
+            size = 0
+            for _, data in self.backend.get_many(paths()):
+                key = asked.popleft()
+                try:
+                    recipe = self._decode(key, data)
+                except MfstoreError as error:
+                    ready.append((key, error))
+                    continue
+                more = sum(artifact.size for artifact in recipe.artifacts)
+                if ready and size + more > TOGETHER:
+                    yield ready
+                    ready, size = [], 0
+                ready.append((key, recipe))
+                size += more
+            yield ready
+
+        checked = self.knobs.verify if verify is None else verify
+        for ready in window():
+            recipes_there = [recipe for _, recipe in ready if isinstance(recipe, Recipe)]
+            loaded = load_many(self._parts()[1], recipes_there, checked, writable)
+            for key, recipe in ready:
+                found = next(loaded) if isinstance(recipe, Recipe) else recipe
+                if isinstance(found, MfstoreError):
+                    if on_error == "raise":
+                        raise found
+                    if on_error == "return":
+                        yield key, found
+                else:
+                    assert isinstance(recipe, Recipe)
+                    self.session.loaded += sum(artifact.size for artifact in recipe.artifacts)
+                    names = [artifact.name for artifact in recipe.artifacts]
+                    yield key, dict(zip(names, found, strict=True)) if recipe.kind == BUNDLE else found[0]
+                if progress is not None:
+                    progress(1)
 
     # ---- bundles ----------------------------------------------------------------------
 
@@ -224,11 +285,14 @@ class Store:
         return reader.read(start, stop, self.knobs.verify if verify is None else verify)
 
     def iter_bytes(self, key: str, *, name: str | None = None, verify: bool | None = None) -> Iterator[bytes]:
-        """An artifact's bytes (as ``get_bytes``) in blocks of up to 8 MiB, so that memory stays bounded."""
+        """An artifact's bytes (as ``get_bytes``) in blocks of a few MiB, so that memory stays bounded."""
         reader = self._reader(Key(key), name)
         checked = self.knobs.verify if verify is None else verify
-        for at in range(0, reader.size, FILE_BLOCK):
-            yield reader.read(at, min(at + FILE_BLOCK, reader.size), checked)
+        capabilities = self.backend.capabilities
+        # Of a remote store a few reads at once, of the longest kind.
+        block = 2 * capabilities.span if capabilities.remote else FILE_BLOCK
+        for at in range(0, reader.size, block):
+            yield reader.read(at, min(at + block, reader.size), checked)
         self.session.loaded += reader.size
 
     def get_file(
@@ -380,13 +444,14 @@ class Store:
             with state.lock:
                 state.config = config.load(self.backend)
                 state.checked = state.config is not None
+                state.checked_at = monotonic()
         if state.config is not None:
             state.config.require("read", self.url)
 
     def _prepare_write(self) -> None:
         self._prepare_read()
         state = self._runtime()
-        if state.config is None or not self.backend.exists_many([config.PATH])[0]:
+        if state.config is None or not self._still_there(state):
             if not self._create:
                 raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
             with state.lock:
@@ -395,6 +460,14 @@ class Store:
                 state.parts = None
         assert state.config is not None
         state.config.require("write", self.url)
+
+    def _still_there(self, state: _Runtime) -> bool:
+        """Whether the store's description has not been removed meanwhile, as when somebody deletes the directory."""
+        if self.backend.capabilities.remote and monotonic() - state.checked_at < CONFIG_SECONDS:
+            return True
+        there = self.backend.exists_many([config.PATH])[0]
+        state.checked_at = monotonic()
+        return there
 
     def _ingest(self) -> Ingest:
         self._prepare_write()

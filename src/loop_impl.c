@@ -1,6 +1,7 @@
 #include "transfer_impl.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -48,15 +49,6 @@ void mf_announce(struct mf_xfer *xfer) {
 }
 
 /* ---- libcurl's wishes ---- */
-
-static int on_timer(CURLM *multi, long milliseconds, void *arg) {
-    struct mf_worker *worker = arg;
-    (void) multi;
-    worker->timer_ns = milliseconds < 0 ? 0 : mf_now_ns() + (uint64_t) milliseconds * 1000000u;
-    if (milliseconds == 0)
-        worker->timer_ns = 1;
-    return 0;
-}
 
 static struct mf_watch *watch_of(struct mf_worker *worker, curl_socket_t fd) {
     if ((size_t) fd >= worker->watches_n) {
@@ -111,6 +103,15 @@ static void tell(struct mf_worker *worker, curl_socket_t fd, struct mf_watch *wa
     watch->told = (uint8_t) wanted;
 }
 
+static int on_timer(CURLM *multi, long milliseconds, void *arg) {
+    struct mf_worker *worker = arg;
+    (void) multi;
+    worker->timer_ns = milliseconds < 0 ? 0 : mf_now_ns() + (uint64_t) milliseconds * 1000000u;
+    if (milliseconds == 0)
+        worker->timer_ns = 1;
+    return 0;
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused) {
     struct mf_worker *worker = arg;
     struct mf_watch *watch = watch_of(worker, fd);
@@ -160,6 +161,8 @@ static void finish(struct mf_worker *worker, struct mf_xfer *xfer) {
         unlink_active(worker, xfer);
     }
     xfer->finished_ns = mf_now_ns();
+    if (xfer->sink != MF_SINK_PLACE)
+        xfer->received = xfer->data_n;
     pthread_mutex_lock(&worker->lock);
     xfer->done = 1; /* no cancel or resume reaches it any more */
     if (xfer->queued)
@@ -173,7 +176,8 @@ static void finish(struct mf_worker *worker, struct mf_xfer *xfer) {
 
 static void fail(struct mf_worker *worker, struct mf_xfer *xfer, int failure, const char *message) {
     xfer->failure = failure;
-    strncpy(xfer->message, message, sizeof xfer->message - 1);
+    if (message != xfer->message)
+        snprintf(xfer->message, sizeof xfer->message, "%s", message);
     finish(worker, xfer);
 }
 

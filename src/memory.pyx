@@ -138,6 +138,17 @@ def xxh3(const uint8_t[::1] data):
     return value
 
 
+def distance(const uint8_t[::1] whole, const uint8_t[::1] part):
+    """How many bytes into ``whole`` its view ``part`` begins. ValueError when it does not lie within it."""
+    cdef Py_ssize_t n = whole.shape[0], m = part.shape[0], at
+    if n == 0 or m == 0:
+        raise ValueError("an empty view lies nowhere")
+    at = <Py_ssize_t> (<uintptr_t> &part[0] - <uintptr_t> &whole[0])
+    if at < 0 or at + m > n:
+        raise ValueError("not a view of that memory")
+    return at
+
+
 def sync_file_system(int fd):
     """Flush the file system that holds ``fd``, as syncfs(2). OSError when it fails or is missing."""
     cdef int answer

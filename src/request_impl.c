@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,15 @@
 /* libcurl 7.88 sends headers and body in one go when the body is a POSTFIELDS of up to 64 KiB. */
 #define TOGETHER ((size_t) 64 << 10)
 #define READ_SLICE ((size_t) 256 << 10)
+
+/* What libcurl reads into before it calls us; our copy out of it finds the bytes in the L2 cache. CPU-s per GB of 64 MiB
+ * objects over loopback, user + system: 16 KiB 0.54, 32 KiB 0.41, 64 KiB 0.31, 128 KiB 0.32, 256 KiB 0.26, 512 KiB 0.27. A
+ * small request costs the same with 16 as with 128 KiB: what is not written to is not paged in. */
+#define BUFFER (64L << 10)
+#define BUFFER_LARGE (256L << 10)
+/* The same for uploads: 64 KiB 0.22, 128 KiB 0.19, 256 KiB 0.16, 512 KiB 0.14, 1 MiB 0.15. */
+#define UPLOAD (64L << 10)
+#define UPLOAD_LARGE (512L << 10)
 
 enum mode { MODE_NEW, MODE_GET, MODE_HEAD, MODE_CUSTOM, MODE_FIELDS, MODE_UPLOAD };
 
@@ -221,7 +231,6 @@ static void add(struct build *b, const char *name, struct mf_text value) {
 
 static struct mf_text format(struct build *b, const char *pattern, ...) __attribute__((format(printf, 2, 3)));
 
-#include <stdarg.h>
 static struct mf_text format(struct build *b, const char *pattern, ...) {
     struct mf_text text = {b->at, 0};
     va_list arguments;
@@ -357,7 +366,7 @@ static void set_mode(struct mf_slot *slot, const struct mf_xfer *xfer, const cha
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, fields);
     } else if (mode == MODE_UPLOAD) {
         curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t) xfer->body_n);
-        upload_buffer = xfer->body_n >= ((size_t) 1 << 20) ? 512L << 10 : 64L << 10;
+        upload_buffer = xfer->body_n >= ((size_t) 1 << 20) ? UPLOAD_LARGE : UPLOAD;
         if (upload_buffer != slot->upload_buffer) {
             curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, upload_buffer);
             slot->upload_buffer = upload_buffer;
@@ -542,7 +551,7 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
     if (curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, target) != CURLE_OK)
         return no_room(xfer, "out of memory");
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, nodes);
-    buffer = xfer->has_target && xfer->target.n > MF_SMALL ? 256L << 10 : 32L << 10;
+    buffer = xfer->has_target && xfer->target.n > MF_SMALL ? BUFFER_LARGE : BUFFER;
     if (buffer != slot->buffer) {
         curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, buffer);
         slot->buffer = buffer;

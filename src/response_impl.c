@@ -238,11 +238,10 @@ void mf_response_resume(struct mf_xfer *xfer) {
 /* ---- the end ---- */
 
 /* The one place where libcurl's codes become the words of engine.py. */
-int mf_failure_of(struct mf_xfer *xfer, CURLcode code, long os_error, int verify_result) {
+static int failure_of(struct mf_xfer *xfer, CURLcode code) {
     const char *text = xfer->message;
     int proxy = xfer->worker->engine->config.proxy != NULL;
     long proxy_status = 0;
-    (void) os_error;
     curl_easy_getinfo(xfer->slot->easy, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
     switch (code) {
     case CURLE_OK:
@@ -260,9 +259,9 @@ int mf_failure_of(struct mf_xfer *xfer, CURLcode code, long os_error, int verify
         return MF_CONNECT;
     case CURLE_SSL_CONNECT_ERROR:
         /* Both what the peer objects to and what broke underneath. Only the text tells (7.88 keeps no errno here): a system
-         * call failed, or the peer hung up without an alert. Then it was no verdict on anyone's certificate. */
-        if (!verify_result && (strstr(text, "SSL_ERROR_SYSCALL") || strstr(text, "reset by peer") ||
-                               strstr(text, "unexpected eof") || strstr(text, "Broken pipe")))
+         * call failed, or the peer hung up without an alert. A certificate that does not hold has a code of its own. */
+        if (strstr(text, "SSL_ERROR_SYSCALL") || strstr(text, "reset by peer") || strstr(text, "unexpected eof") ||
+            strstr(text, "Broken pipe"))
             return MF_RESET;
         return MF_TLS;
     case CURLE_PEER_FAILED_VERIFICATION:
@@ -306,19 +305,17 @@ int mf_failure_of(struct mf_xfer *xfer, CURLcode code, long os_error, int verify
 
 void mf_response_end(struct mf_xfer *xfer, CURLcode code) {
     CURL *easy = xfer->slot->easy;
-    long connects = 0, os_error = 0, verify = 0;
+    long connects = 0, os_error = 0;
     curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects);
     xfer->reused = connects == 0 || code == CURLE_ABORTED_BY_CALLBACK;
     if (xfer->stopped && !xfer->failure)
         code = CURLE_OK;
     if (xfer->failure == MF_FINE && code != CURLE_OK) {
         curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_error);
-        curl_easy_getinfo(easy, CURLINFO_SSL_VERIFYRESULT, &verify);
-        snprintf(xfer->message, sizeof xfer->message, "%s", xfer->slot->error[0] ? xfer->slot->error : curl_easy_strerror(code));
-        xfer->failure = mf_failure_of(xfer, code, os_error, (int) verify);
+        const char *words = xfer->slot->error[0] ? xfer->slot->error : curl_easy_strerror(code);
+        snprintf(xfer->message, sizeof xfer->message, "%.*s", (int) sizeof xfer->message - 1, words);
+        xfer->failure = failure_of(xfer, code);
         xfer->error = (int) os_error;
     } else if (code == CURLE_OK && !xfer->failure && !xfer->head_done)
         give_up(xfer, MF_PROTOCOL, 0, "no response");
-    if (!xfer->has_target || xfer->status / 100 != 2)
-        xfer->received = xfer->data_n;
 }

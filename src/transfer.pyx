@@ -2,6 +2,7 @@
 """The native S3 engine: Python's calls become the C engine's requests, its completions replies. One crossing per batch."""
 
 import os
+from collections.abc import Mapping
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -109,6 +110,8 @@ cdef class WireCredentials:
         self.c.token = text_of(self.keep[2])
 
 
+@cython.final
+@cython.no_gc
 cdef class Headers:
     """The headers of a response: a mapping of lower-case names to values, made when first looked at as a whole."""
 
@@ -160,7 +163,7 @@ cdef class Headers:
         return self.whole().items()
 
     def __eq__(self, other):
-        return self.whole() == (other.whole() if isinstance(other, Headers) else other)
+        return self.whole() == ((<Headers> other).whole() if isinstance(other, Headers) else other)
 
     __hash__ = None
 
@@ -171,7 +174,11 @@ cdef class Headers:
         return dict, (self.whole(),)
 
 
+Mapping.register(Headers)
+
+# No cycle can go through one while it is of use, and the collector's visits were 8 % of a small request.
 @cython.final
+@cython.no_gc
 @cython.freelist(128)
 cdef class Pending:
     """One call under way: what it needs stays alive by it, and it by the channel's C list."""

@@ -6,9 +6,6 @@
 #include <string.h>
 #include <time.h>
 
-static pthread_mutex_t global_lock = PTHREAD_MUTEX_INITIALIZER;
-static int global_ready;
-
 uint64_t mf_now_ns(void) {
 #if defined(__APPLE__)
     return clock_gettime_nsec_np(CLOCK_UPTIME_RAW);
@@ -17,18 +14,6 @@ uint64_t mf_now_ns(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec;
 #endif
-}
-
-/* Not when the library is loaded: it costs milliseconds, and a process that never speaks S3 shall not pay them. */
-static int global_init(void) {
-    int code = 0;
-    pthread_mutex_lock(&global_lock);
-    if (!global_ready) {
-        code = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? 0 : ENOMEM;
-        global_ready = code == 0;
-    }
-    pthread_mutex_unlock(&global_lock);
-    return code;
 }
 
 struct mf_engine *mf_engine_new(const struct mf_config *config) {
@@ -63,7 +48,7 @@ static void release(struct mf_worker *worker) {
 static int start_threads(struct mf_engine *engine) {
     int n = engine->config.threads, made, code;
     sigset_t all, before;
-    if ((code = global_init()) != 0)
+    if ((code = mf_global_init()) != 0)
         return code;
     engine->workers = calloc((size_t) n, sizeof *engine->workers);
     if (!engine->workers)
@@ -87,6 +72,7 @@ static int start_threads(struct mf_engine *engine) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!code) {
         engine->running = 1;
+        mf_engine_listed(engine, 1);
         return 0;
     }
     while (made-- > 0) {
@@ -203,6 +189,7 @@ void mf_engine_stop(struct mf_engine *engine) {
             tell_stop(engine->workers + i);
         for (i = 0; i < n; i++)
             pthread_join(engine->workers[i].thread, NULL);
+        mf_engine_listed(engine, 0);
         for (i = 0; i < n; i++)
             release(engine->workers + i);
         free(engine->workers);

@@ -188,6 +188,7 @@ struct mf_worker {
 };
 
 struct mf_engine {
+    struct mf_engine *next; /* of those with threads */
     pthread_mutex_t lock; /* starting and ending threads */
     struct mf_config config;
     int running;
@@ -204,6 +205,11 @@ void mf_engine_stop(struct mf_engine *engine);                                  
 void mf_engine_free(struct mf_engine *engine);                                                               /* stopped */
 void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_place target, int64_t stop);
 void mf_xfer_cancel(struct mf_engine *engine, struct mf_xfer *xfer);
+
+/* ---- park_impl.c ---- */
+
+int mf_global_init(void); /* 0 or errno */
+void mf_engine_listed(struct mf_engine *engine, int listed);
 
 /* ---- channel_impl.c ---- */
 
@@ -242,6 +248,5 @@ size_t mf_response_header(char *line, size_t size, size_t count, void *xfer);
 size_t mf_response_write(char *data, size_t size, size_t count, void *xfer);
 void mf_response_resume(struct mf_xfer *xfer); /* what had come before the announcement moves to the target */
 void mf_response_end(struct mf_xfer *xfer, CURLcode code);
-int mf_failure_of(struct mf_xfer *xfer, CURLcode code, long os_error, int verify_result);
 
 #endif

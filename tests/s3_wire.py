@@ -110,3 +110,9 @@ def then_wait(data=b""):
         await asyncio.sleep(60)
 
     return answer
+
+
+def error_body(code, message="words", **more):
+    """An S3 error as XML."""
+    extra = "".join(f"<{name}>{value}</{name}>" for name, value in more.items())
+    return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message>{extra}</Error>".encode()

@@ -17,7 +17,6 @@ from xml.sax.saxutils import escape
 from mfstore._core import crc
 from mfstore.s3.engine import CANCELLED, RESET, SMALL, Channel, Engine, FileRange, Reply
 
-
 CODES = {
     400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 409: "OperationAborted", 412: "PreconditionFailed",
     501: "NotImplemented", 503: "SlowDown",

@@ -362,3 +362,8 @@ def test_proxy(s3_env):
         assert proxy.requests[0][2]["proxy-authorization"].startswith("Basic ")
         channel.close()
         engine.close()
+
+
+def test_params_are_for_other_operations(wire, channel):
+    """A scheduler may keep a note of its own in a plain call's params: no parameter of the request."""
+    assert run(channel, Call("HeadObject", "b", "k", params={"error": "noted"})).status == 404

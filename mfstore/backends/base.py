@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    Answers = list[bool]  # inside Backend the name list is a method
+    # Inside Backend the name list is a method.
+    Answers = list[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,36 @@ class Capabilities:
     map: bool = False
     """``map`` works: objects can be mapped into memory."""
     cheap_reads: bool = False
-    """Reading back costs about as much as hashing, so dedup hits are verified before they are trusted."""
+    """Reading back costs about as much as hashing, so dedup hits are read before they are relied on. Without it the
+    backend is asked what it can ``vouch`` for, and only the rest is read."""
+    remote: bool = False
+    """A request takes milliseconds and has a price, and many at once take no longer than one. Callers then make few and
+    large ones, many at a time (``read_many``, ``get_many``), and do not ask again what they asked minutes ago."""
+    gap: int = 64 << 10
+    """Ranges of one object this close are read as one. The default is a local disk's: reading 64 KiB costs less there
+    than opening the file again."""
+    span: int = 8 << 20
+    """Longest read: the unit of parallel work, and of extra memory."""
+    inline: int = 0
+    """Chunks of one recipe that take up to this many bytes encoded lie in it, instead of in a pack that costs two more
+    requests to write (pack and index fragment) and one to read. They do not dedup."""
+
+
+class RangeRead(NamedTuple):
+    """A range to read: ``length`` bytes from ``start``, into ``target`` when there is one."""
+
+    key: str
+    start: int
+    length: int
+    target: memoryview | None = None
+    """Exactly ``length`` writable bytes."""
 
 
 class Batch:
     """One bulk operation: everything put is durable and visible after ``commit``.
 
-    MUST become visible in the order of the puts, or all at once. Leaving the ``with`` block by an exception, without
+    MUST become visible in the order of the puts, or all at once, or all under ``packs/`` before all under ``index/``,
+    these before all under ``recipes/``, and these before the rest: what refers follows what it refers to. Leaving the ``with`` block by an exception, without
     ``commit``, MUST NOT leave partial objects visible; whole ones may stay. This default puts at once.
     """
 
@@ -142,6 +166,38 @@ class Backend(ABC):
             except NotFound:
                 answers.append(False)
         return answers
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """``delete`` each of them."""
+        for key in keys:
+            self.delete(key)
+
+    def get_tagged(self, key: str) -> tuple[bytes, str]:
+        """The whole object and its etag, for a ``put_if`` that follows. If it changes in between, the etag MUST be the
+        older one, so that the write conflicts."""
+        etag = self.head(key).etag
+        return self.get(key), etag
+
+    def read_many(self, reads: Iterable[RangeRead]) -> Iterator[tuple[int, Buffer | MfstoreError]]:
+        """Many ranges at once: ``(number of the read, its bytes or target, or the error it met)``, as they come.
+
+        As ``get_range`` and ``read_into`` otherwise. ``reads`` is consumed as there is room for more. No target MUST be
+        written to after the iterator was closed.
+        """
+        for number, read in enumerate(reads):
+            try:
+                if read.target is None:
+                    yield number, self.get_range(read.key, read.start, read.length)
+                else:
+                    self.read_into(read.key, read.start, read.target)
+                    yield number, read.target
+            except MfstoreError as error:
+                yield number, error
+
+    def vouch(self, keys: Sequence[str]) -> dict[str, int]:
+        """Sizes of those among ``keys`` that are stored whole and as they were put, as far as the storage can tell
+        without sending them. Those it cannot vouch for are left out; the caller reads what it needs of them."""
+        return {}
 
     def read_into(self, key: str, start: int, target: memoryview) -> None:
         """Fill writable ``target`` with the object's bytes from ``start``; as ``get_range``."""

@@ -150,7 +150,7 @@ class _Room:
 
         signed, checksum = await self.loop.run_in_executor(self.signers, self._sign, flight)
         call, reply = flight.call, flight.reply
-        if checksum is not None and checksum.value is not None:
+        if checksum is not None:
             reply.checksum = checksum.pair()
         headers = [
             (name, value) for name, value in signed.headers if name.lower() not in ("expect", "transfer-encoding")

@@ -2,69 +2,48 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import threading
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mfstore._core import crc
 from mfstore.s3.engine import FileRange
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 PIECE = 256 << 10  # copied at a time
-WIDTHS = {"CRC64NVME": 8, "CRC32C": 4, "CRC32": 4}
 
 
 class Dropped(Exception):
     """The call was given up: its buffers and descriptors are no longer ours."""
 
 
-def _crc() -> Callable[[str, Buffer, int], int] | None:
-    try:
-        from mfstore._core import crc  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        return None
-    update: Callable[[str, Buffer, int], int] = crc.update
-    return update
-
-
 class Checksum:
-    """A CRC of bytes as they pass. ``value`` is None where it cannot be computed here."""
+    """A CRC of bytes as they pass."""
 
     def __init__(self, algorithm: str) -> None:
         self.algorithm = algorithm
-        self.value: int | None = 0
-        self._update = _crc()
+        self.value = 0
 
     def update(self, data: Buffer) -> None:
         """Add bytes."""
-        if self.value is None:
-            return
-        if self._update is not None:
-            self.value = self._update(self.algorithm, data, self.value)
-        elif self.algorithm == "CRC32":
-            self.value = zlib.crc32(data, self.value)
-        else:
-            self.value = None
+        self.value = crc.update(self.algorithm, data, self.value)
 
-    def pair(self) -> tuple[str, int] | None:
+    def pair(self) -> tuple[str, int]:
         """For ``Reply.checksum``."""
-        return None if self.value is None else (self.algorithm, self.value)
+        return self.algorithm, self.value
 
-    def header(self) -> tuple[str, str] | None:
+    def header(self) -> tuple[str, str]:
         """Algorithm and value as S3 has it in headers."""
-        if self.value is None:
-            return None
-        return self.algorithm, base64.b64encode(self.value.to_bytes(WIDTHS[self.algorithm], "big")).decode()
+        return self.algorithm, crc.encode(self.algorithm, self.value)
 
 
 def named(headers: Mapping[str, str]) -> str | None:
     """The algorithm of the checksum of the whole object that a response carries."""
-    for algorithm in WIDTHS:
+    for algorithm in crc.NAMES:
         value = headers.get("x-amz-checksum-" + algorithm.lower())
         if value and "-" not in value:  # "…-5" is a checksum of checksums of parts
             return algorithm

@@ -14,7 +14,7 @@ from mfstore._knobs import S3Knobs, resolve_s3
 from mfstore.errors import InvalidKey, MfstoreError
 from mfstore.s3.concurrency import Limiter
 from mfstore.s3.control import Control
-from mfstore.s3.downloads import GetJob, RangesJob
+from mfstore.s3.downloads import GetJob, RangesJob, ReadJob
 from mfstore.s3.engine import NO_OPTIONS, Channel, Engine, Options
 from mfstore.s3.files import Destination, local_path
 from mfstore.s3.items import Address, PutItem, address, locate, put_items, source_of, split_url
@@ -228,6 +228,27 @@ class BulkClient:
         )
         (outcome,) = self._bulk("get_into", iter([job]), "raise", None, True)
         return outcome.size
+
+    def read_many(
+        self, items: Iterable[tuple[str, int, int, memoryview | None]], on_error: OnError = "raise", *,
+        ordered: bool = False,
+    ) -> BulkResult:  # fmt: skip
+        """Many ranges ``(key, start, length, target)``, each in requests of up to 16 MiB: received in place where there
+        is a target, else into ``outcome.data``. ``items`` is consumed as there is room for more.
+
+        Errors as ``get_many``; InvalidRange when an object is shorter.
+        """
+
+        def job(index: int, item: Any) -> Job:
+            place = address(item[:3], self.bucket)
+            if place.start is None or place.stop is None:
+                raise InvalidKey("read_many takes (key, start ≥ 0, length, target)", found=f"{item!r:.80}")
+            return ReadJob(
+                index, item, place.bucket, place.key, NO_OPTIONS, start=place.start, length=place.stop - place.start,
+                target=item[3],
+            )  # fmt: skip
+
+        return self._bulk("read_many", _jobs(items, job), on_error, None, ordered)
 
     # ---- putting ----------------------------------------------------------------------
 

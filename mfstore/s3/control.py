@@ -470,7 +470,7 @@ class Control:
             params["IfNoneMatch"] = "*"
         if call.metadata is not None:
             params["Metadata"] = dict(call.metadata)
-        if call.params is not None:
+        if call.params is not None and operation not in PLAIN:
             params.update(call.params)
         return params
 

@@ -131,6 +131,7 @@ class GetJob(Job):
             return self._whole(reply)
         self._land(call, piece, reply)
         if piece.done < piece.stop - piece.start:
+            self._check_end(reply)
             raise Retry(BackendError("the service sent fewer bytes than the object has", found=piece.done))
         assert self._pieces is not None
         if self._destination is not None and (partial := self._partial()) is not None:
@@ -174,6 +175,12 @@ class GetJob(Job):
         first = rest.partition("-")[0]
         if unit != "bytes" or not first.isdigit() or (start >= 0 and int(first) != start):
             raise Retry(BackendError("the service sent another range than asked for", expected=start, found=text[:80]))
+
+    def _check_end(self, reply: Reply) -> None:
+        """Fewer bytes came than fit the target: asking again is no use when the object has no more."""
+        total = reply.headers.get("content-range", "").rpartition("/")[2]
+        if self.target is not None and self.stop is not None and total.isdigit() and int(total) < self.stop:
+            raise InvalidRange("the object ends within the range", expected=self.stop, found=int(total))
 
     def _land(self, call: Call, piece: Piece, reply: Reply) -> None:
         """Count what arrived for a piece, by its call's try."""
@@ -306,6 +313,28 @@ class GetJob(Job):
     def to_file(self) -> bool:
         """Whether a long body takes no memory."""
         return self._destination is not None
+
+
+class ReadJob(GetJob):
+    """A range of known length, into the caller's memory or, when it begins, into its own: there is no announcement to
+    wait for."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, index: int, item: Any, bucket: str, key: str, options: Options, *, start: int, length: int,
+        target: memoryview | None,
+    ) -> None:  # fmt: skip
+        super().__init__(index, item, bucket, key, options, start=start, stop=start + length, target=target)
+        # The caller's memory is not for this operation to account.
+        self.weight = length if target is None else 1
+
+    def begin(self) -> Sequence[Call]:
+        if self.target is None:
+            assert self._start is not None and self.stop is not None
+            self._memory = FreshBytes(self.stop - self._start)
+            self.target = memoryview(self._memory)
+        return super().begin()
 
 
 class RangesJob(GetJob):

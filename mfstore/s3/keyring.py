@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from mfstore.errors import AccessDenied, BackendError, MfstoreError
 from mfstore.s3.problems import local, no_credentials
 from mfstore.s3.routes import Credentials
 from mfstore.s3.sessions import KEY_OPTIONS, Setup
@@ -40,7 +41,7 @@ class Keyring:
         try:
             frozen = source.get_frozen_credentials()
         except Exception as error:
-            raise local(error, self._profile) from error
+            raise _unfit(error, self._profile) from error
         if not frozen.access_key or not frozen.secret_key:
             raise no_credentials(self._profile)
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or None)
@@ -83,7 +84,7 @@ class Keyring:
             else:
                 found = self._core.get_credentials()
         except Exception as error:
-            raise local(error, self._profile) from error
+            raise _unfit(error, self._profile) from error
         if found is None:
             raise no_credentials(self._profile)
         return found
@@ -102,7 +103,7 @@ class Keyring:
                 return self._frozen() != refused
             except Exception as error:
                 self._source = source
-                raise local(error, self._profile) from error
+                raise _unfit(error, self._profile) from error
         # An assumed role is kept in a dictionary of the provider, from which a refresh would be served.
         chain = self._core.get_component("credential_provider")
         for provider in getattr(chain, "providers", ()):
@@ -114,4 +115,12 @@ class Keyring:
             source._expiry_time = datetime.now(UTC) - timedelta(minutes=1)
             return self._frozen() != refused
         except Exception as error:
-            raise local(error, self._profile) from error
+            raise _unfit(error, self._profile) from error
+
+
+def _unfit(error: Exception, profile: str | None) -> MfstoreError:
+    """Whatever it was, it was about credentials: not about the key or request at hand."""
+    found = local(error, profile)
+    if isinstance(found, AccessDenied | BackendError):
+        return found
+    return AccessDenied(f"the AWS credentials could not be had: {found.message}", hint=found.hint)

@@ -126,4 +126,5 @@ class NativeChannel(Channel):
 def _bundle() -> str:
     import botocore.httpsession
 
-    return botocore.httpsession.get_cert_path(True)  # type: ignore[no-any-return]
+    bundle: str = botocore.httpsession.get_cert_path(True)
+    return bundle
