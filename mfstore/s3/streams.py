@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import Conflict, InvalidRange, MfstoreError
+from mfstore.errors import Conflict, InvalidRange, MfstoreError, NotFound
 from mfstore.s3.engine import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.exceptions import converted
 from mfstore.s3.items import PutItem, split_url
@@ -219,20 +219,18 @@ class ObjectWriter(io.BufferedIOBase):
         try:
             if self._end is None:
                 self._end = _CompleteJob(self._url, self._options, self._metadata, not self._overwrite)
-                self._end.begin_upload(self._run(self._end.create()))
+                self._end.begin_upload(_run(self._client, self._end.create()))
                 self._pool = ThreadPoolExecutor(AHEAD, "mfstore-write")
             assert self._pool is not None
             while len(self._sending) >= AHEAD:
                 self._end.add(self._sending.popleft().result())
             self._given += 1
             body, self._buffer = self._buffer, bytearray()
-            self._sending.append(self._pool.submit(self._run, self._end.part(self._given, body)))
+            # Threads that held on to this file would keep it from being forgotten.
+            self._sending.append(self._pool.submit(_run, self._client, self._end.part(self._given, body)))
         except BaseException:
             self.abort()
             raise
-
-    def _run(self, job: Job) -> Outcome:
-        return _one(self._client._bulk("open", iter([job]), "raise", None, True))
 
     def close(self) -> None:
         """Store the object. Errors as ``S3.put``; then nothing was stored, unless the error says that it is unknown."""
@@ -246,6 +244,9 @@ class ObjectWriter(io.BufferedIOBase):
         self._shut()
 
     def _finish(self) -> bool:
+        if not self._overwrite and self._exists():
+            self.abort()
+            return False
         try:
             if self._end is None:
                 item = PutItem(
@@ -258,7 +259,7 @@ class ObjectWriter(io.BufferedIOBase):
                 self._send()
             while self._sending:
                 self._end.add(self._sending.popleft().result())
-            self._run(self._end)
+            _run(self._client, self._end)
         except Conflict:
             if self._overwrite:
                 raise
@@ -266,23 +267,36 @@ class ObjectWriter(io.BufferedIOBase):
             return False
         return True
 
+    def _exists(self) -> bool:
+        """Asked first because some services (radosgw) check no condition at the end of an upload in parts."""
+        (outcome,) = self._client.head_many([self._url], on_error="return")
+        if outcome.error is not None and not isinstance(outcome.error, NotFound):
+            raise outcome.error
+        return outcome.ok
+
     def abort(self) -> None:
         """Store nothing, and give back what was sent. The file is closed then."""
         if self.closed:
             return
         end, self._end = self._end, None
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stop()
         if end is not None and end.unfinished:
             # What is left of an upload that cannot be given up now goes with the bucket's lifecycle rule.
             with suppress(MfstoreError):
-                self._run(_Single(end.abort()))
+                _run(self._client, _Single(end.abort()))
         self._shut()
 
+    def _stop(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                pool.shutdown(wait=True, cancel_futures=True)
+            except RuntimeError:
+                # Forgotten, and collected by one of its own threads.
+                pool.shutdown(wait=False)
+
     def _shut(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        self._stop()
         self._buffer = bytearray()
         self._sending.clear()
         super().close()
@@ -364,6 +378,10 @@ class _CompleteJob(PutJob):
 
     def begin(self) -> Sequence[Call]:
         return (self._complete(),)
+
+
+def _run(client: BulkClient, job: Job) -> Outcome:
+    return _one(client._bulk("open", iter([job]), "raise", None, True))
 
 
 def _one(outcomes: Iterable[Outcome]) -> Outcome:
