@@ -211,7 +211,9 @@ def info_many_empty(w):
 @case
 def get(w):
     with w.at("in") as s3:
-        return [s3.get(key) for key in ("0.txt", "empty", "long", "été/naïve ☃ x", "a b+c&d=e%20.csv.gz", "x#y", "dir/")]
+        return [
+            s3.get(key) for key in ("0.txt", "empty", "long", "été/naïve ☃ x", "a b+c&d=e%20.csv.gz", "x#y", "dir/")
+        ]
 
 
 @case
@@ -645,7 +647,11 @@ def describe(value):
         )  # fmt: skip
         found = {name: describe(getattr(value, name)) for name in fields}
         moment = value.last_modified
-        return {**found, "recent": None if moment is None else abs(time.time() - moment) < 3600, "local": bool(value.path)}
+        return {
+            **found,
+            "recent": None if moment is None else abs(time.time() - moment) < 3600,
+            "local": bool(value.path),
+        }
     if isinstance(value, dict):
         return {key: describe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
