@@ -41,6 +41,9 @@ TASK = 4 << 20
 INLINE_TRIAL = 1 << 20
 """Bytes of one recipe's chunks that are held back and encoded to see whether they fit into it, where the backend wants
 that: what they take encoded is hardly ever less than a quarter."""
+TAIL = 4 << 20
+"""How far short runs may fill a pack beyond its limit where a further pack is two more requests: the body of a large
+array comes after it."""
 CHECKPOINT = 4096
 """Recipes written together; bounds what a bulk put holds."""
 
@@ -291,7 +294,10 @@ class Ingest:
         assert run.choice is not None
         pack = self._pack
         continues = self._last_run is run
-        if pack.held >= self._pack_limit or (pack.length >= self._pack_limit and not (continues and arena is None)):
+        limit = self._pack_limit
+        if self._remote and len(run.view) <= ALIGN_FROM:
+            limit += TAIL
+        if pack.held >= limit or (pack.length >= limit and not (continues and arena is None)):
             self._close_pack()
             pack = self._pack
             continues = False

@@ -7,7 +7,7 @@ from hypothesis import settings
 
 import mfstore
 from tests.fault_upstream import proxy, upstream  # noqa: F401
-from tests.native_rig import rig  # noqa: F401
+from tests.s3_faults import any_rig, engine, quick, rig, signed_rig  # noqa: F401
 from tests.s3_fixtures import bucket, ca_file, fault_proxy, ministack, nginx, radosgw, s3_server  # noqa: F401
 
 # Elsewhere every run looks for new counterexamples; continuous integration repeats the same ones, so that a change is

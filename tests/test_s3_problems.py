@@ -17,10 +17,10 @@ from mfstore.s3 import engine as words
 from mfstore.s3.control import Control
 from mfstore.s3.engine import Call, Reply
 from mfstore.s3.problems import fault
+from tests.s3_wire import error_body
 
 REGION = "eu-west-1"
 KEY = "some/key ü"
-from tests.s3_wire import error_body
 
 
 @pytest.fixture(autouse=True)

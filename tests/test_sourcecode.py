@@ -33,7 +33,18 @@ def test_public_things_have_docstrings(path):
     inherited = {"get", "get_range", "put", "put_if", "delete", "list", "head", "get_many", "exists_many", "read_into"}
     inherited |= {"map", "identity", "batch", "ensure", "commit", "abort", "close", "where", "main"}
     inherited |= {"begin", "on_reply", "announced", "again", "rescued", "cleanup", "forget", "abandon", "take", "fail"}
-    inherited |= {"channel", "submit", "poll", "resume", "cancel", "fileno", "read_many", "get_tagged", "vouch"}
+    inherited |= {
+        "channel",
+        "submit",
+        "poll",
+        "resume",
+        "cancel",
+        "fileno",
+        "read_many",
+        "get_tagged",
+        "vouch",
+        "delete_many",
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name

@@ -1,7 +1,8 @@
 """Whether a service that speaks S3 keeps the conditions of a write, and how it wants them written.
 
-Of the services there are, some compare an ETag only without its quotes (radosgw 16), some answer "not implemented" (Swift),
-and some ignore conditions without a word and overwrite (rclone). Only trying tells, on an object nobody else uses.
+Of the services there are, some compare an ETag only without its quotes (radosgw 16), some answer "not implemented"
+(Swift), and some ignore conditions without a word and overwrite (rclone). Only trying tells, on an object nobody else
+uses.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _known: dict[tuple[str | None, str, bool], Form] = {}
 """What was found out in this process, by endpoint, bucket and kind: handles of one place need not ask again."""
 WRONG = "0" * 32
 HINT = (
-    "Refs and new stores need conditional writes. Use a service that has them, or open the store with single_writer=True "
-    "if no two processes ever write to it at the same time"
+    "Refs and new stores need conditional writes. Use a service that has them, or open the store with "
+    "single_writer=True if no two processes ever write to it at the same time"
 )
 
 

@@ -71,8 +71,9 @@ class Batch:
     """One bulk operation: everything put is durable and visible after ``commit``.
 
     MUST become visible in the order of the puts, or all at once, or all under ``packs/`` before all under ``index/``,
-    these before all under ``recipes/``, and these before the rest: what refers follows what it refers to. Leaving the ``with`` block by an exception, without
-    ``commit``, MUST NOT leave partial objects visible; whole ones may stay. This default puts at once.
+    these before all under ``recipes/``, and these before the rest: what refers follows what it refers to. Leaving the
+    ``with`` block by an exception, without ``commit``, MUST NOT leave partial objects visible; whole ones may stay.
+    This default puts at once.
     """
 
     def __init__(self, backend: Backend) -> None:

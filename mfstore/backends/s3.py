@@ -32,10 +32,11 @@ SPAN = 16 << 20
 """Per byte a request of 16 MiB costs half of one of 8 MiB, and 256 of them fill 75 Gbit/s (Durner, Leis, Neumann, VLDB
 2023); longer ones only make the last one end later."""
 INLINE = 256 << 10
-"""So few bytes take about as long to send as a request takes to be answered, and cost a third of what two more PUTs do if
-they are kept for a month ($0.023 per GB and month against $0.005 per 1000 PUTs)."""
+"""So few bytes are sent while one request is being answered, and to keep them for a month costs half as much as two
+more PUTs ($0.023 per GB and month, $0.005 per 1000 PUTs)."""
 LARGE = 4 << 20
-"""A bulk operation sends objects of this size at once, from the caller's memory; smaller ones are copied and sent together."""
+"""A bulk operation sends objects of this size at once, from the caller's memory; smaller ones are copied and sent
+together."""
 STAGED = 32 << 20
 """Bytes copied before they are sent."""
 ORDER = ("packs/", "index/", "recipes/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
 from html import escape
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -104,10 +105,10 @@ class BulkResult:
                     if self._account(outcome, bar):
                         yield outcome
                 if not found and not scheduler.done:
-                    try:
-                        await asyncio.wait_for(ready.wait(), max(scheduler.due(monotonic()), 0.001))
-                    except TimeoutError:
-                        pass
+                    # Not wait_for: before Python 3.12 it can lose a cancellation that meets the event.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(max(scheduler.due(monotonic()), 0.001)):
+                            await ready.wait()
                 elif found:
                     await asyncio.sleep(0)
         finally:

@@ -229,25 +229,22 @@ class PutJob(Job):
             return (self._look(call, reply, control),)
         if call.operation == "CompleteMultipartUpload" and lost and (reply.status == 404 or conditional):
             return (self._look(call, reply, control),)
-        if call.operation == "HeadObject":
-            raise call.params["error"] if call.params else control.error(call, reply)
-        return None
+        if call.operation == "HeadObject" and reply.status == 404:
+            raise call.tag.part
+        return None  # a look that fails in another way says nothing: it is repeated, or its error is the answer
 
     def _look(self, call: Call, reply: Reply, control: Control) -> Call:
         """An earlier try may have succeeded and its answer been lost: look whether what is there now is ours."""
-        return Call(
-            "HeadObject", self.bucket, self.key, self.options, {"error": control.error(call, reply)}, tag=Try(self)
-        )
+        return Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self, control.error(call, reply)))
 
     def _recognised(self, call: Call, reply: Reply) -> Sequence[Call]:
-        assert call.params is not None
         etag = etag_of(reply.headers)
         if self._id:
             ours = reply.headers.get(f"x-amz-meta-{WRITE_ID}") == self._id
         else:
             ours = etag is not None and etag == self._expected_etag()
         if not ours:
-            raise call.params["error"]
+            raise call.tag.part
         self._upload = ""
         self._source.close()
         self.outcome = self._outcome(size=self._source.size, etag=etag, headers=reply.headers)
