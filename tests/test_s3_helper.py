@@ -119,6 +119,10 @@ with mfstore.S3(s3root=root) as ours, stock.S3(s3root=root) as theirs:
         import pickle
         again = pickle.loads(pickle.dumps(error))
         assert isinstance(again, stock.MetaflowS3NotFound) and str(again) == str(error) and again.status == 404
+    from dataclasses import replace
+    from mfstore.s3 import clients, settings
+    provided = clients.make_client(clients.Wish(), replace(settings.settings(), provider=True))
+    assert [outcome.size for outcome in provided.head_many([root + "/a/1"])] == [1]
     print("fine")
 """
 
