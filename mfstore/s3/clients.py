@@ -159,9 +159,16 @@ def assumed(role: str, session_vars: Mapping[str, Any]) -> Any:
 
         raise no_credentials(None)
     fetcher = AssumeRoleCredentialFetcher(
-        client_creator=source.create_client, source_credentials=own, role_arn=role, extra_args={}
+        client_creator=source.create_client, source_credentials=own, role_arn=role, extra_args={}, cache=_Forgetful()
     )
     session = Session(session_vars=dict(session_vars) or None)
     # botocore has no public way to give a session credentials that refresh themselves.
     session._credentials = DeferredRefreshableCredentials(refresh_using=fetcher.fetch_credentials, method="assume-role")
     return session
+
+
+class _Forgetful(dict[str, Any]):
+    """The fetcher's cache: of no use to one session, and it would answer the server's "expired" with the same again."""
+
+    def __contains__(self, key: object) -> bool:
+        return False

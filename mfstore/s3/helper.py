@@ -30,10 +30,11 @@ from mfstore.s3.exceptions import (
     failure,
 )
 from mfstore.s3.outcomes import Entry, Outcome
+from mfstore.s3.readers import ObjectReader
 from mfstore.s3.s3objects import RangeInfo, S3GetObject, S3Object, S3PutObject, info_of, range_of
 from mfstore.s3.settings import settings
-from mfstore.s3.streams import ObjectReader, ObjectWriter
-from mfstore.s3.uploading import Upload, attributes, checked, local_file, store
+from mfstore.s3.uploading import Upload, attributes, checked, local_file, store, streamed
+from mfstore.s3.writers import ObjectWriter
 
 if TYPE_CHECKING:
     from typing import Self
@@ -307,11 +308,16 @@ class S3:
         exists."""
         checked(key, obj)
         upload = self._upload(key, obj, content_type, metadata, None)
-        if hasattr(obj, "seek"):
-            obj.seek(0)
-        store(self._client, [upload], overwrite, self._kms_key)
-        if hasattr(obj, "close"):
-            obj.close()
+        if not hasattr(obj, "seek"):
+            store(self._client, [upload], overwrite, self._kms_key)
+            return upload.url
+        obj.seek(0)
+        if not streamed(obj):
+            store(self._client, [upload], overwrite, self._kms_key)
+        elif overwrite or not self.info(key, return_missing=True).exists:
+            with self.open_write(key, overwrite, content_type, metadata) as file:
+                shutil.copyfileobj(obj, file, 1 << 20)
+        obj.close()
         return upload.url
 
     @_raises

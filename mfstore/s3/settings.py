@@ -119,7 +119,7 @@ def _home() -> Mapping[str, Any]:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         text = path.read_text("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     return _mapping(str(path), text)
 

@@ -75,18 +75,27 @@ def local_file(key: Any, path: Any) -> Path:
     return found
 
 
+def streamed(file: Any) -> bool:
+    """Whether a file object's length is unknown, and may be more than memory holds: of a decompressor, say."""
+    return not isinstance(file, io.BytesIO) and _descriptor(file) is None
+
+
 def contents(value: Any) -> Any:
     """What the bulk client takes for ``value``: of a file object what follows its position, by descriptor if it is a
     long regular file that was not read from yet."""
     if not isinstance(value, (io.RawIOBase, io.BufferedIOBase)):
         return value
+    return _descriptor(value) or value.read()
+
+
+def _descriptor(value: Any) -> Path | None:
     if sys.platform == "linux" and isinstance(value, (io.FileIO, io.BufferedReader)) and value.tell() == 0:
         with suppress(OSError, AttributeError):
             status = os.fstat(value.fileno())
             # Opening the descriptor's name gives a position of its own, also where the file has been unlinked.
             if stat.S_ISREG(status.st_mode) and status.st_size > LARGE:
                 return Path(f"/proc/self/fd/{value.fileno()}")
-    return value.read()
+    return None
 
 
 def store(client: BulkClient, uploads: list[Upload], overwrite: bool, kms_key: str | None) -> set[str]:

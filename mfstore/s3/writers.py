@@ -1,20 +1,20 @@
-"""Objects as files: read with ranges, written with a multipart upload as the data arrives."""
+"""Objects as files to write: a multipart upload that goes on as the data arrives."""
 
 from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import Conflict, InvalidRange, MfstoreError
+from mfstore.errors import Conflict, MfstoreError, NotFound
 from mfstore.s3.engine import NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.exceptions import converted
 from mfstore.s3.items import PutItem, split_url
 from mfstore.s3.jobs import NO_CALLS, Job, Try
 from mfstore.s3.outcomes import Outcome
+from mfstore.s3.readers import only
 from mfstore.s3.uploads import PART, PutJob, Source
 
 if TYPE_CHECKING:
@@ -25,141 +25,11 @@ if TYPE_CHECKING:
     from mfstore.s3.client import BulkClient
     from mfstore.s3.control import Control
 
-FIRST, LARGEST = 256 << 10, 8 << 20
-"""Bytes fetched at first, and at most, at a time: doubled as long as reading goes on in order."""
 AHEAD = 4
-"""Fetches, or parts, under way while the program does something else."""
+"""Parts under way while the program does something else."""
 STEADY = 5000
 """Parts of equal size, 80 GB of them, before they grow: some services want all but the last to be equal, and none
 takes more than 10 000."""
-
-
-class ObjectReader(io.RawIOBase):
-    """The raw file behind ``S3.open_read``: a window of the object, and in sequential reading the next ones."""
-
-    def __init__(self, client: BulkClient, url: str, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.mode = "rb"
-        self._client = client
-        self._url = url
-        self._at = self._start = 0
-        self._step = FIRST
-        self._pool: ThreadPoolExecutor | None = None
-        self._ahead: deque[tuple[int, int, Future[Outcome]]] = deque()
-        self._size = -1
-        self._etag: str | None = None
-        self._data = self._first()
-
-    def _first(self) -> Any:
-        """Size, version and first bytes, in one request unless the object is empty."""
-        try:
-            outcome = _one(self._client.get_many([(self._url, 0, FIRST)]))
-        except MfstoreError as error:
-            if not isinstance(error, InvalidRange):
-                raise
-            outcome = _one(self._client.head_many([self._url]))
-            outcome.data = b""
-        self._etag = outcome.etag
-        self._size = outcome.object_size if outcome.object_size is not None else outcome.size
-        return outcome.data
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As for any file. Asks S3 for nothing."""
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if at < 0:
-            raise ValueError(f"negative seek position {at}")
-        self._at = at
-        return at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` as far as there is data at hand, after waiting for some. Errors as ``S3.get``; Conflict when
-        the object was replaced since it was opened."""
-        self._checkClosed()
-        if self._at >= self._size:
-            return 0
-        if not self._start <= self._at < self._start + len(self._data):
-            self._turn()
-        view = memoryview(buffer).cast("B")
-        offset = self._at - self._start
-        count = min(len(view), len(self._data) - offset)
-        view[:count] = memoryview(self._data)[offset : offset + count]
-        self._at += count
-        return count
-
-    def readall(self) -> bytes:
-        """All the rest, in parallel."""
-        self._checkClosed()
-        if self._at >= self._size:
-            return b""
-        self._drop()
-        data: bytes = self._fetch(self._at, self._size - self._at).data
-        self._at = self._size
-        return data
-
-    def _turn(self) -> None:
-        """Bring the window to where reading goes on."""
-        sequential = self._at == self._start + len(self._data)
-        if sequential and self._ahead and self._ahead[0][0] == self._at:
-            outcome = self._ahead.popleft()[2].result()
-        else:
-            self._drop()
-            if not sequential:
-                self._step = FIRST
-            outcome = self._fetch(self._at, min(self._step, self._size - self._at))
-        self._start, self._data = self._at, outcome.data
-        if sequential:
-            self._look_ahead()
-
-    def _look_ahead(self) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(AHEAD, "mfstore-read")
-        while len(self._ahead) < AHEAD:
-            at = self._ahead[-1][0] + self._ahead[-1][1] if self._ahead else self._start + len(self._data)
-            if at >= self._size:
-                return
-            self._step = min(2 * self._step, LARGEST)
-            length = min(self._step, self._size - at)
-            self._ahead.append((at, length, self._pool.submit(self._fetch, at, length)))
-
-    def _fetch(self, start: int, length: int) -> Outcome:
-        try:
-            outcome = _one(self._client.get_many([(self._url, start, length)]))
-            if outcome.etag != self._etag or outcome.size != length:
-                raise Conflict(
-                    "the object was replaced while it was read", key=self._url, hint="Open it again for the new one"
-                )
-        except InvalidRange as error:
-            raise converted(Conflict("the object was replaced by a shorter one", key=self._url)) from error
-        except Conflict as error:
-            raise converted(error) from None
-        return outcome
-
-    def _drop(self) -> None:
-        for _, _, future in self._ahead:
-            future.cancel()
-        self._ahead.clear()
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        if not self.closed:
-            self._drop()
-            if self._pool is not None:
-                self._pool.shutdown(wait=True, cancel_futures=True)
-            self._data = b""
-        super().close()
 
 
 class ObjectWriter(io.BufferedIOBase):
@@ -219,20 +89,18 @@ class ObjectWriter(io.BufferedIOBase):
         try:
             if self._end is None:
                 self._end = _CompleteJob(self._url, self._options, self._metadata, not self._overwrite)
-                self._end.begin_upload(self._run(self._end.create()))
+                self._end.begin_upload(_run(self._client, self._end.create()))
                 self._pool = ThreadPoolExecutor(AHEAD, "mfstore-write")
             assert self._pool is not None
             while len(self._sending) >= AHEAD:
                 self._end.add(self._sending.popleft().result())
             self._given += 1
             body, self._buffer = self._buffer, bytearray()
-            self._sending.append(self._pool.submit(self._run, self._end.part(self._given, body)))
+            # Threads that held on to this file would keep it from being forgotten.
+            self._sending.append(self._pool.submit(_run, self._client, self._end.part(self._given, body)))
         except BaseException:
             self.abort()
             raise
-
-    def _run(self, job: Job) -> Outcome:
-        return _one(self._client._bulk("open", iter([job]), "raise", None, True))
 
     def close(self) -> None:
         """Store the object. Errors as ``S3.put``; then nothing was stored, unless the error says that it is unknown."""
@@ -246,19 +114,22 @@ class ObjectWriter(io.BufferedIOBase):
         self._shut()
 
     def _finish(self) -> bool:
+        if not self._overwrite and self._exists():
+            self.abort()
+            return False
         try:
             if self._end is None:
                 item = PutItem(
                     self._url, [self._buffer], self._metadata, options=dict(self._options),
                     if_none_match=not self._overwrite,
                 )  # fmt: skip
-                _one(self._client.put_many([item]))
+                only(self._client.put_many([item]))
                 return True
             if self._buffer:
                 self._send()
             while self._sending:
                 self._end.add(self._sending.popleft().result())
-            self._run(self._end)
+            _run(self._client, self._end)
         except Conflict:
             if self._overwrite:
                 raise
@@ -266,23 +137,36 @@ class ObjectWriter(io.BufferedIOBase):
             return False
         return True
 
+    def _exists(self) -> bool:
+        """Asked first because some services (radosgw) check no condition at the end of an upload in parts."""
+        (outcome,) = self._client.head_many([self._url], on_error="return")
+        if outcome.error is not None and not isinstance(outcome.error, NotFound):
+            raise outcome.error
+        return outcome.ok
+
     def abort(self) -> None:
         """Store nothing, and give back what was sent. The file is closed then."""
         if self.closed:
             return
         end, self._end = self._end, None
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stop()
         if end is not None and end.unfinished:
             # What is left of an upload that cannot be given up now goes with the bucket's lifecycle rule.
             with suppress(MfstoreError):
-                self._run(_Single(end.abort()))
+                _run(self._client, _Single(end.abort()))
         self._shut()
 
+    def _stop(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                pool.shutdown(wait=True, cancel_futures=True)
+            except RuntimeError:
+                # Forgotten, and collected by one of its own threads.
+                pool.shutdown(wait=False)
+
     def _shut(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        self._stop()
         self._buffer = bytearray()
         self._sending.clear()
         super().close()
@@ -366,7 +250,5 @@ class _CompleteJob(PutJob):
         return (self._complete(),)
 
 
-def _one(outcomes: Iterable[Outcome]) -> Outcome:
-    """The outcome of a bulk operation on one item."""
-    (outcome,) = outcomes
-    return outcome
+def _run(client: BulkClient, job: Job) -> Outcome:
+    return only(client._bulk("open", iter([job]), "raise", None, True))
