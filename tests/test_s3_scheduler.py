@@ -3,11 +3,13 @@
 import gc
 import os
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfstore._core import crc
 from mfstore.errors import (
     AccessDenied,
     BackendError,
@@ -19,8 +21,9 @@ from mfstore.errors import (
     OutOfSpace,
 )
 from mfstore.s3 import PutItem
+from mfstore.s3.files import Destination, Partial
 from mfstore.s3.retry import RetryPolicy
-from tests.simulated_s3 import SimulatedS3, simulated_client
+from tests.simulated_s3 import SimulatedChannel, SimulatedS3, simulated_client
 
 MIB = 1 << 20
 BIG = random.Random(7).randbytes(40 * MIB)
@@ -422,3 +425,81 @@ def test_leaving_a_loop_gives_up_open_uploads():
     assert next(outcomes).key == "a"
     outcomes.close()
     assert world.uploads == {}
+
+
+# ---- found in review ---------------------------------------------------------------------
+
+
+def test_interleaved_ranges_in_order_end_when_they_need_more_than_the_memory():
+    world = SimulatedS3({f"o{i}": bytes([i]) * MIB for i in range(20)})
+    items = [(f"o{i}", part * 65536, 65536) for part in range(16) for i in range(20)]
+    outcomes = client_on(world, memory=MIB, concurrency=2).get_ranges(items)
+    assert [o.item for o in outcomes] == items
+
+
+def test_a_call_that_cannot_be_made_fails_alone(monkeypatch):
+    world, submit = SimulatedS3(), SimulatedChannel.submit
+
+    def refusing(channel, calls):
+        if any(call.options.get("Bad") for call in calls):
+            raise InvalidKey("refused")
+        submit(channel, calls)
+
+    monkeypatch.setattr(SimulatedChannel, "submit", refusing)
+    items = [("a", b"1"), PutItem("b", b"2", options={"Bad": 1}), ("c", b"3")]
+    outcomes = client_on(world).put_many(items, on_error="return")
+    assert [type(o.error) for o in outcomes] == [type(None), InvalidKey, type(None)]
+    assert world.objects == {"a": b"1", "c": b"3"}
+
+
+def test_a_damaged_whole_leftover_is_fetched_anew(tmp_path):
+    world = SimulatedS3({"k": BIG})
+    left = Destination(tmp_path / "k", False, True)
+    left.create(len(BIG))
+    checksum = "crc64nvme", crc.update("CRC64NVME", BIG)
+    left.save(Partial("s3://b/k", world.etag("k"), len(BIG), checksum, ((0, len(BIG)),)))
+    os.close(left.fd)
+    client_on(world).get_many(["k"], into="files", dest=tmp_path, resume=True)
+    assert (tmp_path / "k").read_bytes() == BIG
+
+
+def test_a_slow_consumer_does_not_use_up_the_time_for_retries(monkeypatch):
+    world, poll, held = SimulatedS3({f"k{i}": b"x" for i in range(40)}, plan={30: 503}), SimulatedChannel.poll, []
+
+    def one(channel, timeout):
+        held.extend(poll(channel, timeout if not held else 0))
+        found = held[:1]
+        del held[:1]
+        return found
+
+    monkeypatch.setattr(SimulatedChannel, "poll", one)
+    for outcome in client_on(world, retry_seconds=0.3, concurrency=64).get_many(list(world.objects)):
+        if outcome.index == 10:
+            time.sleep(0.5)
+
+
+def test_while_all_fails_no_more_wait_for_another_try_than_may_be_in_flight():
+    plan = dict.fromkeys(range(1, 2000), "connect")
+    result = client_on(SimulatedS3(plan=plan), concurrency=16).get_many(["k"] * 2000, on_error="return")
+    running = result._start()
+    running.scheduler._policy = RetryPolicy(attempts=100)
+    running.scheduler._quota._tokens = 0.0
+    for _ in range(100):
+        running.scheduler.pump(0.0)
+    assert len(running.scheduler._delayed) <= 32
+
+
+@pytest.mark.parametrize("status", [204, 202])
+def test_a_success_that_is_no_object_is_none(status):
+    world = SimulatedS3({"a": b"123"})
+    world._GetObject = lambda call: (status, {}, b"")
+    (outcome,) = client_on(world).get_many(["a"], on_error="return")
+    assert isinstance(outcome.error, BackendError)
+
+
+def test_an_error_that_names_no_key_is_not_taken_for_deleted():
+    world = SimulatedS3({"a": b"1"})
+    body = b"<DeleteResult><Error><Code>AccessDenied</Code><Message>m</Message></Error></DeleteResult>"
+    world._DeleteObjects = lambda call: (200, {}, body)
+    outcomes = client_on(world).delete_many(["a", "b"], on_error="return")
+    assert [type(o.error) for o in outcomes] == [AccessDenied, AccessDenied]

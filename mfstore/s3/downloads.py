@@ -160,6 +160,8 @@ class GetJob(Job):
 
     def _check_range(self, reply: Reply, start: int, ranged: bool) -> None:
         """A range was asked for: what came must be it. Accepts 200 with a Content-Range (rclone)."""
+        if reply.status not in (200, 206):
+            raise Retry(BackendError("the service sent no object", found=f"status {reply.status}"))
         if not ranged:
             if reply.status == 206:
                 raise Retry(BackendError("the service sent part of the object when the whole was asked for"))

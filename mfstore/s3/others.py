@@ -44,6 +44,9 @@ class DeleteJob(Job):
     def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
         answer = control.parse(call, reply)
         errors = {str(entry.get("Key")): entry for entry in answer.get("Errors", ())}
+        if not errors.keys() <= set(self._left):
+            stray = next(entry for key, entry in errors.items() if key not in self._left)
+            raise control.error(Call("DeleteObjects", self.bucket), _entry_reply(reply, stray))
         again = [key for key in self._left if key in errors and retryable_code(errors[key].get("Code"))]
         if again and call.tag.bad < 5:
             self._settle(control, {key: entry for key, entry in errors.items() if key not in again}, set(again), reply)

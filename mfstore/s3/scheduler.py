@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3 import engine
-from mfstore.s3.concurrency import Limiter
+from mfstore.s3.concurrency import LOWEST, Limiter
 from mfstore.s3.downloads import GetJob
 from mfstore.s3.engine import CANCELLED, Call, Channel, Reply
 from mfstore.s3.jobs import Job, Restart, Retry
@@ -140,12 +140,17 @@ class Scheduler:
         while self._jobs is not None or self._next_job is not None:
             if len(self._flying) - len(self._paused) + len(self._ready) >= limit or now < self._paced_until:
                 return
+            # While the service fails, as many wait for another try as may be in flight: the whole rest would, each
+            # behind all others in the quota, long after the service has recovered.
+            if len(self._delayed) >= max(limit, LOWEST):
+                return
             job = self._next_job or next(self._jobs, None)  # type: ignore[arg-type]
             if job is None:
                 self._jobs = None
                 return
             weight = job.weight or int(self._size)
-            if not self.budget.fits(weight):
+            # With none under way only ordered results hold the memory, and they wait for a job that is not begun.
+            if self._active and not self.budget.fits(weight):
                 self._next_job = job
                 return
             self._next_job = None
@@ -158,6 +163,12 @@ class Scheduler:
     def _begin(self, job: Job) -> None:
         try:
             calls = job.begin()
+        except Restart:  # what an interrupted download left is damaged
+            job.restarts += 1
+            self.stats.verify_failures += 1
+            job.forget()
+            self._begin(job)
+            return
         except MfstoreError as error:
             job.error = error
             self._end(job)
@@ -202,13 +213,25 @@ class Scheduler:
                 credentials = self._control.credentials()
                 for call in batch:
                     call.tag.credentials = credentials
-                self._channel.submit(batch)
             except MfstoreError as error:
                 # Without credentials no call can be made.
                 for call in batch:
-                    del self._flying[id(call)]
-                    call.tag.job.error = call.tag.job.error or error
-                    self._drop(call)
+                    self._unsent(call, error)
+                return
+            try:
+                self._channel.submit(batch)
+            except MfstoreError:
+                # Nothing was sent. What botocore refuses of one call says nothing of the others.
+                for call in batch:
+                    try:
+                        self._channel.submit([call])
+                    except MfstoreError as error:
+                        self._unsent(call, error)
+
+    def _unsent(self, call: Call, error: MfstoreError) -> None:
+        del self._flying[id(call)]
+        call.tag.job.error = call.tag.job.error or error
+        self._drop(call)
 
     def due(self, now: float) -> float:
         """Seconds until something has to be done without a reply."""
@@ -322,7 +345,8 @@ class Scheduler:
                 return False
             state.moved += 1
         elif verdict in (Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.FREE):
-            if state.attempts >= policy.attempts or now - state.started >= policy.seconds:
+            # Not by now: the answer may have waited for a consumer who took his time.
+            if state.attempts >= policy.attempts or (reply.finished or now) - state.started >= policy.seconds:
                 return False
             delay = policy.delay(verdict, state.attempts, random.random)
             delay = max(delay, asked_delay(reply, policy.cap)) + self._quota.wait(now)
