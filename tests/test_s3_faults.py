@@ -151,7 +151,11 @@ def test_a05_content_length_too_large(rig, data):
 
 
 @sizes
-def test_a06_content_length_too_small(rig, data):
+def test_a06_content_length_too_small(rig, data, request):
+    if rig.engine == "native":
+        request.applymarker(
+            pytest.mark.xfail(reason="the native engine asks again on a connection with bytes left over")
+        )
     rig.store("k", data)
     rig.store("other", SMALL[::-1])
     proxy = rig.proxy(fault(WrongLength(-1000), path="/k$", count=1))
