@@ -8,7 +8,7 @@ import pytest
 from mfstore._core import crc
 from mfstore.s3 import BulkClient, downloads, uploads
 from mfstore.s3.retry import RetryPolicy
-from mfstore.testing import NetworkFault
+from mfstore.testing import FaultProxy, NetworkFault
 from tests.servers.base import boto_client
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -22,17 +22,22 @@ def fault(action, **where):
 class Rig:
     """A server with a bucket of its own, and clients of one engine."""
 
-    def __init__(self, server, engine, make_proxy):
+    def __init__(self, server, engine):
         self.server = server
         self.engine = engine
-        self._make_proxy = make_proxy
         self.boto = boto_client(server)
         self.bucket = f"faults-{uuid.uuid4().hex[:16]}"
         self.boto.create_bucket(Bucket=self.bucket)
         self._clients = []
+        self._proxies = []
 
     def proxy(self, *faults, **options):
-        return self._make_proxy(faults, server=self.server, **options)
+        server = self.server
+        proxy = FaultProxy(
+            server.url, faults, **{"credentials": (server.access_key, server.secret_key, server.region), **options}
+        )
+        self._proxies.append(proxy.start())
+        return proxy
 
     def options(self, url, **options):
         """How to reach the server, by ``url``."""
@@ -71,6 +76,8 @@ class Rig:
     def close(self):
         for client in self._clients:
             client.close()
+        for proxy in self._proxies:
+            proxy.close()
         with contextlib.suppress(Exception):
             assert not self.uploads()
         self.boto.close()
@@ -82,25 +89,25 @@ def engine(request):
 
 
 @pytest.fixture
-def rig(ministack, engine, fault_proxy, s3_env):
+def rig(ministack, engine, s3_env):
     """On ministack, which keeps and compares checksums."""
-    rig = Rig(ministack, engine, fault_proxy)
+    rig = Rig(ministack, engine)
     yield rig
     rig.close()
 
 
 @pytest.fixture
-def signed_rig(radosgw, engine, fault_proxy, s3_env):
+def signed_rig(radosgw, engine, s3_env):
     """On radosgw, which compares what arrives with the signed digest."""
-    rig = Rig(radosgw, engine, fault_proxy)
+    rig = Rig(radosgw, engine)
     yield rig
     rig.close()
 
 
 @pytest.fixture(params=["ministack", "radosgw"])
-def any_rig(request, engine, fault_proxy, s3_env):
+def any_rig(request, engine, s3_env):
     """On each."""
-    rig = Rig(request.getfixturevalue(request.param), engine, fault_proxy)
+    rig = Rig(request.getfixturevalue(request.param), engine)
     yield rig
     rig.close()
 

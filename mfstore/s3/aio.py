@@ -248,8 +248,11 @@ class _Room:
             raise Dropped
         if checksum is not None:
             checksum.update(flight.before)
-        ended = await self._read(flight, response, limit, checksum)
-        _sum(reply, checksum, b"")
+        try:
+            ended = await self._read(flight, response, limit, checksum)
+        finally:
+            # Also of a body that breaks: it is continued where it broke, and so is its checksum.
+            _sum(reply, checksum, b"")
         if not ended:
             if flight.stop is not None:
                 return False

@@ -254,6 +254,12 @@ class GetJob(Job):
             raise Restart(
                 Conflict("the object keeps changing while it is read", hint="Read it when its writers are done")
             )
+        if reply.status == 416 and self._headers is not None:
+            raise Restart(
+                BackendError(
+                    "the object ends before its announced length", expected=self._length, hint="Try again later"
+                )
+            )
         return None
 
     def forget(self) -> None:
