@@ -540,7 +540,7 @@ def open_store(
     hash: str = "blake3",  # noqa: A002
     **options: Any,
 ) -> Store:
-    """Open the store at a path or URL (``file://``, ``memory://``, or a scheme an installed package offers).
+    """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
 
     Nothing is created until something is put; with ``create=False`` putting into a place without a store is an error.
     ``threads``, ``memory``, ``verify`` and ``fsync`` override the environment (``MFSTORE_THREADS`` and so on), which

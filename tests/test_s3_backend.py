@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -35,17 +36,20 @@ def options(server, engine="native", **more):
     }
 
 
+@cache
+def shared_boto(server):
+    """Making one costs more than most tests; the bucket of the contract's tests is made with it."""
+    server.create_bucket(BUCKET)
+    return boto_client(server)
+
+
 class S3Tests(BackendTests):
     server_name = engine = ""
 
     @pytest.fixture(autouse=True)
     def running(self, request):
         self.server = request.getfixturevalue(self.server_name)
-        self.boto = boto_client(self.server)
-        if BUCKET not in [found["Name"] for found in self.boto.list_buckets()["Buckets"]]:
-            self.server.create_bucket(BUCKET)
-        yield
-        self.boto.close()
+        self.boto = shared_boto(self.server)
 
     def make_backend(self, tmp_path):
         return S3Backend(f"s3://{BUCKET}{tmp_path}/{self.engine}", **options(self.server, self.engine))
@@ -100,7 +104,7 @@ class Place:
         return mfstore.open(self.url, **chosen)
 
     def boto(self):
-        return boto_client(self.server)
+        return shared_boto(self.server)
 
     def keys(self, kind):
         found = self.boto().list_objects_v2(Bucket=self.bucket, Prefix=f"some/store/{kind}/").get("Contents", ())
