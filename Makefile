@@ -9,7 +9,7 @@ FUZZ_DEBIAN := clang libclang-rt-14-dev
 SERVERS_DEBIAN := radosgw ceph-mon ceph-osd ceph-common openssl nginx-light
 SECONDS_PER_TARGET ?= 600
 
-.PHONY: demo test check bench golden fuzz system system-test venv clean
+.PHONY: demo test check bench bench-s3 golden fuzz system system-test venv clean
 
 demo: system venv
 	$(RUN) -m pip install -q -e '.[demo]'
@@ -24,10 +24,15 @@ check: system-test venv
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: system venv
+bench: system-test venv
 	$(RUN) -m pip install -q -e '.[bench]'
 	$(RUN) -m pytest benchmarks -q --benchmark-json build/benchmarks.json
 	$(RUN) -m benchmarks.report build/benchmarks.json
+
+bench-s3: system-test venv
+	$(RUN) -m pip install -q -e '.[bench]'
+	$(RUN) -m pytest benchmarks/test_s3.py -q --benchmark-json build/benchmarks-s3.json
+	$(RUN) -m benchmarks.report build/benchmarks-s3.json
 
 # A store written by this version, to be read for ever: run once per release, never over an existing one.
 golden: venv

@@ -1,0 +1,212 @@
+"""S3 clients side by side: CPU of the client's process tree, and wall time. Each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.s3_peers import PEERS, environment
+from tests.servers import Nginx, Radosgw
+
+ROOT = Path(__file__).parent.parent
+SMALL, BIG = 4 << 10, 64 << 20
+NUMBER_SMALL, NUMBER_BIG = 10_000, 8
+EXIST = {SMALL: 1000, BIG: 8}
+ROUNDS = 3
+
+
+def place_of(server, secure):
+    return {
+        "url": server.https_url if secure else server.url, "bucket": "bench", "ca_file": server.ca_file,
+        "region": server.region, "access_key": server.access_key, "secret_key": server.secret_key,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def nginx():
+    with Nginx() as server:
+        server.create_bucket("bench")
+        for size, count in EXIST.items():
+            for number in range(count):
+                path = server.root / "bench" / "get" / str(size) / str(number)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(os.urandom(size))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def radosgw():
+    with Radosgw() as server:
+        server.create_bucket("bench")
+        job = {"peer": "mfstore", "operation": "put", "size": SMALL, "count": 1000, "exist": 1000, "rounds": 1}
+        child({**job, "where": place_of(server, False)})
+        yield server
+
+
+def python(code_or_module, argument, where, timeout=120):
+    """The last line that a new interpreter prints, as JSON."""
+    command = [sys.executable, *code_or_module, json.dumps(argument)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment(where), timeout=timeout, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def child(job):
+    return python(["-m", "benchmarks.s3_peers"], job, job["where"])
+
+
+def measured(benchmark, server, secure, peer, operation, size, count):
+    job = {
+        "peer": peer, "operation": operation, "size": size, "count": count, "exist": EXIST[size], "rounds": ROUNDS,
+        "where": place_of(server, secure),
+    }  # fmt: skip
+    result = {}
+
+    def once():
+        try:
+            result.update(child(job))
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            if peer != "awscrt":
+                raise
+            result["failed"] = str(error)[-500:]
+
+    benchmark.pedantic(once, rounds=1)
+    benchmark.extra_info.update(
+        result, s3=True, peer=peer, operation=operation, size=size, secure=secure, server=server.name
+    )
+    if "failed" in result:
+        pytest.skip(f"awscrt cannot talk to this endpoint: {result['failed'][-200:]}")
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize(("operation", "size"), [("get", SMALL), ("get", BIG), ("put", SMALL), ("put", BIG)])
+def test_nginx(benchmark, nginx, secure, operation, size, peer):
+    if operation == "get" and peer == "mfstore with CRC64NVME":
+        pytest.skip("a GET is the same with and without")
+    measured(benchmark, nginx, secure, peer, operation, size, NUMBER_SMALL if size == SMALL else NUMBER_BIG)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_radosgw_put(benchmark, radosgw, peer):
+    """A server that verifies signatures; fewer, because it is what takes the time."""
+    measured(benchmark, radosgw, False, peer, "put", SMALL, 1000)
+
+
+ONE = """
+import json, sys, time
+from benchmarks.s3_peers import PEERS, cpu
+where = json.loads(sys.argv[1])
+peer = PEERS["mfstore"](where)
+def per_call(work, n=500):
+    work()
+    rounds = []
+    for _ in range(3):
+        begin, wall = cpu(), time.perf_counter()
+        for _ in range(n):
+            work()
+        rounds.append(((cpu() - begin) / n, (time.perf_counter() - wall) / n))
+    return min(rounds)
+import boto3
+client = boto3.session.Session().client("s3", config=peer.config(), **peer.named())
+key = "get/4096/0"
+many = per_call(lambda: list(peer.client.get_many([key])))
+single = per_call(lambda: client.get_object(Bucket=where["bucket"], Key=key)["Body"].read())
+print(json.dumps({"many": many, "single": single}))
+"""
+
+
+def test_single_object(benchmark, nginx):
+    """get_many of one object, beside a single GET by boto3: CPU and wall."""
+    result = benchmark.pedantic(lambda: python(["-c", ONE], place_of(nginx, False), place_of(nginx, False)), rounds=1)
+    benchmark.extra_info.update(result)
+
+
+MEMORY = """
+import json, sys, tempfile
+from benchmarks.s3_peers import PEERS
+where = json.loads(sys.argv[1])
+def status(name):
+    return int(open('/proc/self/status').read().split(name + ':')[1].split()[0]) * 1024
+def reset():
+    open('/proc/self/clear_refs', 'w').write('5')
+peer = PEERS["mfstore"](where)
+peer.get(["get/4096/0"])
+keys = [f"get/{64 << 20}/{n % 8}" for n in range(32)]
+reset(); before = status('VmRSS')
+for outcome in peer.client.get_many(keys):
+    del outcome
+into_bytes = status('VmHWM') - before
+reset(); before = status('VmRSS')
+with tempfile.TemporaryDirectory() as place:
+    names = iter(range(1 << 30))
+    peer.client.get_many(keys, into="files", dest=lambda key: f"{place}/{next(names)}")
+    into_files = status('VmHWM') - before
+print(json.dumps({"into_bytes": into_bytes, "into_files": into_files}))
+"""
+BUDGET, SLACK = 256 << 20, 64 << 20
+
+
+def test_memory(benchmark, nginx):
+    """Growth of the peak RSS while 2 GiB are got in objects of 64 MiB, and dropped one by one."""
+    result = benchmark.pedantic(
+        lambda: python(["-c", MEMORY], place_of(nginx, False), place_of(nginx, False)), rounds=1
+    )
+    benchmark.extra_info.update(result)
+    assert result["into_bytes"] <= BUDGET + SLACK
+    assert result["into_files"] <= BUDGET + SLACK
+
+
+PROXY = """
+import json, sys
+from mfstore.testing import FaultProxy
+options = json.loads(sys.argv[1])
+with FaultProxy(options.pop("url"), **options) as proxy:
+    print(proxy.url, flush=True)
+    sys.stdin.read()
+"""
+FAR = """
+import json, sys, time
+from benchmarks.s3_peers import PEERS, cpu
+where = json.loads(sys.argv[1])
+from mfstore.s3.client import BulkClient
+client = BulkClient(where["bucket"], engine="native", endpoint_url=where["url"], region_name=where["region"])
+keys = [f"get/{64 << 20}/{n % 8}" for n in range(32)]
+begin, before = time.perf_counter(), cpu()
+size = sum(len(outcome.data) for outcome in client.get_many(keys))
+print(json.dumps({"rate": size / (time.perf_counter() - begin), "cpu": cpu() - before}))
+"""
+LATENCY, BANDWIDTH = 0.03, 90e6
+
+
+def through_proxy(server, **options):
+    proxy = subprocess.Popen(
+        [sys.executable, "-c", PROXY, json.dumps({"url": server.url, **options})],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        where = {**place_of(server, False), "url": proxy.stdout.readline().strip()}
+        return python(["-c", FAR], where, where)
+    finally:
+        proxy.stdin.close()
+        proxy.wait(10)
+        proxy.stdout.close()
+
+
+def test_far_away(benchmark, nginx):
+    """30 ms and 90 MB/s per connection, 2 GiB, no settings. What N calls in flight can bring at most, and what this
+    machine can push through the proxy when nothing limits it."""
+    from mfstore.s3.concurrency import formula
+
+    ceiling = through_proxy(nginx)["rate"]
+    rate = benchmark.pedantic(lambda: through_proxy(nginx, latency=LATENCY, bandwidth=BANDWIDTH), rounds=1)["rate"]
+    part = 8 << 20
+    calls = formula(part)
+    predicted = calls * part / (LATENCY + part / BANDWIDTH)
+    benchmark.extra_info.update(rate=rate, ceiling=ceiling, predicted=predicted, calls=calls, part=part)
