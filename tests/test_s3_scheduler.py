@@ -503,3 +503,33 @@ def test_an_error_that_names_no_key_is_not_taken_for_deleted():
     world._DeleteObjects = lambda call: (200, {}, body)
     outcomes = client_on(world).delete_many(["a", "b"], on_error="return")
     assert [type(o.error) for o in outcomes] == [AccessDenied, AccessDenied]
+
+
+def test_two_resumable_downloads_of_one_file_do_not_meet(tmp_path):
+    world = SimulatedS3({"big": BIG})
+    result = client_on(world).get_many(["big", "big"], into="files", dest=tmp_path, resume=True, overwrite=True)
+    assert [o.ok for o in result] == [True, True]
+    assert (tmp_path / "big").read_bytes() == BIG and [path.name for path in tmp_path.iterdir()] == ["big"]
+
+
+def test_a_bad_item_to_put_fails_alone():
+    world = SimulatedS3()
+    items = ["no pair", ("a", b"1"), ("b", 5), PutItem("c", b"2", metadata={"name": "nö"}), ("d", b"3")]
+    result = client_on(world).put_many(items, on_error="return")
+    assert [o.ok for o in result] == [False, True, False, False, True]
+    assert isinstance(result[2].error, TypeError) and world.objects == {"a": b"1", "d": b"3"}
+
+
+def test_a_blank_answer_to_a_completion_is_asked_about():
+    world = SimulatedS3()
+    complete = world._CompleteMultipartUpload
+    answers = []
+
+    def blank(call):
+        status, headers, body = complete(call)
+        answers.append(status)
+        return status, headers, body if len(answers) > 1 else b" \n"
+
+    world._CompleteMultipartUpload = blank
+    client_on(world).put_many({"big": BIG})
+    assert world.objects["big"] == BIG and answers == [200, 404]

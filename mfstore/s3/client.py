@@ -17,7 +17,7 @@ from mfstore.s3.control import Control
 from mfstore.s3.downloads import GetJob, RangesJob, ReadJob
 from mfstore.s3.engine import NO_OPTIONS, Channel, Engine, Options
 from mfstore.s3.files import Destination, local_path
-from mfstore.s3.items import Address, PutItem, address, locate, put_items, source_of, split_url
+from mfstore.s3.items import Address, PutItem, address, checked_metadata, locate, put_item, source_of, split_url
 from mfstore.s3.jobs import HeadJob, Job
 from mfstore.s3.others import DELETES, CopyJob, DeleteJob, ListJob
 from mfstore.s3.outcomes import BulkStats, Entry, Outcome
@@ -301,15 +301,18 @@ class BulkClient:
                 known[tag] = Options(chosen)
             return known[tag]
 
-        def job(index: int, item: PutItem) -> Job:
+        def job(index: int, given: Any) -> Job:
+            item = put_item(given)
             bucket, key = locate(item.key, self.bucket)
             return PutJob(
                 index, item.key, bucket, key, shared(item), source=Source(*source_of(item.data)),
-                metadata=item.metadata if item.metadata is not None else metadata, if_none_match=item.if_none_match,
-                if_match=item.if_match, checksum=self._checksum,
+                metadata=checked_metadata(item.metadata if item.metadata is not None else metadata),
+                if_none_match=item.if_none_match, if_match=item.if_match, checksum=self._checksum,
             )  # fmt: skip
 
-        return self._bulk("put_many", _jobs(put_items(items), job), on_error, progress, ordered)
+        return self._bulk(
+            "put_many", _jobs(items.items() if isinstance(items, Mapping) else items, job), on_error, progress, ordered
+        )
 
     # ---- the rest ---------------------------------------------------------------------
 

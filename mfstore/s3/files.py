@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from contextlib import suppress
@@ -76,12 +77,13 @@ class Destination:
         """Make the temporary file and reserve ``length`` bytes of disk. OutOfSpace when there is no room."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._resume:
-                self._temporary = self._note.with_suffix(".part")
-                self.forget()
+            if self._resume and self._claim(os.O_CREAT):
+                self._note.unlink(missing_ok=True)
+                os.ftruncate(self.fd, 0)
             else:
+                self._resume = False
                 self._temporary = self.path.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
-            self.fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                self.fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             if length and hasattr(os, "posix_fallocate"):
                 # A full disk shows here, not after an hour of transfer.
                 os.posix_fallocate(self.fd, 0, length)
@@ -100,15 +102,31 @@ class Destination:
             checksum = None if note["checksum"] is None else (str(note["checksum"][0]), int(note["checksum"][1]))
             done = tuple((int(start), int(stop)) for start, stop in note["done"])
             partial = Partial(str(note["url"]), str(note["etag"]), int(note["length"]), checksum, done)
-            self.fd = os.open(self._note.with_suffix(".part"), os.O_RDWR | os.O_CLOEXEC)
+            if not self._claim(0):
+                return None
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
-        self._temporary = self._note.with_suffix(".part")
         whole = os.fstat(self.fd).st_size == partial.length
         if not whole or any(not 0 <= start < stop <= partial.length for start, stop in done):
             self.discard(keep=False)
             return None
         return partial
+
+    def _claim(self, flags: int) -> bool:
+        """Open what a resumable download writes to, and lock it: False when another download is using it."""
+        place = self._note.with_suffix(".part")
+        fd = os.open(place, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another may have finished, and moved the file to its place, between the two calls.
+            mine = os.path.samestat(os.fstat(fd), place.stat())
+        except OSError:
+            mine = False
+        if not mine:
+            os.close(fd)
+            return False
+        self.fd, self._temporary = fd, place
+        return True
 
     def save(self, partial: Partial) -> None:
         """Note what is there. Best effort: without the note the next download begins anew."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import InvalidKey, InvalidRange
+from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -98,20 +98,26 @@ def address(item: Any, bucket: str | None) -> Address:
     return Address(*place, start, None if length is None else start + length)
 
 
-def put_items(items: Mapping[str, Any] | Iterable[Any]) -> Iterator[PutItem]:
-    """What put_many accepts: a mapping, or an iterable of (key, data) pairs and PutItems."""
-    pairs: Iterable[Any] = items.items() if isinstance(items, Mapping) else items
-    for item in pairs:
-        if isinstance(item, PutItem):
-            yield item
-        elif isinstance(item, (tuple, list)) and len(item) == 2:
-            yield PutItem(item[0], item[1])
-        else:
-            raise InvalidKey("an item to put is (key, data) or a PutItem", found=f"{item!r:.80}")
+def put_item(item: Any) -> PutItem:
+    """What one item of put_many means: a PutItem or a (key, data) pair."""
+    if isinstance(item, PutItem):
+        return item
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return PutItem(item[0], item[1])
+    raise InvalidKey("an item to put is (key, data) or a PutItem", found=f"{item!r:.80}")
+
+
+def checked_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """``metadata``, if it can be sent in headers. InvalidKey otherwise."""
+    for name, value in (metadata or {}).items():
+        text = f"{name}{value}"
+        if not (isinstance(name, str) and isinstance(value, str) and text.isascii() and text.isprintable()):
+            raise InvalidKey("S3 keeps metadata of printable ASCII only", found=f"{name!r}: {value!r:.80}")
+    return metadata
 
 
 def source_of(data: Any) -> tuple[Sequence[Any] | None, str | None]:
-    """(buffers, path) of what is to be stored: one of the two is None. TypeError for anything else."""
+    """(buffers, path) of what is to be stored: one of the two is None. NotSerializable (a TypeError) otherwise."""
     if isinstance(data, str):
         return [data.encode("utf-8")], None
     if isinstance(data, os.PathLike):
@@ -124,4 +130,5 @@ def source_of(data: Any) -> tuple[Sequence[Any] | None, str | None]:
     try:
         return [memoryview(data)], None
     except TypeError:
-        raise TypeError(f"cannot store a {type(data).__name__}: bytes, text, a path or a file is needed") from None
+        kind = type(data).__name__
+        raise NotSerializable(f"cannot store a {kind}: bytes, text, a path or a file is needed") from None

@@ -98,7 +98,7 @@ def _entry_reply(reply: Reply, entry: Mapping[str, Any]) -> Reply:
 class CopyJob(Job):
     """Copy an object inside the service. One request, or, beyond LARGEST_COPY, parts in parallel."""
 
-    __slots__ = ("_aborting", "_etags", "_source", "_upload", "size")
+    __slots__ = ("_aborting", "_etags", "_match", "_source", "_upload", "size")
 
     def __init__(
         self, index: int, item: Any, source: tuple[str, str], bucket: str, key: str, options: Options = NO_OPTIONS
@@ -108,6 +108,7 @@ class CopyJob(Job):
         self._upload = ""
         self._aborting = False
         self._etags: dict[int, str] = {}
+        self._match: dict[str, str] = {}
         self.size = 0
 
     def begin(self) -> Sequence[Call]:
@@ -119,11 +120,10 @@ class CopyJob(Job):
         match call.operation:
             case "HeadObject":
                 self.size = int(reply.headers.get("content-length") or 0)
-                params: dict[str, Any] = {"CopySource": source}
                 if reply.headers.get("etag"):
-                    params["CopySourceIfMatch"] = reply.headers["etag"]
+                    self._match["CopySourceIfMatch"] = reply.headers["etag"]
                 if self.size <= LARGEST_COPY:
-                    return (self._call("CopyObject", params),)
+                    return (self._call("CopyObject", {"CopySource": source, **self._match}),)
                 start = {
                     "Metadata": {
                         name[11:]: value for name, value in reply.headers.items() if name.startswith("x-amz-meta-")
@@ -142,7 +142,7 @@ class CopyJob(Job):
                     self._call(
                         "UploadPartCopy",
                         {
-                            "CopySource": source, "PartNumber": number, "UploadId": self._upload,
+                            "CopySource": source, **self._match, "PartNumber": number, "UploadId": self._upload,
                             "CopySourceRange": f"bytes={start}-{min(start + step, self.size) - 1}",
                         },
                     )

@@ -467,6 +467,10 @@ class Scheduler:
             return
         slow = self._latencies.slow()
         late = [call for call in small if now - call.tag.started > slow][:room]
+        try:
+            self._control.credentials()
+        except MfstoreError:
+            return  # a second request cannot be signed; the first may still be answered
         for call in late:
             second = call.tag.job.again(call, Reply(call))
             call.tag.hedge = second

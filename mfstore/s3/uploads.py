@@ -208,6 +208,9 @@ class PutJob(Job):
         )  # fmt: skip
 
     def _completed(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        if not (reply.data or b"").strip():
+            # It answered before it knew. If it had completed, the next try learns that the upload is gone, and looks.
+            raise Retry(BackendError("the service did not say whether it put the parts together"))
         try:
             answer = control.parse(call, reply)
         except MfstoreError as error:
