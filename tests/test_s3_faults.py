@@ -79,7 +79,7 @@ def test_a02_reset_before_the_response_of_a_get(rig, action, data):
 )
 @pytest.mark.parametrize("data", [SMALL, DATA], ids=["single", "parts"])
 def test_a02_reset_before_the_response_of_a_put(any_rig, action, data):
-    proxy = any_rig.proxy(fault(action, count=1))
+    proxy = any_rig.proxy(fault(action, method="PUT", count=1))
     any_rig.client(proxy).put_many({"k": data})
     assert any_rig.stored("k") == data and not any_rig.uploads()
 
