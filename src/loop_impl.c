@@ -21,7 +21,9 @@
  * our callbacks, so that we know when the number changes hands) stays registered between requests: libcurl says "remove"
  * after each and "add" at the next, which would be two system calls per request. */
 struct mf_watch {
+    struct mf_xfer *user; /* who had it last; not to be followed */
     uint8_t told, wanted, ours;
+    uint8_t idle; /* that transfer has ended: nothing may come before the next request has been sent */
 };
 
 static void push(struct mf_worker *worker, struct mf_xfer *xfer, struct mf_event *event, uint64_t now) {
@@ -115,10 +117,16 @@ static int on_timer(CURLM *multi, long milliseconds, void *arg) {
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused) {
     struct mf_worker *worker = arg;
     struct mf_watch *watch = watch_of(worker, fd);
-    (void) easy;
+    struct mf_xfer *xfer = NULL;
     (void) unused;
     if (!watch)
         return -1;
+    if (what != CURL_POLL_REMOVE) {
+        watch->idle = 0;
+        if (easy && curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &xfer) == CURLE_OK && xfer)
+            xfer->socket_after = (int) fd + 1;
+        watch->user = xfer;
+    }
     watch->wanted = what == CURL_POLL_REMOVE ? 0 : (uint8_t) what;
     if (watch->wanted ? watch->wanted != watch->told : watch->told && !watch->ours)
         tell(worker, fd, watch, watch->wanted);
@@ -161,6 +169,11 @@ static void finish(struct mf_worker *worker, struct mf_xfer *xfer) {
         unlink_active(worker, xfer);
     }
     xfer->finished_ns = mf_now_ns();
+    if (xfer->socket_after && (size_t) xfer->socket_after <= worker->watches_n) {
+        struct mf_watch *watch = worker->watches + xfer->socket_after - 1;
+        if (watch->user == xfer) /* else the number is another connection's by now */
+            watch->idle = 1;
+    }
     if (xfer->sink != MF_SINK_PLACE)
         xfer->received = xfer->data_n;
     pthread_mutex_lock(&worker->lock);
@@ -337,6 +350,21 @@ void mf_worker_release(struct mf_worker *worker) {
 }
 
 /* Milliseconds to sleep, rounded up: one too early would spin. */
+/* Bytes on an idle connection answer no request: the rest of a body longer than announced, a response sent twice. libcurl 7.88
+ * would take them for the answer to the next request. After this it finds the connection dead and opens another. */
+static void spoil(curl_socket_t fd) {
+    char rest[16384];
+    ssize_t n;
+    int blocks;
+    for (blocks = 0; blocks < 64; blocks++) {
+        n = recv(fd, rest, sizeof rest, MSG_DONTWAIT);
+        if (n <= 0)
+            break;
+    }
+    if (blocks)
+        shutdown(fd, SHUT_RDWR);
+}
+
 static int pause_until(uint64_t when, uint64_t now) {
     if (when <= now)
         return 0;
@@ -370,6 +398,8 @@ static void wait_and_act(struct mf_worker *worker, int milliseconds) {
         if (!watch->wanted || (watch->told & ~watch->wanted & (((act & CURL_CSELECT_OUT) ? CURL_POLL_OUT : 0)))) {
             /* An idle connection that its server closed, or a direction nobody waits for any more: libcurl will see for
              * itself when it wants the connection again. */
+            if (!watch->wanted && watch->idle && (happened & EPOLLIN))
+                spoil(fd);
             if (watch->told)
                 tell(worker, fd, watch, watch->wanted);
             if (!watch->wanted)

@@ -108,6 +108,7 @@ struct mf_xfer {
     struct mf_xfer *next, *prev;
     enum mf_sink sink;
     int paused, head_done, begun, stopped, sent_once, sendings;
+    int socket_after; /* its connection's socket + 1; 0: none yet */
     int64_t wanted_bytes;  /* stop of resume; < 0: all */
     size_t head_room, data_room, body_at;
     int64_t length;        /* Content-Length, < 0: not said */
