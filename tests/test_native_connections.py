@@ -65,6 +65,19 @@ class TestConnections:
             assert (reply.failure, reply.data, reply.reused) == (None, b"x", False)
             time.sleep(0.05)
 
+    def test_an_answer_nobody_asked_for(self, rig: Rig) -> None:
+        def answer(connection: Connection, request: Request) -> None:
+            name = request.path.encode()
+            connection.reply("200 OK", [f"Content-Length: {len(name)}"], name)
+            time.sleep(0.02)  # so that it comes when the connection is idle
+            connection.reply("200 OK", [f"Content-Length: {len(name)}"], b"?" * len(name))
+
+        channel = rig(answer, transport=Transport(threads=1))
+        for number in range(5):
+            reply = ask(channel, get(f"key-{number}"))
+            assert reply.failure is None and (reply.data or b"").endswith(f"key-{number}".encode())
+            time.sleep(0.1)
+
     def test_idle_threads_cost_nothing(self, rig: Rig) -> None:
         channel = rig(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"))
         ask(channel, get())
