@@ -266,7 +266,8 @@ def test_a11_black_hole(rig):
 @sizes
 def test_a12_slow_loris(rig, data):
     rig.store("k", data)
-    proxy = rig.proxy(fault(Slow(3.0, size=10), count=1))
+    # A byte each two seconds, more than the stall time-out apart. What trickles faster than that is let go on.
+    proxy = rig.proxy(fault(Slow(0.5, size=10), count=1))
     (outcome,) = rig.client(proxy, stall_timeout=0.5, first_byte_timeout=2.0).get_many(["k"])
     assert outcome.data == data
 
