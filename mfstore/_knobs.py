@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mfstore.errors import InvalidKey
 
 FSYNC_POLICIES = ("none", "batch", "always")
+PROFILES = ("stock", "native")
 ENGINES = ("auto", "native", "aiobotocore")
 
 
@@ -23,10 +24,17 @@ class Knobs:
     """Check digests on every read. ``MFSTORE_VERIFY``; default on."""
     fsync: str
     """Local durability: none, batch or always. ``MFSTORE_FSYNC``; default batch."""
+    expire_days: int | None
+    """Something else (a lifecycle rule, a clean-up job) removes objects of this age: what a save relies on is made
+    young again in time. ``MFSTORE_EXPIRE_DAYS``; default: what S3 says of its own rules."""
 
 
 def resolve(
-    threads: int | None = None, memory: int | None = None, verify: bool | None = None, fsync: str | None = None
+    threads: int | None = None,
+    memory: int | None = None,
+    verify: bool | None = None,
+    fsync: str | None = None,
+    expire_days: int | None = None,
 ) -> Knobs:
     """The knobs in force. ValueError (naming the source) when one is out of range."""
     return Knobs(
@@ -34,6 +42,7 @@ def resolve(
         memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 32 << 20, 1 << 46),
         verify=_flag("verify", "MFSTORE_VERIFY", verify, True),
         fsync=_choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
+        expire_days=_number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
     )
 
 
@@ -55,6 +64,36 @@ def resolve_s3(engine: str | None = None, concurrency: int | None = None, memory
         engine=_choice("engine", "MFSTORE_S3_ENGINE", engine, "auto", ENGINES),
         concurrency=_number("concurrency", "MFSTORE_S3_CONCURRENCY", concurrency, 0, 0, 4096) or None,
         memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 1 << 20, 1 << 46),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MetaflowKnobs:
+    """Settings of Metaflow's datastore on mfstore."""
+
+    threads: int
+    """As of ``Knobs``."""
+    verify: bool
+    """Check every blob against its key. ``MFSTORE_VERIFY``; default on."""
+    fsync: str
+    """Local durability. ``MFSTORE_FSYNC``; default none, as Metaflow keeps its own records beside the data."""
+    profile: str
+    """stock: what every Metaflow reads; native: mfstore's own format. ``METAFLOW_MFSTORE_PROFILE``, in the environment
+    or in Metaflow's configuration; default stock."""
+    cache: str | None
+    """Directory where small objects from S3 are remembered. ``MFSTORE_CACHE``, empty for none; default None: one below
+    the temporary directory that only this user may read."""
+
+
+def resolve_metaflow(profile: str | None) -> MetaflowKnobs:
+    """The knobs in force; ``profile`` is what Metaflow's configuration says. InvalidKey (naming
+    the variable) when one is out of range."""
+    return MetaflowKnobs(
+        threads=_number("threads", "MFSTORE_THREADS", None, _cpus(), 1, 256),
+        verify=_flag("verify", "MFSTORE_VERIFY", None, True),
+        fsync=_choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
+        profile=_choice("METAFLOW_MFSTORE_PROFILE", "", profile or "stock", "", PROFILES),
+        cache=os.environ.get("MFSTORE_CACHE"),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mfstore.condemned import FEATURE
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotAStore, NotFound, Unsupported
 from mfstore.hashing import BLAKE3, NAMES
 
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 PATH = "mfstore.json"
 VERSION = 1
+ATTEMPTS = 10
 OPERATIONS = ("read", "write", "delete")
-KNOWN_FEATURES: frozenset[str] = frozenset()
+KNOWN_FEATURES = frozenset({FEATURE})
 """Features this version implements; a store may list ones it needs, per operation."""
 
 
@@ -54,6 +56,10 @@ def load(backend: Backend) -> Config | None:
                 backend=backend.url, found=info.key, hint="Choose an empty or a new directory",
             ) from None  # fmt: skip
         return None
+    return _decode(data, backend)
+
+
+def _decode(data: bytes, backend: Backend) -> Config:
     try:
         document = json.loads(data)
         if document["format"] != "mfstore":
@@ -95,10 +101,33 @@ def create(backend: Backend, algorithm: int = BLAKE3) -> Config:
         "features": {operation: [] for operation in OPERATIONS},
     }
     try:
-        backend.put_if(PATH, (json.dumps(document, indent=2) + "\n").encode(), None)
+        backend.put_if(PATH, _encode(document), None)
     except Conflict:
         pass
     found = load(backend)
     if found is None:
         raise NotFound("the configuration just written is not there", key=PATH, backend=backend.url)
     return found
+
+
+def enable(backend: Backend, operation: str, feature: str) -> Config:
+    """Demand of every program that it knows ``feature`` before it does ``operation``; returns the configuration then.
+
+    Conflict when others keep changing it.
+    """
+    for _ in range(ATTEMPTS):
+        data, etag = backend.get_tagged(PATH)
+        found = _decode(data, backend)
+        if feature in found.features[operation]:
+            return found
+        document = json.loads(data)
+        document["features"][operation] = [*found.features[operation], feature]
+        try:
+            backend.put_if(PATH, _encode(document), etag)
+        except Conflict:
+            continue
+    raise Conflict("the store's configuration keeps changing", key=PATH, backend=backend.url, hint="Try again")
+
+
+def _encode(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2) + "\n").encode()

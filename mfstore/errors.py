@@ -12,6 +12,7 @@
     ├── Unsupported                   a format, feature, scheme or codec this version does not know
     ├── NotAStore (ValueError)        the place exists and is something else
     ├── OutOfSpace (OSError)          disk full or quota reached; the store is intact
+    ├── Refused                       would destroy more than was asked for, or cannot be done safely now
     ├── NotSerializable (TypeError)   an object pickle cannot describe
     └── BackendError (OSError)        any other failure of the storage, with its cause
 """
@@ -155,6 +156,12 @@ class OutOfSpace(MfstoreError, OSError):
     """No room left to write; nothing that was acknowledged is affected."""
 
     code = "out-of-space"
+
+
+class Refused(MfstoreError):
+    """Not done because it could destroy what is still wanted; nothing was changed."""
+
+    code = "refused"
 
 
 class NotSerializable(MfstoreError, TypeError):

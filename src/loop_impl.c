@@ -1,6 +1,7 @@
 #include "transfer_impl.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -279,7 +280,7 @@ static void tick(struct mf_worker *worker, uint64_t now) {
             continue;
         if (xfer->begun || xfer->head_done) {
             if (now > xfer->progress_ns + xfer->stall_ns)
-                fail(worker, xfer, MF_STALL, "no byte came for too long");
+                fail(worker, xfer, MF_STALL, "too few bytes came for too long");
             continue;
         }
         curl_easy_getinfo(xfer->slot->easy, CURLINFO_PRETRANSFER_TIME_T, &sending_us);
@@ -291,12 +292,14 @@ static void tick(struct mf_worker *worker, uint64_t now) {
         }
         if (xfer->has_body)
             curl_easy_getinfo(xfer->slot->easy, CURLINFO_SIZE_UPLOAD_T, &uploaded);
-        if (uploaded != xfer->uploaded) {
+        /* All of it, so much of it, or anew: after a rewind the count is smaller. */
+        if (uploaded != xfer->uploaded && (uploaded < xfer->uploaded || (size_t) uploaded >= xfer->body_n ||
+                                           (size_t) (uploaded - xfer->uploaded) >= MF_STALL_BYTES)) {
             xfer->uploaded = uploaded;
             xfer->progress_ns = now;
         } else if (xfer->has_body && (size_t) uploaded < xfer->body_n) {
             if (now > xfer->progress_ns + xfer->stall_ns)
-                fail(worker, xfer, MF_STALL, "no byte could be sent for too long");
+                fail(worker, xfer, MF_STALL, "too few bytes could be sent for too long");
         } else if (now > xfer->progress_ns + xfer->first_byte_ns)
             fail(worker, xfer, MF_FIRST_BYTE, "no response for too long");
     }
@@ -349,7 +352,23 @@ void mf_worker_release(struct mf_worker *worker) {
         mf_signing_key_forget(&worker->keys[i].key);
 }
 
-/* Milliseconds to sleep, rounded up: one too early would spin. */
+/* Whether a request is on this connection. libcurl may send it on a connection that was idle, read the answer's beginning and
+ * have it paused, all in one go: then it never asked us to watch the socket, and only the port that it told us before it
+ * sent says whose bytes are waiting. (Two connections to two addresses may share a port: then one too many is in use.) */
+static int in_use(struct mf_worker *worker, curl_socket_t fd) {
+    struct sockaddr_storage own;
+    socklen_t n = sizeof own;
+    struct mf_xfer *xfer;
+    int port;
+    if (getsockname(fd, (struct sockaddr *) &own, &n) < 0)
+        return 1;
+    port = ntohs(own.ss_family == AF_INET6 ? ((struct sockaddr_in6 *) &own)->sin6_port : ((struct sockaddr_in *) &own)->sin_port);
+    for (xfer = worker->active; xfer; xfer = xfer->next)
+        if (xfer->local_port == port)
+            return 1;
+    return 0;
+}
+
 /* Bytes on an idle connection answer no request: the rest of a body longer than announced, a response sent twice. libcurl 7.88
  * would take them for the answer to the next request. After this it finds the connection dead and opens another. */
 static void spoil(curl_socket_t fd) {
@@ -365,6 +384,7 @@ static void spoil(curl_socket_t fd) {
         shutdown(fd, SHUT_RDWR);
 }
 
+/* Milliseconds to sleep, rounded up: one too early would spin. */
 static int pause_until(uint64_t when, uint64_t now) {
     if (when <= now)
         return 0;
@@ -398,7 +418,7 @@ static void wait_and_act(struct mf_worker *worker, int milliseconds) {
         if (!watch->wanted || (watch->told & ~watch->wanted & (((act & CURL_CSELECT_OUT) ? CURL_POLL_OUT : 0)))) {
             /* An idle connection that its server closed, or a direction nobody waits for any more: libcurl will see for
              * itself when it wants the connection again. */
-            if (!watch->wanted && watch->idle && (happened & EPOLLIN))
+            if (!watch->wanted && watch->idle && (happened & EPOLLIN) && !in_use(worker, fd))
                 spoil(fd);
             if (watch->told)
                 tell(worker, fd, watch, watch->wanted);

@@ -93,9 +93,8 @@ size_t mf_response_header(char *line, size_t size, size_t count, void *arg) {
         xfer->head_n = 0;
         xfer->head_done = 0;
         xfer->status = blank && blank + 3 < line + n ? (blank[1] - '0') * 100 + (blank[2] - '0') * 10 + (blank[3] - '0') : 0;
-        xfer->progress_ns = mf_now_ns();
-        if (!xfer->first_ns && xfer->status >= 200)
-            xfer->first_ns = xfer->progress_ns;
+        if (!xfer->first_ns && xfer->status >= 200) /* interim responses, however many, are no answer */
+            xfer->first_ns = xfer->progress_ns = mf_now_ns();
         return n;
     }
     if (xfer->head_done || xfer->status < 200)
@@ -190,7 +189,13 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
     size_t n = size * count, limit;
     if (xfer->failure || xfer->stopped)
         return 0;
-    xfer->progress_ns = mf_now_ns();
+    /* A body that trickles is as dead as one that stands still. Not so the replies to other calls: S3 sends a blank now and
+     * then while it puts an upload together or copies an object. */
+    xfer->trickled += n;
+    if (xfer->trickled >= MF_STALL_BYTES || xfer->route->kind != MF_GET) {
+        xfer->progress_ns = mf_now_ns();
+        xfer->trickled = 0;
+    }
     if (!xfer->begun)
         begin(xfer);
     if (xfer->sink == MF_SINK_ERROR) {

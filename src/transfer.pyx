@@ -10,9 +10,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport UINT16_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
 from posix.unistd cimport getpid
 
 from mfstore.s3 import engine as words
@@ -110,69 +109,7 @@ cdef class WireCredentials:
         self.c.token = text_of(self.keep[2])
 
 
-@cython.final
-@cython.no_gc
-cdef class Headers:
-    """The headers of a response: a mapping of lower-case names to values, made when first looked at as a whole."""
-
-    cdef bytes raw
-    cdef dict made
-
-    cdef dict whole(self):
-        cdef dict made
-        if self.made is None:
-            made = {}
-            last = None
-            for line in self.raw.decode("utf-8", "surrogateescape").split("\r\n"):
-                if line[:1] in (" ", "\t"):
-                    if last is not None:
-                        made[last] += " " + line.strip(" \t")
-                    continue
-                name, colon, value = line.partition(":")
-                if colon:
-                    last = name.strip(" \t").lower()
-                    if last in made:
-                        last = None
-                    else:
-                        made[last] = value.strip(" \t")
-            self.made = made
-        return self.made
-
-    def __getitem__(self, name):
-        return self.whole()[name]
-
-    def __contains__(self, name):
-        return name in self.whole()
-
-    def get(self, name, default=None):
-        return self.whole().get(name, default)
-
-    def __iter__(self):
-        return iter(self.whole())
-
-    def __len__(self):
-        return len(self.whole())
-
-    def keys(self):
-        return self.whole().keys()
-
-    def values(self):
-        return self.whole().values()
-
-    def items(self):
-        return self.whole().items()
-
-    def __eq__(self, other):
-        return self.whole() == ((<Headers> other).whole() if isinstance(other, Headers) else other)
-
-    __hash__ = None
-
-    def __repr__(self):
-        return repr(self.whole())
-
-    def __reduce__(self):
-        return dict, (self.whole(),)
-
+include "transfer_headers.pxi"
 
 Mapping.register(Headers)
 

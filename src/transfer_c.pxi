@@ -2,6 +2,7 @@
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    str PyUnicode_DecodeUTF8(const char *at, Py_ssize_t n, const char *errors)
 
 
 cdef extern from *:

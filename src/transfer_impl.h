@@ -25,6 +25,7 @@ enum mf_kind { MF_OTHER, MF_GET, MF_HEAD, MF_PUT, MF_PART, MF_DELETE };
 
 #define MF_NO_CRC (-1)
 #define MF_SMALL ((size_t) 1 << 20)       /* SMALL of engine.py */
+#define MF_STALL_BYTES ((size_t) 1 << 10) /* STALL_BYTES of engine.py */
 #define MF_ERROR_BODY ((size_t) 64 << 10) /* of a body that is not 2xx this much is kept */
 #define MF_REPLY_MAX ((size_t) 256 << 20) /* of a body that nobody can announce: lists and the like */
 #define MF_HEAD_MAX ((size_t) 256 << 10)  /* headers longer than this are no S3's */
@@ -109,11 +110,13 @@ struct mf_xfer {
     enum mf_sink sink;
     int paused, head_done, begun, stopped, sent_once, sendings;
     int socket_after; /* its connection's socket + 1; 0: none yet */
+    int local_port;        /* of its connection, before it sends; 0: none yet */
     int64_t wanted_bytes;  /* stop of resume; < 0: all */
     size_t head_room, data_room, body_at;
     int64_t length;        /* Content-Length, < 0: not said */
     uint64_t started_ns, progress_ns;
-    int64_t uploaded;
+    size_t trickled;       /* bytes that came since progress_ns */
+    int64_t uploaded;      /* sent by progress_ns */
     struct mf_event announce_event, end_event;
 
     /* ---- what came of it: to be read when the event was taken ---- */

@@ -16,6 +16,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 from mfstore.s3 import engine
 from mfstore.s3.aiowire import ERROR_BYTES, open_session, read_headers, words
 from mfstore.s3.bodies import PIECE, Checksum, Dropped, Sink, Source, named
-from mfstore.s3.engine import SMALL, Call, Channel, Engine, FileRange, Reply
+from mfstore.s3.engine import SMALL, STALL_BYTES, Call, Channel, Engine, FileRange, Reply
 
 if TYPE_CHECKING:
-    from mfstore.s3.control import Control, Signed
+    from mfstore.s3.control import Control
+    from mfstore.s3.prepared import Signed
 
 TICK = 0.05  # seconds between looks at the time-outs
 SIGNERS = 4  # threads that prepare and sign; one may be waiting for new credentials
@@ -51,11 +53,20 @@ class _Flight:
         self.late = engine.STALL
         self.failed: tuple[str, str, int] | None = None
         self.sent = False
+        self.trickled = 0  # bytes that came since the time-out began
 
     def wait(self, failure: str, seconds: float) -> None:
         """Fail with ``failure`` unless there is progress within ``seconds``."""
         self.late = failure
         self.deadline = time.monotonic() + seconds
+
+    def came(self, count: int) -> None:
+        """So many bytes of the body came: begin the stall time-out anew once they are enough. Of replies that are no
+        object any will do: S3 sends a blank now and then while it puts an upload together or copies an object."""
+        self.trickled += count
+        if self.trickled >= STALL_BYTES or self.call.operation != "GetObject":
+            self.trickled = 0
+            self.wait(engine.STALL, self.call.stall)
 
     def rest(self) -> None:
         """No time-out for now."""
@@ -72,6 +83,39 @@ class _Flight:
             return True
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """One that knows its connections. A closed one waits until what was written has been taken or, with TLS, until the
+    peer says goodbye: for ever, from a peer that takes nothing, and also beyond the end of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._connections: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+        self._closing: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        made = await super().create_connection(*args, **kwargs)
+        self._connections.add(made[0])
+        return made
+
+    def abort_closing(self) -> None:
+        """End the connections that were closing at the last call and still are."""
+        closing = [connection for connection in self._open() if connection.is_closing()]
+        for connection in closing:
+            if connection in self._closing:
+                connection.abort()
+        self._closing = weakref.WeakSet(closing)
+
+    def abort_all(self) -> None:
+        """End all connections in the loop's next round."""
+        for connection in self._open():
+            connection.abort()
+
+    def _open(self) -> list[asyncio.Transport]:
+        """Those that hold a socket: others may not be aborted once more."""
+        sockets = [(connection, connection.get_extra_info("socket")) for connection in self._connections]
+        return [connection for connection, sock in sockets if sock is not None and sock.fileno() >= 0]
+
+
 class _Room:
     """The loop, its thread and its connections, in one process."""
 
@@ -82,7 +126,8 @@ class _Room:
         self.flights: set[_Flight] = set()
         self.sessions: dict[bool, Any] = {}
         self.signers = ThreadPoolExecutor(SIGNERS, "mfstore-s3-sign")
-        self.loop = asyncio.new_event_loop()
+        self.leaving: asyncio.Task[None] | None = None
+        self.loop = _Loop()
         self.loop.set_exception_handler(lambda loop, context: None)  # what fails is told in a reply
         self.thread = threading.Thread(target=self._run, name="mfstore-s3-aio", daemon=True)
         self.thread.start()
@@ -97,20 +142,25 @@ class _Room:
             self.loop.run_until_complete(asyncio.gather(ticker, return_exceptions=True))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+            self.signers.shutdown(wait=False, cancel_futures=True)
 
     async def _tick(self) -> None:
         due = time.monotonic() + TICK
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
-            behind = now - due
-            for flight in list(self.flights):
-                if behind > 10 * TICK:
-                    flight.deadline += behind  # this process was held up, not the server
-                elif now > flight.deadline and flight.task is not None and flight.failed is None:
-                    flight.failed = flight.late, "", 0
-                    flight.task.cancel()
+            self._look(now, now - due)
+            self.loop.abort_closing()
             due = now + TICK
+
+    def _look(self, now: float, behind: float) -> None:
+        """Fail the calls that are late. No frame that lives on may hold one: an engine goes with its last call."""
+        for flight in list(self.flights):
+            if behind > 10 * TICK:
+                flight.deadline += behind  # this process was held up, not the server
+            elif now > flight.deadline and flight.task is not None and flight.failed is None:
+                flight.failed = flight.late, "", 0
+                flight.task.cancel()
 
     def session(self, fresh: bool) -> Any:
         """The connections; for ``fresh`` calls, none that served before. In the loop's thread."""
@@ -220,7 +270,7 @@ class _Room:
     async def _land(self, flight: _Flight, response: Any, method: str) -> bool:
         """Bring the body where it belongs. True if the connection is good for another call."""
         call, reply = flight.call, flight.reply
-        size = _length(reply)
+        size = reply.length
         if not 200 <= reply.status < 300:
             with contextlib.suppress(Exception):  # what the status says counts; the words may be cut
                 while flight.sink.received < ERROR_BYTES and (chunk := await response.content.readany()):
@@ -278,7 +328,7 @@ class _Room:
         """Read until the end (True) or until there is more than ``limit`` bytes (False)."""
         sink, content = flight.sink, response.content
         while chunk := await content.readany():
-            flight.wait(engine.STALL, flight.call.stall)
+            flight.came(len(chunk))
             over = sink.received + len(chunk) > limit
             if over and sink.room is not None:
                 chunk = chunk[: limit - sink.received]
@@ -289,30 +339,34 @@ class _Room:
                 return False
         return True
 
-    async def leave(self) -> None:
+    def end(self) -> None:
+        """Have the thread end. Takes no lock: the garbage collector, which calls it for an engine that nobody closed,
+        may come in anywhere."""
+        if self.pid == os.getpid():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._begin_to_leave)
+
+    def _begin_to_leave(self) -> None:
+        self.leaving = self.loop.create_task(self._leave())  # the loop itself keeps none alive
+
+    async def _leave(self) -> None:
         """End all calls and connections; in the loop's thread."""
-        tasks = [flight.task for flight in self.flights if flight.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for session in self.sessions.values():
-            await session.close()
-        self.loop.call_soon(self.loop.stop)
+        try:
+            tasks = [flight.task for flight in self.flights if flight.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for session in self.sessions.values():
+                await session.close()
+            self.loop.abort_all()
+        finally:
+            self.loop.call_soon(self.loop.stop)
 
 
 def _sum(reply: Reply, checksum: Checksum | None, rest: bytes | bytearray) -> None:
     if checksum is not None:
         checksum.update(rest)
         reply.checksum = checksum.pair()
-
-
-def _length(reply: Reply) -> int | None:
-    """How long the body is by the headers."""
-    text = reply.headers.get("content-length", "")
-    if text.isdecimal():
-        return int(text)
-    first, _, last = reply.headers.get("content-range", "").removeprefix("bytes ").partition("/")[0].partition("-")
-    return int(last) - int(first) + 1 if first.isdecimal() and last.isdecimal() else None
 
 
 def _whole(flight: _Flight, size: int | None) -> bool:
@@ -468,6 +522,7 @@ class AioEngine(Engine):
     def __init__(self, control: Control) -> None:
         self.control = control
         self._room: _Room | None = None
+        self._end: weakref.finalize[..., AioEngine] | None = None
         self._lock = (os.getpid(), threading.Lock())
 
     def channel(self) -> Channel:
@@ -490,12 +545,13 @@ class AioEngine(Engine):
                 room = None
             if room is None:
                 room = self._room = _Room(self.control)
+                self._end = weakref.finalize(self, room.end)
+                self._end.atexit = False
             return room
 
     def close(self) -> None:
         room, self._room = self._room, None
-        if room is None or room.pid != os.getpid():
+        if room is None or room.pid != os.getpid() or self._end is None:
             return
-        asyncio.run_coroutine_threadsafe(room.leave(), room.loop)
+        self._end()  # once, after which nothing holds the room
         room.thread.join(2.0)
-        room.signers.shutdown(wait=False, cancel_futures=True)

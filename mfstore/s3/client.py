@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from copy import copy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,11 +15,21 @@ from mfstore.errors import InvalidKey, MfstoreError
 from mfstore.s3.concurrency import Limiter
 from mfstore.s3.control import Control
 from mfstore.s3.downloads import GetJob, RangesJob, ReadJob
-from mfstore.s3.engine import NO_OPTIONS, Channel, Engine, Options
+from mfstore.s3.engine import NO_OPTIONS, Engine, Options
 from mfstore.s3.files import Destination, local_path
-from mfstore.s3.items import Address, PutItem, address, checked_metadata, locate, put_item, source_of, split_url
+from mfstore.s3.items import (
+    Address,
+    PutItem,
+    address,
+    checked_metadata,
+    locate,
+    put_item,
+    several,
+    source_of,
+    split_url,
+)
 from mfstore.s3.jobs import HeadJob, Job
-from mfstore.s3.others import DELETES, CopyJob, DeleteJob, ListJob
+from mfstore.s3.others import DELETES, AskJob, CopyJob, DeleteJob, ListJob
 from mfstore.s3.outcomes import BulkStats, Entry, Outcome
 from mfstore.s3.ranges import plan_ranges
 from mfstore.s3.results import BulkResult, OnError, Progress
@@ -35,28 +45,6 @@ if TYPE_CHECKING:
 Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
 RANGES_AHEAD = 10_000
 """Items get_ranges looks at together for ranges that lie close to each other."""
-
-
-class Running:
-    """A scheduler, its channel, and what it needs to end."""
-
-    def __init__(self, scheduler: Scheduler, channel: Channel, control: Control) -> None:
-        self.scheduler = scheduler
-        self._channel = channel
-        self._control = control
-
-    def fileno(self) -> int:
-        """Readable when pumping brings something."""
-        return self._channel.fileno()
-
-    def prepare(self) -> None:
-        """What may block: find or refresh the credentials. What goes wrong here, the first call reports."""
-        with suppress(MfstoreError):
-            self._control.credentials()
-
-    def close(self) -> None:
-        """End everything that is still going on."""
-        self.scheduler.close()
 
 
 class _BadItem(Job):
@@ -79,18 +67,15 @@ class BulkClient:
     """Parallel transfers with S3 and what speaks its protocol.
 
     ``bucket`` is what plain keys refer to; items may always be ``s3://bucket/key``. Credentials, region, endpoint,
-    proxies and so on
-    are found as boto3 finds them, or come from ``session`` (boto3 or botocore) and ``client_options`` (what
-    ``boto3.client`` takes:
-    ``region_name``, ``config``, ``verify``, ``aws_access_key_id``, …). ``engine`` is "native", "aiobotocore" or
-    "auto": native unless the
-    configuration needs the other, which is then logged. ``concurrency`` fixes the number of parallel requests, which
-    otherwise follows
-    size, goodput and throttling; ``max_bandwidth`` limits bytes per second; ``memory`` bounds the results that wait
-    to be taken. ``attempts`` and ``retry_seconds`` bound how long one request is retried.
+    proxies and so on are found as boto3 finds them, or come from ``session`` (boto3 or botocore) and ``client_options``
+    (what ``boto3.client`` takes: ``region_name``, ``config``, ``verify``, ``aws_access_key_id``, …). ``engine`` is
+    "native", "aiobotocore" or "auto": native unless the configuration needs the other, which is then logged.
+    ``concurrency`` fixes the number of parallel requests, which otherwise follows size, goodput and throttling;
+    ``max_bandwidth`` limits bytes per second; ``memory`` bounds the results that wait to be taken. ``attempts`` and
+    ``retry_seconds`` bound how long one request is retried.
 
-    Safe to use from several threads; pickles (without ``session``); works after fork. Opens no connection before it
-    is used.
+    Safe to use from several threads; pickles (without ``session``); works after fork. Opens no connection before it is
+    used.
     """
 
     def __init__(
@@ -119,11 +104,14 @@ class BulkClient:
             {"region_name": "region", "profile_name": "profile"}.get(name, name): client_options[name]
             for name in client_options
         }
-        self.control = Control(
+        self.control = self._make_control(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
             request_payer=request_payer, **named,
         )  # fmt: skip
         self._engine: Engine | None = None
+
+    def _make_control(self, **arguments: Any) -> Control:
+        return Control(**arguments)
 
     # ---- getting ----------------------------------------------------------------------
 
@@ -134,19 +122,18 @@ class BulkClient:
     ) -> BulkResult:  # fmt: skip
         """Get objects, or parts of them, into memory (``outcome.data``) or files (``outcome.path``).
 
-        An item is a key, an ``s3://`` URL or ``(key, start,
-        length)``; ``items`` may be a generator and hold duplicates.
-        Into memory it runs while you iterate; into files it runs at once,
-        writing each file under ``dest`` (a directory,
-        or a function from key to path) when it is complete, and replaces existing ones only with ``overwrite``.
-        With ``resume`` an interrupted download leaves what it has (hidden files beside the destination), and the next
-        one with ``resume`` fetches only the rest, of the same version. ``verify`` compares with the checksum the
-        service keeps, if it keeps one. ``options`` are further parameters of GetObject by their botocore names.
+        An item is a key, an ``s3://`` URL or ``(key, start, length)``; ``items`` may be a generator and hold
+        duplicates. Into memory it runs while you iterate; into files it runs at once, writing each file under ``dest``
+        (a directory, or a function from key to path) when it is complete, and replaces existing ones only with
+        ``overwrite``. With ``resume`` an interrupted download leaves what it has (hidden files beside the destination),
+        and the next one with ``resume`` fetches only the rest, of the same version. ``verify`` compares with the
+        checksum the service keeps, if it keeps one. ``options`` are further parameters of GetObject by their botocore
+        names.
 
         A failed item is an ``MfstoreError``: raised, with the rest abandoned; or with ``on_error="return"`` in its
-        outcome; or left out
-        with "omit". NotFound, AccessDenied (never taken for absence), InvalidRange, CorruptObject, Conflict
-        (destination exists), OutOfSpace, InvalidKey (also a key that is no safe file name), BackendError for the rest.
+        outcome; or left out with "omit". NotFound, AccessDenied (never taken for absence), InvalidRange, CorruptObject,
+        Conflict (destination exists), OutOfSpace, InvalidKey (also a key that is no safe file name), BackendError for
+        the rest.
         """
         result = self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, resume, options)
         return result if into == "bytes" or stream else result.wait()
@@ -178,15 +165,15 @@ class BulkClient:
                 destination=destination,
             )  # fmt: skip
 
-        return self._bulk("get_many", _jobs(items, job), on_error, progress, ordered)
+        return self._bulk("get_many", _jobs(items, job), on_error, progress, ordered, items)
 
     def get_ranges(
         self, items: Iterable[tuple[str, int, int]], on_error: OnError = "raise", progress: Progress = None, *,
         gap: int = 1 << 20, span: int = 16 << 20, ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
         """Get many ranges ``(key, start, length)``; ranges of one object that lie within ``gap`` bytes of each other
-        are fetched as
-        one, of up to ``span`` bytes. Each outcome's ``data`` is a memoryview; those fetched together share memory.
+        are fetched as one, of up to ``span`` bytes. Each outcome's ``data`` is a memoryview; those fetched together
+        share memory.
 
         A range that passes the object's end is cut there; one that begins beyond it is InvalidRange. Errors as
         ``get_many``.
@@ -208,7 +195,7 @@ class BulkClient:
                 for bucket, key, ranges in plan_ranges(wanted, gap, span):
                     yield RangesJob(bucket, key, ranges, shared, verify=True)
 
-        return self._bulk("get_ranges", jobs(), on_error, progress, ordered)
+        return self._bulk("get_ranges", jobs(), on_error, progress, ordered, items)
 
     def aget_ranges(
         self, items: Iterable[tuple[str, int, int]], on_error: OnError = "raise", progress: Progress = None, **more: Any
@@ -260,12 +247,10 @@ class BulkClient:
     ) -> BulkResult:  # fmt: skip
         """Store objects: a mapping from key to data, or an iterable of ``(key, data)`` and ``PutItem``.
 
-        Data are bytes-like, text, a list of bytes-likes (stored joined, sent without a copy), a path object, or an
-        open file. Each arrives
-        whole or not at all, checked against its CRC where the service can; large ones go in parts, which are given up
-        if
-        the upload fails. The keyword arguments hold for items that say nothing else. Returns when all is stored; with
-        ``stream=True`` runs while you iterate.
+        Data are bytes-like, text, a list of bytes-likes (stored joined, sent without a copy), a path object, or an open
+        file. Each arrives whole or not at all, checked against its CRC where the service can; large ones go in parts,
+        which are given up if the upload fails. The keyword arguments hold for items that say nothing else. Returns when
+        all is stored; with ``stream=True`` runs while you iterate.
         """
         result = self.aput_many(
             items, on_error, progress, content_type=content_type, metadata=metadata, encryption=encryption,
@@ -311,7 +296,12 @@ class BulkClient:
             )  # fmt: skip
 
         return self._bulk(
-            "put_many", _jobs(items.items() if isinstance(items, Mapping) else items, job), on_error, progress, ordered
+            "put_many",
+            _jobs(items.items() if isinstance(items, Mapping) else items, job),
+            on_error,
+            progress,
+            ordered,
+            items,
         )
 
     # ---- the rest ---------------------------------------------------------------------
@@ -323,7 +313,7 @@ class BulkClient:
         """Size, ETag, metadata and so on of each object, without its data. Runs while you iterate."""
         shared = _options(options)
         jobs = _jobs(items, lambda index, item: HeadJob(index, item, *locate(item, self.bucket), shared))
-        return self._bulk("head_many", jobs, on_error, progress, ordered)
+        return self._bulk("head_many", jobs, on_error, progress, ordered, items)
 
     def ahead_many(
         self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, **more: Any
@@ -333,15 +323,17 @@ class BulkClient:
 
     def delete_many(
         self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, *, stream: bool = False,
-        ordered: bool = True, options: Mapping[str, Any] | None = None,
+        ordered: bool = True, options: Mapping[str, Any] | None = None, if_match: Mapping[str, str] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Delete objects, 1000 per request. An object that does not exist counts as deleted."""
-        result = self.adelete_many(items, on_error, progress, ordered=ordered, options=options)
+        """Delete objects, 1000 per request. An object that does not exist counts as deleted. ``if_match`` has, by key,
+        the etag that an object must still have, else Conflict; not every service heeds it.
+        """
+        result = self.adelete_many(items, on_error, progress, ordered=ordered, options=options, if_match=if_match)
         return result if stream else result.wait()
 
     def adelete_many(
         self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, *, ordered: bool = True,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None, if_match: Mapping[str, str] | None = None,
     ) -> BulkResult:  # fmt: skip
         """As ``delete_many``, for ``async for`` or ``await``."""
         shared = _options(options)
@@ -357,11 +349,11 @@ class BulkClient:
                 group = groups.setdefault(bucket, [])
                 group.append((index, item, key))
                 if len(group) == DELETES:
-                    yield DeleteJob(bucket, groups.pop(bucket), shared)
+                    yield DeleteJob(bucket, groups.pop(bucket), shared, if_match)
             for bucket, group in groups.items():
-                yield DeleteJob(bucket, group, shared)
+                yield DeleteJob(bucket, group, shared, if_match)
 
-        return self._bulk("delete_many", jobs(), on_error, progress, ordered)
+        return self._bulk("delete_many", jobs(), on_error, progress, ordered, items)
 
     def copy(
         self, pairs: Mapping[str, str] | Iterable[tuple[str, str]], on_error: OnError = "raise",
@@ -369,7 +361,8 @@ class BulkClient:
         stream: bool = False, ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
         """Copy objects within the service: ``(from, to)`` pairs or a mapping. The bytes do not pass through this
-        machine."""
+        machine.
+        """
         result = self.acopy(pairs, on_error, progress, ordered=ordered, options=options)
         return result if stream else result.wait()
 
@@ -387,18 +380,17 @@ class BulkClient:
             return CopyJob(index, pair, locate(pair[0], self.bucket), *locate(pair[1], self.bucket), shared)
 
         items = pairs.items() if isinstance(pairs, Mapping) else pairs
-        return self._bulk("copy", _jobs(items, job), on_error, progress, ordered)
+        return self._bulk("copy", _jobs(items, job), on_error, progress, ordered, items)
 
     def list(
         self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
         page: int = 1000,
         options: Mapping[str, Any] | None = None,
     ) -> Iterator[Entry]:  # fmt: skip
-        """The objects under one prefix or many (keys or URLs), many prefixes at a time, each prefix's in key order
-        and one prefix
-        after the other; pages are read as you iterate. ``recursive=False`` stops at the next ``/``: what goes on
-        there is listed as one
-        entry with ``is_prefix``. NotFound when the bucket does not exist, AccessDenied when it may not be listed.
+        """The objects under one prefix or many (keys or URLs), many prefixes at a time, each prefix's in key order and
+        one prefix after the other; pages are read as you iterate. ``recursive=False`` stops at the next ``/``: what
+        goes on there is listed as one entry with ``is_prefix``. NotFound when the bucket does not exist,
+        AccessDenied when it may not be listed.
         """
         result = self._listing(prefixes, recursive, start_after, page, options)
         for outcome in result:
@@ -445,12 +437,24 @@ class BulkClient:
         items = [prefixes] if isinstance(prefixes, str) else prefixes
         return self._bulk("list", _jobs(items, job), "raise", None, len(items) > 1 if isinstance(items, list) else True)
 
+    def ask(self, operation: str) -> dict[str, Any]:
+        """The answer, by botocore's names, to an operation that takes nothing but the client's bucket, such as
+        GetBucketLifecycleConfiguration. NotFound when nothing of the kind is configured.
+        """
+        if self.bucket is None:
+            raise InvalidKey("no bucket", hint='Give BulkClient(bucket="…")')
+        job = AskJob(0, operation, self.bucket, operation)
+        (outcome,) = self._bulk("ask", iter([job]), "raise", None, True)
+        answer: dict[str, Any] = outcome.data
+        return answer
+
     # ---- the handle -------------------------------------------------------------------
 
     @property
     def engine(self) -> Engine:
         """What moves the bytes, chosen when first used. Unsupported when "native" was demanded and cannot serve this
-        configuration."""
+        configuration.
+        """
         if self._engine is None:
             from mfstore.s3.engines import choose
 
@@ -458,19 +462,29 @@ class BulkClient:
         return self._engine
 
     def _bulk(
-        self, operation: str, jobs: Iterator[Job], on_error: OnError, progress: Progress, ordered: bool
-    ) -> BulkResult:
+        self, operation: str, jobs: Iterator[Job], on_error: OnError, progress: Progress, ordered: bool,
+        items: Iterable[Any] | None = None,
+    ) -> BulkResult:  # fmt: skip
+        several(items)
+        total = len(items) if isinstance(items, Sized) else None
         stats = BulkStats(self.engine.name, operation)
 
-        def start() -> Running:
+        def start() -> Scheduler:
             channel = self.engine.channel()
             limiter = Limiter(fixed=self._knobs.concurrency)
-            scheduler = Scheduler(
+            return Scheduler(
                 channel, self.control, jobs, limiter, self._quota, self._policy, self._knobs.memory, stats, self._pace
             )
-            return Running(scheduler, channel, self.control)
 
-        return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress)
+        return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total)
+
+    def beside(self, bucket: str, memory: int) -> Self:
+        """A client for ``bucket`` with a memory budget of its own, that shares connections and all that is learned."""
+        arguments = {**self._arguments, "bucket": bucket, "memory": memory}
+        other = copy(self)
+        other.bucket, other._arguments, other._engine = bucket, arguments, self.engine
+        other._knobs = replace(self._knobs, memory=memory)
+        return other
 
     def close(self) -> None:
         """Close the connections. Using the client again opens new ones."""
@@ -491,6 +505,8 @@ class BulkClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        import asyncio
+
         await asyncio.to_thread(self.close)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Unsupported
-from mfstore.s3.client import BulkClient
 from mfstore.s3.settings import Settings
+
+if TYPE_CHECKING:
+    from mfstore.s3.client import BulkClient
 
 IDLE = 4
 """Clients kept open, with their connections and credentials, for the next S3 that wants the same."""
@@ -108,6 +110,18 @@ def _key(wish: Wish, settings: Settings) -> tuple[Any, ...]:
 
 def make_client(wish: Wish, settings: Settings) -> BulkClient:
     """A bulk client as asked for. Unsupported without botocore."""
+    arguments = client_arguments(wish, settings)
+    if wish.inject:
+        from mfstore.s3.injection import FlakyClient
+
+        return FlakyClient.with_rate(wish.inject, **arguments)
+    from mfstore.s3.kept import KeptClient
+
+    return KeptClient(**arguments)
+
+
+def client_arguments(wish: Wish, settings: Settings) -> dict[str, Any]:
+    """What BulkClient is called with for a client as asked for."""
     params = dict(wish.client_params or settings.client_params)
     session_vars = wish.session_vars or settings.session_vars
     arguments: dict[str, Any] = {"attempts": settings.attempts, "concurrency": settings.workers}
@@ -128,11 +142,7 @@ def make_client(wish: Wish, settings: Settings) -> BulkClient:
         if isinstance(params.get("verify"), str) and params["verify"].lower() in ("0", "false", "no", "off"):
             params["verify"] = False
         arguments.update(params)
-    if wish.inject:
-        from mfstore.s3.injection import FlakyClient
-
-        return FlakyClient.with_rate(wish.inject, **arguments)
-    return BulkClient(**arguments)
+    return arguments
 
 
 def _provided(role: str | None, session_vars: Mapping[str, Any], params: Mapping[str, Any]) -> Any:

@@ -14,11 +14,9 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from mfstore.errors import BackendError, MfstoreError, Unsupported
@@ -26,8 +24,9 @@ from mfstore.s3 import problems
 from mfstore.s3.engine import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.keyring import Keyring
 from mfstore.s3.pages import Page, page
+from mfstore.s3.prepared import SIGNATURES, SUM, Prepared, Signed, Signing, bytes_of, resign, route_of, text_of
 from mfstore.s3.routes import Credentials, Route, Transport
-from mfstore.s3.sessions import Setup, handlers
+from mfstore.s3.sessions import Setup, collector_paused, handlers
 
 PLAIN = ("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject")
 """Operations whose requests an engine makes from a route."""
@@ -35,51 +34,9 @@ PLAIN = ("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject")
 PLACEHOLDER = "mfstore-key"
 ROUTES = 256  # kept; a bulk operation uses a handful
 BODY_BYTES = 64 << 20  # of a reply read as XML: a listing of 1000 keys has at most some 4 MiB
+TOLD = 10_000  # redirected calls remembered: far more than are ever under way at once
 REGION = re.compile(r"[a-z0-9-]{1,63}")
-SUM = "x-amz-checksum-"
-SIGNATURES = ("v4", "s3v4")
-
-# Of every request: made anew for each by whoever sends it.
-DROPPED = frozenset(
-    (
-        *("authorization", "content-length", "date", "expect", "host", "transfer-encoding", "user-agent"),
-        *("x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amzn-trace-id"),
-    )
-)
-# Of a route: depends on the body.
-DROPPED_PLAIN = frozenset(
-    ("content-md5", "x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-trailer")
-)
-
 WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed")
-
-
-class _Prepared(Exception):
-    """Takes a prepared request out of botocore."""
-
-    def __init__(self, request: Any) -> None:
-        super().__init__()
-        self.request = request
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """A request as botocore would send it now."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    body: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Signing:
-    """How botocore was about to sign."""
-
-    region: str
-    service: str
-    version: Any
-    signer: Any
 
 
 class _Desk:
@@ -88,9 +45,10 @@ class _Desk:
     def __init__(self, setup: Setup) -> None:
         self.pid = os.getpid()
         self.lock = threading.RLock()
-        self.core = setup.core()
-        self.config = setup.merged()
-        self.client = setup.create(self.core, self.config)
+        with collector_paused():
+            self.core = setup.core()
+            self.config = setup.merged()
+            self.client = setup.create(self.core, self.config)
         self.keyring = Keyring(setup, self.core)
         self.local = threading.local()
         self.routes: OrderedDict[tuple[str, str, Options, int], Route] = OrderedDict()
@@ -162,7 +120,7 @@ class Control:
         if operation == "UploadPart":
             params.update(PartNumber=1, UploadId="u")
         request, signing = self._capture(operation, params, "first")
-        route = _route(request, signing, plain=True)
+        route = route_of(request, signing, plain=True)
         assert route.path.endswith(PLACEHOLDER), route.path
         query = route.query
         if operation == "UploadPart":
@@ -180,7 +138,7 @@ class Control:
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """The request of any operation, whole but for the signature, and its body. Raises like ``route``."""
         request, signing = self._capture(call.operation, self._of(call, None), "first")
-        return _route(request, signing, plain=False), _bytes(request.body)
+        return route_of(request, signing, plain=False), bytes_of(request.body)
 
     def signed(self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None) -> Signed:
         """The request of ``call`` prepared and signed by botocore, after all handlers a user registered; ``body`` is
@@ -189,7 +147,7 @@ class Control:
         if checksum is not None:
             params["Checksum" + checksum[0]] = checksum[1]
         request, _ = self._capture(call.operation, params, "last")
-        headers = tuple((name, _text(value)) for name, value in request.headers.items())
+        headers = tuple((name, text_of(value)) for name, value in request.headers.items())
         return Signed(request.method, request.url, headers, request.body)
 
     # What came back --------------------------------------------------------------------------------------------------
@@ -283,6 +241,8 @@ class Control:
             )
             if mark in desk.told:
                 return False
+            if len(desk.told) >= TOLD:
+                desk.told.clear()
             desk.told.add(mark)
             if known != region:
                 desk.regions[call.bucket] = region
@@ -371,11 +331,11 @@ class Control:
             if getattr(slot, "mode", None) == "first":
                 if event_name.endswith(".CreateSession"):
                     raise Unsupported("directory buckets need the aiobotocore engine")
-                raise _Prepared(request)
+                raise Prepared(request)
 
         def last(request: Any, event_name: str, **_: Any) -> None:
             if getattr(slot, "mode", None) == "last" and not event_name.endswith(".CreateSession"):
-                raise _Prepared(request)
+                raise Prepared(request)
 
         def place(builtins: dict[str, Any], params: Mapping[str, Any], **_: Any) -> None:
             region = desk.regions.get(str(params.get("Bucket")))
@@ -386,7 +346,7 @@ class Control:
             context = request.context.setdefault("signing", {})
             if given["operation_name"] == "DeleteObjects" and "Content-MD5" not in request.headers:
                 # Servers older than S3's flexible checksums, and Swift, refuse a deletion without it.
-                digest = hashlib.md5(_bytes(request.body), usedforsecurity=False).digest()
+                digest = hashlib.md5(bytes_of(request.body), usedforsecurity=False).digest()
                 request.headers["Content-MD5"] = base64.b64encode(digest).decode()
             given_sum = next((name for name in request.headers if name.lower().startswith(SUM)), None)
             if given_sum is not None and "request_algorithm" not in request.context.get("checksum", {}):
@@ -395,7 +355,7 @@ class Control:
                 request.context.setdefault("checksum", {})["request_algorithm"] = algorithm
             if not self._setup.anonymous:
                 context["request_credentials"] = desk.keyring.source()
-            slot.signing = _Signing(
+            slot.signing = Signing(
                 context.get("region") or given["region_name"],
                 context.get("signing_name") or given["signing_name"],
                 given["signature_version"],
@@ -404,7 +364,7 @@ class Control:
 
         def again(request: Any, **_: Any) -> None:
             if self.skew and not self._setup.anonymous and getattr(slot, "mode", None) == "last":
-                _resign(request, slot.signing, desk.keyring.source(), self.skew)
+                resign(request, slot.signing, desk.keyring.source(), self.skew)
 
         events.register_first("before-send.s3", first)
         events.register_last("before-send.s3", last)
@@ -421,7 +381,7 @@ class Control:
         finally:
             desk.local.mode = before
 
-    def _capture(self, operation: str, params: dict[str, Any], mode: str) -> tuple[Any, _Signing]:
+    def _capture(self, operation: str, params: dict[str, Any], mode: str) -> tuple[Any, Signing]:
         from botocore import xform_name
 
         desk = self._desk()
@@ -431,7 +391,10 @@ class Control:
         try:
             with self._mode(desk, mode):
                 method(**params)
-        except _Prepared as done:
+        except Prepared as done:
+            # botocore's frames keep the exception, which keeps them and their callers': what is got for the first batch
+            # of calls would stay in memory until the collector of cycles comes by.
+            done.__traceback__ = None
             return done.request, desk.local.signing
         except Exception as error:
             raise problems.local(error, self._setup.profile).where(
@@ -501,60 +464,6 @@ def _remake(setup: Setup, always: dict[str, str]) -> Control:
     return control
 
 
-def _route(request: Any, signing: _Signing, plain: bool) -> Route:
-    from botocore import UNSIGNED
-
-    if signing.version is not UNSIGNED and signing.version not in SIGNATURES:
-        raise Unsupported(f"signature version {signing.version} needs the aiobotocore engine")
-    url = urlsplit(request.url)
-    headers, signed_payload = [], False
-    for name, value in request.headers.items():
-        name, text = name.lower(), _text(value)
-        if name == "x-amz-content-sha256":
-            signed_payload = len(text) == 64
-        if name in DROPPED or name.startswith("amz-sdk-"):
-            continue
-        if plain and (name in DROPPED_PLAIN or (name.startswith(SUM) and name != "x-amz-checksum-mode")):
-            continue
-        if name == "content-encoding":
-            text = ",".join(part for part in text.split(",") if part.strip() != "aws-chunked")
-        if text:
-            headers.append((name, text))
-    pairs = (part.partition("=") for part in url.query.split("&") if part)
-    query = "&".join(sorted(f"{name}={value}" for name, _, value in pairs))
-    return Route(
-        method=request.method,
-        origin=f"{url.scheme}://{url.netloc}",
-        path=url.path or "/",
-        query=query,
-        headers=tuple(sorted(headers)),
-        region=signing.region,
-        service=signing.service,
-        sign_payload=signed_payload,
-    )
-
-
-def _resign(request: Any, signing: _Signing, credentials: Any, skew: float) -> None:
-    """Sign again by a clock that differs from this machine's: botocore takes no other than that."""
-    from botocore import UNSIGNED
-
-    if signing.version is UNSIGNED:
-        return
-    auth = signing.signer.get_auth_instance(
-        signing.service, signing.region, signing.version, request_credentials=credentials
-    )
-    modify = getattr(auth, "_modify_request_before_signing", None)
-    if modify is None:
-        return
-
-    def shifted(request: Any) -> None:
-        request.context["timestamp"] = (datetime.now(UTC) + timedelta(seconds=skew)).strftime("%Y%m%dT%H%M%SZ")
-        modify(request)
-
-    auth._modify_request_before_signing = shifted
-    auth.add_auth(request)
-
-
 def _decode(operation: str, parsed: dict[str, Any]) -> None:
     from botocore import handlers
 
@@ -576,20 +485,3 @@ def _body(reply: Reply) -> bytes:
     if len(body) > BODY_BYTES:
         raise BackendError("the answer is too long", found=len(body))
     return body
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _bytes(body: Any) -> bytes:
-    if body is None:
-        return b""
-    if isinstance(body, str):
-        return body.encode()
-    if isinstance(body, bytes | bytearray):
-        return bytes(body)
-    place = body.tell()
-    data = body.read()
-    body.seek(place)
-    return bytes(data)

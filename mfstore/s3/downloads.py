@@ -7,12 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
-from mfstore._core.memory import FreshBytes
+from mfstore._core.memory import FreshBytes, FreshBytesPool
 from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, MfstoreError, Unsupported
 from mfstore.s3.engine import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.files import Destination, Partial
 from mfstore.s3.jobs import NO_CALLS, Job, Restart, Retry, Try, etag_of, renewed
 from mfstore.s3.outcomes import Outcome
+from mfstore.s3.problems import SIZE_HINT
 
 if TYPE_CHECKING:
     from mfstore.s3.control import Control
@@ -23,6 +24,7 @@ time as 1.5 MiB of transfer (30 ms against 20 ms per MiB, concurrency.py)."""
 LONGEST = 64 << 20
 """Longest piece: what is lost, or waited for, when one connection is slow."""
 _ALGORITHMS = ("crc64nvme", "crc32c", "crc32")
+LENGTHLESS = "the service does not say how long the object is"
 
 
 class Piece:
@@ -145,12 +147,19 @@ class GetJob(Job):
         headers = reply.headers
         data = reply.data if reply.data is not None else b""
         self._check_range(reply, self._start or 0, self._start is not None or self.stop is not None)
-        if self.verify:
-            expected = headers.get("content-length")
-            if expected is not None and expected.isdigit() and int(expected) != len(data):
-                raise Retry(BackendError("the body is not as long as announced", expected=expected, found=len(data)))
-            if self._start is None and self.stop is None:
-                self._compare(expected_checksum(headers), reply.checksum, len(data))
+        self._check_extent(reply)
+        length = reply.length
+        if length is not None and length != len(data):
+            raise Retry(BackendError("the body is not as long as announced", expected=length, found=len(data)))
+        whole = self._start is None and self.stop is None
+        # The engine computes what the response names: without that there is nothing to look for.
+        checked = (
+            reply.checksum is not None and self.verify and whole
+            and self._compare(expected_checksum(headers), reply.checksum, len(data))
+        )  # fmt: skip
+        # The end of the connection may be the end of the object or not. Only the last chunk of a chunked body tells.
+        if length is None and not checked and "chunked" not in headers.get("transfer-encoding", "").lower():
+            raise Unsupported(LENGTHLESS)
         if self._destination is not None:
             path = self._destination.write(data)
             self.outcome = self._outcome(path=path, size=len(data), etag=etag_of(headers), headers=headers)
@@ -168,7 +177,7 @@ class GetJob(Job):
             return
         text = reply.headers.get("content-range")
         if text is None:
-            if reply.status == 200 and not int(reply.headers.get("content-length") or "0"):
+            if reply.status == 200 and not (reply.data or reply.received or reply.length):
                 return  # of an empty object there is no range
             raise Retry(
                 Unsupported("the service does not answer ranges", found=f"status {reply.status} without Content-Range")
@@ -178,11 +187,28 @@ class GetJob(Job):
         if unit != "bytes" or not first.isdigit() or (start >= 0 and int(first) != start):
             raise Retry(BackendError("the service sent another range than asked for", expected=start, found=text[:80]))
 
+    def _check_extent(self, reply: Reply) -> None:
+        """The object's end may cut a range, and nothing else may."""
+        told = reply.headers.get("content-range")
+        if told is None:
+            return
+        first, _, rest = told.partition(" ")[2].partition("-")
+        last, _, total = rest.partition("/")
+        if not (first.isdigit() and last.isdigit() and total.isdigit()):
+            return
+        begin = self._start or 0
+        expected = (
+            begin if begin >= 0 else max(0, int(total) + begin),
+            int(total) if self.stop is None else min(self.stop, int(total)),
+        )
+        if (int(first), int(last) + 1) != expected:
+            raise Retry(BackendError("the service sent another range than asked for", expected=expected, found=rest))
+
     def _check_end(self, reply: Reply) -> None:
         """Fewer bytes came than fit the target: asking again is no use when the object has no more."""
         total = reply.headers.get("content-range", "").rpartition("/")[2]
         if self.target is not None and self.stop is not None and total.isdigit() and int(total) < self.stop:
-            raise InvalidRange("the object ends within the range", expected=self.stop, found=int(total))
+            raise InvalidRange("the object ends within the range", expected=self.stop, found=int(total), hint=SIZE_HINT)
 
     def _land(self, call: Call, piece: Piece, reply: Reply) -> None:
         """Count what arrived for a piece, by its call's try."""
@@ -200,21 +226,22 @@ class GetJob(Job):
         piece.done += reply.received
 
     def announced(
-        self, call: Call, reply: Reply, pieces: int
+        self, call: Call, reply: Reply, pieces: int, pool: FreshBytesPool
     ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
         headers = reply.headers
-        length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else -1
-        if length < 0:
-            raise Unsupported("the service does not say how long the object is")
+        length = reply.length
+        if length is None:
+            raise Unsupported(LENGTHLESS)
         ranged = self._start is not None or self.stop is not None
         self._check_range(reply, self._start or 0, ranged)
+        self._check_extent(reply)
         self._first = int(headers["content-range"].partition(" ")[2].partition("-")[0]) if ranged else 0
         self._headers, self._length = headers, length
         self._checked = expected_checksum(headers) if self.verify and not ranged else None
         if self._destination is not None:
             self._destination.create(length)
         else:
-            self._memory = FreshBytes(length)
+            self._memory = pool.take(length)
             self._view = memoryview(self._memory)
         etag = headers.get("etag")
         bounds = cut(length, pieces if etag else 1)
@@ -294,9 +321,10 @@ class GetJob(Job):
             self.outcome = self._outcome(data=data, size=size, etag=etag_of(headers), headers=headers)
         return NO_CALLS
 
-    def _compare(self, expected: tuple[str, int] | None, found: tuple[str, int] | None, size: int) -> None:
+    def _compare(self, expected: tuple[str, int] | None, found: tuple[str, int] | None, size: int) -> bool:
+        """Whether there was something to compare."""
         if expected is None or found is None or found[0].lower() != expected[0]:
-            return
+            return False
         if found[1] != expected[1]:
             name = found[0]
             raise Restart(
@@ -306,6 +334,7 @@ class GetJob(Job):
                 )
             )  # fmt: skip
         self.verified += size
+        return True
 
     def abandon(self) -> None:
         if self._destination is not None:
@@ -371,7 +400,9 @@ class RangesJob(GetJob):
                 data = view[start - self._start : start - self._start + length]
                 if not len(data) and length:
                     error, data = (
-                        InvalidRange("the range begins after the object's end", key=self.key, found=start),
+                        InvalidRange(
+                            "the range begins after the object's end", key=self.key, found=start, hint=SIZE_HINT
+                        ),
                         None,
                     )
             self._out.append(

@@ -24,6 +24,9 @@ FIRST_BYTE_SECONDS = 30.0
 STALL_SECONDS = 20.0
 """S3 answers 99.9 % of requests within 0.2 s and a few PUTs after 5 s; a connection that is silent for longer is
 dead."""
+STALL_BYTES = 1 << 10
+"""Fewer bytes of an object, or of an upload, within the stall time-out count as none: a server or a middlebox that
+drips bytes must not hold a call for ever. 256 connections that share a line of 1 Mbit/s still get 9 times as many."""
 
 # Why a call got no usable response: Reply.failure. None of them says that the request had no effect.
 CONNECT = "connect"  # refused, unreachable, or no connection within the connect time-out
@@ -33,7 +36,7 @@ PROXY = "proxy"
 RESET = "reset"  # the connection broke, before or inside the response
 TRUNCATED = "truncated"  # the body ended before its Content-Length
 FIRST_BYTE = "first-byte"  # no response within the first-byte time-out
-STALL = "stall"  # no byte for the stall time-out
+STALL = "stall"  # not STALL_BYTES within the stall time-out
 OVERFLOW = "overflow"  # more bytes than the target holds
 PROTOCOL = "protocol"  # not HTTP
 DISK = "disk"  # reading or writing the local file failed: Reply.errno
@@ -110,7 +113,7 @@ class Call:
     first_byte: float = FIRST_BYTE_SECONDS
     """Seconds from the last byte sent to the first byte of the response."""
     stall: float = STALL_SECONDS
-    """Seconds without progress, in either direction, before the call fails."""
+    """Seconds without progress (STALL_BYTES), in either direction, before the call fails."""
     tag: Any = None
     """The scheduler's own."""
 
@@ -144,6 +147,15 @@ class Reply:
     """time.monotonic() of these three; 0.0 when it never came to that."""
     first_byte: float = 0.0
     finished: float = 0.0
+
+    @property
+    def length(self) -> int | None:
+        """How long the body is by the headers; None when they do not say."""
+        text = self.headers.get("content-length", "")
+        if text.isdecimal():
+            return int(text)
+        first, _, last = self.headers.get("content-range", "").removeprefix("bytes ").partition("/")[0].partition("-")
+        return int(last) - int(first) + 1 if first.isdecimal() and last.isdecimal() else None
 
 
 class Channel(ABC):

@@ -8,10 +8,15 @@ is raised, not at import: Metaflow takes 0.4 s to import, and who can name its c
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from mfstore.errors import AccessDenied, InvalidKey, InvalidRange, MfstoreError, NotFound, OutOfSpace
 
+P = ParamSpec("P")
+R = TypeVar("R")
 THEIRS = "metaflow.plugins.datatools.s3.s3"
 
 
@@ -56,6 +61,29 @@ class MetaflowS3InsufficientDiskSpace(OutOfSpace):
     """No room for the downloaded file."""
 
     headline = "Insufficient disk space"
+
+
+@contextmanager
+def metaflow_errors() -> Iterator[None]:
+    """What is raised inside is raised as Metaflow's users know it."""
+    try:
+        yield
+    except MfstoreError as error:
+        if hasattr(error, "headline"):
+            raise
+        new = converted(error)
+        raise new from new.__cause__
+
+
+def raises_metaflows(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a method raise errors of the classes Metaflow's users catch."""
+
+    @wraps(function)
+    def method(*args: P.args, **kwargs: P.kwargs) -> R:
+        with metaflow_errors():
+            return function(*args, **kwargs)
+
+    return method
 
 
 _OURS: tuple[type[MfstoreError], ...] = (

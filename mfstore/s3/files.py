@@ -33,8 +33,10 @@ def local_path(root: Path, key: str) -> Path:
 def disk_error(error: OSError, path: object) -> MfstoreError:
     """What a failure to write a local file means."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace("the local disk is full", key=str(path), hint="Free space, or choose another `dest`")
-    return BackendError(f"cannot write the local file: {error.strerror}", key=str(path))
+        return OutOfSpace("the local disk is full", found=str(path), hint="Free space, or choose another `dest`")
+    return BackendError(
+        f"cannot write the local file: {error.strerror}", found=str(path), hint="Check `dest` and its permissions"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Destination:
             raise self._exists()
 
     def _exists(self) -> Conflict:
-        return Conflict("the destination exists", key=str(self.path), hint="Pass overwrite=True to replace it")
+        return Conflict("the destination exists", found=str(self.path), hint="Pass overwrite=True to replace it")
 
     def create(self, length: int) -> None:
         """Make the temporary file and reserve ``length`` bytes of disk. OutOfSpace when there is no room."""

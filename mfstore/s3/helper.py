@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from io import BufferedReader
 from itertools import count
@@ -15,7 +13,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from urllib.parse import quote
 
-from mfstore.errors import MfstoreError, NotFound, Unsupported
+from mfstore.errors import NotFound, Unsupported
 from mfstore.s3.addressing import find_root, full_url, listed, ranged, target
 from mfstore.s3.clients import Lease, Wish
 from mfstore.s3.exceptions import (
@@ -26,20 +24,19 @@ from mfstore.s3.exceptions import (
     MetaflowS3InvalidRange,
     MetaflowS3NotFound,
     MetaflowS3URLException,
-    converted,
     failure,
+    raises_metaflows,
 )
 from mfstore.s3.outcomes import Entry, Outcome
-from mfstore.s3.readers import ObjectReader
 from mfstore.s3.s3objects import RangeInfo, S3GetObject, S3Object, S3PutObject, info_of, range_of
 from mfstore.s3.settings import settings
 from mfstore.s3.uploading import Upload, attributes, checked, local_file, store, streamed
-from mfstore.s3.writers import ObjectWriter
 
 if TYPE_CHECKING:
     from typing import Self
 
     from mfstore.s3.client import BulkClient
+    from mfstore.s3.writers import ObjectWriter
 
 __all__ = [
     "S3", "MetaflowS3AccessDenied", "MetaflowS3Exception", "MetaflowS3InsufficientDiskSpace",
@@ -59,28 +56,6 @@ class _Configured:
 
 
 CONFIGURED: Any = _Configured()
-
-
-def _raises(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a method raise errors of the classes Metaflow's users catch."""
-
-    @wraps(function)
-    def method(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _metaflow_errors():
-            return function(*args, **kwargs)
-
-    return method
-
-
-@contextmanager
-def _metaflow_errors() -> Iterator[None]:
-    try:
-        yield
-    except MfstoreError as error:
-        if hasattr(error, "headline"):
-            raise
-        new = converted(error)
-        raise new from new.__cause__
 
 
 class S3:
@@ -112,7 +87,7 @@ class S3:
         """``DATATOOLS_S3ROOT``, None if it is not configured."""
         return settings().root
 
-    @_raises
+    @raises_metaflows
     def __init__(
         self, tmproot: str | None = CONFIGURED, bucket: str | None = None, prefix: str | None = None, run: Any = None,
         s3root: str | None = None, encryption: str | None = CONFIGURED, *, role: str | None = None,
@@ -165,14 +140,14 @@ class S3:
 
     # ---- listing ----------------------------------------------------------------------
 
-    @_raises
+    @raises_metaflows
     def list_paths(self, keys: Iterable[str] | None = None) -> list[S3Object]:
         """What is directly under each of ``keys`` (None: the root): objects, and prefixes with a trailing slash and
         ``exists`` False. Page by page as S3 lists them, one key's after the other's."""
         urls = [full_url(self._s3root, key).rstrip("/") + "/" for key in ([None] if keys is None else keys)]
         return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, False)]
 
-    @_raises
+    @raises_metaflows
     def list_recursive(self, keys: Iterable[str] | None = None) -> list[S3Object]:
         """The objects under each of ``keys`` (None: the root), in S3's order, one key's after the other's."""
         urls = [full_url(self._s3root, key) for key in ([None] if keys is None else keys)]
@@ -187,14 +162,14 @@ class S3:
 
     # ---- information ------------------------------------------------------------------
 
-    @_raises
+    @raises_metaflows
     def info(self, key: str | None = None, return_missing: bool = False) -> S3Object:
         """Size, metadata and so on of one object, by one HEAD. MetaflowS3NotFound for a missing one, or with
         ``return_missing`` an S3Object whose ``exists`` is False."""
         (found,) = self._info([key], return_missing)
         return found
 
-    @_raises
+    @raises_metaflows
     def info_many(self, keys: Iterable[str], return_missing: bool = False) -> list[S3Object]:
         """As ``info`` for each of ``keys``, in their order."""
         return self._info(keys, return_missing)
@@ -213,7 +188,7 @@ class S3:
 
     # ---- getting ----------------------------------------------------------------------
 
-    @_raises
+    @raises_metaflows
     def get(
         self, key: str | S3GetObject | None = None, return_missing: bool = False, return_info: bool = True, *,
         in_memory: bool = False,
@@ -224,7 +199,7 @@ class S3:
         (found,) = self._get([key], return_missing, return_info, in_memory)
         return found
 
-    @_raises
+    @raises_metaflows
     def get_many(
         self, keys: Iterable[str | S3GetObject], return_missing: bool = False, return_info: bool = True, *,
         in_memory: bool = False,
@@ -233,7 +208,7 @@ class S3:
         have to fit there."""
         return self._get(keys, return_missing, return_info, in_memory)
 
-    @_raises
+    @raises_metaflows
     def get_recursive(
         self, keys: Iterable[str | None], return_info: bool = False, *, in_memory: bool = False
     ) -> list[S3Object]:
@@ -247,7 +222,7 @@ class S3:
             for (prefix, entry), outcome in zip(found, outcomes, strict=True)
         ]
 
-    @_raises
+    @raises_metaflows
     def get_all(self, return_info: bool = False, *, in_memory: bool = False) -> list[S3Object]:
         """Download everything under the root. MetaflowS3URLException without one."""
         if self._s3root is None:
@@ -296,7 +271,7 @@ class S3:
 
     # ---- putting ----------------------------------------------------------------------
 
-    @_raises
+    @raises_metaflows
     def put(
         self, key: str, obj: Any, overwrite: bool = True, content_type: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -320,7 +295,7 @@ class S3:
         obj.close()
         return upload.url
 
-    @_raises
+    @raises_metaflows
     def put_many(self, key_objs: Iterable[Any], overwrite: bool = True) -> list[tuple[str, str]]:
         """Store each ``(key, obj)`` or S3PutObject; ``obj`` as for ``put``, but files from their position and left
         open. The ``(key, url)`` of what was stored: without ``overwrite`` not of what existed.
@@ -334,7 +309,7 @@ class S3:
             uploads.append(self._described(item, key, value))
         return self._put(uploads, overwrite)
 
-    @_raises
+    @raises_metaflows
     def put_files(self, key_paths: Iterable[Any], overwrite: bool = True) -> list[tuple[str, str]]:
         """As ``put_many`` with ``(key, path)`` or the ``path`` of S3PutObjects. MetaflowS3NotFound for a local file
         that does not exist, before anything is stored."""
@@ -363,20 +338,20 @@ class S3:
 
     # ---- beyond metaflow.S3 -----------------------------------------------------------
 
-    @_raises
+    @raises_metaflows
     def delete(self, key: str) -> str:
         """Delete one object; its URL. One that does not exist counts as deleted."""
         ((_, url),) = self.delete_many([key])
         return url
 
-    @_raises
+    @raises_metaflows
     def delete_many(self, keys: Iterable[str]) -> list[tuple[str, str]]:
         """Delete objects, 1000 per request; their ``(key, url)``. Raises if any could not be deleted."""
         pairs = [(key, full_url(self._s3root, key)) for key in keys]
         self._client.delete_many([target(url) for _, url in pairs])
         return pairs
 
-    @_raises
+    @raises_metaflows
     def delete_recursive(self, keys: Iterable[str | None], dry_run: bool = False) -> list[S3Object]:
         """Delete what ``list_recursive`` lists, and return that; with ``dry_run`` only return it.
 
@@ -395,7 +370,7 @@ class S3:
             self._client.delete_many(dict.fromkeys(entry.url for _, entry in found))
         return [_listed_object(prefix, entry) for prefix, entry in found]
 
-    @_raises
+    @raises_metaflows
     def copy_many(self, pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Copy objects within S3, with their metadata: ``(from, to)`` pairs or a mapping. The ``(key, url)`` of the
         copies. Full URLs are taken as they are, also by an ``S3`` with a root. Raises if any could not be copied."""
@@ -408,15 +383,17 @@ class S3:
     def _anywhere(self, key: str) -> str:
         return full_url(None if str(key).startswith("s3://") else self._s3root, key)
 
-    @_raises
+    @raises_metaflows
     def open_read(self, key: str) -> BufferedReader:
         """The object as a binary file: seekable, fetched in ranges as it is read, ahead of it when that goes in order.
         For text wrap it in ``io.TextIOWrapper``. Errors as ``get``, now and while reading; ``Conflict`` (as
         MetaflowS3Exception) when the object is replaced meanwhile."""
         url = full_url(self._s3root, key)
-        return BufferedReader(_Reader(self._client, target(url), url), 1 << 16)
+        from mfstore.s3.streams import Reader
 
-    @_raises
+        return BufferedReader(Reader(self._client, target(url), url), 1 << 16)
+
+    @raises_metaflows
     def open_write(
         self, key: str, overwrite: bool = True, content_type: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -428,7 +405,9 @@ class S3:
         options = {
             "ContentType": content_type, "ServerSideEncryption": upload.encryption, "SSEKMSKeyId": self._kms_key,
         }  # fmt: skip
-        return _Writer(
+        from mfstore.s3.streams import Writer
+
+        return Writer(
             self._client, upload.target, upload.url, overwrite=overwrite, metadata=upload.metadata,
             options={name: value for name, value in options.items() if value is not None},
         )  # fmt: skip
@@ -455,26 +434,6 @@ class S3:
 
     def __repr__(self) -> str:
         return f"<S3 {self._s3root or 'with full URLs'}>"
-
-
-class _Reader(ObjectReader):
-    @_raises
-    def readinto(self, buffer: Any) -> int:
-        return super().readinto(buffer)
-
-    @_raises
-    def readall(self) -> bytes:
-        return super().readall()
-
-
-class _Writer(ObjectWriter):
-    @_raises
-    def write(self, data: Any) -> int:
-        return super().write(data)
-
-    @_raises
-    def close(self) -> None:
-        super().close()
 
 
 def _release(leases: list[Lease]) -> None:

@@ -70,6 +70,8 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
         found, key = bucket, text
     if not key:
         raise InvalidKey("an object needs a key", found=repr(text))
+    if len(key) <= 1024 and key.isascii():
+        return found, key
     if len(key.encode("utf-8", "surrogatepass")) > 1024:
         raise InvalidKey("S3 keys have at most 1024 bytes", key=key[:80] + "…")
     try:
@@ -96,6 +98,12 @@ def address(item: Any, bucket: str | None) -> Address:
     if length == 0:
         raise InvalidRange("a range of no bytes", key=place[1], hint="S3 has no empty ranges")
     return Address(*place, start, None if length is None else start + length)
+
+
+def several(items: Any) -> None:
+    """Refuse one key, or object, where many belong: its characters would each be taken for a key."""
+    if isinstance(items, (str, bytes, bytearray, os.PathLike, PutItem)):
+        raise InvalidKey("many items are wanted, and this is one", found=f"{items!r:.80}", hint="Give a list: [item]")
 
 
 def put_item(item: Any) -> PutItem:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import MfstoreError
 from mfstore.s3.engine import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.outcomes import Outcome
+from mfstore.s3.retry import retryable_code
 
 if TYPE_CHECKING:
+    from mfstore._core.memory import FreshBytesPool
     from mfstore.s3.control import Control
     from mfstore.s3.routes import Credentials
 
@@ -47,6 +50,7 @@ class Try:
         "moved",
         "part",
         "refreshed",
+        "sent",
         "skewed",
         "started",
         "wrong",
@@ -57,6 +61,9 @@ class Try:
         self.part = part
         self.attempts = 0
         self.started = 0.0
+        """When the first try was sent."""
+        self.sent = 0.0
+        """When this one was."""
         self.free = self.refreshed = self.skewed = False
         self.moved = 0
         self.bad = 0
@@ -65,10 +72,20 @@ class Try:
         self.credentials: Credentials | None = None
 
 
+def copied(error: MfstoreError) -> MfstoreError:
+    """For one of several items that failed alike: each error names its own key."""
+    found = copy(error)
+    found.__cause__ = error.__cause__
+    return found
+
+
 class Job:
     """One item. The scheduler calls ``begin`` once, ``on_reply`` for every good reply (and ``announced`` for announced
     ones), and after a failure ``cleanup``; the job is over when ``outcome`` is set and none of its calls is in
     flight."""
+
+    pages = 0
+    """Of a listing: bytes its next page may take."""
 
     __slots__ = (
         "attempts",
@@ -112,7 +129,7 @@ class Job:
         raise NotImplementedError
 
     def announced(
-        self, call: Call, reply: Reply, pieces: int
+        self, call: Call, reply: Reply, pieces: int, pool: FreshBytesPool
     ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
         """A long body waits: where it goes, how much of it, and calls for the rest."""
         raise NotImplementedError
@@ -161,9 +178,55 @@ def renewed(call: Call, **changes: Any) -> Call:
     return Call(**fields)
 
 
+def parsed(call: Call, reply: Reply, control: Control) -> dict[str, Any]:
+    """What a reply says by botocore's names. An error inside a 200 is as good as one with a status of its own: raises
+    ``Retry`` for those that pass."""
+    try:
+        return control.parse(call, reply)
+    except MfstoreError as error:
+        if retryable_code(getattr(error, "service_code", None)):
+            raise Retry(error) from None
+        raise
+
+
 def etag_of(headers: Mapping[str, str]) -> str | None:
     """The ETag without quotes; None when the service sent none (radosgw's completed uploads)."""
     return headers.get("etag", "").strip('"') or None
+
+
+class MultipartJob(Job):
+    """A job that may open a multipart upload: ``_upload`` is its id, empty while there is nothing to give up."""
+
+    __slots__ = ("_upload",)
+
+    def __init__(self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS) -> None:
+        super().__init__(index, item, bucket, key, options)
+        self._upload = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether there is an upload to give up."""
+        return bool(self._upload)
+
+    def cleanup(self) -> Sequence[Call]:
+        upload, self._upload = self._upload, ""
+        if not upload:
+            return NO_CALLS
+        return (
+            Call(
+                "AbortMultipartUpload", self.bucket, self.key, self.options, {"UploadId": upload}, first_byte=10.0,
+                stall=10.0, tag=Try(self),
+            ),
+        )  # fmt: skip
+
+
+def left_open(call: Call, error: MfstoreError) -> str:
+    """What is said of an upload that could not be given up."""
+    upload = (call.params or {}).get("UploadId")
+    return (
+        f"The multipart upload {upload} of {call.key} could not be given up: {error}. Its parts are kept, and paid "
+        "for, until AbortMultipartUpload or the bucket's lifecycle rule removes them"
+    )
 
 
 class HeadJob(Job):

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mfstore.errors import AccessDenied, BackendError, MfstoreError
+from mfstore.s3.jobs import copied
 from mfstore.s3.problems import local, no_credentials
 from mfstore.s3.routes import Credentials
 from mfstore.s3.sessions import KEY_OPTIONS, Setup
 
-CALM = 5.0  # seconds between two forced refreshes that brought nothing new
+CALM = 5.0  # seconds between two forced refreshes, or two searches, that brought nothing
 
 
 class Keyring:
@@ -24,13 +25,21 @@ class Keyring:
         self._lock = threading.Lock()
         self._source: Any = None
         self._useless: tuple[Credentials, float] | None = None
+        self._none: tuple[MfstoreError, float] | None = None
 
     def source(self) -> Any:
         """botocore's credentials object. Raises AccessDenied when there is none."""
         if self._source is None:
             with self._lock:
                 if self._source is None:
-                    self._source = self._find()
+                    # Asking the instance metadata in vain takes seconds: not again for each of many requests.
+                    if self._none is not None and time.monotonic() - self._none[1] < CALM:
+                        raise copied(self._none[0])
+                    try:
+                        self._source = self._find()
+                    except MfstoreError as error:
+                        self._none = copied(error), time.monotonic()
+                        raise
         return self._source
 
     def current(self) -> Credentials | None:

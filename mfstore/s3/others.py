@@ -1,4 +1,4 @@
-"""Deleting, copying and listing."""
+"""Deleting, copying, listing and asking."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.engine import NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.jobs import NO_CALLS, Job, Retry, Try
+from mfstore.s3.jobs import NO_CALLS, Job, MultipartJob, Retry, Try, copied, parsed
 from mfstore.s3.outcomes import Outcome
 from mfstore.s3.retry import retryable_code
 from mfstore.s3.uploads import part_size
@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 
 DELETES = 1000
 """Keys per DeleteObjects: the API's limit."""
+ABSENT = ("NoSuchKey", "NotFound")
+"""What a condition on an object that is not there is answered with."""
 LARGEST_COPY = 5 << 30
 """Longest object CopyObject takes; longer ones are copied in parts."""
 
 
 class DeleteJob(Job):
-    """Delete up to DELETES objects of one bucket. Absent ones count as deleted, as for S3."""
+    """Delete up to DELETES objects of one bucket. Absent ones count as deleted, as for S3. One with an etag in
+    ``match`` is deleted if that still is its etag, else Conflict."""
 
-    __slots__ = ("_items", "_left", "_out")
+    __slots__ = ("_items", "_left", "_match", "_out")
 
-    def __init__(self, bucket: str, items: Sequence[tuple[int, Any, str]], options: Options = NO_OPTIONS) -> None:
+    def __init__(
+        self, bucket: str, items: Sequence[tuple[int, Any, str]], options: Options = NO_OPTIONS,
+        match: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(items[0][0], items[0][1], bucket, items[0][2], options)
+        self._match = match or {}
         self._items = items
         self._left = list(dict.fromkeys(key for _, _, key in items))
         self._out: list[Outcome] = []
@@ -37,13 +44,18 @@ class DeleteJob(Job):
         return (self._call(),)
 
     def _call(self) -> Call:
-        objects = [{"Key": key} for key in self._left]
+        objects = [{"Key": key, "ETag": self._match[key]} if key in self._match else {"Key": key} for key in self._left]
         params = {"Delete": {"Objects": objects, "Quiet": True}}
         return Call("DeleteObjects", self.bucket, None, self.options, params, tag=Try(self))
 
     def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
-        answer = control.parse(call, reply)
+        answer = parsed(call, reply, control)
+        if b"DeleteResult" not in (reply.data or b"")[:1024]:
+            # Quiet answers name failures only: one that names nothing must at least be one.
+            raise Retry(BackendError("the service did not say what it deleted"))
         errors = {str(entry.get("Key")): entry for entry in answer.get("Errors", ())}
+        for key in [key for key in errors if key in self._match and errors[key].get("Code") in ABSENT]:
+            del errors[key]
         if not errors.keys() <= set(self._left):
             stray = next(entry for key, entry in errors.items() if key not in self._left)
             raise control.error(Call("DeleteObjects", self.bucket), _entry_reply(reply, stray))
@@ -83,30 +95,44 @@ class DeleteJob(Job):
         left = set(self._left)
         for index, item, key in self._items:
             if key in left:
-                self._out.append(Outcome(index, item, self.bucket, key, error=error, attempts=self.attempts))
+                own = copied(error).where(key=key, backend=f"s3://{self.bucket}")
+                self._out.append(Outcome(index, item, self.bucket, key, error=own, attempts=self.attempts))
         self.outcome = self._out.pop()
 
 
 def _entry_reply(reply: Reply, entry: Mapping[str, Any]) -> Reply:
     """What one key's failure inside a DeleteObjects answer would have been as an answer of its own."""
     code, message = escape(str(entry.get("Code"))), escape(str(entry.get("Message")))
-    status = {"AccessDenied": 403, "NoSuchVersion": 404, "MethodNotAllowed": 405}.get(code, 500)
+    status = {"AccessDenied": 403, "NoSuchVersion": 404, "MethodNotAllowed": 405, "PreconditionFailed": 412}.get(
+        code, 500
+    )
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return Reply(reply.call, status=status, headers=reply.headers, data=body.encode())
 
 
-class CopyJob(Job):
+class AskJob(Job):
+    """Ask something about a bucket; the outcome's ``data`` is the answer, by botocore's names."""
+
+    __slots__ = ()
+
+    def begin(self) -> Sequence[Call]:
+        return (Call(self.key, self.bucket, None, self.options, tag=Try(self)),)
+
+    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        self.outcome = self._outcome(data=control.parse(call, reply), headers=reply.headers)
+        return NO_CALLS
+
+
+class CopyJob(MultipartJob):
     """Copy an object inside the service. One request, or, beyond LARGEST_COPY, parts in parallel."""
 
-    __slots__ = ("_aborting", "_etags", "_match", "_source", "_upload", "size")
+    __slots__ = ("_etags", "_match", "_source", "size")
 
     def __init__(
         self, index: int, item: Any, source: tuple[str, str], bucket: str, key: str, options: Options = NO_OPTIONS
     ) -> None:
         super().__init__(index, item, bucket, key, options)
         self._source = source
-        self._upload = ""
-        self._aborting = False
         self._etags: dict[int, str] = {}
         self._match: dict[str, str] = {}
         self.size = 0
@@ -133,10 +159,12 @@ class CopyJob(Job):
                     start["ContentType"] = reply.headers["content-type"]  # type: ignore[assignment]
                 return (self._call("CreateMultipartUpload", start),)
             case "CopyObject":
-                answer = self._answer(call, reply, control).get("CopyObjectResult") or {}
-                self._done(str(answer.get("ETag") or ""), reply)
+                answer = parsed(call, reply, control).get("CopyObjectResult") or {}
+                if not answer.get("ETag"):
+                    raise Retry(BackendError("the service did not say whether it copied the object"))
+                self._done(str(answer["ETag"]), reply)
             case "CreateMultipartUpload":
-                self._upload = self._answer(call, reply, control)["UploadId"]
+                self._upload = parsed(call, reply, control)["UploadId"]
                 step = max(part_size(self.size), 1 << 30 if self.size < 10_000 << 30 else 0)
                 return [
                     self._call(
@@ -150,7 +178,7 @@ class CopyJob(Job):
                 ]  # fmt: skip
             case "UploadPartCopy":
                 assert call.params is not None
-                answer = self._answer(call, reply, control).get("CopyPartResult") or {}
+                answer = parsed(call, reply, control).get("CopyPartResult") or {}
                 self._etags[call.params["PartNumber"]] = str(answer.get("ETag"))
                 if self.calls > 1:
                     return NO_CALLS
@@ -161,17 +189,9 @@ class CopyJob(Job):
                     ),
                 )
             case "CompleteMultipartUpload":
-                self._done(str(self._answer(call, reply, control).get("ETag") or ""), reply)
+                self._done(str(parsed(call, reply, control).get("ETag") or ""), reply)
                 self._upload = ""
         return NO_CALLS
-
-    def _answer(self, call: Call, reply: Reply, control: Control) -> dict[str, Any]:
-        try:
-            return control.parse(call, reply)
-        except MfstoreError as error:
-            if retryable_code(getattr(error, "service_code", None)):
-                raise Retry(error) from None
-            raise
 
     def _call(self, operation: str, params: Mapping[str, Any]) -> Call:
         # The service may take minutes to copy 5 GiB; it answers when it is done.
@@ -182,26 +202,11 @@ class CopyJob(Job):
     def _done(self, etag: str, reply: Reply) -> None:
         self.outcome = self._outcome(size=self.size, etag=etag.strip('"') or None, headers=reply.headers)
 
-    def cleanup(self) -> Sequence[Call]:
-        if not self._upload or self._aborting:
-            return NO_CALLS
-        self._aborting = True
-        return (self.abort(),)
-
-    def abort(self) -> Call:
-        """Give back the storage of the parts copied so far."""
-        return self._call("AbortMultipartUpload", {"UploadId": self._upload})
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether an upload is open that nobody else will end."""
-        return bool(self._upload) and not self._aborting
-
 
 class ListJob(Job):
     """List the objects under a prefix, page by page; each page is an outcome whose ``data`` is control's page."""
 
-    __slots__ = ("_delimiter", "_out", "_page", "_seen", "_start_after", "_token")
+    __slots__ = ("_delimiter", "_out", "_page", "_seen", "_start_after", "_token", "pages")
 
     def __init__(
         self, index: int, item: Any, bucket: str, prefix: str, options: Options = NO_OPTIONS, *,
@@ -212,6 +217,7 @@ class ListJob(Job):
         self._delimiter = delimiter
         self._start_after = start_after
         self._page = page
+        self.pages = 0
         self._token: str | None = None
         self._seen: set[str] = set()
         self._out: list[Outcome] = []
@@ -240,6 +246,7 @@ class ListJob(Job):
         self._seen.add(page.next_token)
         self._token = page.next_token
         outcome.last = False
+        self.pages = page.memory
         self._out.append(outcome)
         return self.begin()
 

@@ -10,6 +10,9 @@ from xml.etree import ElementTree
 from mfstore.errors import BackendError
 from mfstore.s3.problems import bare, tree
 
+ENTRY = 512
+"""Bytes of memory an entry takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -31,6 +34,11 @@ class Page:
     prefixes: tuple[str, ...]
     next_token: str | None
     """For the next page; None: this was the last."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes it takes, about."""
+        return ENTRY * (len(self.objects) + len(self.prefixes))
 
 
 def page(body: bytes) -> Page:

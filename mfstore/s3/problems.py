@@ -74,6 +74,10 @@ def fault(body: bytes | None) -> Fault:
 
 
 LIST_HINT = "Without the right s3:ListBucket a missing key is reported as 403 as well"
+HEAD_HINT = "A HEAD is told no reason: check credentials, region and clock, or get the object to learn it"
+KEY_HINT = "Check the key: a listing of its prefix shows what there is"
+SIZE_HINT = "Ask for its size first"
+BUCKET_HINT = "Check the bucket's name, the account and the endpoint"
 
 DENIED: Mapping[str, tuple[str, str | None]] = {
     "SignatureDoesNotMatch": (
@@ -100,8 +104,12 @@ DENIED: Mapping[str, tuple[str, str | None]] = {
     "KMS.NotFoundException": ("the KMS key does not exist", "Check its ARN and region"),
 }
 
-MISSING = {"NoSuchKey": "no such object", "NoSuchBucket": "no such bucket", "NoSuchUpload": "no such multipart upload"}
-MISSING["NoSuchVersion"] = "no such version of the object"
+MISSING: Mapping[str, tuple[str, str | None]] = {
+    "NoSuchKey": ("no such object", KEY_HINT),
+    "NoSuchBucket": ("no such bucket", BUCKET_HINT),
+    "NoSuchUpload": ("no such multipart upload", None),
+    "NoSuchVersion": ("no such version of the object", None),
+}
 
 CONFLICTS = {
     "PreconditionFailed": "the object is not what the condition asked for",
@@ -153,8 +161,8 @@ def _failure(reply: Reply, host: str) -> MfstoreError:
     if failure == engine.DISK:
         text = os.strerror(reply.errno) if reply.errno else "unknown"
         if reply.errno in (errno.ENOSPC, errno.EDQUOT):
-            return OutOfSpace(f"writing a local file failed: {text}")
-        return BackendError(f"reading or writing a local file failed: {text}")
+            return OutOfSpace(f"writing a local file failed: {text}", hint="Free space, or write elsewhere")
+        return BackendError(f"reading or writing a local file failed: {text}", hint="Check the file and its disk")
     if failure == engine.TLS:
         return BackendError(
             f"the TLS connection to {host} was refused{words}",
@@ -167,21 +175,27 @@ def _failure(reply: Reply, host: str) -> MfstoreError:
 def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], host: str) -> MfstoreError:
     status, code, text = reply.status, said.code, said.message
     if code in MISSING:
-        return NotFound(MISSING[code])
+        message, hint = MISSING[code]
+        return NotFound(message, hint=hint)
     if code in CONFLICTS:
         return Conflict(CONFLICTS[code])
     if code in DENIED:
         message, hint = DENIED[code]
         return AccessDenied(message, hint=hint)
     if code in ("InvalidRange",) or status == 416:
-        return InvalidRange("the object has no such bytes")
+        # "bytes */123"
+        size = headers.get("content-range", "").rpartition("/")[2]
+        found = f"an object of {size} bytes" if size.isdecimal() else None
+        return InvalidRange("the object has no such bytes", found=found, hint=SIZE_HINT)
     if code in ("NotImplemented", "MethodNotAllowed") or status in (405, 501):
         return Unsupported(text or "the server does not support this request")
     if code in ("InvalidBucketName", "KeyTooLongError"):
         return InvalidKey(text or code)
     if code in ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"):
         return BackendError(f"the bytes changed on their way to {host}", hint=text or None)
-    if code == "AuthorizationHeaderMalformed" or status in (301, 302, 307, 308) or code.startswith("IllegalLocation"):
+    silent = call.operation.startswith("Head") and not code
+    moved = code == "AuthorizationHeaderMalformed" or code.startswith("IllegalLocation")
+    if moved or status in (301, 302, 307, 308) or (silent and status == 400 and "x-amz-bucket-region" in headers):
         region = headers.get("x-amz-bucket-region") or said.region
         there = f"the bucket is in region {region}" if region else "the bucket is in another region"
         return BackendError(there, hint="Give region=, or check endpoint_url=")
@@ -189,14 +203,22 @@ def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], 
         return Conflict(text or CONFLICTS["PreconditionFailed"])
     if status == 404:
         # HEAD has no body: whether key or bucket is missing cannot be told.
-        return NotFound("no such bucket" if call.key is None else "no such object (or bucket)")
+        if call.key is None:
+            return NotFound("no such bucket", hint=BUCKET_HINT)
+        return NotFound("no such object (or bucket)", hint=KEY_HINT)
     if status == 407:
         return BackendError(f"the proxy for {host} wants authentication", hint=HINTS[engine.PROXY])
     if status in (401, 403):
-        return AccessDenied(text or "access denied", hint=LIST_HINT if call.key is not None else None)
+        hint = "Check what the policies of the bucket and of whoever asks allow"
+        if call.key is not None:
+            hint = f"{LIST_HINT}. {HEAD_HINT}" if silent else LIST_HINT
+        return AccessDenied(text or "access denied", hint=hint)
     if 200 <= status < 300:
         return BackendError(f"the answer is not what S3 sends{f': {text}' if text else ''}")
-    return BackendError(f"the server failed{f': {text}' if text else ''}")
+    said_what = f": {text}" if text else ""
+    if status < 500:
+        return BackendError(f"the server refused the request{said_what}", hint=HEAD_HINT if silent else None)
+    return BackendError(f"the server failed{said_what}")
 
 
 PLACES = (

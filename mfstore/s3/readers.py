@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ class ObjectReader(io.RawIOBase):
         self._step = FIRST
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[int, int, Future[Outcome]]] = deque()
+        self._process = os.getpid()
         self._size = -1
         self._etag: str | None = None
         self._data = self._first()
@@ -98,6 +100,10 @@ class ObjectReader(io.RawIOBase):
 
     def _turn(self) -> None:
         """Bring the window to where reading goes on."""
+        if self._process != os.getpid():
+            # A forked child has none of the threads that would fetch what its parent asked for.
+            self._process, self._pool = os.getpid(), None
+            self._ahead.clear()
         sequential = self._at == self._start + len(self._data)
         if sequential and self._ahead and self._ahead[0][0] == self._at:
             outcome = self._ahead.popleft()[2].result()

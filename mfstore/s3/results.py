@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from html import escape
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from mfstore.s3.outcomes import BulkStats, Outcome
 
 if TYPE_CHECKING:
-    from mfstore.s3.client import Running
+    from mfstore.s3.scheduler import Scheduler
 
 OnError = Literal["raise", "return", "omit"]
-Progress = bool | Callable[[int], None] | None
-"""True for a bar (tqdm's, or rich's where there is no tqdm), or a function called with the number of items finished
-since its last call."""
+Progress = bool | Literal["tqdm", "rich"] | Callable[[int], None] | None
+"""True for a bar (tqdm's, or rich's where there is no tqdm), "tqdm" or "rich" for that one, or a function called with
+the number of items finished since its last call."""
+IDLE = "nothing asked for yet: iterate over it, wait() or await it"
 
 
 class BulkResult:
@@ -29,17 +31,22 @@ class BulkResult:
     """
 
     def __init__(
-        self, start: Callable[[], Running], stats: BulkStats, *, ordered: bool, on_error: OnError, progress: Progress
-    ) -> None:
+        self, start: Callable[[], Scheduler], stats: BulkStats, *, ordered: bool, on_error: OnError, progress: Progress,
+        total: int | None = None,
+    ) -> None:  # fmt: skip
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
+        if progress not in (None, True, False, "tqdm", "rich") and not callable(progress):
+            raise ValueError(f'progress must be a bool, "tqdm", "rich" or a function, not {progress!r}')
         self.stats = stats
+        self._total = total
         self._start = start
         self._ordered = ordered
         self._on_error = on_error
         self._progress = progress
         self._outcomes: list[Outcome] | None = None
         self._started = False
+        self._begun: tuple[Scheduler, _Sorter, Any] | None = None
 
     # ---- running ----------------------------------------------------------------------
 
@@ -50,6 +57,14 @@ class BulkResult:
 
     def __aiter__(self) -> AsyncIterator[Outcome]:
         return self._arun() if self._outcomes is None else _replay(self._outcomes)
+
+    def begin(self) -> BulkResult:
+        """Send what can be sent now, without waiting for any answer; returns itself. ``wait`` (or iterating) goes on
+        from there, which is when requests that failed are tried again."""
+        if self._outcomes is None and not self._started:
+            self._begun = self._begin()
+            self._begun[0].send()
+        return self
 
     def wait(self) -> BulkResult:
         """Run to the end; returns itself."""
@@ -65,24 +80,30 @@ class BulkResult:
             self._outcomes = [outcome async for outcome in self._arun()]
         return self
 
-    def _begin(self) -> tuple[Running, _Sorter, Any]:
+    def _begin(self) -> tuple[Scheduler, _Sorter, Any]:
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            return begun
         if self._started:
             raise RuntimeError("this bulk operation has been iterated over: call wait() first to iterate again")
         self._started = True
-        bar = _bar(self._progress, self.stats.operation)
+        bar = _bar(self._progress, self.stats.operation, self._total)
         return self._start(), _Sorter(self._ordered), bar
 
     def _run(self) -> Iterator[Outcome]:
-        running, sorter, bar = self._begin()
-        scheduler = running.scheduler
+        scheduler, sorter, bar = self._begin()
+        process = os.getpid()
         try:
             while not scheduler.done:
                 for outcome in sorter.sorted(scheduler.pump(60.0)):
                     scheduler.handed_out(outcome)
                     if self._account(outcome, bar):
                         yield outcome
+                    del outcome  # its memory, which the caller may have let go, is for what comes next
         finally:
-            running.close()
+            # A forked child only lets go of it: uploads and temporary files are its parent's, which goes on.
+            if process == os.getpid():
+                scheduler.close()
             if bar is not None:
                 bar.close()
 
@@ -90,30 +111,36 @@ class BulkResult:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        running, sorter, bar = self._begin()
-        scheduler = running.scheduler
+        scheduler, sorter, bar = self._begin()
         ready = asyncio.Event()
-        loop.add_reader(running.fileno(), ready.set)
+        loop.add_reader(scheduler.fileno(), ready.set)
         try:
             # Looking for credentials may ask the network.
-            await asyncio.to_thread(running.prepare)
+            await asyncio.to_thread(scheduler.prepare)
             while not scheduler.done:
                 ready.clear()
                 found = scheduler.pump(0.0)
+                idle = not found
                 for outcome in sorter.sorted(found):
                     scheduler.handed_out(outcome)
                     if self._account(outcome, bar):
                         yield outcome
-                if not found and not scheduler.done:
+                    del outcome
+                del found
+                if idle and not scheduler.done:
                     # Not wait_for: before Python 3.12 it can lose a cancellation that meets the event.
                     with suppress(TimeoutError):
                         async with asyncio.timeout(max(scheduler.due(monotonic()), 0.001)):
                             await ready.wait()
-                elif found:
+                elif not idle:
                     await asyncio.sleep(0)
         finally:
-            loop.remove_reader(running.fileno())
-            running.close()
+            loop.remove_reader(scheduler.fileno())
+            if scheduler.halt():
+                # Uploads are given up while the loop goes on, also when the task is cancelled once more.
+                await asyncio.to_thread(scheduler.close)
+            else:
+                scheduler.close()
             if bar is not None:
                 bar.close()
 
@@ -162,6 +189,8 @@ class BulkResult:
 
     def __repr__(self) -> str:
         stats = self.stats
+        if not self._started:
+            return f"<BulkResult {stats.operation} by {stats.engine}: {IDLE}>"
         return (
             f"<BulkResult {stats.operation} by {stats.engine}: {stats.items} items, {stats.failed} failed, "
             f"{_size(stats.bytes)} in {stats.seconds:.2f} s, {_size(stats.speed)}/s, {stats.retries} retries>"
@@ -169,6 +198,8 @@ class BulkResult:
 
     def _repr_html_(self) -> str:
         stats = self.stats
+        if not self._started:
+            return f"<b>{escape(stats.operation)}</b>: {IDLE}"
         rows = [
             ("items", f"{stats.items:,} ({stats.failed:,} failed)"),
             ("bytes", f"{_size(stats.bytes)} in {stats.seconds:.2f} s: <b>{_size(stats.speed)}/s</b>"),
@@ -186,15 +217,17 @@ class BulkResult:
             f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{value}</td></tr>"
             for name, value in rows
         )
+        errors = [outcome for outcome in self._outcomes or () if outcome.error is not None]
         failed = "".join(
             f"<tr><td style='text-align:left'><code>{escape(outcome.key)}</code></td>"
             f"<td style='text-align:left'>{escape(str(outcome.error))}</td></tr>"
-            for outcome in [outcome for outcome in self._outcomes or () if outcome.error is not None][:10]
+            for outcome in errors[:10]
         )
+        which = "failed" if len(errors) <= 10 else f"the first 10 of {len(errors):,} that failed"
         return (
-            f"<table><caption><b>{escape(stats.operation)}</b></caption>{body}</table>"
+            f"<table><caption style='text-align:left'><b>{escape(stats.operation)}</b></caption>{body}</table>"
             + (f"<details><summary>slowest keys</summary><table>{slowest}</table></details>" if slowest else "")
-            + (f"<details open><summary>failed (first 10)</summary><table>{failed}</table></details>" if failed else "")
+            + (f"<details open><summary>{which}</summary><table>{failed}</table></details>" if failed else "")
         )
 
 
@@ -227,17 +260,21 @@ async def _replay(outcomes: list[Outcome]) -> AsyncIterator[Outcome]:
         yield outcome
 
 
-def _bar(progress: Progress, operation: str) -> Any:
+def _bar(progress: Progress, operation: str, total: int | None) -> Any:
     """Something with ``update(n)`` and ``close()``, or None."""
     if not progress:
         return None
     if callable(progress):
         return _Callback(progress)
+    if progress == "rich":
+        return _RichBar(operation, total)
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        return _RichBar(operation)
-    return tqdm(desc=operation, unit="obj")
+        if progress == "tqdm":
+            raise
+        return _RichBar(operation, total)
+    return tqdm(desc=operation, unit="obj", total=total)
 
 
 class _Callback:
@@ -249,12 +286,12 @@ class _Callback:
 
 
 class _RichBar:
-    def __init__(self, operation: str) -> None:
+    def __init__(self, operation: str, total: int | None) -> None:
         from rich.progress import Progress as RichProgress
 
         self._progress = RichProgress()
         self._progress.start()
-        self._task = self._progress.add_task(operation, total=None)
+        self._task = self._progress.add_task(operation, total=total)
 
     def update(self, count: int) -> None:
         self._progress.advance(self._task, count)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -37,9 +39,10 @@ _RETRIED_FAILURES = {
 }  # fmt: skip
 _TRANSIENT_CODES = {
     "InternalError", "InternalServerError", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict",
-    "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody",
+    "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody", "UnknownError",
 }  # fmt: skip
-"""Among them what says that our bytes did not arrive as sent: sending them again may do."""
+"""Among them what says that our bytes did not arrive as sent: sending them again may do. UnknownError is radosgw's
+internal error, as when two requests delete one object."""
 _THROTTLE_CODES = {
     "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests",
     "RequestThrottled", "BandwidthLimitExceeded", "503 SlowDown",
@@ -96,14 +99,25 @@ def retryable_code(code: str | None) -> bool:
     return code in _TRANSIENT_CODES or code in _THROTTLE_CODES
 
 
+def _http_date(text: str) -> datetime:
+    return parsedate_to_datetime(text).replace(tzinfo=None)  # they are all in GMT, and not all say so
+
+
 def asked_delay(reply: Reply, cap: float) -> float:
-    """Seconds the server asks to wait: ``x-amz-retry-after`` (milliseconds) or ``Retry-After`` (seconds); 0.0 if it
-    does not, or asks for nonsense. Dates are not supported."""
+    """Seconds the server asks to wait, at most ``cap``; 0.0 if it does not, or asks for nonsense.
+
+    ``x-amz-retry-after`` is in milliseconds; ``Retry-After`` in seconds, or a date (RFC 9110, 10.2.3). That counts from
+    the reply's own date, so that a wrong clock on either side does no harm.
+    """
     for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
         text = reply.headers.get(name, "")
         if text.isascii() and text.isdigit():
-            return min(int(text) * unit, cap)
-    return 0.0
+            return min(int(text[:20]) * unit, cap)  # int refuses thousands of digits
+    try:
+        asked = _http_date(reply.headers.get("retry-after", "")) - _http_date(reply.headers.get("date", ""))
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(0.0, asked.total_seconds()), cap)
 
 
 @dataclass(frozen=True, slots=True)

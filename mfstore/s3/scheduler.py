@@ -7,17 +7,20 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from itertools import count
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3 import engine
+from mfstore.s3.budget import Budget, held
 from mfstore.s3.concurrency import LOWEST, Limiter
 from mfstore.s3.downloads import GetJob
 from mfstore.s3.engine import CANCELLED, Call, Channel, Reply
-from mfstore.s3.jobs import Job, Restart, Retry
+from mfstore.s3.hedging import HEDGE_SHARE, Latencies
+from mfstore.s3.jobs import Job, MultipartJob, Restart, Retry, copied, left_open, renewed
 from mfstore.s3.outcomes import BulkStats, Outcome
 from mfstore.s3.retry import RetryPolicy, RetryQuota, Verdict, asked_delay, classify
 
@@ -26,49 +29,12 @@ if TYPE_CHECKING:
 
 RESTARTS = 3
 """How often an object may change or prove damaged while it is fetched. Damage is asked for once more only."""
-HEDGE_SHARE = 0.05
-HEDGE_FLOOR = 0.2
-"""The last 5 % of small requests are asked for twice when they take longer than three times the 95th percentile, and
-at least
-0.2 s: S3 answers 1 in 1000 requests after more than 118 ms (s3_clients survey), a second connection usually at once."""
 ABORT_SECONDS = 2.0
 """How long ending early waits for open multipart uploads to be given up. The bucket's lifecycle rule gets the rest."""
-
-
-@dataclass(slots=True)
-class Budget:
-    """Bytes results may take before they are handed out."""
-
-    limit: int
-    used: int = 0
-    most: int = 0
-
-    def take(self, size: int) -> None:
-        """Reserve (or, negative, give back)."""
-        self.used += size
-        self.most = max(self.most, self.used)
-
-    def fits(self, size: int) -> bool:
-        """Whether so much more is allowed. One job always is."""
-        return self.used == 0 or self.used + size <= self.limit
-
-
-@dataclass(slots=True)
-class _Latencies:
-    """The last few hundred durations of small calls."""
-
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=200))
-
-    def slow(self) -> float:
-        """What counts as slow; infinite without evidence."""
-        if len(self.recent) < 20:
-            return float("inf")
-        ordered = sorted(self.recent)
-        return max(HEDGE_FLOOR, 3 * ordered[int(len(ordered) * 0.95)])
-
-
-def _held(outcome: Outcome) -> int:
-    return len(outcome.data) if isinstance(outcome.data, (bytes, memoryview)) else 0
+LET_END = ("CreateMultipartUpload", "AbortMultipartUpload")
+"""Not cancelled when all ends: only the answer tells the id of an upload that is being opened."""
+ABORT_ATTEMPTS = 5
+PASSING = (Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.FREE)
 
 
 class Scheduler:
@@ -88,6 +54,7 @@ class Scheduler:
         self._pace = pace
         self._paced_until = 0.0
         self.budget = Budget(memory)
+        self._pool = FreshBytesPool(memory)
         self.stats = stats
         self._next_job: Job | None = None
         self._active: dict[int, Job] = {}
@@ -97,12 +64,13 @@ class Scheduler:
         self._paused: dict[int, tuple[Call, Reply]] = {}
         self._order = count()
         self._out: list[Outcome] = []
-        self._restarting: dict[int, tuple[Job, MfstoreError]] = {}
+        self._restarting: set[int] = set()
         self._size = 65536.0
-        self._latencies = _Latencies()
+        self._latencies = Latencies()
         self._hedges: dict[int, Call] = {}
         self._look_at = 0.0
         self._begun = monotonic()
+        self._undo: list[Call] = []
 
     @property
     def done(self) -> bool:
@@ -111,9 +79,8 @@ class Scheduler:
 
     def pump(self, timeout: float) -> list[Outcome]:
         """Do what can be done; wait at most ``timeout`` seconds for something to happen."""
+        self.send()
         now = monotonic()
-        self._admit(now)
-        self._submit(now)
         if not self._out and self._active:
             wait = min(timeout, self.due(now))
             for reply in self._channel.poll(max(wait, 0.0)):
@@ -129,9 +96,24 @@ class Scheduler:
         out, self._out = self._out, []
         return out
 
+    def send(self) -> None:
+        """Send what can be sent now. Answers wait for ``pump``."""
+        now = monotonic()
+        self._admit(now)
+        self._submit(now)
+
     def handed_out(self, outcome: Outcome) -> None:
         """The consumer has the outcome: its memory is his now."""
-        self.budget.take(-_held(outcome))
+        self.budget.take(-held(outcome))
+
+    def fileno(self) -> int:
+        """Readable when pumping brings something."""
+        return self._channel.fileno()
+
+    def prepare(self) -> None:
+        """What may block: find or refresh the credentials. What goes wrong here, the first call reports."""
+        with suppress(MfstoreError):
+            self._control.credentials()
 
     # ---- admission ----------------------------------------------------------------------
 
@@ -139,6 +121,9 @@ class Scheduler:
         limit = int(self._limiter.limit)
         while self._jobs is not None or self._next_job is not None:
             if len(self._flying) - len(self._paused) + len(self._ready) >= limit or now < self._paced_until:
+                return
+            # Objects that wait for memory have a connection each: a few, to go on with as soon as there is some.
+            if len(self._paused) >= LOWEST:
                 return
             # While the service fails, as many wait for another try as may be in flight: the whole rest would, each
             # behind all others in the quota, long after the service has recovered.
@@ -188,24 +173,31 @@ class Scheduler:
         if not self._ready or room <= 0 or now < self._paced_until:
             return
         batch: list[Call] = []
+        later: list[Call] = []
         while self._ready and len(batch) < room:
             call = self._ready.popleft()
             job = call.tag.job
+            if job.pages and self._must_wait(job):
+                later.append(call)
+                continue
             if job.error is not None and not call.operation.startswith("Abort"):
                 self._drop(call)
                 continue
             if call.first_byte == engine.FIRST_BYTE_SECONDS:
                 call.first_byte, call.stall = self._policy.first_byte, self._policy.stall
-            call.tag.attempts += 1
-            job.attempts = max(job.attempts, call.tag.attempts)
-            if not call.tag.started:
-                call.tag.started = now
+            state = call.tag
+            state.attempts += 1
+            if state.attempts > job.attempts:
+                job.attempts = state.attempts
+            state.sent = now
+            state.started = state.started or now
             self._flying[id(call)] = call
             batch.append(call)
             if self._pace is not None:
                 self._paced_until = self._pace(now, int(self._size))
                 if self._paced_until > now:
                     break
+        self._ready.extendleft(reversed(later))
         if batch:
             self.stats.requests += len(batch)
             self.stats.concurrency = max(self.stats.concurrency, len(self._flying) - len(self._paused))
@@ -216,7 +208,7 @@ class Scheduler:
             except MfstoreError as error:
                 # Without credentials no call can be made.
                 for call in batch:
-                    self._unsent(call, error)
+                    self._unsent(call, copied(error))
                 return
             try:
                 self._channel.submit(batch)
@@ -227,6 +219,10 @@ class Scheduler:
                         self._channel.submit([call])
                     except MfstoreError as error:
                         self._unsent(call, error)
+
+    def _must_wait(self, job: Job) -> bool:
+        """Whether a listing's next page has no room. Of the oldest job, which all others' results wait for, it has."""
+        return job.error is None and job.index != min(self._active) and not self.budget.fits(job.pages)
 
     def _unsent(self, call: Call, error: MfstoreError) -> None:
         del self._flying[id(call)]
@@ -252,6 +248,9 @@ class Scheduler:
             if call.tag.hedge is not None:
                 self._settle_pair(call, True)
             self._paused[id(call)] = call, reply
+            # It takes none while it waits. What was reserved for it would keep the last that fits from its place.
+            self.budget.take(-call.tag.job.weight)
+            call.tag.job.weight = 0
             return
         self._paused.pop(id(call), None)
         del self._flying[id(call)]
@@ -259,7 +258,10 @@ class Scheduler:
             return
         job = call.tag.job
         if job.error is not None:
-            self._drop(call)
+            if call.operation == "AbortMultipartUpload":
+                self._given_up(job, call, reply)
+            else:
+                self._drop(call)
             return
         if call.tag.wrong is not None:
             error, call.tag.wrong = call.tag.wrong, None
@@ -320,8 +322,10 @@ class Scheduler:
             self._queue(job, more)
         elif job.outcome is not None and not job.calls:
             self._end(job)
-        if not call.tag.job.outcome:
-            self._out.extend(job.take())
+        if not job.outcome:
+            extra = job.take()
+            self.budget.take(sum(map(held, extra)))
+            self._out.extend(extra)
 
     def _retry(self, call: Call, reply: Reply, verdict: Verdict) -> bool:
         """Have the call made again, unless it is hopeless."""
@@ -344,7 +348,7 @@ class Scheduler:
             if state.moved >= 3 or not self._control.redirect(call, reply):
                 return False
             state.moved += 1
-        elif verdict in (Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.FREE):
+        elif verdict in PASSING:
             # Not by now: the answer may have waited for a consumer who took his time.
             if state.attempts >= policy.attempts or (reply.finished or now) - state.started >= policy.seconds:
                 return False
@@ -355,6 +359,16 @@ class Scheduler:
         self.stats.retries += 1
         heapq.heappush(self._delayed, (now + delay, next(self._order), state.job.again(call, reply)))
         return True
+
+    def _given_up(self, job: Job, call: Call, reply: Reply) -> None:
+        """The answer to giving up an upload whose job failed: asked again, within bounds, then told."""
+        verdict = classify(reply)
+        if verdict is not Verdict.FINE and reply.status != 404 and reply.failure != CANCELLED:
+            with suppress(MfstoreError):
+                if call.tag.attempts < ABORT_ATTEMPTS and self._retry(call, reply, verdict):
+                    return
+            job.error.add_note(left_open(call, self._control.error(call, reply)))  # type: ignore[union-attr]
+        self._drop(call)
 
     def _fatal(self, job: Job, call: Call, error: MfstoreError) -> None:
         job.error = job.error or error
@@ -369,7 +383,7 @@ class Scheduler:
             return
         job.restarts += 1
         self.stats.retries += 1
-        self._restarting[job.index] = job, error
+        self._restarting.add(job.index)
         self._fatal(job, call, error)
 
     def _drop(self, call: Call) -> None:
@@ -387,7 +401,8 @@ class Scheduler:
                 job.calls -= len(waiting) + len(delayed)
             if job.calls > 0:
                 return
-        if self._restarting.pop(job.index, None) is not None:
+        if job.index in self._restarting:
+            self._restarting.remove(job.index)
             job.error = None
             job.forget()
             self._begin(job)
@@ -411,8 +426,8 @@ class Scheduler:
             self.stats.verified += job.verified
             self._size += 0.1 * (job.outcome.size - self._size)
         extra = job.take()
-        outcome = job.outcome
-        self.budget.take(_held(outcome) + sum(map(_held, extra)) - job.weight)
+        outcome = job.outcome  # the last, if there are several
+        self.budget.take(held(outcome) + sum(map(held, extra)) - job.weight)
         self._out.extend(extra)
         self._out.append(outcome)
 
@@ -422,14 +437,14 @@ class Scheduler:
         """Give announced bodies their place: the oldest job at once, others as memory allows."""
         oldest = min(self._active) if self._active else 0
         for key, (call, reply) in sorted(self._paused.items(), key=lambda entry: entry[1][0].tag.job.index):
-            job: Job = call.tag.job
+            job: GetJob = call.tag.job  # nothing else is announced
             if job.error is not None:
                 self._channel.cancel(call)
                 del self._paused[key]
                 continue
             text = reply.headers.get("content-length", "0")
             length = int(text) if text.isdigit() else 0
-            in_memory = not (isinstance(job, GetJob) and job.to_file)
+            in_memory = not job.to_file
             extra = length - job.weight if in_memory else -job.weight
             if extra > 0 and job.index != oldest and self.budget.used + extra > self.budget.limit:
                 continue
@@ -438,7 +453,8 @@ class Scheduler:
             beside = max(1, self.budget.limit // max(length, 1)) if in_memory else len(self._active)
             beside = min(beside, len(self._active))
             try:
-                target, stop, more = job.announced(call, reply, max(1, int(self._limiter.limit) // beside))
+                pieces = max(1, int(self._limiter.limit) // beside)
+                target, stop, more = job.announced(call, reply, pieces, self._pool)
             except Retry as retry:
                 self._channel.cancel(call)
                 call.tag.wrong = retry.error
@@ -466,7 +482,8 @@ class Scheduler:
         if self._jobs is not None or not small or room <= 0 or len(small) > max(2 * room, 2):
             return
         slow = self._latencies.slow()
-        late = [call for call in small if now - call.tag.started > slow][:room]
+        # A try that follows a refusal is late by its own time: the wait before it was ours.
+        late = [call for call in small if now - call.tag.sent > slow][:room]
         try:
             self._control.credentials()
         except MfstoreError:
@@ -500,25 +517,71 @@ class Scheduler:
 
     # ---- the end ----------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """End now. No buffer is written to any more when it returns; open uploads are given up, temporary files
-        removed."""
+    def halt(self) -> bool:
+        """End now: when it returns, within 100 ms, no buffer is written to any more. Whether uploads are left to give
+        up, which ``close`` does."""
         self._jobs = None
-        unfinished = [job for job in self._active.values() if getattr(job, "unfinished", False)]
-        for call in list(self._flying.values()):
-            self._channel.cancel(call)
+        queued = [*self._ready, *(call for _, _, call in self._delayed)]
+        self._undo += [call for call in queued if call.operation == "AbortMultipartUpload"]
+        self._ready.clear()
+        self._delayed.clear()
+        waited = {}
+        for key, call in self._flying.items():
+            if call.operation not in LET_END:
+                self._channel.cancel(call)
+                waited[key] = call
         deadline = monotonic() + ABORT_SECONDS
+        while waited and monotonic() < deadline:
+            for reply in self._channel.poll(0.05):
+                self._last(reply)
+                if not reply.announced:
+                    waited.pop(id(reply.call), None)
+        opened = (isinstance(job, MultipartJob) and job.open for job in self._active.values())
+        return bool(self._flying or self._undo) or any(opened)
+
+    def _last(self, reply: Reply) -> None:
+        """A reply that came after the end."""
+        if reply.announced:
+            return
+        call = self._flying.pop(id(reply.call), None)
+        if call is None:
+            return
+        verdict = classify(reply)
+        if call.operation == "CreateMultipartUpload" and verdict is Verdict.FINE:
+            with suppress(MfstoreError, Retry):
+                call.tag.job.on_reply(call, reply, self._control)
+        elif call.operation == "AbortMultipartUpload" and verdict in PASSING:
+            self._undo.append(renewed(call))
+
+    def close(self) -> None:
+        """End, if ``halt`` has not: open uploads are given up, which may take two seconds, temporary files removed."""
+        try:
+            deadline = monotonic() + ABORT_SECONDS
+            if self.halt():
+                self._give_up(deadline)
+        finally:
+            self._channel.close()
+            for job in self._active.values():
+                job.abandon()
+            self._active.clear()
+
+    def _give_up(self, deadline: float) -> None:
+        """Have open uploads removed, asking again where that is refused for now."""
         while self._flying and monotonic() < deadline:
             for reply in self._channel.poll(0.05):
-                if not reply.announced:
-                    self._flying.pop(id(reply.call), None)
-        if unfinished:
-            calls = {id(call): call for job in unfinished for call in (job.abort(),)}  # type: ignore[attr-defined]
-            self._channel.submit(list(calls.values()))
-            while calls and monotonic() < deadline:
+                self._last(reply)
+        calls = self._undo + [call for job in self._active.values() for call in job.cleanup()]
+        wait = 0.05
+        while calls and (now := monotonic()) < deadline:
+            try:
+                self._channel.submit(calls)
+            except MfstoreError:
+                return  # without credentials nothing can be given up
+            left, calls = {id(call): call for call in calls}, []
+            while left and monotonic() < deadline:
                 for reply in self._channel.poll(0.05):
-                    calls.pop(id(reply.call), None)
-        self._channel.close()
-        for job in self._active.values():
-            job.abandon()
-        self._active.clear()
+                    if left.pop(id(reply.call), None) and classify(reply) in PASSING:
+                        calls.append(renewed(reply.call))
+            if calls:
+                sleep(max(0.0, min(wait, deadline - now)))
+                wait *= 2

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
-from mfstore.s3.client import BulkClient
 from mfstore.s3.exceptions import MetaflowS3InvalidObject, MetaflowS3NotFound, failure
 from mfstore.s3.items import PutItem
 from mfstore.s3.s3objects import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from mfstore.s3.client import BulkClient
 
 LARGE = 1 << 20
 """Open files longer than this are sent by the engine; shorter ones are read."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound
 from mfstore.s3.engine import NO_OPTIONS, Call, FileRange, Options, Reply
-from mfstore.s3.jobs import NO_CALLS, Job, Retry, Try, etag_of, renewed
-from mfstore.s3.retry import retryable_code
+from mfstore.s3.jobs import NO_CALLS, MultipartJob, Retry, Try, etag_of, parsed
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -72,11 +73,19 @@ class Source:
             return
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self.size = os.fstat(self._fd).st_size
+            found = os.fstat(self._fd)
+            if stat.S_ISDIR(found.st_mode):
+                self.close()
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self.size = found.st_size
         except FileNotFoundError:
-            raise NotFound("no such local file", key=self._path) from None
+            raise NotFound("no such local file", found=self._path, hint="Nothing was sent: check the path") from None
         except OSError as error:
-            raise BackendError(f"cannot read the local file: {error.strerror}", key=self._path) from error
+            raise BackendError(
+                f"cannot read the local file: {error.strerror}",
+                found=self._path,
+                hint="Nothing was sent: check the path",
+            ) from error
 
     def body(self, start: int, stop: int) -> Sequence[memoryview] | FileRange:
         """Its bytes ``start`` to ``stop``, for a call."""
@@ -91,7 +100,7 @@ class Source:
             self._fd = -1
 
 
-class PutJob(Job):
+class PutJob(MultipartJob):
     """Store one object. ``if_none_match``: only if there is none; ``if_match``: only over that ETag.
 
     A conditional write carries a write id, so that a lost answer followed by "precondition failed" is told from a
@@ -99,7 +108,6 @@ class PutJob(Job):
     """
 
     __slots__ = (
-        "_aborting",
         "_checksum",
         "_etags",
         "_id",
@@ -108,7 +116,6 @@ class PutJob(Job):
         "_new",
         "_part",
         "_source",
-        "_upload",
         "_whole",
     )
 
@@ -125,10 +132,9 @@ class PutJob(Job):
         self._id = uuid.uuid4().hex if if_none_match or if_match is not None else ""
         self._metadata = {**(metadata or {}), WRITE_ID: self._id} if self._id else metadata
         self._checksum = checksum
-        self._upload = ""
         self._part = 0
         self._etags: dict[int, tuple[str, int | None]] = {}
-        self._aborting = self._whole = False
+        self._whole = False
 
     def begin(self) -> Sequence[Call]:
         self._source.open()
@@ -155,7 +161,7 @@ class PutJob(Job):
                 self._source.close()
                 self.outcome = self._outcome(size=self._source.size, etag=etag_of(reply.headers), headers=reply.headers)
             case "CreateMultipartUpload":
-                self._upload = control.parse(call, reply)["UploadId"]
+                self._upload = parsed(call, reply, control)["UploadId"]
                 # Services that do not know checksums of whole multipart objects would take ours for something else.
                 self._whole = reply.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
                 size = self._source.size
@@ -211,12 +217,7 @@ class PutJob(Job):
         if not (reply.data or b"").strip():
             # It answered before it knew. If it had completed, the next try learns that the upload is gone, and looks.
             raise Retry(BackendError("the service did not say whether it put the parts together"))
-        try:
-            answer = control.parse(call, reply)
-        except MfstoreError as error:
-            if retryable_code(getattr(error, "service_code", None)):
-                raise Retry(error) from None
-            raise
+        answer = parsed(call, reply, control)
         self._source.close()
         etag = str(answer.get("ETag") or "").strip('"') or None
         self.outcome = self._outcome(size=self._source.size, etag=etag, headers=reply.headers)
@@ -263,34 +264,13 @@ class PutJob(Job):
 
     # ---- failure ------------------------------------------------------------------------
 
-    def cleanup(self) -> Sequence[Call]:
-        if not self._upload or self._aborting:
-            return NO_CALLS
-        self._aborting = True
-        return (self.abort(),)
-
-    def abort(self) -> Call:
-        """Give back the storage of the parts sent so far."""
-        return Call(
-            "AbortMultipartUpload", self.bucket, self.key, self.options, {"UploadId": self._upload}, first_byte=10.0,
-            stall=10.0, tag=Try(self),
-        )  # fmt: skip
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether an upload is open that nobody else will end."""
-        return bool(self._upload) and not self._aborting
-
     def abandon(self) -> None:
         self._source.close()
-
-    def again(self, call: Call, reply: Reply) -> Call:
-        return renewed(call)
 
     def fail(self, error: MfstoreError) -> None:
         if isinstance(error, Conflict):
             error.where(hint="Somebody else wrote it first: read it again")
-        elif error.status is None or error.status >= 500:
+        elif isinstance(error, BackendError) and (error.status is None or error.status >= 500):
             # An answer that never came says nothing about what happened.
             error.where(hint="Whether it was stored is unknown; putting it again is safe")
         super().fail(error)

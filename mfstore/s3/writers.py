@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import Conflict, MfstoreError, NotFound
+from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.s3.engine import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.items import PutItem, split_url
 from mfstore.s3.jobs import NO_CALLS, Job, Try
@@ -56,6 +57,7 @@ class ObjectWriter(io.BufferedIOBase):
         self._pool: ThreadPoolExecutor | None = None
         self._sending: deque[Future[Outcome]] = deque()
         self._given = 0
+        self._process = os.getpid()
 
     def writable(self) -> bool:
         """True."""
@@ -69,6 +71,8 @@ class ObjectWriter(io.BufferedIOBase):
         """Take all of ``data``. Raises what went wrong with earlier parts; then nothing will be stored."""
         if self.closed:
             raise ValueError("write to a closed file")
+        if self._process != os.getpid():
+            raise Unsupported("this file was opened by another process, which stores it", key=self._url)
         with memoryview(data) as given, given.cast("B") as view:
             size = len(view)
             at = 0
@@ -103,8 +107,9 @@ class ObjectWriter(io.BufferedIOBase):
             raise
 
     def close(self) -> None:
-        """Store the object. Errors as ``S3.put``; then nothing was stored, unless the error says that it is unknown."""
-        if self.closed:
+        """Store the object. Errors as ``S3.put``; then nothing was stored, unless the error says that it is unknown. A
+        forked child only lets go of it."""
+        if self.closed or self._inherited():
             return
         try:
             self.stored = self._finish()
@@ -146,15 +151,22 @@ class ObjectWriter(io.BufferedIOBase):
 
     def abort(self) -> None:
         """Store nothing, and give back what was sent. The file is closed then."""
-        if self.closed:
+        if self.closed or self._inherited():
             return
         end, self._end = self._end, None
         self._stop()
-        if end is not None and end.unfinished:
+        for call in end.cleanup() if end is not None else ():
             # What is left of an upload that cannot be given up now goes with the bucket's lifecycle rule.
             with suppress(MfstoreError):
-                _run(self._client, _Single(end.abort()))
+                _run(self._client, _Single(call))
         self._shut()
+
+    def _inherited(self) -> bool:
+        """Whether this is a forked child's, to which the upload does not belong; it is closed then."""
+        if self._process == os.getpid():
+            return False
+        super().close()
+        return True
 
     def _stop(self) -> None:
         pool, self._pool = self._pool, None

@@ -147,6 +147,22 @@ class BackendTests:
         assert list(backend.list("index/")) == []
         assert {info.key: info.size for info in backend.list("packs/ab/")} == {keys[0]: 12, keys[1]: 12}
 
+    def test_list_many_shows_each_prefix(self, backend: Backend) -> None:
+        keys = ["packs/ab/one", "packs/ac/two", "recipes/ab/one"]
+        for key in keys:
+            self.raw_set(backend, key, b"")
+        assert sorted(info.key for info in backend.list_many(["packs/ac", "recipes/", "index/"])) == keys[1:]
+        assert list(backend.list_many([])) == []
+
+    def test_copy(self, backend: Backend) -> None:
+        for number, data in enumerate((b"", b"bytes" * 1000)):
+            self.raw_set(backend, f"packs/ab/{number}", data)
+            backend.copy(f"packs/ab/{number}", "quarantine/packs/ab/copy")
+            backend.delete(f"packs/ab/{number}")
+            assert self.raw_get(backend, "quarantine/packs/ab/copy") == data
+        with pytest.raises(NotFound):
+            backend.copy("packs/ab/none", "quarantine/packs/ab/copy")
+
     def test_exists_many(self, backend: Backend) -> None:
         self.raw_set(backend, "packs/ab/one", b"")
         keys = ["packs/ab/one", "packs/ab/two", "packs/ab/one"]
@@ -200,6 +216,40 @@ class BackendTests:
             thread.join()
         assert len(won) == 1
         assert self.raw_get(backend, "refs/one") == f"winner {won[0]}".encode()
+
+    def test_delete_unchanged_removes_only_what_was_seen(self, backend: Backend) -> None:
+        keys = ["packs/ab/one", "packs/ab/two", "recipes/ab/three"]
+        for key in keys:
+            self.raw_set(backend, key, b"first")
+        seen = {key: backend.head(key).etag for key in keys}
+        self.raw_set(backend, keys[1], b"second")
+        assert backend.delete_unchanged({**seen, "packs/ab/none": seen[keys[0]]}) == [True, False, True, True]
+        assert [info.key for info in backend.list("")] == [keys[1]]
+        assert self.raw_get(backend, keys[1]) == b"second"
+        assert backend.delete_unchanged({keys[1]: backend.head(keys[1]).etag}) == [True]
+        assert backend.delete_unchanged({}) == []
+        listed = {info.key: info.etag for info in backend.list("packs/")}
+        assert listed == {}
+        self.raw_set(backend, keys[0], b"third")
+        assert backend.delete_unchanged({info.key: info.etag for info in backend.list("packs/")}) == [True]
+
+    def test_delete_unchanged_is_atomic_where_it_says_so(self, backend: Backend) -> None:
+        if not backend.deletes_conditionally():
+            pytest.skip("deletions take no condition")
+        data = [b"first", b"second"]
+        for _ in range(20):
+            self.raw_set(backend, "gc/state", b"{}")
+            self.raw_set(backend, "packs/ab/one", data[0])
+            etag = backend.head("packs/ab/one").etag
+            threads = [
+                threading.Thread(target=backend.put, args=("packs/ab/one", [data[1]])),
+                threading.Thread(target=backend.delete_unchanged, args=({"packs/ab/one": etag},)),
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert backend.get("packs/ab/one") == data[1]
 
     def test_batch_is_visible_after_commit(self, backend: Backend) -> None:
         with backend.batch() as batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,13 @@ class FaultyBackend(Backend):
 
     def delete(self, key: str) -> None:
         self._run("delete", key, lambda: self.inner.delete(key))
+
+    def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
+        label = ",".join([*objects][:1])
+        return self._run("delete_unchanged", label, lambda: self.inner.delete_unchanged(objects))  # type: ignore[no-any-return]
+
+    def deletes_conditionally(self) -> bool:
+        return self.inner.deletes_conditionally()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return self._run("list", prefix, lambda: iter(list(self.inner.list(prefix))))  # type: ignore[no-any-return]
