@@ -17,25 +17,37 @@ The words, used everywhere and without synonyms:
 Data flows one way down: store -> serialize -> segments -> chunking -> packs -> backends.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mfstore import errors
 from mfstore.keys import Key
-from mfstore.store import Store
-from mfstore.store import open_store as open  # noqa: A004
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mfstore.s3.helper import S3
+    from mfstore.store import Store
+    from mfstore.store import open_store as open  # noqa: A004
 
 __all__ = ["S3", "Key", "Store", "__version__", "errors", "open"]
 
+_LATER = {
+    "S3": ("mfstore.s3.helper", "S3"),
+    "Store": ("mfstore.store", "Store"),
+    "open": ("mfstore.store", "open_store"),
+}
+"""Imported at their first use: who needs one of them does not wait for the others."""
+
 
 def __getattr__(name: str) -> Any:
-    # S3 brings in what stores without S3 do not need.
-    if name != "S3":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mfstore.s3.helper import S3
+    module, member = _LATER[name]
+    found = globals()[name] = getattr(import_module(module), member)
+    return found
 
-    return S3
+
+def __dir__() -> list[str]:
+    # What is imported later is offered by completion before.
+    return sorted({*globals(), *__all__})

@@ -10,12 +10,14 @@ from mfstore import recipes
 from mfstore.chunking import ContentCutter, fixed_cuts, is_opaque
 from mfstore.nodes import Strided
 from mfstore.recipes import Artifact, ChunkRef
-from mfstore.segments import Segment
+from mfstore.segments import PICKLE, Segment
+from mfstore.serialize import dump
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.codecs import Choice
+    from mfstore.hashing import Digest
 
 BODY_STREAM = 8 << 20
 """A body longer than this is cut while it is being pickled instead of being collected."""
@@ -91,6 +93,10 @@ class Draft:
         chunks = [chunk for run in self.runs() for chunk in run.chunks()]
         return Artifact(self.name, self.encoding, self.body_length, None, segments, chunks)
 
+    def key(self, digest: Digest, algorithm: int) -> str:
+        """The key of the artifact on its own, whatever its name. Needs every run hashed."""
+        return digest(recipes.encode_content(recipes.ONE, algorithm, [self.artifact()._replace(name="")])).hex()
+
 
 class DraftSink:
     """Receives one artifact's body and payloads and cuts them into runs."""
@@ -162,6 +168,17 @@ class DraftSink:
             self._cutter = ContentCutter(self._body_run)
             self._cutter.feed(body)
         self._cutter.finish()
+
+
+def draft_of(name: str, obj: object, submit: Callable[[Run], None], named: bool = True) -> Draft:
+    """Pickle one artifact; its runs go to ``submit`` as they are cut. NotSerializable names the part that cannot be
+    pickled, and with ``named`` the artifact."""
+    kind = type(obj)
+    draft = Draft(name, f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), PICKLE)
+    sink = DraftSink(draft, submit)
+    dump(obj, sink, name if named else None)
+    sink.finish()
+    return draft
 
 
 def _groups(ends: list[int], size: int) -> Iterator[tuple[int, list[int]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -89,6 +89,20 @@ def merge_fragments(fragments: Sequence[Fragment], algorithm: int) -> bytes:
     return _seal(list(numbers), [rows[key] for key in sorted(rows)], algorithm)
 
 
+def without_packs(fragment: Fragment, packs: Collection[bytes], algorithm: int) -> bytes | None:
+    """The fragment without the entries of ``packs``; None when nothing is left."""
+    kept: dict[int, int] = {}
+    for number, name in enumerate(fragment.packs):
+        if name.value not in packs:
+            kept[number] = len(kept)
+    rows = [
+        ENTRY.pack(fields[0], kept[fields[1]], *fields[2:])
+        for fields in ENTRY.iter_unpack(fragment.entries)
+        if fields[1] in kept
+    ]
+    return _seal([fragment.packs[number].value for number in kept], rows, algorithm) if rows else None
+
+
 def _seal(packs: Sequence[bytes], rows: Sequence[bytes], algorithm: int) -> bytes:
     payload = b"".join([*packs, *rows])
     fields = (MAGIC, VERSION, 0, algorithm, len(packs), 0, len(rows))
@@ -154,8 +168,7 @@ class ChunkIndex:
     def find_all(self, chunk_id: bytes, reload: bool) -> list[Location]:
         """Every place a chunk is listed at, for when one of them failed; ``reload`` reads the fragments anew."""
         if reload:
-            with self._lock:
-                self._fragments = None
+            self.forget()
         places = []
         for fragment in reversed(self._load()):
             position = table.find(fragment.entries, ENTRY.size, chunk_id)[0]
@@ -163,6 +176,11 @@ class ChunkIndex:
             if place is not None:
                 places.append(place)
         return places
+
+    def forget(self) -> None:
+        """Read the fragments anew when they are next needed."""
+        with self._lock:
+            self._fragments = None
 
     def make_fragment(self, packs: Sequence[tuple[bytes, Sequence[Entry]]]) -> tuple[str, bytes]:
         """Key and bytes of the fragment for newly written packs."""

@@ -6,18 +6,18 @@ the pickle sink runs on all cores: hash, look up, choose a codec, encode, lay ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mfstore import codecs, recipes
 from mfstore._core.codec import NONE
-from mfstore.drafts import NOTHING, Draft, DraftSink, Run
+from mfstore.condemned import Guard, Names
+from mfstore.drafts import NOTHING, Draft, DraftSink, Run, draft_of
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.index import Location
 from mfstore.packs import ALIGN_FROM, Entry, PackBuilder, pack_path
 from mfstore.recipes import ChunkRef, Placement, Recipe, placed_chunks, recipe_path
-from mfstore.segments import PICKLE, RAW
-from mfstore.serialize import dump
+from mfstore.segments import RAW
 from mfstore.stats import SessionStats
 
 if TYPE_CHECKING:
@@ -53,9 +53,12 @@ class Ingest:
 
     def __init__(
         self, backend: Backend, workers: Workers, index: ChunkIndex, fetcher: Fetcher, trust: Trust, digest: Digest,
-        algorithm: int, compress: bool, memory: int,
+        algorithm: int, compress: bool, memory: int, guard: Guard,
     ) -> None:  # fmt: skip
         self.written = SessionStats()
+        self._guard = guard
+        self._condemned = guard.view()
+        self._wrote, self._relied = Names(), Names()
         self._backend = backend
         self._workers = workers
         self._index = index
@@ -92,27 +95,28 @@ class Ingest:
 
     def draft(self, name: str, obj: object, named: bool, alone: bool) -> Draft:
         """Pickle one artifact. ``alone``: it gets its own recipe, and lies in it when it is small."""
-        kind = type(obj)
-        draft = Draft(name, f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), PICKLE)
-        sink, submit = self._sink(draft, alone)
-        dump(obj, sink, name if named else None)
-        self._finish_draft(draft, sink, submit)
+        submit, waiting = self._submitter(alone)
+        draft = draft_of(name, obj, submit, named)
+        self.drafted(draft, waiting or ())
         return draft
 
     def draft_raw(self, blocks: Iterable[Buffer], type_name: str) -> Draft:
         """An artifact that is the given bytes."""
         draft = Draft("", type_name, RAW)
-        sink, submit = self._sink(draft, True)
+        submit, waiting = self._submitter(True)
+        sink = DraftSink(draft, submit)
         for block in blocks:
             sink.body(block)  # type: ignore[arg-type]
-        self._finish_draft(draft, sink, submit)
+        sink.finish()
+        self.drafted(draft, waiting or ())
         return draft
 
-    def _sink(self, draft: Draft, alone: bool) -> tuple[DraftSink, list[Run] | None]:
+    def _submitter(self, alone: bool) -> tuple[Callable[[Run], None], list[Run] | None]:
+        """What takes the runs of a draft, and those it waits with."""
         if self._inline:
-            return DraftSink(draft, self._hold), None
+            return self._hold, None
         if not alone:
-            return DraftSink(draft, self._submit), None
+            return self._submit, None
         # A small artifact on its own lies in its recipe, and only the end shows that it is small.
         waiting: list[Run] = []
         total = 0
@@ -127,15 +131,43 @@ class Ingest:
                 self._submit(waiting.pop(0))
             self._submit(run)
 
-        return DraftSink(draft, submit), waiting
+        return submit, waiting
 
-    def _finish_draft(self, draft: Draft, sink: DraftSink, waiting: list[Run] | None) -> None:
-        sink.finish()
+    def take(self, run: Run) -> None:
+        """A run of a draft that was made elsewhere, for a bundle."""
+        self._submitter(False)[0](run)
+
+    def drafted(self, draft: Draft, waiting: Iterable[Run] = ()) -> None:
+        """A draft is complete."""
         self.written.artifacts += 1
         self.written.logical += draft.size
-        for run in waiting or ():
+        for run in waiting:
             run.own()
             run.ids = self._hash(run, 0, len(run.ends))
+
+    def withdraw(self, drafts: list[Draft], known: Container[str]) -> list[Draft]:
+        """Those that have to be stored: not the ones whose key is ``known``, unless part of them has been sent."""
+        left = []
+        held = {id(run) for run in self._held or ()}
+        for draft in drafts:
+            runs = list(draft.runs())
+            if not all(id(run) in held for run in runs):
+                left.append(draft)
+                continue
+            for run in runs:
+                run.ids = run.ids or self._hash(run, 0, len(run.ends))
+            if draft.key(self._digest, self._algorithm) not in known:
+                left.append(draft)
+                continue
+            gone = set(map(id, runs))
+            self._held = [run for run in self._held or () if id(run) not in gone]
+            self._held_bytes -= sum(len(run.view) for run in runs)
+            self.written.duplicate += draft.size
+        return left
+
+    def key_of(self, draft: Draft) -> str:
+        """The key the draft's artifact would have on its own. Only after ``commit``."""
+        return draft.key(self._digest, self._algorithm)
 
     def _hold(self, run: Run) -> None:
         """Keep the runs of the next recipe together until they are too many to lie in it."""
@@ -168,7 +200,7 @@ class Ingest:
             for run in self._held or ():
                 run.own()
                 run.inline = [(bytes(data), codec, width) for data, codec, width in run.inline or ()]
-                run.ids = self._hash(run, 0, len(run.ends))
+                run.ids = run.ids or self._hash(run, 0, len(run.ends))
         self._held, self._held_bytes = [], 0
 
     def _encode_run(self, run: Run) -> list[tuple[memoryview | bytes, int, int]]:
@@ -258,18 +290,35 @@ class Ingest:
 
     def _look_up(self, ids: set[bytes]) -> None:
         found = self._index.find(list(ids)) if ids else {}
+        if found and self._condemned:
+            found = {chunk_id: other for chunk_id, place in found.items() if (other := self._lasting(chunk_id, place))}
         if found:
             # An acknowledged put must read back: a hit counts only when its bytes are there and whole.
             for chunk_id in found.keys() - self._whole(found.items()):
                 others = [
-                    (chunk_id, place) for place in self._index.find_all(chunk_id, False) if place != found[chunk_id]
+                    (chunk_id, place)
+                    for place in self._index.find_all(chunk_id, False)
+                    if place != found[chunk_id] and not self._condemned.pack(place.pack.value)
                 ]
                 del found[chunk_id]
-                for other in others:
-                    if self._whole([other]):
-                        found[chunk_id] = other[1]
-        self._batch.ensure({pack_path(place.pack.value.hex()) for place in found.values()})
+                for copy in others:
+                    if self._whole([copy]):
+                        found[chunk_id] = copy[1]
+        self._rely({place.pack.value for place in found.values()})
         self._located.update(found)
+
+    def _lasting(self, chunk_id: bytes, place: Location) -> Location | None:
+        """A place of a chunk that is not about to be collected; None when there is none: then it is stored again."""
+        if not self._condemned.pack(place.pack.value):
+            return place
+        others = self._index.find_all(chunk_id, False)
+        return next((other for other in others if not self._condemned.pack(other.pack.value)), None)
+
+    def _rely(self, packs: Iterable[bytes]) -> None:
+        """The operation's acknowledgement depends on these packs, which others stored."""
+        for name in packs:
+            self._relied.packs += name
+        self._batch.ensure([pack_path(name.hex()) for name in packs])
 
     def _whole(self, places: Iterable[tuple[bytes, Location]]) -> set[bytes]:
         return self._fetcher.reliable(
@@ -355,6 +404,7 @@ class Ingest:
         self._pack = PackBuilder(self._algorithm)
         name, parts = pack.close(self._digest)
         self._sizes[pack.name.value] = self._put(pack_path(name), parts)
+        self._wrote.packs += pack.name.value
         self._closed.append((pack.name.value, pack.entries))
 
     def _put(self, key: str, parts: Sequence[Buffer]) -> int:
@@ -411,6 +461,7 @@ class Ingest:
             self._closed = []
         for key, content, drafts in new:
             self._put(recipe_path(key.hex()), self._encode_recipe(content, drafts))
+            self._wrote.recipes += key
 
     def _existing(self, keys: Sequence[bytes]) -> Sequence[bytes | MfstoreError | bool]:
         """For each recipe whether there is one, or what reading it gave."""
@@ -477,11 +528,17 @@ class Ingest:
                 raise found
             data = self._backend.get(path) if isinstance(found, bool) else found
             recipe = recipes.decode(data, self._workers.codec, key)
+            if self._condemned and (
+                self._condemned.recipe(key) or any(self._condemned.pack(name) for name in recipe.packs)
+            ):
+                return False
             if not self._chunks_are_whole(recipe):
                 return False
         except (CorruptObject, NotFound, Unsupported):
             return False
-        self._batch.ensure([path, *(pack_path(name.hex()) for name in recipe.packs)])
+        self._relied.recipes += key
+        self._batch.ensure([path])
+        self._rely(recipe.packs)
         return True
 
     def _chunks_are_whole(self, recipe: Recipe) -> bool:
@@ -500,6 +557,7 @@ class Ingest:
         """Make everything durable and visible, in order; then other operations may use it."""
         self._checkpoint()
         self._batch.commit()
+        self._guard.settle(self._condemned, self._wrote, self._relied)
         for (key, data), packs in self._committed:
             self._index.add(key, data)
             for name, entries in packs:

@@ -8,6 +8,7 @@ after a repack, under one key.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -148,7 +149,8 @@ def encode(
     inline: Sequence[bytes | memoryview],
     codec: Codec,
 ) -> list[bytes | memoryview]:
-    """A recipe as the parts of one stored object."""
+    """A recipe as the parts of one stored object. A random nonce in it makes each storing a version of its own, so that
+    a collector never takes a new one for the old one."""
     about = json.dumps({"types": types}, separators=(",", ":")).encode()
     table = [PLACEMENT.pack(p.pack, p.codec, p.width, 0, p.offset, p.csize, 0) for p in placements]
     tables = b"".join([content, about, *packs, *table])
@@ -160,7 +162,7 @@ def encode(
     inline_length = sum(len(part) for part in inline)
     fields = (
         MAGIC, VERSION, flags, algorithm, 0, len(content), len(about), len(packs), len(table),
-        inline_length, len(stored), len(tables), 0,
+        inline_length, len(stored), len(tables), int.from_bytes(os.urandom(8)),
     )  # fmt: skip
     unsealed = HEADER.pack(*fields, 0)
     return [HEADER.pack(*fields, _seal(unsealed, stored)), stored, *inline]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from mfstore.errors import Conflict, CorruptObject, InvalidKey, NotFound, Unsupported
+from mfstore.condemned import Guard, Names, View
+from mfstore.errors import Conflict, CorruptObject, InvalidKey, MfstoreError, NotFound, Unsupported
 from mfstore.keys import Key
 
 if TYPE_CHECKING:
@@ -39,10 +41,13 @@ class Refs(MutableMapping[str, Key]):
     Setting a name keeps what it was in its history. Names are paths of words such as ``models/churn``.
     """
 
-    def __init__(self, backend: Backend, exists: Callable[[str], bool], prepare: Callable[[], None]) -> None:
+    def __init__(
+        self, backend: Backend, exists: Callable[[str], bool], prepare: Callable[[], None], guard: Callable[[], Guard]
+    ) -> None:
         self._backend = backend
         self._exists = exists
         self._prepare = prepare
+        self._guard = guard
 
     def __getitem__(self, name: str) -> Key:
         return self._read(name)[1][-1].key
@@ -50,6 +55,7 @@ class Refs(MutableMapping[str, Key]):
     def __setitem__(self, name: str, key: str) -> None:
         """Point ``name`` at ``key``; the last writer wins. NotFound when nothing is stored under the key."""
         path = ref_path(name)
+        condemned = self._guard().view()
         entry = self._entry(key)
         for attempt in range(ATTEMPTS):
             try:
@@ -60,15 +66,18 @@ class Refs(MutableMapping[str, Key]):
                 # What it was is lost already; setting it again is the repair.
                 etag, entries = self._backend.head(path).etag, []
             try:
-                self._write(path, [*entries, entry], etag)
-                return
+                etag = self._write(path, [*entries, entry], etag)
+                break
             except Conflict:
                 time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
-        raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
+        else:
+            raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
+        self._settle(condemned, path, etag, entries, entry)
 
     def set_if(self, name: str, key: str, current: str | None) -> None:
         """Point ``name`` at ``key`` only if it still is ``current`` (None: does not exist). Conflict otherwise."""
         path = ref_path(name)
+        condemned = self._guard().view()
         entry = self._entry(key)
         try:
             etag, entries = self._read(name)
@@ -77,7 +86,21 @@ class Refs(MutableMapping[str, Key]):
         found = entries[-1].key if entries else None
         if found != current:
             raise Conflict(f"ref {name!r} is not what it was", expected=current, found=found)
-        self._write(path, [*entries, entry], etag)
+        etag = self._write(path, [*entries, entry], etag)
+        self._settle(condemned, path, etag, entries, entry)
+
+    def _settle(self, condemned: View, path: str, etag: str, before: list[RefEntry], entry: RefEntry) -> None:
+        """Make sure that what the ref now names stays; else put the ref back as it was, and raise: Conflict when it
+        does not."""
+        try:
+            self._guard().settle(condemned, Names(), Names(recipes=bytearray.fromhex(entry.key)))
+        except MfstoreError:
+            with suppress(MfstoreError):  # Conflict: somebody else has set it since
+                if before:
+                    self._write(path, before, etag)
+                else:
+                    self._backend.delete_unchanged({path: etag})
+            raise
 
     def __delitem__(self, name: str) -> None:
         """Remove a ref with its history. What it pointed at stays until garbage collection."""
@@ -86,7 +109,7 @@ class Refs(MutableMapping[str, Key]):
         self._backend.delete(ref_path(name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(unquote(info.key.removeprefix(PREFIX)) for info in self._backend.list(PREFIX)))
+        return iter(sorted(ref_name(info.key) for info in self._backend.list(PREFIX)))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._backend.list(PREFIX))
@@ -114,20 +137,38 @@ class Refs(MutableMapping[str, Key]):
         except NotFound:
             raise NotFound(f"no ref {name!r}", backend=self._backend.url) from None
         try:
-            document = json.loads(data)
-            if document["version"] != 1:
-                raise Unsupported("ref version is unknown to this mfstore", key=path, found=document["version"])
-            entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
-            raise CorruptObject("ref is not the JSON it should be", key=path, backend=self._backend.url) from None
-        if not entries:
-            raise CorruptObject("ref has no history", key=path, backend=self._backend.url)
-        return etag, entries
+            return etag, decode_ref(data, path)
+        except (CorruptObject, Unsupported) as error:
+            raise error.where(backend=self._backend.url) from None
 
-    def _write(self, path: str, entries: list[RefEntry], etag: str | None) -> None:
+    def _write(self, path: str, entries: Sequence[RefEntry], etag: str | None) -> str:
         self._prepare()
-        rows = [[entry.key, entry.time] for entry in entries[-HISTORY:]]
-        self._backend.put_if(path, json.dumps({"version": 1, "history": rows}).encode(), etag)
+        return self._backend.put_if(path, encode_ref(entries), etag)
+
+
+def encode_ref(entries: Sequence[RefEntry]) -> bytes:
+    """A ref as it is stored: the last ``HISTORY`` of its values, oldest first."""
+    rows = [[entry.key, entry.time] for entry in entries[-HISTORY:]]
+    return json.dumps({"version": 1, "history": rows}).encode()
+
+
+def decode_ref(data: bytes, path: str) -> list[RefEntry]:
+    """The values of a stored ref, oldest first. CorruptObject when it is damaged, Unsupported for a newer version."""
+    try:
+        document = json.loads(data)
+        if document["version"] != 1:
+            raise Unsupported("ref version is unknown to this mfstore", key=path, found=document["version"])
+        entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
+        raise CorruptObject("ref is not the JSON it should be", key=path) from None
+    if not entries:
+        raise CorruptObject("ref has no history", key=path)
+    return entries
+
+
+def ref_name(path: str) -> str:
+    """The name of the ref stored there."""
+    return unquote(path.removeprefix(PREFIX))
 
 
 def ref_path(name: str) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mfstore import config, recipes
 from mfstore._knobs import Knobs, resolve
 from mfstore._workers import Workers
 from mfstore.backends import Backend, open_backend
+from mfstore.condemned import FEATURE, VALID, Guard
+from mfstore.elapsed import moment, since
 from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
 from mfstore.fetch import Fetcher
 from mfstore.hashing import NAMES, digest_function
@@ -22,10 +23,12 @@ from mfstore.index import ChunkIndex
 from mfstore.ingest import Ingest
 from mfstore.keys import Key
 from mfstore.load import ArtifactReader, load_artifacts, load_many
+from mfstore.maintenance.methods import Maintained
 from mfstore.recipes import BUNDLE, ONE, Recipe, recipe_path
 from mfstore.refs import Refs
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
 from mfstore.trust import Trust
+from mfstore.twins import AsyncTwins, OnError, Progress
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,17 +36,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-OnError = Literal["raise", "return", "omit"]
-Progress = Callable[[int], None]
-"""Called with the number of artifacts finished since the last call."""
 
 FILE_BLOCK = 8 << 20
 RECIPES_AHEAD = 64
 """Recipes ``get_many`` asks for at a time. A remote backend is told of all of them and reads ahead as it has room."""
 TOGETHER = 32 << 20
 """Bytes of objects that ``get_many`` loads together from a remote backend, so that their chunks share requests."""
-CONFIG_SECONDS = 300
-"""How long a writer relies on a remote store's description to be still there. A local one is looked at each time."""
+CONFIG_SECONDS = VALID / 3
+"""How long a remote store's description is relied on. It tells whether anything may be condemned, so this is a third
+of the time that such knowledge may be old: hosts keep it as long (Metaflow tasks), and what is condemned is kept as
+long."""
 
 
 class _Runtime:
@@ -54,12 +56,13 @@ class _Runtime:
         self.lock = threading.Lock()
         self.config: config.Config | None = None
         self.checked = False
-        self.checked_at = 0.0
+        self.checked_at = moment()
         self.trust = Trust(store.backend)
+        self.guard = Guard(store.backend, store._was_collected, store._collected)
         self.parts: tuple[ChunkIndex, Fetcher] | None = None
 
 
-class Store:
+class Store(AsyncTwins, Maintained):
     """A store of artifacts. Open one with ``mfstore.open``; handles are thread-safe, pickle, and survive fork."""
 
     def __init__(
@@ -69,7 +72,7 @@ class Store:
         self.backend = backend
         self.knobs = knobs
         self.session = SessionStats()
-        self.refs = Refs(backend, self.exists, self._prepare_write)
+        self.refs = Refs(backend, self.exists, self._prepare_write, lambda: self._runtime().guard)
         self._create = create
         self._compress = compress
         self._algorithm = algorithm
@@ -368,35 +371,6 @@ class Store:
             refs=counts["refs"], stored=sum(sizes.values()), by_kind=sizes, session=self.session,
         )  # fmt: skip
 
-    # ---- async twins ------------------------------------------------------------------
-
-    async def aput(self, obj: object) -> Key:
-        """Call ``put`` without blocking the event loop."""
-        return (await self.aput_many([obj]))[0]
-
-    async def aget(self, key: str, *, verify: bool | None = None, writable: bool = True) -> Any:
-        """Call ``get`` without blocking the event loop."""
-        import asyncio
-
-        return await asyncio.to_thread(self.get, key, verify=verify, writable=writable)
-
-    async def aput_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
-        """Call ``put_many`` without blocking the event loop. ``objs`` is consumed in another thread."""
-        import asyncio
-
-        return await asyncio.to_thread(self.put_many, objs, progress)
-
-    async def aget_many(
-        self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise", progress: Progress | None = None,
-        *, verify: bool | None = None, writable: bool = True,
-    ) -> AsyncIterator[tuple[Key, Any]]:  # fmt: skip
-        """Iterate as ``get_many`` without blocking the event loop."""
-        import asyncio
-
-        found = self.get_many(keys, ordered, on_error, progress, verify=verify, writable=writable)
-        while (item := await asyncio.to_thread(next, found, None)) is not None:
-            yield item
-
     # ---- the handle -------------------------------------------------------------------
 
     def close(self) -> None:
@@ -444,7 +418,7 @@ class Store:
             with state.lock:
                 state.config = config.load(self.backend)
                 state.checked = state.config is not None
-                state.checked_at = monotonic()
+                state.checked_at = moment()
         if state.config is not None:
             state.config.require("read", self.url)
 
@@ -463,11 +437,25 @@ class Store:
 
     def _still_there(self, state: _Runtime) -> bool:
         """Whether the store's description has not been removed meanwhile, as when somebody deletes the directory."""
-        if self.backend.capabilities.remote and monotonic() - state.checked_at < CONFIG_SECONDS:
-            return True
-        there = self.backend.exists_many([config.PATH])[0]
-        state.checked_at = monotonic()
-        return there
+        if not self.backend.capabilities.remote:
+            return self.backend.exists_many([config.PATH])[0]
+        if since(state.checked_at) >= CONFIG_SECONDS:
+            state.config = config.load(self.backend)
+            state.checked_at = moment()
+        return state.config is not None
+
+    def _was_collected(self) -> bool:
+        """Whether a collector ever condemned anything in this store, as its description says."""
+        state = self._runtime()
+        self._still_there(state)
+        return state.config is not None and FEATURE in state.config.features["write"]
+
+    def _collected(self) -> None:
+        """A collector has been at work: forget what it may have removed."""
+        state = self._runtime()
+        state.trust.clear()
+        if state.parts is not None:
+            state.parts[0].forget()
 
     def _ingest(self) -> Ingest:
         self._prepare_write()
@@ -477,7 +465,7 @@ class Store:
         algorithm = state.config.algorithm
         return Ingest(
             self.backend, state.workers, index, fetcher, state.trust, digest_function(algorithm), algorithm,
-            self._compress, self.knobs.memory,
+            self._compress, self.knobs.memory, state.guard,
         )  # fmt: skip
 
     def _count(self, written: SessionStats) -> None:
@@ -538,20 +526,21 @@ def open_store(
     fsync: str | None = None,
     compress: bool = True,
     hash: str = "blake3",  # noqa: A002
+    expire_days: int | None = None,
     **options: Any,
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
 
     Nothing is created until something is put; with ``create=False`` putting into a place without a store is an error.
-    ``threads``, ``memory``, ``verify`` and ``fsync`` override the environment (``MFSTORE_THREADS`` and so on), which
-    overrides the defaults.
+    ``threads``, ``memory``, ``verify``, ``fsync`` and ``expire_days`` (see ``Knobs``) override the environment
+    (``MFSTORE_THREADS`` and so on), which overrides the defaults.
     ``compress=False`` stores everything raw; ``hash`` ("blake3" or "sha256") is fixed when the store is created.
     ``options`` go to the backend. NotAStore when the place holds something else, Unsupported for a newer format.
     """
     text = os.fspath(url)
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync)
+    knobs = resolve(threads, memory, verify, fsync, expire_days)
     backend = open_backend(text, knobs, **options)
     store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash)
     store._prepare_read()

@@ -65,6 +65,12 @@ class Trust:
         self._vouched.pop(pack, None)
         self._damaged.add(pack)
 
+    def clear(self) -> None:
+        """Objects may have been removed."""
+        self._vouched.clear()
+        self._packs.clear()
+        self._count = 0
+
     def written(self, pack: str, size: int) -> None:
         """This process stored that pack."""
         self._damaged.discard(pack)

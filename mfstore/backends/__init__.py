@@ -37,7 +37,7 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
         from mfstore.backends.s3 import S3Backend
 
         # What waits to be decoded is the store's; what has arrived and waits for that is the client's: a quarter each.
-        return S3Backend(url, **{"memory": knobs.memory // 4, **options})
+        return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})
     from importlib.metadata import entry_points
 
     found = entry_points(group=GROUP, name=scheme)
@@ -57,7 +57,7 @@ def _local(path: str, knobs: Knobs, options: dict[str, Any]) -> Backend:
     _refuse(options)
     if not path or "\0" in path:
         raise InvalidKey("a store needs a path", found=repr(path))
-    return LocalBackend(path, fsync=knobs.fsync)
+    return LocalBackend(path, fsync=knobs.fsync, expire_days=knobs.expire_days)
 
 
 def _refuse(options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Whether a service that speaks S3 keeps the conditions of a write, and how it wants them written.
+"""Whether a service that speaks S3 keeps the conditions of a write or a deletion, and how it wants them written.
 
 Of the services there are, some compare an ETag only without its quotes (radosgw 16), some answer "not implemented"
 (Swift), and some ignore conditions without a word and overwrite (rclone). Only trying tells, on an object nobody else
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mfstore.s3.client import BulkClient
 
 Form = Callable[[str], str]
-_known: dict[tuple[str | None, str, bool], Form] = {}
+_known: dict[tuple[str | None, str, str], Form] = {}
 """What was found out in this process, by endpoint, bucket and kind: handles of one place need not ask again."""
 WRONG = "0" * 32
 HINT = (
@@ -47,13 +47,17 @@ class Conditions:
 
     def of_new(self) -> Form:
         """Make sure that If-None-Match is kept. Unsupported when it is not."""
-        return self._learned(False, self._try_new)
+        return self._learned("new", self._try_new)
 
     def of_match(self) -> Form:
         """How If-Match is to be written. Unsupported when it is not kept, however written."""
-        return self._learned(True, self._try_match)
+        return self._learned("match", self._try_match)
 
-    def _learned(self, kind: bool, find: Callable[[str], Form]) -> Form:
+    def of_delete(self) -> Form:
+        """How the etag of a deletion is to be written. Unsupported when it is not heeded, however written."""
+        return self._learned("delete", self._try_delete)
+
+    def _learned(self, kind: str, find: Callable[[str], Form]) -> Form:
         key = (*self._place, kind)
         if key not in _known:
             # Hidden: names that begin with a dot are not objects of a store.
@@ -92,6 +96,18 @@ class Conditions:
             return quoted
         if self._kept([over(bare(etag))]) == [True]:
             return bare
+        raise Unsupported("the service finds that no ETag matches its own")
+
+    def _try_delete(self, scratch: str) -> Form:
+        etag = self._client.put_many([PutItem(scratch, b"probe")])[0].etag
+        for form in (quoted, bare):
+            refused = self._client.delete_many([scratch], on_error="return", if_match={scratch: form(WRONG)})[0].error
+            there = self._client.head_many([scratch], on_error="return").wait()[0].error is None
+            if not isinstance(refused, Conflict) or not there or etag is None:
+                raise Unsupported("the service does not heed the etag of a deletion")
+            done = self._client.delete_many([scratch], on_error="return", if_match={scratch: form(etag)})[0]
+            if done.error is None:
+                return form
         raise Unsupported("the service finds that no ETag matches its own")
 
     def _kept(self, items: Iterable[PutItem]) -> list[bool]:

@@ -7,7 +7,7 @@ under ``packs/``, ``recipes/`` and ``index/`` are immutable: replaced only by eq
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +57,19 @@ class Capabilities:
     requests to write (pack and index fragment) and one to read. They do not dedup."""
 
 
+WINDOW = 10.0
+"""Seconds between the last look at an object and its deletion, where deletions take no condition."""
+REFRESH_AGE = 86400.0
+"""Rules that remove objects by age count whole days: what was made young again within one lives as long as what relies
+on it."""
+
+
+def needs_refresh(age: float, life: float) -> bool:
+    """Whether an object that is removed when it is ``life`` seconds old should be made young again at this ``age``, now
+    that something new relies on it."""
+    return age >= min(REFRESH_AGE, life / 4)
+
+
 class RangeRead(NamedTuple):
     """A range to read: ``length`` bytes from ``start``, into ``target`` when there is one."""
 
@@ -84,7 +97,8 @@ class Batch:
         self.backend.put(key, parts)
 
     def ensure(self, keys: Iterable[str]) -> None:
-        """What others stored and this operation relies on: ``commit`` MUST make it as durable as its own objects."""
+        """What others stored and this operation relies on: ``commit`` MUST make it as durable as its own objects, and,
+        where something removes objects by age, as young."""
         return
 
     def commit(self) -> None:
@@ -157,6 +171,11 @@ class Backend(ABC):
             except MfstoreError as error:
                 yield key, error
 
+    def list_many(self, prefixes: Sequence[str]) -> Iterator[ObjectInfo]:
+        """What ``list`` shows under each of several prefixes, none of which begins another."""
+        for prefix in prefixes:
+            yield from self.list(prefix)
+
     def exists_many(self, keys: Sequence[str]) -> Answers:
         """Whether each object exists, in order. MUST NOT report False for a refusal."""
         answers = []
@@ -172,6 +191,31 @@ class Backend(ABC):
         """``delete`` each of them."""
         for key in keys:
             self.delete(key)
+
+    def copy(self, source: str, target: str) -> None:
+        """Store the object ``source`` as ``target`` too, replacing what was there. MUST raise NotFound when there is no
+        ``source``; as durable and as atomic as ``put``."""
+        self.put(target, [self.get(source)])
+
+    def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
+        """Remove each object whose etag still is the given one; True for each that is gone now, False for one that has
+        changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST delete within WINDOW seconds of
+        looking: writers wait as long."""
+        answers = []
+        for key, etag in objects.items():
+            try:
+                if self.head(key).etag == etag:
+                    self.delete(key)
+                    answers.append(True)
+                else:
+                    answers.append(False)
+            except NotFound:
+                answers.append(True)
+        return answers
+
+    def deletes_conditionally(self) -> bool:
+        """Whether ``delete_unchanged`` can never remove a version that was put after the given one."""
+        return False
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
         """The whole object and its etag, for a ``put_if`` that follows. If it changes in between, the etag MUST be the
@@ -199,6 +243,16 @@ class Backend(ABC):
         """Sizes of those among ``keys`` that are stored whole and as they were put, as far as the storage can tell
         without sending them. Those it cannot vouch for are left out; the caller reads what it needs of them."""
         return {}
+
+    def lifecycle_rules(self) -> Sequence[dict[str, Any]] | None:
+        """The rules by which the storage itself removes or moves objects, as S3's API words them; None where there is
+        no such thing. AccessDenied when they may not be read."""
+        return None
+
+    @property
+    def prefix(self) -> str:
+        """What the names begin with, for these rules, of all objects of this store."""
+        return ""
 
     def read_into(self, key: str, start: int, target: memoryview) -> None:
         """Fill writable ``target`` with the object's bytes from ``start``; as ``get_range``."""

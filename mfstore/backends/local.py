@@ -18,13 +18,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mfstore._core.memory import FileMap, FreshBytes, sync_file_system
-from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
+from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo, needs_refresh
 from mfstore.errors import (
     AccessDenied,
     BackendError,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 TEMPORARY = ".tmp-"
 LOCK = ".lock"
 SWEPT = ".swept"
+COLLECTED = "gc/state"
+"""There once a collector has been at work (docs/format.md)."""
 SWEEP_AGE = 24 * 3600.0
 """Temporary files older than this are from a process that died: no single put takes a day."""
 SYNC_FILES = 32
@@ -61,22 +63,33 @@ class LocalBackend(Backend):
     """A directory. Opens nothing and creates nothing until it is used; works on a read-only one.
 
     Symbolic links inside the store are refused: a write follows none on its way from the root, a read none in
-    the last step (what it reads is checked by digest).
+    the last step (what it reads is checked by digest). ``sweep=False`` leaves temporary files of processes that died,
+    for directories that are not a store, and ``follow_links`` follows links of directories there.
     """
 
     capabilities = Capabilities(map=True, cheap_reads=True)
 
-    def __init__(self, path: str, *, fsync: str = "batch") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        fsync: str = "batch",
+        sweep: bool = True,
+        expire_days: float | None = None,
+        follow_links: bool = False,
+    ) -> None:
         self.root = os.path.abspath(path)
         self.url = f"file://{quote(self.root)}"
         self.fsync = fsync
+        self.expire_days = expire_days
         self._locks: dict[int, threading.Lock] = {}
-        self._swept = False
+        self._swept = not sweep
+        self._link_flag = 0 if follow_links else os.O_NOFOLLOW
         self.durable: set[str] = set()
         """Keys, and directories with a final slash, that this process made durable: relying on them costs nothing."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.root, self.fsync)
+        return _reopen, (self.root, self.fsync, self.expire_days)
 
     # ---- reading --------------------------------------------------------------------
 
@@ -187,8 +200,16 @@ class LocalBackend(Backend):
                 current = None
             if current != etag:
                 raise Conflict("the object changed since it was read", key=key, backend=self.url)
-            self.put(key, [data])
+            with LocalBatch(self, locked=True) as batch:
+                batch.put(key, [data])
+                batch.commit()
             return self.head(key).etag
+
+    def copy(self, source: str, target: str) -> None:
+        # Mapped, so that memory stays bounded. Not a link: what changes the file in place would change both.
+        with self._reading(source) as (fd, size), self.batch() as batch:
+            batch.put(target, [FileMap(fd, 0, size)] if size else [])
+            batch.commit()
 
     def delete(self, key: str) -> None:
         directory, _, name = key.rpartition("/")
@@ -205,21 +226,33 @@ class LocalBackend(Backend):
             pass
 
     def open_directory(self, directory: str, create: bool) -> int:
-        """Descriptor of a directory below the root, opened step by step so that no step follows a link."""
+        """Descriptor of a directory below the root, opened step by step so that no step follows a link; where links are
+        followed, in one step if it exists."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        if not self._link_flag:
+            path = os.path.join(self.root, directory)
+            try:
+                return os.open(path, flags)
+            except FileNotFoundError:
+                if not create:
+                    raise
+            if not os.path.isdir(self.root):
+                self._make_root(self.root)
+            os.makedirs(path, exist_ok=True)
+            return os.open(path, flags)
         if create and not os.path.isdir(self.root):
             self._make_root(self.root)
         fd = os.open(self.root, flags)
         for name in directory.split("/") if directory else ():
             try:
                 try:
-                    below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=fd)
+                    below = os.open(name, flags | self._link_flag, dir_fd=fd)
                 except FileNotFoundError:
                     if not create:
                         raise
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=fd)
-                    below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=fd)
+                    below = os.open(name, flags | self._link_flag, dir_fd=fd)
             finally:
                 os.close(fd)
             fd = below
@@ -239,18 +272,63 @@ class LocalBackend(Backend):
             finally:
                 os.close(fd)
 
+    def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
+        answers = []
+        for key, etag in objects.items():
+            with self._exclusive():
+                try:
+                    unchanged = self.head(key).etag == etag
+                    if unchanged:
+                        self.delete(key)
+                    answers.append(unchanged)
+                except NotFound:
+                    answers.append(True)
+        return answers
+
+    def deletes_conditionally(self) -> bool:
+        return True
+
+    def refresh(self, keys: Iterable[str]) -> None:
+        """Make files young again that something which removes files by age would take before what relies on them.
+        Conflict when one is gone."""
+        life = (self.expire_days or 0) * 86400.0
+        for key in keys:
+            try:
+                if needs_refresh(time.time() - self.head(key).modified, life):
+                    with self._translate(key), self.replacing():
+                        os.utime(self._path(key), follow_symlinks=False)
+            except NotFound:
+                raise Conflict(
+                    "a file was removed that this operation relied on", key=key, backend=self.url, hint="Do it again"
+                ) from None
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Held while objects become visible, so that what ``delete_unchanged`` looked at is what it deletes. Only a
+        store that has been collected needs it."""
+        if not os.path.exists(os.path.join(self.root, COLLECTED)):
+            yield
+            return
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """A lock against every other process and thread that uses this store."""
         # One per process: a child forked while another thread held it must not wait for ever.
-        with self._locks.setdefault(os.getpid(), threading.Lock()), self._translate(LOCK):
+        with self._locks.setdefault(os.getpid(), threading.Lock()), self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        with self._translate(LOCK):
             root = self.open_directory("", create=True)
             try:
                 fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=root)
             finally:
                 os.close(root)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                fcntl.flock(fd, kind)
                 try:
                     yield
                 finally:
@@ -344,11 +422,13 @@ class LocalBatch(Batch):
 
     backend: LocalBackend
 
-    def __init__(self, backend: LocalBackend) -> None:
+    def __init__(self, backend: LocalBackend, locked: bool = False) -> None:
         super().__init__(backend)
+        self._replacing = nullcontext if locked else backend.replacing
         self._staged: list[tuple[str, str, str]] = []
         self._relied: set[str] = set()
         self._open: dict[str, int] = {}
+        self._process = os.getpid()
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         backend = self.backend
@@ -367,13 +447,17 @@ class LocalBatch(Batch):
             finally:
                 os.close(fd)
             if backend.fsync != "batch":
-                self._rename(len(self._staged) - 1)
+                with self._replacing():
+                    self._rename(len(self._staged) - 1)
                 self._staged.clear()
                 if backend.fsync == "always":
                     for above in _and_above(directory):
                         _fsync(self._directory(above))
 
     def ensure(self, keys: Iterable[str]) -> None:
+        if self.backend.expire_days is not None:
+            keys = list(keys)
+            self.backend.refresh(keys)
         self._relied.update(key for key in keys if key not in self.backend.durable)
 
     def commit(self) -> None:
@@ -383,8 +467,9 @@ class LocalBatch(Batch):
         with backend._translate(self._staged[0][0] if self._staged else ""):
             files = [*self._relied, *(f"{directory}/{temporary}" for directory, temporary, _ in self._staged)]
             self._sync(files, os.O_RDONLY)
-            for number in range(len(self._staged)):
-                self._rename(number)
+            with self._replacing():
+                for number in range(len(self._staged)):
+                    self._rename(number)
             written = [*self._relied, *(f"{directory}/{name}" for directory, _, name in self._staged)]
             touched = [key.rpartition("/")[0] for key in written]
             # Directories above are synced once per handle: another process may have made them and not synced yet.
@@ -414,7 +499,8 @@ class LocalBatch(Batch):
                 os.close(fd)
 
     def abort(self) -> None:
-        for directory, temporary, _ in self._staged:
+        # What a forked child inherited is its parent's to commit.
+        for directory, temporary, _ in self._staged if self._process == os.getpid() else ():
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=self._directory(directory))
         self._staged.clear()
@@ -439,8 +525,8 @@ class LocalBatch(Batch):
                 os.close(self._open.popitem()[1])
 
 
-def _reopen(root: str, fsync: str) -> LocalBackend:
-    return LocalBackend(root, fsync=fsync)
+def _reopen(root: str, fsync: str, expire_days: float | None) -> LocalBackend:
+    return LocalBackend(root, fsync=fsync, expire_days=expire_days)
 
 
 def _info(key: str, info: os.stat_result) -> ObjectInfo:

@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore.backends.base import Backend, Capabilities, ObjectInfo
@@ -15,7 +15,10 @@ from mfstore.errors import Conflict, CorruptObject, NotFound
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore.backends.base import Answers
+
 _spaces: dict[str, dict[str, tuple[bytes, float, str]]] = {}
+_locks: dict[tuple[str, int], threading.Lock] = {}
 _names = itertools.count(1)
 _versions = itertools.count(1)
 
@@ -32,7 +35,6 @@ class MemoryBackend(Backend):
         name = url.removeprefix("memory://") or f"unnamed-{next(_names)}"
         self.url = f"memory://{name}"
         self._objects = _spaces.setdefault(name, {})
-        self._locks: dict[int, threading.Lock] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MemoryBackend, (self.url,)
@@ -49,17 +51,35 @@ class MemoryBackend(Backend):
         return memoryview(data)[start : start + length]
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        self._objects[key] = (b"".join(parts), time.time(), str(next(_versions)))
+        with self._exclusive():
+            self._objects[key] = (b"".join(parts), time.time(), str(next(_versions)))
 
     def put_if(self, key: str, data: Buffer, etag: str | None) -> str:
-        # One per process: a child forked while another thread held it must not wait for ever.
-        with self._locks.setdefault(os.getpid(), threading.Lock()):
+        with self._exclusive():
             current = self._objects.get(key)
             if (current[2] if current else None) != etag:
                 raise Conflict("the object changed", key=key, backend=self.url)
             new = str(next(_versions))
             self._objects[key] = (bytes(data), time.time(), new)
             return new
+
+    def _exclusive(self) -> threading.Lock:
+        # One per process: a child forked while another thread held it must not wait for ever.
+        return _locks.setdefault((self.url, os.getpid()), threading.Lock())
+
+    def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
+        answers = []
+        for key, etag in objects.items():
+            with self._exclusive():
+                current = self._objects.get(key)
+                if current is not None and current[2] == etag:
+                    del self._objects[key]
+                    current = None
+                answers.append(current is None)
+        return answers
+
+    def deletes_conditionally(self) -> bool:
+        return True
 
     def delete(self, key: str) -> None:
         self._objects.pop(key, None)

@@ -8,14 +8,25 @@ tried once, on an object of our own, before the first of them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mfstore._core.memory import FreshBytes
 from mfstore.backends._s3_conditions import Conditions
-from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo, RangeRead
-from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, MfstoreError, NotFound
+from mfstore.backends._s3_expiry import near_its_end
+from mfstore.backends.base import WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead
+from mfstore.elapsed import moment, since
+from mfstore.errors import (
+    AccessDenied,
+    BackendError,
+    Conflict,
+    CorruptObject,
+    InvalidRange,
+    MfstoreError,
+    NotFound,
+    Unsupported,
+)
 from mfstore.s3.client import BulkClient
 from mfstore.s3.items import PutItem, split_url
 
@@ -44,30 +55,44 @@ ORDER = ("packs/", "index/", "recipes/")
 WHOLE = "mfstore-bytes"
 """Metadata of a pack: its length, as evidence that nobody but mfstore wrote the object."""
 CONFLICT_TRIES = 5
+NOTED = 1 << 17
+"""Objects near their end that are remembered until something relies on them, far more than one look asks about."""
+LOOKS = 100
+"""Objects looked at and then deleted together where a deletion takes no condition: few, so that the look is recent."""
 
 
 class S3Backend(Backend):
     """Objects under a prefix of a bucket. ``options`` are those of ``BulkClient``.
 
     With ``single_writer`` a service without conditional writes will do: they become "look, then write", which loses
-    updates if two processes change one ref at the same time. Never use it with more than one writer.
+    updates if two processes change one ref at the same time. Never use it with more than one writer. ``encryption`` is
+    the ServerSideEncryption of what is stored.
     """
 
     capabilities = Capabilities(remote=True, gap=GAP, span=SPAN, inline=INLINE)
 
-    def __init__(self, url: str, *, single_writer: bool = False, **options: Any) -> None:
+    def __init__(
+        self, url: str, *, single_writer: bool = False, expire_days: float | None = None,
+        encryption: str | None = None, **options: Any,
+    ) -> None:  # fmt: skip
         self.bucket, prefix = split_url(url)
         prefix = prefix.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{self.bucket}/{prefix}".rstrip("/")
         self._single_writer = single_writer
+        self._expire_days = expire_days
+        self._encryption = encryption
         self._options = options
-        self.client = BulkClient(self.bucket, **options)
+        self._aging: dict[str, dict[str, str]] = {}
+        self.client = self._make_client(options)
         self._conditions = Conditions(self.client, options.get("endpoint_url"), self.bucket, self._prefix)
+
+    def _make_client(self, options: Mapping[str, Any]) -> BulkClient:
+        return BulkClient(self.bucket, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.client.__reduce__()  # refuses a session, which does not pickle
-        return _reopen, (self.url, self._single_writer, self._options)
+        return _reopen, (self.url, self._single_writer, self._expire_days, self._encryption, self._options)
 
     # ---- reading --------------------------------------------------------------------
 
@@ -91,6 +116,7 @@ class S3Backend(Backend):
 
         for outcome in self.client.get_many(names(), on_error="return"):
             key = asked.popleft()
+            self._note(key, outcome)
             yield key, outcome.data if outcome.error is None else self._located(outcome.error, key)
 
     def get_range(self, key: str, start: int, length: int) -> Buffer:
@@ -158,15 +184,75 @@ class S3Backend(Backend):
 
     def vouch(self, keys: Sequence[str]) -> dict[str, int]:
         outcomes = self.client.head_many(map(self._name, keys), on_error="return").wait()
+        for key, outcome in zip(keys, outcomes, strict=True):
+            self._note(key, outcome)
         return {
             key: outcome.size
             for key, outcome in zip(keys, outcomes, strict=True)
             if outcome.error is None and outcome.metadata.get(WHOLE) == str(outcome.size)
         }
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def get_described(self, keys: Iterable[str]) -> Iterator[tuple[int, bytes | MfstoreError, Mapping[str, str]]]:
+        """The number of each key, its object or the error it met, and its user metadata, in any order."""
+        asked: list[str] = []
+
+        def names() -> Iterator[str]:
+            for key in keys:
+                asked.append(key)
+                yield self._name(key)
+
+        for outcome in self.client.get_many(names(), on_error="return", stream=True, ordered=False):
+            error = outcome.error
+            yield (
+                outcome.index,
+                outcome.data if error is None else self._located(error, asked[outcome.index]),
+                (outcome.metadata),
+            )
+
+    def put_described(self, key: str, data: Buffer, metadata: Mapping[str, str]) -> None:
+        """``put``, with user metadata."""
         try:
-            for found in self.client.list(self._prefix + prefix):
+            self.client.put_many([PutItem(self._name(key), [data], metadata, encryption=self._encryption)])
+        except MfstoreError as error:
+            self._fail(error)
+
+    def folders(self, prefixes: Sequence[str]) -> list[str]:
+        """What lies directly below each prefix and goes on, with a slash at its end."""
+        try:
+            found = self.client.list([self._prefix + prefix for prefix in prefixes], recursive=False)
+            return [entry.key.removeprefix(self._prefix) for entry in found if entry.is_prefix]
+        except MfstoreError as error:
+            self._fail(error)
+
+    def _note(self, key: str, outcome: Outcome) -> None:
+        """Remember what a lifecycle rule will take before what is saved now."""
+        if outcome.error is None and near_its_end(outcome.headers, self._expire_days):
+            if len(self._aging) >= NOTED:
+                self._aging.clear()
+            self._aging[key] = outcome.metadata
+
+    def refresh(self, keys: Iterable[str]) -> None:
+        """Make those of the objects young again that were found to be near their end. Conflict when one is gone."""
+        for key in keys:
+            metadata = self._aging.get(key)
+            if metadata is None:
+                continue
+            # A copy onto itself is refused unless something is said anew.
+            options = {"MetadataDirective": "REPLACE", "Metadata": metadata}
+            outcome = self.client.copy([(self._name(key),) * 2], on_error="return", options=options)[0]
+            if isinstance(outcome.error, NotFound):
+                raise Conflict("an object was removed that this operation relied on", key=key, backend=self.url)
+            if outcome.error is not None:
+                # Some policies allow no copies, some services do not know them.
+                self.put(key, [self.get(key)])
+            self._aging.pop(key, None)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return self.list_many([prefix])
+
+    def list_many(self, prefixes: Sequence[str]) -> Iterator[ObjectInfo]:
+        try:
+            for found in self.client.list([self._prefix + prefix for prefix in prefixes]):
                 key = found.key.removeprefix(self._prefix)
                 if not key.rpartition("/")[2].startswith("."):
                     yield ObjectInfo(key, found.size, found.modified or 0.0, (found.etag or "").strip('"'))
@@ -189,7 +275,7 @@ class S3Backend(Backend):
         metadata = None
         if key.startswith(ORDER[0]):
             metadata = {WHOLE: str(sum(memoryview(part).nbytes for part in parts))}
-        return PutItem(self._name(key), list(parts), metadata)
+        return PutItem(self._name(key), list(parts), metadata, encryption=self._encryption)
 
     def batch(self) -> Batch:
         return S3Batch(self)
@@ -200,8 +286,9 @@ class S3Backend(Backend):
         try:
             form = self._conditions.of_match() if etag is not None else self._conditions.of_new()
             item = PutItem(
-                self._name(key), [data], if_none_match=etag is None, if_match=None if etag is None else form(etag)
-            )
+                self._name(key), [data], encryption=self._encryption,
+                if_none_match=etag is None, if_match=None if etag is None else form(etag),
+            )  # fmt: skip
             outcome = self._conditional(item)
         except NotFound as error:
             if etag is None or error.service_code == "NoSuchBucket":
@@ -232,6 +319,12 @@ class S3Backend(Backend):
         self.put(key, [data])
         return self.head(key).etag
 
+    def copy(self, source: str, target: str) -> None:
+        try:
+            self.client.copy([(self._name(source), self._name(target))])
+        except MfstoreError as error:
+            self._fail(error)
+
     def delete(self, key: str) -> None:
         self.delete_many([key])
 
@@ -240,6 +333,54 @@ class S3Backend(Backend):
             self.client.delete_many(map(self._name, keys))
         except MfstoreError as error:
             self._fail(error)
+
+    def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
+        keys = [*objects]
+        if self.deletes_conditionally():
+            form = self._conditions.of_delete()
+            match = {self._name(key): form(etag) for key, etag in objects.items()}
+            outcomes = self.client.delete_many(match, on_error="return", if_match=match)
+            return [self._gone(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
+        answers = []
+        for at in range(0, len(keys), LOOKS):
+            window = keys[at : at + LOOKS]
+            looked = moment()
+            looks = self.client.head_many(map(self._name, window), on_error="return").wait()
+            if since(looked) > WINDOW:
+                raise BackendError("looking took so long that deleting is not safe", backend=self.url, hint="Try again")
+            for key, look in zip(window, looks, strict=True):
+                if look.error is not None and not isinstance(look.error, NotFound):
+                    raise self._located(look.error, key)
+            same = [key for key, look in zip(window, looks, strict=True) if look.etag == objects[key]]
+            self.delete_many(same)
+            answers += [key in same or look.error is not None for key, look in zip(window, looks, strict=True)]
+        return answers
+
+    def _gone(self, key: str, outcome: Outcome) -> bool:
+        if outcome.error is not None and not isinstance(outcome.error, Conflict):
+            raise self._located(outcome.error, key)
+        return outcome.error is None
+
+    def deletes_conditionally(self) -> bool:
+        try:
+            self._conditions.of_delete()
+        except (Unsupported, AccessDenied):
+            return False
+        except MfstoreError as error:
+            self._fail(error)
+        return True
+
+    def lifecycle_rules(self) -> Sequence[dict[str, Any]] | None:
+        try:
+            rules: list[dict[str, Any]] = self.client.ask("GetBucketLifecycleConfiguration").get("Rules", [])
+        except NotFound:
+            return []
+        return rules
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of the bucket's objects that belong to this store begin with."""
+        return self._prefix
 
     def close(self) -> None:
         self.client.close()
@@ -272,6 +413,10 @@ class S3Batch(Batch):
         super().__init__(backend)
         self._staged: list[list[tuple[str, Sequence[Buffer]]]] = [[] for _ in range(len(ORDER) + 1)]
         self._bytes = 0
+        self._relied: set[str] = set()
+
+    def ensure(self, keys: Iterable[str]) -> None:
+        self._relied.update(key for key in keys if key in self.backend._aging)
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         rank = next((number for number, start in enumerate(ORDER) if key.startswith(start)), len(ORDER))
@@ -286,6 +431,8 @@ class S3Batch(Batch):
             self.commit()
 
     def commit(self) -> None:
+        self.backend.refresh(self._relied)
+        self._relied.clear()
         self._send(len(self._staged))
         self._bytes = 0
 
@@ -310,5 +457,7 @@ def _one(backend: S3Backend, key: str, result: Iterable[Outcome]) -> Outcome:
     return outcome
 
 
-def _reopen(url: str, single_writer: bool, options: dict[str, Any]) -> S3Backend:
-    return S3Backend(url, single_writer=single_writer, **options)
+def _reopen(
+    url: str, single_writer: bool, expire_days: float | None, encryption: str | None, options: dict[str, Any]
+) -> S3Backend:
+    return S3Backend(url, single_writer=single_writer, expire_days=expire_days, encryption=encryption, **options)

@@ -8,14 +8,19 @@ from dataclasses import asdict
 import click
 
 from mfstore.cli._output import json_option, opened, print_json, print_table, resolve_key, size, store_option
+from mfstore.cli._places import given, metaflow_option, where_option
 
 
 @click.command()
-@store_option
+@where_option
+@metaflow_option
 @json_option
-def du(url: str, as_json: bool) -> None:
-    """Show what the store holds, by kind of object."""
-    stats = opened(url).stats()
+def du(url: str | None, metaflow: str | None, as_json: bool) -> None:
+    """Show what the store holds, by kind of object; below a root of Metaflow what its flows hold."""
+    if metaflow is not None:
+        _du_metaflow(metaflow, as_json)
+        return
+    stats = opened(given(url)).stats()
     if as_json:
         document = asdict(stats)
         del document["session"]
@@ -25,6 +30,32 @@ def du(url: str, as_json: bool) -> None:
     rows = [(kind, str(count), size(stats.by_kind[kind])) for kind, count in counts.items()]
     rows.append(("total", str(sum(counts.values())), size(stats.stored)))
     print_table(("kind", "objects", "bytes"), rows, right=(1, 2))
+
+
+def _du_metaflow(url: str, as_json: bool) -> None:
+    from mfstore.maintenance.metaflow_root import Root
+
+    root = Root(url)
+    try:
+        holdings = root.list(lambda step: None)
+    finally:
+        root.close()
+    flows = holdings.usage()
+    if as_json:
+        for flow, parts in flows.items():
+            print_json({"flow": flow, **{kind: {"objects": n, "bytes": count} for kind, (n, count) in parts.items()}})
+        if holdings.native[0]:
+            print_json({"flow": None, "native": {"objects": holdings.native[0], "bytes": holdings.native[1]}})
+        return
+    rows = []
+    for flow, parts in flows.items():
+        runs = str(sum(1 for name, _ in holdings.runs if name == flow))
+        sizes = [size(count) for _, count in parts.values()]
+        rows.append((flow, runs, *sizes, size(sum(count for _, count in parts.values()))))
+    kinds = next(iter(flows.values()))
+    print_table(("flow", "runs", *kinds, "total"), rows, right=tuple(range(1, len(kinds) + 3)))
+    if holdings.native[0]:
+        click.echo(f"the native profile's store, for all flows: {size(holdings.native[1])}")
 
 
 @click.group(invoke_without_command=True)

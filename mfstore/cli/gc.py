@@ -1,0 +1,280 @@
+"""``mfstore gc``: see what garbage collection would do, and let it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from mfstore.cli._output import json_option, opened, print_json, print_table, printable, progress, size
+from mfstore.cli._places import given, metaflow_option, where_option
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mfstore.maintenance.gc import GcPlan, GcResult
+    from mfstore.maintenance.plan import Amount
+
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value))
+        if found is None or (found[2] or "s") not in UNITS:
+            self.fail(f"{value!r} is no duration. Write 30d, 24h, 90min or seconds", param, ctx)
+        return float(found[1]) * UNITS[found[2] or "s"]
+
+
+DURATION = _Duration()
+
+
+@click.command()
+@where_option
+@metaflow_option
+@json_option
+@click.option(
+    "--grace",
+    type=DURATION,
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="Nothing younger is touched, and what is condemned is deleted so much later at the earliest.",
+)
+@click.option(
+    "--keep-last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Keep the newest N values of each ref (of --metaflow: runs of each flow).",
+)
+@click.option(
+    "--keep-age",
+    type=DURATION,
+    metavar="TIME",
+    help="Keep values of refs that were current, and unnamed keys that were stored (of --metaflow: runs that began), "
+    "within this time.",
+)
+@click.option(
+    "--pin",
+    "pinned",
+    multiple=True,
+    metavar="PATTERN",
+    help="Keep these refs with all their history (of --metaflow: these runs, as Flow/run).",
+)
+@click.option("--tag", "tags", multiple=True, metavar="PATTERN", help="Of --metaflow: keep runs with such a tag.")
+@click.option(
+    "--flow", "flows", multiple=True, metavar="PATTERN", help="Of --metaflow: only runs of such flows may go."
+)
+@click.option(
+    "--running",
+    type=DURATION,
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="Of --metaflow: attempts that began within this time and did not end are taken to be running.",
+)
+@click.option(
+    "--series",
+    multiple=True,
+    metavar="PATTERN",
+    help="Refs that belong together, as runs/*: --keep-last and --keep-age remove old ones.",
+)
+@click.option(
+    "--live",
+    type=click.File(),
+    metavar="FILE",
+    help="Keep the keys (of --metaflow: runs) in this file too, one a line (-: stdin).",
+)
+@click.option(
+    "--repack",
+    type=click.FloatRange(0, 100),
+    default=10.0,
+    show_default=True,
+    metavar="PERCENT",
+    help="Rewrite mostly dead packs, up to this share of the stored bytes.",
+)
+@click.option("-l", "--long", is_flag=True, help="List every key that goes.")
+@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
+@click.option("--yes-really", is_flag=True, help="Also when it drops everything, or when --grace is short and remote.")
+@click.option("--take-over", is_flag=True, help="Go on where a collector died within the last minutes.")
+def gc(
+    url: str | None, metaflow: str | None, as_json: bool, grace: float, keep_last: int | None, keep_age: float | None,
+    pinned: tuple[str, ...], tags: tuple[str, ...], flows: tuple[str, ...], running: float, series: tuple[str, ...],
+    live: TextIO | None, repack: float, long: bool, execute: bool, yes_really: bool, take_over: bool,
+) -> None:  # fmt: skip
+    """Show what nobody needs any more, and delete it in two steps.
+
+    Kept is what refs name, what --live lists and what is younger than --grace. The rest is condemned by one --execute
+    and deleted by another at least --grace later; run it daily.
+
+    With --metaflow it is the runs below a datastore root of stock Metaflow that are kept or go, with all that no other
+    run needs; say what to keep with --keep-last, --keep-age or both.
+    """
+    if metaflow is not None:
+        from mfstore.cli import metaflow_gc
+        from mfstore.maintenance.metaflow_policy import RunPolicy
+
+        if series:
+            raise click.UsageError("--series is for stores; of --metaflow the runs of a flow are a series")
+        runs = [*pinned, *(() if live is None else _keys(live))]
+        policy = RunPolicy(keep_last, keep_age, tags, tuple(runs), flows, grace, running)
+        metaflow_gc.run(
+            metaflow, policy, execute=execute, yes_really=yes_really, take_over=take_over, as_json=as_json, long=long
+        )
+        return
+    if tags or flows:
+        raise click.UsageError("--tag and --flow are for --metaflow")
+    store = opened(given(url))
+    with progress() as display:
+        tell = _teller(display)
+        plan = store.plan_gc(
+            None if live is None else _keys(live), grace, keep_last=keep_last, keep_age=keep_age, pinned=pinned,
+            series=series, repack=repack / 100, progress=tell,
+        )  # fmt: skip
+        result = None
+        if not as_json:
+            display.stop()
+            _show(plan, long)
+            display.start()
+        if execute:
+            if plan.unsafe and not yes_really:
+                raise click.UsageError(f"{plan.unsafe}. Confirm with --yes-really")
+            result = plan.execute(yes_really=yes_really, take_over=take_over, progress=tell)
+    if as_json:
+        print_json(_document(plan, result, long))
+    elif result is None:
+        what = "--execute does this" if plan.decision.does_something else "there is nothing to do"
+        click.echo(f"\nNothing was changed: {what}.")
+    else:
+        _show_result(plan, result)
+
+
+def _keys(lines: Iterable[str]) -> list[str]:
+    words = (line.partition("#")[0].strip() for line in lines)
+    return [word for word in words if word]
+
+
+def _teller(display: Progress) -> Callable[[str, int], None]:
+    tasks: dict[str, Any] = {}
+
+    def tell(what: str, more: int) -> None:
+        if what not in tasks:
+            tasks[what] = display.add_task(what, total=None)
+        display.advance(tasks[what], more)
+
+    return tell
+
+
+def _show(plan: GcPlan, long: bool) -> None:
+    found = plan.decision
+    grace = duration(found.grace)
+    rows = [_row("keep", amount, why) for why, amount in found.kept.items()]
+    if found.waiting:
+        ready = max(0.0, (found.ready_at or found.now) - found.now)
+        rows.append(
+            _row("wait", found.waiting, f"condemned less than {grace} ago; may be deleted in {duration(ready)}")
+        )
+    if found.condemns.amount:
+        deletable = f"may be deleted {grace} later" if found.grace else "the next run deletes it"
+        rows.append(_row("condemn", found.condemns.amount, f"needed by nobody; {deletable}"))
+    if found.deletes.amount:
+        when = f"at least {grace} ago" if found.grace else "by an earlier run"
+        rows.append(_row("delete", found.deletes.amount, f"condemned {when}, and still needed by nobody"))
+    rows.append(_row("in all", found.stored, ""))
+    print_table(("", "keys", "packs", "bytes", "why"), rows, right=(1, 2, 3))
+    notes = []
+    if found.rescued:
+        notes.append(f"{_count(found.rescued)} condemned before are needed again and stay")
+    dropped = sum(len(change.dropped) for change in found.refs)
+    if dropped:
+        removed = sum(not change.kept for change in found.refs)
+        notes.append(
+            f"{_plural(dropped, 'old value')} of {_plural(len(found.refs), 'ref')} forgotten; "
+            f"{_plural(removed, 'ref')} removed altogether"
+        )
+    if found.repacks:
+        live = sum(entry.live for entry in found.repacks)
+        dead = sum(entry.size for entry in found.repacks) - live
+        count = _plural(len(found.repacks), "pack")
+        notes.append(f"{count} mostly dead: moving {size(live)} frees {size(dead)} later")
+    for note in notes:
+        click.echo(note)
+    for warning in plan.warnings:
+        click.echo(printable(f"warning: {warning}"), err=True)
+    if long:
+        for verb, doomed in (("condemn", found.condemns), ("delete", found.deletes)):
+            for key in sorted(doomed.recipes):
+                click.echo(f"{verb} {key.hex()}")
+        for change in found.refs:
+            what = "shorten" if change.kept else "remove"
+            click.echo(printable(f"{what} ref {change.name} ({len(change.dropped)} values)"))
+
+
+def _row(what: str, amount: Amount, why: str) -> tuple[str, ...]:
+    return what, str(amount.recipes), str(amount.packs), size(amount.bytes), why
+
+
+def _count(amount: Amount) -> str:
+    return f"{_plural(amount.recipes, 'key')} and {_plural(amount.packs, 'pack')}"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _show_result(plan: GcPlan, result: GcResult) -> None:
+    click.echo("")
+    if not plan.decision.does_something:
+        click.echo("There was nothing to do.")
+        return
+    click.echo(f"deleted {_count(result.deleted)} ({size(result.deleted.bytes)})")
+    if result.changed:
+        click.echo(
+            f"left alone {_plural(result.changed, 'object')} that were stored or needed again since they were condemned"
+        )
+    if result.refs or result.refs_changed:
+        click.echo(
+            f"changed {_plural(result.refs, 'ref')}; left alone {result.refs_changed} that somebody set meanwhile"
+        )
+    if result.repacked:
+        click.echo(f"moved what is needed out of {_plural(result.repacked, 'pack')} ({size(result.rewritten)} written)")
+    click.echo(f"condemned {_count(result.condemned)} ({size(result.condemned.bytes)})")
+    if result.condemned:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + plan.decision.grace))
+        click.echo(f"Run this again after {when} to delete them.")
+
+
+def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, Any]:
+    found = plan.decision
+    document: dict[str, Any] = {
+        "store": plan.store.backend.url, "now": found.now, "grace": found.grace, "stored": asdict(found.stored),
+        "keep": {why: asdict(amount) for why, amount in found.kept.items()},
+        "wait": asdict(found.waiting), "ready_at": found.ready_at,
+        "condemn": asdict(found.condemns.amount), "delete": asdict(found.deletes.amount),
+        "rescued": asdict(found.rescued), "chunks": plan.chunks,
+        "refs": [{"name": c.name, "kept": len(c.kept), "dropped": len(c.dropped)} for c in found.refs],
+        "repack": {"packs": len(found.repacks), "bytes": sum(entry.live for entry in found.repacks)},
+        "warnings": list(plan.warnings), "executed": None if result is None else asdict(result),
+    }  # fmt: skip
+    if long:
+        document["keys"] = {
+            "condemn": sorted(key.hex() for key in found.condemns.recipes),
+            "delete": sorted(key.hex() for key in found.deletes.recipes),
+        }
+    return document
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

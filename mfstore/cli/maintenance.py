@@ -1,0 +1,110 @@
+"""Commands that look after a store: verify, repair."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from mfstore.cli._output import json_option, opened, print_json
+from mfstore.cli._places import given, metaflow_option, where_option
+from mfstore.cli._reports import print_metaflow, print_repair, print_report, steps
+from mfstore.cli.gc import DURATION
+from mfstore.maintenance.report import LEVELS, MetaflowRepair, MetaflowReport, RepairReport, VerifyReport
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.report import Level
+
+DAMAGE = 3
+"""Exit code: what was asked for was done, and there is damage."""
+
+
+@click.command()
+@where_option
+@metaflow_option
+@json_option
+@click.option(
+    "-l", "--level", type=click.Choice(LEVELS), default="headers", show_default=True,
+    help="How closely to look: sizes by listing; recipes, headers and trailers; or every byte.",
+)  # fmt: skip
+@click.option("--sample", metavar="N/T", help="At the level full: read the N-th of T parts of the data, such as 3/10.")
+@click.option(
+    "--older-than", type=DURATION, metavar="TIME",
+    help="At the level full: only parts not read whole for so long, the longest ago first. Resumes what was stopped.",
+)  # fmt: skip
+@click.option("--for", "budget", type=DURATION, metavar="TIME", help="At the level full: stop after so long.")
+def verify(
+    url: str | None,
+    metaflow: str | None,
+    as_json: bool,
+    level: Level,
+    sample: str | None,
+    older_than: float | None,
+    budget: float | None,
+) -> None:
+    """Check that what is stored is whole. Changes nothing but a note of what was read.
+
+    Exit codes: 0 all is well, 1 verify could not run, 2 wrong usage, 3 there is damage.
+    """
+    report: VerifyReport | MetaflowReport
+    with steps() as tell:
+        if metaflow is not None:
+            from mfstore.maintenance.metaflow_root import Root
+            from mfstore.maintenance.metaflow_verify import verify_metaflow
+
+            report, _ = verify_metaflow(Root(metaflow), level, sample, older_than, budget, tell)
+        else:
+            store = opened(given(url))
+            report = store.verify(level, sample=sample, older_than=older_than, budget=budget, progress=tell)
+    if as_json:
+        print_json({**asdict(report), "clean": report.clean})
+    elif isinstance(report, MetaflowReport):
+        print_metaflow(report)
+    else:
+        print_report(report)
+    sys.exit(0 if report.clean else DAMAGE)
+
+
+@click.command()
+@where_option
+@metaflow_option
+@json_option
+@click.option(
+    "-l", "--level", type=click.Choice(LEVELS[1:]), default="full", show_default=True,
+    help="How closely to look for damage first.",
+)  # fmt: skip
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be done and change nothing.")
+@click.option(
+    "--drop-lost", is_flag=True,
+    help="Move recipes to quarantine too whose data is nowhere, so that their keys count as absent.",
+)  # fmt: skip
+def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, dry_run: bool, drop_lost: bool) -> None:
+    """Mend what verify finds: store whole chunks again, rebuild the index, move damaged objects to quarantine.
+
+    Below a root of Metaflow: move damaged blobs to quarantine, so that the next task with the same content stores it
+    again, and write missing metadata anew where the content proves itself.
+
+    Nothing is deleted. May be stopped at any time and run again.
+
+    Exit codes: 0 all is well now, 1 repair could not run, 2 wrong usage, 3 some data is lost (or, with --dry-run, there
+    is damage).
+    """
+    report: RepairReport | MetaflowRepair
+    with steps() as tell:
+        if metaflow is None:
+            report = opened(given(url)).repair(level, dry_run=dry_run, drop_lost=drop_lost, progress=tell)
+        elif drop_lost:
+            raise click.UsageError("--drop-lost is for stores; Metaflow has nothing like it")
+        else:
+            from mfstore.maintenance.metaflow_repair import repair_metaflow
+            from mfstore.maintenance.metaflow_root import Root
+
+            report = repair_metaflow(Root(metaflow), level, dry_run, tell)
+    well = report.before.clean if report.after is None else report.after.clean
+    if as_json:
+        print_json({**asdict(report), "clean": well})
+    else:
+        print_repair(report, dry_run)
+    sys.exit(0 if well else DAMAGE)

@@ -1,0 +1,98 @@
+"""Tiny objects seen on this host, shared by the processes of one user: every task of a flow reads the same few.
+
+Entries carry a digest of themselves and are dropped when it does not fit. Whoever reads one knows by its name what it
+must be: blobs are named by their content, other objects by their ETag. That something is cached does not tell that it
+is still stored.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from mfstore.errors import InvalidKey
+
+LARGEST = 16 << 10
+"""Bytes of the largest entry. Metaflow's own artifacts take 4 to 300, a task's data.json 3000."""
+SHARD = 64
+"""Entries of each of 256 directories; the older half goes when there are more: 16 000 entries, at most 256 MB."""
+
+
+class HostCache:
+    """Entries in ``directory``; None caches nothing. A cache that cannot be used is no error."""
+
+    def __init__(self, directory: str | None) -> None:
+        self._root = None if directory is None else Path(directory)
+
+    def get(self, name: str) -> bytes | None:
+        """What was put under ``name``, if it is still there and whole."""
+        if self._root is None:
+            return None
+        try:
+            entry = self._path(name).read_bytes()
+        except OSError:
+            return None
+        data = entry[32:]
+        return data if entry[:32] == _digest(name, data) else None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep ``data`` for a while, if it is small enough."""
+        if self._root is None or len(data) > LARGEST:
+            return
+        path = self._path(name)
+        temporary = path.with_name(f".{os.getpid()}-{os.urandom(6).hex()}")
+        with suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_room(path.parent)
+            try:
+                temporary.write_bytes(_digest(name, data) + data)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        assert self._root is not None
+        digest = sha256(name.encode()).hexdigest()
+        return self._root / digest[:2] / digest[2:]
+
+    def _make_room(self, directory: Path) -> None:
+        entries = list(os.scandir(directory))
+        if len(entries) < SHARD:
+            return
+        ages = []
+        for entry in entries:
+            with suppress(OSError):
+                ages.append((entry.stat().st_mtime, entry.path))
+        for _, path in sorted(ages)[: len(ages) // 2]:
+            with suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+
+
+def _digest(name: str, data: bytes) -> bytes:
+    return sha256(name.encode() + b"\0" + data).digest()
+
+
+def host_cache(setting: str | None) -> HostCache:
+    """The cache in the directory of ``setting``, by default one in the temporary directory that nobody else may read;
+    the empty text is no cache. InvalidKey for a directory that others may write to."""
+    if setting == "":
+        return HostCache(None)
+    try:
+        path = Path(setting) if setting else Path(tempfile.gettempdir()) / f"mfstore-{os.getuid()}"
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.lstat()
+    except OSError:
+        return HostCache(None)
+    # Entries name pickles: nobody else may have made the directory, or may write to it.
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or not stat.S_ISDIR(status.st_mode):
+        if setting:
+            raise InvalidKey(
+                "MFSTORE_CACHE must be a directory of this user's that nobody else may use",
+                found=f"{setting} with mode {stat.filemode(status.st_mode)}", hint=f"chmod 700 {setting}",
+            )  # fmt: skip
+        return HostCache(None)
+    return HostCache(str(path / "metaflow"))
