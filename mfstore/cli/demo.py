@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 @json_option
 @click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Keep both stores here.")
 def demo(as_json: bool, directory: Path | None) -> None:
-    """Save and reload eleven states of the flights table with models, here and in Metaflow's store, and compare."""
+    """Save and reload eleven states of the flights table with models, here and in Metaflow's store, and compare.
+
+    Then a real Metaflow flow, with Metaflow's own storage and on mfstore.
+    """
     from mfstore.demo.flights import VERSIONS
+    from mfstore.demo.real_flow import SIDES, run_flows
     from mfstore.demo.run import run
 
     with ExitStack() as stack:
@@ -32,15 +36,20 @@ def demo(as_json: bool, directory: Path | None) -> None:
         elif directory.exists() and any(directory.iterdir()):
             raise NotAStore("the demo wants an empty directory", found=str(directory))
         display = stack.enter_context(progress())
-        task = display.add_task("loading the flights table", total=len(VERSIONS) + 1)
+        task = display.add_task("loading the flights table", total=len(VERSIONS) + 1 + len(SIDES))
         rows = []
         for row in run(directory):
             rows.append(row)
             display.update(task, advance=1, description=f"done: {row.version}")
+        flows = []
+        for flow in run_flows(directory):
+            flows.append(flow)
+            display.update(task, advance=1, description=f"done: a flow, {flow.side}")
     if as_json:
         for row in rows:
             print_json(asdict(row))
         print_json({"total": _totals(rows)})
+        print_json({"flows": [asdict(flow) for flow in flows]})
         return
     print_table(
         ("version", "logical\nMB", "dedup", "stored\nMB", "save\nMB/s", "load\nMB/s", "codecs of\nthe new bytes",
@@ -56,6 +65,12 @@ def demo(as_json: bool, directory: Path | None) -> None:
         f"({total['metaflow_stored'] / total['stored']:.1f} times as much); "
         f"saved {total['save_speedup']:.0f} and loaded {total['load_speedup']:.1f} times as fast"
     )
+    print_table(
+        ("\na Metaflow flow of six tasks", "wall\ns", "CPU\ns", "stored\nMB"),
+        [(flow.side, f"{flow.wall:.1f}", f"{flow.cpu:.1f}", f"{flow.stored / 1e6:.1f}") for flow in flows],
+        right=(1, 2, 3),
+    )
+    click.echo(f"flow: each ends with {flows[0].summary}")
 
 
 def _cells(row: Row) -> Sequence[str]:

@@ -1,0 +1,167 @@
+"""``mfstore gc --metaflow``: the plan for people, and its execution."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfstore.cli._output import print_json, print_table, printable, size
+from mfstore.cli._reports import SHOWN, count, steps
+from mfstore.maintenance.metaflow_gc import MetaflowGcResult, collect_metaflow
+from mfstore.maintenance.metaflow_plan import plan_metaflow_gc
+from mfstore.maintenance.metaflow_root import Root
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.gc import GcResult
+    from mfstore.maintenance.metaflow_plan import Amount, MetaflowGcPlan
+    from mfstore.maintenance.metaflow_policy import RunFacts, RunPolicy
+    from mfstore.maintenance.plan import Amount as StoreAmount
+
+
+def run(
+    url: str, policy: RunPolicy, *, execute: bool, yes_really: bool, take_over: bool, as_json: bool, long: bool
+) -> None:
+    """Plan, and with ``execute`` carry out; print what would be done or was."""
+    root = Root(url)
+    result = None
+    try:
+        with steps() as tell:
+            if execute:
+                plan, result = collect_metaflow(root, policy, yes_really=yes_really, take_over=take_over, tell=tell)
+            else:
+                plan = plan_metaflow_gc(root, policy, tell)
+    finally:
+        root.close()
+    if as_json:
+        print_json(_document(plan, result))
+        return
+    _show(plan, long)
+    if result is not None:
+        _show_result(plan, result)
+    else:
+        does = plan.condemn or plan.remove or plan.blobs
+        click.echo("Nothing was changed." + (" --execute does this." if does else ""))
+        if plan.drops_everything:
+            click.echo("The policy drops every run: --execute refuses that without --yes-really.")
+
+
+def _show(plan: MetaflowGcPlan, long: bool) -> None:
+    click.echo(printable(f"{plan.url}: {count(len(plan.runs), 'run')} of {_flows(plan.runs)}"))
+    facts = {(entry.flow, entry.run): entry for entry in plan.runs}
+    by_flow: dict[str, Counter[str]] = {}
+    for run, entry in facts.items():
+        state = by_flow.setdefault(entry.flow, Counter())
+        state["runs"] += 1
+        state["keep"] += run in plan.kept
+        state["wait"] += run in plan.waiting
+    for kind, entries in (("condemn", plan.condemn), ("remove", plan.remove)):
+        for entry in entries:
+            by_flow[entry.flow][kind] += 1
+    columns = ("runs", "keep", "condemn", "wait", "remove")
+    rows = [
+        (flow, *(str(state[name]) for name in columns), plan.held.get(flow, ""))
+        for flow, state in sorted(by_flow.items())
+    ]
+    print_table(("flow", *columns, "held because"), rows, right=(1, 2, 3, 4, 5))
+    why = Counter(_general(reason) for reason in plan.kept.values())
+    click.echo("kept: " + (", ".join(f"{number} {reason}" for reason, number in why.most_common()) or "none"))
+    if long:
+        for run, reason in sorted(plan.kept.items()):
+            click.echo(printable(f"keep     {'/'.join(run)}  {_day(facts[run].began)}  {reason}"))
+        for run, ready in sorted(plan.waiting.items()):
+            click.echo(printable(f"wait     {'/'.join(run)}  {_day(facts[run].began)}  until {_moment(ready)}"))
+        for verb, chosen in (("condemn", plan.condemn), ("remove", plan.remove)):
+            for entry in chosen:
+                click.echo(printable(f"{verb:<8} {entry.name}  {_day(entry.began)}  {count(entry.tasks, 'task')}"))
+    if plan.remove or plan.blobs or plan.includes:
+        click.echo(
+            f"now: {_amount(plan.freed)} go: files and cards of {count(len(plan.remove), 'run')}, "
+            f"{count(len(plan.blobs), 'blob')}, {count(len(plan.includes), 'IncludeFile')}"
+        )
+    if plan.left.objects:
+        click.echo(f"{_amount(plan.left)} of that are what migrated artifacts were before")
+    if plan.condemn or plan.waiting or plan.later.objects:
+        click.echo(f"once the grace period of the others has passed: {_amount(plan.later)} more")
+    for amount, what in (
+        (plan.shared, "blobs of these runs stay: kept runs refer to them"),
+        (plan.unreferred, "blobs that no run refers to are left alone: a deployment may need them"),
+        (plan.user, "objects that these runs stored by S3(run=self) are left alone"),
+    ):
+        if amount.objects:
+            click.echo(f"{_amount(amount)}: {what}")
+    if plan.unknown:
+        click.echo(f"{count(plan.unknown, 'file')} of these runs cannot be read: what only they refer to is left alone")
+    for flow in sorted(plan.spared):
+        click.echo(printable(f"cards of {flow} stay: a kept run resumed another, and nothing here tells which"))
+    if plan.bundles:
+        click.echo(f"{count(len(plan.bundles), 'bundle')} of the store in mf.store are needed")
+
+
+def _show_result(plan: MetaflowGcPlan, result: MetaflowGcResult) -> None:
+    if not (result.condemned or result.removed or result.deleted.objects or _worked(result.store)):
+        click.echo("There was nothing to do.")
+    if result.deleted.objects and not result.removed:
+        click.echo(f"removed {_amount(result.deleted)}")
+    if result.removed:
+        click.echo(f"removed {count(len(result.removed), 'run')}: {_amount(result.deleted)}")
+        for name in result.removed[:SHOWN]:
+            click.echo(printable(f"  {name}"))
+        if len(result.removed) > SHOWN:
+            click.echo(f"  and {len(result.removed) - SHOWN} more")
+    for flow, why in result.held.items():
+        if flow not in plan.held:
+            click.echo(printable(f"{flow} was left alone after all: {why}"))
+    if result.store is not None and _worked(result.store):
+        deleted, condemned = _keys_and_packs(result.store.deleted), _keys_and_packs(result.store.condemned)
+        click.echo(f"mf.store: deleted {deleted}, condemned {condemned}")
+    if result.store_left:
+        click.echo(printable(f"mf.store was left alone: {result.store_left}"))
+    if result.condemned:
+        ready = _moment(plan.now + plan.policy.grace)
+        click.echo(f"condemned {count(result.condemned, 'run')}. Run this again after {ready} to remove them.")
+
+
+def _keys_and_packs(amount: StoreAmount) -> str:
+    return f"{count(amount.recipes, 'key')} and {count(amount.packs, 'pack')} ({size(amount.bytes)})"
+
+
+def _worked(result: GcResult | None) -> bool:
+    return result is not None and bool(result.deleted or result.condemned or result.repacked)
+
+
+def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str, Any]:
+    return {
+        "root": plan.url, "now": plan.now, "policy": asdict(plan.policy),
+        "keep": {"/".join(run): why for run, why in sorted(plan.kept.items())},
+        "condemn": [entry.name for entry in plan.condemn], "remove": [entry.name for entry in plan.remove],
+        "wait": {"/".join(run): ready for run, ready in sorted(plan.waiting.items())}, "held": dict(plan.held),
+        "blobs": len(plan.blobs), "includes": len(plan.includes), "freed": asdict(plan.freed),
+        "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
+        "left": asdict(plan.left), "user": asdict(plan.user), "bundles": sorted(plan.bundles), "unknown": plan.unknown,
+        "executed": None if result is None else asdict(result),
+    }  # fmt: skip
+
+
+def _general(reason: str) -> str:
+    """A reason without the run it names."""
+    return "resumed by a kept run that shows their cards" if "shows its cards" in reason else reason
+
+
+def _flows(runs: tuple[RunFacts, ...]) -> str:
+    return count(len({entry.flow for entry in runs}), "flow")
+
+
+def _amount(amount: Amount) -> str:
+    return f"{size(amount.bytes)} in {count(amount.objects, 'object')}"
+
+
+def _day(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+
+
+def _moment(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

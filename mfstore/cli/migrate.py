@@ -1,0 +1,150 @@
+"""``mfstore migrate``: artifacts of a Metaflow root to the native profile, or back to the stock one."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfstore.cli._output import json_option, print_json, print_table, printable, size
+from mfstore.cli._reports import SHOWN, count, steps
+from mfstore.cli.gc import DURATION
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.migration_report import MigrationPlan, MigrationResult
+
+FAILED = 3
+"""Exit code: the rest was done, and something could not be."""
+LEFT = {
+    "running": ("run", "that may be going on"),
+    "removing": ("run", "that garbage collection is removing"),
+    "unfinished": ("attempt", "that never ended"),
+    "unreadable": ("attempt", "whose data.json cannot be read"),
+    "extension": ("artifact", "in another extension's format"),
+    "missing": ("artifact", "whose data is missing"),
+}
+"""What is left, by kind."""
+
+
+@click.command()
+@click.option(
+    "--metaflow", metavar="ROOT", required=True,
+    help="A datastore root of Metaflow: the directory or s3:// prefix the flows lie in.",
+)  # fmt: skip
+@click.option(
+    "--to", type=click.Choice(("native", "stock")), required=True, help="The profile that artifacts are brought to."
+)
+@click.option("--flow", "flows", multiple=True, metavar="PATTERN", help="Only of such flows.")
+@click.option("--run", "runs", multiple=True, metavar="PATTERN", help="Only of such runs, as Flow/run.")
+@click.option(
+    "--running", type=DURATION, default="7d", show_default=True, metavar="TIME",
+    help="Attempts that began within this time and did not end are taken to be running; their runs are left alone.",
+)  # fmt: skip
+@click.option(
+    "--idle", type=DURATION, default="1h", show_default=True, metavar="TIME",
+    help="A run is left alone until nothing was stored for it for so long.",
+)  # fmt: skip
+@click.option(
+    "--metadata", metavar="DIRECTORY",
+    help="Where the local metadata is, if not below ROOT; its records of artifacts are brought up to date.",
+)  # fmt: skip
+@json_option
+@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
+@click.option("--take-over", is_flag=True, help="Go on where a collection or migration died within the last hour.")
+def migrate(
+    metaflow: str, to: str, flows: tuple[str, ...], runs: tuple[str, ...], running: float, idle: float,
+    metadata: str | None, as_json: bool, execute: bool, take_over: bool,
+) -> None:  # fmt: skip
+    """Bring the artifacts of runs that have ended to the native profile, or back to the stock one. Nobody has to: every
+    profile reads everything.
+
+    Artifacts are loaded and saved anew, so run this where the flows' own modules can be imported. Nothing is deleted:
+    what artifacts were before goes with a later mfstore gc --metaflow.
+
+    Exit codes: 0 done, 1 migrate could not run, 2 wrong usage, 3 some artifacts could not be migrated, and stay as they
+    were.
+    """
+    from mfstore.maintenance.metaflow_root import Root
+    from mfstore.maintenance.migrate import Migrator
+    from mfstore.maintenance.migration import Migration
+
+    with ExitStack() as stack:
+        tell = stack.enter_context(steps())
+        root = stack.enter_context(closing(Root(metaflow)))
+        records = None if metadata is None else stack.enter_context(closing(Root(metadata)))
+        migrator = Migrator(root, Migration(to, flows, runs, running, idle), tell, records)
+        plan = migrator.run(take_over) if execute else migrator.plan()
+    result = migrator.result if execute else None
+    if as_json:
+        print_json(_document(plan, result))
+    else:
+        _show(plan)
+        if result is None:
+            click.echo("Nothing was changed." + (" --execute does this." if plan.changes else ""))
+        else:
+            _show_result(plan, result)
+    sys.exit(FAILED if result is not None and result.failures else 0)
+
+
+def _show(plan: MigrationPlan) -> None:
+    click.echo(printable(f"{plan.url}: to the {plan.to} profile"))
+    rows = [
+        (
+            share.flow, str(share.runs), str(share.attempts), str(share.artifacts), size(share.bytes),
+            str(share.already),
+        )
+        for share in plan.flows
+    ]  # fmt: skip
+    print_table(("flow", "runs", "tasks", "artifacts", "bytes now", "already so"), rows, right=(1, 2, 3, 4, 5))
+    kinds = Counter(entry.kind for entry in plan.left)
+    for kind, number in sorted(kinds.items()):
+        what, said = LEFT[kind]
+        click.echo(f"left alone: {count(number, what)} {said}")
+        for entry in [entry for entry in plan.left if entry.kind == kind][:SHOWN]:
+            click.echo(printable(f"  {entry.what}: {entry.why}"))
+        if number > SHOWN:
+            click.echo(f"  and {number - SHOWN} more; --json lists all")
+    if plan.unrecorded:
+        click.echo(
+            f"{count(plan.unrecorded, 'task')} of these have no local metadata here. Where a metadata service has it, "
+            "its records keep the former keys: "
+            + (
+                "clients with mfstore find the artifacts all the same, clients without it only until garbage "
+                "collection takes what they were before."
+                if plan.to == "native"
+                else "clients with mfstore find the artifacts all the same, clients without it cannot load what was "
+                "registered as native; flows and resume can."
+            )
+        )
+
+
+def _show_result(plan: MigrationPlan, result: MigrationResult) -> None:
+    if not (result.attempts or result.records or result.failures):
+        click.echo("There was nothing to do.")
+        return
+    click.echo(
+        f"migrated {count(result.attempts, 'task')}: {count(result.artifacts, 'artifact')}, "
+        f"{size(result.bytes)} pickled"
+        + (f"; {count(result.records, 'record')} of local metadata brought up to date" if result.records else "")
+    )
+    if result.attempts:
+        click.echo("What artifacts were before stays until mfstore gc --metaflow takes it, its grace period from now.")
+    for failure in result.failures[:SHOWN]:
+        what = " ".join(part for part in (failure.task, failure.artifact, failure.key) if part)
+        click.echo(printable(f"{failure.kind}: {what}: {failure.why}"), err=True)
+    if len(result.failures) > SHOWN:
+        click.echo(f"and {len(result.failures) - SHOWN} more; --json lists all", err=True)
+    if result.failures:
+        click.echo("These stay as they were; all else was done.", err=True)
+
+
+def _document(plan: MigrationPlan, result: MigrationResult | None) -> dict[str, Any]:
+    return {
+        "root": plan.url, "to": plan.to, "flows": [asdict(share) for share in plan.flows],
+        "left": [entry._asdict() for entry in plan.left], "unrecorded": plan.unrecorded,
+        "executed": None if result is None else {**asdict(result), "failed": dict(result.failed)},
+    }  # fmt: skip

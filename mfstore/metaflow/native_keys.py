@@ -1,0 +1,58 @@
+"""What ``data.json`` says of an artifact of the native profile.
+
+Its key is one of
+
+* ``m1.`` and base64: the pickle itself. Such values cost no object and no request.
+* 64 hexadecimal digits: the key the artifact would have in an mfstore store on its own, so that equal content has equal
+  keys, which ``merge_artifacts`` compares.
+
+The encoding is ``mfstore-1``, which a Metaflow without mfstore refuses by name, and for such a key a slash and the
+bundle it lies in. Key and encoding are what Metaflow's metadata tells the client of an artifact: with both it need not
+ask for ``data.json``.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Any
+
+ENCODING = "mfstore-1"
+FOLDER = "mf.store"
+"""Of the store, below the datastore root: beside the flows, with a dot that no flow's name can have."""
+INLINE = "m1."
+INLINE_BYTES = 150
+"""Longest pickle that is its own key. Metaflow's metadata service keeps 255 characters of a key."""
+
+
+def is_native(info: Mapping[str, Any] | None) -> bool:
+    """Whether an artifact with this info was saved by ``save``."""
+    return bool(info) and _divided(info)[0] == ENCODING  # type: ignore[arg-type]
+
+
+def encoding_in(bundle: str | None) -> str:
+    """The encoding of an artifact that lies in a bundle, or in its key."""
+    return ENCODING if bundle is None else f"{ENCODING}/{bundle}"
+
+
+def bundle_of(info: Mapping[str, Any]) -> str | None:
+    """The bundle an artifact lies in; None when it lies in its key."""
+    return _divided(info)[1] or None
+
+
+def inline_key(pickled: bytes) -> str:
+    """The key of a value whose pickle is its own key."""
+    return INLINE + urlsafe_b64encode(pickled).decode().rstrip("=")
+
+
+def inline_pickle(key: str) -> bytes:
+    """The pickle that lies in a key. ValueError when none does."""
+    if not key.startswith(INLINE):
+        raise ValueError("no pickle lies in this key")
+    text = key.removeprefix(INLINE)
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _divided(info: Mapping[str, Any]) -> tuple[str, str]:
+    encoding, _, bundle = str(info.get("encoding")).partition("/")
+    return encoding, bundle

@@ -1,0 +1,73 @@
+"""What the content-addressed store needs of a storage: whole objects with their metadata, many at a time."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+META = "_meta"
+"""Ends the name of the file that keeps an object's metadata beside it in a directory."""
+
+Metadata = Mapping[str, Any] | None
+
+UNREADABLE: Metadata = MappingProxyType({})
+"""Metadata that is there and is no JSON object: no reader can use the object, and saving it again replaces it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stored object, or its end: ``size`` is that of the whole."""
+
+    data: bytes
+    size: int
+    metadata: Metadata
+    """What Metaflow stored with it; None when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object to store."""
+
+    path: str
+    parts: Sequence[Buffer]
+    metadata: Metadata
+    replace: bool = True
+    """Otherwise one that is there already is left alone."""
+
+
+def parsed_metadata(text: str | bytes | None) -> Metadata:
+    """Metadata as it is stored: a JSON object, None where there is none, UNREADABLE where it is anything else."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return UNREADABLE
+    return found if isinstance(found, dict) else UNREADABLE
+
+
+class Objects(ABC):
+    """Objects by their path below a datastore root. Failures are ``mfstore.errors``; a refusal is never "absent"."""
+
+    remote: bool
+    """A request takes milliseconds: small objects are created without looking first, and remembered on this host."""
+
+    @abstractmethod
+    def read(self, paths: Sequence[str]) -> Iterator[tuple[str, Found | None]]:
+        """Each object, in any order; None where there is none."""
+
+    @abstractmethod
+    def tails(self, paths: Sequence[str]) -> list[Found | None]:
+        """The last eight bytes of each, in order."""
+
+    @abstractmethod
+    def put(self, objects: Iterable[NewObject]) -> list[NewObject]:
+        """Store them, each whole or not at all and with its metadata. Returns those that were there and are not to be
+        replaced. ``objects`` is consumed as there is room."""
