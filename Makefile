@@ -9,7 +9,7 @@ FUZZ_DEBIAN := clang libclang-rt-14-dev
 SERVERS_DEBIAN := radosgw ceph-mon ceph-osd ceph-common openssl nginx-light
 SECONDS_PER_TARGET ?= 600
 
-.PHONY: demo test check bench bench-s3 golden fuzz system system-test venv clean
+.PHONY: demo test check bench bench-s3 bench-metaflow golden fuzz system system-test venv clean
 
 demo: system venv
 	$(RUN) -m pip install -q -e '.[demo]'
@@ -26,13 +26,20 @@ check: system-test venv
 
 bench: system-test venv
 	$(RUN) -m pip install -q -e '.[bench]'
-	$(RUN) -m pytest benchmarks -q --benchmark-json build/benchmarks.json
+	$(RUN) -m pytest benchmarks -q $(addprefix --ignore=benchmarks/,test_s3.py test_metaflow.py test_scenarios.py) \
+	  --benchmark-json build/benchmarks.json
 	$(RUN) -m benchmarks.report build/benchmarks.json
 
 bench-s3: system-test venv
 	$(RUN) -m pip install -q -e '.[bench]'
 	$(RUN) -m pytest benchmarks/test_s3.py -q --benchmark-json build/benchmarks-s3.json
 	$(RUN) -m benchmarks.report build/benchmarks-s3.json
+
+# Stock Metaflow beside mfstore. FLAGS='--splits 200 --array-mib 512' takes larger flows.
+bench-metaflow: system-test venv
+	$(RUN) -m pip install -q -e '.[bench]'
+	$(RUN) -m pytest benchmarks/test_metaflow.py -q -o faulthandler_timeout=0 $(FLAGS) --benchmark-json build/benchmarks-metaflow.json
+	$(RUN) -m benchmarks.report build/benchmarks-metaflow.json
 
 # A store written by this version, to be read for ever: run once per release, never over an existing one.
 golden: venv

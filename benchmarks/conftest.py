@@ -1,5 +1,6 @@
 """Peers side by side in one run: wall time by pytest-benchmark, CPU time of this process beside it."""
 
+import os
 import shutil
 import statistics
 import tempfile
@@ -7,6 +8,30 @@ import time
 from pathlib import Path
 
 import pytest
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("mfstore")
+    group.addoption("--url", default=os.environ.get("MFSTORE_BENCH_URL"), help="where test_scenarios.py runs")
+    group.addoption("--profile", default="quick", choices=["quick", "admin", "metaflow"], help="of test_scenarios.py")
+    group.addoption("--splits", type=int, default=20, help="tasks of the foreach flow (200: minutes of CPU each run)")
+    group.addoption("--array-mib", type=int, default=128, help="MiB of the array")
+    group.addoption("--reads", type=int, default=500, help="artifacts that the Client reads")
+
+
+@pytest.fixture(scope="session")
+def splits(pytestconfig):
+    return pytestconfig.getoption("splits")
+
+
+@pytest.fixture(scope="session")
+def array_mib(pytestconfig):
+    return pytestconfig.getoption("array_mib")
+
+
+@pytest.fixture(scope="session")
+def reads(pytestconfig):
+    return pytestconfig.getoption("reads")
 
 
 @pytest.fixture

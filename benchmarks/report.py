@@ -19,6 +19,8 @@ def main(path: str) -> None:
         stores(runs)
     if any("s3" in run["extra_info"] for run in runs):
         s3(runs)
+    if any("metaflow" in run["extra_info"] for run in runs):
+        metaflow([run["extra_info"] for run in runs if "metaflow" in run["extra_info"]])
 
 
 def stores(runs: list[dict[str, Any]]) -> None:
@@ -50,58 +52,105 @@ S3_OBJECTS = {4 << 10: "4 KiB", 64 << 20: "64 MiB"}
 
 
 def s3(runs: list[dict[str, Any]]) -> None:
-    """One table per server, operation and size, http beside https."""
-    cells = {}
-    for run in runs:
-        info = run["extra_info"]
-        if "s3" in info and "cpu" in info:
-            cells[info["server"], info["operation"], info["size"], info["secure"], info["peer"]] = info
-    for server, operation, size in dict.fromkeys(key[:3] for key in cells):
-        big = size >= 1 << 20
-        unit = "CPU-s/GB" if big else "CPU us/request"
-        scale = 1e9 / size if big else 1e6
-        here = {key[3:]: info for key, info in cells.items() if key[:3] == (server, operation, size)}
-        best = {
-            secure: min(
-                (info["cpu"] for (s, peer), info in here.items() if s == secure and not peer.startswith("mfstore")),
-                default=None,
-            )
-            for secure in (False, True)
-        }
-        print(f"\n{operation.upper()} {S3_OBJECTS[size]}, {server}\n")
-        does = " signs payload | checksum |" if operation == "put" else ""
-        print(f"| peer | http {unit} | of best peer | http wall | https {unit} | of best peer | https wall |{does}")
-        print("|---|--:|--:|--:|--:|--:|--:|" + ("---|---|" if does else ""))
-        for peer in dict.fromkeys(peer for _, peer in here):
-            line = f"| {peer} |"
-            for secure in (False, True):
-                info = here.get((secure, peer))
-                if info is None:
-                    line += " - | - | - |"
-                    continue
-                cpu = info["cpu"] * scale
-                number = f"{cpu:.2f}" if big else f"{cpu:.0f}"
-                line += f" {number} | {info['cpu'] / best[secure]:.2f} x |" if best[secure] else f" {number} | - |"
-                line += f" {size / info['wall'] / 1e9:.2f} GB/s |" if big else f" {info['wall'] * 1e6:.0f} us |"
-            if does:
-                signs = [here[secure, peer]["signs"] for secure in (False, True) if (secure, peer) in here]
-                which = " and ".join(name for name, sign in zip(("http", "https"), signs, strict=False) if sign)
-                line += f" {which or 'no'} | {here.get((False, peer), here.get((True, peer)))['checksums']} |"
-            print(line)
+    """A table of CPU and one of wall time, the peers below each other; then what the PUTs did, and single numbers."""
+    found = [run["extra_info"] for run in runs if "s3" in run["extra_info"] and "cpu" in run["extra_info"]]
+    cells = {(where_of(info), info["peer"]): info for info in found}
+    columns = list(dict.fromkeys(where for where, _ in cells))
+    peers = list(dict.fromkeys(peer for _, peer in cells))
+    for title, value in (("CPU", "cpu"), ("wall", "wall")):
+        print(f"\n| {title} |" + "".join(f" {heading(*column)} |" for column in columns))
+        print("|---|" + "--:|" * len(columns))
+        for peer in peers:
+            numbers = (s3_number(cells.get((column, peer)), value) for column in columns)
+            print(f"| {peer} |" + "".join(f" {number} |" for number in numbers))
+        if value == "cpu":
+            ratios = (against_best({peer: cells.get((column, peer)) for peer in peers}) for column in columns)
+            print("| **mfstore against the best of the others** |" + "".join(f" {ratio} |" for ratio in ratios))
+    puts = [info for info in found if info["operation"] == "put"]
+    for secure, scheme in ((False, "http"), (True, "https")):
+        signers = dict.fromkeys(info["peer"] for info in puts if info["secure"] == secure and info["signs"])
+        if any(info["secure"] == secure for info in puts):
+            print(f"\nPUTs over {scheme} sign their payload's SHA-256: {', '.join(signers) or 'none'}.")
+    sums = dict.fromkeys(f"{info['peer']} ({info['checksums']})" for info in puts if info["checksums"] != "none")
+    print(f"\nPUTs carry a checksum: {', '.join(sums) or 'none'}.")
     named = {run["name"]: run["extra_info"] for run in runs}
     print("\n| also measured, S3 | |\n|---|--:|")
     if "many" in (one := named.get("test_single_object", {})):
         many, single = one["many"], one["single"]
         print(f"| get_many of one object, CPU and wall | {many[0] * 1e6:.0f}, {many[1] * 1e6:.0f} us |")
         print(f"| one GET by boto3, CPU and wall | {single[0] * 1e6:.0f}, {single[1] * 1e6:.0f} us |")
+    if "aes" in (floor := named.get("test_floor", {})):
+        print(
+            f"| the kernel's part of a 4 KiB GET, of a GB got | {floor['small'] * 1e6:.0f} us, {floor['big']:.2f} s |"
+        )
+        print(f"| SHA-256, AES-256-GCM of a GB by OpenSSL | {floor['sha256']:.2f}, {floor['aes']:.2f} s |")
+    for operation in ("get", "put"):
+        if equal := named.get(f"test_metaflow_at_equal_counts[{operation}]"):
+            both = f"{equal['metaflow.S3'] * 1e6:.0f}, {equal['mfstore'] * 1e6:.0f} us"
+            print(f"| {operation.upper()} {equal['count']} x 4 KiB, CPU a request: metaflow.S3, mfstore | {both} |")
     if "into_bytes" in (memory := named.get("test_memory", {})):
         sizes = ", ".join(f"{memory[name] / (1 << 20):.0f}" for name in ("into_bytes", "into_files"))
         print(f"| RSS growth, 2 GiB into bytes, into files | {sizes} MiB |")
     if "rate" in (far := named.get("test_far_away", {})):
-        print(f"| 30 ms, 90 MB/s a connection, 2 GiB: measured | {far['rate'] / 1e6:.0f} MB/s |")
-        print(f"| - the formula's {far['calls']} calls would bring | {far['predicted'] / 1e6:.0f} MB/s |")
-        print(f"| - this machine's ceiling through the proxy | {far['ceiling'] / 1e6:.0f} MB/s |")
-        print(f"| - the lower of the two | {min(far['predicted'], far['ceiling']) / 1e6:.0f} MB/s |")
+        print(f"| 30 ms, 90 MB/s a connection, 2 GiB | {far['rate'] / 1e6:.0f} MB/s |")
+        share = f"{far['rate'] / far['predicted'] * 100:.0f} %"
+        print(
+            f"| - of what the formula's {far['calls']} calls would bring, {far['predicted'] / 1e6:.0f} MB/s | {share} |"
+        )
+        print(f"| - the same through a proxy that neither delays nor limits | {far['ceiling'] / 1e6:.0f} MB/s |")
+        print(f"| - CPU of the client, and of proxy and server | {far['cpu']:.2f}, {far['others']:.2f} s |")
+
+
+def where_of(info: dict[str, Any]) -> tuple[str, str, int, bool]:
+    return info["server"], info["operation"], info["size"], info["secure"]
+
+
+def heading(server: str, operation: str, size: int, secure: bool) -> str:
+    scheme = "https" if secure else "http"
+    unit = "s/GB" if size >= 1 << 20 else "us"
+    return f"{operation.upper()} {S3_OBJECTS[size]} {scheme}{'' if server == 'nginx' else f', {server}'}, {unit}"
+
+
+def s3_number(info: dict[str, Any] | None, value: str) -> str:
+    if info is None:
+        return "-"
+    return f"{info[value] * 1e9 / info['size']:.2f}" if info["size"] >= 1 << 20 else f"{info[value] * 1e6:.0f}"
+
+
+def against_best(here: dict[str, dict[str, Any] | None]) -> str:
+    """What mfstore's CPU is of the cheapest of the clients that are not mfstore."""
+    own = here.get("mfstore")
+    others = [info["cpu"] for peer, info in here.items() if info and not peer.startswith("mfstore")]
+    return f"**{own['cpu'] / min(others):.2f} x**" if own and others else "-"
+
+
+METHODS = ("GET", "HEAD", "PUT")
+
+
+def metaflow(rows: list[dict[str, Any]]) -> None:
+    """One table per scenario: stock Metaflow is the peer that comes first at each place."""
+    for scenario in dict.fromkeys(row["metaflow"] for row in rows):
+        print(f"\n{scenario[0].upper()}{scenario[1:]}\n")
+        print("| | | wall | CPU | in datastore calls | against Metaflow | requests | GET, HEAD, PUT | sent | stored |")
+        print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+        here = [row for row in rows if row["metaflow"] == scenario]
+        for place in dict.fromkeys(row["place"] for row in here):
+            peers = [row for row in here if row["place"] == place]
+            for row in peers:
+                requests = row.get("requests", {})
+                others = sum(requests.values()) - sum(requests.get(method, 0) for method in METHODS)
+                counts = ", ".join(str(requests.get(method, 0)) for method in METHODS)
+                counts += f" and {others}" if others else ""
+                print(
+                    f"| {place if row is peers[0] else ''} | {row['peer']} | {seconds(row['wall'])} | "
+                    f"{seconds(row['cpu'])} | {seconds(row['inside'])} | {peers[0]['inside'] / row['inside']:.1f} x | "
+                    f"{sum(requests.values()) or '-'} | {counts if requests else '-'} | "
+                    f"{size(row['sent']) if requests else '-'} | {size(row['stored'])} |"
+                )
+
+
+def size(value: int) -> str:
+    return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
 
 
 def seconds(value: float) -> str:

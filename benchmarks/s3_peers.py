@@ -1,14 +1,12 @@
-"""S3 clients behind one interface, and the process that measures one of them: ``python -m benchmarks.s3_peers JOB``.
+"""S3 clients side by side, and the process that measures one of them: ``python -m benchmarks.s3_peers JOB``.
 
-``get(keys)`` reads each object whole into memory (Metaflow: into files, the only way it has) and returns the bytes
-seen; ``put(items)`` stores ``(key, bytes)`` pairs. No server here keeps checksums, so a GET is verified by nobody. PUT
-carries no checksum; its payload is signed (SHA-256) over http by all who can, and by none over https. ``signs`` and
-``checksums`` say who differs.
+The clients are those of ``mfstore.bench.peers``, with mfstore's and awscrt's beside them. No server here keeps
+checksums, so a GET is verified by nobody, and what is read is only counted.
 """
 
-import asyncio
-import contextlib
+import functools
 import gc
+import importlib.metadata
 import itertools
 import json
 import os
@@ -17,68 +15,30 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-THREADS = 16
-TASKS = 64
-
-
-class Peer:
-    """A client of ``where``: url, bucket, ca_file, region, access_key, secret_key."""
-
-    share = 1.0
-    """Of the small objects, how many it gets, for those so slow that all of them would take minutes."""
-    checksums = "none"
-
-    def __init__(self, where):
-        self.where = where
-        self.secure = where["url"].startswith("https")
-        self.verify = where["ca_file"] if self.secure else None
-        self.keys = {"aws_access_key_id": where["access_key"], "aws_secret_access_key": where["secret_key"]}
-        self.signs = not self.secure
-        self.open()
-
-    def open(self):
-        pass
-
-    def close(self):
-        pass
-
-    def config(self, kind=None):
-        if kind is None:
-            from botocore.config import Config as kind  # noqa: N813
-        return kind(
-            s3={"addressing_style": "path", "payload_signing_enabled": self.signs},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            max_pool_connections=TASKS,
-        )
-
-    def named(self):
-        """What boto3, aiobotocore and mfstore take alike."""
-        return {
-            "endpoint_url": self.where["url"],
-            "region_name": self.where["region"],
-            "verify": self.verify,
-            **self.keys,
-        }
+from mfstore.bench import peers
+from mfstore.bench.peers import Peer, Where
 
 
 class Mfstore(Peer):
     engine, checksum = "native", None
 
     def open(self):
+        from botocore.config import Config
+
         from mfstore.s3.client import BulkClient
 
+        self.config = Config(**self.config_options())
         self.client = BulkClient(
-            self.where["bucket"], engine=self.engine, checksum=self.checksum, config=self.config(), **self.named()
+            self.where.bucket, engine=self.engine, checksum=self.checksum, config=self.config, **self.named()
         )
 
-    def get(self, keys):
-        return sum(len(outcome.data) for outcome in self.client.get_many(keys, ordered=False))
+    def get(self, keys, take):
+        for outcome in self.client.get_many(keys, ordered=False):
+            take(outcome.index, outcome.data, None)
 
-    def put(self, items):
+    def put(self, items, take):
         self.client.put_many(items, ordered=False)
 
     def close(self):
@@ -92,165 +52,43 @@ class MfstoreDefault(Mfstore):
     checksums = "CRC64NVME"
 
 
+class MfstoreCurrent(Mfstore):
+    """With the libcurl and OpenSSL that ``pycurl``'s wheel brings, in place of the system's: what mfstore built against
+    current ones does. ``environment`` has the loader find them."""
+
+    def open(self):
+        import ctypes
+
+        library = ctypes.CDLL("libcurl.so.4")
+        library.curl_version.restype = ctypes.c_char_p
+        self.libraries = " ".join(library.curl_version().decode().split()[:2])
+        if "pycurl.libs/libcurl" not in Path("/proc/self/maps").read_text():
+            raise RuntimeError(f"{self.libraries} is not pycurl's")
+        super().open()
+
+
 class MfstoreAio(Mfstore):
     engine = "aiobotocore"
-    share = 0.05
-
-
-class Boto3(Peer):
-    share = 0.05
-
-    def open(self):
-        import boto3
-
-        self.client = boto3.session.Session().client("s3", config=self.config(), **self.named())
-        self.pool = ThreadPoolExecutor(THREADS)
-
-    def get(self, keys):
-        bucket = self.where["bucket"]
-        read = lambda key: len(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())  # noqa: E731
-        return sum(self.pool.map(read, keys))
-
-    def put(self, items):
-        store = lambda item: self.client.put_object(Bucket=self.where["bucket"], Key=item[0], Body=item[1])  # noqa: E731
-        for _ in self.pool.map(store, items):
-            pass
-
-
-class Looped(Peer):
-    """One that needs an event loop: the same one all the time. No more than ``limit`` objects at once."""
-
-    limit = TASKS
-
-    def open(self):
-        self.runner = asyncio.Runner()
-        self.runner.run(self.aopen())
-
-    async def aopen(self):
-        pass
-
-    async def _all(self, work, items):
-        source = iter(items)
-
-        async def worker():
-            return sum([await work(item) for item in source])
-
-        return sum(await asyncio.gather(*(worker() for _ in range(self.limit))))
-
-    def get(self, keys):
-        return self.runner.run(self._all(self.aget, keys))
-
-    def put(self, items):
-        self.runner.run(self._all(self.aput, items))
-
-
-class Aiobotocore(Looped):
-    share = 0.05
-
-    async def aopen(self):
-        from aiobotocore.config import AioConfig
-        from aiobotocore.session import get_session
-
-        self.context = get_session().create_client("s3", config=self.config(AioConfig), **self.named())
-        self.client = await self.context.__aenter__()
-
-    async def aget(self, key):
-        answer = await self.client.get_object(Bucket=self.where["bucket"], Key=key)
-        async with answer["Body"] as body:
-            return len(await body.read())
-
-    async def aput(self, item):
-        await self.client.put_object(Bucket=self.where["bucket"], Key=item[0], Body=item[1])
-        return 0
-
-    def close(self):
-        self.runner.run(self.context.__aexit__(None, None, None))
-
-
-class S3fs(Peer):
-    share = 0.05
-
-    def open(self):
-        import s3fs
-
-        named = {"endpoint_url": self.where["url"], "region_name": self.where["region"], "verify": self.verify}
-        config = {
-            "s3": {"addressing_style": "path", "payload_signing_enabled": self.signs},
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-            "max_pool_connections": TASKS,
-        }
-        self.files = s3fs.S3FileSystem(
-            key=self.where["access_key"], secret=self.where["secret_key"], client_kwargs=named, config_kwargs=config
-        )
-
-    def get(self, keys):
-        found = self.files.cat([f"{self.where['bucket']}/{key}" for key in keys])
-        return sum(map(len, found.values()))
-
-    def put(self, items):
-        self.files.pipe({f"{self.where['bucket']}/{key}": data for key, data in items})
-
-
-class Obstore(Looped):
-    share = 0.3
-
-    def make(self):
-        from obstore.store import S3Store
-
-        options = {"allow_http": True, "timeout": "600s"}
-        if self.secure:
-            options["root_certificate"] = Path(self.where["ca_file"]).read_bytes()
-        self.store = S3Store(
-            self.where["bucket"], endpoint=self.where["url"], region=self.where["region"],
-            access_key_id=self.where["access_key"], secret_access_key=self.where["secret_key"],
-            virtual_hosted_style_request=False, unsigned_payload=not self.signs, client_options=options,
-        )  # fmt: skip
-
-    async def aopen(self):
-        self.make()
-
-    async def aget(self, key):
-        return len(await (await self.store.get_async(key)).bytes_async())
-
-    async def aput(self, item):
-        await self.store.put_async(item[0], item[1], use_multipart=False)
-        return 0
-
-
-class ObstoreSync(Obstore):
-    def open(self):
-        self.make()
-        self.pool = ThreadPoolExecutor(THREADS)
-
-    def get(self, keys):
-        return sum(self.pool.map(lambda key: len(self.store.get(key).bytes()), keys))
-
-    def put(self, items):
-        for _ in self.pool.map(lambda item: self.store.put(item[0], item[1], use_multipart=False), items):
-            pass
 
 
 class Awscrt(Peer):
-    share = 0.2
-
     def open(self):
         from awscrt import auth, io, s3
 
         self.signs = False  # its way
         bootstrap = io.ClientBootstrap.get_or_create_static_default()
-        keys = auth.AwsCredentialsProvider.new_static(self.where["access_key"], self.where["secret_key"])
+        keys = auth.AwsCredentialsProvider.new_static(self.where.access_key, self.where.secret_key)
         tls = None
-        if self.secure:
+        if self.where.secure:
             options = io.TlsContextOptions()
-            options.override_default_trust_store_from_path(None, self.where["ca_file"])
+            options.override_default_trust_store_from_path(None, self.where.ca_file)
             tls = io.ClientTlsContext(options).new_connection_options()
         self.client = s3.S3Client(
-            bootstrap=bootstrap, region=self.where["region"], credential_provider=keys, tls_connection_options=tls,
-            tls_mode=s3.S3RequestTlsMode.ENABLED if self.secure else s3.S3RequestTlsMode.DISABLED,
+            bootstrap=bootstrap, region=self.where.region, credential_provider=keys, tls_connection_options=tls,
+            tls_mode=s3.S3RequestTlsMode.ENABLED if self.where.secure else s3.S3RequestTlsMode.DISABLED,
             throughput_target_gbps=100,
         )  # fmt: skip
-        self.host = self.where["url"].split("//")[1]
+        self.host = self.where.url.split("//")[1]
 
     def _request(self, method, key, data=None, count=None):
         from awscrt import http, s3
@@ -262,7 +100,7 @@ class Awscrt(Peer):
 
             headers.add("Content-Length", str(len(data)))
             stream = io.BytesIO(data)
-        request = http.HttpRequest(method, f"/{self.where['bucket']}/{key}", headers, stream)
+        request = http.HttpRequest(method, f"/{self.where.bucket}/{key}", headers, stream)
         kind = s3.S3RequestType.GET_OBJECT if data is None else s3.S3RequestType.PUT_OBJECT
         return self.client.make_request(type=kind, request=request, on_body=count)
 
@@ -283,74 +121,65 @@ class Awscrt(Peer):
         if wrong:
             raise wrong[0]
 
-    def get(self, keys):
-        got = []
-
-        def begin(key):
+    def get(self, keys, take):
+        def begin(item):
             parts = []  # in order, as the callback delivers them
-
-            def body(chunk, offset, **_):
-                parts.append(chunk)
-                got.append(len(chunk))
-
-            request = self._request("GET", key, count=body)
-            request.finished_future.add_done_callback(lambda _: (b"".join(parts), parts.clear()))
+            request = self._request("GET", item[1], count=lambda chunk, offset, **_: parts.append(chunk))
+            request.finished_future.add_done_callback(lambda _: take(item[0], b"".join(parts), None))
             return request
 
-        self._all(begin, keys)
-        return sum(got)
+        self._all(begin, enumerate(keys))
 
-    def put(self, items):
+    def put(self, items, take):
         self._all(lambda item: self._request("PUT", item[0], item[1]), items)
 
 
-class Metaflow(Peer):
-    share = 0.01
-
-    def open(self):
-        from metaflow import S3
-
-        self.signs = True
-        self.scratch = tempfile.mkdtemp(prefix="mfstore-bench-")
-        self.make = lambda: S3(s3root=f"s3://{self.where['bucket']}", tmproot=self.scratch)
-
-    def get(self, keys):
-        with self.make() as s3:
-            return sum(Path(found.path).stat().st_size for found in s3.get_many(list(keys)))
-
-    def put(self, items):
-        with self.make() as s3:
-            s3.put_many(list(items), overwrite=True)
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            os.rmdir(self.scratch)
-
-
+CURRENT = "mfstore, current libcurl and OpenSSL"
 PEERS = {
     "mfstore": Mfstore,
     "mfstore with CRC64NVME": MfstoreDefault,
+    CURRENT: MfstoreCurrent,
     "mfstore, aiobotocore engine": MfstoreAio,
-    "boto3, threads": Boto3,
-    "aiobotocore": Aiobotocore,
-    "s3fs": S3fs,
-    "obstore": ObstoreSync,
-    "obstore async": Obstore,
+    "boto3, threads": peers.Boto3,
+    "aiobotocore": peers.Aiobotocore,
+    "s3fs": peers.S3fs,
+    "obstore": peers.Obstore,
+    "obstore async": peers.ObstoreAsync,
     "awscrt": Awscrt,
-    "metaflow.S3": Metaflow,
+    "metaflow.S3": peers.Metaflow,
 }
+SHARES = {
+    "mfstore, aiobotocore engine": 0.05, "boto3, threads": 0.05, "aiobotocore": 0.05, "s3fs": 0.05, "obstore": 0.3,
+    "obstore async": 0.3, "awscrt": 0.2, "metaflow.S3": 0.01,
+}  # fmt: skip
+"""Of the small objects, how many a peer gets, for those so slow that all of them would take minutes."""
 
 
-def environment(where):
+def made(name, where):
+    """The peer of that name, at a place as JSON has it."""
+    return PEERS[name](Where(**where))
+
+
+@functools.cache
+def current_libraries():
+    """Where the loader finds pycurl's libraries by their usual names; None where its wheel brings none."""
+    brought = Path(importlib.metadata.distribution("pycurl").locate_file("pycurl.libs"))
+    names = {"libcurl.so.4": "libcurl-*", "libssl.so.3": "libssl-*", "libcrypto.so.3": "libcrypto-*"}
+    found = {name: list(brought.glob(pattern)) for name, pattern in names.items()}
+    if not all(found.values()):
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="mfstore-libraries-")  # until the process ends
+    for name, (path,) in found.items():
+        os.symlink(path, os.path.join(folder.name, name))
+    return folder, f"{folder.name}:{brought}"
+
+
+def environment(where, peer=None):
     """For the process of a peer: nobody's configuration but this."""
+    libraries = {"LD_LIBRARY_PATH": current_libraries()[1]} if peer == CURRENT else {}
     return {
-        **os.environ,
-        "AWS_ACCESS_KEY_ID": where["access_key"], "AWS_SECRET_ACCESS_KEY": where["secret_key"],
-        "AWS_DEFAULT_REGION": where["region"], "AWS_REGION": where["region"], "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true", "METAFLOW_USER": "bench",
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required", "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-        "METAFLOW_S3_ENDPOINT_URL": where["url"], "METAFLOW_DEFAULT_METADATA": "local",
-        **({"METAFLOW_S3_VERIFY_CERTIFICATE": where["ca_file"]} if where["url"].startswith("https") else {}),
+        **os.environ, **peers.environment(Where(**where)), **libraries,
+        "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true",
     }  # fmt: skip
 
 
@@ -363,29 +192,33 @@ def cpu():
 def run(job):
     """Warm up, then the best and the median of some rounds."""
     where, size = job["where"], job["size"]
-    peer = PEERS[job["peer"]](where)
-    count = max(1, round(job["count"] * (peer.share if size < (1 << 20) else 1)))
+    peer = made(job["peer"], where)
+    count = max(1, round(job["count"] * (SHARES.get(job["peer"], 1.0) if size < (1 << 20) else 1)))
     numbers = itertools.count()
     data = os.urandom(size)
+    seen = []
+    take = lambda _, found, __: seen.append(len(found) if found is not None else 0)  # noqa: E731
     if job["operation"] == "get":
         # the same names again and again: they exist, and nobody here caches
-        work = lambda n: peer.get([f"get/{size}/{i % job['exist']}" for i in range(n)])  # noqa: E731
+        work = lambda n: peer.get([f"get/{size}/{i % job['exist']}" for i in range(n)], take)  # noqa: E731
     else:
-        work = lambda n: peer.put([(f"put/{size}/{next(numbers) % job['exist']}", data) for _ in range(n)])  # noqa: E731
+        items = lambda n: [(f"put/{size}/{next(numbers) % job['exist']}", data) for _ in range(n)]  # noqa: E731
+        work = lambda n: peer.put(items(n), take)  # noqa: E731
     work(max(1, count // 10))
     gc.collect()
     rounds = []
     for _ in range(job["rounds"]):
+        seen.clear()
         begin, before = time.perf_counter(), cpu()
-        moved = work(count)
+        work(count)
         rounds.append((cpu() - before, time.perf_counter() - begin))
-        if job["operation"] == "get" and moved != count * size:
-            raise AssertionError(f"{moved} bytes instead of {count * size}")
+        if job["operation"] == "get" and sum(seen) != count * size:
+            raise AssertionError(f"{sum(seen)} bytes instead of {count * size}")
     peer.close()
     best = sorted(rounds)
     return {
         "cpu": best[0][0] / count, "median": best[len(best) // 2][0] / count, "wall": min(w for _, w in rounds) / count,
-        "count": count, "signs": peer.signs, "checksums": peer.checksums,
+        "count": count, "signs": peer.signs, "checksums": peer.checksums, "libraries": getattr(peer, "libraries", None),
     }  # fmt: skip
 
 

@@ -1,0 +1,202 @@
+"""From rows (one per object or bundle) to numbers. Pure, but for the clocks of the process.
+
+Quantiles interpolate linearly between the two nearest rows (type 7 of Hyndman and Fan, 1996, numpy's default). One that
+fewer than one row would lie beyond is not given: p99.9 needs 1000 rows. Quantiles are always of rows, never of other
+quantiles or averages.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import floor
+from time import perf_counter
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One object or bundle that was moved."""
+
+    number: int
+    """Of the object."""
+    start: float
+    """Seconds on the clock of ``time.monotonic``."""
+    seconds: float
+    """From its first try to its end."""
+    first_byte: float | None
+    """Seconds from its last try to the first byte of the answer; None where nobody knows."""
+    size: int
+    """Bytes moved."""
+    attempts: int
+    verified: int
+    """Bytes that were compared with what they have to be."""
+    error: str | None
+
+    @property
+    def end(self) -> float:
+        """On the same clock as ``start``."""
+        return self.start + self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A distribution, in seconds. None: too few rows."""
+
+    count: int
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
+    curve: tuple[float, ...]
+    """The quantiles 0, 1, …, 100 per cent, for plots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Throughput over time: bytes and objects of each slice of the run, the last, incomplete one left out."""
+
+    seconds: float
+    """Of one slice: 1, or 0.1 when the run is shorter than 3 s."""
+    bytes: tuple[float, ...]
+    """Per second. Of an object, the bytes are taken to be spread evenly between its start and its end."""
+    objects: tuple[float, ...]
+    """Per second, by their ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """How long the last ones took beyond the rest."""
+
+    first_done: float
+    """Seconds until there was nothing left to start and the first connection became idle."""
+    last_done: float
+    """Seconds until the last object."""
+
+    @property
+    def share(self) -> float:
+        """Of the whole time, how much was spent waiting for the last ones."""
+        return (self.last_done - self.first_done) / self.last_done if self.last_done > 0 else 0.0
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The quantile of sorted values by linear interpolation."""
+    place = share * (len(ordered) - 1)
+    below = floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The distribution of values."""
+    ordered = sorted(values)
+
+    def known(share: float) -> float | None:
+        # A relative tolerance, for 1 - 0.9 is a little less than 0.1.
+        enough = len(ordered) * (1 - share) > 1 - 1e-6 or (share <= 0.5 and ordered)
+        return quantile(ordered, share) if enough else None
+
+    return Spread(
+        len(ordered), known(0.5), known(0.9), known(0.99), known(0.999), ordered[-1] if ordered else None,
+        tuple(quantile(ordered, step / 100) for step in range(101)) if ordered else (),
+    )  # fmt: skip
+
+
+def slices(rows: Sequence[Row], begin: float, end: float) -> Slices:
+    """Throughput over the time from ``begin`` to ``end``."""
+    width = 1.0 if end - begin >= 3.0 else 0.1
+    if not any(row.seconds for row in rows):
+        return Slices(width, (), ())  # moved all at once, nobody knows when
+    number = floor((end - begin) / width + 1e-9)
+    moved, ended = [0.0] * number, [0] * number
+    for row in rows:
+        if row.error is not None:
+            continue
+        start, stop = max(row.start - begin, 0.0), max(row.end - begin, 0.0)
+        if (place := floor(stop / width)) < number:
+            ended[place] += 1
+        if stop <= start:
+            if place < number:
+                moved[place] += row.size
+            continue
+        for slot in range(floor(start / width), min(floor(stop / width) + 1, number)):
+            overlap = min(stop, (slot + 1) * width) - max(start, slot * width)
+            moved[slot] += row.size * max(overlap, 0.0) / (stop - start)
+    return Slices(width, tuple(found / width for found in moved), tuple(found / width for found in ended))
+
+
+def tail(rows: Sequence[Row], begin: float) -> Tail:
+    """When the last object had been started, the first end after that; and the last end."""
+    if not rows:
+        return Tail(0.0, 0.0)
+    last_start = max(row.start for row in rows)
+    last = max(row.end for row in rows)
+    first = min((row.end for row in rows if row.end > last_start), default=last)
+    return Tail(max(first - begin, 0.0), max(last - begin, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What this process, and children it waited for, used meanwhile."""
+
+    wall: float
+    cpu: float
+    """Seconds of all cores."""
+    machine: float | None
+    """Seconds in which the machine's cores did anything at all, this process or another; None where nobody knows. In
+    hundredths."""
+    rss: int
+    """Most bytes of memory at once, since it began (Linux) or since the process did."""
+
+    def __add__(self, other: Usage) -> Usage:
+        """Of both, one after the other."""
+        machine = None if self.machine is None or other.machine is None else self.machine + other.machine
+        return Usage(self.wall + other.wall, self.cpu + other.cpu, machine, max(self.rss, other.rss))
+
+
+class Meter:
+    """Measures usage from its making to ``read``."""
+
+    def __init__(self) -> None:
+        # Not Linux, or not allowed: then the peak is that of the whole process.
+        with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        self._begin = perf_counter()
+        self._cpu, self._machine = _cpu(), _machine()
+
+    def read(self) -> Usage:
+        """Up to now."""
+        wall, cpu, machine = perf_counter() - self._begin, _cpu() - self._cpu, None
+        if self._machine is not None and (now := _machine()) is not None:
+            machine = now - self._machine
+        return Usage(wall, cpu, machine, _peak())
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _machine() -> float | None:
+    try:
+        with open("/proc/stat") as file:
+            # user nice system idle iowait irq softirq steal; guest time is within user
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak() -> int:
+    try:
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,230 @@
+"""What a run will ask of the place, known before it starts: steps, requests, bytes, cost. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mfstore.backends.s3 import INLINE, SPAN
+from mfstore.bench.payloads import new_bytes
+from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
+from mfstore.ingest import PACK_SHARE
+from mfstore.s3.downloads import PIECE
+from mfstore.s3.engine import SMALL
+from mfstore.s3.others import DELETES
+from mfstore.s3.uploads import SINGLE, part_size
+
+MEMORY = 256 << 20
+"""For the stores that are measured, whatever the environment says: where packs end depends on it."""
+PACK_LIMIT = MEMORY // PACK_SHARE
+PAGE = 1000
+"""Objects of one page of a listing."""
+WARM, WARM_SIZE = 16, 64 << 10
+"""Objects moved before each measured operation, of at most so many bytes: connections, signing keys and code are
+then there."""
+FREE = ("DeleteObjects", "AbortMultipartUpload")
+READS = ("GetObject", "HeadObject")
+"""How services charge: these at the price of GET, the free ones not at all, all others at the price of PUT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Requests by botocore's name of the operation, at least and at most, and bytes of objects."""
+
+    fewest: Mapping[str, int] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
+    sent: int = 0
+    received: int = 0
+
+    def __add__(self, other: Forecast) -> Forecast:
+        return Forecast(
+            Counter(self.fewest) + Counter(other.fewest),
+            Counter(self.most) + Counter(other.most),
+            self.sent + other.sent,
+            self.received + other.received,
+        )
+
+    def priced(self, kind: str) -> int:
+        """At most so many requests at the price of ``put`` or ``get``."""
+        return sum(
+            count for name, count in self.most.items() if name not in FREE and (name in READS) == (kind == "get")
+        )
+
+
+NOTHING = Forecast()
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """In any currency; None is not known."""
+
+    put: float | None = None
+    """Of 1000 PUT, POST and LIST requests."""
+    get: float | None = None
+    """Of 1000 GET and HEAD requests."""
+    gigabyte: float | None = None
+    """Of 10⁹ bytes read."""
+
+    def cost(self, forecast: Forecast) -> float | None:
+        """Of a forecast, at most and without retries; None when no price is known."""
+        if self.put is None and self.get is None and self.gigabyte is None:
+            return None
+        requests = forecast.priced("put") * (self.put or 0.0) + forecast.priced("get") * (self.get or 0.0)
+        return requests / 1000 + forecast.received / 1e9 * (self.gigabyte or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation of one scenario."""
+
+    scenario: Scenario
+    number: int
+    """Of the scenario: its objects lie under it."""
+    operation: str
+    measured: bool
+    """False for what only has to be done: to have objects, and to be rid of them."""
+    forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps in order."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def forecast(self) -> Forecast:
+        """Of the whole run, with the look at the place before and after it."""
+        total = AROUND
+        for step in self.steps:
+            total += step.forecast
+        return total
+
+    @property
+    def peak(self) -> int:
+        """Bytes stored at once, at most."""
+        return max((_kept(step.scenario) for step in self.steps), default=0)
+
+
+_AROUND = {"PutObject": 1, "GetObject": 1, "ListObjectsV2": 2, "DeleteObjects": 1, "ListMultipartUploads": 1}
+AROUND = Forecast(_AROUND, _AROUND, 16, 16)
+"""Trying whether all operations are allowed, before; looking for what is left, after."""
+
+
+def plan(scenarios: Iterable[Scenario]) -> Plan:
+    """What running the scenarios takes, on S3: elsewhere requests cost nothing, bytes are the same."""
+    return Plan(tuple(step for number, scenario in enumerate(scenarios) for step in _steps(number, scenario)))
+
+
+def _steps(number: int, scenario: Scenario) -> Iterable[Step]:
+    for operation in OPERATIONS[scenario.layer]:
+        measured = operation in scenario.operations
+        if scenario.layer == ARTIFACTS:
+            if measured or operation == "save":
+                yield Step(scenario, number, operation, measured, _artifacts(scenario, operation))
+        elif measured or operation in ("put", "delete"):
+            warm = warm_up(scenario, operation) if measured or operation == "put" else NOTHING
+            yield Step(scenario, number, operation, measured, _objects(scenario, operation) + warm)
+
+
+def warm_objects(scenario: Scenario) -> tuple[int, int]:
+    """How many objects the warm-up of a scenario has, and their size."""
+    return min(WARM, scenario.count), min(WARM_SIZE, max(size for size, _ in scenario.sizes))
+
+
+def warm_up(scenario: Scenario, operation: str) -> Forecast:
+    """The requests before those that are measured."""
+    count, size = warm_objects(scenario)
+    if operation == "put":
+        return _exactly({"PutObject": count}, sent=count * size)
+    if operation == "get":
+        return _exactly({"GetObject": count}, received=count * size)
+    return _exactly({"HeadObject": count}) if operation == "head" else NOTHING
+
+
+def _objects(scenario: Scenario, operation: str) -> Forecast:
+    total = NOTHING
+    if operation == "put":
+        for size, count in scenario.sizes:
+            each = _put(size)
+            total += _exactly({name: many * count for name, many in each.items()}, sent=size * count)
+    elif operation == "get":
+        for size, count in scenario.sizes:
+            most = 1 if size <= SMALL or scenario.concurrency == 1 else -(-size // PIECE)
+            total += Forecast({"GetObject": count}, {"GetObject": count * most}, 0, size * count)
+    elif operation == "head":
+        total = _exactly({"HeadObject": scenario.count})
+    else:
+        keys = scenario.count + warm_objects(scenario)[0]
+        name, page = ("ListObjectsV2", PAGE) if operation == "list" else ("DeleteObjects", DELETES)
+        total = _exactly({name: -(-keys // page)})
+    return total
+
+
+def _exactly(requests: Mapping[str, int], sent: int = 0, received: int = 0) -> Forecast:
+    return Forecast(requests, requests, sent, received)
+
+
+def _put(size: int) -> dict[str, int]:
+    """The requests that store one object."""
+    if size <= SINGLE:
+        return {"PutObject": 1}
+    return {"CreateMultipartUpload": 1, "UploadPart": -(-size // part_size(size)), "CompleteMultipartUpload": 1}
+
+
+OPENED = {"GetObject": 1}
+"""To open a store that is there: its description."""
+
+
+def _artifacts(scenario: Scenario, operation: str) -> Forecast:
+    """Of the store on S3. How many chunks shrink below the size of those that lie in a recipe, and where packs end,
+    the bytes themselves decide: between the fewest and the most."""
+    rounds = scenario.bundles
+    if operation == "load":
+        packs = -(-scenario.size // PACK_LIMIT) + (1 if scenario.duplicate else 0)
+        most = OPENED["GetObject"] + 1 + 2 * (-(-scenario.size // (SPAN // 2)) + packs)
+        return Forecast({"GetObject": 2 * rounds}, {"GetObject": most * rounds}, 0, scenario.size * rounds)
+    total = _saves(scenario.size, 1) + _saves(new_bytes(scenario), rounds)
+    # The first save of a store writes its description and tries whether conditions are kept.
+    founding = Forecast(
+        {"GetObject": 2, "ListObjectsV2": 1, "PutObject": 1},
+        {"GetObject": 3, "ListObjectsV2": 3, "PutObject": 4, "DeleteObjects": 2},
+    )
+    # To be rid of the store: its objects are listed and deleted.
+    objects = 3 + (rounds + 1) * (3 + scenario.size // PACK_LIMIT)
+    pages = -(-objects // PAGE)
+    removal = Forecast({"ListObjectsV2": 1, "DeleteObjects": 1}, {"ListObjectsV2": pages, "DeleteObjects": pages})
+    return total + founding + removal
+
+
+def _saves(size: int, rounds: int) -> Forecast:
+    """So many saves of bundles with ``size`` new bytes each."""
+    if not size:
+        return Forecast({"GetObject": rounds}, {"GetObject": rounds, "HeadObject": rounds})
+    most: Counter[str] = Counter({"PutObject": 1, "GetObject": 1})
+    if size > INLINE // 2:
+        # A pack ends at the chunk that fills it: there may be one more than the bytes need.
+        packs = -(-size // PACK_LIMIT) + (1 if size > PACK_LIMIT else 0)
+        most += Counter({"PutObject": 1 + packs, "HeadObject": packs})
+        if size > SINGLE:
+            parts = -(-size // part_size(min(size, PACK_LIMIT))) + 2 * packs
+            most += Counter({"CreateMultipartUpload": packs, "UploadPart": parts, "CompleteMultipartUpload": packs})
+    return Forecast(
+        {"PutObject": rounds, "GetObject": rounds}, {name: count * rounds for name, count in most.items()},
+        size * rounds, 0,
+    )  # fmt: skip
+
+
+def _kept(scenario: Scenario) -> int:
+    if scenario.layer == OBJECTS:
+        count, size = warm_objects(scenario)
+        return scenario.size + count * size
+    return scenario.size + new_bytes(scenario) * scenario.bundles
+
+
+def summary(steps: Sequence[Step]) -> str:
+    """How many scenarios and measurements, for people."""
+    scenarios = len({step.number for step in steps})
+    measured = sum(step.measured for step in steps)
+    return f"{scenarios} scenario{'s' if scenarios != 1 else ''}, {measured} measurements"

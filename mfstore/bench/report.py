@@ -1,0 +1,255 @@
+"""A plan and results as text for a terminal or a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from statistics import median
+from typing import Any
+
+from mfstore.bench.compare import SAME, compare
+from mfstore.bench.plan import Plan, Prices, summary
+from mfstore.bench.scenarios import ARTIFACTS, OPERATIONS, size_text
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Title, column heads, rows of cells."""
+COUNTED = {"list": "entries", "save": "bundles", "load": "bundles"}
+TIMES = (
+    ("first_byte", "first ms", ("p50", "p99")),
+    ("latency", "ms", ("p50", "p90", "p99", "p999", "max")),
+)
+"""Columns of milliseconds: until the first byte, and in all."""
+HEADS = {"p999": "p99.9"}
+
+
+def plan_lines(plan: Plan, prices: Prices, seconds: float, *, s3: bool) -> list[str]:
+    """What a run will do, before it does it."""
+    forecast = plan.forecast
+    measured = sum(step.measured for step in plan.steps)
+    lines = [
+        f"{summary(plan.steps)}, each of at most {seconds:g} s: at most {duration(measured * seconds)}",
+    ]
+    lines.append(
+        f"bytes     {size(forecast.sent)} written, {size(forecast.received)} read, "
+        f"at most {size(plan.peak)} stored at once, nothing afterwards"
+    )
+    if not s3:
+        return lines
+    fewest, most = sum(forecast.fewest.values()), sum(forecast.most.values())
+    names = ", ".join(
+        f"{between(forecast.fewest.get(name, 0), count)} {name}"
+        for name, count in sorted(forecast.most.items(), key=lambda item: -item[1])
+    )
+    lines.append(f"requests  {between(fewest, most)} without retries: {names}")
+    cost = prices.cost(forecast)
+    if cost is None:
+        lines.append("cost      not known: give --price-put, --price-get, --price-gb")
+    else:
+        lines.append(
+            f"cost      at most {cost:.4f}: {forecast.priced('put')} requests at the price of PUT, "
+            f"{forecast.priced('get')} at that of GET, {size(forecast.received)} read"
+        )
+    return lines
+
+
+def head_lines(document: Mapping[str, Any]) -> list[str]:
+    """Where and when it ran."""
+    run = document["run"]
+    machine = f"mfstore {run['version']}  Python {run['python']}  {run['cpus']} CPUs  {run['system']}"
+    place = [f"{run['kind']} {run['url']}", f"seed {run['seed']}", run["started"]]
+    if run.get("endpoint"):
+        server = f" ({run['server']})" if run.get("server") else ""
+        place.insert(1, f"endpoint {run['endpoint']}{server}")
+    if any(cell["scenario"]["failure"] for cell in document["cells"]):
+        by = "a proxy: real HTTP 500" if run.get("failures_by") == "proxy" else "the client, before it sends"
+        place.append(f"failures injected by {by}")
+    if run.get("ended"):
+        place.append(f"ENDED EARLY: {run['ended']}")
+    if run.get("clock_skew") is not None:
+        place.insert(2, f"clock skew {run['clock_skew']:+d} s")
+    return [machine, "  ".join(place)]
+
+
+def tables(document: Mapping[str, Any]) -> list[Table]:
+    """The measurements, one table per operation."""
+    s3 = document["run"]["kind"] == "s3"
+    by_operation: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in document["cells"]:
+        by_operation.setdefault(cell["operation"], []).append(cell)
+    order = [name for names in OPERATIONS.values() for name in names]
+    return [(operation, *_table(by_operation[operation], s3=s3)) for operation in order if operation in by_operation]
+
+
+def _table(cells: Sequence[Mapping[str, Any]], *, s3: bool) -> tuple[list[str], list[list[str]]]:
+    """Columns that say nothing about any of the cells are left out."""
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+        ("what", label),
+        ("engine", lambda cell: str(cell["engine"])),
+        (f"{COUNTED.get(cells[0]['operation'], 'objects')}/s", lambda cell: number(cell["objects_per_second"])),
+    ]
+    if any(cell["bytes"] for cell in cells):
+        columns.append(("MB/s", lambda cell: rate(cell["bytes_per_second"])))
+    if any(len(cell["slices"]["bytes"]) > 2 and cell["bytes"] for cell in cells):
+        columns.append(("slices MB/s\nmin-median-max", lambda cell: slow_fast(cell["slices"]["bytes"])))
+    for kind, title, names in TIMES:
+        if any(cell[kind]["count"] for cell in cells):
+            columns += [(f"{title}\n{HEADS.get(name, name)}", partial(_time_of, kind, name)) for name in names]
+    columns.append(("tail", lambda cell: f"{cell['tail']['share']:.0%}"))
+    if s3:
+        columns.append(("again", lambda cell: str(cell["retries"])))
+        columns.append(("503", lambda cell: str(cell["throttled"])))
+    columns.append(("CPU", lambda cell: f"{cell['cpu_share']:.0%}"))
+    columns.append(("RSS\nMB", lambda cell: f"{cell['usage']['rss'] / 1e6:.0f}"))
+    if any(cell["bytes"] for cell in cells):
+        columns.append(("veri-\nfied", lambda cell: f"{share(cell):.0%}"))
+    if any(cell["stored"] is not None for cell in cells):
+        columns.append(("stored", lambda cell: size(cell["stored"]) if cell["stored"] is not None else "-"))
+    return [name for name, _ in columns], [[show(cell) for _, show in columns] for cell in cells]
+
+
+def _time_of(kind: str, name: str, cell: Mapping[str, Any]) -> str:
+    return time(cell[kind][name])
+
+
+def label(cell: Mapping[str, Any]) -> str:
+    """A scenario in a few words, from its dictionary; with what went wrong."""
+    scenario = cell["scenario"]
+    parts = [mix(scenario)]
+    parts += [f"at {scenario['concurrency']}"] if scenario["concurrency"] else []
+    parts += [f"{scenario['compressible']} % compressible"] if scenario["compressible"] else []
+    parts += [f"{scenario['duplicate']} % duplicate"] if scenario["duplicate"] else []
+    parts += [f"{scenario['failure']} % failing"] if scenario["failure"] else []
+    done = cell["objects"] + cell["failed"]
+    parts += [f"time limit after {done} of {cell['wanted']}"] if done < cell["wanted"] else []
+    parts += [f"{cell['failed']} FAILED"] if cell["failed"] else []
+    return ", ".join(parts)
+
+
+def mix(scenario: Mapping[str, Any]) -> str:
+    """What is moved: ``300 x 4 KiB``."""
+    text = " + ".join(f"{count} x {size_text(size)}" for size, count in scenario["sizes"])
+    return text if scenario["layer"] != ARTIFACTS else f"{scenario['bundles']} x ({text})"
+
+
+def share(cell: Mapping[str, Any]) -> float:
+    """Of the bytes that were moved, how many were compared."""
+    return float(cell["verified"] / cell["bytes"]) if cell["bytes"] else 1.0
+
+
+def summary_lines(document: Mapping[str, Any]) -> list[str]:
+    """What holds for the whole run: success, verification, ceilings, what it is bound by."""
+    cells = document["cells"]
+    done, failed = sum(cell["objects"] for cell in cells), sum(cell["failed"] for cell in cells)
+    moved = sum(cell["bytes"] for cell in cells)
+    verified = sum(cell["verified"] for cell in cells)
+    ratio = done / (done + failed) if done + failed else 1.0
+    lines = [
+        f"success   {ratio:.3%}: {failed} of {done + failed} failed",
+        f"verified  {verified / moved:.0%} of {size(moved)} by digest" if moved else "verified  nothing was moved",
+    ]
+    errors = dict.fromkeys(error for cell in cells for error in cell["errors"])
+    lines += [f"          {error}" for error in list(errors)[:5]]
+    ceilings = document["ceilings"]
+    parts = [
+        f"hash {rate(ceilings['hash_one'])} (one core), {rate(ceilings['hash_all'])} (all)",
+        f"lz4 {rate(ceilings['encode_lz4'])}", f"zstd {rate(ceilings['encode_zstd'])}",
+        f"loopback {rate(ceilings['loopback'])}",
+    ]  # fmt: skip
+    if ceilings["disk_write"]:
+        parts.append(f"disk {rate(ceilings['disk_write'])} written and synced, {rate(ceilings['disk_read'])} read")
+    lines.append(f"ceilings  MB/s: {', '.join(parts)}")
+    return lines
+
+
+def verdicts(cells: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str, list[str]]]:
+    """(bound by, why, advice, which cells), equal advice together, the most frequent first and the unknown last."""
+    found: dict[tuple[str, str], tuple[str, list[str]]] = {}
+    for cell in cells:
+        verdict = cell["verdict"]
+        if verdict is not None:
+            key = verdict["bound"], verdict["advice"]
+            engine = f", {cell['engine']}" if cell["scenario"]["engine"] else ""
+            name = f"{cell['operation']} {label(cell)}{engine}"
+            found.setdefault(key, (verdict["because"], []))[1].append(name)
+    ordered = sorted(found.items(), key=lambda item: (item[0][0] == "unknown", -len(item[1][1])))
+    return [(bound, because, advice, names) for (bound, advice), (because, names) in ordered]
+
+
+def verdict_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The verdicts, for a terminal."""
+    lines = []
+    for bound, because, advice, names in verdicts(cells):
+        lines.append(
+            f"bound by  {bound}: {'; '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        )
+        lines.append(f"          {because if len(names) == 1 else f'such as: {because}'}")
+        lines.append(f"          next: {advice}")
+    return lines
+
+
+def slow_fast(series: Sequence[float]) -> str:
+    """Slowest, median and fastest slice; ``-`` for fewer than three."""
+    return f"{rate(min(series))}-{rate(median(series))}-{rate(max(series))}" if len(series) > 2 else "-"
+
+
+def between(low: int, high: int) -> str:
+    """A count that is known, or its limits."""
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def number(value: float) -> str:
+    """A rate of objects."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def rate(value: float) -> str:
+    """Bytes per second in MB."""
+    megabytes = value / 1e6
+    return f"{megabytes:,.0f}" if megabytes >= 100 else f"{megabytes:.1f}" if megabytes >= 1 else f"{megabytes:.3f}"
+
+
+def time(value: float | None) -> str:
+    """Seconds as a number of milliseconds; ``-`` for too few rows."""
+    if value is None:
+        return "-"
+    milliseconds = value * 1000
+    if milliseconds >= 100:
+        return f"{milliseconds:,.0f}"
+    return f"{milliseconds:.1f}" if milliseconds >= 1 else f"{milliseconds:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def comparison(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Table, list[str]]:
+    """Two results side by side, and what to know about it."""
+    found = compare(before, after)
+    rows = [
+        (
+            change.name, change.engine, number(change.before), number(change.after), f"{change.ratio:.2f} x",
+            *("-" if ratio is None else f"{ratio:.2f} x" for ratio in (change.p50, change.p99, change.cpu)),
+            "" if change.word == "same" else change.word,
+        )
+        for change in found.changes
+    ]  # fmt: skip
+    columns = ("what", "engine", "before /s", "after /s", "rate", "p50", "p99", "CPU", "")
+    words = [change.word for change in found.changes]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in ("faster", "slower", "same"))
+    lines = [f"{counts} (within {SAME:.0%}); ratios are after / before: more is better for rates, less for the rest"]
+    lines += [f"not the same: {text}" for text in found.different]
+    lines += [f"only before: {name}" for name in found.only_before]
+    lines += [f"only after: {name}" for name in found.only_after]
+    return ("compare", columns, rows), lines

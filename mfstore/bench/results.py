@@ -1,0 +1,165 @@
+"""What a run found, as a document that is kept: JSON with a schema version, and the raw rows beside it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from mfstore.bench.measure import Row, Slices, Spread, Tail, Usage
+from mfstore.bench.scenarios import Scenario
+from mfstore.bench.verdict import SHORT, Verdict
+from mfstore.errors import CorruptObject, NotFound, Unsupported
+
+SCHEMA = 1
+"""Grows when a field changes its meaning or goes; new ones may come without."""
+FORMAT = "mfstore-bench"
+ROW_COLUMNS = (
+    "scenario", "operation", "number", "start", "seconds", "first_byte", "bytes", "attempts", "verified", "error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One operation of one scenario, measured."""
+
+    scenario: Scenario
+    number: int
+    """Of the scenario in the run."""
+    operation: str
+    engine: str
+    """What moved the bytes."""
+    objects: int
+    """That succeeded: objects, artifacts' bundles, or entries of the listing."""
+    failed: int
+    wanted: int
+    """As planned: more than there were when the time limit ended it."""
+    bytes: int
+    usage: Usage
+    verified: int
+    """Bytes compared with what they have to be: of a put those that were read back later."""
+    retries: int
+    throttled: int
+    failures: int
+    """Answers 5xx other than 503, and connections that broke."""
+    requests: Mapping[str, int]
+    """Without the warm-up. Empty where there are none."""
+    stored: int | None
+    """Artifacts: bytes written to store them."""
+    latency: Spread
+    first_byte: Spread
+    slices: Slices
+    tail: Tail
+    errors: tuple[str, ...] = ()
+    """The first few."""
+    verdict: Verdict | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is, in one line: the same in every run of the same scenario."""
+        return f"{self.operation} {self.scenario.name}"
+
+    @property
+    def seconds(self) -> float:
+        """From the first start to the last end."""
+        return self.usage.wall
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Of the whole time, from the first start to the last end."""
+        return self.bytes / self.seconds if self.seconds else 0.0
+
+    @property
+    def objects_per_second(self) -> float:
+        """Likewise."""
+        return self.objects / self.seconds if self.seconds else 0.0
+
+    @property
+    def cpu_share(self) -> float:
+        """Cores this process kept busy: 1.41 is one and 41 per cent of another."""
+        return self.usage.cpu / self.seconds if self.seconds else 0.0
+
+    @property
+    def machine_share(self) -> float | None:
+        """Likewise of all programs on the machine; None where it is not known, or the time too short to tell."""
+        if self.usage.machine is None or self.seconds < SHORT:
+            return None
+        return self.usage.machine / self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **asdict(self),
+            "name": self.name,
+            "seconds": self.seconds,
+            "bytes_per_second": self.bytes_per_second,
+            "objects_per_second": self.objects_per_second,
+            "cpu_share": self.cpu_share,
+            "machine_share": self.machine_share,
+            "tail": {**asdict(self.tail), "share": self.tail.share},
+        }
+
+
+@dataclass(slots=True)
+class Results:
+    """A whole run."""
+
+    run: Mapping[str, Any]
+    """Where, when, with what: version, Python, machine, endpoint, seed, profile."""
+    plan: Mapping[str, Any]
+    ceilings: Mapping[str, Any]
+    cells: list[Cell] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document."""
+        return {
+            "format": FORMAT, "schema": SCHEMA, "run": dict(self.run), "plan": dict(self.plan),
+            "ceilings": dict(self.ceilings), "cells": [cell.to_dict() for cell in self.cells],
+        }  # fmt: skip
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The document in a file. NotFound, CorruptObject when it is none, Unsupported for that of a newer version."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotFound("no such results file", found=str(path)) from None
+    except (ValueError, UnicodeDecodeError):
+        raise CorruptObject("not a results file: it is not JSON", found=str(path)) from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise CorruptObject("not a results file", found=str(path), hint="mfstore bench --output writes them")
+    if document.get("schema", 0) > SCHEMA:
+        raise Unsupported(
+            "results of a newer mfstore", found=f"schema {document['schema']}", expected=f"up to {SCHEMA}",
+            hint="Upgrade mfstore",
+        )  # fmt: skip
+    return document
+
+
+class RowWriter:
+    """Raw rows as they come."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._csv = csv.writer(file, lineterminator="\n")
+        self._csv.writerow(ROW_COLUMNS)
+
+    def add(self, number: int, operation: str, rows: Sequence[Row], begin: float) -> None:
+        """The rows of one cell; ``start`` counts from ``begin``."""
+        for row in rows:
+            first = "" if row.first_byte is None else f"{row.first_byte:.6f}"
+            self._csv.writerow(
+                (number, operation, row.number, f"{row.start - begin:.6f}", f"{row.seconds:.6f}", first, row.size,
+                 row.attempts, row.verified, row.error or "")
+            )  # fmt: skip
+
+
+@contextmanager
+def row_writer(path: Path) -> Iterator[RowWriter]:
+    """Write rows to a gzipped CSV file. OSError when it cannot be written."""
+    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+        yield RowWriter(file)

@@ -1,0 +1,340 @@
+"""Runs a plan in a target's scratch prefix, step by step."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from mfstore.bench.measure import Meter, Row, Usage, slices, spread, tail
+from mfstore.bench.movers import DIFFERS, Mover, Rows
+from mfstore.bench.payloads import bundle, contents
+from mfstore.bench.plan import Plan, Step, warm_objects
+from mfstore.bench.recording import Traffic
+from mfstore.bench.results import Cell
+from mfstore.bench.scenarios import ARTIFACTS, Scenario
+from mfstore.errors import BackendError
+
+if TYPE_CHECKING:
+    from mfstore.bench.targets import Target
+
+Keep = Callable[[Cell, "list[Row]", float], None]
+"""Called with the raw rows of each cell and the time it began."""
+Progress = Callable[[Step, int], None]
+"""Called with a step and the objects finished since the last call; once with 0 when it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of a run."""
+
+    seed: int = 0
+    seconds: float = 10.0
+    """After so many an operation starts no more objects."""
+
+
+def execute(target: Target, plan: Plan, settings: Settings, keep: Keep, progress: Progress) -> Iterator[Cell]:
+    """Run the plan; yields what each measured step brought, when its scenario has ended. The target must have been
+    checked, and has to be removed afterwards, whatever happens here."""
+    for _, found in groupby(plan.steps, key=lambda step: step.number):
+        steps = list(found)
+        with opened(target, steps[0], settings, keep, progress) as run:
+            cells = [cell for step in steps if (cell := run(step)) is not None]
+        yield from _read_back(cells)
+
+
+@contextmanager
+def opened(
+    target: Target, first: Step, settings: Settings, keep: Keep, progress: Progress
+) -> Iterator[Callable[[Step], Cell | None]]:
+    """What runs the steps of one scenario, in their order; it returns None for those not measured."""
+    scenario, number = first.scenario, first.number
+    if scenario.layer == ARTIFACTS:
+        with target.store(scenario, number) as (reopen, traffic):
+            yield _Artifacts(scenario, settings, reopen, traffic, progress, keep).run
+    else:
+        with target.mover(scenario, settings.seed) as (mover, traffic):
+            yield _Objects(scenario, number, settings, mover, traffic, progress, keep, target).run
+
+
+def _read_back(cells: list[Cell]) -> Iterator[Cell]:
+    """A put is verified by what was read of it."""
+    read = {cell.operation: cell.verified for cell in cells}
+    for cell in cells:
+        if cell.operation in ("put", "save"):
+            other = "get" if cell.operation == "put" else "load"
+            cell = replace(cell, verified=min(read.get(other, 0), cell.bytes))
+        yield cell
+
+
+@dataclass(slots=True)
+class _Work:
+    """What both layers share: measuring a stream of rows."""
+
+    settings: Settings
+    traffic: Traffic | None
+    progress: Progress
+    keep: Keep
+
+    def measured(self, step: Step, engine: str, rows: Rows, wanted: int, stored: int | None = None) -> Cell:
+        """Consume the rows, and sum them up."""
+        if self.traffic is not None:
+            self.traffic.clear()
+        begin, meter = monotonic(), Meter()
+        kept: list[Row] = []
+        # Closed at once when this is interrupted: no thread still writes when the scratch prefix is removed.
+        with closing(rows):
+            for row in rows:
+                kept.append(row)
+                self.progress(step, 1)
+        usage = meter.read()
+        return self.summed(step, engine, kept, begin, usage, wanted, stored)
+
+    def summed(
+        self, step: Step, engine: str, rows: list[Row], begin: float, usage: Usage, wanted: int, stored: int | None
+    ) -> Cell:
+        """The cell of rows that have been gathered."""
+        good = [row for row in rows if row.error is None]
+        objects = sum(row.number + 1 for row in good) if step.operation == "list" else len(good)
+        traffic = self.traffic or Traffic()
+        cell = Cell(
+            step.scenario, step.number, step.operation, engine, objects, len(rows) - len(good), wanted,
+            sum(row.size for row in good), usage, sum(row.verified for row in good), traffic.retries,
+            traffic.throttled, traffic.failures, dict(traffic.requests), stored,
+            # Of a DeleteObjects with many objects nobody knows how long each took.
+            spread([row.seconds for row in good if row.seconds]),
+            spread([row.first_byte for row in good if row.first_byte is not None]),
+            slices(rows, begin, begin + usage.wall), tail(good, begin),
+            tuple(dict.fromkeys(row.error for row in rows if row.error is not None))[:3],
+        )  # fmt: skip
+        self.keep(cell, rows, begin)
+        return cell
+
+
+class _Objects(_Work):
+    """The operations of one scenario on objects: each on what the first one, put, has stored."""
+
+    def __init__(
+        self, scenario: Scenario, number: int, settings: Settings, mover: Mover, traffic: Traffic | None,
+        progress: Progress, keep: Keep, target: Target,
+    ) -> None:  # fmt: skip
+        super().__init__(settings, traffic, progress, keep)
+        self._scenario = scenario
+        self._mover = mover
+        self._prefix = f"{target.object_prefix}{number}/"
+        self._data = contents(scenario, settings.seed)
+        self._digests = [[blake3(data).digest() for data in group] for group in self._data]
+        self._places = [(group, number) for group, (_, count) in enumerate(scenario.sizes) for number in range(count)]
+        self._stored: list[int] = []
+        """The numbers of the objects that are there."""
+        self._begun = 0
+        """So many were begun to be put: one that failed may be there all the same."""
+
+    def run(self, step: Step) -> Cell | None:
+        """One step; None if it was not to be measured."""
+        operation = step.operation
+        self.progress(step, 0)
+        self._warm_up(operation, step.measured)
+        rows = getattr(self, f"_{operation}")()
+        warm = warm_objects(self._scenario)[0]
+        there = len(self._stored)
+        wanted = {"put": len(self._places), "list": there + warm, "delete": self._begun + warm}.get(operation, there)
+        if not step.measured:
+            _all(rows)
+            return None
+        cell = self.measured(step, self._mover.engine, rows, wanted)
+        if cell.failed and not cell.objects and self._mover.essential:
+            raise BackendError(f"every {operation} failed: {cell.errors[0]}")
+        return cell
+
+    def _key(self, place: int) -> str:
+        # Spread by their first letters, as services divide key ranges.
+        return f"{self._prefix}{place % 256:02x}/{place}"
+
+    def _warm_up(self, operation: str, measured: bool) -> None:
+        count, size = warm_objects(self._scenario)
+        keys = [f"{self._prefix}warm/{number}" for number in range(count)]
+        if operation == "put":
+            _all(self._mover.put((key, bytes(size)) for key in keys))
+        elif operation == "get" and measured:
+            _all(self._mover.get(keys, lambda _, __: True))
+        elif operation == "head" and measured:
+            _all(self._mover.head(keys))
+
+    def _limited(self, items: Iterable[Any]) -> Iterator[Any]:
+        deadline = monotonic() + self.settings.seconds
+        for item in items:
+            if monotonic() > deadline:
+                return
+            yield item
+
+    def _put(self) -> Rows:
+        def items() -> Iterator[tuple[str, bytes]]:
+            for number, (group, position) in enumerate(self._places):
+                self._begun = number + 1
+                yield self._key(number), self._data[group][position % len(self._data[group])]
+
+        for row in self._mover.put(self._limited(items())):
+            if row.error is None:
+                self._stored.append(row.number)
+            yield row
+
+    def _get(self) -> Rows:
+        self._stored.sort()
+
+        def check(index: int, data: Any) -> bool:
+            group, position = self._places[self._stored[index]]
+            return bool(blake3(data).digest() == self._digests[group][position % len(self._digests[group])])
+
+        return self._mover.get(self._limited(map(self._key, self._stored)), check)
+
+    def _head(self) -> Rows:
+        return self._mover.head(self._limited(map(self._key, self._stored)))
+
+    def _list(self) -> Rows:
+        return self._mover.list(self._prefix)
+
+    def _delete(self) -> Rows:
+        count, _ = warm_objects(self._scenario)
+        warm = [f"{self._prefix}warm/{number}" for number in range(count)]
+        return self._mover.delete([*map(self._key, range(self._begun)), *warm])  # whatever the time limit says
+
+
+class _Artifacts(_Work):
+    """Saves and loads of bundles."""
+
+    def __init__(
+        self, scenario: Scenario, settings: Settings, reopen: Callable[[], Any], traffic: Traffic | None,
+        progress: Progress, keep: Keep,
+    ) -> None:  # fmt: skip
+        super().__init__(settings, traffic, progress, keep)
+        self._scenario = scenario
+        self._reopen = reopen
+        self._keys: list[str] = []
+
+    def run(self, step: Step) -> Cell | None:
+        """One step; bundle 0 is saved before, to have what the others share with it."""
+        self.progress(step, 0)
+        work = self._save if step.operation == "save" else self._load
+        return work(step)
+
+    def _bundle(self, number: int) -> dict[str, bytes]:
+        return bundle(self._scenario, self.settings.seed, number)
+
+    def _save(self, step: Step) -> Cell | None:
+        store = self._reopen()
+        store.save(self._bundle(0))
+        before = store.session.stored
+        timer = _Timer(self, step)
+        for number in timer.rounds():
+            artifacts = self._bundle(number)
+            with timer.timed(number, sum(map(len, artifacts.values()))):
+                self._keys.append(store.save(artifacts))
+        return timer.cell(store.session.stored - before)
+
+    def _load(self, step: Step) -> Cell | None:
+        timer = _Timer(self, step)
+        for number, key in zip(timer.rounds(), self._keys, strict=False):
+            store = self._reopen()  # a new handle has verified nothing yet
+            loaded: dict[str, bytes] = {}
+            with timer.timed(number, self._scenario.size):
+                loaded = store.load(key)
+            timer.verified(loaded == self._bundle(number))
+        return timer.cell(None)
+
+
+class _Timer:
+    """Bundles are timed one by one: what is made between them costs nothing."""
+
+    def __init__(self, work: _Artifacts, step: Step) -> None:
+        self._work = work
+        self._step = step
+        self._rows: list[Row] = []
+        self._usage = Usage(0.0, 0.0, 0.0, 0)
+        self._begin = monotonic()
+        if work.traffic is not None:
+            work.traffic.clear()
+
+    def rounds(self) -> Iterator[int]:
+        """The numbers of the bundles, from 1, as long as there is time."""
+        deadline = monotonic() + self._work.settings.seconds
+        for number in range(1, self._step.scenario.bundles + 1):
+            if monotonic() > deadline:
+                return
+            yield number
+
+    @contextmanager
+    def timed(self, number: int, size: int) -> Iterator[None]:
+        """Time one bundle. Its row begins where the last one ended: the time between them does not count."""
+        meter = Meter()
+        yield
+        usage = meter.read()
+        start = self._begin + self._usage.wall
+        self._rows.append(Row(number - 1, start, usage.wall, None, size, 1, 0, None))
+        self._usage += usage
+        self._work.progress(self._step, 1)
+
+    def verified(self, equal: bool) -> None:
+        """The last bundle was read back."""
+        row = self._rows[-1]
+        self._rows[-1] = row._replace(verified=row.size if equal else 0, error=None if equal else DIFFERS)
+
+    def cell(self, stored: int | None) -> Cell | None:
+        """The sum, if it was to be measured."""
+        if not self._step.measured:
+            return None
+        return self._work.summed(
+            self._step, "store", self._rows, self._begin, self._usage, self._step.scenario.bundles, stored
+        )
+
+
+def _all(rows: Rows) -> None:
+    with closing(rows):
+        for _ in rows:
+            pass
+
+
+@contextmanager
+def removed_at_the_end(target: Target, say: Callable[[str], None]) -> Iterator[None]:
+    """Remove the target's scratch prefix when the block ends, however it does: also by Ctrl-C, ``kill``, or a terminal
+    that goes away. While it is being removed the first further Ctrl-C only says so."""
+    asked = 0
+
+    def patience(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise KeyboardInterrupt
+        say(f"removing {target.scratch}; once more leaves it there")
+
+    with ExitStack() as stack:
+        for name in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(name) is signal.SIG_DFL:  # nohup, or a caller who has a use for it
+                stack.callback(signal.signal, name, signal.signal(name, _interrupt))
+        ended: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            ended = error
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(name) is not signal.SIG_IGN:
+                stack.callback(signal.signal, name, signal.signal(name, patience))
+        try:
+            target.remove()
+        except BaseException:
+            say(f"could not remove all of {target.scratch}: remove it by hand")
+            if ended is None:
+                raise
+        if ended is not None:
+            raise ended
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,344 @@
+"""Where the benchmark runs: a scratch prefix of a place, that is new, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from mfstore._knobs import resolve
+from mfstore.backends import Backend, open_backend
+from mfstore.bench.flaky import flaky_endpoint
+from mfstore.bench.movers import BackendMover, BulkMover, Mover
+from mfstore.bench.peers import PEERS, PeerMover, Where, surroundings
+from mfstore.bench.plan import MEMORY
+from mfstore.bench.recording import Traffic, record
+from mfstore.bench.scenarios import Scenario
+from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotAStore, NotFound, OutOfSpace
+from mfstore.store import Store, open_store
+
+RETRY_SECONDS = 20.0
+"""A service that has not answered for so long ends the measurement, and the removal, in good time."""
+TRIAL = b"mfstore bench 16"
+
+
+def scratch_name() -> str:
+    """Random, so that it exists nowhere: what a place holds already is never touched."""
+    return f"mfstore-bench-{secrets.token_hex(8)}"
+
+
+class Target(ABC):
+    """A place. ``check`` before anything else, ``remove`` at the end, whatever happened between."""
+
+    kind: str
+    """``s3``, ``directory``, ``memory``, or another backend's scheme."""
+    url: str
+    scratch: str
+    """Where everything the benchmark writes lies."""
+    directory: Path | None = None
+    """The scratch directory, of a directory."""
+    object_prefix = ""
+    """Of the keys of a scenario's objects, as the mover takes them."""
+
+    @abstractmethod
+    def check(self) -> Mapping[str, Any]:
+        """Try whether everything the benchmark does is allowed; returns what is worth knowing of the place. Raises
+        what a user can act on."""
+
+    @abstractmethod
+    def mover(self, scenario: Scenario, seed: int) -> Any:
+        """A context manager that gives (Mover, Traffic or None) for the scenario."""
+
+    @abstractmethod
+    def store(self, scenario: Scenario, number: int) -> Any:
+        """A context manager that gives (function that opens the scenario's store anew, Traffic or None)."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Remove the scratch prefix and all that lies in it. What was never made is no error."""
+
+
+class BackendTarget(Target):
+    """A directory, memory, or any backend a package offers."""
+
+    def __init__(self, url: str) -> None:
+        scheme, separator, rest = url.partition("://")
+        self.url = url
+        self._made: Path | None = None
+        name = scratch_name()
+        if separator and scheme != "file":
+            self.kind = scheme
+            self.scratch = f"{scheme}://{rest.strip('/')}/{name}".replace(":///", "://")
+            return
+        self.kind = "directory"
+        parent = Path(unquote(rest.removeprefix("localhost")) if separator else url)
+        self.directory = parent / name
+        self.scratch = str(self.directory)
+
+    def check(self) -> Mapping[str, Any]:
+        """Make the scratch directory, and try the operations."""
+        if self.directory is not None:
+            self._make(self.directory)
+        backend = self._backend("check")
+        backend.put("check/object", [TRIAL])
+        if bytes(backend.get("check/object")) != TRIAL:
+            raise AccessDenied("the place does not return what was stored", backend=self.url)
+        backend.delete("check/object")
+        return {}
+
+    def _make(self, directory: Path) -> None:
+        parent = directory.parent
+        if parent.exists() and not parent.is_dir():
+            raise NotAStore("not a directory", backend=self.url, hint="Name a directory, or one that can be made")
+        missing = [path for path in (parent, *parent.parents) if not path.exists()]
+        # The topmost directory that was not there: with it all that were made for this run go again.
+        self._made = missing[-1] if missing else None
+        try:
+            directory.mkdir(parents=True)
+        except PermissionError as error:
+            raise AccessDenied(
+                "cannot write there", backend=self.url, hint="Choose a directory you may write to"
+            ) from error
+        except OSError as error:
+            raise OutOfSpace(f"cannot make the scratch directory: {error}", backend=self.url) from error
+
+    def _backend(self, name: str) -> Backend:
+        return open_backend(f"{self.scratch}/{name}", resolve(memory=MEMORY))
+
+    @contextmanager
+    def mover(self, scenario: Scenario, seed: int) -> Iterator[tuple[Mover, Traffic | None]]:
+        """Threads on a backend: as many as CPUs, unless the scenario says how many."""
+        mover = BackendMover(self._backend("objects"), self.kind, scenario.concurrency or resolve().threads)
+        try:
+            yield mover, None
+        finally:
+            mover.close()
+
+    @contextmanager
+    def store(self, scenario: Scenario, number: int) -> Iterator[tuple[Any, Traffic | None]]:
+        """A store below the scratch prefix."""
+        url = f"{self.scratch}/store-{number}"
+        made: list[Store] = []
+
+        def reopen() -> Store:
+            for store in made:
+                store.close()
+            made[:] = [open_store(url, memory=MEMORY, threads=scenario.concurrency)]
+            return made[0]
+
+        try:
+            yield reopen, None
+        finally:
+            for store in made:
+                store.close()
+            if self.directory is not None:
+                shutil.rmtree(url, ignore_errors=True)
+            else:
+                self._empty(url)
+
+    def _empty(self, url: str) -> None:
+        backend = open_backend(url, resolve())
+        backend.delete_many([info.key for info in backend.list("")])
+
+    def remove(self) -> None:
+        """The directory with all in it; elsewhere, object by object."""
+        if self.directory is None:
+            for name in ("check", "objects"):
+                with suppress(MfstoreError):
+                    self._empty(f"{self.scratch}/{name}")
+            return
+        shutil.rmtree(self.directory, ignore_errors=True)
+        if self.directory.exists():
+            raise BackendError("could not remove the scratch directory", backend=str(self.directory))
+        if self._made is not None:
+            with suppress(OSError):
+                # Only empty ones: somebody else may have begun to use them.
+                for path in [self.directory.parent, *self.directory.parent.parents]:
+                    path.rmdir()
+                    if path == self._made:
+                        break
+
+
+class S3Target(Target):
+    """A prefix of a bucket. ``options`` are boto3's; without ``checksum`` uploads carry none, as those of peers."""
+
+    kind = "s3"
+
+    def __init__(self, url: str, *, checksum: bool = True, **options: Any) -> None:
+        from mfstore.s3.items import split_url
+
+        self.url = url
+        self.options = options
+        self._refused = False
+        """Nothing has been stored, for certain."""
+        self._reached = False
+        self._bulk = options if checksum else {**options, "checksum": None}
+        self.bucket, prefix = split_url(url)
+        self.prefix = f"{prefix.strip('/')}/".lstrip("/") + scratch_name()
+        self.scratch = f"s3://{self.bucket}/{self.prefix}"
+        self.object_prefix = f"{self.prefix}/objects/"
+
+    def check(self) -> Mapping[str, Any]:
+        """Store, read, list and delete one object, with few retries."""
+        from email.utils import parsedate_to_datetime
+        from time import time
+
+        client = self._client(attempts=2, retry_seconds=10.0)
+        key = f"{self.prefix}/check"
+        try:
+            sent = time()
+            try:
+                stored = client.put_many([(key, TRIAL)])[0]
+            except (AccessDenied, NotFound):
+                self._refused = True
+                raise
+            self._reached = True
+            (got,) = client.get_many([key])
+            if bytes(got.data) != TRIAL:
+                raise AccessDenied("the place does not return what was stored", backend=self.url)
+            if [entry.key for entry in client.list(f"{self.prefix}/")] != [key]:
+                raise NotFound("the listing does not show the object that was just stored", backend=self.url)
+            client.delete_many([key])
+        finally:
+            client.close()
+        said = stored.headers.get("date")
+        # The header has whole seconds, cut off.
+        skew = round(parsedate_to_datetime(said).timestamp() + 0.5 - sent) if said else None
+        boto = self.boto()
+        return {
+            "endpoint": boto.meta.endpoint_url,
+            "region": boto.meta.region_name,
+            "server": got.headers.get("server"),
+            "clock_skew": skew,
+            "failures_by": "proxy" if self.through_proxy else "client",
+        }
+
+    def boto(self) -> Any:
+        """A plain boto3 client of the same place."""
+        import boto3
+        from botocore.config import Config
+
+        options = dict(self.options)
+        session = boto3.session.Session(profile_name=options.pop("profile_name", None))
+        config = Config(connect_timeout=5, read_timeout=RETRY_SECONDS, retries={"total_max_attempts": 2})
+        return session.client("s3", config=config, **options)
+
+    def _client(self, **more: Any) -> Any:
+        from mfstore.s3.client import BulkClient
+
+        return BulkClient(self.bucket, **{"retry_seconds": RETRY_SECONDS, **self._bulk, **more})
+
+    @contextmanager
+    def _place(self, scenario: Scenario, seed: int) -> Iterator[dict[str, Any]]:
+        """Options for the scenario, behind a proxy if requests are to fail."""
+        engine = None if scenario.engine in PEERS else scenario.engine
+        options: dict[str, Any] = {"engine": engine, "concurrency": scenario.concurrency}
+        if not scenario.failure or not self.through_proxy:
+            yield options
+            return
+        with flaky_endpoint(self.boto().meta.endpoint_url, scenario.failure, seed) as address:
+            yield {**options, "endpoint_url": address}
+
+    def _where(self, concurrency: int | None) -> Where:
+        """The place as peers want it described."""
+        import boto3
+
+        boto = self.boto()
+        found = boto3.session.Session(profile_name=self.options.get("profile_name")).get_credentials()
+        if found is None:
+            raise AccessDenied("peers need credentials, and there are none", backend=self.url)
+        keys = found.get_frozen_credentials()
+        return Where(
+            boto.meta.endpoint_url, self.bucket, boto.meta.region_name, keys.access_key, keys.secret_key, keys.token,
+            os.environ.get("AWS_CA_BUNDLE"), concurrency,
+        )  # fmt: skip
+
+    @property
+    def through_proxy(self) -> bool:
+        """Whether failures can be injected by a proxy: a TLS endpoint would not bear it, nor one that is found by its
+        name. There the client fails the requests itself, before they are sent."""
+        return str(self.boto().meta.endpoint_url).startswith("http://")
+
+    @contextmanager
+    def mover(self, scenario: Scenario, seed: int) -> Iterator[tuple[Mover, Traffic | None]]:
+        """A bulk client, or a peer."""
+        from mfstore.s3.injection import FlakyClient
+
+        with self._place(scenario, seed) as options:
+            if scenario.failure and "endpoint_url" not in options:
+                client: Any = FlakyClient.with_rate(scenario.failure, bucket=self.bucket, **{**self._bulk, **options})
+            else:
+                client = self._client(**options)
+            rest = BulkMover(client)
+            if scenario.engine not in PEERS:
+                traffic = record(client)
+                with closing(rest):
+                    yield rest, traffic
+                return
+            where = self._where(scenario.concurrency)
+            with surroundings(where), closing(PeerMover(str(scenario.engine), where, rest)) as mover:
+                yield mover, None
+
+    @contextmanager
+    def store(self, scenario: Scenario, number: int) -> Iterator[tuple[Any, Traffic | None]]:
+        """A store below the scratch prefix."""
+        from mfstore.backends.s3 import S3Backend
+
+        url = f"{self.scratch}/store-{number}"
+        made: list[Store] = []
+        traffic = Traffic()
+        options = {"memory": MEMORY // 4, "retry_seconds": RETRY_SECONDS, **self._bulk}
+
+        def reopen() -> Store:
+            for store in made:
+                store.close()
+            backend = S3Backend(url, engine=scenario.engine, concurrency=scenario.concurrency, **options)
+            record(backend.client, traffic)
+            store = Store(url, backend, resolve(memory=MEMORY), create=True, compress=True, algorithm="blake3")
+            made[:] = [store]
+            return store
+
+        try:
+            yield reopen, traffic
+        finally:
+            for store in made:
+                store.close()
+            self._empty(f"{self.prefix}/store-{number}/")
+
+    def _empty(self, prefix: str, **more: Any) -> None:
+        with self._client(**more) as client:
+            keys = [entry.key for entry in client.list(prefix)]
+            if keys:
+                client.delete_many(keys)
+
+    def remove(self) -> None:
+        """All objects, and all uploads that were begun and not ended."""
+        if self._refused:
+            return
+        # Where there was no answer to the first request either, two tries are enough.
+        self._empty(f"{self.prefix}/", attempts=10 if self._reached else 2)
+        self._abort()
+
+    def _abort(self) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        boto = self.boto()
+        # Listing uploads is a permission of its own. mfstore gives up its uploads itself; this is for peers.
+        with suppress(ClientError, BotoCoreError):
+            found = boto.list_multipart_uploads(Bucket=self.bucket, Prefix=f"{self.prefix}/")
+            for upload in found.get("Uploads", ()):
+                boto.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def open_target(url: str, *, checksum: bool = True, **options: Any) -> Target:
+    """The place a URL or path names. The rest is for S3 only; options that are None are left out."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if url.startswith("s3://"):
+        return S3Target(url, checksum=checksum, **given)
+    return BackendTarget(os.fspath(url))

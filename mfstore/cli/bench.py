@@ -1,0 +1,383 @@
+"""``mfstore bench``: measure a place, compare two measurements, write a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfstore.cli._output import json_option, print_json, printable, progress
+from mfstore.errors import BackendError, InvalidKey, MfstoreError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mfstore.bench.plan import Plan, Prices, Step
+    from mfstore.bench.results import Results
+    from mfstore.bench.run import Settings
+    from mfstore.bench.targets import Target
+
+
+class _Listed(click.ParamType):  # type: ignore[type-arg]
+    """Values with commas between them."""
+
+    def __init__(self, kind: str, low: int = 0, high: int = 1 << 40) -> None:
+        self.name = kind
+        self._low, self._high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from mfstore.bench.scenarios import parse_size
+
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        if not words:
+            self.fail("names nothing", param, ctx)
+        if self.name == "names":
+            return tuple(words)
+        try:
+            numbers = tuple(parse_size(word) if self.name == "sizes" else int(word) for word in words)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not all(self._low <= number <= self._high for number in numbers):
+            self.fail(f"{value} is not within {self._low} to {self._high}", param, ctx)
+        return numbers
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("url", required=False)
+@json_option
+@click.option(
+    "--profile",
+    type=click.Choice(["quick", "admin", "metaflow"]),
+    default="quick",
+    show_default=True,
+    help="What is measured: a look; sizes by concurrency; the grid of Metaflow's own S3 benchmarks.",
+)
+@click.option(
+    "--operation", "operations", type=_Listed("names"), help="Only these: put,get,head,list,delete,save,load."
+)
+@click.option(
+    "--size", "sizes", type=_Listed("sizes"), help="Object or artifact sizes instead of the profile's: 4KiB,1MiB."
+)
+@click.option("--count", type=click.IntRange(1, 10_000_000), help="Objects of each size.")
+@click.option("--concurrency", type=_Listed("numbers", 1, 4096), help="Requests (S3) or threads at once: 1,16,64.")
+@click.option("--compressible", type=_Listed("numbers", 0, 100), help="Per cent a compressor can remove: 0,50,90.")
+@click.option(
+    "--duplicate", type=_Listed("numbers", 0, 100), help="Per cent of an artifact bundle stored before: 0,90."
+)
+@click.option("--engine", "engines", type=_Listed("names"), help="S3: native,aiobotocore.")
+@click.option("--failure", type=_Listed("numbers", 0, 90), help="S3: per cent of first tries that fail: 0,10.")
+@click.option("--large", type=_Listed("sizes", 1), help="The large object of the metaflow profile.  [default: 256MiB]")
+@click.option("--peers", type=_Listed("names"), help="S3: also measure boto3,aiobotocore,obstore,s3fs,metaflow.")
+@click.option("--match", metavar="TEXT", help="Only scenarios with this text in their name (--plan shows names).")
+@click.option(
+    "--seconds", type=click.FloatRange(0.1), help="Longest time of each measurement, instead of the profile's."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the data and of injected failures.")
+@click.option("--endpoint-url", metavar="URL", help="S3: otherwise found as boto3 finds it.")
+@click.option("--region", metavar="NAME", help="S3: likewise.")
+@click.option("--aws-profile", metavar="NAME", help="S3: likewise.")
+@click.option("--price-put", type=click.FloatRange(0), help="Of 1000 PUT, POST and LIST requests.")
+@click.option("--price-get", type=click.FloatRange(0), help="Of 1000 GET and HEAD requests.")
+@click.option("--price-gb", type=click.FloatRange(0), help="Of 10^9 bytes read.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before it starts.")
+@click.option("-o", "--output", type=_FILE, help="Write the results to this file, as JSON.")
+@click.option("--rows", type=_FILE, help="Write one row per object to this file, as gzipped CSV.")
+@click.option("--html", type=_FILE, help="Write a report with plots to this file.")
+@click.option("--from", "source", type=_FILE, help="Show results of --output again instead of measuring.")
+@click.option(
+    "--compare", nargs=2, type=_FILE, metavar="A B", help="Compare two results of --output, before and after."
+)
+def bench(
+    url: str | None,
+    as_json: bool,
+    compare: tuple[Path, Path] | None,
+    source: Path | None,
+    html: Path | None,
+    **options: Any,
+) -> None:
+    """Measure what the directory, bucket or prefix at URL brings, and what bounds it.
+
+    Everything happens in a new scratch prefix below URL, which is removed at the end, also after Ctrl-C. What is there
+    already is not touched. S3 credentials, region and endpoint are found as boto3 finds them.
+    """
+    if (url is not None) + (source is not None) + (compare is not None) != 1:
+        raise click.UsageError("give a URL to measure, or --from FILE, or --compare A B")
+    if compare is not None:
+        _compare(*compare, as_json)
+        return
+    _check_files(html, options["output"], options["rows"])
+    from mfstore.bench.results import read_results
+
+    if source is not None:
+        _show(read_results(source), as_json, html)
+        return
+    assert url is not None
+    measured = _measure(url, as_json, **options)
+    if measured is None:
+        return
+    results, ended = measured
+    if results.cells:
+        _show(results.to_dict(), as_json, html)
+    if ended is not None:
+        raise ended
+    failed = sum(cell.failed for cell in results.cells)
+    if failed:
+        raise BackendError(f"{failed} operations failed", backend=results.run["url"])
+
+
+def _measure(
+    url: str,
+    as_json: bool,
+    *,
+    only_plan: bool,
+    yes: bool,
+    seed: int,
+    seconds: float | None,
+    match: str | None,
+    output: Path | None,
+    rows: Path | None,
+    profile: str,
+    large: tuple[int, ...] | None,
+    peers: tuple[str, ...] | None,
+    price_put: float | None,
+    price_get: float | None,
+    price_gb: float | None,
+    endpoint_url: str | None,
+    region: str | None,
+    aws_profile: str | None,
+    **axes: Any,
+) -> tuple[Results, BaseException | None] | None:
+    from mfstore.bench import plan as plans
+    from mfstore.bench import scenarios
+    from mfstore.bench.peers import require
+    from mfstore.bench.run import Settings
+    from mfstore.bench.targets import open_target
+
+    require(peers or ())
+    target = open_target(
+        url, endpoint_url=endpoint_url, region_name=region, profile_name=aws_profile, checksum=not peers
+    )
+    wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
+    wished = scenarios.adapted(wished, scenarios.Wishes(**axes, peers=peers or ()), s3=target.kind == "s3")
+    found = [scenario for scenario in wished.scenarios() if match is None or match in scenario.name]
+    if not found:
+        raise InvalidKey(
+            "no scenario is left to measure", found=match and repr(match), hint="Loosen --match, --operation"
+        )
+    plan = plans.plan(found)
+    settings = Settings(seed, wished.seconds if seconds is None else seconds)
+    prices = plans.Prices(price_put, price_get, price_gb)
+    _announce(target, plan, prices, settings, as_json, names=only_plan)
+    if only_plan:
+        return None
+    _confirm(yes)
+    results, ended = _run(target, plan, prices, settings, rows, {"profile": profile, "url": url, "kind": target.kind})
+    if output is not None and results.cells:
+        output.write_text(json.dumps(results.to_dict()) + "\n", "utf-8")
+    return results, ended
+
+
+def _announce(target: Target, plan: Plan, prices: Prices, settings: Settings, as_json: bool, *, names: bool) -> None:
+    from mfstore.bench.report import plan_lines
+
+    lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings.seconds, s3=target.kind == "s3")]
+    for line in lines:
+        click.echo(printable(line), err=True)
+    if names and as_json:
+        print_json(_plan_document(plan, prices))
+    elif names:
+        for name in dict.fromkeys(step.scenario.name for step in plan.steps):
+            click.echo(printable(name))
+
+
+def _confirm(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to confirm this: add --yes")
+    click.confirm("Start?", abort=True, default=True, err=True)
+
+
+def _plan_document(plan: Plan, prices: Prices) -> dict[str, Any]:
+    forecast = plan.forecast
+    return {
+        "requests_fewest": dict(forecast.fewest), "requests_most": dict(forecast.most), "bytes_sent": forecast.sent,
+        "bytes_received": forecast.received, "bytes_stored": plan.peak, "cost": prices.cost(forecast),
+        "prices": asdict(prices),
+    }  # fmt: skip
+
+
+def _run(
+    target: Target, plan: Plan, prices: Prices, settings: Settings, rows: Path | None, about: dict[str, Any]
+) -> tuple[Results, BaseException | None]:
+    """What was measured, and what ended it early, if something did. The scratch prefix is gone in any case."""
+    from mfstore import __version__
+    from mfstore.bench.ceilings import measure_ceilings
+    from mfstore.bench.results import Results, row_writer
+    from mfstore.bench.run import execute, removed_at_the_end
+    from mfstore.bench.verdict import Place, judge
+
+    def say(text: str) -> None:
+        click.echo(printable(f"mfstore: {text}"), err=True)
+
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    ended: BaseException | None = None
+    with ExitStack() as stack:
+        writer = stack.enter_context(row_writer(rows)) if rows is not None else None
+        stack.enter_context(removed_at_the_end(target, say))
+        place = target.check()
+        ceilings = measure_ceilings(target.directory)
+        run = {
+            **about, **place, "version": __version__, "python": platform.python_version(), "cpus": ceilings.cpus,
+            "system": f"{platform.system()} {platform.machine()}", "started": started, "seed": settings.seed,
+            "seconds": settings.seconds, "scratch": target.scratch,
+        }  # fmt: skip
+        results = Results(run, _plan_document(plan, prices), asdict(ceilings))
+        under_way = _Display(plan, stack.enter_context(progress()))
+        keep = (lambda cell, found, begin: writer.add(cell.number, cell.operation, found, begin)) if writer else _drop
+        try:
+            for cell in execute(target, plan, settings, keep, under_way):
+                results.cells.append(cell)
+        except (KeyboardInterrupt, MfstoreError) as error:
+            # What has been measured until then is worth showing.
+            ended = error
+            results.run = {**run, "ended": str(error) or "interrupted"}
+    here = Place(target.kind, _on_loopback(place.get("endpoint")))
+    results.cells = [replace(cell, verdict=judge(cell, ceilings, here, results.cells)) for cell in results.cells]
+    return results, ended
+
+
+def _drop(*_: object) -> None:
+    return
+
+
+def _on_loopback(endpoint: str | None) -> bool:
+    from urllib.parse import urlsplit
+
+    host = urlsplit(endpoint or "").hostname or ""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+class _Display:
+    """Which measurement is under way."""
+
+    def __init__(self, plan: Plan, display: Progress) -> None:
+        self._display = display
+        self._done, self._next = 0, 0.0
+        self._all = display.add_task("measurements", total=len(plan.steps))
+        self._one = display.add_task("", total=None)
+        self._step: Step | None = None
+
+    def __call__(self, step: Step, done: int) -> None:
+        if step is not self._step:
+            if self._step is not None:
+                self._display.advance(self._all)
+            self._step = step
+            total = step.scenario.count if step.scenario.layer == "objects" else step.scenario.bundles
+            name = f"{step.operation} {step.scenario.name}"
+            self._display.reset(self._one, total=None if step.operation == "list" else total, description=name)
+            self._done = 0
+        self._done += done
+        # Telling the display of every object would cost as much as a small object does.
+        if (now := monotonic()) > self._next:
+            self._next = now + 0.1
+            self._display.update(self._one, completed=self._done)
+
+
+def _show(document: dict[str, Any], as_json: bool, html: Path | None) -> None:
+    if html is not None:
+        from mfstore.bench.html import write_report
+
+        write_report(document, html)
+    if as_json:
+        print_json(document)
+        return
+    from mfstore.bench.report import head_lines, summary_lines, tables, verdict_lines
+
+    for line in head_lines(document):
+        click.echo(printable(line))
+    for title, columns, rows in tables(document):
+        click.echo()
+        _print_wide(title.upper(), columns, rows)
+    click.echo()
+    for line in [*summary_lines(document), *verdict_lines(document["cells"])]:
+        click.echo(printable(line))
+
+
+def _print_wide(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """One table, or two with the same first column where one does not fit the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    wide = Console(width=1000, highlight=False)
+    room = Console().width if sys.stdout.isatty() else 200
+
+    def made(chosen: Sequence[int]) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+        table.add_column(title, overflow="fold", min_width=24)
+        for number in chosen:
+            name = columns[number]
+            table.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(Text(printable(row[0])), *(Text(printable(row[number])) for number in chosen))
+        return table
+
+    def needed(table: Table) -> int:
+        # The first column may fold.
+        names = max(len(row[0]) for row in rows) if rows else 0
+        return Measurement.get(wide, wide.options, table).maximum - max(names - 24, 0)
+
+    everything = range(1, len(columns))
+    times = [number for number in everything if "\np" in columns[number] or columns[number].endswith("\nmax")]
+    parts: list[Sequence[int]] = [everything]
+    if times and needed(made(everything)) > room:
+        parts = [[number for number in everything if number not in times], [1, *times]]
+    for part in parts:
+        table = made(part)
+        # A terminal that is too narrow even so may break the lines: nothing is cut off.
+        Console(width=max(room, needed(table)), highlight=False).print(table)
+
+
+def _compare(before: Path, after: Path, as_json: bool) -> None:
+    from mfstore.bench.compare import compare
+    from mfstore.bench.report import comparison
+    from mfstore.bench.results import read_results
+
+    documents = read_results(before), read_results(after)
+    if as_json:
+        print_json(asdict(compare(*documents)))
+        return
+    (title, columns, rows), lines = comparison(*documents)
+    _print_wide(title.upper(), columns, rows)
+    for line in lines:
+        click.echo(printable(line))
+
+
+def _check_files(html: Path | None, *others: Path | None) -> None:
+    """Before minutes are spent on what could not be written."""
+    from importlib.util import find_spec
+
+    if html is not None and find_spec("matplotlib") is None:
+        raise click.UsageError("--html needs matplotlib: pip install 'mfstore[report]'")
+    for path in (html, *others):
+        if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise click.UsageError(f"cannot write {path}")
