@@ -1,4 +1,6 @@
+import faulthandler
 import os
+import signal
 import subprocess
 import sys
 
@@ -7,14 +9,29 @@ from hypothesis import settings
 
 import mfstore
 from tests.fault_upstream import proxy, upstream  # noqa: F401
-from tests.s3_faults import any_rig, engine, quick, rig, signed_rig  # noqa: F401
+from tests.flow_fixtures import local_rig, make_rig, metadata_service, moto, s3_rig  # noqa: F401
+from tests.s3_faults import any_rig, engine, quick, rig, signed_rig, unhedged  # noqa: F401
 from tests.s3_fixtures import bucket, ca_file, fault_proxy, ministack, nginx, radosgw, s3_server  # noqa: F401
+
+# Where awscrt is installed, as the benchmarks want it, botocore signs by it, which puts a Host header beside the others: not
+# what our requests are compared with. Read when botocore is imported.
+os.environ.setdefault("BOTO_DISABLE_CRT", "true")
+
+# A shell starts its background jobs with Ctrl-C ignored, and so would be the programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Elsewhere every run looks for new counterexamples; continuous integration repeats the same ones, so that a change is
 # judged by what it changed.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture
+def patience():
+    """For tests of minutes: where the machine is busy they take longer than what is a hang of any other."""
+    faulthandler.dump_traceback_later(1200, exit=True, file=sys.__stderr__)  # instead of pytest's own, which ends it
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
 """What the fault tests of the S3 client share: one server, one engine, one bucket, and proxies between them."""
 
+import asyncio
+import threading
 import uuid
 
 import pytest
 
 from mfstore._core import crc
-from mfstore.s3 import BulkClient, downloads, uploads
+from mfstore.s3 import BulkClient, downloads, hedging, uploads
 from mfstore.s3.retry import RetryPolicy
 from mfstore.testing import FaultProxy, NetworkFault
+from mfstore.testing.actions import Action
 from tests.servers.base import boto_client
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -16,6 +19,27 @@ PART = 5 * MIB  # the shortest that servers accept
 
 def fault(action, **where):
     return NetworkFault(action=action, **where)
+
+
+class Held(Action):
+    """Holds a request, or with ``answer`` what is said to it, until it is let go."""
+
+    def __init__(self, answer=False):
+        self.answer = answer
+        self.seen, self.go = threading.Event(), threading.Event()
+
+    async def hold(self):
+        self.seen.set()
+        while not self.go.is_set():
+            await asyncio.sleep(0.01)
+
+    async def before(self, flow):
+        if not self.answer:
+            await self.hold()
+
+    async def after(self, flow):
+        if self.answer:
+            await self.hold()
 
 
 class Rig:
@@ -120,6 +144,13 @@ def quick(monkeypatch):
     monkeypatch.setattr(downloads, "LONGEST", MIB)
     monkeypatch.setattr(uploads, "SINGLE", PART)
     monkeypatch.setattr(uploads, "PART", PART)
+
+
+@pytest.fixture
+def unhedged(monkeypatch):
+    """For exact counts of requests: on a machine that is busy, any of the last few may be late enough to be asked for
+    twice."""
+    monkeypatch.setattr(hedging, "HEDGE_FLOOR", float("inf"))
 
 
 def check_error(error, kind, rig, key, *words):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import random
 import time
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -21,6 +22,8 @@ CODES = {
     400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 409: "OperationAborted", 412: "PreconditionFailed",
     501: "NotImplemented", 503: "SlowDown",
 }  # fmt: skip
+MIB = 1 << 20
+BIG = random.Random(7).randbytes(40 * MIB)
 
 
 class SimulatedS3(Engine):

@@ -1,8 +1,10 @@
 """The engine on botocore and aiohttp, against a server that misbehaves to order."""
 
 import errno
+import gc
 import os
 import select
+import socket
 import ssl
 import threading
 import time
@@ -233,6 +235,45 @@ def test_cancel_and_close_leave_the_memory_alone(wire, engine):
     channel.close()
 
 
+def loops():
+    """The threads of this process's engines."""
+    return [thread for thread in threading.enumerate() if thread.name == "mfstore-s3-aio"]
+
+
+def sockets(address):
+    """Open sockets of this process with that address of their own."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, socket.socket)]
+    return [one for one in found if one.fileno() >= 0 and one.getsockname() == address]
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_server_that_takes_nothing_holds_no_connection(s3_env, closing):
+    """What was written and not taken is thrown away with the call, or else with the engine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        engine = AioEngine(Control(endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}", region="us-east-1"))
+        channel = engine.channel()
+        channel.submit([Call("PutObject", "b", "k", body=[bytes(64 << 20)], stall=60.0 if closing else 0.3)])
+        accepted, address = server.accept()
+        with accepted:
+            accepted.recv(1)
+            assert sockets(address)
+            if closing:
+                channel.close()
+                engine.close()
+                assert not sockets(address)
+            else:
+                assert wait(channel)[0].failure == words.STALL
+                end = time.monotonic() + 30
+                while sockets(address) and time.monotonic() < end:
+                    time.sleep(0.05)
+                assert not sockets(address)
+                while accepted.recv(1 << 20):
+                    pass
+                channel.close()
+                engine.close()
+    assert not loops()
+
+
 def test_error_bodies_are_raw_and_cut(wire, channel):
     wire.answers["/b/k"] = respond(403, b"<Error><Code>AccessDenied</Code></Error>")
     reply = run(channel, get(target=memoryview(bytearray(5))))
@@ -331,7 +372,19 @@ def test_close_and_use_again(wire, engine):
         assert run(channel, get()).data == DATA
         channel.close()
         engine.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "mfstore-s3-aio"]
+    assert not loops()
+
+
+def test_an_engine_that_nobody_closes_ends_with_its_last_user(wire):
+    wire.answers["/b/k"] = respond(200, DATA)
+    channel = AioEngine(Control(endpoint_url=wire.url, region="us-east-1")).channel()
+    gc.collect()
+    assert run(channel, get()).data == DATA
+    (thread,) = loops()
+    del channel
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_tls(s3_env, tmp_path):

@@ -119,17 +119,20 @@ def test_output_is_quiet_when_not_a_terminal(run, tmp_path):
     assert done.stderr == b""
 
 
-def test_the_demo_runs(tmp_path):
+def test_the_demo_runs(tmp_path, patience):
     """The main job on the whole table; every object is read back and compared inside."""
     done = subprocess.run(
         [sys.executable, "-m", "mfstore", "demo", "--json", "--dir", str(tmp_path / "demo")],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    *rows, flows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 12
+    alone, ours, native = flows["flows"]
+    assert alone["summary"] == ours["summary"] == native["summary"] and "336776 flights" in alone["summary"]
+    assert 2 * native["stored"] < ours["stored"] < 1.1 * alone["stored"]
     for row in rows[:-1]:
         assert row["artifacts"] == 22
         assert row["mfstore"]["stored"] < row["metaflow"]["stored"] or row["version"] == "unchanged"

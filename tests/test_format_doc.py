@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mfstore import chunking, config, fetch, index, packs, recipes, refs
+from mfstore import chunking, condemned, config, fetch, index, packs, recipes, refs
 from mfstore._core import chunk, codec, pickler
 from mfstore.hashing import NAMES
 
@@ -30,6 +30,7 @@ def rows(title):
         ("Recipe", recipes.HEADER, recipes.MAGIC),
         ("Content section", recipes.CONTENT, recipes.CONTENT_MAGIC),
         ("Index fragment", index.HEADER, index.MAGIC),
+        ("Garbage collection", condemned.HEADER, condemned.MAGIC),
         ("Pack", packs.HEADER, packs.MAGIC),
     ],
 )
@@ -65,6 +66,7 @@ def test_pack_footer_table_adds_up():
         ("Recipe", "one placement of 24 bytes", recipes.PLACEMENT),
         ("Pack", "56 each | trailer", packs.ENTRY),
         ("Index fragment", "56 each | entries", index.ENTRY),
+        ("Garbage collection", "40 each | recipes", condemned.ENTRY),
     ],
 )
 def test_entry_sizes(title, size, struct):
@@ -99,6 +101,9 @@ def test_artifact_entry():
         ("at most {}; the last one", refs.HISTORY),
         ("When there are {} fragments", index.FAN_IN),
         ("0x{:X} for", recipes.INLINE),
+        ("no earlier than {:.0f} seconds before", condemned.VALID),
+        ("at least {:.0f} seconds, unless", 2 * condemned.VALID),
+        ("`{}` (of `write`)", condemned.FEATURE),
     ],
 )
 def test_constants(text, value):
@@ -106,7 +111,7 @@ def test_constants(text, value):
 
 
 def test_versions_and_numbers():
-    assert {recipes.VERSION, packs.VERSION, index.VERSION, config.VERSION} == {1}
+    assert {recipes.VERSION, packs.VERSION, index.VERSION, config.VERSION, condemned.VERSION} == {1}
     assert NAMES == {"blake3": 1, "sha256": 2}
     assert (codec.NONE, codec.LZ4, codec.ZSTD) == (0, 1, 2)
     assert (pickler.BUFFER, pickler.BYTES, pickler.TEXT, pickler.BYTEARRAY) == (1, 2, 3, 4)

@@ -2,6 +2,8 @@
 
 import hashlib
 import random
+import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -265,3 +267,49 @@ def test_fresh_bytes():
     memoryview(fresh)[5] = 7
     assert fresh.value[5] == 7
     assert len(memory.FreshBytes(0).value) == 0
+
+
+@pytest.fixture
+def pool():
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("without a GIL nothing is used again")
+    return memory.FreshBytesPool(4 << 20)
+
+
+def test_memory_that_nobody_has_is_used_again(pool):
+    first = pool.take(1 << 20).value
+    place, old = id(first), hash(first)
+    del first
+    fresh = pool.take((1 << 20) - 1000)
+    assert id(fresh.value) == place
+    memoryview(fresh)[:] = bytes(range(256)) * 4092 + bytes(24)
+    assert fresh.value == bytes(range(256)) * 4092 + bytes(24) and hash(fresh.value) != old
+    del fresh
+    assert id(pool.take(1 << 20).value) == place  # its room is what it was
+
+
+@pytest.mark.parametrize(
+    "holder", [lambda fresh: fresh, lambda fresh: fresh.value, lambda fresh: memoryview(fresh.value)[5:9]]
+)
+def test_memory_that_somebody_has_is_left_alone(pool, holder):
+    fresh = pool.take(1 << 20)
+    place = id(fresh.value)
+    held = holder(fresh)
+    del fresh
+    others = [pool.take(1 << 20) for _ in range(3)]
+    assert place not in {id(other.value) for other in others}
+    del held
+    assert id(pool.take(1 << 20).value) == place
+
+
+def test_dropped_memory_is_given_up_when_it_does_not_fit_or_is_too_much(pool):
+    tracemalloc.start()
+    try:
+        for size in (1 << 20, 2 << 20, 1 << 20, 3 << 20):
+            pool.take(size)
+            assert tracemalloc.get_traced_memory()[0] < size + 100_000
+        several = [pool.take(3 << 20) for _ in range(6)]
+        del several
+        assert tracemalloc.get_traced_memory()[0] < (4 << 20) + (3 << 20)
+    finally:
+        tracemalloc.stop()

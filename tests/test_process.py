@@ -26,6 +26,13 @@ def test_import_needs_few_modules(python):
     assert int(out) < 170
 
 
+def test_completion_offers_what_is_imported_at_its_first_use(python):
+    out = python(
+        "import mfstore; print({*mfstore.__all__} <= {*dir(mfstore)}, 'mfstore.store' in __import__('sys').modules)"
+    )
+    assert out == "True False\n"
+
+
 def test_saving_plain_objects_imports_no_numpy(python, root):
     assert (
         python(
@@ -33,6 +40,27 @@ def test_saving_plain_objects_imports_no_numpy(python, root):
         )
         == "False\n"
     )
+
+
+def test_a_forked_child_that_ends_by_an_exception_leaves_what_its_parent_is_storing(root):
+    store = mfstore.open(root, fsync="batch", threads=1, memory=32 << 20)  # so that packs are staged early
+    values = list(np.random.default_rng(1).random((4, 1_500_000)))
+
+    def forking():
+        for value in values:
+            yield value
+            if not (pid := os.fork()):
+                raise SystemExit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+    parent = os.getpid()
+    try:
+        keys = store.put_many(forking())
+    except SystemExit as error:
+        if os.getpid() == parent:
+            raise
+        os._exit(error.code)
+    assert all(np.array_equal(store.get(key), value) for key, value in zip(keys, values, strict=True))
 
 
 def test_fork_after_use(store):

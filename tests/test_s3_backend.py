@@ -17,6 +17,7 @@ import pytest
 import mfstore
 from mfstore import errors
 from mfstore.backends.s3 import S3Backend
+from mfstore.maintenance.clock import written
 from mfstore.testing import BackendTests, NetworkFault
 from mfstore.testing.actions import LoseResponse
 from tests.servers.base import boto_client
@@ -185,7 +186,7 @@ def test_few_requests_for_a_large_array(place, fault_proxy):
     assert counts(proxy) == {"GET": 2}
 
 
-def test_few_requests_for_many_artifacts(place, fault_proxy):
+def test_few_requests_for_many_artifacts(place, unhedged, fault_proxy):
     proxy = fault_proxy()
     store = place.open(proxy)
     store.put(0)
@@ -463,6 +464,19 @@ def test_handles_pickle_and_work_after_fork(place):
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert store.get(store.put([1, 2])) == [1, 2]
+
+
+def test_the_storages_clock_is_not_behind_its_listings(place):
+    """A header tells whole seconds only."""
+    backend = place.open().backend
+    for number in range(12):
+        backend.put(f"refs/{number}", [b"x"])
+        backend.put("gc/clock", [b"x"])
+        (before,) = (info.modified for info in backend.list(f"refs/{number}") if info.key == f"refs/{number}")
+        assert before <= written(backend, "gc/clock")
+        time.sleep(0.1)
+    with pytest.raises(errors.NotFound, match="gc/nothing"):
+        written(backend, "gc/nothing")
 
 
 def test_memory_stays_bounded_by_small_budgets(place):

@@ -1,10 +1,12 @@
 """The control plane against botocore: what it would send, what it would say, where it would look."""
 
-import json
+import gc
+import hashlib
 import os
 import pickle
 import threading
 import time
+import weakref
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from urllib.parse import quote, urlsplit
@@ -227,7 +229,6 @@ def test_delete_objects_has_an_md5():
         Call("DeleteObjects", "bucket", params={"Delete": {"Objects": [{"Key": "a"}]}})
     )
     import base64
-    import hashlib
 
     assert dict(route.headers)["content-md5"] == base64.b64encode(hashlib.md5(body).digest()).decode()
     assert (route.method, route.path, route.query) == ("POST", "/", "delete=")
@@ -250,123 +251,6 @@ def test_parameters_that_botocore_refuses():
         control.prepare(Call("ListObjectsV2", "bucket", params={"MaxKeys": "many"}))
     with pytest.raises(errors.Unsupported, match="no operation"):
         control.prepare(Call("MakeCoffee", "bucket"))
-
-
-# Credentials
-
-
-def no_keys(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-
-
-def test_no_credentials(monkeypatch):
-    no_keys(monkeypatch)
-    for action in (Control(region=REGION).credentials, lambda: Control(region=REGION).route("GetObject", "bucket")):
-        with pytest.raises(errors.AccessDenied, match=r"AWS_ACCESS_KEY_ID.*~/\.aws.*SSO.*IMDS.*anonymous"):
-            action()
-
-
-def test_bad_profile():
-    with pytest.raises(errors.AccessDenied, match=r"nope.*list-profiles"):
-        Control(profile="nope").credentials()
-
-
-def test_sso_says_what_to_run(env, monkeypatch):
-    no_keys(monkeypatch)
-    (env / "config").write_text(
-        "[profile s]\nsso_start_url = https://x.example\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\nregion = us-east-1\n"
-    )
-    with pytest.raises(errors.AccessDenied, match="aws sso login --profile s"):
-        Control(profile="s").credentials()
-
-
-def process(path, expires, key="PROC"):
-    path.write_text(
-        json.dumps(
-            {
-                "Version": 1,
-                "AccessKeyId": key,
-                "SecretAccessKey": "s",
-                "SessionToken": "t",
-                "Expiration": expires.isoformat(),
-            }
-        )
-    )
-
-
-def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
-    no_keys(monkeypatch)
-    log = env / "log"
-    (env / "config").write_text(f"[default]\ncredential_process = sh -c 'echo x >> {log}; cat {env}/creds'\n")
-    process(env / "creds", datetime.now(UTC) + timedelta(hours=5))
-    control = Control(region=REGION)
-    old = control.credentials()
-    assert (old.access_key, old.token) == ("PROC", "t")
-    process(env / "creds", datetime.now(UTC) + timedelta(hours=5), "NEXT")
-    outcomes, start = [], threading.Barrier(100)
-
-    def refresh():
-        start.wait()
-        outcomes.append(control.expire(old))
-
-    threads = [threading.Thread(target=refresh) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == [True] * 100 and log.read_text().count("x") == 2
-    new = control.credentials()
-    assert new.access_key == "NEXT"
-    assert not control.expire(new) and not control.expire(new)  # the same ones again: nothing new came
-    assert log.read_text().count("x") == 3
-    (env / "creds").write_text("no json")
-    with pytest.raises(errors.AccessDenied, match="could not be had"):
-        Control(region=REGION).credentials()
-
-
-def test_rewritten_keys_are_found(env, monkeypatch):
-    control = Control(region=REGION)
-    old = control.credentials()
-    assert not control.expire(old)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ROTATED")
-    control._desk().keyring._useless = None
-    assert control.expire(old) and control.credentials().access_key == "ROTATED"
-    assert "Credential=ROTATED/" in dict(control.signed(Call("GetObject", "bucket", "k")).headers)["Authorization"]
-
-
-def sts(kind, expires, key="ROLE"):
-    return (
-        f'<{kind}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{kind}Result><Credentials>'
-        f"<AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>"
-        f"<Expiration>{expires.isoformat()}</Expiration></Credentials></{kind}Result></{kind}Response>"
-    ).encode()
-
-
-@pytest.mark.parametrize("kind", ["AssumeRole", "AssumeRoleWithWebIdentity"])
-def test_assumed_roles(env, monkeypatch, kind):
-    later = datetime.now(UTC) + timedelta(hours=1)
-    with Wire() as wire:
-        wire.answers["/"] = [respond(200, sts(kind, later)), respond(200, sts(kind, later, "NEXT"))]
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
-        if kind == "AssumeRole":
-            (env / "config").write_text(
-                "[profile r]\nrole_arn = arn:aws:iam::123456789012:role/r\ncredential_source = Environment\nregion = us-east-1\n"
-            )
-            control = Control(profile="r")
-        else:
-            no_keys(monkeypatch)
-            (env / "token").write_text("token")
-            monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(env / "token"))
-            monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
-            control = Control(region="us-east-1")
-        assert control.credentials().access_key == "ROLE"
-        assert control.expire(control.credentials()) and control.credentials().access_key == "NEXT"
-        wire.answers["/"] = respond(
-            403, b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>m</Message></Error></ErrorResponse>"
-        )
-        with pytest.raises(errors.AccessDenied, match="could not be had"):
-            control.expire(control.credentials())
 
 
 # Regions and clocks
@@ -399,6 +283,16 @@ def test_regions_are_learned_once(reply):
     assert not control.redirect(reply.call, reply) and control.version == 1  # a loop
     another = Call("GetObject", "bucket", "another")
     assert control.redirect(another, moved(another, region="us-west-2")) and control.version == 1  # was under way
+
+
+def test_what_is_remembered_of_redirections_is_bounded(monkeypatch):
+    monkeypatch.setattr("mfstore.s3.control.TOLD", 10)
+    control = Control(region=REGION)
+    for number in range(50):
+        call = Call("GetObject", "bucket", f"k{number}")
+        assert control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
+        assert not control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
+    assert len(control._desk().told) <= 10
 
 
 def test_a_custom_endpoint_keeps_its_host():
@@ -549,3 +443,48 @@ def test_a_route_is_cheap_the_second_time():
     for _ in range(1000):
         control.route("GetObject", "bucket")
     assert time.perf_counter() - begin < 5
+
+
+def test_sessions_share_what_was_loaded():
+    from mfstore.s3.loading import quick_loader
+    from mfstore.s3.sessions import Setup
+
+    one, two = (Setup().core().get_component("data_loader") for _ in range(2))
+    assert one is two is quick_loader(None) and quick_loader("elsewhere") is not one
+    assert one.load_service_model("s3", "service-2") is two.load_service_model("s3", "service-2")
+
+
+def test_the_quick_loader_loads_what_botocores_own_does(tmp_path):
+    from botocore.exceptions import UnknownServiceError
+    from botocore.loaders import create_loader
+
+    from mfstore.s3.loading import quick_loader
+
+    model = tmp_path / "models" / "mine" / "2020-01-01"
+    model.mkdir(parents=True)
+    (model / "service-2.json").write_text('{"version": "2.0", "metadata": {}}')
+    theirs, ours = create_loader(str(tmp_path / "models")), quick_loader(str(tmp_path / "models"))
+    for service in ("s3", "sts", "mine"):
+        assert ours.load_service_model(service, "service-2") == theirs.load_service_model(service, "service-2")
+    assert list(ours.list_available_services("service-2")) == theirs.list_available_services("service-2")
+    with pytest.raises(UnknownServiceError, match=r"nothing.*mine.*s3"):
+        ours.load_service_model("nothing", "service-2")
+
+
+def test_who_asks_for_a_route_is_not_kept():
+    """botocore is left by an exception, which holds on to all frames above: their results are up to GBs."""
+
+    class Results:
+        pass
+
+    def ask():
+        results = Results()
+        control.route("GetObject", "bucket", Options())
+        return weakref.ref(results)
+
+    control = Control(region=REGION)
+    gc.disable()
+    try:
+        assert ask()() is None
+    finally:
+        gc.enable()

@@ -239,6 +239,21 @@ def test_a11_stalled_for_good(rig):
     check_error(outcome.error, BackendError, rig, "k", "no answer in time", "2 attempts")
 
 
+@pytest.mark.parametrize("where", ["request", "response", "body", "connect"])
+def test_a11_stalled_for_longer_than_retries_may_take(rig, ministack, where):
+    """Each time-out ends a try, and no try begins after the deadline."""
+    rig.store("k", SMALL)
+    limits = {"first_byte_timeout": 0.3, "stall_timeout": 0.3, "retry_seconds": 0.5, "attempts": 1000}
+    if where == "connect":
+        proxy = rig.proxy(fault(StallConnect()), tls=ministack.authority.server_context())
+        limits.update(verify=ministack.ca_file, config=connect_timeout(0.3))
+    else:
+        proxy = rig.proxy(fault(Stall(where=where, fraction=0.5 if where == "body" else None)))
+    (outcome,) = rig.client(proxy, **limits).get_many(["k"], on_error="return")
+    check_error(outcome.error, BackendError, rig, "k", f"127.0.0.1:{proxy.port}")
+    assert 1 <= outcome.error.attempts <= 3
+
+
 def test_a11_stalled_put(rig):
     proxy = rig.proxy(fault(Stall(), count=1))
     rig.client(proxy, first_byte_timeout=0.4).put_many({"k": SMALL})
@@ -266,17 +281,40 @@ def test_a11_black_hole(rig):
 @sizes
 def test_a12_slow_loris(rig, data):
     rig.store("k", data)
-    # A byte each two seconds, more than the stall time-out apart. What trickles faster than that is let go on.
-    proxy = rig.proxy(fault(Slow(0.5, size=10), count=1))
-    (outcome,) = rig.client(proxy, stall_timeout=0.5, first_byte_timeout=2.0).get_many(["k"])
-    assert outcome.data == data
+    # A byte each two seconds, more than the stall time-out apart; and 25, a fortieth of the least that counts.
+    for rate in (0.5, 50):
+        proxy = rig.proxy(fault(Slow(rate, size=10), count=1))
+        (outcome,) = rig.client(proxy, stall_timeout=0.5, first_byte_timeout=2.0).get_many(["k"])
+        assert outcome.data == data
+
+
+def test_a12_slow_loris_for_good(rig):
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(Slow(50, size=10)))
+    client = rig.client(proxy, stall_timeout=0.3, first_byte_timeout=2.0, attempts=2)
+    (outcome,) = client.get_many(["k"], on_error="return")
+    check_error(outcome.error, BackendError, rig, "k", "stalled", "2 attempts")
+
+
+def test_a12_a_slow_line_is_no_slow_loris(rig):
+    rig.store("k", SMALL[: 16 * KIB])
+    proxy = rig.proxy(fault(Slow(4 * KIB)))
+    (outcome,) = rig.client(proxy, stall_timeout=2.0).get_many(["k"])
+    assert outcome.data == SMALL[: 16 * KIB] and outcome.attempts == 1
+
+
+def test_a12_a_reply_that_is_no_object_may_trickle(rig):
+    # As S3 does while it puts an upload together.
+    proxy = rig.proxy(fault(Slow(100), method="POST", query="uploadId"))
+    rig.client(proxy, stall_timeout=2.0).put_many({"k": DATA})
+    assert len(proxy.requests("POST")) == 2 and rig.stored("k") == DATA
 
 
 # ---- errors that pass ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a13_bursts_of_server_errors(rig, share):
+def test_a13_bursts_of_server_errors(rig, unhedged, share):
     count = 60
     for number in range(count):
         rig.store(f"k{number}", SMALL[:number])
@@ -298,7 +336,7 @@ def test_a13_server_errors_for_good(rig, status):
     assert len(proxy.log) == 3
 
 
-def test_a14_slow_down_storm(rig, monkeypatch):
+def test_a14_slow_down_storm(rig, unhedged, monkeypatch):
     limiters = []
 
     class Watched(concurrency.Limiter):

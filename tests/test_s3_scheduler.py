@@ -1,6 +1,6 @@
 """What the scheduler does, call by call, against a simulated S3: every call failed once, every answer lost once."""
 
-import gc
+import contextlib
 import os
 import random
 import time
@@ -23,10 +23,7 @@ from mfstore.errors import (
 from mfstore.s3 import PutItem
 from mfstore.s3.files import Destination, Partial
 from mfstore.s3.retry import RetryPolicy
-from tests.simulated_s3 import SimulatedChannel, SimulatedS3, simulated_client
-
-MIB = 1 << 20
-BIG = random.Random(7).randbytes(40 * MIB)
+from tests.simulated_s3 import BIG, MIB, SimulatedChannel, SimulatedS3, simulated_client
 
 
 @pytest.fixture(autouse=True)
@@ -108,22 +105,6 @@ def test_items_are_taken_as_they_are_needed():
         next(outcomes)
     assert taken < 500 + 3 * 256  # what was handed out, and at most what may be in flight
     outcomes.close()
-
-
-def test_memory_is_bounded_by_the_budget():
-    world = SimulatedS3({f"k{i}": BIG[: 8 * MIB] for i in range(20)})
-    result = client_on(world, memory=32 * MIB).get_many([f"k{i}" for i in range(20)])
-    for outcome in result:
-        assert len(outcome.data) == 8 * MIB
-        del outcome
-        gc.collect()
-    # One body beyond the budget: the oldest item always gets its memory, so that there is no deadlock.
-    assert result.stats.memory <= 40 * MIB
-
-
-def test_one_object_larger_than_the_budget_is_fetched():
-    world = SimulatedS3({"big": BIG, "a": b"1"})
-    assert [o.data for o in client_on(world, memory=MIB).get_many(["a", "big", "a", "big"])] == [b"1", BIG, b"1", BIG]
 
 
 def test_concurrency_is_what_was_asked_for():
@@ -427,14 +408,30 @@ def test_leaving_a_loop_gives_up_open_uploads():
     assert world.uploads == {}
 
 
+@pytest.mark.parametrize("error", [AccessDenied("expired"), OSError("no more threads")])
+def test_an_upload_that_cannot_be_given_up_does_not_keep_the_rest_open(monkeypatch, tmp_path, error):
+    world, submit, close, closed = SimulatedS3({"k": b"x"}), SimulatedChannel.submit, SimulatedChannel.close, []
+
+    def refusing(channel, calls):
+        if any(call.operation == "AbortMultipartUpload" for call in calls):
+            raise error
+        submit(channel, calls)
+
+    monkeypatch.setattr(SimulatedChannel, "submit", refusing)
+    monkeypatch.setattr(SimulatedChannel, "close", lambda channel: [close(channel), closed.append(channel)])
+    place = tmp_path / "big"
+    place.write_bytes(BIG)
+    items = [("a", b"1"), PutItem("big", place), ("b", b"1")]
+    outcomes = iter(client_on(world, concurrency=2).put_many(items, stream=True))
+    assert next(outcomes).key == "a"
+    before = len(os.listdir("/proc/self/fd"))
+    with contextlib.suppress(OSError):
+        outcomes.close()
+    assert closed, "nobody may read from the caller's memory any more"
+    assert len(os.listdir("/proc/self/fd")) < before, "and its files are closed"
+
+
 # ---- found in review ---------------------------------------------------------------------
-
-
-def test_interleaved_ranges_in_order_end_when_they_need_more_than_the_memory():
-    world = SimulatedS3({f"o{i}": bytes([i]) * MIB for i in range(20)})
-    items = [(f"o{i}", part * 65536, 65536) for part in range(16) for i in range(20)]
-    outcomes = client_on(world, memory=MIB, concurrency=2).get_ranges(items)
-    assert [o.item for o in outcomes] == items
 
 
 def test_a_call_that_cannot_be_made_fails_alone(monkeypatch):
@@ -481,12 +478,12 @@ def test_a_slow_consumer_does_not_use_up_the_time_for_retries(monkeypatch):
 def test_while_all_fails_no_more_wait_for_another_try_than_may_be_in_flight():
     plan = dict.fromkeys(range(1, 2000), "connect")
     result = client_on(SimulatedS3(plan=plan), concurrency=16).get_many(["k"] * 2000, on_error="return")
-    running = result._start()
-    running.scheduler._policy = RetryPolicy(attempts=100)
-    running.scheduler._quota._tokens = 0.0
+    scheduler = result._start()
+    scheduler._policy = RetryPolicy(attempts=100)
+    scheduler._quota._tokens = 0.0
     for _ in range(100):
-        running.scheduler.pump(0.0)
-    assert len(running.scheduler._delayed) <= 32
+        scheduler.pump(0.0)
+    assert len(scheduler._delayed) <= 32
 
 
 @pytest.mark.parametrize("status", [204, 202])

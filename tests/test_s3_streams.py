@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import uuid
 import pytest
 
 import mfstore
-from mfstore.errors import AccessDenied, BackendError, Conflict, InvalidKey, MfstoreError, NotFound
+from mfstore.errors import AccessDenied, BackendError, Conflict, InvalidKey, MfstoreError, NotFound, Unsupported
 from mfstore.s3 import clients, exceptions
 from mfstore.s3.helper import (
     S3,
@@ -41,6 +42,66 @@ def uploads(server, bucket):
         return client.list_multipart_uploads(Bucket=bucket).get("Uploads") or []
     finally:
         client.close()
+
+
+def in_a_child(work):
+    """Do it in a forked child, to the end of what it does when it exits; its exit code."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("engine", ["native", "aiobotocore"])
+def test_a_forked_child_that_lets_go_ends_nothing_of_its_parents(s3, monkeypatch, tmp_path, engine):
+    """A child that ends by an exception, or collects garbage, closes what it inherited."""
+    monkeypatch.setenv("MFSTORE_S3_ENGINE", engine)
+    data = os.urandom(40 << 20)
+    with S3(s3root=s3._s3root) as place:
+        file = place.open_write("written")
+        file.write(data)
+
+        def more():
+            with pytest.raises(Unsupported, match="another process"):
+                file.write(b"more")
+
+        for end in (more, file.close, file.abort, file.__del__):
+            assert in_a_child(end) == 0
+        file.close()
+        assert place.get("written").blob == data
+        url = place._s3root
+        client = place._client
+        items = [(f"{url}/small", b"x"), (f"{url}/large", data)]
+        stored = iter(client.put_many(items, stream=True))
+        assert next(stored).ok
+        assert in_a_child(stored.close) == 0
+        assert [outcome.ok for outcome in stored] == [True]
+        items = [f"{url}/small", *[f"{url}/large"] * 4]
+        files = client.get_many(items, into="files", dest=lambda key: tmp_path / os.urandom(8).hex(), stream=True)
+        got = iter(files)
+        assert next(got).ok
+        assert in_a_child(got.close) == 0
+        assert [outcome.ok and os.path.getsize(outcome.path) for outcome in got] == [len(data)] * 4
+
+
+def test_a_forked_child_goes_on_reading(s3):
+    data = os.urandom(12 << 20)
+    s3.put("big", data)
+    with s3.open_read("big") as file:
+        begun = file.read(1 << 20)
+
+        def rest():
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)  # a child that waits for ever is killed
+            assert begun + b"".join(iter(lambda: file.read(300_000), b"")) == data
+
+        assert in_a_child(rest) == 0
+        assert begun + file.read() == data
 
 
 def test_read_stream(s3):

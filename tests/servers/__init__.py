@@ -1,12 +1,15 @@
-"""The real S3 servers that tests and benchmarks run against, each a context manager on free ports of 127.0.0.1.
+"""The real servers that tests and benchmarks run against, each a context manager on free ports of 127.0.0.1.
 
 ``Radosgw`` is Ceph's, from Debian: full signatures, atomic conditions, old in some ways. ``Ministack`` is from PyPI: the
-checksums and conditions of newer S3. ``Nginx`` stores bytes faster than any of them and knows nothing else.
+checksums and conditions of newer S3. ``Nginx`` stores bytes faster than any of them and knows nothing else. Beside
+S3, for Metaflow: ``Moto`` for what its schedulers ask of AWS, ``MetadataService`` for its runs.
 """
 
 from tests.servers.base import Missing, Server, boto_client
+from tests.servers.metadata import MetadataService
 from tests.servers.ministack import Ministack
+from tests.servers.moto import Moto
 from tests.servers.nginx import Nginx
 from tests.servers.radosgw import Radosgw
 
-__all__ = ["Ministack", "Missing", "Nginx", "Radosgw", "Server", "boto_client"]
+__all__ = ["MetadataService", "Ministack", "Missing", "Moto", "Nginx", "Radosgw", "Server", "boto_client"]

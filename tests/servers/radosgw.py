@@ -144,10 +144,18 @@ class Radosgw(Server):
         self._wait(lambda: "1 up" in self._run(ceph, "-c", conf, "osd", "stat", check=False))
         user = ["user", "create", "--uid=test", "--display-name=test"]
         keys = [f"--access-key={self.access_key}", f"--secret-key={self.secret_key}"]
-        self._run(admin, "-c", conf, "-n", "client.rgw", *user, *keys)
+        self._admin = (admin, "-c", conf, "-n", "client.rgw")
+        self._run(*self._admin, *user, *keys)
         self._spawn([radosgw, "-n", "client.rgw", "-c", conf, "-f"])
         self._wait(lambda: self._answers(port))
         self.url, self.https_url = f"http://127.0.0.1:{port}", f"https://127.0.0.1:{https_port}"
+
+    def create_user(self, name):
+        """A user of whom no bucket knows anything yet: its access key and secret key."""
+        keys = (f"{name.upper():X<20}", f"{name}-{self.secret_key}")
+        command = ("user", "create", f"--uid={name}", f"--display-name={name}")
+        self._run(*self._admin, *command, f"--access-key={keys[0]}", f"--secret-key={keys[1]}")
+        return keys
 
     def _write_keyring(self):
         lines = []

@@ -1,0 +1,61 @@
+"""Small datastore roots in the layout of stock Metaflow, written by hand."""
+
+import gzip
+import hashlib
+import json
+import os
+import pickle
+import time
+from pathlib import Path
+
+
+def blob(root, flow, value, raw=False, meta=True):
+    """Store a blob as Metaflow does; returns its key."""
+    data = value if isinstance(value, bytes) else pickle.dumps(value, protocol=4)
+    key = hashlib.sha1(data).hexdigest()
+    path = Path(root, flow, "data", key[:2], key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if raw else gzip.compress(data, 3))
+    if meta:
+        Path(f"{path}_meta").write_text(json.dumps({"cas_raw": raw, "cas_version": 1}))
+    return key
+
+
+def task(root, flow, run, step, number, artifacts, *, attempt=0, done=True, code=None, age=0.0, infos=None):
+    """Write a task's files; ``artifacts`` are values by name. ``age``: seconds ago."""
+    place = Path(root, flow, run, step, str(number))
+    place.mkdir(parents=True, exist_ok=True)
+    files = {"attempt.json": {"time": time.time() - age}, "task_begin": {"code_package_sha": code}}
+    keys = {name: blob(root, flow, value) for name, value in artifacts.items()}
+    if done:
+        kinds = {name: {"type": "<class 'int'>", "encoding": "pickle-v4"} for name in keys}
+        files["data.json"] = {"objects": keys, "info": {**kinds, **(infos or {})}}
+        files["DONE.lock"] = ""
+    for name, content in files.items():
+        path = place / f"{attempt}.{name}"
+        path.write_text(json.dumps(content))
+        os.utime(path, (time.time() - age,) * 2)
+    return keys
+
+
+def run_meta(root, flow, run, tags=(), age=0.0):
+    """Write a run's local metadata."""
+    path = Path(root, flow, run, "_meta", "_self.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"run_number": run, "flow_id": flow, "tags": list(tags), "system_tags": ["user:me"]}
+    path.write_text(json.dumps({**document, "ts_epoch": int((time.time() - age) * 1000)}))
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def files(root):
+    """Size of every file that is Metaflow's, by path."""
+    return {
+        str(path.relative_to(root)): path.stat().st_size
+        for path in Path(root).rglob("*")
+        if path.is_file() and not path.relative_to(root).parts[0].startswith((".", "mf.maintenance"))
+    }
+
+
+def blobs_of(root, flow):
+    """The keys in a flow's content-addressed store."""
+    return {path.name for path in Path(root, flow, "data").rglob("*") if path.is_file() and "_meta" not in path.name}
