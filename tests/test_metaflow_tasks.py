@@ -155,7 +155,9 @@ def test_a_listing_that_is_refused_is_no_empty_run(s3):
 def test_done_comes_last(s3):
     save(s3.flow(), "1/a/7", {"x": os.urandom(3000), "y": np.arange(300_000)})
     names = [r.path.rpartition("/")[2] for r in s3.proxy.requests("PUT")]
-    assert "0.attempt.json" in names  # and before data.json, whatever else is on its way with it: test_metaflow_marks.py
+    assert (
+        "0.attempt.json" in names
+    )  # and before data.json, whatever else is on its way with it: test_metaflow_marks.py
     assert names[-2:] == ["0.data.json", "0.DONE.lock"], "after data.json, and that after all blobs"
 
 
