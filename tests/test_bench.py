@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import functools
 import gzip
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -371,6 +373,21 @@ def test_interrupted_on_a_directory(tmp_path, begun, sign):
 def test_interrupted_on_s3(cloud, begun):
     process = begun(f"s3://{cloud[0]}/below", "--size", "4KiB", "--count", "50000")
     interrupt(process, signal.SIGINT, lambda: len(keys(cloud)) > 50)
+    assert keys(cloud) == ["mine/data"]
+
+
+def test_what_a_server_stores_a_moment_after_the_interruption(cloud):
+    """It had been sent before."""
+    target = open_target(f"s3://{cloud[0]}/below")
+    client = boto_client(cloud[1])
+    put = functools.partial(client.put_object, Bucket=cloud[0], Key=f"{target.object_prefix}late", Body=b"late")
+    late = threading.Timer(0.5, put)
+    with pytest.raises(KeyboardInterrupt), runs.removed_at_the_end(target, print):
+        target.check()
+        late.start()
+        raise KeyboardInterrupt
+    late.join()
+    client.close()
     assert keys(cloud) == ["mine/data"]
 
 

@@ -327,7 +327,7 @@ def removed_at_the_end(target: Target, say: Callable[[str], None]) -> Iterator[N
             if signal.getsignal(name) is not signal.SIG_IGN:
                 stack.callback(signal.signal, name, signal.signal(name, patience))
         try:
-            target.remove()
+            target.remove(cut_off=ended is not None)
         except BaseException:
             say(f"could not remove all of {target.scratch}: remove it by hand")
             if ended is None:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from time import sleep
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,6 +26,9 @@ from mfstore.store import Store, open_store
 
 RETRY_SECONDS = 20.0
 """A service that has not answered for so long ends the measurement, and the removal, in good time."""
+LATE_LOOKS, LATE_SECONDS = 10, 1.0
+"""After an interruption: a request that was let go is carried out by its server a moment later. The looks
+end with the first that finds nothing."""
 TRIAL = b"mfstore bench 16"
 
 
@@ -60,8 +64,9 @@ class Target(ABC):
         """A context manager that gives (function that opens the scenario's store anew, Traffic or None)."""
 
     @abstractmethod
-    def remove(self) -> None:
-        """Remove the scratch prefix and all that lies in it. What was never made is no error."""
+    def remove(self, *, cut_off: bool = False) -> None:
+        """Remove the scratch prefix and all that lies in it. What was never made is no error. ``cut_off`` says that
+        requests were let go before their answers came."""
 
 
 class BackendTarget(Target):
@@ -146,8 +151,8 @@ class BackendTarget(Target):
         backend = open_backend(url, resolve())
         backend.delete_many([info.key for info in backend.list("")])
 
-    def remove(self) -> None:
-        """The directory with all in it; elsewhere, object by object."""
+    def remove(self, *, cut_off: bool = False) -> None:
+        """The directory with all in it; elsewhere, object by object. Its threads have ended with their calls."""
         if self.directory is None:
             for name in ("check", "objects"):
                 with suppress(MfstoreError):
@@ -311,19 +316,26 @@ class S3Target(Target):
                 store.close()
             self._empty(f"{self.prefix}/store-{number}/")
 
-    def _empty(self, prefix: str, **more: Any) -> None:
+    def _empty(self, prefix: str, **more: Any) -> int:
+        """How many objects there were."""
         with self._client(**more) as client:
             keys = [entry.key for entry in client.list(prefix)]
             if keys:
                 client.delete_many(keys)
+        return len(keys)
 
-    def remove(self) -> None:
-        """All objects, and all uploads that were begun and not ended."""
+    def remove(self, *, cut_off: bool = False) -> None:
+        """All objects, and all uploads that were begun and not ended; those as well that a server was still about to
+        store when we let them go."""
         if self._refused:
             return
         # Where there was no answer to the first request either, two tries are enough.
         self._empty(f"{self.prefix}/", attempts=10 if self._reached else 2)
         self._abort()
+        for _ in range(LATE_LOOKS if cut_off and self._reached else 0):
+            sleep(LATE_SECONDS)
+            if not self._empty(f"{self.prefix}/"):
+                break
 
     def _abort(self) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
