@@ -13,8 +13,8 @@ from tests.flow_fixtures import local_rig, make_rig, metadata_service, moto, s3_
 from tests.s3_faults import any_rig, engine, quick, rig, signed_rig, unhedged  # noqa: F401
 from tests.s3_fixtures import bucket, ca_file, fault_proxy, ministack, nginx, radosgw, s3_server  # noqa: F401
 
-# Where awscrt is installed, as the benchmarks want it, botocore signs by it, which puts a Host header beside the others: not
-# what our requests are compared with. Read when botocore is imported.
+# With awscrt installed, for ministack's sake, botocore signs by it, which puts a Host header beside the others: not what our
+# requests are compared with. Read when botocore is imported.
 os.environ.setdefault("BOTO_DISABLE_CRT", "true")
 
 # A shell starts its background jobs with Ctrl-C ignored, and so would be the programs that tests start and interrupt.

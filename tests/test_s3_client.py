@@ -31,8 +31,7 @@ def arguments(server, **more):
 
 @pytest.fixture(params=["native", "aiobotocore"])
 def client(request, s3_server, bucket):
-    # CRC-32 because ministack computes CRC-64/NVME in Python, 5 MB/s; test_checksums has all three.
-    with BulkClient(bucket, engine=request.param, checksum="CRC32", **arguments(s3_server)) as client:
+    with BulkClient(bucket, engine=request.param, **arguments(s3_server)) as client:
         yield client
 
 

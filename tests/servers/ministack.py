@@ -3,11 +3,14 @@
 import importlib.util
 import json
 import sys
+from pathlib import Path
 
 from mfstore.testing import FaultProxy
 from tests.servers.base import Missing, Server, boto_client, free_ports
 
 INSTALL = "pip install -e '.[test]'"
+PACKAGES = ("ministack", "awscrt")
+PROGRAM = Path(__file__).parent / "_ministack.py"
 
 
 class Ministack(Server):
@@ -20,8 +23,9 @@ class Ministack(Server):
     _https = None
 
     def _start(self):
-        if importlib.util.find_spec("ministack") is None:
-            raise Missing(f"ministack not found. Run:  {INSTALL}")
+        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise Missing(f"{', '.join(missing)} not found. Run:  {INSTALL}")
         (port,) = free_ports(1)
         (self.directory / "tmp").mkdir()
         environment = {
@@ -36,7 +40,8 @@ class Ministack(Server):
             "LOG_LEVEL": "WARNING",
             "DOCKER_HOST": "unix:///nonexistent",
         }
-        self._spawn([sys.executable, "-m", "ministack"], environment)
+        # -P: this directory has a module ministack too.
+        self._spawn([sys.executable, "-P", PROGRAM], environment)
         self._wait(lambda: self._answers(port))
         self.url = f"http://127.0.0.1:{port}"
         self._make_user()
