@@ -156,12 +156,13 @@ class TestConnections:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
-def slow(connection: Connection, request: Request) -> None:
+def slow(connection: Connection, request: Request) -> bool:
     if request.path.endswith("quick"):
         connection.reply("200 OK", ["Content-Length: 0"])
-        return
+        return True
     connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 1000)
     time.sleep(2)
+    return False
 
 
 class TestEnds:
