@@ -38,7 +38,7 @@ def image():
 def image_with_mfstore():
     """The same with mfstore installed: the files a wheel has, in site-packages."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = ["boto3", "requests", *project["dependencies"], *project["optional-dependencies"]["metaflow"]]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["metaflow"], "boto3", "requests"]
     needed = [requirement for requirement in requirements if not requirement.startswith(("mfstore", "metaflow"))]
     directory = PLACE / f"image-mfstore-{sys.version_info.major}.{sys.version_info.minor}"
     python = _once(directory, _make_venv, needed)
