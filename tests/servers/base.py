@@ -189,12 +189,21 @@ class Server:
         return "".join(tails)
 
 
+@functools.cache
+def _loader():
+    """botocore's models, read once: a client takes a tenth of a second to read them anew, and each test wants one."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
 def boto_client(server, service="s3", *, secure=False, endpoint_url=None, **options):
     """A boto3 client of the server, to check what is there by other means than ours.
 
     Checksums only where required: older servers refuse the others. No retries, so that every request counts.
     """
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     config = Config(
@@ -212,4 +221,6 @@ def boto_client(server, service="s3", *, secure=False, endpoint_url=None, **opti
         "verify": server.ca_file,
         "config": config,
     }
-    return boto3.session.Session().client(service, **{**defaults, **options})
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _loader())
+    return boto3.session.Session(botocore_session=session).client(service, **{**defaults, **options})
