@@ -15,8 +15,10 @@ demo: system venv
 	$(RUN) -m pip install -q -e '.[demo]'
 	$(VENV)/bin/mfstore demo
 
+# Four thousand tests on real servers and in real time, on whatever machine: one that fails is run once more, and is shown with
+# how it failed. What is wrong fails twice.
 test: check
-	$(RUN) -m pytest
+	$(RUN) -m pytest --reruns 1
 
 check: system-test venv
 	$(RUN) -m pip install -q -e '.[test]'

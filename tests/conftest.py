@@ -28,6 +28,13 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """How each test that ``make test`` ran once more failed the first time: the next thing to look into."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"failed once: {report.nodeid}")
+        terminalreporter.line(report.longreprtext)
+
+
 @pytest.fixture
 def patience():
     """For tests of minutes: where the machine is busy they take longer than what is a hang of any other."""
