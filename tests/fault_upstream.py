@@ -126,15 +126,15 @@ def fetch(proxy, path="/b/k", method="GET", body=None, headers=None, timeout=20)
 def raw(proxy, data, timeout=20):
     """What comes back for these bytes until the end, and whether the end was a reset."""
     parts = []
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout) as sock:
-        try:
+    try:  # a reset may come before anything is sent, even while connecting
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout) as sock:
             sock.sendall(data)
             while part := sock.recv(1 << 16):
                 parts.append(part)
-        except (ConnectionResetError, BrokenPipeError):  # a connection may be reset before anything is sent
-            return b"".join(parts), "reset"
-        except TimeoutError:
-            return b"".join(parts), "silence"
+    except (ConnectionResetError, BrokenPipeError):
+        return b"".join(parts), "reset"
+    except TimeoutError:
+        return b"".join(parts), "silence"
     return b"".join(parts), "end"
 
 
