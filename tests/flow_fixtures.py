@@ -9,6 +9,14 @@ from tests.s3_fixtures import started
 from tests.servers import MetadataService, Moto
 
 
+@pytest.fixture
+def table(tmp_path):
+    """A file for flows that include one."""
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n1,2")
+    return str(path)
+
+
 @pytest.fixture(scope="session")
 def moto():
     """AWS beside S3."""

@@ -12,13 +12,6 @@ pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their 
 WARNING = "mfstore cannot be loaded"
 
 
-@pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("a,b\n1,2")
-    return str(path)
-
-
 def arguments(flow, table):
     return (
         ("run", "--table", table, "--alpha", "0.25", "--tag", "one", "--tag", "two")

@@ -21,13 +21,7 @@ from mfstore.maintenance.plan import plan_repacks
 from mfstore.maintenance.retention import RefVersion, Retention, plan_refs
 from mfstore.refs import RefEntry
 from mfstore.testing import Fault, FaultyBackend
-from tests.gc_rig import HOUR, Clock, check_all, collect, noise, objects, store_on
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    return Clock(monkeypatch)
-
+from tests.gc_rig import HOUR, check_all, collect, noise, objects, store_on
 
 # ---- what is kept -------------------------------------------------------------------------------------------------------
 

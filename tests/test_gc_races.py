@@ -15,7 +15,6 @@ from mfstore.maintenance import gc
 from tests.gc_rig import (
     DAY,
     HOUR,
-    Clock,
     Hooked,
     RemoteMemory,
     Unconditional,
@@ -29,12 +28,6 @@ from tests.gc_rig import (
     store_on,
     with_and_without,
 )
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    return Clock(monkeypatch)
-
 
 # ---- R1 -----------------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from mfstore import condemned, config, errors, recipes
 from mfstore.backends.memory import MemoryBackend
 from mfstore.maintenance import gc, marks, repack
 from tests.gc_rig import (
-    Clock,
     Hooked,
     collect,
     condemned_store,
@@ -20,12 +19,6 @@ from tests.gc_rig import (
     store_on,
     with_and_without,
 )
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    return Clock(monkeypatch)
-
 
 # ---- R8, R9 -------------------------------------------------------------------------------------------------------------
 

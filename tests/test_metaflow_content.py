@@ -3,7 +3,6 @@
 import gzip
 import os
 import random
-import threading
 import uuid
 
 import pytest
@@ -15,6 +14,7 @@ from mfstore.metaflow.content import SMALL
 from mfstore.metaflow.runtime import runtime
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import LoseResponse, Status, access_denied
+from tests.concurrency import in_a_child, in_threads
 from tests.metaflow_stores import local_place, s3_place
 from tests.s3_fixtures import radosgw  # noqa: F401
 from tests.servers.base import boto_client
@@ -212,28 +212,18 @@ def test_an_error_while_pickling_is_not_changed_and_stores_nothing_half(place):
 def test_many_threads_and_a_forked_child(place):
     store = place.content()
     blobs = [random.Random(n).randbytes(5000) for n in range(40)]
-    failures = []
 
     def work(number):
-        try:
-            part = blobs[number::4] + blobs[:10]
-            keys = [result.key for result in store.save_blobs(part)]
-            assert loaded(store, keys) == dict(zip(keys, part, strict=True))
-        except BaseException as error:
-            failures.append(error)
+        part = blobs[number::4] + blobs[:10]
+        keys = [result.key for result in store.save_blobs(part)]
+        assert loaded(store, keys) == dict(zip(keys, part, strict=True))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    child = os.fork()
-    if not child:
-        ok = loaded(store, [key_of(blobs[0])]) == {key_of(blobs[0]): blobs[0]}
-        ok = ok and store.save_blobs([b"child" + blobs[1]])[0].key == key_of(b"child" + blobs[1])
-        os._exit(0 if ok else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    def forked():
+        assert loaded(store, [key_of(blobs[0])]) == {key_of(blobs[0]): blobs[0]}
+        assert store.save_blobs([b"child" + blobs[1]])[0].key == key_of(b"child" + blobs[1])
+
+    assert not in_threads(work, range(4))
+    assert in_a_child(forked) == 0
     assert loaded(store, [key_of(b"child" + blobs[1])])
 
 

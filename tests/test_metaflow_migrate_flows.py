@@ -21,13 +21,6 @@ pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their 
 COMMAND = "import sys; sys.argv[0] = 'metaflow'; from metaflow.cmd.main_cli import start; start()"
 
 
-@pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("a,b\n1,2")
-    return str(path)
-
-
 def metaflow(rig, *arguments, code=0, side=MFSTORE, **environment):
     """``metaflow mfstore … --json``; its document."""
     done = subprocess.run(

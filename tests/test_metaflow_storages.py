@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from metaflow.plugins.datastores.local_storage import LocalStorage as StockLocal
 from mfstore.metaflow.extension import LocalStorage
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import Reset, access_denied
+from tests.concurrency import in_a_child, in_threads
 from tests.metaflow_stores import local_place, s3_place
 from tests.s3_fixtures import radosgw  # noqa: F401
 
@@ -162,26 +162,13 @@ def test_done_is_not_stored_when_what_comes_before_is_refused(s3):
 
 def test_threads_and_forks_share_a_storage(place):
     storage = place.storage()
-    failures = []
 
     def work(number):
-        try:
-            storage.save_bytes([(f"t{number}/{n}", io.BytesIO(b"x")) for n in range(5)], overwrite=True)
-            assert all(storage.is_file([f"t{number}/{n}" for n in range(5)]))
-        except BaseException as error:
-            failures.append(error)
+        storage.save_bytes([(f"t{number}/{n}", io.BytesIO(b"x")) for n in range(5)], overwrite=True)
+        assert all(storage.is_file([f"t{number}/{n}" for n in range(5)]))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    child = os.fork()
-    if not child:
-        work(99)
-        os._exit(len(failures))
-    assert os.waitpid(child, 0)[1] == 0
+    assert not in_threads(work, range(6))
+    assert in_a_child(lambda: work(99)) == 0
     assert storage.is_file(["t99/4"]) == [True]
 
 

@@ -29,6 +29,7 @@ from mfstore.s3.helper import (
     S3PutObject,
 )
 from mfstore.s3.settings import settings
+from tests.concurrency import in_a_child, in_threads
 from tests.s3_cases import CASES, prepare
 from tests.servers import boto_client
 from tests.test_s3_helper import aws, environment_of, root, s3
@@ -42,19 +43,6 @@ def uploads(server, bucket):
         return client.list_multipart_uploads(Bucket=bucket).get("Uploads") or []
     finally:
         client.close()
-
-
-def in_a_child(work):
-    """Do it in a forked child, to the end of what it does when it exits; its exit code."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize("engine", ["native", "aiobotocore"])
@@ -287,23 +275,13 @@ def test_bandwidth(s3, root):
 
 
 def test_threads(root):
-    failures = []
-
     def work(name):
-        try:
-            with S3(s3root=f"{root}/{name}") as s3:
-                for _ in range(5):
-                    s3.put_many([(str(number), f"{name} {number}") for number in range(10)])
-                    assert [item.text for item in s3.get_all()] == [f"{name} {number}" for number in range(10)]
-        except BaseException as error:
-            failures.append(error)
+        with S3(s3root=f"{root}/{name}") as s3:
+            for _ in range(5):
+                s3.put_many([(str(number), f"{name} {number}") for number in range(10)])
+                assert [item.text for item in s3.get_all()] == [f"{name} {number}" for number in range(10)]
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert in_threads(work, "abcd") == []
 
 
 FORK = """

@@ -10,6 +10,7 @@ import pytest
 import mfstore
 from mfstore import errors
 from mfstore.store import Store
+from tests.concurrency import in_threads
 
 
 def test_keys_are_strings(store):
@@ -432,22 +433,13 @@ def test_async_twins(store):
 
 def test_threads_share_a_handle(store):
     arrays = [np.random.default_rng(n).random(200_000) for n in range(4)]
-    failures = []
 
     def work(n):
-        try:
-            for turn in range(5):
-                key = store.put({"a": arrays[(n + turn) % 4], "n": n})
-                np.testing.assert_array_equal(store.get(key)["a"], arrays[(n + turn) % 4])
-        except BaseException as error:
-            failures.append(error)
+        for turn in range(5):
+            key = store.put({"a": arrays[(n + turn) % 4], "n": n})
+            np.testing.assert_array_equal(store.get(key)["a"], arrays[(n + turn) % 4])
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    assert not in_threads(work, range(6))
 
 
 # ---- knobs --------------------------------------------------------------------------------------
