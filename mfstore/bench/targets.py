@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from time import sleep
+from time import sleep, time
 from typing import Any
 from urllib.parse import unquote
 
@@ -192,7 +192,6 @@ class S3Target(Target):
     def check(self) -> Mapping[str, Any]:
         """Store, read, list and delete one object, with few retries."""
         from email.utils import parsedate_to_datetime
-        from time import time
 
         client = self._client(attempts=2, retry_seconds=10.0)
         key = f"{self.prefix}/check"
