@@ -1,4 +1,4 @@
-"""Builds the native core: Cython drivers and C kernels from src/ into mfstore/_core."""
+"""Builds the native core: Cython drivers and C kernels from src/ into mfstore/_core (src/README.md)."""
 
 import shutil
 import subprocess
@@ -9,6 +9,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
+SOURCES = Path("src")
+
 PACKAGES = {
     # pkg-config name: (Debian, Fedora, Homebrew)
     "liblz4": ("liblz4-dev", "lz4-devel", "lz4"),
@@ -17,6 +19,14 @@ PACKAGES = {
     "libcurl": ("libcurl4-openssl-dev", "libcurl-devel", "curl"),
     "libcrypto": ("libssl-dev", "openssl-devel", "openssl@3"),
 }
+
+MINIMUM = {
+    # CURLOPT_PREREQFUNCTION, which tells before a request is sent for the second time.
+    "libcurl": ("7.80.0", "Debian 12, Ubuntu 22.04, Fedora 36"),
+    # XXH3 got its final values in this version; those of earlier ones would not check what others have stored.
+    "libxxhash": ("0.8.0", "Debian 11, Ubuntu 22.04, Fedora 33"),
+}
+"""The oldest version that will do, and the oldest systems that have it."""
 
 
 def pkg_config(name: str) -> dict[str, list[str]]:
@@ -29,14 +39,25 @@ def pkg_config(name: str) -> dict[str, list[str]]:
             "  Fedora:          dnf install pkgconf-pkg-config\n"
             "  macOS:           brew install pkg-config"
         )
-    answer = subprocess.run([tool, "--cflags", "--libs", name], capture_output=True, text=True)
+    needed, systems = MINIMUM.get(name, ("0", ""))
+    answer = subprocess.run([tool, "--cflags", "--libs", f"{name} >= {needed}"], capture_output=True, text=True)
     if answer.returncode:
         debian, fedora, brew = PACKAGES[name]
+        found = subprocess.run([tool, "--modversion", name], capture_output=True, text=True)
+        if found.returncode:
+            problem = f"mfstore needs {name} and its headers; pkg-config does not find them."
+            where = ""
+        else:
+            problem = f"mfstore needs {name} {needed} or newer; pkg-config finds {found.stdout.strip()}."
+            where = (
+                f"\nThese and newer systems have it: {systems}. Elsewhere build it from source,\n"
+                "and name the folder of its .pc file in PKG_CONFIG_PATH."
+            )
         sys.exit(
-            f"mfstore needs {name} and its headers; pkg-config does not find them.\n"
+            f"{problem}\n"
             f"  Debian, Ubuntu:  apt-get install {debian}\n"
             f"  Fedora:          dnf install {fedora}\n"
-            f"  macOS:           brew install {brew}"
+            f"  macOS:           brew install {brew}{where}"
         )
     words = answer.stdout.split()
     return {
@@ -45,7 +66,8 @@ def pkg_config(name: str) -> dict[str, list[str]]:
     }
 
 
-def extension(name: str, *kernels: str, libraries: tuple[str, ...] = ()) -> Extension:
+def extension(driver: str, *kernels: str, libraries: tuple[str, ...] = ()) -> Extension:
+    """mfstore._core.NAME from src/ROOM/NAME.pyx, the ``driver``, and its kernels, all named without suffix."""
     compile_args = ["-O3", "-g1", "-fstack-protector-strong", "-Wall", "-Wno-unused-function"]
     link_args = []
     for library in libraries:
@@ -55,10 +77,10 @@ def extension(name: str, *kernels: str, libraries: tuple[str, ...] = ()) -> Exte
     if sys.platform == "linux":
         link_args += ["-Wl,-z,relro,-z,now"]
     return Extension(
-        f"mfstore._core.{name}",
-        [f"src/{name}.pyx", *(f"src/{kernel}_impl.c" for kernel in kernels)],
-        include_dirs=["src"],
-        depends=[str(path) for path in Path("src").iterdir() if path.suffix in (".h", ".pxd", ".pxi")],
+        f"mfstore._core.{driver.rpartition('/')[2]}",
+        [f"{SOURCES}/{driver}.pyx", *(f"{SOURCES}/{kernel}.c" for kernel in kernels)],
+        include_dirs=[str(SOURCES)],
+        depends=[str(path) for path in sorted(SOURCES.rglob("*")) if path.suffix in (".h", ".pxd")],
         define_macros=[("_FORTIFY_SOURCE", "2")],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -72,36 +94,35 @@ class BuildWithStubs(build_py):
         super().run()
         target = Path("mfstore/_core") if self.editable_mode else Path(self.build_lib, "mfstore/_core")
         target.mkdir(parents=True, exist_ok=True)
-        for stub in Path("src").glob("*.pyi"):
+        for stub in SOURCES.rglob("*.pyi"):
             shutil.copy(stub, target)
 
 
 setup(
     ext_modules=cythonize(
         [
-            extension("graph"),
-            extension("pickler"),
-            extension("chunk", "chunk"),
-            extension("codec", "codec", "shuffle", libraries=("liblz4", "libzstd")),
-            extension("table", "table"),
-            extension("crc", "crc"),
-            extension("sigv4", "sigv4", libraries=("libcrypto",)),
-            extension("memory", libraries=("libxxhash",)),
+            extension("pickle/graph"),
+            extension("pickle/pickler"),
+            extension("chunk/chunk", "chunk/fastcdc"),
+            extension("codec/codec", "codec/compress", "codec/shuffle", libraries=("liblz4", "libzstd")),
+            extension("table/table", "table/lookup"),
+            extension("crc/crc", "crc/checksum"),
+            extension("sigv4/sigv4", "sigv4/signature", libraries=("libcrypto",)),
+            extension("memory/memory", libraries=("libxxhash",)),
             extension(
-                "transfer",
-                "transfer",
-                "channel",
-                "loop",
-                "park",
-                "request",
-                "response",
-                "sigv4",
-                "crc",
+                "http/transfer",
+                "http/engine",
+                "http/loop",
+                "http/request",
+                "http/response",
+                "http/channel",
+                "http/park",
+                "sigv4/signature",
+                "crc/checksum",
                 libraries=("libcurl", "libcrypto"),
             ),
         ],
         build_dir="build/cython",
-        include_path=["src"],
         compiler_directives={"language_level": "3", "freethreading_compatible": True},
     ),
     cmdclass={"build_py": BuildWithStubs},

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "chunk_impl.h"
+#include "chunk/fastcdc.h"
 
 #define REQUIRE(condition)      \
     do {                        \

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec_impl.h"
-#include "shuffle_impl.h"
-#include "status.h"
+#include "codec/compress.h"
+#include "codec/shuffle.h"
+#include "codec/status.h"
 
 /* Not assert: it must hold whatever NDEBUG says, and libFuzzer keeps the input of an abort. */
 #define REQUIRE(condition)      \

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "table_impl.h"
+#include "table/lookup.h"
 
 #define REQUIRE(condition)      \
     do {                        \

@@ -1,4 +1,4 @@
-"""A missing library is named with what to install, on each system."""
+"""A library that is missing or too old is named with what to install, on each system."""
 
 import subprocess
 import sys
@@ -39,6 +39,7 @@ def test_without_pkg_config(tmp_path):
         ("liblz4", ("liblz4-dev", "lz4-devel")),
         ("libzstd", ("libzstd-dev", "libzstd-devel")),
         ("libxxhash", ("libxxhash-dev", "xxhash")),
+        ("libcurl", ("libcurl4-openssl-dev", "libcurl-devel", "curl")),
         ("libcrypto", ("libssl-dev", "openssl-devel", "openssl@3")),
     ],
 )
@@ -51,6 +52,27 @@ def test_without_a_library(tmp_path, missing, packages):
     assert missing in done.stderr
     for package in packages:
         assert package in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("library", "found", "needed", "packages"),
+    [
+        ("libcurl", "7.76.1", "7.80.0", ("libcurl4-openssl-dev", "libcurl-devel", "brew install curl", "Ubuntu 22.04")),
+        ("libxxhash", "0.7.3", "0.8.0", ("libxxhash-dev", "xxhash-devel", "brew install xxhash", "Debian 11")),
+    ],
+)
+def test_with_a_library_that_is_too_old(tmp_path, library, found, needed, packages):
+    tool = tmp_path / "pkg-config"
+    tool.write_text(
+        f'#!/bin/sh\ncase "$*" in "--modversion {library}") echo {found}; exit;; *"{library} >= {needed}"*) exit 1;; esac\n'
+        "echo -lx\n"
+    )
+    tool.chmod(0o755)
+    done = run(f"{tmp_path}:/bin:/usr/bin")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    for text in (f"needs {library} {needed} or newer", f"finds {found}", "PKG_CONFIG_PATH", *packages):
+        assert text in done.stderr
 
 
 def test_with_everything(tmp_path):

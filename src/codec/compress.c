@@ -1,0 +1,113 @@
+#include "codec/compress.h"
+
+#include <lz4.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "codec/shuffle.h"
+#include "codec/status.h"
+
+struct mf_codec_ctx {
+    ZSTD_CCtx *compress;
+    ZSTD_DCtx *decompress;
+    uint8_t *scratch; /* the shuffled form of one chunk */
+    size_t scratch_size;
+};
+
+mf_codec_ctx *mf_codec_new(void) {
+    return calloc(1, sizeof(mf_codec_ctx));
+}
+
+void mf_codec_free(mf_codec_ctx *ctx) {
+    if (!ctx)
+        return;
+    ZSTD_freeCCtx(ctx->compress);
+    ZSTD_freeDCtx(ctx->decompress);
+    free(ctx->scratch);
+    free(ctx);
+}
+
+static int reserve(mf_codec_ctx *ctx, size_t n) {
+    uint8_t *grown;
+    if (ctx->scratch && n <= ctx->scratch_size)
+        return MF_OK;
+    grown = realloc(ctx->scratch, n ? n : 1);
+    if (!grown)
+        return MF_NO_MEMORY;
+    ctx->scratch = grown;
+    ctx->scratch_size = n;
+    return MF_OK;
+}
+
+int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, unsigned width,
+              int level, uint8_t *dst, size_t cap, size_t *size) {
+    int status;
+    *size = 0;
+    if (n > MF_CHUNK_LIMIT)
+        return MF_CODEC;
+    if (width) {
+        if ((status = reserve(ctx, n)) != MF_OK)
+            return status;
+        if ((status = mf_shuffle(src, ctx->scratch, n, width)) != MF_OK)
+            return status;
+        src = ctx->scratch;
+    }
+    if (codec == MF_LZ4) {
+        int done = LZ4_compress_default((const char *) src, (char *) dst, (int) n, (int) cap);
+        *size = done > 0 ? (size_t) done : 0;
+        return MF_OK;
+    }
+    if (codec == MF_ZSTD) {
+        size_t done;
+        if (!ctx->compress && !(ctx->compress = ZSTD_createCCtx()))
+            return MF_NO_MEMORY;
+        done = ZSTD_compressCCtx(ctx->compress, dst, cap, src, n, level);
+        if (!ZSTD_isError(done)) {
+            *size = done;
+            return MF_OK;
+        }
+        /* One-shot compression into a small dst fails only for want of room or memory; both
+         * mean the chunk is stored as it is, which is always right. */
+        return MF_OK;
+    }
+    return MF_UNKNOWN_CODEC;
+}
+
+int mf_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned codec,
+              unsigned width, uint8_t *dst, size_t usize) {
+    uint8_t *target = dst;
+    int status;
+    if (usize > MF_CHUNK_LIMIT || csize > MF_CHUNK_LIMIT)
+        return MF_MALFORMED;
+    if (width) {
+        if (width != 2 && width != 4 && width != 8)
+            return MF_BAD_WIDTH;
+        if ((status = reserve(ctx, usize)) != MF_OK)
+            return status;
+        target = ctx->scratch;
+    }
+    if (codec == MF_NONE) {
+        if (csize != usize)
+            return csize < usize ? MF_SHORT : MF_MALFORMED;
+        memcpy(target, src, usize);
+    } else if (codec == MF_LZ4) {
+        int done = LZ4_decompress_safe((const char *) src, (char *) target, (int) csize, (int) usize);
+        if (done < 0)
+            return MF_MALFORMED;
+        if ((size_t) done != usize)
+            return MF_SHORT;
+    } else if (codec == MF_ZSTD) {
+        size_t done;
+        if (!ctx->decompress && !(ctx->decompress = ZSTD_createDCtx()))
+            return MF_NO_MEMORY;
+        done = ZSTD_decompressDCtx(ctx->decompress, target, usize, src, csize);
+        if (ZSTD_isError(done))
+            return MF_MALFORMED;
+        if (done != usize)
+            return MF_SHORT;
+    } else {
+        return MF_UNKNOWN_CODEC;
+    }
+    return width ? mf_unshuffle(target, dst, usize, width) : MF_OK;
+}

@@ -1,0 +1,15 @@
+/* What the C kernels return. One place maps them to exceptions: check_status in codec.pyx. */
+#ifndef MFSTORE_CODEC_STATUS_H
+#define MFSTORE_CODEC_STATUS_H
+
+enum mf_status {
+    MF_OK = 0,
+    MF_NO_MEMORY = 1,      /* malloc or a codec context failed */
+    MF_UNKNOWN_CODEC = 2,  /* stored by a newer version, or a damaged table */
+    MF_BAD_WIDTH = 3,      /* shuffle width that is not 0, 2, 4 or 8 */
+    MF_SHORT = 4,          /* decoded to fewer bytes than the table claims */
+    MF_MALFORMED = 5,      /* the codec refused the bytes, or they exceed the claimed size */
+    MF_CODEC = 6           /* the compressor failed: a bug or no memory, never bad data */
+};
+
+#endif

@@ -1,0 +1,81 @@
+/* What a process does with all its engines at once: initialise libcurl, fork, exit. */
+#include "http/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct mf_engine *engines; /* those with threads */
+static int ready;
+
+static void park(void) {
+    struct mf_engine *engine;
+    int i;
+    pthread_mutex_lock(&lock);
+    for (engine = engines; engine; engine = engine->next)
+        for (i = 0; i < engine->config.threads; i++)
+            pthread_mutex_lock(&engine->workers[i].run);
+}
+
+static void unpark(void) {
+    struct mf_engine *engine;
+    int i;
+    for (engine = engines; engine; engine = engine->next)
+        for (i = 0; i < engine->config.threads; i++)
+            pthread_mutex_unlock(&engine->workers[i].run);
+    pthread_mutex_unlock(&lock);
+}
+
+static void forget(void) {
+    engines = NULL;
+    pthread_mutex_unlock(&lock);
+}
+
+/* exit() frees OpenSSL's tables while our threads may be in the midst of it. This runs before OpenSSL's own handler, which
+ * curl_global_init installed earlier, and leaves them parked for good. A thread in a system call that does not return (a
+ * dead network file system) shall not keep the process. */
+static void park_for_good(void) {
+    struct mf_engine *engine;
+    int i, patience = 1000;
+    while (pthread_mutex_trylock(&lock) != 0 && patience-- > 0)
+        usleep(1000);
+    for (engine = engines; engine; engine = engine->next)
+        for (i = 0; i < engine->config.threads; i++)
+            while (pthread_mutex_trylock(&engine->workers[i].run) != 0 && patience-- > 0)
+                usleep(1000);
+}
+
+/* Not when the library is loaded: it costs milliseconds, and a process that never speaks S3 shall not pay them.
+ *
+ * Around a fork the threads are parked outside libcurl, OpenSSL and malloc, so that the child finds none of their locks
+ * taken: it will use all three. They finish the round of their loop first, at most some milliseconds. */
+int mf_global_init(void) {
+    int code = 0;
+    pthread_mutex_lock(&lock);
+    if (!ready) {
+        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+            code = ENOMEM;
+        else if ((code = pthread_atfork(park, unpark, forget)) == 0) {
+            ready = 1;
+            atexit(park_for_good);
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return code;
+}
+
+void mf_engine_listed(struct mf_engine *engine, int listed) {
+    struct mf_engine **at;
+    pthread_mutex_lock(&lock);
+    if (listed) {
+        engine->next = engines;
+        engines = engine;
+    } else
+        for (at = &engines; *at; at = &(*at)->next)
+            if (*at == engine) {
+                *at = engine->next;
+                break;
+            }
+    pthread_mutex_unlock(&lock);
+}
