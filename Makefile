@@ -9,7 +9,7 @@ FUZZ_DEBIAN := clang libclang-rt-14-dev
 SERVERS_DEBIAN := radosgw ceph-mon ceph-osd ceph-common openssl nginx-light
 SECONDS_PER_TARGET ?= 600
 
-.PHONY: demo test check bench bench-s3 bench-metaflow golden fuzz system system-test venv clean
+.PHONY: demo test check bench bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
 
 demo: system venv
 	$(RUN) -m pip install -q -e '.[demo]'
@@ -46,6 +46,11 @@ bench-metaflow: system-test venv
 # A store written by this version, to be read for ever: run once per release, never over an existing one.
 golden: venv
 	$(RUN) -m tests.golden.write
+
+# The guides and the reference of the public names, as pages: build/site/index.html.
+docs: system venv
+	$(RUN) -m pip install -q -e '.[docs]'
+	$(RUN) -m mkdocs build --quiet --strict
 
 fuzz: system-test venv
 	$(RUN) -m pip install -q -e .

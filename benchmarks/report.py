@@ -1,4 +1,4 @@
-"""Turns a pytest-benchmark JSON file into the README's tables: ``python -m benchmarks.report FILE``."""
+"""Turns a pytest-benchmark JSON file into the tables of docs/performance.md: ``python -m benchmarks.report FILE``."""
 
 import json
 import sys

@@ -119,14 +119,5 @@ def test_nothing_names_a_machine():
         assert not pattern.search(text), path
 
 
-def test_the_readme_names_only_commands_that_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    readme = (ROOT / "README.md").read_text()
-    for target in re.findall(r"make (\w+)", readme):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for link in re.findall(r"\]\(([\w/.-]+)\)", readme):
-        assert (ROOT / link).exists(), link
-
-
 def test_free_threading_is_declared():
     assert "freethreading_compatible" in (ROOT / "setup.py").read_text()
