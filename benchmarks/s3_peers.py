@@ -27,7 +27,7 @@ class Mfstore(Peer):
     def open(self):
         from botocore.config import Config
 
-        from mfstore.s3.client import BulkClient
+        from mfstore.s3.bulk.client import BulkClient
 
         self.config = Config(**self.config_options())
         self.client = BulkClient(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mfstore import config, packs, recipes
+from mfstore import description
 from mfstore._core.codec import Codec
 from mfstore.backends.local import LocalBackend
-from mfstore.hashing import BLAKE3, digest_function
-from mfstore.recipes import Artifact, ChunkRef, Placement
-from mfstore.segments import RAW
+from mfstore.format import packs, recipes
+from mfstore.format.digests import BLAKE3, digest_function
+from mfstore.format.recipes import Artifact, ChunkRef, Placement
+from mfstore.format.segments import RAW
 
 CHUNKS_PER_PACK = 250
 CHUNK = 256 << 10
@@ -34,7 +35,7 @@ def write_store(root, chunks):
     """Recipes of 1000 chunks whose packs are files without contents: a plan reads recipes and lists the rest. Of every
     ten recipes nine are live, and neighbours share half of their chunks."""
     backend = LocalBackend(str(root), fsync="none")
-    config.create(backend)
+    description.create(backend)
     digest, codec = digest_function(BLAKE3), Codec()
     names = [digest(f"pack {number}".encode()) for number in range(-(-chunks // CHUNKS_PER_PACK))]
     for name in names:

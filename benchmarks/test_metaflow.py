@@ -23,8 +23,8 @@ import pytest
 
 from benchmarks.clock import datastore_clock
 from mfstore.testing import FaultProxy
-from tests import flow_rig
-from tests.flow_rig import MFSTORE, NATIVE, OFF, ROOT, FlowRig, s3_place
+from tests.rigs import flows as flow_rig
+from tests.rigs.flows import MFSTORE, NATIVE, OFF, ROOT, FlowRig, s3_place
 from tests.servers import Radosgw
 from tests.servers.base import boto_client
 

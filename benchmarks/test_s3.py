@@ -300,8 +300,8 @@ def cpu_below():
 def test_far_away(benchmark, nginx):
     """30 ms and 90 MB/s per connection, 2 GiB, no settings: how much of what the formula predicts. And what this
     machine can push through the proxy when nothing limits it, for client, proxy and server share its cores."""
-    from mfstore.s3 import concurrency
-    from mfstore.s3.concurrency import formula
+    from mfstore.s3.transfers import concurrency
+    from mfstore.s3.transfers.concurrency import formula
 
     def both():
         # In turns, the best of three each: whatever else runs takes from both.

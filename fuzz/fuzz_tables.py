@@ -23,11 +23,13 @@ from collections.abc import Callable
 from typing import Any
 
 import mfstore
-from mfstore import config, index, packs, recipes
+from mfstore import description
 from mfstore._core.codec import ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import MfstoreError
+from mfstore.format import description as description_format
+from mfstore.format import fragments, packs, recipes
 
 MEMORY = 2 << 30
 """Address space: a length that is believed before it is checked shows as MemoryError."""
@@ -81,7 +83,7 @@ class Fuzzer:
         self.recipes = {k: bytes(backend.get(recipes.recipe_path(k))) for k in self.objects}
         self.packs = [self._fixed_nonce(bytes(backend.get(info.key))) for info in backend.list("packs/")]
         self.fragments = [bytes(backend.get(info.key)) for info in backend.list("index/")]
-        document = json.loads(backend.get(config.PATH))
+        document = json.loads(backend.get(description_format.PATH))
         document["uuid"] = "0f5b0e3c-6a51-4d6e-9d1e-0a4c5f1b7e21"
         self.config = json.dumps(document, indent=2).encode()
         self.ref_path = next(backend.list("refs/")).key
@@ -316,37 +318,37 @@ class Fuzzer:
             data = self._rebuild_fragment(data)
 
         def work() -> None:
-            decoded = index.decode_fragment(data, "index/fuzz")
+            decoded = fragments.decode_fragment(data, "index/fuzz")
             for position in range(len(decoded)):
                 decoded.location(position)
-            index.merge_fragments([decoded], 1)
+            fragments.merge_fragments([decoded], 1)
 
         def merge() -> None:
             # Apart from location, which would raise first.
-            index.merge_fragments([index.decode_fragment(data, "index/fuzz")], 1)
+            fragments.merge_fragments([fragments.decode_fragment(data, "index/fuzz")], 1)
 
         return self._keep(data, work if self.half() else merge)
 
     def _reseal_fragment(self, data: bytes) -> bytes:
-        size = index.HEADER.size
+        size = fragments.HEADER.size
         if len(data) < size:
             return data
-        fields = list(index.HEADER.unpack_from(data))
+        fields = list(fragments.HEADER.unpack_from(data))
         if self.random.randrange(4):
-            fields[0], fields[1] = index.MAGIC, index.VERSION
-            rows, left = divmod(max(len(data) - size - 32 * fields[4], 0), index.ENTRY.size)
+            fields[0], fields[1] = fragments.MAGIC, fragments.VERSION
+            rows, left = divmod(max(len(data) - size - 32 * fields[4], 0), fragments.ENTRY.size)
             fields[6] = rows
             data = data[: len(data) - left]
-        header = index.HEADER.pack(*fields[:-1], 0)[:-8]
+        header = fragments.HEADER.pack(*fields[:-1], 0)[:-8]
         seal = xxh3(header + xxh3(data[size:]).to_bytes(8, "little"))
-        return index.HEADER.pack(*fields[:-1], seal) + data[size:]
+        return fragments.HEADER.pack(*fields[:-1], seal) + data[size:]
 
     def _rebuild_fragment(self, data: bytes) -> bytes:
         """Whole rows and names, changed; mostly still sorted."""
-        fields = index.HEADER.unpack_from(data)
-        start = index.HEADER.size + 32 * fields[4]
-        width = index.ENTRY.size
-        names, rows = data[index.HEADER.size : start], data[start:]
+        fields = fragments.HEADER.unpack_from(data)
+        start = fragments.HEADER.size + 32 * fields[4]
+        width = fragments.ENTRY.size
+        names, rows = data[fragments.HEADER.size : start], data[start:]
         if self.half():
             names = self.mutate(names)
         if self.half():
@@ -355,7 +357,7 @@ class Fuzzer:
         if self.random.randrange(4):
             table = [row for _, row in sorted({row[:32]: row for row in table}.items())]
         whole = [names[i : i + 32] for i in range(0, len(names) // 32 * 32, 32)]
-        return index._seal(whole, table, fields[3])
+        return fragments._seal(whole, table, fields[3])
 
     # ---- JSON -------------------------------------------------------------------------
 
@@ -363,11 +365,11 @@ class Fuzzer:
         data = self._json(self.config)
 
         def work() -> None:
-            self.config_backend.put(config.PATH, [data])
-            found = config.load(self.config_backend)
+            self.config_backend.put(description_format.PATH, [data])
+            found = description.load(self.config_backend)
             if found is None:
                 raise AssertionError("a configuration that is there was not found")
-            for operation in config.OPERATIONS:
+            for operation in description_format.OPERATIONS:
                 try:
                     found.require(operation, "memory://fuzz")
                 except MfstoreError as error:

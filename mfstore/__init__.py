@@ -14,26 +14,26 @@ The words, used everywhere and without synonyms:
 * **backend**: bytes by key
 * **store**: the front door
 
-Data flows one way down: store -> serialize -> segments -> chunking -> packs -> backends.
+Data flows one way down, store -> pickling -> saving -> format -> backends -> s3, and back up through loading.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mfstore import errors
-from mfstore.keys import Key
+from mfstore.format.keys import Key
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mfstore.s3.helper import S3
+    from mfstore.s3.datatools.s3 import S3
     from mfstore.store import Store
     from mfstore.store import open_store as open  # noqa: A004
 
 __all__ = ["S3", "Key", "Store", "__version__", "errors", "open"]
 
 _LATER = {
-    "S3": ("mfstore.s3.helper", "S3"),
+    "S3": ("mfstore.s3.datatools.s3", "S3"),
     "Store": ("mfstore.store", "Store"),
     "open": ("mfstore.store", "open_store"),
 }

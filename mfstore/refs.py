@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
 
-from mfstore.condemned import Guard, Names, View
-from mfstore.errors import Conflict, CorruptObject, InvalidKey, MfstoreError, NotFound, Unsupported
-from mfstore.keys import Key
+from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.format.keys import Key
+from mfstore.format.refs import PREFIX, RefEntry, decode_ref, encode_ref, ref_name, ref_path
+from mfstore.saving.guard import Guard, Names, View
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
 
-PREFIX = "refs/"
-HISTORY = 1000
-"""Entries kept per ref: about 100 KB, rewritten with each change."""
-NAME_LIMIT = 240
-"""Longest encoded name: file names end at 255 bytes."""
 ATTEMPTS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class RefEntry:
-    """One value a ref had."""
-
-    key: Key
-    time: float
-    """Seconds since the epoch on the writer's clock; order is the order of the list, not of the times."""
 
 
 class Refs(MutableMapping[str, Key]):
@@ -144,43 +128,3 @@ class Refs(MutableMapping[str, Key]):
     def _write(self, path: str, entries: Sequence[RefEntry], etag: str | None) -> str:
         self._prepare()
         return self._backend.put_if(path, encode_ref(entries), etag)
-
-
-def encode_ref(entries: Sequence[RefEntry]) -> bytes:
-    """A ref as it is stored: the last ``HISTORY`` of its values, oldest first."""
-    rows = [[entry.key, entry.time] for entry in entries[-HISTORY:]]
-    return json.dumps({"version": 1, "history": rows}).encode()
-
-
-def decode_ref(data: bytes, path: str) -> list[RefEntry]:
-    """The values of a stored ref, oldest first. CorruptObject when it is damaged, Unsupported for a newer version."""
-    try:
-        document = json.loads(data)
-        if document["version"] != 1:
-            raise Unsupported("ref version is unknown to this mfstore", key=path, found=document["version"])
-        entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
-        raise CorruptObject("ref is not the JSON it should be", key=path) from None
-    if not entries:
-        raise CorruptObject("ref has no history", key=path)
-    return entries
-
-
-def ref_name(path: str) -> str:
-    """The name of the ref stored there."""
-    return unquote(path.removeprefix(PREFIX))
-
-
-def ref_path(name: str) -> str:
-    """Where a ref is stored. InvalidKey for names that are not paths of plain words."""
-    parts = name.split("/") if isinstance(name, str) else [""]
-    if any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 or letter in "\\\x7f" for letter in name):
-        raise InvalidKey("not a ref name", found=repr(name), hint="Use words joined by '/', such as models/churn")
-    try:
-        # The dot is escaped so that no name looks like a hidden or temporary file.
-        path = quote(name, safe="").replace(".", "%2E")
-    except UnicodeEncodeError:
-        raise InvalidKey("ref name is not valid Unicode", found=repr(name)) from None
-    if len(path) > NAME_LIMIT:
-        raise InvalidKey("ref name is too long", expected=f"at most {NAME_LIMIT} encoded bytes", found=len(path))
-    return PREFIX + path

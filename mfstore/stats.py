@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from mfstore import recipes
-from mfstore.codecs import label
-from mfstore.keys import Key
-from mfstore.recipes import BUNDLE, Recipe, placed_chunks
+from mfstore.format import recipes
+from mfstore.format.keys import Key
+from mfstore.format.recipes import BUNDLE, Recipe, placed_chunks
+from mfstore.saving.codecs import label
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,24 +10,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mfstore import config, recipes
-from mfstore._knobs import Knobs, resolve
-from mfstore._workers import Workers
+from mfstore import description
 from mfstore.backends import Backend, open_backend
-from mfstore.condemned import FEATURE, VALID, Guard
-from mfstore.elapsed import moment, since
 from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
-from mfstore.fetch import Fetcher
-from mfstore.hashing import NAMES, digest_function
-from mfstore.index import ChunkIndex
-from mfstore.ingest import Ingest
-from mfstore.keys import Key
-from mfstore.load import ArtifactReader, load_artifacts, load_many
-from mfstore.maintenance.methods import Maintained
-from mfstore.recipes import BUNDLE, ONE, Recipe, recipe_path
+from mfstore.format import recipes
+from mfstore.format.collection import FEATURE
+from mfstore.format.description import PATH, Description
+from mfstore.format.digests import NAMES, digest_function
+from mfstore.format.keys import Key
+from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
+from mfstore.host.elapsed import moment, since
+from mfstore.host.workers import Workers
+from mfstore.loading.fetch import Fetcher
+from mfstore.loading.objects import ArtifactReader, load_artifacts, load_many
+from mfstore.loading.verified import Trust
+from mfstore.maintenance.store.methods import Maintained
 from mfstore.refs import Refs
+from mfstore.saving.guard import VALID, Guard
+from mfstore.saving.index import ChunkIndex
+from mfstore.saving.ingest import Ingest
+from mfstore.settings import Knobs, resolve
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
-from mfstore.trust import Trust
 from mfstore.twins import AsyncTwins, OnError, Progress
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ class _Runtime:
     def __init__(self, store: Store) -> None:
         self.workers = Workers(store.knobs.threads)
         self.lock = threading.Lock()
-        self.config: config.Config | None = None
+        self.description: Description | None = None
         self.checked = False
         self.checked_at = moment()
         self.trust = Trust(store.backend)
@@ -406,7 +409,7 @@ class Store(AsyncTwins, Maintained):
         state = self._runtime()
         with state.lock:
             if state.parts is None:
-                algorithm = state.config.algorithm if state.config else NAMES[self._algorithm]
+                algorithm = state.description.algorithm if state.description else NAMES[self._algorithm]
                 digest = digest_function(algorithm)
                 index = ChunkIndex(self.backend, digest, algorithm)
                 state.parts = index, Fetcher(self.backend, state.workers, digest, index, state.trust)
@@ -416,39 +419,39 @@ class Store(AsyncTwins, Maintained):
         state = self._runtime()
         if not state.checked:
             with state.lock:
-                state.config = config.load(self.backend)
-                state.checked = state.config is not None
+                state.description = description.load(self.backend)
+                state.checked = state.description is not None
                 state.checked_at = moment()
-        if state.config is not None:
-            state.config.require("read", self.url)
+        if state.description is not None:
+            state.description.require("read", self.url)
 
     def _prepare_write(self) -> None:
         self._prepare_read()
         state = self._runtime()
-        if state.config is None or not self._still_there(state):
+        if state.description is None or not self._still_there(state):
             if not self._create:
                 raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
             with state.lock:
-                state.config = config.create(self.backend, NAMES[self._algorithm])
+                state.description = description.create(self.backend, NAMES[self._algorithm])
                 state.checked = True
                 state.parts = None
-        assert state.config is not None
-        state.config.require("write", self.url)
+        assert state.description is not None
+        state.description.require("write", self.url)
 
     def _still_there(self, state: _Runtime) -> bool:
         """Whether the store's description has not been removed meanwhile, as when somebody deletes the directory."""
         if not self.backend.capabilities.remote:
-            return self.backend.exists_many([config.PATH])[0]
+            return self.backend.exists_many([PATH])[0]
         if since(state.checked_at) >= CONFIG_SECONDS:
-            state.config = config.load(self.backend)
+            state.description = description.load(self.backend)
             state.checked_at = moment()
-        return state.config is not None
+        return state.description is not None
 
     def _was_collected(self) -> bool:
         """Whether a collector ever condemned anything in this store, as its description says."""
         state = self._runtime()
         self._still_there(state)
-        return state.config is not None and FEATURE in state.config.features["write"]
+        return state.description is not None and FEATURE in state.description.features["write"]
 
     def _collected(self) -> None:
         """A collector has been at work: forget what it may have removed."""
@@ -461,8 +464,8 @@ class Store(AsyncTwins, Maintained):
         self._prepare_write()
         state = self._runtime()
         index, fetcher = self._parts()
-        assert state.config is not None
-        algorithm = state.config.algorithm
+        assert state.description is not None
+        algorithm = state.description.algorithm
         return Ingest(
             self.backend, state.workers, index, fetcher, state.trust, digest_function(algorithm), algorithm,
             self._compress, self.knobs.memory, state.guard,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import settings
 
 import mfstore
-from tests.fault_upstream import proxy, upstream  # noqa: F401
-from tests.flow_fixtures import local_rig, make_rig, metadata_service, moto, s3_rig, table  # noqa: F401
-from tests.gc_rig import clock  # noqa: F401
-from tests.s3_faults import any_rig, engine, quick, rig, signed_rig, unhedged  # noqa: F401
-from tests.s3_fixtures import bucket, ca_file, fault_proxy, ministack, nginx, radosgw, s3_server  # noqa: F401
+from tests.rigs.fault_upstream import proxy, upstream  # noqa: F401
+from tests.rigs.flow_fixtures import local_rig, make_rig, metadata_service, moto, s3_rig, table  # noqa: F401
+from tests.rigs.gc import clock  # noqa: F401
+from tests.rigs.s3_faults import any_rig, engine, quick, rig, signed_rig, unhedged  # noqa: F401
+from tests.rigs.s3_fixtures import bucket, ca_file, fault_proxy, ministack, nginx, radosgw, s3_server  # noqa: F401
 
 # With awscrt installed, for ministack's sake, botocore signs by it, which puts a Host header beside the others: not what our
 # requests are compared with. Read when botocore is imported.

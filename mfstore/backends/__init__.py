@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote
 
-from mfstore._knobs import Knobs
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
 from mfstore.errors import InvalidKey, Unsupported
+from mfstore.settings import Knobs
 
 __all__ = ["Backend", "Batch", "Capabilities", "ObjectInfo", "open_backend"]
 
@@ -34,7 +34,7 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
         _refuse(options)
         return MemoryBackend(url)
     if scheme == "s3":
-        from mfstore.backends.s3 import S3Backend
+        from mfstore.backends.s3.backend import S3Backend
 
         # What waits to be decoded is the store's; what has arrived and waits for that is the client's: a quarter each.
         return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})

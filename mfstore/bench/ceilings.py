@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from mfstore._core.codec import LZ4, ZSTD, Codec
 from mfstore.bench.payloads import payload
-from mfstore.codecs import LEVEL
+from mfstore.saving.codecs import LEVEL
 
 SECONDS = 0.15
 """For each. Over 0.1 s they repeat within 5 % on an idle machine."""

@@ -20,8 +20,8 @@ from mfstore.errors import AccessDenied, MfstoreError, OutOfSpace
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from mfstore.s3.client import BulkClient
-    from mfstore.s3.results import BulkResult
+    from mfstore.s3.bulk.client import BulkClient
+    from mfstore.s3.bulk.results import BulkResult
 
 Rows = Generator[Row, None, None]
 """To be closed by whoever leaves it early: then nothing moves any more."""

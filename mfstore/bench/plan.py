@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mfstore.backends.s3 import INLINE, SPAN
+from mfstore.backends.s3.backend import INLINE, SPAN
 from mfstore.bench.payloads import new_bytes
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
-from mfstore.ingest import PACK_SHARE
-from mfstore.s3.downloads import PIECE
-from mfstore.s3.engine import SMALL
-from mfstore.s3.others import DELETES
-from mfstore.s3.uploads import SINGLE, part_size
+from mfstore.s3.calls import SMALL
+from mfstore.s3.transfers.downloads import PIECE
+from mfstore.s3.transfers.others import DELETES
+from mfstore.s3.transfers.uploads import SINGLE, part_size
+from mfstore.saving.ingest import PACK_SHARE
 
 MEMORY = 256 << 20
 """For the stores that are measured, whatever the environment says: where packs end depends on it."""

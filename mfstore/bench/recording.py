@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mfstore.s3.engine import CANCELLED, Call, Channel, Engine, FileRange, Reply
+from mfstore.s3.calls import CANCELLED, Call, FileRange, Reply
+from mfstore.s3.engines.interface import Channel, Engine
 
 if TYPE_CHECKING:
-    from mfstore.s3.client import BulkClient
+    from mfstore.s3.bulk.client import BulkClient
 
 
 @dataclass(slots=True)

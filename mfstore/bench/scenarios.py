@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from mfstore._knobs import ENGINES
 from mfstore.errors import InvalidKey
+from mfstore.settings import ENGINES
 
 OBJECTS, ARTIFACTS = "objects", "artifacts"
 OPERATIONS = {OBJECTS: ("put", "get", "head", "list", "delete"), ARTIFACTS: ("save", "load")}

@@ -13,7 +13,6 @@ from time import sleep, time
 from typing import Any
 from urllib.parse import unquote
 
-from mfstore._knobs import resolve
 from mfstore.backends import Backend, open_backend
 from mfstore.bench.flaky import flaky_endpoint
 from mfstore.bench.movers import BackendMover, BulkMover, Mover
@@ -22,6 +21,7 @@ from mfstore.bench.plan import MEMORY
 from mfstore.bench.recording import Traffic, record
 from mfstore.bench.scenarios import Scenario
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotAStore, NotFound, OutOfSpace
+from mfstore.settings import resolve
 from mfstore.store import Store, open_store
 
 RETRY_SECONDS = 20.0
@@ -176,7 +176,7 @@ class S3Target(Target):
     kind = "s3"
 
     def __init__(self, url: str, *, checksum: bool = True, **options: Any) -> None:
-        from mfstore.s3.items import split_url
+        from mfstore.s3.bulk.items import split_url
 
         self.url = url
         self.options = options
@@ -234,7 +234,7 @@ class S3Target(Target):
         return session.client("s3", config=config, **options)
 
     def _client(self, **more: Any) -> Any:
-        from mfstore.s3.client import BulkClient
+        from mfstore.s3.bulk.client import BulkClient
 
         return BulkClient(self.bucket, **{"retry_seconds": RETRY_SECONDS, **self._bulk, **more})
 
@@ -272,7 +272,7 @@ class S3Target(Target):
     @contextmanager
     def mover(self, scenario: Scenario, seed: int) -> Iterator[tuple[Mover, Traffic | None]]:
         """A bulk client, or a peer."""
-        from mfstore.s3.injection import FlakyClient
+        from mfstore.s3.datatools.injection import FlakyClient
 
         with self._place(scenario, seed) as options:
             if scenario.failure and "endpoint_url" not in options:
@@ -292,7 +292,7 @@ class S3Target(Target):
     @contextmanager
     def store(self, scenario: Scenario, number: int) -> Iterator[tuple[Any, Traffic | None]]:
         """A store below the scratch prefix."""
-        from mfstore.backends.s3 import S3Backend
+        from mfstore.backends.s3.backend import S3Backend
 
         url = f"{self.scratch}/store-{number}"
         made: list[Store] = []

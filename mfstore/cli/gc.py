@@ -16,8 +16,8 @@ from mfstore.cli._places import given, metaflow_option, where_option
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from mfstore.maintenance.gc import GcPlan, GcResult
-    from mfstore.maintenance.plan import Amount
+    from mfstore.maintenance.store.gc import GcPlan, GcResult
+    from mfstore.maintenance.store.plan import Amount
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -120,7 +120,7 @@ def gc(
     """
     if metaflow is not None:
         from mfstore.cli import metaflow_gc
-        from mfstore.maintenance.metaflow_policy import RunPolicy
+        from mfstore.maintenance.metaflow.policy import RunPolicy
 
         if series:
             raise click.UsageError("--series is for stores; of --metaflow the runs of a flow are a series")

@@ -51,8 +51,8 @@ def verify(
     report: VerifyReport | MetaflowReport
     with steps() as tell:
         if metaflow is not None:
-            from mfstore.maintenance.metaflow_root import Root
-            from mfstore.maintenance.metaflow_verify import verify_metaflow
+            from mfstore.maintenance.metaflow.root import Root
+            from mfstore.maintenance.metaflow.verify import verify_metaflow
 
             report, _ = verify_metaflow(Root(metaflow), level, sample, older_than, budget, tell)
         else:
@@ -98,8 +98,8 @@ def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, d
         elif drop_lost:
             raise click.UsageError("--drop-lost is for stores; Metaflow has nothing like it")
         else:
-            from mfstore.maintenance.metaflow_repair import repair_metaflow
-            from mfstore.maintenance.metaflow_root import Root
+            from mfstore.maintenance.metaflow.repair import repair_metaflow
+            from mfstore.maintenance.metaflow.root import Root
 
             report = repair_metaflow(Root(metaflow), level, dry_run, tell)
     well = report.before.clean if report.after is None else report.after.clean

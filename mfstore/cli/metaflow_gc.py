@@ -11,15 +11,15 @@ import click
 
 from mfstore.cli._output import print_json, print_table, printable, size
 from mfstore.cli._reports import SHOWN, count, steps
-from mfstore.maintenance.metaflow_gc import MetaflowGcResult, collect_metaflow
-from mfstore.maintenance.metaflow_plan import plan_metaflow_gc
-from mfstore.maintenance.metaflow_root import Root
+from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
+from mfstore.maintenance.metaflow.plan import plan_metaflow_gc
+from mfstore.maintenance.metaflow.root import Root
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.gc import GcResult
-    from mfstore.maintenance.metaflow_plan import Amount, MetaflowGcPlan
-    from mfstore.maintenance.metaflow_policy import RunFacts, RunPolicy
-    from mfstore.maintenance.plan import Amount as StoreAmount
+    from mfstore.maintenance.metaflow.plan import Amount, MetaflowGcPlan
+    from mfstore.maintenance.metaflow.policy import RunFacts, RunPolicy
+    from mfstore.maintenance.store.gc import GcResult
+    from mfstore.maintenance.store.plan import Amount as StoreAmount
 
 
 def run(

@@ -15,7 +15,7 @@ from mfstore.cli._reports import SHOWN, count, steps
 from mfstore.cli.gc import DURATION
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.migration_report import MigrationPlan, MigrationResult
+    from mfstore.maintenance.metaflow.migration_report import MigrationPlan, MigrationResult
 
 FAILED = 3
 """Exit code: the rest was done, and something could not be."""
@@ -68,9 +68,9 @@ def migrate(
     Exit codes: 0 done, 1 migrate could not run, 2 wrong usage, 3 some artifacts could not be migrated, and stay as they
     were.
     """
-    from mfstore.maintenance.metaflow_root import Root
-    from mfstore.maintenance.migrate import Migrator
-    from mfstore.maintenance.migration import Migration
+    from mfstore.maintenance.metaflow.migrate import Migrator
+    from mfstore.maintenance.metaflow.migration import Migration
+    from mfstore.maintenance.metaflow.root import Root
 
     with ExitStack() as stack:
         tell = stack.enter_context(steps())

@@ -33,7 +33,7 @@ def du(url: str | None, metaflow: str | None, as_json: bool) -> None:
 
 
 def _du_metaflow(url: str, as_json: bool) -> None:
-    from mfstore.maintenance.metaflow_root import Root
+    from mfstore.maintenance.metaflow.root import Root
 
     root = Root(url)
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mfstore.condemned import seal_etag
 from mfstore.errors import NotFound
+from mfstore.format.collection import seal_etag
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend

@@ -9,13 +9,13 @@ from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from mfstore.errors import MfstoreError
-from mfstore.fetch import BACKLOG
+from mfstore.loading.fetch import BACKLOG
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from mfstore._workers import Workers
     from mfstore.backends.base import Backend, RangeRead
+    from mfstore.host.workers import Workers
 
     Work = Callable[[RangeRead, Buffer | MfstoreError], None]
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mfstore.s3.client import BulkClient
-    from mfstore.s3.items import PutItem
-    from mfstore.s3.outcomes import BulkStats, Outcome
-    from mfstore.s3.results import BulkResult
+    from mfstore.s3.bulk.client import BulkClient
+    from mfstore.s3.bulk.items import PutItem
+    from mfstore.s3.bulk.results import BulkResult
+    from mfstore.s3.transfers.outcomes import BulkStats, Outcome
 
 __all__ = ["BulkClient", "BulkResult", "BulkStats", "Outcome", "PutItem"]
 
 _ROOMS = {
-    "BulkClient": "client",
-    "BulkResult": "results",
-    "BulkStats": "outcomes",
-    "Outcome": "outcomes",
-    "PutItem": "items",
+    "BulkClient": "bulk.client",
+    "BulkResult": "bulk.results",
+    "BulkStats": "transfers.outcomes",
+    "Outcome": "transfers.outcomes",
+    "PutItem": "bulk.items",
 }
 
 

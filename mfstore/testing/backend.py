@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mfstore._knobs import resolve
 from mfstore.backends.base import Backend
 from mfstore.errors import Conflict, CorruptObject, NotFound
+from mfstore.settings import resolve
 from mfstore.store import Store
 
 

@@ -1,7 +1,7 @@
 from collections.abc import Iterator, Mapping
 
-from mfstore.s3.engine import Call, FileRange, Reply
-from mfstore.s3.routes import Credentials, Route, Transport
+from mfstore.s3.aws.routes import Credentials, Route, Transport
+from mfstore.s3.calls import Call, FileRange, Reply
 
 KINDS: dict[str, int]
 

@@ -14,8 +14,8 @@ from libc.stdint cimport UINT16_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport getpid
 
-from mfstore.s3 import engine as words
-from mfstore.s3.engine import FileRange, Reply
+from mfstore.s3 import calls as words
+from mfstore.s3.calls import FileRange, Reply
 
 cimport cython
 
@@ -508,7 +508,7 @@ cdef class Engine:
 @cython.final
 @cython.no_gc_clear
 cdef class Channel:
-    """See mfstore.s3.engine.Channel; ``native`` adds routes and credentials."""
+    """See mfstore.s3.engines.choice.interface.Channel; ``native`` adds routes and credentials."""
 
     cdef Engine engine
     cdef mf_channel *c
@@ -625,7 +625,7 @@ cdef class Channel:
         return replies
 
     def resume(self, call, target, stop):
-        """See mfstore.s3.engine.Channel."""
+        """See mfstore.s3.engines.choice.interface.Channel."""
         cdef Pending pending = self.live.get(id(call))
         cdef mf_place place
         cdef mf_engine *engine
@@ -640,7 +640,7 @@ cdef class Channel:
             mf_xfer_resume(engine, pending.xfer, place, wanted)
 
     def cancel(self, call):
-        """See mfstore.s3.engine.Channel."""
+        """See mfstore.s3.engines.choice.interface.Channel."""
         cdef Pending pending = self.live.get(id(call))
         cdef mf_engine *engine
         if pending is None or self.pid != getpid():

@@ -3,7 +3,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
-from mfstore.nodes import Strided
+from mfstore.pickling.payloads import Strided
 
 BUFFER: int
 BYTES: int

@@ -21,7 +21,7 @@ from types import FunctionType
 
 from mfstore._core.graph import ContentOrder, find_global, is_plain
 from mfstore._core.memory import AsciiView
-from mfstore.nodes import Joined, Payload, Reduced, Strided
+from mfstore.pickling.payloads import Joined, Payload, Reduced, Strided
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject

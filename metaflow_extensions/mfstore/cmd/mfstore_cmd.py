@@ -1,3 +1,3 @@
 """The group of commands that Metaflow adds to its own."""
 
-from mfstore.metaflow.commands import cli  # noqa: F401
+from mfstore.metaflow.hooks.commands import cli  # noqa: F401

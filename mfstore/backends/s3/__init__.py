@@ -1,0 +1,1 @@
+"""The S3 backend: ``s3://bucket/prefix``."""

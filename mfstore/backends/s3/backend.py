@@ -1,0 +1,463 @@
+"""The S3 backend: ``s3://bucket/prefix``, with few, large and parallel requests.
+
+Objects of a bulk operation are sent in parallel, and what refers to others only after those are stored. Mutable
+objects (refs, the store's description) need conditional writes, which not every service that speaks S3 has: that is
+tried once, on an object of our own, before the first of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from time import sleep
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mfstore._core.memory import FreshBytes
+from mfstore.backends.base import WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead
+from mfstore.backends.s3.conditions import Conditions
+from mfstore.backends.s3.expiry import near_its_end
+from mfstore.errors import (
+    AccessDenied,
+    BackendError,
+    Conflict,
+    CorruptObject,
+    InvalidRange,
+    MfstoreError,
+    NotFound,
+    Unsupported,
+)
+from mfstore.host.elapsed import moment, since
+from mfstore.s3.bulk.client import BulkClient
+from mfstore.s3.bulk.items import PutItem, split_url
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.backends.base import Answers
+    from mfstore.s3.transfers.outcomes import Outcome
+
+GAP = 1 << 20
+"""Reading 1 MiB that nobody wants costs 20 ms of one connection, another request 30 ms before its first byte (the
+constants of concurrency.py) and its price; object_store's readers use the same."""
+SPAN = 16 << 20
+"""Per byte a request of 16 MiB costs half of one of 8 MiB, and 256 of them fill 75 Gbit/s (Durner, Leis, Neumann, VLDB
+2023); longer ones only make the last one end later."""
+INLINE = 256 << 10
+"""So few bytes are sent while one request is being answered, and to keep them for a month costs half as much as two
+more PUTs ($0.023 per GB and month, $0.005 per 1000 PUTs)."""
+LARGE = 4 << 20
+"""A bulk operation sends objects of this size at once, from the caller's memory; smaller ones are copied and sent
+together."""
+STAGED = 32 << 20
+"""Bytes copied before they are sent."""
+ORDER = ("packs/", "index/", "recipes/")
+"""What is referred to comes before what refers to it."""
+WHOLE = "mfstore-bytes"
+"""Metadata of a pack: its length, as evidence that nobody but mfstore wrote the object."""
+CONFLICT_TRIES = 5
+NOTED = 1 << 17
+"""Objects near their end that are remembered until something relies on them, far more than one look asks about."""
+LOOKS = 100
+"""Objects looked at and then deleted together where a deletion takes no condition: few, so that the look is recent."""
+
+
+class S3Backend(Backend):
+    """Objects under a prefix of a bucket. ``options`` are those of ``BulkClient``.
+
+    With ``single_writer`` a service without conditional writes will do: they become "look, then write", which loses
+    updates if two processes change one ref at the same time. Never use it with more than one writer. ``encryption`` is
+    the ServerSideEncryption of what is stored.
+    """
+
+    capabilities = Capabilities(remote=True, gap=GAP, span=SPAN, inline=INLINE)
+
+    def __init__(
+        self, url: str, *, single_writer: bool = False, expire_days: float | None = None,
+        encryption: str | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        self.bucket, prefix = split_url(url)
+        prefix = prefix.strip("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.url = f"s3://{self.bucket}/{prefix}".rstrip("/")
+        self._single_writer = single_writer
+        self._expire_days = expire_days
+        self._encryption = encryption
+        self._options = options
+        self._aging: dict[str, dict[str, str]] = {}
+        self.client = self._make_client(options)
+        self._conditions = Conditions(self.client, options.get("endpoint_url"), self.bucket, self._prefix)
+
+    def _make_client(self, options: Mapping[str, Any]) -> BulkClient:
+        return BulkClient(self.bucket, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.client.__reduce__()  # refuses a session, which does not pickle
+        return _reopen, (self.url, self._single_writer, self._expire_days, self._encryption, self._options)
+
+    # ---- reading --------------------------------------------------------------------
+
+    def get(self, key: str) -> bytes:
+        return self._whole(key).data  # type: ignore[no-any-return]
+
+    def get_tagged(self, key: str) -> tuple[bytes, str]:
+        outcome = self._whole(key)
+        return outcome.data, outcome.etag or self.head(key).etag
+
+    def _whole(self, key: str) -> Outcome:
+        return _one(self, key, self.client.get_many([self._name(key)], on_error="return"))
+
+    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | MfstoreError]]:
+        asked: deque[str] = deque()
+
+        def names() -> Iterator[str]:
+            for key in keys:
+                asked.append(key)
+                yield self._name(key)
+
+        for outcome in self.client.get_many(names(), on_error="return"):
+            key = asked.popleft()
+            self._note(key, outcome)
+            yield key, outcome.data if outcome.error is None else self._located(outcome.error, key)
+
+    def get_range(self, key: str, start: int, length: int) -> Buffer:
+        (found,) = list(self.read_many([RangeRead(key, start, length)]))
+        if isinstance(found[1], MfstoreError):
+            raise found[1]
+        return found[1]
+
+    def read_into(self, key: str, start: int, target: memoryview) -> None:
+        (found,) = list(self.read_many([RangeRead(key, start, len(target), target)]))
+        if isinstance(found[1], MfstoreError):
+            raise found[1]
+
+    def read_many(self, reads: Iterable[RangeRead]) -> Iterator[tuple[int, Buffer | MfstoreError]]:
+        asked: list[tuple[int, str]] = []
+        empty: list[tuple[int, RangeRead]] = []
+
+        def items() -> Iterator[tuple[str, int, int, memoryview | None]]:
+            for number, read in enumerate(reads):
+                if read.length:
+                    asked.append((number, read.key))
+                    yield self._name(read.key), read.start, read.length, read.target
+                else:
+                    empty.append((number, read))
+
+        for outcome in self.client.read_many(items(), on_error="return"):
+            number, key = asked[outcome.index]
+            yield number, outcome.data if outcome.error is None else self._unread(outcome.error, key)
+        for number, read in empty:
+            yield number, self._nothing(read)
+
+    def _unread(self, error: MfstoreError, key: str) -> MfstoreError:
+        if isinstance(error, InvalidRange):
+            error = CorruptObject("object is shorter than expected", expected=error.expected, found=error.found)
+        return self._located(error, key)
+
+    def _nothing(self, read: RangeRead) -> Buffer | MfstoreError:
+        """The answer to a range of no bytes, which S3 does not have."""
+        try:
+            info = self.head(read.key)
+        except MfstoreError as error:
+            return error
+        if read.start > info.size:
+            return CorruptObject(
+                "object is shorter than expected", key=read.key, backend=self.url, expected=read.start, found=info.size
+            )
+        return FreshBytes(0).value
+
+    def head(self, key: str) -> ObjectInfo:
+        outcome = _one(self, key, self.client.head_many([self._name(key)], on_error="return"))
+        return ObjectInfo(key, outcome.size, outcome.modified or 0.0, outcome.etag or "")
+
+    def identity(self, key: str) -> Any:
+        info = self.head(key)
+        return info.etag, info.size
+
+    def exists_many(self, keys: Sequence[str]) -> Answers:
+        outcomes = self.client.head_many(map(self._name, keys), on_error="return").wait()
+        answers = []
+        for key, outcome in zip(keys, outcomes, strict=True):
+            if outcome.error is not None and not isinstance(outcome.error, NotFound):
+                raise self._located(outcome.error, key)
+            answers.append(outcome.error is None)
+        return answers
+
+    def vouch(self, keys: Sequence[str]) -> dict[str, int]:
+        outcomes = self.client.head_many(map(self._name, keys), on_error="return").wait()
+        for key, outcome in zip(keys, outcomes, strict=True):
+            self._note(key, outcome)
+        return {
+            key: outcome.size
+            for key, outcome in zip(keys, outcomes, strict=True)
+            if outcome.error is None and outcome.metadata.get(WHOLE) == str(outcome.size)
+        }
+
+    def get_described(self, keys: Iterable[str]) -> Iterator[tuple[int, bytes | MfstoreError, Mapping[str, str]]]:
+        """The number of each key, its object or the error it met, and its user metadata, in any order."""
+        asked: list[str] = []
+
+        def names() -> Iterator[str]:
+            for key in keys:
+                asked.append(key)
+                yield self._name(key)
+
+        for outcome in self.client.get_many(names(), on_error="return", stream=True, ordered=False):
+            error = outcome.error
+            yield (
+                outcome.index,
+                outcome.data if error is None else self._located(error, asked[outcome.index]),
+                (outcome.metadata),
+            )
+
+    def put_described(self, key: str, data: Buffer, metadata: Mapping[str, str]) -> None:
+        """``put``, with user metadata."""
+        try:
+            self.client.put_many([PutItem(self._name(key), [data], metadata, encryption=self._encryption)])
+        except MfstoreError as error:
+            self._fail(error)
+
+    def folders(self, prefixes: Sequence[str]) -> list[str]:
+        """What lies directly below each prefix and goes on, with a slash at its end."""
+        try:
+            found = self.client.list([self._prefix + prefix for prefix in prefixes], recursive=False)
+            return [entry.key.removeprefix(self._prefix) for entry in found if entry.is_prefix]
+        except MfstoreError as error:
+            self._fail(error)
+
+    def _note(self, key: str, outcome: Outcome) -> None:
+        """Remember what a lifecycle rule will take before what is saved now."""
+        if outcome.error is None and near_its_end(outcome.headers, self._expire_days):
+            if len(self._aging) >= NOTED:
+                self._aging.clear()
+            self._aging[key] = outcome.metadata
+
+    def refresh(self, keys: Iterable[str]) -> None:
+        """Make those of the objects young again that were found to be near their end. Conflict when one is gone."""
+        for key in keys:
+            metadata = self._aging.get(key)
+            if metadata is None:
+                continue
+            # A copy onto itself is refused unless something is said anew.
+            options = {"MetadataDirective": "REPLACE", "Metadata": metadata}
+            outcome = self.client.copy([(self._name(key),) * 2], on_error="return", options=options)[0]
+            if isinstance(outcome.error, NotFound):
+                raise Conflict("an object was removed that this operation relied on", key=key, backend=self.url)
+            if outcome.error is not None:
+                # Some policies allow no copies, some services do not know them.
+                self.put(key, [self.get(key)])
+            self._aging.pop(key, None)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return self.list_many([prefix])
+
+    def list_many(self, prefixes: Sequence[str]) -> Iterator[ObjectInfo]:
+        try:
+            for found in self.client.list([self._prefix + prefix for prefix in prefixes]):
+                key = found.key.removeprefix(self._prefix)
+                if not key.rpartition("/")[2].startswith("."):
+                    yield ObjectInfo(key, found.size, found.modified or 0.0, (found.etag or "").strip('"'))
+        except MfstoreError as error:
+            self._fail(error)
+
+    # ---- writing --------------------------------------------------------------------
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        self.put_all([(key, parts)])
+
+    def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
+        """Store objects in parallel."""
+        try:
+            self.client.put_many(self._item(key, parts) for key, parts in objects)
+        except MfstoreError as error:
+            self._fail(error)
+
+    def _item(self, key: str, parts: Sequence[Buffer]) -> PutItem:
+        metadata = None
+        if key.startswith(ORDER[0]):
+            metadata = {WHOLE: str(sum(memoryview(part).nbytes for part in parts))}
+        return PutItem(self._name(key), list(parts), metadata, encryption=self._encryption)
+
+    def batch(self) -> Batch:
+        return S3Batch(self)
+
+    def put_if(self, key: str, data: Buffer, etag: str | None) -> str:
+        if self._single_writer:
+            return self._look_then_put(key, data, etag)
+        try:
+            form = self._conditions.of_match() if etag is not None else self._conditions.of_new()
+            item = PutItem(
+                self._name(key), [data], encryption=self._encryption,
+                if_none_match=etag is None, if_match=None if etag is None else form(etag),
+            )  # fmt: skip
+            outcome = self._conditional(item)
+        except NotFound as error:
+            if etag is None or error.service_code == "NoSuchBucket":
+                self._fail(error)
+            raise Conflict("the object was deleted since it was read", key=key, backend=self.url) from None
+        except MfstoreError as error:
+            raise self._located(error, key) from None
+        return outcome.etag or self.head(key).etag
+
+    def _conditional(self, item: PutItem) -> Outcome:
+        for attempt in range(1, CONFLICT_TRIES + 1):
+            try:
+                return self.client.put_many([item])[0]
+            except Conflict as error:
+                # Another write is still going on: only its end decides.
+                if error.service_code != "ConditionalRequestConflict" or attempt == CONFLICT_TRIES:
+                    raise
+                sleep(0.02 * 2**attempt)
+        raise AssertionError
+
+    def _look_then_put(self, key: str, data: Buffer, etag: str | None) -> str:
+        try:
+            current: str | None = self.head(key).etag
+        except NotFound:
+            current = None
+        if current != etag:
+            raise Conflict("the object changed since it was read", key=key, backend=self.url)
+        self.put(key, [data])
+        return self.head(key).etag
+
+    def copy(self, source: str, target: str) -> None:
+        try:
+            self.client.copy([(self._name(source), self._name(target))])
+        except MfstoreError as error:
+            self._fail(error)
+
+    def delete(self, key: str) -> None:
+        self.delete_many([key])
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        try:
+            self.client.delete_many(map(self._name, keys))
+        except MfstoreError as error:
+            self._fail(error)
+
+    def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
+        keys = [*objects]
+        if self.deletes_conditionally():
+            form = self._conditions.of_delete()
+            match = {self._name(key): form(etag) for key, etag in objects.items()}
+            outcomes = self.client.delete_many(match, on_error="return", if_match=match)
+            return [self._gone(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
+        answers = []
+        for at in range(0, len(keys), LOOKS):
+            window = keys[at : at + LOOKS]
+            looked = moment()
+            looks = self.client.head_many(map(self._name, window), on_error="return").wait()
+            if since(looked) > WINDOW:
+                raise BackendError("looking took so long that deleting is not safe", backend=self.url, hint="Try again")
+            for key, look in zip(window, looks, strict=True):
+                if look.error is not None and not isinstance(look.error, NotFound):
+                    raise self._located(look.error, key)
+            same = [key for key, look in zip(window, looks, strict=True) if look.etag == objects[key]]
+            self.delete_many(same)
+            answers += [key in same or look.error is not None for key, look in zip(window, looks, strict=True)]
+        return answers
+
+    def _gone(self, key: str, outcome: Outcome) -> bool:
+        if outcome.error is not None and not isinstance(outcome.error, Conflict):
+            raise self._located(outcome.error, key)
+        return outcome.error is None
+
+    def deletes_conditionally(self) -> bool:
+        try:
+            self._conditions.of_delete()
+        except (Unsupported, AccessDenied):
+            return False
+        except MfstoreError as error:
+            self._fail(error)
+        return True
+
+    def lifecycle_rules(self) -> Sequence[dict[str, Any]] | None:
+        try:
+            rules: list[dict[str, Any]] = self.client.ask("GetBucketLifecycleConfiguration").get("Rules", [])
+        except NotFound:
+            return []
+        return rules
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of the bucket's objects that belong to this store begin with."""
+        return self._prefix
+
+    def close(self) -> None:
+        self.client.close()
+
+    # ---- names and errors -------------------------------------------------------------
+
+    def _name(self, key: str) -> str:
+        # Keys are made by mfstore; the check keeps a mistake of ours from leaving the prefix.
+        if key.startswith("/") or ".." in key.split("/"):
+            raise BackendError("key would leave the store", key=key, backend=self.url)
+        return self._prefix + key
+
+    def _located(self, error: MfstoreError, key: str) -> MfstoreError:
+        """The error of a request, as this store's."""
+        error.key, error.backend = key, self.url
+        return error
+
+    def _fail(self, error: MfstoreError) -> NoReturn:
+        key = (error.key or "").removeprefix(f"s3://{self.bucket}/").removeprefix(self._prefix)
+        error.key, error.backend = key or None, self.url
+        raise error
+
+
+class S3Batch(Batch):
+    """Collects small objects and sends them together, class by class; large ones go at once, after those they need."""
+
+    backend: S3Backend
+
+    def __init__(self, backend: S3Backend) -> None:
+        super().__init__(backend)
+        self._staged: list[list[tuple[str, Sequence[Buffer]]]] = [[] for _ in range(len(ORDER) + 1)]
+        self._bytes = 0
+        self._relied: set[str] = set()
+
+    def ensure(self, keys: Iterable[str]) -> None:
+        self._relied.update(key for key in keys if key in self.backend._aging)
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        rank = next((number for number, start in enumerate(ORDER) if key.startswith(start)), len(ORDER))
+        size = sum(memoryview(part).nbytes for part in parts)
+        if size >= LARGE:
+            self._send(rank)
+            self.backend.put(key, parts)
+            return
+        self._staged[rank].append((key, [b"".join(parts)]))
+        self._bytes += size
+        if self._bytes >= STAGED:
+            self.commit()
+
+    def commit(self) -> None:
+        self.backend.refresh(self._relied)
+        self._relied.clear()
+        self._send(len(self._staged))
+        self._bytes = 0
+
+    def _send(self, below: int) -> None:
+        """Store what is staged of the first ``below`` classes, each before the next."""
+        for staged in self._staged[:below]:
+            if staged:
+                self.backend.put_all(staged)
+                self._bytes -= sum(memoryview(part).nbytes for _, parts in staged for part in parts)
+                staged.clear()
+
+    def abort(self) -> None:
+        for staged in self._staged:
+            staged.clear()
+        self._bytes = 0
+
+
+def _one(backend: S3Backend, key: str, result: Iterable[Outcome]) -> Outcome:
+    (outcome,) = list(result)
+    if outcome.error is not None:
+        raise backend._located(outcome.error, key)
+    return outcome
+
+
+def _reopen(
+    url: str, single_writer: bool, expire_days: float | None, encryption: str | None, options: dict[str, Any]
+) -> S3Backend:
+    return S3Backend(url, single_writer=single_writer, expire_days=expire_days, encryption=encryption, **options)

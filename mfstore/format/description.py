@@ -1,0 +1,71 @@
+"""A store's own description, ``mfstore.json`` (docs/format.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mfstore.errors import CorruptObject, MfstoreError, NotAStore, Unsupported
+from mfstore.format.collection import FEATURE
+from mfstore.format.digests import NAMES
+
+PATH = "mfstore.json"
+VERSION = 1
+OPERATIONS = ("read", "write", "delete")
+KNOWN_FEATURES = frozenset({FEATURE})
+"""Features this version implements; a store may list ones it needs, per operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What every user of a store agrees on."""
+
+    uuid: str
+    algorithm: int
+    features: dict[str, tuple[str, ...]]
+    """Per operation (read, write, delete): features a program must know to do it."""
+
+    def require(self, operation: str, url: str) -> None:
+        """Unsupported when ``operation`` needs a feature this version does not know."""
+        unknown = sorted(set(self.features.get(operation, ())) - KNOWN_FEATURES)
+        if unknown:
+            raise Unsupported(
+                f"this store needs {', '.join(unknown)} to {operation}", backend=url, hint="Upgrade mfstore"
+            )
+
+
+def decode(data: bytes, url: str) -> Description:
+    """The description in stored bytes; ``url`` is for errors. NotAStore when it is of something else, Unsupported for a
+    newer format, CorruptObject when it is damaged."""
+    try:
+        document = json.loads(data)
+        if document["format"] != "mfstore":
+            raise NotAStore("mfstore.json is not ours", backend=url, found=document["format"])
+        if document["version"] != VERSION:
+            raise Unsupported(
+                "the store has another format version",
+                backend=url,
+                expected=VERSION,
+                found=document["version"],
+                hint="Upgrade mfstore",
+            )
+        features = {name: tuple(map(str, document["features"].get(name, ()))) for name in OPERATIONS}
+        algorithm = NAMES.get(document["hash"])
+        if algorithm is None:
+            raise Unsupported("the store uses a digest this version does not know", backend=url, found=document["hash"])
+        return Description(str(document["uuid"]), algorithm, features)
+    except MfstoreError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CorruptObject(
+            "mfstore.json is damaged",
+            key=PATH,
+            backend=url,
+            hint="Restore the file from another copy of the store",
+        ) from None
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """As it is stored."""
+    return (json.dumps(document, indent=2) + "\n").encode()

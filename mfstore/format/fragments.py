@@ -1,0 +1,120 @@
+"""Index fragments: immutable sorted lists that say which pack holds a chunk (docs/format.md, "Index fragment")."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mfstore._core import table
+from mfstore._core.codec import CHUNK_LIMIT
+from mfstore._core.memory import xxh3
+from mfstore.errors import CorruptObject, Unsupported
+from mfstore.format.packs import Entry, PackName
+from mfstore.format.recipes import Placement
+
+VERSION = 1
+MAGIC = b"MFSI"
+HEADER = struct.Struct("<4sBBBxIIQ32xQ")
+ENTRY = struct.Struct("<32sIIQIBB2x")
+PREFIX = "index/"
+
+
+class Location(NamedTuple):
+    """Where an encoded chunk lies."""
+
+    pack: PackName
+    offset: int
+    csize: int
+    usize: int
+    codec: int
+    width: int
+
+    def placement(self, number: int = 0) -> Placement:
+        """This place as a recipe states it, with the pack's number there."""
+        return Placement(number, self.offset, self.csize, self.codec, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A decoded fragment: sorted entries and the packs they refer to."""
+
+    key: str
+    packs: tuple[PackName, ...]
+    entries: memoryview
+
+    def __len__(self) -> int:
+        return len(self.entries) // ENTRY.size
+
+    def location(self, position: int) -> Location | None:
+        """The location in entry ``position``, or None when the entry makes no sense: then it is a miss."""
+        _, pack, csize, offset, usize, codec, width = ENTRY.unpack_from(self.entries, position * ENTRY.size)
+        if pack >= len(self.packs) or csize > CHUNK_LIMIT or usize > CHUNK_LIMIT:
+            return None
+        return Location(self.packs[pack], offset, csize, usize, codec, width)
+
+
+def encode_fragment(packs: Sequence[tuple[bytes, Sequence[Entry]]], algorithm: int) -> bytes:
+    """A fragment listing the chunks of ``packs``: ``(name, entries)`` each."""
+    rows = {
+        entry.id: ENTRY.pack(entry.id, number, entry.csize, entry.offset, entry.usize, entry.codec, entry.width)
+        for number, (_, entries) in enumerate(packs)
+        for entry in entries
+    }
+    return _seal([name for name, _ in packs], [rows[key] for key in sorted(rows)], algorithm)
+
+
+def merge_fragments(fragments: Sequence[Fragment], algorithm: int) -> bytes:
+    """One fragment with the entries of several; where they disagree the last one wins."""
+    numbers: dict[bytes, int] = {}
+    rows: dict[bytes, bytes] = {}
+    for fragment in fragments:
+        for fields in ENTRY.iter_unpack(fragment.entries):
+            if fields[1] >= len(fragment.packs):
+                continue  # a miss, as in `location`
+            number = numbers.setdefault(fragment.packs[fields[1]].value, len(numbers))
+            rows[fields[0]] = ENTRY.pack(fields[0], number, *fields[2:])
+    return _seal(list(numbers), [rows[key] for key in sorted(rows)], algorithm)
+
+
+def without_packs(fragment: Fragment, packs: Collection[bytes], algorithm: int) -> bytes | None:
+    """The fragment without the entries of ``packs``; None when nothing is left."""
+    kept: dict[int, int] = {}
+    for number, name in enumerate(fragment.packs):
+        if name.value not in packs:
+            kept[number] = len(kept)
+    rows = [
+        ENTRY.pack(fields[0], kept[fields[1]], *fields[2:])
+        for fields in ENTRY.iter_unpack(fragment.entries)
+        if fields[1] in kept
+    ]
+    return _seal([fragment.packs[number].value for number in kept], rows, algorithm) if rows else None
+
+
+def _seal(packs: Sequence[bytes], rows: Sequence[bytes], algorithm: int) -> bytes:
+    payload = b"".join([*packs, *rows])
+    fields = (MAGIC, VERSION, 0, algorithm, len(packs), 0, len(rows))
+    return HEADER.pack(*fields, xxh3(HEADER.pack(*fields, 0)[:-8] + xxh3(payload).to_bytes(8, "little"))) + payload
+
+
+def decode_fragment(data: bytes, key: str) -> Fragment:
+    """Parse and check a fragment."""
+    if len(data) < HEADER.size:
+        raise CorruptObject("index fragment is too short", key=key, expected=HEADER.size, found=len(data))
+    magic, version, _, _, n_packs, _, n_rows, seal = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise CorruptObject("not an index fragment", key=key, expected=MAGIC, found=magic)
+    if version != VERSION:
+        raise Unsupported("index version is unknown to this mfstore", key=key, found=version)
+    expected = HEADER.size + 32 * n_packs + n_rows * ENTRY.size
+    view = memoryview(data)
+    if expected != len(data):
+        raise CorruptObject("index fragment has the wrong length", key=key, expected=expected, found=len(data))
+    if seal != xxh3(data[: HEADER.size - 8] + xxh3(view[HEADER.size :]).to_bytes(8, "little")):
+        raise CorruptObject("index fragment is damaged: checksum differs", key=key, offset=HEADER.size)
+    start = HEADER.size + 32 * n_packs
+    packs = tuple(PackName(bytes(data[at : at + 32])) for at in range(HEADER.size, start, 32))
+    if not table.is_sorted(view[start:], ENTRY.size):
+        raise CorruptObject("index fragment is not sorted", key=key, offset=start)
+    return Fragment(key, packs, view[start:])

@@ -1,0 +1,350 @@
+"""Recipes: what an artifact or a bundle is made of, and where it lies (docs/format.md, "Recipe").
+
+The *content* section is what the key is the digest of: it names chunks by their digests and knows nothing of
+packs or codecs. The rest of a recipe (types, placements, inline chunks) may differ between two stores, or before and
+after a repack, under one key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mfstore._core.codec import CHUNK_LIMIT, LZ4, NONE, ZSTD, Codec
+from mfstore._core.memory import xxh3
+from mfstore.errors import CorruptObject, Unsupported
+from mfstore.format.digests import digest_function
+from mfstore.format.segments import PICKLE, RAW, Segment
+
+VERSION = 1
+MAGIC = b"MFSR"
+HEADER = struct.Struct("<4sBBBBIIIIQQQQQ")
+CONTENT = struct.Struct("<4sBBHI")
+CONTENT_MAGIC = b"MFSC"
+ARTIFACT = struct.Struct("<HBBIIQ")
+SEGMENT = struct.Struct("<QQQIBBH")
+CHUNK = struct.Struct("<32sI")
+PLACEMENT = struct.Struct("<IBBHQII")
+
+COMPRESSED = 1
+"""Header flag: the tables are one zstd frame."""
+LITERAL = 1
+"""Artifact flag: the body itself is in the content section."""
+ONE = 1
+"""Content kind: one artifact, without a name."""
+BUNDLE = 2
+"""Content kind: named artifacts, ascending by the UTF-8 bytes of their names."""
+INLINE = 0xFFFFFFFF
+"""Pack number of a chunk that lies in the recipe itself."""
+
+LITERAL_LIMIT = 1 << 10
+"""A body up to this size without segments is a literal: one digest covers all of them. Part of the format."""
+INLINE_LIMIT = 64 << 10
+"""A single artifact up to this size lies in its recipe: one object instead of three. Not for bundles, whose
+artifacts dedup against those of the next task by lying in packs."""
+TABLES_LIMIT = 1 << 31
+"""Longest tables a reader accepts, uncompressed: 35 TiB of data."""
+
+
+class ChunkRef(NamedTuple):
+    """A chunk as content: its id and its length in bytes."""
+
+    id: bytes
+    usize: int
+
+
+class Placement(NamedTuple):
+    """Where an encoded chunk lies: pack number in the recipe (or INLINE), offset, length, codec and shuffle width."""
+
+    pack: int
+    offset: int
+    csize: int
+    codec: int
+    width: int
+
+
+class Artifact(NamedTuple):
+    """One artifact as content. ``chunks`` are those of the body, then those of each segment in order.
+
+    A named tuple, not a dataclass: a bundle has thousands, and creating it is a third of decoding one.
+    """
+
+    name: str
+    encoding: int
+    body_length: int
+    literal: bytes | None = None
+    segments: tuple[Segment, ...] = ()
+    chunks: Sequence[ChunkRef] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the artifact's stream: body and segments."""
+        if not self.segments:
+            return self.body_length
+        return self.body_length + sum(segment.length for segment in self.segments)
+
+    @property
+    def body_chunks(self) -> int:
+        """How many of ``chunks`` make up the body."""
+        return len(self.chunks) - sum(segment.chunks for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A decoded recipe. ``placements[i]`` belongs to the i-th chunk of all artifacts' chunks in order."""
+
+    kind: int
+    algorithm: int
+    content: bytes
+    artifacts: tuple[Artifact, ...]
+    types: tuple[str, ...] = ()
+    """Python type of each artifact, for people; not part of the content."""
+    packs: tuple[bytes, ...] = ()
+    placements: Sequence[Placement] = ()
+    inline: bytes | memoryview = field(default=b"", repr=False)
+    stored: int = 0
+    """Bytes of the recipe object itself."""
+
+
+def placed_chunks(recipe: Recipe) -> list[tuple[ChunkRef, Placement]]:
+    """Every chunk of a recipe with its placement, in order: the position is the chunk's number."""
+    chunks = (chunk for artifact in recipe.artifacts for chunk in artifact.chunks)
+    return list(zip(chunks, recipe.placements, strict=True))
+
+
+def recipe_path(key: str) -> str:
+    """Where the recipe of a key is stored."""
+    return f"recipes/{key[:2]}/{key}"
+
+
+def encode_content(kind: int, algorithm: int, artifacts: Sequence[Artifact]) -> bytes:
+    """The content section: the bytes whose digest is the key."""
+    parts: list[bytes] = [CONTENT.pack(CONTENT_MAGIC, kind, algorithm, 0, len(artifacts))]
+    for artifact in artifacts:
+        name = artifact.name.encode("utf-8", "surrogatepass")
+        literal = artifact.literal
+        if literal is not None:
+            parts += (ARTIFACT.pack(len(name), artifact.encoding, LITERAL, 0, 0, len(literal)), name, literal)
+            continue
+        segments = artifact.segments
+        parts += (
+            ARTIFACT.pack(len(name), artifact.encoding, 0, len(segments), len(artifact.chunks), artifact.body_length),
+            name,
+        )
+        parts += [SEGMENT.pack(s.at, s.length, s.row, s.chunks, s.kind, s.itemsize, 0) for s in segments]
+        parts += [CHUNK.pack(*chunk) for chunk in artifact.chunks]
+    return b"".join(parts)
+
+
+def encode(
+    algorithm: int,
+    content: bytes,
+    types: Sequence[str],
+    packs: Sequence[bytes],
+    placements: Iterable[Placement],
+    inline: Sequence[bytes | memoryview],
+    codec: Codec,
+) -> list[bytes | memoryview]:
+    """A recipe as the parts of one stored object. A random nonce in it makes each storing a version of its own, so that
+    a collector never takes a new one for the old one."""
+    about = json.dumps({"types": types}, separators=(",", ":")).encode()
+    table = [PLACEMENT.pack(p.pack, p.codec, p.width, 0, p.offset, p.csize, 0) for p in placements]
+    tables = b"".join([content, about, *packs, *table])
+    flags, stored = 0, tables
+    if len(tables) >= 256 and len(tables) <= CHUNK_LIMIT:
+        squeezed, sizes = codec.encode(tables, [len(tables)], ZSTD, 0, 1, 0.9)
+        if sizes[0]:
+            flags, stored = COMPRESSED, bytes(squeezed)
+    inline_length = sum(len(part) for part in inline)
+    fields = (
+        MAGIC, VERSION, flags, algorithm, 0, len(content), len(about), len(packs), len(table),
+        inline_length, len(stored), len(tables), int.from_bytes(os.urandom(8)),
+    )  # fmt: skip
+    unsealed = HEADER.pack(*fields, 0)
+    return [HEADER.pack(*fields, _seal(unsealed, stored)), stored, *inline]
+
+
+def _seal(header: bytes, stored: bytes | memoryview) -> int:
+    return xxh3(header[:-8] + xxh3(stored).to_bytes(8, "little"))
+
+
+def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Recipe:
+    """Parse and check a whole recipe object.
+
+    Every length is checked before it is used. CorruptObject says what was expected and found at which offset; with
+    ``expected_key`` the content section must have that digest. Unsupported for a newer version.
+    """
+    if len(data) < HEADER.size:
+        raise CorruptObject("recipe is too short", offset=0, expected=f"at least {HEADER.size} bytes", found=len(data))
+    (
+        magic, version, flags, algorithm, _, content_length, about_length, n_packs, n_placements,
+        inline_length, stored_length, tables_length, _, seal,
+    ) = HEADER.unpack_from(data)  # fmt: skip
+    if magic != MAGIC:
+        raise CorruptObject("not a recipe", offset=0, expected=MAGIC, found=magic)
+    if version != VERSION:
+        raise Unsupported(
+            "recipe version is unknown to this mfstore",
+            expected=VERSION,
+            found=version,
+            hint="Upgrade mfstore to read it",
+        )
+    if HEADER.size + stored_length + inline_length != len(data):
+        raise CorruptObject(
+            "recipe has the wrong length",
+            offset=0,
+            expected=HEADER.size + stored_length + inline_length,
+            found=len(data),
+        )
+    view = memoryview(data)
+    stored = view[HEADER.size : HEADER.size + stored_length]
+    if _seal(data[: HEADER.size], stored) != seal:
+        raise CorruptObject("recipe is damaged: checksum of its tables differs", offset=HEADER.size)
+    if flags & ~COMPRESSED:
+        raise Unsupported("recipe uses flags unknown to this mfstore", found=flags)
+    claimed = content_length + about_length + n_packs * 32 + n_placements * PLACEMENT.size
+    if claimed != tables_length or tables_length > TABLES_LIMIT:
+        raise CorruptObject("recipe tables have the wrong length", offset=16, expected=claimed, found=tables_length)
+    if flags & COMPRESSED:
+        if tables_length > CHUNK_LIMIT:
+            raise CorruptObject(
+                "recipe tables claim too much", offset=48, expected=f"at most {CHUNK_LIMIT}", found=tables_length
+            )
+        unpacked = bytearray(tables_length)
+        codec.decode(stored, unpacked, [(0, stored_length, ZSTD, 0, 0, tables_length)])
+        tables = bytes(unpacked)
+    else:
+        tables = bytes(stored)
+    if len(tables) != tables_length:
+        raise CorruptObject("recipe tables have the wrong length", offset=48, expected=tables_length, found=len(tables))
+    content = tables[:content_length]
+    if expected_key is not None:
+        found = digest_function(algorithm)(content)
+        if found != expected_key:
+            raise CorruptObject("recipe is not the one its key names", expected=expected_key.hex(), found=found.hex())
+    kind, artifacts = decode_content(content)
+    if sum(len(artifact.chunks) for artifact in artifacts) != n_placements:
+        raise CorruptObject("recipe places another number of chunks than it names", found=n_placements)
+    at = content_length + about_length
+    packs = tuple(tables[at + 32 * number : at + 32 * number + 32] for number in range(n_packs))
+    placements = _decode_placements(memoryview(tables)[at + 32 * n_packs :], n_packs, inline_length)
+    return Recipe(
+        kind=kind,
+        algorithm=algorithm,
+        content=content,
+        artifacts=artifacts,
+        types=_decode_about(tables[content_length:at], len(artifacts)),
+        packs=packs,
+        placements=placements,
+        inline=view[HEADER.size + stored_length :],
+        stored=len(data),
+    )
+
+
+def _decode_placements(table: memoryview, n_packs: int, inline_length: int) -> list[Placement]:
+    placements = []
+    for pack, codec, width, _, offset, csize, _ in PLACEMENT.iter_unpack(table):
+        if csize > CHUNK_LIMIT:
+            raise CorruptObject("placement claims too much", expected=f"at most {CHUNK_LIMIT}", found=csize)
+        if pack == INLINE:
+            if offset + csize > inline_length:
+                raise CorruptObject("inline chunk lies outside the recipe", offset=offset, expected=inline_length)
+        elif pack >= n_packs:
+            raise CorruptObject("placement names a pack the recipe does not list", expected=n_packs, found=pack)
+        if codec not in (NONE, LZ4, ZSTD):
+            raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore")
+        placements.append(Placement(pack, offset, csize, codec, width))
+    return placements
+
+
+def _decode_about(data: bytes, count: int) -> tuple[str, ...]:
+    try:
+        types: Any = json.loads(data)["types"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CorruptObject("recipe description is not the JSON it should be") from None
+    if not isinstance(types, list) or len(types) != count or not all(isinstance(name, str) for name in types):
+        raise CorruptObject("recipe description does not match its artifacts", expected=count)
+    return tuple(types)
+
+
+def decode_content(content: bytes) -> tuple[int, tuple[Artifact, ...]]:
+    """Parse a content section: its kind and its artifacts."""
+    try:
+        magic, kind, _, _, count = CONTENT.unpack_from(content)
+        if magic != CONTENT_MAGIC:
+            raise CorruptObject("content section is damaged", offset=0, expected=CONTENT_MAGIC, found=magic)
+        if kind not in (ONE, BUNDLE) or (kind == ONE and count != 1):
+            raise Unsupported("content kind is unknown to this mfstore", found=kind)
+        at = CONTENT.size
+        artifacts = []
+        for _ in range(count):
+            artifact, at = _decode_artifact(content, at)
+            artifacts.append(artifact)
+    except struct.error as error:
+        raise CorruptObject(f"content section is cut short: {error}") from None
+    names = [artifact.name for artifact in artifacts]
+    if len(set(names)) != len(names):
+        raise CorruptObject("bundle names an artifact twice")
+    if at != len(content):
+        raise CorruptObject("content section has the wrong length", expected=at, found=len(content))
+    return kind, tuple(artifacts)
+
+
+def _decode_artifact(content: bytes, at: int) -> tuple[Artifact, int]:
+    name_length, encoding, flags, n_segments, n_chunks, body_length = ARTIFACT.unpack_from(content, at)
+    start = at
+    at += ARTIFACT.size
+    try:
+        name = content[at : at + name_length].decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise CorruptObject("artifact name is not UTF-8", offset=at) from None
+    at += name_length
+    if encoding not in (PICKLE, RAW):
+        raise Unsupported("artifact encoding is unknown to this mfstore", offset=start, found=encoding)
+    if flags & LITERAL:
+        literal = content[at : at + body_length]
+        if len(literal) != body_length or n_segments or n_chunks:
+            raise CorruptObject("literal is cut short", offset=at, expected=body_length, found=len(literal))
+        return Artifact(name, encoding, body_length, literal), at + body_length
+    if flags:
+        raise Unsupported("artifact uses flags unknown to this mfstore", offset=start, found=flags)
+    end = at + n_segments * SEGMENT.size + n_chunks * CHUNK.size
+    if end > len(content):
+        raise CorruptObject("artifact table is cut short", offset=at, expected=end, found=len(content))
+    middle = at + n_segments * SEGMENT.size
+    segments = tuple(
+        Segment(kind, position, length, itemsize, row, chunks)
+        for position, length, row, chunks, kind, itemsize, _ in SEGMENT.iter_unpack(content[at:middle])
+    )
+    chunks = [ChunkRef(*fields) for fields in CHUNK.iter_unpack(content[middle:end])]
+    artifact = Artifact(name, encoding, body_length, None, segments, chunks)
+    _check_lengths(artifact, start)
+    return artifact, end
+
+
+def _check_lengths(artifact: Artifact, at: int) -> None:
+    """The chunks of the body and of each segment must add up to their lengths."""
+    body = artifact.body_chunks
+    position = 0
+    if body < 0:
+        raise CorruptObject("segments claim more chunks than there are", offset=at)
+    for count, length in [(body, artifact.body_length), *((s.chunks, s.length) for s in artifact.segments)]:
+        total = 0
+        for chunk in artifact.chunks[position : position + count]:
+            if not 0 < chunk.usize <= CHUNK_LIMIT:
+                raise CorruptObject(
+                    "chunk length out of range", offset=at, expected=f"1 to {CHUNK_LIMIT}", found=chunk.usize
+                )
+            total += chunk.usize
+        if total != length:
+            raise CorruptObject("chunks do not add up", offset=at, expected=length, found=total)
+        position += count
+    last = 0
+    for segment in artifact.segments:
+        if not last <= segment.at <= artifact.body_length:
+            raise CorruptObject("segment lies outside the body", offset=at, found=segment.at)
+        last = segment.at

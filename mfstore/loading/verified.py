@@ -1,0 +1,100 @@
+"""What this process knows to be whole, so that it need not be read or asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from mfstore.errors import MfstoreError
+from mfstore.format.packs import pack_path
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+
+REMOTE_SECONDS = 900
+"""How long a remote backend is not asked again about a pack: a file's identity costs a microsecond, an object's a
+request."""
+
+
+class Trust:
+    """What this process wrote to packs or found whole in them, as long as the files stay as they were.
+
+    A range is trusted to hold one thing: ``tag`` is the chunk's id, or for a mapped run the digest of its ids.
+    """
+
+    LIMIT = 1 << 20
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._remote = backend.capabilities.remote
+        self._vouched: dict[str, tuple[int, int]] = {}
+        self._damaged: set[str] = set()
+        self._packs: dict[str, tuple[Any, dict[int, tuple[int, bytes]]]] = {}
+        self._count = 0
+
+    def add(self, pack: str, ranges: Iterable[tuple[int, int, bytes]]) -> None:
+        """Remember ranges ``(start, length, tag)`` of one pack."""
+        try:
+            identity = self._identity(pack)
+        except MfstoreError:
+            return
+        known = self._packs.get(pack)
+        if known is None or known[0] != identity:
+            if self._count > self.LIMIT:
+                self._packs.clear()
+                self._count = 0
+            known = self._packs[pack] = (identity, {})
+        for start, length, tag in ranges:
+            known[1][start] = length, tag
+            self._count += 1
+
+    def has(self, pack: str, start: int, length: int, tag: bytes) -> bool:
+        """Whether that range was found to hold that and its file has not changed."""
+        known = self._packs.get(pack)
+        if known is None or known[1].get(start) != (length, tag):
+            return False
+        try:
+            return bool(self._identity(pack) == known[0])
+        except MfstoreError:
+            return False
+
+    def forget(self, pack: str) -> None:
+        """Something in that pack was found damaged."""
+        self._packs.pop(pack, None)
+        self._vouched.pop(pack, None)
+        self._damaged.add(pack)
+
+    def clear(self) -> None:
+        """Objects may have been removed."""
+        self._vouched.clear()
+        self._packs.clear()
+        self._count = 0
+
+    def written(self, pack: str, size: int) -> None:
+        """This process stored that pack."""
+        self._damaged.discard(pack)
+        self._vouched[pack] = self._turn(), size
+
+    def vouched(self, needed: Mapping[str, int]) -> set[str]:
+        """Which packs the backend says are whole and at least so long. Asked once per pack, and after a while again."""
+        turn = self._turn()
+        # What was found damaged is not asked about but read, until it is stored again.
+        unknown = [
+            pack for pack in needed if pack not in self._damaged and self._vouched.get(pack, (turn - 1, 0))[0] != turn
+        ]
+        if unknown:
+            sizes = self._backend.vouch([pack_path(pack) for pack in unknown])
+            if len(self._vouched) > self.LIMIT:
+                self._vouched.clear()
+            for pack in unknown:
+                self._vouched.pop(pack, None)
+                if pack_path(pack) in sizes:
+                    self._vouched[pack] = turn, sizes[pack_path(pack)]
+        return {pack for pack, size in needed.items() if pack in self._vouched and size <= self._vouched[pack][1]}
+
+    def _identity(self, pack: str) -> Any:
+        return self._turn() if self._remote else self._backend.identity(pack_path(pack))
+
+    def _turn(self) -> int:
+        return int(monotonic() // REMOTE_SECONDS)

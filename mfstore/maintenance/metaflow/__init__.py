@@ -1,0 +1,1 @@
+"""Maintenance of Metaflow's datastore roots: verify, repair, collect, migrate."""

@@ -1,0 +1,211 @@
+"""What a migration of a Metaflow root changes, what it leaves, and why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mfstore.errors import InvalidKey
+from mfstore.maintenance.metaflow.policy import DAY, Run, matches
+from mfstore.maintenance.metaflow.root import Holdings, TaskName
+from mfstore.metaflow.packed.keys import bundle_of, is_native
+from mfstore.metaflow.roots.attempts import DATA
+from mfstore.metaflow.roots.former import Entry, formers
+
+PROFILES = ("native", "stock")
+PICKLES = frozenset(("pickle-v2", "pickle-v4", "gzip+pickle-v2", "gzip+pickle-v4"))
+"""Encodings of Metaflow's own artifacts; others are those of another extension's serializer."""
+OLDEST = "gzip+pickle-v2"
+"""What an artifact is whose encoding is not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What is wanted."""
+
+    to: str
+    """``native`` or ``stock``."""
+    flows: tuple[str, ...] = ()
+    """Only of flows that match one of these patterns; none given: of any."""
+    runs: tuple[str, ...] = ()
+    """Only of runs, as flow/run, that match one of these patterns."""
+    running: float = 7 * DAY
+    """An attempt that began within so many seconds and has not ended is taken to be running."""
+    idle: float = 3600.0
+    """A run may go on until nothing was stored for it for so many seconds: also when its last step has ended, which may
+    have failed and be tried again."""
+
+    def check(self) -> None:
+        """InvalidKey when this says nothing sensible."""
+        if self.to not in PROFILES:
+            raise InvalidKey("unknown profile", expected=" or ".join(PROFILES), found=repr(self.to))
+        if min(self.running, self.idle) < 0:
+            raise InvalidKey("times are not negative")
+        for pattern in self.runs:
+            if "/" not in pattern:
+                raise InvalidKey("a run is flow/run", found=repr(pattern))
+
+    def wants(self, run: Run) -> bool:
+        """Whether a run is meant."""
+        return (not self.flows or matches(run[0], self.flows)) and (not self.runs or matches("/".join(run), self.runs))
+
+
+class Left(NamedTuple):
+    """What is left as it is."""
+
+    kind: str
+    """A stable word: ``running``, ``removing`` (runs), ``unfinished`` (attempts), ``unreadable`` (their data.json),
+    ``extension``, ``missing`` (artifacts)."""
+    what: str
+    """Flow/run, or flow/run/step/task/attempt, perhaps with an artifact."""
+    why: str
+
+
+HARMLESS = frozenset(("running", "removing", "unfinished", "extension"))
+"""Kinds that are as they should be."""
+
+
+class Attempt(NamedTuple):
+    """An attempt that ended, with the version of its data.json that was listed."""
+
+    task: TaskName
+    number: int
+    etag: str
+
+    @property
+    def name(self) -> str:
+        """As messages have it."""
+        return f"{'/'.join(self.task)}/{self.number}"
+
+    @property
+    def path(self) -> str:
+        """Of its data.json."""
+        return f"{self.name}.{DATA}"
+
+    @property
+    def records(self) -> str:
+        """What the paths of its artifacts' records in local metadata begin with."""
+        return f"{'/'.join(self.task)}/_meta/{self.number}_artifact_"
+
+
+class Piece(NamedTuple):
+    """An artifact to be converted. Equal pieces are converted once: a task inherits most of what it refers to."""
+
+    name: str
+    key: str
+    former: str | None = None
+    """The blob it was before, if it is still there."""
+
+
+@dataclass(slots=True)
+class Shares:
+    """What of one attempt is to be changed, and what not."""
+
+    change: dict[Piece, dict[str, Any]] = field(default_factory=dict)
+    """With their infos."""
+    already: int = 0
+    left: list[Left] = field(default_factory=list)
+
+
+def attempts(
+    holdings: Holdings, wanted: Migration, removing: Collection[str], now: float
+) -> tuple[list[Attempt], list[Left]]:
+    """The attempts to look into, in the order they began, flow by flow; and what is left before that.
+
+    All that ended, also those that were tried again: the client reads them, and what they refer to stays.
+    """
+    runs: dict[Run, str] = {}
+    for name in holdings.tasks:
+        run = name[:2]
+        if run not in runs and wanted.wants(run):
+            runs[run] = "removing" if "/".join(run) in removing else ""
+    touched: dict[Run, float] = {}
+    for name, task in holdings.tasks.items():
+        run = name[:2]
+        if runs.get(run) != "":
+            continue
+        if task.running(now, wanted.running):
+            runs[run] = "running"
+        for (_, kind), info in task.files.items():
+            if kind != DATA:  # which a migration that was stopped has written
+                touched[run] = max(info.modified, touched.get(run, info.modified))
+    for run, why in runs.items():
+        if why == "" and now - touched.get(run, 0.0) < wanted.idle:
+            runs[run] = "idle"
+    left = [
+        Left("running" if why == "idle" else why, "/".join(run), _WHY[why]) for run, why in sorted(runs.items()) if why
+    ]
+    found: list[tuple[float, Attempt]] = []
+    for name, task in holdings.tasks.items():
+        if runs.get(name[:2]) != "":
+            continue
+        for number in sorted({*task.started, *task.done}):
+            attempt = f"{'/'.join(name)}/{number}"
+            data = task.files.get((number, DATA))
+            if number not in task.done:
+                left.append(Left("unfinished", attempt, "it began and never ended"))
+            elif data is None:
+                left.append(Left("unreadable", attempt, "it is marked done and has no data.json"))
+            else:
+                began = task.started.get(number, data.modified)
+                found.append((began, Attempt(name, number, data.etag)))
+    found.sort(key=lambda item: (item[1].task[0], item[0], item[1]))
+    return [attempt for _, attempt in found], left
+
+
+_WHY = {
+    "removing": "garbage collection is removing it",
+    "running": "one of its tasks is running",
+    "idle": "something of it was written a short while ago",
+}
+
+
+def shares(
+    attempt: Attempt, document: Mapping[str, Any], to: str, blobs: Collection[tuple[str, str]],
+    bundles: Collection[str],
+) -> Shares:  # fmt: skip
+    """What of a ``data.json`` is to be changed. ``blobs`` are flow and key of those that are there."""
+    found = Shares()
+    former = formers(document) if to == "stock" else {}
+    infos = document.get("info") or {}
+    for name, key in document["objects"].items():
+        info = infos.get(name) or {}
+        where = f"{attempt.name} {name}"
+        native = is_native(info)
+        if not native and info.get("encoding", OLDEST) not in PICKLES:
+            found.left.append(Left("extension", where, f"its encoding is {info['encoding']}"))
+        elif native == (to == "native"):
+            found.already += 1
+        elif native:
+            bundle = bundle_of(info)
+            if bundle is not None and bundle not in bundles:
+                found.left.append(Left("missing", where, f"bundle {bundle} is not there"))
+            else:
+                found.change[Piece(name, key, _blob(attempt, former.get(name, ()), blobs))] = info
+        elif (attempt.task[0], key) not in blobs:
+            found.left.append(Left("missing", where, f"blob {key} is not there"))
+        elif infos:
+            found.change[Piece(name, key)] = info
+        else:
+            found.left.append(Left("extension", where, "nothing tells how it is stored"))
+    return found
+
+
+def _blob(attempt: Attempt, former: Collection[Entry], blobs: Collection[tuple[str, str]]) -> str | None:
+    """The latest blob among what an artifact was, if it is there."""
+    for key, info in reversed([*former]):
+        if not is_native(info) and (attempt.task[0], key) in blobs:
+            return key
+    return None
+
+
+def learned(document: Mapping[str, Any], to: str) -> Iterator[tuple[Piece, Entry]]:
+    """What an attempt that was migrated before tells of artifacts that others share with it."""
+    for name, before in formers(document).items():
+        info = document["info"].get(name)
+        if info is None or is_native(info) != (to == "native"):
+            continue
+        for key, was in before:
+            if is_native(was) != is_native(info):
+                yield Piece(name, key), (document["objects"][name], info)

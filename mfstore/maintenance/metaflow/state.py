@@ -1,0 +1,115 @@
+"""What garbage collection remembers below a Metaflow root: condemned runs, and that one collector is at work
+(docs/format.md, "Maintenance of Metaflow roots")."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.maintenance.clock import written
+from mfstore.metaflow.roots.layout import FOLDER
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+
+PATH = f"{FOLDER}/gc"
+VERSION = 1
+LEASE = 3600.0
+"""So long after its last sign of life a collector counts as dead. It gives one at each step."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcState:
+    """The state object."""
+
+    condemned: Mapping[str, float] = field(default_factory=dict)
+    """When each run, as flow/run, was condemned, on the storage's clock."""
+    removing: tuple[str, ...] = ()
+    """Runs whose files are being removed. They go on whatever a later policy says: part of them is gone."""
+    blobs: tuple[str, ...] = ()
+    """Objects that only those runs referred to."""
+    owner: str = ""
+    """Who collects now."""
+
+
+class StateFile:
+    """The state object, and the right to change it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._etag: str | None = None
+        self._last: GcState | None = None
+        self.now = 0.0
+        """The storage's clock when the state was last written."""
+
+    def load(self) -> GcState:
+        """The state as it is; an empty one when there is none."""
+        try:
+            data, self._etag = self._backend.get_tagged(PATH)
+        except NotFound:
+            self._etag = None
+            return GcState()
+        try:
+            document: Any = json.loads(data)
+            if document["version"] != VERSION:
+                raise Unsupported("written by another version of mfstore", key=PATH, found=document["version"])
+            return GcState(
+                {str(run): float(time) for run, time in document["condemned"].items()},
+                tuple(map(str, document["removing"])),
+                tuple(map(str, document["blobs"])),
+                str(document["owner"]),
+            )
+        except MfstoreError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise CorruptObject(
+                "the state of garbage collection is damaged", key=PATH, backend=self._backend.url,
+                hint="Remove the object to begin anew: condemned runs then wait for the grace period again",
+            ) from None  # fmt: skip
+
+    def begin(self, take_over: bool) -> GcState:
+        """Load the state and become its owner. Conflict while another collector is at work."""
+        state = self.load()
+        if state.owner and not take_over:
+            age = self._age()
+            if age < LEASE:
+                raise Conflict(
+                    "another collector is at work", key=PATH, backend=self._backend.url, found=state.owner,
+                    hint=f"It wrote {age:.0f} s ago; after {LEASE:.0f} s it counts as dead, or with --take-over",
+                )  # fmt: skip
+        state = replace(state, owner=f"{socket.gethostname()}:{os.getpid()}")
+        self.save(state)
+        return state
+
+    def _age(self) -> float:
+        """How long ago the state was written, on the storage's own clock: another object tells what it is now."""
+        probe = f"{PATH}-clock"
+        self._backend.put(probe, [b""])
+        now = written(self._backend, probe)
+        self._backend.delete(probe)
+        return now - written(self._backend, PATH)
+
+    def end(self) -> None:
+        """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``LEASE``."""
+        if self._last is not None:
+            with suppress(MfstoreError):
+                self.save(replace(self._last, owner=""))
+
+    def save(self, state: GcState) -> None:
+        """Write the state. Conflict when somebody else did since it was read."""
+        document = {
+            "version": VERSION, "owner": state.owner, "condemned": dict(state.condemned),
+            "removing": state.removing, "blobs": state.blobs,
+        }  # fmt: skip
+        try:
+            self._etag = self._backend.put_if(PATH, json.dumps(document).encode(), self._etag)
+        except Conflict as error:
+            raise error.where(hint="Another collector took over; nothing more is removed") from None
+        self._last = state
+        self.now = written(self._backend, PATH)

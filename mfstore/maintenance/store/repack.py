@@ -1,0 +1,204 @@
+"""Moving what is needed out of packs that are mostly dead.
+
+Order: new pack, index fragment, recipes one by one, each only if it still is what was read. The old pack is condemned
+afterwards like anything else nobody needs, so readers of older recipes find it for a grace period more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from mfstore._core.codec import NONE, Codec
+from mfstore.backends.base import RangeRead
+from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
+from mfstore.format import recipes
+from mfstore.format.fragments import PREFIX, encode_fragment
+from mfstore.format.packs import PAGE, Entry, PackBuilder, pack_path
+from mfstore.format.recipes import INLINE, Placement, Recipe, placed_chunks, recipe_path
+from mfstore.maintenance.store.liveness import read_recipes
+from mfstore.maintenance.store.plan import Repack
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.format.digests import Digest
+
+PACK_BYTES = 64 << 20
+"""A new pack is closed at this length; as large as a save makes them by default."""
+
+
+class Place(NamedTuple):
+    """Where a chunk lies in a pack that is given up."""
+
+    pack: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where the chunks are now, and the packs they were in."""
+
+    places: Mapping[Place, tuple[bytes, int]]
+    """New pack and offset by old place."""
+    packs: Sequence[bytes]
+
+
+class Repacker:
+    """Rewrites the packs of one plan. ``hold`` is called before each step and raises when this collector must stop."""
+
+    def __init__(
+        self, backend: Backend, codec: Codec, digest: Digest, algorithm: int, hold: Callable[[], None]
+    ) -> None:
+        self._backend = backend
+        self._codec = codec
+        self._digest = digest
+        self._algorithm = algorithm
+        self._hold = hold
+        self.written = 0
+        """Bytes of the packs written."""
+
+    def run(self, plan: Sequence[Repack], keys: Iterable[bytes]) -> list[bytes]:
+        """Rewrite the packs of ``plan`` for the recipes among ``keys``; returns the packs that none of these names any
+        more. One whose chunks are damaged is left as it is."""
+        wanted = {entry.pack for entry in plan}
+        chunks: dict[bytes, dict[int, Entry]] = {name: {} for name in wanted}
+        users: list[bytes] = []
+        for key, recipe in read_recipes(self._backend, keys, self._codec):
+            if wanted.isdisjoint(recipe.packs):
+                continue
+            users.append(key)
+            for chunk, place in placed_chunks(recipe):
+                if place.pack != INLINE and recipe.packs[place.pack] in wanted:
+                    entry = Entry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
+                    chunks[recipe.packs[place.pack]][place.offset] = entry
+        left = [entry.pack for entry in plan]
+        kept: set[bytes] = set()
+        while left:
+            group: list[bytes] = []
+            size = 0
+            while left and (not group or size < PACK_BYTES):
+                group.append(left.pop(0))
+                size += sum(entry.csize for entry in chunks[group[-1]].values())
+            moved = self._move({name: chunks[name] for name in group})
+            kept |= set(group) - set(moved.packs)
+            kept |= self._point(users, moved)
+        return [entry.pack for entry in plan if entry.pack not in kept]
+
+    def _move(self, chunks: Mapping[bytes, Mapping[int, Entry]]) -> Moved:
+        """Store the chunks of these packs again, in one or more packs, and list them in the index."""
+        builder = PackBuilder(self._algorithm)
+        open_places: dict[Place, int] = {}
+        places: dict[Place, tuple[bytes, int]] = {}
+        done: list[tuple[bytes, list[Entry]]] = []
+        good: list[bytes] = []
+
+        def close() -> None:
+            nonlocal builder
+            if builder.entries:
+                self._hold()
+                name, parts = builder.close(self._digest)
+                self._backend.put(pack_path(name), parts)
+                self.written += sum(memoryview(part).nbytes for part in parts)
+                done.append((builder.name.value, builder.entries))
+                places.update({place: (builder.name.value, at) for place, at in open_places.items()})
+            open_places.clear()
+            builder = PackBuilder(self._algorithm)
+
+        for name, wanted in chunks.items():
+            try:
+                for run in _runs(sorted(wanted.values(), key=lambda entry: entry.offset)):
+                    held = self._read(name, run)
+                    if builder.length >= PACK_BYTES:
+                        close()
+                    # A raw run that could be mapped still can.
+                    if run[0].codec == NONE and run[0].offset % PAGE == 0:
+                        builder.align()
+                    at = builder.length
+                    for entry in run:
+                        open_places[Place(name, entry.offset)] = at + entry.offset - run[0].offset
+                    builder.add(held, [(e.id, e.csize, e.usize) for e in run], run[0].codec, run[0].width, True)
+            except (CorruptObject, NotFound):
+                continue  # verify reports it
+            good.append(name)
+        close()
+        if done:
+            self._hold()
+            fragment = encode_fragment(done, self._algorithm)
+            self._backend.put(PREFIX + self._digest(fragment).hex(), [fragment])
+        return Moved(places, good)
+
+    def _read(self, pack: bytes, run: Sequence[Entry]) -> memoryview:
+        """The encoded bytes of a run, each chunk checked: what is moved must not be damage."""
+        start, end = run[0].offset, run[-1].offset + run[-1].csize
+        ((_, data),) = self._backend.read_many([RangeRead(pack_path(pack.hex()), start, end - start)])
+        if isinstance(data, MfstoreError):
+            raise data
+        view = memoryview(data).cast("B")
+        for entry in run:
+            out = bytearray(entry.usize)
+            self._codec.decode(
+                view, out, [(entry.offset - start, entry.csize, entry.codec, entry.width, 0, entry.usize)]
+            )
+            if self._digest(out) != entry.id:
+                raise CorruptObject("chunk differs from its digest", key=pack_path(pack.hex()), offset=entry.offset)
+        return view
+
+    def _point(self, keys: Sequence[bytes], moved: Moved) -> set[bytes]:
+        """Let the recipes name the new places. Returns the old packs that some recipe goes on naming."""
+        kept: set[bytes] = set()
+        old = set(moved.packs)
+        for key in keys:
+            path = recipe_path(key.hex())
+            self._hold()
+            data, etag = self._backend.get_tagged(path)
+            recipe = recipes.decode(data, self._codec, key)
+            mine = old.intersection(recipe.packs)
+            if not mine:
+                continue
+            parts = repoint(recipe, moved, self._codec)
+            if parts is None:
+                kept |= mine
+                continue
+            try:
+                self._backend.put_if(path, b"".join(parts), etag)
+            except Conflict:
+                kept |= mine  # somebody stored it again meanwhile
+        return kept
+
+
+def repoint(recipe: Recipe, moved: Moved, codec: Codec) -> list[bytes | memoryview] | None:
+    """The recipe with the new places; None when it needs something from an old pack that was not moved."""
+    packs: dict[bytes, int] = {}
+    placements = []
+    old = set(moved.packs)
+    for place in recipe.placements:
+        if place.pack == INLINE:
+            placements.append(place)
+            continue
+        name, offset = recipe.packs[place.pack], place.offset
+        if name in old:
+            target = moved.places.get(Place(name, offset))
+            if target is None:
+                return None
+            name, offset = target
+        placements.append(Placement(packs.setdefault(name, len(packs)), offset, place.csize, place.codec, place.width))
+    return recipes.encode(
+        recipe.algorithm, recipe.content, recipe.types, list(packs), placements, [recipe.inline], codec
+    )
+
+
+def _runs(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Chunks that lie back to back and are encoded alike."""
+    run: list[Entry] = []
+    for entry in entries:
+        if run and (
+            entry.offset != run[-1].offset + run[-1].csize
+            or (entry.codec, entry.width) != (run[0].codec, run[0].width)
+            or entry.offset + entry.csize - run[0].offset > PACK_BYTES
+        ):
+            yield run
+            run = []
+        run.append(entry)
+    if run:
+        yield run

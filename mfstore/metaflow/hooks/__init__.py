@@ -1,0 +1,1 @@
+"""What takes the place of Metaflow's own classes and functions."""

@@ -1,0 +1,91 @@
+"""``metaflow mfstore …``: mfstore's own commands on the datastore that Metaflow is configured for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from metaflow import metaflow_config
+from metaflow._vendor import click
+from metaflow.plugins import DATASTORES
+
+from mfstore.s3.datatools.settings import settings
+
+COMMANDS = {
+    "verify": "Check that blobs, runs and artifacts are whole.",
+    "repair": "Move damaged blobs to quarantine, so that they are stored again.",
+    "gc": "Delete what no kept run needs. Shows a plan; deletes nothing by itself.",
+    "du": "Show what flows and their parts take.",
+    "migrate": "Bring artifacts to the native profile, or back. Shows a plan; changes nothing by itself.",
+    "bench": "Measure the datastore with Metaflow's own workload.",
+}
+
+
+@click.group()  # type: ignore[untyped-decorator]
+def cli() -> None:
+    """A collection, as Metaflow merges them."""
+
+
+@cli.group(help="Look after the datastore: verify, repair, gc, du, migrate, bench.")  # type: ignore[untyped-decorator]
+def mfstore() -> None:
+    """The group."""
+
+
+def root() -> str:
+    """The root of the default datastore. UsageError when there is none."""
+    kind = metaflow_config.DEFAULT_DATASTORE
+    if kind not in ("local", "s3"):
+        raise click.UsageError(f"The default datastore is {kind}; these commands look after local and s3")
+    storage = next(storage for storage in DATASTORES if kind == storage.TYPE)
+    found = storage.get_datastore_root_from_config(lambda *_: None, create_on_absent=False)
+    if found is None:
+        raise click.UsageError("There is no datastore here: go to a directory below .metaflow, or configure one")
+    return str(found)
+
+
+def arguments(command: str, given: list[str]) -> list[str]:
+    """The command line of ``mfstore`` for ``metaflow mfstore <command> <given…>``."""
+    if {"--help", "-h", "--metaflow"} & {*given}:
+        return [command, *given]
+    if command == "bench":
+        options = [] if "--profile" in given else ["--profile", "metaflow"]
+        return [command, root(), *options, *given]
+    if command == "migrate" and "--metadata" not in given:
+        given = [*_local_metadata(), *given]
+    return [command, "--metaflow", root(), *given]
+
+
+def _local_metadata() -> list[str]:
+    """Where the records of artifacts are, if not in the datastore itself or in a service."""
+    if metaflow_config.DEFAULT_METADATA != "local" or metaflow_config.DEFAULT_DATASTORE == "local":
+        return []
+    from metaflow.plugins.datastores.local_storage import LocalStorage
+
+    found = LocalStorage.get_datastore_root_from_config(lambda *_: None, create_on_absent=False)
+    return [] if found is None else ["--metadata", str(found)]
+
+
+def _use_metaflows_settings() -> None:
+    """mfstore's own commands look where boto3 does."""
+    found = settings().client_params
+    if found.get("endpoint_url"):
+        os.environ.setdefault("AWS_ENDPOINT_URL_S3", str(found["endpoint_url"]))
+    if isinstance(found.get("verify"), str):
+        os.environ.setdefault("AWS_CA_BUNDLE", str(found["verify"]))
+
+
+def _add(name: str, text: str) -> None:
+    options = {"ignore_unknown_options": True, "help_option_names": []}
+
+    @mfstore.command(name, help=text, context_settings=options)  # type: ignore[untyped-decorator]
+    @click.argument("given", nargs=-1, type=click.UNPROCESSED)  # type: ignore[untyped-decorator]
+    def command(given: tuple[str, ...]) -> None:
+        from mfstore.cli import main
+
+        _use_metaflows_settings()
+        line: list[Any] = arguments(name, list(given))
+        main(line, prog_name="metaflow mfstore")
+
+
+for _name, _text in COMMANDS.items():
+    _add(_name, _text)

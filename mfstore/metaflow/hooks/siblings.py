@@ -1,0 +1,54 @@
+"""The inputs of a join, loaded together: when the second of them is asked for an artifact, the others will be too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mfstore.metaflow.packed.keys import bundle_of, is_native
+
+TOGETHER = 64 << 20
+"""Bytes of objects that are loaded ahead and held for the inputs of one join. What is beyond is worth its own
+request."""
+FEWEST = 5
+"""Metaflow opens up to four inputs one by one."""
+
+
+class Siblings:
+    """Tasks opened together."""
+
+    def __init__(self, tasks: Sequence[Any]) -> None:
+        self._tasks = tasks
+        self._first: dict[str, int] = {}
+        self._ahead: set[str] = set()
+        self._left = TOGETHER
+
+    def expect(self, task: Any, names: Iterable[str]) -> None:
+        """``names`` are about to be loaded from ``task``. Load them from all, if another one was asked before."""
+        for name in names:
+            if self._first.setdefault(name, id(task)) == id(task) or name in self._ahead:
+                continue
+            self._ahead.add(name)
+            members = [one for one in self._tasks if name in (one._objects or {})]
+            size = sum(one._info.get(name, {}).get("size", 0) for one in members)
+            if members and size <= self._left:
+                self._left -= size
+                _load_ahead(members, name)
+
+
+def _load_ahead(members: Sequence[Any], name: str) -> None:
+    task = members[0]
+    bundles: set[str] = set()
+    keys: set[str] = set()
+    for one in members:
+        key, info = one._objects[name], one._info.get(name, {})
+        if not is_native(info):
+            keys.add(key)
+        elif (bundle := bundle_of(info)) is not None:
+            bundles.add(bundle)
+    if keys:
+        task._ca_store.load_ahead(keys)
+    if bundles:
+        from mfstore.metaflow.packed.store import native_store
+
+        native_store(task._storage_impl).backend.load_ahead(bundles)  # type: ignore[attr-defined]

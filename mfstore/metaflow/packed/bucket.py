@@ -1,0 +1,83 @@
+"""The native profile's store in a bucket. A module of its own: local flows need not import what S3 takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mfstore.backends.s3.backend import S3Backend
+from mfstore.format.description import PATH
+from mfstore.format.recipes import recipe_path
+from mfstore.metaflow.hooks.runtime import runtime
+from mfstore.s3.datatools.clients import Lease, Wish, client_arguments
+from mfstore.s3.datatools.settings import settings
+from mfstore.saving.guard import VALID
+from mfstore.settings import resolve
+from mfstore.store import Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.s3.bulk.client import BulkClient
+
+
+def store_in_bucket(url: str, writing: bool) -> Store:
+    """The store at ``url``; it is made when something is stored and it is not there."""
+    knobs = resolve()
+    found = settings()
+    options = {**client_arguments(Wish(), found), "memory": knobs.memory // 4, "encryption": found.encryption}
+    backend = CachedS3Backend(url, writing, **options)
+    return Store(backend.url, backend, knobs, create=True, compress=True, algorithm="blake3")
+
+
+class CachedS3Backend(S3Backend):
+    """Small recipes are remembered on this host, and for a while the store's description: the tasks of a flow read the
+    same few. A recipe is checked against its key by whoever reads it; who writes does not take the description from
+    the cache, as the store may have been removed meanwhile."""
+
+    def __init__(self, url: str, writing: bool, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._writing = writing
+        self._ahead: dict[str, bytes] = {}
+
+    def _make_client(self, options: Mapping[str, Any]) -> BulkClient:
+        # That of the storage beside it, for as long as the process lives: its connections are open, what it had to find
+        # out is known.
+        self._lease = Lease(Wish(), settings())
+        return self._lease.client.beside(self.bucket, options["memory"])
+
+    def load_ahead(self, bundles: Iterable[str]) -> None:
+        """Fetch the recipes of ``bundles`` at once, and keep them. What fails is met again by who needs it."""
+        paths = [recipe_path(bundle) for bundle in bundles]
+        found = self.get_many([path for path in paths if path not in self._ahead])
+        self._ahead.update((path, data) for path, data in found if isinstance(data, bytes))
+
+    def get(self, key: str) -> bytes:
+        if key in self._ahead:
+            return self._ahead[key]
+        name = f"{self.url}/{key}"
+        kept = runtime().host.get(name)
+        if kept is not None:
+            if key != PATH:
+                return kept
+            written, _, data = kept.partition(b"\n")
+            if not self._writing and 0 <= time.time() - float(written) < VALID:
+                return data
+        data = super().get(key)
+        if key == PATH:
+            runtime().host.put(name, b"%f\n%b" % (time.time(), data))
+        else:
+            self._remember(key, data)
+        return data
+
+    def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
+        """Store objects in parallel, and remember the small recipes among them."""
+        sent = list(objects)
+        super().put_all(sent)
+        for key, parts in sent:
+            self._remember(key, b"".join(parts))
+
+    def _remember(self, key: str, data: bytes) -> None:
+        if key.startswith("recipes/"):
+            runtime().host.put(f"{self.url}/{key}", data)

@@ -1,0 +1,119 @@
+"""The native profile: a task's artifacts as one bundle of an mfstore store below the datastore root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mfstore.format.digests import BLAKE3, digest_function
+from mfstore.format.recipes import BUNDLE
+from mfstore.metaflow.packed.keys import INLINE, INLINE_BYTES, encoding_in, inline_key, inline_pickle
+from mfstore.pickling.objects import load_literal
+from mfstore.saving.drafts import Draft, Run, draft_of
+
+if TYPE_CHECKING:
+    from mfstore.saving.ingest import Ingest
+    from mfstore.store import Store
+
+
+class Saved(NamedTuple):
+    """What ``data.json`` says of one artifact."""
+
+    key: str
+    info: dict[str, Any]
+
+
+def save(
+    store: Callable[[], Store], artifacts: Iterable[tuple[str, object]], known: Mapping[str, dict[str, Any]]
+) -> dict[str, Saved]:
+    """Store artifacts, durably when it returns; ``known`` are keys already stored, with their infos.
+
+    The store is not asked for when nothing needs storing. NotSerializable names the artifact and the part of it.
+    """
+    drafts: list[Draft] = []
+    types: dict[str, str] = {}
+    saved: dict[str, Saved] = {}
+    with ExitStack() as stack:
+        opened: list[Ingest] = []
+
+        def ingest() -> Ingest:
+            if not opened:
+                opened.append(stack.enter_context(store()._ingest()))
+            return opened[0]
+
+        for name, obj in artifacts:
+            types[name] = str(type(obj))
+            draft = draft_of(name, obj, lambda run: ingest().take(run))
+            del obj
+            key = _early_key(draft)
+            if key is not None and (key.startswith(INLINE) or key in known):
+                saved[name] = Saved(key, known[key] if key in known else _info(draft, types[name], None))
+            else:
+                drafts.append(draft)
+        if not drafts:
+            return saved
+        writer = ingest()
+        left = writer.withdraw(drafts, known)
+        left.sort(key=lambda draft: draft.name.encode("utf-8", "surrogatepass"))
+        bundle: list[str] = []
+        if left:
+            for draft in left:
+                writer.drafted(draft)
+            writer.recipe(BUNDLE, left, bundle.append)
+            store()._count(writer.commit())
+        stored = {draft.name for draft in left}
+        for draft in drafts:
+            key = writer.key_of(draft)
+            there = None if draft.name in stored else known.get(key)
+            saved[draft.name] = Saved(key, there or _info(draft, types[draft.name], bundle[0]))
+    return saved
+
+
+def _early_key(draft: Draft) -> str | None:
+    """The key, where it can be told without a store."""
+    if draft.literal is None:
+        return None
+    if len(draft.literal) <= INLINE_BYTES:
+        return inline_key(draft.literal)
+    return draft.key(digest_function(BLAKE3), BLAKE3)
+
+
+def _info(draft: Draft, kind: str, bundle: str | None) -> dict[str, Any]:
+    source = {"source": "mfstore"}
+    return {"size": draft.size, "type": kind, "encoding": encoding_in(bundle), "serializer_info": source}
+
+
+def key_of(obj: object) -> str:
+    """The key an object has in this format; nothing is stored. NotSerializable as ``save``."""
+    digest = digest_function(BLAKE3)
+    runs: list[Run] = []
+    draft = draft_of("", obj, runs.append, named=False)
+    early = _early_key(draft)
+    if early is not None:
+        return early
+    for run in runs:
+        starts = [0, *run.ends[:-1]]
+        run.ids = [digest(run.view[start:end]) for start, end in zip(starts, run.ends, strict=True)]
+    return draft.key(digest, BLAKE3)
+
+
+def load(store: Callable[[], Store], wanted: Sequence[tuple[str, str, str | None]]) -> Iterator[tuple[str, Any]]:
+    """The objects of ``(name, key, bundle)``; the store is asked for when one does not lie in its key. NotFound,
+    CorruptObject and so on as ``Store.load``."""
+    bundles: dict[str, list[str]] = {}
+    for name, key, bundle in wanted:
+        if key.startswith(INLINE):
+            yield name, load_literal(inline_pickle(key))
+        else:
+            assert bundle is not None
+            bundles.setdefault(bundle, []).append(name)
+    for bundle, names in bundles.items():
+        try:
+            found = store().load(bundle, names)
+        except Exception:
+            # One of them cannot be unpickled here: the others before it can.
+            found = {}
+            for name in names:
+                yield from store().load(bundle, [name]).items()
+        yield from found.items()

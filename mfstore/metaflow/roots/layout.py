@@ -1,0 +1,225 @@
+"""Where Metaflow keeps what below a datastore root, and what its small JSON files say. Without I/O, without Metaflow.
+
+The layout is that of Metaflow 2.x (``metaflow/datastore``, ``plugins/cards/card_datastore.py``, ``includefile.py`` and
+``plugins/metadata_providers/local.py`` of release 2.19).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mfstore.errors import CorruptObject
+from mfstore.metaflow.packed.keys import bundle_of
+from mfstore.metaflow.roots.attempts import BEGAN, DATA, DONE, STARTED
+from mfstore.metaflow.roots.former import formers
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.backends.base import ObjectInfo
+
+FOLDER = "mf.maintenance"
+"""Of what verify, repair and garbage collection keep below the root. No flow has a dot in its name, so Metaflow looks
+at it as little as at ``mf.cards``."""
+VERSIONS = (1,)
+"""Versions of the encoding of blobs (``cas_version``) there are."""
+
+_FLOW = r"(?P<flow>[A-Za-z_]\w*)"
+_BLOB = re.compile(_FLOW + r"/data/(?P<start>[0-9a-f]{2})/(?P<key>(?:r_)?(?P=start)[0-9a-f]{38,62})(?P<meta>_meta)?")
+_TASK = re.compile(
+    _FLOW + r"/(?P<run>[^/]+)/(?P<step>[A-Za-z_]\w*)/(?P<task>[^/]+)/(?:(?P<attempt>\d)\.)?(?P<name>[^/]+)", re.ASCII
+)
+_METADATA = re.compile(_FLOW + r"/(?:(?P<run>[^/]+)/)?(?:[^/]+/){0,2}_meta/[^/]+")
+_INCLUDE = re.compile(r"data/" + _FLOW + r"/(?P<key>[0-9a-f]{40})")
+_OF_RUN = re.compile(r"data/" + _FLOW + r"/(?P<run>[^/]+)/.+")
+_CARD = re.compile(r"mf\.cards/" + _FLOW + r"/runs/(?P<run>[^/]+)/.+")
+_HEX40 = re.compile(r"[0-9a-f]{40}")
+_NOT_FLOWS = frozenset(("data", "conda"))
+
+
+class Object(NamedTuple):
+    """What a path below the root is."""
+
+    kind: str
+    """``blob``, ``blob_meta``, ``task``, ``metadata``, ``include``, ``user`` (S3(run=self)), ``card`` or ``other``."""
+    flow: str = ""
+    run: str = ""
+    step: str = ""
+    task: str = ""
+    attempt: int | None = None
+    name: str = ""
+    """Of a task's file without the attempt; of a blob or IncludeFile its key."""
+
+
+OTHER = Object("other")
+
+
+def parse(path: str) -> Object:
+    """What an object below the root is, by its path."""
+    top = path.partition("/")[0]
+    if top == "data":
+        if found := _INCLUDE.fullmatch(path):
+            return Object("include", found["flow"], name=found["key"])
+        if found := _OF_RUN.fullmatch(path):
+            return Object("user", found["flow"], found["run"])
+        return OTHER
+    if top == "mf.cards":
+        found = _CARD.fullmatch(path)
+        return Object("card", found["flow"], found["run"]) if found else OTHER
+    if not is_flow(top):
+        return OTHER
+    if found := _BLOB.fullmatch(path):
+        return Object("blob_meta" if found["meta"] else "blob", found["flow"], name=found["key"])
+    if found := _METADATA.fullmatch(path):
+        return Object("metadata", found["flow"], found["run"] or "")
+    if (found := _TASK.fullmatch(path)) and found["run"] != "data":
+        attempt = None if found["attempt"] is None else int(found["attempt"])
+        return Object("task", found["flow"], found["run"], found["step"], found["task"], attempt, found["name"])
+    return OTHER
+
+
+def is_flow(name: str) -> bool:
+    """Whether a name directly below the root can be a flow's."""
+    return "." not in name and name not in _NOT_FLOWS
+
+
+def blob_path(flow: str, key: str) -> str:
+    """Where a blob is stored."""
+    start = key.removeprefix("r_")[:2]
+    return f"{flow}/data/{start}/{key}"
+
+
+@dataclass(slots=True)
+class Task:
+    """What a listing shows of one task."""
+
+    started: dict[int, float] = field(default_factory=dict)
+    """When each attempt's ``attempt.json`` was written, on the storage's clock."""
+    done: set[int] = field(default_factory=set)
+    files: dict[tuple[int | None, str], ObjectInfo] = field(default_factory=dict)
+
+    @property
+    def latest(self) -> int | None:
+        """The latest attempt that started: the only one that is read."""
+        return max(self.started, default=None)
+
+    @property
+    def readable(self) -> int | None:
+        """The attempt that readers use: the latest that started, if it is done."""
+        return self.latest if self.latest in self.done else None
+
+    def running(self, now: float, window: float) -> list[int]:
+        """The attempts that began within ``window`` seconds and have not ended. A terminal's scheduler notes when one
+        failed."""
+        return [
+            attempt for attempt, began in self.started.items()
+            if attempt not in self.done and (attempt, "runtime") not in self.files and now - began <= window
+        ]  # fmt: skip
+
+    def add(self, place: Object, info: ObjectInfo) -> None:
+        """Count one file of the task."""
+        self.files[place.attempt, place.name] = info
+        if place.attempt is not None:
+            if place.name == STARTED:
+                self.started[place.attempt] = info.modified
+            elif place.name == DONE:
+                self.done.add(place.attempt)
+
+
+CODE = "<code package>"
+
+
+class References(NamedTuple):
+    """What one small file refers to."""
+
+    artifacts: dict[str, str]
+    """Keys by name. Other blobs have a name in angle brackets."""
+    included: frozenset[str]
+    """Names of those among them that are IncludeFiles: their pickles name an object elsewhere."""
+    bundles: frozenset[str]
+    """Bundles of the native profile."""
+    native_included: frozenset[tuple[str, str, str | None]] = frozenset()
+    """IncludeFiles of the native profile: name, key, and the bundle unless it lies in its key."""
+    left: frozenset[str] = frozenset()
+    """Blobs that these artifacts were before they were migrated."""
+
+    @property
+    def of_deployment(self) -> References:
+        """What among it the next run of a deployment needs that takes it from a scheduler's template."""
+        names = {CODE, *self.included}
+        kept = {name: key for name, key in self.artifacts.items() if name in names}
+        return References(kept, self.included, frozenset(), self.native_included)
+
+
+REFERRING = (DATA, BEGAN, "local_metadata")
+"""The files of an attempt that refer to blobs."""
+
+
+def references(name: str, data: Buffer) -> References:
+    """What the file ``name`` of an attempt refers to. CorruptObject when it is not what Metaflow writes."""
+    try:
+        document: Any = json.loads(bytes(data))
+        if name == DATA:
+            return _of_data(document)
+        if name == BEGAN:
+            key = document.get("code_package_sha")
+            return References({CODE: str(key)} if key else {}, frozenset(), frozenset())
+        return References({"<local metadata>": str(document)} if document else {}, frozenset(), frozenset())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CorruptObject(f"{name} is not what Metaflow writes") from None
+
+
+def _of_data(document: Any) -> References:
+    objects: Mapping[str, str] = document["objects"]
+    infos: Mapping[str, Any] = document.get("info") or {}
+    if not all(isinstance(key, str) for key in objects.values()):
+        raise ValueError("a key that is no text")
+    native = {name for name, info in infos.items() if _is_native(info)}
+    bundles = {bundle_of(infos[name]) for name in native}
+    included = {name for name, info in infos.items() if "IncludedFile" in str(info.get("type", ""))}
+    return References(
+        {name: key for name, key in objects.items() if name not in native},
+        frozenset(included - native),
+        frozenset(bundle for bundle in bundles if bundle),
+        frozenset((name, objects[name], bundle_of(infos[name])) for name in included & native & objects.keys()),
+        frozenset(key for before in formers(document).values() for key, info in before if not _is_native(info)),
+    )
+
+
+def _is_native(info: Mapping[str, Any]) -> bool:
+    # Of any version: what a later one stores is no blob either.
+    return str(info.get("encoding", "")).startswith("mfstore-")
+
+
+def hashes_in(pickled: bytes) -> Iterator[str]:
+    """Every SHA-1 in hexadecimal that a pickle mentions: among them the object an IncludeFile is stored as. Nothing is
+    unpickled."""
+    for found in _HEX40.finditer(pickled.decode("latin-1")):
+        yield found[0]
+
+
+ORIGIN = re.compile(r"(?P<flow>[^/]+)/(?P<run>[^/]+)/[^/]+/[^/]+/_meta/sysmeta_origin-run-id_\d+\.json")
+"""Local metadata of a task that tells which run was resumed."""
+
+
+def origin_run(document: Buffer) -> str | None:
+    """The run that was resumed, from a file that ``ORIGIN`` matches; None for none."""
+    try:
+        value = json.loads(bytes(document))["value"]
+        return str(value) if value not in (None, "", "None") else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CorruptObject("not the metadata of a task") from None
+
+
+def run_started(document: Buffer) -> tuple[float, frozenset[str]]:
+    """When a run began, in seconds since the epoch, and its tags, from ``<run>/_meta/_self.json`` of local metadata.
+    CorruptObject when it is not what Metaflow writes."""
+    try:
+        found = json.loads(bytes(document))
+        return found["ts_epoch"] / 1000, frozenset((*found.get("tags", ()), *found.get("system_tags", ())))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CorruptObject("not the metadata of a run") from None

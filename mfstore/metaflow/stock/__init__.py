@@ -1,0 +1,1 @@
+"""The stock profile: blobs as every Metaflow reads them."""

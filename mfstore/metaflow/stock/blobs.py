@@ -1,0 +1,173 @@
+"""The bytes of one object of Metaflow's content-addressed store: gzip that every Metaflow reads, made and read fast.
+
+A blob becomes one gzip member for every 4 MiB (RFC 1952 allows many), compressed in parallel by ISA-L; what does not
+compress is a member of stored blocks (RFC 1951, 3.2.4), which costs a copy and a CRC. Members of a blob that has
+several carry their compressed length in an extra field, which others skip and which lets us find, and inflate, them in
+parallel. Equal blobs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from hashlib import sha1
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from mfstore._core import crc
+from mfstore.errors import CorruptObject
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.host.workers import Workers
+
+MEMBER = 4 << 20
+"""Bytes of a blob per member. ISA-L compresses 4 MiB in 5 ms: long enough to be worth a thread, short enough to keep
+all of them busy; every member costs 46 bytes."""
+SAMPLE = 64 << 10
+"""Bytes of a member that are compressed to see whether the rest is worth it; takes 0.1 ms."""
+WORTH = 0.9
+"""A member is stored unless its sample shrinks to this. Between 0.9 and 1 (floats) inflating runs at 390 MB/s and
+a copy at several GB/s, which is more than the tenth saves in sending."""
+LEVEL = 1
+"""Of ISA-L. Numeric arrays, MB/s and ratio: level 1 750, 0.959; level 3 360, 0.959; zlib's 3, Metaflow's, 39, 0.964."""
+STORED_BLOCK = 65535
+
+_FIXED = struct.Struct("<4sIBB")
+_EXTRA = struct.Struct("<HccHQQ")
+_TRAILER = struct.Struct("<II")
+_STORED = struct.Struct("<BHH")
+_MAGIC = b"\x1f\x8b\x08"
+_HAS_EXTRA = 4
+TAIL = _TRAILER.size
+"""Bytes at the end of an object from which ``tail_fits`` knows what it holds."""
+
+
+def encode(blob: Buffer, workers: Workers) -> list[bytes]:
+    """A blob as Metaflow stores artifacts: gzip, in parts to be stored one after the other."""
+    view = memoryview(blob).cast("B")
+    cuts = [*range(0, max(len(view), 1), MEMBER), len(view)]
+    slices = [view[start:stop] for start, stop in pairwise(cuts)]
+    alone = len(slices) == 1
+    return workers.map(lambda piece: _member(piece, alone), slices, len(view))
+
+
+def _member(piece: memoryview, alone: bool) -> bytes:
+    from isal import igzip_lib
+
+    middle = max(0, (len(piece) - SAMPLE) // 2)
+    sample = piece[middle : middle + SAMPLE]
+    shrunk = igzip_lib.compress(sample, level=LEVEL, flag=igzip_lib.COMP_DEFLATE)
+    if len(sample) == len(piece):
+        body = shrunk if len(shrunk) < len(piece) else _stored(piece)
+    elif len(shrunk) > WORTH * len(sample):
+        body = _stored(piece)
+    else:
+        body = igzip_lib.compress(piece, level=LEVEL, flag=igzip_lib.COMP_DEFLATE)
+    trailer = _trailer(piece)
+    header = _FIXED.pack(_MAGIC + (b"\0" if alone else bytes([_HAS_EXTRA])), 0, 0, 255)
+    if not alone:
+        header += _EXTRA.pack(_EXTRA.size - 2, b"M", b"F", 16, len(body), len(piece))
+    return b"".join((header, body, trailer))
+
+
+def _stored(piece: memoryview) -> bytes:
+    parts: list[Buffer] = []
+    for start in range(0, max(len(piece), 1), STORED_BLOCK):
+        block = piece[start : start + STORED_BLOCK]
+        last = start + STORED_BLOCK >= len(piece)
+        parts += [_STORED.pack(last, len(block), len(block) ^ 0xFFFF), block]
+    return b"".join(parts)
+
+
+def decode(data: Buffer, workers: Workers) -> bytes:
+    """The blob of a gzip object, whoever wrote it. CorruptObject when it is not whole or its CRC is wrong."""
+    from isal import igzip_lib
+
+    view = memoryview(data).cast("B")
+    if not view:
+        raise CorruptObject("an empty object", expected="gzip")
+    members = _members(view)
+    try:
+        if members is None:
+            return b"".join(_inflate_others(view))
+        return b"".join(workers.map(_inflate, members, len(view)))
+    except (EOFError, OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]
+        raise CorruptObject(f"not a whole gzip object: {error}") from None
+
+
+def _members(view: memoryview) -> list[tuple[memoryview, int]] | None:
+    """The members of an object of ours, each with the length of what it holds; None when others wrote it."""
+    members = []
+    at = 0
+    head = _FIXED.size + _EXTRA.size
+    while at < len(view):
+        if len(view) - at < head or bytes(view[at : at + 4]) != _MAGIC + bytes([_HAS_EXTRA]):
+            return None
+        extra, one, two, length, packed, size = _EXTRA.unpack_from(view, at + _FIXED.size)
+        if (extra, one, two, length) != (_EXTRA.size - 2, b"M", b"F", 16) or size > MEMBER:
+            return None
+        end = at + head + packed + _TRAILER.size
+        if end > len(view):
+            return None
+        members.append((view[at:end], size))
+        at = end
+    return members or None
+
+
+def _inflate_others(view: memoryview) -> Iterator[bytes]:
+    """Members one after the other; zeros may follow the last one (RFC 1952 is silent, gzip and Python take them)."""
+    from isal import igzip_lib
+
+    while len(view):
+        decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        found = decompressor.decompress(view)
+        rest = len(decompressor.unused_data)
+        # ISA-L takes a member for whole whose trailer is cut.
+        if not decompressor.eof or bytes(view[: len(view) - rest][-TAIL:]) != _trailer(found):
+            raise EOFError("the last member is cut")
+        yield found
+        view = view[len(view) - rest :]
+        if not any(view[:1]):
+            view = view[len(view) - len(bytes(view).lstrip(b"\0")) :]
+
+
+def _trailer(content: Buffer) -> bytes:
+    return _TRAILER.pack(crc.update("CRC32", content), len(memoryview(content)) & 0xFFFFFFFF)
+
+
+def _inflate(member: tuple[memoryview, int]) -> bytes:
+    from isal import igzip_lib
+
+    view, size = member
+    found = igzip_lib.decompress(view, flag=igzip_lib.DECOMP_GZIP, bufsize=max(size, 1))
+    if len(found) != size:
+        raise ValueError(f"a member holds {len(found)} bytes, expected {size}")
+    return bytes(found)
+
+
+def tail_fits(tail: Buffer, size: int, raw: bool, blob: Buffer) -> bool:
+    """Whether an object of ``size`` bytes that ends in ``tail`` can be the one of ``blob``.
+
+    Of gzip the last eight bytes are CRC and length of the last member: of the whole blob where stock Metaflow wrote it,
+    of what is beyond the last multiple of ``MEMBER`` where we did. So other content, a truncated object and garbage are
+    told; damage in the middle is not, nor a cut between two members of equal content (reading finds them).
+    """
+    view = memoryview(blob).cast("B")
+    if raw:
+        return size == len(view) and bytes(tail) == bytes(view[max(0, len(view) - TAIL) :])
+    if len(memoryview(tail)) != TAIL:
+        return False
+    last = view[(len(view) - 1) // MEMBER * MEMBER :] if len(view) else view
+    return any(bytes(tail) == _trailer(part) for part in ([view] if len(last) == len(view) else [last, view]))
+
+
+def key_of(blob: Buffer) -> str:
+    """Metaflow's key of a blob: the SHA-1 of its bytes, 40 hexadecimal digits."""
+    return sha1(blob, usedforsecurity=False).hexdigest()
+
+
+def fits_key(key: str, blob: Buffer) -> bool:
+    """Whether ``blob`` is what ``key`` promises. Keys of other forms (``r_…``, longer digests) promise nothing."""
+    return len(key) != 40 or key_of(blob) == key

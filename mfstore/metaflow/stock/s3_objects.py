@@ -1,0 +1,108 @@
+"""Objects of a datastore root in S3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mfstore.errors import Conflict, InvalidRange, NotFound, Unsupported
+from mfstore.metaflow.hooks.marks import settle
+from mfstore.metaflow.roots.attempts import STARTED
+from mfstore.metaflow.stock.blobs import TAIL
+from mfstore.metaflow.stock.objects import Found, NewObject, Objects, parsed_metadata
+from mfstore.s3.bulk.items import PutItem, split_url
+from mfstore.s3.datatools.clients import Lease, Wish
+from mfstore.s3.datatools.objects import ATTRIBUTES
+from mfstore.s3.datatools.settings import settings
+from mfstore.s3.datatools.uploading import attributes
+
+if TYPE_CHECKING:
+    from mfstore.metaflow.stock.objects import Metadata
+    from mfstore.s3.bulk.client import BulkClient
+    from mfstore.s3.transfers.outcomes import Entry, Outcome
+
+
+class S3Objects(Objects):
+    """``root`` tells the root now: Metaflow changes it while it runs. Marks that were sent before a call are answered
+    when it ends."""
+
+    remote = True
+
+    def __init__(self, root: Callable[[], str]) -> None:
+        self._root = root
+
+    @property
+    def unordered(self) -> bool:
+        """Whether listings come in no order."""
+        return split_url(self._root())[0].endswith("--x-s3")
+
+    @contextmanager
+    def client(self) -> Iterator[tuple[BulkClient, str]]:
+        """A client, and what paths are prefixed with."""
+        lease = Lease(Wish(), settings())
+        try:
+            yield lease.client, self._root().rstrip("/") + "/"
+        finally:
+            lease.release()
+
+    def read(self, paths: Sequence[str]) -> Iterator[tuple[str, Found | None]]:
+        with self.client() as (client, root):
+            items = [root + path for path in paths]
+            for outcome in client.get_many(items, on_error="return", ordered=False):
+                yield paths[outcome.index], _found(outcome)
+        settle(root)
+
+    def tails(self, paths: Sequence[str]) -> list[Found | None]:
+        with self.client() as (client, root):
+            items = [(root + path, -TAIL, None) for path in paths]
+            return [_found(outcome) for outcome in client.get_many(items, on_error="return")]
+
+    def put(self, objects: Iterable[NewObject]) -> list[NewObject]:
+        encryption = settings().encryption
+        conditional: dict[int, NewObject] = {}
+        there: list[NewObject] = []
+        with self.client() as (client, root):
+            settle(root, name=STARTED)
+
+            def items() -> Iterator[PutItem]:
+                for number, new in enumerate(objects):
+                    if not new.replace:
+                        conditional[number] = new
+                    yield PutItem(
+                        root + new.path, list(new.parts), attributes(new.metadata), encryption=encryption,
+                        if_none_match=not new.replace,
+                    )  # fmt: skip
+
+            for outcome in client.put_many(items(), on_error="return", stream=True):
+                new = conditional.pop(outcome.index, None)
+                # Unsupported: a service without conditional writes. Looking at the object tells the rest.
+                if new is not None and isinstance(outcome.error, (Conflict, Unsupported)):
+                    there.append(new)
+                elif outcome.error is not None:
+                    raise outcome.error
+        settle(root)
+        return there
+
+    def list(self, prefixes: Sequence[str]) -> Iterator[tuple[int, Entry, str]]:
+        """What lies under each prefix: its number, the entry, and the entry's path below the root."""
+        with self.client() as (client, root):
+            settle(*(root + prefix for prefix in prefixes), name=STARTED)
+            skip = len(split_url(root)[1])
+            for number, entry in client.list_each([root + prefix for prefix in prefixes]):
+                yield number, entry, entry.key[skip:]
+        settle(root)
+
+
+def _found(outcome: Outcome) -> Found | None:
+    if isinstance(outcome.error, NotFound) and outcome.error.service_code != "NoSuchBucket":
+        return None
+    if isinstance(outcome.error, InvalidRange):
+        return Found(b"", 0, None)  # an empty object has no last bytes
+    if outcome.error is not None:
+        raise outcome.error
+    return Found(outcome.data, outcome.object_size or 0, _metadata(outcome))
+
+
+def _metadata(outcome: Outcome) -> Metadata:
+    return parsed_metadata(outcome.metadata.get(ATTRIBUTES))

@@ -1,0 +1,1 @@
+"""Objects to a stream with its segments, and back."""

@@ -1,0 +1,234 @@
+"""Objects to segments and back: what is specific to Python, numpy and torch.
+
+Saving hands each large payload to the sink without a copy; loading lets the unpickler place
+buffers that already lie in their final memory.
+"""
+
+from __future__ import annotations
+
+import io
+import operator
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from mfstore._core.pickler import Pickler
+from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
+from mfstore.format.segments import Segment
+from mfstore.pickling.payloads import Payload, Reduced, Strided
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore._core.pickler import Sink
+
+# BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
+HEADER = 9
+NEXT_BUFFER = b"\x97"
+COPY = 16 << 20
+"""Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
+STREAM = 1 << 20
+"""Buffer of a body that is read in pieces."""
+
+
+def dump(obj: object, sink: Sink, name: str | None = None) -> int:
+    """Pickle ``obj`` into ``sink``; returns the length of the body.
+
+    ``name`` is the artifact's name for the error message. NotSerializable names the path to the part
+    that cannot be pickled.
+    """
+    pickler = Pickler(sink, *_known_types())
+    try:
+        return pickler.dump(obj)
+    except (MfstoreError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        path = pickler.path()
+        label = f"artifact {name!r}" if name is not None else "the object"
+        place = f" at {'obj' if name is None else name}{path}" if path else ""
+        raise NotSerializable(
+            f"{label} cannot be pickled{place}: {type(error).__name__}: {error}",
+            hint="Remove that part, or give its class a __reduce__ or __getstate__",
+        ) from error
+
+
+def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence[Any], *, writable: bool = True) -> Any:
+    """Unpickle an artifact from the blocks of its body and the objects its segments became.
+
+    ``payloads[i]`` is used as is for ``segments[i]``: writable memory makes a writable array. With
+    ``writable`` false small arrays, which lie in the body, are made read-only too. Executes pickle: only for
+    trusted stores.
+    """
+    pieces = _placeholders(body, segments) if segments else iter(body)
+    first = next(pieces, b"")
+    second = next(pieces, None)
+    if second is None and writable:
+        return pickle.loads(first, buffers=payloads)
+    stream = io.BufferedReader(_Pieces(chain((first, second or b""), pieces)), STREAM)
+    unpickler = pickle.Unpickler if writable else _ReadOnly
+    return unpickler(stream, buffers=payloads).load()
+
+
+load_literal: Callable[[Any], Any] = pickle.loads
+"""Unpickle a body that has no segments, into writable arrays. Executes pickle, as ``load``."""
+
+
+def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterator[Buffer]:
+    """The body with each payload's opcode and length replaced by the opcode that takes the next buffer."""
+    skips = iter(segments)
+    segment = next(skips, None)
+    at = skip_to = 0
+    for block in body:
+        view = memoryview(block)
+        low = 0
+        while True:
+            low = max(low, min(skip_to - at, len(view)))
+            if segment is None or segment.at - HEADER >= at + len(view):
+                break
+            start = segment.at - HEADER
+            if start < skip_to:
+                raise CorruptObject("segments overlap in the body", offset=segment.at)
+            yield view[low : start - at]
+            yield NEXT_BUFFER
+            low = start - at
+            skip_to = segment.at
+            segment = next(skips, None)
+        if low < len(view):
+            yield view[low:]
+        at += len(view)
+
+
+class _Pieces(io.RawIOBase):
+    """A stream over buffers, read once from front to back."""
+
+    def __init__(self, pieces: Iterator[Buffer]) -> None:
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Buffer) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        view = memoryview(target)
+        count = min(len(view), len(self._left))
+        view[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+class _ReadOnly(pickle.Unpickler):
+    """Makes every array it rebuilds read-only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if name == "_frombuffer" and module.startswith("numpy"):
+            return partial(_frozen, found)
+        return found
+
+
+def _frozen(build: Callable[..., Any], *args: Any) -> Any:
+    array = build(*args)
+    array.flags.writeable = False
+    return array
+
+
+_VALUES = (
+    ("builtins", ("complex", "range")),
+    ("datetime", ("date", "time", "timedelta", "tzinfo")),
+    ("decimal", ("Decimal",)),
+    ("fractions", ("Fraction",)),
+    ("uuid", ("UUID",)),
+    ("pathlib", ("PurePath",)),
+    ("numpy", ("dtype", "number", "bool_", "character", "datetime64")),
+)
+"""Immutable value types by module: those of modules nobody imported cannot occur."""
+_MODULES = (*(module for module, _ in _VALUES), "torch")
+
+_types: tuple[tuple[bool, ...], dict[type, Callable[[Any], Any]], tuple[type, ...]] = ((), {}, ())
+
+
+def _known_types() -> tuple[dict[type, Callable[[Any], Any]], tuple[type, ...]]:
+    """Reducers and value types of the libraries this process has imported."""
+    global _types
+    seen = tuple(sys.modules.get(module) is not None for module in _MODULES)
+    if seen == _types[0]:
+        return _types[1], _types[2]
+    reducers: dict[type, Callable[[Any], Any]] = {}
+    values = tuple(
+        getattr(sys.modules[module], name)
+        for module, names in _VALUES
+        for name in names
+        if sys.modules.get(module) is not None and hasattr(sys.modules[module], name)
+    )
+    np: Any = sys.modules.get("numpy")
+    torch: Any = sys.modules.get("torch")
+    if hasattr(np, "ndarray"):
+        from_buffer = np.empty(1).__reduce_ex__(5)[0]
+        reducers[np.ndarray] = partial(_reduce_array, np, from_buffer)
+    if hasattr(torch, "UntypedStorage") and hasattr(torch, "storage"):
+        reducers[torch.UntypedStorage] = partial(_reduce_storage, torch)
+        reducers[torch.storage.TypedStorage] = partial(_reduce_typed_storage, torch)
+    _types = seen, reducers, values
+    return reducers, values
+
+
+def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
+    """An array as numpy's own rebuild function over one buffer, for every dtype that has a fixed size.
+
+    numpy does this only for types with a buffer format: datetime64 and timedelta64, and arrays
+    that are not contiguous, would go through a copy and an in-band bytes object. A non-contiguous array
+    is stored in C order, so that it has the key of an equal contiguous one.
+    """
+    dtype = array.dtype
+    if dtype.hasobject or dtype.itemsize == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
+        return NotImplemented
+    if array.size == 0:
+        # numpy's own pickle of an empty array forgets the byte order of dates.
+        return Reduced(np.zeros, (array.shape, dtype))
+    flat, order = array, "C"
+    if array.flags.f_contiguous and not array.flags.c_contiguous:
+        flat, order = array.T, "F"
+    row = flat.nbytes // flat.shape[0] if flat.ndim > 1 else 0
+    # complex numbers are pairs: their bytes vary together by component.
+    itemsize = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+    raw = flat.reshape(-1).view(np.uint8) if flat.flags.c_contiguous else _one_piece(np, flat)
+    return Reduced(from_buffer, (Payload(raw, itemsize, row), dtype, array.shape, order))
+
+
+def _one_piece(np: Any, array: Any) -> Any:
+    """The bytes of an array with gaps: copied at once when that is little, else as they are read."""
+    if array.nbytes < COPY:
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return Strided(array)
+
+
+def _reduce_storage(torch: Any, storage: Any) -> Any:
+    """A CPU storage as ``torch.frombuffer`` over one buffer; other devices as torch does it.
+
+    torch's own form embeds a whole torch.save archive whose header carries a process-local key, so equal
+    tensors would get different keys. The element size is not known here: 0.
+    """
+    if storage.device.type != "cpu":
+        return NotImplemented
+    if storage.nbytes() == 0:
+        return Reduced(torch.UntypedStorage, (0,))
+    raw = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    as_bytes = partial(torch.frombuffer, dtype=torch.uint8)
+    return Reduced(operator.methodcaller("untyped_storage"), (Reduced(as_bytes, (Payload(raw, 0, 0),)),))
+
+
+def _reduce_typed_storage(torch: Any, storage: Any) -> Any:
+    """A typed view of an untyped storage, which is what tensors share."""
+    untyped = storage._untyped_storage
+    if untyped.device.type != "cpu":
+        return NotImplemented
+    kind = torch.storage.TypedStorage
+    return Reduced(partial(kind, wrap_storage=untyped, dtype=storage.dtype, _internal=True), ())

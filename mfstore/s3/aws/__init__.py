@@ -1,0 +1,1 @@
+"""The control plane: what botocore knows, turned into values for the engines."""

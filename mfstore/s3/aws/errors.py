@@ -1,0 +1,281 @@
+"""What a failed exchange means: from status, S3's code and the engine's word to an error that says what to do next."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from mfstore.errors import (
+    AccessDenied,
+    BackendError,
+    Conflict,
+    InvalidKey,
+    InvalidRange,
+    MfstoreError,
+    NotFound,
+    OutOfSpace,
+    Unsupported,
+)
+from mfstore.s3 import calls as engine
+from mfstore.s3.calls import Call, Reply
+
+ERROR_BYTES = 1 << 16  # of an error body looked at
+MESSAGE = 500  # characters of the server's words repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the body of an error says; empty where it says nothing."""
+
+    code: str = ""
+    message: str = ""
+    region: str = ""
+    endpoint: str = ""
+    request_id: str = ""
+
+
+def tree(body: bytes) -> ElementTree.Element:
+    """The XML of a reply. Raises ElementTree.ParseError, also for a document type: S3 sends none, bombs need one."""
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise ElementTree.ParseError("document type declarations are refused")
+    # The encoding is fixed, or a declaration could hide what was just looked for.
+    parser = ElementTree.XMLParser(encoding="utf-8")
+    parser.feed(body)
+    root = parser.close()
+    assert isinstance(root, ElementTree.Element)
+    return root
+
+
+def bare(tag: str) -> str:
+    """A tag without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+def fault(body: bytes | None) -> Fault:
+    """What an error body says. Never raises: proxies send HTML, servers send nothing."""
+    if not body or b"<" not in body[:64]:
+        return Fault()
+    try:
+        root = tree(body[:ERROR_BYTES])
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return Fault()
+    found = next((node for node in root.iter() if bare(node.tag) == "Error"), root)
+    texts = {bare(node.tag): (node.text or "").strip() for node in found if isinstance(node.tag, str)}
+    return Fault(
+        texts.get("Code", "")[:100],
+        texts.get("Message", "")[:MESSAGE],
+        texts.get("Region", ""),
+        texts.get("Endpoint", "")[:300],
+        (texts.get("RequestId") or texts.get("RequestID", ""))[:100],
+    )
+
+
+LIST_HINT = "Without the right s3:ListBucket a missing key is reported as 403 as well"
+HEAD_HINT = "A HEAD is told no reason: check credentials, region and clock, or get the object to learn it"
+KEY_HINT = "Check the key: a listing of its prefix shows what there is"
+SIZE_HINT = "Ask for its size first"
+BUCKET_HINT = "Check the bucket's name, the account and the endpoint"
+
+DENIED: Mapping[str, tuple[str, str | None]] = {
+    "SignatureDoesNotMatch": (
+        "the signature does not match",
+        "The secret access key is wrong, or a proxy changes the requests",
+    ),
+    "InvalidAccessKeyId": (
+        "the access key id is not known",
+        "Check AWS_ACCESS_KEY_ID, the profile and the endpoint; temporary keys need their session token",
+    ),
+    "ExpiredToken": ("the session token has expired", "Log in again, for instance with aws sso login"),
+    "TokenRefreshRequired": ("the session token has expired", "Log in again, for instance with aws sso login"),
+    "InvalidToken": ("the session token is not valid", "Check AWS_SESSION_TOKEN: it belongs to its key id"),
+    "RequestTimeTooSkewed": ("the clock differs too much from the server's", "Set the clock of this machine"),
+    "InvalidObjectState": (
+        "the object is archived",
+        "Restore it first: aws s3api restore-object --bucket … --key … --restore-request Days=1",
+    ),
+    "AllAccessDisabled": ("access to the bucket is disabled", None),
+    "AccountProblem": ("there is a problem with the AWS account", None),
+    "NotSignedUp": ("the account is not signed up for S3", None),
+    "InvalidPayer": ("access to the bucket is disabled", None),
+    "KMS.DisabledException": ("the KMS key is disabled", None),
+    "KMS.NotFoundException": ("the KMS key does not exist", "Check its ARN and region"),
+}
+
+MISSING: Mapping[str, tuple[str, str | None]] = {
+    "NoSuchKey": ("no such object", KEY_HINT),
+    "NoSuchBucket": ("no such bucket", BUCKET_HINT),
+    "NoSuchUpload": ("no such multipart upload", None),
+    "NoSuchVersion": ("no such version of the object", None),
+}
+
+CONFLICTS = {
+    "PreconditionFailed": "the object is not what the condition asked for",
+    "ConditionalRequestConflict": "another request wrote the same key at the same time",
+    "OperationAborted": "another request changes the same thing",
+    "BucketAlreadyExists": "the bucket name is taken",
+    "BucketAlreadyOwnedByYou": "the bucket exists already",
+    "BucketNotEmpty": "the bucket is not empty",
+}
+
+WORDS = {
+    engine.DNS: "the host name could not be resolved",
+    engine.CONNECT: "no connection",
+    engine.RESET: "the connection broke",
+    engine.TRUNCATED: "the answer ended early",
+    engine.FIRST_BYTE: "no answer in time",
+    engine.STALL: "the transfer stalled",
+    engine.OVERFLOW: "more bytes came than were asked for",
+    engine.PROTOCOL: "the answer is not HTTP",
+    engine.PROXY: "the proxy refused",
+    engine.CANCELLED: "cancelled",
+    engine.INTERNAL: "internal failure",
+}
+
+HINTS = {
+    engine.DNS: "Check the endpoint, the region and the name of the bucket",
+    engine.CONNECT: "Check the endpoint, its port, and whether a proxy is needed",
+    engine.PROXY: "Check HTTPS_PROXY, its user and password, and NO_PROXY",
+}
+
+
+def problem(call: Call, reply: Reply, host: str) -> MfstoreError:
+    """The error for a reply that is not what was asked for; ``host`` is where the request went, for people."""
+    said = fault(reply.data)
+    headers = reply.headers
+    error = _failure(reply, host) if reply.failure is not None else _refusal(call, reply, said, headers, host)
+    return error.where(
+        key=call.key,
+        backend=f"s3://{call.bucket}",
+        status=reply.status or None,
+        service_code=said.code or None,
+        request_id=headers.get("x-amz-request-id") or said.request_id or None,
+    )
+
+
+def _failure(reply: Reply, host: str) -> MfstoreError:
+    failure = reply.failure
+    words = f": {reply.message}" if reply.message else ""
+    if failure == engine.DISK:
+        text = os.strerror(reply.errno) if reply.errno else "unknown"
+        if reply.errno in (errno.ENOSPC, errno.EDQUOT):
+            return OutOfSpace(f"writing a local file failed: {text}", hint="Free space, or write elsewhere")
+        return BackendError(f"reading or writing a local file failed: {text}", hint="Check the file and its disk")
+    if failure == engine.TLS:
+        return BackendError(
+            f"the TLS connection to {host} was refused{words}",
+            hint="For a private certificate authority give verify='bundle.pem' or set AWS_CA_BUNDLE",
+        )
+    said = WORDS.get(failure or "", failure)
+    return BackendError(f"{said} ({host}){words}", hint=HINTS.get(failure or ""))
+
+
+def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], host: str) -> MfstoreError:
+    status, code, text = reply.status, said.code, said.message
+    if code in MISSING:
+        message, hint = MISSING[code]
+        return NotFound(message, hint=hint)
+    if code in CONFLICTS:
+        return Conflict(CONFLICTS[code])
+    if code in DENIED:
+        message, hint = DENIED[code]
+        return AccessDenied(message, hint=hint)
+    if code in ("InvalidRange",) or status == 416:
+        # "bytes */123"
+        size = headers.get("content-range", "").rpartition("/")[2]
+        found = f"an object of {size} bytes" if size.isdecimal() else None
+        return InvalidRange("the object has no such bytes", found=found, hint=SIZE_HINT)
+    if code in ("NotImplemented", "MethodNotAllowed") or status in (405, 501):
+        return Unsupported(text or "the server does not support this request")
+    if code in ("InvalidBucketName", "KeyTooLongError"):
+        return InvalidKey(text or code)
+    if code in ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"):
+        return BackendError(f"the bytes changed on their way to {host}", hint=text or None)
+    silent = call.operation.startswith("Head") and not code
+    moved = code == "AuthorizationHeaderMalformed" or code.startswith("IllegalLocation")
+    if moved or status in (301, 302, 307, 308) or (silent and status == 400 and "x-amz-bucket-region" in headers):
+        region = headers.get("x-amz-bucket-region") or said.region
+        there = f"the bucket is in region {region}" if region else "the bucket is in another region"
+        return BackendError(there, hint="Give region=, or check endpoint_url=")
+    if status in (409, 412):
+        return Conflict(text or CONFLICTS["PreconditionFailed"])
+    if status == 404:
+        # HEAD has no body: whether key or bucket is missing cannot be told.
+        if call.key is None:
+            return NotFound("no such bucket", hint=BUCKET_HINT)
+        return NotFound("no such object (or bucket)", hint=KEY_HINT)
+    if status == 407:
+        return BackendError(f"the proxy for {host} wants authentication", hint=HINTS[engine.PROXY])
+    if status in (401, 403):
+        hint = "Check what the policies of the bucket and of whoever asks allow"
+        if call.key is not None:
+            hint = f"{LIST_HINT}. {HEAD_HINT}" if silent else LIST_HINT
+        return AccessDenied(text or "access denied", hint=hint)
+    if 200 <= status < 300:
+        return BackendError(f"the answer is not what S3 sends{f': {text}' if text else ''}")
+    said_what = f": {text}" if text else ""
+    if status < 500:
+        return BackendError(f"the server refused the request{said_what}", hint=HEAD_HINT if silent else None)
+    return BackendError(f"the server failed{said_what}")
+
+
+PLACES = (
+    "arguments; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; {profile} of ~/.aws/credentials and ~/.aws/config (keys, "
+    "role, SSO, credential_process); web identity; container; EC2 instance metadata (IMDS)"
+)
+
+
+def no_credentials(profile: str | None) -> AccessDenied:
+    """No credentials anywhere."""
+    places = PLACES.format(profile=f"profile {profile!r}" if profile else "the profile (AWS_PROFILE or default)")
+    return AccessDenied(
+        "no AWS credentials found",
+        hint=f"Looked at: {places}. For a public bucket give anonymous=True",
+    )
+
+
+def local(error: Exception, profile: str | None = None) -> MfstoreError:
+    """The error for one of botocore's that came before anything was sent."""
+    if isinstance(error, MfstoreError):
+        return error
+    name = type(error).__name__
+    text = str(error)[:MESSAGE]
+    if name == "NoCredentialsError":
+        return no_credentials(profile)
+    if name == "ProfileNotFound":
+        return AccessDenied(
+            text, hint="Check profile= and AWS_PROFILE; aws configure list-profiles shows what there is"
+        )
+    if "SSO" in name or name in (
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+        "PendingAuthorizationExpiredError",
+    ):
+        login = "aws sso login" + (f" --profile {profile}" if profile else "")
+        return AccessDenied(f"the SSO login is missing or has expired: {text}", hint=f"Run: {login}")
+    if name in ("PartialCredentialsError", "CredentialRetrievalError", "ConfigParseError", "InvalidConfigError"):
+        return AccessDenied(f"the AWS credentials could not be had: {text}")
+    if name in (
+        "MetadataRetrievalError",
+        "RefreshWithMFAUnsupportedError",
+        "UnknownCredentialError",
+        "InfiniteLoopConfigError",
+    ):
+        return AccessDenied(f"the AWS credentials could not be had: {text}")
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # ClientError: STS or SSO said no
+        code = str(response.get("Error", {}).get("Code", ""))
+        return AccessDenied(f"the AWS credentials could not be had: {text}", service_code=code or None)
+    if name in ("NoRegionError", "InvalidRegionError"):
+        return Unsupported(text, hint="Give region= or set AWS_DEFAULT_REGION")
+    if name.startswith("ParamValidation") or name in ("InvalidS3AddressingStyleError",):
+        return InvalidKey(text)
+    if name.startswith(("Unsupported", "InvalidEndpoint", "EndpointProvider", "UnknownEndpoint", "MissingDependency")):
+        return Unsupported(text)
+    if isinstance(error, ValueError | TypeError):
+        return InvalidKey(text)
+    if isinstance(error, OSError):
+        return BackendError(f"AWS configuration or credentials could not be read: {text}")
+    return BackendError(f"{name}: {text}")

@@ -1,0 +1,1 @@
+"""The bulk client: many objects at once, an outcome for each."""

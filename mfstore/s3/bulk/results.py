@@ -1,0 +1,312 @@
+"""A bulk operation as its caller sees it: something to iterate over, wait for, or await."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
+from html import escape
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from mfstore.s3.transfers.outcomes import BulkStats, Outcome
+
+if TYPE_CHECKING:
+    from mfstore.s3.transfers.scheduler import Scheduler
+
+OnError = Literal["raise", "return", "omit"]
+Progress = bool | Literal["tqdm", "rich"] | Callable[[int], None] | None
+"""True for a bar (tqdm's, or rich's where there is no tqdm), "tqdm" or "rich" for that one, or a function called with
+the number of items finished since its last call."""
+IDLE = "nothing asked for yet: iterate over it, wait() or await it"
+
+
+class BulkResult:
+    """The outcomes of a bulk operation.
+
+    Iterating (``for`` or ``async for``) runs the operation: what you have not asked for waits, within the memory
+    budget. ``wait()``, or ``await``, runs it to the end and keeps the outcomes; then ``len``, indexing and iterating
+    again work. Operations with an effect (put, delete, copy, get into files) come already waited for from the
+    synchronous methods, unless called with ``stream=True``. ``stats`` is current at any time.
+    """
+
+    def __init__(
+        self, start: Callable[[], Scheduler], stats: BulkStats, *, ordered: bool, on_error: OnError, progress: Progress,
+        total: int | None = None,
+    ) -> None:  # fmt: skip
+        if on_error not in ("raise", "return", "omit"):
+            raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
+        if progress not in (None, True, False, "tqdm", "rich") and not callable(progress):
+            raise ValueError(f'progress must be a bool, "tqdm", "rich" or a function, not {progress!r}')
+        self.stats = stats
+        self._total = total
+        self._start = start
+        self._ordered = ordered
+        self._on_error = on_error
+        self._progress = progress
+        self._outcomes: list[Outcome] | None = None
+        self._started = False
+        self._begun: tuple[Scheduler, _Sorter, Any] | None = None
+
+    # ---- running ----------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Outcome]:
+        if self._outcomes is not None:
+            return iter(self._outcomes)
+        return self._run()
+
+    def __aiter__(self) -> AsyncIterator[Outcome]:
+        return self._arun() if self._outcomes is None else _replay(self._outcomes)
+
+    def begin(self) -> BulkResult:
+        """Send what can be sent now, without waiting for any answer; returns itself. ``wait`` (or iterating) goes on
+        from there, which is when requests that failed are tried again."""
+        if self._outcomes is None and not self._started:
+            self._begun = self._begin()
+            self._begun[0].send()
+        return self
+
+    def wait(self) -> BulkResult:
+        """Run to the end; returns itself."""
+        if self._outcomes is None:
+            self._outcomes = list(self._run())
+        return self
+
+    def __await__(self) -> Generator[Any, None, BulkResult]:
+        return self._await().__await__()
+
+    async def _await(self) -> BulkResult:
+        if self._outcomes is None:
+            self._outcomes = [outcome async for outcome in self._arun()]
+        return self
+
+    def _begin(self) -> tuple[Scheduler, _Sorter, Any]:
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            return begun
+        if self._started:
+            raise RuntimeError("this bulk operation has been iterated over: call wait() first to iterate again")
+        self._started = True
+        bar = _bar(self._progress, self.stats.operation, self._total)
+        return self._start(), _Sorter(self._ordered), bar
+
+    def _run(self) -> Iterator[Outcome]:
+        scheduler, sorter, bar = self._begin()
+        process = os.getpid()
+        try:
+            while not scheduler.done:
+                for outcome in sorter.sorted(scheduler.pump(60.0)):
+                    scheduler.handed_out(outcome)
+                    if self._account(outcome, bar):
+                        yield outcome
+                    del outcome  # its memory, which the caller may have let go, is for what comes next
+        finally:
+            # A forked child only lets go of it: uploads and temporary files are its parent's, which goes on.
+            if process == os.getpid():
+                scheduler.close()
+            if bar is not None:
+                bar.close()
+
+    async def _arun(self) -> AsyncIterator[Outcome]:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        scheduler, sorter, bar = self._begin()
+        ready = asyncio.Event()
+        loop.add_reader(scheduler.fileno(), ready.set)
+        try:
+            # Looking for credentials may ask the network.
+            await asyncio.to_thread(scheduler.prepare)
+            while not scheduler.done:
+                ready.clear()
+                found = scheduler.pump(0.0)
+                idle = not found
+                for outcome in sorter.sorted(found):
+                    scheduler.handed_out(outcome)
+                    if self._account(outcome, bar):
+                        yield outcome
+                    del outcome
+                del found
+                if idle and not scheduler.done:
+                    # Not wait_for: before Python 3.12 it can lose a cancellation that meets the event.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(max(scheduler.due(monotonic()), 0.001)):
+                            await ready.wait()
+                elif not idle:
+                    await asyncio.sleep(0)
+        finally:
+            loop.remove_reader(scheduler.fileno())
+            if scheduler.halt():
+                # Uploads are given up while the loop goes on, also when the task is cancelled once more.
+                await asyncio.to_thread(scheduler.close)
+            else:
+                scheduler.close()
+            if bar is not None:
+                bar.close()
+
+    def _account(self, outcome: Outcome, bar: Any) -> bool:
+        """Count an outcome; whether it is for the caller."""
+        self.stats.add(outcome)
+        if bar is not None:
+            bar.update(1)
+        if outcome.error is None:
+            return True
+        if self._on_error == "raise":
+            done = self.stats.items - self.stats.failed
+            outcome.error.add_note(f"{done} items had succeeded before; the rest was not finished")
+            raise outcome.error
+        return self._on_error == "return"
+
+    # ---- afterwards -------------------------------------------------------------------
+
+    @property
+    def engine(self) -> str:
+        """The engine that moves the bytes: "native" or "aiobotocore"."""
+        return self.stats.engine
+
+    def _kept(self) -> list[Outcome]:
+        if self._outcomes is None:
+            raise TypeError("the outcomes are not kept: call wait() (or await) first")
+        return self._outcomes
+
+    def __len__(self) -> int:
+        return len(self._kept())
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Outcome]: ...
+    def __getitem__(self, index: int | slice) -> Outcome | list[Outcome]:
+        return self._kept()[index]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the statistics, and each kept outcome without its data."""
+        outcomes = [outcome.to_dict() for outcome in self._outcomes or ()]
+        return {"stats": self.stats.to_dict(), "outcomes": outcomes}
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        if not self._started:
+            return f"<BulkResult {stats.operation} by {stats.engine}: {IDLE}>"
+        return (
+            f"<BulkResult {stats.operation} by {stats.engine}: {stats.items} items, {stats.failed} failed, "
+            f"{_size(stats.bytes)} in {stats.seconds:.2f} s, {_size(stats.speed)}/s, {stats.retries} retries>"
+        )
+
+    def _repr_html_(self) -> str:
+        stats = self.stats
+        if not self._started:
+            return f"<b>{escape(stats.operation)}</b>: {IDLE}"
+        rows = [
+            ("items", f"{stats.items:,} ({stats.failed:,} failed)"),
+            ("bytes", f"{_size(stats.bytes)} in {stats.seconds:.2f} s: <b>{_size(stats.speed)}/s</b>"),
+            ("per item", " · ".join(f"p{n} {_time(stats.percentile(n / 100))}" for n in (50, 90, 99))),
+            ("requests", f"{stats.requests:,}, at most {stats.concurrency} at once"),
+            ("retries", f"{stats.retries:,} ({stats.throttled:,} slowed down, {stats.hedged:,} hedged)"),
+            ("verified", f"{_size(stats.verified)} ({stats.verify_failures} differed)"),
+            ("engine", escape(stats.engine)),
+        ]
+        slowest = "".join(
+            f"<tr><td>{_time(seconds)}</td><td style='text-align:left'><code>{escape(key)}</code></td></tr>"
+            for seconds, key in stats.slowest
+        )
+        body = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{value}</td></tr>"
+            for name, value in rows
+        )
+        errors = [outcome for outcome in self._outcomes or () if outcome.error is not None]
+        failed = "".join(
+            f"<tr><td style='text-align:left'><code>{escape(outcome.key)}</code></td>"
+            f"<td style='text-align:left'>{escape(str(outcome.error))}</td></tr>"
+            for outcome in errors[:10]
+        )
+        which = "failed" if len(errors) <= 10 else f"the first 10 of {len(errors):,} that failed"
+        return (
+            f"<table><caption style='text-align:left'><b>{escape(stats.operation)}</b></caption>{body}</table>"
+            + (f"<details><summary>slowest keys</summary><table>{slowest}</table></details>" if slowest else "")
+            + (f"<details open><summary>{which}</summary><table>{failed}</table></details>" if failed else "")
+        )
+
+
+class _Sorter:
+    """Hands outcomes on as they come, or in the order of the items."""
+
+    def __init__(self, ordered: bool) -> None:
+        self._ordered = ordered
+        self._next = 0
+        self._waiting: dict[int, list[Outcome]] = {}
+
+    def sorted(self, outcomes: list[Outcome]) -> Iterator[Outcome]:
+        """What may be handed on now."""
+        if not self._ordered:
+            yield from outcomes
+            return
+        for outcome in outcomes:
+            self._waiting.setdefault(outcome.index, []).append(outcome)
+        while self._next in self._waiting:
+            # A listing has several outcomes per item: what comes after them waits for the last.
+            found = self._waiting.pop(self._next)
+            yield from found
+            if not found[-1].last:
+                return
+            self._next += 1
+
+
+async def _replay(outcomes: list[Outcome]) -> AsyncIterator[Outcome]:
+    for outcome in outcomes:
+        yield outcome
+
+
+def _bar(progress: Progress, operation: str, total: int | None) -> Any:
+    """Something with ``update(n)`` and ``close()``, or None."""
+    if not progress:
+        return None
+    if callable(progress):
+        return _Callback(progress)
+    if progress == "rich":
+        return _RichBar(operation, total)
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        if progress == "tqdm":
+            raise
+        return _RichBar(operation, total)
+    return tqdm(desc=operation, unit="obj", total=total)
+
+
+class _Callback:
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self.update = function
+
+    def close(self) -> None:
+        return
+
+
+class _RichBar:
+    def __init__(self, operation: str, total: int | None) -> None:
+        from rich.progress import Progress as RichProgress
+
+        self._progress = RichProgress()
+        self._progress.start()
+        self._task = self._progress.add_task(operation, total=total)
+
+    def update(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

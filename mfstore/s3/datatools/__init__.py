@@ -1,0 +1,1 @@
+"""What replaces ``metaflow.S3``."""

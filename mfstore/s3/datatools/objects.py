@@ -1,0 +1,187 @@
+"""What ``mfstore.S3`` takes and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mfstore.s3.transfers.outcomes import Outcome
+
+ATTRIBUTES = "metaflow-user-attributes"
+"""The one header that holds all user metadata, as JSON."""
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class S3GetObject(NamedTuple):
+    """Part of an object. ``length`` None: from ``offset`` to the end. Negative: the last so many bytes."""
+
+    key: str
+    offset: int | None
+    length: int | None
+
+
+class S3PutObject(NamedTuple):
+    """An object to store, from ``value`` (put_many) or the file ``path`` (put_files), and what goes with it."""
+
+    key: str
+    value: Any = None
+    path: str | None = None
+    content_type: str | None = None
+    encryption: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+class RangeInfo(NamedTuple):
+    """What part of an object was fetched."""
+
+    total_size: int
+    request_offset: int = 0
+    request_length: int = -1
+
+
+class S3Object:
+    """An object or prefix in S3, with or without its data. Made by the methods of ``S3``."""
+
+    __slots__ = (
+        "_content_type", "_data", "_encryption", "_key", "_last_modified", "_metadata", "_path", "_prefix",
+        "_range_info", "_size", "_spill", "_url",
+    )  # fmt: skip
+
+    def __init__(
+        self, prefix: str | None, url: str, path: str | None, size: int | None = None, content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None, range_info: RangeInfo | None = None,
+        last_modified: float | None = None, encryption: str | None = None, *, data: bytes | None = None,
+        spill: Callable[[bytes], str] | None = None,
+    ) -> None:  # fmt: skip
+        self._url = url
+        self._path = path
+        self._data = data
+        self._spill = spill
+        self._content_type = content_type
+        self._last_modified = last_modified
+        self._encryption = encryption
+        text = metadata.get(ATTRIBUTES) if metadata is not None else None
+        self._metadata = json.loads(text) if text is not None else None
+        if range_info is not None and (range_info.request_length is None or range_info.request_length < 0):
+            range_info = range_info._replace(request_length=range_info.total_size)
+        self._range_info = range_info
+        if path and size is None:
+            size = os.stat(path).st_size  # noqa: PTH116
+        self._size = size
+        if prefix is None or prefix == url:
+            self._key, self._prefix = url, None
+        else:
+            self._key, self._prefix = url[len(prefix.rstrip("/")) + 1 :].rstrip("/"), prefix
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such an object. False for prefixes, and for what ``return_missing`` returned."""
+        return self._size is not None
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether the data is here: ``path``, ``blob`` and ``text`` are not None."""
+        return bool(self._path) or self._data is not None
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/key``."""
+        return self._url
+
+    @property
+    def prefix(self) -> str | None:
+        """What ``key`` is relative to; None when it is relative to nothing."""
+        return self._prefix
+
+    @property
+    def key(self) -> str:
+        """The key as one would give it to the ``S3`` that returned this."""
+        return self._key
+
+    @property
+    def path(self) -> str | None:
+        """A local file with the data, deleted when the ``S3`` is closed; None if it was not downloaded.
+
+        Of an object got with ``in_memory=True`` the file is written when this is first asked for."""
+        if self._path is None and self._data is not None and self._spill is not None:
+            self._path = self._spill(self._data)
+        return self._path
+
+    @property
+    def blob(self) -> bytes | None:
+        """The data; None if it was not downloaded."""
+        if self._data is not None:
+            return self._data
+        return Path(self._path).read_bytes() if self._path else None
+
+    @property
+    def text(self) -> str | None:
+        """The data as UTF-8 text, with replacement characters where it is not; None if it was not downloaded."""
+        blob = self.blob
+        return None if blob is None else blob.decode("utf-8", errors="replace")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the object, or of the part that was downloaded; None if there is no such object."""
+        return self._size
+
+    @property
+    def has_info(self) -> bool:
+        """Whether content type, metadata, range or encryption are known."""
+        known = (self._content_type, self._metadata, self._range_info, self._encryption)
+        return any(value is not None for value in known)
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """The metadata given to put; None if there is none or it was not asked for."""
+        return self._metadata
+
+    @property
+    def content_type(self) -> str | None:
+        """The MIME type."""
+        return self._content_type
+
+    @property
+    def encryption(self) -> str | None:
+        """The server-side encryption: ``AES256``, ``aws:kms``, …"""
+        return self._encryption
+
+    @property
+    def range_info(self) -> RangeInfo | None:
+        """What part was downloaded (of whole objects too), when downloaded with ``return_info``."""
+        return self._range_info
+
+    @property
+    def last_modified(self) -> float | None:
+        """Seconds since the epoch."""
+        return self._last_modified
+
+    def __repr__(self) -> str:
+        if self.downloaded:
+            state = f"{self._size} bytes, local"
+        elif self._size is not None:
+            state = f"{self._size} bytes, in S3"
+        else:
+            state = "object does not exist"
+        return f"<S3Object {self._url} ({state})>"
+
+
+def info_of(outcome: Outcome) -> dict[str, Any]:
+    """The keyword arguments of an S3Object that a response's headers tell."""
+    return {
+        "content_type": outcome.content_type, "metadata": outcome.metadata, "last_modified": outcome.modified,
+        "encryption": outcome.encryption,
+    }  # fmt: skip
+
+
+def range_of(outcome: Outcome) -> RangeInfo:
+    """What part of the object an outcome holds."""
+    found = _RANGE.match(outcome.headers.get("content-range", ""))
+    if found is None or not isinstance(outcome.item, tuple):
+        return RangeInfo(outcome.size, 0, outcome.size)
+    first, last, total = map(int, found.groups())
+    return RangeInfo(total, first, last - first + 1)

@@ -1,0 +1,460 @@
+"""``mfstore.S3``: what ``metaflow.S3`` does, on the bulk client."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from io import BufferedReader
+from itertools import count
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from urllib.parse import quote
+
+from mfstore.errors import NotFound, Unsupported
+from mfstore.s3.datatools.addressing import find_root, full_url, listed, ranged, target
+from mfstore.s3.datatools.clients import Lease, Wish
+from mfstore.s3.datatools.exceptions import (
+    MetaflowS3AccessDenied,
+    MetaflowS3Exception,
+    MetaflowS3InsufficientDiskSpace,
+    MetaflowS3InvalidObject,
+    MetaflowS3InvalidRange,
+    MetaflowS3NotFound,
+    MetaflowS3URLException,
+    failure,
+    raises_metaflows,
+)
+from mfstore.s3.datatools.objects import RangeInfo, S3GetObject, S3Object, S3PutObject, info_of, range_of
+from mfstore.s3.datatools.settings import settings
+from mfstore.s3.datatools.uploading import Upload, attributes, checked, local_file, store, streamed
+from mfstore.s3.transfers.outcomes import Entry, Outcome
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mfstore.s3.bulk.client import BulkClient
+    from mfstore.s3.datatools.writers import ObjectWriter
+
+__all__ = [
+    "S3", "MetaflowS3AccessDenied", "MetaflowS3Exception", "MetaflowS3InsufficientDiskSpace",
+    "MetaflowS3InvalidObject", "MetaflowS3InvalidRange", "MetaflowS3NotFound", "MetaflowS3URLException", "RangeInfo",
+    "S3GetObject", "S3Object", "S3PutObject",
+]  # fmt: skip
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Configured:
+    """Stands for what Metaflow's configuration says."""
+
+    def __repr__(self) -> str:
+        return "<as configured>"
+
+
+CONFIGURED: Any = _Configured()
+
+
+class S3:
+    """A drop-in for ``metaflow.S3``: the same arguments, results and errors, many times as fast, and with deletion,
+    copies, streams and data in memory besides.
+
+    Keys are relative to ``run`` (a running flow, ``S3(run=self)``, or a ``Run``; its root is ``DATATOOLS_S3ROOT`` with
+    the parts that ``bucket`` and ``prefix`` replace), or to ``s3root`` (``s3://bucket/prefix``); with neither they are
+    full ``s3://`` URLs.
+
+    Downloads go to files in a directory under ``tmproot`` (METAFLOW_TEMPDIR, by default the current directory) that
+    ``close``, or the end of a ``with`` block, removes. ``encryption`` is the ServerSideEncryption of what is stored
+    (METAFLOW_S3_SERVER_SIDE_ENCRYPTION), ``kms_key`` the key for ``aws:kms``. ``role`` is assumed, with
+    ``session_vars``; ``client_params`` are those of boto3's client; ``external_client`` (a boto3 client, or what has
+    one as ``client``) replaces these three. ``inject_failure_rate`` percent of the tries fail on purpose, for tests.
+
+    ``concurrency`` fixes the number of parallel requests, ``max_bandwidth`` limits bytes per second, ``memory`` the
+    bytes in flight; ``attempts`` and ``retry_seconds`` (180 s) bound how long a request is retried; ``engine`` is
+    "auto", "native" or "aiobotocore".
+
+    Errors are those of ``mfstore.s3.datatools.exceptions``: mfstore's and, where Metaflow is loaded, Metaflow's too.
+    One instance may be used by several threads as long as none closes it.
+    """
+
+    TYPE = "s3"
+
+    @classmethod
+    def get_root_from_config(cls, echo: Any, create_on_absent: bool = True) -> str | None:
+        """``DATATOOLS_S3ROOT``, None if it is not configured."""
+        return settings().root
+
+    @raises_metaflows
+    def __init__(
+        self, tmproot: str | None = CONFIGURED, bucket: str | None = None, prefix: str | None = None, run: Any = None,
+        s3root: str | None = None, encryption: str | None = CONFIGURED, *, role: str | None = None,
+        session_vars: Mapping[str, Any] | None = None, client_params: Mapping[str, Any] | None = None,
+        external_client: Any = None, inject_failure_rate: float | None = None, kms_key: str | None = None,
+        engine: str | None = None, concurrency: int | None = None, memory: int | None = None,
+        max_bandwidth: float | None = None, attempts: int | None = None, retry_seconds: float | None = None,
+    ) -> None:  # fmt: skip
+        if find_spec("botocore") is None:
+            raise Unsupported("S3 needs boto3", hint="pip install 'mfstore[s3]'")
+        self._settings = settings()
+        self._s3root, bucket, prefix = find_root(run, s3root, bucket, prefix, self._settings.root)
+        self._s3_role = role
+        self._s3_session_vars = session_vars
+        self._s3_client_params = client_params
+        self._s3_client = external_client
+        if inject_failure_rate is None:
+            inject_failure_rate = float(os.environ.get("METAFLOW_S3_TEST_RETRYABLE_FAILURES") or 0)
+        self._s3_inject_failures = inject_failure_rate
+        limits = {
+            "engine": engine, "concurrency": concurrency, "memory": memory, "max_bandwidth": max_bandwidth,
+            "attempts": attempts, "retry_seconds": retry_seconds,
+        }  # fmt: skip
+        self._wish = Wish(role, session_vars, client_params, external_client, inject_failure_rate, limits)
+        # Kept as metaflow.S3 keeps them: some make a new one from them.
+        self._tmproot = self._settings.temporary if tmproot is CONFIGURED else tmproot
+        self._bucket = bucket
+        self._prefix = prefix
+        self._run = run
+        self._encryption = self._settings.encryption if encryption is CONFIGURED else encryption
+        self._kms_key = kms_key
+        self._tmpdir: str | None = mkdtemp(dir=self._tmproot, prefix="metaflow.s3.")
+        self._names = count()
+        self._leases: list[Lease] = []
+        # Who forgets to close keeps the files, as with metaflow.S3, but no connections.
+        self._forgotten = weakref.finalize(self, _release, self._leases)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the files that were downloaded. Using the ``S3`` again makes a new directory."""
+        _release(self._leases)
+        directory, self._tmpdir = self._tmpdir, None
+        if directory is not None and not os.environ.get("METAFLOW_DEBUG_S3CLIENT"):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    # ---- listing ----------------------------------------------------------------------
+
+    @raises_metaflows
+    def list_paths(self, keys: Iterable[str] | None = None) -> list[S3Object]:
+        """What is directly under each of ``keys`` (None: the root): objects, and prefixes with a trailing slash and
+        ``exists`` False. Page by page as S3 lists them, one key's after the other's."""
+        urls = [full_url(self._s3root, key).rstrip("/") + "/" for key in ([None] if keys is None else keys)]
+        return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, False)]
+
+    @raises_metaflows
+    def list_recursive(self, keys: Iterable[str] | None = None) -> list[S3Object]:
+        """The objects under each of ``keys`` (None: the root), in S3's order, one key's after the other's."""
+        urls = [full_url(self._s3root, key) for key in ([None] if keys is None else keys)]
+        return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, True)]
+
+    def _list(self, urls: list[str], recursive: bool) -> Iterator[tuple[str, Entry]]:
+        if urls:
+            yield from (
+                (urls[index], entry)
+                for index, entry in self._client.list_each([listed(url) for url in urls], recursive=recursive)
+            )
+
+    # ---- information ------------------------------------------------------------------
+
+    @raises_metaflows
+    def info(self, key: str | None = None, return_missing: bool = False) -> S3Object:
+        """Size, metadata and so on of one object, by one HEAD. MetaflowS3NotFound for a missing one, or with
+        ``return_missing`` an S3Object whose ``exists`` is False."""
+        (found,) = self._info([key], return_missing)
+        return found
+
+    @raises_metaflows
+    def info_many(self, keys: Iterable[str], return_missing: bool = False) -> list[S3Object]:
+        """As ``info`` for each of ``keys``, in their order."""
+        return self._info(keys, return_missing)
+
+    def _info(self, keys: Iterable[Any], return_missing: bool) -> list[S3Object]:
+        urls = [full_url(self._s3root, key) for key in keys]
+        if not urls:
+            return []
+        outcomes = self._client.head_many([target(url) for url in urls], on_error="return")
+        return [
+            S3Object(self._s3root, url, None, outcome.size, **info_of(outcome))
+            if _there(outcome, return_missing)
+            else S3Object(self._s3root, url, None)
+            for url, outcome in zip(urls, outcomes, strict=True)
+        ]
+
+    # ---- getting ----------------------------------------------------------------------
+
+    @raises_metaflows
+    def get(
+        self, key: str | S3GetObject | None = None, return_missing: bool = False, return_info: bool = True, *,
+        in_memory: bool = False,
+    ) -> S3Object:  # fmt: skip
+        """Download one object, or with S3GetObject a part of one. ``in_memory`` keeps the data in memory; its ``path``
+        is then written if it is asked for. MetaflowS3NotFound for a missing object, or with ``return_missing`` an
+        S3Object whose ``exists`` is False; MetaflowS3InvalidRange when the object has no such part."""
+        (found,) = self._get([key], return_missing, return_info, in_memory)
+        return found
+
+    @raises_metaflows
+    def get_many(
+        self, keys: Iterable[str | S3GetObject], return_missing: bool = False, return_info: bool = True, *,
+        in_memory: bool = False,
+    ) -> list[S3Object]:  # fmt: skip
+        """As ``get`` for each of ``keys``, in parallel; the results are in their order. With ``in_memory`` all of them
+        have to fit there."""
+        return self._get(keys, return_missing, return_info, in_memory)
+
+    @raises_metaflows
+    def get_recursive(
+        self, keys: Iterable[str | None], return_info: bool = False, *, in_memory: bool = False
+    ) -> list[S3Object]:
+        """Download what ``list_recursive`` lists, in its order. Without ``return_info`` the results' keys are relative
+        to the one of ``keys`` they lie under, with it to the root."""
+        urls = [full_url(self._s3root, key) for key in keys]
+        found = list(self._list(urls, True))
+        outcomes = self._download([entry.url for _, entry in found], in_memory, on_error="raise")
+        return [
+            self._gotten(self._s3root if return_info else prefix, _listed_url(entry), outcome, return_info)
+            for (prefix, entry), outcome in zip(found, outcomes, strict=True)
+        ]
+
+    @raises_metaflows
+    def get_all(self, return_info: bool = False, *, in_memory: bool = False) -> list[S3Object]:
+        """Download everything under the root. MetaflowS3URLException without one."""
+        if self._s3root is None:
+            raise failure(MetaflowS3URLException, "get_all needs a root", hint="Use S3(run=…) or S3(s3root='s3://…')")
+        return self.get_recursive([None], return_info, in_memory=in_memory)
+
+    def _get(self, keys: Iterable[Any], return_missing: bool, return_info: bool, in_memory: bool) -> list[S3Object]:
+        pairs = [(key, full_url(self._s3root, key)) for key in keys]
+        if not pairs:
+            return []
+        items = [ranged(key, target(url)) for key, url in pairs]
+        return [
+            self._gotten(self._s3root, url, outcome, return_info)
+            if _there(outcome, return_missing)
+            else S3Object(self._s3root, url, None)
+            for (_, url), outcome in zip(pairs, self._download(items, in_memory, on_error="return"), strict=True)
+        ]
+
+    def _download(self, items: list[Any], in_memory: bool, on_error: Literal["raise", "return"]) -> Iterable[Outcome]:
+        if not items:
+            return []
+        if in_memory:
+            return self._client.get_many(items, on_error=on_error)
+        # A name of its own for each: whoever moves or changes a file disturbs nobody. `overwrite` avoids hard links,
+        # which some file systems lack.
+        return self._client.get_many(
+            items, into="files", dest=self._new_path, on_error=on_error, overwrite=True, stream=True
+        )
+
+    def _gotten(self, prefix: str | None, url: str, outcome: Outcome, return_info: bool) -> S3Object:
+        info = {**info_of(outcome), "range_info": range_of(outcome)} if return_info else {}
+        return S3Object(prefix, url, outcome.path, outcome.size, data=outcome.data, spill=self._spill, **info)
+
+    def _new_path(self, key: str) -> str:
+        if self._tmpdir is None:
+            self._tmpdir = mkdtemp(dir=self._tmproot, prefix="metaflow.s3.")
+        # The end of the key, with its extensions, is for programs that look at them. The process id is for forks.
+        leaf = quote(key.rpartition("/")[2], safe="")[-150:]
+        return f"{os.path.abspath(self._tmpdir)}/{os.getpid():x}-{next(self._names):x}-{leaf}"  # noqa: PTH100
+
+    def _spill(self, data: bytes) -> str:
+        path = self._new_path("memory")
+        with open(path, "wb") as file:
+            file.write(data)
+        return path
+
+    # ---- putting ----------------------------------------------------------------------
+
+    @raises_metaflows
+    def put(
+        self, key: str, obj: Any, overwrite: bool = True, content_type: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:  # fmt: skip
+        """Store text (as UTF-8), bytes, or a binary file from its beginning, which is closed then; the URL. Without
+        ``overwrite`` an object that exists stays as it is. ``metadata`` is anything JSON can hold.
+
+        MetaflowS3InvalidObject for anything else, MetaflowS3AccessDenied also when it cannot be told whether the object
+        exists."""
+        checked(key, obj)
+        upload = self._upload(key, obj, content_type, metadata, None)
+        if not hasattr(obj, "seek"):
+            store(self._client, [upload], overwrite, self._kms_key)
+            return upload.url
+        obj.seek(0)
+        if not streamed(obj):
+            store(self._client, [upload], overwrite, self._kms_key)
+        elif overwrite or not self.info(key, return_missing=True).exists:
+            with self.open_write(key, overwrite, content_type, metadata) as file:
+                shutil.copyfileobj(obj, file, 1 << 20)
+        obj.close()
+        return upload.url
+
+    @raises_metaflows
+    def put_many(self, key_objs: Iterable[Any], overwrite: bool = True) -> list[tuple[str, str]]:
+        """Store each ``(key, obj)`` or S3PutObject; ``obj`` as for ``put``, but files from their position and left
+        open. The ``(key, url)`` of what was stored: without ``overwrite`` not of what existed.
+
+        Everything is checked before anything is stored: MetaflowS3InvalidObject, MetaflowS3URLException. A failure to
+        store is raised, and then some may have been stored. The errors of ``put``."""
+        uploads = []
+        for item in key_objs:
+            key, value = (item.key, item.value) if hasattr(item, "value") else (item[0], item[1])
+            checked(key, value)
+            uploads.append(self._described(item, key, value))
+        return self._put(uploads, overwrite)
+
+    @raises_metaflows
+    def put_files(self, key_paths: Iterable[Any], overwrite: bool = True) -> list[tuple[str, str]]:
+        """As ``put_many`` with ``(key, path)`` or the ``path`` of S3PutObjects. MetaflowS3NotFound for a local file
+        that does not exist, before anything is stored."""
+        uploads = []
+        for item in key_paths:
+            key, path = (item.key, item.path) if hasattr(item, "path") else (item[0], item[1])
+            uploads.append(self._described(item, key, local_file(key, path)))
+        return self._put(uploads, overwrite)
+
+    def _described(self, item: Any, key: str, data: Any) -> Upload:
+        given = (getattr(item, name, None) for name in ("content_type", "metadata", "encryption"))
+        return self._upload(key, data, *given)
+
+    def _upload(
+        self, key: Any, data: Any, content_type: str | None, metadata: Mapping[str, Any] | None, encryption: str | None
+    ) -> Upload:
+        url = full_url(self._s3root, key)
+        encryption = encryption or self._encryption or ("aws:kms" if self._kms_key else None)
+        return Upload(key, url, target(url), data, content_type, attributes(metadata), encryption)
+
+    def _put(self, uploads: list[Upload], overwrite: bool) -> list[tuple[str, str]]:
+        if not uploads:
+            return []
+        stored = store(self._client, uploads, overwrite, self._kms_key)
+        return [(upload.key, upload.url) for upload in uploads if upload.target in stored]
+
+    # ---- beyond metaflow.S3 -----------------------------------------------------------
+
+    @raises_metaflows
+    def delete(self, key: str) -> str:
+        """Delete one object; its URL. One that does not exist counts as deleted."""
+        ((_, url),) = self.delete_many([key])
+        return url
+
+    @raises_metaflows
+    def delete_many(self, keys: Iterable[str]) -> list[tuple[str, str]]:
+        """Delete objects, 1000 per request; their ``(key, url)``. Raises if any could not be deleted."""
+        pairs = [(key, full_url(self._s3root, key)) for key in keys]
+        self._client.delete_many([target(url) for _, url in pairs])
+        return pairs
+
+    @raises_metaflows
+    def delete_recursive(self, keys: Iterable[str | None], dry_run: bool = False) -> list[S3Object]:
+        """Delete what ``list_recursive`` lists, and return that; with ``dry_run`` only return it.
+
+        MetaflowS3URLException when that would be a whole bucket."""
+        urls = [full_url(self._s3root, key) for key in keys]
+        for url in urls:
+            if listed(url).count("/") < 4:
+                raise failure(
+                    MetaflowS3URLException,
+                    "this would delete everything in the bucket",
+                    key=url,
+                    hint="Name prefixes, or use delete_many with what list_recursive returns",
+                )
+        found = list(self._list(urls, True))
+        if found and not dry_run:
+            self._client.delete_many(dict.fromkeys(entry.url for _, entry in found))
+        return [_listed_object(prefix, entry) for prefix, entry in found]
+
+    @raises_metaflows
+    def copy_many(self, pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Copy objects within S3, with their metadata: ``(from, to)`` pairs or a mapping. The ``(key, url)`` of the
+        copies. Full URLs are taken as they are, also by an ``S3`` with a root. Raises if any could not be copied."""
+        made = []
+        for source, copy in pairs.items() if isinstance(pairs, Mapping) else pairs:
+            made.append((self._anywhere(source), copy, self._anywhere(copy)))
+        self._client.copy([(target(source), target(url)) for source, _, url in made])
+        return [(copy, url) for _, copy, url in made]
+
+    def _anywhere(self, key: str) -> str:
+        return full_url(None if str(key).startswith("s3://") else self._s3root, key)
+
+    @raises_metaflows
+    def open_read(self, key: str) -> BufferedReader:
+        """The object as a binary file: seekable, fetched in ranges as it is read, ahead of it when that goes in order.
+        For text wrap it in ``io.TextIOWrapper``. Errors as ``get``, now and while reading; ``Conflict`` (as
+        MetaflowS3Exception) when the object is replaced meanwhile."""
+        url = full_url(self._s3root, key)
+        from mfstore.s3.datatools.streams import Reader
+
+        return BufferedReader(Reader(self._client, target(url), url), 1 << 16)
+
+    @raises_metaflows
+    def open_write(
+        self, key: str, overwrite: bool = True, content_type: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ObjectWriter:  # fmt: skip
+        """A binary file to write to: sent in parts meanwhile, there when it has been closed, and not at all when the
+        ``with`` block raises. Without ``overwrite`` an object that exists by then stays, and ``stored`` of the file is
+        False. Errors as ``put``, from ``write`` and ``close``."""
+        upload = self._upload(key, b"", content_type, metadata, None)
+        options = {
+            "ContentType": content_type, "ServerSideEncryption": upload.encryption, "SSEKMSKeyId": self._kms_key,
+        }  # fmt: skip
+        from mfstore.s3.datatools.streams import Writer
+
+        return Writer(
+            self._client, upload.target, upload.url, overwrite=overwrite, metadata=upload.metadata,
+            options={name: value for name, value in options.items() if value is not None},
+        )  # fmt: skip
+
+    @overload
+    def open(self, key: str, mode: Literal["rb"] = "rb") -> BufferedReader: ...
+    @overload
+    def open(self, key: str, mode: Literal["wb"], **how: Any) -> ObjectWriter: ...
+    def open(self, key: str, mode: str = "rb", **how: Any) -> BufferedReader | ObjectWriter:
+        """``open_read`` or ``open_write``. ValueError for other modes."""
+        if mode == "rb":
+            return self.open_read(key, **how)
+        if mode == "wb":
+            return self.open_write(key, **how)
+        raise ValueError(f'mode must be "rb" or "wb", not {mode!r}')
+
+    # ---- the client -------------------------------------------------------------------
+
+    @property
+    def _client(self) -> BulkClient:
+        if not self._leases:
+            self._leases.append(Lease(self._wish, self._settings))
+        return self._leases[0].client
+
+    def __repr__(self) -> str:
+        return f"<S3 {self._s3root or 'with full URLs'}>"
+
+
+def _release(leases: list[Lease]) -> None:
+    while leases:
+        leases.pop().release()
+
+
+def _there(outcome: Outcome, return_missing: bool) -> bool:
+    """Whether there is such an object. Raises what kept us from seeing."""
+    if outcome.error is None:
+        return True
+    if return_missing and isinstance(outcome.error, NotFound):
+        return False
+    raise outcome.error
+
+
+def _listed_url(entry: Entry) -> str:
+    return f"s3://{entry.bucket}/{entry.key.lstrip('/')}"
+
+
+def _listed_object(prefix: str, entry: Entry) -> S3Object:
+    if entry.is_prefix:
+        return S3Object(prefix, f"s3://{entry.bucket}/{entry.key}", None)
+    return S3Object(prefix, _listed_url(entry), None, entry.size)

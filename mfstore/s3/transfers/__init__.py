@@ -1,0 +1,1 @@
+"""One bulk operation at work: jobs, their retries, limits and outcomes."""

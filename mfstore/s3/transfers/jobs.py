@@ -1,0 +1,245 @@
+"""One item of a bulk operation as a state machine: which calls it needs, what their replies mean. No network here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from mfstore.errors import MfstoreError
+from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.transfers.retry import retryable_code
+
+if TYPE_CHECKING:
+    from mfstore._core.memory import FreshBytesPool
+    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.routes import Credentials
+
+NO_CALLS: tuple[Call, ...] = ()
+
+
+class Retry(Exception):
+    """A job's answer to a reply that is well-formed and wrong: ask again. ``error`` is raised when tries run out."""
+
+    def __init__(self, error: MfstoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Restart(Exception):
+    """The whole job has to begin anew: what it gathered belongs to another version, or is damaged. ``error`` is
+    raised when it restarted too often."""
+
+    def __init__(self, error: MfstoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Try:
+    """What the scheduler remembers about a call from one try to the next: ``Call.tag``."""
+
+    __slots__ = (
+        "attempts",
+        "bad",
+        "credentials",
+        "free",
+        "hedge",
+        "job",
+        "moved",
+        "part",
+        "refreshed",
+        "sent",
+        "skewed",
+        "started",
+        "wrong",
+    )
+
+    def __init__(self, job: Job, part: Any = None) -> None:
+        self.job = job
+        self.part = part
+        self.attempts = 0
+        self.started = 0.0
+        """When the first try was sent."""
+        self.sent = 0.0
+        """When this one was."""
+        self.free = self.refreshed = self.skewed = False
+        self.moved = 0
+        self.bad = 0
+        self.hedge: Call | None = None
+        self.wrong: MfstoreError | None = None
+        self.credentials: Credentials | None = None
+
+
+def copied(error: MfstoreError) -> MfstoreError:
+    """For one of several items that failed alike: each error names its own key."""
+    found = copy(error)
+    found.__cause__ = error.__cause__
+    return found
+
+
+class Job:
+    """One item. The scheduler calls ``begin`` once, ``on_reply`` for every good reply (and ``announced`` for announced
+    ones), and after a failure ``cleanup``; the job is over when ``outcome`` is set and none of its calls is in
+    flight."""
+
+    pages = 0
+    """Of a listing: bytes its next page may take."""
+
+    __slots__ = (
+        "attempts",
+        "bucket",
+        "calls",
+        "error",
+        "first_byte",
+        "index",
+        "item",
+        "key",
+        "options",
+        "outcome",
+        "restarts",
+        "started",
+        "weight",
+    )
+
+    def __init__(self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS) -> None:
+        self.index = index
+        self.item = item
+        self.bucket = bucket
+        self.key = key
+        self.options = options
+        self.weight = 0
+        """Bytes of memory reserved for it."""
+        self.calls = 0
+        """How many of its calls are waiting or in flight."""
+        self.error: MfstoreError | None = None
+        self.outcome: Outcome | None = None
+        self.attempts = 0
+        self.restarts = 0
+        self.started = 0.0
+        self.first_byte = 0.0
+
+    def begin(self) -> Sequence[Call]:
+        """The first calls."""
+        raise NotImplementedError
+
+    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        """A good reply: further calls. Raises ``Retry`` to have the call repeated, MfstoreError to fail."""
+        raise NotImplementedError
+
+    def announced(
+        self, call: Call, reply: Reply, pieces: int, pool: FreshBytesPool
+    ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
+        """A long body waits: where it goes, how much of it, and calls for the rest."""
+        raise NotImplementedError
+
+    def again(self, call: Call, reply: Reply) -> Call:
+        """The call to make after a try failed; a fresh object."""
+        return renewed(call)
+
+    def rescued(self, call: Call, reply: Reply, control: Control) -> Sequence[Call] | None:
+        """A reply that is an error in general: further calls if it is none for this job, else None."""
+        return None
+
+    def cleanup(self) -> Sequence[Call]:
+        """After ``error`` was set and no call is in flight: calls that undo what was begun. Their replies do not
+        matter."""
+        return NO_CALLS
+
+    def forget(self) -> None:
+        """Before a restart, when none of its calls is in flight: drop what was gathered."""
+
+    def abandon(self) -> None:
+        """The operation ends before the job does: let go of files."""
+
+    def take(self) -> Sequence[Outcome]:
+        """Outcomes to hand out before the job is over."""
+        return ()
+
+    def fail(self, error: MfstoreError) -> None:
+        """Settle on a failure."""
+        self.abandon()
+        error.where(key=self.key, backend=f"s3://{self.bucket}")
+        self.outcome = self._outcome(error=error)
+
+    def _outcome(self, **fields: Any) -> Outcome:
+        return Outcome(
+            self.index, self.item, self.bucket, self.key, attempts=self.attempts, first_byte=self.first_byte,
+            seconds=monotonic() - self.started if self.started else 0.0, **fields,
+        )  # fmt: skip
+
+
+def renewed(call: Call, **changes: Any) -> Call:
+    """The same call for another try, on a new connection."""
+    fields: dict[str, Any] = {name: getattr(call, name) for name in Call.__slots__}
+    fields.update(fresh=True)
+    fields.update(changes)
+    return Call(**fields)
+
+
+def parsed(call: Call, reply: Reply, control: Control) -> dict[str, Any]:
+    """What a reply says by botocore's names. An error inside a 200 is as good as one with a status of its own: raises
+    ``Retry`` for those that pass."""
+    try:
+        return control.parse(call, reply)
+    except MfstoreError as error:
+        if retryable_code(getattr(error, "service_code", None)):
+            raise Retry(error) from None
+        raise
+
+
+def etag_of(headers: Mapping[str, str]) -> str | None:
+    """The ETag without quotes; None when the service sent none (radosgw's completed uploads)."""
+    return headers.get("etag", "").strip('"') or None
+
+
+class MultipartJob(Job):
+    """A job that may open a multipart upload: ``_upload`` is its id, empty while there is nothing to give up."""
+
+    __slots__ = ("_upload",)
+
+    def __init__(self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS) -> None:
+        super().__init__(index, item, bucket, key, options)
+        self._upload = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether there is an upload to give up."""
+        return bool(self._upload)
+
+    def cleanup(self) -> Sequence[Call]:
+        upload, self._upload = self._upload, ""
+        if not upload:
+            return NO_CALLS
+        return (
+            Call(
+                "AbortMultipartUpload", self.bucket, self.key, self.options, {"UploadId": upload}, first_byte=10.0,
+                stall=10.0, tag=Try(self),
+            ),
+        )  # fmt: skip
+
+
+def left_open(call: Call, error: MfstoreError) -> str:
+    """What is said of an upload that could not be given up."""
+    upload = (call.params or {}).get("UploadId")
+    return (
+        f"The multipart upload {upload} of {call.key} could not be given up: {error}. Its parts are kept, and paid "
+        "for, until AbortMultipartUpload or the bucket's lifecycle rule removes them"
+    )
+
+
+class HeadJob(Job):
+    """What is known about an object, without its data."""
+
+    __slots__ = ()
+
+    def begin(self) -> Sequence[Call]:
+        return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
+
+    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        length = reply.headers.get("content-length", "")
+        self.outcome = self._outcome(
+            size=int(length) if length.isdigit() else 0, etag=etag_of(reply.headers), headers=reply.headers
+        )
+        return NO_CALLS

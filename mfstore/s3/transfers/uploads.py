@@ -1,0 +1,276 @@
+"""Putting one object: in one request or in parts, checked on arrival, nothing left over on failure."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mfstore._core import crc
+from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound
+from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.transfers.jobs import NO_CALLS, MultipartJob, Retry, Try, etag_of, parsed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.s3.aws.control import Control
+
+SINGLE = 32 << 20
+"""Longest body sent in one request. A part costs as much as an object (12 times a GET), so few and large ones."""
+PART = 16 << 20
+PARTS = 10_000
+LARGEST_PART = 5 << 30
+LARGEST = PARTS * LARGEST_PART
+"""Amazon S3 User Guide, "Amazon S3 multipart upload limits"."""
+WRITE_ID = "mfstore-write"
+"""Metadata that tells our own conditional write from somebody else's when a response was lost."""
+
+
+def part_size(size: int) -> int:
+    """Bytes per part of an object of ``size`` bytes: 16 MiB up to 1 GiB, then 32, 64, …: never more than PARTS parts.
+    InvalidRange when there is no such size."""
+    if size > LARGEST:
+        raise InvalidRange("the object is larger than S3 takes", expected=f"at most {LARGEST} bytes", found=size)
+    part = PART if size <= 1 << 30 else 2 * PART
+    while part * PARTS < size:
+        part *= 2
+    return min(part, LARGEST_PART)
+
+
+def slice_parts(parts: Sequence[memoryview], start: int, stop: int) -> list[memoryview]:
+    """Bytes ``start`` to ``stop`` of ``parts`` joined, without copying them."""
+    found, at = [], 0
+    for part in parts:
+        end = at + len(part)
+        if end > start and at < stop:
+            found.append(part[max(start - at, 0) : stop - at])
+        at = end
+    return found
+
+
+class Source:
+    """What to send: buffers in a row, or a file. A file is opened when its upload begins and closed with it."""
+
+    __slots__ = ("_fd", "_parts", "_path", "size")
+
+    def __init__(self, parts: Sequence[Buffer] | None, path: str | None) -> None:
+        self._path = path
+        self._fd = -1
+        self._parts: list[memoryview] = []
+        self.size = 0
+        if parts is not None:
+            self._parts = [view.cast("B") for part in parts if (view := memoryview(part)).nbytes]
+            self.size = sum(len(part) for part in self._parts)
+
+    def open(self) -> None:
+        """Find out the size of a file. NotFound or BackendError naming it."""
+        if self._path is None or self._fd >= 0:
+            return
+        try:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            found = os.fstat(self._fd)
+            if stat.S_ISDIR(found.st_mode):
+                self.close()
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self.size = found.st_size
+        except FileNotFoundError:
+            raise NotFound("no such local file", found=self._path, hint="Nothing was sent: check the path") from None
+        except OSError as error:
+            raise BackendError(
+                f"cannot read the local file: {error.strerror}",
+                found=self._path,
+                hint="Nothing was sent: check the path",
+            ) from error
+
+    def body(self, start: int, stop: int) -> Sequence[memoryview] | FileRange:
+        """Its bytes ``start`` to ``stop``, for a call."""
+        if self._fd >= 0:
+            return FileRange(self._fd, start, stop - start)
+        return self._parts if stop - start == self.size else slice_parts(self._parts, start, stop)
+
+    def close(self) -> None:
+        """Close the file, if it is one."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class PutJob(MultipartJob):
+    """Store one object. ``if_none_match``: only if there is none; ``if_match``: only over that ETag.
+
+    A conditional write carries a write id, so that a lost answer followed by "precondition failed" is told from a
+    conflict.
+    """
+
+    __slots__ = (
+        "_checksum",
+        "_etags",
+        "_id",
+        "_match",
+        "_metadata",
+        "_new",
+        "_part",
+        "_source",
+        "_whole",
+    )
+
+    def __init__(
+        self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, *, source: Source,
+        metadata: Mapping[str, str] | None = None, if_none_match: bool = False, if_match: str | None = None,
+        checksum: str | None = "CRC64NVME",
+    ) -> None:  # fmt: skip
+        super().__init__(index, item, bucket, key, options)
+        self._source = source
+        self.weight = source.size
+        self._new = if_none_match
+        self._match = if_match
+        self._id = uuid.uuid4().hex if if_none_match or if_match is not None else ""
+        self._metadata = {**(metadata or {}), WRITE_ID: self._id} if self._id else metadata
+        self._checksum = checksum
+        self._part = 0
+        self._etags: dict[int, tuple[str, int | None]] = {}
+        self._whole = False
+
+    def begin(self) -> Sequence[Call]:
+        self._source.open()
+        size = self._source.size
+        if size <= SINGLE:
+            return (
+                Call(
+                    "PutObject", self.bucket, self.key, self.options, if_match=self._match, if_none_match=self._new,
+                    metadata=self._metadata, body=self._source.body(0, size), checksum=self._checksum, tag=Try(self),
+                ),
+            )  # fmt: skip
+        self._part = part_size(size)
+        params: dict[str, Any] = {}
+        if self._metadata:
+            params["Metadata"] = dict(self._metadata)
+        if self._checksum is not None:
+            params["ChecksumAlgorithm"] = self._checksum
+            params["ChecksumType"] = "FULL_OBJECT"
+        return (Call("CreateMultipartUpload", self.bucket, self.key, self.options, params, tag=Try(self)),)
+
+    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        match call.operation:
+            case "PutObject":
+                self._source.close()
+                self.outcome = self._outcome(size=self._source.size, etag=etag_of(reply.headers), headers=reply.headers)
+            case "CreateMultipartUpload":
+                self._upload = parsed(call, reply, control)["UploadId"]
+                # Services that do not know checksums of whole multipart objects would take ours for something else.
+                self._whole = reply.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
+                size = self._source.size
+                return [self._send(number, start) for number, start in enumerate(range(0, size, self._part), 1)]
+            case "UploadPart":
+                return self._part_done(call, reply)
+            case "CompleteMultipartUpload":
+                return self._completed(call, reply, control)
+            case "HeadObject":
+                return self._recognised(call, reply)
+        return NO_CALLS
+
+    def _send(self, number: int, start: int) -> Call:
+        stop = min(start + self._part, self._source.size)
+        return Call(
+            "UploadPart", self.bucket, self.key, self.options, body=self._source.body(start, stop), part=number,
+            upload=self._upload, checksum=self._checksum, tag=Try(self),
+        )  # fmt: skip
+
+    def _part_done(self, call: Call, reply: Reply) -> Sequence[Call]:
+        etag = reply.headers.get("etag")
+        if not etag:
+            raise Retry(BackendError("the service did not name the part it stored"))
+        self._etags[call.part] = etag, reply.checksum[1] if reply.checksum else None
+        if len(self._etags) * self._part < self._source.size:
+            return NO_CALLS
+        return (self._complete(),)
+
+    def _length(self, number: int) -> int:
+        """Bytes of a part."""
+        return min(self._part, self._source.size - (number - 1) * self._part)
+
+    def _complete(self) -> Call:
+        """Make an object of the parts."""
+        parts, total = [], 0
+        for number in sorted(self._etags):
+            etag, value = self._etags[number]
+            part = {"PartNumber": number, "ETag": etag}
+            if self._checksum is not None and value is not None:
+                total = crc.combine(self._checksum, total, value, self._length(number))
+                part[f"Checksum{self._checksum}"] = crc.encode(self._checksum, value)
+            parts.append(part)
+        params: dict[str, Any] = {"UploadId": self._upload, "MultipartUpload": {"Parts": parts}}
+        if self._whole and self._checksum is not None and all(value is not None for _, value in self._etags.values()):
+            params[f"Checksum{self._checksum}"] = crc.encode(self._checksum, total)
+            params["ChecksumType"] = "FULL_OBJECT"
+        return Call(
+            "CompleteMultipartUpload", self.bucket, self.key, self.options, params, if_match=self._match,
+            if_none_match=self._new, first_byte=300.0, tag=Try(self),
+        )  # fmt: skip
+
+    def _completed(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+        if not (reply.data or b"").strip():
+            # It answered before it knew. If it had completed, the next try learns that the upload is gone, and looks.
+            raise Retry(BackendError("the service did not say whether it put the parts together"))
+        answer = parsed(call, reply, control)
+        self._source.close()
+        etag = str(answer.get("ETag") or "").strip('"') or None
+        self.outcome = self._outcome(size=self._source.size, etag=etag, headers=reply.headers)
+        self._upload = ""
+        return NO_CALLS
+
+    # ---- answers that were lost ---------------------------------------------------------
+
+    def rescued(self, call: Call, reply: Reply, control: Control) -> Sequence[Call] | None:
+        lost = call.tag.attempts > 1
+        conditional = reply.status in (404, 409, 412) and self._id
+        if call.operation == "PutObject" and conditional and lost:
+            return (self._look(call, reply, control),)
+        if call.operation == "CompleteMultipartUpload" and lost and (reply.status == 404 or conditional):
+            return (self._look(call, reply, control),)
+        if call.operation == "HeadObject" and reply.status == 404:
+            raise call.tag.part
+        return None  # a look that fails in another way says nothing: it is repeated, or its error is the answer
+
+    def _look(self, call: Call, reply: Reply, control: Control) -> Call:
+        """An earlier try may have succeeded and its answer been lost: look whether what is there now is ours."""
+        return Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self, control.error(call, reply)))
+
+    def _recognised(self, call: Call, reply: Reply) -> Sequence[Call]:
+        etag = etag_of(reply.headers)
+        if self._id:
+            ours = reply.headers.get(f"x-amz-meta-{WRITE_ID}") == self._id
+        else:
+            ours = etag is not None and etag == self._expected_etag()
+        if not ours:
+            raise call.tag.part
+        self._upload = ""
+        self._source.close()
+        self.outcome = self._outcome(size=self._source.size, etag=etag, headers=reply.headers)
+        return NO_CALLS
+
+    def _expected_etag(self) -> str | None:
+        """The ETag S3 gives what our parts make, if their own are MD5 digests."""
+        try:
+            joined = b"".join(bytes.fromhex(self._etags[number][0].strip('"')) for number in sorted(self._etags))
+        except ValueError:
+            return None
+        return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(self._etags)}"
+
+    # ---- failure ------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        self._source.close()
+
+    def fail(self, error: MfstoreError) -> None:
+        if isinstance(error, Conflict):
+            error.where(hint="Somebody else wrote it first: read it again")
+        elif isinstance(error, BackendError) and (error.status is None or error.status >= 500):
+            # An answer that never came says nothing about what happened.
+            error.where(hint="Whether it was stored is unknown; putting it again is safe")
+        super().fail(error)

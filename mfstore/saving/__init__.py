@@ -1,0 +1,1 @@
+"""From pickled streams to stored packs, fragments and recipes."""

@@ -1,0 +1,193 @@
+"""Artifacts on their way in: their bytes as runs with cut points, not yet hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mfstore.format import recipes
+from mfstore.format.recipes import Artifact, ChunkRef
+from mfstore.format.segments import PICKLE, Segment
+from mfstore.pickling.objects import dump
+from mfstore.pickling.payloads import Strided
+from mfstore.saving.chunking import ContentCutter, fixed_cuts, is_opaque
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.format.digests import Digest
+    from mfstore.saving.codecs import Choice
+
+BODY_STREAM = 8 << 20
+"""A body longer than this is cut while it is being pickled instead of being collected."""
+ROW_TRIALS = 64
+"""Arrays of up to this many long rows choose a codec per row (a trial costs 0.3 ms); larger ones once."""
+
+STRIDED_READ = 8 << 20
+"""Bytes of an array with gaps that are copied out at a time."""
+
+NOTHING = memoryview(b"")
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Contiguous bytes and their cuts; ``ids`` are filled by ``Ingest.flush``."""
+
+    view: memoryview
+    ends: list[int]
+    itemsize: int
+    held: bool
+    """Whether the pack keeps this memory alive only for itself."""
+    choice: Choice | None = None
+    ids: list[bytes] = field(default_factory=list)
+    inline: list[tuple[memoryview | bytes, int, int]] | None = None
+    """``(encoded, codec, width)`` of each chunk when it is to lie in the recipe."""
+
+    def own(self) -> None:
+        """Copy memory that is not ours, because it may change before it is stored."""
+        if not self.held:
+            self.view = memoryview(bytes(self.view))
+            self.held = True
+
+    def chunks(self) -> Iterable[ChunkRef]:
+        """The chunks as content, once hashed."""
+        start = 0
+        for chunk_id, end in zip(self.ids, self.ends, strict=True):
+            yield ChunkRef(chunk_id, end - start)
+            start = end
+
+
+@dataclass(slots=True)
+class Draft:
+    """An artifact whose chunks may not be hashed yet."""
+
+    name: str
+    type: str
+    encoding: int
+    body_length: int = 0
+    literal: bytes | None = None
+    body: list[Run] = field(default_factory=list)
+    payloads: list[tuple[int, int, int, int, int, list[Run]]] = field(default_factory=list)
+    """``(kind, at, length, itemsize, row, runs)`` of each segment."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the artifact's stream."""
+        return self.body_length + sum(payload[2] for payload in self.payloads)
+
+    def runs(self) -> Iterable[Run]:
+        """All runs, in the order of the artifact's chunks."""
+        yield from self.body
+        for payload in self.payloads:
+            yield from payload[5]
+
+    def artifact(self) -> Artifact:
+        """The finished artifact. Needs every run hashed."""
+        if self.literal is not None:
+            return Artifact(self.name, self.encoding, self.body_length, self.literal)
+        segments = tuple(
+            Segment(kind, at, length, itemsize, row, sum(len(run.ends) for run in runs))
+            for kind, at, length, itemsize, row, runs in self.payloads
+        )
+        chunks = [chunk for run in self.runs() for chunk in run.chunks()]
+        return Artifact(self.name, self.encoding, self.body_length, None, segments, chunks)
+
+    def key(self, digest: Digest, algorithm: int) -> str:
+        """The key of the artifact on its own, whatever its name. Needs every run hashed."""
+        return digest(recipes.encode_content(recipes.ONE, algorithm, [self.artifact()._replace(name="")])).hex()
+
+
+class DraftSink:
+    """Receives one artifact's body and payloads and cuts them into runs."""
+
+    def __init__(self, draft: Draft, submit: Callable[[Run], None]) -> None:
+        self._draft = draft
+        self._submit = submit
+        self._blocks: list[bytes] = []
+        self._cutter: ContentCutter | None = None
+        self._length = 0
+
+    def body(self, block: bytes) -> None:
+        self._length += len(block)
+        if self._cutter is not None:
+            self._cutter.feed(block)
+            return
+        self._blocks.append(block)
+        if self._length > BODY_STREAM:
+            self._stream()
+
+    def _stream(self) -> None:
+        self._cutter = ContentCutter(self._body_run)
+        for block in self._blocks:
+            self._cutter.feed(block)
+        self._blocks.clear()
+
+    def _body_run(self, view: memoryview, ends: list[int]) -> None:
+        run = Run(view, ends, 1, True)
+        self._draft.body.append(run)
+        self._submit(run)
+
+    def payload(self, kind: int, data: Buffer | Strided, itemsize: int, row: int, at: int) -> None:
+        itemsize = itemsize if itemsize < 256 else 0
+        runs: list[Run] = []
+        length = data.nbytes if isinstance(data, Strided) else memoryview(data).nbytes
+        self._draft.payloads.append((kind, at, length, itemsize, row, runs))
+
+        def emit(part: memoryview, ends: list[int], held: bool = False) -> None:
+            run = Run(part, ends, itemsize, held)
+            runs.append(run)
+            self._submit(run)
+
+        if isinstance(data, Strided):
+            for start, ends in _groups(fixed_cuts(length, row), STRIDED_READ):
+                emit(memoryview(data.read(start, start + ends[-1])), ends, True)
+            return
+        view = memoryview(data).cast("B")
+        if is_opaque(kind, itemsize, row):
+            cutter = ContentCutter(emit)
+            cutter.feed(view)
+            cutter.finish()
+            return
+        ends = fixed_cuts(length, row)
+        if row and row < length and length // row <= ROW_TRIALS and row in ends:
+            for start, group in _groups(ends, row):
+                emit(view[start : start + group[-1]], group)
+            return
+        emit(view, ends)
+
+    def finish(self) -> None:
+        """The artifact is complete: cut what is left of its body."""
+        draft = self._draft
+        draft.body_length = self._length
+        if self._cutter is None:
+            body = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
+            if not draft.payloads and len(body) <= recipes.LITERAL_LIMIT:
+                draft.literal = body
+                return
+            self._cutter = ContentCutter(self._body_run)
+            self._cutter.feed(body)
+        self._cutter.finish()
+
+
+def draft_of(name: str, obj: object, submit: Callable[[Run], None], named: bool = True) -> Draft:
+    """Pickle one artifact; its runs go to ``submit`` as they are cut. NotSerializable names the part that cannot be
+    pickled, and with ``named`` the artifact."""
+    kind = type(obj)
+    draft = Draft(name, f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), PICKLE)
+    sink = DraftSink(draft, submit)
+    dump(obj, sink, name if named else None)
+    sink.finish()
+    return draft
+
+
+def _groups(ends: list[int], size: int) -> Iterator[tuple[int, list[int]]]:
+    """Consecutive cuts in groups of at least ``size`` bytes: where each starts, and its ends from there."""
+    start, group = 0, []
+    for end in ends:
+        group.append(end - start)
+        if end - start >= size:
+            yield start, group
+            start, group = end, []
+    if group:
+        yield start, group

@@ -1,0 +1,203 @@
+"""What garbage collection is about to delete, and how writers keep out of its way (docs/format.md).
+
+A collector first *condemns*: it publishes a list. Writers do not rely on what is listed. It deletes in a later run,
+and between telling so (``deleting``) and its first deletion it looks again at everything that appeared meanwhile. A
+writer that finds, after its own objects became visible, that no deletion began since before it looked anything up, is
+therefore safe; one that finds otherwise looks again at all it wrote and relied on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mfstore._core import table
+from mfstore.backends.base import WINDOW
+from mfstore.errors import Conflict, CorruptObject, NotFound, Unsupported
+from mfstore.format.collection import ENTRY, STATE, CondemnedList, State, decode_list, decode_state
+from mfstore.format.packs import pack_path
+from mfstore.format.recipes import recipe_path
+from mfstore.host.elapsed import moment, since
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+
+VALID = 300.0
+"""Seconds a writer may rely on what it knows to be condemned where asking is a request. A list is acted upon after
+twice that at the earliest, unless nobody writes."""
+WAIT = 60.0
+"""Seconds a writer waits for the end of a deletion that may concern it; then its operation fails, unacknowledged."""
+SILENCE = 300.0
+"""A collector that gave no sign of life for so long is dead."""
+
+
+NEVER_COLLECTED = State()
+
+
+@dataclass(slots=True)
+class Names:
+    """Recipes and packs an operation concerns: names of 32 bytes, back to back, because there may be millions."""
+
+    recipes: bytearray = field(default_factory=bytearray)
+    packs: bytearray = field(default_factory=bytearray)
+
+    def paths(self) -> Iterable[str]:
+        """Where they are stored."""
+        for names, path in ((self.recipes, recipe_path), (self.packs, pack_path)):
+            for at in range(0, len(names), 32):
+                yield path(names[at : at + 32].hex())
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was condemned at one moment."""
+
+    state: State = NEVER_COLLECTED
+    lists: tuple[CondemnedList, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.lists)
+
+    def recipe(self, key: bytes) -> bool:
+        """Whether the recipe of a key is condemned."""
+        return any(table.find(entry.recipes, ENTRY.size, key)[0] >= 0 for entry in self.lists)
+
+    def pack(self, name: bytes) -> bool:
+        """Whether a pack is condemned."""
+        return any(table.find(entry.packs, ENTRY.size, name)[0] >= 0 for entry in self.lists)
+
+    def concerns(self, names: Names) -> bool:
+        """Whether any of them is condemned."""
+        return any(
+            max(table.find(entries, ENTRY.size, wanted), default=-1) >= 0
+            for entry in self.lists
+            for entries, wanted in ((entry.recipes, names.recipes), (entry.packs, names.packs))
+        )
+
+
+def read_state(backend: Backend) -> tuple[State, str | None]:
+    """The state and its etag, which is None while there is none."""
+    try:
+        data, etag = backend.get_tagged(STATE)
+    except NotFound:
+        return State(), None
+    try:
+        return decode_state(data), etag
+    except (CorruptObject, Unsupported) as error:
+        raise error.where(backend=backend.url) from None
+
+
+class Guard:
+    """One process's knowledge of what is condemned in one store.
+
+    ``enabled`` tells whether the store was ever collected as far as its description says, and is asked only where it
+    is cheaper than looking. ``changed`` is called when a collector has been at work: what was remembered about objects
+    may be out of date.
+    """
+
+    def __init__(self, backend: Backend, enabled: Callable[[], bool], changed: Callable[[], None]) -> None:
+        self._backend = backend
+        self._enabled = enabled
+        self._changed = changed
+        # A third: whether the store was ever collected may be known for as long already, twice.
+        self._valid = VALID / 3 if backend.capabilities.remote else 0.0
+        self._lock = threading.Lock()
+        self._view = View()
+        self._read_at: tuple[float, float] | None = None
+        self._mark: object = None
+        self._lists: dict[str, CondemnedList] = {}
+
+    def view(self) -> View:
+        """What is condemned, as of at most ``VALID`` seconds ago where reading is a request, else as of now."""
+        with self._lock:
+            if self._read_at is not None and self._valid and since(self._read_at) < self._valid:
+                return self._view
+            return self._read()
+
+    def read(self) -> View:
+        """What is condemned now."""
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> View:
+        begun = moment()
+        mark = self._mark
+        if not self._backend.capabilities.remote:
+            # A look at the file, or at its absence, costs less than reading it or an exception.
+            mark = self._backend.identity(STATE) if self._backend.exists_many([STATE])[0] else None
+        if mark == self._mark and not (self._backend.capabilities.remote and self._enabled()):
+            self._read_at = begun
+            return self._view
+        while True:
+            state, _ = read_state(self._backend)
+            if state == self._view.state:
+                break
+            try:
+                lists = {entry.key: self._list(entry.key) for entry in state.lists}
+            except NotFound as error:
+                if read_state(self._backend)[0] != state:
+                    continue  # dealt with since the state was read
+                raise CorruptObject(
+                    "a list of what is condemned is missing", key=error.key, backend=self._backend.url,
+                    hint="Run mfstore gc --execute: it does without",
+                ) from None  # fmt: skip
+            self._lists = lists
+            self._view = View(state, tuple(lists.values()))
+            self._changed()
+            break
+        self._mark, self._read_at = mark, begun
+        return self._view
+
+    def _list(self, key: str) -> CondemnedList:
+        found = self._lists.get(key)
+        return decode_list(self._backend.get(key), key) if found is None else found
+
+    def settle(self, before: View, wrote: Names, relied: Names) -> None:
+        """Return once everything that an operation wrote and relied on is out of a collector's reach.
+
+        ``before`` is the view from before the operation looked anything up; now its own objects are visible. Conflict
+        when something is gone, or may be soon: then nothing must be acknowledged.
+        """
+        after = self.view()
+        same = after.state.deletions == before.state.deletions
+        if same and not any(view.concerns(names) for view in (before, after) for names in (wrote, relied)):
+            return
+        after = self.read()
+        same = after.state.deletions == before.state.deletions
+        if same and not before.state.deleting and not after.state.deleting:
+            return  # a deletion that begins now looks first at what is visible
+        if after.state.deleting:
+            if same and not after.concerns(relied):
+                # It is deleting older versions of what this operation stored again.
+                if self._backend.deletes_conditionally():
+                    return
+                time.sleep(WINDOW)
+            elif after.concerns(relied) or after.concerns(wrote):
+                self._wait(after)
+        self._check(wrote)
+        self._check(relied)
+
+    def _wait(self, view: View) -> None:
+        begun = moment()
+        pause = 0.01
+        while view.state.deleting:
+            if since(begun) > WAIT:
+                raise Conflict(
+                    "garbage collection is deleting what this operation relied on",
+                    backend=self._backend.url, hint="Nothing was acknowledged; do it again",
+                )  # fmt: skip
+            time.sleep(pause)
+            pause = min(1.0, pause * 2)
+            view = self.read()
+
+    def _check(self, names: Names) -> None:
+        paths = list(names.paths())
+        for path, there in zip(paths, self._backend.exists_many(paths), strict=True):
+            if not there:
+                raise Conflict(
+                    "garbage collection removed what this operation relied on", key=path, backend=self._backend.url,
+                    hint="Nothing was acknowledged; do it again",
+                )  # fmt: skip

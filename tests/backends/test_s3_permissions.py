@@ -1,0 +1,148 @@
+"""What a store does for users who may do less than everything. radosgw decides, by the bucket's policy."""
+
+import json
+import uuid
+from types import SimpleNamespace
+
+import pytest
+
+import mfstore
+from mfstore import errors
+from tests.backends.test_s3 import options
+from tests.servers.base import boto_client
+
+READ = ("s3:GetObject", "s3:ListBucket")
+# An object belongs to who stored it: without these rules also the bucket's owner may not read another user's.
+WRITE = (*READ, "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+GRACE = 600
+
+
+@pytest.fixture(scope="module")
+def users(radosgw):
+    """A user for each set of rights."""
+    rights = {"reader": READ, "writer": WRITE, "keeper": ("s3:*",), "getter": ("s3:GetObject",), "stranger": ()}
+    return {name: (actions, radosgw.create_user(name)) for name, actions in rights.items()}
+
+
+@pytest.fixture
+def place(radosgw, users):
+    """A bucket with a store in it, and ``place.open(name)``: the store as this user sees it."""
+    bucket = radosgw.create_bucket(f"rights-{uuid.uuid4().hex[:16]}")
+    boto = boto_client(radosgw)
+    statements = [
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": [f"arn:aws:iam:::user/{name}"]},
+            "Action": list(actions),
+            "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        }
+        for name, (actions, _) in users.items()
+        if actions
+    ]
+    boto.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
+    stores = []
+
+    def open_as(name=None):
+        keys = users[name][1] if name else (radosgw.access_key, radosgw.secret_key)
+        found = options(radosgw, aws_access_key_id=keys[0], aws_secret_access_key=keys[1])
+        stores.append(mfstore.open(f"s3://{bucket}/team", **found))
+        return stores[-1]
+
+    def snapshot():
+        pages = boto.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return {found["Key"]: found["ETag"] for page in pages for found in page.get("Contents", ())}
+
+    yield SimpleNamespace(open=open_as, snapshot=snapshot)
+    for store in stores:
+        store.close()
+    boto.close()
+
+
+@pytest.fixture
+def filled(place):
+    """The place with a value that a ref keeps and one that nothing does."""
+    with place.open() as store:
+        place.kept, place.loose = store.put(list(range(5))), store.put(b"loose" * 1000)
+        store.refs["kept"] = place.kept
+    return place
+
+
+def test_who_may_read_loads_verifies_and_plans(filled):
+    before = filled.snapshot()
+    store = filled.open("reader")
+    assert store.get(store.refs["kept"]) == list(range(5))
+    report = store.verify("full")
+    assert report.clean and not report.remembered
+    plan = store.plan_gc(grace=0)
+    assert plan.decision.kept and plan.decision.condemns.amount.recipes == 1
+    assert any("clock" in warning for warning in plan.warnings)
+    assert filled.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store, filled: store.put("something new"),
+        lambda store, filled: store.save({"x": 1}),
+        lambda store, filled: store.put_bytes(b"new" * 100_000),
+        lambda store, filled: store.refs.__setitem__("kept", filled.loose),
+        lambda store, filled: store.refs.__delitem__("kept"),
+        lambda store, filled: store.plan_gc(grace=0).execute(yes_really=True),
+    ],
+    ids=["put", "save", "put_bytes", "set a ref", "delete a ref", "collect"],
+)
+def test_who_may_only_read_changes_nothing(filled, act):
+    before = filled.snapshot()
+    with pytest.raises(errors.AccessDenied) as caught:
+        act(filled.open("reader"), filled)
+    assert caught.value.status == 403 and caught.value.request_id
+    assert filled.snapshot() == before
+
+
+def test_who_may_not_delete_writes(filled):
+    store = filled.open("writer")
+    key = store.put({"new": b"x" * 3_000_000})
+    store.refs["new"] = key
+    assert filled.open("writer").get(filled.open("writer").refs["new"]) == {"new": b"x" * 3_000_000}
+
+
+def test_who_may_not_delete_collects_nothing(filled):
+    """Condemning is writing, and may be. The refused deletion leaves everything; a collector with the right goes on."""
+    store = filled.open("writer")
+    with pytest.raises(errors.AccessDenied):
+        del store.refs["kept"]
+    with pytest.raises(errors.AccessDenied):
+        for _ in range(2):
+            store.plan_gc(grace=0).execute(yes_really=True)
+    reader = filled.open("reader")
+    assert reader.get(reader.refs["kept"]) == list(range(5)) and reader.get(filled.loose) == b"loose" * 1000
+    freed = [filled.open("keeper").plan_gc(grace=0).execute(yes_really=True).deleted.recipes for _ in range(2)]
+    assert sum(freed) == 1
+    assert reader.get(filled.kept) == list(range(5)) and not reader.exists(filled.loose)
+
+
+@pytest.mark.parametrize("name", ["getter", "stranger"])
+def test_a_refusal_is_never_absence(filled, name):
+    """Without the right to list, S3 answers 403 also where nothing is."""
+    for act in (
+        lambda: filled.open(name).get("0" * 64),
+        lambda: filled.open(name).exists("0" * 64),
+        lambda: filled.open(name).exists_many(["0" * 64]),
+        lambda: filled.open(name).refs["nothing"],
+    ):
+        with pytest.raises(errors.AccessDenied):
+            act()
+
+
+def test_a_stranger_sees_nothing(filled):
+    with pytest.raises(errors.AccessDenied):
+        filled.open("stranger").get(filled.kept)
+    with pytest.raises(errors.AccessDenied):
+        filled.open("stranger").verify()
+    with pytest.raises(errors.AccessDenied):
+        filled.open("stranger").plan_gc(grace=GRACE)
+
+
+def test_who_may_get_and_not_list(filled):
+    """Enough for who knows the key."""
+    assert filled.open("getter").get(filled.kept) == list(range(5))

@@ -1,0 +1,486 @@
+"""``mfstore bench`` on real storage: a directory, memory, and S3 servers."""
+
+import csv
+import errno
+import functools
+import gzip
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mfstore.bench import run as runs
+from mfstore.bench.plan import plan
+from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
+from mfstore.bench.targets import open_target
+from mfstore.errors import AccessDenied, MfstoreError, NotFound
+from mfstore.testing import FaultProxy, NetworkFault, actions
+from tests import ROOT
+from tests.servers import boto_client
+
+SMALL = ["--size", "4KiB", "--count", "20"]
+
+
+@pytest.fixture
+def cloud(radosgw, monkeypatch):
+    """Credentials and endpoint of a bucket in the environment, as an administrator has them."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", radosgw.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", radosgw.secret_key)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", radosgw.region)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", radosgw.url)
+    name = f"bench-{os.urandom(6).hex()}"
+    radosgw.create_bucket(name)
+    client = boto_client(radosgw)
+    client.put_object(Bucket=name, Key="mine/data", Body=b"keep")
+    yield name, radosgw
+    client.close()
+
+
+def keys(cloud):
+    """What is in the bucket, uploads that were begun included."""
+    name, server = cloud
+    client = boto_client(server)
+    found = [entry["Key"] for entry in client.list_objects_v2(Bucket=name).get("Contents", ())]
+    uploads = [entry["Key"] for entry in client.list_multipart_uploads(Bucket=name).get("Uploads", ())]
+    client.close()
+    return found + uploads
+
+
+def mfstore(*arguments, code=0, **options):
+    done = subprocess.run(
+        [sys.executable, "-m", "mfstore", "bench", *map(str, arguments)], capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, timeout=300, check=False, **options,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def measure(url, *scenarios, seconds=60.0, **options):
+    """Cells and rows by operation."""
+    target = open_target(str(url), **options)
+    rows = {}
+    with runs.removed_at_the_end(target, print):
+        target.check()
+        found = list(
+            runs.execute(
+                target, plan(scenarios), runs.Settings(seconds=seconds),
+                lambda cell, kept, begin: rows.setdefault(cell.operation, []).extend(kept), lambda step, done: None,
+            )
+        )  # fmt: skip
+    return {cell.operation: cell for cell in found}, rows
+
+
+def objects(size, count, **more):
+    return Scenario(OBJECTS, ((size, count),), OPERATIONS[OBJECTS], **more)
+
+
+def artifacts(**more):
+    return Scenario(ARTIFACTS, ((100_000, 12),), OPERATIONS[ARTIFACTS], bundles=2, **more)
+
+
+# ---- what it measures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["directory", "memory", "s3"])
+def test_cells_agree_with_their_rows(place, request, tmp_path):
+    url = {"directory": str(tmp_path), "memory": "memory://bench"}.get(place)
+    if url is None:
+        url = f"s3://{request.getfixturevalue('cloud')[0]}/below"
+    cells, rows = measure(url, objects(30_000, 50))
+    assert list(cells) == list(OPERATIONS[OBJECTS])
+    for operation, cell in cells.items():
+        good = [row for row in rows[operation] if row.error is None]
+        assert (cell.failed, cell.objects) == (0, {"list": 66, "delete": 66}.get(operation, 50))
+        assert cell.bytes == sum(row.size for row in good) == (50 * 30_000 if operation in ("put", "get") else 0)
+        assert cell.verified == cell.bytes
+        assert cell.objects_per_second == pytest.approx(cell.objects / cell.seconds)
+        assert cell.tail.last_done <= cell.seconds + 0.05
+        assert sum(cell.slices.bytes) * cell.slices.seconds <= cell.bytes * (1 + 1e-9)
+        if operation != "delete":
+            assert cell.latency.max == max(row.seconds for row in good)
+    cells, rows = measure(url, artifacts(duplicate=50, compressible=50))
+    assert list(cells) == ["save", "load"]
+    for cell in cells.values():
+        assert (cell.objects, cell.bytes, cell.verified) == (2, 2_400_000, 2_400_000)
+    # Half of the artifacts are stored, of those half the bytes; base64 of nothing is added but tables.
+    assert 0.2 < cells["save"].stored / cells["save"].bytes < 0.35
+
+
+def test_the_plan_is_what_the_server_sees(cloud):
+    """Object by object exactly; of stores and divided downloads within the limits. Counted outside of the client."""
+    name, server = cloud
+    with FaultProxy(server.url) as proxy:
+        exact = plan(
+            [objects(5000, 30, concurrency=4), objects(1 << 20, 5), objects(40 << 20, 1, concurrency=1)]
+        ).forecast
+        measure(
+            f"s3://{name}/a",
+            objects(5000, 30, concurrency=4),
+            objects(1 << 20, 5),
+            objects(40 << 20, 1, concurrency=1),
+            endpoint_url=proxy.url,
+        )
+        seen = {}
+        for exchange in proxy.log:
+            kind = operation(exchange)
+            seen[kind] = seen.get(kind, 0) + 1
+        assert exact.fewest == exact.most == seen
+        bodies = sum(exchange.request_bytes for exchange in proxy.log if exchange.method == "PUT")
+        assert bodies == exact.sent
+        proxy.clear()
+        ranged = [objects(20 << 20, 2), artifacts(), artifacts(duplicate=90)]
+        measure(f"s3://{name}/b", *ranged, endpoint_url=proxy.url)
+        limits = plan(ranged).forecast
+        counted = {}
+        for exchange in proxy.log:
+            counted[operation(exchange)] = counted.get(operation(exchange), 0) + 1
+        for kind in set(counted) | set(limits.most):
+            assert limits.fewest.get(kind, 0) <= counted.get(kind, 0) <= limits.most.get(kind, 0), kind
+    assert keys(cloud) == ["mine/data"]
+
+
+def operation(exchange):
+    query = exchange.query
+    if exchange.method == "GET":
+        return (
+            "ListObjectsV2" if "list-type" in query else "ListMultipartUploads" if "uploads" in query else "GetObject"
+        )
+    if exchange.method == "PUT":
+        return "UploadPart" if "partNumber" in query else "PutObject"
+    if exchange.method == "POST":
+        return (
+            "DeleteObjects"
+            if "delete" in query
+            else "CreateMultipartUpload"
+            if "uploads" in query
+            else "CompleteMultipartUpload"
+        )
+    return {"HEAD": "HeadObject", "DELETE": "AbortMultipartUpload"}[exchange.method]
+
+
+def test_the_engines_own_count_is_the_servers(cloud, unhedged):
+    name, server = cloud
+    with FaultProxy(server.url) as proxy:
+        cells, _ = measure(f"s3://{name}", objects(5000, 40), endpoint_url=proxy.url)
+        for kind, method in (("put", "PUT"), ("get", "GET"), ("head", "HEAD")):
+            (count,) = cells[kind].requests.values()
+            measured = [
+                exchange
+                for exchange in proxy.requests(method, r"/objects/0/../")
+                if not exchange.query or "list" not in exchange.query
+            ]
+            assert count == len(measured) == 40
+
+
+@pytest.mark.parametrize("engine", ["native", "aiobotocore"])
+def test_failures_are_real_and_counted(cloud, engine):
+    name, _ = cloud
+    scenario = Scenario(OBJECTS, ((2000, 60),), ("put", "get"), engine=engine, failure=50)
+    cells, rows = measure(f"s3://{name}", scenario)
+    for kind, cell in cells.items():
+        assert cell.engine == engine
+        assert (cell.objects, cell.failed, cell.verified) == (60, 0, 60 * 2000)
+        again = sum(row.attempts - 1 for row in rows[kind])
+        # The law: a half of the first tries, a quarter of the second ones, …
+        assert 15 <= again <= cell.retries <= cell.failures + 5
+        assert cell.requests[f"{kind.capitalize()}Object"] == 60 + cell.retries
+
+
+def test_throttling_is_counted(cloud, unhedged):
+    name, server = cloud
+    with FaultProxy(server.url, [NetworkFault(action=actions.slow_down(), method="HEAD", every=10)]) as proxy:
+        cells, _ = measure(f"s3://{name}", Scenario(OBJECTS, ((2000, 60),), ("head",)), endpoint_url=proxy.url)
+        assert cells["head"].throttled == len(
+            [entry for entry in proxy.requests("HEAD", "/objects/0/../") if entry.status == 503]
+        )
+        assert cells["head"].throttled > 3
+
+
+def test_wrong_bytes_are_found(cloud, unhedged):
+    """By the comparison with what was stored: this server keeps no checksums."""
+    name, server = cloud
+    flip = NetworkFault(action=actions.FlipResponse(), method="GET", path=r"/objects/0/../", every=7)
+    with FaultProxy(server.url, [flip]) as proxy:
+        cells, _ = measure(f"s3://{name}", objects(3000, 30), endpoint_url=proxy.url)
+    assert (cells["get"].objects, cells["get"].failed) == (26, 4)
+    assert cells["get"].errors == ("the bytes differ from what was stored",)
+    assert cells["put"].verified == 26 * 3000 < cells["put"].bytes
+
+
+def test_the_time_limit_ends_a_measurement_and_leaves_nothing(tmp_path):
+    cells, _ = measure(tmp_path, objects(2000, 200_000), seconds=0.2)
+    assert 0 < cells["put"].objects < 200_000
+    assert cells["put"].wanted == 200_000
+    assert cells["get"].objects <= cells["put"].objects
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_peers_store_and_read_the_same(cloud):
+    name, _ = cloud
+    found = json.loads(
+        mfstore(
+            f"s3://{name}", "-y", "--json", *SMALL, "--peers", "boto3,aiobotocore-client,metaflow", "--concurrency", "4"
+        ).stdout
+    )
+    engines = {cell["engine"] for cell in found["cells"]}
+    assert engines == {"native", "boto3", "aiobotocore-client", "metaflow"}
+    for cell in found["cells"]:
+        assert (cell["objects"], cell["failed"], cell["verified"]) == (20, 0, 20 * 4096)
+    assert keys(cloud) == ["mine/data"]
+
+
+# ---- the command ---------------------------------------------------------------------------------------
+
+
+def test_quick_on_a_directory(tmp_path):
+    place, out = tmp_path / "place", tmp_path / "out"
+    place.mkdir(), out.mkdir()
+    (place / "mine").write_text("keep")
+    done = mfstore(place, "--yes", "-o", out / "a.json", "--rows", out / "a.csv.gz", "--html", out / "a.html")
+    for word in (
+        "PUT",
+        "GET",
+        "SAVE",
+        "LOAD",
+        "p99.9",
+        "verified  100%",
+        "ceilings",
+        "bound by",
+        "next:",
+        "success   100.000%",
+    ):
+        assert word in done.stdout, word
+    assert re.search(r"bytes +\d+ MB written", done.stderr)
+    document = json.loads((out / "a.json").read_text())
+    assert (document["format"], document["schema"]) == ("mfstore-bench", 1)
+    with gzip.open(out / "a.csv.gz", "rt") as file:
+        rows = list(csv.DictReader(file))
+    for number, cell in enumerate(document["cells"]):
+        assert cell["verdict"]["advice"], number
+        mine = [row for row in rows if (int(row["scenario"]), row["operation"]) == (cell["number"], cell["operation"])]
+        assert sum(int(row["bytes"]) for row in mine) == cell["bytes"]
+        if cell["operation"] != "list":
+            assert len(mine) == cell["objects"]
+    assert [path.name for path in place.iterdir()] == ["mine"]
+    again = mfstore("--from", out / "a.json", "--html", out / "b.html")
+    assert again.stdout == done.stdout
+    assert (out / "b.html").read_text() == (out / "a.html").read_text()
+    compared = mfstore("--compare", out / "a.json", out / "a.json")
+    assert "0 faster, 0 slower" in compared.stdout
+    (sizes, everything) = (
+        json.loads(mfstore("--compare", out / "a.json", out / "a.json", "--json").stdout),
+        document["cells"],
+    )
+    assert len(sizes["changes"]) == len(everything)
+
+
+def test_a_directory_that_was_not_there_is_gone_again(tmp_path):
+    mfstore(tmp_path / "a" / "b", "-y", *SMALL, "--operation", "put")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_alone_does_nothing(cloud):
+    name, server = cloud
+    with FaultProxy(server.url) as proxy:
+        done = mfstore(
+            f"s3://{name}/p", "--plan", *SMALL, "--price-put", "5", "--price-get", "0.4", "--endpoint-url", proxy.url
+        )
+        assert proxy.log == []
+    assert "20 x 4 KiB" in done.stdout
+    assert re.search(r"requests +[\d,]+ to [\d,]+ without retries", done.stderr)
+    assert re.search(r"cost +at most [\d.]+:", done.stderr)
+    plain = json.loads(
+        mfstore(f"s3://{name}/p", "--plan", "--json", *SMALL, "--operation", "put", "--price-put", "5").stdout
+    )
+    assert plain["cost"] == pytest.approx(5 * (20 + 16 + 1 + 3) / 1000)
+
+
+def test_it_asks_before_it_starts(tmp_path):
+    done = mfstore(tmp_path, *SMALL, code=2)
+    assert "--yes" in done.stderr
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mfstore", "bench", str(tmp_path), *SMALL], stdin=child, stdout=child, stderr=child
+    )
+    os.close(child)
+    shown = b""
+    while b"[Y/n]" not in shown:
+        shown += os.read(parent, 1000)
+    assert list(tmp_path.iterdir()) == []
+    os.write(parent, b"n\n")
+    with pytest.raises(OSError) as ended:
+        while shown := os.read(parent, 1000):
+            pass
+    assert ended.value.errno == errno.EIO
+    assert process.wait(60) == 130
+    os.close(parent)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- interrupted -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun():
+    """Start a benchmark that takes long, as a terminal does: with the signal for Ctrl-C as it is by default."""
+    processes = []
+
+    def begin(url, *arguments):
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a background ignores it
+        command = [sys.executable, "-m", "mfstore", "bench", str(url), "-y", "--seconds", "120", *arguments]
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+        )
+        signal.signal(signal.SIGINT, before)
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def interrupt(process, sign, ready):
+    """Send the signal once it is ``ready``, and wait for the end."""
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in errors) == (130, False), errors
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_on_a_directory(tmp_path, begun, sign):
+    process = begun(tmp_path, "--size", "4KiB", "--count", "100000")
+    interrupt(process, sign, lambda: len(list(tmp_path.glob("*/objects/0/*/*"))) > 50)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_on_s3(cloud, begun):
+    process = begun(f"s3://{cloud[0]}/below", "--size", "4KiB", "--count", "50000")
+    interrupt(process, signal.SIGINT, lambda: len(keys(cloud)) > 50)
+    assert keys(cloud) == ["mine/data"]
+
+
+def test_what_a_server_stores_a_moment_after_the_interruption(cloud):
+    """It had been sent before."""
+    target = open_target(f"s3://{cloud[0]}/below")
+    client = boto_client(cloud[1])
+    put = functools.partial(client.put_object, Bucket=cloud[0], Key=f"{target.object_prefix}late", Body=b"late")
+    late = threading.Timer(0.5, put)
+    with pytest.raises(KeyboardInterrupt), runs.removed_at_the_end(target, print):
+        target.check()
+        late.start()
+        raise KeyboardInterrupt
+    late.join()
+    client.close()
+    assert keys(cloud) == ["mine/data"]
+
+
+def test_interrupted_in_an_upload_in_parts(cloud, begun):
+    process = begun(f"s3://{cloud[0]}/below", "--size", "100MiB", "--count", "10", "--operation", "put")
+    interrupt(process, signal.SIGINT, lambda: any("/objects/" in key for key in keys(cloud)[1:]))
+    assert keys(cloud) == ["mine/data"]
+
+
+# ---- what a user may get wrong -----------------------------------------------------------------------------
+
+
+def test_a_place_that_cannot_be_reached(cloud):
+    name, _ = cloud
+    done = mfstore(f"s3://{name}", "-y", *SMALL, "--endpoint-url", "http://127.0.0.1:9", code=1)
+    assert "127.0.0.1:9" in done.stderr
+
+
+def test_wrong_credentials_and_missing_buckets(cloud, monkeypatch):
+    name, _ = cloud
+    with pytest.raises(NotFound, match="bucket"):
+        open_target("s3://no-such-bucket-anywhere").check()
+    assert "NoSuchBucket" in mfstore("s3://no-such-bucket-anywhere", "-y", code=1).stderr
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(AccessDenied):
+        open_target(f"s3://{name}").check()
+    done = mfstore(f"s3://{name}", "-y", code=1)
+    assert "SignatureDoesNotMatch" in done.stderr
+
+
+def test_no_permission_to_delete_is_found_before_anything_is_measured(cloud):
+    name, server = cloud
+    with FaultProxy(server.url, [NetworkFault(action=actions.access_denied(), method="POST", query="delete")]) as proxy:
+        done = mfstore(f"s3://{name}/x", "-y", *SMALL, "--endpoint-url", proxy.url, code=1)
+        assert len(proxy.requests("PUT")) == 1
+    assert "AccessDenied" in done.stderr
+    assert re.search(r"could not remove all of s3://.*/x/mfstore-bench-[0-9a-f]{16}", done.stderr)
+
+
+def test_a_file_and_a_place_without_permission(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "not a directory" in mfstore(tmp_path / "file", "-y", code=1).stderr
+    assert (tmp_path / "file").read_text() == "mine"
+    assert "mfstore:" in mfstore("/proc/nowhere", "-y", code=1).stderr
+
+
+def test_a_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("may not mount a small file system")
+    try:
+        done = mfstore(disk, "-y", "--size", "1MiB", "--count", "200", "--operation", "put,get", code=1)
+        assert "space" in done.stderr
+        assert list(disk.iterdir()) == []
+        with open(disk / "hog", "wb") as file:
+            file.write(bytes(60 << 20))
+        mfstore(disk, "-y", *SMALL, code=1)
+        assert [path.name for path in disk.iterdir()] == ["hog"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "URL"),
+        (["--compare", "a", "b", "url"], "URL"),
+        (["x", "-y", "--size", "12parsecs"], "size"),
+        (["x", "-y", "--duplicate", "101"], "101"),
+        (["x", "-y", "--concurrency", "0"], "0"),
+        (["x", "-y", "--operation", "steal"], "steal"),
+        (["x", "-y", "--peers", "boto3"], "S3 only"),
+        (["x", "-y", "--match", "nothing like it"], "nothing like it"),
+        (["x", "-y", "--peers", "curl"], "curl"),
+        (["gopher://x", "-y"], "gopher"),
+        (["--from", "missing.json"], "missing.json"),
+    ],
+)
+def test_wrong_usage(arguments, says, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mfstore", "bench", *arguments], capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_peer_that_is_not_installed(monkeypatch):
+    from mfstore.bench import peers
+
+    monkeypatch.setattr(peers.Boto3, "needs", ("no_such_module",))
+    with pytest.raises(MfstoreError, match="pip install no_such_module"):
+        peers.require(["boto3"])

@@ -1,0 +1,145 @@
+"""mfstore verify and repair as a person and as a script use them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mfstore
+from mfstore.cli import main
+from tests.rigs.metaflow_trees import blob, task
+
+
+def call(*arguments):
+    """Exit code of a command."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as done:
+        return done.code
+    return 0
+
+
+def damage(path, at=-1):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def pack(root):
+    """A store with a ref; its only pack."""
+    store = mfstore.open(root, fsync="none")
+    store.refs["model"] = store.put(np.random.default_rng(0).random(50_000))
+    return next(path for path in Path(root, "packs").rglob("*") if path.is_file())
+
+
+def test_verify_of_a_whole_store(root, pack, capsys):
+    for level, told in (
+        ("list", "sizes by listing"),
+        ("headers", "--level full reads the data"),
+        ("full", "1 of 1 packs"),
+    ):
+        assert call("verify", "-s", root, "--level", level) == 0
+        out = capsys.readouterr().out
+        assert told in out and "no damage found" in out
+    assert "every pack was read since" in out
+    assert call("verify", "-s", root, "-l", "full", "--older-than", "1h", "--for", "30m") == 0
+    assert "0 of 1 packs" in capsys.readouterr().out
+
+
+def test_verify_and_repair_of_damage(root, pack, capsys):
+    damage(pack, 100_000)
+    key = mfstore.open(root).refs["model"]
+    assert call("verify", "-s", root) == 0  # headers do not tell
+    assert call("verify", "-s", root, "-l", "full") == 3
+    out = capsys.readouterr().out
+    assert "chunks differ from" in out and f"model, {key[:16]}…" in out and "mfstore repair" in out
+    assert call("verify", "-s", root, "-l", "full", "--json") == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["clean"] is False and report["findings"][0]["keys"] == [key]
+    assert call("repair", "-s", root, "--dry-run") == 3
+    assert "would do" in capsys.readouterr().out and pack.exists()
+    assert call("repair", "-s", root) == 3
+    out = capsys.readouterr().out
+    assert "lost data: 1 key" in out and key in out and not pack.exists()
+    assert call("repair", "-s", root, "--drop-lost", "--json") == 3  # the ref still names it
+    assert json.loads(capsys.readouterr().out)["after"]["findings"][0]["refs"] == ["model"]
+    mfstore.open(root).put(np.random.default_rng(0).random(50_000))
+    assert call("verify", "-s", root, "-l", "full") == 0
+
+
+def test_repair_of_what_loses_nothing(root, pack, capsys):
+    damage(pack)
+    assert call("verify", "-s", root) == 3
+    assert "every artifact can still be read" in capsys.readouterr().out
+    assert call("repair", "-s", root) == 0
+    assert "afterwards all is well" in capsys.readouterr().out
+    assert call("repair", "-s", root) == 0
+    assert "nothing to repair" in capsys.readouterr().out
+
+
+def test_wrong_usage_and_places(root, pack, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MFSTORE_STORE", raising=False)
+    for arguments, code, told in (
+        (["verify"], 2, "--store"),
+        (["repair"], 2, "--store"),
+        (["verify", "-s", tmp_path / "nothing"], 1, "no store there"),
+        (["verify", "-s", root, "--sample", "1/3"], 1, "only the level full"),
+        (["verify", "-s", root, "-l", "full", "--sample", "9/3"], 1, "a sample is n/t"),
+        (["verify", "-s", root, "-l", "full", "--for", "3x"], 2, "no duration"),
+        (["verify", "--metaflow", root], 1, "store of mfstore"),
+        (["verify", "--metaflow", tmp_path / "nothing"], 1, "no such directory"),
+        (["repair", "--metaflow", root, "--drop-lost"], 2, "--drop-lost is for stores"),
+        (["gc", "--metaflow", root], 1, "say how much to keep"),
+        (["gc", "--metaflow", root, "--keep-last", "1", "--series", "x/*"], 2, "--series is for stores"),
+        (["gc", "-s", root, "--tag", "x"], 2, "--tag and --flow are for --metaflow"),
+    ):
+        assert call(*arguments) == code, arguments
+        assert told in capsys.readouterr().err
+
+
+def test_metaflow_roots(tmp_path, capsys):
+    root = tmp_path / "mf"
+    task(root, "Flow", "1", "start", 1, {"x": 1, "y": 2})
+    assert call("verify", "--metaflow", root) == 0
+    assert "1 flow, 1 run, 1 task, 2 blobs" in capsys.readouterr().out
+    assert call("du", "--metaflow", root) == 0
+    assert "IncludeFiles" in capsys.readouterr().out
+    assert call("du", "--metaflow", root, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["flow"] == "Flow" and document["blobs"]["objects"] == 4
+    sizes = sum(part["bytes"] for kind, part in document.items() if kind != "flow")
+    assert sizes == sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    path = root / "Flow" / "data" / blob(root, "Flow", 1)[:2]
+    (found,) = [entry for entry in path.iterdir() if "_meta" not in entry.name]
+    damage(found, 12)
+    assert call("verify", "--metaflow", root, "-l", "full") == 3
+    out = capsys.readouterr().out
+    assert "Flow/1/start/1/x" in out and "1 run with artifacts that cannot be loaded" in out
+    assert call("repair", "--metaflow", root, "--dry-run", "--json") == 3
+    assert json.loads(capsys.readouterr().out)["actions"][0]["kind"] == "quarantine"
+    assert found.exists()
+    assert call("repair", "--metaflow", root) == 3
+    assert "afterwards 1 finding left" in capsys.readouterr().out
+    blob(root, "Flow", 1)
+    assert call("verify", "--metaflow", root, "-l", "full", "--json") == 0
+
+
+def test_the_plan_of_a_collection_for_people(tmp_path, capsys):
+    root = tmp_path / "mf"
+    for run in range(3):
+        task(root, "Flow", str(run), "start", 1, {"x": run, "same": 1}, age=(9 - run) * 86400)
+    assert call("gc", "--metaflow", root, "--keep-last", 1, "--long", "--grace", "0s") == 0
+    out = capsys.readouterr().out
+    assert "condemn  Flow/0" in out and "keep     Flow/2" in out and "--execute does this" in out
+    assert call("gc", "--metaflow", root, "--keep-age", "1s", "--grace", "0s") == 0
+    assert "--yes-really" in capsys.readouterr().out
+    assert call("gc", "--metaflow", root, "--keep-last", 1, "--grace", "0s", "--execute") == 0
+    assert "condemned 2 runs. Run this again" in capsys.readouterr().out
+    assert call("gc", "--metaflow", root, "--keep-last", 1, "--grace", "0s", "--execute") == 0
+    assert "removed 2 runs" in capsys.readouterr().out
+    assert call("gc", "--metaflow", root, "--keep-last", 1, "--grace", "0s", "--execute") == 0
+    assert "There was nothing to do." in capsys.readouterr().out
+    assert call("gc", "--metaflow", root, "--keep-age", "1s", "--grace", "0s", "--execute") == 1
+    assert "every run" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+"""Every fuzz target, for a few seconds: it builds, runs, and finds nothing that lies at the surface."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+RUN = ROOT / "fuzz" / "run"
+SECONDS = 3
+MISSING = 3
+
+
+def fuzz(target, tmp_path, **environment):
+    # A corpus of its own: what earlier long runs collected would take longer than the test.
+    env = os.environ | {"PYTHON": sys.executable, "FUZZ_CORPUS": str(tmp_path / "corpus"), "FUZZ_SEED": "1"}
+    return subprocess.run(
+        [str(RUN), str(SECONDS), target], env=env | environment, capture_output=True, text=True,
+        errors="replace", timeout=240,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["codec", "table", "chunk"])
+def test_c_target(target, tmp_path):
+    done = fuzz(target, tmp_path)
+    if done.returncode == MISSING:
+        pytest.skip(" ".join(done.stderr.split()))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    assert "stat::number_of_executed_units" in done.stderr
+
+
+def test_python_decoders(tmp_path):
+    done = fuzz("tables", tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    assert "0 findings" in done.stdout
+
+
+def test_a_missing_compiler_is_named_with_its_packages(tmp_path):
+    done = fuzz("codec", tmp_path, CLANG="clang-that-is-not-installed")
+    assert done.returncode == MISSING
+    assert "clang libclang-rt-14-dev" in done.stderr

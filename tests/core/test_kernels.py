@@ -1,0 +1,315 @@
+"""Every C kernel against a pure-Python oracle written from docs/format.md."""
+
+import hashlib
+import random
+import sys
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfstore._core import chunk, codec, memory, table
+from mfstore.errors import CorruptObject, Unsupported
+from mfstore.saving.chunking import FIXED, FIXED_LARGE, LARGE, ROW_MIN, ContentCutter, fixed_cuts
+
+# ---- oracles ----------------------------------------------------------------------------
+
+
+def splitmix(seed):
+    state, mask = seed, 2**64 - 1
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        yield z ^ (z >> 31)
+
+
+def gear():
+    numbers = splitmix(0x6D6673746F7265)
+    return [next(numbers) for _ in range(256)]
+
+
+def oracle_cuts(data):
+    values, ends, start = gear(), [], 0
+    while start < len(data):
+        length = min(len(data) - start, 1048576)
+        h, end = 0, length
+        for i in range(65536, length):
+            h = (2 * h + values[data[start + i]]) % 2**64
+            if h & (0xFFFFF00000000000 if i < 262144 else 0xFFFF000000000000) == 0:
+                end = i + 1
+                break
+        start += end
+        ends.append(start)
+    return ends
+
+
+def oracle_shuffle(data, width):
+    count = len(data) // width
+    return bytes(data[i * width + j] for j in range(width) for i in range(count)) + data[count * width :]
+
+
+def oracle_fixed(length, row):
+    size = FIXED if length <= LARGE else FIXED_LARGE
+    ends, start = [], 0
+    step = row if ROW_MIN <= row < length else length
+    while start < length:
+        stop = min(start + step, length)
+        at = start
+        while stop - at > size:
+            at += size
+            if stop - at < size // 4:
+                break
+            ends.append(at)
+        ends.append(stop)
+        start = stop
+    return ends
+
+
+# ---- cuts -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 300_000, 1_100_000])
+def test_content_cuts_match_the_oracle(size):
+    data = random.Random(size).randbytes(size)
+    assert chunk.cdc_cut(data, True) == oracle_cuts(data)
+
+
+def test_content_cuts_of_constant_data_are_maximal():
+    assert chunk.cdc_cut(bytes(3_000_000), True) == oracle_cuts(bytes(3_000_000)) == [1048576, 2097152, 3000000]
+
+
+def test_golden_cut_points():
+    # If this changes, everything stored before stops deduplicating and every key of large opaque data changes.
+    data = hashlib.shake_256(b"mfstore cut points").digest(8 << 20)
+    ends = chunk.cdc_cut(data, True)
+    assert hashlib.sha256(repr(ends).encode()).hexdigest() == (
+        "6b033ecaa0b958173c3a4ccebe048e0f18abedae84f02f023823c5660200f919"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), size=st.integers(0, 6 << 20), pieces=st.lists(st.integers(1, 3 << 20), max_size=8))
+def test_cutter_does_not_depend_on_how_the_stream_is_split(seed, size, pieces):
+    data = random.Random(seed).randbytes(size)
+    found, parts = [], []
+
+    def emit(view, ends):
+        assert ends[-1] == len(view)
+        base = len(b"".join(parts))
+        parts.append(bytes(view))
+        found.extend(base + end for end in ends)
+
+    cutter = ContentCutter(emit)
+    at = 0
+    for piece in pieces:
+        cutter.feed(data[at : at + piece])
+        at += piece
+    cutter.feed(data[at:])
+    cutter.finish()
+    assert b"".join(parts) == data
+    assert found == chunk.cdc_cut(data, True)
+
+
+@given(length=st.integers(0, 8 << 20), row=st.integers(0, 3 << 20))
+def test_fixed_cuts_match_the_oracle(length, row):
+    ends = fixed_cuts(length, row)
+    assert ends == oracle_fixed(length, row)
+    assert ends == sorted(set(ends))
+    assert (ends[-1] if ends else 0) == length
+
+
+@pytest.mark.parametrize(
+    ("length", "row"), [(LARGE + 8, 0), (LARGE * 2, LARGE // 2 + 8), (10**9, 10**6), (ROW_MIN * 3, ROW_MIN)]
+)
+def test_fixed_cuts_of_large_segments(length, row):
+    ends = fixed_cuts(length, row)
+    assert ends == oracle_fixed(length, row)
+    assert max(b - a for a, b in zip([0, *ends], ends, strict=False)) <= FIXED_LARGE * 5 // 4
+
+
+def test_appending_rows_keeps_earlier_cuts():
+    before, after = fixed_cuts(8 * 300_000, 0), fixed_cuts(8 * 303_000, 0)
+    assert before[:-1] == after[: len(before) - 1]
+
+
+# ---- codecs -----------------------------------------------------------------------------
+
+SAMPLES = {
+    "zeros": bytes(100_000),
+    "text": b"the quick brown fox " * 5000,
+    "noise": random.Random(1).randbytes(100_000),
+    "counter": b"".join(number.to_bytes(8, "little") for number in range(12_500)),
+    "odd": b"".join(number.to_bytes(4, "little") for number in range(999)) + b"xyz",
+    "one": b"x",
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("number", [codec.LZ4, codec.ZSTD])
+@pytest.mark.parametrize("width", [0, 2, 4, 8])
+def test_codec_round_trip(name, number, width):
+    data = SAMPLES[name]
+    ends = sorted({len(data) // 3, len(data) // 2, len(data)} - {0})
+    arena, sizes = codec.Codec().encode(data, ends, number, width, 1, 1.0)
+    assert len(arena) == sum(sizes)
+    out, at, start = bytearray(len(data)), 0, 0
+    for end, size in zip(ends, sizes, strict=True):
+        if size:
+            codec.Codec().decode(arena, out, [(at, size, number, width, start, end - start)])
+            assert out[start:end] == data[start:end]
+        at += size
+        start = end
+
+
+@given(data=st.binary(max_size=3000), width=st.sampled_from([2, 4, 8]))
+def test_shuffle_matches_the_oracle(data, width):
+    # Decoding "no codec, shuffled" is exactly the inverse shuffle.
+    out = bytearray(len(data))
+    shuffled = oracle_shuffle(data, width)
+    codec.Codec().decode(shuffled, out, [(0, len(data), codec.NONE, width, 0, len(data))])
+    assert out == data
+
+
+def test_shuffle_on_the_encoding_side_is_the_same_one():
+    data = SAMPLES["counter"]
+    arena, sizes = codec.Codec().encode(data, [len(data)], codec.LZ4, 8, 1, 1.0)
+    out = bytearray(len(data))
+    codec.Codec().decode(arena, out, [(0, sizes[0], codec.LZ4, 0, 0, len(data))])
+    assert bytes(out) == oracle_shuffle(data, 8)
+
+
+def test_incompressible_chunks_are_left_to_be_stored_raw():
+    arena, sizes = codec.Codec().encode(SAMPLES["noise"], [50_000, 100_000], codec.ZSTD, 0, 1, 0.95)
+    assert sizes == [0, 0]
+    assert len(arena) == 0
+
+
+@pytest.mark.parametrize("number", [codec.NONE, codec.LZ4, codec.ZSTD])
+@pytest.mark.parametrize("wrong", [-1, 1, 1000])
+def test_decoding_to_another_length_is_corrupt(number, wrong):
+    data = SAMPLES["text"]
+    arena, sizes = (
+        (data, [len(data)]) if number == codec.NONE else codec.Codec().encode(data, [len(data)], number, 0, 1, 1.0)
+    )
+    with pytest.raises(CorruptObject):
+        codec.Codec().decode(arena, bytearray(len(data) + 2000), [(0, sizes[0], number, 0, 0, len(data) + wrong)])
+
+
+def test_decoder_refuses_what_it_does_not_know():
+    with pytest.raises(Unsupported):
+        codec.Codec().decode(b"12345", bytearray(5), [(0, 5, 3, 0, 0, 5)])
+    with pytest.raises(CorruptObject):
+        codec.Codec().decode(b"12345", bytearray(5), [(0, 5, 0, 3, 0, 5)])
+
+
+@pytest.mark.parametrize(
+    "job", [(0, 6, 0, 0, 0, 5), (5, 1, 0, 0, 0, 1), (2**63, 5, 0, 0, 0, 5), (0, 2**64 - 1, 0, 0, 0, 5)]
+)
+def test_decoder_never_reads_outside(job):
+    with pytest.raises(CorruptObject):
+        codec.Codec().decode(b"12345", bytearray(5), [job])
+
+
+def test_decoder_never_writes_outside():
+    with pytest.raises(ValueError, match="destination"):
+        codec.Codec().decode(b"12345", bytearray(5), [(0, 5, 0, 0, 1, 5)])
+
+
+def test_a_bomb_is_stopped_at_the_claimed_size():
+    arena, sizes = codec.Codec().encode(bytes(16 << 20), [16 << 20], codec.ZSTD, 0, 1, 1.0)
+    with pytest.raises(CorruptObject):
+        codec.Codec().decode(arena, bytearray(1000), [(0, sizes[0], codec.ZSTD, 0, 0, 1000)])
+
+
+# ---- tables and memory --------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    ids=st.sets(st.binary(min_size=32, max_size=32), max_size=200),
+    asked=st.lists(st.binary(min_size=32, max_size=32), max_size=20),
+    crowd=st.integers(0, 300),
+)
+def test_table_search_matches_a_dict(ids, asked, crowd):
+    # Ids that share a long prefix defeat interpolation; the answer must not change.
+    ids |= {b"\x80" * 30 + number.to_bytes(2, "big") for number in range(crowd)}
+    ordered = sorted(ids)
+    data = b"".join(key + b"payload!" for key in ordered)
+    asked = asked + ordered[:: max(1, len(ordered) // 20)]
+    where = {key: number for number, key in enumerate(ordered)}
+    assert table.find(data, 40, b"".join(asked)) == [where.get(key, -1) for key in asked]
+    assert table.is_sorted(data, 40)
+
+
+def test_table_order_is_checked():
+    assert not table.is_sorted(b"b" * 32 + b"a" * 32, 32)
+    assert not table.is_sorted(b"a" * 64, 32)
+    with pytest.raises(ValueError):
+        table.find(b"a" * 33, 32, b"a" * 32)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 100_000])
+def test_xxh3_matches_another_implementation(size):
+    xxhash = pytest.importorskip("xxhash")
+    data = random.Random(size).randbytes(size)
+    assert memory.xxh3(data) == xxhash.xxh3_64_intdigest(data)
+
+
+def test_xxh3_known_value():
+    # From the XXH3 specification's reference: the empty input with seed 0.
+    assert memory.xxh3(b"") == 0x2D06800538D394C2
+
+
+def test_fresh_bytes():
+    fresh = memory.FreshBytes(20 << 20)
+    memoryview(fresh)[5] = 7
+    assert fresh.value[5] == 7
+    assert len(memory.FreshBytes(0).value) == 0
+
+
+@pytest.fixture
+def pool():
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("without a GIL nothing is used again")
+    return memory.FreshBytesPool(4 << 20)
+
+
+def test_memory_that_nobody_has_is_used_again(pool):
+    first = pool.take(1 << 20).value
+    place, old = id(first), hash(first)
+    del first
+    fresh = pool.take((1 << 20) - 1000)
+    assert id(fresh.value) == place
+    memoryview(fresh)[:] = bytes(range(256)) * 4092 + bytes(24)
+    assert fresh.value == bytes(range(256)) * 4092 + bytes(24) and hash(fresh.value) != old
+    del fresh
+    assert id(pool.take(1 << 20).value) == place  # its room is what it was
+
+
+@pytest.mark.parametrize(
+    "holder", [lambda fresh: fresh, lambda fresh: fresh.value, lambda fresh: memoryview(fresh.value)[5:9]]
+)
+def test_memory_that_somebody_has_is_left_alone(pool, holder):
+    fresh = pool.take(1 << 20)
+    place = id(fresh.value)
+    held = holder(fresh)
+    del fresh
+    others = [pool.take(1 << 20) for _ in range(3)]
+    assert place not in {id(other.value) for other in others}
+    del held
+    assert id(pool.take(1 << 20).value) == place
+
+
+def test_dropped_memory_is_given_up_when_it_does_not_fit_or_is_too_much(pool):
+    tracemalloc.start()
+    try:
+        for size in (1 << 20, 2 << 20, 1 << 20, 3 << 20):
+            pool.take(size)
+            assert tracemalloc.get_traced_memory()[0] < size + 100_000
+        several = [pool.take(3 << 20) for _ in range(6)]
+        del several
+        assert tracemalloc.get_traced_memory()[0] < (4 << 20) + (3 << 20)
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,146 @@
+"""Stores written by every release are read for ever, and what they hold still has the same keys and bytes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import mfstore
+from mfstore._core.codec import Codec
+from mfstore.format import packs, recipes
+from mfstore.format.digests import digest_function
+from tests import ROOT
+from tests.golden.write import objects
+
+HERE = ROOT / "tests" / "golden"
+STORES = sorted(HERE.glob("store-*"))
+
+
+def same(one, two):
+    if isinstance(one, np.ndarray):
+        return one.dtype == two.dtype and one.flags.f_contiguous == two.flags.f_contiguous and np.array_equal(one, two)
+    return type(one) is type(two) and one == two
+
+
+def test_there_are_golden_stores():
+    assert STORES
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
+def test_golden_stores_are_read(path):
+    keys = json.loads((HERE / f"{path.name.replace('store', 'keys')}.json").read_text())
+    store = mfstore.open(path)
+    for name, obj in objects().items():
+        assert same(store.get(keys[name]), obj), name
+    bundle = store.load(store.refs["golden/bundle"])
+    assert all(same(bundle[name], obj) for name, obj in objects().items())
+    assert store.get_bytes(keys["(bytes)"]) == b"raw bytes " * 20_000
+    assert store.refs["golden/bundle"] == keys["(bundle)"]
+    assert set(store.keys()) == set(keys.values())
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
+def test_golden_keys_still_name_the_same_content(path, tmp_path):
+    """If this fails, what users stored is stored again under other keys, and their references by key break."""
+    keys = json.loads((HERE / f"{path.name.replace('store', 'keys')}.json").read_text())
+    store = mfstore.open(tmp_path / "new")
+    for name, obj in objects().items():
+        assert store.put(obj) == keys[name], name
+    assert store.save(objects()) == keys["(bundle)"]
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
+def test_golden_stores_take_new_artifacts(path, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    store = mfstore.open(copy)
+    before = store.stats().stored
+    store.save({**objects(), "new": 1})
+    assert store.stats().stored - before < 5000
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
+def test_packs_describe_themselves(path):
+    """Each chunk of each golden pack, found through the pack's own trailer alone."""
+    digest, codec = digest_function(1), Codec()
+    for pack in (path / "packs").rglob("*"):
+        if not pack.is_file():
+            continue
+        data = pack.read_bytes()
+        at, count = packs.decode_footer(data[-packs.FOOTER.size :], len(data))
+        trailer = data[at : -packs.FOOTER.size]
+        assert digest(trailer).hex() == pack.name
+        entries = list(packs.decode_trailer(trailer, data[-packs.FOOTER.size :], at))
+        assert len(entries) == count
+        for entry in entries:
+            out = bytearray(entry.usize)
+            codec.decode(data, out, [(entry.offset, entry.csize, entry.codec, entry.width, 0, entry.usize)])
+            assert digest(out) == entry.id
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
+def test_an_artifact_is_readable_with_the_format_page_alone(path):
+    """A reader written from docs/format.md with struct, zlib-free codecs and pickle: no mfstore code but the codecs."""
+    import pickle
+    import struct
+
+    keys = json.loads((HERE / f"{path.name.replace('store', 'keys')}.json").read_text())
+    codec = Codec()
+
+    def decode(data, number, width, size):
+        out = bytearray(size)
+        codec.decode(data, out, [(0, len(data), number, width, 0, size)])
+        return bytes(out)
+
+    for name, obj in objects().items():
+        recipe = (path / "recipes" / keys[name][:2] / keys[name]).read_bytes()
+        content_length, about, n_packs, n_places = struct.unpack_from("<4I", recipe, 8)
+        inline_length, stored, size = struct.unpack_from("<3Q", recipe, 24)
+        tables = decode(recipe[64 : 64 + stored], 2, 0, size) if recipe[5] & 1 else recipe[64 : 64 + stored]
+        inline = recipe[64 + stored :]
+        assert len(inline) == inline_length
+        at = content_length + about
+        names = [tables[at + 32 * n : at + 32 * n + 32].hex() for n in range(n_packs)]
+        at += 32 * n_packs
+        places = [struct.unpack_from("<IBBHQII", tables, at + 24 * n) for n in range(n_places)]
+        _, encoding, flags, n_segments, n_chunks, body_length = struct.unpack_from("<HBBIIQ", tables, 12)
+        at = 32
+        assert encoding == 1
+        if flags & 1:
+            assert same(pickle.loads(tables[at : at + body_length]), obj)
+            continue
+        segments = [struct.unpack_from("<QQQIBBH", tables, at + 32 * n) for n in range(n_segments)]
+        at += 32 * n_segments
+        sizes = [struct.unpack_from("<32sI", tables, at + 36 * n)[1] for n in range(n_chunks)]
+        chunks = []
+        for (pack, number, width, _, offset, length, _), usize in zip(places, sizes, strict=True):
+            source = inline if pack == 0xFFFFFFFF else (path / "packs" / names[pack][:2] / names[pack]).read_bytes()
+            chunks.append(decode(source[offset : offset + length], number, width, usize))
+        count = n_chunks - sum(segment[3] for segment in segments)
+        body, position, stream, last = b"".join(chunks[:count]), count, [], 0
+        for splice, _, _, many, *_ in segments:
+            stream += [body[last:splice], *chunks[position : position + many]]
+            position, last = position + many, splice
+        joined = b"".join([*stream, body[last:]])
+        assert same(pickle.loads(joined), obj), name
+
+
+def test_golden_encodings():
+    """Bytes written once by each codec decode to the same data for ever."""
+    for path in sorted((HERE / "encodings").glob("*.bin")):
+        number, width, size = map(int, path.stem.split("-"))
+        data = path.read_bytes()
+        out = bytearray(size)
+        Codec().decode(data, out, [(0, len(data), number, width, 0, size)])
+        expected = b"".join((n * n).to_bytes(8, "little") for n in range(size // 8 + 1))[:size]
+        assert bytes(out) == expected
+    assert len(list((HERE / "encodings").glob("*.bin"))) == 12
+
+
+def test_recipe_bytes_are_stable():
+    """Header and tables of a fixed recipe, byte for byte: what older readers will find."""
+    content = recipes.encode_content(recipes.ONE, 1, [recipes.Artifact("", 1, 4, b"\x80\x05N.")])
+    assert content.hex() == "4d465343010100000100000000000101000000000000000004000000000000008005" + "4e2e"
+    parts = recipes.encode(1, content, ["NoneType"], [], [], [], Codec())
+    assert len(b"".join(parts)) == 64 + len(content) + len('{"types":["NoneType"]}')

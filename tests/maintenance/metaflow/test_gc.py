@@ -1,0 +1,542 @@
+"""What garbage collection of a Metaflow root keeps, whatever happens to it and to others."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from mfstore import errors
+from mfstore.backends.local import LocalBackend
+from mfstore.backends.s3.backend import S3Backend
+from mfstore.maintenance.metaflow import gc as metaflow_gc
+from mfstore.maintenance.metaflow.gc import collect_metaflow
+from mfstore.maintenance.metaflow.plan import plan_metaflow_gc
+from mfstore.maintenance.metaflow.policy import RunFacts, RunPolicy, decide, deployed, origin
+from mfstore.maintenance.metaflow.root import Root
+from mfstore.maintenance.metaflow.state import PATH, StateFile
+from mfstore.maintenance.metaflow.verify import verify_metaflow
+from mfstore.testing import Fault, FaultyBackend
+from tests.backends.test_s3 import options
+from tests.maintenance.metaflow.test_verify import upload
+from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task
+
+DAY = 86400.0
+LAST = RunPolicy(last=1, grace=0.0)
+
+
+def old(path, days):
+    os.utime(path, (time.time() - days * DAY,) * 2)
+
+
+def make_run(root, flow, run, days, artifacts, *, code=None, tags=(), done=True):
+    run_meta(root, flow, run, tags, age=days * DAY)
+    return task(
+        root,
+        flow,
+        run,
+        "start",
+        1,
+        {"run": run, "shared": "s" * 500, **artifacts},
+        code=code,
+        done=done,
+        age=days * DAY,
+    )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Three runs of one flow, a day apart, and one of another."""
+    root = tmp_path / "mf"
+    for number in range(3):
+        make_run(root, "Flow", str(number), 30 - number, {"own": number, "pair": number // 2})
+    make_run(root, "Other", "0", 60, {"own": "other"})
+    return root
+
+
+@contextlib.contextmanager
+def opened(root):
+    place = Root(str(root))
+    try:
+        yield place
+    finally:
+        place.close()
+
+
+def plan(root, policy=LAST):
+    with opened(root) as place:
+        return plan_metaflow_gc(place, policy)
+
+
+def collect(root, policy=LAST, **more):
+    with opened(root) as place:
+        return collect_metaflow(place, policy, **more)
+
+
+def whole(root):
+    with opened(root) as place:
+        return verify_metaflow(place, "full")[0]
+
+
+def names(entries):
+    return {entry.name for entry in entries}
+
+
+# ---- what is kept -----------------------------------------------------------------------
+
+
+def facts(run, began=0.0, flow="Flow", touched=0.0, running=False, tags=None):
+    return RunFacts(flow, run, began, touched, running, tags)
+
+
+def test_policies():
+    now = 100 * DAY
+    runs = [facts(str(n), began=n * DAY, tags=frozenset({f"t{n}"})) for n in range(10)]
+    runs += [facts("o", flow="Other")]
+
+    def kept(**policy):
+        return {run for _, run in decide(runs, RunPolicy(grace=0, **policy), now).kept}
+
+    assert kept(last=2) == {"8", "9", "o"}
+    assert kept(age=92.5 * DAY) == {"8", "9"}
+    assert kept(last=0, tags=("t3", "t[45]")) == {"3", "4", "5", "o"}  # of the other nothing tells its tags
+    assert kept(last=0, pinned=("Flow/1", "Oth*/*")) == {"1", "o"}
+    assert kept(last=1, flows=("O*",)) == {str(n) for n in range(10)} | {"o"}
+    assert decide([facts("1", running=True)], RunPolicy(last=0, grace=0), now).kept == {("Flow", "1"): "running"}
+    assert decide([facts("1", touched=now - 5)], RunPolicy(last=0, grace=9), now).kept
+    assert not decide([facts("1", touched=now - 9)], RunPolicy(last=0, grace=9), now).kept
+
+
+@pytest.mark.parametrize(
+    "policy", [RunPolicy(), RunPolicy(last=-1), RunPolicy(age=1.0, grace=-1), RunPolicy(last=1, pinned=("x",))]
+)
+def test_policies_that_say_nothing(policy):
+    with pytest.raises(errors.InvalidKey):
+        policy.check()
+
+
+def test_deployments_are_told_by_the_ids_of_runs():
+    assert [origin(run) for run in ("1795439202992678", "argo-flow-abc", "sfn-1-2", "2024-05")] == [
+        "",
+        "argo",
+        "sfn",
+        "",
+    ]
+    runs = [facts("1", 1.0), facts("2", 2.0), facts("argo-x", 0.5), facts("argo-y", 0.1)]
+    assert deployed(runs) == {("Flow", "2"), ("Flow", "argo-x")}
+
+
+def test_runs_go_in_two_phases_with_what_only_they_need(tree):
+    keys = {n: json.loads((tree / f"Flow/{n}/start/1/0.data.json").read_text())["objects"] for n in range(3)}
+    before = files(tree)
+    found = plan(tree)
+    assert names(found.condemn) == {"Flow/0", "Flow/1"} and not found.remove and not found.drops_everything
+    assert found.shared.objects == 4  # "shared" and, of the second, nothing else; each with its metadata
+    first, done = collect(tree)
+    assert files(tree) == before and done.condemned == 2 and done.deleted.objects == 0
+    second, done = collect(tree)
+    assert set(done.removed) == {"Flow/0", "Flow/1"}
+    assert blobs_of(tree, "Flow") == set(keys[2].values())
+    assert blobs_of(tree, "Other") and whole(tree).findings == ()
+    assert sum(before.values()) - sum(files(tree).values()) == done.deleted.bytes == second.freed.bytes
+    assert first.later.bytes == done.deleted.bytes
+    third, done = collect(tree)
+    assert done == metaflow_gc.MetaflowGcResult(0, (), metaflow_gc.Amount(), {}) and not third.condemn
+
+
+def test_the_grace_period_is_waited_for(tree):
+    policy = RunPolicy(last=1, grace=DAY)
+    collect(tree, policy)
+    found, done = collect(tree, policy)
+    assert not done.removed and set(found.waiting) == {("Flow", "0"), ("Flow", "1")}
+    assert all(DAY - 60 < ready - time.time() <= DAY for ready in found.waiting.values())
+    # What is kept after all is condemned no more.
+    collect(tree, RunPolicy(last=1, grace=DAY, pinned=("Flow/0",)))
+    found, done = collect(tree, LAST)
+    assert done.removed == ("Flow/1",) and names(found.condemn) == {"Flow/0"}
+
+
+def test_runs_of_today_stay(tree):
+    make_run(tree, "Flow", "9", 0, {"own": 9})
+    make_run(tree, "Flow", "8", 0.5, {"own": 8})
+    found = plan(tree, RunPolicy(last=1, grace=DAY))
+    assert found.kept["Flow", "8"] == "written to within the grace period"
+
+
+def test_running_tasks_keep_their_run_and_hold_their_flow(tree):
+    collect(tree)
+    make_run(tree, "Flow", "3", 5, {}, done=False)
+    before = files(tree)
+    found, done = collect(tree)
+    assert done.removed == () and found.held == {"Flow": "Flow/3/start/1 is running"}
+    assert files(tree) == before
+    # It is not running any more when it failed, began too long ago, or another attempt ended.
+    (tree / "Flow/3/start/1/0.runtime").write_text("{}")
+    old(tree / "Flow/3/start/1/0.runtime", 5)
+    found, done = collect(tree)
+    assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"} and not found.held
+
+
+def test_a_crashed_attempt_that_began_long_ago_holds_nothing(tree):
+    collect(tree)
+    task(tree, "Flow", "2", "crashed", 7, {}, done=False, age=20 * DAY)
+    found, done = collect(tree)
+    assert done.removed and not found.held
+    assert plan(tree, RunPolicy(last=1, grace=0.0, running=25 * DAY)).kept
+
+
+def test_blobs_of_attempts_that_failed_or_are_not_read_stay_with_their_run(tree):
+    shared = task(tree, "Flow", "2", "start", 1, {"early": "only of the first attempt"}, attempt=0, age=DAY)
+    task(tree, "Flow", "2", "start", 1, {"late": 1}, attempt=1, age=DAY)
+    make_run(tree, "Flow", "0", 30, {"early": "only of the first attempt"})
+    collect(tree)
+    collect(tree)
+    assert set(shared.values()) <= blobs_of(tree, "Flow")
+
+
+def test_code_packages_of_what_is_deployed_stay(tree):
+    deployed_code = blob(tree, "Flow", b"deployed" * 100, raw=True)
+    dropped_code = blob(tree, "Flow", b"forgotten" * 100, raw=True)
+    make_run(tree, "Flow", "argo-flow-1", 90, {"n": 1}, code=dropped_code)
+    make_run(tree, "Flow", "argo-flow-2", 80, {"n": 2}, code=deployed_code)
+    orphan = blob(tree, "Flow", b"deployed, and did not run yet" * 100, raw=True)
+    for _ in range(2):
+        found, done = collect(tree)
+    assert {"Flow/argo-flow-1", "Flow/argo-flow-2"} <= set(done.removed)
+    assert {deployed_code, orphan} <= blobs_of(tree, "Flow") and dropped_code not in blobs_of(tree, "Flow")
+    assert found.unreferred.objects == 2
+
+
+def included(tree, flow, run, sha, days):
+    """A run with an IncludeFile."""
+    value = {"type": "uploader-v2", "url": f"s3://elsewhere/data/{flow}/{sha}"}
+    make_run(tree, flow, run, days, {})
+    infos = {"file": {"type": "<class 'metaflow.includefile.IncludedFile'>", "encoding": "pickle-v4"}}
+    task(tree, flow, run, "_parameters", 0, {"file": value}, age=days * DAY, infos=infos)
+    path = Path(tree, "data", flow, sha)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"included")
+
+
+def test_include_files_go_with_the_last_run_that_names_them(tree):
+    one, two = "ab" * 20, "cd" * 20
+    included(tree, "Inc", "1", one, 9)
+    included(tree, "Inc", "2", two, 8)
+    included(tree, "Inc", "3", two, 7)
+    for _ in range(2):
+        collect(tree)
+    assert sorted(path.name for path in Path(tree, "data", "Inc").iterdir()) == [two]
+    # Who of the kept runs names which must be known.
+    included(tree, "Inc", "4", one, 6)
+    data = json.loads((tree / "Inc/4/_parameters/0/0.data.json").read_text())["objects"]["file"]
+    (tree / "Inc/data" / data[:2] / data).write_bytes(b"")
+    for _ in range(2):
+        collect(tree)
+    assert sorted(path.name for path in Path(tree, "data", "Inc").iterdir()) == [one, two]
+
+
+def test_include_files_of_what_is_deployed_stay(tree):
+    """A deployment's template names the file that was uploaded when it was made."""
+    one, two, three = "ab" * 20, "cd" * 20, "ef" * 20
+    included(tree, "Inc", "argo-inc-1", one, 90)
+    included(tree, "Inc", "argo-inc-2", two, 80)
+    included(tree, "Inc", "3", three, 7)
+    for _ in range(2):
+        _, done = collect(tree)
+    assert {"Inc/argo-inc-1", "Inc/argo-inc-2"} <= set(done.removed)
+    assert sorted(path.name for path in Path(tree, "data", "Inc").iterdir()) == [two, three]
+
+
+def test_what_runs_stored_for_themselves_is_left_alone_and_told(tree):
+    path = tree / "data/Flow/0/model.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * 100)
+    assert plan(tree).user == metaflow_gc.Amount(1, 100)
+    for _ in range(2):
+        collect(tree)
+    assert path.exists()
+
+
+def test_cards_of_runs_that_were_resumed(tree):
+    def card(run):
+        path = tree / f"mf.cards/Flow/runs/{run}/steps/start/tasks/1/cards/x.html"
+        path.parent.mkdir(parents=True)
+        path.write_text("card")
+        old(path, 20)
+        return path
+
+    first, second = card("0"), card("1")
+    marker = tree / "Flow/2/_parameters/0/_resume_done"
+    marker.parent.mkdir(parents=True)
+    marker.write_text("true")
+    old(marker, 20)
+    for _ in range(2):
+        found, done = collect(tree)
+    # Nothing tells which run was resumed: the cards stay.
+    assert set(done.removed) == {"Flow/0", "Flow/1"} and found.spared == {"Flow"}
+    assert first.exists() and second.exists()
+
+
+def test_the_run_whose_cards_a_kept_run_shows_is_kept(tree):
+    path = tree / "mf.cards/Flow/runs/0/steps/start/tasks/1/cards/x.html"
+    path.parent.mkdir(parents=True)
+    path.write_text("card")
+    old(path, 20)
+    marker = tree / "Flow/2/_parameters/0/_resume_done"
+    told = tree / "Flow/2/start/1/_meta/sysmeta_origin-run-id_1.json"
+    for where, text in ((marker, "true"), (told, '{"value": "0"}')):
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(text)
+        old(where, 20)
+    found = plan(tree)
+    assert found.kept["Flow", "0"] == "2, which resumed it, shows its cards" and names(found.condemn) == {"Flow/1"}
+
+
+def test_bundles_that_kept_runs_need_are_told(tree):
+    info = {"native": {"type": "x", "encoding": "mfstore-1/" + "ab" * 32}}
+    task(tree, "Flow", "2", "native", 9, {}, infos=info, age=DAY)
+    assert plan(tree).bundles == {"ab" * 32}
+
+
+class Vanishing(FaultyBackend):
+    """One object is gone when it is read."""
+
+    def __init__(self, inner, key):
+        super().__init__(inner)
+        self.root = inner.root
+        self.key = key
+
+    def get(self, key):
+        if key == self.key:
+            raise errors.NotFound("no such object", key=key)
+        return super().get(key)
+
+
+# ---- what must not happen ---------------------------------------------------------------
+
+
+def test_nothing_is_done_when_what_a_kept_run_needs_is_not_known(tree):
+    collect(tree)
+    path = tree / "Flow/2/start/1/0.data.json"
+    data = path.read_bytes()
+    path.write_bytes(data[:-9])
+    before = files(tree)
+    for call in (plan, collect):
+        with pytest.raises(errors.CorruptObject, match=r"Flow/2/start/1/0.data.json.*Nothing was changed"):
+            call(tree)
+    assert files(tree) == before
+    path.write_bytes(data)
+    with opened(tree) as place:
+        inner = place.backend
+        place.backend = Vanishing(inner, "Flow/2/start/1/0.data.json")
+        with pytest.raises(errors.NotFound, match="Nothing was changed"):
+            plan_metaflow_gc(place, LAST)
+    assert collect(tree)[1].removed
+    # Of a dropped run it only costs what nobody then knows to be garbage.
+    (tree / "Other/0/start/1/0.data.json").write_bytes(b"{")
+    old(tree / "Other/0/start/1/0.data.json", 60)
+    make_run(tree, "Other", "1", 3, {"own": 1})
+    for _ in range(2):
+        found, done = collect(tree)
+    assert done.removed == ("Other/0",) and found.unknown == 1
+
+
+def test_a_policy_that_drops_everything_is_refused(tree):
+    policy = RunPolicy(age=0.0, grace=0.0)
+    assert plan(tree, policy).drops_everything
+    before = files(tree)
+    with pytest.raises(errors.Refused, match="every run.*yes-really"):
+        collect(tree, policy)
+    assert files(tree) == before
+    for _ in range(2):
+        collect(tree, policy, yes_really=True)
+    assert not [path for path in files(tree) if "/data/" not in path and "_meta" not in path]
+
+
+def test_two_collectors_do_not_run_at_once(tree, monkeypatch):
+    with opened(tree) as place:
+        StateFile(place.backend).begin(False)
+        with pytest.raises(errors.Conflict, match="another collector is at work"):
+            collect(tree)
+        os.utime(Path(tree, PATH), (time.time() - 7200,) * 2)
+        collect(tree)  # the other is dead
+        StateFile(place.backend).begin(False)
+        assert collect(tree, take_over=True)[1].removed
+    make_run(tree, "Other", "1", 3, {"own": 1})
+    collect(tree)
+    original = metaflow_gc._Remover._look_again
+
+    def overtaken(self, *arguments):
+        with opened(tree) as place:
+            StateFile(place.backend).begin(True)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(metaflow_gc._Remover, "_look_again", overtaken)
+    before = files(tree)
+    with pytest.raises(errors.Conflict, match="nothing more is removed"):
+        collect(tree)
+    assert files(tree) == before
+
+
+def test_a_state_that_makes_no_sense_stops_it(tree):
+    collect(tree)
+    for text, error in (
+        ("{", errors.CorruptObject),
+        ('{"version": 9}', errors.Unsupported),
+        ("[]", errors.CorruptObject),
+    ):
+        Path(tree, PATH).write_text(text)
+        with pytest.raises(error):
+            collect(tree)
+
+
+def test_a_task_that_ends_between_the_looks_keeps_what_it_took_for_stored(tree, monkeypatch):
+    """It found a blob of a dropped run in the store, and refers to it."""
+    collect(tree)
+    doomed = json.loads((tree / "Flow/0/start/1/0.data.json").read_text())["objects"]["own"]
+    original = metaflow_gc._Remover.remove
+
+    def late(self, *arguments):
+        make_run(tree, "Flow", "7", 0, {"again": 0})
+        return original(self, *arguments)
+
+    monkeypatch.setattr(metaflow_gc._Remover, "remove", late)
+    _, done = collect(tree)
+    assert set(done.removed) == {"Flow/0", "Flow/1"}
+    assert doomed in blobs_of(tree, "Flow") and whole(tree).findings == ()
+
+
+def test_a_task_that_begins_between_the_looks_holds_its_flow(tree, monkeypatch):
+    collect(tree)
+    original = metaflow_gc._Remover.remove
+    before = {}
+
+    def late(self, *arguments):
+        make_run(tree, "Flow", "7", 0, {}, done=False)
+        before.update(files(tree))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(metaflow_gc._Remover, "remove", late)
+    _, done = collect(tree)
+    assert done.removed == () and done.held == {"Flow": "Flow/7/start/1 is running"}
+    assert files(tree) == before
+    monkeypatch.undo()
+    task(tree, "Flow", "7", "start", 1, {"x": 1})
+    assert collect(tree, RunPolicy(last=2, grace=0.0))[1].removed
+
+
+@pytest.mark.parametrize("flow", ["Flow", "Zeta"], ids=["the flow at work", "a later flow"])
+def test_each_look_is_right_before_what_goes_because_of_it(tree, monkeypatch, flow):
+    """Deleting takes long: a task that ends meanwhile keeps what it took for stored."""
+    for number in range(3):
+        make_run(tree, "Zeta", str(number), 30 - number, {"own": number})
+    monkeypatch.setattr(metaflow_gc, "DELETES", 2)
+    collect(tree)
+    original = LocalBackend.delete_many
+    taken = []
+
+    def slow(self, paths):
+        original(self, paths)
+        if not taken and any(path.startswith("Flow/data/") for path in paths):
+            for value in ("0", "1"):  # of runs that go
+                key = hashlib.sha1(pickle.dumps(value, protocol=4)).hexdigest()
+                if key in blobs_of(tree, flow):
+                    taken.append(key)
+                    make_run(tree, flow, f"9{value}", 0, {"again": value})
+
+    monkeypatch.setattr(LocalBackend, "delete_many", slow)
+    _, done = collect(tree)
+    assert {"Flow/0", "Flow/1", "Zeta/0", "Zeta/1"} == set(done.removed)
+    assert taken and set(taken) <= blobs_of(tree, flow)
+    assert whole(tree).findings == ()
+
+
+def test_a_dropped_run_that_is_written_to_again_holds_its_flow(tree, monkeypatch):
+    collect(tree)
+    original = metaflow_gc._Remover.remove
+
+    def late(self, *arguments):
+        task(tree, "Flow", "0", "more", 5, {"x": 1})
+        return original(self, *arguments)
+
+    monkeypatch.setattr(metaflow_gc._Remover, "remove", late)
+    _, done = collect(tree)
+    assert done.removed == () and "written to just now" in done.held["Flow"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
+@pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
+def test_a_collection_that_fails_at_any_call_is_finished_by_the_next(tmp_path, tree, after, forever):
+    collect(tree)
+    expected = None
+    model = {path: (path.read_bytes(), path.stat().st_mtime) for path in tree.rglob("*") if path.is_file()}
+    kept = {path for path in files(tree) if path.startswith(("Flow/2/", "Other/"))}
+    for n in count(1, 2):
+        for path, (data, moment) in model.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            os.utime(path, (moment, moment))
+        with opened(tree) as place:
+            inner = place.backend
+            place.backend = FaultyBackend(inner, Fault(at=n, after=after, forever=forever))
+            place.backend.root = inner.root
+            with contextlib.suppress(errors.BackendError):
+                collect_metaflow(place, LAST)
+            calls = place.backend.calls
+        assert kept <= set(files(tree))
+        assert not [finding for finding in whole(tree).damage if not finding.object.startswith(("Flow/0", "Flow/1"))
+                    and finding.artifacts and not all(name.startswith(("Flow/0/", "Flow/1/")) for name in finding.artifacts)]  # fmt: skip
+        for _ in range(2):
+            collect(tree, take_over=True)
+        if expected is None:
+            expected = files(tree)
+        assert files(tree) == expected
+        assert whole(tree).findings == ()
+        if calls < n:
+            break
+    assert n > 40
+
+
+# ---- S3 ---------------------------------------------------------------------------------
+
+
+def test_collection_in_s3(tree, s3_server, bucket, s3_env, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", s3_server.region)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.url)
+    url = f"s3://{bucket}/some/metaflow"
+    included(tree, "Flow", "1", "ab" * 20, 29)
+    with contextlib.closing(S3Backend(url, **options(s3_server))) as backend:
+        upload(tree, backend)
+        time.sleep(1.1)  # runs are told apart by the service's clock, in seconds
+        make_run(tree, "Flow", "3", 0, {"own": 3, "pair": 1})
+        upload_only(tree, backend, "Flow/3/")
+        found = plan(url)
+        assert names(found.condemn) == {"Flow/0", "Flow/1", "Flow/2"}
+        with pytest.raises(errors.InvalidKey):
+            plan(url, RunPolicy())
+        # Nothing below the root tells tags.
+        assert not plan(url, RunPolicy(last=1, grace=0.0, tags=("x",))).condemn
+        collect(url)
+        _, done = collect(url)
+        assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"}
+        left = {info.key for info in backend.list("") if not info.key.startswith("mf.maintenance/")}
+        needed = json.loads((tree / "Flow/3/start/1/0.data.json").read_text())["objects"].values()
+        assert {key.rpartition("/")[2] for key in left if key.startswith("Flow/data/")} == set(needed)
+        assert not [key for key in left if key.startswith(("Flow/0/", "Flow/1/", "Flow/2/", "data/"))]
+        assert whole(url).findings == ()
+
+
+def upload_only(tree, backend, prefix):
+    """The objects of one run, and the blobs that are not there yet."""
+    for name in files(tree):
+        if name.startswith((prefix, "Flow/data/")) and "_meta" not in name and not backend.exists_many([name])[0]:
+            backend.put_described(
+                name, (tree / name).read_bytes(), {"metaflow-user-attributes": '{"cas_raw": false, "cas_version": 1}'}
+            )

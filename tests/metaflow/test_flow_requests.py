@@ -1,0 +1,85 @@
+"""What a flow costs in S3 requests, by the log of a proxy in front of radosgw."""
+
+import shutil
+from collections import Counter
+
+import pytest
+
+from mfstore.testing import FaultProxy
+from tests.rigs.flows import MFSTORE, NATIVE, OFF, finish_all
+from tests.rigs.installs import stock
+
+pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
+
+SPLITS = 1000
+
+
+@pytest.fixture
+def proxy(radosgw):
+    """Make a proxy in front of radosgw."""
+    proxies = []
+
+    def make(**options):
+        proxies.append(FaultProxy(radosgw.url, **options).start())
+        return proxies[-1]
+
+    yield make
+    for made in proxies:
+        made.close()
+
+
+def requests(log):
+    return Counter(exchange.method for exchange in log)
+
+
+def turns(log):
+    """How many requests there were that nobody sent before an earlier one of them had been answered: what latency is
+    multiplied by. Requests at the same time count as one."""
+    count, end = 0, 0.0
+    for exchange in sorted(log, key=lambda one: one.finished):
+        if exchange.started >= end:
+            count, end = count + 1, exchange.finished
+    return count
+
+
+def costs(s3_rig, proxy, sides, latency=0.0):
+    """The logs of the trivial flow on each side."""
+    proxies = [proxy(latency=latency) for _ in sides]
+    running = [
+        s3_rig(made.url).start("trivial.py", "run", side=side) for made, side in zip(proxies, sides, strict=True)
+    ]
+    finish_all(running)
+    return [made.log for made in proxies]
+
+
+def test_the_trivial_flow(s3_rig, proxy):
+    """Three tasks, with 20 ms on the way to the server: 137 requests of stock Metaflow, nearly all in turn."""
+    theirs, ours = costs(s3_rig, proxy, (OFF, MFSTORE), latency=0.02)
+    assert 130 <= len(theirs) <= 140, requests(theirs)
+    assert len(ours) <= 50, requests(ours)
+    assert 4 * turns(ours) <= turns(theirs), (turns(ours), turns(theirs))
+
+
+def test_the_trivial_flow_in_the_native_profile(s3_rig, proxy):
+    (native,) = costs(s3_rig, proxy, (NATIVE,))
+    assert len(native) <= 50, requests(native)
+
+
+def test_off_is_stock(s3_rig, proxy):
+    """The switch leaves nothing of ours behind: request by request the same as without the package."""
+    off, bare = (sorted((one.method, one.status) for one in log) for log in costs(s3_rig, proxy, (OFF, stock())))
+    assert off == bare
+
+
+@pytest.mark.parametrize("side", [MFSTORE, NATIVE], ids=["default", "native"])
+def test_a_join_of_a_thousand(s3_rig, proxy, side):
+    """Opening the inputs and loading one artifact of each: 18 000 requests of stock Metaflow for the opening alone."""
+    made = proxy()
+    rig = s3_rig(made.url)
+    assert rig.python("many_inputs.py", "write", SPLITS, side=side) == {"written": SPLITS}
+    made.clear()
+    shutil.rmtree(rig.temporary)  # a join elsewhere, where nothing of the tasks is in the host's cache
+    rig.temporary.mkdir()
+    found = rig.python("many_inputs.py", "read", SPLITS, side=side)
+    assert found == {"sum": sum(range(SPLITS)), "processes": []}
+    assert len(made.log) <= 2100, requests(made.log)

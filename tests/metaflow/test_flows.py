@@ -1,0 +1,129 @@
+"""Real flows by Metaflow's own runtime: what they store is the same with mfstore as without, for every reader."""
+
+import json
+
+import pytest
+
+from tests.rigs.flows import BROKEN, FLOWS, MFSTORE, NATIVE, OFF, finish_all
+from tests.rigs.installs import OLDER, current_metaflow, stock
+
+pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
+
+WARNING = "mfstore cannot be loaded"
+
+
+def arguments(flow, table):
+    return (
+        ("run", "--table", table, "--alpha", "0.25", "--tag", "one", "--tag", "two")
+        if flow == "inputs.py"
+        else ("run",)
+    )
+
+
+def name(flow):
+    return flow.removesuffix(".py").capitalize()
+
+
+def pair(make_rig, flow, *command, sides):
+    """The flow on each of two sides, at once, each in a place of its own: ``[(rig, "Flow/1"), …]``."""
+    rigs = [make_rig(), make_rig()]
+    running = [rig.start(flow, *command, side=side) for rig, side in zip(rigs, sides, strict=True)]
+    return [(rig, f"{name(flow)}/{one.run_id}") for rig, one in zip(rigs, finish_all(running), strict=True)]
+
+
+@pytest.mark.parametrize("flow", ["branches.py", "inputs.py"])
+def test_the_same_is_stored(make_rig, table, flow):
+    """Artifacts of every attempt, logs, tags and cards; each side reads what the other wrote."""
+    (mine, my_run), (theirs, their_run) = pair(make_rig, flow, *arguments(flow, table), sides=(MFSTORE, OFF))
+    cards = ("start",) if flow == "inputs.py" else ()
+    read = mine.read(my_run, *cards, side=OFF)
+    assert read == theirs.read(their_run, *cards, side=MFSTORE)
+    assert read["successful"] and len(read["steps"]) >= 5
+    if not mine.place.get("METAFLOW_DATASTORE_SYSROOT_S3"):
+        # One copy is enough for both: an artifact has the name that it has in every other store of this flow.
+        assert flow == "inputs.py" or keys(mine) == keys(theirs)
+    if flow == "inputs.py":
+        (start,), (retried,) = read["steps"]["start"], read["steps"]["fail_once"]
+        assert read["tags"] == ["one", "two"] and read["cards"] == [True] and start["stdout"] == "to stdout: grüße\n"
+        assert retried["attempt"] == 1 and retried["artifacts"]["wrong"] == repr("of the one that did not")
+        assert retried["earlier attempts"][0]["wrong"] == repr("of the attempt that failed")
+
+
+def keys(rig):
+    """The artifacts of each task of a local store, and the names of their blobs."""
+    tasks = [json.loads(path.read_text()) for path in rig.files("*/*/*/*/0.data.json").values()]
+    return sorted(sorted((k, v) for k, v in task["objects"].items() if not k.startswith("_")) for task in tasks)
+
+
+@pytest.mark.parametrize("sides", [(OFF, MFSTORE), (MFSTORE, OFF)], ids=["stock first", "mfstore first"])
+def test_resume_on_the_other_side(make_rig, sides):
+    rig = make_rig()
+    first = rig.run("halting.py", "run", "--seed", "2", side=sides[0], check=False, HALT="1", METAFLOW_USER="first")
+    assert first.returncode and "halted" in first.stdout + first.stderr
+    second = rig.run("halting.py", "resume", "--origin-run-id", first.run_id, side=sides[1], METAFLOW_USER="second")
+    read = rig.read(f"Halting/{second.run_id}", side=sides[0])
+    (end,) = read["steps"]["end"]
+    assert read["successful"] and end["artifacts"]["total"] == "11"
+    assert end["artifacts"]["made_by"] == "'first'"  # it was not run again
+
+
+def test_without_what_it_needs(local_rig):
+    """In a container without mfstore: Metaflow's own classes, the same data, one line."""
+    rig = local_rig()
+    first = rig.run("halting.py", "run", side=BROKEN, check=False, HALT="1", METAFLOW_USER="first")
+    assert (first.stdout + first.stderr).count(WARNING) == 1, first.stderr
+    second = rig.run("halting.py", "resume", side=MFSTORE, METAFLOW_USER="second")
+    assert WARNING not in second.stdout + second.stderr
+    assert rig.read(f"Halting/{second.run_id}", side=BROKEN)["steps"]["end"][0]["artifacts"]["made_by"] == "'first'"
+
+
+@pytest.mark.parametrize("version", [None, OLDER], ids=["current", OLDER])
+def test_released_metaflows_read_and_are_read(make_rig, version):
+    """Without a line of ours on their path."""
+    side = stock(version)
+    (mine, my_run), (theirs, their_run) = pair(make_rig, "halting.py", "run", sides=(MFSTORE, side))
+    read = mine.read(my_run, side=side)
+    assert read == theirs.read(their_run, side=MFSTORE)
+    assert read["steps"]["end"][0]["artifacts"]["total"] == "26"
+
+
+def test_native_profile(s3_rig, table):
+    """Whoever has mfstore reads it, whatever the profile; who has not is told to update, and gets no wrong data."""
+    (mine, my_run), (theirs, their_run) = pair(s3_rig, "branches.py", "run", sides=(NATIVE, OFF))
+    assert mine.read(my_run, side=MFSTORE) == theirs.read(their_run, side=NATIVE)
+    with pytest.raises(AssertionError, match="No deserializer claimed artifact"):
+        mine.read(my_run, side=OFF)
+
+
+def test_switching_back_from_the_native_profile(s3_rig):
+    rig = s3_rig()
+    first = rig.run("halting.py", "run", side=NATIVE, check=False, HALT="1", METAFLOW_USER="first")
+    second = rig.run("halting.py", "resume", "--origin-run-id", first.run_id, side=MFSTORE, METAFLOW_USER="second")
+    assert rig.read(f"Halting/{second.run_id}", side=NATIVE)["successful"]
+
+
+def test_spin(local_rig):
+    """One step again, on the inputs of a run that the other side made."""
+    made = pair(local_rig, "halting.py", "run", sides=(OFF, MFSTORE))
+    spinning = [
+        rig.start("halting.py", "spin", f"{run.rpartition('/')[2]}/join", side=side)
+        for (rig, run), side in zip(made, (MFSTORE, OFF), strict=True)
+    ]
+    for one in finish_all(spinning):
+        assert "Task finished successfully" in one.stdout
+
+
+def test_runner_and_client(s3_rig):
+    """Metaflow's programming interface, as from a notebook."""
+    found = s3_rig().python("use_runner.py", FLOWS / "halting.py", side=MFSTORE)
+    assert found == {
+        "status": "successful",
+        "total": 5 + 3 * 4,
+        "resumed": 5 + 3 * 4,
+        "latest": True,
+        "squares": [4, 5, 8],
+    }
+
+
+def test_versions_are_the_ones_meant():
+    assert current_metaflow().startswith("2.19.") and not OLDER.startswith("2.19.")

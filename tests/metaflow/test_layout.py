@@ -1,0 +1,97 @@
+"""Metaflow's layout: every path it writes is known for what it is."""
+
+import json
+import pickle
+
+import pytest
+
+from mfstore import errors
+from mfstore.metaflow.roots import layout
+
+KEY = "3a1c881ad91ed3f4d4db32db544078d9c66aa75e"
+
+PATHS = {
+    f"Flow/data/3a/{KEY}": ("blob", "Flow", "", "", "", None, KEY),
+    f"Flow/data/3a/{KEY}_meta": ("blob_meta", "Flow", "", "", "", None, KEY),
+    f"Flow/data/3a/r_{KEY}": ("blob", "Flow", "", "", "", None, f"r_{KEY}"),
+    f"Flow/data/3b/{KEY}": ("other", "", "", "", "", None, ""),
+    f"Flow/data/3a/{KEY}_met": ("other", "", "", "", "", None, ""),
+    f"Flow/data/3a/tmp{KEY}": ("other", "", "", "", "", None, ""),
+    "Flow/17/start/1/0.data.json": ("task", "Flow", "17", "start", "1", 0, "data.json"),
+    "Flow/argo-flow-x1/_parameters/t-1/2.DONE.lock": ("task", "Flow", "argo-flow-x1", "_parameters", "t-1", 2, "DONE.lock"),
+    "Flow/17/_parameters/0/_resume_done": ("task", "Flow", "17", "_parameters", "0", None, "_resume_done"),
+    "Flow/17/start/1/0.task_stdout.log": ("task", "Flow", "17", "start", "1", 0, "task_stdout.log"),
+    "Flow/17/_meta/_self.json": ("metadata", "Flow", "17", "", "", None, ""),
+    "Flow/17/start/_meta/_self.json": ("metadata", "Flow", "17", "", "", None, ""),
+    "Flow/17/start/1/_meta/0_artifact_x.json": ("metadata", "Flow", "17", "", "", None, ""),
+    "Flow/_meta/_self.json": ("metadata", "Flow", "", "", "", None, ""),
+    "Flow/latest_run": ("other", "", "", "", "", None, ""),
+    f"data/Flow/{KEY}": ("include", "Flow", "", "", "", None, KEY),
+    "data/Flow/17/some/object": ("user", "Flow", "17", "", "", None, ""),
+    "mf.cards/Flow/runs/17/steps/start/tasks/1/cards/x.html": ("card", "Flow", "17", "", "", None, ""),
+    "conda/linux/x/y.conda": ("other", "", "", "", "", None, ""),
+    "mf.store/recipes/ab/cd": ("other", "", "", "", "", None, ""),
+    "mf.maintenance/gc": ("other", "", "", "", "", None, ""),
+    "F/1/s/1/0.data.json": ("task", "F", "1", "s", "1", 0, "data.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths(path):
+    assert tuple(layout.parse(path)) == PATHS[path]
+    if PATHS[path][0] == "blob":
+        assert layout.blob_path("Flow", PATHS[path][-1]) == path
+
+
+def test_references():
+    document = {
+        "objects": {"x": KEY, "inc": "ab" * 20, "native": "12" * 32, "inline": "m1.abc", "other inc": "ef" * 32},
+        "info": {
+            "x": {"type": "<class 'int'>", "encoding": "pickle-v4"},
+            "inc": {"type": "<class 'metaflow.includefile.IncludedFile'>"},
+            "native": {"encoding": "mfstore-1/" + "cd" * 32, "serializer_info": {"source": "mfstore"}},
+            "inline": {"encoding": "mfstore-1", "serializer_info": {"source": "mfstore"}},
+            "other inc": {
+                "type": "<class 'metaflow.includefile.IncludedFile'>",
+                "encoding": "mfstore-1/" + "cd" * 32,
+            },
+        },
+        "mfstore": {
+            "former": {
+                "native": [
+                    {"key": "0a" * 20, "info": {"encoding": "pickle-v4"}},
+                    {"key": "m1.def", "info": {"encoding": "mfstore-1"}},
+                ]
+            }
+        },
+    }
+    found = layout.references("data.json", json.dumps(document).encode())
+    assert found[:3] == ({"x": KEY, "inc": "ab" * 20}, {"inc"}, {"cd" * 32})
+    assert found.native_included == {("other inc", "ef" * 32, "cd" * 32)} and found.left == {"0a" * 20}
+    begin = layout.references("task_begin", json.dumps({"code_package_sha": KEY}).encode())
+    assert begin.artifacts == {"<code package>": KEY}
+    assert layout.references("task_begin", b'{"code_package_sha": null}').artifacts == {}
+    assert layout.references("local_metadata", json.dumps(KEY).encode()).artifacts == {"<local metadata>": KEY}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"{}", b"null", b'{"objects": 3}', b'{"objects": {"x": 1}}', b"\xff"]
+)
+def test_references_that_make_no_sense(data):
+    with pytest.raises(errors.CorruptObject, match="data.json"):
+        layout.references("data.json", data)
+
+
+def test_hashes_in_a_pickle():
+    url = f"s3://bucket/mf/data/Flow/{KEY}"
+    assert list(layout.hashes_in(pickle.dumps({"type": "uploader-v2", "url": url}, protocol=4))) == [KEY]
+
+
+def test_metadata():
+    assert layout.run_started(b'{"ts_epoch": 5000, "tags": ["a"], "system_tags": ["b"]}') == (5.0, {"a", "b"})
+    assert layout.origin_run(b'{"value": "17"}') == "17"
+    assert layout.origin_run(b'{"value": "None"}') is None
+    for call in (layout.run_started, layout.origin_run):
+        for data in (b"", b"[]", b"{}", b"\xff", b'{"ts_epoch": "x"}'):
+            with pytest.raises(errors.CorruptObject):
+                call(data)

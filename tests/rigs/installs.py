@@ -1,0 +1,99 @@
+"""Other Pythons than the one that runs the tests: older Metaflows, and what a container image has.
+
+Made once, under build/ of the checkout, by pip and whatever index it is configured for.
+"""
+
+import functools
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.rigs.flows import ROOT, Side
+
+PLACE = ROOT / "build" / "installs"
+OLDER = "2.12.39"
+"""The last of a line before serializers, spin and packages as they are now."""
+
+
+def current_metaflow():
+    """The version the tests run against."""
+    return importlib.metadata.version("metaflow")
+
+
+@functools.cache
+def image():
+    """A Python with what Metaflow itself installs in a container, boto3 and requests, and nothing else."""
+    directory = PLACE / f"image-{sys.version_info.major}.{sys.version_info.minor}"
+    return _once(directory, _make_venv, ["boto3", "requests"])
+
+
+@functools.cache
+def image_with_mfstore():
+    """The same with mfstore installed: the files a wheel has, in site-packages."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["metaflow"], "boto3", "requests"]
+    needed = [requirement for requirement in requirements if not requirement.startswith(("mfstore", "metaflow"))]
+    directory = PLACE / f"image-mfstore-{sys.version_info.major}.{sys.version_info.minor}"
+    python = _once(directory, _make_venv, needed)
+    _install_tree(directory)
+    return python
+
+
+@functools.cache
+def stock(version=None):
+    """A side on which there is a released Metaflow and nothing of ours."""
+    version = version or current_metaflow()
+    directory = PLACE / f"metaflow-{version}"
+    _once(directory, _make_target, [f"metaflow=={version}"])
+    return Side(f"stock-{version}", python=image(), path=(directory,))
+
+
+def _once(directory, make, requirements):
+    done = directory / "done"
+    wanted = "\n".join(sorted(requirements))
+    if not done.exists() or done.read_text() != wanted:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            make(directory, requirements)
+        except subprocess.CalledProcessError as error:
+            if os.environ.get("CI"):
+                raise AssertionError(error.stderr) from None
+            pytest.skip(f"pip could not install {requirements}: {error.stderr[-500:]}")
+        done.write_text(wanted)
+    return str(directory / "bin" / "python")
+
+
+def _make_venv(directory, requirements):
+    _run(sys.executable, "-m", "venv", directory)
+    _run(directory / "bin" / "python", "-m", "pip", "install", "-q", *requirements)
+
+
+def _make_target(directory, requirements):
+    _run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", directory, *requirements)
+
+
+def _run(*command):
+    subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, timeout=600)
+
+
+def _install_tree(directory):
+    """Copy what the wheel would contain, compiled modules included, with the record that Metaflow looks for files in."""
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(directory)}))
+    info = site / "mfstore-0.dist-info"
+    for path in (site / "mfstore", site / "metaflow_extensions", info):
+        shutil.rmtree(path, ignore_errors=True)
+    skip = shutil.ignore_patterns("__pycache__")
+    for name in ("mfstore", "metaflow_extensions"):
+        shutil.copytree(ROOT / name, site / name, ignore=skip)
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mfstore\nVersion: 0\n")
+    files = [path for name in ("mfstore", "metaflow_extensions") for path in (site / name).rglob("*") if path.is_file()]
+    (info / "RECORD").write_text("".join(f"{path.relative_to(site)},,\n" for path in files))

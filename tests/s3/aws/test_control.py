@@ -1,0 +1,490 @@
+"""The control plane against botocore: what it would send, what it would say, where it would look."""
+
+import gc
+import hashlib
+import os
+import pickle
+import threading
+import time
+import weakref
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+pytest.importorskip("botocore")
+
+import boto3
+from botocore import xform_name
+from botocore.config import Config
+from botocore.session import Session
+
+from mfstore import errors
+from mfstore.s3 import calls as words
+from mfstore.s3.aws.control import PLAIN, Control
+from mfstore.s3.calls import Call, Options, Reply
+from tests.rigs.s3_wire import Wire, error_body, respond
+
+REGION = "eu-west-1"
+KEY = "some/key ü"
+GET = Call("GetObject", "bucket", "k")
+
+
+@pytest.fixture(autouse=True)
+def env(s3_env):
+    return s3_env
+
+
+class Seen(Exception):
+    pass
+
+
+def botocore_client(config=None, **options):
+    """A plain botocore client and a list, to which the request goes that it would have sent."""
+    client = Session().create_client("s3", config=config, **{"region_name": REGION, **options})
+    seen = []
+
+    def stop(request, **_):
+        seen.append(request)
+        raise Seen
+
+    client.meta.events.register("before-send.s3", stop)
+    return client, seen
+
+
+def as_botocore(client, seen, operation, params):
+    with pytest.raises(Seen):
+        getattr(client, xform_name(operation))(**params)
+    return seen.pop()
+
+
+def text(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+
+AP = "arn:aws:s3:eu-west-1:123456789012:accesspoint/ap"
+SSE_C = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+MATRIX = {
+    "virtual host": {},
+    "dotted bucket": {"bucket": "dotted.bucket"},
+    "path style": {"config": Config(s3={"addressing_style": "path"})},
+    "endpoint_url": {"endpoint_url": "http://127.0.0.1:9000"},
+    "endpoint_url with a path": {"endpoint_url": "https://gateway.example/s3"},
+    "virtual endpoint": {
+        "endpoint_url": "https://s3.example",
+        "config": Config(s3={"addressing_style": "virtual"}),
+    },
+    "environment": {"env": {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9100"}},
+    "dualstack": {"config": Config(s3={"use_dualstack_endpoint": True})},
+    "fips": {"config": Config(use_fips_endpoint=True)},
+    "accelerate": {"config": Config(s3={"use_accelerate_endpoint": True})},
+    "access point": {"bucket": AP},
+    "access point of another region": {
+        "bucket": AP.replace("eu-west-1", "us-west-2"),
+        "config": Config(s3={"use_arn_region": True}),
+    },
+    "china": {"region": "cn-north-1"},
+    "payload signing": {"config": Config(s3={"payload_signing_enabled": True})},
+    "session token": {"env": {"AWS_SESSION_TOKEN": "token"}},
+    "options": {"options": {"RequestPayer": "requester", "ExpectedBucketOwner": "123456789012"}},
+    "SSE-S3": {"options": {"ServerSideEncryption": "AES256"}},
+    "SSE-KMS": {"options": {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "arn:k", "BucketKeyEnabled": True}},
+    "SSE-C": {"options": SSE_C, "endpoint_url": "https://s3.example"},
+    "storage": {"options": {"StorageClass": "GLACIER_IR", "ContentType": "a/b", "ContentEncoding": "gzip"}},
+}
+OWN = ("authorization", "content-length", "expect", "user-agent", "x-amz-date", "x-amz-content-sha256")
+OWN += ("x-amz-security-token", "content-md5", "x-amz-checksum-crc32", "x-amz-sdk-checksum-algorithm")
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_routes_are_botocores(case, monkeypatch):
+    case = dict(MATRIX[case])
+    for name, value in case.pop("env", {}).items():
+        monkeypatch.setenv(name, value)
+    bucket, options, region = case.pop("bucket", "bucket"), case.pop("options", {}), case.pop("region", REGION)
+    control = Control(region=region, **case)
+    calm = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
+    config = case.pop("config", None)
+    client, seen = botocore_client(calm.merge(config) if config else calm, region_name=region, **case)
+    for operation in PLAIN:
+        route = control.route(operation, bucket, Options(options))
+        members = client.meta.service_model.operation_model(operation).input_shape.members
+        params = {name: value for name, value in options.items() if name in members}
+        params.update(Bucket=bucket, Key=KEY)
+        query = ""
+        if operation in ("GetObject", "HeadObject"):
+            params["ChecksumMode"] = "ENABLED"
+        if operation in ("PutObject", "UploadPart"):
+            params.update(Body=b"", ContentMD5="1B2M2Y8AsgTpgAmY7PhCfg==")
+        if operation == "UploadPart":
+            params.update(PartNumber=4, UploadId="x y")
+            query = "partNumber=4&uploadId=x%20y"
+        theirs = as_botocore(client, seen, operation, params)
+        url = urlsplit(theirs.url)
+        assert route.method == theirs.method
+        assert route.origin == f"{url.scheme}://{url.netloc}"
+        assert route.path + quote(KEY, safe="/~") == url.path
+        ours = [part for part in (*route.query.split("&"), *query.split("&")) if part]
+        assert sorted(ours) == sorted(part for part in url.query.split("&") if part)
+        sent = {name.lower(): text(value) for name, value in theirs.headers.items()}
+        assert f"/{route.region}/{route.service}/aws4_request" in sent["authorization"]
+        assert route.sign_payload == (sent["x-amz-content-sha256"] != "UNSIGNED-PAYLOAD")
+        kept = {name: value for name, value in sent.items() if name not in OWN and not name.startswith("amz-sdk-")}
+        assert dict(route.headers) == kept
+        assert [name for name, _ in route.headers] == sorted(name for name, _ in route.headers)
+
+
+def test_owner_and_payer_go_with_every_request():
+    control = Control(region=REGION, expected_bucket_owner="123456789012", request_payer="requester")
+    for operation in PLAIN:
+        headers = dict(control.route(operation, "bucket").headers)
+        assert headers["x-amz-expected-bucket-owner"] == "123456789012"
+        assert headers["x-amz-request-payer"] == "requester"
+    route, _ = control.prepare(Call("ListObjectsV2", "bucket"))
+    assert dict(route.headers)["x-amz-request-payer"] == "requester"
+
+
+def test_checksum_options_leave_no_trailer():
+    control = Control(region=REGION, config=Config(request_checksum_calculation="when_supported"))
+    route = control.route("PutObject", "bucket", Options(ChecksumAlgorithm="CRC32C"))
+    assert route.headers == ()
+
+
+def test_routes_are_kept_by_identity():
+    control = Control(region=REGION)
+    one, two = Options(), Options()
+    assert control.route("GetObject", "bucket", one) is control.route("GetObject", "bucket", one)
+    assert control.route("GetObject", "bucket", one) is not control.route("GetObject", "bucket", two)
+
+
+@pytest.mark.parametrize("make", ["boto3", "botocore", "aiobotocore", "client"])
+def test_from_sessions_and_clients(make, env, monkeypatch):
+    (env / "config").write_text(
+        "[profile p]\nregion = ap-south-1\naws_access_key_id = PROFILE\naws_secret_access_key = s\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    if make == "boto3":
+        control = Control(boto3.Session(profile_name="p"))
+    elif make == "botocore":
+        control = Control(Session(profile="p"))
+    elif make == "aiobotocore":
+        from aiobotocore.session import AioSession
+
+        control = Control(AioSession(profile="p"))
+    else:
+        client = boto3.Session(profile_name="p").client("s3", config=Config(s3={"addressing_style": "path"}))
+        control = Control(client=client)
+    assert control.credentials().access_key == "PROFILE"
+    route = control.route("GetObject", "bucket")
+    assert route.region == "ap-south-1"
+    assert route.path == ("/bucket/" if make == "client" else "/")
+
+
+def test_a_clients_endpoint_is_used():
+    control = Control(client=boto3.client("s3", endpoint_url="http://127.0.0.1:9000", region_name=REGION))
+    assert control.route("GetObject", "bucket").origin == "http://127.0.0.1:9000"
+    assert control.credentials().access_key == "AKIDEXAMPLE"
+
+
+def test_explicit_keys_and_anonymous():
+    control = Control(region=REGION, aws_access_key_id="A", aws_secret_access_key="B", aws_session_token="C")
+    assert (control.credentials().access_key, control.credentials().token) == ("A", "C")
+    anonymous = Control(region=REGION, anonymous=True)
+    assert anonymous.credentials() is None and not anonymous.expire(None)
+    assert anonymous.route("GetObject", "bucket").origin == "https://bucket.s3.eu-west-1.amazonaws.com"
+    assert "Authorization" not in dict(anonymous.signed(Call("GetObject", "bucket", "k")).headers)
+
+
+def test_nothing_is_imported_early(python):
+    assert (
+        python(
+            "import sys, mfstore, mfstore.s3, mfstore.s3.aws.control as c, mfstore.s3.engines.aiobotocore; c.Control();"
+            "print([m for m in ('botocore', 'boto3', 'aiobotocore', 'aiohttp') if m in sys.modules])"
+        ).strip()
+        == "[]"
+    )
+
+
+def test_pickling():
+    control = Control(
+        region=REGION,
+        endpoint_url="http://h:1",
+        config=Config(s3={"addressing_style": "path"}),
+        api_version="2006-03-01",
+    )
+    again = pickle.loads(pickle.dumps(control))
+    assert again.route("GetObject", "bucket") is not control.route("GetObject", "bucket")
+    assert again.route("GetObject", "bucket").origin == "http://h:1"
+    with pytest.raises(errors.NotSerializable, match="session"):
+        pickle.dumps(Control(boto3.Session()))
+
+
+# Requests prepared whole
+
+
+def test_delete_objects_has_an_md5():
+    route, body = Control(region=REGION).prepare(
+        Call("DeleteObjects", "bucket", params={"Delete": {"Objects": [{"Key": "a"}]}})
+    )
+    import base64
+
+    assert dict(route.headers)["content-md5"] == base64.b64encode(hashlib.md5(body).digest()).decode()
+    assert (route.method, route.path, route.query) == ("POST", "/", "delete=")
+
+
+def test_conditions_of_complete():
+    params = {"UploadId": "u", "MultipartUpload": {"Parts": [{"ETag": "e", "PartNumber": 1}]}}
+    control = Control(region=REGION)
+    route, _ = control.prepare(Call("CompleteMultipartUpload", "bucket", "k", params=params, if_none_match=True))
+    assert dict(route.headers)["if-none-match"] == "*"
+    route, _ = control.prepare(Call("CompleteMultipartUpload", "bucket", "k", params=params, if_match='"e"'))
+    assert dict(route.headers)["if-match"] == '"e"'
+
+
+def test_parameters_that_botocore_refuses():
+    control = Control(region=REGION)
+    with pytest.raises(errors.InvalidKey, match="Bucket"):
+        control.route("GetObject", "no bucket!")
+    with pytest.raises(errors.InvalidKey):
+        control.prepare(Call("ListObjectsV2", "bucket", params={"MaxKeys": "many"}))
+    with pytest.raises(errors.Unsupported, match="no operation"):
+        control.prepare(Call("MakeCoffee", "bucket"))
+
+
+# Regions and clocks
+
+
+def moved(call=GET, status=301, code="PermanentRedirect", region=None, **more):
+    headers = {"x-amz-bucket-region": region} if region else {}
+    return Reply(call, status, headers=headers, data=error_body(code, **more) if code else b"")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        moved(region="us-west-2"),
+        moved(code="PermanentRedirect", Region="us-west-2"),
+        moved(status=307, code="TemporaryRedirect", region="us-west-2"),
+        moved(status=400, code="AuthorizationHeaderMalformed", Region="us-west-2"),
+        moved(status=400, code="IllegalLocationConstraintException", region="us-west-2"),
+        moved(Call("HeadObject", "bucket", "k"), 400, "", region="us-west-2"),
+        moved(Call("HeadObject", "bucket", "k"), 301, "", region="us-west-2"),
+    ],
+)
+def test_regions_are_learned_once(reply):
+    control = Control(region=REGION)
+    assert control.route("GetObject", "bucket").region == REGION
+    assert control.redirect(reply.call, reply) and control.version == 1
+    route = control.route("GetObject", "bucket")
+    assert (route.origin, route.region) == ("https://bucket.s3.us-west-2.amazonaws.com", "us-west-2")
+    assert control.route("GetObject", "other").region == REGION
+    assert not control.redirect(reply.call, reply) and control.version == 1  # a loop
+    another = Call("GetObject", "bucket", "another")
+    assert control.redirect(another, moved(another, region="us-west-2")) and control.version == 1  # was under way
+
+
+def test_what_is_remembered_of_redirections_is_bounded(monkeypatch):
+    monkeypatch.setattr("mfstore.s3.aws.control.TOLD", 10)
+    control = Control(region=REGION)
+    for number in range(50):
+        call = Call("GetObject", "bucket", f"k{number}")
+        assert control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
+        assert not control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
+    assert len(control._desk().told) <= 10
+
+
+def test_a_custom_endpoint_keeps_its_host():
+    control = Control(region=REGION, endpoint_url="http://127.0.0.1:9000")
+    assert control.redirect(GET, moved(region="us-west-2"))
+    route = control.route("GetObject", "bucket")
+    assert (route.origin, route.region) == ("http://127.0.0.1:9000", "us-west-2")
+
+
+def test_foreign_hosts_are_refused():
+    control = Control(region=REGION)
+    for region in ("evil.example", "x/../y", "us-west-2\n", "", "a" * 64, "evil.example#", "US-WEST-2"):
+        call = Call("HeadObject", "bucket", "k", tag=region)
+        control._desk().asked.add("bucket")
+        reply = Reply(call, 307, headers={"location": "https://evil.example/", "x-amz-bucket-region": region})
+        assert not control.redirect(call, reply)
+    assert not control.redirect(GET, moved(Endpoint="evil.example"))
+    assert control.route("GetObject", "bucket").origin == "https://bucket.s3.eu-west-1.amazonaws.com"
+    assert control.version == 0
+
+
+def test_the_same_region_is_no_news():
+    control = Control(region=REGION)
+    assert not control.redirect(GET, moved(region=REGION))
+    assert not control.redirect(GET, Reply(GET, 403, data=error_body("AccessDenied")))
+    assert not control.redirect(GET, Reply(GET, failure=words.RESET))
+    arn = Call("GetObject", AP, "k")
+    assert not control.redirect(arn, moved(arn, region="us-west-2"))
+
+
+def test_a_region_is_asked_for_with_head():
+    with Wire() as wire:
+        wire.answers["/bucket"] = respond(400, x_amz_bucket_region="us-west-2")
+        control = Control(region=REGION, endpoint_url=wire.url)
+        assert control.redirect(GET, moved())
+        assert {request[0] for request in wire.requests} == {"HEAD"}
+        assert control.route("GetObject", "bucket").region == "us-west-2"
+
+
+def test_skew():
+    control = Control(region=REGION)
+    there = datetime.now(UTC) + timedelta(hours=2)
+    reply = Reply(
+        GET, 403, headers={"date": format_datetime(there, usegmt=True)}, data=error_body("RequestTimeTooSkewed")
+    )
+    assert control.learn_skew(reply) and abs(control.skew - 7200) < 5
+    assert not control.learn_skew(reply)
+    stamp = dict(control.signed(Call("GetObject", "bucket", "k")).headers)["X-Amz-Date"]
+    assert abs(datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) - there) < timedelta(seconds=10)
+    assert not Control().learn_skew(Reply(GET, 403, headers={"date": "soon"}, data=error_body("RequestTimeTooSkewed")))
+    assert not Control().learn_skew(Reply(GET, 403, data=error_body("RequestTimeTooSkewed")))
+
+
+# Connections
+
+
+def test_proxies(monkeypatch):
+    assert Control(region=REGION).transport().proxy is None
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
+    assert Control(region=REGION).transport().proxy == "http://proxy.example:3128"
+    assert Control(region=REGION, endpoint_url="http://h:1").transport().proxy is None
+    monkeypatch.setenv("NO_PROXY", "amazonaws.com")
+    assert Control(region=REGION).transport().proxy is None
+    config = Config(proxies={"https": "https://u:p@other.example:1"})
+    assert Control(region=REGION, config=config).transport().proxy == "https://u:p@other.example:1"
+
+
+def test_ca_bundles(env, monkeypatch):
+    for name in "abcd":
+        (env / name).write_text("")
+    assert Control(region=REGION).transport().ca_file is None
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(env / "a"))
+    assert Control(region=REGION).transport().ca_file == str(env / "a")
+    (env / "config").write_text(f"[default]\nca_bundle = {env / 'b'}\n")
+    assert Control(region=REGION).transport().ca_file == str(env / "b")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(env / "c"))
+    assert Control(region=REGION).transport().ca_file == str(env / "c")
+    assert Control(region=REGION, verify=str(env / "d")).transport().ca_file == str(env / "d")
+    assert not Control(region=REGION, verify=False).transport().verify
+    with pytest.raises(errors.Unsupported, match="does not exist"):
+        Control(region=REGION, verify=str(env / "none")).transport()
+
+
+def test_connection_settings():
+    config = Config(connect_timeout=2, client_cert=("cert.pem", "key.pem"))
+    transport = Control(region=REGION, config=config).transport()
+    assert (transport.connect_timeout, transport.certificate, transport.private_key) == (2.0, "cert.pem", "key.pem")
+    plain = Control(region=REGION).transport()
+    assert plain.connect_timeout == 5.0 and plain.verify and 1 <= plain.threads <= 4
+
+
+def test_what_the_native_engine_cannot():
+    assert Control(region=REGION).unsupported() is None
+    assert Control(boto3.Session(region_name=REGION)).unsupported() is None
+    assert "v4a" in Control(region=REGION, config=Config(signature_version="v4a")).unsupported()
+    assert "socks5" in Control(region=REGION, config=Config(proxies={"https": "socks5://h:1"})).unsupported()
+    assert (
+        "proxies_config" in Control(region=REGION, config=Config(proxies_config={"proxy_ca_bundle": "x"})).unsupported()
+    )
+    assert "directory" in Control(region=REGION).unsupported("x--use1-az4--x-s3")
+    assert "multi-region" in Control(region=REGION).unsupported("arn:aws:s3::123456789012:accesspoint:m.mrap")
+    with pytest.raises(errors.Unsupported):
+        Control(region=REGION).route("GetObject", "x--use1-az4--x-s3")
+
+
+@pytest.mark.parametrize(
+    "event", ["before-sign.s3", "before-send.s3.GetObject", "choose-signer.s3.*", "before-call.s3"]
+)
+@pytest.mark.parametrize("where", ["session", "client"])
+def test_user_handlers_are_seen_and_kept(event, where):
+    calls = []
+
+    def mine(**_):
+        calls.append(1)
+
+    session = boto3.Session(region_name=REGION)
+    if where == "session":
+        session.events.register(event, mine)
+        control = Control(session)
+    else:
+        client = session.client("s3")
+        client.meta.events.register(event, mine)
+        control = Control(client=client)
+    assert "mine" in control.unsupported()
+    calls.clear()
+    control.signed(Call("GetObject", "bucket", "k"))
+    assert calls == [1]
+
+
+def test_after_a_fork():
+    control = Control(region=REGION)
+    control.redirect(GET, moved(region="us-west-2"))
+    desk = control._desk()
+    with desk.lock:
+        pid = os.fork()
+        if not pid:
+            thread = threading.Thread(target=control.route, args=("GetObject", "bucket"))
+            thread.start()
+            thread.join(20)
+            os._exit(0 if not thread.is_alive() and control.route("GetObject", "bucket").region == "us-west-2" else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_route_is_cheap_the_second_time():
+    control = Control(region=REGION)
+    control.route("GetObject", "bucket")
+    begin = time.perf_counter()
+    for _ in range(1000):
+        control.route("GetObject", "bucket")
+    assert time.perf_counter() - begin < 5
+
+
+def test_sessions_share_what_was_loaded():
+    from mfstore.s3.aws.loading import quick_loader
+    from mfstore.s3.aws.sessions import Setup
+
+    one, two = (Setup().core().get_component("data_loader") for _ in range(2))
+    assert one is two is quick_loader(None) and quick_loader("elsewhere") is not one
+    assert one.load_service_model("s3", "service-2") is two.load_service_model("s3", "service-2")
+
+
+def test_the_quick_loader_loads_what_botocores_own_does(tmp_path):
+    from botocore.exceptions import UnknownServiceError
+    from botocore.loaders import create_loader
+
+    from mfstore.s3.aws.loading import quick_loader
+
+    model = tmp_path / "models" / "mine" / "2020-01-01"
+    model.mkdir(parents=True)
+    (model / "service-2.json").write_text('{"version": "2.0", "metadata": {}}')
+    theirs, ours = create_loader(str(tmp_path / "models")), quick_loader(str(tmp_path / "models"))
+    for service in ("s3", "sts", "mine"):
+        assert ours.load_service_model(service, "service-2") == theirs.load_service_model(service, "service-2")
+    assert list(ours.list_available_services("service-2")) == theirs.list_available_services("service-2")
+    with pytest.raises(UnknownServiceError, match=r"nothing.*mine.*s3"):
+        ours.load_service_model("nothing", "service-2")
+
+
+def test_who_asks_for_a_route_is_not_kept():
+    """botocore is left by an exception, which holds on to all frames above: their results are up to GBs."""
+
+    class Results:
+        pass
+
+    def ask():
+        results = Results()
+        control.route("GetObject", "bucket", Options())
+        return weakref.ref(results)
+
+    control = Control(region=REGION)
+    gc.disable()
+    try:
+        assert ask()() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,109 @@
+"""A bulk result as somebody at a prompt or in a notebook meets it."""
+
+import json
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from mfstore.errors import InvalidKey
+from mfstore.s3 import PutItem
+from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
+
+OBJECTS = {f"k{i}": b"x" * i for i in range(30)}
+
+
+@pytest.fixture
+def client():
+    return simulated_client(SimulatedS3(OBJECTS))
+
+
+@pytest.mark.parametrize("one", ["k1", b"k1", PutItem("k1", b"1")])
+@pytest.mark.parametrize("work", ["get_many", "get_ranges", "head_many", "put_many", "delete_many", "copy"])
+def test_one_item_is_not_many(client, work, one):
+    """Of a string each character would be a key."""
+    with pytest.raises(InvalidKey, match=r"this is one.*Give a list"):
+        getattr(client, work)(one)
+    assert client.engine.objects == OBJECTS
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_what_was_not_asked_for_says_so(client, lazily):
+    result = client.get_many(iter(OBJECTS) if lazily else OBJECTS)
+    assert "iterate over it" in repr(result) and "iterate over it" in result._repr_html_()
+    next(iter(result))
+    assert "1 items" in repr(result)
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("missing", [0, 2, 37])
+def test_the_table(client, missing):
+    names = [f"<script>none {number}</script> & co" for number in range(missing)]
+    result = client.get_many([*OBJECTS, *names], on_error="return").wait()
+    tags = Tags()
+    tags.feed(result._repr_html_())
+    text = "\n".join(tags.text)
+    assert not tags.open and "<script>" not in result._repr_html_()
+    assert f"{30 + missing} ({missing} failed)" in text and "k29" in text
+    assert text.count("no such object") == min(missing, 10)
+    assert ("the first 10 of 37 that failed" in text) == (missing == 37)
+
+
+def test_for_json(client):
+    result = client.get_many(["k3", "none"], on_error="return").wait()
+    told = json.loads(json.dumps(result.to_dict()))
+    assert told["stats"]["items"] == 2 and told["stats"]["failed"] == 1
+    assert [outcome["error_code"] for outcome in told["outcomes"]] == [None, "not-found"]
+
+
+@pytest.mark.parametrize(
+    ("progress", "lazily", "shown"),
+    [
+        (True, False, "30/30"),
+        (True, True, "30obj"),
+        ("tqdm", False, "30/30"),
+        ("rich", False, "100%"),
+        ("rich", True, "get_many"),
+    ],
+)
+def test_bars(client, progress, lazily, shown, capsys):
+    client.get_many(iter(OBJECTS) if lazily else OBJECTS, progress=progress).wait()
+    told = capsys.readouterr()
+    assert shown in told.err + told.out and "get_many" in told.err + told.out
+
+
+def test_without_tqdm_the_bar_is_richs(client, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    client.get_many(OBJECTS, progress=True).wait()
+    assert "100%" in capsys.readouterr().out
+
+
+def test_a_function_is_told(client):
+    told = []
+    client.get_many([*OBJECTS, "none"], progress=told.append, on_error="omit").wait()
+    assert sum(told) == 31
+
+
+def test_progress_that_is_none(client):
+    with pytest.raises(ValueError, match="rich"):
+        client.get_many(OBJECTS, progress="loud")
+
+
+def test_a_function_that_fails_ends_it(client):
+    with pytest.raises(ZeroDivisionError):
+        client.get_many(OBJECTS, progress=lambda count: count / 0).wait()
+    assert [outcome.data for outcome in client.get_many(["k3"])] == [b"xxx"]

@@ -1,0 +1,378 @@
+"""The S3 client and answers that are wrong, late, lost or refused: cases A07 and A24 to A41 of the scoreboard, on both engines."""
+
+import random
+
+import pytest
+
+from mfstore._core import crc
+from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, Unsupported
+from mfstore.s3 import BulkClient, PutItem
+from mfstore.testing.actions import (
+    Action,
+    CloseAfter,
+    CloseOnReuse,
+    Duplicate,
+    DuplicateHeader,
+    Headers,
+    IgnoreRange,
+    Informational,
+    LoseResponse,
+    Status,
+    WrongObject,
+    WrongRange,
+    access_denied,
+    error_in_200,
+    gzip_label,
+)
+from tests.rigs.raw_server import Server
+from tests.rigs.s3_faults import KIB, MIB, Held, check_error, fault
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+DATA = random.Random(2).randbytes(6 * MIB)
+SMALL = DATA[: 100 * KIB]
+LARGE = DATA[: 4 * MIB]
+
+
+# ---- how long a body is ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def answering(engine, s3_env):
+    """``answering(head, body)``: a client of a server that answers everything with these bytes, then hangs up; and the
+    server."""
+    opened = []
+
+    def make(head, body, again=False):
+        def answer(connection, request):
+            connection.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + (b"" if request.method == "HEAD" else body))
+            return again
+
+        server = Server(answer)
+        keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "secret"}
+        client = BulkClient(
+            "bucket", engine=engine, endpoint_url=server.origin, region_name="us-east-1", attempts=3, **keys
+        )
+        opened.extend([client, server])
+        return client, server
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def chunked(data):
+    return b"".join(
+        b"%x\r\n%s\r\n" % (len(data[at : at + 999]), data[at : at + 999]) for at in range(0, len(data), 999)
+    )
+
+
+SUM = b"x-amz-checksum-crc64nvme: " + crc.encode("CRC64NVME", crc.update("CRC64NVME", SMALL)).encode() + b"\r\n"
+CHUNKS = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "error"),
+    [
+        (CHUNKS, chunked(SMALL) + b"0\r\n\r\n", None),
+        (CHUNKS, chunked(SMALL), BackendError),
+        (CHUNKS, chunked(SMALL)[:-1000], BackendError),
+        (b"", SMALL, Unsupported),
+        (SUM, SMALL, None),
+        (SUM, SMALL[:-1], CorruptObject),
+    ],
+    ids=["chunked", "no last chunk", "within a chunk", "no length", "no length but a checksum", "and cut"],
+)
+def test_a07_a_body_without_length(answering, head, body, error):
+    client, _ = answering(head, body)
+    (outcome,) = client.get_many(["k"], on_error="return")
+    if error is None:
+        assert outcome.data == SMALL
+    else:
+        assert isinstance(outcome.error, error) and outcome.error.key == "k", outcome.error
+
+
+@pytest.mark.parametrize("head", [b"", CHUNKS], ids=["none", "chunked"])
+def test_a07_a_long_body_without_length(answering, head):
+    client, _ = answering(head, chunked(LARGE) + b"0\r\n\r\n" if head else LARGE)
+    (outcome,) = client.get_many(["k"], on_error="return")
+    assert isinstance(outcome.error, Unsupported) and "how long" in str(outcome.error)
+
+
+def test_a33_a_whole_object_in_chunks_is_no_range(answering):
+    """Neither a length nor a Content-Range: what says that it is not the range is that there is none."""
+    client, _ = answering(CHUNKS, chunked(SMALL) + b"0\r\n\r\n")
+    target = memoryview(bytearray(500))
+    for result in (
+        client.get_many([("k", 0, 500), ("k", 1000, 500), ("k", -8, None)], on_error="return"),
+        client.get_ranges([("k", 1000, 500)], on_error="return"),
+        client.read_many([("k", 1000, 500, target)], on_error="return"),
+    ):
+        for outcome in result:
+            assert isinstance(outcome.error, (Unsupported, BackendError)), outcome
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" \n ", b"<html><body>welcome</body></html>"], ids=["nothing", "blanks", "a page"]
+)
+def test_a24_a_200_that_does_not_say_what_was_done(answering, body):
+    client, _ = answering(b"Content-Length: %d\r\n" % len(body), body)
+    for result in (client.delete_many(["k"], on_error="return"), client.copy([("k", "other")], on_error="return")):
+        (outcome,) = result
+        assert isinstance(outcome.error, BackendError), outcome
+
+
+def test_a07_garbage_behind_the_last_chunk(answering):
+    garbage = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"
+    client, server = answering(CHUNKS, chunked(SMALL) + b"0\r\n\r\n" + garbage, again=True)
+    for _ in range(5):
+        assert [outcome.data for outcome in client.get_many(["k"] * 4, on_error="return")] == [SMALL] * 4
+    assert len(server.connections) > 1
+
+
+# ---- services that are not quite S3 ------------------------------------------------------------
+
+
+class Bare(Action):
+    """No quotes about the ETag, and no Content-Type."""
+
+    async def after(self, flow):
+        flow.response.set("Content-Type", None)
+        if etag := flow.response.get("ETag"):
+            flow.response.set("ETag", etag.strip('"'))
+
+
+def test_a41_etags_without_quotes_and_no_content_type(rig):
+    rig.store("k", LARGE)
+    proxy = rig.proxy(fault(Bare()))
+    client = rig.client(proxy)
+    (stored,) = client.put_many({"new": DATA})
+    assert rig.stored("new") == DATA
+    (got,) = client.get_many(["k"])  # in pieces
+    assert got.data == LARGE and any("if-match" in request.headers for request in proxy.requests("GET"))
+    (head,) = client.head_many(["new"])
+    assert head.size == len(DATA) and head.etag == stored.etag and '"' not in head.etag
+
+
+def test_a41_no_checksums(rig):
+    """A service that knows none: it leaves them out of its answers, and stores what came all the same."""
+    dropped = {f"x-amz-checksum-{name}": None for name in ("crc64nvme", "crc32c", "crc32", "type")}
+    proxy = rig.proxy(fault(Headers(set=dropped)))
+    client = rig.client(proxy)
+    client.put_many({"k": DATA, "small": SMALL})
+    assert [outcome.data for outcome in client.get_many(["k", "small"])] == [DATA, SMALL]
+
+
+def test_a41_conditional_writes_that_are_not_implemented(rig):
+    def conditional(request):
+        return bool(request.headers.keys() & {"if-none-match", "if-match"})
+
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(Status(501, "NotImplemented"), method="PUT", when=conditional))
+    items = [PutItem("new", b"new", if_none_match=True), PutItem("k", b"new", if_match="0" * 32)]
+    for outcome in rig.client(proxy).put_many(items, on_error="return"):
+        check_error(outcome.error, Unsupported, rig, outcome.key)
+        assert outcome.error.attempts == 1
+    assert rig.keys() == ["k"] and rig.stored("k") == SMALL
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_a41_no_framing_is_ever_sent_to_be_stored(rig, ministack, tmp_path, secure):
+    """Services that do not know aws-chunked store its frames as if they were data."""
+    proxy = rig.proxy(tls=ministack.authority.server_context() if secure else None)
+    (tmp_path / "file").write_bytes(SMALL)
+    client = rig.client(proxy, **({"verify": ministack.ca_file} if secure else {}))
+    client.put_many({"bytes": SMALL, "file": tmp_path / "file", "parts": DATA, "empty": b""})
+    assert {key: rig.stored(key) for key in rig.keys()} == {"bytes": SMALL, "file": SMALL, "parts": DATA, "empty": b""}
+    for request in proxy.requests("PUT"):
+        assert "content-encoding" not in request.headers and "transfer-encoding" not in request.headers
+        assert not request.headers["x-amz-content-sha256"].startswith("STREAMING")
+
+
+# ---- answers that say something else than they seem --------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
+def test_a24_an_error_inside_a_200_of_a_completion(rig, code):
+    proxy = rig.proxy(fault(error_in_200(code), method="POST", query="uploadId", count=1))
+    rig.client(proxy).put_many({"k": DATA})
+    assert rig.stored("k") == DATA
+
+
+def test_a24_an_error_inside_a_200_of_a_copy_and_a_deletion(rig):
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(error_in_200(), method="PUT", count=1), fault(error_in_200(), query="delete", count=1))
+    client = rig.client(proxy)
+    client.copy({"k": "copy"})
+    assert rig.stored("copy") == SMALL
+    assert all(o.ok for o in client.delete_many(["k", "copy"])) and rig.keys() == []
+    assert len(proxy.requests("PUT")) == 2 and len(proxy.requests("POST")) == 2
+
+
+def test_a24_an_error_inside_every_200(rig):
+    rig.store("k", SMALL)
+    proxy = rig.proxy(
+        fault(error_in_200(), method="PUT", path="copy"),
+        fault(error_in_200(), method="POST", query="^(delete|.*uploadId)"),
+    )
+    client = rig.client(proxy, attempts=3)
+    for outcome in (
+        *client.copy({"k": "copy"}, on_error="return"),
+        *client.put_many({"big": DATA}, on_error="return"),
+        *client.delete_many(["k", "copy"], on_error="return"),
+    ):
+        check_error(outcome.error, BackendError, rig, outcome.key, "InternalError", "3 attempts")
+    assert rig.keys() == ["k"] and not rig.uploads()
+
+
+def test_a26_a_completion_whose_answer_was_lost(any_rig):
+    proxy = any_rig.proxy(fault(LoseResponse(), method="POST", query="uploadId", count=1))
+    (outcome,) = any_rig.client(proxy).put_many({"k": DATA})
+    assert outcome.etag and any_rig.stored("k") == DATA
+
+
+def test_a27_a_conditional_put_whose_answer_was_lost(any_rig):
+    proxy = any_rig.proxy(fault(LoseResponse(), method="PUT", count=1))
+    (outcome,) = any_rig.client(proxy).put_many([PutItem("k", SMALL, if_none_match=True)])
+    assert outcome.ok and any_rig.stored("k") == SMALL
+    (second,) = any_rig.client(proxy).put_many([PutItem("k", b"other", if_none_match=True)], on_error="return")
+    assert isinstance(second.error, Conflict) and any_rig.stored("k") == SMALL
+
+
+def test_a28_a_put_whose_answers_are_all_lost_says_that_nothing_is_known(rig):
+    proxy = rig.proxy(fault(LoseResponse(), method="PUT"))
+    (outcome,) = rig.client(proxy, attempts=2).put_many({"k": SMALL}, on_error="return")
+    check_error(outcome.error, BackendError, rig, "k", "unknown", "again is safe")
+    assert rig.client().put_many({"k": SMALL})[0].ok and rig.stored("k") == SMALL
+
+
+def test_a29_a_part_that_fails_for_good_leaves_no_upload(any_rig):
+    proxy = any_rig.proxy(fault(access_denied(), method="PUT", query="partNumber=2"))
+    (outcome,) = any_rig.client(proxy).put_many({"k": DATA}, on_error="return")
+    check_error(outcome.error, AccessDenied, any_rig, "k")
+    assert any_rig.uploads() == [] and any_rig.keys() == []
+
+
+@pytest.mark.parametrize("times", [2, 100], ids=["for now", "for good"])
+def test_a29_an_upload_that_cannot_be_given_up_either(any_rig, times):
+    refused = fault(Status(503, "SlowDown"), method="DELETE", count=times)
+    proxy = any_rig.proxy(fault(access_denied(), method="PUT", query="partNumber=2"), refused)
+    (outcome,) = any_rig.client(proxy).put_many({"k": DATA}, on_error="return")
+    check_error(outcome.error, AccessDenied, any_rig, "k")
+    left = any_rig.uploads()
+    assert len(left) == (times == 100) and any_rig.keys() == []
+    for upload in left:  # and the error says so
+        (note,) = outcome.error.__notes__
+        assert upload["UploadId"] in note and "AbortMultipartUpload" in note and "SlowDown" in note
+        any_rig.boto.abort_multipart_upload(Bucket=any_rig.bucket, Key="k", UploadId=upload["UploadId"])
+
+
+@pytest.mark.parametrize("action", [Duplicate(), Informational()], ids=["twice", "1xx"])
+def test_a30_no_answer_is_taken_for_anothers(rig, action):
+    data = {f"k{number}": bytes([number]) * 2000 for number in range(60)}
+    for key, value in data.items():
+        rig.store(key, value)
+    proxy = rig.proxy(fault(action, every=3))
+    result = rig.client(proxy, concurrency=4).get_many([*data] * 3, on_error="return")
+    for outcome in result:
+        assert outcome.error is not None or outcome.data == data[outcome.key]
+    assert result.stats.failed == 0
+
+
+@pytest.mark.parametrize("action", [Duplicate(), Informational()], ids=["twice", "1xx"])
+def test_a30_no_answer_to_a_put_is_taken_for_anothers(rig, action):
+    """Nor is a 100 waited for that never comes: none is asked for."""
+    data = {f"k{number}": bytes([number]) * 2000 for number in range(20)} | {"large": DATA}
+    proxy = rig.proxy(fault(action, method="PUT", every=3))
+    rig.client(proxy, concurrency=4).put_many(data)
+    assert {key: rig.stored(key) for key in data} == data
+    assert not any("expect" in request.headers for request in proxy.requests())
+
+
+def test_a30_an_answer_that_comes_too_late_is_nobodys(rig):
+    rig.store("k", SMALL)
+    rig.store("other", SMALL[::-1])
+    late = Held(answer=True)
+    proxy = rig.proxy(fault(late, path="/k$", count=1))
+    with rig.client(proxy, concurrency=1, first_byte_timeout=1.0) as client:
+        first = next(iter(client.get_many(["k"])))
+        late.go.set()
+        rest = [outcome.data for outcome in client.get_many(["other", "k"] * 5)]
+    assert first.data == SMALL and first.attempts >= 2 and rest == [SMALL[::-1], SMALL] * 5
+
+
+def test_a31_another_objects_answer_is_not_taken_where_checksums_or_sizes_tell(rig):
+    rig.store("k", LARGE)
+    rig.store("other", LARGE[::-1])
+    proxy = rig.proxy(fault(WrongObject(f"/{rig.bucket}/other"), when=lambda request: "range" in request.headers))
+    (outcome,) = rig.client(proxy).get_many(["k"], on_error="return")
+    assert outcome.error is not None or outcome.data == LARGE
+
+
+@pytest.mark.parametrize("action", [WrongRange(), IgnoreRange()], ids=["wrong", "ignored"])
+def test_a33_a_range_that_is_another(rig, action):
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(action, count=1))
+    (outcome,) = rig.client(proxy).get_many([("k", 1000, 500)])
+    assert outcome.data == SMALL[1000:1500]
+    always = rig.proxy(fault(action))
+    (outcome,) = rig.client(always, attempts=3).get_many([("k", 1000, 500)], on_error="return")
+    assert isinstance(outcome.error, (BackendError, Unsupported, CorruptObject)) and outcome.error.key == "k"
+
+
+@pytest.mark.parametrize(("start", "sent"), [(1000, (1000, 1400)), (-500, (1000, 1500)), (None, (0, 400))])
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["short", "announced"])
+def test_a33_less_of_a_range_than_there_is(answering, data, start, sent):
+    first, last = (at * len(data) // 2000 for at in sent)
+    head = b"Content-Range: bytes %d-%d/%d\r\n" % (first, last - 1, len(data))
+    client, _ = answering(head + b"Content-Length: %d\r\n" % (last - first), data[first:last])
+    wanted = ("k", start and start * len(data) // 2000, None if start == -500 else 500 * len(data) // 2000)
+    (outcome,) = client.get_many([wanted], on_error="return")
+    assert isinstance(outcome.error, BackendError), outcome
+
+
+def test_a34_bytes_are_bytes_whatever_the_label(rig):
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(gzip_label()))
+    (outcome,) = rig.client(proxy).get_many(["k"])
+    assert outcome.data == SMALL
+
+
+def test_a35_headers_twice(rig):
+    rig.store("k", LARGE)
+    proxy = rig.proxy(fault(DuplicateHeader("ETag", '"other"')))
+    (outcome,) = rig.client(proxy).get_many(["k"], on_error="return")
+    assert outcome.error is not None or outcome.data == LARGE
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<ListBucketResult><Contents><Key>k</K",
+        b"",
+        b"<!DOCTYPE x [<!ENTITY a 'b'>]><ListBucketResult>&a;</ListBucketResult>",
+    ],
+)
+def test_a36_a37_listings_that_are_none(rig, body):
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(Status(200, body=body), query="list-type", count=1))
+    assert [entry.key for entry in rig.client(proxy).list()] == ["k"]
+    always = rig.proxy(fault(Status(200, body=body), query="list-type"))
+    with pytest.raises(BackendError):
+        list(rig.client(always, attempts=2).list())
+
+
+def test_a38_a_connection_closed_when_it_is_used_again(rig):
+    data = {f"k{number}": SMALL[:1000] for number in range(40)}
+    for key, value in data.items():
+        rig.store(key, value)
+    proxy = rig.proxy(fault(CloseOnReuse(), every=5))
+    result = rig.client(proxy, attempts=3).get_many(data)
+    assert [o.data for o in result] == list(data.values())
+
+
+def test_a40_every_connection_closed_after_its_answer(rig):
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(CloseAfter()))
+    assert [o.data for o in rig.client(proxy).get_many(["k"] * 20)] == [SMALL] * 20
+    rig.client(proxy).put_many({f"p{number}": SMALL for number in range(10)})

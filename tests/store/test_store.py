@@ -1,0 +1,468 @@
+"""The front door: what the docstrings of Store promise."""
+
+import asyncio
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import mfstore
+from mfstore import errors
+from mfstore.store import Store
+from tests.rigs.concurrency import in_threads
+
+
+def test_keys_are_strings(store):
+    key = store.put({"a": 1})
+    assert isinstance(key, str)
+    assert len(key) == 64
+    assert key == str(key)
+    assert store.get(str(key)) == {"a": 1}
+    assert pickle.loads(pickle.dumps(key)) == key
+
+
+def test_put_many_keeps_order_and_duplicates(store):
+    objs = [3, 1, 2, 1, np.arange(50_000), np.arange(50_000)]
+    keys = store.put_many(iter(objs))
+    assert keys[1] == keys[3]
+    assert keys[4] == keys[5]
+    assert keys == [store.put(obj) for obj in objs]
+    assert store.put_many([]) == []
+
+
+@pytest.mark.parametrize("size", [100, 50_000, 300_000, 5_000_000])
+def test_a_generator_may_reuse_its_memory(store, size):
+    def generate():
+        array = np.empty(size)
+        for seed in range(5):
+            array[:] = np.random.default_rng(seed).random(size)
+            yield array
+        array[:] = 0
+
+    for seed, (_, array) in enumerate(store.get_many(store.put_many(generate()))):
+        np.testing.assert_array_equal(array, np.random.default_rng(seed).random(size))
+
+
+def test_get_many(store):
+    keys = store.put_many(list(range(200)))
+    assert list(store.get_many(keys)) == list(zip(keys, range(200), strict=True))
+    assert list(store.get_many(iter(keys + keys[:3])))[-1] == (keys[2], 2)
+    assert sorted(obj for _, obj in store.get_many(keys, ordered=False)) == list(range(200))
+    assert list(store.get_many([])) == []
+
+
+def test_get_many_on_error(store):
+    keys = store.put_many([1, 2])
+    asked = [keys[0], "0" * 64, keys[1]]
+    found = store.get_many(asked)
+    assert next(found) == (keys[0], 1)
+    with pytest.raises(errors.NotFound):
+        next(found)
+    assert list(store.get_many(asked, on_error="omit")) == [(keys[0], 1), (keys[1], 2)]
+    returned = list(store.get_many(asked, on_error="return"))
+    assert [key for key, _ in returned] == asked
+    assert isinstance(returned[1][1], errors.NotFound)
+    with pytest.raises(ValueError, match="on_error"):
+        list(store.get_many(asked, on_error="ignore"))
+
+
+def test_progress_is_called_for_each(store):
+    ticks = []
+    keys = store.put_many([1, 2, 3], progress=ticks.append)
+    assert ticks == [1, 1, 1]
+    list(store.get_many(keys, progress=ticks.append))
+    assert sum(ticks) == 6
+
+
+def test_bundles(store):
+    artifacts = {"x": 1, "df": np.arange(100_000.0), "text": "t" * 5000, "ü": None, "": [1], "big": b"b" * 200_000}
+    key = store.save(artifacts)
+    assert store.save(dict(reversed(artifacts.items()))) == key
+    loaded = store.load(key)
+    assert set(loaded) == set(artifacts)
+    np.testing.assert_array_equal(loaded["df"], artifacts["df"])
+    assert {name: loaded[name] for name in loaded if name != "df"} == {n: v for n, v in artifacts.items() if n != "df"}
+    assert store.load(key, ["x", "ü"]) == {"x": 1, "ü": None}
+    assert store.load(key, names=iter(["x", "x"])) == {"x": 1}
+    assert store.load(key, []) == {}
+    assert store.get(key)["x"] == 1
+    assert store.load(store.save({})) == {}
+
+
+def test_bundle_errors(store):
+    key = store.save({"x": 1})
+    with pytest.raises(errors.NotFound, match="no artifact 'y'.*x"):
+        store.load(key, ["y"])
+    with pytest.raises(errors.Unsupported, match="not a bundle"):
+        store.load(store.put(1))
+    with pytest.raises(errors.Unsupported, match="name one of its artifacts"):
+        store.get_bytes(key)
+    with pytest.raises(errors.InvalidKey):
+        store.save({1: 2})
+    assert pickle.loads(store.get_bytes(key, name="x")) == 1
+
+
+def test_loading_names_reads_only_their_bytes(root):
+    writer = mfstore.open(root)
+    noise = np.random.default_rng(0)
+    key = writer.save({"small": 1, **{f"array{n}": noise.random(60_000) for n in range(20)}})
+    reader = mfstore.open(root)
+    read = []
+    original = reader.backend.read_into
+    reader.backend.read_into = lambda path, start, target: (read.append(len(target)), original(path, start, target))[1]
+    range_ = reader.backend.get_range
+    reader.backend.get_range = lambda path, start, length: (read.append(length), range_(path, start, length))[1]
+    assert reader.load(key, ["small"]) == {"small": 1}
+    assert read == []
+    reader.load(key, ["array3"])
+    assert 480_000 <= sum(read) < 600_000
+
+
+def test_a_bundle_of_small_artifacts_is_few_objects(root):
+    store = mfstore.open(root)
+    before = store.session.objects
+    key = store.save({f"a{n}": list(range(n)) for n in range(20)})
+    assert store.session.objects - before <= 2
+    key = store.save({f"a{n}": list(range(5000 + n)) for n in range(20)})
+    stats = store.stats()
+    assert (stats.packs, stats.recipes, stats.index_fragments) == (1, 2, 1)
+    assert store.load(key)["a19"] == list(range(5019))
+
+
+def test_large_raw_arrays_are_mapped(store, root):
+    key = store.put(np.random.default_rng(0).random(1_000_000))
+
+    def mapped():
+        with open("/proc/self/maps") as maps:
+            return [line for line in maps if root in line]
+
+    assert mapped() == []
+    array = store.get(key)
+    assert len(mapped()) == 1
+    assert " rw-p " in mapped()[0]
+    del array
+    assert mapped() == []
+
+
+# ---- bytes and files ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 1025, 65_536, 65_537, 3_000_000])
+def test_bytes_and_ranges(store, size):
+    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8).tobytes()
+    key = store.put_bytes(data)
+    assert store.get_bytes(key) == data
+    assert store.get(key) == data
+    assert store.stat(key).size == size
+    for start, end in [
+        (0, 0),
+        (0, 1),
+        (size // 2, size),
+        (size // 3, size // 2),
+        (size, None),
+        (0, size + 100),
+        (size // 2, None),
+    ]:
+        assert store.get_bytes(key, start, end) == data[start : size if end is None else end]
+
+
+def test_ranges_of_a_pickle_with_segments(store):
+    obj = {"a": np.arange(30_000.0), "t": "text", "b": b"x" * 100_000, "c": np.random.default_rng(1).random((40, 9000))}
+    key = store.put(obj)
+    joined = store.get_bytes(key)
+    assert pickle.loads(joined)["t"] == "text"
+    rng = np.random.default_rng(2)
+    for _ in range(100):
+        start, end = sorted(rng.integers(0, len(joined) + 1, 2).tolist())
+        assert store.get_bytes(key, start, end) == joined[start:end]
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, None), (11, None), (5, 4), (0, -1)])
+def test_bad_ranges(store, start, end):
+    key = store.put_bytes(b"0123456789")
+    with pytest.raises(errors.InvalidRange):
+        store.get_bytes(key, start, end)
+
+
+@pytest.mark.parametrize("data", [memoryview(b"abcdef"), bytearray(b"abcdef"), np.frombuffer(b"abcdef", np.uint16)])
+def test_put_bytes_takes_buffers(store, data):
+    assert store.put_bytes(data) == store.put_bytes(b"abcdef")
+
+
+def test_put_bytes_refuses_non_contiguous(store):
+    with pytest.raises((TypeError, BufferError, ValueError)):
+        store.put_bytes(np.arange(10)[::2])
+
+
+def test_files(store, tmp_path):
+    data = np.random.default_rng(0).random(2_000_000).tobytes()
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(data)
+    key = store.put_file(source)
+    assert key == store.put_bytes(data)
+    store.get_file(key, target)
+    assert target.read_bytes() == data
+    store.get_file(store.put_bytes(b""), str(target))
+    assert target.read_bytes() == b""
+    with pytest.raises(FileNotFoundError):
+        store.put_file(tmp_path / "none")
+    with pytest.raises(FileNotFoundError):
+        store.get_file(key, tmp_path / "no" / "directory")
+    with pytest.raises(errors.NotFound):
+        store.get_file("0" * 64, target)
+    assert target.read_bytes() == b""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "store"]
+
+
+# ---- questions ------------------------------------------------------------------------------
+
+
+def test_exists(store):
+    key = store.put(1)
+    assert store.exists(key)
+    assert not store.exists("0" * 64)
+    assert store.exists_many([key, "0" * 64, key]) == [True, False, True]
+    assert store.exists_many([]) == []
+
+
+def test_stat(store):
+    stat = store.stat(store.put(np.zeros(1_000_000)))
+    assert stat.type == "numpy.ndarray"
+    assert 8_000_000 <= stat.size < 8_001_000
+    assert 0 < stat.stored < 100_000
+    assert stat.chunks > 20
+    assert stat.segments == 1
+    assert store.stat(store.put(1)).type == "int"
+    assert store.stat(store.put_bytes(b"x")).type == "bytes"
+    bundle = store.stat(store.save({"a": 1, "b": "x"}))
+    assert bundle.type == "bundle"
+    assert bundle.artifacts == {"a": "int", "b": "str"}
+
+
+def test_stats_and_keys(store):
+    keys = store.put_many([1, np.random.default_rng(0).random(50_000)])
+    store.refs["a"] = keys[0]
+    stats = store.stats()
+    assert (stats.recipes, stats.packs, stats.index_fragments, stats.refs) == (2, 1, 1, 1)
+    assert stats.stored == sum(stats.by_kind.values())
+    assert stats.session.artifacts == 2
+    assert stats.session.logical > 400_000
+    assert set(store.keys()) == set(keys)
+    store.put_many([1])
+    assert store.session.duplicate > 0
+
+
+def test_unchanged_content_is_stored_once(store):
+    array = np.random.default_rng(0).random(500_000)
+    store.put(array)
+    before = store.stats().stored
+    store.put({"other": "artifact", "array": array})
+    assert store.stats().stored - before < 3000
+
+
+# ---- refs -----------------------------------------------------------------------------------
+
+
+def test_refs(store, root):
+    one, two = store.put(1), store.put(2)
+    store.refs["models/churn"] = one
+    store.refs["models"] = two
+    store.refs["models/churn"] = two
+    assert mfstore.open(root).refs["models/churn"] == two
+    assert dict(store.refs) == {"models": two, "models/churn": two}
+    assert "models" in store.refs
+    assert "other" not in store.refs
+    assert len(store.refs) == 2
+    assert [entry.key for entry in store.refs.history("models/churn")] == [two, one]
+    assert store.refs.get("none") is None
+    del store.refs["models"]
+    assert list(store.refs) == ["models/churn"]
+    with pytest.raises(errors.NotFound):
+        del store.refs["models"]
+    with pytest.raises(errors.NotFound, match="can only name what is stored"):
+        store.refs["x"] = "0" * 64
+    with pytest.raises(errors.InvalidKey):
+        store.refs["x"] = "not a key"
+
+
+def test_refs_compare_and_set(store):
+    one, two = store.put(1), store.put(2)
+    store.refs.set_if("r", one, None)
+    with pytest.raises(errors.Conflict):
+        store.refs.set_if("r", two, None)
+    store.refs.set_if("r", two, one)
+    with pytest.raises(errors.Conflict):
+        store.refs.set_if("r", one, one)
+    assert store.refs["r"] == two
+
+
+def test_concurrent_refs_lose_no_history(store):
+    keys = store.put_many(range(24))
+
+    def work(part):
+        for key in part:
+            store.refs["shared"] = key
+
+    threads = [threading.Thread(target=work, args=(keys[n::4],)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(entry.key for entry in store.refs.history("shared")) == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        "/abs",
+        "a//b",
+        "a/",
+        "..",
+        "../x",
+        "a/../../b",
+        ".",
+        "a/./b",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "x" * 300,
+        "\ud800",
+        5,
+    ],
+)
+def test_bad_ref_names(store, root, tmp_path, name):
+    key = store.put(1)
+    with pytest.raises(errors.InvalidKey):
+        store.refs[name] = key
+    with pytest.raises(errors.InvalidKey):
+        store.refs[name]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.b", ".hidden", "%2e%2e", "é", "日本/x", "a b", "C:", "con", "x" * 200, "?q#f;", ".tmp-1"]
+)
+def test_unusual_ref_names(store, name):
+    key = store.put(1)
+    store.refs[name] = key
+    assert store.refs[name] == key
+    assert list(store.refs) == [name]
+
+
+# ---- the handle -------------------------------------------------------------------------------
+
+
+def test_context_manager_and_reuse_after_close(root):
+    with mfstore.open(root) as store:
+        key = store.put(np.random.default_rng(0).random(400_000))
+    assert store.get(key).shape == (400_000,)
+    store.close()
+    store.close()
+
+
+def test_handles_pickle(store):
+    key = store.put([1, 2])
+    other = pickle.loads(pickle.dumps(store))
+    assert isinstance(other, Store)
+    assert other.get(key) == [1, 2]
+    assert other.knobs == store.knobs
+
+
+def test_file_urls_and_paths(root, tmp_path):
+    key = mfstore.open(root).put(1)
+    assert mfstore.open(f"file://{root}").get(key) == 1
+    assert mfstore.open(tmp_path / "store").get(key) == 1
+
+
+def test_memory_stores():
+    one = mfstore.open("memory://")
+    key = one.put(np.arange(100_000))
+    assert not mfstore.open("memory://").exists(key)
+    shared = mfstore.open("memory://team")
+    assert mfstore.open("memory://team").exists(shared.put(1))
+    assert pickle.loads(pickle.dumps(one)).exists(key)
+
+
+def test_reading_creates_nothing(root, tmp_path):
+    store = mfstore.open(root)
+    assert not store.exists("0" * 64)
+    assert list(store.keys()) == []
+    assert list(store.refs) == []
+    assert store.stats().stored == 0
+    with pytest.raises(errors.NotFound):
+        store.get("0" * 64)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(errors.NotFound, match="create=True"):
+        mfstore.open(root, create=False).put(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sha256_stores(tmp_path):
+    store = mfstore.open(tmp_path / "sha", hash="sha256")
+    data = np.random.default_rng(0).random(300_000)
+    key = store.put(data)
+    other = mfstore.open(tmp_path / "sha")
+    np.testing.assert_array_equal(other.get(key), data)
+    assert other.put(data) == key
+    assert mfstore.open("memory://").put(data) != key
+
+
+def test_uncompressed_stores_have_the_same_keys(tmp_path):
+    data = np.zeros(500_000)
+    raw, packed = mfstore.open(tmp_path / "raw", compress=False), mfstore.open(tmp_path / "packed")
+    assert raw.put(data) == packed.put(data)
+    assert raw.stats().stored > 100 * packed.stats().stored
+
+
+def test_async_twins(store):
+    async def work():
+        key = await store.aput({"a": 1})
+        assert await store.aget(key) == {"a": 1}
+        keys = await store.aput_many(range(100))
+        assert [obj async for _, obj in store.aget_many(keys)] == list(range(100))
+        with pytest.raises(errors.NotFound):
+            await store.aget("0" * 64)
+        return await asyncio.gather(*(store.aput([n]) for n in range(20)))
+
+    keys = asyncio.run(work())
+    assert [obj for _, obj in store.get_many(keys)] == [[n] for n in range(20)]
+
+
+def test_threads_share_a_handle(store):
+    arrays = [np.random.default_rng(n).random(200_000) for n in range(4)]
+
+    def work(n):
+        for turn in range(5):
+            key = store.put({"a": arrays[(n + turn) % 4], "n": n})
+            np.testing.assert_array_equal(store.get(key)["a"], arrays[(n + turn) % 4])
+
+    assert not in_threads(work, range(6))
+
+
+# ---- knobs --------------------------------------------------------------------------------------
+
+
+def test_knobs(monkeypatch, root):
+    monkeypatch.setenv("MFSTORE_THREADS", "3")
+    monkeypatch.setenv("MFSTORE_FSYNC", "none")
+    monkeypatch.setenv("MFSTORE_VERIFY", "0")
+    knobs = mfstore.open(root).knobs
+    assert (knobs.threads, knobs.fsync, knobs.verify) == (3, "none", False)
+    knobs = mfstore.open(root, threads=1, fsync="always", verify=True).knobs
+    assert (knobs.threads, knobs.fsync, knobs.verify) == (1, "always", True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("MFSTORE_THREADS", "many"), ("MFSTORE_THREADS", "0"), ("MFSTORE_FSYNC", "often"), ("MFSTORE_VERIFY", "2")],
+)
+def test_bad_knobs_name_their_source(monkeypatch, root, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(errors.InvalidKey, match=variable):
+        mfstore.open(root)
+    monkeypatch.undo()
+    with pytest.raises(errors.InvalidKey, match="fsync"):
+        mfstore.open(root, fsync="sometimes")
