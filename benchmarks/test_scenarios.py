@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from mfstore.bench.plan import plan
-from mfstore.bench.run import Settings, opened, removed_at_the_end
-from mfstore.bench.scenarios import Wishes, adapted, profile
+from mfstore.bench.run import RunSettings, opened, removed_at_the_end
+from mfstore.bench.scenarios import Overrides, adapted, profile
 from mfstore.bench.targets import open_target
 
 
 def pytest_generate_tests(metafunc):
     url = metafunc.config.getoption("url") or ""
-    chosen = adapted(profile(metafunc.config.getoption("profile")), Wishes(), s3=url.startswith("s3://"))
+    chosen = adapted(profile(metafunc.config.getoption("profile")), Overrides(), s3=url.startswith("s3://"))
     found = [
         replace(scenario, operations=(operation,))
         for scenario in chosen.scenarios()
@@ -37,7 +37,7 @@ CLOCK = Clock()
 @pytest.mark.benchmark(timer=CLOCK)
 def test_scenario(benchmark, request, tmp_path, scenario):
     """One round, of the scenario's own time; what each object took is in ``extra_info``."""
-    settings = Settings(seconds=profile(request.config.getoption("profile")).seconds)
+    settings = RunSettings(seconds=profile(request.config.getoption("profile")).seconds)
     target = open_target(request.config.getoption("url") or str(tmp_path))
 
     def timed(run, step):

@@ -21,8 +21,8 @@ from mfstore.saving.codecs import LEVEL
 
 SECONDS = 0.15
 """For each. Over 0.1 s they repeat within 5 % on an idle machine."""
-BLOCK = 4 << 20
-DISK = 64 << 20
+SAMPLE_BYTES = 4 << 20
+DISK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class Ceilings:
 def measure_ceilings(directory: Path | None = None) -> Ceilings:
     """Of this machine, and of the file system of ``directory``. OSError when that is full."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    noise, half = payload(BLOCK, 0, "noise"), payload(BLOCK, 50, "half")
+    noise, half = payload(SAMPLE_BYTES, 0, "noise"), payload(SAMPLE_BYTES, 50, "half")
     codec = Codec()
-    encode = partial(codec.encode, half, [BLOCK], width=0, level=LEVEL, keep=1.0)
-    packed, _ = codec.encode(half, [BLOCK], ZSTD, 0, LEVEL, 1.0)
-    room = bytearray(BLOCK)
+    encode = partial(codec.encode, half, [SAMPLE_BYTES], width=0, level=LEVEL, keep=1.0)
+    packed, _ = codec.encode(half, [SAMPLE_BYTES], ZSTD, 0, LEVEL, 1.0)
+    room = bytearray(SAMPLE_BYTES)
     disk = _disk(directory) if directory is not None else (None, None)
-    decode = partial(codec.decode, packed, room, [(0, len(packed), ZSTD, 0, 0, BLOCK)])
+    decode = partial(codec.decode, packed, room, [(0, len(packed), ZSTD, 0, 0, SAMPLE_BYTES)])
     return Ceilings(
         cpus, _rate(lambda: blake3(noise).digest(), 1), _rate(lambda: blake3(noise).digest(), cpus),
         _rate(partial(encode, codec=LZ4), 1), _rate(partial(encode, codec=ZSTD), 1), _rate(decode, 1), _loopback(),
@@ -64,7 +64,7 @@ def measure_ceilings(directory: Path | None = None) -> Ceilings:
 
 
 def _rate(work: Callable[[], object], threads: int) -> float:
-    """Bytes per second of calls that take BLOCK bytes each."""
+    """Bytes per second of calls that take SAMPLE_BYTES bytes each."""
     work()
 
     def run(_: int) -> int:
@@ -77,7 +77,7 @@ def _rate(work: Callable[[], object], threads: int) -> float:
     with ThreadPoolExecutor(threads) as pool:
         begin = perf_counter()
         deadline = begin + SECONDS
-        return sum(pool.map(run, range(threads))) * BLOCK / (perf_counter() - begin)
+        return sum(pool.map(run, range(threads))) * SAMPLE_BYTES / (perf_counter() - begin)
 
 
 def _loopback() -> float:
@@ -109,7 +109,7 @@ def _disk(directory: Path) -> tuple[float, float]:
     try:
         begin = perf_counter()
         with open(path, "xb", buffering=0) as file:
-            for _ in range(DISK // len(block)):
+            for _ in range(DISK_BYTES // len(block)):
                 file.write(block)
             os.fsync(file.fileno())
         written = perf_counter() - begin
@@ -118,6 +118,6 @@ def _disk(directory: Path) -> tuple[float, float]:
         with open(path, "rb", buffering=0) as file:
             while file.readinto(room):
                 pass
-        return DISK / written, DISK / (perf_counter() - begin)
+        return DISK_BYTES / written, DISK_BYTES / (perf_counter() - begin)
     finally:
         path.unlink(missing_ok=True)

@@ -149,7 +149,7 @@ class Looped(Peer):
     """One that needs an event loop: the same one all the time."""
 
     def open(self) -> None:
-        """As Peer\'s."""
+        """As Peer's."""
         self.runner = asyncio.Runner()
         self.runner.run(self.aopen())
 
@@ -193,7 +193,7 @@ class Boto3(Threaded):
     needs = ("boto3",)
 
     def open(self) -> None:
-        """As Peer\'s."""
+        """As Peer's."""
         import boto3
         from botocore.config import Config
 
@@ -241,7 +241,7 @@ class S3fs(Peer):
     needs = ("s3fs",)
 
     def open(self) -> None:
-        """As Peer\'s."""
+        """As Peer's."""
         import s3fs
 
         named = {"endpoint_url": self.where.url, "region_name": self.where.region, "verify": self.verify}
@@ -286,7 +286,7 @@ class Obstore(Threaded):
     needs = ("obstore",)
 
     def open(self) -> None:
-        """As Peer\'s."""
+        """As Peer's."""
         self.store = obstore_store(self.where, signs=self.signs)
 
     def get_one(self, key: str) -> Any:
@@ -319,7 +319,7 @@ class Metaflow(Peer):
     needs = ("metaflow",)
 
     def open(self) -> None:
-        """As Peer\'s."""
+        """As Peer's."""
         # Not metaflow.S3, which mfstore's extension of Metaflow replaces.
         make: Any = import_module("metaflow.plugins.datatools.s3").S3
         self.signs = True

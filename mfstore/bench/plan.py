@@ -88,7 +88,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """The steps in order."""
 
     steps: tuple[Step, ...]
@@ -104,7 +104,7 @@ class Plan:
     @property
     def peak(self) -> int:
         """Bytes stored at once, at most."""
-        return max((_kept(step.scenario) for step in self.steps), default=0)
+        return max((_stored_at_once(step.scenario) for step in self.steps), default=0)
 
 
 _AROUND = {"PutObject": 1, "GetObject": 1, "ListObjectsV2": 2, "DeleteObjects": 1, "ListMultipartUploads": 1}
@@ -112,9 +112,9 @@ AROUND = Forecast(_AROUND, _AROUND, 16, 16)
 """Trying whether all operations are allowed, before; looking for what is left, after."""
 
 
-def plan(scenarios: Iterable[Scenario]) -> Plan:
+def plan(scenarios: Iterable[Scenario]) -> BenchPlan:
     """What running the scenarios takes, on S3: elsewhere requests cost nothing, bytes are the same."""
-    return Plan(tuple(step for number, scenario in enumerate(scenarios) for step in _steps(number, scenario)))
+    return BenchPlan(tuple(step for number, scenario in enumerate(scenarios) for step in _steps(number, scenario)))
 
 
 def _steps(number: int, scenario: Scenario) -> Iterable[Step]:
@@ -122,10 +122,10 @@ def _steps(number: int, scenario: Scenario) -> Iterable[Step]:
         measured = operation in scenario.operations
         if scenario.layer == ARTIFACTS:
             if measured or operation == "save":
-                yield Step(scenario, number, operation, measured, _artifacts(scenario, operation))
+                yield Step(scenario, number, operation, measured, _artifact_requests(scenario, operation))
         elif measured or operation in ("put", "delete"):
             warm = warm_up(scenario, operation) if measured or operation == "put" else NOTHING
-            yield Step(scenario, number, operation, measured, _objects(scenario, operation) + warm)
+            yield Step(scenario, number, operation, measured, _object_requests(scenario, operation) + warm)
 
 
 def warm_objects(scenario: Scenario) -> tuple[int, int]:
@@ -143,7 +143,7 @@ def warm_up(scenario: Scenario, operation: str) -> Forecast:
     return _exactly({"HeadObject": count}) if operation == "head" else NOTHING
 
 
-def _objects(scenario: Scenario, operation: str) -> Forecast:
+def _object_requests(scenario: Scenario, operation: str) -> Forecast:
     total = NOTHING
     if operation == "put":
         for size, count in scenario.sizes:
@@ -177,7 +177,7 @@ OPENED = {"GetObject": 1}
 """To open a store that is there: its description."""
 
 
-def _artifacts(scenario: Scenario, operation: str) -> Forecast:
+def _artifact_requests(scenario: Scenario, operation: str) -> Forecast:
     """Of the store on S3. How many chunks shrink below the size of those that lie in a recipe, and where packs end,
     the bytes themselves decide: between the fewest and the most."""
     rounds = scenario.bundles
@@ -216,7 +216,7 @@ def _saves(size: int, rounds: int) -> Forecast:
     )  # fmt: skip
 
 
-def _kept(scenario: Scenario) -> int:
+def _stored_at_once(scenario: Scenario) -> int:
     if scenario.layer == OBJECTS:
         count, size = warm_objects(scenario)
         return scenario.size + count * size

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from mfstore.bench.compare import SAME, compare
-from mfstore.bench.plan import Plan, Prices, summary
+from mfstore.bench.plan import BenchPlan, Prices, summary
 from mfstore.bench.scenarios import ARTIFACTS, OPERATIONS, size_text
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -22,7 +22,7 @@ TIMES = (
 HEADS = {"p999": "p99.9"}
 
 
-def plan_lines(plan: Plan, prices: Prices, seconds: float, *, s3: bool) -> list[str]:
+def plan_lines(plan: BenchPlan, prices: Prices, seconds: float, *, s3: bool) -> list[str]:
     """What a run will do, before it does it."""
     forecast = plan.forecast
     measured = sum(step.measured for step in plan.steps)

@@ -13,15 +13,27 @@ from typing import IO, Any
 
 from mfstore.bench.measure import Row, Slices, Spread, Tail, Usage
 from mfstore.bench.scenarios import Scenario
-from mfstore.bench.verdict import SHORT, Verdict
 from mfstore.errors import CorruptObject, NotFound, Unsupported
 
 SCHEMA = 1
 """Grows when a field changes its meaning or goes; new ones may come without."""
 FORMAT = "mfstore-bench"
+SHORT_RUN = 0.1
+"""Seconds below which nobody knows what else the machine did: its clock of CPU time counts hundredths."""
 ROW_COLUMNS = (
     "scenario", "operation", "number", "start", "seconds", "first_byte", "bytes", "attempts", "verified", "error",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A word to sort by, why, and what next."""
+
+    bound: str
+    """throttling, failures, cpu, other programs, one core, disk, hash, loopback, latency, network or service,
+    or unknown."""
+    because: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,7 @@ class Cell:
     @property
     def machine_share(self) -> float | None:
         """Likewise of all programs on the machine; None where it is not known, or the time too short to tell."""
-        if self.usage.machine is None or self.seconds < SHORT:
+        if self.usage.machine is None or self.seconds < SHORT_RUN:
             return None
         return self.usage.machine / self.seconds
 

@@ -16,7 +16,7 @@ from blake3 import blake3
 from mfstore.bench.measure import Meter, Row, Usage, slices, spread, tail
 from mfstore.bench.movers import DIFFERS, Mover, Rows
 from mfstore.bench.payloads import bundle, contents
-from mfstore.bench.plan import Plan, Step, warm_objects
+from mfstore.bench.plan import BenchPlan, Step, warm_objects
 from mfstore.bench.recording import Traffic
 from mfstore.bench.results import Cell
 from mfstore.bench.scenarios import ARTIFACTS, Scenario
@@ -32,7 +32,7 @@ Progress = Callable[[Step, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RunSettings:
     """Of a run."""
 
     seed: int = 0
@@ -40,7 +40,7 @@ class Settings:
     """After so many an operation starts no more objects."""
 
 
-def execute(target: Target, plan: Plan, settings: Settings, keep: Keep, progress: Progress) -> Iterator[Cell]:
+def execute(target: Target, plan: BenchPlan, settings: RunSettings, keep: Keep, progress: Progress) -> Iterator[Cell]:
     """Run the plan; yields what each measured step brought, when its scenario has ended. The target must have been
     checked, and has to be removed afterwards, whatever happens here."""
     for _, found in groupby(plan.steps, key=lambda step: step.number):
@@ -52,7 +52,7 @@ def execute(target: Target, plan: Plan, settings: Settings, keep: Keep, progress
 
 @contextmanager
 def opened(
-    target: Target, first: Step, settings: Settings, keep: Keep, progress: Progress
+    target: Target, first: Step, settings: RunSettings, keep: Keep, progress: Progress
 ) -> Iterator[Callable[[Step], Cell | None]]:
     """What runs the steps of one scenario, in their order; it returns None for those not measured."""
     scenario, number = first.scenario, first.number
@@ -78,7 +78,7 @@ def _read_back(cells: list[Cell]) -> Iterator[Cell]:
 class _Work:
     """What both layers share: measuring a stream of rows."""
 
-    settings: Settings
+    settings: RunSettings
     traffic: Traffic | None
     progress: Progress
     keep: Keep
@@ -122,7 +122,7 @@ class _Objects(_Work):
     """The operations of one scenario on objects: each on what the first one, put, has stored."""
 
     def __init__(
-        self, scenario: Scenario, number: int, settings: Settings, mover: Mover, traffic: Traffic | None,
+        self, scenario: Scenario, number: int, settings: RunSettings, mover: Mover, traffic: Traffic | None,
         progress: Progress, keep: Keep, target: Target,
     ) -> None:  # fmt: skip
         super().__init__(settings, traffic, progress, keep)
@@ -211,7 +211,7 @@ class _Artifacts(_Work):
     """Saves and loads of bundles."""
 
     def __init__(
-        self, scenario: Scenario, settings: Settings, reopen: Callable[[], Any], traffic: Traffic | None,
+        self, scenario: Scenario, settings: RunSettings, reopen: Callable[[], Any], traffic: Traffic | None,
         progress: Progress, keep: Keep,
     ) -> None:  # fmt: skip
         super().__init__(settings, traffic, progress, keep)

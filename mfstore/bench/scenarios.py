@@ -166,7 +166,7 @@ def profile(name: str, large: int = METAFLOW_LARGE) -> Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class Overrides:
     """What the caller wants otherwise than the profile has it; None leaves it."""
 
     sizes: tuple[int, ...] | None = None
@@ -181,43 +181,43 @@ class Wishes:
     """Other clients, beside which mfstore is measured: putting and getting objects, without injected failures."""
 
 
-def adapted(found: Profile, wishes: Wishes, *, s3: bool) -> Profile:
+def adapted(found: Profile, overrides: Overrides, *, s3: bool) -> Profile:
     """The profile with other axes. Engines and failures are S3's: elsewhere asking for them is InvalidKey, and what
     a profile has of them is left out."""
-    if not s3 and (wishes.engines or wishes.failure or wishes.peers):
+    if not s3 and (overrides.engines or overrides.failure or overrides.peers):
         hint = "Leave out --engine, --failure and --peers"
         raise InvalidKey("engines, injected failures and peers exist for S3 only", hint=hint)
-    if unknown := set(wishes.engines or ()) - set(ENGINES):
+    if unknown := set(overrides.engines or ()) - set(ENGINES):
         raise InvalidKey("no such engine", found=", ".join(sorted(unknown)), expected=", ".join(ENGINES))
-    if wishes.peers and wishes.failure:
+    if overrides.peers and overrides.failure:
         raise InvalidKey("peers are measured without injected failures", hint="Leave out --failure or --peers")
     known = {name for names in OPERATIONS.values() for name in names}
-    if wishes.operations and (unknown := set(wishes.operations) - known):
+    if overrides.operations and (unknown := set(overrides.operations) - known):
         raise InvalidKey("no such operation", found=", ".join(sorted(unknown)), expected=", ".join(sorted(known)))
-    return replace(found, axes=tuple(new for axes in found.axes if (new := _adapted(axes, wishes, s3)).operations))
+    return replace(found, axes=tuple(new for axes in found.axes if (new := _adapted(axes, overrides, s3)).operations))
 
 
-def _adapted(axes: Axes, wishes: Wishes, s3: bool) -> Axes:
+def _adapted(axes: Axes, overrides: Overrides, s3: bool) -> Axes:
     sizes = axes.sizes
-    if wishes.sizes is not None:
-        sizes = _each(wishes.sizes, 256 * MIB, 1000)
+    if overrides.sizes is not None:
+        sizes = _each(overrides.sizes, 256 * MIB, 1000)
     of_objects = axes.layer == OBJECTS
-    if wishes.count is not None:
-        most = wishes.count
+    if overrides.count is not None:
+        most = overrides.count
         sizes = tuple(
             tuple((size, most if of_objects else max(1, min(most, BUNDLE // size))) for size, _ in mix) for mix in sizes
         )
-    wanted = wishes.operations
-    if wishes.peers:
+    wanted = overrides.operations
+    if overrides.peers:
         wanted = tuple(name for name in ("put", "get") if wanted is None or name in wanted)
     return replace(
         axes,
         sizes=sizes,
-        concurrency=wishes.concurrency or axes.concurrency,
-        compressible=wishes.compressible or axes.compressible,
-        duplicate=axes.duplicate if of_objects or wishes.duplicate is None else wishes.duplicate,
-        engines=(*(wishes.engines or axes.engines), *wishes.peers),
-        failure=(wishes.failure or axes.failure) if s3 and of_objects and not wishes.peers else (0,),
+        concurrency=overrides.concurrency or axes.concurrency,
+        compressible=overrides.compressible or axes.compressible,
+        duplicate=axes.duplicate if of_objects or overrides.duplicate is None else overrides.duplicate,
+        engines=(*(overrides.engines or axes.engines), *overrides.peers),
+        failure=(overrides.failure or axes.failure) if s3 and of_objects and not overrides.peers else (0,),
         operations=tuple(name for name in axes.operations if wanted is None or name in wanted),
     )
 

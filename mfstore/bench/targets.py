@@ -239,7 +239,7 @@ class S3Target(Target):
         return BulkClient(self.bucket, **{"retry_seconds": RETRY_SECONDS, **self._bulk, **more})
 
     @contextmanager
-    def _place(self, scenario: Scenario, seed: int) -> Iterator[dict[str, Any]]:
+    def _behind_faults(self, scenario: Scenario, seed: int) -> Iterator[dict[str, Any]]:
         """Options for the scenario, behind a proxy if requests are to fail."""
         engine = None if scenario.engine in PEERS else scenario.engine
         options: dict[str, Any] = {"engine": engine, "concurrency": scenario.concurrency}
@@ -274,7 +274,7 @@ class S3Target(Target):
         """A bulk client, or a peer."""
         from mfstore.s3.datatools.injection import FlakyClient
 
-        with self._place(scenario, seed) as options:
+        with self._behind_faults(scenario, seed) as options:
             if scenario.failure and "endpoint_url" not in options:
                 client: Any = FlakyClient.with_rate(scenario.failure, bucket=self.bucket, **{**self._bulk, **options})
             else:

@@ -22,7 +22,7 @@ from mfstore.cli._output import (
     store_option,
 )
 
-BLOCK = 8 << 20
+COPY_BLOCK = 8 << 20
 
 
 @click.command()

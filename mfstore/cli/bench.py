@@ -22,9 +22,9 @@ from mfstore.errors import BackendError, InvalidKey, MfstoreError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from mfstore.bench.plan import Plan, Prices, Step
+    from mfstore.bench.plan import BenchPlan, Prices, Step
     from mfstore.bench.results import Results
-    from mfstore.bench.run import Settings
+    from mfstore.bench.run import RunSettings
     from mfstore.bench.targets import Target
 
 
@@ -166,7 +166,7 @@ def _measure(
     from mfstore.bench import plan as plans
     from mfstore.bench import scenarios
     from mfstore.bench.peers import require
-    from mfstore.bench.run import Settings
+    from mfstore.bench.run import RunSettings
     from mfstore.bench.targets import open_target
 
     require(peers or ())
@@ -174,14 +174,14 @@ def _measure(
         url, endpoint_url=endpoint_url, region_name=region, profile_name=aws_profile, checksum=not peers
     )
     wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
-    wished = scenarios.adapted(wished, scenarios.Wishes(**axes, peers=peers or ()), s3=target.kind == "s3")
+    wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind == "s3")
     found = [scenario for scenario in wished.scenarios() if match is None or match in scenario.name]
     if not found:
         raise InvalidKey(
             "no scenario is left to measure", found=match and repr(match), hint="Loosen --match, --operation"
         )
     plan = plans.plan(found)
-    settings = Settings(seed, wished.seconds if seconds is None else seconds)
+    settings = RunSettings(seed, wished.seconds if seconds is None else seconds)
     prices = plans.Prices(price_put, price_get, price_gb)
     _announce(target, plan, prices, settings, as_json, names=only_plan)
     if only_plan:
@@ -193,7 +193,9 @@ def _measure(
     return results, ended
 
 
-def _announce(target: Target, plan: Plan, prices: Prices, settings: Settings, as_json: bool, *, names: bool) -> None:
+def _announce(
+    target: Target, plan: BenchPlan, prices: Prices, settings: RunSettings, as_json: bool, *, names: bool
+) -> None:
     from mfstore.bench.report import plan_lines
 
     lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings.seconds, s3=target.kind == "s3")]
@@ -214,7 +216,7 @@ def _confirm(yes: bool) -> None:
     click.confirm("Start?", abort=True, default=True, err=True)
 
 
-def _plan_document(plan: Plan, prices: Prices) -> dict[str, Any]:
+def _plan_document(plan: BenchPlan, prices: Prices) -> dict[str, Any]:
     forecast = plan.forecast
     return {
         "requests_fewest": dict(forecast.fewest), "requests_most": dict(forecast.most), "bytes_sent": forecast.sent,
@@ -224,14 +226,14 @@ def _plan_document(plan: Plan, prices: Prices) -> dict[str, Any]:
 
 
 def _run(
-    target: Target, plan: Plan, prices: Prices, settings: Settings, rows: Path | None, about: dict[str, Any]
+    target: Target, plan: BenchPlan, prices: Prices, settings: RunSettings, rows: Path | None, about: dict[str, Any]
 ) -> tuple[Results, BaseException | None]:
     """What was measured, and what ended it early, if something did. The scratch prefix is gone in any case."""
     from mfstore import __version__
     from mfstore.bench.ceilings import measure_ceilings
     from mfstore.bench.results import Results, row_writer
     from mfstore.bench.run import execute, removed_at_the_end
-    from mfstore.bench.verdict import Place, judge
+    from mfstore.bench.verdict import Site, judge
 
     def say(text: str) -> None:
         click.echo(printable(f"mfstore: {text}"), err=True)
@@ -258,7 +260,7 @@ def _run(
             # What has been measured until then is worth showing.
             ended = error
             results.run = {**run, "ended": str(error) or "interrupted"}
-    here = Place(target.kind, _on_loopback(place.get("endpoint")))
+    here = Site(target.kind, _on_loopback(place.get("endpoint")))
     results.cells = [replace(cell, verdict=judge(cell, ceilings, here, results.cells)) for cell in results.cells]
     return results, ended
 
@@ -277,7 +279,7 @@ def _on_loopback(endpoint: str | None) -> bool:
 class _Display:
     """Which measurement is under way."""
 
-    def __init__(self, plan: Plan, display: Progress) -> None:
+    def __init__(self, plan: BenchPlan, display: Progress) -> None:
         self._display = display
         self._done, self._next = 0, 0.0
         self._all = display.add_task("measurements", total=len(plan.steps))

@@ -14,8 +14,9 @@
 from typing import TYPE_CHECKING, Any
 
 from mfstore.testing import actions
+from mfstore.testing.exchange import Exchange
 from mfstore.testing.faults import Fault, FaultyBackend
-from mfstore.testing.network import Exchange, NetworkFault
+from mfstore.testing.network import NetworkFault
 from mfstore.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
-    from mfstore.testing._exchange import Flow
-    from mfstore.testing.network import Exchange
+    from mfstore.testing._flow import Flow
+    from mfstore.testing.exchange import Exchange
 
 
 class Action:
@@ -67,7 +67,7 @@ class Refuse(Action):
     seconds: float
 
     async def before(self, flow: Flow) -> None:
-        flow.proxy._refuse(self.seconds)
+        flow.proxy.restart(self.seconds)
         flow.reset()
 
 

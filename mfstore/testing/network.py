@@ -1,46 +1,15 @@
-"""Faults of the network and of the server behind it: which request one hits, and what then happens on the wire."""
+"""Faults of the network and of the server behind it: which request one hits."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mfstore.testing.actions import Action
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """One request that came to the proxy, and what became of it. Filled in as it goes on."""
-
-    method: str
-    path: str
-    """As on the wire, percent-encoding and all."""
-    query: str
-    headers: dict[str, str]
-    """By lower-case name."""
-    connection: int
-    """Which of the proxy's connections, counting from 1."""
-    turn: int
-    """Which request on this connection, counting from 1."""
-    started: float
-    """``time.monotonic()`` when the head was there."""
-    finished: float | None = None
-    """When the last byte was sent; None if the exchange broke off, or goes on."""
-    status: int | None = None
-    """What the client was sent; None if it was sent none."""
-    upstream_status: int | None = None
-    """What the server answered; None if the request did not reach it or its answer did not come."""
-    request_bytes: int = 0
-    """Of the body, sent on to the server."""
-    response_bytes: int = 0
-    """Of the body, sent on to the client."""
-    fault: NetworkFault | None = None
+from mfstore.testing.actions import Action
+from mfstore.testing.exchange import Exchange, draw, identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +60,7 @@ class _Count:
     seen: dict[str, int] = field(default_factory=dict)
 
 
-class Plan:
+class FaultPlan:
     """The faults of a proxy and how often each has matched. Threads may share it."""
 
     def __init__(self, faults: Iterable[NetworkFault], seed: int) -> None:
@@ -123,22 +92,6 @@ class Plan:
             return False
         if fault.probability is None:
             return True
-        identity = _identity(exchange) if exchange else ""
-        count.seen[identity] = turn = count.seen.get(identity, 0) + 1
-        return draw(self.seed, number, identity, turn) < fault.probability
-
-
-def draw(*of: object) -> float:
-    """A number in [0, 1) that is the same for the same arguments in every process."""
-    return int.from_bytes(hashlib.blake2b(repr(of).encode(), digest_size=7).digest(), "big") / (1 << 56)
-
-
-def _identity(exchange: Exchange) -> str:
-    """What makes two runs' requests the same: not the bucket, the upload's id or the signature."""
-    key = exchange.path.split("/", 2)[-1]
-    query = "&".join(
-        item
-        for item in exchange.query.split("&")
-        if not item.startswith(("uploadId=", "X-Amz-", "continuation-token="))
-    )
-    return f"{exchange.method} {key} {query} {exchange.headers.get('range', '')}"
+        same = identity(exchange) if exchange else ""
+        count.seen[same] = turn = count.seen.get(same, 0) + 1
+        return draw(self.seed, number, same, turn) < fault.probability

@@ -25,10 +25,11 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from mfstore.testing._exchange import RECORD, Flow
+from mfstore.testing._flow import RECORD, Flow
 from mfstore.testing._sign import Credentials
 from mfstore.testing._wire import TlsWire, Wire
-from mfstore.testing.network import Exchange, NetworkFault, Plan
+from mfstore.testing.exchange import Exchange
+from mfstore.testing.network import FaultPlan, NetworkFault
 
 BACKLOG = 1024
 
@@ -65,11 +66,11 @@ class FaultProxy:
         self._log: list[Exchange] = []
         self.connections = 0
         """How many connections there have been."""
-        self._plan = Plan(faults, seed)
+        self.plan = FaultPlan(faults, seed)
         self._tls = tls
         secure = url.scheme == "https"
-        self._upstream = (url.hostname or "127.0.0.1", url.port or (443 if secure else 80))
-        self._upstream_tls = (upstream_tls or ssl.create_default_context()) if secure else None
+        self.upstream = (url.hostname or "127.0.0.1", url.port or (443 if secure else 80))
+        self.upstream_tls = (upstream_tls or ssl.create_default_context()) if secure else None
         self._records: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._flows: set[asyncio.Task[None]] = set()
         self._clients: set[Wire] = set()
@@ -123,19 +124,19 @@ class FaultProxy:
     @property
     def faults(self) -> tuple[NetworkFault, ...]:
         """The plan. Setting it starts all counts anew."""
-        return self._plan.faults
+        return self.plan.faults
 
     @faults.setter
     def faults(self, faults: Iterable[NetworkFault]) -> None:
         """Another plan."""
-        self._plan = Plan(faults, self.seed)
+        self.plan = FaultPlan(faults, self.seed)
 
     @property
     def log(self) -> list[Exchange]:
         """Every request so far, in order of arrival."""
         # The client may have its last byte before the proxy has noted that it sent it.
         if self._thread is not None and threading.current_thread() is not self._thread:
-            self._call(self._settle)
+            self._call(self._let_finish)
         return list(self._log)
 
     def requests(self, method: str | None = None, path: str | None = None, query: str | None = None) -> list[Exchange]:
@@ -192,7 +193,7 @@ class FaultProxy:
 
         asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
-    async def _settle(self) -> None:
+    async def _let_finish(self) -> None:
         for _ in range(8):
             await asyncio.sleep(0)
 
@@ -266,21 +267,33 @@ class FaultProxy:
             if flow is not current:
                 flow.cancel()
 
-    def _refuse(self, seconds: float) -> None:
-        """From within a flow, which must not wait for its own end."""
+    def restart(self, seconds: float) -> None:
+        """Internal, for a flow, which must not wait for its own end: refuse connections for so long."""
 
-        async def restart() -> None:
+        async def again() -> None:
             await self._stop_listening()
             await self._reset_all()
             await asyncio.sleep(seconds)
             await self._start_listening()
 
-        task = asyncio.get_running_loop().create_task(restart())
+        task = asyncio.get_running_loop().create_task(again())
         self._flows.add(task)
         task.add_done_callback(self._flows.discard)
 
-    def _record(self, exchange: Exchange, data: bytes) -> None:
+    def note(self, exchange: Exchange) -> None:
+        """Internal, for a flow: log a request that came."""
+        self._log.append(exchange)
+
+    def record(self, exchange: Exchange, data: bytes) -> None:
+        """Internal, for a flow: remember a response."""
         self._records[exchange.method, exchange.path] = data
         self._records.move_to_end((exchange.method, exchange.path))
         while len(self._records) > 2 and sum(map(len, self._records.values())) > 4 * RECORD:
             self._records.popitem(last=False)
+
+    def earlier(self, method: str, path: str) -> bytes | None:
+        """Internal, for a flow: the latest response to a request of the same method for another path."""
+        for (other_method, other_path), data in reversed(self._records.items()):
+            if other_method == method and other_path != path:
+                return data
+        return None

@@ -14,8 +14,8 @@ from mfstore.bench.scenarios import (
     OBJECTS,
     OPERATIONS,
     Axes,
+    Overrides,
     Scenario,
-    Wishes,
     adapted,
     metaflow,
     parse_size,
@@ -122,10 +122,10 @@ def test_more_requests_at_once_than_objects_are_not_asked_for():
 
 
 def test_wishes_replace_axes():
-    wishes = Wishes(
+    overrides = Overrides(
         sizes=(2048,), count=7, concurrency=(1, 2), compressible=(0, 90), duplicate=(50,), operations=("put", "save")
     )
-    found = adapted(profile("quick"), wishes, s3=False).scenarios()
+    found = adapted(profile("quick"), overrides, s3=False).scenarios()
     of_objects = [scenario for scenario in found if scenario.layer == OBJECTS]
     assert {(scenario.sizes, scenario.concurrency, scenario.compressible) for scenario in of_objects} == {
         (((2048, 7),), at, part) for at in (1, 2) for part in (0, 90)
@@ -135,26 +135,29 @@ def test_wishes_replace_axes():
 
 
 def test_elsewhere_than_on_s3_nothing_fails_on_purpose():
-    assert {scenario.failure for scenario in adapted(metaflow(), Wishes(), s3=False).scenarios()} == {0}
-    assert {scenario.failure for scenario in adapted(metaflow(), Wishes(peers=("boto3",)), s3=True).scenarios()} == {0}
-    for wishes in (Wishes(engines=("native",)), Wishes(failure=(10,)), Wishes(peers=("boto3",))):
+    assert {scenario.failure for scenario in adapted(metaflow(), Overrides(), s3=False).scenarios()} == {0}
+    assert {scenario.failure for scenario in adapted(metaflow(), Overrides(peers=("boto3",)), s3=True).scenarios()} == {
+        0
+    }
+    for overrides in (Overrides(engines=("native",)), Overrides(failure=(10,)), Overrides(peers=("boto3",))):
         with pytest.raises(InvalidKey, match="S3 only"):
-            adapted(profile("quick"), wishes, s3=False)
+            adapted(profile("quick"), overrides, s3=False)
 
 
 def test_peers_only_put_and_get():
-    found = adapted(profile("quick"), Wishes(peers=("boto3",)), s3=True).scenarios()
+    found = adapted(profile("quick"), Overrides(peers=("boto3",)), s3=True).scenarios()
     assert {scenario.layer for scenario in found} == {OBJECTS}
     assert {scenario.engine for scenario in found} == {None, "boto3"}
     assert {scenario.operations for scenario in found} == {("put", "get")}
 
 
 @pytest.mark.parametrize(
-    "wishes", [Wishes(operations=("gett",)), Wishes(engines=("curl",)), Wishes(peers=("boto3",), failure=(10,))]
+    "overrides",
+    [Overrides(operations=("gett",)), Overrides(engines=("curl",)), Overrides(peers=("boto3",), failure=(10,))],
 )
-def test_wishes_that_make_no_sense(wishes):
+def test_wishes_that_make_no_sense(overrides):
     with pytest.raises(InvalidKey):
-        adapted(profile("quick"), wishes, s3=True)
+        adapted(profile("quick"), overrides, s3=True)
     with pytest.raises(InvalidKey):
         profile("fast")
 

@@ -15,12 +15,12 @@ from mfstore.bench.measure import Row, Usage, slices, spread, tail
 from mfstore.bench.report import comparison, summary_lines, tables, verdict_lines
 from mfstore.bench.results import Cell, Results, read_results
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, Scenario
-from mfstore.bench.verdict import Place, judge
+from mfstore.bench.verdict import Site, judge
 from mfstore.errors import CorruptObject, NotFound, Unsupported
 
 MIB = 1 << 20
 CEILINGS = Ceilings(4, 5e9, 18e9, 3e9, 1e9, 2e9, 3e9, 1e9, 10e9)
-S3, NEAR, DIRECTORY = Place("s3", loopback=False), Place("s3", loopback=True), Place("directory", loopback=False)
+S3, NEAR, DIRECTORY = Site("s3", loopback=False), Site("s3", loopback=True), Site("directory", loopback=False)
 
 
 def cell(operation="get", size=MIB, count=2000, seconds=10.0, cpu=1.0, machine=None, engine="native", **more):

@@ -73,7 +73,7 @@ def measure(url, *scenarios, seconds=60.0, **options):
         target.check()
         found = list(
             runs.execute(
-                target, plan(scenarios), runs.Settings(seconds=seconds),
+                target, plan(scenarios), runs.RunSettings(seconds=seconds),
                 lambda cell, kept, begin: rows.setdefault(cell.operation, []).extend(kept), lambda step, done: None,
             )
         )  # fmt: skip

@@ -8,17 +8,54 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Protocol
 
 from mfstore.testing import _sign
 from mfstore.testing._http import ENDLESS, Body, Head
 from mfstore.testing._wire import Broken, Pacer, TlsWire, Wire
-from mfstore.testing.network import Exchange, draw
-
-if TYPE_CHECKING:
-    from mfstore.testing.proxy import FaultProxy
+from mfstore.testing.exchange import Exchange, Fault, draw
 
 RECORD = 8 << 20
+
+
+class Plan(Protocol):
+    """Which fault hits a request, or a new connection."""
+
+    @property
+    def records(self) -> bool:
+        """Whether some action needs the responses to earlier requests."""
+
+    def choose(self, exchange: Exchange | None) -> Fault | None:
+        """The fault for this request, or for a new connection if there is none yet."""
+
+
+class Proxy(Protocol):
+    """What a flow needs of the proxy that accepted its connection."""
+
+    seed: int
+    latency: float
+    connect_latency: float
+    bandwidth: float | None
+    credentials: _sign.Credentials | None
+    upstream: tuple[str, int]
+    """Host and port of the server."""
+    upstream_tls: ssl.SSLContext | None
+
+    @property
+    def plan(self) -> Plan:
+        """The faults."""
+
+    def note(self, exchange: Exchange) -> None:
+        """Log a request that came."""
+
+    def record(self, exchange: Exchange, data: bytes) -> None:
+        """Remember a response for ``earlier``."""
+
+    def earlier(self, method: str, path: str) -> bytes | None:
+        """The latest response to a request of the same method for another path."""
+
+    def restart(self, seconds: float) -> None:
+        """Reset all connections, and refuse new ones for so long."""
 
 
 class Hangup(Exception):
@@ -38,7 +75,7 @@ class Flow:
     response_body: Body
     exchange: Exchange
 
-    def __init__(self, proxy: FaultProxy, client: Wire, number: int) -> None:
+    def __init__(self, proxy: Proxy, client: Wire, number: int) -> None:
         self.proxy = proxy
         self.client = client
         self.number = number
@@ -120,10 +157,7 @@ class Flow:
 
     def earlier(self) -> bytes | None:
         """The latest answer to a request of the same method for another path."""
-        for (method, path), data in reversed(self.proxy._records.items()):
-            if method == self.exchange.method and path != self.exchange.path:
-                return data
-        return None
+        return self.proxy.earlier(self.exchange.method, self.exchange.path)
 
     def resign(self, path: str | None = None, drop: str | None = None) -> None:
         """Change the request, and sign it again; without credentials, only if the change is not signed."""
@@ -160,7 +194,7 @@ class Flow:
                 self.upstream.close()
 
     async def _connected(self) -> None:
-        if fault := self.proxy._plan.choose(None):
+        if fault := self.proxy.plan.choose(None):
             await fault.action.before(self)
         if self.proxy.connect_latency:
             await asyncio.sleep(self.proxy.connect_latency)
@@ -171,17 +205,17 @@ class Flow:
         """The connection to the server, which lives and dies with the client's."""
         if self.upstream is None:
             proxy = self.proxy
-            sock = socket.socket(socket.AF_INET6 if ":" in proxy._upstream[0] else socket.AF_INET)
+            sock = socket.socket(socket.AF_INET6 if ":" in proxy.upstream[0] else socket.AF_INET)
             sock.setblocking(False)
             try:
-                await asyncio.get_running_loop().sock_connect(sock, proxy._upstream)
+                await asyncio.get_running_loop().sock_connect(sock, proxy.upstream)
             except BaseException:
                 sock.close()
                 raise
-            if proxy._upstream_tls is None:
+            if proxy.upstream_tls is None:
                 self.upstream = Wire(sock)
             else:
-                self.upstream = tls = TlsWire(sock, proxy._upstream_tls, proxy._upstream[0])
+                self.upstream = tls = TlsWire(sock, proxy.upstream_tls, proxy.upstream[0])
                 await tls.handshake()
         return self.upstream
 
@@ -212,8 +246,8 @@ class Flow:
         self.request_body = Body.of_request(self.request, self.client)
         self.request_body.pacer = self._up
         self.exchange = exchange = self._entry()
-        fault = exchange.fault = self.proxy._plan.choose(exchange)
-        self.proxy._log.append(exchange)
+        fault = exchange.fault = self.proxy.plan.choose(exchange)
+        self.proxy.note(exchange)
         if self.proxy.latency:
             await asyncio.sleep(self.proxy.latency)
         try:
@@ -294,9 +328,9 @@ class Flow:
         if self.answered:
             return
         recordable = exchange.fault is None or exchange.fault.action.wants_record
-        if self.proxy._plan.records and recordable and (body.length or ENDLESS) <= RECORD and head.status in (200, 206):
+        if self.proxy.plan.records and recordable and (body.length or ENDLESS) <= RECORD and head.status in (200, 206):
             data = await self.collect()
-            self.proxy._record(exchange, data)
+            self.proxy.record(exchange, data)
             await self.client.send(data)
         elif body.simple:
             await self.client.send(head.raw + await body.whole())
