@@ -7,13 +7,13 @@ import sys
 
 import click
 
-from mfstore.cli._output import printable
 from mfstore.cli.artifacts import get, ls, put, stat
 from mfstore.cli.bench import bench
 from mfstore.cli.demo import demo
 from mfstore.cli.gc import gc
 from mfstore.cli.maintenance import repair, verify
 from mfstore.cli.migrate import migrate
+from mfstore.cli.output import printable
 from mfstore.cli.storage import du, refs
 from mfstore.errors import MfstoreError
 

@@ -10,17 +10,8 @@ from pathlib import Path
 
 import click
 
-from mfstore.cli._output import (
-    json_option,
-    opened,
-    print_json,
-    print_table,
-    printable,
-    progress,
-    resolve_key,
-    size,
-    store_option,
-)
+from mfstore.cli.options import json_option, store_option
+from mfstore.cli.output import opened, print_json, print_table, printable, progress, resolve_key, size
 
 COPY_BLOCK = 8 << 20
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli._output import json_option, print_json, printable, progress
+from mfstore.cli.options import json_option
+from mfstore.cli.output import print_json, printable, progress
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli._output import json_option, print_json, print_table, progress
+from mfstore.cli.options import json_option
+from mfstore.cli.output import print_json, print_table, progress
 from mfstore.errors import NotAStore
 
 if TYPE_CHECKING:

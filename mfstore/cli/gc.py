@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mfstore.cli._output import json_option, opened, print_json, print_table, printable, progress, size
-from mfstore.cli._places import given, metaflow_option, where_option
+from mfstore.cli.options import given, json_option, metaflow_option, where_option
+from mfstore.cli.output import opened, print_json, print_table, printable, progress, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress

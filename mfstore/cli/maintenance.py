@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli._output import json_option, opened, print_json
-from mfstore.cli._places import given, metaflow_option, where_option
-from mfstore.cli._reports import print_metaflow, print_repair, print_report, steps
 from mfstore.cli.gc import DURATION
+from mfstore.cli.options import given, json_option, metaflow_option, where_option
+from mfstore.cli.output import opened, print_json
+from mfstore.cli.reports import print_metaflow, print_repair, print_report, steps
 from mfstore.maintenance.report import LEVELS, MetaflowRepair, MetaflowReport, RepairReport, VerifyReport
 
 if TYPE_CHECKING:

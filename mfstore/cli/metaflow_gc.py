@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli._output import print_json, print_table, printable, size
-from mfstore.cli._reports import SHOWN, count, steps
+from mfstore.cli.output import print_json, print_table, printable, size
+from mfstore.cli.reports import SHOWN, count, steps
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.root import Root

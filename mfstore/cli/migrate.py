@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli._output import json_option, print_json, print_table, printable, size
-from mfstore.cli._reports import SHOWN, count, steps
 from mfstore.cli.gc import DURATION
+from mfstore.cli.options import json_option
+from mfstore.cli.output import print_json, print_table, printable, size
+from mfstore.cli.reports import SHOWN, count, steps
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.migration_report import MigrationPlan, MigrationResult

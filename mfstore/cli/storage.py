@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from mfstore.cli._output import json_option, opened, print_json, print_table, resolve_key, size, store_option
-from mfstore.cli._places import given, metaflow_option, where_option
+from mfstore.cli.options import given, json_option, metaflow_option, store_option, where_option
+from mfstore.cli.output import opened, print_json, print_table, resolve_key, size
 
 
 @click.command()

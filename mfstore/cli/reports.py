@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from mfstore.cli._output import print_table, printable, progress, size
+from mfstore.cli.output import print_table, printable, progress, size
 from mfstore.maintenance.report import (
     Finding,
     MetaflowFinding,

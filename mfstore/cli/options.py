@@ -1,9 +1,14 @@
-"""Where a command of administrators works: a store, or a datastore root of Metaflow."""
+"""The options that commands share, and where a command works: a store, or a datastore root of Metaflow."""
 
 from __future__ import annotations
 
 import click
 
+store_option = click.option(
+    "-s", "--store", "url", envvar="MFSTORE_STORE", required=True, metavar="URL",
+    help="Path or URL of the store. [env: MFSTORE_STORE]",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 where_option = click.option(
     "-s", "--store", "url", envvar="MFSTORE_STORE", metavar="URL", help="Path or URL of the store. [env: MFSTORE_STORE]"
 )

@@ -1,4 +1,4 @@
-"""What the commands share: the store option, tables or JSON, progress on terminals only."""
+"""What the commands show: tables or JSON, and progress on terminals only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-store_option = click.option(
-    "-s", "--store", "url", envvar="MFSTORE_STORE", required=True, metavar="URL",
-    help="Path or URL of the store. [env: MFSTORE_STORE]",
-)  # fmt: skip
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def opened(url: str, *, create: bool = False) -> Store:
