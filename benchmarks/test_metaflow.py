@@ -1,4 +1,4 @@
-"""Real Metaflow flows on stock Metaflow, on mfstore and on its native profile, one after the other in one run.
+"""Real Metaflow flows on stock Metaflow, on mfstore and on its packed profile, one after the other in one run.
 
 Each runs in processes of its own, in a datastore of its own, with nothing cached on the host. What is measured: wall
 time; CPU of the flow's process tree; the time inside calls of the datastore, summed over processes (see
@@ -24,14 +24,14 @@ import pytest
 from benchmarks.clock import datastore_clock
 from mfstore.testing import FaultProxy
 from tests.rigs import flows as flow_rig
-from tests.rigs.flows import MFSTORE, NATIVE, OFF, ROOT, FlowRig, s3_place
+from tests.rigs.flows import MFSTORE, OFF, PACKED, ROOT, FlowRig, s3_place
 from tests.servers import Radosgw
 from tests.servers.base import boto_client
 
 HERE = Path(__file__).parent
 LATENCY = {"S3": 0.0, "S3, 20 ms": 0.02}
 PLACES = ["local", *LATENCY]
-PEERS = {"Metaflow": OFF, "mfstore": MFSTORE, "mfstore, native": NATIVE}
+PEERS = {"Metaflow": OFF, "mfstore": MFSTORE, "mfstore, packed": PACKED}
 WORKERS = ("--max-workers", "4")  # of sixteen, the default, the stock client would start up to a thousand processes
 
 

@@ -257,7 +257,7 @@ FAR = """
 import json, sys, time
 from benchmarks.s3_peers import made, cpu
 where = json.loads(sys.argv[1])
-from mfstore.s3.client import BulkClient
+from mfstore.s3.bulk.client import BulkClient
 client = BulkClient(where["bucket"], engine="native", endpoint_url=where["url"], region_name=where["region"])
 keys = [f"get/{64 << 20}/{n % 8}" for n in range(32)]
 begin, before = time.perf_counter(), cpu()

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from mfstore.errors import InvalidKey
 
 FSYNC_POLICIES = ("none", "batch", "always")
-PROFILES = ("stock", "native")
+PROFILES = ("stock", "packed")
+"""In which form artifacts of Metaflow's flows are written."""
+FORMER_PROFILES = {"native": "packed"}
+"""Names that profiles had once; they stay accepted wherever a profile is named."""
 ENGINES = ("auto", "native", "aiobotocore")
 
 
@@ -78,8 +81,8 @@ class MetaflowKnobs:
     fsync: str
     """Local durability. ``MFSTORE_FSYNC``; default none, as Metaflow keeps its own records beside the data."""
     profile: str
-    """stock: what every Metaflow reads; native: mfstore's own format. ``METAFLOW_MFSTORE_PROFILE``, in the environment
-    or in Metaflow's configuration; default stock."""
+    """stock: what every Metaflow reads; packed: mfstore's own format (``native`` is accepted for it).
+    ``METAFLOW_MFSTORE_PROFILE``, in the environment or in Metaflow's configuration; default stock."""
     cache: str | None
     """Directory where small objects from S3 are remembered. ``MFSTORE_CACHE``, empty for none; default None: one below
     the temporary directory that only this user may read."""
@@ -88,11 +91,12 @@ class MetaflowKnobs:
 def resolve_metaflow(profile: str | None) -> MetaflowKnobs:
     """The knobs in force; ``profile`` is what Metaflow's configuration says. InvalidKey (naming
     the variable) when one is out of range."""
+    profile = profile or "stock"
     return MetaflowKnobs(
         threads=_number("threads", "MFSTORE_THREADS", None, _cpus(), 1, 256),
         verify=_flag("verify", "MFSTORE_VERIFY", None, True),
         fsync=_choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
-        profile=_choice("METAFLOW_MFSTORE_PROFILE", "", profile or "stock", "", PROFILES),
+        profile=_choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
         cache=os.environ.get("MFSTORE_CACHE"),
     )
 

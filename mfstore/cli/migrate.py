@@ -1,4 +1,4 @@
-"""``mfstore migrate``: artifacts of a Metaflow root to the native profile, or back to the stock one."""
+"""``mfstore migrate``: artifacts of a Metaflow root to the packed profile, or back to the stock one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mfstore.cli.gc import DURATION
 from mfstore.cli.options import json_option
 from mfstore.cli.output import print_json, print_table, printable, size
 from mfstore.cli.reports import SHOWN, count, steps
+from mfstore.settings import FORMER_PROFILES
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.migration_report import MigrationPlan, MigrationResult
@@ -31,13 +32,20 @@ LEFT = {
 """What is left, by kind."""
 
 
+class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.2
+    """A profile, by the name it has or had."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(FORMER_PROFILES.get(value, value), param, ctx)
+
+
 @click.command()
 @click.option(
     "--metaflow", metavar="ROOT", required=True,
     help="A datastore root of Metaflow: the directory or s3:// prefix the flows lie in.",
 )  # fmt: skip
 @click.option(
-    "--to", type=click.Choice(("native", "stock")), required=True, help="The profile that artifacts are brought to."
+    "--to", type=_Profile(("packed", "stock")), required=True, help="The profile that artifacts are brought to."
 )
 @click.option("--flow", "flows", multiple=True, metavar="PATTERN", help="Only of such flows.")
 @click.option("--run", "runs", multiple=True, metavar="PATTERN", help="Only of such runs, as Flow/run.")
@@ -60,7 +68,7 @@ def migrate(
     metaflow: str, to: str, flows: tuple[str, ...], runs: tuple[str, ...], running: float, idle: float,
     metadata: str | None, as_json: bool, execute: bool, take_over: bool,
 ) -> None:  # fmt: skip
-    """Bring the artifacts of runs that have ended to the native profile, or back to the stock one. Nobody has to: every
+    """Bring the artifacts of runs that have ended to the packed profile, or back to the stock one. Nobody has to: every
     profile reads everything.
 
     Artifacts are loaded and saved anew, so run this where the flows' own modules can be imported. Nothing is deleted:
@@ -116,9 +124,9 @@ def _show(plan: MigrationPlan) -> None:
             + (
                 "clients with mfstore find the artifacts all the same, clients without it only until garbage "
                 "collection takes what they were before."
-                if plan.to == "native"
+                if plan.to == "packed"
                 else "clients with mfstore find the artifacts all the same, clients without it cannot load what was "
-                "registered as native; flows and resume can."
+                "registered as packed; flows and resume can."
             )
         )
 

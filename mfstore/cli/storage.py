@@ -44,8 +44,8 @@ def _du_metaflow(url: str, as_json: bool) -> None:
     if as_json:
         for flow, parts in flows.items():
             print_json({"flow": flow, **{kind: {"objects": n, "bytes": count} for kind, (n, count) in parts.items()}})
-        if holdings.native[0]:
-            print_json({"flow": None, "native": {"objects": holdings.native[0], "bytes": holdings.native[1]}})
+        if holdings.packed[0]:
+            print_json({"flow": None, "packed": {"objects": holdings.packed[0], "bytes": holdings.packed[1]}})
         return
     rows = []
     for flow, parts in flows.items():
@@ -54,8 +54,8 @@ def _du_metaflow(url: str, as_json: bool) -> None:
         rows.append((flow, runs, *sizes, size(sum(count for _, count in parts.values()))))
     kinds = next(iter(flows.values()))
     print_table(("flow", "runs", *kinds, "total"), rows, right=tuple(range(1, len(kinds) + 3)))
-    if holdings.native[0]:
-        click.echo(f"the native profile's store, for all flows: {size(holdings.native[1])}")
+    if holdings.packed[0]:
+        click.echo(f"the packed profile's store, for all flows: {size(holdings.packed[1])}")
 
 
 @click.group(invoke_without_command=True)

@@ -17,8 +17,8 @@ from mfstore.errors import MfstoreError
 FLOW = Path(__file__).parent / "train_flow.py"
 OFF = {"METAFLOW_MFSTORE": "0"}
 DEFAULT = {"METAFLOW_MFSTORE": "1", "METAFLOW_MFSTORE_PROFILE": "stock"}
-NATIVE = {"METAFLOW_MFSTORE": "1", "METAFLOW_MFSTORE_PROFILE": "native"}
-SIDES = (("Metaflow alone", OFF, OFF), ("on mfstore", DEFAULT, OFF), ("on mfstore, native", NATIVE, DEFAULT))
+PACKED = {"METAFLOW_MFSTORE": "1", "METAFLOW_MFSTORE_PROFILE": "packed"}
+SIDES = (("Metaflow alone", OFF, OFF), ("on mfstore", DEFAULT, OFF), ("on mfstore, packed", PACKED, DEFAULT))
 """The runs: what each is called, runs with and is read with. Metaflow alone reads what the default profile wrote."""
 
 

@@ -130,9 +130,9 @@ def test_the_demo_runs(tmp_path, patience):
     assert done.returncode == 0, done.stderr
     *rows, flows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 12
-    alone, ours, native = flows["flows"]
-    assert alone["summary"] == ours["summary"] == native["summary"] and "336776 flights" in alone["summary"]
-    assert 2 * native["stored"] < ours["stored"] < 1.1 * alone["stored"]
+    alone, ours, packed = flows["flows"]
+    assert alone["summary"] == ours["summary"] == packed["summary"] and "336776 flights" in alone["summary"]
+    assert 2 * packed["stored"] < ours["stored"] < 1.1 * alone["stored"]
     for row in rows[:-1]:
         assert row["artifacts"] == 22
         assert row["mfstore"]["stored"] < row["metaflow"]["stored"] or row["version"] == "unchanged"

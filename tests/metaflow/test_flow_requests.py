@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from mfstore.testing import FaultProxy
-from tests.rigs.flows import MFSTORE, NATIVE, OFF, finish_all
+from tests.rigs.flows import MFSTORE, OFF, PACKED, finish_all
 from tests.rigs.installs import stock
 
 pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
@@ -60,9 +60,9 @@ def test_the_trivial_flow(s3_rig, proxy):
     assert 4 * turns(ours) <= turns(theirs), (turns(ours), turns(theirs))
 
 
-def test_the_trivial_flow_in_the_native_profile(s3_rig, proxy):
-    (native,) = costs(s3_rig, proxy, (NATIVE,))
-    assert len(native) <= 50, requests(native)
+def test_the_trivial_flow_in_the_packed_profile(s3_rig, proxy):
+    (packed,) = costs(s3_rig, proxy, (PACKED,))
+    assert len(packed) <= 50, requests(packed)
 
 
 def test_off_is_stock(s3_rig, proxy):
@@ -71,7 +71,7 @@ def test_off_is_stock(s3_rig, proxy):
     assert off == bare
 
 
-@pytest.mark.parametrize("side", [MFSTORE, NATIVE], ids=["default", "native"])
+@pytest.mark.parametrize("side", [MFSTORE, PACKED], ids=["default", "packed"])
 def test_a_join_of_a_thousand(s3_rig, proxy, side):
     """Opening the inputs and loading one artifact of each: 18 000 requests of stock Metaflow for the opening alone."""
     made = proxy()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.rigs.flows import BROKEN, FLOWS, MFSTORE, NATIVE, OFF, finish_all
+from tests.rigs.flows import BROKEN, FLOWS, MFSTORE, OFF, PACKED, finish_all
 from tests.rigs.installs import OLDER, current_metaflow, stock
 
 pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
@@ -87,19 +87,19 @@ def test_released_metaflows_read_and_are_read(make_rig, version):
     assert read["steps"]["end"][0]["artifacts"]["total"] == "26"
 
 
-def test_native_profile(s3_rig, table):
+def test_packed_profile(s3_rig, table):
     """Whoever has mfstore reads it, whatever the profile; who has not is told to update, and gets no wrong data."""
-    (mine, my_run), (theirs, their_run) = pair(s3_rig, "branches.py", "run", sides=(NATIVE, OFF))
-    assert mine.read(my_run, side=MFSTORE) == theirs.read(their_run, side=NATIVE)
+    (mine, my_run), (theirs, their_run) = pair(s3_rig, "branches.py", "run", sides=(PACKED, OFF))
+    assert mine.read(my_run, side=MFSTORE) == theirs.read(their_run, side=PACKED)
     with pytest.raises(AssertionError, match="No deserializer claimed artifact"):
         mine.read(my_run, side=OFF)
 
 
-def test_switching_back_from_the_native_profile(s3_rig):
+def test_switching_back_from_the_packed_profile(s3_rig):
     rig = s3_rig()
-    first = rig.run("halting.py", "run", side=NATIVE, check=False, HALT="1", METAFLOW_USER="first")
+    first = rig.run("halting.py", "run", side=PACKED, check=False, HALT="1", METAFLOW_USER="first")
     second = rig.run("halting.py", "resume", "--origin-run-id", first.run_id, side=MFSTORE, METAFLOW_USER="second")
-    assert rig.read(f"Halting/{second.run_id}", side=NATIVE)["successful"]
+    assert rig.read(f"Halting/{second.run_id}", side=PACKED)["successful"]
 
 
 def test_spin(local_rig):

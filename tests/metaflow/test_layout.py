@@ -45,11 +45,11 @@ def test_paths(path):
 
 def test_references():
     document = {
-        "objects": {"x": KEY, "inc": "ab" * 20, "native": "12" * 32, "inline": "m1.abc", "other inc": "ef" * 32},
+        "objects": {"x": KEY, "inc": "ab" * 20, "packed": "12" * 32, "inline": "m1.abc", "other inc": "ef" * 32},
         "info": {
             "x": {"type": "<class 'int'>", "encoding": "pickle-v4"},
             "inc": {"type": "<class 'metaflow.includefile.IncludedFile'>"},
-            "native": {"encoding": "mfstore-1/" + "cd" * 32, "serializer_info": {"source": "mfstore"}},
+            "packed": {"encoding": "mfstore-1/" + "cd" * 32, "serializer_info": {"source": "mfstore"}},
             "inline": {"encoding": "mfstore-1", "serializer_info": {"source": "mfstore"}},
             "other inc": {
                 "type": "<class 'metaflow.includefile.IncludedFile'>",
@@ -58,7 +58,7 @@ def test_references():
         },
         "mfstore": {
             "former": {
-                "native": [
+                "packed": [
                     {"key": "0a" * 20, "info": {"encoding": "pickle-v4"}},
                     {"key": "m1.def", "info": {"encoding": "mfstore-1"}},
                 ]
@@ -67,7 +67,7 @@ def test_references():
     }
     found = layout.references("data.json", json.dumps(document).encode())
     assert found[:3] == ({"x": KEY, "inc": "ab" * 20}, {"inc"}, {"cd" * 32})
-    assert found.native_included == {("other inc", "ef" * 32, "cd" * 32)} and found.left == {"0a" * 20}
+    assert found.packed_included == {("other inc", "ef" * 32, "cd" * 32)} and found.left == {"0a" * 20}
     begin = layout.references("task_begin", json.dumps({"code_package_sha": KEY}).encode())
     assert begin.artifacts == {"<code package>": KEY}
     assert layout.references("task_begin", b'{"code_package_sha": null}').artifacts == {}

@@ -16,7 +16,7 @@ from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 AHEAD = ("0.attempt.json", "0.task_begin", "0.runtime")
 
 
-@pytest.fixture(params=["stock", "native"])
+@pytest.fixture(params=["stock", "packed"])
 def s3(request, monkeypatch, radosgw, tmp_path):  # noqa: F811
     monkeypatch.setattr(runtime_module, "from_conf", lambda name: request.param)
     monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "cache"))
@@ -138,7 +138,7 @@ def test_a_forked_child_leaves_the_parents_marks_alone(s3):
 SCRIPT = """
 import sys
 from metaflow.datastore.flow_datastore import FlowDataStore
-from mfstore.metaflow.extension import S3Storage
+from mfstore.metaflow.hooks.extension import S3Storage
 flow = FlowDataStore("Flow", storage_impl=S3Storage, ds_root=sys.argv[1])
 flow.get_task_datastore("1", "a", "7", attempt=0, mode="w").init_task()
 """

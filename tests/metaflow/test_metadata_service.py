@@ -3,7 +3,7 @@
 import pytest
 
 from tests.metaflow.test_flows import pair
-from tests.rigs.flows import MFSTORE, NATIVE, OFF
+from tests.rigs.flows import MFSTORE, OFF, PACKED
 
 pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
 
@@ -65,8 +65,8 @@ def test_resume_through_the_service(s3_rig, metadata_service):
     assert not metadata_service.refused
 
 
-def test_the_native_profile_through_the_service(s3_rig, metadata_service):
+def test_the_packed_profile_through_the_service(s3_rig, metadata_service):
     """The service knows less of an artifact than its task's data.json does."""
     rig = s3_rig(**metadata_service.environment())
-    run = f"Halting/{rig.run('halting.py', 'run', side=NATIVE).run_id}"
+    run = f"Halting/{rig.run('halting.py', 'run', side=PACKED).run_id}"
     assert rig.read(run, side=MFSTORE)["steps"]["end"][0]["artifacts"]["total"] == "26"

@@ -19,7 +19,7 @@ from mfstore.metaflow.hooks import runtime as runtime_module
 from mfstore.metaflow.hooks.extension import LocalStorage
 from mfstore.metaflow.hooks.runtime import runtime
 from mfstore.metaflow.packed.keys import bundle_of
-from mfstore.metaflow.packed.store import native_store
+from mfstore.metaflow.packed.store import packed_store
 from mfstore.metaflow.roots.attempts import attempts_of, readable
 from mfstore.metaflow.stock import content
 from mfstore.testing import NetworkFault
@@ -28,7 +28,7 @@ from tests.rigs.metaflow_stores import local_place, s3_place
 from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 
 
-@pytest.fixture(params=["stock", "native"])
+@pytest.fixture(params=["stock", "packed"])
 def profile(request, monkeypatch, tmp_path):
     monkeypatch.setattr(runtime_module, "from_conf", lambda name: request.param)
     monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "cache"))
@@ -249,7 +249,7 @@ def test_what_only_the_clients_metadata_says_is_enough(place):
 
 def test_a_mixed_store_and_switching_back(place, profile, monkeypatch):
     save(place.flow(), "1/a/7", VALUES)
-    monkeypatch.setattr(runtime_module, "from_conf", lambda name: "stock" if profile == "native" else "native")
+    monkeypatch.setattr(runtime_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
     runtime_module._runtime.cache_clear()
     inputs = place.flow().get_task_datastore("1", "a", "7")
     store = place.flow().get_task_datastore("1", "b", "8", attempt=0, mode="w")
@@ -399,7 +399,7 @@ def test_what_a_resumed_run_took_over_is_not_taken_to_be_stored(s3, profile, ste
 def test_the_profile_may_change_before_a_merge(place, profile, monkeypatch):
     """Of two branches one has read an artifact, and so saves it again: both must have the same key."""
     save(place.flow(), "1/start/1", VALUES)
-    monkeypatch.setattr(runtime_module, "from_conf", lambda name: "stock" if profile == "native" else "native")
+    monkeypatch.setattr(runtime_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
     runtime_module._runtime.cache_clear()
     flow = place.flow()
     inputs = flow.get_task_datastore("1", "start", "1")
@@ -448,7 +448,7 @@ def test_the_client_asks_for_what_it_reads_alone(s3, profile):
         assert flow.get_task_datastore("1", "a", str(number), data_metadata=data)["x"] == value
     paths = [one.path for one in s3.proxy.requests()]
     assert not [path for path in paths if path.endswith("data.json")]
-    assert len(paths) == len(values) + (profile == "native"), "the store's description is read once"
+    assert len(paths) == len(values) + (profile == "packed"), "the store's description is read once"
 
 
 def test_the_clients_metadata_cache_is_filled_once(s3):
@@ -487,18 +487,18 @@ def test_the_end_of_a_task_is_marked_with_its_data(s3):
     assert opened.load_metadata(["task_begin", "task_end"]) == {"task_begin": {"n": 1}, "task_end": {}}
 
 
-def test_the_native_store_shares_the_storages_connections(s3, profile):
-    if profile == "native":
+def test_the_packed_store_shares_the_storages_connections(s3, profile):
+    if profile == "packed":
         save(s3.flow(), "1/a/7", {"x": os.urandom(3000)})
         storage = s3.storage()
         with storage.objects.client() as (client, _):
-            assert native_store(storage, writing=True).backend.client.engine is client.engine
+            assert packed_store(storage, writing=True).backend.client.engine is client.engine
 
 
 LOCAL = """
 import sys
 from metaflow.datastore.flow_datastore import FlowDataStore
-from mfstore.metaflow.extension import LocalStorage
+from mfstore.metaflow.hooks.extension import LocalStorage
 flow = FlowDataStore("Flow", storage_impl=LocalStorage, ds_root=sys.argv[1])
 task = flow.get_task_datastore("1", "a", "7", attempt=0, mode="w")
 task.init_task()
@@ -510,7 +510,7 @@ print("mfstore.s3.bulk.client" in sys.modules, "isal.igzip" in sys.modules)
 """
 
 
-@pytest.mark.parametrize("kept_as", ["stock", "native"])
+@pytest.mark.parametrize("kept_as", ["stock", "packed"])
 def test_a_local_task_imports_nothing_of_s3(tmp_path, kept_as):
     environment = {**os.environ, "METAFLOW_MFSTORE_PROFILE": kept_as, "METAFLOW_USER": "u", "HOME": str(tmp_path)}
     command = [sys.executable, "-c", LOCAL, str(tmp_path / "root")]

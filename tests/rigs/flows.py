@@ -29,7 +29,7 @@ class Side:
 
 
 MFSTORE = Side("mfstore")
-NATIVE = Side("native", environment={"METAFLOW_MFSTORE_PROFILE": "native"})
+PACKED = Side("packed", environment={"METAFLOW_MFSTORE_PROFILE": "packed"})
 OFF = Side("off", environment={"METAFLOW_MFSTORE": "0"})
 """Metaflow as released: the extension is there, but switched off."""
 BROKEN = Side("broken", path=(FLOWS / "without_mfstore", ROOT))

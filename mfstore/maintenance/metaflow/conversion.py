@@ -35,8 +35,8 @@ class Conversion:
             ) from error
         self._root = root
         self._to = to
-        self.store: Store = root.store(create=to == "native")
-        """Of the native profile."""
+        self.store: Store = root.store(create=to == "packed")
+        """Of the packed profile."""
 
     def convert(
         self, attempt: Attempt, pieces: Mapping[Piece, dict[str, Any]]
@@ -71,7 +71,7 @@ class _Task:
 
     def run(self, to: str) -> tuple[dict[Piece, Entry], list[Failure]]:
         try:
-            done = self._to_native() if to == "native" else self._to_stock()
+            done = self._to_packed() if to == "packed" else self._to_stock()
         except Exception as error:
             # What was to be written was not: nothing of the task changes.
             done = {}
@@ -82,10 +82,10 @@ class _Task:
     def _failure(self, kind: str, piece: Piece, error: object) -> Failure:
         return Failure(kind, self._attempt.name, piece.name, piece.key, described(error))
 
-    # ---- to the native profile ------------------------------------------------------------
+    # ---- to the packed profile ------------------------------------------------------------
 
-    def _to_native(self) -> dict[Piece, Entry]:
-        from mfstore.metaflow.packed import bundles as native
+    def _to_packed(self) -> dict[Piece, Entry]:
+        from mfstore.metaflow.packed import bundles
 
         by_name = {piece.name: piece for piece in self._pieces}
         # Local files are read as fast one by one.
@@ -94,7 +94,7 @@ class _Task:
         while True:
             given: list[Piece] = []
             try:
-                saved = native.save(lambda: self._store, self._loaded(given), {})
+                saved = bundles.save(lambda: self._store, self._loaded(given), {})
             except NotSerializable as error:
                 # Of the last one that was asked for: the others are saved without it.
                 self._failures[given[-1]] = self._failure("unloadable", given[-1], error)
@@ -129,9 +129,9 @@ class _Task:
         return {piece: (result.key, info) for (piece, info), result in zip(infos, results, strict=True)}
 
     def _pickles(self, infos: list[tuple[Piece, dict[str, Any]]]) -> Iterator[bytes]:
-        for piece, native in self._pieces.items():
+        for piece, packed in self._pieces.items():
             try:
-                data, info = self._former(piece, native) or self._pickled(piece, native)
+                data, info = self._former(piece, packed) or self._pickled(piece, packed)
             except Exception as error:
                 self._failures[piece] = self._failure(_kind(error), piece, error)
                 continue
@@ -139,7 +139,7 @@ class _Task:
             yield data
             del data
 
-    def _former(self, piece: Piece, native: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]] | None:
+    def _former(self, piece: Piece, packed: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]] | None:
         """The blob that an artifact was, if it is whole: so it gets back the very key it had, also where its class
         cannot be imported here, or is pickled otherwise by now."""
         from metaflow.datastore.exceptions import DataException
@@ -150,9 +150,9 @@ class _Task:
             ((_, data),) = self._content.load_blobs([piece.former])
         except DataException:
             return None
-        return data, _stock_info(len(data), native)
+        return data, _stock_info(len(data), packed)
 
-    def _pickled(self, piece: Piece, native: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    def _pickled(self, piece: Piece, packed: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
         """What a task would store. What cannot be unpickled here is a pickle as it lies there, which every Metaflow
         reads: nobody is kept from leaving by a class that is not at hand."""
         from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
@@ -161,25 +161,25 @@ class _Task:
             ((_, obj),) = self._task.load_artifacts([piece.name])
             blobs, metadata = PickleSerializer.serialize(obj)
         except Exception:
-            data = self._stream(piece, native)
-            return data, _stock_info(len(data), native)
+            data = self._stream(piece, packed)
+            return data, _stock_info(len(data), packed)
         return blobs[0].value, {
-            **_stock_info(metadata.size, native),
+            **_stock_info(metadata.size, packed),
             "type": metadata.obj_type,
             "encoding": metadata.encoding,
         }
 
-    def _stream(self, piece: Piece, native: Mapping[str, Any]) -> bytes:
-        bundle = bundle_of(native)
+    def _stream(self, piece: Piece, packed: Mapping[str, Any]) -> bytes:
+        bundle = bundle_of(packed)
         if bundle is None:
             return inline_pickle(piece.key)
         return self._store.get_bytes(bundle, name=piece.name)
 
 
-def _stock_info(size: int, native: Mapping[str, Any]) -> dict[str, Any]:
+def _stock_info(size: int, packed: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "size": size,
-        "type": native.get("type"),
+        "type": packed.get("type"),
         "encoding": "pickle-v4",
         "serializer_info": {"source": "metaflow"},
     }

@@ -8,7 +8,7 @@ its attempts is running, because a task about to end may take any blob of its fl
 Blobs that no run ever referred to are left alone: the code package of a deployment that did not run yet is one. What
 runs referred to before they were migrated goes, the grace period after that.
 
-The store of the native profile is collected by its own rules, with every bundle that a run refers to as its roots.
+The store of the packed profile is collected by its own rules, with every bundle that a run refers to as its roots.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MetaflowGcResult:
     held: Mapping[str, str]
     """Flows of which nothing was removed after all, and why."""
     store: GcResult | None = None
-    """What the collection of the native profile's store did; None when there is none, or it was left alone."""
+    """What the collection of the packed profile's store did; None when there is none, or it was left alone."""
     store_left: str = ""
     """Why that store was left alone."""
 
@@ -80,10 +80,10 @@ def collect_metaflow(
         state = replace(state, condemned=condemned)
         file.save(state)
         result, state = _Remover(root, file, tell).remove(plan, holdings, state)
-        native, why = _collect_store(root, plan, yes_really, take_over)
+        packed, why = _collect_store(root, plan, yes_really, take_over)
     finally:
         file.end()
-    return plan, replace(result, condemned=len(plan.condemn), store=native, store_left=why)
+    return plan, replace(result, condemned=len(plan.condemn), store=packed, store_left=why)
 
 
 def _collect_store(root: Root, plan: MetaflowGcPlan, yes_really: bool, take_over: bool) -> tuple[GcResult | None, str]:
@@ -224,7 +224,7 @@ class _Remover:
         for _, _, _, found in self._root.references(fresh, lambda step: None):
             if not isinstance(found, References):
                 return f"what a new task refers to cannot be read: {found.message}"
-            if found.included or found.native_included:
+            if found.included or found.packed_included:
                 return "a new task refers to IncludeFiles"
             work.blobs.difference_update((work.flow, key) for key in found.artifacts.values())
         return ""

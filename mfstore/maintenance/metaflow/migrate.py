@@ -6,8 +6,8 @@ The order that a stop at any point cannot hurt: the new form of all artifacts of
 old one.
 
 Records of local metadata name the key of an artifact alone, and a stock client goes by that. Towards the stock profile
-they are rewritten before ``data.json``, towards the native one after it: what a record names is readable by itself if
-it is a blob, and through the ``data.json`` that has it if it is native.
+they are rewritten before ``data.json``, towards the packed one after it: what a record names is readable by itself if
+it is a blob, and through the ``data.json`` that has it if it is packed.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class Migrator:
             self._root.backend.put_if(attempt.path, json.dumps(document).encode(), attempt.etag)
             with self._lock:
                 self.result.attempts += 1
-            if self._wanted.to == "native":
+            if self._wanted.to == "packed":
                 self._rewrite(attempt, document, job.document)
         except Conflict:
             self._fail("changed", attempt, "its data.json has changed since it was listed: run this again")

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from mfstore.errors import InvalidKey
 from mfstore.maintenance.metaflow.policy import DAY, Run, matches
 from mfstore.maintenance.metaflow.root import Holdings, TaskName
-from mfstore.metaflow.packed.keys import bundle_of, is_native
+from mfstore.metaflow.packed.keys import bundle_of, is_packed
 from mfstore.metaflow.roots.attempts import DATA
 from mfstore.metaflow.roots.former import Entry, formers
 
-PROFILES = ("native", "stock")
+PROFILES = ("packed", "stock")
 PICKLES = frozenset(("pickle-v2", "pickle-v4", "gzip+pickle-v2", "gzip+pickle-v4"))
 """Encodings of Metaflow's own artifacts; others are those of another extension's serializer."""
 OLDEST = "gzip+pickle-v2"
@@ -25,7 +25,7 @@ class Migration:
     """What is wanted."""
 
     to: str
-    """``native`` or ``stock``."""
+    """``packed`` or ``stock``."""
     flows: tuple[str, ...] = ()
     """Only of flows that match one of these patterns; none given: of any."""
     runs: tuple[str, ...] = ()
@@ -172,12 +172,12 @@ def shares(
     for name, key in document["objects"].items():
         info = infos.get(name) or {}
         where = f"{attempt.name} {name}"
-        native = is_native(info)
-        if not native and info.get("encoding", OLDEST) not in PICKLES:
+        packed = is_packed(info)
+        if not packed and info.get("encoding", OLDEST) not in PICKLES:
             found.left.append(Left("extension", where, f"its encoding is {info['encoding']}"))
-        elif native == (to == "native"):
+        elif packed == (to == "packed"):
             found.already += 1
-        elif native:
+        elif packed:
             bundle = bundle_of(info)
             if bundle is not None and bundle not in bundles:
                 found.left.append(Left("missing", where, f"bundle {bundle} is not there"))
@@ -195,7 +195,7 @@ def shares(
 def _blob(attempt: Attempt, former: Collection[Entry], blobs: Collection[tuple[str, str]]) -> str | None:
     """The latest blob among what an artifact was, if it is there."""
     for key, info in reversed([*former]):
-        if not is_native(info) and (attempt.task[0], key) in blobs:
+        if not is_packed(info) and (attempt.task[0], key) in blobs:
             return key
     return None
 
@@ -204,8 +204,8 @@ def learned(document: Mapping[str, Any], to: str) -> Iterator[tuple[Piece, Entry
     """What an attempt that was migrated before tells of artifacts that others share with it."""
     for name, before in formers(document).items():
         info = document["info"].get(name)
-        if info is None or is_native(info) != (to == "native"):
+        if info is None or is_packed(info) != (to == "packed"):
             continue
         for key, was in before:
-            if is_native(was) != is_native(info):
+            if is_packed(was) != is_packed(info):
                 yield Piece(name, key), (document["objects"][name], info)

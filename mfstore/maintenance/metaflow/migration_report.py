@@ -20,7 +20,7 @@ class FlowShare:
     artifacts: int = 0
     """Different artifacts to be converted; tasks share them."""
     bytes: int = 0
-    """What these take now: blobs as they are stored, native artifacts as they were pickled."""
+    """What these take now: blobs as they are stored, packed artifacts as they were pickled."""
     already: int = 0
     """Artifacts in that profile already, each counted for every attempt that has it."""
     left: Mapping[str, int] = field(default_factory=dict)

@@ -71,7 +71,7 @@ class MetaflowGcPlan:
     left: Amount
     """Among the blobs that go, those that a migration left behind."""
     bundles: frozenset[str]
-    """Of the native profile: what kept runs need of the store in ``mf.store``."""
+    """Of the packed profile: what kept runs need of the store in ``mf.store``."""
     all_bundles: frozenset[str]
     """What any run needs there, those to remove too."""
     unknown: int
@@ -90,14 +90,14 @@ class _Needs:
     blobs: set[Blob] = field(default_factory=set)
     included: set[Blob] = field(default_factory=set)
     """Blobs among them that describe IncludeFiles."""
-    native_included: set[tuple[str, str, str, str | None]] = field(default_factory=set)
-    """IncludeFiles of the native profile: flow, name, key and bundle."""
+    packed_included: set[tuple[str, str, str, str | None]] = field(default_factory=set)
+    """IncludeFiles of the packed profile: flow, name, key and bundle."""
     bundles: set[str] = field(default_factory=set)
 
     def add(self, flow: str, found: References) -> None:
         """Count what one file refers to."""
         self.blobs.update((flow, key) for key in found.artifacts.values())
-        self.native_included.update((flow, *place) for place in found.native_included)
+        self.packed_included.update((flow, *place) for place in found.packed_included)
         self.included.update((flow, found.artifacts[name]) for name in found.included if name in found.artifacts)
         self.bundles.update(found.bundles)
 
@@ -313,18 +313,18 @@ class Planner:
             found.update((blob[0], name) for name in layout.hashes_in(content))
 
         self._root.read_blobs(wanted, holdings.metas, work)
-        natively = [place for place in needs.native_included if place[0] in flows]
-        for flow, hashes in self._native_hashes(natively):
+        in_store = [place for place in needs.packed_included if place[0] in flows]
+        for flow, hashes in self._packed_hashes(in_store):
             if hashes is None:
                 sure.discard(flow)
             else:
                 found.update((flow, name) for name in hashes)
         return found, sure
 
-    def _native_hashes(
+    def _packed_hashes(
         self, places: Iterable[tuple[str, str, str, str | None]]
     ) -> Iterator[tuple[str, Collection[str] | None]]:
-        """The flow, and the IncludeFiles that an artifact of the native profile names; None when it cannot be read."""
+        """The flow, and the IncludeFiles that an artifact of the packed profile names; None when it cannot be read."""
         with ExitStack() as stack:
             store = None
             for flow, name, key, bundle in places:

@@ -59,8 +59,8 @@ class Holdings:
     user: list[tuple[layout.Object, ObjectInfo]] = field(default_factory=list)
     objects: int = 0
     stored: int = 0
-    native: tuple[int, int] = (0, 0)
-    """Objects and bytes of the native profile's store, which all flows share."""
+    packed: tuple[int, int] = (0, 0)
+    """Objects and bytes of the packed profile's store, which all flows share."""
 
     def add(self, info: ObjectInfo) -> None:
         """Count one object."""
@@ -83,7 +83,7 @@ class Holdings:
         elif place.kind == "user":
             self.user.append((place, info))
         elif info.key.startswith(f"{FOLDER}/"):
-            self.native = self.native[0] + 1, self.native[1] + info.size
+            self.packed = self.packed[0] + 1, self.packed[1] + info.size
 
     @property
     def flows(self) -> list[str]:
@@ -164,7 +164,7 @@ class Root:
         return found
 
     def store(self, create: bool = False) -> Store:
-        """The store of the native profile below the root, there or not; its owner closes it."""
+        """The store of the packed profile below the root, there or not; its owner closes it."""
         return _remote_store(f"{self.url}/{FOLDER}", create) if self.remote else _local_store(self, create)
 
     def prune(self, folders: Iterable[str]) -> None:

@@ -174,7 +174,7 @@ class MetaflowVerifier:
                 raise error
 
     def _check_bundles(self, bundles: Mapping[str, set[str]]) -> None:
-        """Are the bundles of the native profile there? Their store has its own verify."""
+        """Are the bundles of the packed profile there? Their store has its own verify."""
         paths = [f"{STORE}/{recipe_path(bundle)}" for bundle in bundles]
         for bundle, path, there in zip(bundles, paths, self.root.backend.exists_many(paths), strict=True):
             if not there:

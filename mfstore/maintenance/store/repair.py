@@ -1,4 +1,4 @@
-"""Repair a native store: store again what is whole, point recipes at it, rebuild the index, quarantine what is damaged.
+"""Repair a store: store again what is whole, point recipes at it, rebuild the index, quarantine what is damaged.
 
 The order is the writers' own: packs, index fragments, recipes; and only then do damaged objects go, which nothing needs
 any more. A pack made of the whole chunks of a damaged one is named by its layout, so a repair that was stopped and runs

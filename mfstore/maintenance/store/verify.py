@@ -1,4 +1,4 @@
-"""Verify a native store: by listing, by headers and trailers, or by every byte."""
+"""Verify a store: by listing, by headers and trailers, or by every byte."""
 
 from __future__ import annotations
 

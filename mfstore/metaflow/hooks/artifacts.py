@@ -1,6 +1,6 @@
-"""What mfstore changes of how ``TaskDataStore`` saves and loads artifacts: the native profile, and what errors name.
+"""What mfstore changes of how ``TaskDataStore`` saves and loads artifacts: the packed profile, and what errors name.
 
-What the native profile needs is imported where it is used: half the time of importing all of mfstore's Metaflow side,
+What the packed profile needs is imported where it is used: half the time of importing all of mfstore's Metaflow side,
 in every process of a flow.
 """
 
@@ -21,7 +21,7 @@ from mfstore.metaflow.hooks.failures import data_errors
 from mfstore.metaflow.hooks.marks import settle
 from mfstore.metaflow.hooks.openings import parsed
 from mfstore.metaflow.hooks.runtime import runtime
-from mfstore.metaflow.packed.keys import ENCODING, bundle_of, is_native
+from mfstore.metaflow.packed.keys import ENCODING, bundle_of, is_packed
 from mfstore.metaflow.roots.attempts import DATA, STARTED
 from mfstore.metaflow.stock import blobs
 
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
 
 def save_artifacts(original: Any) -> Any:
-    """``TaskDataStore.save_artifacts`` that knows the native profile."""
+    """``TaskDataStore.save_artifacts`` that knows the packed profile."""
 
     @wraps(original)
     def save_artifacts(self: Any, artifacts_iter: Iterable[tuple[str, Any]], len_hint: int = 0) -> None:
         if self._mode != "w" or self._is_done_set:
             original(self, artifacts_iter, len_hint)
             return
-        natively = runtime().knobs.profile == "native" and _has_objects(self)
-        artifacts_iter = _changed(self, artifacts_iter, natively)
-        if not natively:
+        to_pack = runtime().knobs.profile == "packed" and _has_objects(self)
+        artifacts_iter = _changed(self, artifacts_iter, to_pack)
+        if not to_pack:
             original(self, artifacts_iter, len_hint)
             return
-        from mfstore.metaflow.packed import bundles as native
+        from mfstore.metaflow.packed import bundles
 
         others: list[tuple[str, Any]] = []
         known = {
             key: self._info[name]
             for name, key in self._objects.items()
-            if is_native(self._info.get(name)) and self._ca_store.is_stored(key)
+            if is_packed(self._info.get(name)) and self._ca_store.is_stored(key)
         }
         with data_errors():
             try:
-                saved = native.save(lambda: _store(self, writing=True), _pickled(self, artifacts_iter, others), known)
+                saved = bundles.save(lambda: _store(self, writing=True), _pickled(self, artifacts_iter, others), known)
             except NotSerializable as error:
                 raise _unpicklable(error) from error
         for name, (key, info) in saved.items():
@@ -63,21 +63,21 @@ def save_artifacts(original: Any) -> Any:
     return save_artifacts
 
 
-def _changed(task: Any, artifacts: Iterable[tuple[str, Any]], natively: bool) -> Iterator[tuple[str, Any]]:
+def _changed(task: Any, artifacts: Iterable[tuple[str, Any]], to_pack: bool) -> Iterator[tuple[str, Any]]:
     """All but those that an input has in the other format and with equal content: these keep their key, so that
     ``merge_artifacts`` finds them equal in branches of which only one has read them."""
     for name, obj in artifacts:
         info = task._info.get(name) if name in task._objects else None
-        if info is None or is_native(info) == natively or not _has_key(task._objects[name], info, obj):
+        if info is None or is_packed(info) == to_pack or not _has_key(task._objects[name], info, obj):
             yield name, obj
 
 
 def _has_key(key: str, info: Any, obj: Any) -> bool:
     try:
-        if is_native(info):
-            from mfstore.metaflow.packed import bundles as native
+        if is_packed(info):
+            from mfstore.metaflow.packed import bundles
 
-            return native.key_of(obj) == key
+            return bundles.key_of(obj) == key
         if not str(info.get("encoding", "")).endswith("pickle-v4"):
             return False
         return blobs.key_of(PickleSerializer.serialize(obj)[0][0].value) == key
@@ -115,7 +115,7 @@ def _unpicklable(error: NotSerializable) -> Any:
 
 
 def load_artifacts(original: Any) -> Any:
-    """``TaskDataStore.load_artifacts`` that knows the native profile, finds what was migrated, and whose errors name
+    """``TaskDataStore.load_artifacts`` that knows the packed profile, finds what was migrated, and whose errors name
     artifact and task."""
 
     @wraps(original)
@@ -143,13 +143,13 @@ def load_artifacts(original: Any) -> Any:
 
 
 def _loaded(original: Any, task: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
-    natively = [name for name in names if is_native((task._info or {}).get(name))]
-    others = [name for name in names if name not in set(natively)]
-    if natively:
-        from mfstore.metaflow.packed import bundles as native
+    packed = [name for name in names if is_packed((task._info or {}).get(name))]
+    others = [name for name in names if name not in set(packed)]
+    if packed:
+        from mfstore.metaflow.packed import bundles
 
         with data_errors():
-            yield from native.load(lambda: _store(task), [_placed(task, name) for name in natively])
+            yield from bundles.load(lambda: _store(task), [_placed(task, name) for name in packed])
     if others or not names:
         yield from original(task, others)
 
@@ -194,16 +194,16 @@ def _named(task: Any, names: Sequence[str], error: DataException) -> DataExcepti
 
 
 def transfer_artifacts(original: Any) -> Any:
-    """``TaskDataStore.transfer_artifacts`` that saves anew what another root has in the native format."""
+    """``TaskDataStore.transfer_artifacts`` that saves anew what another root has in the packed format."""
 
     @wraps(original)
     def transfer_artifacts(self: Any, other_datastore: Any, names: Sequence[str] | None = None) -> None:
         places = [(task.TYPE, task._parent.datastore_root) for task in (self, other_datastore)]
         wanted = [name for name in (other_datastore._objects if names is None else names) if name in other_datastore]
-        natively = [name for name in wanted if is_native(other_datastore._info.get(name))]
-        if natively and places[0] != places[1]:
-            self.save_artifacts(other_datastore.load_artifacts(natively), len(natively))
-            names = [name for name in wanted if name not in natively]
+        packed = [name for name in wanted if is_packed(other_datastore._info.get(name))]
+        if packed and places[0] != places[1]:
+            self.save_artifacts(other_datastore.load_artifacts(packed), len(packed))
+            names = [name for name in wanted if name not in packed]
         original(self, other_datastore, names)
 
     return transfer_artifacts
@@ -227,8 +227,8 @@ def _has_objects(task: Any) -> bool:
 def _store(task: Any, writing: bool = False) -> Store:
     if not _has_objects(task):
         raise DataException(f"Artifacts in the format {ENCODING} cannot lie in a datastore of type {task.TYPE}")
-    from mfstore.metaflow.packed.store import native_store
+    from mfstore.metaflow.packed.store import packed_store
 
     if writing:
         settle(f"{task._storage_impl.datastore_root.rstrip('/')}/", name=STARTED)
-    return native_store(task._storage_impl, writing)
+    return packed_store(task._storage_impl, writing)

@@ -16,7 +16,7 @@ COMMANDS = {
     "repair": "Move damaged blobs to quarantine, so that they are stored again.",
     "gc": "Delete what no kept run needs. Shows a plan; deletes nothing by itself.",
     "du": "Show what flows and their parts take.",
-    "migrate": "Bring artifacts to the native profile, or back. Shows a plan; changes nothing by itself.",
+    "migrate": "Bring artifacts to the packed profile, or back. Shows a plan; changes nothing by itself.",
     "bench": "Measure the datastore with Metaflow's own workload.",
 }
 

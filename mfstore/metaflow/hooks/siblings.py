@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mfstore.metaflow.packed.keys import bundle_of, is_native
+from mfstore.metaflow.packed.keys import bundle_of, is_packed
 
 TOGETHER = 64 << 20
 """Bytes of objects that are loaded ahead and held for the inputs of one join. What is beyond is worth its own
@@ -42,13 +42,13 @@ def _load_ahead(members: Sequence[Any], name: str) -> None:
     keys: set[str] = set()
     for one in members:
         key, info = one._objects[name], one._info.get(name, {})
-        if not is_native(info):
+        if not is_packed(info):
             keys.add(key)
         elif (bundle := bundle_of(info)) is not None:
             bundles.add(bundle)
     if keys:
         task._ca_store.load_ahead(keys)
     if bundles:
-        from mfstore.metaflow.packed.store import native_store
+        from mfstore.metaflow.packed.store import packed_store
 
-        native_store(task._storage_impl).backend.load_ahead(bundles)  # type: ignore[attr-defined]
+        packed_store(task._storage_impl).backend.load_ahead(bundles)  # type: ignore[attr-defined]

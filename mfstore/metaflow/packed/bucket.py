@@ -1,4 +1,4 @@
-"""The native profile's store in a bucket. A module of its own: local flows need not import what S3 takes."""
+"""The packed profile's store in a bucket. A module of its own: local flows need not import what S3 takes."""
 
 from __future__ import annotations
 

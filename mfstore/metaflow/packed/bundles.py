@@ -1,4 +1,4 @@
-"""The native profile: a task's artifacts as one bundle of an mfstore store below the datastore root."""
+"""The packed profile: a task's artifacts as one bundle of an mfstore store below the datastore root."""
 
 from __future__ import annotations
 

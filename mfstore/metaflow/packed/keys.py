@@ -1,4 +1,4 @@
-"""What ``data.json`` says of an artifact of the native profile.
+"""What ``data.json`` says of an artifact of the packed profile.
 
 Its key is one of
 
@@ -25,7 +25,7 @@ INLINE_BYTES = 150
 """Longest pickle that is its own key. Metaflow's metadata service keeps 255 characters of a key."""
 
 
-def is_native(info: Mapping[str, Any] | None) -> bool:
+def is_packed(info: Mapping[str, Any] | None) -> bool:
     """Whether an artifact with this info was saved by ``save``."""
     return bool(info) and _divided(info)[0] == ENCODING  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""The store of the native profile below a datastore root: one handle per root and process to read, one to write."""
+"""The store of the packed profile below a datastore root: one handle per root and process to read, one to write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mfstore.metaflow.packed.keys import FOLDER
 from mfstore.store import Store, open_store
 
 
-def native_store(storage: Any, writing: bool = False) -> Store:
+def packed_store(storage: Any, writing: bool = False) -> Store:
     """The store of a storage that has ``objects``."""
     root = storage.datastore_root.rstrip("/")
     if storage.objects.remote:

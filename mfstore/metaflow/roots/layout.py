@@ -141,9 +141,9 @@ class References(NamedTuple):
     included: frozenset[str]
     """Names of those among them that are IncludeFiles: their pickles name an object elsewhere."""
     bundles: frozenset[str]
-    """Bundles of the native profile."""
-    native_included: frozenset[tuple[str, str, str | None]] = frozenset()
-    """IncludeFiles of the native profile: name, key, and the bundle unless it lies in its key."""
+    """Bundles of the packed profile."""
+    packed_included: frozenset[tuple[str, str, str | None]] = frozenset()
+    """IncludeFiles of the packed profile: name, key, and the bundle unless it lies in its key."""
     left: frozenset[str] = frozenset()
     """Blobs that these artifacts were before they were migrated."""
 
@@ -152,7 +152,7 @@ class References(NamedTuple):
         """What among it the next run of a deployment needs that takes it from a scheduler's template."""
         names = {CODE, *self.included}
         kept = {name: key for name, key in self.artifacts.items() if name in names}
-        return References(kept, self.included, frozenset(), self.native_included)
+        return References(kept, self.included, frozenset(), self.packed_included)
 
 
 REFERRING = (DATA, BEGAN, "local_metadata")
@@ -178,19 +178,19 @@ def _of_data(document: Any) -> References:
     infos: Mapping[str, Any] = document.get("info") or {}
     if not all(isinstance(key, str) for key in objects.values()):
         raise ValueError("a key that is no text")
-    native = {name for name, info in infos.items() if _is_native(info)}
-    bundles = {bundle_of(infos[name]) for name in native}
+    packed = {name for name, info in infos.items() if _is_packed(info)}
+    bundles = {bundle_of(infos[name]) for name in packed}
     included = {name for name, info in infos.items() if "IncludedFile" in str(info.get("type", ""))}
     return References(
-        {name: key for name, key in objects.items() if name not in native},
-        frozenset(included - native),
+        {name: key for name, key in objects.items() if name not in packed},
+        frozenset(included - packed),
         frozenset(bundle for bundle in bundles if bundle),
-        frozenset((name, objects[name], bundle_of(infos[name])) for name in included & native & objects.keys()),
-        frozenset(key for before in formers(document).values() for key, info in before if not _is_native(info)),
+        frozenset((name, objects[name], bundle_of(infos[name])) for name in included & packed & objects.keys()),
+        frozenset(key for before in formers(document).values() for key, info in before if not _is_packed(info)),
     )
 
 
-def _is_native(info: Mapping[str, Any]) -> bool:
+def _is_packed(info: Mapping[str, Any]) -> bool:
     # Of any version: what a later one stores is no blob either.
     return str(info.get("encoding", "")).startswith("mfstore-")
 

@@ -179,7 +179,7 @@ class ContentStore(Stock):  # type: ignore[misc]
             for path, found in self._objects.read([*wanted]):
                 for key in wanted[path]:
                     if found is None and len(key) != 40:
-                        continue  # as above, of the native profile: no blob
+                        continue  # as above, of the packed profile: no blob
                     blob = self._loaded(key, path, found, force_raw)
                     yield (key, blob, found and found.metadata) if is_transfer else (key, blob)
 

@@ -298,8 +298,8 @@ def test_the_run_whose_cards_a_kept_run_shows_is_kept(tree):
 
 
 def test_bundles_that_kept_runs_need_are_told(tree):
-    info = {"native": {"type": "x", "encoding": "mfstore-1/" + "ab" * 32}}
-    task(tree, "Flow", "2", "native", 9, {}, infos=info, age=DAY)
+    info = {"packed": {"type": "x", "encoding": "mfstore-1/" + "ab" * 32}}
+    task(tree, "Flow", "2", "packed", 9, {}, infos=info, age=DAY)
     assert plan(tree).bundles == {"ab" * 32}
 
 

@@ -30,12 +30,12 @@ def tree(tmp_path):
     return root
 
 
-# ---- to the native profile, and back ----------------------------------------------------
+# ---- to the packed profile, and back ----------------------------------------------------
 
 
 def test_a_plan_changes_nothing(tree):
     before = files(tree)
-    plan = migrate(tree, "native", execute=False)
+    plan = migrate(tree, "packed", execute=False)
     assert files(tree) == before and not (tree / "mf.store").exists() and not (tree / "mf.maintenance").exists()
     (share,) = plan.flows
     assert (share.flow, share.runs, share.attempts, share.artifacts, share.already) == ("Flow", 1, 4, 6, 0)
@@ -45,31 +45,31 @@ def test_a_plan_changes_nothing(tree):
 
 def test_there_and_back(tree):
     before, values, told = documents(tree), load_all(tree), records(tree)
-    plan, result = migrate(tree, "native")
+    plan, result = migrate(tree, "packed")
     assert (result.attempts, result.artifacts, result.failures) == (4, 6, []) and plan.changes
-    native = documents(tree)
-    assert {info["encoding"].partition("/")[0] for found in native.values() for info in found["info"].values()} == {
+    packed = documents(tree)
+    assert {info["encoding"].partition("/")[0] for found in packed.values() for info in found["info"].values()} == {
         "mfstore-1"
     }
     assert load_all(tree) == values
     # Equal content has one key, and what a task inherits lies in the bundle of the task that made it.
-    infos = [found["info"]["rows"] for found in native.values()]
+    infos = [found["info"]["rows"] for found in packed.values()]
     assert all(info == infos[0] for info in infos)
-    assert {found["objects"]["tiny"] for found in native.values()} == {
-        native["Flow/1/start/1/0.data.json"]["objects"]["tiny"]
+    assert {found["objects"]["tiny"] for found in packed.values()} == {
+        packed["Flow/1/start/1/0.data.json"]["objects"]["tiny"]
     }
     for path, found in records(tree).items():
         task_path, name = path.split("/_meta/")
         number, _, artifact = name.removesuffix(".json").partition("_artifact_")
-        assert found["sha"] == native[f"{task_path}/{number}.data.json"]["objects"][artifact]
+        assert found["sha"] == packed[f"{task_path}/{number}.data.json"]["objects"][artifact]
         assert found["content_type"].startswith("mfstore-1") and found["tags"] == ["kept"]
     # All else that the document says is as before.
     assert all({**found, "mfstore": None, "objects": None, "info": None} ==
-               {**before[path], "mfstore": None, "objects": None, "info": None} for path, found in native.items())  # fmt: skip
+               {**before[path], "mfstore": None, "objects": None, "info": None} for path, found in packed.items())  # fmt: skip
     once = files(tree)
-    plan, result = migrate(tree, "native")
+    plan, result = migrate(tree, "packed")
     assert not plan.changes and not result.attempts and not result.records and files(tree) == once
-    assert documents(tree) == native
+    assert documents(tree) == packed
     _, result = migrate(tree, "stock")
     assert (result.attempts, result.artifacts, result.failures) == (4, 6, [])
     assert load_all(tree) == values and records(tree) == told
@@ -79,7 +79,7 @@ def test_there_and_back(tree):
 
 def test_back_when_the_blobs_are_gone(tree):
     values = load_all(tree)
-    migrate(tree, "native")
+    migrate(tree, "packed")
     shutil.rmtree(tree / "Flow/data")
     assert load_all(tree) == values
     _, result = migrate(tree, "stock")
@@ -94,10 +94,10 @@ def test_the_keys_are_those_that_a_task_of_that_profile_gives(tree, monkeypatch)
     from mfstore.metaflow.hooks.artifacts import runtime
     from mfstore.metaflow.hooks.extension import LocalStorage
 
-    migrate(tree, "native")
+    migrate(tree, "packed")
     found = documents(tree)["Flow/1/start/1/0.data.json"]
     monkeypatch.setattr(runtime(), "knobs", types.SimpleNamespace(**{
-        name: getattr(runtime().knobs, name) for name in ("threads", "fsync", "verify", "cache")}, profile="native"))  # fmt: skip
+        name: getattr(runtime().knobs, name) for name in ("threads", "fsync", "verify", "cache")}, profile="packed"))  # fmt: skip
     store = FlowDataStore("Flow", storage_impl=LocalStorage, ds_root=str(tree))
     task_store = store.get_task_datastore("9", "start", "1", attempt=0, mode="w")
     task_store.init_task()
@@ -108,7 +108,7 @@ def test_the_keys_are_those_that_a_task_of_that_profile_gives(tree, monkeypatch)
 def test_only_what_was_asked_for(tree):
     build(tree, "Other", "5")
     build(tree, "Flow", "2")
-    migrate(tree, "native", flows=("Fl*",), runs=("*/2",))
+    migrate(tree, "packed", flows=("Fl*",), runs=("*/2",))
     kinds = {path.rsplit("/", 3)[0]: found["info"]["tiny"]["encoding"] for path, found in documents(tree).items()}
     assert kinds == {"Flow/1": "pickle-v4", "Flow/2": "mfstore-1", "Other/5": "pickle-v4"}
 
@@ -117,34 +117,39 @@ def test_each_flow_has_keys_of_its_own(tree):
     """Flows share chunks; what one flow's blobs became says nothing of another's."""
     build(tree, "Other", "5")
     values = load_all(tree)
-    migrate(tree, "native")
+    migrate(tree, "packed")
     migrate(tree, "stock", flows=("Flow",))
     assert load_all(tree) == values and blobs_of(tree, "Other")
 
 
-def test_what_the_native_store_takes_is_shown(tree, capsys):
+def test_what_the_packed_store_takes_is_shown(tree, capsys):
     main(["du", "--metaflow", str(tree), "--json"])
-    assert "native" not in capsys.readouterr().out
-    migrate(tree, "native")
+    assert "packed" not in capsys.readouterr().out
+    migrate(tree, "packed")
     sizes = [path.stat().st_size for path in (tree / "mf.store").rglob("*") if path.is_file()]
     files = [count for count in sizes if count]  # and locks
     main(["du", "--metaflow", str(tree), "--json"])
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert shown == {"flow": None, "native": {"objects": len(files), "bytes": sum(files)}}
+    assert shown == {"flow": None, "packed": {"objects": len(files), "bytes": sum(files)}}
     main(["du", "--metaflow", str(tree)])
-    assert "the native profile's store, for all flows" in capsys.readouterr().out
+    assert "the packed profile's store, for all flows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limit", ["TASKS", "BYTES"])
 def test_small_windows_give_the_same(tree, tmp_path, monkeypatch, limit):
     shutil.copytree(tree, tmp_path / "other")
-    migrate(tree, "native")
+    migrate(tree, "packed")
     monkeypatch.setattr(migrate_module, limit, 1)
-    migrate(tmp_path / "other", "native")
+    migrate(tmp_path / "other", "packed")
     assert documents(tmp_path / "other") == documents(tree)
 
 
 # ---- what is left, and what fails -------------------------------------------------------
+
+
+def test_the_former_name_of_the_packed_profile(tree, capsys):
+    assert run_cli("migrate", "--metaflow", str(tree), "--to", "native", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["to"] == "packed"
 
 
 def test_damage_is_named_and_the_rest_goes_on(tree, capsys):
@@ -154,13 +159,13 @@ def test_damage_is_named_and_the_rest_goes_on(tree, capsys):
     Path(tree, layout.blob_path("Flow", key)).write_bytes(b"not what it was")
     Path(tree, layout.blob_path("Flow", gone)).unlink()
     (tree / "Flow/1/work/2/0.data.json").write_text("{")
-    code = run_cli("migrate", "--metaflow", str(tree), "--to", "native", "--json")
+    code = run_cli("migrate", "--metaflow", str(tree), "--to", "packed", "--json")
     plan = json.loads(capsys.readouterr().out)
     assert code == 0 and plan["executed"] is None
     assert {(entry["kind"], entry["what"]) for entry in plan["left"]} == {
         ("missing", "Flow/1/work/2/1 own"), ("unreadable", "Flow/1/work/2/0")
     }  # fmt: skip
-    code = run_cli("migrate", "--metaflow", str(tree), "--to", "native", "--execute", "--json")
+    code = run_cli("migrate", "--metaflow", str(tree), "--to", "packed", "--execute", "--json")
     done = json.loads(capsys.readouterr().out)["executed"]
     assert code == 3 and done["failed"] == {"damaged": 1, "missing": 1, "unreadable": 1} and done["attempts"] == 3
     (damaged,) = [failure for failure in done["failures"] if failure["kind"] == "damaged"]
@@ -175,7 +180,7 @@ def test_damage_is_named_and_the_rest_goes_on(tree, capsys):
     # When it is whole again the rest follows.
     blob(tree, "Flow", values["Flow/1/end/3/0.data.json"]["text"])
     blob(tree, "Flow", LARGE[::2])
-    assert run_cli("migrate", "--metaflow", str(tree), "--to", "native", "--execute") == 3  # no data.json
+    assert run_cli("migrate", "--metaflow", str(tree), "--to", "packed", "--execute") == 3  # no data.json
     out = capsys.readouterr()
     assert "migrated 2 tasks: 2 artifacts" in out.out and "Flow/1/work/2/0: it is marked done" in out.err
 
@@ -196,20 +201,20 @@ def run_cli(*arguments):
 def test_people_read_the_plan_and_the_result(tree, capsys):
     task(tree, "Flow", "2", "start", 1, {"x": 1}, done=False)
     shutil.rmtree(tree / "Flow/1/end/3/_meta")
-    assert run_cli("migrate", "--metaflow", str(tree), "--to", "native") == 0
+    assert run_cli("migrate", "--metaflow", str(tree), "--to", "packed") == 0
     out = capsys.readouterr().out
     assert "left alone: 1 run that may be going on\n  Flow/2: one of its tasks is running" in out
     assert "1 task of these have no local metadata here" in out and "Nothing was changed. --execute does this." in out
-    assert run_cli("migrate", "--metaflow", str(tree), "--to", "native", "--execute") == 0
+    assert run_cli("migrate", "--metaflow", str(tree), "--to", "packed", "--execute") == 0
     assert "migrated 4 tasks: 6 artifacts" in capsys.readouterr().out
-    assert run_cli("migrate", "--metaflow", str(tree), "--to", "native", "--execute") == 0
+    assert run_cli("migrate", "--metaflow", str(tree), "--to", "packed", "--execute") == 0
     assert "There was nothing to do." in capsys.readouterr().out
     assert run_cli("migrate", "--metaflow", str(tree)) == 2
     assert run_cli("migrate", "--metaflow", str(tree / "nowhere"), "--to", "stock", "--execute") == 1
 
 
 def test_a_class_that_is_not_at_hand(tree, monkeypatch):
-    """Its artifacts stay as they are; from the native profile everything comes back, as the pickle it is."""
+    """Its artifacts stay as they are; from the packed profile everything comes back, as the pickle it is."""
     module = types.ModuleType("of_the_flow")
     exec("class Model:\n    def __init__(self): self.weights = list(range(300))", module.__dict__)
     monkeypatch.setitem(sys.modules, "of_the_flow", module)
@@ -217,14 +222,14 @@ def test_a_class_that_is_not_at_hand(tree, monkeypatch):
     task(tree, "Flow", "1", "same", 5, {"model": module.Model()}, age=DAY)
     record(tree)
     monkeypatch.delitem(sys.modules, "of_the_flow")
-    _, result = migrate(tree, "native")
+    _, result = migrate(tree, "packed")
     assert [(failure.kind, failure.task, failure.artifact) for failure in result.failures] == [
         ("unloadable", "Flow/1/more/4/0", "model"), ("damaged", "Flow/1/same/5/0", "model")
     ]  # fmt: skip
     assert "of_the_flow" in result.failures[0].why
     assert documents(tree)["Flow/1/more/4/0.data.json"]["info"]["beside"]["encoding"].startswith("mfstore-1")
     monkeypatch.setitem(sys.modules, "of_the_flow", module)
-    assert not migrate(tree, "native")[1].failures
+    assert not migrate(tree, "packed")[1].failures
     monkeypatch.delitem(sys.modules, "of_the_flow")
     shutil.rmtree(tree / "Flow/data")
     assert not migrate(tree, "stock")[1].failures
@@ -242,7 +247,7 @@ def test_what_pickles_in_one_way_only(tree, monkeypatch):
          "        if protocol > 4: raise TypeError('not by that protocol')\n        return (Odd, ())", module.__dict__)  # fmt: skip
     monkeypatch.setitem(sys.modules, "of_the_flow", module)
     task(tree, "Flow", "1", "more", 4, {"a": LARGE[:9], "odd": module.Odd(), "z": LARGE[:60]}, age=DAY)
-    _, result = migrate(tree, "native")
+    _, result = migrate(tree, "packed")
     assert [(failure.kind, failure.artifact) for failure in result.failures] == [("unloadable", "odd")]
     infos = documents(tree)["Flow/1/more/4/0.data.json"]["info"]
     assert [infos[name]["encoding"].partition("/")[0] for name in ("a", "odd", "z")] == [
@@ -262,7 +267,7 @@ def test_a_task_that_changed_meanwhile_is_left(tree, monkeypatch):
             document = json.loads(path.read_text())
             path.write_text(json.dumps({**document, "note": "of somebody else"}))
 
-    for to in ("native", "stock"):
+    for to in ("packed", "stock"):
         with monkeypatch.context() as patch:
             patch.setattr(migrate_module.Migrator, "_convert", meanwhile)
             _, result = migrate(tree, to)
@@ -270,7 +275,7 @@ def test_a_task_that_changed_meanwhile_is_left(tree, monkeypatch):
         left = documents(tree)["Flow/1/end/3/0.data.json"]
         assert left["note"] == "of somebody else" and result.attempts == 3
         assert {info["encoding"].partition("/")[0] for info in left["info"].values()} == {
-            "pickle-v4" if to == "native" else "mfstore-1"
+            "pickle-v4" if to == "packed" else "mfstore-1"
         }
         values = load_all(tree)
         _, result = migrate(tree, to)
@@ -288,9 +293,9 @@ class Refusing(FaultyBackend):
 
 def test_without_the_right_to_write_nothing_changes(tree):
     before = documents(tree)
-    assert migrate(tree, "native", execute=False, backend=Refusing).changes
+    assert migrate(tree, "packed", execute=False, backend=Refusing).changes
     with pytest.raises(errors.AccessDenied):
-        migrate(tree, "native", backend=Refusing)
+        migrate(tree, "packed", backend=Refusing)
     assert documents(tree) == before and not (tree / "mf.store").exists()
 
 
@@ -305,7 +310,7 @@ class ReadOnlyTasks(FaultyBackend):
 
 def test_a_data_json_that_may_not_be_replaced(tree):
     before, values = documents(tree), load_all(tree)
-    _, result = migrate(tree, "native", backend=ReadOnlyTasks)
+    _, result = migrate(tree, "packed", backend=ReadOnlyTasks)
     assert result.failed == {"storage": 4} and "refused" in result.failures[0].why
     assert documents(tree) == before and load_all(tree) == values
 
@@ -314,7 +319,7 @@ def test_a_storage_that_fails_and_fails_ends_it(tree, monkeypatch):
     monkeypatch.setattr(migrate_module, "FAILURES", 2)
     monkeypatch.setattr(migrate_module, "TASKS", 2)
     with pytest.raises(errors.BackendError, match="failed 2 times, the last time: .*refused"):
-        migrate(tree, "native", backend=ReadOnlyTasks)
+        migrate(tree, "packed", backend=ReadOnlyTasks)
 
 
 def test_it_keeps_collectors_out_and_is_kept_out(tree):
@@ -325,9 +330,9 @@ def test_it_keeps_collectors_out_and_is_kept_out(tree):
     with closing(Root(str(tree))) as place:
         StateFile(place.backend).begin(False)
         with pytest.raises(errors.Conflict, match="at work"):
-            migrate(tree, "native")
-        assert migrate(tree, "native", execute=False).changes
-        assert migrate(tree, "native", take_over=True)[1].attempts == 4
+            migrate(tree, "packed")
+        assert migrate(tree, "packed", execute=False).changes
+        assert migrate(tree, "packed", take_over=True)[1].attempts == 4
     collect(tree)
 
 
@@ -341,7 +346,7 @@ def test_a_run_that_is_being_removed_is_left(tree, monkeypatch):
         patch.setattr(metaflow_gc._Remover, "_delete", lambda self, *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             collect(tree, policy)
-    plan, result = migrate(tree, "native")
+    plan, result = migrate(tree, "packed")
     assert [(entry.kind, entry.what) for entry in plan.left] == [("removing", "Flow/1")] and result.attempts == 4
     assert collect(tree, policy)[1].removed == ("Flow/1",)
     assert load_all(tree)
@@ -381,7 +386,7 @@ class System:
         return counted
 
 
-@pytest.mark.parametrize("to", ["native", "stock"])
+@pytest.mark.parametrize("to", ["packed", "stock"])
 @pytest.mark.parametrize(
     ("failure", "after", "first"),
     [(Killed(), False, 1), (Killed(), True, 3), (OSError(errno.EIO, "broken"), False, 2)],
@@ -395,7 +400,7 @@ def test_stopped_at_any_call_everything_can_be_read_and_the_next_finishes(
     build(origin)
     values = load_all(origin)
     if to == "stock":
-        migrate(origin, "native")
+        migrate(origin, "packed")
         shutil.rmtree(origin / "Flow/data")  # so that all of it is written again
         (origin / ".lock").unlink()
     monkeypatch.setattr(migrate_module, "TASKS", 2)

@@ -12,7 +12,7 @@ import pytest
 
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Reset
-from tests.rigs.flows import FLOWS, HANG, MFSTORE, NATIVE, OFF, finish_all, s3_place
+from tests.rigs.flows import FLOWS, HANG, MFSTORE, OFF, PACKED, finish_all, s3_place
 from tests.rigs.migration import build, files_in_s3
 from tests.servers.base import boto_client
 
@@ -45,7 +45,7 @@ def objects(rig):
 
 def test_real_runs_there_and_back(make_rig, table):
     """A foreach, a retried task, one that failed, an IncludeFile, a card, a run that halted and the one that resumed it:
-    written by released Metaflow, brought to the native profile, resumed there, and brought back for released Metaflow."""
+    written by released Metaflow, brought to the packed profile, resumed there, and brought back for released Metaflow."""
     rig = make_rig()
     halting = rig.start("halting.py", "run", side=OFF, HALT="1", METAFLOW_USER="first")
     inputs = rig.start("inputs.py", "run", "--table", table, side=OFF)
@@ -57,26 +57,26 @@ def test_real_runs_there_and_back(make_rig, table):
     before = objects(rig)
 
     # They may yet go on, for all that is known.
-    plan = metaflow(rig, "migrate", "--to", "native")
+    plan = metaflow(rig, "migrate", "--to", "packed")
     assert {entry["what"] for entry in plan["left"] if entry["kind"] == "running"} == {*runs} and not plan["flows"][0][
         "runs"
     ]
-    plan = metaflow(rig, "migrate", "--to", "native", "--idle", "0s")
+    plan = metaflow(rig, "migrate", "--to", "packed", "--idle", "0s")
     assert objects(rig) == before and plan["unrecorded"] == 0 and not plan["left"]
-    done = metaflow(rig, "migrate", "--to", "native", "--idle", "0s", "--execute")["executed"]
+    done = metaflow(rig, "migrate", "--to", "packed", "--idle", "0s", "--execute")["executed"]
     assert done["attempts"] == len(before) and not done["failures"] and done["records"]
-    native = objects(rig)
-    assert {info["encoding"].partition("/")[0] for _, infos in native.values() for info in infos.values()} == {
+    packed = objects(rig)
+    assert {info["encoding"].partition("/")[0] for _, infos in packed.values() for info in infos.values()} == {
         "mfstore-1"
     }
     assert {run: rig.read(run, *cards, side=MFSTORE) for run, cards in runs.items()} == read
     with pytest.raises(AssertionError, match="No deserializer claimed artifact"):
         rig.read(f"Halting/{resumed.run_id}", side=OFF)
-    again = metaflow(rig, "migrate", "--to", "native", "--idle", "0s", "--execute")["executed"]
-    assert not again["attempts"] and not again["records"] and objects(rig) == native
+    again = metaflow(rig, "migrate", "--to", "packed", "--idle", "0s", "--execute")["executed"]
+    assert not again["attempts"] and not again["records"] and objects(rig) == packed
 
-    # Life goes on: the halted run is resumed from its native artifacts, and what migration left behind is collected.
-    third = rig.run("halting.py", "resume", "--origin-run-id", halted.run_id, side=NATIVE, METAFLOW_USER="third")
+    # Life goes on: the halted run is resumed from its packed artifacts, and what migration left behind is collected.
+    third = rig.run("halting.py", "resume", "--origin-run-id", halted.run_id, side=PACKED, METAFLOW_USER="third")
     runs[f"Halting/{third.run_id}"] = ()
     gc = metaflow(rig, "gc", "--keep-last", "99", "--grace", "0s", "--execute")
     assert gc["executed"]["deleted"]["objects"] == gc["left"]["objects"] > 20 and not gc["executed"]["removed"]
@@ -102,7 +102,7 @@ def test_a_round_trip_gives_back_the_very_keys(local_rig):
     run = f"Branches/{rig.run('branches.py', 'run', side=OFF).run_id}"
     read, before = rig.read(run, side=OFF), objects(rig)
     records = {path: file.read_bytes() for path, file in rig.files("**/_meta/*_artifact_*").items()}
-    for to in ("native", "stock"):
+    for to in ("packed", "stock"):
         metaflow(rig, "migrate", "--to", to, "--idle", "0s", "--execute")
     assert objects(rig) == before and rig.read(run, side=OFF) == read
     assert {path: json.loads(file.read_text()) for path, file in rig.files("**/_meta/*_artifact_*").items()} == {
@@ -113,20 +113,20 @@ def test_a_round_trip_gives_back_the_very_keys(local_rig):
 def test_what_clients_of_a_metadata_service_find(s3_rig, metadata_service):
     """Its records keep the former keys."""
     rig = s3_rig(**metadata_service.environment())
-    stock, native = finish_all(
-        [rig.start("halting.py", "run", "--seed", "3", side=OFF), rig.start("halting.py", "run", side=NATIVE)]
+    stock, packed = finish_all(
+        [rig.start("halting.py", "run", "--seed", "3", side=OFF), rig.start("halting.py", "run", side=PACKED)]
     )
-    stock, native = f"Halting/{stock.run_id}", f"Halting/{native.run_id}"
-    read = {run: rig.read(run, side=MFSTORE) for run in (stock, native)}
-    plan = metaflow(rig, "migrate", "--to", "native", "--idle", "0s", "--run", stock)
+    stock, packed = f"Halting/{stock.run_id}", f"Halting/{packed.run_id}"
+    read = {run: rig.read(run, side=MFSTORE) for run in (stock, packed)}
+    plan = metaflow(rig, "migrate", "--to", "packed", "--idle", "0s", "--run", stock)
     assert plan["unrecorded"] == plan["flows"][0]["attempts"] > 5
-    for run, to in ((stock, "native"), (native, "stock")):
+    for run, to in ((stock, "packed"), (packed, "stock")):
         done = metaflow(rig, "migrate", "--to", to, "--idle", "0s", "--run", run, "--execute")["executed"]
         assert done["attempts"] == plan["unrecorded"] and not done["records"] and not done["failures"]
     found = rig.read(stock, side=OFF)  # what it was is still there
     assert found == read[stock]
     with pytest.raises(AssertionError, match="No deserializer claimed artifact"):
-        rig.read(native, side=OFF)
+        rig.read(packed, side=OFF)
     for _ in range(2):
         metaflow(rig, "gc", "--keep-last", "99", "--grace", "0s", "--yes-really", "--execute")
     assert {run: rig.read(run, side=MFSTORE, METAFLOW_CLIENT_CACHE_PATH=str(rig.home / "new")) for run in read} == read
@@ -203,7 +203,7 @@ class InS3:
 LOAD = """
 import json, sys
 from metaflow.datastore.flow_datastore import FlowDataStore
-from mfstore.metaflow.extension import S3Storage
+from mfstore.metaflow.hooks.extension import S3Storage
 found = {}
 for path, document in json.loads(sys.argv[2]).items():
     _, flow, run, step, task, name = path.split("/")
@@ -229,14 +229,14 @@ class Kill:
         return self._writes >= self._n
 
 
-@pytest.mark.parametrize("to", ["native", "stock"])
+@pytest.mark.parametrize("to", ["packed", "stock"])
 def test_killed_in_s3(radosgw, tmp_path, to):
     place = InS3(radosgw, tmp_path / "mf")
     values = place.load_all()
     writes = 0
     with FaultProxy(radosgw.url) as counting:
         if to == "stock":
-            place.run("--to", "native", "--execute")
+            place.run("--to", "packed", "--execute")
         origin = {found["Key"]: found["ETag"] for found in place._listed()}
         place.run("--to", to, "--execute", url=counting.url)
         writes = sum(exchange.method in ("PUT", "POST") for exchange in counting.log)
@@ -246,7 +246,7 @@ def test_killed_in_s3(radosgw, tmp_path, to):
     for n in range(2, writes, max(1, writes // 3)):
         place.upload()
         if to == "stock":
-            place.run("--to", "native", "--execute")
+            place.run("--to", "packed", "--execute")
         kill = Kill(n)
         with FaultProxy(radosgw.url, [NetworkFault(action=Reset(), when=kill)]) as proxy:
             kill.process = process = place.start("--to", to, "--execute", url=proxy.url)
@@ -272,8 +272,8 @@ def test_without_the_right_to_write_in_s3(radosgw, tmp_path):
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     place.boto.put_bucket_policy(Bucket=place.bucket, Policy=policy)
     before = place.documents()
-    assert place.run("--to", "native", keys=keys)["flows"][0]["attempts"] == 4
-    assert place.run("--to", "native", "--execute", keys=keys, code=1)["error"]
+    assert place.run("--to", "packed", keys=keys)["flows"][0]["attempts"] == 4
+    assert place.run("--to", "packed", "--execute", keys=keys, code=1)["error"]
     assert place.documents() == before
 
 
@@ -281,7 +281,7 @@ def test_what_is_stored_is_encrypted_as_metaflow_is_told(ministack, tmp_path, mo
     monkeypatch.setenv("METAFLOW_S3_SERVER_SIDE_ENCRYPTION", "AES256")
     place = InS3(ministack, tmp_path / "mf")
     with FaultProxy(ministack.url) as proxy:
-        for to in ("native", "stock"):
+        for to in ("packed", "stock"):
             place.run("--to", to, "--execute", url=proxy.url)
         puts = [exchange for exchange in proxy.log if exchange.method == "PUT"]
     # What is tried and removed at once, to learn whether conditional writes work, holds nothing.

@@ -11,7 +11,7 @@ from mfstore.maintenance.metaflow.policy import RunPolicy
 from tests.rigs.metaflow_trees import blob, blobs_of, task
 from tests.rigs.migration import DAY, LARGE, age, build, collect, documents, forms, load_all, migrate, records, whole
 
-NATIVE = {"encoding": "mfstore-1/" + "b" * 64, "serializer_info": {"source": "mfstore"}}
+PACKED = {"encoding": "mfstore-1/" + "b" * 64, "serializer_info": {"source": "mfstore"}}
 STOCK = {"encoding": "pickle-v4"}
 
 
@@ -32,7 +32,7 @@ def test_what_was_left_behind_is_collected(tree):
     age(tree, 2 * DAY)
     values = load_all(tree)
     left = blobs_of(tree, "Flow") - {code, used}
-    migrate(tree, "native")
+    migrate(tree, "packed")
     # Not before the grace period is over.
     plan, done = collect(tree, RunPolicy(age=1e9, grace=DAY))
     assert not done.deleted.objects and plan.later.objects == 2 * len(left) and left <= blobs_of(tree, "Flow")
@@ -51,7 +51,7 @@ def test_what_others_need_of_it_stays(tree):
     for name, content in (("attempt.json", {}), ("data.json", first), ("DONE.lock", "")):
         (clone / f"0.{name}").write_text(json.dumps(content))
     values = load_all(tree)
-    migrate(tree, "native", runs=("Flow/1",))
+    migrate(tree, "packed", runs=("Flow/1",))
     task(tree, "Flow", "3", "start", 1, {}, done=False)
     plan, done = collect(tree)
     assert not done.deleted.objects and plan.held == {"Flow": "Flow/3/start/1 is running"}
@@ -65,7 +65,7 @@ def test_what_others_need_of_it_stays(tree):
 
 def test_a_migration_back_uses_what_was_left_and_collection_spares_it(tree):
     values, before = load_all(tree), forms(tree)
-    migrate(tree, "native")
+    migrate(tree, "packed")
     migrate(tree, "stock")
     assert not collect(tree)[1].deleted.objects
     assert forms(tree) == before and load_all(tree) == values
@@ -73,7 +73,7 @@ def test_a_migration_back_uses_what_was_left_and_collection_spares_it(tree):
 
 def test_left_blobs_go_with_their_run(tree):
     build(tree, "Flow", "2", age=DAY)
-    migrate(tree, "native", runs=("Flow/1",))
+    migrate(tree, "packed", runs=("Flow/1",))
     age(tree / "Flow/1", 10 * DAY)
     policy = RunPolicy(last=1, grace=0.0)
     for _ in range(2):
@@ -87,9 +87,9 @@ def recipes(tree):
     return {path.name for path in (tree / "mf.store/recipes").rglob("*") if path.is_file()}
 
 
-def test_what_nobody_needs_of_the_native_store_is_collected(tree):
+def test_what_nobody_needs_of_the_packed_store_is_collected(tree):
     build(tree, "Other", "5")
-    migrate(tree, "native")
+    migrate(tree, "packed")
     values = load_all(tree)
     all_of_it = recipes(tree)
     collect(tree)
@@ -105,11 +105,11 @@ def test_what_nobody_needs_of_the_native_store_is_collected(tree):
     assert load_all(tree) == values and whole(tree) == ()
 
 
-def test_the_native_store_of_kept_runs_only(tree):
+def test_the_packed_store_of_kept_runs_only(tree):
     build(tree, "Flow", "2", age=DAY)
     task(tree, "Flow", "2", "more", 9, {"only": LARGE[:200]}, age=DAY)
     task(tree, "Flow", "1", "more", 9, {"only": LARGE[:300]}, age=2 * DAY)
-    migrate(tree, "native")
+    migrate(tree, "packed")
     age(tree / "Flow/1", 9 * DAY)
     age(tree / "Flow/2", 5 * DAY)
     before = recipes(tree)
@@ -120,9 +120,9 @@ def test_the_native_store_of_kept_runs_only(tree):
     assert recipes(tree) < before and load_all(tree) and whole(tree) == ()
 
 
-def test_the_native_store_is_left_alone_when_not_all_is_known(tree, capsys):
+def test_the_packed_store_is_left_alone_when_not_all_is_known(tree, capsys):
     build(tree, "Flow", "2", age=DAY)
-    migrate(tree, "native")
+    migrate(tree, "packed")
     migrate(tree, "stock", runs=("Flow/2",))
     age(tree / "Flow/1", 9 * DAY)
     age(tree / "Flow/2", 5 * DAY)
@@ -136,7 +136,7 @@ def test_the_native_store_is_left_alone_when_not_all_is_known(tree, capsys):
 
 
 def included(tree, run, sha):
-    """A task with an IncludeFile, in the native profile or to be brought there."""
+    """A task with an IncludeFile, in the packed profile or to be brought there."""
     value = {"type": "uploader-v2", "url": f"s3://elsewhere/data/Flow/{sha}", "pad": "x" * 200}
     infos = {"file": {"type": "<class 'metaflow.includefile.IncludedFile'>", "encoding": "pickle-v4"}}
     task(tree, "Flow", run, "_parameters", 0, {"file": value}, age=2 * DAY, infos=infos)
@@ -146,12 +146,12 @@ def included(tree, run, sha):
     return path
 
 
-def test_include_files_that_native_artifacts_name_stay(tree):
+def test_include_files_that_packed_artifacts_name_stay(tree):
     build(tree, "Flow", "2", age=DAY)
     shared, old = included(tree, "1", "ab" * 20), included(tree, "1", "cd" * 20)
     included(tree, "2", "ab" * 20)
     # The type that data.json has is the class; these are told by hand.
-    migrate(tree, "native", runs=("Flow/2",))
+    migrate(tree, "packed", runs=("Flow/2",))
     path = tree / "Flow/2/_parameters/0/0.data.json"
     document = json.loads(path.read_text())
     document["info"]["file"]["type"] = "<class 'metaflow.includefile.IncludedFile'>"
@@ -175,11 +175,11 @@ def test_include_files_that_native_artifacts_name_stay(tree):
 # ---- who reads by what it was told before -----------------------------------------------
 
 
-@pytest.mark.parametrize("to", ["native", "stock"])
+@pytest.mark.parametrize("to", ["packed", "stock"])
 def test_who_knows_a_former_key_finds_the_artifact(tree, to):
     """A metadata service's records are not rewritten; and what they named has been collected since."""
     if to == "stock":
-        migrate(tree, "native")
+        migrate(tree, "packed")
     told, values = records(tree), load_all(tree)
     by_record = {path: value for path, value in values.items() if " " in path}
     before = documents(tree)
@@ -208,14 +208,14 @@ def test_a_key_that_never_was_is_an_error(tree):
 
     from tests.rigs.migration import _open
 
-    migrate(tree, "native")
+    migrate(tree, "packed")
     known = {"objects": {"rows": "ab" * 20}, "info": {"rows": STOCK}}
     with pytest.raises(DataException, match=r"Artifact rows of task Flow/1/start/1: Nothing is stored at"):
         dict(_open(tree, "Flow", "1", "start", "1", None, known).load_artifacts(["rows"]))
 
 
 def test_what_lies_in_a_key_is_an_ordinary_pickle(tree):
-    migrate(tree, "native")
+    migrate(tree, "packed")
     from mfstore.metaflow.packed.keys import inline_pickle
 
     found = documents(tree)["Flow/1/start/1/0.data.json"]["objects"]["tiny"]

@@ -11,7 +11,7 @@ from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.former import changed, formers, now
 from tests.rigs.migration import DAY
 
-NATIVE = {"encoding": "mfstore-1/" + "b" * 64, "serializer_info": {"source": "mfstore"}}
+PACKED = {"encoding": "mfstore-1/" + "b" * 64, "serializer_info": {"source": "mfstore"}}
 STOCK = {"encoding": "pickle-v4"}
 
 
@@ -20,17 +20,17 @@ STOCK = {"encoding": "pickle-v4"}
 
 def test_a_data_json_remembers_what_its_artifacts_were():
     first = {"version": "1.0", "objects": {"x": "s1", "y": "s2"}, "info": {"x": STOCK, "y": STOCK}}
-    there = changed(first, {"x": ("n1", NATIVE)})
+    there = changed(first, {"x": ("n1", PACKED)})
     assert [*there] == [*first, "mfstore"] and first["objects"]["x"] == "s1"
-    assert there["objects"] == {"x": "n1", "y": "s2"} and there["info"] == {"x": NATIVE, "y": STOCK}
+    assert there["objects"] == {"x": "n1", "y": "s2"} and there["info"] == {"x": PACKED, "y": STOCK}
     assert formers(there) == {"x": [("s1", STOCK)]} and formers(first) == {}
-    assert now(there, "x", "s1") == ("n1", NATIVE)
+    assert now(there, "x", "s1") == ("n1", PACKED)
     assert now(there, "x", "other") is None and now(there, "y", "s2") is None
     # To and fro it remembers the other form, and does not grow.
     back = changed(there, {"x": ("s1", STOCK)})
-    assert back["objects"] == first["objects"] and formers(back) == {"x": [("n1", NATIVE)]}
-    assert changed(back, {"x": ("n1", NATIVE)}) == there
-    assert formers(changed(there, {"x": ("s3", STOCK)}))["x"] == [("s1", STOCK), ("n1", NATIVE)]
+    assert back["objects"] == first["objects"] and formers(back) == {"x": [("n1", PACKED)]}
+    assert changed(back, {"x": ("n1", PACKED)}) == there
+    assert formers(changed(there, {"x": ("s3", STOCK)}))["x"] == [("s1", STOCK), ("n1", PACKED)]
     for nonsense in ({"former": 3}, {"former": {"x": [1]}}, {"former": {"x": [{"key": 1}]}}):
         with pytest.raises(ValueError, match="no sense"):
             formers({"mfstore": nonsense})
@@ -46,33 +46,33 @@ def test_what_of_a_task_is_changed():
         "gone": "k2",
         "theirs": "k3",
         "old": "k4",
-        "native": "n1",
+        "packed": "n1",
         "lost": "n2",
         "inline": "m1.gAR9lC4",
     }
     infos = {
-        "here": STOCK, "gone": STOCK, "theirs": odd, "old": {}, "native": NATIVE,
-        "lost": {**NATIVE, "encoding": "mfstore-1/" + "c" * 64}, "inline": {"encoding": "mfstore-1"},
+        "here": STOCK, "gone": STOCK, "theirs": odd, "old": {}, "packed": PACKED,
+        "lost": {**PACKED, "encoding": "mfstore-1/" + "c" * 64}, "inline": {"encoding": "mfstore-1"},
     }  # fmt: skip
     document = {"objects": keys, "info": infos}
     blobs = {("F", "k1"), ("F", "k4"), ("Other", "k2")}
-    found = shares(attempt, document, "native", blobs, ())
+    found = shares(attempt, document, "packed", blobs, ())
     assert {piece.name for piece in found.change} == {"here", "old"} and found.already == 3
     assert [(left.kind, left.what) for left in found.left] == [
         ("missing", "F/1/s/2/0 gone"), ("extension", "F/1/s/2/0 theirs")
     ]  # fmt: skip
     found = shares(attempt, document, "stock", blobs, {"b" * 64})
-    assert {piece.name for piece in found.change} == {"native", "inline"} and found.already == 3
+    assert {piece.name for piece in found.change} == {"packed", "inline"} and found.already == 3
     assert [(left.kind, left.what) for left in found.left] == [
         ("extension", "F/1/s/2/0 theirs"), ("missing", "F/1/s/2/0 lost")
     ]  # fmt: skip
     # Nothing tells how artifacts of very old versions are stored.
-    assert not shares(attempt, {"objects": {"here": "k1"}, "info": {}}, "native", blobs, ()).change
+    assert not shares(attempt, {"objects": {"here": "k1"}, "info": {}}, "packed", blobs, ()).change
     # What an artifact was is used again if it is there.
-    there = changed(document, {"here": ("n3", NATIVE), "gone": ("n4", NATIVE)})
+    there = changed(document, {"here": ("n3", PACKED), "gone": ("n4", PACKED)})
     pieces = {piece.name: piece for piece in shares(attempt, there, "stock", blobs, {"b" * 64}).change}
     assert pieces["here"] == Piece("here", "n3", "k1") and pieces["gone"] == Piece("gone", "n4")
-    assert dict(learned(there, "native")) == {Piece("here", "k1"): ("n3", NATIVE), Piece("gone", "k2"): ("n4", NATIVE)}
+    assert dict(learned(there, "packed")) == {Piece("here", "k1"): ("n3", PACKED), Piece("gone", "k2"): ("n4", PACKED)}
     assert not dict(learned(there, "stock"))
 
 
@@ -114,7 +114,7 @@ def test_which_attempts_are_looked_into():
             *attempt_files("Flow/6/end/1/0", moment - 9 * DAY, "DONE.lock"),
             *attempt_files("Flow/7/end/1/0", moment - 9 * DAY, *ended),
         ),
-        Migration("native"), ("Flow/7",), moment,
+        Migration("packed"), ("Flow/7",), moment,
     )  # fmt: skip
     assert [attempt.name for attempt in found] == [
         "Flow/3/start/1/0", "Flow/1/start/1/0", "Flow/1/start/1/1", "Flow/1/end/9/0"
@@ -131,12 +131,12 @@ def test_a_stopped_migration_does_not_make_a_run_look_busy():
     listed = holdings_of(
         *attempt_files("Flow/1/start/1/0", moment - DAY, "DONE.lock"), ("Flow/1/start/1/0.data.json", moment)
     )
-    assert len(attempts(listed, Migration("native"), (), moment)[0]) == 1
-    assert attempts(listed, Migration("native", idle=2 * DAY), (), moment)[1][0].kind == "running"
+    assert len(attempts(listed, Migration("packed"), (), moment)[0]) == 1
+    assert attempts(listed, Migration("packed", idle=2 * DAY), (), moment)[1][0].kind == "running"
 
 
 def test_flows_and_runs_are_chosen_by_patterns():
-    wanted = Migration("native", ("Train*",), ("*/argo-*",))
+    wanted = Migration("packed", ("Train*",), ("*/argo-*",))
     assert wanted.wants(("TrainFlow", "argo-1")) and not wanted.wants(("TrainFlow", "7"))
     assert not wanted.wants(("Other", "argo-1")) and Migration("stock").wants(("Other", "7"))
     for nonsense in (Migration("other"), Migration("stock", runs=("7",)), Migration("stock", idle=-1)):

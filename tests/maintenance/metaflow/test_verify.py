@@ -178,9 +178,9 @@ def test_attempts(tree):
     assert finding.harm == "none" and finding.artifacts == ()
 
 
-def test_bundles_of_the_native_profile(tree):
+def test_bundles_of_the_packed_profile(tree):
     key = "ab" * 32
-    info = {"native": {"type": "x", "encoding": f"mfstore-1/{key}"}}
+    info = {"packed": {"type": "x", "encoding": f"mfstore-1/{key}"}}
     task(tree, "Flow", "2", "end", 9, {}, infos=info)
     (finding,) = look(tree, "headers").findings
     assert (finding.kind, finding.object) == ("missing", f"mf.store/recipes/ab/{key}")
