@@ -21,7 +21,7 @@ METHODS = {
 KEYS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", None)
 
 
-class Control:
+class FixedRoutes:
     """Routes built by hand."""
 
     version = 0
@@ -66,7 +66,7 @@ class Rig:
         return self.to(server.origin, transport=transport, **changes)
 
     def to(self, origin: str, *, transport: Transport | None = None, **changes: object) -> Channel:
-        self.control = Control(origin, **changes)
+        self.control = FixedRoutes(origin, **changes)
         self.engine = NativeEngine(self.control, transport or Transport(verify=False))
         self.engines.append(self.engine)
         return self.engine.channel()

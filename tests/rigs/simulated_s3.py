@@ -288,7 +288,7 @@ def simulated_client(world, **arguments):
 
 @functools.cache
 def _control():
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.control import BotocoreControlPlane
 
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
-    return Control(endpoint_url="http://127.0.0.1:1", region="us-east-1", **keys)
+    return BotocoreControlPlane(endpoint_url="http://127.0.0.1:1", region="us-east-1", **keys)

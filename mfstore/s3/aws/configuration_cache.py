@@ -24,7 +24,7 @@ from urllib.parse import quote
 import mfstore
 from mfstore.errors import MfstoreError
 from mfstore.host.cache import HostCache, host_cache
-from mfstore.s3.aws.control import Control
+from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.routes import Credentials, Route, Transport
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.calls import NO_OPTIONS, Call, Options
@@ -50,12 +50,12 @@ LISTED = {
 class KeptClient(BulkClient):
     """A BulkClient whose control plane keeps what it learns in this user's directory, ``MFSTORE_CACHE``."""
 
-    def _make_control(self, **arguments: Any) -> Control:
+    def _make_control(self, **arguments: Any) -> BotocoreControlPlane:
         return KeptControl(host_cache(os.environ.get("MFSTORE_CACHE")), **arguments)
 
 
-class KeptControl(Control):
-    """A Control that asks botocore only for what ``host`` does not know yet. Arguments as ``Control``'s."""
+class KeptControl(BotocoreControlPlane):
+    """A BotocoreControlPlane that asks botocore only for what ``host`` does not know yet."""
 
     def __init__(self, host: HostCache, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -65,7 +65,7 @@ class KeptControl(Control):
         self._environment = _environment(self) if self._configuration is not None else None
 
     def route(self, operation: str, bucket: str, options: Options = NO_OPTIONS) -> Route:
-        """As Control's."""
+        """As of any control plane."""
         name = self._name(operation, bucket, options)
         found: Route | None = self._kept(name, _route)
         if found is None:
@@ -75,7 +75,7 @@ class KeptControl(Control):
         return found
 
     def prepare(self, call: Call) -> tuple[Route, bytes]:
-        """As Control's; of listings all but what is asked for is kept."""
+        """As of any control plane; of listings all but what is asked for is kept."""
         params = call.params or {}
         listing = call.operation == LIST and params.keys() <= LISTED.keys()
         name = self._name(LIST, call.bucket, call.options) if listing else None
@@ -101,7 +101,7 @@ class KeptControl(Control):
                 self.prepare(Call(LIST, bucket, None, params={"Prefix": "x", "MaxKeys": 1}))
 
     def transport(self) -> Transport:
-        """As Control's, with the name of the file of certificates."""
+        """As of any control plane, with the name of the file of certificates."""
         found: Transport | None = self._kept("transport", _transport)
         if found is None:
             found = super().transport()
@@ -113,7 +113,7 @@ class KeptControl(Control):
         return found
 
     def unsupported(self, bucket: str | None = None) -> str | None:
-        """As Control's."""
+        """As of any control plane."""
         if bucket is None and self._kept("supported", bool):
             return None
         reason = super().unsupported(bucket)
@@ -122,11 +122,11 @@ class KeptControl(Control):
         return reason
 
     def credentials(self) -> Credentials | None:
-        """As Control's."""
+        """As of any control plane."""
         return self._environment or super().credentials()
 
     def expire(self, credentials: Credentials | None) -> bool:
-        """As Control's."""
+        """As of any control plane."""
         self._environment = None  # from now on botocore says
         return super().expire(credentials)
 
@@ -182,7 +182,7 @@ def _listing(template: Route, params: Mapping[str, Any]) -> Route:
     return replace(template, query="&".join(sorted([*filter(None, template.query.split("&")), *pairs])))
 
 
-def _environment(control: Control) -> Credentials | None:
+def _environment(control: BotocoreControlPlane) -> Credentials | None:
     """Credentials where botocore looks first, unless a profile was asked for."""
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if control._setup.profile is not None or not key or not secret or "AWS_CREDENTIAL_EXPIRATION" in os.environ:
@@ -191,7 +191,7 @@ def _environment(control: Control) -> Credentials | None:
     return Credentials(key, secret, token or None)
 
 
-def _configuration(control: Control) -> str | None:
+def _configuration(control: BotocoreControlPlane) -> str | None:
     """All that decides what botocore makes of a control's arguments; None where that is not known, or not simple."""
     setup = control._setup
     simple = (str, bool, type(None))

@@ -23,8 +23,8 @@ from mfstore.errors import BackendError, MfstoreError, Unsupported
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.credentials import Keyring
 from mfstore.s3.aws.pages import Page, page
-from mfstore.s3.aws.prepared import SIGNATURES, SUM, Prepared, Signed, Signing, bytes_of, resign, route_of, text_of
-from mfstore.s3.aws.routes import Credentials, Route, Transport
+from mfstore.s3.aws.prepared import SIGNATURES, SUM, Prepared, Signing, bytes_of, resign, route_of, text_of
+from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
 from mfstore.s3.aws.sessions import Setup, collector_paused, handlers
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 
@@ -40,7 +40,7 @@ WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "Redirect", "Authoriza
 
 
 class _Desk:
-    """What a Control has in one process: the botocore client and all that is learned."""
+    """What a control plane has in one process: the botocore client and all that is learned."""
 
     def __init__(self, setup: Setup) -> None:
         self.pid = os.getpid()
@@ -57,7 +57,7 @@ class _Desk:
         self.asked: set[str] = set()
 
 
-class Control:
+class BotocoreControlPlane:
     """S3 as one configuration sees it. Cheap to make: botocore is imported and asked when first needed.
 
     ``session`` is a boto3, botocore or aiobotocore session; ``client`` an existing boto3 client, whose credentials,
@@ -140,7 +140,7 @@ class Control:
         request, signing = self._capture(call.operation, self._of(call, None), "first")
         return route_of(request, signing, plain=False), bytes_of(request.body)
 
-    def signed(self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None) -> Signed:
+    def signed(self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None) -> SignedRequest:
         """The request of ``call`` prepared and signed by botocore, after all handlers a user registered; ``body`` is
         bytes or a seekable reader, ``checksum`` its algorithm and Base64 value. Raises like ``route``."""
         params = self._of(call, body)
@@ -148,7 +148,7 @@ class Control:
             params["Checksum" + checksum[0]] = checksum[1]
         request, _ = self._capture(call.operation, params, "last")
         headers = tuple((name, text_of(value)) for name, value in request.headers.items())
-        return Signed(request.method, request.url, headers, request.body)
+        return SignedRequest(request.method, request.url, headers, request.body)
 
     # What came back --------------------------------------------------------------------------------------------------
 
@@ -458,8 +458,8 @@ class Control:
         return str(self._desk().client.meta.endpoint_url)
 
 
-def _remake(setup: Setup, always: dict[str, str]) -> Control:
-    control = Control()
+def _remake(setup: Setup, always: dict[str, str]) -> BotocoreControlPlane:
+    control = BotocoreControlPlane()
     control._setup, control._always = setup, always
     return control
 

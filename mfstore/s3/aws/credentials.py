@@ -8,16 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mfstore.errors import AccessDenied, BackendError, MfstoreError
-from mfstore.s3.aws.errors import local, no_credentials
+from mfstore.s3.aws.errors import copied, local, no_credentials
 from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.aws.sessions import KEY_OPTIONS, Setup
-from mfstore.s3.transfers.jobs import copied
 
 CALM = 5.0  # seconds between two forced refreshes, or two searches, that brought nothing
 
 
 class Keyring:
-    """The credentials of one Control. Safe to use from several threads; botocore refreshes once for all of them."""
+    """The credentials of one control plane. Safe to use from several threads: botocore refreshes once for all."""
 
     def __init__(self, setup: Setup, core: Any) -> None:
         self._setup = setup

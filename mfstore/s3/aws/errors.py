@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -234,6 +235,13 @@ def no_credentials(profile: str | None) -> AccessDenied:
         "no AWS credentials found",
         hint=f"Looked at: {places}. For a public bucket give anonymous=True",
     )
+
+
+def copied(error: MfstoreError) -> MfstoreError:
+    """For one of several items that failed alike: each error names its own key."""
+    found = copy(error)
+    found.__cause__ = error.__cause__
+    return found
 
 
 def local(error: Exception, profile: str | None = None) -> MfstoreError:

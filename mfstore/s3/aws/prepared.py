@@ -35,16 +35,6 @@ class Prepared(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
-    """A request as botocore would send it now."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    body: Any
-
-
-@dataclass(frozen=True, slots=True)
 class Signing:
     """How botocore was about to sign."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,18 @@ class Route:
     service: str
     sign_payload: bool
     """Sign the SHA-256 of the body (what botocore does over plain HTTP); else the signature says UNSIGNED-PAYLOAD."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A request as it is sent now: botocore's, after every handler that a user registered."""
+
+    method: str
+    url: str
+    """Whole, percent-encoded."""
+    headers: tuple[tuple[str, str], ...]
+    body: Any
+    """Bytes, the reader that was given for it, or None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ SLOW = 60  # botocore's default connect time-out: far too long for one machine o
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Setup:
-    """The arguments of a Control, and what they mean to botocore."""
+    """The arguments of a BotocoreControlPlane, and what they mean to botocore."""
 
     session: Any = None
     endpoint_url: str | None = None
@@ -101,7 +101,7 @@ class Setup:
         return ours.merge(Config(signature_version=UNSIGNED)) if self.anonymous else ours
 
     def create(self, core: Any, config: Any) -> Any:
-        """A client of our own. Its credentials are put in by the Control at each signature."""
+        """A client of our own. Its credentials are put in by the BotocoreControlPlane at each signature."""
         options = {name: value for name, value in self.options.items() if name not in KEY_OPTIONS}
         region, endpoint = self.region, self.endpoint_url
         # Placeholder keys: the search for real ones (which may ask the network) is the keyring's, and is lazy.

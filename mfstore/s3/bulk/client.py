@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.errors import InvalidKey, MfstoreError
-from mfstore.s3.aws.control import Control
+from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.bulk.items import (
     Address,
     PutItem,
@@ -100,7 +100,7 @@ class BulkClient:
         self._quota = RetryQuota()
         self._pace = _Pace(max_bandwidth) if max_bandwidth else None
         self._checksum = checksum
-        # boto3's names for what Control calls region and profile
+        # boto3's names for what BotocoreControlPlane calls region and profile
         named = {
             {"region_name": "region", "profile_name": "profile"}.get(name, name): client_options[name]
             for name in client_options
@@ -111,8 +111,8 @@ class BulkClient:
         )  # fmt: skip
         self._engine: Engine | None = None
 
-    def _make_control(self, **arguments: Any) -> Control:
-        return Control(**arguments)
+    def _make_control(self, **arguments: Any) -> BotocoreControlPlane:
+        return BotocoreControlPlane(**arguments)
 
     # ---- getting ----------------------------------------------------------------------
 

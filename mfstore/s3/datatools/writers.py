@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.bulk.client import BulkClient
 
 AHEAD = 4
@@ -210,7 +210,7 @@ class _Single(Job):
         self._call.tag = Try(self)
         return (self._call,)
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         data = reply if call.operation == "UploadPart" else control.parse(call, reply)
         self.outcome = self._outcome(data=data, headers=reply.headers)
         return NO_CALLS

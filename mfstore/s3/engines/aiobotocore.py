@@ -28,8 +28,8 @@ from mfstore.s3.engines.bodies import PIECE, Checksum, Dropped, Sink, Source, na
 from mfstore.s3.engines.interface import Channel, Engine
 
 if TYPE_CHECKING:
-    from mfstore.s3.aws.control import Control
-    from mfstore.s3.aws.prepared import Signed
+    from mfstore.s3.aws.interface import ControlPlane
+    from mfstore.s3.aws.routes import SignedRequest
 
 TICK = 0.05  # seconds between looks at the time-outs
 SIGNERS = 4  # threads that prepare and sign; one may be waiting for new credentials
@@ -120,7 +120,7 @@ class _Loop(asyncio.SelectorEventLoop):
 class _Room:
     """The loop, its thread and its connections, in one process."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: ControlPlane) -> None:
         self.pid = os.getpid()
         self.control = control
         self.transport = control.transport()
@@ -237,7 +237,7 @@ class _Room:
             else:
                 response.close()
 
-    def _sign(self, flight: _Flight) -> tuple[Signed, Checksum | None]:
+    def _sign(self, flight: _Flight) -> tuple[SignedRequest, Checksum | None]:
         call, checksum = flight.call, None
         if call.operation not in ("PutObject", "UploadPart"):
             return self.control.signed(call), None
@@ -515,12 +515,12 @@ def _go_on(flight: _Flight) -> None:
 class AioEngine(Engine):
     """See the module. ``control`` is asked for each call's signed request, and once for how to connect.
 
-    Raises what ``Control.transport`` raises when first used, and Unsupported without aiohttp.
+    Raises what ``ControlPlane.transport`` raises when first used, and Unsupported without aiohttp.
     """
 
     name = "aiobotocore"
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: ControlPlane) -> None:
         self.control = control
         self._room: _Room | None = None
         self._end: weakref.finalize[..., AioEngine] | None = None

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from mfstore.errors import Unsupported
 
 if TYPE_CHECKING:
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.engines.interface import Engine
 
 log = logging.getLogger("mfstore.s3")
 
 
-def choose(name: str, control: Control) -> Engine:
+def choose(name: str, control: ControlPlane) -> Engine:
     """The engine called ``name``. "auto" is native, or aiobotocore with a warning that says what native cannot do.
     Unsupported when "native" cannot serve the configuration."""
     if name != "aiobotocore":

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from mfstore._core import transfer
-from mfstore.s3.aws.routes import Credentials, Route, Transport
+from mfstore.s3.aws.interface import RouteSource
+from mfstore.s3.aws.routes import Credentials, Transport
 from mfstore.s3.calls import Call, FileRange, Options, Reply
 from mfstore.s3.engines.interface import Channel, Engine
-
-
-class Control(Protocol):
-    """What the engine asks of the control plane."""
-
-    version: int
-    """Changes when routes must be asked for anew."""
-    skew: float
-    """The server's clock minus ours, in seconds."""
-
-    def route(self, operation: str, bucket: str, options: Options) -> Route:
-        """For GetObject, HeadObject, PutObject, UploadPart and DeleteObject."""
-
-    def prepare(self, call: Call) -> tuple[Route, bytes]:
-        """For every other operation: its whole path, and its body."""
-
-    def credentials(self) -> Credentials | None:
-        """None: do not sign."""
 
 
 class NativeEngine(Engine):
@@ -34,7 +16,7 @@ class NativeEngine(Engine):
 
     name = "native"
 
-    def __init__(self, control: Control, transport: Transport) -> None:
+    def __init__(self, control: RouteSource, transport: Transport) -> None:
         self._control = control
         ca_file = transport.ca_file
         if ca_file is None and transport.verify:

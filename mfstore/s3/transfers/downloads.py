@@ -16,7 +16,7 @@ from mfstore.s3.transfers.jobs import NO_CALLS, Job, Restart, Retry, Try, etag_o
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.interface import ControlPlane
 
 PIECE = 8 << 20
 """Shortest piece of an object fetched in parallel: AWS advises 8 to 16 MiB, and a request's first byte costs as much
@@ -127,7 +127,7 @@ class GetJob(Job):
 
     # ---- replies ----------------------------------------------------------------------
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         piece = call.tag.part
         if piece is None:
             return self._whole(reply)
@@ -276,7 +276,7 @@ class GetJob(Job):
         fresh.tag = call.tag
         return fresh
 
-    def rescued(self, call: Call, reply: Reply, control: Control) -> Sequence[Call] | None:
+    def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
         if reply.status == 412 and self._headers is not None:
             raise Restart(
                 Conflict("the object keeps changing while it is read", hint="Read it when its writers are done")

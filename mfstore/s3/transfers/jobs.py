@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from mfstore.s3.transfers.retry import retryable_code
 
 if TYPE_CHECKING:
     from mfstore._core.memory import FreshBytesPool
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.aws.routes import Credentials
 
 NO_CALLS: tuple[Call, ...] = ()
@@ -72,13 +71,6 @@ class Try:
         self.credentials: Credentials | None = None
 
 
-def copied(error: MfstoreError) -> MfstoreError:
-    """For one of several items that failed alike: each error names its own key."""
-    found = copy(error)
-    found.__cause__ = error.__cause__
-    return found
-
-
 class Job:
     """One item. The scheduler calls ``begin`` once, ``on_reply`` for every good reply (and ``announced`` for announced
     ones), and after a failure ``cleanup``; the job is over when ``outcome`` is set and none of its calls is in
@@ -124,7 +116,7 @@ class Job:
         """The first calls."""
         raise NotImplementedError
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         """A good reply: further calls. Raises ``Retry`` to have the call repeated, MfstoreError to fail."""
         raise NotImplementedError
 
@@ -138,7 +130,7 @@ class Job:
         """The call to make after a try failed; a fresh object."""
         return renewed(call)
 
-    def rescued(self, call: Call, reply: Reply, control: Control) -> Sequence[Call] | None:
+    def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
         """A reply that is an error in general: further calls if it is none for this job, else None."""
         return None
 
@@ -178,7 +170,7 @@ def renewed(call: Call, **changes: Any) -> Call:
     return Call(**fields)
 
 
-def parsed(call: Call, reply: Reply, control: Control) -> dict[str, Any]:
+def parsed(call: Call, reply: Reply, control: ControlPlane) -> dict[str, Any]:
     """What a reply says by botocore's names. An error inside a 200 is as good as one with a status of its own: raises
     ``Retry`` for those that pass."""
     try:
@@ -237,7 +229,7 @@ class HeadJob(Job):
     def begin(self) -> Sequence[Call]:
         return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         length = reply.headers.get("content-length", "")
         self.outcome = self._outcome(
             size=int(length) if length.isdigit() else 0, etag=etag_of(reply.headers), headers=reply.headers

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from mfstore.errors import BackendError, MfstoreError
+from mfstore.s3.aws.errors import copied
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, MultipartJob, Retry, Try, copied, parsed
+from mfstore.s3.transfers.jobs import NO_CALLS, Job, MultipartJob, Retry, Try, parsed
 from mfstore.s3.transfers.outcomes import Outcome
 from mfstore.s3.transfers.retry import retryable_code
 from mfstore.s3.transfers.uploads import part_size
 
 if TYPE_CHECKING:
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.interface import ControlPlane
 
 DELETES = 1000
 """Keys per DeleteObjects: the API's limit."""
@@ -48,7 +49,7 @@ class DeleteJob(Job):
         params = {"Delete": {"Objects": objects, "Quiet": True}}
         return Call("DeleteObjects", self.bucket, None, self.options, params, tag=Try(self))
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         answer = parsed(call, reply, control)
         if b"DeleteResult" not in (reply.data or b"")[:1024]:
             # Quiet answers name failures only: one that names nothing must at least be one.
@@ -74,7 +75,7 @@ class DeleteJob(Job):
         fresh.tag = call.tag
         return fresh
 
-    def _settle(self, control: Control, errors: Mapping[str, Any], later: set[str], reply: Reply) -> None:
+    def _settle(self, control: ControlPlane, errors: Mapping[str, Any], later: set[str], reply: Reply) -> None:
         left = set(self._left)
         for index, item, key in self._items:
             if key in later or key not in left:
@@ -118,7 +119,7 @@ class AskJob(Job):
     def begin(self) -> Sequence[Call]:
         return (Call(self.key, self.bucket, None, self.options, tag=Try(self)),)
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         self.outcome = self._outcome(data=control.parse(call, reply), headers=reply.headers)
         return NO_CALLS
 
@@ -141,7 +142,7 @@ class CopyJob(MultipartJob):
         # The size decides how to copy, and tells a missing source from a missing destination bucket.
         return (Call("HeadObject", self._source[0], self._source[1], self.options, tag=Try(self)),)
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         source = {"Bucket": self._source[0], "Key": self._source[1]}
         match call.operation:
             case "HeadObject":
@@ -232,7 +233,7 @@ class ListJob(Job):
             params["ContinuationToken"] = self._token
         return (Call("ListObjectsV2", self.bucket, None, self.options, params, tag=Try(self)),)
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         try:
             page = control.page(call, reply)
         except MfstoreError as error:

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3 import calls as engine
+from mfstore.s3.aws.errors import copied
 from mfstore.s3.calls import CANCELLED, Call, Reply
 from mfstore.s3.engines.interface import Channel
 from mfstore.s3.transfers.budget import Budget, held
 from mfstore.s3.transfers.concurrency import LOWEST, Limiter
 from mfstore.s3.transfers.downloads import GetJob
 from mfstore.s3.transfers.hedging import HEDGE_SHARE, Latencies
-from mfstore.s3.transfers.jobs import Job, MultipartJob, Restart, Retry, copied, left_open, renewed
+from mfstore.s3.transfers.jobs import Job, MultipartJob, Restart, Retry, left_open, renewed
 from mfstore.s3.transfers.outcomes import BulkStats, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota, Verdict, asked_delay, classify
 
 if TYPE_CHECKING:
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.interface import ControlPlane
 
 RESTARTS = 3
 """How often an object may change or prove damaged while it is fetched. Damage is asked for once more only."""
@@ -42,7 +43,7 @@ class Scheduler:
     """Pump it until ``done``. ``pump`` returns the outcomes that are ready, in no particular order."""
 
     def __init__(
-        self, channel: Channel, control: Control, jobs: Iterator[Job], limiter: Limiter, quota: RetryQuota,
+        self, channel: Channel, control: ControlPlane, jobs: Iterator[Job], limiter: Limiter, quota: RetryQuota,
         policy: RetryPolicy,
         memory: int, stats: BulkStats, pace: Callable[[float, int], float] | None = None,
     ) -> None:  # fmt: skip

@@ -18,7 +18,7 @@ from mfstore.s3.transfers.jobs import NO_CALLS, MultipartJob, Retry, Try, etag_o
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from mfstore.s3.aws.control import Control
+    from mfstore.s3.aws.interface import ControlPlane
 
 SINGLE = 32 << 20
 """Longest body sent in one request. A part costs as much as an object (12 times a GET), so few and large ones."""
@@ -155,7 +155,7 @@ class PutJob(MultipartJob):
             params["ChecksumType"] = "FULL_OBJECT"
         return (Call("CreateMultipartUpload", self.bucket, self.key, self.options, params, tag=Try(self)),)
 
-    def on_reply(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         match call.operation:
             case "PutObject":
                 self._source.close()
@@ -213,7 +213,7 @@ class PutJob(MultipartJob):
             if_none_match=self._new, first_byte=300.0, tag=Try(self),
         )  # fmt: skip
 
-    def _completed(self, call: Call, reply: Reply, control: Control) -> Sequence[Call]:
+    def _completed(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         if not (reply.data or b"").strip():
             # It answered before it knew. If it had completed, the next try learns that the upload is gone, and looks.
             raise Retry(BackendError("the service did not say whether it put the parts together"))
@@ -226,7 +226,7 @@ class PutJob(MultipartJob):
 
     # ---- answers that were lost ---------------------------------------------------------
 
-    def rescued(self, call: Call, reply: Reply, control: Control) -> Sequence[Call] | None:
+    def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
         lost = call.tag.attempts > 1
         conditional = reply.status in (404, 409, 412) and self._id
         if call.operation == "PutObject" and conditional and lost:
@@ -237,7 +237,7 @@ class PutJob(MultipartJob):
             raise call.tag.part
         return None  # a look that fails in another way says nothing: it is repeated, or its error is the answer
 
-    def _look(self, call: Call, reply: Reply, control: Control) -> Call:
+    def _look(self, call: Call, reply: Reply, control: ControlPlane) -> Call:
         """An earlier try may have succeeded and its answer been lost: look whether what is there now is ours."""
         return Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self, control.error(call, reply)))
 

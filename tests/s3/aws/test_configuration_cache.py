@@ -14,7 +14,7 @@ from mfstore.errors import AccessDenied
 from mfstore.host.cache import HostCache
 from mfstore.s3.aws import configuration_cache as kept
 from mfstore.s3.aws.configuration_cache import KeptControl
-from mfstore.s3.aws.control import Control
+from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.calls import Call, Options
 from mfstore.testing import FaultProxy
@@ -76,7 +76,7 @@ def silent(monkeypatch):
         def desk(self):
             raise Asked
 
-        monkeypatch.setattr(Control, "_desk", desk)
+        monkeypatch.setattr(BotocoreControlPlane, "_desk", desk)
 
     return start
 
@@ -89,7 +89,7 @@ def silent(monkeypatch):
 )
 def test_what_is_kept_is_what_botocore_says(env, host, silent, given, config):
     (env / "config").write_text(config)
-    expected = everything(Control(**given))
+    expected = everything(BotocoreControlPlane(**given))
     assert everything(KeptControl(host, **given)) == expected
     silent()
     assert everything(KeptControl(host, **given)) == expected
@@ -156,7 +156,11 @@ def test_keys_are_those_botocore_takes(env, host, monkeypatch):
     everything(KeptControl(host))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ANOTHER")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
-    assert KeptControl(host).credentials() == Control().credentials() == Credentials("ANOTHER", "secret", "token")
+    assert (
+        KeptControl(host).credentials()
+        == BotocoreControlPlane().credentials()
+        == Credentials("ANOTHER", "secret", "token")
+    )
     (env / "credentials").write_text("[p]\naws_access_key_id = FILE\naws_secret_access_key = s\n")
     (env / "config").write_text("[profile p]\n")
     assert KeptControl(host, profile="p").credentials() == Credentials("FILE", "s"), "a profile goes first"

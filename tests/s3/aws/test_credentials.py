@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("botocore")
 
 from mfstore import errors
-from mfstore.s3.aws.control import Control
+from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.calls import Call
 from tests.rigs.s3_wire import Wire, respond
@@ -30,14 +30,17 @@ def no_keys(monkeypatch):
 
 def test_no_credentials(monkeypatch):
     no_keys(monkeypatch)
-    for action in (Control(region=REGION).credentials, lambda: Control(region=REGION).route("GetObject", "bucket")):
+    for action in (
+        BotocoreControlPlane(region=REGION).credentials,
+        lambda: BotocoreControlPlane(region=REGION).route("GetObject", "bucket"),
+    ):
         with pytest.raises(errors.AccessDenied, match=r"AWS_ACCESS_KEY_ID.*~/\.aws.*SSO.*IMDS.*anonymous"):
             action()
 
 
 def test_bad_profile():
     with pytest.raises(errors.AccessDenied, match=r"nope.*list-profiles"):
-        Control(profile="nope").credentials()
+        BotocoreControlPlane(profile="nope").credentials()
 
 
 def test_sso_says_what_to_run(env, monkeypatch):
@@ -46,7 +49,7 @@ def test_sso_says_what_to_run(env, monkeypatch):
         "[profile s]\nsso_start_url = https://x.example\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\nregion = us-east-1\n"
     )
     with pytest.raises(errors.AccessDenied, match="aws sso login --profile s"):
-        Control(profile="s").credentials()
+        BotocoreControlPlane(profile="s").credentials()
 
 
 def test_sso_credentials_and_their_end(env, monkeypatch):
@@ -79,7 +82,7 @@ def test_sso_credentials_and_their_end(env, monkeypatch):
         )
         wire.answers["/federation/credentials"] = [issued("SSO"), issued("NEXT"), refused]
         monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", wire.url)
-        control = Control(profile="s")
+        control = BotocoreControlPlane(profile="s")
         assert control.credentials() == Credentials("SSO", "s", "t")
         assert control.expire(control.credentials()) and control.credentials().access_key == "NEXT"
         with pytest.raises(errors.AccessDenied, match="aws sso login --profile s"):
@@ -105,7 +108,7 @@ def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
     log = env / "log"
     (env / "config").write_text(f"[default]\ncredential_process = sh -c 'echo x >> {log}; cat {env}/creds'\n")
     process(env / "creds", datetime.now(UTC) + timedelta(hours=5))
-    control = Control(region=REGION)
+    control = BotocoreControlPlane(region=REGION)
     old = control.credentials()
     assert (old.access_key, old.token) == ("PROC", "t")
     process(env / "creds", datetime.now(UTC) + timedelta(hours=5), "NEXT")
@@ -127,11 +130,11 @@ def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
     assert log.read_text().count("x") == 3
     (env / "creds").write_text("no json")
     with pytest.raises(errors.AccessDenied, match="could not be had"):
-        Control(region=REGION).credentials()
+        BotocoreControlPlane(region=REGION).credentials()
 
 
 def test_rewritten_keys_are_found(env, monkeypatch):
-    control = Control(region=REGION)
+    control = BotocoreControlPlane(region=REGION)
     old = control.credentials()
     assert not control.expire(old)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ROTATED")
@@ -158,13 +161,13 @@ def test_assumed_roles(env, monkeypatch, kind):
             (env / "config").write_text(
                 "[profile r]\nrole_arn = arn:aws:iam::123456789012:role/r\ncredential_source = Environment\nregion = us-east-1\n"
             )
-            control = Control(profile="r")
+            control = BotocoreControlPlane(profile="r")
         else:
             no_keys(monkeypatch)
             (env / "token").write_text("token")
             monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(env / "token"))
             monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
-            control = Control(region="us-east-1")
+            control = BotocoreControlPlane(region="us-east-1")
         assert control.credentials().access_key == "ROLE"
         assert control.expire(control.credentials()) and control.credentials().access_key == "NEXT"
         wire.answers["/"] = respond(

@@ -24,7 +24,7 @@ from mfstore._core.crc import update as crc
 from mfstore.s3.aws.routes import Credentials, Transport
 from mfstore.s3.calls import Call
 from mfstore.s3.engines.native import NativeEngine
-from tests.rigs.native_engine import KEYS, Control, Rig, ask, body_of, drain, get, opened, raw
+from tests.rigs.native_engine import KEYS, FixedRoutes, Rig, ask, body_of, drain, get, opened, raw
 from tests.rigs.raw_server import Connection, Request, Server
 
 
@@ -144,7 +144,7 @@ class TestConnections:
     def test_no_descriptors_left(self, rig: Rig) -> None:
         before = len(os.listdir("/proc/self/fd"))
         server = Server(body_of(b"x"))
-        engine = NativeEngine(Control(server.origin), Transport())
+        engine = NativeEngine(FixedRoutes(server.origin), Transport())
         channel = engine.channel()
         channel.submit([get() for _ in range(20)])
         drain(channel, 20)
@@ -216,7 +216,7 @@ class TestEnds:
         code = """
             import signal, sys, threading, time, os
             from tests.test_native_connections import *
-            engine = NativeEngine(Control(Server(slow).origin), Transport())
+            engine = NativeEngine(FixedRoutes(Server(slow).origin), Transport())
             channel = engine.channel()
             channel.submit([get()])
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -239,7 +239,7 @@ class TestEnds:
         code = f"""
             import sys, os
             from tests.test_native_connections import *
-            engine = NativeEngine(Control(Server(slow).origin), Transport())
+            engine = NativeEngine(FixedRoutes(Server(slow).origin), Transport())
             channel = engine.channel()
             channel.submit([get() for _ in range(50)] + [get(target=memoryview(bytearray(100000))) for _ in range(50)])
             channel.poll(0.1)
@@ -492,7 +492,7 @@ class TestTls:
         code = f"""
             import os, signal, sys
             from tests.test_native_connections import *
-            engine = NativeEngine(Control("{server.origin}"), Transport(verify=False))
+            engine = NativeEngine(FixedRoutes("{server.origin}"), Transport(verify=False))
             channel = engine.channel()
             channel.submit([get() for _ in range(100)])
             for _ in range(5):

@@ -1,0 +1,72 @@
+"""What the floors above ask of a control plane. It knows where requests go, how they are signed and what answers mean;
+it moves no object's bytes.
+
+``BotocoreControlPlane`` (control.py) is one, and ``CachedControlPlane`` (configuration_cache.py) another; tests make
+their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from mfstore.errors import MfstoreError
+    from mfstore.s3.aws.pages import Page
+    from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
+    from mfstore.s3.calls import Call, Options, Reply
+
+
+class RouteSource(Protocol):
+    """What an engine asks that makes and signs each request by itself. Safe to use from several threads.
+
+    Every method raises AccessDenied without credentials, InvalidKey for parameters that botocore refuses, and
+    Unsupported for what only an engine can send that leaves each request to botocore.
+    """
+
+    version: int
+    """Grows when a bucket's region is learned: routes taken before are then out of date."""
+    skew: float
+    """Seconds to add to this machine's clock for the server's."""
+
+    def route(self, operation: str, bucket: str, options: Options) -> Route:
+        """What the requests of one of the ``ROUTED`` operations share."""
+
+    def prepare(self, call: Call) -> tuple[Route, bytes]:
+        """The request of any other operation: its whole path, and its body."""
+
+    def credentials(self) -> Credentials | None:
+        """What to sign with now, refreshed if due; None: do not sign."""
+
+
+class ControlPlane(RouteSource, Protocol):
+    """What an engine that leaves each request to botocore, the jobs and the scheduler ask besides."""
+
+    def signed(self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None) -> SignedRequest:
+        """The request of ``call``, signed. ``body`` is bytes or a seekable reader, which the caller goes on to own;
+        ``checksum`` its algorithm and Base64 value. Raises like ``route``."""
+
+    def transport(self) -> Transport:
+        """How to connect. Raises Unsupported when the CA bundle does not exist."""
+
+    def unsupported(self) -> str | None:
+        """Why the native engine cannot serve this configuration, in words; None if it can."""
+
+    def expire(self, credentials: Credentials | None) -> bool:
+        """The server called ``credentials`` expired or invalid: gets others if it can. False if there are none. Raises
+        AccessDenied when the refresh fails."""
+
+    def redirect(self, call: Call, reply: Reply) -> bool:
+        """Learn from a reply that the bucket is in another region: True if the call is worth sending again."""
+
+    def learn_skew(self, reply: Reply) -> bool:
+        """Set the clock by a reply that said RequestTimeTooSkewed: True if that changed something."""
+
+    def parse(self, call: Call, reply: Reply) -> dict[str, Any]:
+        """The output of an operation, by botocore's model and names. Raises the error that a body of 200 may hold, and
+        BackendError for a body that is cut, too long or not XML."""
+
+    def page(self, call: Call, reply: Reply) -> Page:
+        """The page of a ListObjectsV2. Raises like ``parse``."""
+
+    def error(self, call: Call, reply: Reply) -> MfstoreError:
+        """The error that a reply stands for; not raised. Its fields tell status, S3's code and the request id."""
