@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import mfstore
+from mfstore import errors
 from mfstore._core.chunk import cdc_cut
 from mfstore._core.codec import ZSTD, Codec
 from mfstore.demo.flights import flights, versions
@@ -51,7 +52,7 @@ def changed(column, earlier):
 @pytest.mark.benchmark(group="bytes of the flights series")
 def test_stored_bytes(benchmark, series):
     """Ratios in extra_info; the claim is at most 1.25 times what really changed."""
-    codec = Codec()
+    codec = Codec(errors)
 
     def squeeze(data):
         if not len(data):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mfstore import description
+from mfstore import description, errors
 from mfstore._core.codec import Codec
 from mfstore.backends.local import LocalBackend
 from mfstore.format import packs, recipes
@@ -36,7 +36,7 @@ def write_store(root, chunks):
     ten recipes nine are live, and neighbours share half of their chunks."""
     backend = LocalBackend(str(root), fsync="none")
     description.create(backend)
-    digest, codec = digest_function(BLAKE3), Codec()
+    digest, codec = digest_function(BLAKE3), Codec(errors)
     names = [digest(f"pack {number}".encode()) for number in range(-(-chunks // CHUNKS_PER_PACK))]
     for name in names:
         path = Path(root, packs.pack_path(name.hex()))

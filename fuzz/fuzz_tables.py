@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mfstore
-from mfstore import description
+from mfstore import description, errors
 from mfstore._core.codec import ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.backends.memory import MemoryBackend
@@ -55,7 +55,7 @@ class Fuzzer:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.codec = Codec()
+        self.codec = Codec(errors)
         self._collect()
 
     def _collect(self) -> None:

@@ -85,6 +85,16 @@ def test_no_kernel_is_named_like_a_driver():
     assert not {path.stem for path in SRC.rglob("*.pyx")} & {path.stem for path in SRC.rglob("*.c")}
 
 
+def test_the_core_imports_nothing_of_mfstore():
+    """But other extensions of the core; what it needs of Python's classes is handed in."""
+    pattern = re.compile(
+        r"^\s*(?:from|import|cimport)\s+(mfstore\b[\w.]*)|import_module|__import__\(.mfstore", re.MULTILINE
+    )
+    for path in SRC.rglob("*.p[yx]*"):
+        for found in pattern.finditer(path.read_text()):
+            assert found[1] and found[1].startswith("mfstore._core."), (path, found[0])
+
+
 def kernels(suffixes):
     found = [path for path in SRC.rglob("*") if path.suffix in suffixes]
     assert found

@@ -15,6 +15,7 @@ from time import perf_counter
 
 from blake3 import blake3
 
+from mfstore import errors
 from mfstore._core.codec import LZ4, ZSTD, Codec
 from mfstore.bench.payloads import payload
 from mfstore.saving.codecs import LEVEL
@@ -50,7 +51,7 @@ def measure_ceilings(directory: Path | None = None) -> Ceilings:
     """Of this machine, and of the file system of ``directory``. OSError when that is full."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     noise, half = payload(SAMPLE_BYTES, 0, "noise"), payload(SAMPLE_BYTES, 50, "half")
-    codec = Codec()
+    codec = Codec(errors)
     encode = partial(codec.encode, half, [SAMPLE_BYTES], width=0, level=LEVEL, keep=1.0)
     packed, _ = codec.encode(half, [SAMPLE_BYTES], ZSTD, 0, LEVEL, 1.0)
     room = bytearray(SAMPLE_BYTES)

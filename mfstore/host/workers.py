@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from mfstore import errors
 from mfstore._core.codec import Codec
 
 Task = TypeVar("Task")
@@ -31,7 +32,7 @@ class Workers:
         try:
             return self._local.codec  # type: ignore[no-any-return]
         except AttributeError:
-            codec = self._local.codec = Codec()
+            codec = self._local.codec = Codec(errors)
             return codec
 
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], total: int) -> list[Result]:

@@ -15,10 +15,10 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from mfstore._core.pickler import Pickler
+from mfstore._core.pickler import Payload, Pickler, Reduced
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.segments import Segment
-from mfstore.pickling.payloads import Payload, Reduced, Strided
+from mfstore.pickling.payloads import Strided
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from typing_extensions import Buffer
 
@@ -7,7 +8,14 @@ LZ4: int
 ZSTD: int
 CHUNK_LIMIT: int
 
+class Errors(Protocol):
+    @property
+    def CorruptObject(self) -> Callable[..., Exception]: ...  # noqa: N802, named as in mfstore.errors
+    @property
+    def Unsupported(self) -> Callable[..., Exception]: ...  # noqa: N802
+
 class Codec:
+    def __init__(self, errors: Errors) -> None: ...
     def encode(
         self, data: Buffer, ends: Sequence[int], codec: int, width: int, level: int, keep: float
     ) -> tuple[memoryview, list[int]]: ...

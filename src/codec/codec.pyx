@@ -5,12 +5,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint8_t, uint64_t
 
-from mfstore.errors import CorruptObject, Unsupported
-
 
 cdef extern from "codec/status.h" nogil:
     enum:
-        MF_OK, MF_NO_MEMORY, MF_UNKNOWN_CODEC, MF_BAD_WIDTH, MF_SHORT, MF_MALFORMED, MF_CODEC
+        MF_OK, MF_NO_MEMORY, MF_UNKNOWN_CODEC, MF_BAD_WIDTH, MF_SHORT, MF_MALFORMED, MF_TOO_LONG
 
 
 cdef extern from "codec/compress.h" nogil:
@@ -38,39 +36,45 @@ cdef struct Job:
     unsigned codec, width
 
 
-cdef int check_status(int status, size_t offset, size_t csize, size_t usize, unsigned codec,
-                      unsigned width) except -1:
-    """The one place where a kernel's status becomes an exception."""
-    if status == MF_OK:
-        return 0
-    if status == MF_NO_MEMORY:
-        raise MemoryError()
-    if status == MF_CODEC:
-        raise ValueError(f"cannot encode a chunk of {usize} bytes: the limit is {CHUNK_LIMIT}")
-    if status == MF_UNKNOWN_CODEC:
-        raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=offset)
-    if status == MF_BAD_WIDTH:
-        raise CorruptObject("shuffle width out of range", offset=offset, expected="0, 2, 4 or 8", found=width)
-    if status == MF_SHORT:
-        raise CorruptObject("chunk decodes to fewer bytes than its table says", offset=offset, expected=usize)
-    raise CorruptObject(f"chunk of {csize} bytes cannot be decoded", offset=offset, expected=f"{usize} bytes")
-
-
 cdef class Codec:
     """Compression contexts and scratch memory; use one per thread at a time.
 
-    Memory is bounded by a few MiB: the scratch holds one chunk.
+    Memory is bounded by a few MiB: the scratch holds one chunk. ``errors`` has the exceptions to raise,
+    ``CorruptObject`` for damaged chunks and ``Unsupported`` for those of a later version: both are called with a message
+    and the keywords ``offset`` (in the source), ``expected`` and ``found``.
     """
 
     cdef mf_codec_ctx *ctx
+    cdef object errors
 
-    def __cinit__(self):
+    def __cinit__(self, errors):
+        self.errors = errors
         self.ctx = mf_codec_new()
         if self.ctx == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
         mf_codec_free(self.ctx)
+
+    cdef int check(self, int status, size_t offset, size_t csize, size_t usize, unsigned codec,
+                   unsigned width) except -1:
+        """The one place where a kernel's status becomes an exception."""
+        if status == MF_OK:
+            return 0
+        if status == MF_NO_MEMORY:
+            raise MemoryError()
+        if status == MF_TOO_LONG:
+            raise ValueError(f"cannot encode a chunk of {usize} bytes: the limit is {CHUNK_LIMIT}")
+        if status == MF_UNKNOWN_CODEC:
+            raise self.errors.Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=offset)
+        if status == MF_BAD_WIDTH:
+            raise self.errors.CorruptObject("shuffle width out of range", offset=offset, expected="0, 2, 4 or 8",
+                                            found=width)
+        if status == MF_SHORT:
+            raise self.errors.CorruptObject("chunk decodes to fewer bytes than its table says", offset=offset,
+                                            expected=usize)
+        raise self.errors.CorruptObject(f"chunk of {csize} bytes cannot be decoded", offset=offset,
+                                        expected=f"{usize} bytes")
 
     def encode(self, const uint8_t[::1] data, ends, unsigned codec, unsigned width, int level, double keep):
         """Encode the chunks of ``data`` that end at ``ends``; returns ``(arena, sizes)``.
@@ -108,7 +112,7 @@ cdef class Codec:
                     bounds[n + i] = size
                     used += size
                     start = bounds[i]
-            check_status(status, start, 0, bounds[i] - start if status else 0, codec, width)
+            self.check(status, start, 0, bounds[i] - start if status else 0, codec, width)
             return memoryview(arena)[:used], [bounds[n + i] for i in range(n)]
         finally:
             PyMem_Free(bounds)
@@ -135,8 +139,9 @@ cdef class Codec:
                 (table[i].src, table[i].csize, table[i].codec, table[i].width,
                  table[i].dst, table[i].usize) = jobs[i]
                 if table[i].csize > limit_src or table[i].src > limit_src - table[i].csize:
-                    raise CorruptObject("chunk lies outside the bytes read", offset=table[i].src,
-                                        expected=f"at most {limit_src}", found=table[i].src + table[i].csize)
+                    raise self.errors.CorruptObject("chunk lies outside the bytes read", offset=table[i].src,
+                                                    expected=f"at most {limit_src}",
+                                                    found=table[i].src + table[i].csize)
                 if table[i].usize > limit_dst or table[i].dst > limit_dst - table[i].usize:
                     raise ValueError("chunk does not fit its destination")
             # Pointers, not &view[0]: either view may be empty.
@@ -151,8 +156,7 @@ cdef class Codec:
                     if status != MF_OK:
                         break
             if status != MF_OK:
-                check_status(status, table[i].src, table[i].csize, table[i].usize, table[i].codec,
-                             table[i].width)
+                self.check(status, table[i].src, table[i].csize, table[i].usize, table[i].codec, table[i].width)
         finally:
             PyMem_Free(table)
 
@@ -177,7 +181,7 @@ cdef class Codec:
                 width = candidate
                 with nogil:
                     status = mf_encode(self.ctx, &sample[0], n, MF_LZ4, width, level, out, n, &size)
-                check_status(status, 0, 0, n, MF_LZ4, width)
+                self.check(status, 0, 0, n, MF_LZ4, width)
                 results.append((MF_LZ4, candidate, size or n))
             best = min(results, key=lambda row: row[2])
             tied = best[2] >= 0.98 * n
@@ -185,7 +189,7 @@ cdef class Codec:
                 width = candidate
                 with nogil:
                     status = mf_encode(self.ctx, &sample[0], n, MF_ZSTD, width, level, out, n, &size)
-                check_status(status, 0, 0, n, MF_ZSTD, width)
+                self.check(status, 0, 0, n, MF_ZSTD, width)
                 results.append((MF_ZSTD, candidate, size or n))
             return results
         finally:

@@ -45,7 +45,7 @@ int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, u
     int status;
     *size = 0;
     if (n > MF_CHUNK_LIMIT)
-        return MF_CODEC;
+        return MF_TOO_LONG;
     if (width) {
         if ((status = reserve(ctx, n)) != MF_OK)
             return status;

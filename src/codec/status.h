@@ -1,4 +1,4 @@
-/* What the C kernels return. One place maps them to exceptions: check_status in codec.pyx. */
+/* What the C kernels return. One place maps them to exceptions: Codec.check in codec.pyx. */
 #ifndef MFSTORE_CODEC_STATUS_H
 #define MFSTORE_CODEC_STATUS_H
 
@@ -9,7 +9,7 @@ enum mf_status {
     MF_BAD_WIDTH = 3,      /* shuffle width that is not 0, 2, 4 or 8 */
     MF_SHORT = 4,          /* decoded to fewer bytes than the table claims */
     MF_MALFORMED = 5,      /* the codec refused the bytes, or they exceed the claimed size */
-    MF_CODEC = 6           /* the compressor failed: a bug or no memory, never bad data */
+    MF_TOO_LONG = 6        /* a chunk to encode is longer than any reader takes: the caller's mistake */
 };
 
 #endif

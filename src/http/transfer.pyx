@@ -14,9 +14,6 @@ from libc.stdint cimport UINT16_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport getpid
 
-from mfstore.s3 import calls as words
-from mfstore.s3.calls import FileRange, Reply
-
 cimport cython
 
 from engine cimport (
@@ -32,11 +29,12 @@ cdef extern from "Python.h":
     str PyUnicode_DecodeUTF8(const char *at, Py_ssize_t n, const char *errors)
 
 
-# In the order of enum mf_failure.
-cdef tuple FAILURES = (
-    None, words.CONNECT, words.DNS, words.TLS, words.PROXY, words.RESET, words.TRUNCATED, words.FIRST_BYTE, words.STALL,
-    words.OVERFLOW, words.PROTOCOL, words.DISK, words.CANCELLED, words.INTERNAL,
+# What a reply says of a failure, in the order of enum mf_failure.
+cdef tuple failures = (
+    None, "connect", "dns", "tls", "proxy", "reset", "truncated", "first-byte", "stall", "overflow", "protocol", "disk",
+    "cancelled", "internal",
 )
+FAILURES = failures
 cdef tuple CHECKSUMS = ("CRC64NVME", "CRC32C", "CRC32")
 KINDS = {
     "GetObject": MF_GET, "HeadObject": MF_HEAD, "PutObject": MF_PUT, "UploadPart": MF_PART, "DeleteObject": MF_DELETE,
@@ -275,6 +273,63 @@ cdef class Headers:
 
 Mapping.register(Headers)
 
+
+@cython.final
+cdef class Engine:
+    """The C engine of one process; another one in a forked child.
+
+    ``reply`` makes what ``Channel.poll`` returns: its arguments are the fields of ``mfstore.s3.calls.Reply`` in their
+    order. A target or body that is an instance of ``file_range`` lies in a file (``fd``, ``offset``, ``length``).
+    """
+
+    cdef mf_engine *c
+    cdef mf_config config
+    cdef int pid
+    cdef list keep
+    cdef object reply, file_range
+
+    def __cinit__(self, transport, str ca_file, reply, file_range):
+        self.reply = reply
+        self.file_range = file_range
+        self.keep = [
+            None if value is None else os.fsencode(value)
+            for value in (ca_file, transport.certificate, transport.private_key, transport.proxy)
+        ]
+        self.config.verify = transport.verify
+        self.config.threads = transport.threads
+        self.config.connect_timeout_ms = max(1, int(1000 * transport.connect_timeout))
+        self.config.ca_file = self.text(0)
+        self.config.certificate = self.text(1)
+        self.config.private_key = self.text(2)
+        self.config.proxy = self.text(3)
+
+    cdef const char *text(self, size_t i):
+        return NULL if self.keep[i] is None else PyBytes_AS_STRING(self.keep[i])
+
+    cdef mf_engine *here(self) except NULL:
+        if self.pid != getpid():
+            # The parent's threads and connections are not ours to use, join or free: a thread may have held any lock.
+            self.c = mf_engine_new(&self.config)
+            if self.c == NULL:
+                raise MemoryError()
+            self.pid = getpid()
+        return self.c
+
+    def close(self):
+        """End the threads, which fails what is under way as cancelled."""
+        cdef mf_engine *c = self.c
+        if c != NULL and self.pid == getpid():
+            with nogil:
+                mf_engine_stop(c)
+
+    def __dealloc__(self):
+        cdef mf_engine *c = self.c
+        if c != NULL and self.pid == getpid():
+            with nogil:
+                mf_engine_stop(c)
+            mf_engine_free(c)
+
+
 # No cycle can go through one while it is of use, and the collector's visits were 8 % of a small request.
 @cython.final
 @cython.no_gc
@@ -319,9 +374,9 @@ cdef class Pending:
             free(self.xfer)
         self.xfer = NULL
 
-    cdef mf_place place_of(self, target) except *:
+    cdef mf_place place_of(self, target, file_range) except *:
         cdef mf_place place
-        if isinstance(target, FileRange):
+        if isinstance(target, file_range):
             place.at = NULL
             place.fd = target.fd
             place.offset = target.offset
@@ -353,7 +408,8 @@ cdef class Pending:
         self.xfer.has_body = 1
         return 0
 
-    cdef int prepare(self, call, WireRoute route, WireCredentials credentials, double skew, body) except -1:
+    cdef int prepare(self, Engine engine, call, WireRoute route, WireCredentials credentials, double skew,
+                     body) except -1:
         cdef mf_xfer *x = self.xfer
         cdef mf_kind kind = route.c.kind
         cdef Py_ssize_t n
@@ -396,13 +452,13 @@ cdef class Pending:
                 if call.checksum is not None:
                     x.crc_kind = CHECKSUMS.index(call.checksum)
             if call.target is not None:
-                x.target = self.place_of(call.target)
+                x.target = self.place_of(call.target, engine.file_range)
                 x.has_target = 1
         elif kind == MF_PUT or kind == MF_PART:
             if call.checksum is not None:
                 x.crc_kind = CHECKSUMS.index(call.checksum)
             self.body = call.body
-            if isinstance(self.body, FileRange):
+            if isinstance(self.body, engine.file_range):
                 x.has_body = 1
                 x.body_fd = self.body.fd
                 x.body_offset = self.body.offset
@@ -438,70 +494,21 @@ cdef class Pending:
             self.xfer.extra_n += 1
         return 0
 
-    cdef object reply(self, bint announced):
+    cdef object reply(self, make, bint announced):
         cdef mf_xfer *x = self.xfer
         cdef Headers headers = Headers.__new__(Headers)
         data = checksum = None
         headers.raw = PyBytes_FromStringAndSize(x.head, x.head_n)
         if announced:
-            return Reply(self.call, x.status, None, "", 0, headers, None, 0, None, True, False, 1e-9 * x.submitted_ns,
-                         1e-9 * x.first_ns)
+            return make(self.call, x.status, None, "", 0, headers, None, 0, None, True, False, 1e-9 * x.submitted_ns,
+                        1e-9 * x.first_ns)
         if not x.has_target or x.status // 100 != 2:
             data = PyBytes_FromStringAndSize(<char *> x.data, x.data_n)
         if x.has_crc:
             checksum = (CHECKSUMS[x.crc_kind], x.crc)
         message = "" if x.failure == 0 else x.message.decode("utf-8", "replace")
-        return Reply(self.call, x.status, FAILURES[x.failure], message, x.error, headers, data, x.received, checksum, False,
-                     bool(x.reused), 1e-9 * x.submitted_ns, 1e-9 * x.first_ns, 1e-9 * x.finished_ns)
-
-
-@cython.final
-cdef class Engine:
-    """The C engine of one process; another one in a forked child."""
-
-    cdef mf_engine *c
-    cdef mf_config config
-    cdef int pid
-    cdef list keep
-
-    def __cinit__(self, transport, str ca_file):
-        self.keep = [
-            None if value is None else os.fsencode(value)
-            for value in (ca_file, transport.certificate, transport.private_key, transport.proxy)
-        ]
-        self.config.verify = transport.verify
-        self.config.threads = transport.threads
-        self.config.connect_timeout_ms = max(1, int(1000 * transport.connect_timeout))
-        self.config.ca_file = self.text(0)
-        self.config.certificate = self.text(1)
-        self.config.private_key = self.text(2)
-        self.config.proxy = self.text(3)
-
-    cdef const char *text(self, size_t i):
-        return NULL if self.keep[i] is None else PyBytes_AS_STRING(self.keep[i])
-
-    cdef mf_engine *here(self) except NULL:
-        if self.pid != getpid():
-            # The parent's threads and connections are not ours to use, join or free: a thread may have held any lock.
-            self.c = mf_engine_new(&self.config)
-            if self.c == NULL:
-                raise MemoryError()
-            self.pid = getpid()
-        return self.c
-
-    def close(self):
-        """End the threads, which fails what is under way as cancelled."""
-        cdef mf_engine *c = self.c
-        if c != NULL and self.pid == getpid():
-            with nogil:
-                mf_engine_stop(c)
-
-    def __dealloc__(self):
-        cdef mf_engine *c = self.c
-        if c != NULL and self.pid == getpid():
-            with nogil:
-                mf_engine_stop(c)
-            mf_engine_free(c)
+        return make(self.call, x.status, failures[x.failure], message, x.error, headers, data, x.received, checksum,
+                    False, bool(x.reused), 1e-9 * x.submitted_ns, 1e-9 * x.first_ns, 1e-9 * x.finished_ns)
 
 
 # Its memory must be whole when it is deallocated, for requests may be under way.
@@ -559,7 +566,7 @@ cdef class Channel:
         cdef list pendings = []
         for i in range(n):
             pending = Pending()
-            pending.prepare(calls[i], routes[i], credentials, skew, None if bodies is None else bodies[i])
+            pending.prepare(self.engine, calls[i], routes[i], credentials, skew, None if bodies is None else bodies[i])
             pendings.append(pending)
         if not n:
             return
@@ -617,7 +624,7 @@ cdef class Channel:
             following = event.next
             x = event.xfer
             pending = <Pending> x.owner
-            replies.append(pending.reply(event.announced))
+            replies.append(pending.reply(self.engine.reply, event.announced))
             if not event.announced:
                 self.live.pop(id(pending.call), None)
                 self.drop(x, True)
@@ -634,7 +641,7 @@ cdef class Channel:
             return
         if pending.has_target:
             raise ValueError("resumed twice")
-        place = pending.place_of(target)
+        place = pending.place_of(target, self.engine.file_range)
         engine = self.engine.here()
         with nogil:
             mf_xfer_resume(engine, pending.xfer, place, wanted)

@@ -3,16 +3,31 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
-from mfstore.pickling.payloads import Strided
-
 BUFFER: int
 BYTES: int
 TEXT: int
 BYTEARRAY: int
 
+class Parts(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+    def read(self, start: int, end: int, /) -> bytes: ...
+
+class Reduced:
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    def __init__(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None: ...
+
+class Payload:
+    data: Buffer | Parts
+    itemsize: int
+    row: int
+    def __init__(self, data: Buffer | Parts, itemsize: int, row: int) -> None: ...
+
 class Sink(Protocol):
     def body(self, block: bytes) -> None: ...
-    def payload(self, kind: int, data: Buffer | Strided, itemsize: int, row: int, at: int) -> None: ...
+    # data: bytes-like, or the Parts of a Payload that had them.
+    def payload(self, kind: int, data: Any, itemsize: int, row: int, at: int) -> None: ...
 
 class Pickler:
     def __init__(
@@ -24,3 +39,8 @@ class Pickler:
     ) -> None: ...
     def dump(self, obj: object) -> int: ...
     def path(self) -> str: ...
+
+class Joined:
+    def body(self, block: bytes) -> None: ...
+    def payload(self, kind: int, data: Buffer | Parts, itemsize: int, row: int, at: int) -> None: ...
+    def all(self) -> bytes: ...

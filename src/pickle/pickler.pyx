@@ -21,8 +21,9 @@ from types import FunctionType
 
 from mfstore._core.graph import ContentOrder, find_global, is_plain
 from mfstore._core.memory import AsciiView
-from mfstore.pickling.payloads import Joined, Payload, Reduced, Strided
 
+cimport cython
+from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -87,6 +88,68 @@ cdef dict _singletons = {type(value): value for value in (None, NotImplemented, 
 
 # Types whose own order is total.
 cdef object _natural = frozenset([str, bytes, int])
+
+
+@cython.final
+cdef class Reduced:
+    """A node that pickles as ``func(*args)``; what reducers nest inside their results."""
+
+    cdef readonly object func, args
+
+    def __init__(self, func, tuple args):
+        self.func = func
+        self.args = args
+
+
+@cython.final
+cdef class Payload:
+    """Contiguous memory a reducer wants written as one writable buffer.
+
+    ``data`` is a contiguous bytes-like object, not retained after ``dump`` returns unless the sink retains it. Of
+    OUT_OF_LINE bytes or more it may be an object with ``nbytes`` and ``read(start, end)`` instead, from which the sink
+    takes one part after the other. ``itemsize`` and ``row`` (bytes per row, 0 if there are no rows) tell the chunker its
+    shape.
+    """
+
+    cdef readonly object data, itemsize, row
+
+    def __init__(self, data, itemsize, row):
+        self.data = data
+        self.itemsize = itemsize
+        self.row = row
+
+
+cdef object length_of(object data):
+    """The bytes of a payload."""
+    return memoryview(data).nbytes if PyObject_CheckBuffer(data) else data.nbytes
+
+
+@cython.final
+cdef class Joined:
+    """A sink that keeps everything; ``all`` is an ordinary pickle."""
+
+    cdef list blocks, payloads
+
+    def __cinit__(self):
+        self.blocks = []
+        self.payloads = []
+
+    def body(self, bytes block):
+        """Take the next block of the body."""
+        self.blocks.append(block)
+
+    def payload(self, kind, data, itemsize, row, at):
+        """Take a payload that belongs after ``at`` bytes of the body."""
+        self.payloads.append((at, bytes(data) if PyObject_CheckBuffer(data) else data.read(0, data.nbytes)))
+
+    def all(self):
+        """The payloads spliced into the body."""
+        body = b"".join(self.blocks)
+        parts, last = [], 0
+        for at, data in self.payloads:
+            parts += [body[last:at], data]
+            last = at
+        return b"".join([*parts, body[last:]])
 
 
 cdef class Pickler:
@@ -375,7 +438,7 @@ cdef class Pickler:
 
     cdef int save_buffer(self, object obj, object data, itemsize, row) except -1:
         cdef const uint8_t[::1] flat
-        cdef size_t n = data.nbytes if type(data) is Strided else memoryview(data).nbytes
+        cdef size_t n = length_of(data)
         if n >= OUT_OF_LINE:
             self.payload(0x96, 1, data, n, itemsize, row)
         else:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfstore import errors
 from mfstore._core import chunk, codec, memory, table
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.saving.chunking import FIXED, FIXED_LARGE, LARGE, ROW_MIN, ContentCutter, fixed_cuts
@@ -146,18 +147,22 @@ SAMPLES = {
 }
 
 
+def new_codec():
+    return codec.Codec(errors)
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("number", [codec.LZ4, codec.ZSTD])
 @pytest.mark.parametrize("width", [0, 2, 4, 8])
 def test_codec_round_trip(name, number, width):
     data = SAMPLES[name]
     ends = sorted({len(data) // 3, len(data) // 2, len(data)} - {0})
-    arena, sizes = codec.Codec().encode(data, ends, number, width, 1, 1.0)
+    arena, sizes = new_codec().encode(data, ends, number, width, 1, 1.0)
     assert len(arena) == sum(sizes)
     out, at, start = bytearray(len(data)), 0, 0
     for end, size in zip(ends, sizes, strict=True):
         if size:
-            codec.Codec().decode(arena, out, [(at, size, number, width, start, end - start)])
+            new_codec().decode(arena, out, [(at, size, number, width, start, end - start)])
             assert out[start:end] == data[start:end]
         at += size
         start = end
@@ -168,20 +173,20 @@ def test_shuffle_matches_the_oracle(data, width):
     # Decoding "no codec, shuffled" is exactly the inverse shuffle.
     out = bytearray(len(data))
     shuffled = oracle_shuffle(data, width)
-    codec.Codec().decode(shuffled, out, [(0, len(data), codec.NONE, width, 0, len(data))])
+    new_codec().decode(shuffled, out, [(0, len(data), codec.NONE, width, 0, len(data))])
     assert out == data
 
 
 def test_shuffle_on_the_encoding_side_is_the_same_one():
     data = SAMPLES["counter"]
-    arena, sizes = codec.Codec().encode(data, [len(data)], codec.LZ4, 8, 1, 1.0)
+    arena, sizes = new_codec().encode(data, [len(data)], codec.LZ4, 8, 1, 1.0)
     out = bytearray(len(data))
-    codec.Codec().decode(arena, out, [(0, sizes[0], codec.LZ4, 0, 0, len(data))])
+    new_codec().decode(arena, out, [(0, sizes[0], codec.LZ4, 0, 0, len(data))])
     assert bytes(out) == oracle_shuffle(data, 8)
 
 
 def test_incompressible_chunks_are_left_to_be_stored_raw():
-    arena, sizes = codec.Codec().encode(SAMPLES["noise"], [50_000, 100_000], codec.ZSTD, 0, 1, 0.95)
+    arena, sizes = new_codec().encode(SAMPLES["noise"], [50_000, 100_000], codec.ZSTD, 0, 1, 0.95)
     assert sizes == [0, 0]
     assert len(arena) == 0
 
@@ -191,17 +196,17 @@ def test_incompressible_chunks_are_left_to_be_stored_raw():
 def test_decoding_to_another_length_is_corrupt(number, wrong):
     data = SAMPLES["text"]
     arena, sizes = (
-        (data, [len(data)]) if number == codec.NONE else codec.Codec().encode(data, [len(data)], number, 0, 1, 1.0)
+        (data, [len(data)]) if number == codec.NONE else new_codec().encode(data, [len(data)], number, 0, 1, 1.0)
     )
     with pytest.raises(CorruptObject):
-        codec.Codec().decode(arena, bytearray(len(data) + 2000), [(0, sizes[0], number, 0, 0, len(data) + wrong)])
+        new_codec().decode(arena, bytearray(len(data) + 2000), [(0, sizes[0], number, 0, 0, len(data) + wrong)])
 
 
 def test_decoder_refuses_what_it_does_not_know():
     with pytest.raises(Unsupported):
-        codec.Codec().decode(b"12345", bytearray(5), [(0, 5, 3, 0, 0, 5)])
+        new_codec().decode(b"12345", bytearray(5), [(0, 5, 3, 0, 0, 5)])
     with pytest.raises(CorruptObject):
-        codec.Codec().decode(b"12345", bytearray(5), [(0, 5, 0, 3, 0, 5)])
+        new_codec().decode(b"12345", bytearray(5), [(0, 5, 0, 3, 0, 5)])
 
 
 @pytest.mark.parametrize(
@@ -209,18 +214,18 @@ def test_decoder_refuses_what_it_does_not_know():
 )
 def test_decoder_never_reads_outside(job):
     with pytest.raises(CorruptObject):
-        codec.Codec().decode(b"12345", bytearray(5), [job])
+        new_codec().decode(b"12345", bytearray(5), [job])
 
 
 def test_decoder_never_writes_outside():
     with pytest.raises(ValueError, match="destination"):
-        codec.Codec().decode(b"12345", bytearray(5), [(0, 5, 0, 0, 1, 5)])
+        new_codec().decode(b"12345", bytearray(5), [(0, 5, 0, 0, 1, 5)])
 
 
 def test_a_bomb_is_stopped_at_the_claimed_size():
-    arena, sizes = codec.Codec().encode(bytes(16 << 20), [16 << 20], codec.ZSTD, 0, 1, 1.0)
+    arena, sizes = new_codec().encode(bytes(16 << 20), [16 << 20], codec.ZSTD, 0, 1, 1.0)
     with pytest.raises(CorruptObject):
-        codec.Codec().decode(arena, bytearray(1000), [(0, sizes[0], codec.ZSTD, 0, 0, 1000)])
+        new_codec().decode(arena, bytearray(1000), [(0, sizes[0], codec.ZSTD, 0, 0, 1000)])
 
 
 # ---- tables and memory --------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mfstore
+from mfstore import errors
 from mfstore._core.codec import Codec
 from mfstore.format import packs, recipes
 from mfstore.format.digests import digest_function
@@ -63,7 +64,7 @@ def test_golden_stores_take_new_artifacts(path, tmp_path):
 @pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
 def test_packs_describe_themselves(path):
     """Each chunk of each golden pack, found through the pack's own trailer alone."""
-    digest, codec = digest_function(1), Codec()
+    digest, codec = digest_function(1), Codec(errors)
     for pack in (path / "packs").rglob("*"):
         if not pack.is_file():
             continue
@@ -86,7 +87,7 @@ def test_an_artifact_is_readable_with_the_format_page_alone(path):
     import struct
 
     keys = json.loads((HERE / f"{path.name.replace('store', 'keys')}.json").read_text())
-    codec = Codec()
+    codec = Codec(errors)
 
     def decode(data, number, width, size):
         out = bytearray(size)
@@ -132,7 +133,7 @@ def test_golden_encodings():
         number, width, size = map(int, path.stem.split("-"))
         data = path.read_bytes()
         out = bytearray(size)
-        Codec().decode(data, out, [(0, len(data), number, width, 0, size)])
+        Codec(errors).decode(data, out, [(0, len(data), number, width, 0, size)])
         expected = b"".join((n * n).to_bytes(8, "little") for n in range(size // 8 + 1))[:size]
         assert bytes(out) == expected
     assert len(list((HERE / "encodings").glob("*.bin"))) == 12
@@ -142,5 +143,5 @@ def test_recipe_bytes_are_stable():
     """Header and tables of a fixed recipe, byte for byte: what older readers will find."""
     content = recipes.encode_content(recipes.ONE, 1, [recipes.Artifact("", 1, 4, b"\x80\x05N.")])
     assert content.hex() == "4d465343010100000100000000000101000000000000000004000000000000008005" + "4e2e"
-    parts = recipes.encode(1, content, ["NoneType"], [], [], [], Codec())
+    parts = recipes.encode(1, content, ["NoneType"], [], [], [], Codec(errors))
     assert len(b"".join(parts)) == 64 + len(content) + len('{"types":["NoneType"]}')

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import mfstore
+from mfstore._core.pickler import Joined
 from mfstore.errors import NotSerializable
 from mfstore.pickling.objects import dump
-from mfstore.pickling.payloads import Joined
 
 
 @pytest.fixture(scope="module")

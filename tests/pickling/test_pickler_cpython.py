@@ -8,8 +8,7 @@ import unittest
 
 import pytest
 
-from mfstore._core.pickler import Pickler
-from mfstore.pickling.payloads import Joined
+from mfstore._core.pickler import Joined, Pickler
 
 pickletester = pytest.importorskip("test.pickletester")
 

@@ -68,7 +68,7 @@ def test_every_flip_and_cut_of_a_recipe_is_noticed(root):
     key = fresh(root).put([1, 2.5, "text" * 300, np.arange(500)])
     path = only(root, "recipes")
     data = path.read_bytes()
-    codec = Codec()
+    codec = Codec(errors)
     for at in range(len(data)):
         bad = bytearray(data)
         bad[at] ^= 1 << (at % 8)
@@ -221,9 +221,9 @@ def test_trust_is_in_chunks_not_in_places(root):
     one, two = np.random.default_rng(1).random(500_000), np.random.default_rng(2).random(500_000)
     first, second = store.put(one), store.put(two)
     lying, true = Path(root, recipes.recipe_path(first)), Path(root, recipes.recipe_path(second))
-    decoded = [recipes.decode(path.read_bytes(), Codec()) for path in (lying, true)]
+    decoded = [recipes.decode(path.read_bytes(), Codec(errors)) for path in (lying, true)]
     parts = recipes.encode(
-        1, decoded[0].content, decoded[0].types, decoded[1].packs, decoded[1].placements, [], Codec()
+        1, decoded[0].content, decoded[0].types, decoded[1].packs, decoded[1].placements, [], Codec(errors)
     )
     lying.unlink()
     lying.write_bytes(b"".join(parts))

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mfstore import errors
 from mfstore._core.codec import Codec
 from mfstore.description import enable, load
 from mfstore.errors import AccessDenied, Conflict, CorruptObject, MfstoreError, NotFound, Refused
@@ -169,7 +170,7 @@ def make_plan(
     keep = roots(recipes, named, given, now, grace, retention.keep_age)
     lasting = (key for key, why in keep.items() if why != YOUNG)
     young = (key for key, why in keep.items() if why == YOUNG)
-    marks = mark(backend, lasting, young, packs, Codec(), lambda more: tell("read recipes", more))
+    marks = mark(backend, lasting, young, packs, Codec(errors), lambda more: tell("read recipes", more))
     chunks = marks.chunks
     marks.forget_chunks()
     decision = decide(recipes, packs, keep, marks, state, lists, now, grace, changes, repack)
@@ -220,7 +221,7 @@ class _Collector:
         self._plan = plan
         self._decision = plan.decision
         self._backend = plan.store.backend
-        self._codec = Codec()
+        self._codec = Codec(errors)
         self._name = f"{socket.gethostname()} process {os.getpid()}, {os.urandom(4).hex()}"
         self._take_over = take_over
         self._tell = progress

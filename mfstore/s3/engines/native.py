@@ -21,7 +21,7 @@ class NativeEngine(Engine):
         ca_file = transport.ca_file
         if ca_file is None and transport.verify:
             ca_file = _bundle()
-        self._core = transfer.Engine(transport, ca_file)
+        self._core = transfer.Engine(transport, ca_file, Reply, FileRange)
         proxy = (transport.proxy or "").lower()
         self._http_proxy = bool(proxy) and ("://" not in proxy or proxy.startswith("http"))
         self._version: int | None = None

@@ -351,7 +351,7 @@ def finish(inner, live, keep):
     assert set(store.keys()) == set(keep)
     assert set(store.refs) == {"small", "part", "runs/3"}
     assert objects(inner, "gc/condemned") == []
-    codec = Codec()
+    codec = Codec(errors)
     read = [recipes.decode(inner.get(recipes.recipe_path(key)), codec, bytes.fromhex(key)) for key in keep]
     assert objects(inner, "packs") == sorted({packs.pack_path(name.hex()) for found in read for name in found.packs})
     for key, value in keep.items():

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from mfstore._core import transfer
 from mfstore._core.crc import update as crc
+from mfstore.s3 import calls
 from mfstore.s3.aws.routes import Transport
 from mfstore.s3.calls import SMALL, Call, FileRange, Reply
 from mfstore.s3.engines.interface import Channel
@@ -26,6 +28,12 @@ from tests.rigs.raw_server import Answer, Connection, Request
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     yield from opened()
+
+
+def test_every_word_for_a_failure_is_the_interfaces() -> None:
+    words = {value for name, value in vars(calls).items() if name.isupper() and isinstance(value, str)}
+    assert words
+    assert set(transfer.FAILURES) == words | {None}
 
 
 class TestBodies:
