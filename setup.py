@@ -116,6 +116,7 @@ setup(
                 "http/request",
                 "http/response",
                 "http/channel",
+                "http/wake",
                 "http/park",
                 "sigv4/signature",
                 "crc/checksum",

@@ -7,6 +7,10 @@
 #define X86 0
 #endif
 
+const char *const mf_crc_names[MF_CRC_KINDS] = {"CRC64NVME", "CRC32C", "CRC32"};
+const char *const mf_crc_headers[MF_CRC_KINDS] = {"x-amz-checksum-crc64nvme", "x-amz-checksum-crc32c",
+                                                  "x-amz-checksum-crc32"};
+
 /* Polynomials are reflected throughout: of a W-bit value, bit 0 is the coefficient of x^(W-1), bit W-1 that of 1. Data is
  * alike: bit 0 of the first byte is the highest coefficient, so a little-endian load needs no reversal. */
 static const struct {

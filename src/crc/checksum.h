@@ -11,6 +11,10 @@
 
 enum mf_crc_kind { MF_CRC64NVME = 0, MF_CRC32C = 1, MF_CRC32 = 2, MF_CRC_KINDS = 3 };
 
+/* By kind: S3's name for it ("CRC32C"), and the header that carries its value, in lower case. */
+extern const char *const mf_crc_names[MF_CRC_KINDS];
+extern const char *const mf_crc_headers[MF_CRC_KINDS];
+
 /* How to compute. BEST decides by length and processor and is what everybody but a test wants. */
 enum mf_crc_impl {
     MF_CRC_BEST = 0,

@@ -8,11 +8,12 @@ from libc.stdint cimport uint8_t, uint64_t
 
 cdef extern from "crc/checksum.h" nogil:
     enum mf_crc_kind:
-        MF_CRC64NVME, MF_CRC32C, MF_CRC32
+        MF_CRC_KINDS
     enum mf_crc_impl:
         MF_CRC_BEST, MF_CRC_TABLE, MF_CRC_CLMUL, MF_CRC_VCLMUL
     enum:
         MF_CRC_TEXT
+    const char **mf_crc_names
     uint64_t mf_crc_update_by(mf_crc_impl impl, mf_crc_kind kind, uint64_t crc, const uint8_t *data, size_t n)
     int mf_crc_available(mf_crc_impl impl)
     uint64_t mf_crc_combine(mf_crc_kind kind, uint64_t crc_a, uint64_t crc_b, uint64_t length_b)
@@ -20,7 +21,7 @@ cdef extern from "crc/checksum.h" nogil:
     size_t mf_crc_encode(mf_crc_kind kind, uint64_t crc, char *out)
 
 
-cdef dict KINDS = {"CRC64NVME": MF_CRC64NVME, "CRC32C": MF_CRC32C, "CRC32": MF_CRC32}
+cdef dict KINDS = {mf_crc_names[kind].decode("ascii"): kind for kind in range(MF_CRC_KINDS)}
 cdef dict IMPLEMENTATIONS = {"best": MF_CRC_BEST, "table": MF_CRC_TABLE, "clmul": MF_CRC_CLMUL, "vclmul": MF_CRC_VCLMUL}
 
 # 64 KiB take 1 to 4 us (32 by table): for less, letting another thread in and waiting for one's turn does not pay.

@@ -1,59 +1,17 @@
-#include "http/engine.h"
+#include "http/worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <sys/eventfd.h>
-#endif
 
-/* A completion waits this long for others to be taken with it: waking the reader costs 5 to 10 us, as much as a third of a
- * small request. */
+#include "http/clock.h"
+
+/* A completion waits this long for others to be taken with it: waking the reader costs 5 to 10 us, as much as a third of
+ * a small request. */
 #define GATHER_NS 1000000u
 #define GATHER_COUNT 64u
 
-int mf_wake_open(int wake[2]) {
-#if defined(__linux__)
-    wake[0] = wake[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return wake[0] < 0 ? errno : 0;
-#else
-    int side;
-    if (pipe(wake) < 0) {
-        wake[0] = wake[1] = -1;
-        return errno;
-    }
-    for (side = 0; side < 2; side++) {
-        fcntl(wake[side], F_SETFD, FD_CLOEXEC);
-        fcntl(wake[side], F_SETFL, O_NONBLOCK);
-    }
-    return 0;
-#endif
-}
-
-void mf_wake_close(int wake[2]) {
-    if (wake[0] >= 0)
-        close(wake[0]);
-    if (wake[1] >= 0 && wake[1] != wake[0])
-        close(wake[1]);
-    wake[0] = wake[1] = -1;
-}
-
-void mf_wake_set(int wake[2]) {
-    uint64_t one = 1;
-    ssize_t written;
-    /* EAGAIN: it is set as can be. */
-    do
-        written = write(wake[1], &one, wake[0] == wake[1] ? sizeof one : 1);
-    while (written < 0 && errno == EINTR);
-}
-
-void mf_wake_clear(int wake[2]) {
-    uint64_t count[8];
-    while (read(wake[0], count, sizeof count) > 0 && wake[0] != wake[1]) {
-    }
-}
+/* ---- the caller's side ---- */
 
 struct mf_channel *mf_channel_new(void) {
     struct mf_channel *channel = calloc(1, sizeof *channel);
@@ -75,6 +33,10 @@ void mf_channel_free(struct mf_channel *channel) {
     pthread_cond_destroy(&channel->idle);
     pthread_mutex_destroy(&channel->lock);
     free(channel);
+}
+
+int mf_channel_fileno(const struct mf_channel *channel) {
+    return channel->wake[0];
 }
 
 struct mf_event *mf_channel_take(struct mf_channel *channel) {
@@ -105,7 +67,16 @@ void mf_channel_drain(struct mf_channel *channel) {
     pthread_mutex_unlock(&channel->lock);
 }
 
-void mf_channel_push(struct mf_channel *channel, struct mf_event *event, uint64_t now, int hold) {
+/* ---- the workers' side ---- */
+
+void mf_channel_expect(struct mf_channel *channel, size_t n) {
+    pthread_mutex_lock(&channel->lock);
+    channel->outstanding += n;
+    pthread_mutex_unlock(&channel->lock);
+}
+
+/* hold: the worker will come back to it. */
+static void append(struct mf_channel *channel, struct mf_event *event, uint64_t now, int hold) {
     event->next = NULL;
     pthread_mutex_lock(&channel->lock);
     if (channel->last)
@@ -125,7 +96,8 @@ void mf_channel_push(struct mf_channel *channel, struct mf_event *event, uint64_
     pthread_mutex_unlock(&channel->lock);
 }
 
-int mf_channel_flush(struct mf_channel *channel, uint64_t now, uint64_t *when) {
+/* 1: the worker is through with it; 0: not before *when. */
+static int signal_reader(struct mf_channel *channel, uint64_t now, uint64_t *when) {
     int through = 1;
     pthread_mutex_lock(&channel->lock);
     if (channel->waiting && !channel->signalled) {
@@ -147,4 +119,46 @@ int mf_channel_flush(struct mf_channel *channel, uint64_t now, uint64_t *when) {
     }
     pthread_mutex_unlock(&channel->lock);
     return through;
+}
+
+static void push(struct mf_worker *worker, struct mf_channel *channel, struct mf_event *event, uint64_t now) {
+    uint64_t when;
+    size_t i;
+    for (i = 0; i < worker->dirty_n; i++)
+        if (worker->dirty[i] == channel) {
+            append(channel, event, now, 0);
+            return;
+        }
+    append(channel, event, now, 1);
+    /* From here on the request may be gone, the channel may not. */
+    if (worker->dirty_n < sizeof worker->dirty / sizeof *worker->dirty)
+        worker->dirty[worker->dirty_n++] = channel;
+    else
+        while (!signal_reader(channel, UINT64_MAX, &when)) {
+        }
+}
+
+void mf_announce(struct mf_xfer *xfer) {
+    xfer->announce_event.xfer = xfer;
+    xfer->announce_event.announced = 1;
+    push(xfer->worker, xfer->channel, &xfer->announce_event, mf_now_ns());
+}
+
+void mf_end(struct mf_xfer *xfer) {
+    xfer->end_event.xfer = xfer;
+    xfer->end_event.announced = 0;
+    push(xfer->worker, xfer->channel, &xfer->end_event, xfer->finished_ns);
+}
+
+void mf_deliver(struct mf_worker *worker, uint64_t now, uint64_t *when) {
+    size_t i, kept = 0;
+    for (i = 0; i < worker->dirty_n; i++) {
+        uint64_t later;
+        if (!signal_reader(worker->dirty[i], now, &later)) {
+            worker->dirty[kept++] = worker->dirty[i];
+            if (later < *when)
+                *when = later;
+        }
+    }
+    worker->dirty_n = kept;
 }

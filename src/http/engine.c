@@ -1,20 +1,11 @@
-#include "http/engine.h"
+#include "http/worker.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-uint64_t mf_now_ns(void) {
-#if defined(__APPLE__)
-    return clock_gettime_nsec_np(CLOCK_UPTIME_RAW);
-#else
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec;
-#endif
-}
+#include "http/clock.h"
 
 uint64_t mf_next_id(void) {
     static uint64_t last;
@@ -110,9 +101,7 @@ int mf_engine_submit(struct mf_engine *engine, struct mf_channel *channel, struc
         pthread_mutex_unlock(&engine->lock);
         return code;
     }
-    pthread_mutex_lock(&channel->lock);
-    channel->outstanding += n;
-    pthread_mutex_unlock(&channel->lock);
+    mf_channel_expect(channel, n);
     threads = (size_t) engine->config.threads;
     now = mf_now_ns();
     /* All locks of the workers for the whole batch (always in the same order): one lock and at most one wake per worker
@@ -161,7 +150,7 @@ static void tell(struct mf_xfer *xfer, unsigned want) {
 }
 
 /* The engine's lock: its workers may have been stopped and freed meanwhile, and then every request of theirs has ended. */
-static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned want, const struct mf_place *target, int64_t stop) {
+static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned want, const struct mf_target *target, int64_t stop) {
     pthread_mutex_lock(&engine->lock);
     if (engine->running && engine->epoch == xfer->epoch) {
         struct mf_worker *worker = xfer->worker;
@@ -178,7 +167,7 @@ static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned wan
     pthread_mutex_unlock(&engine->lock);
 }
 
-void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_place target, int64_t stop) {
+void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_target target, int64_t stop) {
     command(engine, xfer, MF_WANT_RESUME, &target, stop);
 }
 

@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""What transfer.pyx sees of engine.h."""
+"""What transfer.pyx sees of engine.h, and of the kernels that the engine is built on."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
 cdef extern from "http/engine.h" nogil:
-    ctypedef enum mf_kind "enum mf_kind":
+    ctypedef enum mf_operation "enum mf_operation":
         MF_OTHER
         MF_GET
         MF_HEAD
@@ -25,7 +25,7 @@ cdef extern from "http/engine.h" nogil:
 
     ctypedef struct mf_route "struct mf_route":
         uint64_t id
-        mf_kind kind
+        mf_operation operation
         int sign_payload
         const char *method
         const char *origin
@@ -48,7 +48,7 @@ cdef extern from "http/engine.h" nogil:
         const uint8_t *at
         size_t n
 
-    ctypedef struct mf_place "struct mf_place":
+    ctypedef struct mf_target "struct mf_target":
         uint8_t *at
         int fd
         int64_t offset
@@ -81,7 +81,7 @@ cdef extern from "http/engine.h" nogil:
         int64_t body_offset
         int crc_kind
         int has_target
-        mf_place target
+        mf_target target
         uint64_t first_byte_ns
         uint64_t stall_ns
         int64_t wanted_bytes
@@ -108,7 +108,7 @@ cdef extern from "http/engine.h" nogil:
         int announced
 
     ctypedef struct mf_channel "struct mf_channel":
-        int *wake
+        pass
 
     ctypedef struct mf_config "struct mf_config":
         int verify
@@ -123,15 +123,24 @@ cdef extern from "http/engine.h" nogil:
         pass
 
     uint64_t mf_next_id()
-    uint64_t mf_now_ns()
     mf_engine *mf_engine_new(const mf_config *config)
     int mf_engine_submit(mf_engine *engine, mf_channel *channel, mf_xfer **xfers, size_t n)
     void mf_engine_stop(mf_engine *engine)
     void mf_engine_free(mf_engine *engine)
-    void mf_xfer_resume(mf_engine *engine, mf_xfer *xfer, mf_place target, int64_t stop)
+    void mf_xfer_resume(mf_engine *engine, mf_xfer *xfer, mf_target target, int64_t stop)
     void mf_xfer_cancel(mf_engine *engine, mf_xfer *xfer)
     mf_channel *mf_channel_new()
     void mf_channel_free(mf_channel *channel)
+    int mf_channel_fileno(const mf_channel *channel)
     mf_event *mf_channel_take(mf_channel *channel)
     int mf_channel_wait(mf_channel *channel, int milliseconds)
     void mf_channel_drain(mf_channel *channel)
+
+
+cdef extern from "http/clock.h" nogil:
+    uint64_t mf_now_ns()
+
+
+cdef extern from "crc/checksum.h" nogil:
+    int MF_CRC_KINDS
+    const char **mf_crc_names

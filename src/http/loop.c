@@ -1,4 +1,4 @@
-#include "http/engine.h"
+#include "http/worker.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -14,6 +14,8 @@
 #define EPOLL 0
 #endif
 
+#include "http/clock.h"
+
 #define TICK_NS 100000000u
 /* Connections that may idle in one worker: more than any window, so that the end of a burst closes none. */
 #define IDLE_CONNECTIONS 2048L
@@ -26,30 +28,6 @@ struct mf_watch {
     uint8_t told, wanted, ours;
     uint8_t idle; /* that transfer has ended: nothing may come before the next request has been sent */
 };
-
-static void push(struct mf_worker *worker, struct mf_xfer *xfer, struct mf_event *event, uint64_t now) {
-    struct mf_channel *channel = xfer->channel;
-    uint64_t when;
-    size_t i;
-    for (i = 0; i < worker->dirty_n; i++)
-        if (worker->dirty[i] == channel) {
-            mf_channel_push(channel, event, now, 0);
-            return;
-        }
-    mf_channel_push(channel, event, now, 1);
-    /* From here on xfer may be gone, the channel may not. */
-    if (worker->dirty_n < sizeof worker->dirty / sizeof *worker->dirty)
-        worker->dirty[worker->dirty_n++] = channel;
-    else
-        while (!mf_channel_flush(channel, UINT64_MAX, &when)) {
-        }
-}
-
-void mf_announce(struct mf_xfer *xfer) {
-    xfer->announce_event.xfer = xfer;
-    xfer->announce_event.announced = 1;
-    push(xfer->worker, xfer, &xfer->announce_event, mf_now_ns());
-}
 
 /* ---- libcurl's wishes ---- */
 
@@ -175,7 +153,7 @@ static void finish(struct mf_worker *worker, struct mf_xfer *xfer) {
         if (watch->user == xfer) /* else the number is another connection's by now */
             watch->idle = 1;
     }
-    if (xfer->sink != MF_SINK_PLACE)
+    if (xfer->sink != MF_SINK_TARGET)
         xfer->received = xfer->data_n;
     pthread_mutex_lock(&worker->lock);
     xfer->done = 1; /* no cancel or resume reaches it any more */
@@ -183,9 +161,7 @@ static void finish(struct mf_worker *worker, struct mf_xfer *xfer) {
         queue_remove(worker, xfer);
     worker->outstanding--;
     pthread_mutex_unlock(&worker->lock);
-    xfer->end_event.xfer = xfer;
-    xfer->end_event.announced = 0;
-    push(worker, xfer, &xfer->end_event, xfer->finished_ns);
+    mf_end(xfer);
 }
 
 static void fail(struct mf_worker *worker, struct mf_xfer *xfer, int failure, const char *message) {
@@ -348,7 +324,7 @@ void mf_worker_release(struct mf_worker *worker) {
         close(worker->poller);
     mf_wake_close(worker->wake);
     free(worker->watches);
-    for (unsigned i = 0; i < MF_KEYS; i++)
+    for (unsigned i = 0; i < MF_SIGNING_KEYS; i++)
         mf_signing_key_forget(&worker->keys[i].key);
 }
 
@@ -441,19 +417,6 @@ static void wait_and_act(struct mf_worker *worker, int milliseconds) {
 #endif
 }
 
-static void flush(struct mf_worker *worker, uint64_t now, uint64_t *when) {
-    size_t i, kept = 0;
-    for (i = 0; i < worker->dirty_n; i++) {
-        uint64_t later;
-        if (!mf_channel_flush(worker->dirty[i], now, &later)) {
-            worker->dirty[kept++] = worker->dirty[i];
-            if (later < *when)
-                *when = later;
-        }
-    }
-    worker->dirty_n = kept;
-}
-
 void *mf_worker_main(void *arg) {
     struct mf_worker *worker = arg;
     int stop = 0;
@@ -476,7 +439,7 @@ void *mf_worker_main(void *arg) {
             }
             when = worker->tick_ns;
         }
-        flush(worker, now, &when);
+        mf_deliver(worker, now, &when);
         if (worker->timer_ns && worker->timer_ns < when)
             when = worker->timer_ns;
         pthread_mutex_lock(&worker->lock);
@@ -498,7 +461,7 @@ void *mf_worker_main(void *arg) {
     }
     while (worker->dirty_n) {
         uint64_t when;
-        flush(worker, UINT64_MAX, &when);
+        mf_deliver(worker, UINT64_MAX, &when);
     }
     pthread_mutex_unlock(&worker->run);
     return NULL;

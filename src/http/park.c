@@ -1,5 +1,5 @@
 /* What a process does with all its engines at once: initialise libcurl, fork, exit. */
-#include "http/engine.h"
+#include "http/worker.h"
 
 #include <errno.h>
 #include <stdlib.h>

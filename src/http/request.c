@@ -1,4 +1,4 @@
-#include "http/engine.h"
+#include "http/worker.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -10,15 +10,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "crc/checksum.h"
+
 /* libcurl 7.88 sends headers and body in one go when the body is a POSTFIELDS of up to 64 KiB. */
 #define TOGETHER ((size_t) 64 << 10)
-#define READ_SLICE ((size_t) 256 << 10)
+#define DIGEST_SLICE ((size_t) 256 << 10)
 
+/* Whose transfer is worth larger buffers. */
+#define LARGE_BODY ((size_t) 1 << 20)
 /* What libcurl reads into before it calls us; our copy out of it finds the bytes in the L2 cache. CPU-s per GB of 64 MiB
  * objects over loopback, user + system: 16 KiB 0.54, 32 KiB 0.41, 64 KiB 0.31, 128 KiB 0.32, 256 KiB 0.26, 512 KiB 0.27. A
  * small request costs the same with 16 as with 128 KiB: what is not written to is not paged in. */
-#define BUFFER (64L << 10)
-#define BUFFER_LARGE (256L << 10)
+#define RECEIVE_BUFFER (64L << 10)
+#define RECEIVE_BUFFER_LARGE (256L << 10)
 /* The same for uploads: 64 KiB 0.22, 128 KiB 0.19, 256 KiB 0.16, 512 KiB 0.14, 1 MiB 0.15. With TLS 0.54, 0.52, 0.50, 0.50,
  * 0.51, and it is not the sending: OpenSSL 3.0's AES-256-GCM takes 0.20 of it (5 GB/s), a system call for each record of
  * 16 KiB 0.08, copies 0.05. What libraries of today bring (AES-GCM for AVX-512 since OpenSSL 3.2) is a row of `make bench-s3`:
@@ -29,15 +33,78 @@
  * the same SHA-256, is the copy into libcurl's buffer, 0.08.
  * Reading ahead in OpenSSL (SSL_CTX_set_read_ahead) would save two of three system calls per record of a download, but
  * libcurl 7.88 asks the socket, not OpenSSL, whether more is there: transfers stall on records that were read already. */
-#define UPLOAD (64L << 10)
-#define UPLOAD_LARGE (512L << 10)
+#define SEND_BUFFER (64L << 10)
+#define SEND_BUFFER_LARGE (512L << 10)
 
 enum mode { MODE_NEW, MODE_GET, MODE_HEAD, MODE_CUSTOM, MODE_FIELDS, MODE_UPLOAD };
 
 static const char EMPTY_SHA256[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-static const char *const CRC_NAMES[MF_CRC_KINDS] = {"CRC64NVME", "CRC32C", "CRC32"};
-static const char *const CRC_HEADERS[MF_CRC_KINDS] = {"x-amz-checksum-crc64nvme", "x-amz-checksum-crc32c",
-                                                      "x-amz-checksum-crc32"};
+
+/* ---- the body ---- */
+
+/* body[at:at+n] to out, or as much as there is; -1 with errno. */
+static ssize_t copy_body(const struct mf_xfer *xfer, size_t at, char *out, size_t n) {
+    size_t i, done = 0;
+    if (at >= xfer->body_n)
+        return 0;
+    if (n > xfer->body_n - at)
+        n = xfer->body_n - at;
+    if (xfer->body_fd >= 0) {
+        while (done < n) {
+            ssize_t got = pread(xfer->body_fd, out + done, n - done, (off_t) (xfer->body_offset + (int64_t) (at + done)));
+            if (got < 0 && errno == EINTR)
+                continue;
+            if (got < 0)
+                return -1;
+            if (got == 0) {
+                errno = 0; /* the file is shorter than it was */
+                return -1;
+            }
+            done += (size_t) got;
+        }
+        return (ssize_t) done;
+    }
+    for (i = 0; i < xfer->parts_n && done < n; i++) {
+        const struct mf_part *part = xfer->parts + i;
+        size_t some;
+        if (at >= part->n) {
+            at -= part->n;
+            continue;
+        }
+        some = part->n - at < n - done ? part->n - at : n - done;
+        memcpy(out + done, part->at + at, some);
+        done += some;
+        at = 0;
+    }
+    return (ssize_t) done;
+}
+
+static void disk_failure(struct mf_xfer *xfer, int code) {
+    xfer->failure = MF_DISK;
+    xfer->error = code;
+    snprintf(xfer->message, sizeof xfer->message, "%s", code ? strerror(code) : "the file is shorter than it was");
+}
+
+static size_t on_read(char *out, size_t size, size_t count, void *arg) {
+    struct mf_xfer *xfer = arg;
+    ssize_t got = copy_body(xfer, xfer->body_at, out, size * count);
+    if (got < 0) {
+        disk_failure(xfer, errno);
+        return CURL_READFUNC_ABORT;
+    }
+    xfer->body_at += (size_t) got;
+    return (size_t) got;
+}
+
+static int on_seek(void *arg, curl_off_t offset, int origin) {
+    struct mf_xfer *xfer = arg;
+    if (origin != SEEK_SET || offset < 0 || (size_t) offset > xfer->body_n)
+        return CURL_SEEKFUNC_FAIL;
+    xfer->body_at = (size_t) offset;
+    return CURL_SEEKFUNC_OK;
+}
+
+/* ---- the handle ---- */
 
 /* A conditional request that libcurl silently repeats on another connection could meet its own effect and be told 412, a
  * POST could act twice: those fail as a reset instead, and the scheduler decides. */
@@ -98,8 +165,8 @@ struct mf_slot *mf_slot_new(struct mf_worker *worker) {
         curl_easy_setopt(easy, CURLOPT_SSLKEY, config->private_key);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, mf_response_header);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, mf_response_write);
-    curl_easy_setopt(easy, CURLOPT_READFUNCTION, mf_request_read);
-    curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, mf_request_seek);
+    curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
+    curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
     curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_prerequest);
     return slot;
 }
@@ -110,69 +177,7 @@ void mf_slot_free(struct mf_slot *slot) {
     free(slot);
 }
 
-/* ---- the body ---- */
-
-/* body[at:at+n] to out, or as much as there is; -1 with errno. */
-static ssize_t copy_body(const struct mf_xfer *xfer, size_t at, char *out, size_t n) {
-    size_t i, done = 0;
-    if (at >= xfer->body_n)
-        return 0;
-    if (n > xfer->body_n - at)
-        n = xfer->body_n - at;
-    if (xfer->body_fd >= 0) {
-        while (done < n) {
-            ssize_t got = pread(xfer->body_fd, out + done, n - done, (off_t) (xfer->body_offset + (int64_t) (at + done)));
-            if (got < 0 && errno == EINTR)
-                continue;
-            if (got < 0)
-                return -1;
-            if (got == 0) {
-                errno = 0; /* the file is shorter than it was */
-                return -1;
-            }
-            done += (size_t) got;
-        }
-        return (ssize_t) done;
-    }
-    for (i = 0; i < xfer->parts_n && done < n; i++) {
-        const struct mf_part *part = xfer->parts + i;
-        size_t some;
-        if (at >= part->n) {
-            at -= part->n;
-            continue;
-        }
-        some = part->n - at < n - done ? part->n - at : n - done;
-        memcpy(out + done, part->at + at, some);
-        done += some;
-        at = 0;
-    }
-    return (ssize_t) done;
-}
-
-static void disk_failure(struct mf_xfer *xfer, int code) {
-    xfer->failure = MF_DISK;
-    xfer->error = code;
-    snprintf(xfer->message, sizeof xfer->message, "%s", code ? strerror(code) : "the file is shorter than it was");
-}
-
-size_t mf_request_read(char *out, size_t size, size_t count, void *arg) {
-    struct mf_xfer *xfer = arg;
-    ssize_t got = copy_body(xfer, xfer->body_at, out, size * count);
-    if (got < 0) {
-        disk_failure(xfer, errno);
-        return CURL_READFUNC_ABORT;
-    }
-    xfer->body_at += (size_t) got;
-    return (size_t) got;
-}
-
-int mf_request_seek(void *arg, curl_off_t offset, int origin) {
-    struct mf_xfer *xfer = arg;
-    if (origin != SEEK_SET || offset < 0 || (size_t) offset > xfer->body_n)
-        return CURL_SEEKFUNC_FAIL;
-    xfer->body_at = (size_t) offset;
-    return CURL_SEEKFUNC_OK;
-}
+/* ---- digests of the body ---- */
 
 /* What the headers say of the body: one pass for both, in slices that stay in the cache between them. */
 static int digest_body(struct mf_xfer *xfer, int sign, char sha[MF_SHA256_HEX]) {
@@ -183,22 +188,22 @@ static int digest_body(struct mf_xfer *xfer, int sign, char sha[MF_SHA256_HEX]) 
         mf_sha256_init(&hash);
     if (xfer->body_fd < 0)
         for (i = 0; i < xfer->parts_n; i++)
-            for (at = 0; at < xfer->parts[i].n; at += READ_SLICE) {
+            for (at = 0; at < xfer->parts[i].n; at += DIGEST_SLICE) {
                 const uint8_t *from = xfer->parts[i].at + at;
-                size_t n = xfer->parts[i].n - at < READ_SLICE ? xfer->parts[i].n - at : READ_SLICE;
+                size_t n = xfer->parts[i].n - at < DIGEST_SLICE ? xfer->parts[i].n - at : DIGEST_SLICE;
                 if (xfer->crc_kind != MF_NO_CRC)
                     crc = mf_crc_update((enum mf_crc_kind) xfer->crc_kind, crc, from, n);
                 if (sign)
                     mf_sha256_update(&hash, from, n);
             }
     else {
-        char *slice = malloc(xfer->body_n < READ_SLICE ? xfer->body_n + 1 : READ_SLICE);
+        char *slice = malloc(xfer->body_n < DIGEST_SLICE ? xfer->body_n + 1 : DIGEST_SLICE);
         if (!slice) {
             snprintf(xfer->message, sizeof xfer->message, "out of memory");
             return MF_INTERNAL;
         }
         for (at = 0; at < xfer->body_n;) {
-            ssize_t got = copy_body(xfer, at, slice, READ_SLICE);
+            ssize_t got = copy_body(xfer, at, slice, DIGEST_SLICE);
             if (got < 0) {
                 disk_failure(xfer, errno);
                 free(slice);
@@ -280,7 +285,7 @@ static void sort_headers(struct build *b) {
 static struct mf_text build_query(struct build *b, const struct mf_xfer *xfer) {
     struct mf_text query = {b->at, 0}, rest = xfer->route->query;
     int own = 0;
-    if (xfer->route->kind != MF_PART)
+    if (xfer->route->operation != MF_PART)
         return rest;
     while (own < 2 || rest.n) {
         const char *name = own == 0 ? "partNumber=" : "uploadId=";
@@ -310,12 +315,12 @@ static const struct mf_signing_key *signing_key(struct mf_worker *worker, const 
     const struct mf_route *route = xfer->route;
     const struct mf_creds *creds = xfer->creds;
     unsigned i;
-    for (i = 0; i < MF_KEYS; i++) {
+    for (i = 0; i < MF_SIGNING_KEYS; i++) {
         if (worker->keys[i].creds_id == creds->id && strcmp(worker->keys[i].region, route->region.at) == 0 &&
             strcmp(worker->keys[i].service, route->service.at) == 0 && mf_signing_key_covers(&worker->keys[i].key, date))
             return &worker->keys[i].key;
     }
-    i = worker->keys_next++ % MF_KEYS;
+    i = worker->keys_next++ % MF_SIGNING_KEYS;
     worker->keys[i].creds_id = 0;
     if (route->region.n >= sizeof worker->keys[i].region || route->service.n >= sizeof worker->keys[i].service ||
         !mf_signing_key_derive(&worker->keys[i].key, creds->secret_key, date, route->region, route->service))
@@ -376,7 +381,7 @@ static void set_mode(struct mf_slot *slot, const struct mf_xfer *xfer, const cha
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, fields);
     } else if (mode == MODE_UPLOAD) {
         curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t) xfer->body_n);
-        upload_buffer = xfer->body_n >= ((size_t) 1 << 20) ? UPLOAD_LARGE : UPLOAD;
+        upload_buffer = xfer->body_n >= LARGE_BODY ? SEND_BUFFER_LARGE : SEND_BUFFER;
         if (upload_buffer != slot->upload_buffer) {
             curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, upload_buffer);
             slot->upload_buffer = upload_buffer;
@@ -451,7 +456,7 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
     if (xfer->has_key)
         b.at += mf_uri_encode(xfer->key.at, xfer->key.n, 1, b.at, (size_t) (b.end - b.at));
     path.n = (size_t) (b.at - path.at);
-    if (route->query.n || route->kind == MF_PART) {
+    if (route->query.n || route->operation == MF_PART) {
         put(&b, "?", 1);
         query = build_query(&b, xfer);
         if (query.at == route->query.at) {
@@ -481,8 +486,8 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
     if (xfer->has_body && xfer->crc_kind != MF_NO_CRC) {
         char value[MF_CRC_TEXT];
         mf_crc_encode((enum mf_crc_kind) xfer->crc_kind, xfer->crc, value);
-        add(&b, CRC_HEADERS[xfer->crc_kind], format(&b, "%s", value));
-        add(&b, "x-amz-sdk-checksum-algorithm", text_of(CRC_NAMES[xfer->crc_kind]));
+        add(&b, mf_crc_headers[xfer->crc_kind], format(&b, "%s", value));
+        add(&b, "x-amz-sdk-checksum-algorithm", text_of(mf_crc_names[xfer->crc_kind]));
     }
     if (xfer->creds) {
         struct mf_request request;
@@ -561,7 +566,7 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
     if (curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, target) != CURLE_OK)
         return no_room(xfer, "out of memory");
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, nodes);
-    buffer = xfer->has_target && xfer->target.n > MF_SMALL ? BUFFER_LARGE : BUFFER;
+    buffer = xfer->has_target && xfer->target.n > LARGE_BODY ? RECEIVE_BUFFER_LARGE : RECEIVE_BUFFER;
     if (buffer != slot->buffer) {
         curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, buffer);
         slot->buffer = buffer;

@@ -1,4 +1,4 @@
-#include "http/engine.h"
+#include "http/worker.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,8 +7,8 @@
 #include <strings.h>
 #include <unistd.h>
 
-static const char *const CRC_FIELDS[MF_CRC_KINDS] = {"x-amz-checksum-crc64nvme", "x-amz-checksum-crc32c",
-                                                     "x-amz-checksum-crc32"};
+#include "crc/checksum.h"
+#include "http/clock.h"
 
 static int give_up(struct mf_xfer *xfer, int failure, int error, const char *message) {
     xfer->failure = failure;
@@ -64,7 +64,7 @@ static void choose_checksum(struct mf_xfer *xfer) {
     if (type.n == 9 && strncasecmp(type.at, "COMPOSITE", 9) == 0)
         return;
     for (kind = 0; kind < MF_CRC_KINDS; kind++) {
-        struct mf_text value = field(xfer, CRC_FIELDS[kind]);
+        struct mf_text value = field(xfer, mf_crc_headers[kind]);
         if (value.n && !memchr(value.at, '-', value.n)) {
             xfer->crc_kind = kind;
             return;
@@ -73,14 +73,14 @@ static void choose_checksum(struct mf_xfer *xfer) {
 }
 
 static void head_complete(struct mf_xfer *xfer) {
-    int whole = xfer->status == 200 && xfer->route->kind == MF_GET && !xfer->has_range;
+    int whole = xfer->status == 200 && xfer->route->operation == MF_GET && !xfer->has_range;
     xfer->head_done = 1;
     xfer->length = number(field(xfer, "content-length"));
     if (whole) {
         xfer->crc_kind = MF_NO_CRC;
         choose_checksum(xfer);
     }
-    if (xfer->route->kind == MF_GET)
+    if (xfer->route->operation == MF_GET)
         xfer->has_crc = xfer->status / 100 == 2 && xfer->crc_kind != MF_NO_CRC;
 }
 
@@ -127,7 +127,7 @@ static int keep(struct mf_xfer *xfer, const char *data, size_t n) {
     if (xfer->data_n + n > xfer->data_room) {
         size_t room = xfer->data_room ? 2 * xfer->data_room : 16384;
         uint8_t *grown;
-        if (!xfer->data_room && xfer->length >= (int64_t) n && (uint64_t) xfer->length <= MF_SMALL)
+        if (!xfer->data_room && xfer->length >= (int64_t) n && (uint64_t) xfer->length <= MF_ANNOUNCED_ABOVE)
             room = (size_t) xfer->length;
         while (room < xfer->data_n + n)
             room *= 2;
@@ -181,7 +181,7 @@ static void begin(struct mf_xfer *xfer) {
     if (xfer->status / 100 != 2)
         xfer->sink = MF_SINK_ERROR;
     else
-        xfer->sink = xfer->has_target ? MF_SINK_PLACE : MF_SINK_SMALL;
+        xfer->sink = xfer->has_target ? MF_SINK_TARGET : MF_SINK_SMALL;
 }
 
 size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
@@ -192,7 +192,7 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
     /* A body that trickles is as dead as one that stands still. Not so the replies to other calls: S3 sends a blank now and
      * then while it puts an upload together or copies an object. */
     xfer->trickled += n;
-    if (xfer->trickled >= MF_STALL_BYTES || xfer->route->kind != MF_GET) {
+    if (xfer->trickled >= MF_STALL_BYTES || xfer->route->operation != MF_GET) {
         xfer->progress_ns = mf_now_ns();
         xfer->trickled = 0;
     }
@@ -206,13 +206,13 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
         return xfer->stopped ? 0 : n;
     }
     if (xfer->sink == MF_SINK_SMALL) {
-        if (xfer->route->kind == MF_GET) {
-            if (xfer->length > (int64_t) MF_SMALL || xfer->data_n + n > MF_SMALL)
+        if (xfer->route->operation == MF_GET) {
+            if (xfer->length > (int64_t) MF_ANNOUNCED_ABOVE || xfer->data_n + n > MF_ANNOUNCED_ABOVE)
                 return hold(xfer);
         } else if (xfer->data_n + n > MF_REPLY_MAX)
             return (size_t) give_up(xfer, MF_OVERFLOW, 0, "the reply does not end");
     }
-    if (xfer->has_crc && xfer->route->kind == MF_GET) {
+    if (xfer->has_crc && xfer->route->operation == MF_GET) {
         size_t some = n;
         if (xfer->wanted_bytes >= 0 && some > (size_t) xfer->wanted_bytes - xfer->received)
             some = (size_t) xfer->wanted_bytes - xfer->received;
@@ -227,7 +227,7 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
 void mf_response_resume(struct mf_xfer *xfer) {
     size_t n = xfer->data_n;
     uint8_t *data = xfer->data;
-    xfer->sink = MF_SINK_PLACE;
+    xfer->sink = MF_SINK_TARGET;
     xfer->has_target = 1;
     xfer->data = NULL;
     xfer->data_n = xfer->data_room = 0;
@@ -242,7 +242,7 @@ void mf_response_resume(struct mf_xfer *xfer) {
 
 /* ---- the end ---- */
 
-/* The one place where libcurl's codes become the words of engine.py. */
+/* The one place where libcurl's codes become those of engine.h. */
 static int failure_of(struct mf_xfer *xfer, CURLcode code) {
     const char *text = xfer->message;
     int proxy = xfer->worker->engine->config.proxy != NULL;
@@ -254,9 +254,7 @@ static int failure_of(struct mf_xfer *xfer, CURLcode code) {
     case CURLE_COULDNT_RESOLVE_HOST:
         return MF_DNS;
     case CURLE_COULDNT_RESOLVE_PROXY:
-#if LIBCURL_VERSION_NUM >= 0x074900
     case CURLE_PROXY:
-#endif
         return MF_PROXY;
     case CURLE_COULDNT_CONNECT:
         return proxy ? MF_PROXY : MF_CONNECT;
@@ -281,9 +279,7 @@ static int failure_of(struct mf_xfer *xfer, CURLcode code) {
     case CURLE_SSL_ENGINE_SETFAILED:
     case CURLE_SSL_ENGINE_INITFAILED:
     case CURLE_USE_SSL_FAILED:
-#if LIBCURL_VERSION_NUM >= 0x074d00
     case CURLE_SSL_CLIENTCERT:
-#endif
         return MF_TLS;
     case CURLE_RECV_ERROR:
         if (proxy_status && proxy_status / 100 != 2)

@@ -3,7 +3,7 @@ from typing import Generic, Protocol, TypeVar
 
 from typing_extensions import Buffer
 
-KINDS: dict[str, int]
+OPERATIONS: dict[str, int]
 FAILURES: tuple[str | None, ...]
 
 ReplyT_co = TypeVar("ReplyT_co", covariant=True)
@@ -91,7 +91,7 @@ class Call(Protocol):
 CallT = TypeVar("CallT", bound=Call)
 
 class WireRoute:
-    def __init__(self, route: Route, kind: int, http_proxy: bool) -> None: ...
+    def __init__(self, route: Route, operation: int, http_proxy: bool) -> None: ...
 
 class WireCredentials:
     def __init__(self, credentials: Credentials) -> None: ...

@@ -17,10 +17,11 @@ from posix.unistd cimport getpid
 cimport cython
 
 from engine cimport (
-    MF_DELETE, MF_GET, MF_HEAD, MF_NO_CRC, MF_OTHER, MF_PART, MF_PUT, mf_channel, mf_channel_drain, mf_channel_free,
-    mf_channel_new, mf_channel_take, mf_channel_wait, mf_config, mf_creds, mf_engine, mf_engine_free, mf_engine_new,
-    mf_engine_stop, mf_engine_submit, mf_event, mf_header, mf_kind, mf_next_id, mf_now_ns, mf_part, mf_place,
-    mf_route, mf_text, mf_xfer, mf_xfer_cancel, mf_xfer_resume,
+    MF_CRC_KINDS, MF_DELETE, MF_GET, MF_HEAD, MF_NO_CRC, MF_OTHER, MF_PART, MF_PUT, mf_channel, mf_channel_drain,
+    mf_channel_fileno, mf_channel_free, mf_channel_new, mf_channel_take, mf_channel_wait, mf_config, mf_crc_names,
+    mf_creds, mf_engine, mf_engine_free, mf_engine_new, mf_engine_stop, mf_engine_submit, mf_event, mf_header,
+    mf_next_id, mf_now_ns, mf_operation, mf_part, mf_route, mf_target, mf_text, mf_xfer, mf_xfer_cancel,
+    mf_xfer_resume,
 )
 
 
@@ -35,11 +36,11 @@ cdef tuple failures = (
     "cancelled", "internal",
 )
 FAILURES = failures
-cdef tuple CHECKSUMS = ("CRC64NVME", "CRC32C", "CRC32")
-KINDS = {
+cdef tuple CHECKSUMS = tuple([mf_crc_names[kind].decode("ascii") for kind in range(MF_CRC_KINDS)])
+OPERATIONS = {
     "GetObject": MF_GET, "HeadObject": MF_HEAD, "PutObject": MF_PUT, "UploadPart": MF_PART, "DeleteObject": MF_DELETE,
 }
-cdef int SLICE = 50  # ms between two looks at pending signals
+cdef int SIGNALS_MS = 50  # between two looks at pending signals
 
 
 cdef mf_text text_of(bytes value):
@@ -61,18 +62,18 @@ cdef bytes header_value(str value):
 
 @cython.final
 cdef class WireRoute:
-    """A ``Route`` as the C engine wants it. ``kind``: one of ``KINDS``, or 0."""
+    """A ``Route`` as the C engine wants it. ``operation``: one of ``OPERATIONS``, or 0."""
 
     cdef mf_route c
     cdef list keep
 
-    def __cinit__(self, route, int kind, bint http_proxy):
+    def __cinit__(self, route, int operation, bint http_proxy):
         cdef str origin = route.origin.rstrip("/"), scheme, host
         scheme, _, host = origin.partition("://")
         usual = ":443" if scheme == "https" else ":80"
         self.keep = []
         self.c.id = mf_next_id()
-        self.c.kind = <mf_kind> kind
+        self.c.operation = <mf_operation> operation
         self.c.sign_payload = route.sign_payload
         self.c.method = self.text(route.method).at
         self.c.origin = self.text(origin).at
@@ -119,7 +120,7 @@ cdef class WireCredentials:
 
 
 cdef enum:
-    MANY = 24  # lines of headers that are found without the mapping
+    LINES = 24  # lines of headers that are found without the mapping
     UNSEEN = -1
     ODD = -2
 
@@ -147,7 +148,7 @@ cdef class Headers:
 
     cdef bytes raw
     cdef dict made
-    cdef Line[MANY] lines
+    cdef Line[LINES] lines
     cdef int lines_n
 
     def __cinit__(self, bytes raw=b""):
@@ -164,7 +165,7 @@ cdef class Headers:
             return
         cdef int count = 0
         while i < n:
-            if blank(at[i]) or count == MANY:
+            if blank(at[i]) or count == LINES:
                 return
             line = &self.lines[count]
             line.name = i
@@ -374,21 +375,21 @@ cdef class Pending:
             free(self.xfer)
         self.xfer = NULL
 
-    cdef mf_place place_of(self, target, file_range) except *:
-        cdef mf_place place
+    cdef mf_target target_of(self, target, file_range) except *:
+        cdef mf_target landing
         if isinstance(target, file_range):
-            place.at = NULL
-            place.fd = target.fd
-            place.offset = target.offset
-            place.n = target.length
+            landing.at = NULL
+            landing.fd = target.fd
+            landing.offset = target.offset
+            landing.n = target.length
         else:
             PyObject_GetBuffer(target, &self.target, PyBUF_SIMPLE | PyBUF_WRITABLE)
             self.has_target = True
-            place.at = <uint8_t *> self.target.buf
-            place.fd = -1
-            place.offset = 0
-            place.n = self.target.len
-        return place
+            landing.at = <uint8_t *> self.target.buf
+            landing.fd = -1
+            landing.offset = 0
+            landing.n = self.target.len
+        return landing
 
     cdef int take_parts(self, body) except -1:
         cdef size_t n = len(body)
@@ -411,7 +412,7 @@ cdef class Pending:
     cdef int prepare(self, Engine engine, call, WireRoute route, WireCredentials credentials, double skew,
                      body) except -1:
         cdef mf_xfer *x = self.xfer
-        cdef mf_kind kind = route.c.kind
+        cdef mf_operation operation = route.c.operation
         cdef Py_ssize_t n
         self.call = call
         self.route = route
@@ -428,7 +429,7 @@ cdef class Pending:
         x.fresh = call.fresh
         x.first_byte_ns = <uint64_t> (1e9 * <double> call.first_byte)
         x.stall_ns = <uint64_t> (1e9 * <double> call.stall)
-        if kind == MF_OTHER:
+        if operation == MF_OTHER:
             # A prepared request has its key in the path already. A body-less POST or PUT says Content-Length: 0.
             if body or route.c.method[0] == b"P":
                 self.take_parts((body,))
@@ -441,7 +442,7 @@ cdef class Pending:
         if call.if_match is not None:
             self.if_match = header_value(call.if_match)
             x.if_match = text_of(self.if_match)
-        if kind == MF_GET:
+        if operation == MF_GET:
             start, stop = call.start, call.stop
             if start is not None or stop is not None:
                 x.has_range = 1
@@ -452,9 +453,9 @@ cdef class Pending:
                 if call.checksum is not None:
                     x.crc_kind = CHECKSUMS.index(call.checksum)
             if call.target is not None:
-                x.target = self.place_of(call.target, engine.file_range)
+                x.target = self.target_of(call.target, engine.file_range)
                 x.has_target = 1
-        elif kind == MF_PUT or kind == MF_PART:
+        elif operation == MF_PUT or operation == MF_PART:
             if call.checksum is not None:
                 x.crc_kind = CHECKSUMS.index(call.checksum)
             self.body = call.body
@@ -465,7 +466,7 @@ cdef class Pending:
                 x.body_n = self.body.length
             else:
                 self.take_parts(self.body or ())
-            if kind == MF_PART:
+            if operation == MF_PART:
                 self.upload = call.upload
                 x.upload.at = PyUnicode_AsUTF8AndSize(self.upload, &n)
                 x.upload.n = n
@@ -515,7 +516,7 @@ cdef class Pending:
 @cython.final
 @cython.no_gc_clear
 cdef class Channel:
-    """See mfstore.s3.engines.choice.interface.Channel; ``native`` adds routes and credentials."""
+    """The calls of one bulk operation; see mfstore.s3.engines.interface.Channel. The caller brings routes and credentials."""
 
     cdef Engine engine
     cdef mf_channel *c
@@ -610,7 +611,7 @@ cdef class Channel:
             now = mf_now_ns()
             if now >= deadline:
                 return []
-            slice_ms = <int> min(<uint64_t> SLICE, (deadline - now + 999999) // 1000000)
+            slice_ms = <int> min(<uint64_t> SIGNALS_MS, (deadline - now + 999999) // 1000000)
             with nogil:
                 mf_channel_wait(c, slice_ms)
             PyErr_CheckSignals()
@@ -632,22 +633,22 @@ cdef class Channel:
         return replies
 
     def resume(self, call, target, stop):
-        """See mfstore.s3.engines.choice.interface.Channel."""
+        """See mfstore.s3.engines.interface.Channel."""
         cdef Pending pending = self.live.get(id(call))
-        cdef mf_place place
+        cdef mf_target landing
         cdef mf_engine *engine
         cdef int64_t wanted = -1 if stop is None else stop
         if pending is None or self.pid != getpid():
             return
         if pending.has_target:
             raise ValueError("resumed twice")
-        place = pending.place_of(target, self.engine.file_range)
+        landing = pending.target_of(target, self.engine.file_range)
         engine = self.engine.here()
         with nogil:
-            mf_xfer_resume(engine, pending.xfer, place, wanted)
+            mf_xfer_resume(engine, pending.xfer, landing, wanted)
 
     def cancel(self, call):
-        """See mfstore.s3.engines.choice.interface.Channel."""
+        """See mfstore.s3.engines.interface.Channel."""
         cdef Pending pending = self.live.get(id(call))
         cdef mf_engine *engine
         if pending is None or self.pid != getpid():
@@ -658,7 +659,7 @@ cdef class Channel:
 
     def fileno(self):
         """Readable while ``poll(0)`` would return something."""
-        return self.here().wake[0]
+        return mf_channel_fileno(self.here())
 
     def close(self):
         """Cancel everything and wait until no buffer is used any more. The channel can be used again."""

@@ -5,7 +5,7 @@
 
 #define BLOCK 64 /* SHA-256's */
 #define DIGEST 32
-#define LAST "aws4_request"
+#define SCOPE_END "aws4_request"
 
 static const char hex_lower[] = "0123456789abcdef", hex_upper[] = "0123456789ABCDEF";
 
@@ -144,7 +144,7 @@ int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, con
     char *scope = key->scope;
     /* Each alone first: the sum of two sizes could wrap. */
     if (region.n >= MF_SCOPE_MAX || service.n >= MF_SCOPE_MAX ||
-        8 + 1 + region.n + 1 + service.n + 1 + sizeof LAST > MF_SCOPE_MAX)
+        8 + 1 + region.n + 1 + service.n + 1 + sizeof SCOPE_END > MF_SCOPE_MAX)
         return 0;
     memcpy(block, "AWS4", 4);
     if (secret.n <= BLOCK - 4) {
@@ -162,7 +162,7 @@ int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, con
     hmac_step(block, timestamp, 8);
     hmac_step(block, region.at, region.n);
     hmac_step(block, service.at, service.n);
-    hmac_step(block, LAST, sizeof LAST - 1);
+    hmac_step(block, SCOPE_END, sizeof SCOPE_END - 1);
     hmac_states(block, &key->inner, &key->outer);
     OPENSSL_cleanse(block, sizeof block);
 
@@ -177,8 +177,8 @@ int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, con
         memcpy(scope, service.at, service.n);
     scope += service.n;
     *scope++ = '/';
-    memcpy(scope, LAST, sizeof LAST);
-    key->scope_n = (size_t) (scope - key->scope) + sizeof LAST - 1;
+    memcpy(scope, SCOPE_END, sizeof SCOPE_END);
+    key->scope_n = (size_t) (scope - key->scope) + sizeof SCOPE_END - 1;
     return 1;
 }
 

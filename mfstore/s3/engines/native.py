@@ -48,9 +48,9 @@ class NativeEngine(Engine):
             name = (call.operation, call.bucket, call.options)
             route = known.get(name)
             if route is None:
-                kind = transfer.KINDS.get(call.operation, 0)
-                if kind:
-                    route = transfer.WireRoute(self._control.route(*name), kind, self._http_proxy)
+                operation = transfer.OPERATIONS.get(call.operation, 0)
+                if operation:
+                    route = transfer.WireRoute(self._control.route(*name), operation, self._http_proxy)
                     known[name] = route
                 else:
                     prepared, body = self._control.prepare(call)
