@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.keys import Key
 from mfstore.format.refs import PREFIX, RefEntry, decode_ref, encode_ref, ref_name, ref_path
-from mfstore.saving.guard import Guard, Names, View
+from mfstore.saving.guard import Names, View
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.handle import Handle
 
 ATTEMPTS = 50
 
@@ -25,13 +26,9 @@ class Refs(MutableMapping[str, Key]):
     Setting a name keeps what it was in its history. Names are paths of words such as ``models/churn``.
     """
 
-    def __init__(
-        self, backend: Backend, exists: Callable[[str], bool], prepare: Callable[[], None], guard: Callable[[], Guard]
-    ) -> None:
+    def __init__(self, backend: Backend, handle: Callable[[], Handle]) -> None:
         self._backend = backend
-        self._exists = exists
-        self._prepare = prepare
-        self._guard = guard
+        self._handle = handle
 
     def __getitem__(self, name: str) -> Key:
         return self._read(name)[1][-1].key
@@ -39,7 +36,7 @@ class Refs(MutableMapping[str, Key]):
     def __setitem__(self, name: str, key: str) -> None:
         """Point ``name`` at ``key``; the last writer wins. NotFound when nothing is stored under the key."""
         path = ref_path(name)
-        condemned = self._guard().view()
+        condemned = self._handle().guard.view()
         entry = self._entry(key)
         for attempt in range(ATTEMPTS):
             try:
@@ -61,7 +58,7 @@ class Refs(MutableMapping[str, Key]):
     def set_if(self, name: str, key: str, current: str | None) -> None:
         """Point ``name`` at ``key`` only if it still is ``current`` (None: does not exist). Conflict otherwise."""
         path = ref_path(name)
-        condemned = self._guard().view()
+        condemned = self._handle().guard.view()
         entry = self._entry(key)
         try:
             etag, entries = self._read(name)
@@ -77,7 +74,7 @@ class Refs(MutableMapping[str, Key]):
         """Make sure that what the ref now names stays; else put the ref back as it was, and raise: Conflict when it
         does not."""
         try:
-            self._guard().settle(condemned, Names(), Names(recipes=bytearray.fromhex(entry.key)))
+            self._handle().guard.settle(condemned, Names(), Names(recipes=bytearray.fromhex(entry.key)))
         except MfstoreError:
             with suppress(MfstoreError):  # Conflict: somebody else has set it since
                 if before:
@@ -110,7 +107,7 @@ class Refs(MutableMapping[str, Key]):
 
     def _entry(self, key: str) -> RefEntry:
         checked = Key(key)
-        if not self._exists(checked):
+        if not self._handle().exists_many([checked])[0]:
             raise NotFound("a ref can only name what is stored", key=checked, backend=self._backend.url)
         return RefEntry(checked, time.time())
 
@@ -126,5 +123,5 @@ class Refs(MutableMapping[str, Key]):
             raise error.where(backend=self._backend.url) from None
 
     def _write(self, path: str, entries: Sequence[RefEntry], etag: str | None) -> str:
-        self._prepare()
+        self._handle().require_write()
         return self._backend.put_if(path, encode_ref(entries), etag)

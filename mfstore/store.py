@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mfstore import description
 from mfstore.backends import Backend, open_backend
 from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
-from mfstore.format.collection import FEATURE
-from mfstore.format.description import PATH, Description
-from mfstore.format.digests import NAMES, digest_function
+from mfstore.format.digests import NAMES
 from mfstore.format.keys import Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
-from mfstore.host.elapsed import moment, since
-from mfstore.host.workers import Workers
-from mfstore.loading.fetch import Fetcher
+from mfstore.handle import Handle, StoreOptions
 from mfstore.loading.objects import ArtifactReader, load_artifacts, load_many
-from mfstore.loading.verified import Trust
-from mfstore.maintenance.store.methods import Maintained
 from mfstore.refs import Refs
-from mfstore.saving.guard import VALID, Guard
-from mfstore.saving.index import ChunkIndex
-from mfstore.saving.ingest import Ingest
 from mfstore.settings import Knobs, resolve
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
 from mfstore.twins import AsyncTwins, OnError, Progress
@@ -39,33 +29,19 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from mfstore.maintenance.report import Level, RepairReport, Step, VerifyReport
+    from mfstore.maintenance.store.gc import GcPlan
+
 
 FILE_BLOCK = 8 << 20
 RECIPES_AHEAD = 64
 """Recipes ``get_many`` asks for at a time. A remote backend is told of all of them and reads ahead as it has room."""
 TOGETHER = 32 << 20
 """Bytes of objects that ``get_many`` loads together from a remote backend, so that their chunks share requests."""
-CONFIG_SECONDS = VALID / 3
-"""How long a remote store's description is relied on. It tells whether anything may be condemned, so this is a third
-of the time that such knowledge may be old: hosts keep it as long (Metaflow tasks), and what is condemned is kept as
-long."""
+DAY = 24 * 3600.0
 
 
-class _Runtime:
-    """What a handle keeps in one process; a forked child makes its own."""
-
-    def __init__(self, store: Store) -> None:
-        self.workers = Workers(store.knobs.threads)
-        self.lock = threading.Lock()
-        self.description: Description | None = None
-        self.checked = False
-        self.checked_at = moment()
-        self.trust = Trust(store.backend)
-        self.guard = Guard(store.backend, store._was_collected, store._collected)
-        self.parts: tuple[ChunkIndex, Fetcher] | None = None
-
-
-class Store(AsyncTwins, Maintained):
+class Store(AsyncTwins):
     """A store of artifacts. Open one with ``mfstore.open``; handles are thread-safe, pickle, and survive fork."""
 
     def __init__(
@@ -75,11 +51,9 @@ class Store(AsyncTwins, Maintained):
         self.backend = backend
         self.knobs = knobs
         self.session = SessionStats()
-        self.refs = Refs(backend, self.exists, self._prepare_write, lambda: self._runtime().guard)
-        self._create = create
-        self._compress = compress
-        self._algorithm = algorithm
-        self._states: dict[int, _Runtime] = {}
+        self.refs = Refs(backend, lambda: self.handle)
+        self._options = StoreOptions(url, backend, knobs, create, compress, algorithm)
+        self._handles: dict[int, Handle] = {}
 
     # ---- one artifact -----------------------------------------------------------------
 
@@ -100,7 +74,7 @@ class Store(AsyncTwins, Maintained):
         NotFound (a KeyError) when nothing is stored under the key, CorruptObject when bytes differ from what was
         stored. Unpickles: only for stores whose writers you trust.
         """
-        recipe = self._recipe(Key(key))
+        recipe = self.handle.recipe(Key(key))
         return self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
 
     def put_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
@@ -111,7 +85,7 @@ class Store(AsyncTwins, Maintained):
         """
         found: dict[int, str] = {}
         held_by_caller = isinstance(objs, (list, tuple))
-        with self._ingest() as ingest:
+        with self.handle.saving() as ingest:
             count = 0
             for obj in objs:
                 draft = ingest.draft("", obj, named=False, alone=True)
@@ -122,7 +96,7 @@ class Store(AsyncTwins, Maintained):
                     ingest.settle()
                 if progress is not None:
                     progress(1)
-            self._count(ingest.commit())
+            self.handle.count(ingest.commit())
         return [Key(found[number]) for number in range(count)]
 
     def get_many(
@@ -137,7 +111,6 @@ class Store(AsyncTwins, Maintained):
         """
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
-        self._runtime()
         if self.backend.capabilities.remote:
             yield from self._get_remote(keys, on_error, progress, verify, writable)
             return
@@ -152,11 +125,11 @@ class Store(AsyncTwins, Maintained):
     def _get_window(
         self, keys: Sequence[Key], on_error: OnError, progress: Progress | None, verify: bool | None, writable: bool
     ) -> Iterator[tuple[Key, Any]]:
-        self._prepare_read()
+        self.handle.require_read()
         found = self.backend.get_many([recipe_path(key) for key in keys])
         for key, (_, data) in zip(keys, found, strict=True):
             try:
-                recipe = self._decode(key, data)
+                recipe = self.handle.decode(key, data)
                 obj = self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
             except MfstoreError as error:
                 if on_error == "raise":
@@ -172,7 +145,7 @@ class Store(AsyncTwins, Maintained):
         self, keys: Iterable[str], on_error: OnError, progress: Progress | None, verify: bool | None, writable: bool
     ) -> Iterator[tuple[Key, Any]]:
         """As ``_get_window``, with all recipes asked for as one operation, and objects loaded together."""
-        self._prepare_read()
+        self.handle.require_read()
         asked: deque[Key] = deque()
 
         def paths() -> Iterator[str]:
@@ -186,7 +159,7 @@ class Store(AsyncTwins, Maintained):
             for _, data in self.backend.get_many(paths()):
                 key = asked.popleft()
                 try:
-                    recipe = self._decode(key, data)
+                    recipe = self.handle.decode(key, data)
                 except MfstoreError as error:
                     ready.append((key, error))
                     continue
@@ -201,7 +174,7 @@ class Store(AsyncTwins, Maintained):
         checked = self.knobs.verify if verify is None else verify
         for ready in window():
             recipes_there = [recipe for _, recipe in ready if isinstance(recipe, Recipe)]
-            loaded = load_many(self._parts()[1], recipes_there, checked, writable)
+            loaded = load_many(self.handle.fetcher, recipes_there, checked, writable)
             for key, recipe in ready:
                 found = next(loaded) if isinstance(recipe, Recipe) else recipe
                 if isinstance(found, MfstoreError):
@@ -228,11 +201,11 @@ class Store(AsyncTwins, Maintained):
         for name in artifacts:
             if not isinstance(name, str) or len(name.encode("utf-8", "surrogatepass")) > 0xFFFF:
                 raise InvalidKey("artifact names are strings of up to 65535 bytes", found=f"{name!r:.80}")
-        with self._ingest() as ingest:
+        with self.handle.saving() as ingest:
             ordered = sorted(artifacts, key=lambda name: name.encode("utf-8", "surrogatepass"))
             drafts = [ingest.draft(name, artifacts[name], named=True, alone=False) for name in ordered]
             ingest.recipe(BUNDLE, drafts, found.append)
-            self._count(ingest.commit())
+            self.handle.count(ingest.commit())
         return Key(found[0])
 
     def load(
@@ -242,7 +215,7 @@ class Store(AsyncTwins, Maintained):
 
         NotFound when the bundle, or one of ``names`` in it, does not exist; otherwise as ``get``.
         """
-        recipe = self._recipe(Key(key))
+        recipe = self.handle.recipe(Key(key))
         if recipe.kind != BUNDLE:
             raise Unsupported("this key is a single artifact, not a bundle", key=key, hint="Use get")
         wanted: Sequence[recipes.Artifact] = recipe.artifacts
@@ -270,9 +243,9 @@ class Store(AsyncTwins, Maintained):
 
     def _put_raw(self, blocks: Iterable[Buffer], type_name: str) -> Key:
         found: list[str] = []
-        with self._ingest() as ingest:
+        with self.handle.saving() as ingest:
             ingest.recipe(ONE, [ingest.draft_raw(blocks, type_name)], found.append)
-            self._count(ingest.commit())
+            self.handle.count(ingest.commit())
         return Key(found[0])
 
     def get_bytes(
@@ -324,7 +297,7 @@ class Store(AsyncTwins, Maintained):
             raise
 
     def _reader(self, key: Key, name: str | None) -> ArtifactReader:
-        recipe = self._recipe(key)
+        recipe = self.handle.recipe(key)
         numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
         if recipe.kind == BUNDLE and name is None:
             raise Unsupported(
@@ -333,7 +306,7 @@ class Store(AsyncTwins, Maintained):
                 hint=f"It has {', '.join(list(numbers)[:20])}",
             )
         number = 0 if name is None else _find(numbers, key, name)
-        return ArtifactReader(recipe, number, self._parts()[1])
+        return ArtifactReader(recipe, number, self.handle.fetcher)
 
     # ---- questions --------------------------------------------------------------------
 
@@ -343,18 +316,17 @@ class Store(AsyncTwins, Maintained):
 
     def exists_many(self, keys: Iterable[str]) -> list[bool]:
         """``exists`` of each key, in order."""
-        self._prepare_read()
-        return self.backend.exists_many([recipe_path(Key(key)) for key in keys])
+        return self.handle.exists_many([Key(key) for key in keys])
 
     def stat(self, key: str) -> ArtifactStat:
         """What a key stands for, without reading its data."""
         checked = Key(key)
-        recipe = self._recipe(checked)
+        recipe = self.handle.recipe(checked)
         return stat_of(checked, recipe)
 
     def keys(self) -> Iterator[Key]:
         """Every key in the store, in any order."""
-        self._prepare_read()
+        self.handle.require_read()
         for info in self.backend.list("recipes/"):
             name = info.key.rpartition("/")[2]
             with suppress(InvalidKey):
@@ -362,7 +334,7 @@ class Store(AsyncTwins, Maintained):
 
     def stats(self) -> StoreStats:
         """What the store holds, by listing it, and what this handle did."""
-        self._prepare_read()
+        self.handle.require_read()
         counts = dict.fromkeys(("recipes", "packs", "index", "refs"), 0)
         sizes = dict.fromkeys(counts, 0)
         for kind in counts:
@@ -374,13 +346,63 @@ class Store(AsyncTwins, Maintained):
             refs=counts["refs"], stored=sum(sizes.values()), by_kind=sizes, session=self.session,
         )  # fmt: skip
 
+    # ---- maintenance --------------------------------------------------------------------
+
+    def verify(
+        self, level: Level = "headers", *, sample: str | tuple[int, int] | None = None,
+        older_than: float | None = None, budget: float | None = None, progress: Callable[[Step], None] | None = None,
+    ) -> VerifyReport:  # fmt: skip
+        """Check what is stored; changes nothing but a note of what was checked. Never raises for damage: it reports it.
+
+        ``list``: sizes, by listing, and what refs name. ``headers``: recipes whole, headers and trailers of packs,
+        and that chunks lie where recipes say. ``full``: every chunk is read, decoded and compared with its digest; of
+        the packs only a ``sample`` ("3/10": the third tenth), or those not read whole for ``older_than`` seconds, the
+        longest ago first and until ``budget`` seconds have passed. NotFound when there is no store.
+        """
+        from mfstore.maintenance.store.verify import verify
+
+        return verify(self.handle.access("read"), level, sample, older_than, budget, tell=progress)[0]
+
+    def repair(
+        self, level: Level = "full", *, dry_run: bool = False, drop_lost: bool = False,
+        progress: Callable[[Step], None] | None = None,
+    ) -> RepairReport:  # fmt: skip
+        """Verify and mend: whole chunks of damaged packs are stored again, recipes pointed at whole copies, the index
+        rebuilt; what is damaged moves to ``quarantine/``. Nothing is deleted. May be stopped and run again.
+
+        ``drop_lost`` moves recipes there too whose chunks are nowhere, so that ``exists`` tells the truth.
+        """
+        from mfstore.maintenance.store.repair import repair
+
+        return repair(self.handle.access("read", "write", "delete"), level, dry_run, drop_lost, progress)
+
+    def plan_gc(
+        self, live: Iterable[str] | None = None, grace: float | timedelta = DAY, *, keep_last: int | None = None,
+        keep_age: float | timedelta | None = None, pinned: Iterable[str] = (), series: Iterable[str] = (),
+        repack: float = 0.1, progress: Callable[[str, int], None] | None = None,
+    ) -> GcPlan:  # fmt: skip
+        """What garbage collection would do; ``execute`` of the result does it. Nothing is condemned or deleted here.
+
+        Kept are the keys that refs name, those in ``live``, and everything younger than ``grace`` (seconds or a
+        timedelta). What is garbage is first condemned, and deleted by an execution at least ``grace`` later. By default
+        refs keep their whole history; see ``mfstore.maintenance.store.retention`` for ``keep_last``, ``keep_age``,
+        ``pinned`` and ``series``. Packs that are mostly dead are rewritten, up to the share ``repack`` of the stored
+        bytes. Raises when anything that is needed cannot be read, and Refused when the store's clock cannot be trusted.
+        """
+        from mfstore.maintenance.store.gc import make_plan
+        from mfstore.maintenance.store.retention import Retention
+
+        retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
+        access = self.handle.access("read", "write", "delete")
+        return make_plan(access, live, _seconds(grace), retention, repack, progress)
+
     # ---- the handle -------------------------------------------------------------------
 
     def close(self) -> None:
         """End this handle's threads. Using it again starts new ones."""
-        state = self._states.pop(os.getpid(), None)
-        if state is not None:
-            state.workers.close()
+        handle = self._handles.pop(os.getpid(), None)
+        if handle is not None:
+            handle.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -392,118 +414,35 @@ class Store(AsyncTwins, Maintained):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.url, self.backend, self.knobs, self._create, self._compress, self._algorithm)
+        how = self._options
+        return _reopen, (how.url, how.backend, how.knobs, how.create, how.compress, how.digest)
 
     def __repr__(self) -> str:
         return f"mfstore.open({self.backend.url!r})"
 
-    def _runtime(self) -> _Runtime:
+    @property
+    def handle(self) -> Handle:
+        """What this process shares between operations. For mfstore's own rooms, not part of the public interface."""
         pid = os.getpid()
-        state = self._states.get(pid)
-        if state is None:
+        handle = self._handles.get(pid)
+        if handle is None:
             # setdefault is atomic: two threads get the same one.
-            state = self._states.setdefault(pid, _Runtime(self))
-        return state
-
-    def _parts(self) -> tuple[ChunkIndex, Fetcher]:
-        state = self._runtime()
-        with state.lock:
-            if state.parts is None:
-                algorithm = state.description.algorithm if state.description else NAMES[self._algorithm]
-                digest = digest_function(algorithm)
-                index = ChunkIndex(self.backend, digest, algorithm)
-                state.parts = index, Fetcher(self.backend, state.workers, digest, index, state.trust)
-            return state.parts
-
-    def _prepare_read(self) -> None:
-        state = self._runtime()
-        if not state.checked:
-            with state.lock:
-                state.description = description.load(self.backend)
-                state.checked = state.description is not None
-                state.checked_at = moment()
-        if state.description is not None:
-            state.description.require("read", self.url)
-
-    def _prepare_write(self) -> None:
-        self._prepare_read()
-        state = self._runtime()
-        if state.description is None or not self._still_there(state):
-            if not self._create:
-                raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
-            with state.lock:
-                state.description = description.create(self.backend, NAMES[self._algorithm])
-                state.checked = True
-                state.parts = None
-        assert state.description is not None
-        state.description.require("write", self.url)
-
-    def _still_there(self, state: _Runtime) -> bool:
-        """Whether the store's description has not been removed meanwhile, as when somebody deletes the directory."""
-        if not self.backend.capabilities.remote:
-            return self.backend.exists_many([PATH])[0]
-        if since(state.checked_at) >= CONFIG_SECONDS:
-            state.description = description.load(self.backend)
-            state.checked_at = moment()
-        return state.description is not None
-
-    def _was_collected(self) -> bool:
-        """Whether a collector ever condemned anything in this store, as its description says."""
-        state = self._runtime()
-        self._still_there(state)
-        return state.description is not None and FEATURE in state.description.features["write"]
-
-    def _collected(self) -> None:
-        """A collector has been at work: forget what it may have removed."""
-        state = self._runtime()
-        state.trust.clear()
-        if state.parts is not None:
-            state.parts[0].forget()
-
-    def _ingest(self) -> Ingest:
-        self._prepare_write()
-        state = self._runtime()
-        index, fetcher = self._parts()
-        assert state.description is not None
-        algorithm = state.description.algorithm
-        return Ingest(
-            self.backend, state.workers, index, fetcher, state.trust, digest_function(algorithm), algorithm,
-            self._compress, self.knobs.memory, state.guard,
-        )  # fmt: skip
-
-    def _count(self, written: SessionStats) -> None:
-        with self._runtime().lock:
-            self.session.add(written)
-
-    def _recipe(self, key: Key) -> Recipe:
-        self._prepare_read()
-        data: bytes | MfstoreError
-        try:
-            data = self.backend.get(recipe_path(key))
-        except NotFound as error:
-            data = error
-        return self._decode(key, data)
-
-    def _decode(self, key: Key, data: bytes | MfstoreError) -> Recipe:
-        if isinstance(data, NotFound):
-            raise NotFound("nothing is stored under this key", key=key, backend=self.backend.url) from None
-        if isinstance(data, MfstoreError):
-            raise data
-        try:
-            return recipes.decode(data, self._runtime().workers.codec, bytes.fromhex(key))
-        except MfstoreError as error:
-            raise error.where(key=recipe_path(key), backend=self.backend.url) from None
+            handle = self._handles.setdefault(pid, Handle(self._options, self.session))
+        return handle
 
     def _load(
         self, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None, writable: bool, named: bool
     ) -> Any:
         checked = self.knobs.verify if verify is None else verify
-        _, fetcher = self._parts()
-        values = load_artifacts(fetcher, recipe, wanted, checked, writable)
+        values = load_artifacts(self.handle.fetcher, recipe, wanted, checked, writable)
         self.session.loaded += sum(artifact.size for artifact in wanted)
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))
         return next(iter(values))
+
+
+def _seconds(duration: float | timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
 def _find(numbers: Mapping[str, int], key: str, name: str) -> int:
@@ -546,5 +485,5 @@ def open_store(
     knobs = resolve(threads, memory, verify, fsync, expire_days)
     backend = open_backend(text, knobs, **options)
     store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash)
-    store._prepare_read()
+    store.handle.require_read()
     return store

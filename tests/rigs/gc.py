@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mfstore import errors
-from mfstore import store as store_module
 from mfstore.backends.base import Backend, Capabilities
 from mfstore.backends.memory import MemoryBackend
+from mfstore.handle import Handle
 from mfstore.saving import guard
 from mfstore.settings import resolve
 from mfstore.store import Store
@@ -127,7 +127,7 @@ def same(store, key, expected):
 
 def forget_lists(monkeypatch):
     """A writer that knows nothing of condemned lists."""
-    monkeypatch.setattr(store_module.Store, "_collected", lambda store: None)
+    monkeypatch.setattr(Handle, "forget_removed", lambda handle: None)
     monkeypatch.setattr(guard.View, "__bool__", lambda view: False)
     monkeypatch.setattr(guard.Guard, "settle", lambda *names: None)
 
@@ -135,7 +135,7 @@ def forget_lists(monkeypatch):
 def informed(backend):
     """A store handle that has read the index."""
     store = store_on(backend)
-    store._parts()[0].find([bytes(32)])
+    store.handle.index.find([bytes(32)])
     return store
 
 

@@ -288,7 +288,7 @@ CREATOR = """
 import sys, time, mfstore
 while time.time() < float(sys.argv[2]): pass
 store = mfstore.open(sys.argv[1])
-print(store.get(store.put(int(sys.argv[3]))), store._runtime().description.uuid)
+print(store.get(store.put(int(sys.argv[3]))), store.handle.description.uuid)
 """
 
 

@@ -46,7 +46,7 @@ from mfstore.saving.guard import SILENCE, VALID, read_state
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
-    from mfstore.store import Store
+    from mfstore.handle import StoreAccess
 
 CLOCK = "gc/clock"
 SKEW = 300.0
@@ -86,7 +86,7 @@ class GcResult:
 class GcPlan:
     """What a collection would do, and does when it is executed. Made by ``Store.plan_gc``."""
 
-    store: Store
+    store: StoreAccess
     decision: Decision
     retention: Retention
     state: State
@@ -125,7 +125,7 @@ class GcPlan:
 
 
 def make_plan(
-    store: Store, live: Iterable[str] | None, grace: float, retention: Retention, repack: float,
+    store: StoreAccess, live: Iterable[str] | None, grace: float, retention: Retention, repack: float,
     progress: Progress | None,
 ) -> GcPlan:  # fmt: skip
     """See ``Store.plan_gc``."""
@@ -181,7 +181,7 @@ def make_plan(
     )  # fmt: skip
 
 
-def _description(store: Store) -> Description:
+def _description(store: StoreAccess) -> Description:
     """The store's description, if this program may collect there."""
     found = load(store.backend)
     if found is None:

@@ -26,7 +26,7 @@ from mfstore.maintenance.store.verify import Verifier, verify
 from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.access import Place
+    from mfstore.handle import StoreAccess
     from mfstore.maintenance.report import Level, Progress
     from mfstore.saving.guard import View
 
@@ -78,7 +78,7 @@ class RepairPlan:
         yield from self.fragments
 
 
-def repair(place: Place, level: Level, dry_run: bool, drop_lost: bool, tell: Progress | None) -> RepairReport:
+def repair(place: StoreAccess, level: Level, dry_run: bool, drop_lost: bool, tell: Progress | None) -> RepairReport:
     """What ``Store.repair`` does."""
     condemned = place.guard.read()
     before, verifier = verify(place, level, tell=tell)
@@ -174,7 +174,7 @@ def _find_copies(verifier: Verifier, wanted: set[bytes], salvage: dict[bytes, li
 class _Repair:
     """Carries out a plan."""
 
-    def __init__(self, place: Place, verifier: Verifier, plan: RepairPlan, drop_lost: bool) -> None:
+    def __init__(self, place: StoreAccess, verifier: Verifier, plan: RepairPlan, drop_lost: bool) -> None:
         self._backend = place.backend
         self._workers = place.workers
         self._algorithm = place.algorithm

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
+    from mfstore.handle import StoreAccess
     from mfstore.host.workers import Workers
-    from mfstore.maintenance.access import Place
 
 TAIL = 64 << 10
 """Bytes read from the end of a pack: the trailer of 1100 chunks, which is a pack of 280 MB with the usual cuts."""
@@ -451,7 +451,7 @@ def _windows(names: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
 
 
 def verify(
-    place: Place,
+    place: StoreAccess,
     level: Level = "headers",
     sample: str | tuple[int, int] | None = None,
     older_than: float | None = None,

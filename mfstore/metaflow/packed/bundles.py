@@ -39,7 +39,7 @@ def save(
 
         def ingest() -> Ingest:
             if not opened:
-                opened.append(stack.enter_context(store()._ingest()))
+                opened.append(stack.enter_context(store().handle.saving()))
             return opened[0]
 
         for name, obj in artifacts:
@@ -61,7 +61,7 @@ def save(
             for draft in left:
                 writer.drafted(draft)
             writer.recipe(BUNDLE, left, bundle.append)
-            store()._count(writer.commit())
+            store().handle.count(writer.commit())
         stored = {draft.name for draft in left}
         for draft in drafts:
             key = writer.key_of(draft)

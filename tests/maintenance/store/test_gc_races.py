@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from mfstore import errors
-from mfstore import store as store_module
+from mfstore import errors, handle
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import collection, fragments
 from mfstore.maintenance.store import gc
@@ -264,7 +263,7 @@ def test_r5_the_answer_to_a_conditional_write_is_lost_and_the_repetition_refused
 @with_and_without
 def test_r6_a_writer_remembers_where_a_chunk_was(protected, monkeypatch, clock):
     if not protected:
-        monkeypatch.setattr(store_module.Store, "_collected", lambda store: None)
+        monkeypatch.setattr(handle.Handle, "forget_removed", lambda handle: None)
     inner = RemoteMemory()
     writer = store_on(inner)
     writer.refs["anchor"] = writer.put(1)

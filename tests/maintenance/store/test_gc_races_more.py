@@ -328,6 +328,6 @@ def test_r13_a_hit_on_a_truncated_pack(protected, monkeypatch):
     writer = store_on(inner)
     if not protected:
         everything = lambda self, places: {chunk.id for chunk, _, _ in places}  # noqa: E731
-        monkeypatch.setattr(type(writer._parts()[1]), "reliable", everything)
+        monkeypatch.setattr(type(writer.handle.fetcher), "reliable", everything)
     key = writer.save({"old": noise(1)})
     assert same(store_on(inner), key, {"old": noise(1)}) is protected

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import mfstore
-from mfstore import errors
-from mfstore import store as store_module
+from mfstore import errors, handle
 from mfstore.saving import guard
 from tests.rigs.gc import check_all, noise, objects
 
@@ -105,7 +104,7 @@ def test_a_crowd(kind, root, request, monkeypatch):
         # The times of production, two hundred times as fast; the service tells time in whole seconds.
         grace = 4.0
         monkeypatch.setattr(guard, "VALID", 1.0)
-        monkeypatch.setattr(store_module, "CONFIG_SECONDS", 0.3)
+        monkeypatch.setattr(handle, "DESCRIPTION_SECONDS", 0.3)
         monkeypatch.setattr(guard, "WINDOW", 1.0)
 
         def open_store():

@@ -18,6 +18,7 @@ from mfstore import errors
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.memory import MemoryBackend
 from mfstore.backends.s3.backend import S3Backend
+from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.packs import Entry
 from mfstore.maintenance.store import checks, progress
 from mfstore.maintenance.store.inventory import SHARDS
@@ -188,7 +189,7 @@ def test_a_chunk_with_another_copy_costs_no_artifact(memory):
     packs = objects(memory, "packs")
     assert len(packs) == 2
     wrapped(memory).repair()
-    placed = wrapped(memory)._recipe(first).packs[0].hex()
+    placed = wrapped(memory).handle.recipe(first).packs[0].hex()
     damage(memory, f"packs/{placed[:2]}/{placed}", DAMAGE["middle"])
     report = wrapped(memory).verify("full")
     assert not report.clean
@@ -207,7 +208,7 @@ def test_objects_of_a_newer_version_are_told_and_never_touched(memory, kind):
     damage(memory, key, lambda data: data[:4] + b"\2" + data[5:])
     newer = memory.get(key)
     if kind == "index":
-        name = f"index/{wrapped(memory)._parts()[1]._digest(newer).hex()}"
+        name = f"index/{digest_function(BLAKE3)(newer).hex()}"
         memory.put(name, [newer])
         memory.delete(key)
         key = name
@@ -431,7 +432,7 @@ def test_repair_at_the_level_of_headers_relies_on_nothing_unread(memory):
         memory.delete(key)
     wrapped(memory).put({"again": NOISE[0]})
     one, two = objects(memory, "packs")
-    placed = wrapped(memory)._recipe(first).packs[0].hex()
+    placed = wrapped(memory).handle.recipe(first).packs[0].hex()
     other = two if placed in one else one
     memory.delete(f"packs/{placed[:2]}/{placed}")
     damage(memory, other, DAMAGE["middle"])
@@ -450,8 +451,8 @@ def test_repaired_arrays_can_still_be_mapped(root):
     pack.write_bytes(data)
     done = store.repair()
     assert done.after.clean and pack.exists()
-    _, fetcher = store._parts()
-    recipe = store._recipe(key)
+    fetcher = store.handle.fetcher
+    recipe = store.handle.recipe(key)
     (loaded,) = fetcher.payloads(recipe, recipe.artifacts[0], 0, True)
     assert loaded.wanted == ()  # mapped: nothing is left to fetch
     np.testing.assert_array_equal(store.get(key), value)
