@@ -1,4 +1,3 @@
-import faulthandler
 import os
 import signal
 import subprocess
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 import mfstore
+from tests.plugins import deadline, markers, reruns
 from tests.rigs.fault_upstream import proxy, upstream  # noqa: F401
 from tests.rigs.flow_fixtures import local_rig, make_rig, metadata_service, moto, s3_rig, table  # noqa: F401
 from tests.rigs.gc import clock  # noqa: F401
@@ -29,17 +29,9 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-def pytest_terminal_summary(terminalreporter):
-    """How each test that ``make test`` ran once more failed the first time: the next thing to look into."""
-    for report in terminalreporter.getreports("rerun"):
-        terminalreporter.section(f"failed once: {report.nodeid}")
-        terminalreporter.line(report.longreprtext)
-
-
-@pytest.fixture
-def patience():
-    """For tests of minutes: where the machine is busy they take longer than what is a hang of any other."""
-    faulthandler.dump_traceback_later(1200, exit=True, file=sys.__stderr__)  # instead of pytest's own, which ends it
+def pytest_configure(config):
+    for plugin in (deadline, markers, reruns):
+        config.pluginmanager.register(plugin)
 
 
 @pytest.fixture

@@ -119,7 +119,9 @@ def test_output_is_quiet_when_not_a_terminal(run, tmp_path):
     assert done.stderr == b""
 
 
-def test_the_demo_runs(tmp_path, patience):
+@pytest.mark.flow
+@pytest.mark.timeout(1200)
+def test_the_demo_runs(tmp_path):
     """The main job on the whole table; every object is read back and compared inside."""
     done = subprocess.run(
         [sys.executable, "-m", "mfstore", "demo", "--json", "--dir", str(tmp_path / "demo")],

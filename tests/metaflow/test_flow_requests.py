@@ -9,7 +9,7 @@ from mfstore.testing import FaultProxy
 from tests.rigs.flows import MFSTORE, OFF, PACKED, finish_all
 from tests.rigs.installs import stock
 
-pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
 
 SPLITS = 1000
 

@@ -7,7 +7,7 @@ import pytest
 from tests.rigs.flows import BROKEN, FLOWS, MFSTORE, OFF, PACKED, finish_all
 from tests.rigs.installs import OLDER, current_metaflow, stock
 
-pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
 
 WARNING = "mfstore cannot be loaded"
 

@@ -5,7 +5,7 @@ import pytest
 from tests.metaflow.test_flows import pair
 from tests.rigs.flows import MFSTORE, OFF, PACKED
 
-pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
 
 # What the service is told of an artifact: enough for a client to read it, and for the user interface to show it.
 FIELDS = {

@@ -21,7 +21,7 @@ TOTAL = 1 + 4 + ALPHA
 
 pytestmark = [
     pytest.mark.skipif(needs_mounts() is not None, reason=str(needs_mounts())),
-    pytest.mark.usefixtures("patience"),
+    pytest.mark.timeout(1200),
 ]
 
 

@@ -6,6 +6,7 @@ import uuid
 import pytest
 
 from mfstore.testing import FaultProxy
+from tests.plugins.leftovers import kept
 from tests.servers import Ministack, Missing, Nginx, Radosgw
 
 
@@ -13,7 +14,8 @@ def started(server):
     """Yield the running server. Not installed is a reason to skip only on a developer's own machine: where ``make test``
     installs it, a skip would hide that nothing of S3 was tested."""
     try:
-        server.__enter__()
+        with kept():
+            server.__enter__()
     except Missing as error:
         if os.environ.get("CI") or os.geteuid() == 0:
             raise

@@ -14,7 +14,7 @@ from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from tests.rigs.metaflow_trees import blobs_of, files
 
-pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
 
 FLOWS = {
     "LinearFlow": """

@@ -16,7 +16,7 @@ from tests.rigs.flows import FLOWS, HANG, MFSTORE, OFF, PACKED, finish_all, s3_p
 from tests.rigs.migration import build, files_in_s3
 from tests.servers.base import boto_client
 
-pytestmark = pytest.mark.usefixtures("patience")  # flows in processes of their own
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
 
 COMMAND = "import sys; sys.argv[0] = 'metaflow'; from metaflow.cmd.main_cli import start; start()"
 

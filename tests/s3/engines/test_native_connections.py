@@ -215,7 +215,7 @@ class TestEnds:
     def test_ctrl_c(self) -> None:
         code = """
             import signal, sys, threading, time, os
-            from tests.test_native_connections import *
+            from tests.s3.engines.test_native_connections import *
             engine = NativeEngine(FixedRoutes(Server(slow).origin), Transport())
             channel = engine.channel()
             channel.submit([get()])
@@ -238,7 +238,7 @@ class TestEnds:
     def test_exit_with_live_threads(self, way: str) -> None:
         code = f"""
             import sys, os
-            from tests.test_native_connections import *
+            from tests.s3.engines.test_native_connections import *
             engine = NativeEngine(FixedRoutes(Server(slow).origin), Transport())
             channel = engine.channel()
             channel.submit([get() for _ in range(50)] + [get(target=memoryview(bytearray(100000))) for _ in range(50)])
@@ -491,7 +491,7 @@ class TestTls:
         server = self.server(rig, certificate, body_of(b"x" * 100_000))
         code = f"""
             import os, signal, sys
-            from tests.test_native_connections import *
+            from tests.s3.engines.test_native_connections import *
             engine = NativeEngine(FixedRoutes("{server.origin}"), Transport(verify=False))
             channel = engine.channel()
             channel.submit([get() for _ in range(100)])
