@@ -13,8 +13,7 @@ from mfstore._core.codec import Codec
 from mfstore.backends.local import LocalBackend
 from mfstore.format import packs, recipes
 from mfstore.format.digests import BLAKE3, digest_function
-from mfstore.format.recipes import Artifact, ChunkRef, Placement
-from mfstore.format.segments import RAW
+from mfstore.format.recipes import RAW, Artifact, ChunkRef, Placement
 
 CHUNKS_PER_PACK = 250
 CHUNK = 256 << 10

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mfstore import errors
-from mfstore.format.keys import Key
+from mfstore.format.digests import Key
 
 __version__ = "0.1.0"
 

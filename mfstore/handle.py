@@ -12,14 +12,13 @@ from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
 from mfstore.format.description import PATH, Description
-from mfstore.format.digests import NAMES, digest_function
-from mfstore.format.keys import Key
+from mfstore.format.digests import NAMES, Key, digest_function
 from mfstore.format.recipes import Recipe, recipe_path
 from mfstore.host.elapsed import moment, since
 from mfstore.host.workers import Workers
 from mfstore.loading.fetch import Fetcher
-from mfstore.loading.verified import Trust
-from mfstore.saving.guard import VALID, Guard
+from mfstore.loading.verified import VerifiedRanges
+from mfstore.saving.guard import KNOWLEDGE_SECONDS, Guard
 from mfstore.saving.index import ChunkIndex
 from mfstore.saving.ingest import Ingest
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from mfstore.settings import Knobs
     from mfstore.stats import SessionStats
 
-DESCRIPTION_SECONDS = VALID / 3
+DESCRIPTION_SECONDS = KNOWLEDGE_SECONDS / 3
 """How long a remote store's description is relied on. It tells whether anything may be condemned, so this is a third
 of the time that such knowledge may be old: hosts keep it as long (Metaflow tasks), and what is condemned is kept as
 long."""
@@ -79,7 +78,7 @@ class Handle:
         self.backend = options.backend
         self.workers = Workers(options.knobs.threads)
         self.guard = Guard(options.backend, self.was_collected, self.forget_removed)
-        self._trust = Trust(options.backend)
+        self._verified = VerifiedRanges(options.backend)
         self._session = session
         self._lock = threading.Lock()
         self._description: Description | None = None
@@ -149,7 +148,7 @@ class Handle:
 
     def forget_removed(self) -> None:
         """A collector has been at work: forget what it may have removed."""
-        self._trust.clear()
+        self._verified.clear()
         if self._parts is not None:
             self._parts[0].forget()
 
@@ -160,7 +159,7 @@ class Handle:
         algorithm = self.require_write().algorithm
         index, fetcher = self._shared()
         return Ingest(
-            self.backend, self.workers, index, fetcher, self._trust, digest_function(algorithm), algorithm,
+            self.backend, self.workers, index, fetcher, self._verified, digest_function(algorithm), algorithm,
             self.options.compress, self.options.knobs.memory, self.guard,
         )  # fmt: skip
 
@@ -185,7 +184,7 @@ class Handle:
                 algorithm = self._description.algorithm if self._description else NAMES[self.options.digest]
                 digest = digest_function(algorithm)
                 index = ChunkIndex(self.backend, digest, algorithm)
-                self._parts = index, Fetcher(self.backend, self.workers, digest, index, self._trust)
+                self._parts = index, Fetcher(self.backend, self.workers, digest, index, self._verified)
             return self._parts
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.keys import Key
+from mfstore.format.digests import Key
 from mfstore.format.refs import PREFIX, RefEntry, decode_ref, encode_ref, ref_name, ref_path
-from mfstore.saving.guard import Names, View
+from mfstore.saving.guard import Condemned, Names
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -36,7 +36,7 @@ class Refs(MutableMapping[str, Key]):
     def __setitem__(self, name: str, key: str) -> None:
         """Point ``name`` at ``key``; the last writer wins. NotFound when nothing is stored under the key."""
         path = ref_path(name)
-        condemned = self._handle().guard.view()
+        condemned = self._handle().guard.condemned()
         entry = self._entry(key)
         for attempt in range(ATTEMPTS):
             try:
@@ -53,12 +53,12 @@ class Refs(MutableMapping[str, Key]):
                 time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
         else:
             raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
-        self._settle(condemned, path, etag, entries, entry)
+        self._confirm(condemned, path, etag, entries, entry)
 
     def set_if(self, name: str, key: str, current: str | None) -> None:
         """Point ``name`` at ``key`` only if it still is ``current`` (None: does not exist). Conflict otherwise."""
         path = ref_path(name)
-        condemned = self._handle().guard.view()
+        condemned = self._handle().guard.condemned()
         entry = self._entry(key)
         try:
             etag, entries = self._read(name)
@@ -68,13 +68,13 @@ class Refs(MutableMapping[str, Key]):
         if found != current:
             raise Conflict(f"ref {name!r} is not what it was", expected=current, found=found)
         etag = self._write(path, [*entries, entry], etag)
-        self._settle(condemned, path, etag, entries, entry)
+        self._confirm(condemned, path, etag, entries, entry)
 
-    def _settle(self, condemned: View, path: str, etag: str, before: list[RefEntry], entry: RefEntry) -> None:
+    def _confirm(self, condemned: Condemned, path: str, etag: str, before: list[RefEntry], entry: RefEntry) -> None:
         """Make sure that what the ref now names stays; else put the ref back as it was, and raise: Conflict when it
         does not."""
         try:
-            self._handle().guard.settle(condemned, Names(), Names(recipes=bytearray.fromhex(entry.key)))
+            self._handle().guard.confirm(condemned, Names(), Names(recipes=bytearray.fromhex(entry.key)))
         except MfstoreError:
             with suppress(MfstoreError):  # Conflict: somebody else has set it since
                 if before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from mfstore.format import recipes
-from mfstore.format.keys import Key
+from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Recipe, placed_chunks
 from mfstore.saving.codecs import label
 

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from mfstore.backends import Backend, open_backend
 from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
-from mfstore.format.digests import NAMES
-from mfstore.format.keys import Key
+from mfstore.format.digests import NAMES, Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
 from mfstore.handle import Handle, StoreOptions
-from mfstore.loading.objects import ArtifactReader, load_artifacts, load_many
+from mfstore.loading.artifacts import ArtifactReader, load_artifacts, load_many
 from mfstore.refs import Refs
 from mfstore.settings import Knobs, resolve
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
@@ -93,7 +92,7 @@ class Store(AsyncTwins):
                 ingest.recipe(ONE, [draft], lambda key, number=number: found.__setitem__(number, key))  # type: ignore[misc]
                 count += 1
                 if not held_by_caller:
-                    ingest.settle()
+                    ingest.copy_borrowed()
                 if progress is not None:
                     progress(1)
             self.handle.count(ingest.commit())

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Literal
 
-from mfstore.format.keys import Key
+from mfstore.format.digests import Key
 
 OnError = Literal["raise", "return", "omit"]
 Progress = Callable[[int], None]

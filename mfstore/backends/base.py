@@ -57,7 +57,7 @@ class Capabilities:
     requests to write (pack and index fragment) and one to read. They do not dedup."""
 
 
-WINDOW = 10.0
+DELETION_WINDOW = 10.0
 """Seconds between the last look at an object and its deletion, where deletions take no condition."""
 REFRESH_AGE = 86400.0
 """Rules that remove objects by age count whole days: what was made young again within one lives as long as what relies
@@ -199,8 +199,8 @@ class Backend(ABC):
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         """Remove each object whose etag still is the given one; True for each that is gone now, False for one that has
-        changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST delete within WINDOW seconds of
-        looking: writers wait as long."""
+        changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST delete within ``DELETION_WINDOW``
+        seconds of looking: writers wait as long."""
         answers = []
         for key, etag in objects.items():
             try:

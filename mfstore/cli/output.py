@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mfstore.errors import InvalidKey
-from mfstore.format.keys import Key
+from mfstore.format.digests import Key
 from mfstore.store import Store, open_store
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Digests: BLAKE3-256 (https://github.com/BLAKE3-team/BLAKE3-specs) or SHA-256 (FIPS 180-4).
+"""Digests and the keys made of them: BLAKE3-256 (https://github.com/BLAKE3-team/BLAKE3-specs) or SHA-256 (FIPS 180-4).
 
-A store fixes one algorithm when it is created; both give 32 bytes.
+A store fixes one algorithm when it is created; both give 32 bytes (docs/format.md, "Digests").
 """
 
 from __future__ import annotations
@@ -11,18 +11,34 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from mfstore.errors import Unsupported
+from mfstore.errors import InvalidKey, Unsupported
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     Digest = Callable[[Buffer], bytes]
 
-SIZE = 32
 BLAKE3 = 1
 SHA256 = 2
 
 NAMES = {"blake3": BLAKE3, "sha256": SHA256}
+_DIGITS = frozenset("0123456789abcdef")
+
+
+class Key(str):
+    """64 lower-case hexadecimal digits. Equal keys mean equal content. InvalidKey for anything else."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Key:
+        if isinstance(text, Key):
+            return text
+        if not isinstance(text, str) or len(text) != 64 or not _DIGITS.issuperset(text):
+            raise InvalidKey("not a key", expected="64 lower-case hexadecimal digits", found=f"{text!r:.80}")
+        return super().__new__(cls, text)
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (str.__str__(self),)
 
 
 def digest_function(algorithm: int) -> Digest:

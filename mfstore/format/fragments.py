@@ -11,7 +11,7 @@ from mfstore._core import table
 from mfstore._core.codec import CHUNK_LIMIT
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
-from mfstore.format.packs import Entry, PackName
+from mfstore.format.packs import PackEntry, PackName
 from mfstore.format.recipes import Placement
 
 VERSION = 1
@@ -55,7 +55,7 @@ class Fragment:
         return Location(self.packs[pack], offset, csize, usize, codec, width)
 
 
-def encode_fragment(packs: Sequence[tuple[bytes, Sequence[Entry]]], algorithm: int) -> bytes:
+def encode_fragment(packs: Sequence[tuple[bytes, Sequence[PackEntry]]], algorithm: int) -> bytes:
     """A fragment listing the chunks of ``packs``: ``(name, entries)`` each."""
     rows = {
         entry.id: ENTRY.pack(entry.id, number, entry.csize, entry.offset, entry.usize, entry.codec, entry.width)

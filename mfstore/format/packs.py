@@ -29,7 +29,7 @@ ALIGN_FROM = 1 << 20
 """A raw run of this size or more is aligned, wasting at most 0.4 %; a smaller one loads by copy."""
 
 
-class Entry(NamedTuple):
+class PackEntry(NamedTuple):
     """One chunk in a pack."""
 
     id: bytes
@@ -58,7 +58,7 @@ class PackBuilder:
         self.length = HEADER.size
         self.held = 0
         """Bytes of memory the pack keeps alive that is not the caller's own."""
-        self.entries: list[Entry] = []
+        self.entries: list[PackEntry] = []
         self._algorithm = algorithm
         self.borrowed = 0
         """Bytes of parts that are the caller's own memory."""
@@ -76,7 +76,7 @@ class PackBuilder:
         """Append the chunks of ``run``, back to back: ``(id, csize, usize)`` each."""
         at = self.length
         for chunk_id, csize, usize in entries:
-            self.entries.append(Entry(chunk_id, at, csize, usize, codec, width))
+            self.entries.append(PackEntry(chunk_id, at, csize, usize, codec, width))
             at += csize
         if held:
             self.held += len(run)
@@ -131,7 +131,7 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
     return trailer_at, count
 
 
-def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[Entry]:
+def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[PackEntry]:
     """The chunks of a pack, from its trailer."""
     expected = FOOTER.unpack(footer)[9]
     if xxh3(trailer) != expected:
@@ -139,7 +139,7 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[E
             "pack trailer is damaged", offset=trailer_at, expected=f"{expected:016x}", found=f"{xxh3(trailer):016x}"
         )
     for fields in ENTRY.iter_unpack(trailer):
-        entry = Entry(*fields)
+        entry = PackEntry(*fields)
         if max(entry.usize, entry.csize) > CHUNK_LIMIT or entry.offset + entry.csize > trailer_at:
             raise CorruptObject(
                 "chunk lies outside its pack",

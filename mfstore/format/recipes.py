@@ -18,7 +18,6 @@ from mfstore._core.codec import CHUNK_LIMIT, LZ4, NONE, ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.digests import digest_function
-from mfstore.format.segments import PICKLE, RAW, Segment
 
 VERSION = 1
 MAGIC = b"MFSR"
@@ -30,6 +29,10 @@ SEGMENT = struct.Struct("<QQQIBBH")
 CHUNK = struct.Struct("<32sI")
 PLACEMENT = struct.Struct("<IBBHQII")
 
+PICKLE = 1
+"""Encoding: the body with its segments spliced in is a pickle (protocol 5)."""
+RAW = 2
+"""Encoding: the body is the artifact, byte for byte."""
 COMPRESSED = 1
 """Header flag: the tables are one zstd frame."""
 LITERAL = 1
@@ -48,6 +51,24 @@ INLINE_LIMIT = 64 << 10
 artifacts dedup against those of the next task by lying in packs."""
 TABLES_LIMIT = 1 << 31
 """Longest tables a reader accepts, uncompressed: 35 TiB of data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One large payload of an artifact."""
+
+    kind: int
+    """What it loads as: ``pickler.BUFFER``, ``BYTES``, ``TEXT`` or ``BYTEARRAY``."""
+    at: int
+    """Where in the body it belongs: this many body bytes come before it."""
+    length: int
+    """Bytes."""
+    itemsize: int
+    """Bytes per element; 1 for opaque bytes, 0 for elements of unknown size."""
+    row: int
+    """Bytes per row of an array of two dimensions or more, else 0."""
+    chunks: int
+    """How many chunks it was cut into."""
 
 
 class ChunkRef(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from mfstore.errors import CorruptObject, InvalidKey, Unsupported
-from mfstore.format.keys import Key
+from mfstore.format.digests import Key
 
 PREFIX = "refs/"
 HISTORY = 1000

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
-    from mfstore.format.segments import Segment
+    from mfstore.format.recipes import Segment
     from mfstore.host.workers import Workers
-    from mfstore.loading.verified import Trust
+    from mfstore.loading.verified import VerifiedRanges
     from mfstore.saving.index import ChunkIndex
 
     Wanted = tuple[int, ChunkRef, memoryview]
 
 SPAN = 8 << 20
 """Bytes of a map checked by one task."""
-BACKLOG = 64 << 20
+READ_BACKLOG = 64 << 20
 """Bytes read from a remote backend that may wait to be decoded; then reading pauses."""
 AT_ONCE = 128 << 10
 """Up to so many bytes the thread that reads decodes itself: handing over a task costs 30 us."""
@@ -128,14 +128,16 @@ def raw_run(recipe: Recipe, first: int, count: int) -> tuple[str, int] | None:
 
 
 class Fetcher:
-    """Reads the chunks of one store. ``trust`` remembers what this process has verified or written."""
+    """Reads the chunks of one store. ``verified`` remembers what this process has verified or written."""
 
-    def __init__(self, backend: Backend, workers: Workers, digest: Digest, index: ChunkIndex, trust: Trust) -> None:
+    def __init__(
+        self, backend: Backend, workers: Workers, digest: Digest, index: ChunkIndex, verified: VerifiedRanges
+    ) -> None:
         self._backend = backend
         self._workers = workers
         self._digest = digest
         self._index = index
-        self._trust = trust
+        self._verified = verified
         self._gap = backend.capabilities.gap
         self._span = backend.capabilities.span
 
@@ -190,7 +192,7 @@ class Fetcher:
         waiting: deque[tuple[Future[None], Read, Buffer | MfstoreError, int]] = deque()
         backlog = 0
 
-        def settle() -> None:
+        def finish_first() -> None:
             nonlocal backlog
             future, read, data, size = waiting.popleft()
             backlog -= size
@@ -212,10 +214,10 @@ class Fetcher:
                 size = 0 if read.target is not None else read.end - read.start
                 waiting.append((self._workers.submit(work, read, data), read, data, size))
                 backlog += size
-                while waiting and (backlog > BACKLOG or waiting[0][0].done()):
-                    settle()
+                while waiting and (backlog > READ_BACKLOG or waiting[0][0].done()):
+                    finish_first()
             while waiting:
-                settle()
+                finish_first()
         finally:
             # Nobody may write to the caller's memory once this has returned or raised.
             if isinstance(arrivals, Generator):
@@ -251,7 +253,7 @@ class Fetcher:
             except (CorruptObject, Unsupported):
                 continue
             good.append(piece.chunk.id)
-            self._trust.add(piece.pack, [(place.offset, place.csize, piece.chunk.id)])
+            self._verified.add(piece.pack, [(place.offset, place.csize, piece.chunk.id)])
 
     def _read(self, read: Read, verify: bool) -> None:
         try:
@@ -310,7 +312,7 @@ class Fetcher:
             return
         except (CorruptObject, NotFound, Unsupported) as error:
             failure: MfstoreError = error
-        self._trust.forget(piece.pack)
+        self._verified.forget(piece.pack)
         tried = {(piece.pack, place.offset)}
         for reload in (False, True):
             for other in self._index.find_all(piece.chunk.id, reload):
@@ -364,7 +366,7 @@ class Fetcher:
             if not verify:
                 return mapped
             tag = self._digest(b"".join(chunk.id for chunk in chunks))
-            if self._trust.has(pack, start, length, tag):
+            if self._verified.has(pack, start, length, tag):
                 return mapped
             view = memoryview(mapped)
             pieces, at = [], 0
@@ -379,7 +381,7 @@ class Fetcher:
                     self._check(chunk, data, path, offset)
 
             self._workers.map(check, tasks, length)
-            self._trust.add(pack, [(start, length, tag)])
+            self._verified.add(pack, [(start, length, tag)])
             return mapped
         except (CorruptObject, NotFound, BackendError):
             # Damaged, gone, or the kernel has no more maps to give: reading works or says why.
@@ -393,7 +395,7 @@ class Fetcher:
         good: set[bytes] = set()
         doubtful = []
         for chunk, pack, place in places:
-            if self._trust.has(pack, place.offset, place.csize, chunk.id):
+            if self._verified.has(pack, place.offset, place.csize, chunk.id):
                 good.add(chunk.id)
             else:
                 doubtful.append((chunk, pack, place))
@@ -416,7 +418,7 @@ class Fetcher:
         ends: dict[str, int] = {}
         for _, pack, place in places:
             ends[pack] = max(ends.get(pack, 0), place.offset + place.csize)
-        vouched = self._trust.vouched(ends)
+        vouched = self._verified.vouched(ends)
         good = {chunk.id for chunk, pack, _ in places if pack in vouched}
         return good | self.whole([entry for entry in places if entry[1] not in vouched])
 
@@ -426,7 +428,7 @@ class Fetcher:
             place = piece.placement
             try:
                 self._read_all(piece.pack, place.offset, place.offset + place.csize, [piece], True)
-                self._trust.add(piece.pack, [(place.offset, place.csize, piece.chunk.id)])
+                self._verified.add(piece.pack, [(place.offset, place.csize, piece.chunk.id)])
                 good.append(piece.chunk.id)
             except (CorruptObject, NotFound, Unsupported, AccessDenied):
                 continue

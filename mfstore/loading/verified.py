@@ -17,7 +17,7 @@ REMOTE_SECONDS = 900
 request."""
 
 
-class Trust:
+class VerifiedRanges:
     """What this process wrote to packs or found whole in them, as long as the files stay as they were.
 
     A range is trusted to hold one thing: ``tag`` is the chunk's id, or for a mapped run the digest of its ids.

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from mfstore.errors import MfstoreError
-from mfstore.loading.fetch import BACKLOG
+from mfstore.loading.fetch import READ_BACKLOG
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -38,8 +38,9 @@ def spread(
 ) -> None:
     """``work`` of each item on the workers' threads, in any order, while more items arrive.
 
-    No more than ``depth`` items, or BACKLOG bytes by their ``weight``, wait at a time. An error of ``work`` is raised
-    when no thread works any more. ``work`` must not hand work to the same workers: all threads could wait for one.
+    No more than ``depth`` items, or READ_BACKLOG bytes by their ``weight``, wait at a time. An error of ``work`` is
+    raised when no thread works any more. ``work`` must not hand work to the same workers: all threads could wait for
+    one.
     """
     waiting: deque[tuple[Future[None], Item]] = deque()
     backlog = 0
@@ -57,7 +58,7 @@ def spread(
         for item in items:
             waiting.append((workers.submit(work, item), item))
             backlog += weight(item)
-            while waiting and (backlog > BACKLOG or len(waiting) > depth or waiting[0][0].done()):
+            while waiting and (backlog > READ_BACKLOG or len(waiting) > depth or waiting[0][0].done()):
                 settle()
         while waiting:
             settle()

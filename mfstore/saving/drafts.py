@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore.format import recipes
-from mfstore.format.recipes import Artifact, ChunkRef
-from mfstore.format.segments import PICKLE, Segment
-from mfstore.pickling.objects import dump
-from mfstore.pickling.payloads import Strided
-from mfstore.saving.chunking import ContentCutter, fixed_cuts, is_opaque
+from mfstore.format.cuts import ContentCutter, fixed_cuts, is_opaque
+from mfstore.format.recipes import PICKLE, Artifact, ChunkRef, Segment
+from mfstore.pickling.streams import Strided, dump
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore._core import table
-from mfstore.backends.base import WINDOW
+from mfstore.backends.base import DELETION_WINDOW
 from mfstore.errors import Conflict, CorruptObject, NotFound, Unsupported
 from mfstore.format.collection import ENTRY, STATE, CondemnedList, State, decode_list, decode_state
 from mfstore.format.packs import pack_path
@@ -25,12 +25,12 @@ from mfstore.host.elapsed import moment, since
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
 
-VALID = 300.0
+KNOWLEDGE_SECONDS = 300.0
 """Seconds a writer may rely on what it knows to be condemned where asking is a request. A list is acted upon after
 twice that at the earliest, unless nobody writes."""
-WAIT = 60.0
+DELETION_WAIT = 60.0
 """Seconds a writer waits for the end of a deletion that may concern it; then its operation fails, unacknowledged."""
-SILENCE = 300.0
+COLLECTOR_SILENCE = 300.0
 """A collector that gave no sign of life for so long is dead."""
 
 
@@ -52,7 +52,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Condemned:
     """What was condemned at one moment."""
 
     state: State = NEVER_COLLECTED
@@ -103,26 +103,26 @@ class Guard:
         self._enabled = enabled
         self._changed = changed
         # A third: whether the store was ever collected may be known for as long already, twice.
-        self._valid = VALID / 3 if backend.capabilities.remote else 0.0
+        self._valid = KNOWLEDGE_SECONDS / 3 if backend.capabilities.remote else 0.0
         self._lock = threading.Lock()
-        self._view = View()
+        self._view = Condemned()
         self._read_at: tuple[float, float] | None = None
         self._mark: object = None
         self._lists: dict[str, CondemnedList] = {}
 
-    def view(self) -> View:
-        """What is condemned, as of at most ``VALID`` seconds ago where reading is a request, else as of now."""
+    def condemned(self) -> Condemned:
+        """What is condemned, as of at most ``KNOWLEDGE_SECONDS`` ago where reading is a request, else as of now."""
         with self._lock:
             if self._read_at is not None and self._valid and since(self._read_at) < self._valid:
                 return self._view
             return self._read()
 
-    def read(self) -> View:
+    def read(self) -> Condemned:
         """What is condemned now."""
         with self._lock:
             return self._read()
 
-    def _read(self) -> View:
+    def _read(self) -> Condemned:
         begun = moment()
         mark = self._mark
         if not self._backend.capabilities.remote:
@@ -145,7 +145,7 @@ class Guard:
                     hint="Run mfstore gc --execute: it does without",
                 ) from None  # fmt: skip
             self._lists = lists
-            self._view = View(state, tuple(lists.values()))
+            self._view = Condemned(state, tuple(lists.values()))
             self._changed()
             break
         self._mark, self._read_at = mark, begun
@@ -155,13 +155,13 @@ class Guard:
         found = self._lists.get(key)
         return decode_list(self._backend.get(key), key) if found is None else found
 
-    def settle(self, before: View, wrote: Names, relied: Names) -> None:
+    def confirm(self, before: Condemned, wrote: Names, relied: Names) -> None:
         """Return once everything that an operation wrote and relied on is out of a collector's reach.
 
         ``before`` is the view from before the operation looked anything up; now its own objects are visible. Conflict
         when something is gone, or may be soon: then nothing must be acknowledged.
         """
-        after = self.view()
+        after = self.condemned()
         same = after.state.deletions == before.state.deletions
         if same and not any(view.concerns(names) for view in (before, after) for names in (wrote, relied)):
             return
@@ -174,17 +174,17 @@ class Guard:
                 # It is deleting older versions of what this operation stored again.
                 if self._backend.deletes_conditionally():
                     return
-                time.sleep(WINDOW)
+                time.sleep(DELETION_WINDOW)
             elif after.concerns(relied) or after.concerns(wrote):
                 self._wait(after)
         self._check(wrote)
         self._check(relied)
 
-    def _wait(self, view: View) -> None:
+    def _wait(self, view: Condemned) -> None:
         begun = moment()
         pause = 0.01
         while view.state.deleting:
-            if since(begun) > WAIT:
+            if since(begun) > DELETION_WAIT:
                 raise Conflict(
                     "garbage collection is deleting what this operation relied on",
                     backend=self._backend.url, hint="Nothing was acknowledged; do it again",

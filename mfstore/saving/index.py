@@ -21,7 +21,7 @@ from mfstore.format.fragments import (
     encode_fragment,
     merge_fragments,
 )
-from mfstore.format.packs import Entry
+from mfstore.format.packs import PackEntry
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -82,7 +82,7 @@ class ChunkIndex:
         with self._lock:
             self._fragments = None
 
-    def make_fragment(self, packs: Sequence[tuple[bytes, Sequence[Entry]]]) -> tuple[str, bytes]:
+    def make_fragment(self, packs: Sequence[tuple[bytes, Sequence[PackEntry]]]) -> tuple[str, bytes]:
         """Key and bytes of the fragment for newly written packs."""
         data = encode_fragment(packs, self._algorithm)
         return PREFIX + self._digest(data).hex(), data

@@ -13,9 +13,8 @@ from mfstore._core.codec import NONE
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.fragments import Location
-from mfstore.format.packs import ALIGN_FROM, Entry, PackBuilder, pack_path
-from mfstore.format.recipes import ChunkRef, Placement, Recipe, placed_chunks, recipe_path
-from mfstore.format.segments import RAW
+from mfstore.format.packs import ALIGN_FROM, PackBuilder, PackEntry, pack_path
+from mfstore.format.recipes import RAW, ChunkRef, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.saving import codecs
 from mfstore.saving.drafts import NOTHING, Draft, DraftSink, Run, draft_of
 from mfstore.saving.guard import Guard, Names
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from mfstore.format.digests import Digest
     from mfstore.host.workers import Workers
     from mfstore.loading.fetch import Fetcher
-    from mfstore.loading.verified import Trust
+    from mfstore.loading.verified import VerifiedRanges
     from mfstore.saving.index import ChunkIndex
 
 WINDOW_SHARE = 8
@@ -53,18 +52,18 @@ class Ingest:
     """One writing operation. Use as a context manager; call ``commit`` at the end."""
 
     def __init__(
-        self, backend: Backend, workers: Workers, index: ChunkIndex, fetcher: Fetcher, trust: Trust, digest: Digest,
-        algorithm: int, compress: bool, memory: int, guard: Guard,
+        self, backend: Backend, workers: Workers, index: ChunkIndex, fetcher: Fetcher, verified: VerifiedRanges,
+        digest: Digest, algorithm: int, compress: bool, memory: int, guard: Guard,
     ) -> None:  # fmt: skip
         self.written = SessionStats()
         self._guard = guard
-        self._condemned = guard.view()
+        self._condemned = guard.condemned()
         self._wrote, self._relied = Names(), Names()
         self._backend = backend
         self._workers = workers
         self._index = index
         self._fetcher = fetcher
-        self._trust = trust
+        self._verified = verified
         self._digest = digest
         self._algorithm = algorithm
         self._compress = compress
@@ -80,10 +79,10 @@ class Ingest:
         self._located: dict[bytes, Location] = {}
         self._pack = PackBuilder(algorithm)
         self._last_run: Run | None = None
-        self._closed: list[tuple[bytes, list[Entry]]] = []
+        self._closed: list[tuple[bytes, list[PackEntry]]] = []
         self._sizes: dict[bytes, int] = {}
         self._waiting = 0
-        self._committed: list[tuple[tuple[str, bytes], list[tuple[bytes, list[Entry]]]]] = []
+        self._committed: list[tuple[tuple[str, bytes], list[tuple[bytes, list[PackEntry]]]]] = []
         self._drafts: list[tuple[int, list[Draft], Callable[[str], None]]] = []
 
     def __enter__(self) -> Ingest:
@@ -185,7 +184,7 @@ class Ingest:
         for run in held or ():
             self._submit(run)
 
-    def _settle_held(self) -> None:
+    def _place_held(self) -> None:
         """The recipe is complete: what was held back lies in it if that is small enough."""
         if self._held:
             size = 0
@@ -214,7 +213,7 @@ class Ingest:
         if self._pending_bytes >= self._window:
             self.flush()
 
-    def settle(self) -> None:
+    def copy_borrowed(self) -> None:
         """Stop relying on the memory of the objects drafted so far: their owner may reuse it for the next one."""
         borrowed = sum(len(run.view) for run in self._pending if not run.held)
         if borrowed >= TASK:
@@ -420,7 +419,7 @@ class Ingest:
     def recipe(self, kind: int, drafts: list[Draft], deliver: Callable[[str], None]) -> None:
         """Write a recipe for these artifacts; ``deliver`` gets the key once it is known."""
         if self._inline:
-            self._settle_held()
+            self._place_held()
         self._drafts.append((kind, drafts, deliver))
         limit = INLINE_TRIAL if self._inline else recipes.INLINE_LIMIT
         self._waiting += sum(min(draft.size, limit) for draft in drafts)
@@ -558,14 +557,14 @@ class Ingest:
         """Make everything durable and visible, in order; then other operations may use it."""
         self._checkpoint()
         self._batch.commit()
-        self._guard.settle(self._condemned, self._wrote, self._relied)
+        self._guard.confirm(self._condemned, self._wrote, self._relied)
         for (key, data), packs in self._committed:
             self._index.add(key, data)
             for name, entries in packs:
                 if self._remote:
-                    self._trust.written(name.hex(), self._sizes[name])
+                    self._verified.written(name.hex(), self._sizes[name])
                 else:
-                    self._trust.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
+                    self._verified.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
         if self._committed:
             self._index.compact()
         return self.written

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mfstore import errors
 from mfstore._core import chunk, codec, memory, table
 from mfstore.errors import CorruptObject, Unsupported
-from mfstore.saving.chunking import FIXED, FIXED_LARGE, LARGE, ROW_MIN, ContentCutter, fixed_cuts
+from mfstore.format.cuts import FIXED, FIXED_LARGE, LARGE_SEGMENT, ROW_MIN, ContentCutter, fixed_cuts
 
 # ---- oracles ----------------------------------------------------------------------------
 
@@ -52,7 +52,7 @@ def oracle_shuffle(data, width):
 
 
 def oracle_fixed(length, row):
-    size = FIXED if length <= LARGE else FIXED_LARGE
+    size = FIXED if length <= LARGE_SEGMENT else FIXED_LARGE
     ends, start = [], 0
     step = row if ROW_MIN <= row < length else length
     while start < length:
@@ -122,7 +122,8 @@ def test_fixed_cuts_match_the_oracle(length, row):
 
 
 @pytest.mark.parametrize(
-    ("length", "row"), [(LARGE + 8, 0), (LARGE * 2, LARGE // 2 + 8), (10**9, 10**6), (ROW_MIN * 3, ROW_MIN)]
+    ("length", "row"),
+    [(LARGE_SEGMENT + 8, 0), (LARGE_SEGMENT * 2, LARGE_SEGMENT // 2 + 8), (10**9, 10**6), (ROW_MIN * 3, ROW_MIN)],
 )
 def test_fixed_cuts_of_large_segments(length, row):
     ends = fixed_cuts(length, row)

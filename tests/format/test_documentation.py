@@ -5,12 +5,12 @@ import re
 import pytest
 
 from mfstore._core import chunk, codec, pickler
-from mfstore.format import collection, fragments, packs, recipes
+from mfstore.format import collection, cuts, fragments, packs, recipes
 from mfstore.format import description as description_format
 from mfstore.format import refs as ref_format
 from mfstore.format.digests import NAMES
 from mfstore.loading import fetch
-from mfstore.saving import chunking, guard, index
+from mfstore.saving import guard, index
 from tests import ROOT
 
 TEXT = (ROOT / "docs" / "format.md").read_text()
@@ -93,10 +93,10 @@ def test_artifact_entry():
         ("chunks of {} to", chunk.CDC_MIN),
         ("{} bytes, normal point", chunk.CDC_MAX),
         ("normal point {}", chunk.CDC_NORMAL),
-        ("every {} bytes, or", chunking.FIXED),
-        ("or every {} bytes", chunking.FIXED_LARGE),
-        ("longer than {} bytes", chunking.LARGE),
-        ("at least {} bytes long", chunking.ROW_MIN),
+        ("every {} bytes, or", cuts.FIXED),
+        ("or every {} bytes", cuts.FIXED_LARGE),
+        ("longer than {} bytes", cuts.LARGE_SEGMENT),
+        ("at least {} bytes long", cuts.ROW_MIN),
         ("A body of at most {} bytes", recipes.LITERAL_LIMIT),
         ("single artifact of at most {} bytes", recipes.INLINE_LIMIT),
         ("raw runs of {} bytes", packs.ALIGN_FROM),
@@ -105,8 +105,8 @@ def test_artifact_entry():
         ("at most {}; the last one", ref_format.HISTORY),
         ("When there are {} fragments", index.FAN_IN),
         ("0x{:X} for", recipes.INLINE),
-        ("no earlier than {:.0f} seconds before", guard.VALID),
-        ("at least {:.0f} seconds, unless", 2 * guard.VALID),
+        ("no earlier than {:.0f} seconds before", guard.KNOWLEDGE_SECONDS),
+        ("at least {:.0f} seconds, unless", 2 * guard.KNOWLEDGE_SECONDS),
         ("`{}` (of `write`)", collection.FEATURE),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import mfstore
 from mfstore._core.pickler import Joined
 from mfstore.errors import NotSerializable
-from mfstore.pickling.objects import dump
+from mfstore.pickling.streams import dump
 
 
 @pytest.fixture(scope="module")

@@ -128,8 +128,8 @@ def same(store, key, expected):
 def forget_lists(monkeypatch):
     """A writer that knows nothing of condemned lists."""
     monkeypatch.setattr(Handle, "forget_removed", lambda handle: None)
-    monkeypatch.setattr(guard.View, "__bool__", lambda view: False)
-    monkeypatch.setattr(guard.Guard, "settle", lambda *names: None)
+    monkeypatch.setattr(guard.Condemned, "__bool__", lambda view: False)
+    monkeypatch.setattr(guard.Guard, "confirm", lambda *names: None)
 
 
 def informed(backend):

@@ -6,7 +6,7 @@ import numpy as np
 
 import mfstore
 from mfstore.format import fragments
-from mfstore.format.packs import Entry
+from mfstore.format.packs import PackEntry
 from mfstore.saving import index
 
 
@@ -46,8 +46,8 @@ def test_merging_survives_another_process_merging_first(root):
 
 def test_merge_keeps_the_last_of_duplicates():
     ids = [bytes([n]) * 32 for n in range(5)]
-    old = fragments.encode_fragment([(b"p" * 32, [Entry(i, 64, 10, 10, 0, 0) for i in ids])], 1)
-    new = fragments.encode_fragment([(b"q" * 32, [Entry(ids[2], 999, 10, 10, 0, 0)])], 1)
+    old = fragments.encode_fragment([(b"p" * 32, [PackEntry(i, 64, 10, 10, 0, 0) for i in ids])], 1)
+    new = fragments.encode_fragment([(b"q" * 32, [PackEntry(ids[2], 999, 10, 10, 0, 0)])], 1)
     merged = fragments.decode_fragment(
         fragments.merge_fragments([fragments.decode_fragment(old, "a"), fragments.decode_fragment(new, "b")], 1), "c"
     )

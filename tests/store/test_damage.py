@@ -160,7 +160,7 @@ def test_an_index_that_lies_is_not_believed(root):
     path = only(root, "index")
     fragment = fragments.decode_fragment(path.read_bytes(), "index/x")
     entries = [
-        packs.Entry(fields[0], fields[3] + 64, fields[2], fields[4], fields[5], fields[6])
+        packs.PackEntry(fields[0], fields[3] + 64, fields[2], fields[4], fields[5], fields[6])
         for fields in fragments.ENTRY.iter_unpack(fragment.entries)
     ]
     path.unlink()

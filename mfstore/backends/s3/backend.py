@@ -13,7 +13,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mfstore._core.memory import FreshBytes
-from mfstore.backends.base import WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead
+from mfstore.backends.base import DELETION_WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead
 from mfstore.backends.s3.conditions import Conditions
 from mfstore.backends.s3.expiry import near_its_end
 from mfstore.errors import (
@@ -346,7 +346,7 @@ class S3Backend(Backend):
             window = keys[at : at + LOOKS]
             looked = moment()
             looks = self.client.head_many(map(self._name, window), on_error="return").wait()
-            if since(looked) > WINDOW:
+            if since(looked) > DELETION_WINDOW:
                 raise BackendError("looking took so long that deleting is not safe", backend=self.url, hint="Try again")
             for key, look in zip(window, looks, strict=True):
                 if look.error is not None and not isinstance(look.error, NotFound):

@@ -14,11 +14,11 @@ from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.fragments import ENTRY as INDEX_ENTRY
 from mfstore.format.fragments import Fragment, Location
-from mfstore.format.packs import ENTRY, FOOTER, HEADER, MAGIC, VERSION, Entry
+from mfstore.format.packs import ENTRY, FOOTER, HEADER, MAGIC, VERSION, PackEntry
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, placed_chunks
 
 
-def fingerprint(entry: Entry) -> int:
+def fingerprint(entry: PackEntry) -> int:
     """64 bits of a chunk and its place, to compare millions of them in 8 bytes each. Whoever could forge one could
     write to the store anyway."""
     return xxh3(ENTRY.pack(*entry))
@@ -41,12 +41,12 @@ class PackState:
     """Whether every chunk was compared with its digest."""
     placed: bool = False
     """Whether a recipe places a chunk here."""
-    claimed: dict[int, Entry] = field(default_factory=dict)
+    claimed: dict[int, PackEntry] = field(default_factory=dict)
     """Without a sound trailer: the chunks that recipes and index say are here."""
-    bad: dict[int, Entry] = field(default_factory=dict)
+    bad: dict[int, PackEntry] = field(default_factory=dict)
     """Chunks that are not whole."""
 
-    def holds(self, entry: Entry) -> bool:
+    def holds(self, entry: PackEntry) -> bool:
         """Whether that chunk can be read there, as far as is known."""
         return self.has(fingerprint(entry), entry.offset + entry.csize)
 
@@ -66,7 +66,7 @@ class Placed(NamedTuple):
     number: int
     """Of the chunk in the recipe."""
     pack: bytes
-    entry: Entry
+    entry: PackEntry
 
 
 def placed_in_packs(recipe: Recipe) -> Iterator[Placed]:
@@ -93,14 +93,14 @@ def settle(recipe: Recipe, packs: Mapping[bytes, PackState]) -> bool:
         state.placed = True
         mark = xxh3(pack(chunk_id, offset, csize, usize, codec, width))
         if state.prints is None and state.kind == "damaged":
-            state.claimed[mark] = Entry(chunk_id, offset, csize, usize, codec, width)
+            state.claimed[mark] = PackEntry(chunk_id, offset, csize, usize, codec, width)
         well = state.has(mark, offset + csize) and well
     return well
 
 
-def entry_of(chunk: ChunkRef, place: Placement | Location) -> Entry:
+def entry_of(chunk: ChunkRef, place: Placement | Location) -> PackEntry:
     """A chunk and its place as a pack's trailer states it."""
-    return Entry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
+    return PackEntry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
 
 
 def check_header(header: bytes) -> None:
@@ -117,12 +117,12 @@ class Span(NamedTuple):
 
     start: int
     end: int
-    entries: Sequence[Entry]
+    entries: Sequence[PackEntry]
 
 
-def plan_spans(entries: Iterable[Entry], limit: int) -> Iterator[Span]:
+def plan_spans(entries: Iterable[PackEntry], limit: int) -> Iterator[Span]:
     """Ranges of up to ``limit`` bytes that together hold every chunk. Chunks with longer ones have their own."""
-    current: list[Entry] = []
+    current: list[PackEntry] = []
     start = end = 0
     for entry in sorted(entries, key=lambda entry: entry.offset):
         stop = max(end, entry.offset + entry.csize)
@@ -164,7 +164,7 @@ def all_listed(fragments: Iterable[Fragment], ids: Sequence[bytes]) -> bool:
     return not missing
 
 
-def listed_places(fragments: Iterable[Fragment], chunk: ChunkRef) -> Iterator[tuple[bytes, Entry]]:
+def listed_places(fragments: Iterable[Fragment], chunk: ChunkRef) -> Iterator[tuple[bytes, PackEntry]]:
     """Every place of one chunk that the index knows: pack and entry."""
     for fragment in fragments:
         at = table.find(fragment.entries, INDEX_ENTRY.size, chunk.id)[0]
@@ -173,11 +173,11 @@ def listed_places(fragments: Iterable[Fragment], chunk: ChunkRef) -> Iterator[tu
             yield place.pack.value, entry_of(chunk, place)
 
 
-def listed_in(fragments: Iterable[Fragment], packs: frozenset[bytes]) -> Iterator[tuple[bytes, Entry]]:
+def listed_in(fragments: Iterable[Fragment], packs: frozenset[bytes]) -> Iterator[tuple[bytes, PackEntry]]:
     """Every chunk that the index says lies in one of these packs."""
     for fragment in fragments:
         wanted = {number: name.value for number, name in enumerate(fragment.packs) if name.value in packs}
         if wanted:
             for chunk_id, pack, csize, offset, usize, codec, width in INDEX_ENTRY.iter_unpack(fragment.entries):
                 if pack in wanted:
-                    yield wanted[pack], Entry(chunk_id, offset, csize, usize, codec, width)
+                    yield wanted[pack], PackEntry(chunk_id, offset, csize, usize, codec, width)

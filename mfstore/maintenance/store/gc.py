@@ -30,10 +30,9 @@ from mfstore.format.collection import (
     seal_etag,
 )
 from mfstore.format.description import OPERATIONS, Description
-from mfstore.format.digests import digest_function
+from mfstore.format.digests import Key, digest_function
 from mfstore.format.fragments import PREFIX as INDEX
 from mfstore.format.fragments import decode_fragment, without_packs
-from mfstore.format.keys import Key
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.clock import written
@@ -42,7 +41,7 @@ from mfstore.maintenance.store.liveness import Objects, list_objects, mark, read
 from mfstore.maintenance.store.plan import YOUNG, Amount, Decision, decide, roots
 from mfstore.maintenance.store.repack import Repacker
 from mfstore.maintenance.store.retention import RefChange, Retention, plan_refs
-from mfstore.saving.guard import SILENCE, VALID, read_state
+from mfstore.saving.guard import COLLECTOR_SILENCE, KNOWLEDGE_SECONDS, read_state
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 CLOCK = "gc/clock"
 SKEW = 300.0
 """Seconds by which the store's clock and this machine's may differ; more, and one of them is wrong."""
-SAFE_GRACE = 2 * VALID
+SAFE_GRACE = 2 * KNOWLEDGE_SECONDS
 STALL = 5.0
 BATCH = 1000
 """Objects deleted between two looks at whether this collector still is the one: one request of S3's."""
@@ -266,11 +265,11 @@ class _Collector:
         state, etag = read_state(self._backend)
         if state.owner and not self._take_over:
             silent = self._backend.head(CLOCK).modified - self._backend.head(STATE).modified
-            if silent < SILENCE:
+            if silent < COLLECTOR_SILENCE:
                 raise Conflict(
                     "another collector is at work", backend=self._backend.url, found=state.owner,
-                    hint=f"Its last sign of life is {max(silent, 0):.0f} s old. If it died, wait {SILENCE:.0f} s, "
-                    "or take over (take_over=True, --take-over)",
+                    hint=f"Its last sign of life is {max(silent, 0):.0f} s old. If it died, wait "
+                    f"{COLLECTOR_SILENCE:.0f} s, or take over (take_over=True, --take-over)",
                 )  # fmt: skip
         if state != self._plan.state:
             raise Conflict(
@@ -305,7 +304,7 @@ class _Collector:
 
     def _pulse(self) -> None:
         """Show that this collector is alive."""
-        if since(self._alive) > SILENCE / 4:
+        if since(self._alive) > COLLECTOR_SILENCE / 4:
             self._replace()
 
     def _release(self, error: BaseException) -> None:

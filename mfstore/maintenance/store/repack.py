@@ -15,7 +15,7 @@ from mfstore.backends.base import RangeRead
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.fragments import PREFIX, encode_fragment
-from mfstore.format.packs import PAGE, Entry, PackBuilder, pack_path
+from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.liveness import read_recipes
 from mfstore.maintenance.store.plan import Repack
@@ -62,7 +62,7 @@ class Repacker:
         """Rewrite the packs of ``plan`` for the recipes among ``keys``; returns the packs that none of these names any
         more. One whose chunks are damaged is left as it is."""
         wanted = {entry.pack for entry in plan}
-        chunks: dict[bytes, dict[int, Entry]] = {name: {} for name in wanted}
+        chunks: dict[bytes, dict[int, PackEntry]] = {name: {} for name in wanted}
         users: list[bytes] = []
         for key, recipe in read_recipes(self._backend, keys, self._codec):
             if wanted.isdisjoint(recipe.packs):
@@ -70,7 +70,7 @@ class Repacker:
             users.append(key)
             for chunk, place in placed_chunks(recipe):
                 if place.pack != INLINE and recipe.packs[place.pack] in wanted:
-                    entry = Entry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
+                    entry = PackEntry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
                     chunks[recipe.packs[place.pack]][place.offset] = entry
         left = [entry.pack for entry in plan]
         kept: set[bytes] = set()
@@ -85,12 +85,12 @@ class Repacker:
             kept |= self._point(users, moved)
         return [entry.pack for entry in plan if entry.pack not in kept]
 
-    def _move(self, chunks: Mapping[bytes, Mapping[int, Entry]]) -> Moved:
+    def _move(self, chunks: Mapping[bytes, Mapping[int, PackEntry]]) -> Moved:
         """Store the chunks of these packs again, in one or more packs, and list them in the index."""
         builder = PackBuilder(self._algorithm)
         open_places: dict[Place, int] = {}
         places: dict[Place, tuple[bytes, int]] = {}
-        done: list[tuple[bytes, list[Entry]]] = []
+        done: list[tuple[bytes, list[PackEntry]]] = []
         good: list[bytes] = []
 
         def close() -> None:
@@ -128,7 +128,7 @@ class Repacker:
             self._backend.put(PREFIX + self._digest(fragment).hex(), [fragment])
         return Moved(places, good)
 
-    def _read(self, pack: bytes, run: Sequence[Entry]) -> memoryview:
+    def _read(self, pack: bytes, run: Sequence[PackEntry]) -> memoryview:
         """The encoded bytes of a run, each chunk checked: what is moved must not be damage."""
         start, end = run[0].offset, run[-1].offset + run[-1].csize
         ((_, data),) = self._backend.read_many([RangeRead(pack_path(pack.hex()), start, end - start)])
@@ -188,9 +188,9 @@ def repoint(recipe: Recipe, moved: Moved, codec: Codec) -> list[bytes | memoryvi
     )
 
 
-def _runs(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+def _runs(entries: Sequence[PackEntry]) -> Iterator[list[PackEntry]]:
     """Chunks that lie back to back and are encoded alike."""
-    run: list[Entry] = []
+    run: list[PackEntry] = []
     for entry in entries:
         if run and (
             entry.offset != run[-1].offset + run[-1].csize

@@ -17,7 +17,7 @@ from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, 
 from mfstore.format import fragments, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
-from mfstore.format.packs import PAGE, Entry, PackBuilder, pack_path
+from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.report import Action, RepairReport, VerifyReport
@@ -28,9 +28,9 @@ from mfstore.saving.guard import Names
 if TYPE_CHECKING:
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.report import Level, Progress
-    from mfstore.saving.guard import View
+    from mfstore.saving.guard import Condemned
 
-    Where = tuple[bytes, Entry]
+    Where = tuple[bytes, PackEntry]
     Moves = dict[tuple[bytes, int], Where]
 
 PACK_LIMIT = 64 << 20
@@ -44,7 +44,7 @@ FRAGMENT_LIMIT = 1 << 18
 class RepairPlan:
     """What repair will do. Made without writing anything."""
 
-    salvage: Mapping[bytes, Sequence[Entry]]
+    salvage: Mapping[bytes, Sequence[PackEntry]]
     """Damaged packs and the whole chunks in each."""
     copies: Mapping[bytes, Where]
     """For chunks that are not whole where a recipe places them: where they are."""
@@ -107,7 +107,7 @@ def make_plan(verifier: Verifier, report: VerifyReport) -> RepairPlan:
     for _, recipe, bad_inline in verifier.doubtful_recipes():
         if isinstance(recipe, Recipe):
             wanted.update(placed.entry.id for placed in _not_whole(verifier, recipe, bad_inline))
-    salvage: dict[bytes, list[Entry]] = {name: _whole_claims(verifier, name) for name in sorted(damaged)}
+    salvage: dict[bytes, list[PackEntry]] = {name: _whole_claims(verifier, name) for name in sorted(damaged)}
     copies = _find_copies(verifier, wanted, salvage)
     rewrite, broken, lost = [], [], []
     for key, recipe, bad_inline in verifier.doubtful_recipes():
@@ -124,7 +124,7 @@ def make_plan(verifier: Verifier, report: VerifyReport) -> RepairPlan:
     return RepairPlan(salvage, copies, rewrite, broken, lost, rebuild, outdated)
 
 
-def _whole_claims(verifier: Verifier, name: bytes) -> list[Entry]:
+def _whole_claims(verifier: Verifier, name: bytes) -> list[PackEntry]:
     """The whole chunks of a pack without a sound trailer; those of others are filled in by ``_find_copies``."""
     state = verifier.packs[name]
     return sorted(
@@ -144,11 +144,11 @@ def _not_whole(verifier: Verifier, recipe: Recipe, bad_inline: frozenset[int]) -
             yield placed
 
 
-def _find_copies(verifier: Verifier, wanted: set[bytes], salvage: dict[bytes, list[Entry]]) -> dict[bytes, Where]:
+def _find_copies(verifier: Verifier, wanted: set[bytes], salvage: dict[bytes, list[PackEntry]]) -> dict[bytes, Where]:
     """A whole copy of each wanted chunk that has one, from the trailers of all packs; fills in ``salvage`` too."""
     found: dict[bytes, list[Where]] = {}
 
-    def got(name: bytes, entries: list[Entry] | MfstoreError) -> None:
+    def got(name: bytes, entries: list[PackEntry] | MfstoreError) -> None:
         if isinstance(entries, (AccessDenied, BackendError)):
             raise entries
         if isinstance(entries, MfstoreError):
@@ -183,9 +183,9 @@ class _Repair:
         self._verifier = verifier
         self._plan = plan
         self._drop_lost = drop_lost
-        self._written: dict[bytes, list[Entry]] = {}
+        self._written: dict[bytes, list[PackEntry]] = {}
 
-    def run(self, condemned: View) -> list[bytes]:
+    def run(self, condemned: Condemned) -> list[bytes]:
         """Do everything; returns the names of the packs written."""
         moves: Moves = {}
         for name, entries in self._plan.salvage.items():
@@ -196,7 +196,7 @@ class _Repair:
         wrote = Names(bytearray(b"".join(self._plan.rewrite)), bytearray(b"".join(self._written)))
         relied = Names(packs=bytearray(b"".join(name for name, _ in self._plan.copies.values())))
         # Nothing goes before what stands in for it is out of a collector's reach.
-        self._guard.settle(condemned, wrote, relied)
+        self._guard.confirm(condemned, wrote, relied)
         there = self._verifier.inventory
         for key in [*self._plan.damaged_recipes, *(self._plan.lost if self._drop_lost else ())]:
             quarantine(self._backend, recipe_path(key.hex()), there.recipes[key])
@@ -210,11 +210,11 @@ class _Repair:
 
     # ---- packs --------------------------------------------------------------------------
 
-    def _store_again(self, name: bytes, entries: Sequence[Entry], moves: Moves) -> None:
+    def _store_again(self, name: bytes, entries: Sequence[PackEntry], moves: Moves) -> None:
         path = pack_path(name.hex())
         maps = self._backend.capabilities.map
         builder = PackBuilder(self._algorithm)
-        origins: list[Entry] = []
+        origins: list[PackEntry] = []
         for span in plan_spans(entries, self._backend.capabilities.span):
             read = self._backend.map if maps else self._backend.get_range
             view = memoryview(read(path, span.start, span.end - span.start)).cast("B")
@@ -232,7 +232,7 @@ class _Repair:
                 origins.append(entry)
         self._close(name, builder, origins, moves)
 
-    def _close(self, name: bytes, builder: PackBuilder, origins: Sequence[Entry], moves: Moves) -> None:
+    def _close(self, name: bytes, builder: PackBuilder, origins: Sequence[PackEntry], moves: Moves) -> None:
         if not origins:
             return
         new, parts = builder.close(self._digest)
@@ -248,7 +248,7 @@ class _Repair:
 
     def _rebuild_index(self) -> set[str]:
         """Store fragments that list every sound pack; returns their keys."""
-        gathered: list[tuple[bytes, Sequence[Entry]]] = [*self._written.items()]
+        gathered: list[tuple[bytes, Sequence[PackEntry]]] = [*self._written.items()]
         count = sum(len(entries) for _, entries in gathered)
         fresh: set[str] = set()
 
@@ -262,7 +262,7 @@ class _Repair:
             gathered.clear()
             count = 0
 
-        def got(name: bytes, entries: list[Entry] | MfstoreError) -> None:
+        def got(name: bytes, entries: list[PackEntry] | MfstoreError) -> None:
             nonlocal count
             if isinstance(entries, (AccessDenied, BackendError)):
                 raise entries  # an index without this pack would be worse than the one there is

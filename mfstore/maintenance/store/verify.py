@@ -14,7 +14,7 @@ from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, Unsupported
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
-from mfstore.format.packs import ENTRY, FOOTER, HEADER, Entry, decode_footer, decode_trailer, pack_path
+from mfstore.format.packs import ENTRY, FOOTER, HEADER, PackEntry, decode_footer, decode_trailer, pack_path
 from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
 from mfstore.format.refs import decode_ref
 from mfstore.maintenance.reading import read_each, scratch
@@ -71,7 +71,7 @@ class Verifier:
         """Objects the storage did not give: nothing is known of them."""
         self.unknown: dict[str, MfstoreError] = {}
         """Objects of a version unknown to this mfstore, or damaged to look so: nobody touches them."""
-        self._kept: dict[bytes, list[Entry]] = {}
+        self._kept: dict[bytes, list[PackEntry]] = {}
         self._room = KEPT
         self.suspects: set[bytes] = set()
         """Recipes that may not be readable whole."""
@@ -161,7 +161,7 @@ class Verifier:
             for name, entry in checks.listed_in(self.fragments, broken):
                 self.packs[name].claimed[fingerprint(entry)] = entry
 
-    def _learn(self, name: bytes, found: list[Entry] | MfstoreError) -> None:
+    def _learn(self, name: bytes, found: list[PackEntry] | MfstoreError) -> None:
         state = self.packs[name]
         if isinstance(found, MfstoreError):
             state.detail = found.message
@@ -190,13 +190,15 @@ class Verifier:
             if len(self.unreadable) >= REFUSALS:
                 raise error
 
-    def each_trailer(self, names: Sequence[bytes], got: Callable[[bytes, list[Entry] | MfstoreError], None]) -> None:
+    def each_trailer(
+        self, names: Sequence[bytes], got: Callable[[bytes, list[PackEntry] | MfstoreError], None]
+    ) -> None:
         """``got(name, chunks or what is wrong)`` for each pack, in this thread; the header is checked too."""
         sizes = {name: self.packs[name].size for name in names}
         by_path = {pack_path(name.hex()): name for name in names}
         errors: dict[bytes, MfstoreError] = {}
         footers: dict[bytes, bytes] = {}
-        trailers: dict[bytes, list[Entry]] = {}
+        trailers: dict[bytes, list[PackEntry]] = {}
         longer: list[RangeRead] = []
 
         def ends(read: RangeRead, data: Buffer | MfstoreError) -> None:
@@ -243,13 +245,13 @@ class Verifier:
         for name in names:
             got(name, errors.get(name) or trailers[name])
 
-    def _trailer(self, name: bytes, trailer: bytes, footer: bytes, at: int) -> list[Entry]:
+    def _trailer(self, name: bytes, trailer: bytes, footer: bytes, at: int) -> list[PackEntry]:
         entries = list(decode_trailer(trailer, footer, at))
         if self.digest(trailer) != name:
             raise CorruptObject("pack is not the one its name says", offset=at)
         return entries
 
-    def scan_trailers(self, got: Callable[[bytes, list[Entry] | MfstoreError], None]) -> None:
+    def scan_trailers(self, got: Callable[[bytes, list[PackEntry] | MfstoreError], None]) -> None:
         """``each_trailer`` of every pack."""
         for window in _windows(list(self.packs), WINDOW):
             self.each_trailer([name for name in window if self.packs[name].kind not in ("missing", "unreadable")], got)
@@ -295,7 +297,7 @@ class Verifier:
         count = 0
         for number, (chunk, place) in enumerate(placed_chunks(recipe)):
             if place.pack == INLINE:
-                entry = Entry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
+                entry = PackEntry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
                 count += 1
                 if not self.whole(entry, memoryview(recipe.inline)[place.offset : place.offset + place.csize]):
                     bad.append(number)
@@ -347,7 +349,7 @@ class Verifier:
         plans: dict[tuple[str, int], tuple[bytes, checks.Span]] = {}
         limit = self.backend.capabilities.span if self.backend.capabilities.remote else BLOCK
 
-        def plan(name: bytes, found: list[Entry] | MfstoreError) -> None:
+        def plan(name: bytes, found: list[PackEntry] | MfstoreError) -> None:
             state = self.packs[name]
             if isinstance(found, MfstoreError):
                 if not state.claimed:
@@ -402,7 +404,7 @@ class Verifier:
             self.chunks += len(span.entries)
             state.bad.update((fingerprint(entry), entry) for entry in bad)
 
-    def whole(self, entry: Entry, stored: memoryview) -> bool:
+    def whole(self, entry: PackEntry, stored: memoryview) -> bool:
         """Whether these encoded bytes are that chunk."""
         if entry.codec == NONE and not entry.width:
             return entry.csize == entry.usize and self.digest(stored) == entry.id

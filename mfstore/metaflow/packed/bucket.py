@@ -12,7 +12,7 @@ from mfstore.format.recipes import recipe_path
 from mfstore.metaflow.hooks.runtime import runtime
 from mfstore.s3.datatools.clients import Lease, Wish, client_arguments
 from mfstore.s3.datatools.settings import settings
-from mfstore.saving.guard import VALID
+from mfstore.saving.guard import KNOWLEDGE_SECONDS
 from mfstore.settings import resolve
 from mfstore.store import Store
 
@@ -62,7 +62,7 @@ class CachedS3Backend(S3Backend):
             if key != PATH:
                 return kept
             written, _, data = kept.partition(b"\n")
-            if not self._writing and 0 <= time.time() - float(written) < VALID:
+            if not self._writing and 0 <= time.time() - float(written) < KNOWLEDGE_SECONDS:
                 return data
         data = super().get(key)
         if key == PATH:

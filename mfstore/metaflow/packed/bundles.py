@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import BUNDLE
 from mfstore.metaflow.packed.keys import INLINE, INLINE_BYTES, encoding_in, inline_key, inline_pickle
-from mfstore.pickling.objects import load_literal
+from mfstore.pickling.streams import load_literal
 from mfstore.saving.drafts import Draft, Run, draft_of
 
 if TYPE_CHECKING:

@@ -79,7 +79,7 @@ def test_r1_a_whole_condemned_object_is_put_again(protected, monkeypatch):
 def test_r1_a_ref_is_set_to_a_condemned_key(protected, when, monkeypatch):
     inner = condemned_store()
     key = next(key for key in store_on(inner).keys() if key != store_on(inner).refs["anchor"])
-    monkeypatch.setattr(guard, "WAIT", 0.05)
+    monkeypatch.setattr(guard, "DELETION_WAIT", 0.05)
     named = []
 
     def name_it():
@@ -93,7 +93,7 @@ def test_r1_a_ref_is_set_to_a_condemned_key(protected, when, monkeypatch):
     plan = store_on(backend).plan_gc(grace=0)
     if when == "during the deletion":
         if not protected:
-            monkeypatch.setattr(guard.Guard, "settle", lambda *names: None)
+            monkeypatch.setattr(guard.Guard, "confirm", lambda *names: None)
         backend.on("delete_unchanged", "recipes/", name_it)
     else:
         if not protected:
@@ -126,7 +126,7 @@ def test_r2_a_writer_stalls_for_longer_than_the_grace_period(protected, whose, m
     # Its packs are stored, or found; its recipe is not.
     backend.on("batch.put", "recipes/", two_days_later)
     if not protected:
-        monkeypatch.setattr(guard.Guard, "settle", lambda *names: None)
+        monkeypatch.setattr(guard.Guard, "confirm", lambda *names: None)
     writer = store_on(backend)
     if protected:
         with pytest.raises(errors.Conflict, match="do it again"):
@@ -193,9 +193,9 @@ def test_r4_a_name_is_stored_again_while_it_is_being_deleted(protected, kind, mo
 def test_r4_where_deletions_take_no_condition(protected, kind, monkeypatch):
     """The writer waits until a deletion under way must have happened, looks, and does not acknowledge what is gone."""
     inner = condemned_store(Unconditional)
-    monkeypatch.setattr(guard, "WINDOW", 0.3)
+    monkeypatch.setattr(guard, "DELETION_WINDOW", 0.3)
     if not protected:
-        monkeypatch.setattr(guard.Guard, "settle", lambda *names: None)
+        monkeypatch.setattr(guard.Guard, "confirm", lambda *names: None)
     answers = []
 
     def write():

@@ -154,7 +154,7 @@ def test_r10_a_silent_collector_is_dead(clock):
     assert guard.read_state(inner)[0].owner
     with pytest.raises(errors.Conflict, match="sign of life"):
         store_on(inner).plan_gc(grace=0).execute()
-    clock.advance(guard.SILENCE + 1)
+    clock.advance(guard.COLLECTOR_SILENCE + 1)
     assert store_on(inner).plan_gc(grace=0).execute().deleted.packs == 1
 
 

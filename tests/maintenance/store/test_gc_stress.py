@@ -103,9 +103,9 @@ def test_a_crowd(kind, root, request, monkeypatch):
         server.create_bucket(bucket)
         # The times of production, two hundred times as fast; the service tells time in whole seconds.
         grace = 4.0
-        monkeypatch.setattr(guard, "VALID", 1.0)
+        monkeypatch.setattr(guard, "KNOWLEDGE_SECONDS", 1.0)
         monkeypatch.setattr(handle, "DESCRIPTION_SECONDS", 0.3)
-        monkeypatch.setattr(guard, "WINDOW", 1.0)
+        monkeypatch.setattr(guard, "DELETION_WINDOW", 1.0)
 
         def open_store():
             return mfstore.open(

@@ -19,7 +19,7 @@ from mfstore.backends.local import LocalBackend
 from mfstore.backends.memory import MemoryBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.format.digests import BLAKE3, digest_function
-from mfstore.format.packs import Entry
+from mfstore.format.packs import PackEntry
 from mfstore.maintenance.store import checks, progress
 from mfstore.maintenance.store.inventory import SHARDS
 from mfstore.settings import resolve
@@ -308,7 +308,7 @@ def test_spans_hold_every_chunk_once(limit):
     entries, at = [], 64
     for number in range(200):
         size = int(rng.integers(1, 300))
-        entries.append(Entry(number.to_bytes(32, "big"), at, size, size, 0, 0))
+        entries.append(PackEntry(number.to_bytes(32, "big"), at, size, size, 0, 0))
         at += size + (int(rng.integers(0, 2000)) if number % 9 == 0 else 0)
     spans = list(checks.plan_spans(reversed(entries), limit))
     assert [entry for span in spans for entry in span.entries] == entries

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import MfstoreError
-from mfstore.format.segments import PICKLE, interleave
+from mfstore.format.recipes import PICKLE
 from mfstore.loading.fetch import Fetcher, targets
-from mfstore.pickling.objects import load, load_literal
+from mfstore.pickling.streams import load, load_literal
 
 if TYPE_CHECKING:
-    from mfstore.format.recipes import Artifact, ChunkRef, Recipe
+    from mfstore.format.recipes import Artifact, ChunkRef, Recipe, Segment
     from mfstore.loading.fetch import Loaded
 
 BATCH = 32 << 20
@@ -217,3 +217,18 @@ def _stream_parts(artifact: Artifact, first: int) -> Iterator[_Part]:
             if low == body_at + chunk.usize:
                 body_at = low
                 body += 1
+
+
+def interleave(body_length: int, segments: Sequence[Segment]) -> Iterator[tuple[int, int, int]]:
+    """The artifact's byte stream as ``(source, start, end)`` pieces, in order.
+
+    ``source`` is -1 for the body or the index of a segment; ``start`` and ``end`` are offsets in it.
+    """
+    last = 0
+    for number, segment in enumerate(segments):
+        if segment.at > last:
+            yield -1, last, segment.at
+            last = segment.at
+        yield number, 0, segment.length
+    if last < body_length:
+        yield -1, last, body_length

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core.pickler import Payload, Pickler, Reduced
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
-from mfstore.format.segments import Segment
-from mfstore.pickling.payloads import Strided
+from mfstore.format.recipes import Segment
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -32,6 +31,26 @@ COPY = 16 << 20
 """Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
 STREAM = 1 << 20
 """Buffer of a body that is read in pieces."""
+
+
+class Strided:
+    """An array that does not lie in one piece, read a part at a time: in the order of its indices (C order).
+
+    ``nbytes`` is its length; nothing is copied until ``read``.
+    """
+
+    __slots__ = ("_flat", "_itemsize", "nbytes")
+
+    def __init__(self, array: Any) -> None:
+        self._flat = array.flat
+        self._itemsize = array.dtype.itemsize
+        self.nbytes: int = array.nbytes
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end``, a copy."""
+        first = start // self._itemsize
+        part: bytes = self._flat[first : -(-end // self._itemsize)].tobytes()
+        return part[start - first * self._itemsize :][: end - start]
 
 
 def dump(obj: object, sink: Sink, name: str | None = None) -> int:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 FIXED = 256 << 10
 """Cut size of array segments. 64 KiB dedups little more (adding a column: 8.2, not 8.5 %) for 4 times the entries."""
 FIXED_LARGE = 1 << 20
-"""Cut size of array segments above LARGE: a 60-byte entry per MiB keeps a recipe under 0.01 % of its data."""
-LARGE = 256 << 20
+"""Cut size of array segments above LARGE_SEGMENT: a 60-byte entry per MiB keeps a recipe under 0.01 % of its data."""
+LARGE_SEGMENT = 256 << 20
 ROW_MIN = 64 << 10
 """Cuts restart at each row of at least this many bytes: a pandas block holds one column per row."""
-WINDOW = 8 << 20
+OPAQUE_WINDOW = 8 << 20
 """Opaque bytes are cut in windows of this size as they stream in."""
 
 
@@ -31,7 +31,7 @@ def fixed_cuts(length: int, row: int) -> list[int]:
 
     A remainder under a quarter of the cut size joins the chunk before it.
     """
-    size = FIXED if length <= LARGE else FIXED_LARGE
+    size = FIXED if length <= LARGE_SEGMENT else FIXED_LARGE
     if not ROW_MIN <= row < length:
         return _run_cuts(length, size)
     whole = _run_cuts(row, size)
@@ -70,7 +70,7 @@ class ContentCutter:
         view = memoryview(data).cast("B")
         at = 0
         if self._tail:
-            # Two maximal chunks of new bytes settle every cut that starts in the tail.
+            # Two maximal chunks of new bytes decide every cut that starts in the tail.
             head = memoryview(self._tail + view[: 2 * CDC_MAX])
             ends = cdc_cut(head, False)
             while len(ends) > 1 and ends[-2] >= len(self._tail):
@@ -84,7 +84,7 @@ class ContentCutter:
             self._emit(head[: ends[-1]], ends)
             at = ends[-1] - len(self._tail)
         while at < len(view):
-            window = view[at : at + WINDOW]
+            window = view[at : at + OPAQUE_WINDOW]
             ends = cdc_cut(window, False)
             if not ends:
                 break
