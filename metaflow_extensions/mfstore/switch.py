@@ -15,7 +15,7 @@ def load(module):
     if str(from_conf("MFSTORE", "1")).lower() in OFF:
         return None
     try:
-        importlib.import_module("mfstore.metaflow.hooks.needs")
+        importlib.import_module("mfstore.metaflow.needs")
         return importlib.import_module(module)
     except Exception as error:
         if os.environ.get("METAFLOW_MFSTORE_WARNED") is None:

@@ -11,11 +11,22 @@ from hypothesis import strategies as st
 
 from mfstore.errors import CorruptObject
 from mfstore.host.workers import Workers
-from mfstore.metaflow.stock import blobs
-from mfstore.metaflow.stock.blobs import MEMBER, TAIL, decode, encode, fits_key, key_of, tail_fits
+from mfstore.metaflow.stock import encoding
+from mfstore.metaflow.stock.encoding import (
+    GZIP_TRAILER_BYTES,
+    MEMBER_BYTES,
+    decode,
+    encode,
+    fits_key,
+    key_of,
+    tail_fits,
+)
 
 WORKERS = Workers(2)
-SIZES = [0, 1, 9, 100, 65535, 65536, 70_000, MEMBER - 1, MEMBER, MEMBER + 1, 2 * MEMBER, 2 * MEMBER + 70_000]
+SIZES = [
+    0, 1, 9, 100, 65535, 65536, 70_000, MEMBER_BYTES - 1, MEMBER_BYTES, MEMBER_BYTES + 1, 2 * MEMBER_BYTES,
+    2 * MEMBER_BYTES + 70_000,
+]  # fmt: skip
 
 
 def kinds(size):
@@ -44,19 +55,19 @@ def test_members_of_others_are_read(parts):
 
 
 def test_what_does_not_compress_costs_next_to_nothing():
-    blob = os.urandom(2 * MEMBER)
+    blob = os.urandom(2 * MEMBER_BYTES)
     assert sum(map(len, encode(blob, WORKERS))) < 1.001 * len(blob)
 
 
 def test_a_member_that_begins_with_noise_and_then_compresses_is_told_by_its_middle():
-    blob = os.urandom(MEMBER // 8) + bytes(MEMBER - MEMBER // 8)
+    blob = os.urandom(MEMBER_BYTES // 8) + bytes(MEMBER_BYTES - MEMBER_BYTES // 8)
     assert sum(map(len, encode(blob, WORKERS))) < len(blob) // 4
 
 
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_damage_is_an_error_or_changes_nothing(data):
-    blob = data.draw(st.sampled_from([b"x" * 5000, random.Random(1).randbytes(5000), b"ab" * MEMBER]))
+    blob = data.draw(st.sampled_from([b"x" * 5000, random.Random(1).randbytes(5000), b"ab" * MEMBER_BYTES]))
     whole = b"".join(encode(blob, WORKERS))
     kind = data.draw(st.sampled_from(["cut", "flip", "garbage", "longer"]))
     at = data.draw(st.integers(0, min(len(whole), 9000) - 1))
@@ -77,23 +88,23 @@ def test_damage_is_an_error_or_changes_nothing(data):
 
 
 def test_a_length_that_lies_allocates_nothing():
-    whole = bytearray(b"".join(encode(b"ab" * MEMBER, WORKERS)))
+    whole = bytearray(b"".join(encode(b"ab" * MEMBER_BYTES, WORKERS)))
     at = 10 + 2 + 2 + 2 + 8
     whole[at : at + 8] = (1 << 62).to_bytes(8, "little")
-    assert decode(bytes(whole), WORKERS) == b"ab" * MEMBER, "not taken for one of ours, and read like any gzip"
+    assert decode(bytes(whole), WORKERS) == b"ab" * MEMBER_BYTES, "not taken for one of ours, and read like any gzip"
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_tail_tells_an_object_of_other_content(size):
     for blob in kinds(size):
         for whole in (b"".join(encode(blob, WORKERS)), gzip.compress(blob, 3)):
-            assert tail_fits(whole[-TAIL:], len(whole), False, blob)
-            assert not size or not tail_fits(whole[:-1][-TAIL:], len(whole) - 1, False, blob)
-        assert tail_fits(blob[-TAIL:], size, True, blob)
+            assert tail_fits(whole[-GZIP_TRAILER_BYTES:], len(whole), False, blob)
+            assert not size or not tail_fits(whole[:-1][-GZIP_TRAILER_BYTES:], len(whole) - 1, False, blob)
+        assert tail_fits(blob[-GZIP_TRAILER_BYTES:], size, True, blob)
         other = blob + b"x"
-        assert not tail_fits(other[-TAIL:], len(other), True, blob)
+        assert not tail_fits(other[-GZIP_TRAILER_BYTES:], len(other), True, blob)
         packed = gzip.compress(other)
-        assert not tail_fits(packed[-TAIL:], len(packed), False, blob)
+        assert not tail_fits(packed[-GZIP_TRAILER_BYTES:], len(packed), False, blob)
 
 
 def test_keys():
@@ -106,7 +117,7 @@ def test_keys():
 def test_stored_blocks_are_as_the_standard_has_them():
     for size in (0, 1, 65535, 65536, 200_000):
         blob = random.Random(size).randbytes(size)
-        assert zlib.decompress(blobs._stored(memoryview(blob)), -15) == blob
+        assert zlib.decompress(encoding._stored(memoryview(blob)), -15) == blob
 
 
 def test_what_others_wrote_is_read_whole_or_not_at_all():

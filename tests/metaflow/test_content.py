@@ -8,10 +8,10 @@ import uuid
 import pytest
 from metaflow.datastore.exceptions import DataException, UnpicklableArtifactException
 
-from mfstore.metaflow.hooks import runtime as runtime_module
-from mfstore.metaflow.hooks.runtime import runtime
-from mfstore.metaflow.stock.blobs import MEMBER, key_of
-from mfstore.metaflow.stock.content import SMALL
+from mfstore.host.cache import HostCache
+from mfstore.metaflow.process_state import forget_process_state, process_state
+from mfstore.metaflow.stock.content_store import SENT_UNSEEN_BYTES
+from mfstore.metaflow.stock.encoding import MEMBER_BYTES, key_of
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import LoseResponse, Status, access_denied
 from tests.rigs.concurrency import in_a_child, in_threads
@@ -19,8 +19,8 @@ from tests.rigs.metaflow_stores import local_place, s3_place
 from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 from tests.servers.base import boto_client
 
-NOISE = random.Random(7).randbytes(SMALL + 1000)
-BLOBS = [b"", b"x", b"\x80\x04N.", os.urandom(3000), b"ab" * 100_000, NOISE, NOISE + bytes(3 * MEMBER)]
+NOISE = random.Random(7).randbytes(SENT_UNSEEN_BYTES + 1000)
+BLOBS = [b"", b"x", b"\x80\x04N.", os.urandom(3000), b"ab" * 100_000, NOISE, NOISE + bytes(3 * MEMBER_BYTES)]
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -46,7 +46,7 @@ def s3(tmp_path, monkeypatch, radosgw):  # noqa: F811
 
 def forget():
     """What this process keeps."""
-    runtime_module._runtime.cache_clear()
+    forget_process_state()
 
 
 def loaded(store, keys, **options):
@@ -55,8 +55,8 @@ def loaded(store, keys, **options):
 
 def no_cache():
     """As another host would see it."""
-    runtime().tiny.clear()
-    runtime().host._root = None
+    process_state().tiny_blobs.clear()
+    process_state().host_cache = HostCache(None)
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -150,10 +150,10 @@ def test_a_missing_blob_is_named(place):
 def test_encodings_of_newer_versions_are_refused(place):
     store = place.content()
     key = key_of(b"future")
-    from mfstore.metaflow.stock.objects import NewObject
+    from mfstore.metaflow.stock.blob_storage import NewBlob
 
     for metadata, said in (({"cas_raw": False, "cas_version": 9}, "version 9"), ({"cas_raw": False}, "version None")):
-        store._objects.put([NewObject(place.path_of(key), [b"?"], metadata)])
+        store._storage_impl.blobs.put([NewBlob(place.path_of(key), [b"?"], metadata)])
         no_cache()
         with pytest.raises(DataException, match=f"{said}.*newer Metaflow"):
             loaded(place.content(), [key])
@@ -312,7 +312,7 @@ def test_counts_of_requests(s3):
     methods = [r.method for r in s3.proxy.requests()]
     assert (methods.count("PUT"), methods.count("GET"), len(methods)) == (21, 20, 41), "what is there is read back"
     s3.proxy.clear()
-    large = [random.Random(n).randbytes(SMALL + 1) for n in range(5)]
+    large = [random.Random(n).randbytes(SENT_UNSEEN_BYTES + 1) for n in range(5)]
     s3.content().save_blobs(large)
     s3.proxy.clear()
     s3.content().save_blobs(large)
@@ -326,12 +326,12 @@ def test_tiny_blobs_are_cached_on_the_host_and_checked(s3, tmp_path, monkeypatch
     blob = uuid.uuid4().bytes
     key = s3.content().save_blobs([blob])[0].key
     s3.proxy.clear()
-    runtime().tiny.clear()
+    process_state().tiny_blobs.clear()
     assert loaded(s3.content(), [key]) == {key: blob}
     assert not s3.proxy.requests()
     (entry,) = [path for path in (tmp_path / "host").rglob("*") if path.is_file()]
     entry.write_bytes(entry.read_bytes()[:-1] + b"!")
-    runtime().tiny.clear()
+    process_state().tiny_blobs.clear()
     assert loaded(s3.content(), [key]) == {key: blob}
     assert len(s3.proxy.requests("GET")) == 1, "a damaged entry is not believed"
 
@@ -360,11 +360,11 @@ def test_force_raw_gives_what_is_stored(place):
 
 
 def test_longer_keys_are_read(place):
-    from mfstore.metaflow.stock.objects import NewObject
+    from mfstore.metaflow.stock.blob_storage import NewBlob
 
     store = place.content()
     key = "ab" * 32
-    store._objects.put([NewObject(place.path_of(key), [b"long"], {"cas_raw": True, "cas_version": 1})])
+    store._storage_impl.blobs.put([NewBlob(place.path_of(key), [b"long"], {"cas_raw": True, "cas_version": 1})])
     assert loaded(store, [key]) == {key: b"long"}
 
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mfstore.metaflow.hooks import runtime as runtime_module
+from mfstore.metaflow import process_state as process_state_module
+from mfstore.metaflow.process_state import forget_process_state
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import Stall, access_denied, slow_down
 from tests.rigs.metaflow_stores import s3_place
@@ -18,12 +19,12 @@ AHEAD = ("0.attempt.json", "0.task_begin", "0.runtime")
 
 @pytest.fixture(params=["stock", "packed"])
 def s3(request, monkeypatch, radosgw, tmp_path):  # noqa: F811
-    monkeypatch.setattr(runtime_module, "from_conf", lambda name: request.param)
+    monkeypatch.setattr(process_state_module, "from_conf", lambda name: request.param)
     monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "cache"))
-    runtime_module._runtime.cache_clear()
+    forget_process_state()
     with s3_place(radosgw, monkeypatch) as found:
         yield found
-    runtime_module._runtime.cache_clear()
+    forget_process_state()
 
 
 def slow(name, seconds=0.5):
@@ -138,7 +139,7 @@ def test_a_forked_child_leaves_the_parents_marks_alone(s3):
 SCRIPT = """
 import sys
 from metaflow.datastore.flow_datastore import FlowDataStore
-from mfstore.metaflow.hooks.extension import S3Storage
+from mfstore.metaflow.extension import S3Storage
 flow = FlowDataStore("Flow", storage_impl=S3Storage, ds_root=sys.argv[1])
 flow.get_task_datastore("1", "a", "7", attempt=0, mode="w").init_task()
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from metaflow.plugins.datastores.local_storage import LocalStorage as StockLocal
 
-from mfstore.metaflow.hooks.extension import LocalStorage
+from mfstore.metaflow.extension import LocalStorage
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import Reset, access_denied
 from tests import ROOT
@@ -121,7 +121,7 @@ def test_a_root_that_changes_is_followed(place):
     storage.datastore_root = storage.datastore_root + "/cards"
     assert storage.is_file(["x"]) == [False]
     storage.save_bytes([("x", io.BytesIO(b"2"))], overwrite=True)
-    assert next(iter(storage.objects.read(["x"])))[1].data == b"2"
+    assert next(iter(storage.blobs.read(["x"])))[1].data == b"2"
     assert place.read("x") == b"1"
 
 
@@ -189,7 +189,7 @@ STOCK = (
     "metaflow.plugins.datatools.s3.s3 metaflow.plugins.datastores.s3_storage metaflow.plugins.datastores.local_storage"
     " metaflow.datastore.content_addressed_store metaflow.plugins.datatools.s3.s3"
 )
-OURS = "mfstore.s3.datatools.s3 mfstore.metaflow.hooks.storages mfstore.metaflow.hooks.storages mfstore.metaflow.stock.content mfstore.s3.datatools.s3"
+OURS = "mfstore.s3.datatools.s3 mfstore.metaflow.hooks.storages mfstore.metaflow.hooks.storages mfstore.metaflow.stock.content_store mfstore.s3.datatools.s3"
 
 
 def probe(before="", **environment):
@@ -231,10 +231,10 @@ def test_nothing_of_it_is_imported_where_it_is_off():
 def test_storages_pickle(place):
     storage = place.storage()
     assert not storage.is_file(["x"])[0]
-    assert list(storage.objects.read(["x"])) == [("x", None)]
+    assert list(storage.blobs.read(["x"])) == [("x", None)]
     again = pickle.loads(pickle.dumps(storage))
     assert again.is_file(["x"]) == [False]
-    assert list(again.objects.read(["x"])) == [("x", None)]
+    assert list(again.blobs.read(["x"])) == [("x", None)]
 
 
 MODULES = sorted(

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from metaflow.datastore.datastore_set import TaskDataStoreSet
 from metaflow.datastore.exceptions import DataException, UnpicklableArtifactException
 
-from mfstore.metaflow.hooks import runtime as runtime_module
-from mfstore.metaflow.hooks.extension import LocalStorage
-from mfstore.metaflow.hooks.runtime import runtime
-from mfstore.metaflow.packed.keys import bundle_of
+from mfstore.metaflow import process_state as process_state_module
+from mfstore.metaflow.extension import LocalStorage
 from mfstore.metaflow.packed.store import packed_store
+from mfstore.metaflow.process_state import forget_process_state, process_state
 from mfstore.metaflow.roots.attempts import attempts_of, readable
-from mfstore.metaflow.stock import content
+from mfstore.metaflow.roots.packed_keys import bundle_of
+from mfstore.metaflow.stock import content_store
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import access_denied
 from tests.rigs.metaflow_stores import local_place, s3_place
@@ -30,11 +30,11 @@ from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 
 @pytest.fixture(params=["stock", "packed"])
 def profile(request, monkeypatch, tmp_path):
-    monkeypatch.setattr(runtime_module, "from_conf", lambda name: request.param)
+    monkeypatch.setattr(process_state_module, "from_conf", lambda name: request.param)
     monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "cache"))
-    runtime_module._runtime.cache_clear()
+    forget_process_state()
     yield request.param
-    runtime_module._runtime.cache_clear()
+    forget_process_state()
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def save(flow, pathspec, artifacts, attempt=0, done=True):
 
 
 def another_host():
-    runtime().tiny.clear()
-    shutil.rmtree(runtime().knobs.cache, ignore_errors=True)
+    process_state().tiny_blobs.clear()
+    shutil.rmtree(process_state().knobs.cache, ignore_errors=True)
 
 
 # ---- which attempt -----------------------------------------------------------------------------
@@ -249,8 +249,8 @@ def test_what_only_the_clients_metadata_says_is_enough(place):
 
 def test_a_mixed_store_and_switching_back(place, profile, monkeypatch):
     save(place.flow(), "1/a/7", VALUES)
-    monkeypatch.setattr(runtime_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
-    runtime_module._runtime.cache_clear()
+    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
+    forget_process_state()
     inputs = place.flow().get_task_datastore("1", "a", "7")
     store = place.flow().get_task_datastore("1", "b", "8", attempt=0, mode="w")
     store.init_task()
@@ -335,13 +335,13 @@ def test_a_store_that_was_removed_is_made_again(s3, profile):
     client = boto_client(s3.server)
     for entry in client.list_objects_v2(Bucket=s3.bucket)["Contents"]:
         client.delete_object(Bucket=s3.bucket, Key=entry["Key"])
-    cache = runtime().knobs.cache
-    runtime_module._runtime.cache_clear()  # another process of the same host
-    assert runtime().knobs.cache == cache
+    cache = process_state().knobs.cache
+    forget_process_state()  # another process of the same host
+    assert process_state().knobs.cache == cache
     value = os.urandom(5000)
     save(s3.flow(), "2/a/7", {"x": value})
     another_host()
-    runtime_module._runtime.cache_clear()
+    forget_process_state()
     assert s3.flow().get_task_datastore("2", "a", "7")["x"] == value
 
 
@@ -349,17 +349,17 @@ def test_what_an_old_task_refers_to_is_not_taken_to_be_stored(s3, profile, monke
     value = random.Random(6).randbytes(5000)
     save(s3.flow(), "1/a/7", {"x": value})
     for opened, saved, puts in (
-        (content.RELIED_ON, content.RELIED_ON, 0),
+        (content_store.RELIED_ON, content_store.RELIED_ON, 0),
         (-1.0, -1.0, 1),
-        (content.RELIED_ON, -1.0, 1),
+        (content_store.RELIED_ON, -1.0, 1),
     ):
-        monkeypatch.setattr(content, "RELIED_ON", opened)
+        monkeypatch.setattr(content_store, "RELIED_ON", opened)
         flow = s3.flow()
         inputs = flow.get_task_datastore("1", "a", "7")
         store = flow.get_task_datastore("1", "b", str(puts), attempt=0, mode="w")
         store.clone(inputs)
         s3.proxy.clear()
-        monkeypatch.setattr(content, "RELIED_ON", saved)  # a task may run for days
+        monkeypatch.setattr(content_store, "RELIED_ON", saved)  # a task may run for days
         store.save_artifacts(iter([("x", value)]))
         assert bool(s3.proxy.requests(None, "data/|recipes/")) == bool(puts)
         assert store._objects["x"] == inputs._objects["x"]
@@ -399,8 +399,8 @@ def test_what_a_resumed_run_took_over_is_not_taken_to_be_stored(s3, profile, ste
 def test_the_profile_may_change_before_a_merge(place, profile, monkeypatch):
     """Of two branches one has read an artifact, and so saves it again: both must have the same key."""
     save(place.flow(), "1/start/1", VALUES)
-    monkeypatch.setattr(runtime_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
-    runtime_module._runtime.cache_clear()
+    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
+    forget_process_state()
     flow = place.flow()
     inputs = flow.get_task_datastore("1", "start", "1")
     read = flow.get_task_datastore("1", "a", "2", attempt=0, mode="w")
@@ -491,14 +491,14 @@ def test_the_packed_store_shares_the_storages_connections(s3, profile):
     if profile == "packed":
         save(s3.flow(), "1/a/7", {"x": os.urandom(3000)})
         storage = s3.storage()
-        with storage.objects.client() as (client, _):
-            assert packed_store(storage, writing=True).backend.client.engine is client.engine
+        with storage.blobs.client() as (client, _):
+            assert packed_store(storage.datastore_root, writing=True).backend.client.engine is client.engine
 
 
 LOCAL = """
 import sys
 from metaflow.datastore.flow_datastore import FlowDataStore
-from mfstore.metaflow.hooks.extension import LocalStorage
+from mfstore.metaflow.extension import LocalStorage
 flow = FlowDataStore("Flow", storage_impl=LocalStorage, ds_root=sys.argv[1])
 task = flow.get_task_datastore("1", "a", "7", attempt=0, mode="w")
 task.init_task()

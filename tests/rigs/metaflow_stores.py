@@ -10,9 +10,9 @@ from metaflow.datastore.flow_datastore import FlowDataStore
 from metaflow.plugins.datastores.local_storage import LocalStorage as StockLocal
 from metaflow.plugins.datastores.s3_storage import S3Storage as StockS3
 
+from mfstore.metaflow.extension import LocalStorage, S3Storage
 from mfstore.metaflow.hooks import marks
-from mfstore.metaflow.hooks.extension import LocalStorage, S3Storage
-from mfstore.metaflow.stock.content import ContentStore
+from mfstore.metaflow.stock.content_store import ContentStore
 from mfstore.testing import FaultProxy
 from tests.servers.base import boto_client
 
@@ -83,4 +83,4 @@ def s3_place(server, monkeypatch, **options):
         proxy.faults = []
         for _ in range(10):  # what a test left under way, while there is somebody who answers
             with suppress(Exception):
-                marks.settle("s3://")
+                marks.wait_for_marks("s3://")

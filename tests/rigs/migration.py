@@ -17,7 +17,7 @@ from mfstore.maintenance.metaflow.migration import Migration
 from mfstore.maintenance.metaflow.policy import RunPolicy
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
-from mfstore.metaflow.hooks.extension import LocalStorage
+from mfstore.metaflow.extension import LocalStorage
 from tests.rigs.metaflow_trees import task
 
 DAY = 86400.0

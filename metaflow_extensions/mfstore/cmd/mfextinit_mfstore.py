@@ -2,5 +2,5 @@
 
 from ..switch import load
 
-CMDS_DESC = [("mfstore", ".mfstore_cmd.cli")] if load("mfstore.metaflow.hooks.needs") is not None else []
+CMDS_DESC = [("mfstore", ".mfstore_cmd.cli")] if load("mfstore.metaflow.needs") is not None else []
 del load

@@ -6,7 +6,7 @@ data, with one warning.
 
 from ..switch import load
 
-_storages = load("mfstore.metaflow.hooks.extension")
+_storages = load("mfstore.metaflow.extension")
 
 if _storages is not None:
     S3Storage = _storages.S3Storage

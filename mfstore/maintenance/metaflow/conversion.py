@@ -4,14 +4,13 @@ with: equal content gets the key it would have got from a task."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, NotSerializable, Unsupported
 from mfstore.maintenance.metaflow.migration import Attempt, Piece
 from mfstore.maintenance.metaflow.migration_report import Failure
-from mfstore.metaflow.packed.keys import bundle_of, inline_pickle
-from mfstore.metaflow.roots.former import Entry
+from mfstore.metaflow.roots.migration_record import Form
+from mfstore.metaflow.roots.packed_keys import bundle_of, inline_pickle
 from mfstore.settings import resolve
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class Conversion:
     def __init__(self, root: Root, to: str) -> None:
         try:
             # Also where the extension is switched off: this process reads both forms.
-            import mfstore.metaflow.hooks.extension  # noqa: F401
+            import mfstore.metaflow.extension  # noqa: F401
         except ImportError as error:
             raise Unsupported(
                 f"migrating needs Metaflow: {error}", hint="pip install 'mfstore[metaflow]'", backend=root.url
@@ -40,7 +39,7 @@ class Conversion:
 
     def convert(
         self, attempt: Attempt, pieces: Mapping[Piece, dict[str, Any]]
-    ) -> tuple[dict[Piece, Entry], list[Failure]]:
+    ) -> tuple[dict[Piece, Form], list[Failure]]:
         """Convert these artifacts, given with their infos: what they are now, durably, and what could not be."""
         return _Task(self, self._root, attempt, pieces).run(self._to)
 
@@ -69,7 +68,7 @@ class _Task:
         self._content = store.ca_store
         self._task = store.get_task_datastore(run, step, task, attempt=attempt.number, data_metadata=document)
 
-    def run(self, to: str) -> tuple[dict[Piece, Entry], list[Failure]]:
+    def run(self, to: str) -> tuple[dict[Piece, Form], list[Failure]]:
         try:
             done = self._to_packed() if to == "packed" else self._to_stock()
         except Exception as error:
@@ -84,7 +83,7 @@ class _Task:
 
     # ---- to the packed profile ------------------------------------------------------------
 
-    def _to_packed(self) -> dict[Piece, Entry]:
+    def _to_packed(self) -> dict[Piece, Form]:
         from mfstore.metaflow.packed import bundles
 
         by_name = {piece.name: piece for piece in self._pieces}
@@ -104,7 +103,7 @@ class _Task:
     def _loaded(self, given: list[Piece]) -> Iterator[tuple[str, Any]]:
         from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
 
-        from mfstore.metaflow.hooks.artifacts import claimant
+        from mfstore.metaflow.hooks.task_datastore import serializer_of
 
         for piece in self._pieces:
             if piece in self._failures:
@@ -114,7 +113,7 @@ class _Task:
             except Exception as error:
                 self._failures[piece] = self._failure(_kind(error), piece, error)
                 continue
-            if claimant(self._task, obj) is not PickleSerializer:
+            if serializer_of(self._task, obj) is not PickleSerializer:
                 self._failures[piece] = self._failure("extension", piece, "a serializer of another extension claims it")
                 continue
             given.append(piece)
@@ -123,7 +122,7 @@ class _Task:
 
     # ---- to the stock profile -------------------------------------------------------------
 
-    def _to_stock(self) -> dict[Piece, Entry]:
+    def _to_stock(self) -> dict[Piece, Form]:
         infos: list[tuple[Piece, dict[str, Any]]] = []
         results = self._content.save_blobs(self._pickles(infos), len_hint=len(self._pieces))
         return {piece: (result.key, info) for (piece, info), result in zip(infos, results, strict=True)}
@@ -190,13 +189,12 @@ def _flow(root: Root, name: str) -> Any:
     from metaflow.datastore.flow_datastore import FlowDataStore
 
     from mfstore.metaflow.hooks.storages import LocalStorage, S3Storage
-    from mfstore.metaflow.stock.local_objects import LocalObjects
 
     if root.remote:
         return FlowDataStore(name, storage_impl=S3Storage, ds_root=root.url)
 
     class _Synced(LocalStorage):
-        objects = cached_property(lambda self: LocalObjects(self._root_now, resolve().fsync))
+        fsync = resolve().fsync
 
     return FlowDataStore(name, storage_impl=_Synced, ds_root=root.backend.root)
 

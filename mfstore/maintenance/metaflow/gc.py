@@ -24,8 +24,8 @@ from mfstore.maintenance.metaflow.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.root import Holdings, Root
 from mfstore.maintenance.metaflow.state import GcState, StateFile
 from mfstore.maintenance.report import Step
-from mfstore.metaflow.packed.keys import FOLDER as STORE
 from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.layout import STORE_FOLDER as STORE
 from mfstore.metaflow.roots.layout import References
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 The order that a stop at any point cannot hurt: the new form of all artifacts of some tasks is stored; then the
 ``data.json`` of each of them is replaced in one conditional write, which also notes what the artifacts were before
-(``mfstore.metaflow.roots.former``). Nothing is deleted, so both forms can be read until garbage collection takes the
-old one.
+(``mfstore.metaflow.roots.migration_record``). Nothing is deleted, so both forms can be read until garbage collection
+takes the old one.
 
 Records of local metadata name the key of an artifact alone, and a stock client goes by that. Towards the stock profile
 they are rewritten before ``data.json``, towards the packed one after it: what a record names is readable by itself if
@@ -30,7 +30,7 @@ from mfstore.maintenance.metaflow.state import GcState, StateFile
 from mfstore.maintenance.reading import spread
 from mfstore.maintenance.report import Step
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.former import Entry, changed, formers
+from mfstore.metaflow.roots.migration_record import Form, earlier_forms, with_new_forms
 
 if TYPE_CHECKING:
     from mfstore.maintenance.report import Progress
@@ -77,7 +77,7 @@ class Migrator:
         self._left: list[Left] = []
         self._bundles: set[str] = set()
         self._recorded: set[str] = set()
-        self._known: dict[Piece, Entry | None] = {}
+        self._known: dict[Piece, Form | None] = {}
         """Of the flow at work: what pieces became; None for what could not be converted."""
         self._lock = threading.Lock()
         self.result = MigrationResult()
@@ -233,7 +233,7 @@ class Migrator:
     def _settle(self, job: _Job) -> None:
         """Have the attempt refer to what its artifacts became."""
         attempt = job.attempt
-        new: dict[str, Entry] = {}
+        new: dict[str, Form] = {}
         for piece in job.shares.change:
             entry = self._known.get(piece)
             if entry is not None:
@@ -242,10 +242,10 @@ class Migrator:
                 self._fail("damaged", attempt, "another task has it too, and it could not be converted there", piece)
         try:
             if not new:
-                if formers(job.document):
+                if earlier_forms(job.document):
                     self._rewrite(attempt, job.document, job.document)
                 return
-            document = changed(job.document, new)
+            document = with_new_forms(job.document, new)
             if self._wanted.to == "stock":
                 if self._root.backend.head(attempt.path).etag != attempt.etag:
                     raise Conflict("it changed")
@@ -260,9 +260,9 @@ class Migrator:
         except MfstoreError as error:
             self._fail("storage", attempt, described(error))
 
-    def _as_before(self, document: Mapping[str, Any], piece: Piece, entry: Entry) -> Entry:
+    def _as_before(self, document: Mapping[str, Any], piece: Piece, entry: Form) -> Form:
         """The entry, as this task had it if it did."""
-        for key, info in formers(document).get(piece.name, ()):
+        for key, info in earlier_forms(document).get(piece.name, ()):
             if key == entry[0] and piece.former == key:
                 return key, info
         return entry
@@ -275,7 +275,7 @@ class Migrator:
         """Have the records of local metadata say what ``document`` does, of artifacts that were migrated."""
         if attempt.records not in self._recorded:
             return
-        names = [*formers(document)]
+        names = [*earlier_forms(document)]
         paths = [f"{attempt.records}{name}.json" for name in names]
         for name, (path, data) in zip(names, self._metadata.backend.get_many(paths), strict=True):
             if isinstance(data, NotFound):

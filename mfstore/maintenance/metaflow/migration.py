@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from mfstore.errors import InvalidKey
 from mfstore.maintenance.metaflow.policy import DAY, Run, matches
 from mfstore.maintenance.metaflow.root import Holdings, TaskName
-from mfstore.metaflow.packed.keys import bundle_of, is_packed
 from mfstore.metaflow.roots.attempts import DATA
-from mfstore.metaflow.roots.former import Entry, formers
+from mfstore.metaflow.roots.migration_record import Form, earlier_forms
+from mfstore.metaflow.roots.packed_keys import bundle_of, is_packed
 
 PROFILES = ("packed", "stock")
 PICKLES = frozenset(("pickle-v2", "pickle-v4", "gzip+pickle-v2", "gzip+pickle-v4"))
@@ -167,7 +167,7 @@ def shares(
 ) -> Shares:  # fmt: skip
     """What of a ``data.json`` is to be changed. ``blobs`` are flow and key of those that are there."""
     found = Shares()
-    former = formers(document) if to == "stock" else {}
+    former = earlier_forms(document) if to == "stock" else {}
     infos = document.get("info") or {}
     for name, key in document["objects"].items():
         info = infos.get(name) or {}
@@ -192,7 +192,7 @@ def shares(
     return found
 
 
-def _blob(attempt: Attempt, former: Collection[Entry], blobs: Collection[tuple[str, str]]) -> str | None:
+def _blob(attempt: Attempt, former: Collection[Form], blobs: Collection[tuple[str, str]]) -> str | None:
     """The latest blob among what an artifact was, if it is there."""
     for key, info in reversed([*former]):
         if not is_packed(info) and (attempt.task[0], key) in blobs:
@@ -200,9 +200,9 @@ def _blob(attempt: Attempt, former: Collection[Entry], blobs: Collection[tuple[s
     return None
 
 
-def learned(document: Mapping[str, Any], to: str) -> Iterator[tuple[Piece, Entry]]:
+def learned(document: Mapping[str, Any], to: str) -> Iterator[tuple[Piece, Form]]:
     """What an attempt that was migrated before tells of artifacts that others share with it."""
-    for name, before in formers(document).items():
+    for name, before in earlier_forms(document).items():
         info = document["info"].get(name)
         if info is None or is_packed(info) != (to == "packed"):
             continue

@@ -12,10 +12,10 @@ from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.maintenance.metaflow.policy import Run, RunFacts, RunPolicy, decide, deployed, matches
 from mfstore.maintenance.metaflow.root import Holdings, Read, Root, blob_content
 from mfstore.maintenance.metaflow.state import GcState, StateFile
-from mfstore.metaflow.packed.keys import inline_pickle
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import RESUMED
 from mfstore.metaflow.roots.layout import References
+from mfstore.metaflow.roots.packed_keys import inline_pickle
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo

@@ -16,14 +16,14 @@ from mfstore.maintenance.metaflow.verify import Blob, MetaflowVerifier, judge, v
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.report import Action, MetaflowRepair
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.stock.blobs import decode, fits_key
-from mfstore.metaflow.stock.objects import META
+from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX
+from mfstore.metaflow.stock.encoding import decode, fits_key
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import Level, Progress
 
-FOLDER = f"{layout.FOLDER}/quarantine/"
+FOLDER = f"{layout.MAINTENANCE_FOLDER}/quarantine/"
 SET_ASIDE = ("empty", "damaged", "wrong-hash")
 DESCRIBED_ANEW = ("meta-less", "wrong-metadata")
 
@@ -79,7 +79,7 @@ def _set_aside(root: Root, verifier: MetaflowVerifier, blob: Blob) -> None:
     quarantine(root.backend, path, seal_etag(holdings.blobs[blob].etag), folder=FOLDER)
     if blob in holdings.metas:
         # The next task writes both anew. Until then metadata alone does no harm.
-        quarantine(root.backend, path + META, seal_etag(holdings.metas[blob].etag), folder=FOLDER)
+        quarantine(root.backend, path + METADATA_SUFFIX, seal_etag(holdings.metas[blob].etag), folder=FOLDER)
 
 
 def _describe(root: Root, verifier: MetaflowVerifier, blob: Blob) -> None:
@@ -96,4 +96,4 @@ def _describe(root: Root, verifier: MetaflowVerifier, blob: Blob) -> None:
 
         root.backend.put_described(path, read.data, attributes(document))
     else:
-        root.backend.put(path + META, [json.dumps(document).encode()])
+        root.backend.put(path + METADATA_SUFFIX, [json.dumps(document).encode()])

@@ -14,11 +14,10 @@ from mfstore.errors import CorruptObject, MfstoreError, NotAStore, NotFound
 from mfstore.host.workers import Workers
 from mfstore.maintenance.reading import spread
 from mfstore.maintenance.report import Step
-from mfstore.metaflow.packed.keys import FOLDER
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.layout import References, Task
-from mfstore.metaflow.stock import blobs
-from mfstore.metaflow.stock.objects import META, parsed_metadata
+from mfstore.metaflow.roots.layout import STORE_FOLDER, References, Task
+from mfstore.metaflow.stock import encoding
+from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX, parsed_metadata
 from mfstore.settings import resolve
 
 if TYPE_CHECKING:
@@ -53,10 +52,10 @@ class Holdings:
     metas: dict[tuple[str, str], ObjectInfo] = field(default_factory=dict)
     """Blobs with a metadata file; only in directories."""
     tasks: dict[TaskName, Task] = field(default_factory=dict)
-    metadata: list[tuple[layout.Object, ObjectInfo]] = field(default_factory=list)
+    metadata: list[tuple[layout.ParsedPath, ObjectInfo]] = field(default_factory=list)
     includes: dict[tuple[str, str], ObjectInfo] = field(default_factory=dict)
-    cards: list[tuple[layout.Object, ObjectInfo]] = field(default_factory=list)
-    user: list[tuple[layout.Object, ObjectInfo]] = field(default_factory=list)
+    cards: list[tuple[layout.ParsedPath, ObjectInfo]] = field(default_factory=list)
+    user: list[tuple[layout.ParsedPath, ObjectInfo]] = field(default_factory=list)
     objects: int = 0
     stored: int = 0
     packed: tuple[int, int] = (0, 0)
@@ -82,7 +81,7 @@ class Holdings:
             self.cards.append((place, info))
         elif place.kind == "user":
             self.user.append((place, info))
-        elif info.key.startswith(f"{FOLDER}/"):
+        elif info.key.startswith(f"{STORE_FOLDER}/"):
             self.packed = self.packed[0] + 1, self.packed[1] + info.size
 
     @property
@@ -143,7 +142,7 @@ class Root:
             yield from self.backend.list("")
             return
         # One listing for each run, and sixteen for the blobs of each flow, many at a time.
-        tops = [folder for folder in self.backend.folders([""]) if folder != f"{layout.FOLDER}/"]
+        tops = [folder for folder in self.backend.folders([""]) if folder != f"{layout.MAINTENANCE_FOLDER}/"]
         prefixes: list[str] = []
         for folder in self.backend.folders(tops):
             flow, _, name = folder.rstrip("/").rpartition("/")
@@ -165,7 +164,7 @@ class Root:
 
     def store(self, create: bool = False) -> Store:
         """The store of the packed profile below the root, there or not; its owner closes it."""
-        return _remote_store(f"{self.url}/{FOLDER}", create) if self.remote else _local_store(self, create)
+        return _remote_store(f"{self.url}/{STORE_FOLDER}", create) if self.remote else _local_store(self, create)
 
     def prune(self, folders: Iterable[str]) -> None:
         """Remove these folders where nothing is left in them. S3 has none."""
@@ -233,7 +232,7 @@ class Root:
     def _read(self, name: tuple[str, str], described: bool) -> Read | MfstoreError:
         path = layout.blob_path(*name)
         try:
-            metadata = parsed_metadata(self.backend.get(path + META) if described else None)
+            metadata = parsed_metadata(self.backend.get(path + METADATA_SUFFIX) if described else None)
             return Read(name[0], name[1], self.backend.get(path), metadata)
         except MfstoreError as error:
             return error
@@ -275,7 +274,7 @@ def blob_content(read: Read, workers: Workers) -> bytes:
     """What a blob holds, by its metadata. CorruptObject when it is damaged."""
     if isinstance(read.metadata, dict) and read.metadata.get("cas_raw"):
         return read.data
-    return blobs.decode(read.data, workers)
+    return encoding.decode(read.data, workers)
 
 
 def _user_attributes(metadata: Any) -> Any:
@@ -296,7 +295,7 @@ def _local(url: str) -> Any:
 def _local_store(root: Root, create: bool) -> Store:
     from mfstore.store import open_store
 
-    return open_store(f"{root.backend.root}/{FOLDER}", create=create)
+    return open_store(f"{root.backend.root}/{STORE_FOLDER}", create=create)
 
 
 def _remote_store(url: str, create: bool) -> Store:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.maintenance.clock import written
-from mfstore.metaflow.roots.layout import FOLDER
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
 
-PATH = f"{FOLDER}/gc"
+PATH = f"{MAINTENANCE_FOLDER}/gc"
 VERSION = 1
 LEASE = 3600.0
 """So long after its last sign of life a collector counts as dead. It gives one at each step."""

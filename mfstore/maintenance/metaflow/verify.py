@@ -14,17 +14,17 @@ from mfstore.maintenance.metaflow.root import Holdings, Read, Root, TaskName
 from mfstore.maintenance.report import LEVELS, Level, MetaflowFinding, MetaflowReport, Step
 from mfstore.maintenance.store import progress
 from mfstore.maintenance.store.verify import NOTE_SECONDS, REFUSALS, parse_sample
-from mfstore.metaflow.packed.keys import FOLDER as STORE
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import DATA
+from mfstore.metaflow.roots.layout import STORE_FOLDER as STORE
 from mfstore.metaflow.roots.layout import References, Task
-from mfstore.metaflow.stock import blobs
+from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
     from mfstore.host.workers import Workers
     from mfstore.maintenance.report import Progress
 
-PROGRESS = f"{layout.FOLDER}/verify"
+PROGRESS = f"{layout.MAINTENANCE_FOLDER}/verify"
 RUNNING_SECONDS = 86400.0
 """An attempt that began so long ago at most and has not ended may still be running."""
 
@@ -40,7 +40,7 @@ def judge(read: Read, directory: bool, workers: Workers) -> tuple[str, str] | No
     """
     metadata = read.metadata
     version = metadata.get("cas_version") if isinstance(metadata, dict) else None
-    if version is not None and version not in layout.VERSIONS:
+    if version is not None and version not in layout.CAS_VERSIONS:
         raise Unsupported(f"its encoding, cas_version {version}, is unknown to this mfstore")
     raw = isinstance(metadata, dict) and bool(metadata.get("cas_raw"))
     problem = _wrong(read, raw, workers)
@@ -63,11 +63,11 @@ def _wrong(read: Read, raw: bool, workers: Workers) -> tuple[str, str] | None:
     if not read.data and not raw:
         return "empty", "no bytes: Metaflow may load them as an empty artifact"
     try:
-        content = read.data if raw else blobs.decode(read.data, workers)
+        content = read.data if raw else encoding.decode(read.data, workers)
     except CorruptObject as error:
         return "damaged", error.message
-    if not blobs.fits_key(read.key, content):
-        return "wrong-hash", f"its {len(content)} bytes have the SHA-1 {blobs.key_of(content)}"
+    if not encoding.fits_key(read.key, content):
+        return "wrong-hash", f"its {len(content)} bytes have the SHA-1 {encoding.key_of(content)}"
     return None
 
 

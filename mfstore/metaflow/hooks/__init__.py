@@ -1,1 +1,1 @@
-"""What takes the place of Metaflow's own classes and functions."""
+"""What takes the place of Metaflow's own classes and methods."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mfstore.metaflow")
 END = "task_end"
-AHEAD = (STARTED, BEGAN, "runtime")
+NOT_WAITED_FOR = (STARTED, BEGAN, "runtime")
 
 
 def save_metadata(original: Any) -> Any:
@@ -37,24 +37,24 @@ def save_metadata(original: Any) -> Any:
     def save_metadata(
         self: Any, contents: Mapping[str, Any], allow_overwrite: bool = True, add_attempt: bool = True
     ) -> None:
-        objects = getattr(self._storage_impl, "objects", None)
-        if objects is None or not objects.remote or not (allow_overwrite and add_attempt) or self._is_done_set:
+        blobs = getattr(self._storage_impl, "blobs", None)
+        if blobs is None or not blobs.remote or not (allow_overwrite and add_attempt) or self._is_done_set:
             original(self, contents, allow_overwrite, add_attempt)
         elif set(contents) == {END}:
-            self.mfstore_waiting = contents
+            self.mfstore_end_mark = contents
         else:
-            original(self, {**self.__dict__.pop("mfstore_waiting", {}), **contents})
+            original(self, {**self.__dict__.pop("mfstore_end_mark", {}), **contents})
 
     return save_metadata
 
 
-def goes_ahead(path: str) -> bool:
-    """Whether what is stored at ``path`` (``flow/run/step/task/<attempt>.<name>``) is not waited for."""
-    return path.rpartition("/")[2].partition(".")[2] in AHEAD
+def is_not_waited_for(path: str) -> bool:
+    """Whether what is stored at ``path`` (``flow/run/step/task/<attempt>.<name>``) is such a mark."""
+    return path.rpartition("/")[2].partition(".")[2] in NOT_WAITED_FOR
 
 
 @dataclass(slots=True, eq=False)
-class _Sent:
+class _SentMark:
     """A mark under way: sent by ``process``, stored when ``result`` was waited for, which ends with ``release``."""
 
     url: str
@@ -74,43 +74,43 @@ class _Sent:
                 self.release()
 
 
-class _Marks(threading.local):
-    """Those of one thread: Metaflow lets a task live in one."""
+class _MarksOfThread(threading.local):
+    """Metaflow lets a task live in one thread."""
 
     def __init__(self) -> None:
-        self.sent: list[_Sent] = []
+        self.sent: list[_SentMark] = []
 
 
-_marks = _Marks()
-_all: dict[int, _Sent] = {}
+_of_thread = _MarksOfThread()
+_of_process: dict[int, _SentMark] = {}
 
 
-def sent(url: str, result: BulkResult, release: Callable[[], None]) -> None:
-    """This thread has sent a mark. ``release`` is called when it is answered."""
-    one = _Sent(url, result, release, os.getpid(), threading.Lock())
-    _all[id(one)] = one
-    _marks.sent.append(one)
+def wait_later(url: str, result: BulkResult, release: Callable[[], None]) -> None:
+    """This thread has sent a mark to ``url``. ``release`` is called when it is answered."""
+    mark = _SentMark(url, result, release, os.getpid(), threading.Lock())
+    _of_process[id(mark)] = mark
+    _of_thread.sent.append(mark)
 
 
-def settle(*below: str, name: str = "") -> None:
+def wait_for_marks(*below: str, name: str = "") -> None:
     """Wait for the marks that this thread sent to where URLs begin with one of ``below``, or for those of a name, and
     raise what they met as ``S3Storage.save_bytes`` does."""
-    due = [one for one in _marks.sent if one.url.endswith(name) and one.url.startswith(below)]
-    for one in due:
-        _marks.sent.remove(one)
-        del _all[id(one)]
+    due = [mark for mark in _of_thread.sent if mark.url.endswith(name) and mark.url.startswith(below)]
+    for mark in due:
+        _of_thread.sent.remove(mark)
+        del _of_process[id(mark)]
         with metaflow_errors():
-            one.wait()
+            mark.wait()
 
 
 def _at_exit() -> None:
     """What was sent last by a process, or thread, that failed before it asked for more."""
-    while _all:
-        _, one = _all.popitem()
+    while _of_process:
+        _, mark = _of_process.popitem()
         try:
-            one.wait()
+            mark.wait()
         except Exception as error:
-            log.error("%s could not be stored: %s", one.url, error)
+            log.error("%s could not be stored: %s", mark.url, error)
 
 
 atexit.register(_at_exit)

@@ -6,25 +6,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaflow.datastore.datastore_storage import CloseAfterUse, DataStoreStorage
 from metaflow.metaflow_config import ARTIFACT_LOCALROOT, DATASTORE_SYSROOT_S3
 from metaflow.plugins.datastores.local_storage import LocalStorage as StockLocal
 
 from mfstore.metaflow.hooks import marks
-from mfstore.metaflow.hooks.openings import remember
-from mfstore.metaflow.hooks.runtime import runtime
+from mfstore.metaflow.hooks.task_data import cache_task_data
+from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.attempts import DATA, DONE
-from mfstore.metaflow.stock.local_objects import LocalObjects
-from mfstore.metaflow.stock.objects import NewObject
-from mfstore.metaflow.stock.s3_objects import S3Objects
+from mfstore.metaflow.stock.blob_storage import NewBlob
+from mfstore.metaflow.stock.local_blobs import LocalBlobs
+from mfstore.metaflow.stock.s3_blobs import S3Blobs
 from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.datatools.clients import Lease, Wish
 from mfstore.s3.datatools.exceptions import metaflow_errors
 from mfstore.s3.datatools.s3 import S3
 from mfstore.s3.datatools.settings import settings
 from mfstore.s3.datatools.uploading import Upload, attributes, store
+
+if TYPE_CHECKING:
+    from mfstore.s3.transfers.outcomes import Outcome
 
 
 class S3Storage(DataStoreStorage):  # type: ignore[misc]
@@ -39,9 +42,9 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
         return DATASTORE_SYSROOT_S3  # type: ignore[no-any-return]
 
     @cached_property
-    def objects(self) -> S3Objects:
-        """The objects below the root, in memory."""
-        return S3Objects(self._root_now)
+    def blobs(self) -> S3Blobs:
+        """Blobs and other small files below the root, in memory."""
+        return S3Blobs(self._root_now, marks.wait_for_marks)
 
     @cached_property
     def s3_client(self) -> Any:
@@ -54,7 +57,7 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
         return str(self.datastore_root)
 
     def _s3(self) -> S3:
-        marks.settle(f"{self._root_now().rstrip('/')}/")
+        marks.wait_for_marks(f"{self._root_now().rstrip('/')}/")
         return S3(s3root=self.datastore_root, tmproot=ARTIFACT_LOCALROOT)
 
     def is_file(self, paths: Iterable[str]) -> list[bool]:
@@ -86,52 +89,39 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
     ) -> None:
         """Store objects in parallel; each arrives whole or not at all, ``DONE.lock`` after all others. A mark that
         nobody waits for is on its way when this returns (see ``marks``)."""
-        given = iter(path_and_bytes_iter)
-        first = [*islice(given, 1)]
-        if overwrite and first and marks.goes_ahead(first[0][0]):
-            first += given
-            if len(first) == 1:
-                with metaflow_errors():
-                    self._send(*first[0])
-                return
-        path_and_bytes_iter = chain(first, given)
-        with metaflow_errors(), self.objects.client() as (client, root):
+        with metaflow_errors():
             if not overwrite:
-                store(client, [_upload(root, path, value) for path, value in path_and_bytes_iter], False, None)
+                self._save_new(path_and_bytes_iter)
                 return
-            last: list[PutItem] = []
-            files: list[Any] = []
-            records: dict[int, tuple[str, bytes]] = {}
+            given = iter(path_and_bytes_iter)
+            first = [*islice(given, 1)]
+            if first and marks.is_not_waited_for(first[0][0]):
+                first += given
+                if len(first) == 1:
+                    self._send_mark(*first[0])
+                    return
+            self._replace(chain(first, given))
 
-            def items() -> Iterator[PutItem]:
-                sent = 0
-                for path, value in path_and_bytes_iter:
-                    item = _upload(root, path, value).item(None, False)
-                    if isinstance(item.data, Path):
-                        files.append(value)  # sent by its descriptor, which has to stay open
-                    if path.endswith(DONE):  # tells that all the rest is there
-                        last.append(item)
-                        continue
-                    if path.endswith(f".{DATA}"):
-                        records[sent] = path, item.data
-                    sent += 1
-                    yield item
+    def _save_new(self, items: Iterable[tuple[str, Any]]) -> None:
+        with self.blobs.client() as (client, root):
+            store(client, [_upload(root, path, value) for path, value in items], False, None)
 
-            for outcome in client.put_many(items(), stream=True):
-                if outcome.index in records:
-                    path, data = records.pop(outcome.index)
-                    remember(root.rstrip("/"), path, outcome.etag, data)
-            marks.settle(root)
-            client.put_many(last)
-
-    def _send(self, path: str, value: Any) -> None:
+    def _send_mark(self, path: str, value: Any) -> None:
         lease = Lease(Wish(), settings())
         try:
             item = _upload(f"{self._root_now().rstrip('/')}/", path, value).item(None, False)
-            marks.sent(str(item.key), lease.client.put_many([item], stream=True).begin(), lease.release)
+            marks.wait_later(str(item.key), lease.client.put_many([item], stream=True).begin(), lease.release)
         except BaseException:
             lease.release()
             raise
+
+    def _replace(self, items: Iterable[tuple[str, Any]]) -> None:
+        with self.blobs.client() as (client, root):
+            saving = _Saving(root)
+            for outcome in client.put_many(saving.first_ones(items), stream=True):
+                saving.stored(outcome)
+            marks.wait_for_marks(root)
+            client.put_many(saving.last)
 
     def load_bytes(self, paths: Sequence[str]) -> Any:
         """Objects as files that are gone after the ``with`` block."""
@@ -146,12 +136,44 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
         return CloseAfterUse(iter([(one.key, one.path, one.metadata) for one in found]), closer=s3)
 
 
+class _Saving:
+    """The order in which objects may be stored, and what is remembered of them."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.last: list[PutItem] = []
+        """What tells that all the rest is there."""
+        self._files: list[Any] = []
+        self._task_data: dict[int, tuple[str, bytes]] = {}
+
+    def first_ones(self, items: Iterable[tuple[str, Any]]) -> Iterator[PutItem]:
+        """What may be stored in any order; the rest goes to ``last``."""
+        sent = 0
+        for path, value in items:
+            item = _upload(self._root, path, value).item(None, False)
+            if isinstance(item.data, Path):
+                self._files.append(value)  # sent by its descriptor, which has to stay open
+            if path.endswith(DONE):
+                self.last.append(item)
+                continue
+            if path.endswith(f".{DATA}"):
+                self._task_data[sent] = path, item.data
+            sent += 1
+            yield item
+
+    def stored(self, outcome: Outcome) -> None:
+        """One of the first ones is stored."""
+        if outcome.index in self._task_data:
+            path, data = self._task_data.pop(outcome.index)
+            cache_task_data(self._root.rstrip("/"), path, outcome.etag, data)
+
+
 def _upload(root: str, path: str, value: Any) -> Upload:
-    file, metadata = _divided(value)
+    file, metadata = _file_and_metadata(value)
     return Upload(path, root + path, root + path, file, None, attributes(metadata), settings().encryption)
 
 
-def _divided(value: Any) -> tuple[Any, Any]:
+def _file_and_metadata(value: Any) -> tuple[Any, Any]:
     """The file, and the metadata or None, of what Metaflow gives to be stored."""
     return value if isinstance(value, tuple) else (value, None)
 
@@ -171,11 +193,13 @@ class LocalStorage(StockLocal, metaclass=_SharedRoot):  # type: ignore[misc]
     """Files below ``datastore_root``, each written whole, after its metadata, with ordinary permissions."""
 
     TYPE = "local"
+    fsync: str | None = None
+    """How durable what is stored is; None: as the settings say."""
 
     @cached_property
-    def objects(self) -> LocalObjects:
-        """The objects below the root, in memory."""
-        return LocalObjects(self._root_now, runtime().knobs.fsync)
+    def blobs(self) -> LocalBlobs:
+        """Blobs and other small files below the root, in memory."""
+        return LocalBlobs(self._root_now, self.fsync or process_state().knobs.fsync)
 
     def _root_now(self) -> str:
         return str(self.datastore_root)
@@ -184,10 +208,10 @@ class LocalStorage(StockLocal, metaclass=_SharedRoot):  # type: ignore[misc]
         self, path_and_bytes_iter: Iterable[tuple[str, Any]], overwrite: bool = False, len_hint: int = 0
     ) -> None:
         """Store files; those that exist stay as they are unless ``overwrite``."""
-        self.objects.put(self._new(path_and_bytes_iter, overwrite))
+        self.blobs.put(self._new(path_and_bytes_iter, overwrite))
 
-    def _new(self, items: Iterable[tuple[str, Any]], overwrite: bool) -> Iterator[NewObject]:
+    def _new(self, items: Iterable[tuple[str, Any]], overwrite: bool) -> Iterator[NewBlob]:
         for path, value in items:
-            file, metadata = _divided(value)
+            file, metadata = _file_and_metadata(value)
             if overwrite or not self.is_file([path])[0]:
-                yield NewObject(path, [file.read()], metadata)
+                yield NewBlob(path, [file.read()], metadata)

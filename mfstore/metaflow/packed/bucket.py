@@ -1,4 +1,6 @@
-"""The packed profile's store in a bucket. A module of its own: local flows need not import what S3 takes."""
+"""The packed profile's store in a bucket: few requests for what the tasks of a flow read again and again.
+
+A module of its own, because local flows need not import what S3 takes."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.format.description import PATH
 from mfstore.format.recipes import recipe_path
-from mfstore.metaflow.hooks.runtime import runtime
+from mfstore.metaflow.process_state import process_state
 from mfstore.s3.datatools.clients import Lease, Wish, client_arguments
 from mfstore.s3.datatools.settings import settings
 from mfstore.saving.guard import KNOWLEDGE_SECONDS
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
 
 
-def store_in_bucket(url: str, writing: bool) -> Store:
-    """The store at ``url``; it is made when something is stored and it is not there."""
-    knobs = resolve()
-    found = settings()
-    options = {**client_arguments(Wish(), found), "memory": knobs.memory // 4, "encryption": found.encryption}
-    backend = CachedS3Backend(url, writing, **options)
-    return Store(backend.url, backend, knobs, create=True, compress=True, algorithm="blake3")
+class StoreInBucket:
+    """The store at ``url``, and its backend. It is made when something is stored and it is not there."""
+
+    def __init__(self, url: str, writing: bool) -> None:
+        knobs = resolve()
+        found = settings()
+        options = {**client_arguments(Wish(), found), "memory": knobs.memory // 4, "encryption": found.encryption}
+        self.backend = CachedS3Backend(url, writing, **options)
+        self.store = Store(self.backend.url, self.backend, knobs, create=True, compress=True, algorithm="blake3")
 
 
 class CachedS3Backend(S3Backend):
@@ -57,16 +61,17 @@ class CachedS3Backend(S3Backend):
         if key in self._ahead:
             return self._ahead[key]
         name = f"{self.url}/{key}"
-        kept = runtime().host.get(name)
-        if kept is not None:
+        cache = process_state().host_cache
+        cached = cache.get(name)
+        if cached is not None:
             if key != PATH:
-                return kept
-            written, _, data = kept.partition(b"\n")
+                return cached
+            written, _, data = cached.partition(b"\n")
             if not self._writing and 0 <= time.time() - float(written) < KNOWLEDGE_SECONDS:
                 return data
         data = super().get(key)
         if key == PATH:
-            runtime().host.put(name, b"%f\n%b" % (time.time(), data))
+            cache.put(name, b"%f\n%b" % (time.time(), data))
         else:
             self._remember(key, data)
         return data
@@ -80,4 +85,4 @@ class CachedS3Backend(S3Backend):
 
     def _remember(self, key: str, data: bytes) -> None:
         if key.startswith("recipes/"):
-            runtime().host.put(f"{self.url}/{key}", data)
+            process_state().host_cache.put(f"{self.url}/{key}", data)

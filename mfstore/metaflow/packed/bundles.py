@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import BUNDLE
-from mfstore.metaflow.packed.keys import INLINE, INLINE_BYTES, encoding_in, inline_key, inline_pickle
+from mfstore.metaflow.roots.packed_keys import (
+    INLINE_PICKLE_BYTES,
+    PackedArtifact,
+    encoding_in,
+    inline_key,
+    inline_pickle,
+    is_inline,
+)
 from mfstore.pickling.streams import load_literal
 from mfstore.saving.drafts import Draft, Run, draft_of
 
@@ -47,7 +54,7 @@ def save(
             draft = draft_of(name, obj, lambda run: ingest().take(run))
             del obj
             key = _early_key(draft)
-            if key is not None and (key.startswith(INLINE) or key in known):
+            if key is not None and (is_inline(key) or key in known):
                 saved[name] = Saved(key, known[key] if key in known else _info(draft, types[name], None))
             else:
                 drafts.append(draft)
@@ -74,7 +81,7 @@ def _early_key(draft: Draft) -> str | None:
     """The key, where it can be told without a store."""
     if draft.literal is None:
         return None
-    if len(draft.literal) <= INLINE_BYTES:
+    if len(draft.literal) <= INLINE_PICKLE_BYTES:
         return inline_key(draft.literal)
     return draft.key(digest_function(BLAKE3), BLAKE3)
 
@@ -98,12 +105,12 @@ def key_of(obj: object) -> str:
     return draft.key(digest, BLAKE3)
 
 
-def load(store: Callable[[], Store], wanted: Sequence[tuple[str, str, str | None]]) -> Iterator[tuple[str, Any]]:
-    """The objects of ``(name, key, bundle)``; the store is asked for when one does not lie in its key. NotFound,
+def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterator[tuple[str, Any]]:
+    """The objects; the store is asked for when one does not lie in its key. NotFound,
     CorruptObject and so on as ``Store.load``."""
     bundles: dict[str, list[str]] = {}
     for name, key, bundle in wanted:
-        if key.startswith(INLINE):
+        if is_inline(key):
             yield name, load_literal(inline_pickle(key))
         else:
             assert bundle is not None

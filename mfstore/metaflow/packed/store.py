@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mfstore.metaflow.hooks.runtime import runtime
-from mfstore.metaflow.packed.keys import FOLDER
+from mfstore.metaflow.process_state import ProcessState, process_state
+from mfstore.metaflow.roots.layout import STORE_FOLDER
 from mfstore.store import Store, open_store
 
+if TYPE_CHECKING:
+    from mfstore.metaflow.packed.bucket import StoreInBucket
 
-def packed_store(storage: Any, writing: bool = False) -> Store:
-    """The store of a storage that has ``objects``."""
-    root = storage.datastore_root.rstrip("/")
-    if storage.objects.remote:
-        return _in_bucket(root, writing, runtime())
-    return _in_directory(os.path.abspath(root), runtime())  # noqa: PTH100
+
+def packed_store(root: str, writing: bool = False) -> Store:
+    """The store below a datastore root, which is a directory or begins with ``s3://``."""
+    root = root.rstrip("/")
+    if _is_in_bucket(root):
+        return _in_bucket(root, writing, process_state()).store
+    return _in_directory(os.path.abspath(root), process_state())  # noqa: PTH100
+
+
+def load_bundles_ahead(root: str, bundles: Iterable[str]) -> None:
+    """Fetch the recipes of ``bundles`` at once, for who is about to load from them. What fails is met again then. Does
+    nothing in a directory, where they are read as fast one by one."""
+    root = root.rstrip("/")
+    if _is_in_bucket(root):
+        _in_bucket(root, False, process_state()).backend.load_ahead(bundles)
+
+
+def _is_in_bucket(root: str) -> bool:
+    return root.startswith("s3://")
 
 
 @cache
-def _in_directory(root: str, _runtime: object) -> Store:
-    return open_store(f"{root}/{FOLDER}", fsync=runtime().knobs.fsync)
+def _in_directory(root: str, state: ProcessState) -> Store:
+    return open_store(f"{root}/{STORE_FOLDER}", fsync=state.knobs.fsync)
 
 
 @cache
-def _in_bucket(root: str, writing: bool, _runtime: object) -> Store:
-    from mfstore.metaflow.packed.bucket import store_in_bucket
+def _in_bucket(root: str, writing: bool, _state: ProcessState) -> StoreInBucket:
+    # Local flows need not import what S3 takes.
+    from mfstore.metaflow.packed.bucket import StoreInBucket
 
-    return store_in_bucket(f"{root}/{FOLDER}", writing)
+    return StoreInBucket(f"{root}/{STORE_FOLDER}", writing)

@@ -13,19 +13,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.errors import CorruptObject
-from mfstore.metaflow.packed.keys import bundle_of
 from mfstore.metaflow.roots.attempts import BEGAN, DATA, DONE, STARTED
-from mfstore.metaflow.roots.former import formers
+from mfstore.metaflow.roots.migration_record import earlier_forms
+from mfstore.metaflow.roots.packed_keys import PackedArtifact, bundle_of, is_packed_by_any_version
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.backends.base import ObjectInfo
 
-FOLDER = "mf.maintenance"
-"""Of what verify, repair and garbage collection keep below the root. No flow has a dot in its name, so Metaflow looks
-at it as little as at ``mf.cards``."""
-VERSIONS = (1,)
+STORE_FOLDER = "mf.store"
+"""Of the packed profile's store. No flow has a dot in its name, so Metaflow looks at it as little as at
+``mf.cards``."""
+MAINTENANCE_FOLDER = "mf.maintenance"
+"""Of what verify, repair and garbage collection keep below the root."""
+CAS_VERSIONS = (1,)
 """Versions of the encoding of blobs (``cas_version``) there are."""
 
 _FLOW = r"(?P<flow>[A-Za-z_]\w*)"
@@ -41,7 +43,7 @@ _HEX40 = re.compile(r"[0-9a-f]{40}")
 _NOT_FLOWS = frozenset(("data", "conda"))
 
 
-class Object(NamedTuple):
+class ParsedPath(NamedTuple):
     """What a path below the root is."""
 
     kind: str
@@ -55,30 +57,30 @@ class Object(NamedTuple):
     """Of a task's file without the attempt; of a blob or IncludeFile its key."""
 
 
-OTHER = Object("other")
+OTHER = ParsedPath("other")
 
 
-def parse(path: str) -> Object:
+def parse(path: str) -> ParsedPath:
     """What an object below the root is, by its path."""
     top = path.partition("/")[0]
     if top == "data":
         if found := _INCLUDE.fullmatch(path):
-            return Object("include", found["flow"], name=found["key"])
+            return ParsedPath("include", found["flow"], name=found["key"])
         if found := _OF_RUN.fullmatch(path):
-            return Object("user", found["flow"], found["run"])
+            return ParsedPath("user", found["flow"], found["run"])
         return OTHER
     if top == "mf.cards":
         found = _CARD.fullmatch(path)
-        return Object("card", found["flow"], found["run"]) if found else OTHER
+        return ParsedPath("card", found["flow"], found["run"]) if found else OTHER
     if not is_flow(top):
         return OTHER
     if found := _BLOB.fullmatch(path):
-        return Object("blob_meta" if found["meta"] else "blob", found["flow"], name=found["key"])
+        return ParsedPath("blob_meta" if found["meta"] else "blob", found["flow"], name=found["key"])
     if found := _METADATA.fullmatch(path):
-        return Object("metadata", found["flow"], found["run"] or "")
+        return ParsedPath("metadata", found["flow"], found["run"] or "")
     if (found := _TASK.fullmatch(path)) and found["run"] != "data":
         attempt = None if found["attempt"] is None else int(found["attempt"])
-        return Object("task", found["flow"], found["run"], found["step"], found["task"], attempt, found["name"])
+        return ParsedPath("task", found["flow"], found["run"], found["step"], found["task"], attempt, found["name"])
     return OTHER
 
 
@@ -120,14 +122,14 @@ class Task:
             if attempt not in self.done and (attempt, "runtime") not in self.files and now - began <= window
         ]  # fmt: skip
 
-    def add(self, place: Object, info: ObjectInfo) -> None:
+    def add(self, path: ParsedPath, info: ObjectInfo) -> None:
         """Count one file of the task."""
-        self.files[place.attempt, place.name] = info
-        if place.attempt is not None:
-            if place.name == STARTED:
-                self.started[place.attempt] = info.modified
-            elif place.name == DONE:
-                self.done.add(place.attempt)
+        self.files[path.attempt, path.name] = info
+        if path.attempt is not None:
+            if path.name == STARTED:
+                self.started[path.attempt] = info.modified
+            elif path.name == DONE:
+                self.done.add(path.attempt)
 
 
 CODE = "<code package>"
@@ -142,8 +144,8 @@ class References(NamedTuple):
     """Names of those among them that are IncludeFiles: their pickles name an object elsewhere."""
     bundles: frozenset[str]
     """Bundles of the packed profile."""
-    packed_included: frozenset[tuple[str, str, str | None]] = frozenset()
-    """IncludeFiles of the packed profile: name, key, and the bundle unless it lies in its key."""
+    packed_included: frozenset[PackedArtifact] = frozenset()
+    """IncludeFiles of the packed profile."""
     left: frozenset[str] = frozenset()
     """Blobs that these artifacts were before they were migrated."""
 
@@ -151,8 +153,8 @@ class References(NamedTuple):
     def of_deployment(self) -> References:
         """What among it the next run of a deployment needs that takes it from a scheduler's template."""
         names = {CODE, *self.included}
-        kept = {name: key for name, key in self.artifacts.items() if name in names}
-        return References(kept, self.included, frozenset(), self.packed_included)
+        artifacts = {name: key for name, key in self.artifacts.items() if name in names}
+        return References(artifacts, self.included, frozenset(), self.packed_included)
 
 
 REFERRING = (DATA, BEGAN, "local_metadata")
@@ -178,21 +180,23 @@ def _of_data(document: Any) -> References:
     infos: Mapping[str, Any] = document.get("info") or {}
     if not all(isinstance(key, str) for key in objects.values()):
         raise ValueError("a key that is no text")
-    packed = {name for name, info in infos.items() if _is_packed(info)}
+    packed = {name for name, info in infos.items() if is_packed_by_any_version(info)}
     bundles = {bundle_of(infos[name]) for name in packed}
     included = {name for name, info in infos.items() if "IncludedFile" in str(info.get("type", ""))}
     return References(
         {name: key for name, key in objects.items() if name not in packed},
         frozenset(included - packed),
         frozenset(bundle for bundle in bundles if bundle),
-        frozenset((name, objects[name], bundle_of(infos[name])) for name in included & packed & objects.keys()),
-        frozenset(key for before in formers(document).values() for key, info in before if not _is_packed(info)),
+        frozenset(
+            PackedArtifact(name, objects[name], bundle_of(infos[name])) for name in included & packed & objects.keys()
+        ),
+        frozenset(
+            key
+            for forms in earlier_forms(document).values()
+            for key, info in forms
+            if not is_packed_by_any_version(info)
+        ),
     )
-
-
-def _is_packed(info: Mapping[str, Any]) -> bool:
-    # Of any version: what a later one stores is no blob either.
-    return str(info.get("encoding", "")).startswith("mfstore-")
 
 
 def hashes_in(pickled: bytes) -> Iterator[str]:

@@ -91,13 +91,13 @@ def test_back_when_the_blobs_are_gone(tree):
 def test_the_keys_are_those_that_a_task_of_that_profile_gives(tree, monkeypatch):
     from metaflow.datastore.flow_datastore import FlowDataStore
 
-    from mfstore.metaflow.hooks.artifacts import runtime
-    from mfstore.metaflow.hooks.extension import LocalStorage
+    from mfstore.metaflow.extension import LocalStorage
+    from mfstore.metaflow.process_state import process_state
 
     migrate(tree, "packed")
     found = documents(tree)["Flow/1/start/1/0.data.json"]
-    monkeypatch.setattr(runtime(), "knobs", types.SimpleNamespace(**{
-        name: getattr(runtime().knobs, name) for name in ("threads", "fsync", "verify", "cache")}, profile="packed"))  # fmt: skip
+    monkeypatch.setattr(process_state(), "knobs", types.SimpleNamespace(**{
+        name: getattr(process_state().knobs, name) for name in ("threads", "fsync", "verify", "cache")}, profile="packed"))  # fmt: skip
     store = FlowDataStore("Flow", storage_impl=LocalStorage, ds_root=str(tree))
     task_store = store.get_task_datastore("9", "start", "1", attempt=0, mode="w")
     task_store.init_task()

@@ -203,7 +203,7 @@ class InS3:
 LOAD = """
 import json, sys
 from metaflow.datastore.flow_datastore import FlowDataStore
-from mfstore.metaflow.hooks.extension import S3Storage
+from mfstore.metaflow.extension import S3Storage
 found = {}
 for path, document in json.loads(sys.argv[2]).items():
     _, flow, run, step, task, name = path.split("/")

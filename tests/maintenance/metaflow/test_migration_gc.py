@@ -216,7 +216,7 @@ def test_a_key_that_never_was_is_an_error(tree):
 
 def test_what_lies_in_a_key_is_an_ordinary_pickle(tree):
     migrate(tree, "packed")
-    from mfstore.metaflow.packed.keys import inline_pickle
+    from mfstore.metaflow.roots.packed_keys import inline_pickle
 
     found = documents(tree)["Flow/1/start/1/0.data.json"]["objects"]["tiny"]
     assert pickle.loads(inline_pickle(found)) == 7

@@ -8,7 +8,7 @@ from mfstore import errors
 from mfstore.maintenance.metaflow.migration import Attempt, Migration, Piece, attempts, learned, shares
 from mfstore.maintenance.metaflow.root import Holdings
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.former import changed, formers, now
+from mfstore.metaflow.roots.migration_record import current_form, earlier_forms, with_new_forms
 from tests.rigs.migration import DAY
 
 PACKED = {"encoding": "mfstore-1/" + "b" * 64, "serializer_info": {"source": "mfstore"}}
@@ -20,20 +20,20 @@ STOCK = {"encoding": "pickle-v4"}
 
 def test_a_data_json_remembers_what_its_artifacts_were():
     first = {"version": "1.0", "objects": {"x": "s1", "y": "s2"}, "info": {"x": STOCK, "y": STOCK}}
-    there = changed(first, {"x": ("n1", PACKED)})
+    there = with_new_forms(first, {"x": ("n1", PACKED)})
     assert [*there] == [*first, "mfstore"] and first["objects"]["x"] == "s1"
     assert there["objects"] == {"x": "n1", "y": "s2"} and there["info"] == {"x": PACKED, "y": STOCK}
-    assert formers(there) == {"x": [("s1", STOCK)]} and formers(first) == {}
-    assert now(there, "x", "s1") == ("n1", PACKED)
-    assert now(there, "x", "other") is None and now(there, "y", "s2") is None
+    assert earlier_forms(there) == {"x": [("s1", STOCK)]} and earlier_forms(first) == {}
+    assert current_form(there, "x", "s1") == ("n1", PACKED)
+    assert current_form(there, "x", "other") is None and current_form(there, "y", "s2") is None
     # To and fro it remembers the other form, and does not grow.
-    back = changed(there, {"x": ("s1", STOCK)})
-    assert back["objects"] == first["objects"] and formers(back) == {"x": [("n1", PACKED)]}
-    assert changed(back, {"x": ("n1", PACKED)}) == there
-    assert formers(changed(there, {"x": ("s3", STOCK)}))["x"] == [("s1", STOCK), ("n1", PACKED)]
+    back = with_new_forms(there, {"x": ("s1", STOCK)})
+    assert back["objects"] == first["objects"] and earlier_forms(back) == {"x": [("n1", PACKED)]}
+    assert with_new_forms(back, {"x": ("n1", PACKED)}) == there
+    assert earlier_forms(with_new_forms(there, {"x": ("s3", STOCK)}))["x"] == [("s1", STOCK), ("n1", PACKED)]
     for nonsense in ({"former": 3}, {"former": {"x": [1]}}, {"former": {"x": [{"key": 1}]}}):
         with pytest.raises(ValueError, match="no sense"):
-            formers({"mfstore": nonsense})
+            earlier_forms({"mfstore": nonsense})
         with pytest.raises(errors.CorruptObject):
             layout.references("data.json", json.dumps({**first, "mfstore": nonsense}).encode())
 
@@ -69,7 +69,7 @@ def test_what_of_a_task_is_changed():
     # Nothing tells how artifacts of very old versions are stored.
     assert not shares(attempt, {"objects": {"here": "k1"}, "info": {}}, "packed", blobs, ()).change
     # What an artifact was is used again if it is there.
-    there = changed(document, {"here": ("n3", PACKED), "gone": ("n4", PACKED)})
+    there = with_new_forms(document, {"here": ("n3", PACKED), "gone": ("n4", PACKED)})
     pieces = {piece.name: piece for piece in shares(attempt, there, "stock", blobs, {"b" * 64}).change}
     assert pieces["here"] == Piece("here", "n3", "k1") and pieces["gone"] == Piece("gone", "n4")
     assert dict(learned(there, "packed")) == {Piece("here", "k1"): ("n3", PACKED), Piece("gone", "k2"): ("n4", PACKED)}

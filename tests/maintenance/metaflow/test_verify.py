@@ -20,7 +20,7 @@ from mfstore.maintenance.metaflow import verify as metaflow_verify
 from mfstore.maintenance.metaflow.repair import repair_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
-from mfstore.metaflow.stock.blobs import encode
+from mfstore.metaflow.stock.encoding import encode
 from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.datatools.uploading import attributes
 from mfstore.testing import Fault, FaultyBackend

@@ -2,7 +2,7 @@
 
 from ...switch import load
 
-_s3 = load("mfstore.metaflow.hooks.needs")
+_s3 = load("mfstore.metaflow.needs")
 
 if _s3 is not None:
     S3 = _s3.S3

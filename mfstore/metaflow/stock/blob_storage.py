@@ -1,4 +1,4 @@
-"""What the content-addressed store needs of a storage: whole objects with their metadata, many at a time."""
+"""What the content-addressed store needs of a storage: whole blobs with their metadata, many at a time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-META = "_meta"
-"""Ends the name of the file that keeps an object's metadata beside it in a directory."""
+METADATA_SUFFIX = "_meta"
+"""Ends the name of the file that keeps a blob's metadata beside it in a directory."""
 
 Metadata = Mapping[str, Any] | None
 
 UNREADABLE: Metadata = MappingProxyType({})
-"""Metadata that is there and is no JSON object: no reader can use the object, and saving it again replaces it."""
+"""Metadata that is there and is no JSON object: no reader can use the blob, and saving it again replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A stored object, or its end: ``size`` is that of the whole."""
+class StoredBlob:
+    """A blob as it is stored, or its end: ``size`` is that of the whole."""
 
     data: bytes
     size: int
@@ -32,8 +32,8 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class NewObject:
-    """An object to store."""
+class NewBlob:
+    """A blob to store."""
 
     path: str
     parts: Sequence[Buffer]
@@ -53,21 +53,22 @@ def parsed_metadata(text: str | bytes | None) -> Metadata:
     return found if isinstance(found, dict) else UNREADABLE
 
 
-class Objects(ABC):
-    """Objects by their path below a datastore root. Failures are ``mfstore.errors``; a refusal is never "absent"."""
+class BlobStorage(ABC):
+    """Blobs, and other small files of flows, by their path below a datastore root. Failures are ``mfstore.errors``; a
+    refusal is never "absent"."""
 
     remote: bool
-    """A request takes milliseconds: small objects are created without looking first, and remembered on this host."""
+    """A request takes milliseconds: small blobs are created without looking first, and remembered on this host."""
 
     @abstractmethod
-    def read(self, paths: Sequence[str]) -> Iterator[tuple[str, Found | None]]:
-        """Each object, in any order; None where there is none."""
+    def read(self, paths: Sequence[str]) -> Iterator[tuple[str, StoredBlob | None]]:
+        """Each blob, in any order; None where there is none."""
 
     @abstractmethod
-    def tails(self, paths: Sequence[str]) -> list[Found | None]:
+    def tails(self, paths: Sequence[str]) -> list[StoredBlob | None]:
         """The last eight bytes of each, in order."""
 
     @abstractmethod
-    def put(self, objects: Iterable[NewObject]) -> list[NewObject]:
+    def put(self, blobs: Iterable[NewBlob]) -> list[NewBlob]:
         """Store them, each whole or not at all and with its metadata. Returns those that were there and are not to be
-        replaced. ``objects`` is consumed as there is room."""
+        replaced. ``blobs`` is consumed as there is room."""

@@ -1,34 +1,33 @@
-"""The inputs of a join, loaded together: when the second of them is asked for an artifact, the others will be too."""
+"""The inputs of a join, loaded together: when the second of them is asked for an artifact, the rest will be too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mfstore.metaflow.packed.keys import bundle_of, is_packed
+from mfstore.metaflow.roots.packed_keys import bundle_of, is_packed
 
-TOGETHER = 64 << 20
-"""Bytes of objects that are loaded ahead and held for the inputs of one join. What is beyond is worth its own
-request."""
-FEWEST = 5
+LOADED_AHEAD_BYTES = 64 << 20
+"""What is loaded ahead and held for the inputs of one join. What is beyond is worth its own request."""
+FEWEST_INPUTS = 5
 """Metaflow opens up to four inputs one by one."""
 
 
-class Siblings:
+class JoinInputs:
     """Tasks opened together."""
 
     def __init__(self, tasks: Sequence[Any]) -> None:
         self._tasks = tasks
         self._first: dict[str, int] = {}
-        self._ahead: set[str] = set()
-        self._left = TOGETHER
+        self._loaded: set[str] = set()
+        self._left = LOADED_AHEAD_BYTES
 
     def expect(self, task: Any, names: Iterable[str]) -> None:
-        """``names`` are about to be loaded from ``task``. Load them from all, if another one was asked before."""
+        """``names`` are about to be loaded from ``task``. Load them from all, if another task was asked before."""
         for name in names:
-            if self._first.setdefault(name, id(task)) == id(task) or name in self._ahead:
+            if self._first.setdefault(name, id(task)) == id(task) or name in self._loaded:
                 continue
-            self._ahead.add(name)
+            self._loaded.add(name)
             members = [one for one in self._tasks if name in (one._objects or {})]
             size = sum(one._info.get(name, {}).get("size", 0) for one in members)
             if members and size <= self._left:
@@ -49,6 +48,7 @@ def _load_ahead(members: Sequence[Any], name: str) -> None:
     if keys:
         task._ca_store.load_ahead(keys)
     if bundles:
-        from mfstore.metaflow.packed.store import packed_store
+        # The packed profile takes as long to import as all the rest.
+        from mfstore.metaflow.packed.store import load_bundles_ahead
 
-        packed_store(task._storage_impl).backend.load_ahead(bundles)  # type: ignore[attr-defined]
+        load_bundles_ahead(task._storage_impl.datastore_root, bundles)

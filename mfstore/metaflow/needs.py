@@ -1,5 +1,8 @@
 """Imports what Metaflow's processes will need of mfstore, so that all of it is used or nothing: what is missing should
-not be found out in the middle of a run."""
+not be found out in the middle of a run.
+
+It is imported while Metaflow itself is, and so must not need Metaflow. As of ``extension`` its name stays.
+"""
 
 import isal.igzip_lib
 

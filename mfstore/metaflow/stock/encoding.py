@@ -1,4 +1,4 @@
-"""The bytes of one object of Metaflow's content-addressed store: gzip that every Metaflow reads, made and read fast.
+"""How Metaflow's content-addressed store names and encodes a blob: gzip that every Metaflow reads, made and read fast.
 
 A blob becomes one gzip member for every 4 MiB (RFC 1952 allows many), compressed in parallel by ISA-L; what does not
 compress is a member of stored blocks (RFC 1951, 3.2.4), which costs a copy and a CRC. Members of a blob that has
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     from mfstore.host.workers import Workers
 
-MEMBER = 4 << 20
+MEMBER_BYTES = 4 << 20
 """Bytes of a blob per member. ISA-L compresses 4 MiB in 5 ms: long enough to be worth a thread, short enough to keep
 all of them busy; every member costs 46 bytes."""
-SAMPLE = 64 << 10
+SAMPLE_BYTES = 64 << 10
 """Bytes of a member that are compressed to see whether the rest is worth it; takes 0.1 ms."""
-WORTH = 0.9
+WORTH_COMPRESSING = 0.9
 """A member is stored unless its sample shrinks to this. Between 0.9 and 1 (floats) inflating runs at 390 MB/s and
 a copy at several GB/s, which is more than the tenth saves in sending."""
-LEVEL = 1
+ISAL_LEVEL = 1
 """Of ISA-L. Numeric arrays, MB/s and ratio: level 1 750, 0.959; level 3 360, 0.959; zlib's 3, Metaflow's, 39, 0.964."""
-STORED_BLOCK = 65535
+STORED_BLOCK_BYTES = 65535
 
 _FIXED = struct.Struct("<4sIBB")
 _EXTRA = struct.Struct("<HccHQQ")
@@ -40,43 +40,43 @@ _TRAILER = struct.Struct("<II")
 _STORED = struct.Struct("<BHH")
 _MAGIC = b"\x1f\x8b\x08"
 _HAS_EXTRA = 4
-TAIL = _TRAILER.size
-"""Bytes at the end of an object from which ``tail_fits`` knows what it holds."""
+GZIP_TRAILER_BYTES = _TRAILER.size
+"""At the end of an object; from these ``tail_fits`` knows what it holds."""
 
 
 def encode(blob: Buffer, workers: Workers) -> list[bytes]:
     """A blob as Metaflow stores artifacts: gzip, in parts to be stored one after the other."""
     view = memoryview(blob).cast("B")
-    cuts = [*range(0, max(len(view), 1), MEMBER), len(view)]
+    cuts = [*range(0, max(len(view), 1), MEMBER_BYTES), len(view)]
     slices = [view[start:stop] for start, stop in pairwise(cuts)]
     alone = len(slices) == 1
-    return workers.map(lambda piece: _member(piece, alone), slices, len(view))
+    return workers.map(lambda content: _member(content, alone), slices, len(view))
 
 
-def _member(piece: memoryview, alone: bool) -> bytes:
+def _member(content: memoryview, alone: bool) -> bytes:
     from isal import igzip_lib
 
-    middle = max(0, (len(piece) - SAMPLE) // 2)
-    sample = piece[middle : middle + SAMPLE]
-    shrunk = igzip_lib.compress(sample, level=LEVEL, flag=igzip_lib.COMP_DEFLATE)
-    if len(sample) == len(piece):
-        body = shrunk if len(shrunk) < len(piece) else _stored(piece)
-    elif len(shrunk) > WORTH * len(sample):
-        body = _stored(piece)
+    middle = max(0, (len(content) - SAMPLE_BYTES) // 2)
+    sample = content[middle : middle + SAMPLE_BYTES]
+    shrunk = igzip_lib.compress(sample, level=ISAL_LEVEL, flag=igzip_lib.COMP_DEFLATE)
+    if len(sample) == len(content):
+        body = shrunk if len(shrunk) < len(content) else _stored(content)
+    elif len(shrunk) > WORTH_COMPRESSING * len(sample):
+        body = _stored(content)
     else:
-        body = igzip_lib.compress(piece, level=LEVEL, flag=igzip_lib.COMP_DEFLATE)
-    trailer = _trailer(piece)
+        body = igzip_lib.compress(content, level=ISAL_LEVEL, flag=igzip_lib.COMP_DEFLATE)
+    trailer = _trailer(content)
     header = _FIXED.pack(_MAGIC + (b"\0" if alone else bytes([_HAS_EXTRA])), 0, 0, 255)
     if not alone:
-        header += _EXTRA.pack(_EXTRA.size - 2, b"M", b"F", 16, len(body), len(piece))
+        header += _EXTRA.pack(_EXTRA.size - 2, b"M", b"F", 16, len(body), len(content))
     return b"".join((header, body, trailer))
 
 
-def _stored(piece: memoryview) -> bytes:
+def _stored(content: memoryview) -> bytes:
     parts: list[Buffer] = []
-    for start in range(0, max(len(piece), 1), STORED_BLOCK):
-        block = piece[start : start + STORED_BLOCK]
-        last = start + STORED_BLOCK >= len(piece)
+    for start in range(0, max(len(content), 1), STORED_BLOCK_BYTES):
+        block = content[start : start + STORED_BLOCK_BYTES]
+        last = start + STORED_BLOCK_BYTES >= len(content)
         parts += [_STORED.pack(last, len(block), len(block) ^ 0xFFFF), block]
     return b"".join(parts)
 
@@ -91,14 +91,14 @@ def decode(data: Buffer, workers: Workers) -> bytes:
     members = _members(view)
     try:
         if members is None:
-            return b"".join(_inflate_others(view))
+            return b"".join(_inflate_unmarked(view))
         return b"".join(workers.map(_inflate, members, len(view)))
     except (EOFError, OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]
         raise CorruptObject(f"not a whole gzip object: {error}") from None
 
 
 def _members(view: memoryview) -> list[tuple[memoryview, int]] | None:
-    """The members of an object of ours, each with the length of what it holds; None when others wrote it."""
+    """The members of an object of ours, each with the length of what it holds; None when it is not one of ours."""
     members = []
     at = 0
     head = _FIXED.size + _EXTRA.size
@@ -106,7 +106,7 @@ def _members(view: memoryview) -> list[tuple[memoryview, int]] | None:
         if len(view) - at < head or bytes(view[at : at + 4]) != _MAGIC + bytes([_HAS_EXTRA]):
             return None
         extra, one, two, length, packed, size = _EXTRA.unpack_from(view, at + _FIXED.size)
-        if (extra, one, two, length) != (_EXTRA.size - 2, b"M", b"F", 16) or size > MEMBER:
+        if (extra, one, two, length) != (_EXTRA.size - 2, b"M", b"F", 16) or size > MEMBER_BYTES:
             return None
         end = at + head + packed + _TRAILER.size
         if end > len(view):
@@ -116,7 +116,7 @@ def _members(view: memoryview) -> list[tuple[memoryview, int]] | None:
     return members or None
 
 
-def _inflate_others(view: memoryview) -> Iterator[bytes]:
+def _inflate_unmarked(view: memoryview) -> Iterator[bytes]:
     """Members one after the other; zeros may follow the last one (RFC 1952 is silent, gzip and Python take them)."""
     from isal import igzip_lib
 
@@ -125,7 +125,7 @@ def _inflate_others(view: memoryview) -> Iterator[bytes]:
         found = decompressor.decompress(view)
         rest = len(decompressor.unused_data)
         # ISA-L takes a member for whole whose trailer is cut.
-        if not decompressor.eof or bytes(view[: len(view) - rest][-TAIL:]) != _trailer(found):
+        if not decompressor.eof or bytes(view[: len(view) - rest][-GZIP_TRAILER_BYTES:]) != _trailer(found):
             raise EOFError("the last member is cut")
         yield found
         view = view[len(view) - rest :]
@@ -151,15 +151,15 @@ def tail_fits(tail: Buffer, size: int, raw: bool, blob: Buffer) -> bool:
     """Whether an object of ``size`` bytes that ends in ``tail`` can be the one of ``blob``.
 
     Of gzip the last eight bytes are CRC and length of the last member: of the whole blob where stock Metaflow wrote it,
-    of what is beyond the last multiple of ``MEMBER`` where we did. So other content, a truncated object and garbage are
-    told; damage in the middle is not, nor a cut between two members of equal content (reading finds them).
+    of what is beyond the last multiple of ``MEMBER_BYTES`` where we did. So other content, a truncated object and
+    garbage are told; damage in the middle is not, nor a cut between two members of equal content (reading finds them).
     """
     view = memoryview(blob).cast("B")
     if raw:
-        return size == len(view) and bytes(tail) == bytes(view[max(0, len(view) - TAIL) :])
-    if len(memoryview(tail)) != TAIL:
+        return size == len(view) and bytes(tail) == bytes(view[max(0, len(view) - GZIP_TRAILER_BYTES) :])
+    if len(memoryview(tail)) != GZIP_TRAILER_BYTES:
         return False
-    last = view[(len(view) - 1) // MEMBER * MEMBER :] if len(view) else view
+    last = view[(len(view) - 1) // MEMBER_BYTES * MEMBER_BYTES :] if len(view) else view
     return any(bytes(tail) == _trailer(part) for part in ([view] if len(last) == len(view) else [last, view]))
 
 

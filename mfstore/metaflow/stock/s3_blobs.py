@@ -1,16 +1,15 @@
-"""Objects of a datastore root in S3."""
+"""Blobs, and other small files of flows, of a datastore root in S3."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mfstore.errors import Conflict, InvalidRange, NotFound, Unsupported
-from mfstore.metaflow.hooks.marks import settle
 from mfstore.metaflow.roots.attempts import STARTED
-from mfstore.metaflow.stock.blobs import TAIL
-from mfstore.metaflow.stock.objects import Found, NewObject, Objects, parsed_metadata
+from mfstore.metaflow.stock.blob_storage import BlobStorage, NewBlob, StoredBlob, parsed_metadata
+from mfstore.metaflow.stock.encoding import GZIP_TRAILER_BYTES
 from mfstore.s3.bulk.items import PutItem, split_url
 from mfstore.s3.datatools.clients import Lease, Wish
 from mfstore.s3.datatools.objects import ATTRIBUTES
@@ -18,19 +17,27 @@ from mfstore.s3.datatools.settings import settings
 from mfstore.s3.datatools.uploading import attributes
 
 if TYPE_CHECKING:
-    from mfstore.metaflow.stock.objects import Metadata
+    from mfstore.metaflow.stock.blob_storage import Metadata
     from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.transfers.outcomes import Entry, Outcome
 
 
-class S3Objects(Objects):
+class WaitForMarks(Protocol):
+    """Waits for marks that were sent before and not waited for."""
+
+    def __call__(self, *below: str, name: str = "") -> None:
+        """Those whose URLs begin with one of ``below`` and end with ``name``. Raises what they met."""
+
+
+class S3Blobs(BlobStorage):
     """``root`` tells the root now: Metaflow changes it while it runs. Marks that were sent before a call are answered
     when it ends."""
 
     remote = True
 
-    def __init__(self, root: Callable[[], str]) -> None:
+    def __init__(self, root: Callable[[], str], wait_for_marks: WaitForMarks) -> None:
         self._root = root
+        self._wait_for_marks = wait_for_marks
 
     @property
     def unordered(self) -> bool:
@@ -46,27 +53,27 @@ class S3Objects(Objects):
         finally:
             lease.release()
 
-    def read(self, paths: Sequence[str]) -> Iterator[tuple[str, Found | None]]:
+    def read(self, paths: Sequence[str]) -> Iterator[tuple[str, StoredBlob | None]]:
         with self.client() as (client, root):
             items = [root + path for path in paths]
             for outcome in client.get_many(items, on_error="return", ordered=False):
                 yield paths[outcome.index], _found(outcome)
-        settle(root)
+        self._wait_for_marks(root)
 
-    def tails(self, paths: Sequence[str]) -> list[Found | None]:
+    def tails(self, paths: Sequence[str]) -> list[StoredBlob | None]:
         with self.client() as (client, root):
-            items = [(root + path, -TAIL, None) for path in paths]
+            items = [(root + path, -GZIP_TRAILER_BYTES, None) for path in paths]
             return [_found(outcome) for outcome in client.get_many(items, on_error="return")]
 
-    def put(self, objects: Iterable[NewObject]) -> list[NewObject]:
+    def put(self, blobs: Iterable[NewBlob]) -> list[NewBlob]:
         encryption = settings().encryption
-        conditional: dict[int, NewObject] = {}
-        there: list[NewObject] = []
+        conditional: dict[int, NewBlob] = {}
+        there: list[NewBlob] = []
         with self.client() as (client, root):
-            settle(root, name=STARTED)
+            self._wait_for_marks(root, name=STARTED)
 
             def items() -> Iterator[PutItem]:
-                for number, new in enumerate(objects):
+                for number, new in enumerate(blobs):
                     if not new.replace:
                         conditional[number] = new
                     yield PutItem(
@@ -76,32 +83,32 @@ class S3Objects(Objects):
 
             for outcome in client.put_many(items(), on_error="return", stream=True):
                 new = conditional.pop(outcome.index, None)
-                # Unsupported: a service without conditional writes. Looking at the object tells the rest.
+                # Unsupported: a service without conditional writes. Looking at the blob tells the rest.
                 if new is not None and isinstance(outcome.error, (Conflict, Unsupported)):
                     there.append(new)
                 elif outcome.error is not None:
                     raise outcome.error
-        settle(root)
+        self._wait_for_marks(root)
         return there
 
     def list(self, prefixes: Sequence[str]) -> Iterator[tuple[int, Entry, str]]:
         """What lies under each prefix: its number, the entry, and the entry's path below the root."""
         with self.client() as (client, root):
-            settle(*(root + prefix for prefix in prefixes), name=STARTED)
+            self._wait_for_marks(*(root + prefix for prefix in prefixes), name=STARTED)
             skip = len(split_url(root)[1])
             for number, entry in client.list_each([root + prefix for prefix in prefixes]):
                 yield number, entry, entry.key[skip:]
-        settle(root)
+        self._wait_for_marks(root)
 
 
-def _found(outcome: Outcome) -> Found | None:
+def _found(outcome: Outcome) -> StoredBlob | None:
     if isinstance(outcome.error, NotFound) and outcome.error.service_code != "NoSuchBucket":
         return None
     if isinstance(outcome.error, InvalidRange):
-        return Found(b"", 0, None)  # an empty object has no last bytes
+        return StoredBlob(b"", 0, None)  # an empty object has no last bytes
     if outcome.error is not None:
         raise outcome.error
-    return Found(outcome.data, outcome.object_size or 0, _metadata(outcome))
+    return StoredBlob(outcome.data, outcome.object_size or 0, _metadata(outcome))
 
 
 def _metadata(outcome: Outcome) -> Metadata:

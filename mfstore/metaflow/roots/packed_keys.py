@@ -15,19 +15,33 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 ENCODING = "mfstore-1"
-FOLDER = "mf.store"
-"""Of the store, below the datastore root: beside the flows, with a dot that no flow's name can have."""
-INLINE = "m1."
-INLINE_BYTES = 150
+ANY_VERSION = "mfstore-"
+"""Begins the encoding of what this or a later version packs."""
+INLINE_PREFIX = "m1."
+INLINE_PICKLE_BYTES = 150
 """Longest pickle that is its own key. Metaflow's metadata service keeps 255 characters of a key."""
 
 
+class PackedArtifact(NamedTuple):
+    """An artifact of the packed profile."""
+
+    name: str
+    key: str
+    bundle: str | None
+    """None when it lies in its key."""
+
+
 def is_packed(info: Mapping[str, Any] | None) -> bool:
-    """Whether an artifact with this info was saved by ``save``."""
-    return bool(info) and _divided(info)[0] == ENCODING  # type: ignore[arg-type]
+    """Whether an artifact with this info is one of the packed profile, as this version writes it."""
+    return bool(info) and _parts(info)[0] == ENCODING  # type: ignore[arg-type]
+
+
+def is_packed_by_any_version(info: Mapping[str, Any]) -> bool:
+    """Whether an artifact with this info is one of the packed profile, perhaps of a later version: no blob."""
+    return str(info.get("encoding", "")).startswith(ANY_VERSION)
 
 
 def encoding_in(bundle: str | None) -> str:
@@ -37,22 +51,27 @@ def encoding_in(bundle: str | None) -> str:
 
 def bundle_of(info: Mapping[str, Any]) -> str | None:
     """The bundle an artifact lies in; None when it lies in its key."""
-    return _divided(info)[1] or None
+    return _parts(info)[1] or None
+
+
+def _parts(info: Mapping[str, Any]) -> tuple[str, str]:
+    encoding, _, bundle = str(info.get("encoding")).partition("/")
+    return encoding, bundle
+
+
+def is_inline(key: str) -> bool:
+    """Whether the pickle lies in the key."""
+    return key.startswith(INLINE_PREFIX)
 
 
 def inline_key(pickled: bytes) -> str:
     """The key of a value whose pickle is its own key."""
-    return INLINE + urlsafe_b64encode(pickled).decode().rstrip("=")
+    return INLINE_PREFIX + urlsafe_b64encode(pickled).decode().rstrip("=")
 
 
 def inline_pickle(key: str) -> bytes:
     """The pickle that lies in a key. ValueError when none does."""
-    if not key.startswith(INLINE):
+    if not is_inline(key):
         raise ValueError("no pickle lies in this key")
-    text = key.removeprefix(INLINE)
+    text = key.removeprefix(INLINE_PREFIX)
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def _divided(info: Mapping[str, Any]) -> tuple[str, str]:
-    encoding, _, bundle = str(info.get("encoding")).partition("/")
-    return encoding, bundle

@@ -1,0 +1,80 @@
+"""All that is rebound in Metaflow's own modules and classes, and for which release that was written.
+
+A method is rebound only if it takes the arguments that it takes in that release. Of another one it stays as it is: the
+storages and the content-addressed store work without. What the replacements use of Metaflow besides are attributes of
+its datastore classes, which tests/metaflow/test_rebinding.py looks for in the installed release.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from metaflow.datastore import flow_datastore
+from metaflow.datastore.flow_datastore import FlowDataStore
+from metaflow.datastore.task_datastore import TaskDataStore
+
+from mfstore.metaflow.hooks.flow_datastore import get_task_datastore, get_task_datastores
+from mfstore.metaflow.hooks.marks import save_metadata
+from mfstore.metaflow.hooks.task_datastore import get, load_artifacts, save_artifacts, transfer_artifacts
+from mfstore.metaflow.stock.content_store import ContentStore
+
+RELEASE = "2.19"
+"""Of Metaflow, whose methods these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReboundMethod:
+    """One method of one of Metaflow's classes."""
+
+    owner: type
+    name: str
+    parameters: tuple[str, ...]
+    """What it takes in ``RELEASE``."""
+    replace: Callable[[Any], Any]
+    """From the original to what takes its place."""
+
+    def fits(self) -> bool:
+        """Whether the method of the installed Metaflow takes these parameters; also once it was replaced."""
+        return tuple(inspect.signature(getattr(self.owner, self.name)).parameters) == self.parameters
+
+
+METHODS = (
+    ReboundMethod(
+        FlowDataStore,
+        "get_task_datastore",
+        (
+            "self", "run_id", "step_name", "task_id", "attempt", "data_metadata", "mode", "allow_not_done",
+            "join_type", "orig_flow_datastore", "spin_artifacts", "persist",
+        ),
+        get_task_datastore,
+    ),
+    ReboundMethod(
+        FlowDataStore,
+        "get_task_datastores",
+        (
+            "self", "run_id", "steps", "pathspecs", "allow_not_done", "attempt", "include_prior", "mode", "join_type",
+            "orig_flow_datastore", "spin_artifacts",
+        ),
+        get_task_datastores,
+    ),
+    ReboundMethod(TaskDataStore, "load_artifacts", ("self", "names"), load_artifacts),
+    ReboundMethod(TaskDataStore, "save_artifacts", ("self", "artifacts_iter", "len_hint"), save_artifacts),
+    ReboundMethod(TaskDataStore, "get", ("self", "name", "default"), get),
+    ReboundMethod(
+        TaskDataStore, "save_metadata", ("self", "contents", "allow_overwrite", "add_attempt"), save_metadata
+    ),
+    ReboundMethod(TaskDataStore, "transfer_artifacts", ("self", "other_datastore", "names"), transfer_artifacts),
+)  # fmt: skip
+
+
+def install() -> None:
+    """Have Metaflow use all this, from now on and in this process. Does nothing the second time."""
+    if flow_datastore.ContentAddressedStore is ContentStore:
+        return
+    flow_datastore.ContentAddressedStore = ContentStore
+    for method in METHODS:
+        if method.fits():
+            setattr(method.owner, method.name, method.replace(getattr(method.owner, method.name)))

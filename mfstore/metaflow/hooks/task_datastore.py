@@ -1,0 +1,258 @@
+"""What is rebound of Metaflow's ``TaskDataStore``: how a task's artifacts are saved and loaded, for the packed profile
+and after a migration, and what errors name.
+
+Each function here takes the original method and gives what takes its place. What the packed profile needs is imported
+where it is used: half the time of importing all of mfstore's Metaflow side, in every process of a flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from metaflow import metaflow_config
+from metaflow.datastore.exceptions import DataException, UnpicklableArtifactException
+from metaflow.exception import MetaflowException
+from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
+
+from mfstore.errors import NotSerializable
+from mfstore.metaflow.errors import data_errors
+from mfstore.metaflow.hooks.marks import wait_for_marks
+from mfstore.metaflow.hooks.task_data import parsed_task_data
+from mfstore.metaflow.process_state import process_state
+from mfstore.metaflow.roots.attempts import DATA, STARTED
+from mfstore.metaflow.roots.migration_record import Form, current_form
+from mfstore.metaflow.roots.packed_keys import ENCODING, PackedArtifact, bundle_of, is_packed
+from mfstore.metaflow.stock import encoding
+
+if TYPE_CHECKING:
+    from mfstore.store import Store
+
+
+# ---- saving -----------------------------------------------------------------------------
+
+
+def save_artifacts(original: Any) -> Any:
+    """``TaskDataStore.save_artifacts`` that writes in the form of the profile."""
+
+    @wraps(original)
+    def save_artifacts(self: Any, artifacts_iter: Iterable[tuple[str, Any]], len_hint: int = 0) -> None:
+        if self._mode != "w" or self._is_done_set:
+            original(self, artifacts_iter, len_hint)
+            return
+        packs = process_state().knobs.profile == "packed" and _has_blobs(self)
+        artifacts = _not_inherited(self, artifacts_iter, packs)
+        if not packs:
+            original(self, artifacts, len_hint)
+            return
+        claimed: list[tuple[str, Any]] = []
+        _save_packed(self, _unclaimed(self, artifacts, claimed))
+        if claimed:
+            original(self, iter(claimed), len(claimed))
+
+    return save_artifacts
+
+
+def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]]) -> None:
+    from mfstore.metaflow.packed import bundles
+
+    known = {
+        key: task._info[name]
+        for name, key in task._objects.items()
+        if is_packed(task._info.get(name)) and task._ca_store.is_stored(key)
+    }
+    with data_errors():
+        try:
+            saved = bundles.save(lambda: _store_to_write(task), artifacts, known)
+        except NotSerializable as error:
+            raise _unpicklable(error) from error
+    for name, (key, info) in saved.items():
+        task._objects[name], task._info[name] = key, info
+
+
+def _not_inherited(task: Any, artifacts: Iterable[tuple[str, Any]], packs: bool) -> Iterator[tuple[str, Any]]:
+    """All but those that an input has in the other profile's form and with equal content: these keep their key, so that
+    ``merge_artifacts`` finds them equal in branches of which only one has read them."""
+    for name, obj in artifacts:
+        info = task._info.get(name) if name in task._objects else None
+        if info is None or is_packed(info) == packs or not _has_key(task._objects[name], info, obj):
+            yield name, obj
+
+
+def _has_key(key: str, info: Any, obj: Any) -> bool:
+    try:
+        if is_packed(info):
+            from mfstore.metaflow.packed import bundles
+
+            return bundles.key_of(obj) == key
+        if not str(info.get("encoding", "")).endswith("pickle-v4"):
+            return False
+        return encoding.key_of(PickleSerializer.serialize(obj)[0][0].value) == key
+    except Exception:
+        return False  # what cannot be serialized says so when it is saved
+
+
+def _unclaimed(
+    task: Any, artifacts: Iterable[tuple[str, Any]], claimed: list[tuple[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """What Metaflow would pickle; what a serializer of an extension claims goes to ``claimed``."""
+    for name, obj in artifacts:
+        if serializer_of(task, obj) is PickleSerializer:
+            yield name, obj
+        else:
+            claimed.append((name, obj))
+
+
+def serializer_of(task: Any, obj: Any) -> Any:
+    """The serializer that Metaflow would take for ``obj`` in this task's datastore, None when one of them fails."""
+    for serializer in task._serializers:
+        try:
+            if serializer.can_serialize(obj):
+                return serializer
+        except Exception:
+            return None  # Metaflow warns of it where it asks
+    return None
+
+
+def _unpicklable(error: NotSerializable) -> Any:
+    if isinstance(error.__cause__, MetaflowException):
+        return error.__cause__
+    new = UnpicklableArtifactException(error.key or "")
+    new.message = str(error)
+    return new
+
+
+def transfer_artifacts(original: Any) -> Any:
+    """``TaskDataStore.transfer_artifacts`` that saves anew what another root has in the packed form."""
+
+    @wraps(original)
+    def transfer_artifacts(self: Any, other_datastore: Any, names: Sequence[str] | None = None) -> None:
+        roots = [(task.TYPE, task._parent.datastore_root) for task in (self, other_datastore)]
+        wanted = [name for name in (other_datastore._objects if names is None else names) if name in other_datastore]
+        packed = [name for name in wanted if is_packed(other_datastore._info.get(name))]
+        if packed and roots[0] != roots[1]:
+            self.save_artifacts(other_datastore.load_artifacts(packed), len(packed))
+            names = [name for name in wanted if name not in packed]
+        original(self, other_datastore, names)
+
+    return transfer_artifacts
+
+
+# ---- loading ----------------------------------------------------------------------------
+
+
+def load_artifacts(original: Any) -> Any:
+    """``TaskDataStore.load_artifacts`` that reads every form, finds what was migrated, and whose errors name artifact
+    and task."""
+
+    @wraps(original)
+    def load_artifacts(self: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        names = list(names)
+        inputs = getattr(self, "mfstore_join_inputs", None)
+        left = dict.fromkeys(names)
+        try:
+            if inputs is not None:
+                with data_errors():
+                    inputs.expect(self, names)
+            for name, obj in _loaded(original, self, names):
+                left.pop(name, None)
+                yield name, obj
+        except DataException as error:
+            if not _learn_migrated(self, [*left]):
+                raise _named(self, names, error) from error
+            # Once: what it is now is in the data.json just read.
+            try:
+                yield from _loaded(original, self, [*left])
+            except DataException as again:
+                raise _named(self, [*left], again) from again
+
+    return load_artifacts
+
+
+def _loaded(original: Any, task: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
+    infos = task._info or {}
+    packed = [
+        PackedArtifact(name, task._objects[name], bundle_of(infos[name]))
+        for name in names
+        if is_packed(infos.get(name))
+    ]
+    stock = [name for name in names if not is_packed(infos.get(name))]
+    if packed:
+        from mfstore.metaflow.packed import bundles
+
+        with data_errors():
+            yield from bundles.load(lambda: _store_to_read(task), packed)
+    if stock or not names:
+        yield from original(task, stock)
+
+
+def _learn_migrated(task: Any, names: list[str]) -> bool:
+    """Whether some of these artifacts have another form by now, by which they are known from here on: metadata, or a
+    data.json read a while ago, may name the one they had before."""
+    if task._mode != "r" or not _has_blobs(task):
+        return False
+    found: dict[str, Form] = {}
+    documents = []
+    with suppress(DataException):
+        documents = _documents(task)
+    for document in documents:
+        with suppress(ValueError, KeyError):
+            found.update(
+                (name, form) for name in names if (form := current_form(document, name, task._objects.get(name)))
+            )
+    for name, (key, info) in found.items():
+        task._objects[name], task._info[name] = key, info
+    return bool(found)
+
+
+def _documents(task: Any) -> list[dict[str, Any]]:
+    """The data.json of each attempt of a task."""
+    paths = [f"{task._path}/{number}.{DATA}" for number in range(metaflow_config.MAX_ATTEMPTS)]
+    found = task._storage_impl.blobs.read(paths)
+    return [parsed_task_data(path, stored.data) for path, stored in found if stored is not None]
+
+
+def _named(task: Any, names: Sequence[str], error: DataException) -> DataException:
+    key = getattr(error, "key", None)
+    of = [name for name in names if key and task._objects.get(name) == key] or (names if len(names) == 1 else [])
+    if not of:
+        return error
+    new = DataException(f"Artifact {', '.join(sorted(of))} of task {task._path}: {error.message}")
+    new.key = key
+    return new
+
+
+def get(original: Any) -> Any:
+    """``TaskDataStore.get`` that gives the default for an artifact the task does not have, and for no other reason:
+    Metaflow asks it whether a run may go on, and a refusal or damage is no answer to that."""
+
+    @wraps(original)
+    def get(self: Any, name: str, default: Any = None) -> Any:
+        return self[name] if self._info and name in (self._objects or {}) else default
+
+    return get
+
+
+# ---- the packed profile's store ---------------------------------------------------------
+
+
+def _has_blobs(task: Any) -> bool:
+    return getattr(task._storage_impl, "blobs", None) is not None
+
+
+def _store_to_read(task: Any) -> Store:
+    if not _has_blobs(task):
+        raise DataException(f"Artifacts in the format {ENCODING} cannot lie in a datastore of type {task.TYPE}")
+    from mfstore.metaflow.packed.store import packed_store
+
+    return packed_store(task._storage_impl.datastore_root)
+
+
+def _store_to_write(task: Any) -> Store:
+    from mfstore.metaflow.packed.store import packed_store
+
+    root = task._storage_impl.datastore_root
+    wait_for_marks(f"{root.rstrip('/')}/", name=STARTED)
+    return packed_store(root, writing=True)

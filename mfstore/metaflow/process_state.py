@@ -1,0 +1,63 @@
+"""What the Metaflow side has in one process: settings, threads, and small objects it has seen."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from metaflow.metaflow_config_funcs import from_conf
+
+from mfstore.host.cache import HostCache, host_cache
+from mfstore.host.workers import Workers
+from mfstore.settings import MetaflowKnobs, resolve_metaflow
+
+MOST_TINY_BLOBS = 10_000
+
+
+class TinyBlobs:
+    """Blobs of a few KiB by their keys. Forgets all of them when it is full."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._blobs
+
+    def get(self, key: str) -> bytes | None:
+        """The blob, None when it is not known."""
+        return self._blobs.get(key)
+
+    def add(self, key: str, blob: bytes) -> None:
+        """Remember a blob."""
+        if len(self._blobs) >= MOST_TINY_BLOBS:
+            self._blobs.clear()
+        self._blobs[key] = blob
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._blobs.clear()
+
+
+class ProcessState:
+    """Settings are read once: a flow's processes have one environment."""
+
+    def __init__(self) -> None:
+        self.knobs: MetaflowKnobs = resolve_metaflow(from_conf("MFSTORE_PROFILE"))
+        self.workers = Workers(self.knobs.threads)
+        self.host_cache: HostCache = host_cache(self.knobs.cache)
+        self.tiny_blobs = TinyBlobs()
+
+
+@cache
+def _state_of(_process: int) -> ProcessState:
+    return ProcessState()
+
+
+def process_state() -> ProcessState:
+    """This process's; a forked child makes its own."""
+    return _state_of(os.getpid())
+
+
+def forget_process_state() -> None:
+    """From now on a new one, by the settings of now. What was opened under the old one goes on."""
+    _state_of.cache_clear()

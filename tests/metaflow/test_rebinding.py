@@ -1,0 +1,31 @@
+"""What the replacements need of Metaflow is there in the release they were written for."""
+
+from importlib.metadata import version
+
+from metaflow.datastore import flow_datastore
+
+from mfstore.metaflow.hooks.rebinding import METHODS, RELEASE
+from mfstore.metaflow.stock.content_store import ContentStore
+from tests.rigs.metaflow_stores import local_place
+
+
+def test_everything_is_rebound():
+    assert version("metaflow").startswith(f"{RELEASE}.")
+    assert flow_datastore.ContentAddressedStore is ContentStore
+    for method in METHODS:
+        assert method.fits(), method.name
+        assert "/mfstore/metaflow/hooks/" in getattr(method.owner, method.name).__code__.co_filename, method.name
+
+
+def test_the_attributes_that_are_used(tmp_path):
+    flow = local_place(tmp_path).flow()
+    for name in ("flow_name", "datastore_root", "ca_store", "_storage_impl", "_metadata_cache"):
+        assert hasattr(flow, name), name
+    for name in ("_prefix", "_storage_impl", "_blob_cache", "save_blobs_result"):
+        assert hasattr(flow.ca_store, name), name
+    task = flow.get_task_datastore("1", "a", "7", attempt=0, mode="w")
+    for name in (
+        "TYPE", "_ca_store", "_info", "_is_done_set", "_mode", "_objects", "_parent", "_path", "_serializers",
+        "_storage_impl",
+    ):  # fmt: skip
+        assert hasattr(task, name), name
