@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mfstore.errors import Conflict, NotAStore, NotFound
-from mfstore.format.description import OPERATIONS, PATH, VERSION, Description, decode, encode
-from mfstore.format.digests import BLAKE3, NAMES
+from mfstore.format.description import PATH, Description, decode, encode, with_feature
+from mfstore.format.digests import BLAKE3
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
 
-ATTEMPTS = 10
+ENABLE_ATTEMPTS = 10
+"""How often a feature is demanded anew when another process changed the description at the same moment."""
 
 
 def load(backend: Backend) -> Description | None:
-    """The store's configuration, or None when there is no store there yet.
+    """The store's description, or None when there is no store there yet.
 
     NotAStore when the place holds something else, Unsupported for a newer format.
     """
@@ -36,39 +37,27 @@ def load(backend: Backend) -> Description | None:
 
 
 def create(backend: Backend, algorithm: int = BLAKE3) -> Description:
-    """Write the configuration of a new store; if another process was faster, theirs is returned."""
-    name = next(name for name, number in NAMES.items() if number == algorithm)
-    document = {
-        "format": "mfstore",
-        "version": VERSION,
-        "uuid": str(uuid.uuid4()),
-        "hash": name,
-        "features": {operation: [] for operation in OPERATIONS},
-    }
-    try:
-        backend.put_if(PATH, encode(document), None)
-    except Conflict:
-        pass
+    """Write the description of a new store; if another process was faster, theirs is returned."""
+    with suppress(Conflict):
+        backend.put_if(PATH, encode(str(uuid.uuid4()), algorithm), None)
     found = load(backend)
     if found is None:
-        raise NotFound("the configuration just written is not there", key=PATH, backend=backend.url)
+        raise NotFound("the description just written is not there", key=PATH, backend=backend.url)
     return found
 
 
 def enable(backend: Backend, operation: str, feature: str) -> Description:
-    """Demand of every program that it knows ``feature`` before it does ``operation``; returns the configuration then.
+    """Demand of every program that it knows ``feature`` before it does ``operation``; returns the description then.
 
     Conflict when others keep changing it.
     """
-    for _ in range(ATTEMPTS):
+    for _ in range(ENABLE_ATTEMPTS):
         data, etag = backend.get_tagged(PATH)
         found = decode(data, backend.url)
         if feature in found.features[operation]:
             return found
-        document = json.loads(data)
-        document["features"][operation] = [*found.features[operation], feature]
         try:
-            backend.put_if(PATH, encode(document), etag)
+            backend.put_if(PATH, with_feature(data, found, operation, feature), etag)
         except Conflict:
             continue
-    raise Conflict("the store's configuration keeps changing", key=PATH, backend=backend.url, hint="Try again")
+    raise Conflict("the store's description keeps changing", key=PATH, backend=backend.url, hint="Try again")

@@ -1,4 +1,7 @@
-"""What garbage collection writes down: its state, and lists of what it condemned (docs/format.md)."""
+"""What garbage collection writes down: its state, and lists of what it condemned.
+
+Their tables are in docs/format.md, "Garbage collection".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store's own description, ``mfstore.json`` (docs/format.md)."""
+"""A store's own description, ``mfstore.json`` (docs/format.md, "Description")."""
 
 from __future__ import annotations
 
@@ -66,6 +66,20 @@ def decode(data: bytes, url: str) -> Description:
         ) from None
 
 
-def encode(document: dict[str, Any]) -> bytes:
-    """As it is stored."""
+def encode(uuid: str, algorithm: int) -> bytes:
+    """The description of a new store, as it is stored."""
+    name = next(name for name, number in NAMES.items() if number == algorithm)
+    features: dict[str, list[str]] = {operation: [] for operation in OPERATIONS}
+    return _encode({"format": "mfstore", "version": VERSION, "uuid": uuid, "hash": name, "features": features})
+
+
+def with_feature(data: bytes, description: Description, operation: str, feature: str) -> bytes:
+    """Stored bytes, of which ``description`` was decoded, that demand one feature more for ``operation``. What else a
+    later version may have written there stays."""
+    document = json.loads(data)
+    document["features"][operation] = [*description.features[operation], feature]
+    return _encode(document)
+
+
+def _encode(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=2) + "\n").encode()

@@ -1,8 +1,8 @@
-"""Recipes: what an artifact or a bundle is made of, and where it lies (docs/format.md, "Recipe").
+"""Recipes: what an artifact or a bundle is made of, and where it lies.
 
 The *content* section is what the key is the digest of: it names chunks by their digests and knows nothing of
 packs or codecs. The rest of a recipe (types, placements, inline chunks) may differ between two stores, or before and
-after a repack, under one key.
+after a repack, under one key (docs/format.md, "Artifacts and segments", "Content section", "Recipe").
 """
 
 from __future__ import annotations

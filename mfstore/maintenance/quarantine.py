@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import NotFound
 from mfstore.format.collection import seal_etag
+from mfstore.format.quarantine import PREFIX, quarantine_path
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
-
-PREFIX = "quarantine/"
 
 
 def quarantine(
     backend: Backend, key: str, version: int | None, *, replaced: bool = False, folder: str = PREFIX
 ) -> str | None:
-    """Move an object to ``<folder><key>.<seconds since the epoch when it was written>``; returns where, or None when
+    """Move an object below ``folder``; returns where, or None when
     it is not there any more.
 
     Copied first and removed then, so that stopping in between loses nothing and doing it again ends the same. With
@@ -27,7 +26,7 @@ def quarantine(
         info = backend.head(key)
         if version is not None and seal_etag(info.etag) != version:
             return None
-        target = f"{folder}{key}.{int(info.modified)}"
+        target = quarantine_path(key, info.modified, folder)
         backend.copy(key, target)
         if not replaced and not all(backend.delete_unchanged({key: info.etag})):
             backend.delete(target)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend, ObjectInfo
     from mfstore.maintenance.report import Progress
 
-SHARDS = tuple(f"{number:02x}" for number in range(256))
-"""The second words of the keys of packs and recipes. A shard is what is verified, and remembered, as one."""
 _NAME = re.compile(r"(packs|recipes)/([0-9a-f]{2})/(\2[0-9a-f]{62})")
 _FRAGMENT = re.compile(r"index/[0-9a-f]{64}")
 SMALLEST = {

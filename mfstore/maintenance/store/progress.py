@@ -1,33 +1,22 @@
-"""What verify remembers: when the packs of each shard were last read whole (docs/format.md, "Remembered progress")."""
+"""What verify remembers, in the store itself, and what it therefore reads next."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mfstore.errors import AccessDenied, MfstoreError, NotFound
-from mfstore.maintenance.store.inventory import SHARDS
+from mfstore.errors import AccessDenied, NotFound
+from mfstore.format.progress import PATH, SHARDS, decode_progress, encode_progress
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
-
-PATH = "verify/progress"
-VERSION = 1
 
 
 def load(backend: Backend, path: str = PATH) -> dict[str, float]:
     """When each shard was verified, in seconds since the epoch. What cannot be understood counts as never."""
     try:
-        document = json.loads(backend.get(path))
-        if document["version"] != VERSION:
-            return {}
-        return {shard: float(time) for shard, time in document["packs"].items() if shard in SHARDS}
+        return decode_progress(backend.get(path))
     except NotFound:
-        return {}
-    except MfstoreError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}
 
 
@@ -40,7 +29,7 @@ def save(backend: Backend, times: Mapping[str, float], path: str = PATH) -> bool
         merged = load(backend, path)
         for shard, time in times.items():
             merged[shard] = max(time, merged.get(shard, 0.0))
-        backend.put(path, [json.dumps({"version": VERSION, "packs": dict(sorted(merged.items()))}).encode()])
+        backend.put(path, [encode_progress(merged)])
         return True
     except AccessDenied:
         return False

@@ -15,6 +15,7 @@ from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, Un
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import ENTRY, FOOTER, HEADER, PackEntry, decode_footer, decode_trailer, pack_path
+from mfstore.format.progress import SHARDS
 from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
 from mfstore.format.refs import decode_ref
 from mfstore.maintenance.reading import read_each, scratch
@@ -22,7 +23,7 @@ from mfstore.maintenance.report import LEVELS, Level, Progress, Step, VerifyRepo
 from mfstore.maintenance.store import checks, progress
 from mfstore.maintenance.store.checks import PackState, fingerprint
 from mfstore.maintenance.store.findings import find
-from mfstore.maintenance.store.inventory import SHARDS, Inventory, shard_of, take_inventory
+from mfstore.maintenance.store.inventory import Inventory, shard_of, take_inventory
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

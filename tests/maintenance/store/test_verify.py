@@ -20,8 +20,8 @@ from mfstore.backends.memory import MemoryBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.packs import PackEntry
+from mfstore.format.progress import SHARDS
 from mfstore.maintenance.store import checks, progress
-from mfstore.maintenance.store.inventory import SHARDS
 from mfstore.settings import resolve
 from mfstore.store import Store
 from mfstore.testing import Fault, FaultyBackend
