@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from mfstore.maintenance.report import Level, RepairReport, Step, VerifyReport
+    from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import GcPlan
+    from mfstore.maintenance.store.report import RepairReport, VerifyReport
 
 
 FILE_BLOCK = 8 << 20
@@ -349,7 +350,7 @@ class Store(AsyncTwins):
 
     def verify(
         self, level: Level = "headers", *, sample: str | tuple[int, int] | None = None,
-        older_than: float | None = None, budget: float | None = None, progress: Callable[[Step], None] | None = None,
+        older_than: float | None = None, budget: float | None = None, progress: PhaseCallback | None = None,
     ) -> VerifyReport:  # fmt: skip
         """Check what is stored; changes nothing but a note of what was checked. Never raises for damage: it reports it.
 
@@ -358,22 +359,25 @@ class Store(AsyncTwins):
         the packs only a ``sample`` ("3/10": the third tenth), or those not read whole for ``older_than`` seconds, the
         longest ago first and until ``budget`` seconds have passed. NotFound when there is no store.
         """
-        from mfstore.maintenance.store.verify import verify
+        from mfstore.maintenance.store.verify import verify_store
+        from mfstore.maintenance.verification import verify_options
 
-        return verify(self.handle.access("read"), level, sample, older_than, budget, tell=progress)[0]
+        options = verify_options(level, sample, older_than, budget)
+        return verify_store(self.handle.access("read"), options, progress)
 
     def repair(
         self, level: Level = "full", *, dry_run: bool = False, drop_lost: bool = False,
-        progress: Callable[[Step], None] | None = None,
+        progress: PhaseCallback | None = None,
     ) -> RepairReport:  # fmt: skip
         """Verify and mend: whole chunks of damaged packs are stored again, recipes pointed at whole copies, the index
         rebuilt; what is damaged moves to ``quarantine/``. Nothing is deleted. May be stopped and run again.
 
         ``drop_lost`` moves recipes there too whose chunks are nowhere, so that ``exists`` tells the truth.
         """
-        from mfstore.maintenance.store.repair import repair
+        from mfstore.maintenance.store.repair import RepairOptions, repair_store
 
-        return repair(self.handle.access("read", "write", "delete"), level, dry_run, drop_lost, progress)
+        options = RepairOptions(level, dry_run, drop_lost)
+        return repair_store(self.handle.access("read", "write", "delete"), options, progress)
 
     def plan_gc(
         self, live: Iterable[str] | None = None, grace: float | timedelta = DAY, *, keep_last: int | None = None,
@@ -384,12 +388,13 @@ class Store(AsyncTwins):
 
         Kept are the keys that refs name, those in ``live``, and everything younger than ``grace`` (seconds or a
         timedelta). What is garbage is first condemned, and deleted by an execution at least ``grace`` later. By default
-        refs keep their whole history; see ``mfstore.maintenance.store.retention`` for ``keep_last``, ``keep_age``,
-        ``pinned`` and ``series``. Packs that are mostly dead are rewritten, up to the share ``repack`` of the stored
-        bytes. Raises when anything that is needed cannot be read, and Refused when the store's clock cannot be trusted.
+        refs keep their whole history; see ``mfstore.maintenance.store.collecting.retention`` for ``keep_last``,
+        ``keep_age``, ``pinned`` and ``series``. Packs that are mostly dead are rewritten, up to the share ``repack`` of
+        the stored bytes. Raises when anything that is needed cannot be read, and Refused when the store's clock cannot
+        be trusted.
         """
+        from mfstore.maintenance.store.collecting.retention import Retention
         from mfstore.maintenance.store.gc import make_plan
-        from mfstore.maintenance.store.retention import Retention
 
         retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
         access = self.handle.access("read", "write", "delete")

@@ -16,8 +16,8 @@ from mfstore.cli.output import opened, print_json, print_table, printable, progr
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from mfstore.maintenance.store.collecting.plan import Amount
     from mfstore.maintenance.store.gc import GcPlan, GcResult
-    from mfstore.maintenance.store.plan import Amount
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 

@@ -12,10 +12,13 @@ from mfstore.cli.gc import DURATION
 from mfstore.cli.options import given, json_option, metaflow_option, where_option
 from mfstore.cli.output import opened, print_json
 from mfstore.cli.reports import print_metaflow, print_repair, print_report, steps
-from mfstore.maintenance.report import LEVELS, MetaflowRepair, MetaflowReport, RepairReport, VerifyReport
+from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
+from mfstore.maintenance.report import LEVELS
+from mfstore.maintenance.verification import verify_options
 
 if TYPE_CHECKING:
     from mfstore.maintenance.report import Level
+    from mfstore.maintenance.store.report import RepairReport, VerifyReport
 
 DAMAGE = 3
 """Exit code: what was asked for was done, and there is damage."""
@@ -54,7 +57,8 @@ def verify(
             from mfstore.maintenance.metaflow.root import Root
             from mfstore.maintenance.metaflow.verify import verify_metaflow
 
-            report, _ = verify_metaflow(Root(metaflow), level, sample, older_than, budget, tell)
+            options = verify_options(level, sample, older_than, budget)
+            report, _ = verify_metaflow(Root(metaflow), options, tell)
         else:
             store = opened(given(url))
             report = store.verify(level, sample=sample, older_than=older_than, budget=budget, progress=tell)

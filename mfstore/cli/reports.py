@@ -10,15 +10,9 @@ from contextlib import contextmanager
 import click
 
 from mfstore.cli.output import print_table, printable, progress, size
-from mfstore.maintenance.report import (
-    Finding,
-    MetaflowFinding,
-    MetaflowRepair,
-    MetaflowReport,
-    RepairReport,
-    Step,
-    VerifyReport,
-)
+from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowRepair, MetaflowReport
+from mfstore.maintenance.report import PhaseProgress
+from mfstore.maintenance.store.report import Finding, RepairReport, VerifyReport
 
 SHOWN = 20
 """Findings and keys printed; ``--json`` has all, in full."""
@@ -27,12 +21,12 @@ NAMES = 3
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[Step], None]]:
+def steps() -> Iterator[Callable[[PhaseProgress], None]]:
     """A progress bar for each phase."""
     with progress() as display:
         tasks: dict[str, int] = {}
 
-        def tell(step: Step) -> None:
+        def tell(step: PhaseProgress) -> None:
             # Bytes are shown as MB: the display counts in whole numbers.
             unit = 1_000_000 if step.phase == "data" else 1
             label = "data (MB)" if step.phase == "data" else step.phase

@@ -17,6 +17,7 @@ from mfstore.maintenance.metaflow.migration import Migration
 from mfstore.maintenance.metaflow.policy import RunPolicy
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
+from mfstore.maintenance.verification import VerifyOptions
 from mfstore.metaflow.extension import LocalStorage
 from tests.rigs.metaflow_trees import task
 
@@ -125,7 +126,7 @@ def collect(root, policy=KEEP, **options):
 def whole(root):
     """The findings of a full check."""
     with closing(Root(str(root))) as place:
-        return verify_metaflow(place, "full")[0].findings
+        return verify_metaflow(place, VerifyOptions("full"))[0].findings
 
 
 def age(root, seconds):

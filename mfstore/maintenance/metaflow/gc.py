@@ -23,14 +23,14 @@ from mfstore.maintenance.metaflow.plan import Amount, Blob, MetaflowGcPlan, Plan
 from mfstore.maintenance.metaflow.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.root import Holdings, Root
 from mfstore.maintenance.metaflow.state import GcState, StateFile
-from mfstore.maintenance.report import Step
+from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import STORE_FOLDER as STORE
 from mfstore.metaflow.roots.layout import References
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.report import Progress
+    from mfstore.maintenance.report import PhaseCallback
     from mfstore.maintenance.store.gc import GcResult
 
 DELETES = 10_000
@@ -59,7 +59,7 @@ def collect_metaflow(
     *,
     yes_really: bool = False,
     take_over: bool = False,
-    tell: Progress = lambda step: None,
+    tell: PhaseCallback = untold,
 ) -> tuple[MetaflowGcPlan, MetaflowGcResult]:
     """Condemn the runs that the policy drops, and remove those condemned at least the grace period ago.
 
@@ -137,7 +137,7 @@ def _flow_of(path: str) -> str:
 class _Remover:
     """Removes what a plan says, after another look."""
 
-    def __init__(self, root: Root, file: StateFile, tell: Progress) -> None:
+    def __init__(self, root: Root, file: StateFile, tell: PhaseCallback) -> None:
         self._root = root
         self._file = file
         self._tell = tell
@@ -230,7 +230,7 @@ class _Remover:
         return ""
 
     def _delete(self, paths: list[str], at: int, of: int, state: GcState) -> None:
-        self._tell(Step("removing", at, of))
+        self._tell(PhaseProgress("removing", at, of))
         if at:
             self._file.save(state)  # a sign of life, and proof that nobody took over
         self._root.backend.delete_many(paths)

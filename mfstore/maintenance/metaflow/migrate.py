@@ -28,12 +28,12 @@ from mfstore.maintenance.metaflow.migration_report import Failure, FlowShare, Mi
 from mfstore.maintenance.metaflow.root import WINDOW, Holdings, Root
 from mfstore.maintenance.metaflow.state import GcState, StateFile
 from mfstore.maintenance.reading import spread
-from mfstore.maintenance.report import Step
+from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.migration_record import Form, earlier_forms, with_new_forms
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.report import Progress
+    from mfstore.maintenance.report import PhaseCallback
 
 TASKS = 64
 """Attempts converted together, before the first of their data.json is replaced."""
@@ -65,7 +65,7 @@ class Migrator:
     """One migration of one root. ``metadata`` is where the local metadata is, if not below the root."""
 
     def __init__(
-        self, root: Root, wanted: Migration, tell: Progress = lambda step: None, metadata: Root | None = None
+        self, root: Root, wanted: Migration, tell: PhaseCallback = untold, metadata: Root | None = None
     ) -> None:
         wanted.check()
         self._root = root
@@ -97,7 +97,7 @@ class Migrator:
         unrecorded = 0
         for done, (attempt, document) in enumerate(self._documents(self._attempts)):
             if done % WINDOW == 0:
-                self._tell(Step("tasks", done, len(self._attempts)))
+                self._tell(PhaseProgress("tasks", done, len(self._attempts)))
             total = by_flow.setdefault(attempt.task[0], _Sum())
             if isinstance(document, Left):
                 left.append(document)
@@ -106,7 +106,7 @@ class Migrator:
             total.add(attempt, found, self._holdings)
             left += found.left
             unrecorded += bool(found.change) and attempt.records not in self._recorded
-        self._tell(Step("tasks", len(self._attempts), len(self._attempts)))
+        self._tell(PhaseProgress("tasks", len(self._attempts), len(self._attempts)))
         for entry in left:
             kinds = by_flow.setdefault(entry.what.partition("/")[0], _Sum()).left
             kinds[entry.kind] = kinds.get(entry.kind, 0) + 1
@@ -169,13 +169,13 @@ class Migrator:
         done = 0
         try:
             for window in self._windows():
-                self._tell(Step("migrating", done, len(self._attempts)))
+                self._tell(PhaseProgress("migrating", done, len(self._attempts)))
                 if done:
                     file.save(state)  # a sign of life, and proof that nobody took over
                 self._each(workers, [job for job in window if job.own], lambda job: self._convert(conversion, job))
                 self._each(workers, window, self._settle)
                 done += len(window)
-            self._tell(Step("migrating", len(self._attempts), len(self._attempts)))
+            self._tell(PhaseProgress("migrating", len(self._attempts), len(self._attempts)))
         finally:
             workers.close()
             conversion.close()

@@ -12,6 +12,7 @@ from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.maintenance.metaflow.policy import Run, RunFacts, RunPolicy, decide, deployed, matches
 from mfstore.maintenance.metaflow.root import Holdings, Read, Root, blob_content
 from mfstore.maintenance.metaflow.state import GcState, StateFile
+from mfstore.maintenance.report import untold
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import RESUMED
 from mfstore.metaflow.roots.layout import References
@@ -19,7 +20,7 @@ from mfstore.metaflow.roots.packed_keys import inline_pickle
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.report import Progress
+    from mfstore.maintenance.report import PhaseCallback
 
 Blob = tuple[str, str]
 """Flow and key of a blob or an IncludeFile."""
@@ -114,7 +115,7 @@ class _Groups:
 
 
 def plan_metaflow_gc(
-    root: Root, policy: RunPolicy, tell: Progress = lambda step: None, state: GcState | None = None, now: float = 0.0
+    root: Root, policy: RunPolicy, tell: PhaseCallback = untold, state: GcState | None = None, now: float = 0.0
 ) -> MetaflowGcPlan:
     """What a collection would do; changes nothing. Raises when anything that a run to be kept refers to is not known,
     InvalidKey for a policy that does not say what to keep."""
@@ -124,7 +125,7 @@ def plan_metaflow_gc(
 class Planner:
     """Reads what a plan needs."""
 
-    def __init__(self, root: Root, policy: RunPolicy, tell: Progress, state: GcState | None, now: float) -> None:
+    def __init__(self, root: Root, policy: RunPolicy, tell: PhaseCallback, state: GcState | None, now: float) -> None:
         policy.check()
         self._root = root
         self._policy = policy

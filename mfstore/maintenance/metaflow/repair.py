@@ -11,26 +11,30 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
 from mfstore.format.collection import seal_etag
+from mfstore.maintenance.metaflow.report import MetaflowRepair
 from mfstore.maintenance.metaflow.root import Read
 from mfstore.maintenance.metaflow.verify import Blob, MetaflowVerifier, judge, verify_metaflow
 from mfstore.maintenance.quarantine import quarantine
-from mfstore.maintenance.report import Action, MetaflowRepair
+from mfstore.maintenance.report import RepairAction
+from mfstore.maintenance.verification import VerifyOptions
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX
 from mfstore.metaflow.stock.encoding import decode, fits_key
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
-    from mfstore.maintenance.report import Level, Progress
+    from mfstore.maintenance.report import Level, PhaseCallback
 
 FOLDER = f"{layout.MAINTENANCE_FOLDER}/quarantine/"
 SET_ASIDE = ("empty", "damaged", "wrong-hash")
 DESCRIBED_ANEW = ("meta-less", "wrong-metadata")
 
 
-def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: Progress | None) -> MetaflowRepair:
+def repair_metaflow(
+    root: Root, level: Level = "full", dry_run: bool = False, tell: PhaseCallback | None = None
+) -> MetaflowRepair:
     """Verify a root and mend what can be. Nothing is deleted; may be stopped at any time and run again."""
-    before, verifier = verify_metaflow(root, level, tell=tell)
+    before, verifier = verify_metaflow(root, VerifyOptions(level), tell)
     for error in verifier.refused.values():
         if not isinstance(error, Unsupported):
             error.hint = "Nothing was changed: repair needs to read everything"
@@ -39,9 +43,11 @@ def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: Progress | No
     verifier.check([blob for blob, (kind, _) in verifier.blobs.items() if kind != "missing"])
     plan = [(blob, kind) for blob, (kind, _) in sorted(verifier.blobs.items()) if kind in SET_ASIDE + DESCRIBED_ANEW]
     actions = tuple(
-        Action("quarantine", layout.blob_path(*blob), f"move it to {FOLDER}")
+        RepairAction("quarantine", layout.blob_path(*blob), f"move it to {FOLDER}")
         if kind in SET_ASIDE
-        else Action("describe", layout.blob_path(*blob), "write its metadata anew: its content is what its key says")
+        else RepairAction(
+            "describe", layout.blob_path(*blob), "write its metadata anew: its content is what its key says"
+        )
         for blob, kind in plan
     )
     if dry_run or not actions:
@@ -51,7 +57,7 @@ def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: Progress | No
             _set_aside(root, verifier, blob)
         else:
             _describe(root, verifier, blob)
-    after, _ = verify_metaflow(root, "headers" if level == "list" else level, tell=tell)
+    after, _ = verify_metaflow(root, VerifyOptions("headers" if level == "list" else level), tell)
     return MetaflowRepair(root.url, before, actions, after)
 
 

@@ -13,7 +13,7 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.errors import CorruptObject, MfstoreError, NotAStore, NotFound
 from mfstore.host.workers import Workers
 from mfstore.maintenance.reading import spread
-from mfstore.maintenance.report import Step
+from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import STORE_FOLDER, References, Task
 from mfstore.metaflow.stock import encoding
@@ -21,7 +21,7 @@ from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX, parsed_metadata
 from mfstore.settings import resolve
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.report import Progress
+    from mfstore.maintenance.report import PhaseCallback
     from mfstore.store import Store
 
 WINDOW = 1024
@@ -125,14 +125,14 @@ class Root:
         self.alone = Workers(1)
         """What decodes a blob: it is on one of the workers' threads already."""
 
-    def list(self, progress: Progress) -> Holdings:
+    def list(self, progress: PhaseCallback) -> Holdings:
         """Everything below the root. NotAStore when it is no root of Metaflow."""
         found = Holdings()
         for info in self._listed():
             found.add(info)
             if found.objects % 10_000 == 0:
-                progress(Step("listing", found.objects, 0))
-        progress(Step("listing", found.objects, found.objects))
+                progress(PhaseProgress("listing", found.objects, 0))
+        progress(PhaseProgress("listing", found.objects, found.objects))
         if not found.blobs and not found.tasks:
             self._complain(found.objects)
         return found
@@ -238,7 +238,7 @@ class Root:
             return error
 
     def references(
-        self, holdings: Holdings, progress: Progress
+        self, holdings: Holdings, progress: PhaseCallback
     ) -> Iterator[tuple[TaskName, int, str, References | MfstoreError]]:
         """What each file of an attempt that can refer to blobs refers to, or why that is not known: task, attempt and
         name of the file."""
@@ -249,14 +249,14 @@ class Root:
             if kind in layout.REFERRING and attempt is not None
         ]
         for at in range(0, len(wanted), WINDOW):
-            progress(Step("tasks", at, len(wanted)))
+            progress(PhaseProgress("tasks", at, len(wanted)))
             for (name, attempt, kind), data in self.small(wanted[at : at + WINDOW]):
                 try:
                     found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
                 except CorruptObject as error:
                     found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=self.url)
                 yield name, attempt, kind, found
-        progress(Step("tasks", len(wanted), len(wanted)))
+        progress(PhaseProgress("tasks", len(wanted), len(wanted)))
 
     def small(self, infos: Sequence[tuple[Any, ObjectInfo]]) -> Iterator[tuple[Any, bytes | MfstoreError]]:
         """Small files, each with what it was named by."""

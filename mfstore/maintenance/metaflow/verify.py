@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, Unsupported
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.recipes import recipe_path
+from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowReport
 from mfstore.maintenance.metaflow.root import Holdings, Read, Root, TaskName
-from mfstore.maintenance.report import LEVELS, Level, MetaflowFinding, MetaflowReport, Step
-from mfstore.maintenance.store import progress
-from mfstore.maintenance.store.verify import NOTE_SECONDS, REFUSALS, parse_sample
+from mfstore.maintenance.report import PhaseProgress, untold
+from mfstore.maintenance.verification import REFUSALS, ShardPass, VerifyOptions
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import DATA
 from mfstore.metaflow.roots.layout import STORE_FOLDER as STORE
@@ -22,9 +22,9 @@ from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
     from mfstore.host.workers import Workers
-    from mfstore.maintenance.report import Progress
+    from mfstore.maintenance.report import PhaseCallback
 
-PROGRESS = f"{layout.MAINTENANCE_FOLDER}/verify"
+PROGRESS_PATH = f"{layout.MAINTENANCE_FOLDER}/verify"
 RUNNING_SECONDS = 86400.0
 """An attempt that began so long ago at most and has not ended may still be running."""
 
@@ -98,7 +98,7 @@ def attempt_findings(name: TaskName, task: Task, now: float) -> Iterator[Metaflo
 class MetaflowVerifier:
     """One pass over a root; afterwards its attributes say what is known."""
 
-    def __init__(self, root: Root, tell: Progress) -> None:
+    def __init__(self, root: Root, options: VerifyOptions, tell: PhaseCallback) -> None:
         self.root = root
         self._tell = tell
         self._lock = threading.Lock()
@@ -108,14 +108,13 @@ class MetaflowVerifier:
         self.findings: list[MetaflowFinding] = []
         self.refused: dict[str, MfstoreError] = {}
         self.checked = self.blobs_checked = self.running = 0
-        self.complete = self.remembered = True
-        self.times: dict[str, float] = {}
+        self.level = options.level
+        self.shards = ShardPass(root.backend, PROGRESS_PATH, options)
 
-    def run(self, level: Level, sample: tuple[int, int] | None, older_than: float | None, budget: float | None) -> None:
+    def run(self) -> None:
         """Look at everything the level asks for."""
-        end = None if budget is None else time.monotonic() + budget
         self.holdings = self.root.list(self._tell)
-        self.times = progress.load(self.root.backend, PROGRESS)
+        self.shards.load()
         now = time.time()
         for name, task in self.holdings.tasks.items():
             self.findings += attempt_findings(name, task, now)
@@ -123,7 +122,7 @@ class MetaflowVerifier:
         for blob, info in self.holdings.blobs.items():
             if not info.size:
                 self.blobs[blob] = "empty", "no bytes: Metaflow may load them as an empty artifact"
-        if level == "list":
+        if self.level == "list":
             if not self.root.remote:
                 for blob in self.holdings.blobs.keys() - self.holdings.metas.keys() - self.blobs.keys():
                     self.blobs[blob] = "meta-less", "no metadata beside it"
@@ -138,8 +137,8 @@ class MetaflowVerifier:
                 if attempt == self.holdings.tasks[name].readable:
                     touched.add("/".join((*name, "*")))
         self._check_bundles(bundles)
-        if level == "full":
-            self._read_blobs(progress.choose(self.times, sample, older_than, time.time()), end)
+        if self.level == "full":
+            self._read_blobs()
         self._confirm()
 
     # ---- what tasks refer to --------------------------------------------------------------
@@ -184,31 +183,20 @@ class MetaflowVerifier:
 
     # ---- blobs ----------------------------------------------------------------------------
 
-    def _read_blobs(self, shards: Iterable[str], end: float | None) -> None:
-        by_shard: dict[str, list[Blob]] = {shard: [] for shard in shards}
+    def _read_blobs(self) -> None:
+        by_shard: dict[str, list[Blob]] = {shard: [] for shard in self.shards.shards()}
         for blob in self.holdings.blobs:
             shard = blob[1].removeprefix("r_")[:2]
             if shard in by_shard:
                 by_shard[shard].append(blob)
         total = sum(self.holdings.blobs[blob].size for names in by_shard.values() for blob in names)
-        done: dict[str, float] = {}
-        noted = time.monotonic()
-        try:
+        with self.shards.noting():
             for shard, names in by_shard.items():
-                if end is not None and time.monotonic() > end:
-                    self.complete = False
+                if self.shards.expired():
                     return
                 begun = time.time()
-                self.check(names, lambda size: self._tell(Step("data", self.checked, total)))
-                if not any(blob in self.blobs for blob in names):
-                    done[shard] = begun
-                if time.monotonic() - noted > NOTE_SECONDS:
-                    self.remembered = progress.save(self.root.backend, done, PROGRESS)
-                    noted = time.monotonic()
-        finally:
-            if done:
-                self.remembered = progress.save(self.root.backend, done, PROGRESS)
-                self.times.update(done)
+                self.check(names, lambda size: self._tell(PhaseProgress("data", self.checked, total)))
+                self.shards.verified(shard, not any(blob in self.blobs for blob in names), begun)
 
     def check(self, names: Iterable[Blob], tell: Any = lambda size: None) -> None:
         """Read blobs and compare them with their keys."""
@@ -272,26 +260,18 @@ class MetaflowVerifier:
 
 
 def verify_metaflow(
-    root: Root,
-    level: Level = "headers",
-    sample: str | tuple[int, int] | None = None,
-    older_than: float | None = None,
-    budget: float | None = None,
-    tell: Progress | None = None,
+    root: Root, options: VerifyOptions, tell: PhaseCallback | None = None
 ) -> tuple[MetaflowReport, MetaflowVerifier]:
     """A pass over a root: its report, and what repair needs to know besides."""
-    if level not in LEVELS:
-        raise InvalidKey("unknown level", expected=", ".join(LEVELS), found=repr(level))
-    if level != "full" and (sample, older_than, budget) != (None, None, None):
-        raise InvalidKey("only the level full can read a part of the blobs", found=level)
     begun = time.monotonic()
-    verifier = MetaflowVerifier(root, tell or (lambda step: None))
-    verifier.run(level, None if sample is None else parse_sample(sample), older_than, budget)
+    verifier = MetaflowVerifier(root, options, tell or untold)
+    verifier.run()
     holdings = verifier.holdings
-    known = [verifier.times.get(blob[1].removeprefix("r_")[:2], 0.0) for blob in holdings.blobs]
+    times = verifier.shards.times
+    known = [times.get(blob[1].removeprefix("r_")[:2], 0.0) for blob in holdings.blobs]
     report = MetaflowReport(
         url=root.url,
-        level=level,
+        level=options.level,
         findings=verifier.report(),
         flows=len(holdings.flows),
         runs=len(holdings.runs),
@@ -301,9 +281,9 @@ def verify_metaflow(
         blobs_checked=verifier.blobs_checked,
         checked=verifier.checked,
         running=verifier.running,
-        complete=verifier.complete,
+        complete=verifier.shards.complete,
         oldest=min(known, default=0.0) or None,
-        remembered=verifier.remembered,
+        remembered=verifier.shards.remembered,
         seconds=time.monotonic() - begun,
     )
     return report, verifier

@@ -36,11 +36,18 @@ from mfstore.format.fragments import decode_fragment, without_packs
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.clock import written
-from mfstore.maintenance.store.lifecycle import findings
-from mfstore.maintenance.store.liveness import Objects, list_objects, mark, read_objects, read_recipes, read_refs
-from mfstore.maintenance.store.plan import YOUNG, Amount, Decision, decide, roots
-from mfstore.maintenance.store.repack import Repacker
-from mfstore.maintenance.store.retention import RefChange, Retention, plan_refs
+from mfstore.maintenance.store.collecting.lifecycle import findings
+from mfstore.maintenance.store.collecting.liveness import (
+    Objects,
+    list_objects,
+    mark,
+    read_objects,
+    read_recipes,
+    read_refs,
+)
+from mfstore.maintenance.store.collecting.plan import YOUNG, Amount, Decision, decide, roots
+from mfstore.maintenance.store.collecting.repack import Repacker
+from mfstore.maintenance.store.collecting.retention import RefChange, Retention, plan_refs
 from mfstore.saving.guard import COLLECTOR_SILENCE, KNOWLEDGE_SECONDS, read_state
 
 if TYPE_CHECKING:

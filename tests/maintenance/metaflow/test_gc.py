@@ -21,6 +21,7 @@ from mfstore.maintenance.metaflow.policy import RunFacts, RunPolicy, decide, dep
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.state import PATH, StateFile
 from mfstore.maintenance.metaflow.verify import verify_metaflow
+from mfstore.maintenance.verification import VerifyOptions
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
 from tests.maintenance.metaflow.test_verify import upload
@@ -80,7 +81,7 @@ def collect(root, policy=LAST, **more):
 
 def whole(root):
     with opened(root) as place:
-        return verify_metaflow(place, "full")[0]
+        return verify_metaflow(place, VerifyOptions("full"))[0]
 
 
 def names(entries):

@@ -12,6 +12,7 @@ import pytest
 from mfstore.cli import main
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
+from mfstore.maintenance.verification import VerifyOptions
 from tests.rigs.metaflow_trees import blobs_of, files
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
@@ -225,7 +226,7 @@ def test_thirty_runs_collected_to_the_last_five_of_each_flow(project, capsys):
         assert blobs_of(project.root, flow) == needed
     assert len(list(Path(project.root, "data", "LinearFlow").iterdir())) == 3  # of five IncludeFiles
     root = Root(str(project.root))
-    report, _ = verify_metaflow(root, "full")
+    report, _ = verify_metaflow(root, VerifyOptions("full"))
     root.close()
     assert report.findings == () and report.runs == 16
     # And life goes on.

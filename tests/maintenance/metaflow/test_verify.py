@@ -20,6 +20,7 @@ from mfstore.maintenance.metaflow import verify as metaflow_verify
 from mfstore.maintenance.metaflow.repair import repair_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
+from mfstore.maintenance.verification import VerifyOptions, verify_options
 from mfstore.metaflow.stock.encoding import encode
 from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.datatools.uploading import attributes
@@ -43,10 +44,10 @@ def tree(tmp_path):
     return root
 
 
-def look(root, level="full", **more):
+def look(root, level="full", sample=None, older_than=None, budget=None):
     place = Root(str(root))
     try:
-        return verify_metaflow(place, level, **more)[0]
+        return verify_metaflow(place, verify_options(level, sample, older_than, budget))[0]
     finally:
         place.close()
 
@@ -245,13 +246,13 @@ def test_refusals_are_not_called_damage(tree):
     inner = place.backend
     place.backend = FaultyBackend(inner)
     place.backend.root = inner.root
-    verify_metaflow(place, "full")
+    verify_metaflow(place, VerifyOptions("full"))
     calls = place.backend.calls
     for n in range(1, calls + 1):
         place.backend = FaultyBackend(inner, Fault(at=n, error=lambda: errors.AccessDenied("no")))
         place.backend.root = inner.root
         try:
-            report, _ = verify_metaflow(place, "full")
+            report, _ = verify_metaflow(place, VerifyOptions("full"))
         except errors.AccessDenied:
             continue
         assert {finding.kind for finding in report.findings} <= {"unreadable"}

@@ -19,9 +19,9 @@ from mfstore.backends.memory import MemoryBackend
 from mfstore.format import collection, packs, recipes
 from mfstore.format import description as description_format
 from mfstore.format.refs import RefEntry
-from mfstore.maintenance.store.liveness import Marks, Objects
-from mfstore.maintenance.store.plan import plan_repacks
-from mfstore.maintenance.store.retention import RefVersion, Retention, plan_refs
+from mfstore.maintenance.store.collecting.liveness import Marks, Objects
+from mfstore.maintenance.store.collecting.plan import plan_repacks
+from mfstore.maintenance.store.collecting.retention import RefVersion, Retention, plan_refs
 from mfstore.saving import guard
 from mfstore.testing import Fault, FaultyBackend
 from tests import ROOT

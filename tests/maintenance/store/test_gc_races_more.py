@@ -8,8 +8,9 @@ from mfstore import description, errors
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import collection, recipes
 from mfstore.format import description as description_format
-from mfstore.maintenance.store import gc, repack
-from mfstore.maintenance.store import liveness as marks
+from mfstore.maintenance.store import gc
+from mfstore.maintenance.store.collecting import liveness as marks
+from mfstore.maintenance.store.collecting import repack
 from mfstore.saving import guard
 from tests.rigs.gc import (
     Hooked,

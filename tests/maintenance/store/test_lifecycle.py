@@ -11,7 +11,7 @@ import pytest
 
 import mfstore
 from mfstore.backends.s3.expiry import near_its_end
-from mfstore.maintenance.store.lifecycle import explain
+from mfstore.maintenance.store.collecting.lifecycle import explain
 from tests.rigs.gc import DAY, noise
 
 

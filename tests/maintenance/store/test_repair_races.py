@@ -18,7 +18,7 @@ def test_a_recipe_that_is_stored_again_while_it_is_rewritten_stays(memory, monke
     keys = wrapped(memory).put_many(NOISE[:2])
     for path in objects(memory, "packs"):
         damage(memory, path, lambda data: bytes(len(data)))
-    original = repair._Repair._resolve
+    original = repair.RecipeRewriter.resolve
     put = []
 
     def late(*arguments):
@@ -26,7 +26,7 @@ def test_a_recipe_that_is_stored_again_while_it_is_rewritten_stays(memory, monke
             put.append(wrapped(memory).put_many(NOISE[1::-1]))
         return original(*arguments)
 
-    monkeypatch.setattr(repair._Repair, "_resolve", late)
+    monkeypatch.setattr(repair.RecipeRewriter, "resolve", late)
     wrapped(memory).repair(drop_lost=True)
     assert unreadable(memory, dict(zip(keys, NOISE, strict=False))) == set()
     assert wrapped(memory).verify("full").clean
@@ -41,14 +41,14 @@ def test_what_is_stored_again_while_repair_is_at_work_stays(request, monkeypatch
     key = wrapped(backend).put(NOISE[0])
     for path in objects(backend, kind):
         damage(backend, path, lambda data: bytes(len(data)))
-    original = repair.make_plan
+    original = repair.plan_repair
 
     def late(*arguments):
         plan = original(*arguments)
         assert wrapped(backend).put(NOISE[0]) == key
         return plan
 
-    monkeypatch.setattr(repair, "make_plan", late)
+    monkeypatch.setattr(repair, "plan_repair", late)
     wrapped(backend).repair(drop_lost=True)
     assert np.array_equal(wrapped(backend).get(key), NOISE[0])
     assert wrapped(backend).verify("full").clean

@@ -20,8 +20,10 @@ from mfstore.backends.memory import MemoryBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.packs import PackEntry
+from mfstore.format.progress import PATH as PROGRESS_PATH
 from mfstore.format.progress import SHARDS
-from mfstore.maintenance.store import checks, progress
+from mfstore.maintenance.store.checking.pack_state import plan_spans
+from mfstore.maintenance.verification import VerifyOptions, choose_shards, read_progress
 from mfstore.settings import resolve
 from mfstore.store import Store
 from mfstore.testing import Fault, FaultyBackend
@@ -228,13 +230,13 @@ def test_samples_cover_everything_once(memory):
     reports = [wrapped(memory).verify("full", sample=f"{n}/7") for n in range(1, 8)]
     assert sum(report.packs_checked for report in reports) == len(objects(memory, "packs"))
     assert [report.oldest is None for report in reports] == [*[True] * 6, False] or reports[-1].oldest is not None
-    parts = [progress.choose({}, (n, 10), None, 0.0) for n in range(1, 11)]
+    parts = [choose_shards({}, VerifyOptions("full", sample=(n, 10)), 0.0) for n in range(1, 11)]
     assert sorted(shard for part in parts for shard in part) == sorted(SHARDS)
 
 
 def test_only_what_waits_long_enough_is_read_the_longest_first():
     times = {shard: 1000.0 - number for number, shard in enumerate(SHARDS) if number % 2}
-    chosen = progress.choose(times, None, 100.0, 1000.0)
+    chosen = choose_shards(times, VerifyOptions("full", older_than=100.0), 1000.0)
     assert chosen[:128] == list(SHARDS[::2])
     assert [times[shard] for shard in chosen[128:]] == sorted(t for t in times.values() if 1000.0 - t > 100)
 
@@ -276,8 +278,8 @@ def test_remembered_progress_that_makes_no_sense_counts_as_none(memory):
         b'{"version": 9, "packs": {"00": 1}}',
         b'{"version": 1, "packs": {"zz": 1, "00": 5}}',
     ):
-        memory.put(progress.PATH, [data])
-        assert progress.load(memory) in ({}, {"00": 5.0})
+        memory.put(PROGRESS_PATH, [data])
+        assert read_progress(memory, PROGRESS_PATH) in ({}, {"00": 5.0})
 
 
 def test_progress_is_told(memory):
@@ -295,7 +297,7 @@ def test_levels_cost_what_they_say(memory):
     faulty = FaultyBackend(memory)
     wrapped(faulty).verify("list")
     reads = [key for operation, key in faulty.log if operation not in ("list", "exists_many")]
-    assert all(key.startswith(("index/", "refs/")) or key in ("mfstore.json", progress.PATH) for key in reads)
+    assert all(key.startswith(("index/", "refs/")) or key in ("mfstore.json", PROGRESS_PATH) for key in reads)
     faulty.log.clear()
     wrapped(faulty).verify("headers")
     of_packs = [key for operation, key in faulty.log if key.startswith("packs/") and operation != "list"]
@@ -310,7 +312,7 @@ def test_spans_hold_every_chunk_once(limit):
         size = int(rng.integers(1, 300))
         entries.append(PackEntry(number.to_bytes(32, "big"), at, size, size, 0, 0))
         at += size + (int(rng.integers(0, 2000)) if number % 9 == 0 else 0)
-    spans = list(checks.plan_spans(reversed(entries), limit))
+    spans = list(plan_spans(reversed(entries), limit))
     assert [entry for span in spans for entry in span.entries] == entries
     for span in spans:
         assert span.start == span.entries[0].offset and span.end == max(e.offset + e.csize for e in span.entries)
@@ -403,8 +405,8 @@ def test_repair_keeps_everything_that_can_be_read_and_heals_the_rest_by_putting_
     live, found = wound(memory, number)
     before = {info.key: memory.get(info.key) for info in memory.list("")}
     plan = wrapped(memory).repair(dry_run=True)
-    assert {info.key: memory.get(info.key) for info in memory.list("") if info.key != progress.PATH} == {
-        key: data for key, data in before.items() if key != progress.PATH
+    assert {info.key: memory.get(info.key) for info in memory.list("") if info.key != PROGRESS_PATH} == {
+        key: data for key, data in before.items() if key != PROGRESS_PATH
     }
     done = wrapped(memory).repair()
     assert done.actions == plan.actions != ()

@@ -11,11 +11,11 @@ from mfstore.format import fragments, packs, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import ref_name
-from mfstore.maintenance.report import Step
+from mfstore.maintenance.report import PhaseProgress
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend, ObjectInfo
-    from mfstore.maintenance.report import Progress
+    from mfstore.maintenance.report import PhaseCallback
 
 _NAME = re.compile(r"(packs|recipes)/([0-9a-f]{2})/(\2[0-9a-f]{62})")
 _FRAGMENT = re.compile(r"index/[0-9a-f]{64}")
@@ -37,11 +37,12 @@ class Inventory:
     refs: dict[str, str] = field(default_factory=dict)
     """Key of the object by name of the ref."""
     short: list[ObjectInfo] = field(default_factory=list)
-    """Packs and recipes too short to be one; they are among the others too."""
+    """Packs and recipes too short to be one; they are among these too."""
     foreign: list[ObjectInfo] = field(default_factory=list)
-    """Objects in these places that no mfstore put there."""
+    """Objects beside them that no mfstore put there."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("recipes", "packs", "index", "refs"), 0))
     stored: int = 0
+    """Bytes of all of them."""
 
     def add(self, infos: Iterable[ObjectInfo]) -> None:
         """Sort what a listing tells."""
@@ -65,24 +66,19 @@ class Inventory:
                 self.foreign.append(info)
 
 
-def take_inventory(backend: Backend, progress: Progress) -> Inventory:
+def take_inventory(backend: Backend, progress: PhaseCallback) -> Inventory:
     """List the store.
 
     Recipes are listed before packs: a writer stores packs first, so a recipe seen here has its packs in the later
     listing. Refs come before recipes for the same reason.
     """
     found = Inventory()
-    places = (REFS, "recipes/", "packs/", fragments.PREFIX)
-    for number, place in enumerate(places):
-        progress(Step("listing", number, len(places)))
-        wide = place in ("recipes/", "packs/")
+    prefixes = (REFS, "recipes/", "packs/", fragments.PREFIX)
+    for number, prefix in enumerate(prefixes):
+        progress(PhaseProgress("listing", number, len(prefixes)))
+        wide = prefix in ("recipes/", "packs/")
         found.add(
-            backend.list_many([f"{place}{digit}" for digit in "0123456789abcdef"]) if wide else backend.list(place)
+            backend.list_many([f"{prefix}{digit}" for digit in "0123456789abcdef"]) if wide else backend.list(prefix)
         )
-    progress(Step("listing", len(places), len(places)))
+    progress(PhaseProgress("listing", len(prefixes), len(prefixes)))
     return found
-
-
-def shard_of(name: bytes) -> str:
-    """The shard of a pack or recipe."""
-    return name[:1].hex()

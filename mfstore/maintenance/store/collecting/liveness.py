@@ -17,7 +17,7 @@ from mfstore.format.collection import seal_etag
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, recipe_path
 from mfstore.format.refs import PREFIX, decode_ref, ref_name
-from mfstore.maintenance.store.retention import RefVersion
+from mfstore.maintenance.store.collecting.retention import RefVersion
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mfstore.format.collection import CondemnedList, ListRef, State
-from mfstore.maintenance.store.liveness import Marks, Objects
-from mfstore.maintenance.store.retention import RefChange
+from mfstore.maintenance.store.collecting.liveness import Marks, Objects
+from mfstore.maintenance.store.collecting.retention import RefChange
 
 DEAD = 0.5
 """Packs of which more than this share is dead are repacked: below it, rewriting a byte frees less than a byte."""

@@ -17,8 +17,8 @@ from mfstore.format import recipes
 from mfstore.format.fragments import PREFIX, encode_fragment
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Placement, Recipe, placed_chunks, recipe_path
-from mfstore.maintenance.store.liveness import read_recipes
-from mfstore.maintenance.store.plan import Repack
+from mfstore.maintenance.store.collecting.liveness import read_recipes
+from mfstore.maintenance.store.collecting.plan import Repack
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend

@@ -1,0 +1,1 @@
+"""What verify and repair read of a store, in parts: each knows one kind of object."""

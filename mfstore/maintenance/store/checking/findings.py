@@ -1,0 +1,140 @@
+"""From what a pass over a store saw to what is wrong, and with which artifacts. Without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.format import fragments
+from mfstore.format.packs import pack_path
+from mfstore.format.recipes import recipe_path
+from mfstore.maintenance.store.checking.listed_index import least_sizes
+from mfstore.maintenance.store.report import Finding, Harm
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.store.checking.inventory import Inventory
+    from mfstore.maintenance.store.checking.pack_state import PackState
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What is wrong with one object."""
+
+    kind: str
+    detail: str
+    keys: set[str] = field(default_factory=set)
+
+
+class DataTroubles:
+    """What is wrong with packs and recipes, gathered one recipe after the other."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[str, _Trouble] = {}
+
+    def damaged_recipe(self, key: bytes, error: CorruptObject) -> None:
+        """A recipe cannot be decoded."""
+        self._add(recipe_path(key.hex()), "damaged", error.message, key.hex())
+
+    def damaged_inline(self, key: bytes, count: int) -> None:
+        """So many chunks that lie in a recipe are not whole."""
+        self._add(recipe_path(key.hex()), "damaged", f"{count} chunks in it differ from their digests", key.hex())
+
+    def absent_chunk(self, key: bytes, pack: bytes, state: PackState, lost: bool) -> None:
+        """A recipe places a chunk in a pack that does not hold it. ``lost``: nor does any other, as far as is known."""
+        touched = key.hex() if lost else None
+        if state.prints is not None and not state.bad:
+            self._add(recipe_path(key.hex()), "damaged", "it places a chunk where another lies, or none", touched)
+        else:
+            self._add(pack_path(pack.hex()), *_describe(state), touched)
+
+    def damaged_packs(self, packs: Mapping[bytes, PackState]) -> None:
+        """These are all packs: those with damage are told, whether a recipe needs them or not."""
+        for name, state in packs.items():
+            if state.kind == "damaged" or state.bad:
+                self._add(pack_path(name.hex()), *_describe(state), None)
+
+    def _add(self, path: str, kind: str, detail: str, key: str | None) -> None:
+        trouble = self._by_path.setdefault(path, _Trouble(kind, detail))
+        if key is not None:
+            trouble.keys.add(key)
+
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with each object, and which artifacts it costs."""
+        for path, found in self._by_path.items():
+            harm: Harm = "data" if found.keys else "dedup"
+            detail = found.detail if found.keys else f"{found.detail}; every artifact can still be read"
+            yield Finding(found.kind, path, detail, tuple(sorted(found.keys)), harm=harm)
+
+
+def _describe(state: PackState) -> tuple[str, str]:
+    parts = [state.detail] if state.detail else []
+    if state.bad:
+        count = len(state.prints) if state.prints is not None else len(state.claimed)
+        parts.append(f"{len(state.bad)} of {count} chunks differ from their digests")
+    return state.kind or "damaged", "; ".join(parts) or "a chunk is not where it should be"
+
+
+def by_listing(inventory: Inventory, index: Iterable[fragments.Fragment]) -> Iterator[Finding]:
+    """What is too short, by itself or by what the index says of it."""
+    for info in inventory.short:
+        key = info.key.rpartition("/")[2]
+        keys = (key,) if info.key.startswith("recipes/") else ()
+        yield Finding("truncated", info.key, f"{info.size} bytes are too few for any", keys)
+    known = {info.key for info in inventory.short}
+    for name, size in least_sizes(index).items():
+        found = inventory.packs.get(name)
+        if found is not None and found.size < size and found.key not in known:
+            yield Finding("truncated", found.key, f"{found.size} bytes, by the index at least {size}")
+
+
+def of_refs(
+    errors: Mapping[str, MfstoreError], paths: Mapping[str, str], dangling: Mapping[str, bytes]
+) -> Iterator[Finding]:
+    """Refs that are damaged (by name, and where they are stored), and those that name what is not there."""
+    for name, error in errors.items():
+        yield Finding("damaged", paths[name], f"{error.message}; set the ref again", refs=(name,))
+    for name, key in dangling.items():
+        yield Finding("missing", recipe_path(key.hex()), "a ref names it", (key.hex(),), (name,))
+
+
+def of_index(errors: Mapping[str, MfstoreError], gone: Sequence[str], unlisted: Sequence[bytes]) -> Iterator[Finding]:
+    """Fragments that are damaged, packs that the index names and that are gone, packs that it does not list whole."""
+    for path, error in errors.items():
+        yield Finding("damaged", path, error.message, harm="dedup")
+    if gone:
+        detail = f"it lists packs that are not stored: {len(gone)}"
+        yield Finding("stale", fragments.PREFIX, detail, harm="dedup")
+    if unlisted:
+        detail = f"it lacks chunks of packs, which would be stored again: {len(unlisted)}"
+        yield Finding("unlisted", fragments.PREFIX, detail, harm="dedup")
+
+
+def of_unread(unreadable: Mapping[str, MfstoreError], unknown: Mapping[str, MfstoreError]) -> Iterator[Finding]:
+    """What the storage did not give, and what this mfstore does not know."""
+    for path, error in unreadable.items():
+        yield Finding("unreadable", path, str(error))
+    for path, error in unknown.items():
+        yield Finding("unknown", path, error.message, (path[-64:],) if path.startswith("recipes/") else ())
+
+
+def of_foreign(infos: Iterable[ObjectInfo]) -> Iterator[Finding]:
+    """What no mfstore put there."""
+    for info in infos:
+        yield Finding("foreign", info.key, "not an object of a store", harm="none")
+
+
+def with_refs(findings: Iterable[Finding], ref_keys: Mapping[str, bytes]) -> tuple[Finding, ...]:
+    """The findings with the refs that they touch, data first."""
+    by_value: dict[str, list[str]] = {}
+    for name, key in ref_keys.items():
+        by_value.setdefault(key.hex(), []).append(name)
+    order = {"data": 0, "dedup": 1, "none": 2}
+    return tuple(
+        replace(
+            finding, refs=tuple(sorted({*finding.refs, *(n for key in finding.keys for n in by_value.get(key, ()))}))
+        )
+        for finding in sorted(findings, key=lambda finding: (order[finding.harm], finding.object))
+    )

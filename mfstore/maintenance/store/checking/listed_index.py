@@ -1,0 +1,108 @@
+"""The index as it is stored, every fragment of it: which chunks it says are where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mfstore._core import table
+from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.format.fragments import ENTRY as INDEX_ENTRY
+from mfstore.format.fragments import PREFIX, Fragment, decode_fragment
+from mfstore.format.packs import ENTRY, FOOTER, PackEntry
+from mfstore.maintenance.store.checking.inventory import Inventory
+from mfstore.maintenance.store.checking.pack_state import entry_of
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend, ObjectInfo
+    from mfstore.format.digests import Digest
+    from mfstore.format.recipes import ChunkRef
+    from mfstore.maintenance.store.checking.unread import Unread
+
+
+class ListedIndex:
+    """The fragments of a listing that could be read."""
+
+    def __init__(self, backend: Backend, digest: Digest, unread: Unread, listing: Mapping[str, ObjectInfo]) -> None:
+        self._backend = backend
+        self._digest = digest
+        self._unread = unread
+        self.listing = listing
+        """The fragments as they were listed last, by key."""
+        self.fragments: list[Fragment] = []
+        self.errors: dict[str, MfstoreError] = {}
+        """What is wrong with the damaged ones, by key."""
+
+    def read(self) -> None:
+        """Read the fragments that are listed."""
+        for key, data in self._backend.get_many(list(self.listing)):
+            try:
+                if isinstance(data, MfstoreError):
+                    raise data
+                if self._digest(data).hex() != key.removeprefix(PREFIX):
+                    raise CorruptObject("index fragment is not the one its name says", key=key)
+                self.fragments.append(decode_fragment(data, key))
+            except NotFound:
+                continue  # merged with others since it was listed
+            except CorruptObject as error:
+                self.errors[key] = error
+            except MfstoreError as error:
+                self._unread.add(key, error)
+
+    def changed(self) -> bool:
+        """List the index again; if it is another one by now, read that. Whether it was."""
+        fresh = Inventory()
+        fresh.add(self._backend.list(PREFIX))
+        if fresh.fragments.keys() == self.listing.keys():
+            return False
+        self.listing = fresh.fragments
+        self.fragments, self.errors = [], {}
+        self.read()
+        return True
+
+    def lists_all(self, ids: Sequence[bytes]) -> bool:
+        """Whether each of these chunks is in the index."""
+        missing = list(ids)
+        for fragment in self.fragments:
+            positions = table.find(fragment.entries, INDEX_ENTRY.size, b"".join(missing))
+            missing = [chunk_id for chunk_id, at in zip(missing, positions, strict=True) if at < 0]
+            if not missing:
+                return True
+        return not missing
+
+    def locations(self, chunk: ChunkRef) -> Iterator[tuple[bytes, PackEntry]]:
+        """Wherever the index says that a chunk lies: pack and entry."""
+        for fragment in self.fragments:
+            at = table.find(fragment.entries, INDEX_ENTRY.size, chunk.id)[0]
+            location = fragment.location(at) if at >= 0 else None
+            if location is not None and location.usize == chunk.usize:
+                yield location.pack.value, entry_of(chunk, location)
+
+    def chunks_in(self, packs: frozenset[bytes]) -> Iterator[tuple[bytes, PackEntry]]:
+        """Every chunk that the index says lies in one of these packs."""
+        for fragment in self.fragments:
+            wanted = {number: name.value for number, name in enumerate(fragment.packs) if name.value in packs}
+            if wanted:
+                for chunk_id, pack, csize, offset, usize, codec, width in INDEX_ENTRY.iter_unpack(fragment.entries):
+                    if pack in wanted:
+                        yield wanted[pack], PackEntry(chunk_id, offset, csize, usize, codec, width)
+
+    def packs(self) -> set[bytes]:
+        """Every pack that the index names."""
+        return {name.value for fragment in self.fragments for name in fragment.packs}
+
+
+def least_sizes(fragments: Iterable[Fragment]) -> dict[bytes, int]:
+    """How long each pack must be at least, by what the index says of it."""
+    sizes: dict[bytes, int] = {}
+    for fragment in fragments:
+        ends = [0] * len(fragment.packs)
+        counts = [0] * len(fragment.packs)
+        for _, pack, csize, offset, *_ in INDEX_ENTRY.iter_unpack(fragment.entries):
+            if pack < len(ends):
+                ends[pack] = max(ends[pack], offset + csize)
+                counts[pack] += 1
+        for name, end, count in zip(fragment.packs, ends, counts, strict=True):
+            # Behind the last chunk come a line of the trailer for each, and the footer.
+            sizes[name.value] = max(sizes.get(name.value, 0), end + count * ENTRY.size + FOOTER.size)
+    return sizes

@@ -1,0 +1,90 @@
+"""Recipes read whole, with the chunks that lie in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.format.recipes import INLINE, Recipe, decode, placed_chunks, recipe_path
+from mfstore.maintenance.report import PhaseProgress
+from mfstore.maintenance.store.checking.pack_state import entry_of, match_placements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mfstore.backends.base import Backend
+    from mfstore.host.workers import Workers
+    from mfstore.maintenance.report import PhaseCallback
+    from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
+    from mfstore.maintenance.store.checking.pack_state import PackState
+    from mfstore.maintenance.store.checking.unread import Unread
+
+RECIPES_TOGETHER = 256
+"""Recipes looked at together: bounds what is held of them."""
+
+
+class CheckedRecipe(NamedTuple):
+    """A recipe that was read, or what is wrong with it."""
+
+    key: bytes
+    recipe: Recipe | CorruptObject
+    bad_inline: frozenset[int]
+    """Numbers of the chunks in it that are not whole."""
+
+
+class RecipeReader:
+    """Reads recipes, and remembers which may not be readable whole."""
+
+    def __init__(
+        self, backend: Backend, workers: Workers, check: ChunkCheck, unread: Unread, tell: PhaseCallback
+    ) -> None:
+        self._backend = backend
+        self._workers = workers
+        self._check = check
+        self._unread = unread
+        self._tell = tell
+        self.suspects: set[bytes] = set()
+        """Recipes that may not be readable whole."""
+
+    def match(self, keys: Iterable[bytes], packs: Mapping[bytes, PackState]) -> None:
+        """Compare what these recipes say with what is known of the packs; and note there what recipes say."""
+        for key, recipe, bad_inline in self.read(keys, "recipes"):
+            if isinstance(recipe, CorruptObject) or not match_placements(recipe, packs) or bad_inline:
+                self.suspects.add(key)
+
+    def read(self, keys: Iterable[bytes], phase: str) -> Iterator[CheckedRecipe]:
+        """Each of these recipes that is still stored."""
+        names = sorted(keys)
+        for done in range(0, len(names), RECIPES_TOGETHER):
+            self._tell(PhaseProgress(phase, done, len(names)))
+            window = names[done : done + RECIPES_TOGETHER]
+            found = [data for _, data in self._backend.get_many([recipe_path(name.hex()) for name in window])]
+            total = sum(len(data) for data in found if isinstance(data, bytes))
+            decoded = self._workers.map(self._decode, list(zip(window, found, strict=True)), total)
+            for name, data, (recipe, bad) in zip(window, found, decoded, strict=True):
+                if isinstance(recipe, (Recipe, CorruptObject)):
+                    yield CheckedRecipe(name, recipe, bad)
+                elif not isinstance(data, NotFound):  # else it was collected since it was listed
+                    self._unread.add(recipe_path(name.hex()), recipe)
+        self._tell(PhaseProgress(phase, len(names), len(names)))
+
+    def _decode(self, task: tuple[bytes, bytes | MfstoreError]) -> tuple[Recipe | MfstoreError, frozenset[int]]:
+        name, data = task
+        if isinstance(data, MfstoreError):
+            return data, frozenset()
+        try:
+            recipe = decode(data, self._workers.codec, name)
+        except MfstoreError as error:
+            return error, frozenset()
+        bad = []
+        count = 0
+        inline = memoryview(recipe.inline)
+        for number, (chunk, placement) in enumerate(placed_chunks(recipe)):
+            if placement.pack == INLINE:
+                count += 1
+                stored = inline[placement.offset : placement.offset + placement.csize]
+                if not self._check.whole(entry_of(chunk, placement), stored):
+                    bad.append(number)
+        self._check.count(count, 0)
+        return recipe, frozenset(bad)

@@ -1,0 +1,115 @@
+"""The two ends of packs: header and trailer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mfstore.backends.base import RangeRead
+from mfstore.errors import CorruptObject, MfstoreError, Unsupported
+from mfstore.format.packs import (
+    ENTRY,
+    FOOTER,
+    HEADER,
+    MAGIC,
+    VERSION,
+    PackEntry,
+    decode_footer,
+    decode_trailer,
+    pack_path,
+)
+from mfstore.maintenance.reading import read_each
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.backends.base import Backend
+    from mfstore.format.digests import Digest
+    from mfstore.host.workers import Workers
+
+END_BYTES = 64 << 10
+"""Bytes read from the end of a pack: the trailer of 1100 chunks, which is a pack of 280 MB with the usual cuts."""
+
+
+def read_trailers(
+    backend: Backend, workers: Workers, digest: Digest, sizes: Mapping[bytes, int]
+) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
+    """The chunks that each of these packs lists, or what is wrong with its header or trailer. ``sizes`` are the lengths
+    of the packs as they were listed."""
+    ends = _Ends(digest, sizes)
+    read_each(backend, workers, ends.reads(), ends.arrived)
+    read_each(backend, workers, ends.longer, ends.rest_arrived)
+    for name in sizes:
+        yield name, ends.errors.get(name) or ends.trailers[name]
+
+
+class _Ends:
+    """What has arrived of some packs, on any thread."""
+
+    def __init__(self, digest: Digest, sizes: Mapping[bytes, int]) -> None:
+        self._digest = digest
+        self._sizes = sizes
+        self._by_path = {pack_path(name.hex()): name for name in sizes}
+        self._footers: dict[bytes, bytes] = {}
+        self.errors: dict[bytes, MfstoreError] = {}
+        self.trailers: dict[bytes, list[PackEntry]] = {}
+        self.longer: list[RangeRead] = []
+        """Trailers that begin before what was read."""
+
+    def reads(self) -> Iterator[RangeRead]:
+        """The first reads: both ends of each pack, in one if it is short."""
+        for path, name in self._by_path.items():
+            size = self._sizes[name]
+            if size < HEADER.size + FOOTER.size:
+                self.errors[name] = CorruptObject("pack is too short", found=size)
+                continue
+            if size > END_BYTES:
+                yield RangeRead(path, 0, HEADER.size)
+            yield RangeRead(path, max(0, size - END_BYTES), min(size, END_BYTES))
+
+    def arrived(self, read: RangeRead, data: Buffer | MfstoreError) -> None:
+        """An end of a pack, or the error it met."""
+        name = self._by_path[read.key]
+        size = self._sizes[name]
+        try:
+            if isinstance(data, MfstoreError):
+                raise data
+            view = memoryview(data)
+            if read.start == 0:
+                check_header(bytes(view[: HEADER.size]))
+            if read.start + read.length < size:
+                return
+            footer = bytes(view[-FOOTER.size :])
+            at, count = decode_footer(footer, size)
+            self._footers[name] = footer
+            if at < read.start:
+                self.longer.append(RangeRead(read.key, at, count * ENTRY.size))
+            else:
+                self._decode(name, bytes(view[at - read.start : -FOOTER.size]), at)
+        except MfstoreError as error:
+            self.errors.setdefault(name, error)
+
+    def rest_arrived(self, read: RangeRead, data: Buffer | MfstoreError) -> None:
+        """A long trailer, or the error it met."""
+        name = self._by_path[read.key]
+        try:
+            if isinstance(data, MfstoreError):
+                raise data
+            self._decode(name, bytes(data), read.start)
+        except MfstoreError as error:
+            self.errors.setdefault(name, error)
+
+    def _decode(self, name: bytes, trailer: bytes, at: int) -> None:
+        entries = list(decode_trailer(trailer, self._footers[name], at))
+        if self._digest(trailer) != name:
+            raise CorruptObject("pack is not the one its name says", offset=at)
+        self.trailers[name] = entries
+
+
+def check_header(header: bytes) -> None:
+    """CorruptObject, or Unsupported, when these are not the first bytes of a pack."""
+    magic, version, flags, _ = HEADER.unpack(header)
+    if magic != MAGIC:
+        raise CorruptObject("pack does not begin with a header", offset=0, expected=MAGIC, found=magic)
+    if version != VERSION or flags:
+        raise Unsupported("pack version is unknown to this mfstore", expected=VERSION, found=version)

@@ -1,0 +1,159 @@
+"""What repair will do about what verify found. Reads what it must, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError
+from mfstore.format import fragments
+from mfstore.format.packs import PackEntry, pack_path
+from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
+from mfstore.maintenance.report import RepairAction
+from mfstore.maintenance.store.checking.pack_state import PlacedChunk, entry_of, placed_in_packs
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.store.report import VerifyReport
+    from mfstore.maintenance.store.verify import StorePass
+
+
+class StoredChunk(NamedTuple):
+    """A chunk in a pack."""
+
+    pack: bytes
+    entry: PackEntry
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What repair will do. Made without writing anything."""
+
+    salvage: Mapping[bytes, Sequence[PackEntry]]
+    """Damaged packs and the whole chunks in each."""
+    copies: Mapping[bytes, StoredChunk]
+    """For chunks that are not whole where a recipe places them: where they are."""
+    rewrite: Sequence[bytes]
+    """Recipes that place chunks in what will move, or in what is gone and has a copy."""
+    damaged_recipes: Sequence[bytes]
+    lost: Sequence[bytes]
+    """Recipes with chunks that are whole nowhere."""
+    rebuild: bool
+    """Whether the index must be made anew."""
+    fragments: Sequence[str]
+    """The index fragments that the new index replaces."""
+
+    def actions(self, drop_lost: bool) -> Iterator[RepairAction]:
+        """The plan for people, in the order of doing."""
+        for name, entries in self.salvage.items():
+            if entries:
+                yield RepairAction("salvage", pack_path(name.hex()), f"store its {len(entries)} whole chunks again")
+        if self.rebuild:
+            yield RepairAction("index", fragments.PREFIX, "rebuild it from the trailers of the packs")
+        for key in self.rewrite:
+            yield RepairAction("rewrite", recipe_path(key.hex()), "point it at whole chunks")
+        for path in self._leaving(drop_lost):
+            yield RepairAction("quarantine", path, "move it to quarantine/")
+
+    def _leaving(self, drop_lost: bool) -> Iterator[str]:
+        for key in self.leaving_recipes(drop_lost):
+            yield recipe_path(key.hex())
+        for name in self.salvage:
+            yield pack_path(name.hex())
+        yield from self.fragments
+
+    def leaving_recipes(self, drop_lost: bool) -> list[bytes]:
+        """The recipes that go to quarantine; with ``drop_lost`` also those whose data is nowhere."""
+        return [*self.damaged_recipes, *(self.lost if drop_lost else ())]
+
+
+NOTHING = RepairPlan({}, {}, (), (), (), False, ())
+
+
+def plan_repair(found: StorePass, report: VerifyReport) -> RepairPlan:
+    """What to do about what a pass found."""
+    if report.clean:
+        return NOTHING
+    damaged = _damaged_packs(found)
+    wanted: set[bytes] = set()
+    for _, recipe, bad_inline in found.doubtful_recipes():
+        if isinstance(recipe, Recipe):
+            wanted.update(placed.entry.id for placed in _not_whole(found, recipe, bad_inline))
+    salvage, copies = _whole_chunks(found, wanted, damaged)
+    rewrite, broken, lost = [], [], []
+    for key, recipe, bad_inline in found.doubtful_recipes():
+        if isinstance(recipe, CorruptObject):
+            broken.append(key)
+            continue
+        ids = {placed.entry.id for placed in _not_whole(found, recipe, bad_inline)}
+        if ids - copies.keys():
+            lost.append(key)
+        if ids & copies.keys() or any(placed.pack in damaged for placed in placed_in_packs(recipe)):
+            rewrite.append(key)
+    rebuild = bool(damaged) or any(finding.object.startswith(fragments.PREFIX) for finding in report.damage)
+    outdated = sorted(found.index.listing) if rebuild else []
+    return RepairPlan(salvage, copies, rewrite, broken, lost, rebuild, outdated)
+
+
+def _damaged_packs(found: StorePass) -> set[bytes]:
+    """The packs with a damaged frame or chunk. Those with a damaged frame are read whole, if they were not yet."""
+    states = found.packs.states
+    doubtful = [name for name, state in states.items() if state.kind == "damaged"]
+    found.data.read([name for name in doubtful if not states[name].checked])
+    damaged = {name for name in doubtful if states[name].kind != "unreadable"}
+    return damaged | {name for name, state in states.items() if state.bad}
+
+
+def _not_whole(found: StorePass, recipe: Recipe, bad_inline: frozenset[int]) -> Iterator[PlacedChunk]:
+    """The chunks of a recipe that are not whole where it places them."""
+    for number, (chunk, placement) in enumerate(placed_chunks(recipe)):
+        if placement.pack == INLINE:
+            if number in bad_inline:
+                yield PlacedChunk(number, b"", entry_of(chunk, placement))
+            continue
+        placed = PlacedChunk(number, recipe.packs[placement.pack], entry_of(chunk, placement))
+        if not found.state_of(placed.pack).holds(placed.entry):
+            yield placed
+
+
+def _whole_chunks(
+    found: StorePass, wanted: set[bytes], damaged: Iterable[bytes]
+) -> tuple[dict[bytes, list[PackEntry]], dict[bytes, StoredChunk]]:
+    """The whole chunks of each damaged pack, and a whole copy of each wanted chunk that has one; by the trailers of all
+    packs, and for packs without a sound one by what others say is there."""
+    states = found.packs.states
+    salvage = {name: _whole_claims(found, name) for name in sorted(damaged)}
+    places: dict[bytes, list[StoredChunk]] = {}
+    for name, trailer in found.packs.all_trailers():
+        entries = trailer_or_raise(trailer)
+        if entries is None:
+            entries = salvage.get(name, [])
+        state = states[name]
+        if name in salvage:
+            salvage[name] = _by_offset(entry for entry in entries if state.holds(entry))
+        for entry in entries:
+            if entry.id in wanted and state.holds(entry):
+                places.setdefault(entry.id, []).append(StoredChunk(name, entry))
+    found.data.read(sorted({name for stored in places.values() for name, _ in stored if not states[name].checked}))
+    whole = {
+        chunk_id: min((chunk for chunk in stored if states[chunk.pack].holds(chunk.entry)), default=None)
+        for chunk_id, stored in places.items()
+    }
+    return salvage, {chunk_id: chunk for chunk_id, chunk in whole.items() if chunk is not None}
+
+
+def _whole_claims(found: StorePass, name: bytes) -> list[PackEntry]:
+    state = found.packs.states[name]
+    return _by_offset(entry for fp, entry in state.claimed.items() if fp not in state.bad)
+
+
+def _by_offset(entries: Iterable[PackEntry]) -> list[PackEntry]:
+    return sorted(entries, key=lambda entry: entry.offset)
+
+
+def trailer_or_raise(trailer: list[PackEntry] | MfstoreError) -> list[PackEntry] | None:
+    """The chunks of a trailer; None when it is damaged or gone. Raises when the storage did not give it: what it lists
+    must be known."""
+    if isinstance(trailer, (AccessDenied, BackendError)):
+        raise trailer
+    return None if isinstance(trailer, MfstoreError) else trailer
