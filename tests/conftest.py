@@ -2,17 +2,17 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 
 import pytest
 from hypothesis import settings
 
 import mfstore
-from tests.plugins import deadline, markers, reruns
-from tests.rigs.fault_upstream import proxy, upstream  # noqa: F401
-from tests.rigs.flow_fixtures import local_rig, make_rig, metadata_service, moto, s3_rig, table  # noqa: F401
-from tests.rigs.gc import clock  # noqa: F401
-from tests.rigs.s3_faults import any_rig, engine, quick, rig, signed_rig, unhedged  # noqa: F401
-from tests.rigs.s3_fixtures import bucket, ca_file, fault_proxy, ministack, nginx, radosgw, s3_server  # noqa: F401
+from mfstore.s3.transfers import hedging
+from mfstore.testing import FaultProxy
+from tests.plugins import deadline, leftovers, markers, reruns
+from tests.rigs.flows import FlowRig, s3_place
+from tests.servers import MetadataService, Ministack, Missing, Moto, Nginx, Radosgw
 
 # With awscrt installed, for ministack's sake, botocore signs by it, which puts a Host header beside the others: not what our
 # requests are compared with. Read when botocore is imported.
@@ -79,3 +79,129 @@ def s3_env(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     return home
+
+
+@pytest.fixture
+def unhedged(monkeypatch):
+    """For exact counts of requests: on a machine that is busy, any of the last few may be late enough to be asked for
+    twice."""
+    monkeypatch.setattr(hedging, "HEDGE_FLOOR", float("inf"))
+
+
+# ---- real servers: each started at its first use, once per process ----------------------------------
+
+
+def started(server):
+    """Yield the running server. Not installed is a reason to skip only on a developer's own machine: where ``make test``
+    installs it, a skip would hide that nothing of S3 was tested."""
+    try:
+        with leftovers.kept():
+            server.__enter__()
+    except Missing as error:
+        if os.environ.get("CI") or os.geteuid() == 0:
+            raise
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def radosgw():
+    """Ceph's gateway."""
+    yield from started(Radosgw())
+
+
+@pytest.fixture(scope="session")
+def ministack():
+    """ministack, with signatures verified."""
+    yield from started(Ministack())
+
+
+@pytest.fixture(scope="session")
+def nginx():
+    """The pseudo-S3 for speed."""
+    yield from started(Nginx())
+
+
+@pytest.fixture(scope="session")
+def moto():
+    """AWS beside S3."""
+    yield from started(Moto())
+
+
+@pytest.fixture(scope="session", params=["radosgw", "ministack"])
+def s3_server(request):
+    """Each of the faithful servers in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """A fresh bucket's name."""
+    return s3_server.create_bucket(f"test-{uuid.uuid4().hex[:20]}")
+
+
+@pytest.fixture
+def ca_file(s3_server):
+    """What to trust for the server's https."""
+    return s3_server.ca_file
+
+
+@pytest.fixture
+def fault_proxy(s3_server):
+    """Make a ``FaultProxy`` in front of the server: ``fault_proxy([NetworkFault(…)], latency=0.03)``."""
+    proxies = []
+
+    def make(faults=(), *, server=None, **options):
+        server = server or s3_server
+        credentials = (server.access_key, server.secret_key, server.region)
+        proxy = FaultProxy(server.url, faults, **{"credentials": credentials, **options}).start()
+        proxies.append(proxy)
+        return proxy
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def metadata_service():
+    """Metaflow's, in memory."""
+    with MetadataService() as service:
+        yield service
+
+
+# ---- real flows --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A file for flows that include one."""
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n1,2")
+    return str(path)
+
+
+@pytest.fixture
+def s3_rig(radosgw, tmp_path):
+    """Make a rig with a bucket of its own: ``s3_rig(url=proxy.url)``."""
+
+    def make(url=None, **more):
+        bucket = radosgw.create_bucket(f"flows-{uuid.uuid4().hex[:16]}")
+        return FlowRig(tmp_path / f"rig-{uuid.uuid4().hex[:8]}", {**s3_place(radosgw, bucket, url), **more})
+
+    return make
+
+
+@pytest.fixture
+def local_rig(tmp_path):
+    """Make a rig with a directory of its own."""
+    return lambda **more: FlowRig(tmp_path / f"rig-{uuid.uuid4().hex[:8]}", more)
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
+def make_rig(request):
+    """Make a rig, on each datastore in turn."""
+    return request.getfixturevalue(f"{request.param}_rig")

@@ -16,14 +16,13 @@ from mfstore.testing import NetworkFault
 from mfstore.testing.actions import LoseResponse, Status, access_denied
 from tests.rigs.concurrency import in_a_child, in_threads
 from tests.rigs.metaflow_stores import local_place, s3_place
-from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 from tests.servers.base import boto_client
 
 NOISE = random.Random(7).randbytes(SENT_UNSEEN_BYTES + 1000)
 BLOBS = [b"", b"x", b"\x80\x04N.", os.urandom(3000), b"ab" * 100_000, NOISE, NOISE + bytes(3 * MEMBER_BYTES)]
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
 def place(request, tmp_path, monkeypatch):
     monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "cache"))
     forget()
@@ -36,7 +35,7 @@ def place(request, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def s3(tmp_path, monkeypatch, radosgw):  # noqa: F811
+def s3(tmp_path, monkeypatch, radosgw):
     monkeypatch.setenv("MFSTORE_CACHE", "")
     forget()
     with s3_place(radosgw, monkeypatch) as found:

@@ -12,13 +12,12 @@ from mfstore.metaflow.process_state import forget_process_state
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import Stall, access_denied, slow_down
 from tests.rigs.metaflow_stores import s3_place
-from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 
 AHEAD = ("0.attempt.json", "0.task_begin", "0.runtime")
 
 
 @pytest.fixture(params=["stock", "packed"])
-def s3(request, monkeypatch, radosgw, tmp_path):  # noqa: F811
+def s3(request, monkeypatch, radosgw, tmp_path):
     monkeypatch.setattr(process_state_module, "from_conf", lambda name: request.param)
     monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "cache"))
     forget_process_state()

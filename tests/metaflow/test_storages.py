@@ -17,16 +17,15 @@ from mfstore.testing.actions import Reset, access_denied
 from tests import ROOT
 from tests.rigs.concurrency import in_a_child, in_threads
 from tests.rigs.metaflow_stores import local_place, s3_place
-from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 
 
 @pytest.fixture
-def s3(monkeypatch, radosgw):  # noqa: F811
+def s3(monkeypatch, radosgw):
     with s3_place(radosgw, monkeypatch) as found:
         yield found
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
 def place(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return local_place(tmp_path) if request.param == "local" else request.getfixturevalue("s3")

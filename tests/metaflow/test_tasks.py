@@ -25,7 +25,6 @@ from mfstore.metaflow.stock import content_store
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import access_denied
 from tests.rigs.metaflow_stores import local_place, s3_place
-from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 
 
 @pytest.fixture(params=["stock", "packed"])
@@ -38,12 +37,12 @@ def profile(request, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def s3(profile, monkeypatch, radosgw):  # noqa: F811
+def s3(profile, monkeypatch, radosgw):
     with s3_place(radosgw, monkeypatch) as found:
         yield found
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
 def place(request, profile, tmp_path):
     return local_place(tmp_path) if request.param == "local" else request.getfixturevalue("s3")
 

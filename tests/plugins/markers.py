@@ -6,7 +6,7 @@ A fixture that starts a server for some of its parameters only marks these itsel
 import pytest
 
 BY_FIXTURE = {
-    "server": {"radosgw", "ministack", "nginx", "moto", "s3_server"},
+    "server": {"radosgw", "ministack", "nginx", "moto", "s3_server", "any_rig"},
     "flow": {"local_rig", "s3_rig", "make_rig"},
 }
 

@@ -6,12 +6,9 @@ import http.client
 import random
 import re
 import socket
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
-
-from mfstore.testing import FaultProxy, NetworkFault
+from mfstore.testing import NetworkFault
 
 DATA = random.Random(0).randbytes(200_000)
 
@@ -148,21 +145,3 @@ def body(response):
 
 def fault(action, **which):
     return [NetworkFault(action=action, **which)]
-
-
-@pytest.fixture
-def upstream():
-    server = Upstream()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def proxy(upstream):
-    """A proxy with no faults; tests set ``proxy.faults``."""
-    with FaultProxy(upstream.url) as proxy:
-        yield proxy

@@ -39,11 +39,6 @@ class Clock:
         self.offset += seconds
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    return Clock(monkeypatch)
-
-
 class Hooked(FaultyBackend):
     """Runs a function once, before or after the first call that matches: that is how an interleaving is scheduled."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 from mfstore.s3.aws.routes import Credentials, Route, Transport
 from mfstore.s3.calls import Call, Options, Reply
@@ -60,6 +59,15 @@ class Rig:
         self.servers: list[Server] = []
         self.engines: list[NativeEngine] = []
 
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for engine in self.engines:
+            engine.close()
+        for server in self.servers:
+            server.close()
+
     def __call__(self, answer: Answer, *, transport: Transport | None = None, **changes: object) -> Channel:
         server = Server(answer)
         self.servers.append(server)
@@ -78,16 +86,6 @@ class Rig:
     @property
     def server(self) -> Server:
         return self.servers[-1]
-
-
-def opened() -> Iterator[Rig]:
-    """For a fixture: a rig that is closed afterwards."""
-    made = Rig()
-    yield made
-    for engine in made.engines:
-        engine.close()
-    for server in made.servers:
-        server.close()
 
 
 def drain(channel: Channel, n: int, timeout: float = 20.0) -> list[Reply]:

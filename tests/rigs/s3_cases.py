@@ -1,6 +1,7 @@
 """Calls that metaflow.S3 and mfstore.S3 must answer alike: listing, asking and getting."""
 
 import contextlib
+import os
 import tempfile
 import time
 
@@ -434,3 +435,11 @@ def get_all_with_info(w):
 def get_all_without_root(w):
     with w.full() as s3:
         return s3.get_all()
+
+
+def environment_of(server, **more):
+    return {
+        "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key, "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": server.url, "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "METAFLOW_HOME": os.devnull, "AWS_EC2_METADATA_DISABLED": "true", "USER": "somebody", **more,
+    }  # fmt: skip

@@ -4,12 +4,8 @@ import asyncio
 import threading
 import uuid
 
-import pytest
-
 from mfstore._core import crc
 from mfstore.s3 import BulkClient
-from mfstore.s3.transfers import downloads, hedging, uploads
-from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Action
 from tests.servers.base import boto_client
@@ -105,53 +101,6 @@ class Rig:
         left = self.uploads()
         self.boto.close()
         assert not left
-
-
-@pytest.fixture(params=["native", "aiobotocore"])
-def engine(request):
-    return request.param
-
-
-@pytest.fixture
-def rig(ministack, engine, s3_env):
-    """On ministack, which keeps and compares checksums."""
-    rig = Rig(ministack, engine)
-    yield rig
-    rig.close()
-
-
-@pytest.fixture
-def signed_rig(radosgw, engine, s3_env):
-    """On radosgw, which compares what arrives with the signed digest."""
-    rig = Rig(radosgw, engine)
-    yield rig
-    rig.close()
-
-
-@pytest.fixture(params=["ministack", "radosgw"])
-def any_rig(request, engine, s3_env):
-    """On each."""
-    rig = Rig(request.getfixturevalue(request.param), engine)
-    yield rig
-    rig.close()
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Delays a tenth as long, and a few MiB make several pieces and parts."""
-    real = RetryPolicy.delay
-    monkeypatch.setattr(RetryPolicy, "delay", lambda *arguments: 0.1 * real(*arguments))
-    monkeypatch.setattr(downloads, "PIECE", MIB)
-    monkeypatch.setattr(downloads, "LONGEST", MIB)
-    monkeypatch.setattr(uploads, "SINGLE", PART)
-    monkeypatch.setattr(uploads, "PART", PART)
-
-
-@pytest.fixture
-def unhedged(monkeypatch):
-    """For exact counts of requests: on a machine that is busy, any of the last few may be late enough to be asked for
-    twice."""
-    monkeypatch.setattr(hedging, "HEDGE_FLOOR", float("inf"))
 
 
 def check_error(error, kind, rig, key, *words):

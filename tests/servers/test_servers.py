@@ -16,8 +16,7 @@ import pytest
 
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import FlipRequest, IgnoreRange, LoseResponse, WrongObject
-from tests import ROOT
-from tests.rigs import s3_fixtures
+from tests import ROOT, conftest
 from tests.servers import Ministack, Missing, Nginx, Radosgw, boto_client
 from tests.servers.base import PREFIX, need
 
@@ -266,7 +265,7 @@ def test_only_a_developers_machine_may_skip(monkeypatch, ci, root, outcome):
         monkeypatch.setenv("CI", ci)
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
     with pytest.raises((Missing, pytest.skip.Exception), match="install it") as caught:
-        next(s3_fixtures.started(Absent()))
+        next(conftest.started(Absent()))
     assert (caught.type is Missing) == (outcome == "error")
     assert not list(Path("/dev/shm").glob(f"{PREFIX}{os.getpid()}-absent*"))
 

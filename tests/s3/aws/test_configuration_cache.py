@@ -19,7 +19,6 @@ from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.calls import Call, Options
 from mfstore.testing import FaultProxy
 from tests import ROOT
-from tests.rigs.s3_fixtures import radosgw  # noqa: F401
 
 BUCKET = "bucket"
 LISTINGS = [
@@ -223,7 +222,7 @@ with S3(s3root=sys.argv[1]) as s3:
 """
 
 
-def test_the_second_process_of_a_host_needs_no_botocore(radosgw, tmp_path):  # noqa: F811
+def test_the_second_process_of_a_host_needs_no_botocore(radosgw, tmp_path):
     bucket = radosgw.create_bucket("kept-" + os.urandom(8).hex())
     with FaultProxy(radosgw.url) as proxy:
         environment = {

@@ -26,38 +26,9 @@ from mfstore.s3.datatools.s3 import (
     S3PutObject,
 )
 from mfstore.s3.datatools.settings import settings
-from tests.rigs.s3_cases import prepare
+from tests.rigs.s3_cases import environment_of, prepare
 from tests.rigs.s3_compare import CASES
 from tests.servers import boto_client
-
-
-def environment_of(server, **more):
-    return {
-        "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key, "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL_S3": server.url, "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "METAFLOW_HOME": os.devnull, "AWS_EC2_METADATA_DISABLED": "true", "USER": "somebody", **more,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def aws(s3_server, monkeypatch, tmp_path):
-    """The server as what the environment points at."""
-    for name, value in environment_of(s3_server).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return s3_server
-
-
-@pytest.fixture
-def root(aws, bucket):
-    return f"s3://{bucket}/root"
-
-
-@pytest.fixture
-def s3(root):
-    with S3(s3root=root) as s3:
-        yield s3
-
 
 # ---- beside metaflow.S3 ----
 
@@ -119,7 +90,7 @@ with mfstore.S3(s3root=root) as ours, stock.S3(s3root=root) as theirs:
         again = pickle.loads(pickle.dumps(error))
         assert isinstance(again, stock.MetaflowS3NotFound) and str(again) == str(error) and again.status == 404
     from dataclasses import replace
-    from mfstore.s3 import clients, settings
+    from mfstore.s3.datatools import clients, settings
     provided = clients.make_client(clients.Wish(), replace(settings.settings(), provider=True))
     assert [outcome.size for outcome in provided.head_many([root + "/a/1"])] == [1]
     print("fine")

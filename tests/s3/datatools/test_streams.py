@@ -1,37 +1,24 @@
 """mfstore.S3: its streams, and the clients its instances share."""
 
-import gzip
 import io
 import json
 import os
-import pickle
 import signal
-import subprocess
-import sys
-import threading
 import time
 import uuid
 
 import pytest
 
 import mfstore
-from mfstore.errors import AccessDenied, BackendError, Conflict, InvalidKey, MfstoreError, NotFound, Unsupported
-from mfstore.s3.datatools import clients, exceptions
+from mfstore.errors import Conflict, Unsupported
+from mfstore.s3.datatools import clients
 from mfstore.s3.datatools.s3 import (
     S3,
-    MetaflowS3AccessDenied,
     MetaflowS3Exception,
-    MetaflowS3InvalidObject,
-    MetaflowS3InvalidRange,
     MetaflowS3NotFound,
-    MetaflowS3URLException,
-    S3GetObject,
-    S3PutObject,
 )
-from mfstore.s3.datatools.settings import settings
 from tests.rigs.concurrency import in_a_child, in_threads
-from tests.rigs.s3_cases import CASES, prepare
-from tests.s3.datatools.test_s3 import aws, environment_of, root, s3
+from tests.rigs.s3_cases import environment_of
 from tests.servers import boto_client
 
 # ---- streams ----

@@ -10,7 +10,7 @@ import pickle
 import socket
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,13 +21,8 @@ from mfstore.s3 import calls
 from mfstore.s3.aws.routes import Transport
 from mfstore.s3.calls import SMALL, Call, FileRange, Reply
 from mfstore.s3.engines.interface import Channel
-from tests.rigs.native_engine import Rig, ask, body_of, drain, get, opened, raw
+from tests.rigs.native_engine import Rig, ask, body_of, drain, get, raw
 from tests.rigs.raw_server import Answer, Connection, Request
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    yield from opened()
 
 
 def test_every_word_for_a_failure_is_the_interfaces() -> None:

@@ -24,13 +24,8 @@ from mfstore._core.crc import update as crc
 from mfstore.s3.aws.routes import Credentials, Transport
 from mfstore.s3.calls import Call
 from mfstore.s3.engines.native import NativeEngine
-from tests.rigs.native_engine import KEYS, FixedRoutes, Rig, ask, body_of, drain, get, opened, raw
+from tests.rigs.native_engine import KEYS, FixedRoutes, Rig, ask, body_of, drain, get, raw
 from tests.rigs.raw_server import Connection, Request, Server
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    yield from opened()
 
 
 def tasks() -> set[Path]:
