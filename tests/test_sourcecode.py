@@ -64,53 +64,6 @@ def is_small(function):
     return function.name in ("body", "payload", "readable", "readinto", "find_class", "backend", "codec")
 
 
-SRC = ROOT / "src"
-
-
-def test_every_extension_has_a_stub():
-    drivers = {path.with_suffix("") for path in SRC.rglob("*.pyx")}
-    assert drivers
-    assert drivers == {path.with_suffix("") for path in SRC.rglob("*.pyi")}
-    assert (ROOT / "mfstore" / "py.typed").exists()
-
-
-def test_every_native_file_has_a_room():
-    for path in SRC.rglob("*"):
-        assert path.is_dir() or path.name == "README.md" or path.parent.parent == SRC, path
-        assert path.is_dir() or path.suffix in (".pyx", ".pyi", ".pxd", ".c", ".h", ".md"), path
-
-
-def test_no_kernel_is_named_like_a_driver():
-    """Cython writes X.c for X.pyx, into the folder where the build puts the kernels of that room."""
-    assert not {path.stem for path in SRC.rglob("*.pyx")} & {path.stem for path in SRC.rglob("*.c")}
-
-
-def test_the_core_imports_nothing_of_mfstore():
-    """But other extensions of the core; what it needs of Python's classes is handed in."""
-    pattern = re.compile(
-        r"^\s*(?:from|import|cimport)\s+(mfstore\b[\w.]*)|import_module|__import__\(.mfstore", re.MULTILINE
-    )
-    for path in SRC.rglob("*.p[yx]*"):
-        for found in pattern.finditer(path.read_text()):
-            assert found[1] and found[1].startswith("mfstore._core."), (path, found[0])
-
-
-def kernels(suffixes):
-    found = [path for path in SRC.rglob("*") if path.suffix in suffixes]
-    assert found
-    return found
-
-
-def test_kernels_know_nothing_of_python():
-    for path in kernels((".c", ".h")):
-        assert "Python.h" not in path.read_text(), path
-
-
-def test_lengths_are_never_int_in_the_kernels():
-    for path in kernels((".h",)):
-        assert not re.search(r"\bint (n|size|length|count|csize|usize)\b", path.read_text()), path
-
-
 def tracked():
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

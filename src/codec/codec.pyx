@@ -39,9 +39,9 @@ cdef struct Job:
 cdef class Codec:
     """Compression contexts and scratch memory; use one per thread at a time.
 
-    Memory is bounded by a few MiB: the scratch holds one chunk. ``errors`` has the exceptions to raise,
-    ``CorruptObject`` for damaged chunks and ``Unsupported`` for those of a later version: both are called with a message
-    and the keywords ``offset`` (in the source), ``expected`` and ``found``.
+    Memory is bounded by a few MiB: the scratch holds one chunk. ``errors`` has the exceptions to raise:
+    ``CorruptObject`` for damaged chunks and ``Unsupported`` for those of a later version. Both are called with a
+    message and the keywords ``offset`` (in the source), ``expected`` and ``found``.
     """
 
     cdef mf_codec_ctx *ctx

@@ -11,8 +11,8 @@ const char *const mf_crc_names[MF_CRC_KINDS] = {"CRC64NVME", "CRC32C", "CRC32"};
 const char *const mf_crc_headers[MF_CRC_KINDS] = {"x-amz-checksum-crc64nvme", "x-amz-checksum-crc32c",
                                                   "x-amz-checksum-crc32"};
 
-/* Polynomials are reflected throughout: of a W-bit value, bit 0 is the coefficient of x^(W-1), bit W-1 that of 1. Data is
- * alike: bit 0 of the first byte is the highest coefficient, so a little-endian load needs no reversal. */
+/* Polynomials are reflected throughout: of a W-bit value, bit 0 is the coefficient of x^(W-1), bit W-1 that of 1.
+ * Data is alike: bit 0 of the first byte is the highest coefficient, so a little-endian load needs no reversal. */
 static const struct {
     uint64_t poly;
     unsigned bits;
@@ -22,9 +22,9 @@ static const struct {
     [MF_CRC32] = {0xedb88320u, 32},
 };
 
-/* Folding: 128 bits of data, H x^64 + L, moved ahead by D bits are H x^(D+64) + L x^D, and each power can be replaced by
- * its remainder. One less in the exponents below, since the carry-less product of two reflected 64-bit values comes out
- * one bit low, which is a factor of x. */
+/* Folding: 128 bits of data, H x^64 + L, moved ahead by D bits are H x^(D+64) + L x^D, and each power can be replaced
+ * by its remainder. One less in the exponents below, since the carry-less product of two reflected 64-bit values
+ * comes out one bit low, which is a factor of x. */
 struct fold {
     uint64_t of_first; /* x^(D+63) mod P, for the first 8 bytes */
     uint64_t of_last;  /* x^(D-1) mod P */
@@ -38,9 +38,9 @@ static struct model {
     uint64_t slice[8][256];           /* slice[k][b]: the byte b followed by k zero bytes */
 } models[MF_CRC_KINDS];
 
-/* Where each begins to win. Measured on one core of an AMD EPYC of 2024, alike for the three kinds, per 1 MiB in the cache:
- * tables 2.05 GB/s, CLMUL 16.5 GB/s, VCLMUL 65 GB/s (37 GB/s from memory). Tables and CLMUL take 8 and 9 ns for 16 bytes,
- * 16 and 11 ns for 32; CLMUL and VCLMUL 24 and 22 ns for 256, 34 and 24 ns for 512. */
+/* Where each begins to win. Measured on one core of an AMD EPYC of 2024, alike for the three kinds, per 1 MiB in the
+ * cache: tables 2.05 GB/s, CLMUL 16.5 GB/s, VCLMUL 65 GB/s (37 GB/s from memory). Tables and CLMUL take 8 and 9 ns
+ * for 16 bytes, 16 and 11 ns for 32; CLMUL and VCLMUL 24 and 22 ns for 256, 34 and 24 ns for 512. */
 #define CLMUL_FROM 32
 #define VCLMUL_FROM 256
 

@@ -1,8 +1,9 @@
 /* The CRCs that S3 stores with an object: CRC-64/NVME, CRC-32C and CRC-32 (zlib's).
  *
  * All three are reflected and begin and end with all ones, so one kernel serves them: a polynomial, its width, and
- * tables and folding constants derived from those two when the library is loaded. Afterwards everything here is read-only:
- * any function may be called from any thread, after fork, and without the GIL. Nothing allocates, nothing fails.
+ * tables and folding constants derived from those two when the library is loaded. Afterwards everything here is
+ * read-only: any function may be called from any thread, after fork, and without the GIL. Nothing allocates, nothing
+ * fails.
  */
 #ifndef MFSTORE_CRC_CHECKSUM_H
 #define MFSTORE_CRC_CHECKSUM_H
@@ -42,7 +43,7 @@ uint64_t mf_crc_combine(enum mf_crc_kind kind, uint64_t crc_a, uint64_t crc_b, u
 /* Bytes of a value: 8 or 4. */
 size_t mf_crc_width(enum mf_crc_kind kind);
 
-/* Base64 of the big-endian value, as the x-amz-checksum-* headers carry it, with NUL. Returns the length without NUL. */
+/* Base64 of the big-endian value, as the x-amz-checksum-* headers carry it, and NUL. Returns the length without NUL. */
 size_t mf_crc_encode(enum mf_crc_kind kind, uint64_t crc, char out[MF_CRC_TEXT]);
 
 #endif

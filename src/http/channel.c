@@ -6,8 +6,8 @@
 
 #include "http/clock.h"
 
-/* A completion waits this long for others to be taken with it: waking the reader costs 5 to 10 us, as much as a third of
- * a small request. */
+/* A completion waits this long for others to be taken with it: waking the reader costs 5 to 10 us, as much as a third
+ * of a small request. */
 #define GATHER_NS 1000000u
 #define GATHER_COUNT 64u
 

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "http/clock.h"
 
@@ -49,7 +48,8 @@ static int start_threads(struct mf_engine *engine) {
     engine->workers = calloc((size_t) n, sizeof *engine->workers);
     if (!engine->workers)
         return ENOMEM;
-    /* Signals are Python's main thread's: with all of them blocked here the kernel never picks one of ours for Ctrl-C. */
+    /* Signals are Python's main thread's: with all of them blocked here the kernel never picks one of ours for
+     * Ctrl-C. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (made = 0; made < n; made++) {
@@ -149,8 +149,10 @@ static void tell(struct mf_xfer *xfer, unsigned want) {
         mf_wake_set(worker->wake);
 }
 
-/* The engine's lock: its workers may have been stopped and freed meanwhile, and then every request of theirs has ended. */
-static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned want, const struct mf_target *target, int64_t stop) {
+/* The engine's lock: its workers may have been stopped and freed meanwhile, and then every request of theirs has
+ * ended. */
+static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned want, const struct mf_target *target,
+                    int64_t stop) {
     pthread_mutex_lock(&engine->lock);
     if (engine->running && engine->epoch == xfer->epoch) {
         struct mf_worker *worker = xfer->worker;

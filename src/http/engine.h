@@ -1,8 +1,8 @@
 /* The native S3 engine as its caller sees it: requests in, bytes where they belong, completions out.
  *
- * Threads. The caller fills a mf_xfer and submits it. From then until its `ended` event was taken from the channel it is
- * the worker's, but for `wanted`, `queued` and `done`, which the worker's lock guards, and for what an `announced` event
- * says may be read. Any thread may call what is declared here; only closing and stopping block for longer than
+ * Threads. The caller fills a mf_xfer and submits it. From then until its `ended` event was taken from the channel it
+ * is the worker's, but for `wanted`, `queued` and `done`, which the worker's lock guards, and for what an `announced`
+ * event says may be read. Any thread may call what is declared here; only closing and stopping block for longer than
  * microseconds. worker.h is the inside.
  */
 #ifndef MFSTORE_HTTP_ENGINE_H
@@ -21,7 +21,8 @@ enum mf_operation { MF_OTHER, MF_GET, MF_HEAD, MF_PUT, MF_PART, MF_DELETE };
 
 #define MF_NO_CRC (-1)
 
-/* What all requests of one operation share. Only read after it was made. Outlives its requests: their owner sees to it. */
+/* What all requests of one operation share. Only read after it was made. Outlives its requests: their owner sees to
+ * it. */
 struct mf_route {
     uint64_t id; /* unlike any other's, ever: an address may come back */
     enum mf_operation operation;
@@ -103,7 +104,7 @@ struct mf_xfer {
     int64_t wanted_bytes;  /* stop of resume; < 0: all */
     size_t head_room, data_room, body_at;
     int64_t length;        /* Content-Length, < 0: not said */
-    uint64_t started_ns, progress_ns;
+    uint64_t progress_ns;
     size_t trickled;       /* bytes that came since progress_ns */
     int64_t uploaded;      /* sent by progress_ns */
     struct mf_event announce_event, end_event;

@@ -20,9 +20,9 @@
 /* Connections that may idle in one worker: more than any window, so that the end of a burst closes none. */
 #define IDLE_CONNECTIONS 2048L
 
-/* What epoll was told about a descriptor, and what libcurl wants to hear of it. A socket of ours (opened and closed through
- * our callbacks, so that we know when the number changes hands) stays registered between requests: libcurl says "remove"
- * after each and "add" at the next, which would be two system calls per request. */
+/* What epoll was told about a descriptor, and what libcurl wants to hear of it. A socket of ours (opened and closed
+ * through our callbacks, so that we know when the number changes hands) stays registered between requests: libcurl
+ * says "remove" after each and "add" at the next, which would be two system calls per request. */
 struct mf_watch {
     struct mf_xfer *user; /* who had it last; not to be followed */
     uint8_t told, wanted, ours;
@@ -186,7 +186,7 @@ static void start(struct mf_worker *worker, struct mf_xfer *xfer) {
         return;
     }
     xfer->slot = slot;
-    xfer->started_ns = xfer->progress_ns = mf_now_ns();
+    xfer->progress_ns = mf_now_ns();
     if ((failure = mf_request_build(worker, xfer)) != 0 ||
         (curl_multi_add_handle(worker->multi, slot->easy) != CURLM_OK && (failure = MF_INTERNAL))) {
         slot->next = worker->slots;
@@ -246,7 +246,8 @@ static void reap(struct mf_worker *worker) {
     }
 }
 
-/* Every TICK_NS: who made no progress for too long? Not by libcurl's own time-outs, which would cost a timer per request. */
+/* Every TICK_NS: who made no progress for too long? Not by libcurl's own time-outs, which would cost a timer per
+ * request. */
 static void tick(struct mf_worker *worker, uint64_t now) {
     struct mf_xfer *xfer, *next;
     for (xfer = worker->active; xfer; xfer = next) {
@@ -328,9 +329,10 @@ void mf_worker_release(struct mf_worker *worker) {
         mf_signing_key_forget(&worker->keys[i].key);
 }
 
-/* Whether a request is on this connection. libcurl may send it on a connection that was idle, read the answer's beginning and
- * have it paused, all in one go: then it never asked us to watch the socket, and only the port that it told us before it
- * sent says whose bytes are waiting. (Two connections to two addresses may share a port: then one too many is in use.) */
+/* Whether a request is on this connection. libcurl may send it on a connection that was idle, read the answer's
+ * beginning and have it paused, all in one go: then it never asked us to watch the socket, and only the port that it
+ * told us before it sent says whose bytes are waiting. (Two connections to two addresses may share a port: then one
+ * too many is in use.) */
 static int in_use(struct mf_worker *worker, curl_socket_t fd) {
     struct sockaddr_storage own;
     socklen_t n = sizeof own;
@@ -338,15 +340,19 @@ static int in_use(struct mf_worker *worker, curl_socket_t fd) {
     int port;
     if (getsockname(fd, (struct sockaddr *) &own, &n) < 0)
         return 1;
-    port = ntohs(own.ss_family == AF_INET6 ? ((struct sockaddr_in6 *) &own)->sin6_port : ((struct sockaddr_in *) &own)->sin_port);
+    if (own.ss_family == AF_INET6)
+        port = ntohs(((struct sockaddr_in6 *) &own)->sin6_port);
+    else
+        port = ntohs(((struct sockaddr_in *) &own)->sin_port);
     for (xfer = worker->active; xfer; xfer = xfer->next)
         if (xfer->local_port == port)
             return 1;
     return 0;
 }
 
-/* Bytes on an idle connection answer no request: the rest of a body longer than announced, a response sent twice. libcurl 7.88
- * would take them for the answer to the next request. After this it finds the connection dead and opens another. */
+/* Bytes on an idle connection answer no request: the rest of a body longer than announced, a response sent twice.
+ * libcurl 7.88 would take them for the answer to the next request. After this it finds the connection dead and opens
+ * another. */
 static void spoil(curl_socket_t fd) {
     char rest[16384];
     ssize_t n;

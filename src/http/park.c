@@ -32,9 +32,9 @@ static void forget(void) {
     pthread_mutex_unlock(&lock);
 }
 
-/* exit() frees OpenSSL's tables while our threads may be in the midst of it. This runs before OpenSSL's own handler, which
- * curl_global_init installed earlier, and leaves them parked for good. A thread in a system call that does not return (a
- * dead network file system) shall not keep the process. */
+/* exit() frees OpenSSL's tables while our threads may be in the midst of it. This runs before OpenSSL's own handler,
+ * which curl_global_init installed earlier, and leaves them parked for good. A thread in a system call that does not
+ * return (a dead network file system) shall not keep the process. */
 static void park_for_good(void) {
     struct mf_engine *engine;
     int i, patience = 1000;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,21 +17,25 @@
 
 /* Whose transfer is worth larger buffers. */
 #define LARGE_BODY ((size_t) 1 << 20)
-/* What libcurl reads into before it calls us; our copy out of it finds the bytes in the L2 cache. CPU-s per GB of 64 MiB
- * objects over loopback, user + system: 16 KiB 0.54, 32 KiB 0.41, 64 KiB 0.31, 128 KiB 0.32, 256 KiB 0.26, 512 KiB 0.27. A
- * small request costs the same with 16 as with 128 KiB: what is not written to is not paged in. */
+/* What libcurl reads into before it calls us; our copy out of it finds the bytes in the L2 cache. CPU-s per GB of 64
+ * MiB objects over loopback, user + system: 16 KiB 0.54, 32 KiB 0.41, 64 KiB 0.31, 128 KiB 0.32, 256 KiB 0.26, 512
+ * KiB 0.27. A small request costs the same with 16 as with 128 KiB: what is not written to is not paged in. */
 #define RECEIVE_BUFFER (64L << 10)
 #define RECEIVE_BUFFER_LARGE (256L << 10)
-/* The same for uploads: 64 KiB 0.22, 128 KiB 0.19, 256 KiB 0.16, 512 KiB 0.14, 1 MiB 0.15. With TLS 0.54, 0.52, 0.50, 0.50,
- * 0.51, and it is not the sending: OpenSSL 3.0's AES-256-GCM takes 0.20 of it (5 GB/s), a system call for each record of
- * 16 KiB 0.08, copies 0.05. What libraries of today bring (AES-GCM for AVX-512 since OpenSSL 3.2) is a row of `make bench-s3`:
- * libcurl 8.23 with OpenSSL 3.6 took uploads from 0.68 to 0.49 and downloads from 1.05 to 0.67 on a busy machine. AES-128-GCM
- * ahead of AES-256-GCM, as S3 picks, could not be told from noise (uploads 0.64 and 0.68, downloads 0.93 and 0.94).
- * Over HTTP the signed SHA-256 is 0.49 more, at the speed of the processor's SHA instructions: more than half of an upload. It
- * comes before the first byte is sent, so the bytes are read from memory twice. What is left against obstore, which pays for
- * the same SHA-256, is the copy into libcurl's buffer, 0.08.
- * Reading ahead in OpenSSL (SSL_CTX_set_read_ahead) would save two of three system calls per record of a download, but
- * libcurl 7.88 asks the socket, not OpenSSL, whether more is there: transfers stall on records that were read already. */
+/* The same for uploads: 64 KiB 0.22, 128 KiB 0.19, 256 KiB 0.16, 512 KiB 0.14, 1 MiB 0.15. With TLS 0.54, 0.52, 0.50,
+ * 0.50, 0.51, and it is not the sending: OpenSSL 3.0's AES-256-GCM takes 0.20 of it (5 GB/s), a system call for each
+ * record of 16 KiB 0.08, copies 0.05. What libraries of today bring (AES-GCM for AVX-512 since OpenSSL 3.2) is a row
+ * of `make bench-s3`: libcurl 8.23 with OpenSSL 3.6 took uploads from 0.68 to 0.49 and downloads from 1.05 to 0.67 on
+ * a busy machine. AES-128-GCM ahead of AES-256-GCM, as S3 picks, could not be told from noise (uploads 0.64 and 0.68,
+ * downloads 0.93 and 0.94).
+ *
+ * Over HTTP the signed SHA-256 is 0.49 more, at the speed of the processor's SHA instructions: more than half of an
+ * upload. It comes before the first byte is sent, so the bytes are read from memory twice. What is left against
+ * obstore, which pays for the same SHA-256, is the copy into libcurl's buffer, 0.08.
+ *
+ * Reading ahead in OpenSSL (SSL_CTX_set_read_ahead) would save two of three system calls per record of a download,
+ * but libcurl 7.88 asks the socket, not OpenSSL, whether more is there: transfers stall on records that were read
+ * already. */
 #define SEND_BUFFER (64L << 10)
 #define SEND_BUFFER_LARGE (512L << 10)
 
@@ -51,7 +54,8 @@ static ssize_t copy_body(const struct mf_xfer *xfer, size_t at, char *out, size_
         n = xfer->body_n - at;
     if (xfer->body_fd >= 0) {
         while (done < n) {
-            ssize_t got = pread(xfer->body_fd, out + done, n - done, (off_t) (xfer->body_offset + (int64_t) (at + done)));
+            off_t from = (off_t) (xfer->body_offset + (int64_t) (at + done));
+            ssize_t got = pread(xfer->body_fd, out + done, n - done, from);
             if (got < 0 && errno == EINTR)
                 continue;
             if (got < 0)
@@ -106,8 +110,8 @@ static int on_seek(void *arg, curl_off_t offset, int origin) {
 
 /* ---- the handle ---- */
 
-/* A conditional request that libcurl silently repeats on another connection could meet its own effect and be told 412, a
- * POST could act twice: those fail as a reset instead, and the scheduler decides. */
+/* A conditional request that libcurl silently repeats on another connection could meet its own effect and be told
+ * 412, a POST could act twice: those fail as a reset instead, and the scheduler decides. */
 static int once_only(const struct mf_xfer *xfer) {
     return xfer->if_none_match || (xfer->if_match.n && xfer->has_body) || strcmp(xfer->route->method, "POST") == 0;
 }
@@ -266,7 +270,7 @@ static int compare_text(struct mf_text a, struct mf_text b) {
     return order ? order : (a.n > b.n) - (a.n < b.n);
 }
 
-/* Insertion sort: the route's are in order already, and stable, so that of two with one name the call's is the later. */
+/* Insertion sort: the route's are in order already, and of two with one name the call's must stay the later. */
 static void sort_headers(struct build *b) {
     size_t i, j, kept = 0;
     for (i = 1; i < b->n; i++) {
@@ -311,13 +315,15 @@ static struct mf_text build_query(struct build *b, const struct mf_xfer *xfer) {
     return query;
 }
 
-static const struct mf_signing_key *signing_key(struct mf_worker *worker, const struct mf_xfer *xfer, const char *date) {
+static const struct mf_signing_key *signing_key(struct mf_worker *worker, const struct mf_xfer *xfer,
+                                                const char *date) {
     const struct mf_route *route = xfer->route;
     const struct mf_creds *creds = xfer->creds;
     unsigned i;
     for (i = 0; i < MF_SIGNING_KEYS; i++) {
         if (worker->keys[i].creds_id == creds->id && strcmp(worker->keys[i].region, route->region.at) == 0 &&
-            strcmp(worker->keys[i].service, route->service.at) == 0 && mf_signing_key_covers(&worker->keys[i].key, date))
+            strcmp(worker->keys[i].service, route->service.at) == 0 &&
+            mf_signing_key_covers(&worker->keys[i].key, date))
             return &worker->keys[i].key;
     }
     i = worker->keys_next++ % MF_SIGNING_KEYS;

@@ -56,8 +56,8 @@ static int64_t number(struct mf_text text) {
     return value;
 }
 
-/* Of a whole object that came with its checksum: which one to compute while it lands. "abc=-3" is one over the checksums of
- * three parts, which the bytes alone do not give. */
+/* Of a whole object that came with its checksum: which one to compute while it lands. "abc=-3" is one over the
+ * checksums of three parts, which the bytes alone do not give. */
 static void choose_checksum(struct mf_xfer *xfer) {
     int kind;
     struct mf_text type = field(xfer, "x-amz-checksum-type");
@@ -92,7 +92,9 @@ size_t mf_response_header(char *line, size_t size, size_t count, void *arg) {
         const char *blank = memchr(line, ' ', n);
         xfer->head_n = 0;
         xfer->head_done = 0;
-        xfer->status = blank && blank + 3 < line + n ? (blank[1] - '0') * 100 + (blank[2] - '0') * 10 + (blank[3] - '0') : 0;
+        xfer->status = 0;
+        if (blank && blank + 3 < line + n)
+            xfer->status = (blank[1] - '0') * 100 + (blank[2] - '0') * 10 + (blank[3] - '0');
         if (!xfer->first_ns && xfer->status >= 200) /* interim responses, however many, are no answer */
             xfer->first_ns = xfer->progress_ns = mf_now_ns();
         return n;
@@ -189,8 +191,8 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
     size_t n = size * count, limit;
     if (xfer->failure || xfer->stopped)
         return 0;
-    /* A body that trickles is as dead as one that stands still. Not so the replies to other calls: S3 sends a blank now and
-     * then while it puts an upload together or copies an object. */
+    /* A body that trickles is as dead as one that stands still. Not so the replies to other calls: S3 sends a blank
+     * now and then while it puts an upload together or copies an object. */
     xfer->trickled += n;
     if (xfer->trickled >= MF_STALL_BYTES || xfer->route->operation != MF_GET) {
         xfer->progress_ns = mf_now_ns();
@@ -261,8 +263,9 @@ static int failure_of(struct mf_xfer *xfer, CURLcode code) {
     case CURLE_OPERATION_TIMEDOUT: /* no other time-out is set than the one for connecting */
         return MF_CONNECT;
     case CURLE_SSL_CONNECT_ERROR:
-        /* Both what the peer objects to and what broke underneath. Only the text tells (7.88 keeps no errno here): a system
-         * call failed, or the peer hung up without an alert. A certificate that does not hold has a code of its own. */
+        /* Both what the peer objects to and what broke underneath. Only the text tells (7.88 keeps no errno here): a
+         * system call failed, or the peer hung up without an alert. A certificate that does not hold has a code of
+         * its own. */
         if (strstr(text, "SSL_ERROR_SYSCALL") || strstr(text, "reset by peer") || strstr(text, "unexpected eof") ||
             strstr(text, "Broken pipe"))
             return MF_RESET;

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The native S3 engine: Python's calls become the C engine's requests, its completions replies. One crossing per batch."""
+"""The native S3 engine: calls become the C engine's requests, its completions replies. One crossing per batch."""
 
 import os
 from collections.abc import Mapping
@@ -84,7 +84,8 @@ cdef class WireRoute:
         self.c.service = self.text(route.service)
         self.c.absolute = http_proxy and scheme == "http"
         # Neither is signed by botocore, or may be signed: proxies change the one, the other is ours to say.
-        headers = [(name, value) for name, value in route.headers if name not in ("user-agent", "accept-encoding", "host")]
+        unsigned = ("user-agent", "accept-encoding", "host")
+        headers = [(name, value) for name, value in route.headers if name not in unsigned]
         self.c.headers = <mf_header *> PyMem_Malloc((len(headers) + 1) * sizeof(mf_header))
         if self.c.headers == NULL:
             raise MemoryError()
@@ -111,7 +112,8 @@ cdef class WireCredentials:
 
     def __cinit__(self, credentials):
         self.keep = (
-            header_value(credentials.access_key), credentials.secret_key.encode(), header_value(credentials.token or ""),
+            header_value(credentials.access_key), credentials.secret_key.encode(),
+            header_value(credentials.token or ""),
         )
         self.c.id = mf_next_id()
         self.c.access_key = text_of(self.keep[0])
@@ -142,8 +144,8 @@ cdef inline char lower(char c) noexcept nogil:
 cdef class Headers:
     """The headers of a response, from its header lines: a mapping of lower-case names to values.
 
-    The mapping is made when first looked at as a whole. Single names are looked for among the lines: a small GET asks for
-    seven, which takes 1.7 us instead of 6.
+    The mapping is made when first looked at as a whole. Single names are looked for among the lines: a small GET asks
+    for seven, which takes 1.7 us instead of 6.
     """
 
     cdef bytes raw
@@ -357,7 +359,7 @@ cdef class Pending:
         self.release(True)
 
     cdef void release(self, bint whole):
-        """Let go of buffers; with ``whole`` of the C side too (not in a forked child: a thread may have been writing)."""
+        """Let go of buffers; with ``whole`` of the C side too. Not in a forked child: a thread may be writing."""
         cdef size_t i
         for i in range(self.views_n):
             PyBuffer_Release(&self.views[i])
@@ -516,7 +518,7 @@ cdef class Pending:
 @cython.final
 @cython.no_gc_clear
 cdef class Channel:
-    """The calls of one bulk operation; see mfstore.s3.engines.interface.Channel. The caller brings routes and credentials."""
+    """See mfstore.s3.engines.interface.Channel. Here the caller brings routes and credentials."""
 
     cdef Engine engine
     cdef mf_channel *c

@@ -71,8 +71,10 @@ cdef extern from *:
     void mf_renew_bytes(bytes value, Py_ssize_t n)
 
 
+cdef size_t WITH_GIL = 64 << 10  # for less, letting another thread in does not pay
+
 cdef enum:
-    HUGE = 2097152
+    HUGE_PAGE = 2097152
 
 
 cdef class FreshBytes:
@@ -89,9 +91,9 @@ cdef class FreshBytes:
         self.value = PyBytes_FromStringAndSize(NULL, n)
         # Fresh pages dominate a large load: 256 MiB cost 0.8 s in 4 KiB faults here and 0.1 s in
         # huge ones. Whole huge pages only, so nothing outside the object is touched.
-        if n >= 4 * HUGE:
-            start = (<uintptr_t> PyBytes_AS_STRING(self.value) + HUGE - 1) & ~(<uintptr_t> HUGE - 1)
-            end = (<uintptr_t> PyBytes_AS_STRING(self.value) + n) & ~(<uintptr_t> HUGE - 1)
+        if n >= 4 * HUGE_PAGE:
+            start = (<uintptr_t> PyBytes_AS_STRING(self.value) + HUGE_PAGE - 1) & ~(<uintptr_t> HUGE_PAGE - 1)
+            end = (<uintptr_t> PyBytes_AS_STRING(self.value) + n) & ~(<uintptr_t> HUGE_PAGE - 1)
             if end > start:
                 mf_huge(<void *> start, end - start)
 
@@ -105,9 +107,9 @@ cdef class FreshBytes:
 cdef class FreshBytesPool:
     """FreshBytes from the memory of earlier ones that nobody has any more.
 
-    Memory that the kernel gives is cleared first, and a virtual machine's may have to be got from its host: 0.1 to 2 s of
-    CPU for each GB, where receiving a GB takes 0.3. What is dropped stays here until it is used again, does not fit what
-    is asked for next, or the pool ends; so ``limit`` bounds how much memory the pool knows of, dropped or not.
+    Memory that the kernel gives is cleared first, and a virtual machine's may have to be got from its host: 0.1 to 2 s
+    of CPU for each GB, where receiving a GB takes 0.3. What is dropped stays here until it is used again, does not fit
+    what is asked for next, or the pool ends; so ``limit`` bounds how much memory the pool knows of, dropped or not.
     """
 
     cdef list held, rooms
@@ -176,8 +178,8 @@ cdef class AsciiView:
 cdef class FileMap:
     """A private, writable, copy-on-write map of part of a file.
 
-    Unlike the standard library's it keeps no descriptor, so a process may hold as many as it has memory for. Supports the
-    writable buffer protocol and unmaps when the last view is gone. OSError when the kernel refuses.
+    Unlike the standard library's it keeps no descriptor, so a process may hold as many as it has memory for. Supports
+    the writable buffer protocol and unmaps when the last view is gone. OSError when the kernel refuses.
     """
 
     cdef char *area
@@ -210,7 +212,7 @@ def xxh3(const uint8_t[::1] data):
     cdef uint64_t value
     cdef size_t n = data.shape[0]
     cdef const uint8_t *start = &data[0] if n else NULL
-    if n < 65536:
+    if n <= WITH_GIL:
         return XXH3_64bits(start, n)
     with nogil:
         value = XXH3_64bits(start, n)

@@ -107,8 +107,8 @@ cdef class Payload:
 
     ``data`` is a contiguous bytes-like object, not retained after ``dump`` returns unless the sink retains it. Of
     OUT_OF_LINE bytes or more it may be an object with ``nbytes`` and ``read(start, end)`` instead, from which the sink
-    takes one part after the other. ``itemsize`` and ``row`` (bytes per row, 0 if there are no rows) tell the chunker its
-    shape.
+    takes one part after the other. ``itemsize`` and ``row`` (bytes per row, 0 if there are no rows) tell the chunker
+    its shape.
     """
 
     cdef readonly object data, itemsize, row

@@ -138,8 +138,8 @@ static void hmac_step(uint8_t key[BLOCK], const char *text, size_t n) {
     OPENSSL_cleanse(&outer, sizeof outer);
 }
 
-int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, const char *timestamp, struct mf_text region,
-                          struct mf_text service) {
+int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, const char *timestamp,
+                          struct mf_text region, struct mf_text service) {
     uint8_t block[BLOCK] = {0};
     char *scope = key->scope;
     /* Each alone first: the sum of two sizes could wrap. */
@@ -194,7 +194,7 @@ static int blank(char c) {
     return c == ' ' || c == '\t';
 }
 
-/* Each run of blanks as one space: proxies may do that to a header under way, so the signature must not depend on it. */
+/* Each run of blanks as one space: a proxy may make it one under way, and the signature must not depend on that. */
 static void update_value(SHA256_CTX *hash, struct mf_text value) {
     size_t start = 0, i;
     for (i = 0; i < value.n; i++) {
@@ -255,7 +255,7 @@ static void put(struct out *out, const char *text, size_t n) {
     out->room -= n;
 }
 
-#define PUT(out, literal) put(out, literal, sizeof literal - 1)
+#define PUT_LITERAL(out, literal) put(out, literal, sizeof literal - 1)
 
 size_t mf_sigv4_authorization(const struct mf_signing_key *key, struct mf_text access_key, const char *timestamp,
                               const struct mf_request *request, char *out, size_t room) {
@@ -276,17 +276,17 @@ size_t mf_sigv4_authorization(const struct mf_signing_key *key, struct mf_text a
     hmac_final(&inner, &key->outer, digest);
     add_hex(digest, hex);
 
-    PUT(&value, "AWS4-HMAC-SHA256 Credential=");
+    PUT_LITERAL(&value, "AWS4-HMAC-SHA256 Credential=");
     put(&value, access_key.at, access_key.n);
-    PUT(&value, "/");
+    PUT_LITERAL(&value, "/");
     put(&value, key->scope, key->scope_n);
-    PUT(&value, ", SignedHeaders=");
+    PUT_LITERAL(&value, ", SignedHeaders=");
     for (i = 0; i < request->headers_n; i++) {
         if (i)
-            PUT(&value, ";");
+            PUT_LITERAL(&value, ";");
         put(&value, request->headers[i].name.at, request->headers[i].name.n);
     }
-    PUT(&value, ", Signature=");
+    PUT_LITERAL(&value, ", Signature=");
     put(&value, hex, sizeof hex);
     put(&value, "", 1);
     return value.full ? 0 : (size_t) (value.at - out) - 1;

@@ -1,8 +1,8 @@
 /* AWS Signature Version 4 as S3 wants it: paths encoded once and never normalised.
  *
- * No function here allocates, locks, keeps a pointer beyond the call or has state of its own; all may be called from any
- * thread without the GIL. Texts are pointer and length, need no NUL, and are only read. Include this before any other
- * header that includes OpenSSL's.
+ * No function here allocates, locks, keeps a pointer beyond the call or has state of its own; all may be called from
+ * any thread without the GIL. Texts are pointer and length, need no NUL, and are only read. Include this before any
+ * other header that includes OpenSSL's.
  */
 #ifndef MFSTORE_SIGV4_SIGNATURE_H
 #define MFSTORE_SIGV4_SIGNATURE_H
@@ -39,23 +39,24 @@ void mf_sha256_hex(struct mf_sha256 *hash, char out[MF_SHA256_HEX]);
 
 #define MF_NO_ROOM SIZE_MAX
 
-/* Percent-encodes in[0:n] into out[0:room], without NUL, and returns the length, or MF_NO_ROOM (and out holds anything).
- * 3 * n always suffices. A-Z a-z 0-9 - _ . ~ stay, '/' too if keep_slash (paths; not in queries); all other bytes become
- * %XX in upper case. "//", "." and ".." stay as they are: S3 keys are not file names. in and out must not overlap. */
+/* Percent-encodes in[0:n] into out[0:room], without NUL, and returns the length, or MF_NO_ROOM (and out holds
+ * anything). 3 * n always suffices. A-Z a-z 0-9 - _ . ~ stay, '/' too if keep_slash (paths; not in queries); all
+ * other bytes become %XX in upper case. "//", "." and ".." stay as they are: S3 keys are not file names. in and out
+ * must not overlap. */
 size_t mf_uri_encode(const char *in, size_t n, int keep_slash, char *out, size_t room);
 
 #define MF_AMZ_DATE 17 /* "20130524T000000Z" and NUL */
 
-/* The value of x-amz-date; its first 8 characters are the date of the scope. 1, or 0 (and an empty text) for a time before
- * 1970 or after 9999. Does not ask libc, whose gmtime_r takes the lock of the time zone. */
+/* The value of x-amz-date; its first 8 characters are the date of the scope. 1, or 0 (and an empty text) for a time
+ * before 1970 or after 9999. Does not ask libc, whose gmtime_r takes the lock of the time zone. */
 int mf_amz_date(int64_t seconds_since_1970, char out[MF_AMZ_DATE]);
 
 /* ---- signing ---- */
 
 #define MF_SCOPE_MAX 128 /* "20130524/us-east-1/s3/aws4_request": regions and services have well under 40 characters */
 
-/* What one secret, day, region and service amount to. Derive it once (10 hashes) and share it between threads: it is only
- * read afterwards. It is as secret as the secret key; mf_signing_key_forget wipes it. */
+/* What one secret, day, region and service amount to. Derive it once (10 hashes) and share it between threads: it is
+ * only read afterwards. It is as secret as the secret key; mf_signing_key_forget wipes it. */
 struct mf_signing_key {
     SHA256_CTX inner, outer; /* HMAC states after the padded key: signing costs what the text costs, and one block */
     size_t scope_n;
@@ -63,8 +64,8 @@ struct mf_signing_key {
 };
 
 /* timestamp: at least 8 characters, of which the first 8 are the day. 1, or 0 if region and service are too long. */
-int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, const char *timestamp, struct mf_text region,
-                          struct mf_text service);
+int mf_signing_key_derive(struct mf_signing_key *key, struct mf_text secret, const char *timestamp,
+                          struct mf_text region, struct mf_text service);
 
 /* Whether the key is for the day of this timestamp: if not, derive another. */
 int mf_signing_key_covers(const struct mf_signing_key *key, const char *timestamp);

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""AWS Signature Version 4 for S3. The native engine signs in C by the same kernel; these are for everybody else."""
+"""AWS Signature Version 4 for S3. The native engine signs in C by the same kernel, which is tested through these."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint8_t
@@ -28,7 +28,8 @@ cdef extern from "sigv4/signature.h" nogil:
     void mf_sha256_hex(mf_sha256 *hash, char *out)
     size_t mf_uri_encode(const char *text, size_t n, int keep_slash, char *out, size_t room)
     int mf_amz_date(int64_t seconds_since_1970, char *out)
-    int mf_signing_key_derive(mf_signing_key *key, mf_text secret, const char *timestamp, mf_text region, mf_text service)
+    int mf_signing_key_derive(mf_signing_key *key, mf_text secret, const char *timestamp, mf_text region,
+                              mf_text service)
     void mf_signing_key_forget(mf_signing_key *key)
     size_t mf_sigv4_authorization(const mf_signing_key *key, mf_text access_key, const char *timestamp,
                                   const mf_request *request, char *out, size_t room)
@@ -104,9 +105,9 @@ def sign(str method, str path, str query, headers, str payload_hash, str access_
     """The value of the Authorization header.
 
     ``path`` and ``query`` are encoded as they will be sent (``encode_key``, ``encode_query``), ``headers`` are pairs of
-    name and value, in any order, with host, x-amz-date (``amz_date(timestamp)``), x-amz-content-sha256 (``payload_hash``)
-    and, if there is one, x-amz-security-token. ``payload_hash`` may be "UNSIGNED-PAYLOAD". ValueError when a name comes
-    twice, or region, service or timestamp are impossible.
+    name and value, in any order, with host, x-amz-date (``amz_date(timestamp)``), x-amz-content-sha256
+    (``payload_hash``) and, if there is one, x-amz-security-token. ``payload_hash`` may be "UNSIGNED-PAYLOAD".
+    ValueError when a name comes twice, or region, service or timestamp are impossible.
     """
     cdef bytes method_ = method.encode(), path_ = path.encode(), query_ = query.encode()
     cdef bytes payload_ = payload_hash.encode(), access = access_key.encode(), secret = secret_key.encode()
