@@ -272,11 +272,11 @@ class S3Target(Target):
     @contextmanager
     def mover(self, scenario: Scenario, seed: int) -> Iterator[tuple[Mover, Traffic | None]]:
         """A bulk client, or a peer."""
-        from mfstore.s3.datatools.injection import FlakyClient
+        from mfstore.s3.datatools.injection import flaky_client
 
         with self._behind_faults(scenario, seed) as options:
             if scenario.failure and "endpoint_url" not in options:
-                client: Any = FlakyClient.with_rate(scenario.failure, bucket=self.bucket, **{**self._bulk, **options})
+                client: Any = flaky_client(scenario.failure, bucket=self.bucket, **{**self._bulk, **options})
             else:
                 client = self._client(**options)
             rest = BulkMover(client)

@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape
 from mfstore._core import crc
 from mfstore.s3.calls import CANCELLED, RESET, SMALL, FileRange, Reply
 from mfstore.s3.engines.interface import Channel, Engine
+from tests.rigs.control_planes import control_plane
 
 CODES = {
     400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 409: "OperationAborted", 412: "PreconditionFailed",
@@ -280,15 +281,10 @@ def simulated_client(world, **arguments):
     from mfstore.s3 import BulkClient
 
     arguments.setdefault("attempts", 5)
-    client = BulkClient("b", **arguments)
-    client.control = _control()
-    client._engine = world
-    return client
+    return BulkClient("b", **arguments).with_parts(control=_control(), engine=world)
 
 
 @functools.cache
 def _control():
-    from mfstore.s3.aws.control import BotocoreControlPlane
-
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
-    return BotocoreControlPlane(endpoint_url="http://127.0.0.1:1", region="us-east-1", **keys)
+    return control_plane(endpoint_url="http://127.0.0.1:1", region="us-east-1", **keys)

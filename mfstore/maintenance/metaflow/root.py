@@ -307,9 +307,9 @@ def _remote_store(url: str, create: bool) -> Store:
 
 def _remote(url: str) -> Any:
     from mfstore.backends.s3.backend import S3Backend
-    from mfstore.s3.datatools.clients import Wish, client_arguments
-    from mfstore.s3.datatools.settings import settings
+    from mfstore.s3.datatools.clients import client_arguments
+    from mfstore.s3.datatools.settings import ClientSettings, settings
 
     found = settings()
-    options = {**client_arguments(Wish(), found), "memory": resolve().memory // 4}
+    options = {**client_arguments(ClientSettings(found)), "memory": resolve().memory // 4}
     return S3Backend(url, encryption=found.encryption, **options)

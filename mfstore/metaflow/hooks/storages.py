@@ -20,10 +20,10 @@ from mfstore.metaflow.stock.blob_storage import NewBlob
 from mfstore.metaflow.stock.local_blobs import LocalBlobs
 from mfstore.metaflow.stock.s3_blobs import S3Blobs
 from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.datatools.clients import Lease, Wish
+from mfstore.s3.datatools.clients import Lease
 from mfstore.s3.datatools.exceptions import metaflow_errors
 from mfstore.s3.datatools.s3 import S3
-from mfstore.s3.datatools.settings import settings
+from mfstore.s3.datatools.settings import ClientSettings, settings
 from mfstore.s3.datatools.uploading import Upload, attributes, store
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
             store(client, [_upload(root, path, value) for path, value in items], False, None)
 
     def _send_mark(self, path: str, value: Any) -> None:
-        lease = Lease(Wish(), settings())
+        lease = Lease(ClientSettings(settings()))
         try:
             item = _upload(f"{self._root_now().rstrip('/')}/", path, value).item(None, False)
             marks.wait_later(str(item.key), lease.client.put_many([item], stream=True).begin(), lease.release)

@@ -12,8 +12,8 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.format.description import PATH
 from mfstore.format.recipes import recipe_path
 from mfstore.metaflow.process_state import process_state
-from mfstore.s3.datatools.clients import Lease, Wish, client_arguments
-from mfstore.s3.datatools.settings import settings
+from mfstore.s3.datatools.clients import Lease, client_arguments
+from mfstore.s3.datatools.settings import ClientSettings, settings
 from mfstore.saving.guard import KNOWLEDGE_SECONDS
 from mfstore.settings import resolve
 from mfstore.store import Store
@@ -30,7 +30,11 @@ class StoreInBucket:
     def __init__(self, url: str, writing: bool) -> None:
         knobs = resolve()
         found = settings()
-        options = {**client_arguments(Wish(), found), "memory": knobs.memory // 4, "encryption": found.encryption}
+        options = {
+            **client_arguments(ClientSettings(found)),
+            "memory": knobs.memory // 4,
+            "encryption": found.encryption,
+        }
         self.backend = CachedS3Backend(url, writing, **options)
         self.store = Store(self.backend.url, self.backend, knobs, create=True, compress=True, algorithm="blake3")
 
@@ -48,7 +52,7 @@ class CachedS3Backend(S3Backend):
     def _make_client(self, options: Mapping[str, Any]) -> BulkClient:
         # That of the storage beside it, for as long as the process lives: its connections are open, what it had to find
         # out is known.
-        self._lease = Lease(Wish(), settings())
+        self._lease = Lease(ClientSettings(settings()))
         return self._lease.client.beside(self.bucket, options["memory"])
 
     def load_ahead(self, bundles: Iterable[str]) -> None:

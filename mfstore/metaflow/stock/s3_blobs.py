@@ -11,9 +11,9 @@ from mfstore.metaflow.roots.attempts import STARTED
 from mfstore.metaflow.stock.blob_storage import BlobStorage, NewBlob, StoredBlob, parsed_metadata
 from mfstore.metaflow.stock.encoding import GZIP_TRAILER_BYTES
 from mfstore.s3.bulk.items import PutItem, split_url
-from mfstore.s3.datatools.clients import Lease, Wish
+from mfstore.s3.datatools.clients import Lease
 from mfstore.s3.datatools.objects import ATTRIBUTES
-from mfstore.s3.datatools.settings import settings
+from mfstore.s3.datatools.settings import ClientSettings, settings
 from mfstore.s3.datatools.uploading import attributes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class S3Blobs(BlobStorage):
     @contextmanager
     def client(self) -> Iterator[tuple[BulkClient, str]]:
         """A client, and what paths are prefixed with."""
-        lease = Lease(Wish(), settings())
+        lease = Lease(ClientSettings(settings()))
         try:
             yield lease.client, self._root().rstrip("/") + "/"
         finally:

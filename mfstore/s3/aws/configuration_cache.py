@@ -1,10 +1,10 @@
-"""What a configuration came to, kept on this host: so that the next process of a flow, with the same configuration,
+"""What a configuration came to, cached on this host: so that the next process of a flow, with the same configuration,
 need not import botocore and have it make a client (0.15 s of CPU) to learn where its requests go.
 
-botocore stays in charge: all that is kept here it has said before, to a process with the same variables, configuration
-files (by their identity, never their content), arguments and release. Credentials are not kept, nor is anything that
-can hold a secret: no proxy, no key in a header, no name and password in a URL. They come from the environment, where
-botocore looks first, or from botocore.
+botocore stays in charge: all that is cached here it has said before, to a process with the same variables,
+configuration files (by their identity, never their content), arguments and release. Credentials are not cached, nor is
+anything that can hold a secret: no proxy, no key in a header, no name and password in a URL. They come from the
+environment, where botocore looks first, or from botocore.
 """
 
 from __future__ import annotations
@@ -14,111 +14,108 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import mfstore
 from mfstore.errors import MfstoreError
-from mfstore.host.cache import HostCache, host_cache
+from mfstore.host.cache import HostCache
 from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.routes import Credentials, Route, Transport
-from mfstore.s3.bulk.client import BulkClient
+from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import NO_OPTIONS, Call, Options
 
-DAY = 86400.0
-"""Seconds after which botocore is asked again, should there be an influence that is not known here."""
-VARIABLES = ("AWS_", "BOTO", "HOME", "REQUESTS_CA_BUNDLE")
+VALID_SECONDS = 86400.0
+"""After which botocore is asked again, should there be an influence that is not known here."""
+CONFIGURING_VARIABLES = ("AWS_", "BOTO", "HOME", "REQUESTS_CA_BUNDLE")
 """Variables that begin like this, and all that end in ``_PROXY``, are part of a configuration."""
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 """These are not: they decide how requests are signed, not where they go."""
-FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
-MODELS = "~/.aws/models"
-OPTIONS = ("ContentType", "ServerSideEncryption", "SSEKMSKeyId")
-"""Options that a kept route may have; others can be secrets (``SSECustomerKey``)."""
-LIST = "ListObjectsV2"
-LISTED = {
+CONFIGURING_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+MODELS_DIRECTORY = "~/.aws/models"
+CACHED_OPTIONS = ("ContentType", "ServerSideEncryption", "SSEKMSKeyId")
+"""Options that a cached route may have; others can be secrets (``SSECustomerKey``)."""
+LISTING = "ListObjectsV2"
+LISTING_PARAMETERS = {
     "Prefix": "prefix", "MaxKeys": "max-keys", "Delimiter": "delimiter", "StartAfter": "start-after",
     "ContinuationToken": "continuation-token",
 }  # fmt: skip
-"""What differs between listings of one bucket."""
+"""What differs between listings of one bucket: botocore's name and the query's."""
+
+T = TypeVar("T")
 
 
-class KeptClient(BulkClient):
-    """A BulkClient whose control plane keeps what it learns in this user's directory, ``MFSTORE_CACHE``."""
+class CachedControlPlane(BotocoreControlPlane):
+    """A control plane that asks botocore only for what ``host`` does not know yet. Pickles as one without a cache."""
 
-    def _make_control(self, **arguments: Any) -> BotocoreControlPlane:
-        return KeptControl(host_cache(os.environ.get("MFSTORE_CACHE")), **arguments)
-
-
-class KeptControl(BotocoreControlPlane):
-    """A BotocoreControlPlane that asks botocore only for what ``host`` does not know yet."""
-
-    def __init__(self, host: HostCache, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, settings: ConnectionSettings, host: HostCache) -> None:
+        super().__init__(settings)
         self._host_cache = host
-        self._configuration = _configuration(self)
+        self.configuration = configuration_of(settings)
+        """What the cached values are cached for; None: nothing is."""
         self._known: dict[str, Any] = {}
-        self._environment = _environment(self) if self._configuration is not None else None
+        self._environment = _environment_keys(settings) if self.configuration is not None else None
 
     def route(self, operation: str, bucket: str, options: Options = NO_OPTIONS) -> Route:
         """As of any control plane."""
         name = self._name(operation, bucket, options)
-        found: Route | None = self._kept(name, _route)
+        found = self._cached(name, _route)
         if found is None:
             found = super().route(operation, bucket, options)
-            self._keep(name, found)
-            self._keep_others(bucket)
+            self._cache(name, found)
+            self._cache_reading(bucket)
         return found
 
     def prepare(self, call: Call) -> tuple[Route, bytes]:
-        """As of any control plane; of listings all but what is asked for is kept."""
+        """As of any control plane; of listings all but what is asked for is cached."""
         params = call.params or {}
-        listing = call.operation == LIST and params.keys() <= LISTED.keys()
-        name = self._name(LIST, call.bucket, call.options) if listing else None
-        found = self._kept(name, _route)
+        listing = call.operation == LISTING and params.keys() <= LISTING_PARAMETERS.keys()
+        name = self._name(LISTING, call.bucket, call.options) if listing else None
+        found = self._cached(name, _route)
         if found is not None:
             return _listing(found, params), b""
         route, body = super().prepare(call)
-        rest = [pair for pair in route.query.split("&") if pair.partition("=")[0] not in LISTED.values()]
+        rest = [pair for pair in route.query.split("&") if pair.partition("=")[0] not in LISTING_PARAMETERS.values()]
         template = replace(route, query="&".join(rest))
         if name is not None and not body and asdict(_listing(template, params)) == asdict(route):
-            self._keep(name, template)
+            self._cache(name, template)
         return route, body
 
-    def _keep_others(self, bucket: str) -> None:
-        """What the next process will ask, while botocore is there: the first of a flow writes, the others read."""
-        if self._configuration is None or self.version:
+    def _cache_reading(self, bucket: str) -> None:
+        """Also cache what the next process will ask, while botocore is there: the first process of a flow writes, the
+        others read."""
+        if self.configuration is None or self.version:
             return
         with suppress(MfstoreError):  # whoever asks is told
-            get, listing = (self._name(operation, bucket, {}) for operation in ("GetObject", LIST))
-            if self._kept(get, _route) is None:
-                self._keep(get, super().route("GetObject", bucket))
-            if self._kept(listing, _route) is None:
-                self.prepare(Call(LIST, bucket, None, params={"Prefix": "x", "MaxKeys": 1}))
+            get, listing = (self._name(operation, bucket, {}) for operation in ("GetObject", LISTING))
+            if self._cached(get, _route) is None:
+                self._cache(get, super().route("GetObject", bucket))
+            if self._cached(listing, _route) is None:
+                self.prepare(Call(LISTING, bucket, None, params={"Prefix": "x", "MaxKeys": 1}))
 
     def transport(self) -> Transport:
         """As of any control plane, with the name of the file of certificates."""
-        found: Transport | None = self._kept("transport", _transport)
+        found = self._cached("transport", _transport)
         if found is None:
             found = super().transport()
             if found.verify and found.ca_file is None:
-                from botocore.httpsession import get_cert_path
+                from mfstore.s3.aws.botocore_internals import certificates
 
-                found = replace(found, ca_file=get_cert_path(True))
-            self._keep("transport", found)
+                found = replace(found, ca_file=certificates())
+            self._cache("transport", found)
         return found
 
-    def unsupported(self, bucket: str | None = None) -> str | None:
+    def unsupported(self) -> str | None:
         """As of any control plane."""
-        if bucket is None and self._kept("supported", bool):
+        if self._cached("supported", bool):
             return None
-        reason = super().unsupported(bucket)
-        if bucket is None and reason is None and not self._desk().core.get_config_variable("data_path"):
-            self._keep("supported", True)
+        reason = super().unsupported()
+        if reason is None and not self.process().session.get_config_variable("data_path"):
+            self._cache("supported", True)
         return reason
 
     def credentials(self) -> Credentials | None:
@@ -131,32 +128,32 @@ class KeptControl(BotocoreControlPlane):
         return super().expire(credentials)
 
     def _name(self, operation: str, bucket: str, options: Mapping[str, Any]) -> str | None:
-        """What a route is kept as; None when it is not to be: for options that are not, or a region just learned."""
-        if self.version or not options.keys() <= {*OPTIONS}:
+        """What a route is cached as; None when it is not to be: for options that are not, or a region just learned."""
+        if self.version or not options.keys() <= {*CACHED_OPTIONS}:
             return None
         return json.dumps([operation, bucket, *sorted(options.items())])
 
-    def _kept(self, name: str | None, read: Any) -> Any:
-        if name is None or self._configuration is None:
+    def _cached(self, name: str | None, read: Callable[[Any], T]) -> T | None:
+        if name is None or self.configuration is None:
             return None
         if name not in self._known:
-            text = self._host_cache.get(f"s3 {self._configuration} {name}")
+            text = self._host_cache.get(f"s3 {self.configuration} {name}")
             try:
                 written, value = json.loads(text or "")
-                if not 0 <= time.time() - written < DAY:
+                if not 0 <= time.time() - written < VALID_SECONDS:
                     return None
                 self._known[name] = read(value)
             except (ValueError, TypeError, KeyError):
                 return None
-        return self._known[name]
+        found: T = self._known[name]
+        return found
 
-    def _keep(self, name: str | None, value: Any) -> Any:
-        if name is not None and self._configuration is not None and _harmless(value):
+    def _cache(self, name: str | None, value: Any) -> None:
+        if name is not None and self.configuration is not None and _harmless(value):
             self._known[name] = value
             plain = value if value is True else asdict(value)
             text = json.dumps([time.time(), plain]).encode()
-            self._host_cache.put(f"s3 {self._configuration} {name}", text)
-        return value
+            self._host_cache.put(f"s3 {self.configuration} {name}", text)
 
 
 def _harmless(value: Any) -> bool:
@@ -178,39 +175,39 @@ def _transport(value: dict[str, Any]) -> Transport:
 
 
 def _listing(template: Route, params: Mapping[str, Any]) -> Route:
-    pairs = [f"{LISTED[name]}={quote(str(value), safe='-._~')}" for name, value in params.items()]
+    pairs = [f"{LISTING_PARAMETERS[name]}={quote(str(value), safe='-._~')}" for name, value in params.items()]
     return replace(template, query="&".join(sorted([*filter(None, template.query.split("&")), *pairs])))
 
 
-def _environment(control: BotocoreControlPlane) -> Credentials | None:
+def _environment_keys(settings: ConnectionSettings) -> Credentials | None:
     """Credentials where botocore looks first, unless a profile was asked for."""
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
-    if control._setup.profile is not None or not key or not secret or "AWS_CREDENTIAL_EXPIRATION" in os.environ:
+    if settings.profile is not None or not key or not secret or "AWS_CREDENTIAL_EXPIRATION" in os.environ:
         return None
     token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get("AWS_SECURITY_TOKEN")
     return Credentials(key, secret, token or None)
 
 
-def _configuration(control: BotocoreControlPlane) -> str | None:
-    """All that decides what botocore makes of a control's arguments; None where that is not known, or not simple."""
-    setup = control._setup
+def configuration_of(settings: ConnectionSettings) -> str | None:
+    """All that decides what botocore makes of the settings; None where that is not known, or not simple."""
     simple = (str, bool, type(None))
-    given = (setup.endpoint_url, setup.region, setup.profile, setup.verify)
-    if setup.session or setup.client or setup.config or setup.anonymous or setup.options or sys.platform != "linux":
+    given = (settings.endpoint_url, settings.region, settings.profile, settings.verify)
+    special = settings.session or settings.client or settings.config or settings.anonymous or settings.client_options
+    if special or sys.platform != "linux":
         return None
     if not all(isinstance(value, simple) for value in given):
         return None
-    if "AWS_DATA_PATH" in os.environ or os.path.exists(os.path.expanduser(MODELS)):  # noqa: PTH110, PTH111
+    if "AWS_DATA_PATH" in os.environ or os.path.exists(os.path.expanduser(MODELS_DIRECTORY)):  # noqa: PTH110, PTH111
         return None
     release = _release()
     if release is None:
         return None
     variables = {
         name: value for name, value in os.environ.items()
-        if name not in KEYS and (name.startswith(VARIABLES) or name.upper().endswith("_PROXY"))
+        if name not in KEY_VARIABLES and (name.startswith(CONFIGURING_VARIABLES) or name.upper().endswith("_PROXY"))
     }  # fmt: skip
-    files = [_identity(os.environ.get(name) or path) for name, path in FILES.items()]
-    return json.dumps([release, given, sorted(control._always.items()), files, variables], sort_keys=True)
+    files = [_identity(os.environ.get(name) or path) for name, path in CONFIGURING_FILES.items()]
+    return json.dumps([release, given, sorted(settings.every_request.items()), files, variables], sort_keys=True)
 
 
 def _identity(path: str) -> list[Any]:

@@ -1,53 +1,62 @@
-"""Credentials: found and refreshed by botocore, handed out frozen."""
+"""Credentials: found and refreshed by botocore, handed out frozen.
+
+Imports botocore.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from botocore.credentials import Credentials as StaticCredentials
+
 from mfstore.errors import AccessDenied, BackendError, MfstoreError
+from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws.errors import copied, local, no_credentials
 from mfstore.s3.aws.routes import Credentials
-from mfstore.s3.aws.sessions import KEY_OPTIONS, Setup
+from mfstore.s3.aws.sessions import KEY_OPTIONS
+from mfstore.s3.aws.settings import ConnectionSettings
 
-CALM = 5.0  # seconds between two forced refreshes, or two searches, that brought nothing
+SECONDS_BETWEEN_SEARCHES = 5.0
+"""Between two forced refreshes, or two searches, that brought nothing."""
 
 
 class Keyring:
     """The credentials of one control plane. Safe to use from several threads: botocore refreshes once for all."""
 
-    def __init__(self, setup: Setup, core: Any) -> None:
-        self._setup = setup
-        self._core = core
+    def __init__(self, settings: ConnectionSettings, session: Any) -> None:
+        self._settings = settings
+        self._session = session
         self._lock = threading.Lock()
-        self._source: Any = None
+        self._found: Any = None
         self._useless: tuple[Credentials, float] | None = None
+        """The last refused ones for which there were no others, and when that was seen."""
         self._none: tuple[MfstoreError, float] | None = None
+        """Why none were found, and when."""
 
-    def source(self) -> Any:
+    def botocore_credentials(self) -> Any:
         """botocore's credentials object. Raises AccessDenied when there is none."""
-        if self._source is None:
+        if self._found is None:
             with self._lock:
-                if self._source is None:
+                if self._found is None:
                     # Asking the instance metadata in vain takes seconds: not again for each of many requests.
-                    if self._none is not None and time.monotonic() - self._none[1] < CALM:
+                    if self._none is not None and time.monotonic() - self._none[1] < SECONDS_BETWEEN_SEARCHES:
                         raise copied(self._none[0])
                     try:
-                        self._source = self._find()
+                        self._found = self._find()
                     except MfstoreError as error:
                         self._none = copied(error), time.monotonic()
                         raise
-        return self._source
+        return self._found
 
     def current(self) -> Credentials | None:
         """What to sign with now, refreshed when due; None for anonymous requests. Raises AccessDenied, BackendError."""
-        if self._setup.anonymous:
+        if self._settings.anonymous:
             return None
-        source = self.source()
+        found = self._found or self.botocore_credentials()
         try:
-            frozen = source.get_frozen_credentials()
+            frozen = found.get_frozen_credentials()
         except Exception as error:
             raise _unfit(error, self._profile) from error
         if not frozen.access_key or not frozen.secret_key:
@@ -56,15 +65,15 @@ class Keyring:
 
     def expire(self, refused: Credentials | None) -> bool:
         """The server refused these: True if there are others by now. Of many threads at once one refreshes."""
-        if refused is None or self._setup.anonymous:
+        if refused is None or self._settings.anonymous:
             return False
-        self.source()
+        self.botocore_credentials()
         with self._lock:
             if self._frozen() != refused:
                 return True
             if self._useless is not None:
                 what, when = self._useless
-                if what == refused and time.monotonic() - when < CALM:
+                if what == refused and time.monotonic() - when < SECONDS_BETWEEN_SEARCHES:
                     return False
             if self._renew(refused):
                 return True
@@ -73,24 +82,22 @@ class Keyring:
 
     @property
     def _profile(self) -> str | None:
-        return self._setup.profile or getattr(self._core, "profile", None)
+        return self._settings.profile or getattr(self._session, "profile", None)
 
     def _frozen(self) -> Credentials:
-        frozen = self._source.get_frozen_credentials()
+        frozen = self._found.get_frozen_credentials()
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or None)
 
     def _find(self) -> Any:
-        setup = self._setup
-        given = [setup.options.get(name) for name in KEY_OPTIONS]
+        settings = self._settings
+        given = [settings.client_options.get(name) for name in KEY_OPTIONS]
         try:
             if given[0] or given[1]:
-                from botocore.credentials import Credentials as Static
-
-                found = Static(*given)
-            elif setup.client is not None:
-                found = setup.client._get_credentials()  # botocore has no public way from a client to its credentials
+                found = StaticCredentials(*given)
+            elif settings.client is not None:
+                found = internals.client_credentials(settings.client)
             else:
-                found = self._core.get_credentials()
+                found = self._session.get_credentials()
         except Exception as error:
             raise _unfit(error, self._profile) from error
         if found is None:
@@ -99,28 +106,21 @@ class Keyring:
 
     def _renew(self, refused: Credentials) -> bool:
         """Make botocore refresh what it takes to be good, or look again where it found it."""
-        source = self._source
-        if not hasattr(source, "refresh_needed"):  # static: the file or variables may have been rewritten
-            if self._setup.client is not None or self._setup.options.get(KEY_OPTIONS[0]):
+        before = self._found
+        if not internals.is_refreshable(before):  # static: the file or variables may have been rewritten
+            if self._settings.client is not None or self._settings.client_options.get(KEY_OPTIONS[0]):
                 return False
             try:
-                found = self._core.get_component("credential_provider").load_credentials()
+                found = internals.find_credentials_again(self._session)
                 if found is None:
                     return False
-                self._source = found
+                self._found = found
                 return self._frozen() != refused
             except Exception as error:
-                self._source = source
+                self._found = before
                 raise _unfit(error, self._profile) from error
-        # An assumed role is kept in a dictionary of the provider, from which a refresh would be served.
-        chain = self._core.get_component("credential_provider")
-        for provider in getattr(chain, "providers", ()):
-            cache = getattr(provider, "cache", None)
-            if isinstance(cache, dict):
-                cache.clear()
         try:
-            # There is no public way to say "expired"; in the past is what the clock would have made of it.
-            source._expiry_time = datetime.now(UTC) - timedelta(minutes=1)
+            internals.expire(self._session, before)
             return self._frozen() != refused
         except Exception as error:
             raise _unfit(error, self._profile) from error

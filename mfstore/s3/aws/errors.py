@@ -20,11 +20,11 @@ from mfstore.errors import (
     OutOfSpace,
     Unsupported,
 )
-from mfstore.s3 import calls as engine
+from mfstore.s3 import calls
 from mfstore.s3.calls import Call, Reply
 
 ERROR_BYTES = 1 << 16  # of an error body looked at
-MESSAGE = 500  # characters of the server's words repeated
+MESSAGE_CHARACTERS = 500  # characters of the server's words repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def fault(body: bytes | None) -> Fault:
     texts = {bare(node.tag): (node.text or "").strip() for node in found if isinstance(node.tag, str)}
     return Fault(
         texts.get("Code", "")[:100],
-        texts.get("Message", "")[:MESSAGE],
+        texts.get("Message", "")[:MESSAGE_CHARACTERS],
         texts.get("Region", ""),
         texts.get("Endpoint", "")[:300],
         (texts.get("RequestId") or texts.get("RequestID", ""))[:100],
@@ -121,24 +121,24 @@ CONFLICTS = {
     "BucketNotEmpty": "the bucket is not empty",
 }
 
-WORDS = {
-    engine.DNS: "the host name could not be resolved",
-    engine.CONNECT: "no connection",
-    engine.RESET: "the connection broke",
-    engine.TRUNCATED: "the answer ended early",
-    engine.FIRST_BYTE: "no answer in time",
-    engine.STALL: "the transfer stalled",
-    engine.OVERFLOW: "more bytes came than were asked for",
-    engine.PROTOCOL: "the answer is not HTTP",
-    engine.PROXY: "the proxy refused",
-    engine.CANCELLED: "cancelled",
-    engine.INTERNAL: "internal failure",
+FAILURE_TEXTS = {
+    calls.DNS: "the host name could not be resolved",
+    calls.CONNECT: "no connection",
+    calls.RESET: "the connection broke",
+    calls.TRUNCATED: "the answer ended early",
+    calls.FIRST_BYTE: "no answer in time",
+    calls.STALL: "the transfer stalled",
+    calls.OVERFLOW: "more bytes came than were asked for",
+    calls.PROTOCOL: "the answer is not HTTP",
+    calls.PROXY: "the proxy refused",
+    calls.CANCELLED: "cancelled",
+    calls.INTERNAL: "internal failure",
 }
 
-HINTS = {
-    engine.DNS: "Check the endpoint, the region and the name of the bucket",
-    engine.CONNECT: "Check the endpoint, its port, and whether a proxy is needed",
-    engine.PROXY: "Check HTTPS_PROXY, its user and password, and NO_PROXY",
+FAILURE_HINTS = {
+    calls.DNS: "Check the endpoint, the region and the name of the bucket",
+    calls.CONNECT: "Check the endpoint, its port, and whether a proxy is needed",
+    calls.PROXY: "Check HTTPS_PROXY, its user and password, and NO_PROXY",
 }
 
 
@@ -159,18 +159,18 @@ def problem(call: Call, reply: Reply, host: str) -> MfstoreError:
 def _failure(reply: Reply, host: str) -> MfstoreError:
     failure = reply.failure
     words = f": {reply.message}" if reply.message else ""
-    if failure == engine.DISK:
+    if failure == calls.DISK:
         text = os.strerror(reply.errno) if reply.errno else "unknown"
         if reply.errno in (errno.ENOSPC, errno.EDQUOT):
             return OutOfSpace(f"writing a local file failed: {text}", hint="Free space, or write elsewhere")
         return BackendError(f"reading or writing a local file failed: {text}", hint="Check the file and its disk")
-    if failure == engine.TLS:
+    if failure == calls.TLS:
         return BackendError(
             f"the TLS connection to {host} was refused{words}",
             hint="For a private certificate authority give verify='bundle.pem' or set AWS_CA_BUNDLE",
         )
-    said = WORDS.get(failure or "", failure)
-    return BackendError(f"{said} ({host}){words}", hint=HINTS.get(failure or ""))
+    said = FAILURE_TEXTS.get(failure or "", failure)
+    return BackendError(f"{said} ({host}){words}", hint=FAILURE_HINTS.get(failure or ""))
 
 
 def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], host: str) -> MfstoreError:
@@ -208,7 +208,7 @@ def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], 
             return NotFound("no such bucket", hint=BUCKET_HINT)
         return NotFound("no such object (or bucket)", hint=KEY_HINT)
     if status == 407:
-        return BackendError(f"the proxy for {host} wants authentication", hint=HINTS[engine.PROXY])
+        return BackendError(f"the proxy for {host} wants authentication", hint=FAILURE_HINTS[calls.PROXY])
     if status in (401, 403):
         hint = "Check what the policies of the bucket and of whoever asks allow"
         if call.key is not None:
@@ -222,7 +222,7 @@ def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], 
     return BackendError(f"the server failed{said_what}")
 
 
-PLACES = (
+CREDENTIAL_SOURCES = (
     "arguments; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; {profile} of ~/.aws/credentials and ~/.aws/config (keys, "
     "role, SSO, credential_process); web identity; container; EC2 instance metadata (IMDS)"
 )
@@ -230,10 +230,12 @@ PLACES = (
 
 def no_credentials(profile: str | None) -> AccessDenied:
     """No credentials anywhere."""
-    places = PLACES.format(profile=f"profile {profile!r}" if profile else "the profile (AWS_PROFILE or default)")
+    sources = CREDENTIAL_SOURCES.format(
+        profile=f"profile {profile!r}" if profile else "the profile (AWS_PROFILE or default)"
+    )
     return AccessDenied(
         "no AWS credentials found",
-        hint=f"Looked at: {places}. For a public bucket give anonymous=True",
+        hint=f"Looked at: {sources}. For a public bucket give anonymous=True",
     )
 
 
@@ -249,7 +251,7 @@ def local(error: Exception, profile: str | None = None) -> MfstoreError:
     if isinstance(error, MfstoreError):
         return error
     name = type(error).__name__
-    text = str(error)[:MESSAGE]
+    text = str(error)[:MESSAGE_CHARACTERS]
     if name == "NoCredentialsError":
         return no_credentials(profile)
     if name == "ProfileNotFound":

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 from mfstore.errors import BackendError
 from mfstore.s3.aws.errors import bare, tree
 
-ENTRY = 512
-"""Bytes of memory an entry takes."""
+LISTED_MEMORY = 512
+"""Bytes of memory that an object or prefix of a page takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Page:
     @property
     def memory(self) -> int:
         """Bytes it takes, about."""
-        return ENTRY * (len(self.objects) + len(self.prefixes))
+        return LISTED_MEMORY * (len(self.objects) + len(self.prefixes))
 
 
 def page(body: bytes) -> Page:

@@ -1,32 +1,47 @@
-"""A request that botocore has prepared: taken out of it before it is sent, made into a route, signed again."""
+"""Requests as botocore prepares them: taken out of its client before they are sent, made into routes, or signed.
+
+Imports botocore.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import base64
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from mfstore.errors import Unsupported
-from mfstore.s3.aws.routes import Route
+from botocore import UNSIGNED, xform_name
 
-SIGNATURES = ("v4", "s3v4")
-SUM = "x-amz-checksum-"
+from mfstore.errors import BackendError, Unsupported
+from mfstore.s3.aws import botocore_internals as internals
+from mfstore.s3.aws import errors
+from mfstore.s3.aws.credentials import Keyring
+from mfstore.s3.aws.regions import BucketRegions
+from mfstore.s3.aws.routes import ROUTED, SIGNATURES, Route, SignedRequest
+from mfstore.s3.aws.settings import ConnectionSettings
+from mfstore.s3.calls import Call, Options, Reply
 
-# Of every request: made anew for each by whoever sends it.
-DROPPED = frozenset(
+PLACEHOLDER = "mfstore-key"
+EMPTY_MD5 = "1B2M2Y8AsgTpgAmY7PhCfg=="
+CHECKSUM_PREFIX = "x-amz-checksum-"
+MADE_BY_SENDER = frozenset(
     (
         *("authorization", "content-length", "date", "expect", "host", "transfer-encoding", "user-agent"),
         *("x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amzn-trace-id"),
     )
 )
-# Of a route: depends on the body.
-DROPPED_PLAIN = frozenset(
+"""Headers of every request that whoever sends it makes anew."""
+MADE_OF_BODY = frozenset(
     ("content-md5", "x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-trailer")
 )
+"""Headers that depend on the body, and are no part of what several requests share."""
 
 
-class Prepared(Exception):
+class _Captured(Exception):
     """Takes a prepared request out of botocore."""
 
     def __init__(self, request: Any) -> None:
@@ -35,7 +50,7 @@ class Prepared(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Signing:
+class _Signing:
     """How botocore was about to sign."""
 
     region: str
@@ -44,20 +59,217 @@ class Signing:
     signer: Any
 
 
-def route_of(request: Any, signing: Signing, plain: bool) -> Route:
-    from botocore import UNSIGNED
+class RequestPreparer:
+    """A botocore client of our own. It prepares and signs requests, each of which is taken out of it before it is sent.
 
+    Safe to use from several threads: how far a request is to go is noted for each thread.
+    """
+
+    def __init__(self, settings: ConnectionSettings, client: Any, keyring: Keyring, regions: BucketRegions) -> None:
+        self._settings = settings
+        self._client = client
+        self._keyring = keyring
+        self._regions = regions
+        self._always = settings.every_request
+        self._thread = threading.local()
+        events = client.meta.events
+        if settings.client is not None:
+            for event, handler in internals.user_handlers(settings.client):
+                events.register(event, handler)
+        events.register_first("before-send.s3", self._capture_first)
+        events.register_last("before-send.s3", self._capture_last)
+        events.register_last("before-endpoint-resolution.s3", self._set_region)
+        events.register_first("before-sign.s3", self._before_sign)
+        events.register_last("request-created.s3", self._after_sign)
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go that name no bucket."""
+        return str(self._client.meta.endpoint_url)
+
+    def user_handlers(self) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """Handlers that the user registered with his session or client: (event, handler)."""
+        for client in (self._client, self._settings.client):
+            if client is not None:
+                yield from internals.user_handlers(client)
+
+    # What to send ----------------------------------------------------------------------------------------------------
+
+    def route(self, operation: str, bucket: str, options: Options) -> Route:
+        """What the requests of a ``ROUTED`` operation share. Raises as ``RouteSource.route``."""
+        if operation not in ROUTED:
+            raise Unsupported(f"{operation} has no route: it is prepared call by call")
+        params = self._parameters(operation, bucket, PLACEHOLDER, options)
+        for name in [name for name in params if name.startswith("Checksum") and name != "ChecksumMode"]:
+            del params[name]
+        if operation in ("PutObject", "UploadPart"):
+            # With a checksum botocore leaves the body unsigned over TLS; the engine sends one that is better than MD5.
+            params.update(Body=b"", ContentMD5=EMPTY_MD5)
+        if operation == "UploadPart":
+            params.update(PartNumber=1, UploadId="u")
+        route = _route_of(*self._capture(operation, params, "first"), shared=True)
+        assert route.path.endswith(PLACEHOLDER), route.path
+        query = route.query
+        if operation == "UploadPart":
+            query = "&".join(part for part in query.split("&") if part not in ("partNumber=1", "uploadId=u"))
+        return replace(route, path=route.path.removesuffix(PLACEHOLDER), query=query)
+
+    def prepare(self, call: Call) -> tuple[Route, bytes]:
+        """The request of any operation, whole but for the signature, and its body. Raises like ``route``."""
+        request, signing = self._capture(call.operation, self._parameters_of(call, None), "first")
+        return _route_of(request, signing, shared=False), _bytes_of(request.body)
+
+    def signed(self, call: Call, body: Any, checksum: tuple[str, str] | None, skew: float) -> SignedRequest:
+        """The request of a call, after all handlers that a user registered, signed by a clock that is ``skew`` seconds
+        ahead of this machine's. Raises like ``route``."""
+        params = self._parameters_of(call, body)
+        if checksum is not None:
+            params["Checksum" + checksum[0]] = checksum[1]
+        request, _ = self._capture(call.operation, params, "last", skew)
+        headers = tuple((name, _text_of(value)) for name, value in request.headers.items())
+        return SignedRequest(request.method, request.url, headers, request.body)
+
+    def bucket_region(self, bucket: str) -> str | None:
+        """A bucket's region, by a HEAD, which any region's endpoint answers. This one request is sent."""
+        try:
+            with self._mode(None):
+                answer = self._client.head_bucket(**self._parameters("HeadBucket", bucket, None, {}))
+        except Exception as error:
+            answer = getattr(error, "response", None) or {}
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        region: str | None = headers.get("x-amz-bucket-region")
+        return region
+
+    def _parameters(self, operation: str, bucket: str, key: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What the operation accepts of the options, and what every request of this client has."""
+        try:
+            shape = self._client.meta.service_model.operation_model(operation).input_shape
+        except Exception as error:  # botocore's OperationNotFoundError has no public base
+            raise Unsupported(f"{operation} is no operation of S3") from error
+        members = shape.members if shape is not None else {}
+        params: dict[str, Any] = {"Bucket": bucket, "Key": key, **self._always}
+        if operation in ("GetObject", "HeadObject"):
+            params["ChecksumMode"] = "ENABLED"
+        params.update(options)
+        return {name: value for name, value in params.items() if name in members and value is not None}
+
+    def _parameters_of(self, call: Call, body: Any) -> dict[str, Any]:
+        operation = call.operation
+        params = self._parameters(operation, call.bucket, call.key, call.options)
+        if operation in ("PutObject", "UploadPart"):
+            params = {name: value for name, value in params.items() if not name.startswith("Checksum")}
+            params["Body"] = b"" if body is None else body
+        if operation == "UploadPart":
+            params.update(PartNumber=call.part, UploadId=call.upload)
+        if call.start is not None or call.stop is not None:
+            start = call.start or 0
+            stop = "" if call.stop is None else call.stop - 1
+            params["Range"] = f"bytes={start}" if start < 0 else f"bytes={start}-{stop}"
+        if call.if_match is not None:
+            params["IfMatch"] = call.if_match
+        if call.if_none_match:
+            params["IfNoneMatch"] = "*"
+        if call.metadata is not None:
+            params["Metadata"] = dict(call.metadata)
+        if call.params is not None and operation not in ROUTED:
+            params.update(call.params)
+        return params
+
+    def _capture(self, operation: str, params: dict[str, Any], mode: str, skew: float = 0.0) -> tuple[Any, _Signing]:
+        """A request, ``mode`` "first" before and "last" after the user's handlers for "before-send"."""
+        method = getattr(self._client, xform_name(operation), None)
+        if method is None:
+            raise Unsupported(f"{operation} is no operation of S3")
+        try:
+            with self._mode(mode, skew):
+                method(**params)
+        except _Captured as done:
+            # botocore's frames keep the exception, which keeps them and their callers': what is got for the first batch
+            # of calls would stay in memory until the collector of cycles comes by.
+            done.__traceback__ = None
+            return done.request, self._thread.signing
+        except Exception as error:
+            raise errors.local(error, self._settings.profile).where(
+                key=params.get("Key") if params.get("Key") != PLACEHOLDER else None
+            ) from error
+        raise BackendError(f"botocore answered {operation} without sending it", hint="A before-call handler does that")
+
+    @contextlib.contextmanager
+    def _mode(self, mode: str | None, skew: float = 0.0) -> Iterator[None]:
+        thread = self._thread
+        before = getattr(thread, "mode", None), getattr(thread, "skew", 0.0)
+        thread.mode, thread.skew = mode, skew
+        try:
+            yield
+        finally:
+            thread.mode, thread.skew = before
+
+    # botocore's events, in their order -------------------------------------------------------------------------------
+
+    def _set_region(self, builtins: dict[str, Any], params: Mapping[str, Any], **_: Any) -> None:
+        region = self._regions.of(str(params.get("Bucket")))
+        if region is not None:
+            builtins[internals.REGION_BUILTIN] = region
+
+    def _before_sign(self, request: Any, **given: Any) -> None:
+        if given["operation_name"] == "DeleteObjects" and "Content-MD5" not in request.headers:
+            # Servers older than S3's flexible checksums, and Swift, refuse a deletion without it.
+            digest = hashlib.md5(_bytes_of(request.body), usedforsecurity=False).digest()
+            request.headers["Content-MD5"] = base64.b64encode(digest).decode()
+        checksum = next((name for name in request.headers if name.lower().startswith(CHECKSUM_PREFIX)), None)
+        if checksum is not None:
+            # Over TLS botocore leaves a body unsigned that has a checksum of its own making; ours is as good.
+            internals.trust_checksum(request, checksum, checksum[len(CHECKSUM_PREFIX) :].lower())
+        if not self._settings.anonymous:
+            internals.sign_with(request, self._keyring.botocore_credentials())
+        region, service = internals.signing_scope(request, given["region_name"], given["signing_name"])
+        self._thread.signing = _Signing(region, service, given["signature_version"], given["request_signer"])
+
+    def _after_sign(self, request: Any, **_: Any) -> None:
+        skew = getattr(self._thread, "skew", 0.0)
+        if skew and not self._settings.anonymous:
+            signing = self._thread.signing
+            if signing.version is not UNSIGNED:
+                scope = signing.region, signing.service, signing.version
+                credentials = self._keyring.botocore_credentials()
+                internals.sign_again(request, signing.signer, scope, credentials, skew)
+
+    def _capture_first(self, request: Any, event_name: str, **_: Any) -> None:
+        if getattr(self._thread, "mode", None) == "first":
+            if event_name.endswith(".CreateSession"):
+                raise Unsupported("directory buckets need the aiobotocore engine")
+            raise _Captured(request)
+
+    def _capture_last(self, request: Any, event_name: str, **_: Any) -> None:
+        if getattr(self._thread, "mode", None) == "last" and not event_name.endswith(".CreateSession"):
+            raise _Captured(request)
+
+    # What came back --------------------------------------------------------------------------------------------------
+
+    def has_xml_body(self, operation: str) -> bool:
+        """Whether an operation is answered with XML."""
+        return internals.has_xml_body(self._client.meta.service_model, operation)
+
+    def output(self, operation: str, reply: Reply, body: bytes) -> dict[str, Any]:
+        """A reply as the client's method would have returned it. Raises whatever botocore raises for what it cannot
+        read."""
+        model = self._client.meta.service_model
+        return internals.parse_output(model, operation, reply.status, reply.headers, body)
+
+
+def _route_of(request: Any, signing: _Signing, shared: bool) -> Route:
+    """A prepared request as a route; ``shared``: without what depends on the body."""
     if signing.version is not UNSIGNED and signing.version not in SIGNATURES:
         raise Unsupported(f"signature version {signing.version} needs the aiobotocore engine")
     url = urlsplit(request.url)
     headers, signed_payload = [], False
     for name, value in request.headers.items():
-        name, text = name.lower(), text_of(value)
+        name, text = name.lower(), _text_of(value)
         if name == "x-amz-content-sha256":
             signed_payload = len(text) == 64
-        if name in DROPPED or name.startswith("amz-sdk-"):
+        if name in MADE_BY_SENDER or name.startswith("amz-sdk-"):
             continue
-        if plain and (name in DROPPED_PLAIN or (name.startswith(SUM) and name != "x-amz-checksum-mode")):
+        if shared and (name in MADE_OF_BODY or (name.startswith(CHECKSUM_PREFIX) and name != "x-amz-checksum-mode")):
             continue
         if name == "content-encoding":
             text = ",".join(part for part in text.split(",") if part.strip() != "aws-chunked")
@@ -77,39 +289,18 @@ def route_of(request: Any, signing: Signing, plain: bool) -> Route:
     )
 
 
-def resign(request: Any, signing: Signing, credentials: Any, skew: float) -> None:
-    """Sign again by a clock that differs from this machine's: botocore takes no other than that."""
-    from botocore import UNSIGNED
-
-    if signing.version is UNSIGNED:
-        return
-    auth = signing.signer.get_auth_instance(
-        signing.service, signing.region, signing.version, request_credentials=credentials
-    )
-    modify = getattr(auth, "_modify_request_before_signing", None)
-    if modify is None:
-        return
-
-    def shifted(request: Any) -> None:
-        request.context["timestamp"] = (datetime.now(UTC) + timedelta(seconds=skew)).strftime("%Y%m%dT%H%M%SZ")
-        modify(request)
-
-    auth._modify_request_before_signing = shifted
-    auth.add_auth(request)
-
-
-def text_of(value: Any) -> str:
+def _text_of(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def bytes_of(body: Any) -> bytes:
+def _bytes_of(body: Any) -> bytes:
     if body is None:
         return b""
     if isinstance(body, str):
         return body.encode()
     if isinstance(body, bytes | bytearray):
         return bytes(body)
-    place = body.tell()
+    position = body.tell()
     data = body.read()
-    body.seek(place)
+    body.seek(position)
     return bytes(data)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+ROUTED = ("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject")
+"""Operations whose requests an engine can make from a route."""
+SIGNATURES = ("v4", "s3v4")
+"""Signature versions, by botocore's names, that an engine can make from a route."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.errors import InvalidKey, MfstoreError
 from mfstore.s3.aws.control import BotocoreControlPlane
+from mfstore.s3.aws.interface import ControlPlane
+from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.bulk.items import (
     Address,
     PutItem,
@@ -94,25 +96,33 @@ class BulkClient:
         self._arguments.update(client_options)
         self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
         self._knobs: S3Knobs = resolve_s3(engine, concurrency, memory)
-        self._policy = RetryPolicy(
+        self.policy = RetryPolicy(
             attempts=attempts, seconds=retry_seconds, first_byte=first_byte_timeout, stall=stall_timeout
         )
-        self._quota = RetryQuota()
+        self.quota = RetryQuota()
         self._pace = _Pace(max_bandwidth) if max_bandwidth else None
         self._checksum = checksum
-        # boto3's names for what BotocoreControlPlane calls region and profile
-        named = {
-            {"region_name": "region", "profile_name": "profile"}.get(name, name): client_options[name]
-            for name in client_options
-        }
-        self.control = self._make_control(
+        self.connection = ConnectionSettings.given(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
-            request_payer=request_payer, **named,
+            request_payer=request_payer, **client_options,
         )  # fmt: skip
+        self.control: ControlPlane = BotocoreControlPlane(self.connection)
         self._engine: Engine | None = None
 
-    def _make_control(self, **arguments: Any) -> BotocoreControlPlane:
-        return BotocoreControlPlane(**arguments)
+    def with_parts(
+        self, *, control: ControlPlane | None = None, engine: Engine | None = None, policy: RetryPolicy | None = None,
+        quota: RetryQuota | None = None,
+    ) -> Self:  # fmt: skip
+        """Internal, for what lies above, for measurements and for tests: the same client with other parts, one that
+        was not used yet. ``control`` is made from ``connection``, ``engine`` mostly around this client's; None leaves a
+        part as it is. Pickles as a client without them."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)  # copy() would make one anew from its arguments, as pickle does
+        other.control = control or self.control
+        other._engine = engine or self._engine
+        other.policy = policy or self.policy
+        other.quota = quota or self.quota
+        return other
 
     # ---- getting ----------------------------------------------------------------------
 
@@ -214,8 +224,7 @@ class BulkClient:
         job = GetJob(
             0, item, place.bucket, place.key, NO_OPTIONS, start=place.start, stop=place.stop, target=target.cast("B")
         )
-        (outcome,) = self._bulk("get_into", iter([job]), "raise", None, True)
-        return outcome.size
+        return self.run("get_into", job).size
 
     def read_many(
         self, items: Iterable[tuple[str, int, int, memoryview | None]], on_error: OnError = "raise", *,
@@ -445,8 +454,7 @@ class BulkClient:
         if self.bucket is None:
             raise InvalidKey("no bucket", hint='Give BulkClient(bucket="…")')
         job = AskJob(0, operation, self.bucket, operation)
-        (outcome,) = self._bulk("ask", iter([job]), "raise", None, True)
-        answer: dict[str, Any] = outcome.data
+        answer: dict[str, Any] = self.run("ask", job).data
         return answer
 
     # ---- the handle -------------------------------------------------------------------
@@ -474,10 +482,15 @@ class BulkClient:
             channel = self.engine.channel()
             limiter = Limiter(fixed=self._knobs.concurrency)
             return Scheduler(
-                channel, self.control, jobs, limiter, self._quota, self._policy, self._knobs.memory, stats, self._pace
+                channel, self.control, jobs, limiter, self.quota, self.policy, self._knobs.memory, stats, self._pace
             )
 
         return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total)
+
+    def run(self, operation: str, job: Job) -> Outcome:
+        """Internal: the outcome of one job, under the name of an operation. Raises its error."""
+        (outcome,) = self._bulk(operation, iter([job]), "raise", None, True)
+        return outcome
 
     def beside(self, bucket: str, memory: int) -> Self:
         """A client for ``bucket`` with a memory budget of its own, that shares connections and all that is learned."""

@@ -20,8 +20,8 @@ def find_root(run: Any, s3root: str | None, bucket: str | None, prefix: str | No
                 "S3(run=…) needs a root, and DATATOOLS_S3ROOT is not configured",
                 hint="Set METAFLOW_DATATOOLS_S3ROOT or METAFLOW_DATASTORE_SYSROOT_S3 to s3://bucket/prefix",
             )
-        place, path = _divide(configured)
-        bucket = bucket or place
+        default_bucket, path = _divide(configured)
+        bucket = bucket or default_bucket
         prefix = os.path.join(prefix or path, *_run_path(run))  # noqa: PTH118
         return f"s3://{bucket}/{prefix.strip('/')}", bucket, prefix
     if s3root:

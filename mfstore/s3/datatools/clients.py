@@ -1,4 +1,4 @@
-"""The bulk clients behind ``mfstore.S3``: made of Metaflow's settings, shared by the instances that agree on them."""
+"""The bulk clients behind ``mfstore.S3``: shared by the instances that agree on their settings."""
 
 from __future__ import annotations
 
@@ -7,71 +7,58 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Unsupported
-from mfstore.s3.datatools.settings import Settings
+from mfstore.s3.datatools.settings import ClientSettings
 
 if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
 
-IDLE = 4
-"""Clients kept open, with their connections and credentials, for the next S3 that wants the same."""
-_ENVIRONMENT = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HOME", "REQUESTS_CA_BUNDLE", "MFSTORE_")
-"""What besides the arguments decides how botocore and we connect: variables that begin like this, in either case."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What an S3 was asked for, as far as connections are concerned."""
-
-    role: str | None = None
-    session_vars: Mapping[str, Any] | None = None
-    client_params: Mapping[str, Any] | None = None
-    external: Any = None
-    inject: float = 0.0
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    """BulkClient's engine, concurrency, memory, max_bandwidth, attempts and retry_seconds."""
+IDLE_CLIENTS = 4
+"""Kept open, with their connections and credentials, for the next S3 that wants the same."""
+_VARIABLES = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HOME", "REQUESTS_CA_BUNDLE", "MFSTORE_")
+"""What besides the settings decides how botocore and we connect: variables that begin like this, in either case."""
 
 
 class Lease:
     """The use of a client, shared where possible, until ``release``. Not the client's owner: it may go on."""
 
-    def __init__(self, wish: Wish, settings: Settings) -> None:
-        self._key: tuple[Any, ...] | None = None
+    def __init__(self, settings: ClientSettings) -> None:
+        self._name: tuple[Any, ...] | None = None
         self._own: BulkClient | None = None
-        if wish.external is not None or wish.inject:
-            self.client = self._own = make_client(wish, settings)
+        if settings.external_client is not None or settings.failure_rate:
+            self.client = self._own = make_client(settings)
             return
-        key = _key(wish, settings)
+        name = _name(settings)
         with _pool.lock:
-            entry = _pool.entries.pop(key, None)
-            if entry is None:
-                entry = _Entry(make_client(wish, settings))
-            _pool.entries[key] = entry  # now the youngest
-            entry.users += 1
-        self._key, self.client = key, entry.client
+            shared = _pool.clients.pop(name, None)
+            if shared is None:
+                shared = _SharedClient(make_client(settings))
+            _pool.clients[name] = shared  # now the youngest
+            shared.users += 1
+        self._name, self.client = name, shared.client
 
     def release(self) -> None:
         """No longer needed. Closes a client that was not shared, and the oldest of too many that nobody uses."""
         if self._own is not None:
             self._own.close()
             self._own = None
-        key, self._key = self._key, None
-        if key is None:
+        name, self._name = self._name, None
+        if name is None:
             return
         with _pool.lock:
-            if key in _pool.entries:
-                _pool.entries[key].users -= 1
-            idle = [other for other, entry in _pool.entries.items() if entry.users <= 0]
-            closing = [_pool.entries.pop(other).client for other in idle[: max(0, len(idle) - IDLE)]]
+            if name in _pool.clients:
+                _pool.clients[name].users -= 1
+            idle = [other for other, shared in _pool.clients.items() if shared.users <= 0]
+            closing = [_pool.clients.pop(other).client for other in idle[: max(0, len(idle) - IDLE_CLIENTS)]]
         for client in closing:
             client.close()
 
 
 @dataclass
-class _Entry:
+class _SharedClient:
     client: BulkClient
     users: int = 0
 
@@ -79,7 +66,7 @@ class _Entry:
 class _Pool:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.entries: dict[tuple[Any, ...], _Entry] = {}
+        self.clients: dict[tuple[Any, ...], _SharedClient] = {}
 
     def renew(self) -> None:
         """In a forked child: another thread may have held the lock. The clients know by themselves."""
@@ -88,10 +75,10 @@ class _Pool:
     def close(self) -> None:
         """At exit: end threads and connections."""
         with self.lock:
-            entries, self.entries = self.entries, {}
-        for entry in entries.values():
+            clients, self.clients = self.clients, {}
+        for shared in clients.values():
             with suppress(Exception):
-                entry.client.close()
+                shared.client.close()
 
 
 _pool = _Pool()
@@ -99,41 +86,46 @@ atexit.register(_pool.close)
 os.register_at_fork(after_in_child=_pool.renew)
 
 
-def _key(wish: Wish, settings: Settings) -> tuple[Any, ...]:
-    environment = tuple(
-        sorted((name, value) for name, value in os.environ.items() if name.upper().startswith(_ENVIRONMENT))
-    )
-    # A Config has no equality: its repr names the one object, which the client then keeps alive.
-    described = (wish.role, wish.session_vars, wish.client_params, wish.limits)
-    return (*map(repr, described), repr(settings), environment)
+def _name(settings: ClientSettings) -> tuple[Any, ...]:
+    """Equal for clients that are alike. A Config has no equality: its repr names the one object, which the client then
+    keeps alive."""
+    variables = ((name, value) for name, value in os.environ.items() if name.upper().startswith(_VARIABLES))
+    return repr(settings), tuple(sorted(variables))
 
 
-def make_client(wish: Wish, settings: Settings) -> BulkClient:
-    """A bulk client as asked for. Unsupported without botocore."""
-    arguments = client_arguments(wish, settings)
-    if wish.inject:
-        from mfstore.s3.datatools.injection import FlakyClient
+def make_client(settings: ClientSettings) -> BulkClient:
+    """A new client, the caller's to close. It caches on this host, in ``MFSTORE_CACHE``, what its configuration came
+    to. Unsupported without botocore."""
+    from mfstore.host.cache import host_cache
+    from mfstore.s3.aws.configuration_cache import CachedControlPlane
+    from mfstore.s3.bulk.client import BulkClient
 
-        return FlakyClient.with_rate(wish.inject, **arguments)
-    from mfstore.s3.aws.configuration_cache import KeptClient
+    arguments = client_arguments(settings)
+    if settings.failure_rate:
+        from mfstore.s3.datatools.injection import flaky_client
 
-    return KeptClient(**arguments)
+        return flaky_client(settings.failure_rate, **arguments)
+    client = BulkClient(**arguments)
+    return client.with_parts(control=CachedControlPlane(client.connection, host_cache(os.environ.get("MFSTORE_CACHE"))))
 
 
-def client_arguments(wish: Wish, settings: Settings) -> dict[str, Any]:
-    """What BulkClient is called with for a client as asked for."""
-    params = dict(wish.client_params or settings.client_params)
-    session_vars = wish.session_vars or settings.session_vars
-    arguments: dict[str, Any] = {"attempts": settings.attempts, "concurrency": settings.workers}
-    arguments.update((name, value) for name, value in wish.limits.items() if value is not None)
-    if wish.external is not None:
+def client_arguments(settings: ClientSettings) -> dict[str, Any]:
+    """What BulkClient is called with for a client of these settings."""
+    configured = settings.configured
+    params = dict(settings.client_params or configured.client_params)
+    session_vars = settings.session_vars or configured.session_vars
+    arguments = settings.transfer_arguments
+    external = settings.external_client
+    if external is not None:
         # An S3Client of Metaflow's has its boto3 client inside; a boto3 client is welcome as well.
-        arguments["client"] = wish.external if hasattr(wish.external, "meta") else wish.external.client
-    elif settings.provider:
-        arguments["client"] = _provided(wish.role, session_vars, params)
+        arguments["client"] = external if hasattr(external, "meta") else external.client
+    elif configured.provider:
+        arguments["client"] = _provided(settings.role, session_vars, params)
     else:
-        if wish.role:
-            arguments["session"] = assumed(wish.role, session_vars)
+        if settings.role:
+            from mfstore.s3.aws.sessions import session_in_role
+
+            arguments["session"] = session_in_role(settings.role, session_vars)
         config = params.get("config")
         if isinstance(config, Mapping):
             from botocore.config import Config
@@ -155,30 +147,3 @@ def _provided(role: str | None, session_vars: Mapping[str, Any], params: Mapping
             hint="Install metaflow and the extension that has the provider, or unset the variable",
         ) from error
     return get_aws_client("s3", role_arn=role, session_vars=dict(session_vars), client_params=dict(params))
-
-
-def assumed(role: str, session_vars: Mapping[str, Any]) -> Any:
-    """A botocore session with the credentials of ``role``, assumed when first needed and again before they expire."""
-    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-    from botocore.session import Session
-
-    source = Session()
-    own = source.get_credentials()
-    if own is None:
-        from mfstore.s3.aws.errors import no_credentials
-
-        raise no_credentials(None)
-    fetcher = AssumeRoleCredentialFetcher(
-        client_creator=source.create_client, source_credentials=own, role_arn=role, extra_args={}, cache=_Forgetful()
-    )
-    session = Session(session_vars=dict(session_vars) or None)
-    # botocore has no public way to give a session credentials that refresh themselves.
-    session._credentials = DeferredRefreshableCredentials(refresh_using=fetcher.fetch_credentials, method="assume-role")
-    return session
-
-
-class _Forgetful(dict[str, Any]):
-    """The fetcher's cache: of no use to one session, and it would answer the server's "expired" with the same again."""
-
-    def __contains__(self, key: object) -> bool:
-        return False

@@ -6,40 +6,29 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.calls import Call, FileRange, Reply
 from mfstore.s3.engines.interface import Channel, Engine
 from mfstore.s3.transfers.retry import RetryQuota
 
-AFFECTED = ("GetObject", "HeadObject", "PutObject", "UploadPart")
-BODY = b"<Error><Code>InternalError</Code><Message>failed on purpose: inject_failure_rate</Message></Error>"
+FAILING_OPERATIONS = ("GetObject", "HeadObject", "PutObject", "UploadPart")
+ERROR_BODY = b"<Error><Code>InternalError</Code><Message>failed on purpose: inject_failure_rate</Message></Error>"
 
 
-class FlakyClient(BulkClient):
-    """A bulk client of which ``rate`` percent of the first tries fail with 500, half as many of the second, and so
-    on; from 100 percent every try. Which ones is the same in every run. Retries do not wait."""
-
-    rate: float = 0.0
-
-    @classmethod
-    def with_rate(cls, rate: float, **arguments: object) -> FlakyClient:
-        """A client made of BulkClient's ``arguments``."""
-        client = cls(**arguments)  # type: ignore[arg-type]
-        client.rate = rate if rate >= 100 else min(rate, 90.0)
-        client._policy = replace(client._policy, base=0.001, throttled_base=0.001, cap=0.01)
-        client._quota = _Boundless()
-        return client
-
-    @property
-    def engine(self) -> Engine:
-        """BulkClient's engine, made worse."""
-        if self._engine is None:
-            self._engine = FlakyEngine(super().engine, self.rate)
-        return self._engine
+def flaky_client(rate: float, **arguments: Any) -> BulkClient:
+    """A client of BulkClient's ``arguments`` of which ``rate`` percent of the first tries fail with 500, half as many
+    of the second, and so on; from 100 percent every try. Which ones is the same in every run. Retries do not wait."""
+    client = BulkClient(**arguments)
+    return client.with_parts(
+        engine=FlakyEngine(client.engine, rate if rate >= 100 else min(rate, 90.0)),
+        policy=replace(client.policy, base=0.001, throttled_base=0.001, cap=0.01),
+        quota=_BoundlessQuota(),
+    )
 
 
-class _Boundless(RetryQuota):
+class _BoundlessQuota(RetryQuota):
     def wait(self, now: float) -> float:
         return 0.0
 
@@ -58,7 +47,7 @@ class FlakyEngine(Engine):
         return FlakyChannel(self._inner.channel(), self._fails)
 
     def _fails(self, call: Call) -> bool:
-        if call.operation not in AFFECTED:
+        if call.operation not in FAILING_OPERATIONS:
             return False
         rate = self._rate if self._rate >= 100 else self._rate * 0.5 ** (call.tag.attempts - 1)
         return self._draw() * 100 < rate
@@ -82,7 +71,7 @@ class FlakyChannel(Channel):
         for call in calls:
             if self._fails(call):
                 now = monotonic()
-                self._failed.append(Reply(call, 500, data=BODY, submitted=now, first_byte=now, finished=now))
+                self._failed.append(Reply(call, 500, data=ERROR_BODY, submitted=now, first_byte=now, finished=now))
             else:
                 good.append(call)
         if good:

@@ -10,20 +10,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, InvalidRange, MfstoreError
-from mfstore.s3.datatools.exceptions import converted
+from mfstore.s3.datatools.exceptions import converted, raises_metaflows
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
 
-FIRST, LARGEST = 256 << 10, 8 << 20
+FIRST_FETCH, LARGEST_FETCH = 256 << 10, 8 << 20
 """Bytes fetched at first, and at most, at a time: doubled as long as reading goes on in order."""
-AHEAD = 4
+FETCHES_AHEAD = 4
 """Fetches under way while the program does something else."""
 
 
 class ObjectReader(io.RawIOBase):
-    """The raw file behind ``S3.open_read``: a window of the object, and in sequential reading the next ones."""
+    """The raw file behind ``S3.open_read``: a window of the object, and in sequential reading the next ones. What goes
+    wrong is raised as Metaflow's users know it."""
 
     def __init__(self, client: BulkClient, url: str, name: str) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class ObjectReader(io.RawIOBase):
         self._client = client
         self._url = url
         self._at = self._start = 0
-        self._step = FIRST
+        self._step = FIRST_FETCH
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[int, int, Future[Outcome]]] = deque()
         self._process = os.getpid()
@@ -43,7 +44,7 @@ class ObjectReader(io.RawIOBase):
     def _first(self) -> Any:
         """Size, version and first bytes, in one request unless the object is empty."""
         try:
-            outcome = only(self._client.get_many([(self._url, 0, FIRST)]))
+            outcome = only(self._client.get_many([(self._url, 0, FIRST_FETCH)]))
         except MfstoreError as error:
             if not isinstance(error, InvalidRange):
                 raise
@@ -73,6 +74,7 @@ class ObjectReader(io.RawIOBase):
         self._at = at
         return at
 
+    @raises_metaflows
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` as far as there is data at hand, after waiting for some. Errors as ``S3.get``; Conflict when
         the object was replaced since it was opened."""
@@ -88,6 +90,7 @@ class ObjectReader(io.RawIOBase):
         self._at += count
         return count
 
+    @raises_metaflows
     def readall(self) -> bytes:
         """All the rest, in parallel."""
         self._checkClosed()
@@ -110,7 +113,7 @@ class ObjectReader(io.RawIOBase):
         else:
             self._drop()
             if not sequential:
-                self._step = FIRST
+                self._step = FIRST_FETCH
             outcome = self._fetch(self._at, min(self._step, self._size - self._at))
         self._start, self._data = self._at, outcome.data
         if sequential:
@@ -118,12 +121,12 @@ class ObjectReader(io.RawIOBase):
 
     def _look_ahead(self) -> None:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(AHEAD, "mfstore-read")
-        while len(self._ahead) < AHEAD:
+            self._pool = ThreadPoolExecutor(FETCHES_AHEAD, "mfstore-read")
+        while len(self._ahead) < FETCHES_AHEAD:
             at = self._ahead[-1][0] + self._ahead[-1][1] if self._ahead else self._start + len(self._data)
             if at >= self._size:
                 return
-            self._step = min(2 * self._step, LARGEST)
+            self._step = min(2 * self._step, LARGEST_FETCH)
             length = min(self._step, self._size - at)
             self._ahead.append((at, length, self._pool.submit(self._fetch, at, length)))
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from mfstore.errors import NotFound, Unsupported
 from mfstore.s3.datatools.addressing import find_root, full_url, listed, ranged, target
-from mfstore.s3.datatools.clients import Lease, Wish
+from mfstore.s3.datatools.clients import Lease
 from mfstore.s3.datatools.exceptions import (
     MetaflowS3AccessDenied,
     MetaflowS3Exception,
@@ -28,7 +28,7 @@ from mfstore.s3.datatools.exceptions import (
     raises_metaflows,
 )
 from mfstore.s3.datatools.objects import RangeInfo, S3GetObject, S3Object, S3PutObject, info_of, range_of
-from mfstore.s3.datatools.settings import settings
+from mfstore.s3.datatools.settings import ClientSettings, settings
 from mfstore.s3.datatools.uploading import Upload, attributes, checked, local_file, store, streamed
 from mfstore.s3.transfers.outcomes import Entry, Outcome
 
@@ -107,11 +107,10 @@ class S3:
         if inject_failure_rate is None:
             inject_failure_rate = float(os.environ.get("METAFLOW_S3_TEST_RETRYABLE_FAILURES") or 0)
         self._s3_inject_failures = inject_failure_rate
-        limits = {
-            "engine": engine, "concurrency": concurrency, "memory": memory, "max_bandwidth": max_bandwidth,
-            "attempts": attempts, "retry_seconds": retry_seconds,
-        }  # fmt: skip
-        self._wish = Wish(role, session_vars, client_params, external_client, inject_failure_rate, limits)
+        self._client_settings = ClientSettings(
+            self._settings, role, session_vars, client_params, external_client, float(inject_failure_rate), engine,
+            concurrency, memory, max_bandwidth, attempts, retry_seconds,
+        )  # fmt: skip
         # Kept as metaflow.S3 keeps them: some make a new one from them.
         self._tmproot = self._settings.temporary if tmproot is CONFIGURED else tmproot
         self._bucket = bucket
@@ -389,9 +388,9 @@ class S3:
         For text wrap it in ``io.TextIOWrapper``. Errors as ``get``, now and while reading; ``Conflict`` (as
         MetaflowS3Exception) when the object is replaced meanwhile."""
         url = full_url(self._s3root, key)
-        from mfstore.s3.datatools.streams import Reader
+        from mfstore.s3.datatools.readers import ObjectReader
 
-        return BufferedReader(Reader(self._client, target(url), url), 1 << 16)
+        return BufferedReader(ObjectReader(self._client, target(url), url), 1 << 16)
 
     @raises_metaflows
     def open_write(
@@ -405,9 +404,9 @@ class S3:
         options = {
             "ContentType": content_type, "ServerSideEncryption": upload.encryption, "SSEKMSKeyId": self._kms_key,
         }  # fmt: skip
-        from mfstore.s3.datatools.streams import Writer
+        from mfstore.s3.datatools.writers import ObjectWriter
 
-        return Writer(
+        return ObjectWriter(
             self._client, upload.target, upload.url, overwrite=overwrite, metadata=upload.metadata,
             options={name: value for name, value in options.items() if value is not None},
         )  # fmt: skip
@@ -429,7 +428,7 @@ class S3:
     @property
     def _client(self) -> BulkClient:
         if not self._leases:
-            self._leases.append(Lease(self._wish, self._settings))
+            self._leases.append(Lease(self._client_settings))
         return self._leases[0].client
 
     def __repr__(self) -> str:

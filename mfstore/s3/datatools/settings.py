@@ -1,4 +1,5 @@
-"""Metaflow's configuration, as far as S3 is concerned: also where there is no Metaflow."""
+"""What a client for ``mfstore.S3`` is made of: Metaflow's configuration, also where there is no Metaflow, and what was
+asked for besides."""
 
 from __future__ import annotations
 
@@ -40,6 +41,39 @@ class Settings:
     """``S3_WORKER_COUNT``; None where nobody changed it."""
     provider: bool
     """Whether clients have to come from Metaflow: ``DEFAULT_AWS_CLIENT_PROVIDER`` or the sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What a client is made of: what is ``configured``, and what an S3 was asked for instead (None: nothing)."""
+
+    configured: Settings
+    role: str | None = None
+    """ARN of the role to assume."""
+    session_vars: Mapping[str, Any] | None = None
+    """Variables of the botocore session."""
+    client_params: Mapping[str, Any] | None = None
+    """Arguments of boto3's ``client``."""
+    external_client: Any = None
+    """A boto3 client, or what has one as ``client``: it replaces these three."""
+    failure_rate: float = 0.0
+    """Per cent of the tries that fail on purpose."""
+    engine: str | None = None
+    """This and what follows: as of ``BulkClient``."""
+    concurrency: int | None = None
+    memory: int | None = None
+    max_bandwidth: float | None = None
+    attempts: int | None = None
+    retry_seconds: float | None = None
+
+    @property
+    def transfer_arguments(self) -> dict[str, Any]:
+        """BulkClient's arguments that do not concern where S3 is: asked for, else configured, else left out."""
+        given = {"attempts": self.configured.attempts, "concurrency": self.configured.workers}
+        for name in ("engine", "concurrency", "memory", "max_bandwidth", "attempts", "retry_seconds"):
+            if getattr(self, name) is not None:
+                given[name] = getattr(self, name)
+        return given
 
 
 def settings() -> Settings:
@@ -92,9 +126,9 @@ class _Files:
     def get(self, name: str) -> Any:
         variable = f"METAFLOW_{name}"
         default = _DEFAULTS.get(name)
-        for place in (os.environ, *self._files):
-            if variable in place:
-                value = place[variable]
+        for mapping in (os.environ, *self._files):
+            if variable in mapping:
+                value = mapping[variable]
                 return value.lower() not in ("0", "false", "") if default is False and isinstance(value, str) else value
         return default
 

@@ -21,8 +21,8 @@ from mfstore.s3.datatools.objects import ATTRIBUTES
 if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
 
-LARGE = 1 << 20
-"""Open files longer than this are sent by the engine; shorter ones are read."""
+READ_AT_ONCE = 1 << 20
+"""Open files of up to this many bytes are read; longer ones are sent by the engine."""
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ def _descriptor(value: Any) -> Path | None:
         with suppress(OSError, AttributeError):
             status = os.fstat(value.fileno())
             # Opening the descriptor's name gives a position of its own, also where the file has been unlinked.
-            if stat.S_ISREG(status.st_mode) and status.st_size > LARGE:
+            if stat.S_ISREG(status.st_mode) and status.st_size > READ_AT_ONCE:
                 return Path(f"/proc/self/fd/{value.fileno()}")
     return None
 

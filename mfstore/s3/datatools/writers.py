@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.s3.bulk.items import PutItem, split_url
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.datatools.exceptions import raises_metaflows
 from mfstore.s3.datatools.readers import only
 from mfstore.s3.transfers.jobs import NO_CALLS, Job, Try
 from mfstore.s3.transfers.outcomes import Outcome
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.bulk.client import BulkClient
 
-AHEAD = 4
+PARTS_AHEAD = 4
 """Parts under way while the program does something else."""
-STEADY = 5000
+EQUAL_PARTS = 5000
 """Parts of equal size, 80 GB of them, before they grow: some services want all but the last to be equal, and none
 takes more than 10 000."""
 
@@ -67,6 +68,7 @@ class ObjectWriter(io.BufferedIOBase):
         """Bytes written so far."""
         return self._written
 
+    @raises_metaflows
     def write(self, data: Buffer) -> int:
         """Take all of ``data``. Raises what went wrong with earlier parts; then nothing will be stored."""
         if self.closed:
@@ -86,7 +88,7 @@ class ObjectWriter(io.BufferedIOBase):
         return size
 
     def _part(self) -> int:
-        return PART << max(0, (self._given - STEADY) // 500 + 1) if self._given >= STEADY else PART
+        return PART << max(0, (self._given - EQUAL_PARTS) // 500 + 1) if self._given >= EQUAL_PARTS else PART
 
     def _send(self) -> None:
         """Hand the buffer over as the next part."""
@@ -94,9 +96,9 @@ class ObjectWriter(io.BufferedIOBase):
             if self._end is None:
                 self._end = _CompleteJob(self._url, self._options, self._metadata, not self._overwrite)
                 self._end.begin_upload(_run(self._client, self._end.create()))
-                self._pool = ThreadPoolExecutor(AHEAD, "mfstore-write")
+                self._pool = ThreadPoolExecutor(PARTS_AHEAD, "mfstore-write")
             assert self._pool is not None
-            while len(self._sending) >= AHEAD:
+            while len(self._sending) >= PARTS_AHEAD:
                 self._end.add(self._sending.popleft().result())
             self._given += 1
             body, self._buffer = self._buffer, bytearray()
@@ -106,6 +108,7 @@ class ObjectWriter(io.BufferedIOBase):
             self.abort()
             raise
 
+    @raises_metaflows
     def close(self) -> None:
         """Store the object. Errors as ``S3.put``; then nothing was stored, unless the error says that it is unknown. A
         forked child only lets go of it."""
@@ -263,4 +266,4 @@ class _CompleteJob(PutJob):
 
 
 def _run(client: BulkClient, job: Job) -> Outcome:
-    return only(client._bulk("open", iter([job]), "raise", None, True))
+    return client.run("open", job)

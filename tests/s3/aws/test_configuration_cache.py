@@ -12,13 +12,13 @@ pytest.importorskip("botocore")
 
 from mfstore.errors import AccessDenied
 from mfstore.host.cache import HostCache
-from mfstore.s3.aws import configuration_cache as kept
-from mfstore.s3.aws.configuration_cache import KeptControl
+from mfstore.s3.aws import configuration_cache
 from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.calls import Call, Options
 from mfstore.testing import FaultProxy
 from tests import ROOT
+from tests.rigs.control_planes import cached_control_plane, control_plane
 
 BUCKET = "bucket"
 LISTINGS = [
@@ -72,10 +72,10 @@ def silent(monkeypatch):
     """From now on nobody may ask botocore."""
 
     def start():
-        def desk(self):
+        def process(self):
             raise Asked
 
-        monkeypatch.setattr(BotocoreControlPlane, "_desk", desk)
+        monkeypatch.setattr(BotocoreControlPlane, "process", process)
 
     return start
 
@@ -88,10 +88,10 @@ def silent(monkeypatch):
 )
 def test_what_is_kept_is_what_botocore_says(env, host, silent, given, config):
     (env / "config").write_text(config)
-    expected = everything(BotocoreControlPlane(**given))
-    assert everything(KeptControl(host, **given)) == expected
+    expected = everything(control_plane(**given))
+    assert everything(cached_control_plane(host, **given)) == expected
     silent()
-    assert everything(KeptControl(host, **given)) == expected
+    assert everything(cached_control_plane(host, **given)) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_is_kept_is_what_botocore_says(env, host, silent, given, config):
 )
 def test_what_changes_is_asked_anew(env, host, silent, monkeypatch, what):
     (env / "config").write_text("[default]\nregion = eu-west-1\n")
-    everything(KeptControl(host))
+    everything(cached_control_plane(host))
     silent()
     call, given, bucket, options = "GetObject", {}, BUCKET, Options()
     if what == "variable":
@@ -116,11 +116,11 @@ def test_what_changes_is_asked_anew(env, host, silent, monkeypatch, what):
         call, options = "PutObject", Options(ServerSideEncryption="aws:kms")
     elif what == "day":
         now = time.time()
-        monkeypatch.setattr(kept.time, "time", lambda: now + kept.DAY + 1)
+        monkeypatch.setattr(configuration_cache.time, "time", lambda: now + configuration_cache.VALID_SECONDS + 1)
     else:
-        monkeypatch.setattr(kept, "_release", lambda: ["another"])
+        monkeypatch.setattr(configuration_cache, "_release", lambda: ["another"])
     with pytest.raises(Asked):
-        KeptControl(host, **given).route(call, bucket, options)
+        cached_control_plane(host, **given).route(call, bucket, options)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_changes_is_asked_anew(env, host, silent, monkeypatch, what):
 def test_no_secret_is_kept(host, tmp_path, monkeypatch, variables, given, options):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    control = KeptControl(host, **given)
+    control = cached_control_plane(host, **given)
     control.unsupported()
     control.transport()
     control.credentials()
@@ -152,31 +152,31 @@ def test_no_secret_is_kept(host, tmp_path, monkeypatch, variables, given, option
 
 
 def test_keys_are_those_botocore_takes(env, host, monkeypatch):
-    everything(KeptControl(host))
+    everything(cached_control_plane(host))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ANOTHER")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
     assert (
-        KeptControl(host).credentials()
-        == BotocoreControlPlane().credentials()
+        cached_control_plane(host).credentials()
+        == control_plane().credentials()
         == Credentials("ANOTHER", "secret", "token")
     )
     (env / "credentials").write_text("[p]\naws_access_key_id = FILE\naws_secret_access_key = s\n")
     (env / "config").write_text("[profile p]\n")
-    assert KeptControl(host, profile="p").credentials() == Credentials("FILE", "s"), "a profile goes first"
+    assert cached_control_plane(host, profile="p").credentials() == Credentials("FILE", "s"), "a profile goes first"
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_PROFILE", "p")
-    assert KeptControl(host).credentials().access_key == "FILE"
+    assert cached_control_plane(host).credentials().access_key == "FILE"
     monkeypatch.delenv("AWS_PROFILE")
     with pytest.raises(AccessDenied):
-        KeptControl(host).credentials()
+        cached_control_plane(host).credentials()
 
 
 def test_keys_the_server_refuses_are_looked_for_again(host, monkeypatch):
-    everything(KeptControl(host))
-    control = KeptControl(host)
+    everything(cached_control_plane(host))
+    control = cached_control_plane(host)
     refused = control.credentials()
     assert control.expire(refused) is False, "the environment has no others"
-    control = KeptControl(host)
+    control = cached_control_plane(host)
     assert control.credentials() == refused
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NEWER")
     assert control.expire(refused) is True
@@ -184,29 +184,31 @@ def test_keys_the_server_refuses_are_looked_for_again(host, monkeypatch):
 
 
 def test_damaged_and_foreign_entries_are_asked_anew(host, tmp_path):
-    expected = everything(KeptControl(host))
+    expected = everything(cached_control_plane(host))
     for path in (tmp_path / "cache").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-3])
-    assert everything(KeptControl(host)) == expected
-    name = f"s3 {KeptControl(host)._configuration} "
+    assert everything(cached_control_plane(host)) == expected
+    name = f"s3 {cached_control_plane(host).configuration} "
     for value in (None, 7, [], {}, {"method": "GET"}):
         host.put(name + json.dumps(["GetObject", BUCKET]), json.dumps([time.time(), value]).encode())
-        assert fields(KeptControl(host).route("GetObject", BUCKET)) == expected[0][0]
+        assert fields(cached_control_plane(host).route("GetObject", BUCKET)) == expected[0][0]
 
 
 def test_a_certificate_file_that_is_gone_is_said(host, tmp_path, monkeypatch):
     bundle = tmp_path / "ca.pem"
     bundle.write_text("")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
-    assert KeptControl(host).transport().ca_file == KeptControl(host).transport().ca_file == str(bundle)
+    assert (
+        cached_control_plane(host).transport().ca_file == cached_control_plane(host).transport().ca_file == str(bundle)
+    )
     bundle.unlink()
     with pytest.raises(Exception, match="does not exist"):
-        KeptControl(host).transport()
+        cached_control_plane(host).transport()
 
 
 def test_a_region_that_was_learned_is_not_kept(host, tmp_path):
-    control = KeptControl(host)
+    control = cached_control_plane(host)
     control.version = 1
     control.route("GetObject", BUCKET)
     assert not [text for text in texts(tmp_path) if b"GET" in text]

@@ -22,8 +22,9 @@ from botocore.session import Session
 
 from mfstore import errors
 from mfstore.s3 import calls as words
-from mfstore.s3.aws.control import PLAIN, BotocoreControlPlane
+from mfstore.s3.aws.routes import ROUTED
 from mfstore.s3.calls import Call, Options, Reply
+from tests.rigs.control_planes import control_plane
 from tests.rigs.s3_wire import Wire, error_body, respond
 
 REGION = "eu-west-1"
@@ -103,11 +104,11 @@ def test_routes_are_botocores(case, monkeypatch):
     for name, value in case.pop("env", {}).items():
         monkeypatch.setenv(name, value)
     bucket, options, region = case.pop("bucket", "bucket"), case.pop("options", {}), case.pop("region", REGION)
-    control = BotocoreControlPlane(region=region, **case)
+    control = control_plane(region=region, **case)
     calm = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
     config = case.pop("config", None)
     client, seen = botocore_client(calm.merge(config) if config else calm, region_name=region, **case)
-    for operation in PLAIN:
+    for operation in ROUTED:
         route = control.route(operation, bucket, Options(options))
         members = client.meta.service_model.operation_model(operation).input_shape.members
         params = {name: value for name, value in options.items() if name in members}
@@ -136,8 +137,8 @@ def test_routes_are_botocores(case, monkeypatch):
 
 
 def test_owner_and_payer_go_with_every_request():
-    control = BotocoreControlPlane(region=REGION, expected_bucket_owner="123456789012", request_payer="requester")
-    for operation in PLAIN:
+    control = control_plane(region=REGION, expected_bucket_owner="123456789012", request_payer="requester")
+    for operation in ROUTED:
         headers = dict(control.route(operation, "bucket").headers)
         assert headers["x-amz-expected-bucket-owner"] == "123456789012"
         assert headers["x-amz-request-payer"] == "requester"
@@ -146,13 +147,13 @@ def test_owner_and_payer_go_with_every_request():
 
 
 def test_checksum_options_leave_no_trailer():
-    control = BotocoreControlPlane(region=REGION, config=Config(request_checksum_calculation="when_supported"))
+    control = control_plane(region=REGION, config=Config(request_checksum_calculation="when_supported"))
     route = control.route("PutObject", "bucket", Options(ChecksumAlgorithm="CRC32C"))
     assert route.headers == ()
 
 
 def test_routes_are_kept_by_identity():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     one, two = Options(), Options()
     assert control.route("GetObject", "bucket", one) is control.route("GetObject", "bucket", one)
     assert control.route("GetObject", "bucket", one) is not control.route("GetObject", "bucket", two)
@@ -166,16 +167,16 @@ def test_from_sessions_and_clients(make, env, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     if make == "boto3":
-        control = BotocoreControlPlane(boto3.Session(profile_name="p"))
+        control = control_plane(boto3.Session(profile_name="p"))
     elif make == "botocore":
-        control = BotocoreControlPlane(Session(profile="p"))
+        control = control_plane(Session(profile="p"))
     elif make == "aiobotocore":
         from aiobotocore.session import AioSession
 
-        control = BotocoreControlPlane(AioSession(profile="p"))
+        control = control_plane(AioSession(profile="p"))
     else:
         client = boto3.Session(profile_name="p").client("s3", config=Config(s3={"addressing_style": "path"}))
-        control = BotocoreControlPlane(client=client)
+        control = control_plane(client=client)
     assert control.credentials().access_key == "PROFILE"
     route = control.route("GetObject", "bucket")
     assert route.region == "ap-south-1"
@@ -183,17 +184,15 @@ def test_from_sessions_and_clients(make, env, monkeypatch):
 
 
 def test_a_clients_endpoint_is_used():
-    control = BotocoreControlPlane(client=boto3.client("s3", endpoint_url="http://127.0.0.1:9000", region_name=REGION))
+    control = control_plane(client=boto3.client("s3", endpoint_url="http://127.0.0.1:9000", region_name=REGION))
     assert control.route("GetObject", "bucket").origin == "http://127.0.0.1:9000"
     assert control.credentials().access_key == "AKIDEXAMPLE"
 
 
 def test_explicit_keys_and_anonymous():
-    control = BotocoreControlPlane(
-        region=REGION, aws_access_key_id="A", aws_secret_access_key="B", aws_session_token="C"
-    )
+    control = control_plane(region=REGION, aws_access_key_id="A", aws_secret_access_key="B", aws_session_token="C")
     assert (control.credentials().access_key, control.credentials().token) == ("A", "C")
-    anonymous = BotocoreControlPlane(region=REGION, anonymous=True)
+    anonymous = control_plane(region=REGION, anonymous=True)
     assert anonymous.credentials() is None and not anonymous.expire(None)
     assert anonymous.route("GetObject", "bucket").origin == "https://bucket.s3.eu-west-1.amazonaws.com"
     assert "Authorization" not in dict(anonymous.signed(Call("GetObject", "bucket", "k")).headers)
@@ -202,7 +201,9 @@ def test_explicit_keys_and_anonymous():
 def test_nothing_is_imported_early(python):
     assert (
         python(
-            "import sys, mfstore, mfstore.s3, mfstore.s3.aws.control as c, mfstore.s3.engines.aiobotocore; c.BotocoreControlPlane();"
+            "import sys, mfstore, mfstore.s3, mfstore.s3.aws.control as c, mfstore.s3.aws.settings as s, "
+            "mfstore.s3.aws.configuration_cache, mfstore.s3.engines.aiobotocore;"
+            "c.BotocoreControlPlane(s.ConnectionSettings());"
             "print([m for m in ('botocore', 'boto3', 'aiobotocore', 'aiohttp') if m in sys.modules])"
         ).strip()
         == "[]"
@@ -210,7 +211,7 @@ def test_nothing_is_imported_early(python):
 
 
 def test_pickling():
-    control = BotocoreControlPlane(
+    control = control_plane(
         region=REGION,
         endpoint_url="http://h:1",
         config=Config(s3={"addressing_style": "path"}),
@@ -220,14 +221,14 @@ def test_pickling():
     assert again.route("GetObject", "bucket") is not control.route("GetObject", "bucket")
     assert again.route("GetObject", "bucket").origin == "http://h:1"
     with pytest.raises(errors.NotSerializable, match="session"):
-        pickle.dumps(BotocoreControlPlane(boto3.Session()))
+        pickle.dumps(control_plane(boto3.Session()))
 
 
 # Requests prepared whole
 
 
 def test_delete_objects_has_an_md5():
-    route, body = BotocoreControlPlane(region=REGION).prepare(
+    route, body = control_plane(region=REGION).prepare(
         Call("DeleteObjects", "bucket", params={"Delete": {"Objects": [{"Key": "a"}]}})
     )
     import base64
@@ -238,7 +239,7 @@ def test_delete_objects_has_an_md5():
 
 def test_conditions_of_complete():
     params = {"UploadId": "u", "MultipartUpload": {"Parts": [{"ETag": "e", "PartNumber": 1}]}}
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     route, _ = control.prepare(Call("CompleteMultipartUpload", "bucket", "k", params=params, if_none_match=True))
     assert dict(route.headers)["if-none-match"] == "*"
     route, _ = control.prepare(Call("CompleteMultipartUpload", "bucket", "k", params=params, if_match='"e"'))
@@ -246,7 +247,7 @@ def test_conditions_of_complete():
 
 
 def test_parameters_that_botocore_refuses():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     with pytest.raises(errors.InvalidKey, match="Bucket"):
         control.route("GetObject", "no bucket!")
     with pytest.raises(errors.InvalidKey):
@@ -276,7 +277,7 @@ def moved(call=GET, status=301, code="PermanentRedirect", region=None, **more):
     ],
 )
 def test_regions_are_learned_once(reply):
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     assert control.route("GetObject", "bucket").region == REGION
     assert control.redirect(reply.call, reply) and control.version == 1
     route = control.route("GetObject", "bucket")
@@ -288,27 +289,27 @@ def test_regions_are_learned_once(reply):
 
 
 def test_what_is_remembered_of_redirections_is_bounded(monkeypatch):
-    monkeypatch.setattr("mfstore.s3.aws.control.TOLD", 10)
-    control = BotocoreControlPlane(region=REGION)
+    monkeypatch.setattr("mfstore.s3.aws.regions.REDIRECTS_REMEMBERED", 10)
+    control = control_plane(region=REGION)
     for number in range(50):
         call = Call("GetObject", "bucket", f"k{number}")
         assert control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
         assert not control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
-    assert len(control._desk().told) <= 10
+    assert len(control.process().regions.redirected) <= 10
 
 
 def test_a_custom_endpoint_keeps_its_host():
-    control = BotocoreControlPlane(region=REGION, endpoint_url="http://127.0.0.1:9000")
+    control = control_plane(region=REGION, endpoint_url="http://127.0.0.1:9000")
     assert control.redirect(GET, moved(region="us-west-2"))
     route = control.route("GetObject", "bucket")
     assert (route.origin, route.region) == ("http://127.0.0.1:9000", "us-west-2")
 
 
 def test_foreign_hosts_are_refused():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     for region in ("evil.example", "x/../y", "us-west-2\n", "", "a" * 64, "evil.example#", "US-WEST-2"):
         call = Call("HeadObject", "bucket", "k", tag=region)
-        control._desk().asked.add("bucket")
+        control.process().regions.asked.add("bucket")
         reply = Reply(call, 307, headers={"location": "https://evil.example/", "x-amz-bucket-region": region})
         assert not control.redirect(call, reply)
     assert not control.redirect(GET, moved(Endpoint="evil.example"))
@@ -317,7 +318,7 @@ def test_foreign_hosts_are_refused():
 
 
 def test_the_same_region_is_no_news():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     assert not control.redirect(GET, moved(region=REGION))
     assert not control.redirect(GET, Reply(GET, 403, data=error_body("AccessDenied")))
     assert not control.redirect(GET, Reply(GET, failure=words.RESET))
@@ -328,14 +329,14 @@ def test_the_same_region_is_no_news():
 def test_a_region_is_asked_for_with_head():
     with Wire() as wire:
         wire.answers["/bucket"] = respond(400, x_amz_bucket_region="us-west-2")
-        control = BotocoreControlPlane(region=REGION, endpoint_url=wire.url)
+        control = control_plane(region=REGION, endpoint_url=wire.url)
         assert control.redirect(GET, moved())
         assert {request[0] for request in wire.requests} == {"HEAD"}
         assert control.route("GetObject", "bucket").region == "us-west-2"
 
 
 def test_skew():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     there = datetime.now(UTC) + timedelta(hours=2)
     reply = Reply(
         GET, 403, headers={"date": format_datetime(there, usegmt=True)}, data=error_body("RequestTimeTooSkewed")
@@ -344,67 +345,63 @@ def test_skew():
     assert not control.learn_skew(reply)
     stamp = dict(control.signed(Call("GetObject", "bucket", "k")).headers)["X-Amz-Date"]
     assert abs(datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) - there) < timedelta(seconds=10)
-    assert not BotocoreControlPlane().learn_skew(
+    assert not control_plane().learn_skew(
         Reply(GET, 403, headers={"date": "soon"}, data=error_body("RequestTimeTooSkewed"))
     )
-    assert not BotocoreControlPlane().learn_skew(Reply(GET, 403, data=error_body("RequestTimeTooSkewed")))
+    assert not control_plane().learn_skew(Reply(GET, 403, data=error_body("RequestTimeTooSkewed")))
 
 
 # Connections
 
 
 def test_proxies(monkeypatch):
-    assert BotocoreControlPlane(region=REGION).transport().proxy is None
+    assert control_plane(region=REGION).transport().proxy is None
     monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
-    assert BotocoreControlPlane(region=REGION).transport().proxy == "http://proxy.example:3128"
-    assert BotocoreControlPlane(region=REGION, endpoint_url="http://h:1").transport().proxy is None
+    assert control_plane(region=REGION).transport().proxy == "http://proxy.example:3128"
+    assert control_plane(region=REGION, endpoint_url="http://h:1").transport().proxy is None
     monkeypatch.setenv("NO_PROXY", "amazonaws.com")
-    assert BotocoreControlPlane(region=REGION).transport().proxy is None
+    assert control_plane(region=REGION).transport().proxy is None
     config = Config(proxies={"https": "https://u:p@other.example:1"})
-    assert BotocoreControlPlane(region=REGION, config=config).transport().proxy == "https://u:p@other.example:1"
+    assert control_plane(region=REGION, config=config).transport().proxy == "https://u:p@other.example:1"
 
 
 def test_ca_bundles(env, monkeypatch):
     for name in "abcd":
         (env / name).write_text("")
-    assert BotocoreControlPlane(region=REGION).transport().ca_file is None
+    assert control_plane(region=REGION).transport().ca_file is None
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(env / "a"))
-    assert BotocoreControlPlane(region=REGION).transport().ca_file == str(env / "a")
+    assert control_plane(region=REGION).transport().ca_file == str(env / "a")
     (env / "config").write_text(f"[default]\nca_bundle = {env / 'b'}\n")
-    assert BotocoreControlPlane(region=REGION).transport().ca_file == str(env / "b")
+    assert control_plane(region=REGION).transport().ca_file == str(env / "b")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(env / "c"))
-    assert BotocoreControlPlane(region=REGION).transport().ca_file == str(env / "c")
-    assert BotocoreControlPlane(region=REGION, verify=str(env / "d")).transport().ca_file == str(env / "d")
-    assert not BotocoreControlPlane(region=REGION, verify=False).transport().verify
+    assert control_plane(region=REGION).transport().ca_file == str(env / "c")
+    assert control_plane(region=REGION, verify=str(env / "d")).transport().ca_file == str(env / "d")
+    assert not control_plane(region=REGION, verify=False).transport().verify
     with pytest.raises(errors.Unsupported, match="does not exist"):
-        BotocoreControlPlane(region=REGION, verify=str(env / "none")).transport()
+        control_plane(region=REGION, verify=str(env / "none")).transport()
 
 
 def test_connection_settings():
     config = Config(connect_timeout=2, client_cert=("cert.pem", "key.pem"))
-    transport = BotocoreControlPlane(region=REGION, config=config).transport()
+    transport = control_plane(region=REGION, config=config).transport()
     assert (transport.connect_timeout, transport.certificate, transport.private_key) == (2.0, "cert.pem", "key.pem")
-    plain = BotocoreControlPlane(region=REGION).transport()
+    plain = control_plane(region=REGION).transport()
     assert plain.connect_timeout == 5.0 and plain.verify and 1 <= plain.threads <= 4
 
 
 def test_what_the_native_engine_cannot():
-    assert BotocoreControlPlane(region=REGION).unsupported() is None
-    assert BotocoreControlPlane(boto3.Session(region_name=REGION)).unsupported() is None
-    assert "v4a" in BotocoreControlPlane(region=REGION, config=Config(signature_version="v4a")).unsupported()
-    assert (
-        "socks5" in BotocoreControlPlane(region=REGION, config=Config(proxies={"https": "socks5://h:1"})).unsupported()
-    )
+    assert control_plane(region=REGION).unsupported() is None
+    assert control_plane(boto3.Session(region_name=REGION)).unsupported() is None
+    assert "v4a" in control_plane(region=REGION, config=Config(signature_version="v4a")).unsupported()
+    assert "socks5" in control_plane(region=REGION, config=Config(proxies={"https": "socks5://h:1"})).unsupported()
     assert (
         "proxies_config"
-        in BotocoreControlPlane(region=REGION, config=Config(proxies_config={"proxy_ca_bundle": "x"})).unsupported()
+        in control_plane(region=REGION, config=Config(proxies_config={"proxy_ca_bundle": "x"})).unsupported()
     )
-    assert "directory" in BotocoreControlPlane(region=REGION).unsupported("x--use1-az4--x-s3")
-    assert "multi-region" in BotocoreControlPlane(region=REGION).unsupported(
-        "arn:aws:s3::123456789012:accesspoint:m.mrap"
-    )
-    with pytest.raises(errors.Unsupported):
-        BotocoreControlPlane(region=REGION).route("GetObject", "x--use1-az4--x-s3")
+    with pytest.raises(errors.Unsupported, match="directory buckets"):
+        control_plane(region=REGION).route("GetObject", "x--use1-az4--x-s3")
+    with pytest.raises(errors.Unsupported, match="additional dependency|v4a"):
+        control_plane(region=REGION).route("GetObject", "arn:aws:s3::123456789012:accesspoint:m.mrap")
 
 
 @pytest.mark.parametrize(
@@ -420,11 +417,11 @@ def test_user_handlers_are_seen_and_kept(event, where):
     session = boto3.Session(region_name=REGION)
     if where == "session":
         session.events.register(event, mine)
-        control = BotocoreControlPlane(session)
+        control = control_plane(session)
     else:
         client = session.client("s3")
         client.meta.events.register(event, mine)
-        control = BotocoreControlPlane(client=client)
+        control = control_plane(client=client)
     assert "mine" in control.unsupported()
     calls.clear()
     control.signed(Call("GetObject", "bucket", "k"))
@@ -432,10 +429,10 @@ def test_user_handlers_are_seen_and_kept(event, where):
 
 
 def test_after_a_fork():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     control.redirect(GET, moved(region="us-west-2"))
-    desk = control._desk()
-    with desk.lock:
+    process = control.process()
+    with process.routes.lock, process.regions.lock:
         pid = os.fork()
         if not pid:
             thread = threading.Thread(target=control.route, args=("GetObject", "bucket"))
@@ -446,38 +443,12 @@ def test_after_a_fork():
 
 
 def test_a_route_is_cheap_the_second_time():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     control.route("GetObject", "bucket")
     begin = time.perf_counter()
     for _ in range(1000):
         control.route("GetObject", "bucket")
     assert time.perf_counter() - begin < 5
-
-
-def test_sessions_share_what_was_loaded():
-    from mfstore.s3.aws.loading import quick_loader
-    from mfstore.s3.aws.sessions import Setup
-
-    one, two = (Setup().core().get_component("data_loader") for _ in range(2))
-    assert one is two is quick_loader(None) and quick_loader("elsewhere") is not one
-    assert one.load_service_model("s3", "service-2") is two.load_service_model("s3", "service-2")
-
-
-def test_the_quick_loader_loads_what_botocores_own_does(tmp_path):
-    from botocore.exceptions import UnknownServiceError
-    from botocore.loaders import create_loader
-
-    from mfstore.s3.aws.loading import quick_loader
-
-    model = tmp_path / "models" / "mine" / "2020-01-01"
-    model.mkdir(parents=True)
-    (model / "service-2.json").write_text('{"version": "2.0", "metadata": {}}')
-    theirs, ours = create_loader(str(tmp_path / "models")), quick_loader(str(tmp_path / "models"))
-    for service in ("s3", "sts", "mine"):
-        assert ours.load_service_model(service, "service-2") == theirs.load_service_model(service, "service-2")
-    assert list(ours.list_available_services("service-2")) == theirs.list_available_services("service-2")
-    with pytest.raises(UnknownServiceError, match=r"nothing.*mine.*s3"):
-        ours.load_service_model("nothing", "service-2")
 
 
 def test_who_asks_for_a_route_is_not_kept():
@@ -491,7 +462,7 @@ def test_who_asks_for_a_route_is_not_kept():
         control.route("GetObject", "bucket", Options())
         return weakref.ref(results)
 
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     gc.disable()
     try:
         assert ask()() is None

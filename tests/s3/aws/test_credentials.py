@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("botocore")
 
 from mfstore import errors
-from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.calls import Call
+from tests.rigs.control_planes import control_plane
 from tests.rigs.s3_wire import Wire, respond
 
 REGION = "eu-west-1"
@@ -31,8 +31,8 @@ def no_keys(monkeypatch):
 def test_no_credentials(monkeypatch):
     no_keys(monkeypatch)
     for action in (
-        BotocoreControlPlane(region=REGION).credentials,
-        lambda: BotocoreControlPlane(region=REGION).route("GetObject", "bucket"),
+        control_plane(region=REGION).credentials,
+        lambda: control_plane(region=REGION).route("GetObject", "bucket"),
     ):
         with pytest.raises(errors.AccessDenied, match=r"AWS_ACCESS_KEY_ID.*~/\.aws.*SSO.*IMDS.*anonymous"):
             action()
@@ -40,7 +40,7 @@ def test_no_credentials(monkeypatch):
 
 def test_bad_profile():
     with pytest.raises(errors.AccessDenied, match=r"nope.*list-profiles"):
-        BotocoreControlPlane(profile="nope").credentials()
+        control_plane(profile="nope").credentials()
 
 
 def test_sso_says_what_to_run(env, monkeypatch):
@@ -49,7 +49,7 @@ def test_sso_says_what_to_run(env, monkeypatch):
         "[profile s]\nsso_start_url = https://x.example\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\nregion = us-east-1\n"
     )
     with pytest.raises(errors.AccessDenied, match="aws sso login --profile s"):
-        BotocoreControlPlane(profile="s").credentials()
+        control_plane(profile="s").credentials()
 
 
 def test_sso_credentials_and_their_end(env, monkeypatch):
@@ -82,7 +82,7 @@ def test_sso_credentials_and_their_end(env, monkeypatch):
         )
         wire.answers["/federation/credentials"] = [issued("SSO"), issued("NEXT"), refused]
         monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", wire.url)
-        control = BotocoreControlPlane(profile="s")
+        control = control_plane(profile="s")
         assert control.credentials() == Credentials("SSO", "s", "t")
         assert control.expire(control.credentials()) and control.credentials().access_key == "NEXT"
         with pytest.raises(errors.AccessDenied, match="aws sso login --profile s"):
@@ -108,7 +108,7 @@ def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
     log = env / "log"
     (env / "config").write_text(f"[default]\ncredential_process = sh -c 'echo x >> {log}; cat {env}/creds'\n")
     process(env / "creds", datetime.now(UTC) + timedelta(hours=5))
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     old = control.credentials()
     assert (old.access_key, old.token) == ("PROC", "t")
     process(env / "creds", datetime.now(UTC) + timedelta(hours=5), "NEXT")
@@ -130,15 +130,15 @@ def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
     assert log.read_text().count("x") == 3
     (env / "creds").write_text("no json")
     with pytest.raises(errors.AccessDenied, match="could not be had"):
-        BotocoreControlPlane(region=REGION).credentials()
+        control_plane(region=REGION).credentials()
 
 
 def test_rewritten_keys_are_found(env, monkeypatch):
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     old = control.credentials()
     assert not control.expire(old)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ROTATED")
-    control._desk().keyring._useless = None
+    monkeypatch.setattr("mfstore.s3.aws.credentials.SECONDS_BETWEEN_SEARCHES", 0.0)
     assert control.expire(old) and control.credentials().access_key == "ROTATED"
     assert "Credential=ROTATED/" in dict(control.signed(Call("GetObject", "bucket", "k")).headers)["Authorization"]
 
@@ -161,13 +161,13 @@ def test_assumed_roles(env, monkeypatch, kind):
             (env / "config").write_text(
                 "[profile r]\nrole_arn = arn:aws:iam::123456789012:role/r\ncredential_source = Environment\nregion = us-east-1\n"
             )
-            control = BotocoreControlPlane(profile="r")
+            control = control_plane(profile="r")
         else:
             no_keys(monkeypatch)
             (env / "token").write_text("token")
             monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(env / "token"))
             monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
-            control = BotocoreControlPlane(region="us-east-1")
+            control = control_plane(region="us-east-1")
         assert control.credentials().access_key == "ROLE"
         assert control.expire(control.credentials()) and control.credentials().access_key == "NEXT"
         wire.answers["/"] = respond(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mfstore import errors
 from mfstore.s3 import calls as words
-from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.errors import fault
 from mfstore.s3.calls import Call, Reply
+from tests.rigs.control_planes import control_plane
 from tests.rigs.s3_wire import error_body
 
 REGION = "eu-west-1"
@@ -64,7 +64,7 @@ TABLE = [
 @pytest.mark.parametrize(("status", "code", "kind", "said"), TABLE)
 def test_errors(status, code, kind, said):
     reply = Reply(GET, status, headers={"x-amz-request-id": "R1"}, data=error_body(code) if code else b"")
-    error = BotocoreControlPlane(region=REGION).error(GET, reply)
+    error = control_plane(region=REGION).error(GET, reply)
     assert type(error) is kind and said in str(error)
     assert (error.status, error.service_code, error.request_id) == (status, code or None, "R1")
     assert (error.key, error.backend) == ("k", "s3://bucket")
@@ -88,7 +88,7 @@ def test_errors(status, code, kind, said):
     ],
 )
 def test_failures(failure, number, kind, said):
-    control = BotocoreControlPlane(region=REGION, endpoint_url="http://127.0.0.1:1")
+    control = control_plane(region=REGION, endpoint_url="http://127.0.0.1:1")
     error = control.error(GET, Reply(GET, failure=failure, errno=number, message="m"))
     assert type(error) is kind and said in str(error)
 
@@ -104,7 +104,7 @@ def test_bombs_are_refused():
     assert fault(bomb).code == ""
     hidden = b'<?xml version="1.0" encoding="cp037"?>' + "<!DOCTYPE x><Error><Code>A</Code></Error>".encode("cp037")
     assert fault(hidden).code == ""
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     call = Call("ListObjectsV2", "bucket")
     with pytest.raises(errors.BackendError):
         control.page(call, Reply(call, 200, data=bomb))
@@ -114,7 +114,7 @@ def test_bombs_are_refused():
 
 @pytest.mark.parametrize("operation", ["CompleteMultipartUpload", "CopyObject", "UploadPartCopy", "DeleteObjects"])
 def test_errors_inside_a_200(operation):
-    control, call = BotocoreControlPlane(region=REGION), Call(operation, "bucket", "k")
+    control, call = control_plane(region=REGION), Call(operation, "bucket", "k")
     with pytest.raises(errors.BackendError, match="InternalError"):
         control.parse(
             call, Reply(call, 200, data=b"   \n" + error_body("InternalError").replace(b"<?xml version='1.0'?>", b""))
@@ -126,7 +126,7 @@ def test_errors_inside_a_200(operation):
 
 
 def test_parsed_output():
-    control = BotocoreControlPlane(region=REGION)
+    control = control_plane(region=REGION)
     call = Call("CompleteMultipartUpload", "bucket", "k")
     answer = b'<CompleteMultipartUploadResult xmlns="x"><ETag>"e-2"</ETag></CompleteMultipartUploadResult>'
     parsed = control.parse(call, Reply(call, 200, headers={"x-amz-version-id": "v"}, data=answer))
@@ -187,7 +187,7 @@ def test_pages_are_botocores(objects, prefixes, token, spaced):
     assert ours.next_token == theirs.get("NextContinuationToken") == token
 
 
-LIST = BotocoreControlPlane(region=REGION, anonymous=True)
+LIST = control_plane(region=REGION, anonymous=True)
 
 
 @pytest.mark.parametrize(

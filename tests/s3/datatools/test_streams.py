@@ -197,7 +197,7 @@ def test_instances_share_clients(root, monkeypatch):
     for number in range(10):
         with S3(concurrency=100 + number) as many:
             _ = many._client
-    assert sum(entry.users <= 0 for entry in clients._pool.entries.values()) <= clients.IDLE
+    assert sum(shared.users <= 0 for shared in clients._pool.clients.values()) <= clients.IDLE_CLIENTS
 
 
 def test_client_params_stay_as_they_are(root):

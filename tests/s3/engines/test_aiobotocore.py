@@ -17,9 +17,9 @@ pytest.importorskip("botocore")
 
 from mfstore.errors import AccessDenied
 from mfstore.s3 import calls as words
-from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.calls import SMALL, Call, FileRange, Options
 from mfstore.s3.engines.aiobotocore import AioEngine
+from tests.rigs.control_planes import control_plane
 from tests.rigs.s3_wire import Wire, respond, then_close, then_reset, then_wait
 
 DATA = bytes(range(256)) * 16
@@ -34,7 +34,7 @@ def wire(s3_env):
 
 @pytest.fixture
 def engine(wire):
-    engine = AioEngine(BotocoreControlPlane(endpoint_url=wire.url, region="us-east-1"))
+    engine = AioEngine(control_plane(endpoint_url=wire.url, region="us-east-1"))
     yield engine
     engine.close()
 
@@ -209,7 +209,7 @@ def test_not_http(wire, channel):
 
 def test_refused_and_unknown_hosts(s3_env):
     for url, failure in (("http://127.0.0.1:1", words.CONNECT), ("http://host.invalid", words.DNS)):
-        engine = AioEngine(BotocoreControlPlane(endpoint_url=url, region="us-east-1"))
+        engine = AioEngine(control_plane(endpoint_url=url, region="us-east-1"))
         channel = engine.channel()
         reply = run(channel, get())
         assert (reply.failure, reply.status) == (failure, 0) and reply.message
@@ -251,7 +251,7 @@ def test_a_server_that_takes_nothing_holds_no_connection(s3_env, closing):
     """What was written and not taken is thrown away with the call, or else with the engine."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         engine = AioEngine(
-            BotocoreControlPlane(endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}", region="us-east-1")
+            control_plane(endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}", region="us-east-1")
         )
         channel = engine.channel()
         channel.submit([Call("PutObject", "b", "k", body=[bytes(64 << 20)], stall=60.0 if closing else 0.3)])
@@ -344,7 +344,7 @@ def test_failures_of_preparation(wire, engine, channel, monkeypatch):
     reply = run(channel, Call("PutObject", "b", "k", options=Options(SSEKMSKeyId=5), body=[b""]))
     assert reply.failure == words.INTERNAL and "SSEKMSKeyId" in reply.message
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    bare = AioEngine(BotocoreControlPlane(endpoint_url=wire.url, region="us-east-1"))
+    bare = AioEngine(control_plane(endpoint_url=wire.url, region="us-east-1"))
     with pytest.raises(AccessDenied, match="no AWS credentials"):
         bare.channel().submit([get()])
     bare.close()
@@ -379,7 +379,7 @@ def test_close_and_use_again(wire, engine):
 
 def test_an_engine_that_nobody_closes_ends_with_its_last_user(wire):
     wire.answers["/b/k"] = respond(200, DATA)
-    channel = AioEngine(BotocoreControlPlane(endpoint_url=wire.url, region="us-east-1")).channel()
+    channel = AioEngine(control_plane(endpoint_url=wire.url, region="us-east-1")).channel()
     gc.collect()
     assert run(channel, get()).data == DATA
     (thread,) = loops()
@@ -398,7 +398,7 @@ def test_tls(s3_env, tmp_path):
     with Wire(tls) as wire:
         wire.answers["/b/k"] = respond(200, DATA)
         for verify, failure in ((str(tmp_path / "ca.pem"), None), (False, None), (None, words.TLS)):
-            engine = AioEngine(BotocoreControlPlane(endpoint_url=wire.url, region="us-east-1", verify=verify))
+            engine = AioEngine(control_plane(endpoint_url=wire.url, region="us-east-1", verify=verify))
             channel = engine.channel()
             assert run(channel, get()).failure == failure
             channel.close()
@@ -411,7 +411,7 @@ def test_proxy(s3_env):
         from botocore.config import Config
 
         config = Config(proxies={"http": f"http://u:p@127.0.0.1:{proxy.port}"}, s3={"addressing_style": "path"})
-        engine = AioEngine(BotocoreControlPlane(endpoint_url="http://s3.example", region="us-east-1", config=config))
+        engine = AioEngine(control_plane(endpoint_url="http://s3.example", region="us-east-1", config=config))
         channel = engine.channel()
         assert run(channel, get()).data == DATA
         assert proxy.requests[0][2]["proxy-authorization"].startswith("Basic ")

@@ -321,8 +321,8 @@ def test_a13_bursts_of_server_errors(rig, unhedged, share):
     status = [500, 502, 504]
     proxy = rig.proxy(*(fault(Status(code), probability=share / 2) for code in status), seed=5)
     client = rig.client(proxy, attempts=100)
-    client._quota.RATE = 1000.0
-    client._policy = replace(client._policy, cap=1.0)
+    client.quota.RATE = 1000.0
+    client.policy = replace(client.policy, cap=1.0)
     result = client.get_many([f"k{number}" for number in range(count)]).wait()
     assert [outcome.data for outcome in result] == [SMALL[:number] for number in range(count)]
     assert len(proxy.log) <= count * {0.1: 1.5, 0.5: 4, 0.9: 10}[share]
@@ -353,7 +353,7 @@ def test_a14_slow_down_storm(rig, unhedged, monkeypatch):
     rig.store("k", b"x")
     proxy = rig.proxy(fault(slow_down(), count=150))
     client = rig.client(proxy, attempts=50, concurrency=40)
-    client._policy = replace(client._policy, cap=1.0)
+    client.policy = replace(client.policy, cap=1.0)
     result = client.get_many(["k"] * 600).wait()
     (limiter,) = limiters
     assert all(outcome.data == b"x" for outcome in result)
@@ -377,7 +377,7 @@ def test_a15_retry_after(rig, headers):
     rig.store("k", SMALL)
     proxy = rig.proxy(fault(slow_down(**headers), count=1))
     client = rig.client(proxy)
-    client._policy = replace(client._policy, cap=0.2)
+    client.policy = replace(client.policy, cap=0.2)
     (outcome,) = client.get_many(["k"])
     assert outcome.data == SMALL and len(proxy.log) == 2
 

@@ -1,0 +1,65 @@
+"""How to reach S3, as a user says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from mfstore.errors import NotSerializable
+
+BOTO3_NAMES = {"region_name": "region", "profile_name": "profile"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ConnectionSettings:
+    """The arguments of a control plane. Compared by identity. Pickles unless it holds a session or a client; secrets
+    that were given travel with it."""
+
+    session: Any = None
+    """A boto3, botocore or aiobotocore session. It is read, never changed."""
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    config: Any = None
+    """A botocore ``Config``."""
+    verify: bool | str | None = None
+    """False: trust any certificate; a path: trust this bundle; None: as the environment and the profile say."""
+    client: Any = None
+    """A boto3 client, whose credentials, configuration and endpoint are used. It is read, never changed."""
+    expected_bucket_owner: str | None = None
+    request_payer: str | None = None
+    anonymous: bool = False
+    """Do not sign."""
+    client_options: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else botocore's ``create_client`` takes, keys included."""
+
+    @classmethod
+    def given(cls, **arguments: Any) -> ConnectionSettings:
+        """From keyword arguments: those that are named like the fields here, or as boto3 names them, and for
+        ``create_client`` all others."""
+        named: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        for name, value in arguments.items():
+            name = BOTO3_NAMES.get(name, name)
+            (named if name in _NAMED else others)[name] = value
+        return cls(**named, client_options=others)
+
+    @property
+    def every_request(self) -> dict[str, str]:
+        """Parameters, by botocore's names, that all operations get that know them."""
+        given = {"ExpectedBucketOwner": self.expected_bucket_owner, "RequestPayer": self.request_payer}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        for name in ("session", "client"):
+            if getattr(self, name) is not None:
+                raise NotSerializable(
+                    f"an S3 client made from a {name} object cannot be pickled",
+                    hint="Give profile=, region=, endpoint_url= and the like instead: they travel, credentials do not",
+                )
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return type(self), tuple({**values, "client_options": dict(self.client_options)}.values())
+
+
+_NAMED = frozenset(one.name for one in fields(ConnectionSettings)) - {"client_options"}

@@ -1,0 +1,18 @@
+"""Control planes made of keyword arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mfstore.host.cache import HostCache
+from mfstore.s3.aws.configuration_cache import CachedControlPlane
+from mfstore.s3.aws.control import BotocoreControlPlane
+from mfstore.s3.aws.settings import ConnectionSettings
+
+
+def control_plane(session: Any = None, **arguments: Any) -> BotocoreControlPlane:
+    return BotocoreControlPlane(ConnectionSettings.given(session=session, **arguments))
+
+
+def cached_control_plane(host: HostCache, **arguments: Any) -> CachedControlPlane:
+    return CachedControlPlane(ConnectionSettings.given(**arguments), host)
