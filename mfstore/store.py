@@ -393,12 +393,13 @@ class Store(AsyncTwins):
         the stored bytes. Raises when anything that is needed cannot be read, and Refused when the store's clock cannot
         be trusted.
         """
+        from mfstore.maintenance.store.collecting.plan import GcOptions
         from mfstore.maintenance.store.collecting.retention import Retention
-        from mfstore.maintenance.store.gc import make_plan
+        from mfstore.maintenance.store.gc import plan_gc
 
         retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
-        access = self.handle.access("read", "write", "delete")
-        return make_plan(access, live, _seconds(grace), retention, repack, progress)
+        options = GcOptions(_seconds(grace), retention, repack)
+        return plan_gc(self.handle.access("read", "write", "delete"), live, options, progress)
 
     # ---- the handle -------------------------------------------------------------------
 

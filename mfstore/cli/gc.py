@@ -16,7 +16,7 @@ from mfstore.cli.output import opened, print_json, print_table, printable, progr
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from mfstore.maintenance.store.collecting.plan import Amount
+    from mfstore.maintenance.store.collecting.plan import StoreAmount
     from mfstore.maintenance.store.gc import GcPlan, GcResult
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -218,11 +218,11 @@ def _show(plan: GcPlan, long: bool) -> None:
             click.echo(printable(f"{what} ref {change.name} ({len(change.dropped)} values)"))
 
 
-def _row(what: str, amount: Amount, why: str) -> tuple[str, ...]:
+def _row(what: str, amount: StoreAmount, why: str) -> tuple[str, ...]:
     return what, str(amount.recipes), str(amount.packs), size(amount.bytes), why
 
 
-def _count(amount: Amount) -> str:
+def _count(amount: StoreAmount) -> str:
     return f"{_plural(amount.recipes, 'key')} and {_plural(amount.packs, 'pack')}"
 
 
@@ -255,7 +255,7 @@ def _show_result(plan: GcPlan, result: GcResult) -> None:
 def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, Any]:
     found = plan.decision
     document: dict[str, Any] = {
-        "store": plan.store.backend.url, "now": found.now, "grace": found.grace, "stored": asdict(found.stored),
+        "store": plan.access.backend.url, "now": found.now, "grace": found.grace, "stored": asdict(found.stored),
         "keep": {why: asdict(amount) for why, amount in found.kept.items()},
         "wait": asdict(found.waiting), "ready_at": found.ready_at,
         "condemn": asdict(found.condemns.amount), "delete": asdict(found.deletes.amount),

@@ -18,7 +18,7 @@ from mfstore.maintenance.metaflow.root import Root
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.plan import Amount, MetaflowGcPlan
     from mfstore.maintenance.metaflow.policy import RunFacts, RunPolicy
-    from mfstore.maintenance.store.collecting.plan import Amount as StoreAmount
+    from mfstore.maintenance.store.collecting.plan import StoreAmount
     from mfstore.maintenance.store.gc import GcResult
 
 

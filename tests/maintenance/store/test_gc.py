@@ -19,8 +19,9 @@ from mfstore.backends.memory import MemoryBackend
 from mfstore.format import collection, packs, recipes
 from mfstore.format import description as description_format
 from mfstore.format.refs import RefEntry
-from mfstore.maintenance.store.collecting.liveness import Marks, Objects
-from mfstore.maintenance.store.collecting.plan import plan_repacks
+from mfstore.maintenance.store.collecting.liveness import Liveness
+from mfstore.maintenance.store.collecting.object_table import ObjectTable
+from mfstore.maintenance.store.collecting.plan import GcOptions, plan_repacks
 from mfstore.maintenance.store.collecting.retention import RefVersion, Retention, plan_refs
 from mfstore.saving import guard
 from mfstore.testing import Fault, FaultyBackend
@@ -229,18 +230,18 @@ def test_repacked_arrays_are_still_mapped(root):
 
 
 def test_repacking_stays_within_its_limit():
-    stored = Objects("packs")
+    stored = ObjectTable("packs")
     for number in range(100):
         stored.add(number.to_bytes(32), 1 << 30, 0.0, "e")
 
-    marks = Marks(stored, bool)
-    marks.live = [number << 20 for number in range(100)]
-    marks.lasting = [number > 0 for number in range(100)]
-    chosen = plan_repacks(stored, marks, 100.0, 10.0, 0.01)
+    liveness = Liveness(stored, bool)
+    liveness.live_bytes = [number << 20 for number in range(100)]
+    liveness.lasting = [number > 0 for number in range(100)]
+    chosen = plan_repacks(stored, liveness, 100.0, GcOptions(10.0, Retention(), 0.01))
     assert sum(entry.live for entry in chosen) <= 1 << 30
     assert [entry.live >> 20 for entry in chosen] == list(range(1, 45))[: len(chosen)]
-    assert plan_repacks(stored, marks, 100.0, 10.0, 0.0) == []
-    assert plan_repacks(stored, marks, 5.0, 10.0, 1.0) == []
+    assert plan_repacks(stored, liveness, 100.0, GcOptions(10.0, Retention(), 0.0)) == []
+    assert plan_repacks(stored, liveness, 5.0, GcOptions(10.0, Retention(), 1.0)) == []
 
 
 # ---- stores from before, other programs ---------------------------------------------------------------------------------

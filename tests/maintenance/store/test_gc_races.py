@@ -1,4 +1,5 @@
-"""Each race between a collector and everybody else as one schedule, with the rule that makes it harmless and without.
+"""Each race between a collector and those who read and write meanwhile as one schedule, with the rule that makes it
+harmless and without.
 
 Without the rule the schedule must do its harm: a test that could not tell would prove nothing. The numbers are those of
 the list of races in docs/gc.md.
@@ -10,8 +11,8 @@ import pytest
 
 from mfstore import errors, handle
 from mfstore.backends.memory import MemoryBackend
-from mfstore.format import collection, fragments
-from mfstore.maintenance.store import gc
+from mfstore.format import fragments
+from mfstore.maintenance.store.collecting import deletion
 from mfstore.saving import guard, index
 from tests.rigs.gc import (
     DAY,
@@ -30,7 +31,7 @@ from tests.rigs.gc import (
     with_and_without,
 )
 
-# ---- R1 -----------------------------------------------------------------------------------------------------------------
+# ---- R1 --------------------------------------------------------------------------------------------------------------
 
 
 @with_and_without
@@ -57,7 +58,7 @@ def test_r1_a_recipe_appears_between_the_plan_and_the_deletion(protected, monkey
         forget_lists(context)
         key = store_on(inner).save({"old": noise(1), "new": 2})
     if not protected:
-        monkeypatch.setattr(gc._Collector, "_spare", lambda *names: None)
+        monkeypatch.setattr(deletion.Deletion, "spare", lambda *names: None)
     result = plan.execute()
     assert (result.deleted.packs == 0) is protected
     assert same(store_on(inner), key, {"old": noise(1), "new": 2}) is protected
@@ -97,14 +98,14 @@ def test_r1_a_ref_is_set_to_a_condemned_key(protected, when, monkeypatch):
         backend.on("delete_unchanged", "recipes/", name_it)
     else:
         if not protected:
-            monkeypatch.setattr(gc._Collector, "_spare", lambda *names: None)
+            monkeypatch.setattr(deletion.Deletion, "spare", lambda *names: None)
         name_it()
     plan.execute()
     lost = bool(named) and not same(store_on(inner), key, noise(1))
     assert lost is not protected
 
 
-# ---- R2 -----------------------------------------------------------------------------------------------------------------
+# ---- R2 --------------------------------------------------------------------------------------------------------------
 
 
 @with_and_without
@@ -139,37 +140,7 @@ def test_r2_a_writer_stalls_for_longer_than_the_grace_period(protected, whose, m
     assert same(store_on(inner), again, {"old": noise(1), "new": 2})
 
 
-# ---- R3 -----------------------------------------------------------------------------------------------------------------
-
-
-@with_and_without
-def test_r3_the_stores_clock_is_wrong(protected, monkeypatch):
-    inner = MemoryBackend()
-    store = store_on(inner)
-    store.refs["anchor"] = store.put(1)
-    key = store.put(noise(1))
-    ahead = [0.0]
-    real = MemoryBackend.list
-
-    def listed(backend, prefix):
-        for info in real(backend, prefix):
-            when = info.modified + (ahead[0] if info.key == gc.CLOCK else 0)
-            yield type(info)(info.key, info.size, when, info.etag)
-
-    monkeypatch.setattr(MemoryBackend, "list", listed)
-    if not protected:
-        monkeypatch.setattr(gc, "SKEW", float("inf"))
-    for days in (2, 4):
-        ahead[0] = days * DAY
-        if protected:
-            with pytest.raises(errors.Refused, match="clock"):
-                store.plan_gc()
-        else:
-            store.plan_gc().execute()
-    assert same(store_on(inner), key, noise(1)) is protected
-
-
-# ---- R4 -----------------------------------------------------------------------------------------------------------------
+# ---- R4 --------------------------------------------------------------------------------------------------------------
 
 
 @with_and_without
@@ -231,33 +202,7 @@ def test_r4_where_deletions_take_no_condition(protected, kind, monkeypatch):
         assert not same(store_on(inner), answers[0], noise(1))
 
 
-# ---- R5 -----------------------------------------------------------------------------------------------------------------
-
-
-@with_and_without
-def test_r5_the_answer_to_a_conditional_write_is_lost_and_the_repetition_refused(protected, monkeypatch):
-    inner = condemned_store()
-    real, fired = MemoryBackend.put_if, []
-
-    def put_if(self, key, data, etag):
-        answer = real(self, key, data, etag)
-        if key == collection.STATE and len(fired) < 3:
-            fired.append(key)
-            raise errors.Conflict("the object changed", key=key)
-        return answer
-
-    plan = store_on(inner).plan_gc(grace=0)
-    monkeypatch.setattr(MemoryBackend, "put_if", put_if)
-    if protected:
-        assert plan.execute().deleted.packs == 1
-    else:
-        monkeypatch.setattr(gc, "read_state", lambda backend: (collection.State(epoch=-1), None))
-        with pytest.raises(errors.Conflict):
-            plan.execute()
-        assert len(objects(inner, "packs")) == 1
-
-
-# ---- R6 -----------------------------------------------------------------------------------------------------------------
+# ---- R6 --------------------------------------------------------------------------------------------------------------
 
 
 @with_and_without
@@ -288,13 +233,13 @@ def test_r6_the_index_forgets_a_pack_before_the_first_deletion(protected, monkey
             found.extend(fragments.decode_fragment(inner.get(key), key).packs)
 
     if not protected:
-        monkeypatch.setattr(gc._Collector, "_rewrite_index", lambda *names: None)
+        monkeypatch.setattr(deletion.Deletion, "rewrite_index", lambda *names: None)
     backend.on("delete_unchanged", "", look)
     store_on(backend).plan_gc(grace=0).execute()
     assert (found == []) is protected
 
 
-# ---- R7 -----------------------------------------------------------------------------------------------------------------
+# ---- R7 --------------------------------------------------------------------------------------------------------------
 
 
 @with_and_without

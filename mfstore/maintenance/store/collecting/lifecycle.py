@@ -26,7 +26,7 @@ FROZEN = ("GLACIER", "DEEP_ARCHIVE")
 """Storage classes that cannot be read without restoring first. GLACIER_IR can."""
 
 
-def findings(backend: Backend) -> list[str]:
+def lifecycle_warnings(backend: Backend) -> list[str]:
     """What the bucket's rules do to this store, in sentences; nothing where there are no such rules."""
     try:
         rules = backend.lifecycle_rules()

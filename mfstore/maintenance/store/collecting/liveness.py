@@ -1,6 +1,6 @@
-"""What is stored, and what live recipes need of it: the reading half of garbage collection.
+"""What is live: the reading half of garbage collection, from refs over recipes to the bytes of packs.
 
-A million chunks take about 100 MB here: objects are columns, and a chunk that is needed is one number in a set.
+A million chunks take about 100 MB here: objects are columns, and a chunk that is live is one number in a set.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from mfstore._core.codec import Codec
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
-from mfstore.format.collection import seal_etag
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, recipe_path
 from mfstore.format.refs import PREFIX, decode_ref, ref_name
@@ -21,61 +20,16 @@ from mfstore.maintenance.store.collecting.retention import RefVersion
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.maintenance.store.collecting.object_table import ObjectTable
 
-BATCH = 256
+RECIPES_TOGETHER = 256
 """Recipes asked for together: they are decoded while the next ones are on their way."""
 OFFSET_BITS = 48
-
-
-class Objects:
-    """The objects of one kind, "recipes" or "packs", by their names of 32 bytes."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.rows: dict[bytes, int] = {}
-        self.sizes = array("Q")
-        self.modified = array("d")
-        self.versions = array("Q")
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def add(self, name: bytes, size: int, modified: float, etag: str) -> None:
-        """Count one object."""
-        self.rows[name] = len(self.sizes)
-        self.sizes.append(size)
-        self.modified.append(modified)
-        self.versions.append(seal_etag(etag))
-
-    def path(self, name: bytes) -> str:
-        """Where it is stored."""
-        return (recipe_path if self.kind == "recipes" else pack_path)(name.hex())
-
-
-def list_objects(backend: Backend, kind: str) -> Iterator[tuple[bytes, int, float, str]]:
-    """Name, size, time and etag of each object of a kind. What is not named like one is left alone."""
-    # Where a listing comes in pages, sixteen at a time.
-    digits = "0123456789abcdef" if backend.capabilities.remote else [""]
-    for info in backend.list_many([f"{kind}/{digit}" for digit in digits]):
-        folder, _, text = info.key.rpartition("/")
-        try:
-            name = bytes.fromhex(text)
-        except ValueError:
-            continue
-        if len(name) == 32 and text == name.hex() and folder == f"{kind}/{text[:2]}":
-            yield name, info.size, info.modified, info.etag
-
-
-def read_objects(backend: Backend, kind: str) -> Objects:
-    """Every object of a kind."""
-    found = Objects(kind)
-    for row in list_objects(backend, kind):
-        found.add(*row)
-    return found
+"""Of the number that a chunk is: its pack's row, and its offset there."""
 
 
 def read_refs(backend: Backend) -> dict[str, RefVersion]:
-    """Every ref. Raises for one that cannot be read: then nobody knows what is needed."""
+    """Every ref. Raises for one that cannot be read: then nobody knows what is live."""
     found = {}
     for path in [info.key for info in backend.list(PREFIX)]:
         try:
@@ -84,11 +38,11 @@ def read_refs(backend: Backend) -> dict[str, RefVersion]:
         except NotFound:
             continue  # removed since it was listed
         except MfstoreError as error:
-            raise stopped(error.where(backend=backend.url), "a ref cannot be read") from None
+            raise collection_stops(error.where(backend=backend.url), "a ref cannot be read") from None
     return found
 
 
-def stopped(error: MfstoreError, why: str) -> MfstoreError:
+def collection_stops(error: MfstoreError, why: str) -> MfstoreError:
     """The same error, as the reason why nothing is collected."""
     error.message = f"garbage collection stops: {why}: {error.message}"
     error.hint = "Nothing was changed. Repair the store, or drop what cannot be read, and try again"
@@ -100,7 +54,7 @@ def read_recipes(
 ) -> Iterator[tuple[bytes, Recipe]]:
     """The recipe of each key. Raises for one that cannot be read or, unless ``missing_ok``, is missing."""
     wanted = iter(keys)
-    while window := list(islice(wanted, BATCH)):
+    while window := list(islice(wanted, RECIPES_TOGETHER)):
         found = backend.get_many([recipe_path(key.hex()) for key in window])
         for key, (path, data) in zip(window, found, strict=True):
             if missing_ok and isinstance(data, NotFound):
@@ -110,23 +64,23 @@ def read_recipes(
                     raise data
                 yield key, recipes.decode(data, codec, key)
             except MfstoreError as error:
-                raise stopped(
+                raise collection_stops(
                     error.where(key=path, backend=backend.url), "a recipe that is needed cannot be read"
                 ) from None
 
 
-class Marks:
-    """How many bytes of each pack are needed."""
+class Liveness:
+    """How much of each pack is live."""
 
-    def __init__(self, packs: Objects, exists: Callable[[str], bool]) -> None:
+    def __init__(self, packs: ObjectTable, exists: Callable[[str], bool]) -> None:
         self._packs = packs
         self._exists = exists
-        self.live = array("Q", bytes(8 * len(packs)))
-        """Needed bytes by row of ``packs``; each chunk once."""
-        self.needed = bytearray(len(packs))
-        """Whether a recipe names the pack, by row."""
+        self.live_bytes = array("Q", bytes(8 * len(packs)))
+        """Live bytes by row of ``packs``; each chunk once."""
+        self.reachable = bytearray(len(packs))
+        """Whether a live recipe names the pack, by row."""
         self.lasting = bytes(len(packs))
-        """The same for recipes that are kept for another reason than their youth."""
+        """The same for recipes that are live for another reason than their youth."""
         self._seen: set[int] = set()
 
     def add(self, key: bytes, recipe: Recipe) -> None:
@@ -137,13 +91,13 @@ class Marks:
             row = packs.rows.get(name, -1)
             # One stored since the packs were listed is no concern of this collection.
             if row < 0 and not self._exists(pack_path(name.hex())):
-                raise stopped(
+                raise collection_stops(
                     CorruptObject("a pack is missing", key=pack_path(name.hex())), f"the key {key.hex()} needs it"
                 )
             rows.append(row)
             if row >= 0:
-                self.needed[row] = 1
-        seen, live, sizes = self._seen, self.live, packs.sizes
+                self.reachable[row] = 1
+        seen, live_bytes, sizes = self._seen, self.live_bytes, packs.sizes
         for number, offset, csize, _, _ in recipe.placements:
             if number == INLINE:
                 continue
@@ -151,20 +105,20 @@ class Marks:
             if row < 0:
                 continue
             if offset + csize > sizes[row]:
-                raise stopped(
+                raise collection_stops(
                     CorruptObject(
                         "a pack is too short", key=pack_path(recipe.packs[number].hex()), expected=offset + csize,
                         found=sizes[row],
                     ), f"the key {key.hex()} needs it",
                 )  # fmt: skip
-            place = row << OFFSET_BITS | offset
-            if place not in seen:
-                seen.add(place)
-                live[row] += csize
+            chunk = row << OFFSET_BITS | offset
+            if chunk not in seen:
+                seen.add(chunk)
+                live_bytes[row] += csize
 
     @property
     def chunks(self) -> int:
-        """Different chunks needed."""
+        """Different chunks that are live."""
         return len(self._seen)
 
     def forget_chunks(self) -> None:
@@ -172,22 +126,22 @@ class Marks:
         self._seen.clear()
 
 
-def mark(
-    backend: Backend, lasting: Iterable[bytes], young: Iterable[bytes], packs: Objects, codec: Codec,
+def trace(
+    backend: Backend, lasting: Iterable[bytes], young: Iterable[bytes], packs: ObjectTable, codec: Codec,
     progress: Callable[[int], None],
-) -> Marks:  # fmt: skip
+) -> Liveness:  # fmt: skip
     """What the recipes of these keys need. Raises when one of them, or a pack, cannot be relied on."""
-    marks = Marks(packs, lambda path: backend.exists_many([path])[0])
+    liveness = Liveness(packs, lambda path: backend.exists_many([path])[0])
 
     def add(keys: Iterable[bytes]) -> None:
         for key, recipe in read_recipes(backend, keys, codec):
             try:
-                marks.add(key, recipe)
+                liveness.add(key, recipe)
             except CorruptObject as error:
                 raise error.where(backend=backend.url) from None
             progress(1)
 
     add(lasting)
-    marks.lasting = bytes(marks.needed)
+    liveness.lasting = bytes(liveness.reachable)
     add(young)
-    return marks
+    return liveness

@@ -5,73 +5,126 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mfstore.errors import Refused
 from mfstore.format.collection import CondemnedList, ListRef, State
-from mfstore.maintenance.store.collecting.liveness import Marks, Objects
-from mfstore.maintenance.store.collecting.retention import RefChange
+from mfstore.maintenance.store.collecting.liveness import Liveness
+from mfstore.maintenance.store.collecting.object_table import ObjectTable
+from mfstore.maintenance.store.collecting.retention import RefChange, Retention
 
-DEAD = 0.5
+DEAD_SHARE = 0.5
 """Packs of which more than this share is dead are repacked: below it, rewriting a byte frees less than a byte."""
+SMALLEST_REPACKED = 64 << 10
+"""Smaller packs are left alone: what they waste is worth less than the requests."""
+REWRITTEN_AT_LEAST = 64 << 20
+"""Bytes that may be rewritten in any case: a pack's, so that small stores are repacked at all."""
+
+REF = "named by a ref"
+CALLER = "named by the caller"
+AGE = "within keep-age"
+YOUNG = "younger than the grace period"
+NEEDED = "needed by these keys"
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
-    """How much."""
+class GcOptions:
+    """What to keep, and how much to do."""
+
+    grace: float
+    """Seconds for which nothing young is touched, and for which what is condemned stays."""
+    retention: Retention
+    """Which values of refs stay."""
+    repack: float
+    """Share of the stored bytes that may be rewritten, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if not self.grace >= 0:
+            raise Refused("the grace period must not be negative", found=self.grace)
+        if not 0 <= self.repack <= 1:
+            raise Refused("the share to repack is between 0 and 1", found=self.repack)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAmount:
+    """How much of a store."""
 
     recipes: int = 0
     packs: int = 0
     bytes: int = 0
+    """Of these recipes and packs, as they are stored."""
 
     def __bool__(self) -> bool:
         return bool(self.recipes or self.packs)
 
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.recipes + other.recipes, self.packs + other.packs, self.bytes + other.bytes)
+    def __add__(self, other: StoreAmount) -> StoreAmount:
+        return StoreAmount(self.recipes + other.recipes, self.packs + other.packs, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
-    """Objects by name, each with the version that is meant."""
+class GcSelection:
+    """Recipes and packs by name, each with the version that is meant (``seal_etag``)."""
 
     recipes: Mapping[bytes, int] = field(default_factory=dict, repr=False)
     packs: Mapping[bytes, int] = field(default_factory=dict, repr=False)
     bytes: int = 0
+    """Of all of them."""
 
     @property
-    def amount(self) -> Amount:
+    def amount(self) -> StoreAmount:
         """How much it is."""
-        return Amount(len(self.recipes), len(self.packs), self.bytes)
+        return StoreAmount(len(self.recipes), len(self.packs), self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class Repack:
-    """A pack whose needed chunks move to another one."""
+class PackToRewrite:
+    """A pack whose live chunks move to another one."""
 
     pack: bytes
     size: int
+    """Its bytes."""
     live: int
+    """Those of its live chunks."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GcSnapshot:
+    """What was stored when a plan was made."""
+
+    now: float
+    """The store's time."""
+    state: State
+    """The collection state."""
+    recipes: ObjectTable
+    packs: ObjectTable
+    ref_etags: Mapping[str, str]
+    """Which version of each ref was read, by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What is to happen to everything stored. All times are the store's."""
+class GcDecision:
+    """What is to happen to everything stored. All times are the store's, in seconds since the epoch."""
 
     now: float
     grace: float
-    stored: Amount
-    kept: Mapping[str, Amount]
+    stored: StoreAmount
+    """Everything there is."""
+    kept: Mapping[str, StoreAmount]
     """Why what is kept is kept. Recipes and packs are counted once each."""
-    deletes: Doomed
-    condemns: Doomed
-    waiting: Amount
+    deletes: GcSelection
+    """Condemned at least a grace period ago, and needed by nobody."""
+    condemns: GcSelection
+    """Garbage that no list has named so far."""
+    waiting: StoreAmount
     """Condemned before, not yet a grace period ago."""
     ready_at: float | None
     """When the first of these may be deleted."""
-    rescued: Amount
+    rescued: StoreAmount
     """Condemned before, needed again."""
     ready: tuple[ListRef, ...]
     """Lists that this collection deals with."""
     refs: tuple[RefChange, ...]
-    repacks: tuple[Repack, ...]
+    """Refs that are shortened or removed."""
+    repacks: tuple[PackToRewrite, ...]
+    """Packs that are mostly dead, the most dead first."""
 
     @property
     def does_something(self) -> bool:
@@ -85,105 +138,95 @@ class Decision:
         return not wanted and bool(self.deletes.recipes or self.condemns.recipes)
 
 
-REF = "named by a ref"
-CALLER = "named by the caller"
-AGE = "within keep-age"
-YOUNG = "younger than the grace period"
-NEEDED = "needed by these keys"
-
-
-def roots(
-    recipes: Objects, named: Collection[bytes], live: Collection[bytes], now: float, grace: float, age: float | None
+def live_keys(
+    recipes: ObjectTable, named: Collection[bytes], given: Collection[bytes], now: float, options: GcOptions
 ) -> dict[bytes, str]:
-    """Every key that is needed and why: the first reason that holds. Keys that are named may be missing here."""
+    """Every key that is live and why: the first reason that holds. ``named`` are those of refs, ``given`` those of the
+    caller; they may be missing here."""
     found = dict.fromkeys(named, REF)
-    for key in live:
+    for key in given:
         found.setdefault(key, CALLER)
+    keep_age = options.retention.keep_age
     for key, row in recipes.rows.items():
         if key not in found:
-            old = now - recipes.modified[row]
-            if age is not None and old < age:
+            age = now - recipes.modified[row]
+            if keep_age is not None and age < keep_age:
                 found[key] = AGE
-            elif old < grace:
+            elif age < options.grace:
                 found[key] = YOUNG
     return found
 
 
 def decide(
-    recipes: Objects, packs: Objects, live: Mapping[bytes, str], marks: Marks, state: State,
-    lists: Sequence[CondemnedList], now: float, grace: float, refs: Sequence[RefChange], repack: float,
-) -> Decision:  # fmt: skip
-    """What to delete, what to condemn and what to keep. ``repack`` is the share of the stored bytes that may be
-    rewritten."""
+    snapshot: GcSnapshot, lists: Sequence[CondemnedList], live: Mapping[bytes, str], liveness: Liveness,
+    options: GcOptions, refs: Sequence[RefChange],
+) -> GcDecision:  # fmt: skip
+    """What to delete, what to condemn and what to keep. ``lists`` are those that the state names, in its order."""
+    now, grace, state = snapshot.now, options.grace, snapshot.state
     ready = {entry.key for entry in state.lists if entry.time + grace <= now}
-    kept: dict[str, Amount] = {}
+    kept: dict[str, StoreAmount] = {}
     deletes: dict[str, dict[bytes, int]] = {"recipes": {}, "packs": {}}
     condemns: dict[str, dict[bytes, int]] = {"recipes": {}, "packs": {}}
-    sizes = {"delete": 0, "condemn": 0}
-    waiting, rescued, stored = Amount(), Amount(), Amount()
-    for objects in (recipes, packs):
-        kind = objects.kind
+    deleted_bytes = condemned_bytes = 0
+    waiting, rescued, stored = StoreAmount(), StoreAmount(), StoreAmount()
+    for table in (snapshot.recipes, snapshot.packs):
+        kind = table.kind
         before: dict[bytes, tuple[int, bool]] = {}
         for entry, listed in zip(state.lists, lists, strict=True):
             for name, version in listed.versions(kind).items():
                 before[name] = version, entry.key in ready
-        for name, row in objects.rows.items():
-            size = objects.sizes[row]
-            one = Amount(kind == "recipes", kind == "packs", size)
+        for name, row in table.rows.items():
+            size = table.sizes[row]
+            one = StoreAmount(kind == "recipes", kind == "packs", size)
             stored += one
             version, is_ready = before.get(name, (-1, False))
-            condemned = version == objects.versions[row]
+            condemned = version == table.versions[row]
             if kind == "recipes":
                 why = live.get(name)
-            elif marks.needed[row]:
+            elif liveness.reachable[row]:
                 why = NEEDED
             else:
-                why = YOUNG if now - objects.modified[row] < grace and not condemned else None
+                why = YOUNG if now - table.modified[row] < grace and not condemned else None
             if why is not None:
-                kept[why] = kept.get(why, Amount()) + one
+                kept[why] = kept.get(why, StoreAmount()) + one
                 if condemned and why != YOUNG:
                     rescued += one
             elif not condemned:
-                condemns[kind][name] = objects.versions[row]
-                sizes["condemn"] += size
+                condemns[kind][name] = table.versions[row]
+                condemned_bytes += size
             elif is_ready:
-                deletes[kind][name] = objects.versions[row]
-                sizes["delete"] += size
+                deletes[kind][name] = table.versions[row]
+                deleted_bytes += size
             else:
                 waiting += one
     times = [entry.time + grace for entry in state.lists if entry.key not in ready]
-    return Decision(
+    return GcDecision(
         now=now, grace=grace, stored=stored, kept=kept,
-        deletes=Doomed(deletes["recipes"], deletes["packs"], sizes["delete"]),
-        condemns=Doomed(condemns["recipes"], condemns["packs"], sizes["condemn"]),
+        deletes=GcSelection(deletes["recipes"], deletes["packs"], deleted_bytes),
+        condemns=GcSelection(condemns["recipes"], condemns["packs"], condemned_bytes),
         waiting=waiting, ready_at=min(times, default=None), rescued=rescued,
         ready=tuple(entry for entry in state.lists if entry.key in ready), refs=tuple(refs),
-        repacks=tuple(plan_repacks(packs, marks, now, grace, repack)),
+        repacks=tuple(plan_repacks(snapshot.packs, liveness, now, options)),
     )  # fmt: skip
 
 
-def plan_repacks(packs: Objects, marks: Marks, now: float, grace: float, share: float) -> list[Repack]:
-    """The packs worth rewriting: mostly dead, the most dead first, up to ``share`` of the stored bytes. Not those that
+def plan_repacks(packs: ObjectTable, liveness: Liveness, now: float, options: GcOptions) -> list[PackToRewrite]:
+    """The packs worth rewriting: mostly dead, the most dead first, up to the share of the stored bytes. Not those that
     only young keys need: they may die by themselves, and a recipe that is rewritten is young again."""
-    if not share:
+    if not options.repack:
         return []
+    live = liveness.live_bytes
     found = [
-        Repack(name, packs.sizes[row], marks.live[row])
+        PackToRewrite(name, packs.sizes[row], live[row])
         for name, row in packs.rows.items()
-        if marks.live[row] < (1 - DEAD) * packs.sizes[row] and marks.lasting[row]
-        and now - packs.modified[row] >= grace and packs.sizes[row] >= WORTH
+        if live[row] < (1 - DEAD_SHARE) * packs.sizes[row] and liveness.lasting[row]
+        and now - packs.modified[row] >= options.grace and packs.sizes[row] >= SMALLEST_REPACKED
     ]  # fmt: skip
     found.sort(key=lambda entry: (entry.live / entry.size, entry.pack))
-    budget = max(share * sum(packs.sizes), AT_LEAST)
+    budget = max(options.repack * sum(packs.sizes), REWRITTEN_AT_LEAST)
     chosen = []
     for entry in found:
         if entry.live <= budget:
             chosen.append(entry)
             budget -= entry.live
     return chosen
-
-
-WORTH = 64 << 10
-"""Smaller packs are left alone: what they waste is worth less than the requests."""
-AT_LEAST = 64 << 20
-"""Bytes that may be rewritten in any case: a pack's, so that small stores are repacked at all."""

@@ -18,7 +18,7 @@ from mfstore.format.fragments import PREFIX, encode_fragment
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.collecting.liveness import read_recipes
-from mfstore.maintenance.store.collecting.plan import Repack
+from mfstore.maintenance.store.collecting.plan import PackToRewrite
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -28,20 +28,21 @@ PACK_BYTES = 64 << 20
 """A new pack is closed at this length; as large as a save makes them by default."""
 
 
-class Place(NamedTuple):
-    """Where a chunk lies in a pack that is given up."""
+class PackOffset(NamedTuple):
+    """Where a chunk begins."""
 
     pack: bytes
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """Where the chunks are now, and the packs they were in."""
+class MovedChunks:
+    """Where chunks are now."""
 
-    places: Mapping[Place, tuple[bytes, int]]
-    """New pack and offset by old place."""
+    targets: Mapping[PackOffset, PackOffset]
+    """By where they were."""
     packs: Sequence[bytes]
+    """The packs they were in, of which all chunks that were asked for have moved."""
 
 
 class Repacker:
@@ -58,7 +59,7 @@ class Repacker:
         self.written = 0
         """Bytes of the packs written."""
 
-    def run(self, plan: Sequence[Repack], keys: Iterable[bytes]) -> list[bytes]:
+    def run(self, plan: Sequence[PackToRewrite], keys: Iterable[bytes]) -> list[bytes]:
         """Rewrite the packs of ``plan`` for the recipes among ``keys``; returns the packs that none of these names any
         more. One whose chunks are damaged is left as it is."""
         wanted = {entry.pack for entry in plan}
@@ -68,12 +69,12 @@ class Repacker:
             if wanted.isdisjoint(recipe.packs):
                 continue
             users.append(key)
-            for chunk, place in placed_chunks(recipe):
-                if place.pack != INLINE and recipe.packs[place.pack] in wanted:
-                    entry = PackEntry(chunk.id, place.offset, place.csize, chunk.usize, place.codec, place.width)
-                    chunks[recipe.packs[place.pack]][place.offset] = entry
+            for chunk, (number, offset, csize, codec, width) in placed_chunks(recipe):
+                if number != INLINE and recipe.packs[number] in wanted:
+                    entry = PackEntry(chunk.id, offset, csize, chunk.usize, codec, width)
+                    chunks[recipe.packs[number]][offset] = entry
         left = [entry.pack for entry in plan]
-        kept: set[bytes] = set()
+        still_named: set[bytes] = set()
         while left:
             group: list[bytes] = []
             size = 0
@@ -81,15 +82,15 @@ class Repacker:
                 group.append(left.pop(0))
                 size += sum(entry.csize for entry in chunks[group[-1]].values())
             moved = self._move({name: chunks[name] for name in group})
-            kept |= set(group) - set(moved.packs)
-            kept |= self._point(users, moved)
-        return [entry.pack for entry in plan if entry.pack not in kept]
+            still_named |= set(group) - set(moved.packs)
+            still_named |= self._point(users, moved)
+        return [entry.pack for entry in plan if entry.pack not in still_named]
 
-    def _move(self, chunks: Mapping[bytes, Mapping[int, PackEntry]]) -> Moved:
+    def _move(self, chunks: Mapping[bytes, Mapping[int, PackEntry]]) -> MovedChunks:
         """Store the chunks of these packs again, in one or more packs, and list them in the index."""
         builder = PackBuilder(self._algorithm)
-        open_places: dict[Place, int] = {}
-        places: dict[Place, tuple[bytes, int]] = {}
+        unclosed: dict[PackOffset, int] = {}
+        targets: dict[PackOffset, PackOffset] = {}
         done: list[tuple[bytes, list[PackEntry]]] = []
         good: list[bytes] = []
 
@@ -101,14 +102,15 @@ class Repacker:
                 self._backend.put(pack_path(name), parts)
                 self.written += sum(memoryview(part).nbytes for part in parts)
                 done.append((builder.name.value, builder.entries))
-                places.update({place: (builder.name.value, at) for place, at in open_places.items()})
-            open_places.clear()
+                new = builder.name.value
+                targets.update({origin: PackOffset(new, at) for origin, at in unclosed.items()})
+            unclosed.clear()
             builder = PackBuilder(self._algorithm)
 
         for name, wanted in chunks.items():
             try:
                 for run in _runs(sorted(wanted.values(), key=lambda entry: entry.offset)):
-                    held = self._read(name, run)
+                    held = self.read(name, run)
                     if builder.length >= PACK_BYTES:
                         close()
                     # A raw run that could be mapped still can.
@@ -116,7 +118,7 @@ class Repacker:
                         builder.align()
                     at = builder.length
                     for entry in run:
-                        open_places[Place(name, entry.offset)] = at + entry.offset - run[0].offset
+                        unclosed[PackOffset(name, entry.offset)] = at + entry.offset - run[0].offset
                     builder.add(held, [(e.id, e.csize, e.usize) for e in run], run[0].codec, run[0].width, True)
             except (CorruptObject, NotFound):
                 continue  # verify reports it
@@ -126,9 +128,9 @@ class Repacker:
             self._hold()
             fragment = encode_fragment(done, self._algorithm)
             self._backend.put(PREFIX + self._digest(fragment).hex(), [fragment])
-        return Moved(places, good)
+        return MovedChunks(targets, good)
 
-    def _read(self, pack: bytes, run: Sequence[PackEntry]) -> memoryview:
+    def read(self, pack: bytes, run: Sequence[PackEntry]) -> memoryview:
         """The encoded bytes of a run, each chunk checked: what is moved must not be damage."""
         start, end = run[0].offset, run[-1].offset + run[-1].csize
         ((_, data),) = self._backend.read_many([RangeRead(pack_path(pack.hex()), start, end - start)])
@@ -144,9 +146,9 @@ class Repacker:
                 raise CorruptObject("chunk differs from its digest", key=pack_path(pack.hex()), offset=entry.offset)
         return view
 
-    def _point(self, keys: Sequence[bytes], moved: Moved) -> set[bytes]:
-        """Let the recipes name the new places. Returns the old packs that some recipe goes on naming."""
-        kept: set[bytes] = set()
+    def _point(self, keys: Sequence[bytes], moved: MovedChunks) -> set[bytes]:
+        """Let the recipes name where their chunks are now. Returns the old packs that some recipe goes on naming."""
+        still_named: set[bytes] = set()
         old = set(moved.packs)
         for key in keys:
             path = recipe_path(key.hex())
@@ -158,31 +160,32 @@ class Repacker:
                 continue
             parts = repoint(recipe, moved, self._codec)
             if parts is None:
-                kept |= mine
+                still_named |= mine
                 continue
             try:
                 self._backend.put_if(path, b"".join(parts), etag)
             except Conflict:
-                kept |= mine  # somebody stored it again meanwhile
-        return kept
+                still_named |= mine  # somebody stored it again meanwhile
+        return still_named
 
 
-def repoint(recipe: Recipe, moved: Moved, codec: Codec) -> list[bytes | memoryview] | None:
-    """The recipe with the new places; None when it needs something from an old pack that was not moved."""
+def repoint(recipe: Recipe, moved: MovedChunks, codec: Codec) -> list[bytes | memoryview] | None:
+    """The recipe with where their chunks are now; None when it needs something from an old pack that was not moved."""
     packs: dict[bytes, int] = {}
     placements = []
     old = set(moved.packs)
-    for place in recipe.placements:
-        if place.pack == INLINE:
-            placements.append(place)
+    for placement in recipe.placements:
+        if placement.pack == INLINE:
+            placements.append(placement)
             continue
-        name, offset = recipe.packs[place.pack], place.offset
+        name, offset = recipe.packs[placement.pack], placement.offset
         if name in old:
-            target = moved.places.get(Place(name, offset))
+            target = moved.targets.get(PackOffset(name, offset))
             if target is None:
                 return None
             name, offset = target
-        placements.append(Placement(packs.setdefault(name, len(packs)), offset, place.csize, place.codec, place.width))
+        number = packs.setdefault(name, len(packs))
+        placements.append(Placement(number, offset, placement.csize, placement.codec, placement.width))
     return recipes.encode(
         recipe.algorithm, recipe.content, recipe.types, list(packs), placements, [recipe.inline], codec
     )

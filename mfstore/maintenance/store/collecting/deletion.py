@@ -1,0 +1,119 @@
+"""Deleting what was condemned long enough ago, each object only in the version that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from mfstore.errors import CorruptObject, NotFound
+from mfstore.format.collection import seal_etag
+from mfstore.format.digests import digest_function
+from mfstore.format.fragments import PREFIX as INDEX
+from mfstore.format.fragments import decode_fragment, without_packs
+from mfstore.maintenance.store.collecting.liveness import read_recipes, read_refs
+from mfstore.maintenance.store.collecting.object_table import ObjectTable, list_objects
+from mfstore.maintenance.store.collecting.plan import GcDecision, GcSnapshot, StoreAmount
+
+if TYPE_CHECKING:
+    from mfstore.handle import StoreAccess
+    from mfstore.maintenance.store.collecting.ownership import Ownership
+
+DELETED_TOGETHER = 1000
+"""Objects deleted between two looks at whether this collector still is the one: one request of S3's."""
+
+
+class Deletion:
+    """Carries out what a decision deletes. The state must tell already that something is being deleted."""
+
+    def __init__(
+        self, access: StoreAccess, ownership: Ownership, snapshot: GcSnapshot, decision: GcDecision,
+        live: Mapping[bytes, str], tell: Callable[[str, int], None],
+    ) -> None:  # fmt: skip
+        self._access = access
+        self._backend = access.backend
+        self._ownership = ownership
+        self._snapshot = snapshot
+        self._decision = decision
+        self._live = live
+        self._tell = tell
+        self.deleted = StoreAmount()
+        self.changed = 0
+        """Objects left alone because they were stored again, or are needed again, since they were condemned."""
+
+    def run(self) -> None:
+        """Recipes, then packs, each only in the version that was condemned, and not what somebody has needed since."""
+        recipes, packs = dict(self._decision.deletes.recipes), dict(self._decision.deletes.packs)
+        recipe_etags, pack_etags = self.look_again(recipes, packs)
+        self.rewrite_index(set(packs))
+        stored_again = self.remove(self._snapshot.recipes, recipes, recipe_etags)
+        self.spare(stored_again, recipes, packs)
+        self.remove(self._snapshot.packs, packs, pack_etags)
+
+    def look_again(
+        self, recipes: dict[bytes, int], packs: dict[bytes, int]
+    ) -> tuple[dict[bytes, str], dict[bytes, str]]:
+        """From now on writers know that objects are being deleted. Spare what became needed before they knew; returns
+        the etags of the rest."""
+        planned = {change.name: {entry.key for entry in change.kept} for change in self._decision.refs}
+        named: set[bytes] = set()
+        for name, ref in read_refs(self._backend).items():
+            values = {entry.key for entry in ref.entries}
+            if ref.etag != self._snapshot.ref_etags.get(name) and values != planned.get(name):
+                named.update(map(bytes.fromhex, values))
+        recipe_etags: dict[bytes, str] = {}
+        fresh: set[bytes] = set()
+        known = self._snapshot.recipes
+        for key, _, _, etag in list_objects(self._backend, "recipes"):
+            row = known.rows.get(key)
+            if row is None or known.versions[row] != seal_etag(etag):
+                fresh.add(key)
+            elif key in recipes:
+                recipe_etags[key] = etag
+        self.spare(fresh | (named - self._live.keys()), recipes, packs)
+        listed = list_objects(self._backend, "packs")
+        return recipe_etags, {pack: etag for pack, _, _, etag in listed if packs.get(pack) == seal_etag(etag)}
+
+    def spare(self, keys: Iterable[bytes], recipes: dict[bytes, int], packs: dict[bytes, int]) -> None:
+        """These keys are needed, with their packs."""
+        for key, recipe in read_recipes(self._backend, keys, self._access.workers.codec, missing_ok=True):
+            if recipes.pop(key, None) is not None:
+                self.changed += 1
+            for name in recipe.packs:
+                packs.pop(name, None)
+
+    def remove(self, table: ObjectTable, doomed: Mapping[bytes, int], etags: Mapping[bytes, str]) -> list[bytes]:
+        """Delete objects; returns the names of those that are another version by now."""
+        names = [name for name in doomed if name in etags]
+        replaced = []
+        for at in range(0, len(names), DELETED_TOGETHER):
+            self._ownership.hold()
+            batch = names[at : at + DELETED_TOGETHER]
+            answers = self._backend.delete_unchanged({table.path(name): etags[name] for name in batch})
+            gone = [name for name, answer in zip(batch, answers, strict=True) if answer]
+            replaced += [name for name, answer in zip(batch, answers, strict=True) if not answer]
+            size = sum(table.size(name) for name in gone)
+            recipes = table.kind == "recipes"
+            self.deleted += StoreAmount(len(gone) * recipes, len(gone) * (not recipes), size)
+            self._tell(f"deleted {table.kind}", len(gone))
+        self.changed += len(replaced)
+        return replaced
+
+    def rewrite_index(self, packs: set[bytes]) -> None:
+        """Store each fragment that names one of ``packs`` without it, before the first of them is deleted."""
+        if not packs:
+            return
+        algorithm = self._access.algorithm
+        digest = digest_function(algorithm)
+        for key in [info.key for info in self._backend.list(INDEX)]:
+            try:
+                fragment = decode_fragment(self._backend.get(key), key)
+            except (NotFound, CorruptObject):
+                continue  # merged away by a writer; or damaged, so that nobody goes by it
+            if packs.isdisjoint(name.value for name in fragment.packs):
+                continue
+            self._ownership.hold()
+            data = without_packs(fragment, packs, algorithm)
+            if data is not None:
+                self._backend.put(INDEX + digest(data).hex(), [data])
+            self._backend.delete(key)
+            self._tell("rewrote index", 1)
