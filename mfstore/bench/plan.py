@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from mfstore.backends.s3.backend import INLINE, SPAN
 from mfstore.bench.payloads import new_bytes
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
-from mfstore.s3.calls import SMALL
-from mfstore.s3.transfers.downloads import PIECE
-from mfstore.s3.transfers.others import DELETES
-from mfstore.s3.transfers.uploads import SINGLE, part_size
+from mfstore.s3.calls import SHORT_BODY
+from mfstore.s3.transfers.deletions import KEYS_PER_DELETE
+from mfstore.s3.transfers.downloads import SHORTEST_PIECE
+from mfstore.s3.transfers.uploads import LONGEST_SINGLE_PUT, part_size
 from mfstore.saving.ingest import PACK_SHARE
 
 MEMORY = 256 << 20
@@ -151,13 +151,13 @@ def _object_requests(scenario: Scenario, operation: str) -> Forecast:
             total += _exactly({name: many * count for name, many in each.items()}, sent=size * count)
     elif operation == "get":
         for size, count in scenario.sizes:
-            most = 1 if size <= SMALL or scenario.concurrency == 1 else -(-size // PIECE)
+            most = 1 if size <= SHORT_BODY or scenario.concurrency == 1 else -(-size // SHORTEST_PIECE)
             total += Forecast({"GetObject": count}, {"GetObject": count * most}, 0, size * count)
     elif operation == "head":
         total = _exactly({"HeadObject": scenario.count})
     else:
         keys = scenario.count + warm_objects(scenario)[0]
-        name, page = ("ListObjectsV2", PAGE) if operation == "list" else ("DeleteObjects", DELETES)
+        name, page = ("ListObjectsV2", PAGE) if operation == "list" else ("DeleteObjects", KEYS_PER_DELETE)
         total = _exactly({name: -(-keys // page)})
     return total
 
@@ -168,7 +168,7 @@ def _exactly(requests: Mapping[str, int], sent: int = 0, received: int = 0) -> F
 
 def _put(size: int) -> dict[str, int]:
     """The requests that store one object."""
-    if size <= SINGLE:
+    if size <= LONGEST_SINGLE_PUT:
         return {"PutObject": 1}
     return {"CreateMultipartUpload": 1, "UploadPart": -(-size // part_size(size)), "CompleteMultipartUpload": 1}
 
@@ -207,7 +207,7 @@ def _saves(size: int, rounds: int) -> Forecast:
         # A pack ends at the chunk that fills it: there may be one more than the bytes need.
         packs = -(-size // PACK_LIMIT) + (1 if size > PACK_LIMIT else 0)
         most += Counter({"PutObject": 1 + packs, "HeadObject": packs})
-        if size > SINGLE:
+        if size > LONGEST_SINGLE_PUT:
             parts = -(-size // part_size(min(size, PACK_LIMIT))) + 2 * packs
             most += Counter({"CreateMultipartUpload": packs, "UploadPart": parts, "CompleteMultipartUpload": packs})
     return Forecast(

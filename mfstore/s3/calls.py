@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-SMALL = 1 << 20
+SHORT_BODY = 1 << 20
 """A body of up to this many bytes, for which the call names no target, arrives in ``Reply.data``. A longer one is first
 announced (``Reply.announced``), so that the scheduler can choose its final place and split it."""
 FIRST_BYTE_SECONDS = 30.0
@@ -133,7 +133,7 @@ class Reply:
     checksum: tuple[str, int] | None = None
     """Algorithm and value over the ``received`` bytes, if one was computed."""
     announced: bool = False
-    """Not the end: a 2xx body longer than SMALL for a call without target waits. Answer with ``Channel.resume`` or
+    """Not the end: a 2xx body longer than SHORT_BODY for a call without target waits. Answer with ``Channel.resume`` or
     ``Channel.cancel``; another reply follows. ``headers`` has the length, ETag and checksum."""
     reused: bool = False
     """The connection had served before: a reset may only mean that it had grown old."""

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from mfstore._core import crc
-from mfstore.s3.calls import CANCELLED, RESET, SMALL, FileRange, Reply
+from mfstore.s3.calls import CANCELLED, RESET, SHORT_BODY, FileRange, Reply
 from mfstore.s3.engines.interface import Channel, Engine
 from tests.rigs.control_planes import control_plane
 
@@ -221,7 +221,7 @@ class SimulatedChannel(Channel):
             )
             return self._end(reply, data=body)
         name = "CRC64NVME" if "x-amz-checksum-crc64nvme" in headers else call.checksum
-        if call.target is None and len(body) > SMALL:
+        if call.target is None and len(body) > SHORT_BODY:
             self._waiting[id(call)] = call, reply, name, body
             return Reply(call, status, headers=headers, announced=True, submitted=at)
         if call.target is None:

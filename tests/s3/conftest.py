@@ -31,7 +31,7 @@ def quick(monkeypatch):
     """Delays a tenth as long, and a few MiB make several pieces and parts."""
     real = RetryPolicy.delay
     monkeypatch.setattr(RetryPolicy, "delay", lambda *arguments: 0.1 * real(*arguments))
-    monkeypatch.setattr(downloads, "PIECE", MIB)
-    monkeypatch.setattr(downloads, "LONGEST", MIB)
-    monkeypatch.setattr(uploads, "SINGLE", PART)
-    monkeypatch.setattr(uploads, "PART", PART)
+    monkeypatch.setattr(downloads, "SHORTEST_PIECE", MIB)
+    monkeypatch.setattr(downloads, "LONGEST_PIECE", MIB)
+    monkeypatch.setattr(uploads, "LONGEST_SINGLE_PUT", PART)
+    monkeypatch.setattr(uploads, "PART_BYTES", PART)

@@ -19,7 +19,7 @@ from mfstore.s3.datatools.uploading import attributes
 if TYPE_CHECKING:
     from mfstore.metaflow.stock.blob_storage import Metadata
     from mfstore.s3.bulk.client import BulkClient
-    from mfstore.s3.transfers.outcomes import Entry, Outcome
+    from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 
 class WaitForMarks(Protocol):
@@ -91,7 +91,7 @@ class S3Blobs(BlobStorage):
         self._wait_for_marks(root)
         return there
 
-    def list(self, prefixes: Sequence[str]) -> Iterator[tuple[int, Entry, str]]:
+    def list(self, prefixes: Sequence[str]) -> Iterator[tuple[int, ListingEntry, str]]:
         """What lies under each prefix: its number, the entry, and the entry's path below the root."""
         with self.client() as (client, root):
             self._wait_for_marks(*(root + prefix for prefix in prefixes), name=STARTED)

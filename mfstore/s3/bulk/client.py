@@ -30,14 +30,17 @@ from mfstore.s3.bulk.results import BulkResult, OnError, Progress
 from mfstore.s3.calls import NO_OPTIONS, Options
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.transfers.concurrency import Limiter
+from mfstore.s3.transfers.copies import CopyJob
+from mfstore.s3.transfers.deletions import KEYS_PER_DELETE, DeleteJob
 from mfstore.s3.transfers.destinations import Destination, local_path
 from mfstore.s3.transfers.downloads import GetJob, RangesJob, ReadJob
-from mfstore.s3.transfers.jobs import HeadJob, Job
-from mfstore.s3.transfers.others import DELETES, AskJob, CopyJob, DeleteJob, ListJob
-from mfstore.s3.transfers.outcomes import BulkStats, Entry, Outcome
+from mfstore.s3.transfers.jobs import Job
+from mfstore.s3.transfers.listings import ListJob
+from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
+from mfstore.s3.transfers.outcomes import BulkStats, ListingEntry, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Scheduler
-from mfstore.s3.transfers.uploads import PutJob, Source
+from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.settings import S3Knobs, resolve_s3
 
 if TYPE_CHECKING:
@@ -300,7 +303,7 @@ class BulkClient:
             item = put_item(given)
             bucket, key = locate(item.key, self.bucket)
             return PutJob(
-                index, item.key, bucket, key, shared(item), source=Source(*source_of(item.data)),
+                index, item.key, bucket, key, shared(item), source=UploadSource(*source_of(item.data)),
                 metadata=checked_metadata(item.metadata if item.metadata is not None else metadata),
                 if_none_match=item.if_none_match, if_match=item.if_match, checksum=self._checksum,
             )  # fmt: skip
@@ -358,7 +361,7 @@ class BulkClient:
                     continue
                 group = groups.setdefault(bucket, [])
                 group.append((index, item, key))
-                if len(group) == DELETES:
+                if len(group) == KEYS_PER_DELETE:
                     yield DeleteJob(bucket, groups.pop(bucket), shared, if_match)
             for bucket, group in groups.items():
                 yield DeleteJob(bucket, group, shared, if_match)
@@ -396,7 +399,7 @@ class BulkClient:
         self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
         page: int = 1000,
         options: Mapping[str, Any] | None = None,
-    ) -> Iterator[Entry]:  # fmt: skip
+    ) -> Iterator[ListingEntry]:  # fmt: skip
         """The objects under one prefix or many (keys or URLs), many prefixes at a time, each prefix's in key order and
         one prefix after the other; pages are read as you iterate. ``recursive=False`` stops at the next ``/``: what
         goes on there is listed as one entry with ``is_prefix``. NotFound when the bucket does not exist,
@@ -406,7 +409,7 @@ class BulkClient:
         for outcome in result:
             yield from _entries(outcome)
 
-    def list_each(self, prefixes: Sequence[str], *, recursive: bool = True) -> Iterator[tuple[int, Entry]]:
+    def list_each(self, prefixes: Sequence[str], *, recursive: bool = True) -> Iterator[tuple[int, ListingEntry]]:
         """As ``list``, with the position among ``prefixes`` of the one that each entry lies under."""
         for outcome in self._listing([*prefixes], recursive, None, 1000, None):
             for entry in _entries(outcome):
@@ -416,7 +419,7 @@ class BulkClient:
         self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
         page: int = 1000,
         options: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[Entry]:  # fmt: skip
+    ) -> AsyncIterator[ListingEntry]:  # fmt: skip
         """As ``list``, for ``async for``."""
         async for outcome in self._listing(prefixes, recursive, start_after, page, options):
             for entry in _entries(outcome):
@@ -453,7 +456,7 @@ class BulkClient:
         """
         if self.bucket is None:
             raise InvalidKey("no bucket", hint='Give BulkClient(bucket="…")')
-        job = AskJob(0, operation, self.bucket, operation)
+        job = ConfigurationJob(0, operation, self.bucket, operation)
         answer: dict[str, Any] = self.run("ask", job).data
         return answer
 
@@ -539,15 +542,15 @@ def _reopen(arguments: dict[str, Any]) -> BulkClient:
     return BulkClient(**arguments)
 
 
-def _entries(outcome: Outcome) -> Iterator[Entry]:
+def _entries(outcome: Outcome) -> Iterator[ListingEntry]:
     """What a page of a listing says."""
     bucket, page = outcome.bucket, outcome.data
     for found in page.objects:
         modified = found.modified.timestamp() if found.modified is not None else None
         etag = found.etag.strip('"') if found.etag else None
-        yield Entry(bucket, found.key, found.size, modified, etag, found.storage_class, False)
+        yield ListingEntry(bucket, found.key, found.size, modified, etag, found.storage_class, False)
     for prefix in page.prefixes:
-        yield Entry(bucket, prefix, 0, None, None, None, True)
+        yield ListingEntry(bucket, prefix, 0, None, None, None, True)
 
 
 def _options(options: Mapping[str, Any] | None) -> Options:

@@ -5,16 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    Source = Buffer | str | os.PathLike[str] | Sequence[Buffer]
-
-Item = "str | tuple[str, int, int | None]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from mfstore.s3.datatools.exceptions import (
 from mfstore.s3.datatools.objects import RangeInfo, S3GetObject, S3Object, S3PutObject, info_of, range_of
 from mfstore.s3.datatools.settings import ClientSettings, settings
 from mfstore.s3.datatools.uploading import Upload, attributes, checked, local_file, store, streamed
-from mfstore.s3.transfers.outcomes import Entry, Outcome
+from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 if TYPE_CHECKING:
     from typing import Self
@@ -152,7 +152,7 @@ class S3:
         urls = [full_url(self._s3root, key) for key in ([None] if keys is None else keys)]
         return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, True)]
 
-    def _list(self, urls: list[str], recursive: bool) -> Iterator[tuple[str, Entry]]:
+    def _list(self, urls: list[str], recursive: bool) -> Iterator[tuple[str, ListingEntry]]:
         if urls:
             yield from (
                 (urls[index], entry)
@@ -449,11 +449,11 @@ def _there(outcome: Outcome, return_missing: bool) -> bool:
     raise outcome.error
 
 
-def _listed_url(entry: Entry) -> str:
+def _listed_url(entry: ListingEntry) -> str:
     return f"s3://{entry.bucket}/{entry.key.lstrip('/')}"
 
 
-def _listed_object(prefix: str, entry: Entry) -> S3Object:
+def _listed_object(prefix: str, entry: ListingEntry) -> S3Object:
     if entry.is_prefix:
         return S3Object(prefix, f"s3://{entry.bucket}/{entry.key}", None)
     return S3Object(prefix, _listed_url(entry), None, entry.size)

@@ -17,7 +17,7 @@ from mfstore.s3.datatools.exceptions import raises_metaflows
 from mfstore.s3.datatools.readers import only
 from mfstore.s3.transfers.jobs import NO_CALLS, Job, Try
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.uploads import PART, PutJob, Source
+from mfstore.s3.transfers.uploads import PART_BYTES, PutJob, UploadSource
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,7 +88,9 @@ class ObjectWriter(io.BufferedIOBase):
         return size
 
     def _part(self) -> int:
-        return PART << max(0, (self._given - EQUAL_PARTS) // 500 + 1) if self._given >= EQUAL_PARTS else PART
+        return (
+            PART_BYTES << max(0, (self._given - EQUAL_PARTS) // 500 + 1) if self._given >= EQUAL_PARTS else PART_BYTES
+        )
 
     def _send(self) -> None:
         """Hand the buffer over as the next part."""
@@ -225,7 +227,7 @@ class _CompleteJob(PutJob):
     def __init__(self, url: str, options: Options, metadata: Mapping[str, str] | None, new: bool) -> None:
         bucket, key = split_url(url)
         super().__init__(
-            0, url, bucket, key, options, source=Source([], None), metadata=metadata, if_none_match=new,
+            0, url, bucket, key, options, source=UploadSource([], None), metadata=metadata, if_none_match=new,
             checksum="CRC64NVME",
         )  # fmt: skip
         self._sizes: dict[int, int] = {}

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from mfstore.s3 import calls as engine
-from mfstore.s3.calls import SMALL, STALL_BYTES, Call, FileRange, Reply
+from mfstore.s3.calls import SHORT_BODY, STALL_BYTES, Call, FileRange, Reply
 from mfstore.s3.engines.aiohttp import ERROR_BYTES, open_session, read_headers, words
 from mfstore.s3.engines.bodies import PIECE, Checksum, Dropped, Sink, Source, named
 from mfstore.s3.engines.interface import Channel, Engine
@@ -286,7 +286,7 @@ class _Room:
         algorithm = call.checksum if call.start is not None or call.stop is not None else named(reply.headers)
         checksum = Checksum(algorithm) if algorithm and call.operation == "GetObject" else None
         if call.target is None:
-            if (size is not None and size > SMALL) or not await self._read(flight, response, SMALL, None):
+            if (size is not None and size > SHORT_BODY) or not await self._read(flight, response, SHORT_BODY, None):
                 await self._announce(flight)
             else:
                 _sum(reply, checksum, flight.sink.grown)

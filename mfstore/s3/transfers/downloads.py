@@ -18,16 +18,16 @@ from mfstore.s3.transfers.outcomes import Outcome
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
 
-PIECE = 8 << 20
+SHORTEST_PIECE = 8 << 20
 """Shortest piece of an object fetched in parallel: AWS advises 8 to 16 MiB, and a request's first byte costs as much
 time as 1.5 MiB of transfer (30 ms against 20 ms per MiB, concurrency.py)."""
-LONGEST = 64 << 20
+LONGEST_PIECE = 64 << 20
 """Longest piece: what is lost, or waited for, when one connection is slow."""
 _ALGORITHMS = ("crc64nvme", "crc32c", "crc32")
 LENGTHLESS = "the service does not say how long the object is"
 
 
-class Piece:
+class DownloadPiece:
     """A part of the wanted bytes that one call at a time fetches: ``start`` to ``stop``, relative to the wanted
     range."""
 
@@ -40,10 +40,11 @@ class Piece:
         self.checksum = 0
 
 
-def cut(length: int, pieces: int) -> list[tuple[int, int]]:
-    """Divide ``length`` bytes into at most ``pieces`` about equal pieces of PIECE to LONGEST bytes, on whole MiB."""
-    size = max(PIECE, -(-length // max(1, pieces)))
-    size = min(max(LONGEST, PIECE), -(-size // (1 << 20)) << 20)
+def cut_pieces(length: int, pieces: int) -> list[tuple[int, int]]:
+    """Divide ``length`` bytes into at most ``pieces`` about equal pieces, on whole MiB, of SHORTEST_PIECE to
+    LONGEST_PIECE bytes."""
+    size = max(SHORTEST_PIECE, -(-length // max(1, pieces)))
+    size = min(max(LONGEST_PIECE, SHORTEST_PIECE), -(-size // (1 << 20)) << 20)
     return [(start, min(start + size, length)) for start in range(0, max(length, 1), size)]
 
 
@@ -75,7 +76,7 @@ class GetJob(Job):
         self.target = target
         self._memory: FreshBytes | None = None
         self._view: memoryview | None = None
-        self._pieces: list[Piece] | None = None
+        self._pieces: list[DownloadPiece] | None = None
         self._headers: Any = None
         self._length = 0
         self._first = 0
@@ -100,7 +101,9 @@ class GetJob(Job):
             self.outcome = self._outcome(data=target)
             return NO_CALLS
         self._first, self._length, self._view = self._start, len(target), target
-        self._pieces = [Piece(*bounds) for bounds in cut(self._length, -(-self._length // (2 * PIECE)))]
+        self._pieces = [
+            DownloadPiece(*bounds) for bounds in cut_pieces(self._length, -(-self._length // (2 * SHORTEST_PIECE)))
+        ]
         return [self._ask(piece, fresh=False) for piece in self._pieces]
 
     def _continue(self, partial: Partial) -> Sequence[Call]:
@@ -109,8 +112,10 @@ class GetJob(Job):
         self._length, self._resumed = partial.length, partial
         self._pieces, at = [], 0
         for start, stop in (*sorted(partial.done), (partial.length, partial.length)):
-            self._pieces += [Piece(at + first, at + last) for first, last in cut(start - at, 16) if at < start]
-            done = Piece(start, stop)
+            self._pieces += [
+                DownloadPiece(at + first, at + last) for first, last in cut_pieces(start - at, 16) if at < start
+            ]
+            done = DownloadPiece(start, stop)
             done.done = stop - start
             self._pieces.append(done)
             at = stop
@@ -210,13 +215,13 @@ class GetJob(Job):
         if self.target is not None and self.stop is not None and total.isdigit() and int(total) < self.stop:
             raise InvalidRange("the object ends within the range", expected=self.stop, found=int(total), hint=SIZE_HINT)
 
-    def _land(self, call: Call, piece: Piece, reply: Reply) -> None:
+    def _land(self, call: Call, piece: DownloadPiece, reply: Reply) -> None:
         """Count what arrived for a piece, by its call's try."""
         if call.start is not None or self.target is not None:
             self._check_range(reply, self._first + piece.start + piece.done, True)
         self._count(piece, reply)
 
-    def _count(self, piece: Piece, reply: Reply) -> None:
+    def _count(self, piece: DownloadPiece, reply: Reply) -> None:
         if self._checked is not None and reply.received:
             name, value = reply.checksum or ("", 0)
             if name.lower() != self._checked[0]:
@@ -244,21 +249,21 @@ class GetJob(Job):
             self._memory = pool.take(length)
             self._view = memoryview(self._memory)
         etag = headers.get("etag")
-        bounds = cut(length, pieces if etag else 1)
-        self._pieces = [Piece(*pair) for pair in bounds]
+        bounds = cut_pieces(length, pieces if etag else 1)
+        self._pieces = [DownloadPiece(*pair) for pair in bounds]
         call.tag.part = self._pieces[0]
         stop = bounds[0][1] if len(bounds) > 1 else None
         # The call goes on under the pieces' rules, so a later try knows what it was for.
         return self._place(self._pieces[0]), stop, [self._ask(piece, fresh=False) for piece in self._pieces[1:]]
 
-    def _place(self, piece: Piece) -> memoryview | FileRange:
+    def _place(self, piece: DownloadPiece) -> memoryview | FileRange:
         start, stop = piece.start + piece.done, piece.stop
         if self._destination is not None:
             return FileRange(self._destination.fd, start, stop - start)
         assert self._view is not None
         return self._view[start:stop]
 
-    def _ask(self, piece: Piece, fresh: bool) -> Call:
+    def _ask(self, piece: DownloadPiece, fresh: bool) -> Call:
         return Call(
             "GetObject", self.bucket, self.key, self.options, None, self._first + piece.start + piece.done,
             self._first + piece.stop, self._headers.get("etag") if self._headers else None, target=self._place(piece),

@@ -219,19 +219,3 @@ def left_open(call: Call, error: MfstoreError) -> str:
         f"The multipart upload {upload} of {call.key} could not be given up: {error}. Its parts are kept, and paid "
         "for, until AbortMultipartUpload or the bucket's lifecycle rule removes them"
     )
-
-
-class HeadJob(Job):
-    """What is known about an object, without its data."""
-
-    __slots__ = ()
-
-    def begin(self) -> Sequence[Call]:
-        return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
-
-    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
-        length = reply.headers.get("content-length", "")
-        self.outcome = self._outcome(
-            size=int(length) if length.isdigit() else 0, etag=etag_of(reply.headers), headers=reply.headers
-        )
-        return NO_CALLS

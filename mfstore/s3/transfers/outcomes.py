@@ -12,7 +12,7 @@ from mfstore.errors import MfstoreError
 _NOTHING: Mapping[str, str] = {}
 
 
-class Entry(NamedTuple):
+class ListingEntry(NamedTuple):
     """One line of a listing."""
 
     bucket: str

@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
     from mfstore.s3.aws.interface import ControlPlane
 
-SINGLE = 32 << 20
+LONGEST_SINGLE_PUT = 32 << 20
 """Longest body sent in one request. A part costs as much as an object (12 times a GET), so few and large ones."""
-PART = 16 << 20
-PARTS = 10_000
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000
 LARGEST_PART = 5 << 30
-LARGEST = PARTS * LARGEST_PART
+LARGEST_OBJECT = MOST_PARTS * LARGEST_PART
 """Amazon S3 User Guide, "Amazon S3 multipart upload limits"."""
 WRITE_ID = "mfstore-write"
 """Metadata that tells our own conditional write from somebody else's when a response was lost."""
 
 
 def part_size(size: int) -> int:
-    """Bytes per part of an object of ``size`` bytes: 16 MiB up to 1 GiB, then 32, 64, …: never more than PARTS parts.
-    InvalidRange when there is no such size."""
-    if size > LARGEST:
-        raise InvalidRange("the object is larger than S3 takes", expected=f"at most {LARGEST} bytes", found=size)
-    part = PART if size <= 1 << 30 else 2 * PART
-    while part * PARTS < size:
+    """Bytes per part of an object of ``size`` bytes: 16 MiB up to 1 GiB, then 32, 64, …: never more than MOST_PARTS
+    parts. InvalidRange when there is no such size."""
+    if size > LARGEST_OBJECT:
+        raise InvalidRange("the object is larger than S3 takes", expected=f"at most {LARGEST_OBJECT} bytes", found=size)
+    part = PART_BYTES if size <= 1 << 30 else 2 * PART_BYTES
+    while part * MOST_PARTS < size:
         part *= 2
     return min(part, LARGEST_PART)
 
@@ -53,7 +53,7 @@ def slice_parts(parts: Sequence[memoryview], start: int, stop: int) -> list[memo
     return found
 
 
-class Source:
+class UploadSource:
     """What to send: buffers in a row, or a file. A file is opened when its upload begins and closed with it."""
 
     __slots__ = ("_fd", "_parts", "_path", "size")
@@ -120,7 +120,7 @@ class PutJob(MultipartJob):
     )
 
     def __init__(
-        self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, *, source: Source,
+        self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, *, source: UploadSource,
         metadata: Mapping[str, str] | None = None, if_none_match: bool = False, if_match: str | None = None,
         checksum: str | None = "CRC64NVME",
     ) -> None:  # fmt: skip
@@ -139,7 +139,7 @@ class PutJob(MultipartJob):
     def begin(self) -> Sequence[Call]:
         self._source.open()
         size = self._source.size
-        if size <= SINGLE:
+        if size <= LONGEST_SINGLE_PUT:
             return (
                 Call(
                     "PutObject", self.bucket, self.key, self.options, if_match=self._match, if_none_match=self._new,

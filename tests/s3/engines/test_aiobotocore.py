@@ -17,13 +17,13 @@ pytest.importorskip("botocore")
 
 from mfstore.errors import AccessDenied
 from mfstore.s3 import calls as words
-from mfstore.s3.calls import SMALL, Call, FileRange, Options
+from mfstore.s3.calls import SHORT_BODY, Call, FileRange, Options
 from mfstore.s3.engines.aiobotocore import AioEngine
 from tests.rigs.control_planes import control_plane
 from tests.rigs.s3_wire import Wire, respond, then_close, then_reset, then_wait
 
 DATA = bytes(range(256)) * 16
-BIG = os.urandom(3 * SMALL + 17)
+BIG = os.urandom(3 * SHORT_BODY + 17)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_announced_then_resumed(wire, channel, chunked):
         head = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\nx-amz-checksum-crc32: AAAAAA==\r\n\r\n"
         answer = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BIG), BIG)
     wire.answers["/b/k"] = answer
-    for stop in (None, 1000, SMALL + 200_000):
+    for stop in (None, 1000, SHORT_BODY + 200_000):
         call = get()
         told = run(channel, call)
         assert told.announced and told.status == 200

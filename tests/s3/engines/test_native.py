@@ -19,7 +19,7 @@ from mfstore._core import transfer
 from mfstore._core.crc import update as crc
 from mfstore.s3 import calls
 from mfstore.s3.aws.routes import Transport
-from mfstore.s3.calls import SMALL, Call, FileRange, Reply
+from mfstore.s3.calls import SHORT_BODY, Call, FileRange, Reply
 from mfstore.s3.engines.interface import Channel
 from tests.rigs.native_engine import Rig, ask, body_of, drain, get, raw
 from tests.rigs.raw_server import Answer, Connection, Request
@@ -90,7 +90,7 @@ class TestBodies:
             channel.submit([get(), get(start=4, stop=4)])
         assert channel.poll(0.05) == [] and rig.requests == []
 
-    @pytest.mark.parametrize("n", [SMALL + 1, 100])
+    @pytest.mark.parametrize("n", [SHORT_BODY + 1, 100])
     def test_overflow(self, rig: Rig, n: int) -> None:
         target = bytearray(b"\0" * 60)
         reply = ask(rig(body_of(b"x" * n)), get(target=memoryview(target)[:50]))
@@ -147,7 +147,7 @@ class TestBodies:
         assert (reply.status, reply.failure, len(rig.requests)) == (307, None, 1)
 
     def test_long_list(self, rig: Rig) -> None:
-        data = b"<x/>" * (SMALL // 2)
+        data = b"<x/>" * (SHORT_BODY // 2)
         reply = ask(rig(body_of(data)), Call("ListObjectsV2", "b", params={}))
         assert (reply.failure, reply.data) == (None, data)
         assert rig.requests[0].path == "/b?list-type=2"
@@ -209,7 +209,7 @@ class TestAnnouncements:
             assert drain(channel, 1)[0].failure is None
         assert (tmp_path / "f").read_bytes() == self.DATA
 
-    @pytest.mark.parametrize("stop", [1, 1000, SMALL, len(DATA) - 1, len(DATA)])
+    @pytest.mark.parametrize("stop", [1, 1000, SHORT_BODY, len(DATA) - 1, len(DATA)])
     def test_partly(self, rig: Rig, stop: int) -> None:
         channel, call, _ = self.announced(rig)
         target = bytearray(stop)
@@ -226,7 +226,7 @@ class TestAnnouncements:
             channel.resume(call, memoryview(target), stop)
             assert drain(channel, 1)[0].checksum == ("CRC32", zlib.crc32(target))
 
-    @pytest.mark.parametrize("stop", [None, 100, SMALL + 5])
+    @pytest.mark.parametrize("stop", [None, 100, SHORT_BODY + 5])
     def test_chunked(self, rig: Rig, stop: int | None) -> None:
         def answer(connection: Connection, request: Request) -> None:
             connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nx-amz-checksum-crc32: AAAAAA==\r\n\r\n")

@@ -87,8 +87,8 @@ def test_a02_reset_before_the_response_of_a_put(any_rig, action, data):
 @pytest.fixture
 def unsplit(quick, monkeypatch):
     """One request per object: of a split one, what the first request had under way beyond its piece comes on top."""
-    monkeypatch.setattr(downloads, "PIECE", 8 * MIB)
-    monkeypatch.setattr(downloads, "LONGEST", 64 * MIB)
+    monkeypatch.setattr(downloads, "SHORTEST_PIECE", 8 * MIB)
+    monkeypatch.setattr(downloads, "LONGEST_PIECE", 64 * MIB)
 
 
 # ---- bodies -------------------------------------------------------------------------------

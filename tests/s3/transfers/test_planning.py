@@ -11,10 +11,10 @@ from mfstore.s3.bulk.items import Address, address, source_of
 from mfstore.s3.bulk.ranges import plan_ranges
 from mfstore.s3.calls import Call, Reply
 from mfstore.s3.transfers.concurrency import HIGHEST, LOWEST, Limiter, formula
-from mfstore.s3.transfers.downloads import LONGEST, PIECE, cut
+from mfstore.s3.transfers.downloads import LONGEST_PIECE, SHORTEST_PIECE, cut_pieces
 from mfstore.s3.transfers.outcomes import BulkStats, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota, Verdict, asked_delay, classify
-from mfstore.s3.transfers.uploads import LARGEST, LARGEST_PART, PARTS, part_size, slice_parts
+from mfstore.s3.transfers.uploads import LARGEST_OBJECT, LARGEST_PART, MOST_PARTS, part_size, slice_parts
 
 MIB = 1 << 20
 
@@ -164,21 +164,21 @@ def test_a_fixed_concurrency_only_falls_when_throttled():
 @given(st.integers(0, 1 << 40), st.integers(1, 300))
 def test_pieces_cover_the_object(length, pieces):
     length = min(length, 1 << 34)
-    bounds = cut(length, pieces)
+    bounds = cut_pieces(length, pieces)
     assert bounds[0][0] == 0 and bounds[-1][1] == length
     assert all(first[1] == second[0] for first, second in pairwise(bounds))
-    assert all(PIECE <= stop - start <= LONGEST for start, stop in bounds[:-1])
+    assert all(SHORTEST_PIECE <= stop - start <= LONGEST_PIECE for start, stop in bounds[:-1])
 
 
-@given(st.integers(1, LARGEST))
+@given(st.integers(1, LARGEST_OBJECT))
 def test_parts_are_few_and_large_enough(size):
     part = part_size(size)
-    assert 5 * MIB <= part <= LARGEST_PART and -(-size // part) <= PARTS
+    assert 5 * MIB <= part <= LARGEST_PART and -(-size // part) <= MOST_PARTS
 
 
 def test_what_no_parts_can_hold_is_refused():
     with pytest.raises(InvalidRange):
-        part_size(LARGEST + 1)
+        part_size(LARGEST_OBJECT + 1)
 
 
 @given(st.lists(st.binary(max_size=20), max_size=8), st.data())

@@ -1,0 +1,110 @@
+"""Deleting objects, many in one request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from mfstore.errors import BackendError, MfstoreError
+from mfstore.s3.aws.errors import copied
+from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.transfers.jobs import NO_CALLS, Job, Retry, Try, parsed
+from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.transfers.retry import retryable_code
+
+if TYPE_CHECKING:
+    from mfstore.s3.aws.interface import ControlPlane
+
+KEYS_PER_DELETE = 1000
+"""Keys per DeleteObjects: the API's limit."""
+ABSENT_CODES = ("NoSuchKey", "NotFound")
+"""What a condition on an object that is not there is answered with."""
+
+
+class DeleteJob(Job):
+    """Delete up to KEYS_PER_DELETE objects of one bucket. Absent ones count as deleted, as for S3. One with an etag in
+    ``match`` is deleted if that still is its etag, else Conflict."""
+
+    __slots__ = ("_items", "_left", "_match", "_out")
+
+    def __init__(
+        self, bucket: str, items: Sequence[tuple[int, Any, str]], options: Options = NO_OPTIONS,
+        match: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(items[0][0], items[0][1], bucket, items[0][2], options)
+        self._match = match or {}
+        self._items = items
+        self._left = list(dict.fromkeys(key for _, _, key in items))
+        self._out: list[Outcome] = []
+
+    def begin(self) -> Sequence[Call]:
+        return (self._call(),)
+
+    def _call(self) -> Call:
+        objects = [{"Key": key, "ETag": self._match[key]} if key in self._match else {"Key": key} for key in self._left]
+        params = {"Delete": {"Objects": objects, "Quiet": True}}
+        return Call("DeleteObjects", self.bucket, None, self.options, params, tag=Try(self))
+
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
+        answer = parsed(call, reply, control)
+        if b"DeleteResult" not in (reply.data or b"")[:1024]:
+            # Quiet answers name failures only: one that names nothing must at least be one.
+            raise Retry(BackendError("the service did not say what it deleted"))
+        errors = {str(entry.get("Key")): entry for entry in answer.get("Errors", ())}
+        for key in [key for key in errors if key in self._match and errors[key].get("Code") in ABSENT_CODES]:
+            del errors[key]
+        if not errors.keys() <= set(self._left):
+            stray = next(entry for key, entry in errors.items() if key not in self._left)
+            raise control.error(Call("DeleteObjects", self.bucket), _entry_reply(reply, stray))
+        again = [key for key in self._left if key in errors and retryable_code(errors[key].get("Code"))]
+        if again and call.tag.bad < 5:
+            self._end_keys(
+                control, {key: entry for key, entry in errors.items() if key not in again}, set(again), reply
+            )
+            self._left = again
+            call.tag.bad += 1
+            raise Retry(BackendError(f"{len(again)} keys could not be deleted", found=errors[again[0]].get("Code")))
+        self._end_keys(control, errors, set(), reply)
+        self.outcome = self._out.pop()
+        return NO_CALLS
+
+    def again(self, call: Call, reply: Reply) -> Call:
+        fresh = self._call()
+        fresh.tag = call.tag
+        return fresh
+
+    def _end_keys(self, control: ControlPlane, errors: Mapping[str, Any], later: set[str], reply: Reply) -> None:
+        left = set(self._left)
+        for index, item, key in self._items:
+            if key in later or key not in left:
+                continue
+            entry = errors.get(key)
+            error = None
+            if entry is not None:
+                error = control.error(Call("DeleteObject", self.bucket, key), _entry_reply(reply, entry))
+            self._out.append(
+                Outcome(index, item, self.bucket, key, error=error, headers=reply.headers, attempts=self.attempts)
+            )
+
+    def take(self) -> Sequence[Outcome]:
+        out, self._out = self._out, []
+        return out
+
+    def fail(self, error: MfstoreError) -> None:
+        left = set(self._left)
+        for index, item, key in self._items:
+            if key in left:
+                own = copied(error).where(key=key, backend=f"s3://{self.bucket}")
+                self._out.append(Outcome(index, item, self.bucket, key, error=own, attempts=self.attempts))
+        self.outcome = self._out.pop()
+
+
+def _entry_reply(reply: Reply, entry: Mapping[str, Any]) -> Reply:
+    """What one key's failure inside a DeleteObjects answer would have been as an answer of its own."""
+    code, message = escape(str(entry.get("Code"))), escape(str(entry.get("Message")))
+    status = {"AccessDenied": 403, "NoSuchVersion": 404, "MethodNotAllowed": 405, "PreconditionFailed": 412}.get(
+        code, 500
+    )
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return Reply(reply.call, status=status, headers=reply.headers, data=body.encode())
