@@ -1,4 +1,4 @@
-"""aiohttp as the second engine uses it: sessions, and its exceptions in the words of ``engine``."""
+"""aiohttp as the aiobotocore engine uses it: its connections, and its exceptions in the words of ``calls``."""
 
 from __future__ import annotations
 
@@ -9,58 +9,54 @@ from collections.abc import Iterable
 from typing import Any
 
 from mfstore.errors import MfstoreError, Unsupported
-from mfstore.s3 import calls as engine
+from mfstore.s3 import calls
 from mfstore.s3.aws.routes import Transport
 
-ERROR_BYTES = 64 << 10
 HEADER_BYTES = 64 << 10
-IDLE = 12.0  # seconds a connection is kept: below what servers and load balancers do
+KEEPALIVE_SECONDS = 12.0  # below what servers and load balancers do
 
 
-def context(transport: Transport) -> ssl.SSLContext:
-    """TLS as the transport asks for it. Raises Unsupported when bundle or certificate cannot be read."""
-    try:
-        tls = ssl.create_default_context(cafile=transport.ca_file or _botocore_bundle())
-        if not transport.verify:
-            tls.check_hostname = False
-            tls.verify_mode = ssl.CERT_NONE
-        if transport.certificate is not None:
-            tls.load_cert_chain(transport.certificate, transport.private_key)
-    except (OSError, ssl.SSLError) as error:
-        raise Unsupported(f"the CA bundle or client certificate cannot be used: {error}") from error
-    return tls
+class Connections:
+    """The connections of one event loop, whose thread alone uses it. How many there are is the scheduler's to bound."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self._sessions: dict[bool, Any] = {}
+
+    def session(self, fresh: bool) -> Any:
+        """An aiohttp ``ClientSession``; for ``fresh`` calls one whose connections never served before. Raises
+        Unsupported without aiohttp, and when bundle or certificate cannot be read."""
+        found = self._sessions.get(fresh)
+        if found is None:
+            found = self._sessions[fresh] = _open_session(self.transport, fresh)
+        return found
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for session in self._sessions.values():
+            await session.close()
 
 
-def _botocore_bundle() -> str:
-    from botocore.httpsession import get_cert_path
-
-    return str(get_cert_path(True))
-
-
-def open_session(transport: Transport, fresh: bool) -> Any:
-    """A client session; the scheduler bounds what is under way, so it does not. In the loop's thread."""
+def _open_session(transport: Transport, fresh: bool) -> Any:
     try:
         import aiohttp
     except ImportError as error:
         raise Unsupported("this engine needs aiohttp", hint="pip install 'mfstore[s3]'") from error
     trace = aiohttp.TraceConfig()
 
+    # What is traced is an Exchange.
     async def reuse(session: Any, about: Any, params: Any) -> None:
         about.trace_request_ctx.reply.reused = True
 
     async def sent(session: Any, about: Any, params: Any) -> None:
-        flight = about.trace_request_ctx
-        if flight.sent:
-            flight.wait(engine.FIRST_BYTE, flight.call.first_byte)
-        else:
-            flight.wait(engine.STALL, flight.call.stall)
+        about.trace_request_ctx.headers_sent()
 
     trace.on_connection_reuseconn.append(reuse)
     trace.on_request_headers_sent.append(sent)
-    keep: dict[str, Any] = {"force_close": True} if fresh else {"keepalive_timeout": IDLE}
+    keep: dict[str, Any] = {"force_close": True} if fresh else {"keepalive_timeout": KEEPALIVE_SECONDS}
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=0, ssl=context(transport), use_dns_cache=not fresh, ttl_dns_cache=30, **keep
+            limit=0, ssl=_context(transport), use_dns_cache=not fresh, ttl_dns_cache=30, **keep
         ),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=transport.connect_timeout),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -75,6 +71,22 @@ def open_session(transport: Transport, fresh: bool) -> Any:
     return session
 
 
+def _context(transport: Transport) -> ssl.SSLContext:
+    """TLS as the transport asks for it."""
+    from mfstore.s3.aws.botocore_internals import certificates
+
+    try:
+        tls = ssl.create_default_context(cafile=transport.ca_file or certificates())
+        if not transport.verify:
+            tls.check_hostname = False
+            tls.verify_mode = ssl.CERT_NONE
+        if transport.certificate is not None:
+            tls.load_cert_chain(transport.certificate, transport.private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise Unsupported(f"the CA bundle or client certificate cannot be used: {error}") from error
+    return tls
+
+
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Names in lower case; the first of several."""
     headers: dict[str, str] = {}
@@ -87,30 +99,30 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
-def words(error: BaseException, answered: bool) -> tuple[str, str, int]:
+def failure_of(error: BaseException, answered: bool) -> tuple[str, str, int]:
     """failure, message and errno for what aiohttp or a file raised; ``answered``: the status had come."""
     import aiohttp
 
     number = getattr(error, "errno", None) or 0
     text = str(error) or type(error).__name__
     if isinstance(error, MfstoreError):
-        return engine.INTERNAL, str(error), 0
+        return calls.INTERNAL, str(error), 0
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | aiohttp.ServerFingerprintMismatch):
-        return engine.TLS, text, number
+        return calls.TLS, text, number
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return engine.PROXY, text, number
+        return calls.PROXY, text, number
     if isinstance(error, aiohttp.ClientConnectorError):
         dns = isinstance(getattr(error, "os_error", None), socket.gaierror)
-        return engine.DNS if dns else engine.CONNECT, text, number
+        return calls.DNS if dns else calls.CONNECT, text, number
     if isinstance(error, aiohttp.ServerTimeoutError | asyncio.TimeoutError):
-        return engine.CONNECT if not answered else engine.STALL, text, number
+        return calls.CONNECT if not answered else calls.STALL, text, number
     if isinstance(error, aiohttp.ClientPayloadError):
         broken = isinstance(error.__cause__, ConnectionError | aiohttp.ClientOSError)
-        return engine.RESET if broken else engine.TRUNCATED, text, number
+        return calls.RESET if broken else calls.TRUNCATED, text, number
     if isinstance(error, aiohttp.ClientResponseError):
-        return engine.PROTOCOL, f"{type(error).__name__}: {getattr(error, 'message', text)}", 0
+        return calls.PROTOCOL, f"{type(error).__name__}: {getattr(error, 'message', text)}", 0
     if isinstance(error, aiohttp.ClientConnectionError | ConnectionError):
-        return engine.RESET, text, number
+        return calls.RESET, text, number
     if isinstance(error, OSError):
-        return engine.DISK, text, number
-    return engine.INTERNAL, f"{type(error).__name__}: {text}", 0
+        return calls.DISK, text, number
+    return calls.INTERNAL, f"{type(error).__name__}: {text}", 0

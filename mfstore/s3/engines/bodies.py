@@ -14,10 +14,10 @@ from mfstore.s3.calls import FileRange
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-PIECE = 256 << 10  # copied at a time
+COPIED_BYTES = 256 << 10  # of a body at a time
 
 
-class Dropped(Exception):
+class BodyDropped(Exception):
     """The call was given up: its buffers and descriptors are no longer ours."""
 
 
@@ -41,7 +41,7 @@ class Checksum:
         return self.algorithm, crc.encode(self.algorithm, self.value)
 
 
-def named(headers: Mapping[str, str]) -> str | None:
+def checksum_of_whole(headers: Mapping[str, str]) -> str | None:
     """The algorithm of the checksum of the whole object that a response carries."""
     for algorithm in crc.NAMES:
         value = headers.get("x-amz-checksum-" + algorithm.lower())
@@ -50,7 +50,7 @@ def named(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-class Source:
+class BodySource:
     """A body to send, readable and seekable. Hands out copies, so that nothing keeps the caller's memory."""
 
     def __init__(self, body: Sequence[Buffer] | FileRange | None, lock: threading.Lock) -> None:
@@ -77,14 +77,14 @@ class Source:
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next up to ``size`` bytes. Raises Dropped, and OSError when a file fails or is shorter than it was."""
+        """The next up to ``size`` bytes. Raises BodyDropped, and OSError when a file fails or became shorter."""
         left = max(0, self.length - self._at)
         want = left if size is None or size < 0 else min(size, left)
         if not want:
             return b""
         with self._lock:
             if not self._open:
-                raise Dropped
+                raise BodyDropped
             data = self._from_file(want) if self._file else self._from_memory(want)
         self._at += len(data)
         return data
@@ -111,7 +111,7 @@ class Source:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-class Sink:
+class BodySink:
     """Where a body lands: memory, part of a file, or a growing buffer without target."""
 
     def __init__(self, target: memoryview | FileRange | None, lock: threading.Lock) -> None:
@@ -129,10 +129,10 @@ class Sink:
         self._view = None
 
     def write(self, data: bytes) -> None:
-        """Add bytes, at most ``room`` in all. Raises Dropped, and OSError when a file fails."""
+        """Add bytes, at most ``room`` in all. Raises BodyDropped, and OSError when a file fails."""
         with self._lock:
             if not self._open:
-                raise Dropped
+                raise BodyDropped
             if self._file is not None:
                 done = 0
                 while done < len(data):

@@ -20,7 +20,9 @@ class NativeEngine(Engine):
         self._control = control
         ca_file = transport.ca_file
         if ca_file is None and transport.verify:
-            ca_file = _bundle()
+            from mfstore.s3.aws.botocore_internals import certificates
+
+            ca_file = certificates()
         self._core = transfer.Engine(transport, ca_file, Reply, FileRange)
         proxy = (transport.proxy or "").lower()
         self._http_proxy = bool(proxy) and ("://" not in proxy or proxy.startswith("http"))
@@ -104,10 +106,3 @@ class NativeChannel(Channel):
     def close(self) -> None:
         """Cancel everything; no buffer of any call is used any more when it returns."""
         self._core.close()
-
-
-def _bundle() -> str:
-    import botocore.httpsession
-
-    bundle: str = botocore.httpsession.get_cert_path(True)
-    return bundle

@@ -1,0 +1,313 @@
+"""One call as the aiobotocore engine carries it out: signed by botocore, sent by aiohttp, its body brought where it
+belongs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+
+from mfstore.s3 import calls
+from mfstore.s3.aws.errors import ERROR_BYTES
+from mfstore.s3.calls import Call, FileRange, Reply
+from mfstore.s3.engines.aiohttp import Connections, failure_of, read_headers
+from mfstore.s3.engines.bodies import COPIED_BYTES, BodyDropped, BodySink, BodySource, Checksum, checksum_of_whole
+
+if TYPE_CHECKING:
+    from mfstore.s3.aws.interface import ControlPlane
+    from mfstore.s3.aws.routes import SignedRequest
+
+
+class Exchange:
+    """A call under way. It holds the caller's memory and files until ``end``.
+
+    ``tell`` is given the reply that announces a long body; ``ended`` this exchange when its reply is complete. Both are
+    called in the loop's thread.
+    """
+
+    def __init__(self, call: Call, tell: Callable[[Reply], None], ended: Callable[[Exchange], None]) -> None:
+        self.call = call
+        self.reply = Reply(call)
+        self.over = False
+        """Whether its memory and files are the caller's again."""
+        self.task: asyncio.Task[None] | None = None
+        """What runs it; set in the loop's thread."""
+        self.announced = False
+        """Whether the body waits, or waited, for ``land_in``."""
+        self._tell = tell
+        self._ended = ended
+        self._lock = threading.Lock()
+        self._source = BodySource(call.body, self._lock)
+        self._sink = BodySink(call.target, self._lock)
+        self._stop: int | None = None
+        self._begun = b""  # of an announced body: what had been read to see that it is long
+        self._resumed: asyncio.Event | None = None
+        self._deadline = float("inf")
+        self._failure_when_late = calls.STALL
+        self._failed: tuple[str, str, int] | None = None
+        self._sent = False
+        self._trickled = 0  # bytes that came since the time-out began
+
+    # Time-outs -------------------------------------------------------------------------------------------------------
+
+    def check(self, now: float, held_up: float) -> None:
+        """Give up if it is late by now. ``held_up``: seconds for which this process, and not the server, did nothing.
+        In the loop's thread."""
+        if held_up:
+            self._deadline += held_up
+        elif now > self._deadline and self.task is not None and self._failed is None:
+            self._failed = self._failure_when_late, "", 0
+            self.task.cancel()
+
+    def _wait(self, failure: str, seconds: float) -> None:
+        """Fail with ``failure`` unless there is progress within ``seconds``."""
+        self._failure_when_late = failure
+        self._deadline = time.monotonic() + seconds
+
+    def _rest(self) -> None:
+        """No time-out for now."""
+        self._deadline = float("inf")
+
+    def _came(self, count: int) -> None:
+        """So many bytes of the body came: begin the stall time-out anew once they are enough. Of replies that are no
+        object any will do: S3 sends a blank now and then while it puts an upload together or copies an object."""
+        self._trickled += count
+        if self._trickled >= calls.STALL_BYTES or self.call.operation != "GetObject":
+            self._trickled = 0
+            self._wait(calls.STALL, self.call.stall)
+
+    def headers_sent(self) -> None:
+        """The request's headers are on their way."""
+        if self._sent:
+            self._wait(calls.FIRST_BYTE, self.call.first_byte)
+        else:
+            self._wait(calls.STALL, self.call.stall)
+
+    # Who holds the body ----------------------------------------------------------------------------------------------
+
+    def end(self) -> bool:
+        """Let go of the caller's memory and files. False if that had happened before. From any thread."""
+        with self._lock:
+            if self.over:
+                return False
+            self.over = True
+            self._source.drop()
+            self._sink.drop()
+            return True
+
+    def land_in(self, target: memoryview | FileRange, stop: int | None) -> bool:
+        """Where an announced body goes, and how much of it; ``flow`` has to follow. False if the exchange is over. From
+        any thread."""
+        with self._lock:
+            if self.over:
+                return False
+            self._begun = bytes(self._sink.grown)
+            self._sink = BodySink(target, self._lock)
+            self._stop = stop
+            return True
+
+    def flow(self) -> None:
+        """Start an announced body flowing, after what had been read of it; in the loop's thread."""
+        try:
+            limit = self._stop if self._stop is not None else self._sink.room
+            if self._begun:
+                long = limit is not None and len(self._begun) > limit
+                self._begun = self._begun[:limit]
+                self._sink.write(self._begun)
+                if long and self._stop is None:
+                    self._failed = calls.OVERFLOW, f"more than {limit} bytes", 0
+        except BodyDropped:
+            return
+        except OSError as error:
+            self._failed = calls.DISK, str(error), error.errno or 0
+        if self._failed is not None and self.task is not None:
+            self.task.cancel()
+        elif self._resumed is not None:
+            self._resumed.set()
+
+    # From signature to reply; in the loop's thread -------------------------------------------------------------------
+
+    async def run(self, control: ControlPlane, connections: Connections, signers: Executor) -> None:
+        """Carry the call out. Whatever happens is told in ``reply``; ``finish`` has to follow."""
+        reply = self.reply
+        try:
+            await self._send(control, connections, signers)
+        except (Exception, asyncio.CancelledError) as error:
+            if self._failed is not None:
+                reply.failure, reply.message, reply.errno = self._failed
+            elif isinstance(error, asyncio.CancelledError | BodyDropped):
+                reply.failure = calls.CANCELLED
+            else:
+                reply.failure, reply.message, reply.errno = failure_of(error, reply.status != 0)
+        finally:
+            self._rest()
+
+    def finish(self) -> None:
+        """Hand the reply over."""
+        if self.reply.data is None and not self.reply.announced:
+            self.reply.received = self._sink.received
+        self._ended(self)
+
+    async def _send(self, control: ControlPlane, connections: Connections, signers: Executor) -> None:
+        from yarl import URL
+
+        signed, checksum = await asyncio.get_running_loop().run_in_executor(signers, self._sign, control)
+        call, reply = self.call, self.reply
+        if checksum is not None:
+            reply.checksum = checksum.pair()
+        headers = [
+            (name, value) for name, value in signed.headers if name.lower() not in ("expect", "transfer-encoding")
+        ]
+        headers.append(("Accept-Encoding", "identity"))
+        data: Any = None
+        self._sent = True
+        if isinstance(signed.body, BodySource):
+            if self._source.length:
+                data, self._sent = self._pieces(), False
+        elif signed.body is not None:
+            data = signed.body if isinstance(signed.body, bytes | bytearray) else signed.body.read()
+        reply.submitted = time.monotonic()
+        self._wait(calls.CONNECT, connections.transport.connect_timeout + call.first_byte)
+        response = await connections.session(call.fresh).request(
+            signed.method,
+            URL(signed.url, encoded=True),
+            headers=headers,
+            data=data,
+            proxy=connections.transport.proxy,
+            allow_redirects=False,
+            trace_request_ctx=self,
+        )
+        whole = False
+        try:
+            reply.first_byte = time.monotonic()
+            reply.status, reply.headers = response.status, read_headers(response.raw_headers)
+            self._wait(calls.STALL, call.stall)
+            whole = await self._land(response, signed.method)
+        finally:
+            if whole:
+                response.release()
+            else:
+                response.close()
+
+    def _sign(self, control: ControlPlane) -> tuple[SignedRequest, Checksum | None]:
+        """In a thread of its own: credentials may have to be refreshed, and the body is read for its checksum."""
+        call, checksum = self.call, None
+        if call.operation not in ("PutObject", "UploadPart"):
+            return control.signed(call), None
+        source = self._source
+        try:
+            if call.checksum is not None:
+                checksum = Checksum(call.checksum)
+                while piece := source.read(COPIED_BYTES):
+                    checksum.update(piece)
+                source.seek(0)
+            return control.signed(call, source, checksum.header() if checksum else None), checksum
+        except OSError as error:
+            cause = error if error.errno is not None else error.__cause__
+            if isinstance(cause, OSError) and cause.errno is not None:
+                self._failed = calls.DISK, str(cause), cause.errno
+            raise
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        source = self._source
+        source.seek(0)
+        try:
+            while piece := source.read(COPIED_BYTES):
+                self._wait(calls.STALL, self.call.stall)
+                yield piece
+        except OSError as error:
+            self._failed = calls.DISK, str(error), error.errno or 0
+            raise
+        self._sent = True
+        self._wait(calls.FIRST_BYTE, self.call.first_byte)
+
+    async def _land(self, response: Any, method: str) -> bool:
+        """Bring the body where it belongs. True if the connection is good for another call."""
+        call, reply = self.call, self.reply
+        size = reply.length
+        if not 200 <= reply.status < 300:
+            with contextlib.suppress(Exception):  # what the status says counts; the words may be cut
+                while self._sink.received < ERROR_BYTES and (chunk := await response.content.readany()):
+                    self._sink.grown += chunk
+                    self._sink.received += len(chunk)
+            reply.data = bytes(self._sink.grown[:ERROR_BYTES])
+            reply.received = len(reply.data)
+            return bool(response.content.at_eof())
+        if method == "HEAD" or reply.status == 204:
+            reply.data = b""
+            return True
+        ranged = call.start is not None or call.stop is not None
+        algorithm = call.checksum if ranged else checksum_of_whole(reply.headers)
+        checksum = Checksum(algorithm) if algorithm and call.operation == "GetObject" else None
+        if call.target is None:
+            short = size is None or size <= calls.SHORT_BODY
+            if short and await self._read(response, calls.SHORT_BODY, None):
+                self._note(checksum, self._sink.grown)
+                return self._whole(size)
+            await self._announce()
+        sink = self._sink
+        limit = self._stop if self._stop is not None else sink.room
+        assert limit is not None
+        if size is not None and size > limit and self._stop is None:
+            self._failed = calls.OVERFLOW, f"{size} bytes for {limit}", 0
+            raise BodyDropped
+        if checksum is not None:
+            checksum.update(self._begun)
+        try:
+            ended = await self._read(response, limit, checksum)
+        finally:
+            # Also of a body that breaks: it is continued where it broke, and so is its checksum.
+            self._note(checksum, b"")
+        if not ended:
+            if self._stop is not None:
+                return False
+            self._failed = calls.OVERFLOW, f"more than {limit} bytes", 0
+            raise BodyDropped
+        return self._whole(size)
+
+    async def _announce(self) -> None:
+        """Hand the decision to the scheduler and wait for it."""
+        self._rest()
+        self._resumed = asyncio.Event()
+        self.announced = True
+        reply = self.reply
+        told = Reply(self.call, reply.status, headers=reply.headers, announced=True)
+        told.reused, told.submitted, told.first_byte = reply.reused, reply.submitted, reply.first_byte
+        self._tell(told)
+        await self._resumed.wait()
+        self._wait(calls.STALL, self.call.stall)
+
+    async def _read(self, response: Any, limit: int, checksum: Checksum | None) -> bool:
+        """Read until the end (True) or until there is more than ``limit`` bytes (False)."""
+        sink, content = self._sink, response.content
+        while chunk := await content.readany():
+            self._came(len(chunk))
+            over = sink.received + len(chunk) > limit
+            if over and sink.room is not None:
+                chunk = chunk[: limit - sink.received]
+            if checksum is not None:
+                checksum.update(chunk)
+            sink.write(chunk)
+            if over:
+                return False
+        return True
+
+    def _note(self, checksum: Checksum | None, rest: bytes | bytearray) -> None:
+        if checksum is not None:
+            checksum.update(rest)
+            self.reply.checksum = checksum.pair()
+
+    def _whole(self, size: int | None) -> bool:
+        """Check the count and complete the reply. A body that ended early is never passed off as whole."""
+        reply, sink = self.reply, self._sink
+        if size is not None and sink.received < size and (self._stop is None or sink.received < self._stop):
+            self._failed = calls.TRUNCATED, f"{sink.received} of {size} bytes", 0
+            raise BodyDropped
+        if sink.room is None:
+            reply.data = bytes(sink.grown)
+        reply.received = sink.received
+        return True
