@@ -120,7 +120,7 @@ def gc(
     """
     if metaflow is not None:
         from mfstore.cli import metaflow_gc
-        from mfstore.maintenance.metaflow.policy import RunPolicy
+        from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 
         if series:
             raise click.UsageError("--series is for stores; of --metaflow the runs of a flow are a series")

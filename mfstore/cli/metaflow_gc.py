@@ -11,13 +11,13 @@ import click
 
 from mfstore.cli.output import print_json, print_table, printable, size
 from mfstore.cli.reports import SHOWN, count, steps
+from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
-from mfstore.maintenance.metaflow.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.root import Root
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.metaflow.plan import Amount, MetaflowGcPlan
-    from mfstore.maintenance.metaflow.policy import RunFacts, RunPolicy
+    from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount
+    from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy
     from mfstore.maintenance.store.collecting.plan import StoreAmount
     from mfstore.maintenance.store.gc import GcResult
 
@@ -82,8 +82,8 @@ def _show(plan: MetaflowGcPlan, long: bool) -> None:
             f"now: {_amount(plan.freed)} go: files and cards of {count(len(plan.remove), 'run')}, "
             f"{count(len(plan.blobs), 'blob')}, {count(len(plan.includes), 'IncludeFile')}"
         )
-    if plan.left.objects:
-        click.echo(f"{_amount(plan.left)} of that are what migrated artifacts were before")
+    if plan.migrated.objects:
+        click.echo(f"{_amount(plan.migrated)} of that are what migrated artifacts were before")
     if plan.condemn or plan.waiting or plan.later.objects:
         click.echo(f"once the grace period of the others has passed: {_amount(plan.later)} more")
     for amount, what in (
@@ -141,8 +141,8 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
         "wait": {"/".join(run): ready for run, ready in sorted(plan.waiting.items())}, "held": dict(plan.held),
         "blobs": len(plan.blobs), "includes": len(plan.includes), "freed": asdict(plan.freed),
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
-        "left": asdict(plan.left), "user": asdict(plan.user), "bundles": sorted(plan.bundles), "unknown": plan.unknown,
-        "executed": None if result is None else asdict(result),
+        "left": asdict(plan.migrated), "user": asdict(plan.user), "bundles": sorted(plan.bundles),
+        "unknown": plan.unknown, "executed": None if result is None else asdict(result),
     }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _flows(runs: tuple[RunFacts, ...]) -> str:
     return count(len({entry.flow for entry in runs}), "flow")
 
 
-def _amount(amount: Amount) -> str:
+def _amount(amount: RootAmount) -> str:
     return f"{size(amount.bytes)} in {count(amount.objects, 'object')}"
 
 

@@ -17,7 +17,7 @@ from mfstore.cli.reports import SHOWN, count, steps
 from mfstore.settings import FORMER_PROFILES
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.metaflow.migration_report import MigrationPlan, MigrationResult
+    from mfstore.maintenance.metaflow.migrating.report import MigrationPlan, MigrationResult
 
 FAILED = 3
 """Exit code: the rest was done, and something could not be."""
@@ -77,17 +77,21 @@ def migrate(
     Exit codes: 0 done, 1 migrate could not run, 2 wrong usage, 3 some artifacts could not be migrated, and stay as they
     were.
     """
-    from mfstore.maintenance.metaflow.migrate import Migrator
-    from mfstore.maintenance.metaflow.migration import Migration
+    from mfstore.maintenance.metaflow.migrate import migrate_metaflow, plan_migration
+    from mfstore.maintenance.metaflow.migrating.changes import MigrationOptions
     from mfstore.maintenance.metaflow.root import Root
+
+    options = MigrationOptions(to, flows, runs, running, idle)
+    result = None
 
     with ExitStack() as stack:
         tell = stack.enter_context(steps())
         root = stack.enter_context(closing(Root(metaflow)))
         records = None if metadata is None else stack.enter_context(closing(Root(metadata)))
-        migrator = Migrator(root, Migration(to, flows, runs, running, idle), tell, records)
-        plan = migrator.run(take_over) if execute else migrator.plan()
-    result = migrator.result if execute else None
+        if execute:
+            plan, result = migrate_metaflow(root, options, metadata=records, take_over=take_over, tell=tell)
+        else:
+            plan = plan_migration(root, options, metadata=records, tell=tell)
     if as_json:
         print_json(_document(plan, result))
     else:

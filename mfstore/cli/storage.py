@@ -33,11 +33,13 @@ def du(url: str | None, metaflow: str | None, as_json: bool) -> None:
 
 
 def _du_metaflow(url: str, as_json: bool) -> None:
+    from mfstore.maintenance.metaflow.holdings import list_root
     from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.report import untold
 
     root = Root(url)
     try:
-        holdings = root.list(lambda step: None)
+        holdings = list_root(root, untold)
     finally:
         root.close()
     flows = holdings.usage()

@@ -9,6 +9,9 @@ from mfstore.errors import NotFound
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
 
+DAY = 86400.0
+"""Seconds."""
+
 
 def written(backend: Backend, key: str) -> float:
     """When an object was written, in seconds since the epoch. NotFound if it is not there.

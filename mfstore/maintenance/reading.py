@@ -45,7 +45,7 @@ def spread(
     waiting: deque[tuple[Future[None], Item]] = deque()
     backlog = 0
 
-    def settle() -> None:
+    def finish_one() -> None:
         nonlocal backlog
         future, item = waiting.popleft()
         backlog -= weight(item)
@@ -59,9 +59,9 @@ def spread(
             waiting.append((workers.submit(work, item), item))
             backlog += weight(item)
             while waiting and (backlog > READ_BACKLOG or len(waiting) > depth or waiting[0][0].done()):
-                settle()
+                finish_one()
         while waiting:
-            settle()
+            finish_one()
     finally:
         for future, _ in waiting:
             future.cancel()

@@ -11,10 +11,10 @@ from pathlib import Path
 import boto3
 from metaflow.datastore.flow_datastore import FlowDataStore
 
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
-from mfstore.maintenance.metaflow.migrate import Migrator
-from mfstore.maintenance.metaflow.migration import Migration
-from mfstore.maintenance.metaflow.policy import RunPolicy
+from mfstore.maintenance.metaflow.migrate import migrate_metaflow, plan_migration
+from mfstore.maintenance.metaflow.migrating.changes import MigrationOptions
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions
@@ -113,8 +113,8 @@ def migrate(root, to, execute=True, take_over=False, backend=None, **wanted):
             inner = place.backend
             place.backend = backend(inner)
             place.backend.root = inner.root
-        migrator = Migrator(place, Migration(to, **wanted))
-        return (migrator.run(take_over), migrator.result) if execute else migrator.plan()
+        options = MigrationOptions(to, **wanted)
+        return migrate_metaflow(place, options, take_over=take_over) if execute else plan_migration(place, options)
 
 
 def collect(root, policy=KEEP, **options):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
 from mfstore.format.collection import seal_etag
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs
 from mfstore.maintenance.metaflow.report import MetaflowRepair
-from mfstore.maintenance.metaflow.root import Read
-from mfstore.maintenance.metaflow.verify import Blob, MetaflowVerifier, judge, verify_metaflow
+from mfstore.maintenance.metaflow.verify import RootPass, judge, verify_metaflow
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.report import RepairAction
 from mfstore.maintenance.verification import VerifyOptions
@@ -22,84 +22,87 @@ from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX
 from mfstore.metaflow.stock.encoding import decode, fits_key
 
 if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.holdings import BlobName
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import Level, PhaseCallback
 
-FOLDER = f"{layout.MAINTENANCE_FOLDER}/quarantine/"
+QUARANTINE = f"{layout.MAINTENANCE_FOLDER}/quarantine/"
 SET_ASIDE = ("empty", "damaged", "wrong-hash")
 DESCRIBED_ANEW = ("meta-less", "wrong-metadata")
 
 
-def repair_metaflow(
-    root: Root, level: Level = "full", dry_run: bool = False, tell: PhaseCallback | None = None
-) -> MetaflowRepair:
-    """Verify a root and mend what can be. Nothing is deleted; may be stopped at any time and run again."""
-    before, verifier = verify_metaflow(root, VerifyOptions(level), tell)
-    for error in verifier.refused.values():
+def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: PhaseCallback | None) -> MetaflowRepair:
+    """Verify a root at this level and mend what can be. Nothing is deleted; may be stopped at any time and run again.
+
+    Raises, and changes nothing, when an object cannot be read for another reason than damage.
+    """
+    before, found = verify_metaflow(root, VerifyOptions(level), tell)
+    for error in found.refused.errors.values():
         if not isinstance(error, Unsupported):
             error.hint = "Nothing was changed: repair needs to read everything"
             raise error
+    problems = found.blobs.problems
     # What a lower level suspects is read before anything is done about it.
-    verifier.check([blob for blob, (kind, _) in verifier.blobs.items() if kind != "missing"])
-    plan = [(blob, kind) for blob, (kind, _) in sorted(verifier.blobs.items()) if kind in SET_ASIDE + DESCRIBED_ANEW]
-    actions = tuple(
-        RepairAction("quarantine", layout.blob_path(*blob), f"move it to {FOLDER}")
-        if kind in SET_ASIDE
-        else RepairAction(
-            "describe", layout.blob_path(*blob), "write its metadata anew: its content is what its key says"
-        )
-        for blob, kind in plan
-    )
+    found.blobs.read([name for name, (kind, _) in problems.items() if kind != "missing"])
+    plan = [(name, kind) for name, (kind, _) in sorted(problems.items()) if kind in SET_ASIDE + DESCRIBED_ANEW]
+    actions = tuple(_action(name, kind) for name, kind in plan)
     if dry_run or not actions:
         return MetaflowRepair(root.url, before, actions, None)
-    for blob, kind in plan:
+    for name, kind in plan:
         if kind in SET_ASIDE:
-            _set_aside(root, verifier, blob)
+            _set_aside(found, name)
         else:
-            _describe(root, verifier, blob)
+            _describe(found, name)
     after, _ = verify_metaflow(root, VerifyOptions("headers" if level == "list" else level), tell)
     return MetaflowRepair(root.url, before, actions, after)
 
 
-def _again(root: Root, verifier: MetaflowVerifier, blob: Blob) -> Read | None:
+def _action(name: BlobName, kind: str) -> RepairAction:
+    path = layout.blob_path(*name)
+    if kind in SET_ASIDE:
+        return RepairAction("quarantine", path, f"move it to {QUARANTINE}")
+    return RepairAction("describe", path, "write its metadata anew: its content is what its key says")
+
+
+def _again(found: RootPass, name: BlobName) -> StoredBlob | None:
     """The blob as it is now; None when it is gone."""
-    found: list[Read | MfstoreError] = []
-    root.read_blobs([blob], verifier.holdings.metas, lambda _, read: found.append(read))
-    (read,) = found
-    if isinstance(read, NotFound):
+    arrived: list[StoredBlob | MfstoreError] = []
+    read_blobs(found.root, [name], found.holdings.metas, lambda _, blob: arrived.append(blob))
+    (blob,) = arrived
+    if isinstance(blob, NotFound):
         return None
-    if isinstance(read, MfstoreError):
-        raise read
-    return read
+    if isinstance(blob, MfstoreError):
+        raise blob
+    return blob
 
 
-def _set_aside(root: Root, verifier: MetaflowVerifier, blob: Blob) -> None:
-    read = _again(root, verifier, blob)
-    if read is None:
+def _set_aside(found: RootPass, name: BlobName) -> None:
+    blob, root = _again(found, name), found.root
+    if blob is None:
         return
-    problem = judge(read, not root.remote, root.alone)
+    problem = judge(blob, not root.remote, root.decoder)
     if problem is None or problem[0] not in SET_ASIDE:
         return  # stored again meanwhile
-    path = layout.blob_path(*blob)
-    holdings = verifier.holdings
-    quarantine(root.backend, path, seal_etag(holdings.blobs[blob].etag), folder=FOLDER)
-    if blob in holdings.metas:
+    path, holdings = layout.blob_path(*name), found.holdings
+    quarantine(root.backend, path, seal_etag(holdings.blobs[name].etag), folder=QUARANTINE)
+    if name in holdings.metas:
         # The next task writes both anew. Until then metadata alone does no harm.
-        quarantine(root.backend, path + METADATA_SUFFIX, seal_etag(holdings.metas[blob].etag), folder=FOLDER)
+        etag = holdings.metas[name].etag
+        quarantine(root.backend, path + METADATA_SUFFIX, seal_etag(etag), folder=QUARANTINE)
 
 
-def _describe(root: Root, verifier: MetaflowVerifier, blob: Blob) -> None:
-    read = _again(root, verifier, blob)
-    if read is None:
+def _describe(found: RootPass, name: BlobName) -> None:
+    blob, root = _again(found, name), found.root
+    if blob is None:
         return
-    raw = fits_key(read.key, read.data)
+    raw = fits_key(blob.key, blob.data)
     if not raw:
-        decode(read.data, root.alone)
+        decode(blob.data, root.decoder)
     document = {"cas_raw": raw, "cas_version": 1}
-    path = layout.blob_path(*blob)
+    path = layout.blob_path(*name)
     if root.remote:
         from mfstore.s3.datatools.uploading import attributes
 
-        root.backend.put_described(path, read.data, attributes(document))
+        root.backend.put_described(path, blob.data, attributes(document))
     else:
         root.backend.put(path + METADATA_SUFFIX, [json.dumps(document).encode()])

@@ -7,6 +7,8 @@ from typing import Literal
 
 from mfstore.maintenance.report import Level, RepairAction
 
+MetaflowHarm = Literal["data", "later", "none"]
+
 
 @dataclass(frozen=True, slots=True)
 class MetaflowFinding:
@@ -18,23 +20,27 @@ class MetaflowFinding:
     object: str
     """Where the object is, or should be, below the root."""
     detail: str
+    """A sentence for people."""
     artifacts: tuple[str, ...] = ()
-    """What readers of Metaflow cannot load because of it: flow/run/step/task/artifact."""
+    """What readers of Metaflow cannot load because of it: flow/run/step/task/artifact; ``*`` for all of a task."""
     flow: str = ""
+    """Of a blob."""
     key: str = ""
     """Of a blob."""
-    harm: Literal["data", "later", "none"] = "data"
+    harm: MetaflowHarm = "data"
     """What is at stake: artifacts that readers ask for; only those of tasks to come, which take the blob for stored; or
     nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetaflowReport:
-    """What verify looked at below a Metaflow root, and found."""
+    """What verify looked at below a Metaflow root, and found. It refers to nothing of the root."""
 
     url: str
     level: Level
+    """How closely it looked."""
     findings: tuple[MetaflowFinding, ...]
+    """What is not as it should be: what costs artifacts first, then by object."""
     flows: int
     runs: int
     tasks: int
@@ -43,15 +49,19 @@ class MetaflowReport:
     stored: int
     """Bytes of all objects listed."""
     blobs_checked: int
-    """Read, decoded and compared with their keys."""
+    """Blobs read, decoded and compared with their keys."""
     checked: int
     """Bytes of these as stored."""
     running: int
-    """Attempts that began lately and have not ended."""
+    """Attempts that began within a day and have not ended."""
     complete: bool
+    """False when the time allowed ended before everything chosen was read."""
     oldest: float | None
+    """When the part of the blobs was read that has waited longest, in seconds since the epoch; None: some never was."""
     remembered: bool
+    """False when what was read could not be noted below the root: it will be read again."""
     seconds: float
+    """How long it took."""
 
     @property
     def damage(self) -> tuple[MetaflowFinding, ...]:
@@ -71,9 +81,12 @@ class MetaflowReport:
 
 @dataclass(frozen=True, slots=True)
 class MetaflowRepair:
-    """What repair did below a Metaflow root."""
+    """What repair did below a Metaflow root, or with ``dry_run`` would do."""
 
     url: str
     before: MetaflowReport
+    """What was found first."""
     actions: tuple[RepairAction, ...]
+    """In the order of doing; none when there was nothing to do."""
     after: MetaflowReport | None
+    """The root verified again; None for a dry run, and when there was nothing to do."""

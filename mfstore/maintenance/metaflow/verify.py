@@ -4,46 +4,52 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.recipes import recipe_path
-from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowReport
-from mfstore.maintenance.metaflow.root import Holdings, Read, Root, TaskName
+from mfstore.maintenance.clock import DAY
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs
+from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, TaskName, list_root
+from mfstore.maintenance.metaflow.references import ReferringFile, read_references
+from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowHarm, MetaflowReport
 from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.maintenance.verification import REFUSALS, ShardPass, VerifyOptions
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import DATA
-from mfstore.metaflow.roots.layout import STORE_FOLDER as STORE
-from mfstore.metaflow.roots.layout import References, Task
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, STORE_FOLDER, References, Task
 from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
     from mfstore.host.workers import Workers
+    from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
 
-PROGRESS_PATH = f"{layout.MAINTENANCE_FOLDER}/verify"
-RUNNING_SECONDS = 86400.0
+PROGRESS_PATH = f"{MAINTENANCE_FOLDER}/verify"
+RUNNING_SECONDS = DAY
 """An attempt that began so long ago at most and has not ended may still be running."""
+EMPTY = ("empty", "no bytes: Metaflow may load them as an empty artifact")
+Problem = tuple[str, str]
+"""Kind and detail of what is wrong with a blob."""
 
-Blob = tuple[str, str]
-"""Flow and key."""
+
+# ---- what is wrong with one thing, by what was read or listed of it: without I/O -------------
 
 
-def judge(read: Read, directory: bool, workers: Workers) -> tuple[str, str] | None:
-    """What is wrong with a blob as it is stored, as kind and detail; None when it is whole.
+def judge(blob: StoredBlob, directory: bool, workers: Workers) -> Problem | None:
+    """What is wrong with a blob as it is stored; None when it is whole.
 
     ``meta-less`` and ``wrong-metadata`` are blobs whose bytes are what the key says, so that the metadata can be
     written anew; every other kind is lost. ``directory``: metadata has a file of its own, which can be missing.
     """
-    metadata = read.metadata
+    metadata = blob.metadata
     version = metadata.get("cas_version") if isinstance(metadata, dict) else None
     if version is not None and version not in layout.CAS_VERSIONS:
         raise Unsupported(f"its encoding, cas_version {version}, is unknown to this mfstore")
     raw = isinstance(metadata, dict) and bool(metadata.get("cas_raw"))
-    problem = _wrong(read, raw, workers)
+    problem = _wrong(blob, raw, workers)
     described = isinstance(metadata, dict) and version is not None
     if problem is None:
         if described or (not directory and metadata is None):
@@ -51,28 +57,28 @@ def judge(read: Read, directory: bool, workers: Workers) -> tuple[str, str] | No
         return (
             "meta-less" if metadata is None else "wrong-metadata"
         ), "its metadata is missing, or not what it should be"
-    if _wrong(read, not raw, workers) is None and len(read.key) == 40:
+    if _wrong(blob, not raw, workers) is None and len(blob.key) == 40:
         if metadata is None:
             return "meta-less", "it is stored raw and lacks the metadata that says so: Metaflow cannot read it"
         return "wrong-metadata", "its metadata says that it is stored otherwise than it is"
     return problem
 
 
-def _wrong(read: Read, raw: bool, workers: Workers) -> tuple[str, str] | None:
+def _wrong(blob: StoredBlob, raw: bool, workers: Workers) -> Problem | None:
     """What is wrong with a blob if it is stored like that."""
-    if not read.data and not raw:
-        return "empty", "no bytes: Metaflow may load them as an empty artifact"
+    if not blob.data and not raw:
+        return EMPTY
     try:
-        content = read.data if raw else encoding.decode(read.data, workers)
+        content = blob.data if raw else encoding.decode(blob.data, workers)
     except CorruptObject as error:
         return "damaged", error.message
-    if not encoding.fits_key(read.key, content):
+    if not encoding.fits_key(blob.key, content):
         return "wrong-hash", f"its {len(content)} bytes have the SHA-1 {encoding.key_of(content)}"
     return None
 
 
 def attempt_findings(name: TaskName, task: Task, now: float) -> Iterator[MetaflowFinding]:
-    """What is wrong with the attempts of a task, by listing. Pure."""
+    """What is wrong with the attempts of a task, by listing."""
     prefix = "/".join(name)
     for attempt in sorted({*task.started, *task.done}):
         path = f"{prefix}/{attempt}.{DATA}"
@@ -95,195 +101,246 @@ def attempt_findings(name: TaskName, task: Task, now: float) -> Iterator[Metaflo
             )
 
 
-class MetaflowVerifier:
-    """One pass over a root; afterwards its attributes say what is known."""
+def blob_finding(name: BlobName, problem: Problem, touched: Iterable[str]) -> MetaflowFinding:
+    """What a blob that is not as it should be costs, given the artifacts that readers find in it."""
+    kind, detail = problem
+    finding = MetaflowFinding(kind, layout.blob_path(*name), detail, tuple(sorted(touched)), *name)
+    if kind == "meta-less" and "Metaflow cannot" not in detail:
+        return replace(finding, artifacts=(), harm="none")  # old versions of Metaflow wrote none
+    if not finding.artifacts:
+        # Nobody reads a missing one; any other is taken for stored by the next task with the same content.
+        return replace(finding, harm="none" if kind == "missing" else "later")
+    return finding
 
-    def __init__(self, root: Root, options: VerifyOptions, tell: PhaseCallback) -> None:
-        self.root = root
-        self._tell = tell
+
+# ---- a pass over a root ------------------------------------------------------------------------
+
+
+class RefusedObjects:
+    """Objects that the storage did not give, or that this mfstore does not know. Any thread may add one."""
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.holdings = Holdings()
-        self.blobs: dict[Blob, tuple[str, str]] = {}
-        """Kind and detail of each blob that is not as it should be."""
-        self.findings: list[MetaflowFinding] = []
-        self.refused: dict[str, MfstoreError] = {}
-        self.checked = self.blobs_checked = self.running = 0
-        self.level = options.level
-        self.shards = ShardPass(root.backend, PROGRESS_PATH, options)
+        self.errors: dict[str, MfstoreError] = {}
+
+    def add(self, path: str, error: MfstoreError) -> None:
+        """Note why an object could not be read. Raises the error when too many could not be."""
+        with self._lock:
+            self.errors[path] = error
+            if len(self.errors) >= REFUSALS:
+                raise error
+
+    def findings(self) -> Iterator[MetaflowFinding]:
+        """Each as a finding."""
+        for path, error in self.errors.items():
+            kind = "unknown" if isinstance(error, Unsupported) else "unreadable"
+            yield MetaflowFinding(kind, path, str(error))
+
+
+class BlobCheck:
+    """What is known of the blobs of a root."""
+
+    def __init__(self, root: Root, holdings: Holdings, refused: RefusedObjects) -> None:
+        self._root = root
+        self._holdings = holdings
+        self._refused = refused
+        self._lock = threading.Lock()
+        self.problems: dict[BlobName, Problem] = {name: EMPTY for name, info in holdings.blobs.items() if not info.size}
+        """What is wrong with each blob that is not as it should be, as far as is known."""
+        self.blobs_checked = 0
+        """Blobs read, decoded and compared with their keys."""
+        self.bytes_checked = 0
+        """Their bytes as they are stored."""
+
+    def look_for_metadata(self) -> None:
+        """Note the blobs without a metadata file, where blobs have one."""
+        if not self._root.remote:
+            for name in self._holdings.blobs.keys() - self._holdings.metas.keys() - self.problems.keys():
+                self.problems[name] = "meta-less", "no metadata beside it"
+
+    def expect(self, name: BlobName) -> None:
+        """Something refers to this blob: it should be there."""
+        if name not in self._holdings.blobs:
+            self.problems.setdefault(name, ("missing", "no such blob"))
+
+    def read(self, names: Iterable[BlobName], tell: Callable[[], None] = lambda: None) -> None:
+        """Read blobs and compare them with their keys. ``tell`` is called after each, by one thread at a time."""
+
+        def work(name: BlobName, blob: StoredBlob | MfstoreError) -> None:
+            try:
+                if isinstance(blob, MfstoreError):
+                    raise blob
+                problem = judge(blob, not self._root.remote, self._root.decoder)
+            except NotFound:
+                return  # removed since it was listed
+            except MfstoreError as error:
+                self._refused.add(layout.blob_path(*name), error)
+                return
+            with self._lock:
+                self.blobs_checked += 1
+                self.bytes_checked += len(blob.data)
+                if problem is None:
+                    self.problems.pop(name, None)
+                else:
+                    self.problems[name] = problem
+                tell()
+
+        read_blobs(self._root, names, self._holdings.metas, work)
+
+    def confirm_missing(self) -> None:
+        """Look again at what seems missing: it may have been stored since the listing, and the task be gone."""
+        missing = [name for name, (kind, _) in self.problems.items() if kind == "missing"]
+        paths = [layout.blob_path(*name) for name in missing]
+        for name, there in zip(missing, self._root.backend.exists_many(paths), strict=True):
+            if there:
+                del self.problems[name]
+
+
+@dataclass(frozen=True, slots=True)
+class RootPass:
+    """One pass over a root; repair goes on with what it knows."""
+
+    root: Root
+    options: VerifyOptions
+    tell: PhaseCallback
+    holdings: Holdings
+    shards: ShardPass
+    refused: RefusedObjects
+    blobs: BlobCheck
+    noted: list[MetaflowFinding]
+    """What is wrong besides blobs."""
+    now: float
+    """When the listing was made, on this machine's clock."""
 
     def run(self) -> None:
         """Look at everything the level asks for."""
-        self.holdings = self.root.list(self._tell)
-        self.shards.load()
-        now = time.time()
         for name, task in self.holdings.tasks.items():
-            self.findings += attempt_findings(name, task, now)
-            self.running += len(task.running(now, RUNNING_SECONDS))
-        for blob, info in self.holdings.blobs.items():
-            if not info.size:
-                self.blobs[blob] = "empty", "no bytes: Metaflow may load them as an empty artifact"
-        if self.level == "list":
-            if not self.root.remote:
-                for blob in self.holdings.blobs.keys() - self.holdings.metas.keys() - self.blobs.keys():
-                    self.blobs[blob] = "meta-less", "no metadata beside it"
+            self.noted.extend(attempt_findings(name, task, self.now))
+        if self.options.level == "list":
+            self.blobs.look_for_metadata()
             return
         bundles: dict[str, set[str]] = {}
-        for name, attempt, found in self.references():
+        for name, attempt, _, found in self._references():
             for key in found.artifacts.values():
-                if (name[0], key) not in self.holdings.blobs:
-                    self.blobs.setdefault((name[0], key), ("missing", "no such blob"))
+                self.blobs.expect((name[0], key))
             for bundle in found.bundles:
                 touched = bundles.setdefault(bundle, set())
-                if attempt == self.holdings.tasks[name].readable:
+                if self._readable(name, attempt):
                     touched.add("/".join((*name, "*")))
         self._check_bundles(bundles)
-        if self.level == "full":
+        if self.options.level == "full":
             self._read_blobs()
-        self._confirm()
+        self.blobs.confirm_missing()
 
-    # ---- what tasks refer to --------------------------------------------------------------
+    def _readable(self, name: TaskName, attempt: int) -> bool:
+        """Whether readers take this attempt of the task."""
+        return attempt == self.holdings.tasks[name].readable
 
-    def references(self) -> Iterator[tuple[TaskName, int, References]]:
+    def _references(self) -> Iterator[tuple[TaskName, int, str, References]]:
         """What the files of each attempt refer to; what is wrong with them is noted."""
-        for name, attempt, kind, found in self.root.references(self.holdings, self._tell):
+        for file in read_references(self.root, self.holdings, self.tell):
+            name, attempt, kind, found = file
             if isinstance(found, References):
-                yield name, attempt, found
+                yield name, attempt, kind, found
             elif isinstance(found, NotFound):
                 continue  # removed since it was listed
             elif not isinstance(found, CorruptObject):
-                self._refuse(f"{'/'.join(name)}/{attempt}.{kind}", found)
+                self.refused.add(f"{'/'.join(name)}/{attempt}.{kind}", found)
             elif self.holdings.tasks[name].files[attempt, kind].size:  # an empty one is told by the listing
-                self._note_once(self._unparsable(name, attempt, kind, found))
+                finding = self._unparsable(file, found)
+                if finding not in self.noted:
+                    self.noted.append(finding)
 
-    def _unparsable(self, name: TaskName, attempt: int, kind: str, error: CorruptObject) -> MetaflowFinding:
-        readable = kind == DATA and attempt == self.holdings.tasks[name].readable
-        prefix = "/".join(name)
+    def _unparsable(self, file: ReferringFile, error: CorruptObject) -> MetaflowFinding:
+        readable = file.kind == DATA and self._readable(file.task, file.attempt)
+        prefix = "/".join(file.task)
         touched = (f"{prefix}/*",) if readable else ()
-        harm: Any = "data" if readable else "none"
-        return MetaflowFinding("damaged", f"{prefix}/{attempt}.{kind}", error.message, touched, harm=harm)
-
-    def _note_once(self, finding: MetaflowFinding) -> None:
-        if finding not in self.findings:
-            self.findings.append(finding)
-
-    def _refuse(self, path: str, error: MfstoreError) -> None:
-        with self._lock:
-            self.refused[path] = error
-            if len(self.refused) >= REFUSALS:
-                raise error
+        harm: MetaflowHarm = "data" if readable else "none"
+        return MetaflowFinding("damaged", f"{prefix}/{file.attempt}.{file.kind}", error.message, touched, harm=harm)
 
     def _check_bundles(self, bundles: Mapping[str, set[str]]) -> None:
         """Are the bundles of the packed profile there? Their store has its own verify."""
-        paths = [f"{STORE}/{recipe_path(bundle)}" for bundle in bundles]
+        paths = [f"{STORE_FOLDER}/{recipe_path(bundle)}" for bundle in bundles]
         for bundle, path, there in zip(bundles, paths, self.root.backend.exists_many(paths), strict=True):
             if not there:
-                harm: Any = "data" if bundles[bundle] else "none"
+                harm: MetaflowHarm = "data" if bundles[bundle] else "none"
                 names = tuple(sorted(bundles[bundle]))
-                self.findings.append(MetaflowFinding("missing", path, "no such bundle", names, harm=harm))
-
-    # ---- blobs ----------------------------------------------------------------------------
+                self.noted.append(MetaflowFinding("missing", path, "no such bundle", names, harm=harm))
 
     def _read_blobs(self) -> None:
-        by_shard: dict[str, list[Blob]] = {shard: [] for shard in self.shards.shards()}
-        for blob in self.holdings.blobs:
-            shard = blob[1].removeprefix("r_")[:2]
-            if shard in by_shard:
-                by_shard[shard].append(blob)
-        total = sum(self.holdings.blobs[blob].size for names in by_shard.values() for blob in names)
+        by_shard: dict[str, list[BlobName]] = {shard: [] for shard in self.shards.shards()}
+        for name in self.holdings.blobs:
+            if shard_of_blob(name) in by_shard:
+                by_shard[shard_of_blob(name)].append(name)
+        total = sum(self.holdings.blobs[name].size for names in by_shard.values() for name in names)
         with self.shards.noting():
             for shard, names in by_shard.items():
                 if self.shards.expired():
                     return
                 begun = time.time()
-                self.check(names, lambda size: self._tell(PhaseProgress("data", self.checked, total)))
-                self.shards.verified(shard, not any(blob in self.blobs for blob in names), begun)
-
-    def check(self, names: Iterable[Blob], tell: Any = lambda size: None) -> None:
-        """Read blobs and compare them with their keys."""
-
-        def work(blob: Blob, read: Read | MfstoreError) -> None:
-            path = layout.blob_path(*blob)
-            try:
-                if isinstance(read, MfstoreError):
-                    raise read
-                problem = judge(read, not self.root.remote, self.root.alone)
-            except NotFound:
-                return  # removed since it was listed
-            except MfstoreError as error:
-                self._refuse(path, error)
-                return
-            with self._lock:
-                self.blobs_checked += 1
-                self.checked += len(read.data)
-                if problem is None:
-                    self.blobs.pop(blob, None)
-                else:
-                    self.blobs[blob] = problem
-                tell(len(read.data))
-
-        self.root.read_blobs(names, self.holdings.metas, work)
-
-    def _confirm(self) -> None:
-        """Look again at what seems missing: it may have been stored since the listing, and the task be gone."""
-        missing = [blob for blob, (kind, _) in self.blobs.items() if kind == "missing"]
-        paths = [layout.blob_path(*blob) for blob in missing]
-        for blob, there in zip(missing, self.root.backend.exists_many(paths), strict=True):
-            if there:
-                del self.blobs[blob]
+                self.blobs.read(names, lambda: self.tell(PhaseProgress("data", self.blobs.bytes_checked, total)))
+                self.shards.verified(shard, not any(name in self.blobs.problems for name in names), begun)
 
     # ---- what it means --------------------------------------------------------------------
 
-    def report(self) -> tuple[MetaflowFinding, ...]:
-        """Everything that is not as it should be, with what it touches."""
-        touched: dict[Blob, set[str]] = {}
-        if self.blobs:
-            for name, attempt, found in self.references():
-                readable = attempt == self.holdings.tasks[name].readable
+    def findings(self) -> tuple[MetaflowFinding, ...]:
+        """Everything that is not as it should be, with what it touches, data first."""
+        touched: dict[BlobName, set[str]] = {}
+        problems = self.blobs.problems
+        if problems:
+            for name, attempt, _, found in self._references():
                 for label, key in found.artifacts.items():
-                    if readable and (name[0], key) in self.blobs:
+                    if self._readable(name, attempt) and (name[0], key) in problems:
                         touched.setdefault((name[0], key), set()).add("/".join((*name, label)))
-        findings = list(self.findings)
-        for blob, (kind, detail) in self.blobs.items():
-            names = tuple(sorted(touched.get(blob, ())))
-            finding = MetaflowFinding(kind, layout.blob_path(*blob), detail, names, *blob)
-            if kind == "meta-less" and "Metaflow cannot" not in detail:
-                finding = replace(finding, artifacts=(), harm="none")  # old versions of Metaflow wrote none
-            elif not names:
-                # Nobody reads a missing one; any other is taken for stored by the next task with the same content.
-                finding = replace(finding, harm="none" if kind == "missing" else "later")
-            findings.append(finding)
-        for path, error in self.refused.items():
-            kind = "unknown" if isinstance(error, Unsupported) else "unreadable"
-            findings.append(MetaflowFinding(kind, path, str(error)))
+        findings = [
+            *self.noted,
+            *(blob_finding(name, problem, touched.get(name, ())) for name, problem in problems.items()),
+            *self.refused.findings(),
+        ]
         order = {"data": 0, "later": 1, "none": 2}
         return tuple(sorted(findings, key=lambda finding: (order[finding.harm], finding.object)))
+
+    def report(self, begun: float) -> MetaflowReport:
+        """What was looked at and found, by a pass that began at this time of the monotonic clock."""
+        holdings, times = self.holdings, self.shards.times
+        known = [times.get(shard_of_blob(name), 0.0) for name in holdings.blobs]
+        return MetaflowReport(
+            url=self.root.url,
+            level=self.options.level,
+            findings=self.findings(),
+            flows=len(holdings.flows),
+            runs=len(holdings.runs),
+            tasks=len(holdings.tasks),
+            blobs=len(holdings.blobs),
+            stored=holdings.stored,
+            blobs_checked=self.blobs.blobs_checked,
+            checked=self.blobs.bytes_checked,
+            running=sum(len(task.running(self.now, RUNNING_SECONDS)) for task in holdings.tasks.values()),
+            complete=self.shards.complete,
+            oldest=min(known, default=0.0) or None,
+            remembered=self.shards.remembered,
+            seconds=time.monotonic() - begun,
+        )
+
+
+def shard_of_blob(name: BlobName) -> str:
+    """The shard of a blob: by the first two digits of its key."""
+    return name[1].removeprefix("r_")[:2]
 
 
 def verify_metaflow(
     root: Root, options: VerifyOptions, tell: PhaseCallback | None = None
-) -> tuple[MetaflowReport, MetaflowVerifier]:
-    """A pass over a root: its report, and what repair needs to know besides."""
+) -> tuple[MetaflowReport, RootPass]:
+    """A pass over a root: its report, and what repair needs to know besides. Never raises for damage."""
     begun = time.monotonic()
-    verifier = MetaflowVerifier(root, options, tell or untold)
-    verifier.run()
-    holdings = verifier.holdings
-    times = verifier.shards.times
-    known = [times.get(blob[1].removeprefix("r_")[:2], 0.0) for blob in holdings.blobs]
-    report = MetaflowReport(
-        url=root.url,
-        level=options.level,
-        findings=verifier.report(),
-        flows=len(holdings.flows),
-        runs=len(holdings.runs),
-        tasks=len(holdings.tasks),
-        blobs=len(holdings.blobs),
-        stored=holdings.stored,
-        blobs_checked=verifier.blobs_checked,
-        checked=verifier.checked,
-        running=verifier.running,
-        complete=verifier.shards.complete,
-        oldest=min(known, default=0.0) or None,
-        remembered=verifier.shards.remembered,
-        seconds=time.monotonic() - begun,
-    )
-    return report, verifier
+    progress = tell or untold
+    shards = ShardPass(root.backend, PROGRESS_PATH, options)
+    holdings = list_root(root, progress)
+    shards.load()
+    refused = RefusedObjects()
+    found = RootPass(
+        root=root, options=options, tell=progress, holdings=holdings, shards=shards, refused=refused,
+        blobs=BlobCheck(root, holdings, refused), noted=[], now=time.time(),
+    )  # fmt: skip
+    found.run()
+    return found.report(begun), found

@@ -14,12 +14,12 @@ import pytest
 from mfstore import errors
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.maintenance.metaflow import gc as metaflow_gc
-from mfstore.maintenance.metaflow.gc import collect_metaflow
-from mfstore.maintenance.metaflow.plan import plan_metaflow_gc
-from mfstore.maintenance.metaflow.policy import RunFacts, RunPolicy, decide, deployed, origin
+from mfstore.maintenance.metaflow.collecting import removal
+from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy, decide_runs, deployed, origin
+from mfstore.maintenance.metaflow.collecting.state import STATE_PATH, StateFile
+from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
-from mfstore.maintenance.metaflow.state import PATH, StateFile
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.testing import Fault, FaultyBackend
@@ -101,16 +101,16 @@ def test_policies():
     runs += [facts("o", flow="Other")]
 
     def kept(**policy):
-        return {run for _, run in decide(runs, RunPolicy(grace=0, **policy), now).kept}
+        return {run for _, run in decide_runs(runs, RunPolicy(grace=0, **policy), now).kept}
 
     assert kept(last=2) == {"8", "9", "o"}
     assert kept(age=92.5 * DAY) == {"8", "9"}
     assert kept(last=0, tags=("t3", "t[45]")) == {"3", "4", "5", "o"}  # of the other nothing tells its tags
     assert kept(last=0, pinned=("Flow/1", "Oth*/*")) == {"1", "o"}
     assert kept(last=1, flows=("O*",)) == {str(n) for n in range(10)} | {"o"}
-    assert decide([facts("1", running=True)], RunPolicy(last=0, grace=0), now).kept == {("Flow", "1"): "running"}
-    assert decide([facts("1", touched=now - 5)], RunPolicy(last=0, grace=9), now).kept
-    assert not decide([facts("1", touched=now - 9)], RunPolicy(last=0, grace=9), now).kept
+    assert decide_runs([facts("1", running=True)], RunPolicy(last=0, grace=0), now).kept == {("Flow", "1"): "running"}
+    assert decide_runs([facts("1", touched=now - 5)], RunPolicy(last=0, grace=9), now).kept
+    assert not decide_runs([facts("1", touched=now - 9)], RunPolicy(last=0, grace=9), now).kept
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_runs_go_in_two_phases_with_what_only_they_need(tree):
     assert sum(before.values()) - sum(files(tree).values()) == done.deleted.bytes == second.freed.bytes
     assert first.later.bytes == done.deleted.bytes
     third, done = collect(tree)
-    assert done == metaflow_gc.MetaflowGcResult(0, (), metaflow_gc.Amount(), {}) and not third.condemn
+    assert done == MetaflowGcResult(0, (), RootAmount(), {}) and not third.condemn
 
 
 def test_the_grace_period_is_waited_for(tree):
@@ -257,7 +257,7 @@ def test_what_runs_stored_for_themselves_is_left_alone_and_told(tree):
     path = tree / "data/Flow/0/model.bin"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x" * 100)
-    assert plan(tree).user == metaflow_gc.Amount(1, 100)
+    assert plan(tree).user == RootAmount(1, 100)
     for _ in range(2):
         collect(tree)
     assert path.exists()
@@ -364,20 +364,20 @@ def test_two_collectors_do_not_run_at_once(tree, monkeypatch):
         StateFile(place.backend).begin(False)
         with pytest.raises(errors.Conflict, match="another collector is at work"):
             collect(tree)
-        os.utime(Path(tree, PATH), (time.time() - 7200,) * 2)
+        os.utime(Path(tree, STATE_PATH), (time.time() - 7200,) * 2)
         collect(tree)  # the other is dead
         StateFile(place.backend).begin(False)
         assert collect(tree, take_over=True)[1].removed
     make_run(tree, "Other", "1", 3, {"own": 1})
     collect(tree)
-    original = metaflow_gc._Remover._look_again
+    original = removal.Removal.look_again
 
     def overtaken(self, *arguments):
         with opened(tree) as place:
             StateFile(place.backend).begin(True)
         return original(self, *arguments)
 
-    monkeypatch.setattr(metaflow_gc._Remover, "_look_again", overtaken)
+    monkeypatch.setattr(removal.Removal, "look_again", overtaken)
     before = files(tree)
     with pytest.raises(errors.Conflict, match="nothing more is removed"):
         collect(tree)
@@ -391,7 +391,7 @@ def test_a_state_that_makes_no_sense_stops_it(tree):
         ('{"version": 9}', errors.Unsupported),
         ("[]", errors.CorruptObject),
     ):
-        Path(tree, PATH).write_text(text)
+        Path(tree, STATE_PATH).write_text(text)
         with pytest.raises(error):
             collect(tree)
 
@@ -400,13 +400,13 @@ def test_a_task_that_ends_between_the_looks_keeps_what_it_took_for_stored(tree, 
     """It found a blob of a dropped run in the store, and refers to it."""
     collect(tree)
     doomed = json.loads((tree / "Flow/0/start/1/0.data.json").read_text())["objects"]["own"]
-    original = metaflow_gc._Remover.remove
+    original = removal.Removal.run
 
     def late(self, *arguments):
         make_run(tree, "Flow", "7", 0, {"again": 0})
         return original(self, *arguments)
 
-    monkeypatch.setattr(metaflow_gc._Remover, "remove", late)
+    monkeypatch.setattr(removal.Removal, "run", late)
     _, done = collect(tree)
     assert set(done.removed) == {"Flow/0", "Flow/1"}
     assert doomed in blobs_of(tree, "Flow") and whole(tree).findings == ()
@@ -414,7 +414,7 @@ def test_a_task_that_ends_between_the_looks_keeps_what_it_took_for_stored(tree, 
 
 def test_a_task_that_begins_between_the_looks_holds_its_flow(tree, monkeypatch):
     collect(tree)
-    original = metaflow_gc._Remover.remove
+    original = removal.Removal.run
     before = {}
 
     def late(self, *arguments):
@@ -422,7 +422,7 @@ def test_a_task_that_begins_between_the_looks_holds_its_flow(tree, monkeypatch):
         before.update(files(tree))
         return original(self, *arguments)
 
-    monkeypatch.setattr(metaflow_gc._Remover, "remove", late)
+    monkeypatch.setattr(removal.Removal, "run", late)
     _, done = collect(tree)
     assert done.removed == () and done.held == {"Flow": "Flow/7/start/1 is running"}
     assert files(tree) == before
@@ -436,7 +436,7 @@ def test_each_look_is_right_before_what_goes_because_of_it(tree, monkeypatch, fl
     """Deleting takes long: a task that ends meanwhile keeps what it took for stored."""
     for number in range(3):
         make_run(tree, "Zeta", str(number), 30 - number, {"own": number})
-    monkeypatch.setattr(metaflow_gc, "DELETES", 2)
+    monkeypatch.setattr(removal, "REMOVED_TOGETHER", 2)
     collect(tree)
     original = LocalBackend.delete_many
     taken = []
@@ -459,13 +459,13 @@ def test_each_look_is_right_before_what_goes_because_of_it(tree, monkeypatch, fl
 
 def test_a_dropped_run_that_is_written_to_again_holds_its_flow(tree, monkeypatch):
     collect(tree)
-    original = metaflow_gc._Remover.remove
+    original = removal.Removal.run
 
     def late(self, *arguments):
         task(tree, "Flow", "0", "more", 5, {"x": 1})
         return original(self, *arguments)
 
-    monkeypatch.setattr(metaflow_gc._Remover, "remove", late)
+    monkeypatch.setattr(removal.Removal, "run", late)
     _, done = collect(tree)
     assert done.removed == () and "written to just now" in done.held["Flow"]
 

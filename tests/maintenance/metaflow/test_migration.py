@@ -15,8 +15,8 @@ from mfstore import errors
 from mfstore.backends import local
 from mfstore.cli import main
 from mfstore.maintenance.metaflow import migrate as migrate_module
-from mfstore.maintenance.metaflow.policy import RunPolicy
-from mfstore.maintenance.metaflow.state import StateFile
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.metaflow.roots import layout
 from mfstore.testing import FaultyBackend
 from tests.rigs.metaflow_trees import blob, blobs_of, files, task
@@ -135,7 +135,7 @@ def test_what_the_packed_store_takes_is_shown(tree, capsys):
     assert "the packed profile's store, for all flows" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("limit", ["TASKS", "BYTES"])
+@pytest.mark.parametrize("limit", ["ATTEMPTS_TOGETHER", "BYTES_TOGETHER"])
 def test_small_windows_give_the_same(tree, tmp_path, monkeypatch, limit):
     shutil.copytree(tree, tmp_path / "other")
     migrate(tree, "packed")
@@ -258,7 +258,7 @@ def test_what_pickles_in_one_way_only(tree, monkeypatch):
 
 
 def test_a_task_that_changed_meanwhile_is_left(tree, monkeypatch):
-    original = migrate_module.Migrator._convert
+    original = migrate_module.Migrator.convert
 
     def meanwhile(self, conversion, job):
         original(self, conversion, job)
@@ -269,7 +269,7 @@ def test_a_task_that_changed_meanwhile_is_left(tree, monkeypatch):
 
     for to in ("packed", "stock"):
         with monkeypatch.context() as patch:
-            patch.setattr(migrate_module.Migrator, "_convert", meanwhile)
+            patch.setattr(migrate_module.Migrator, "convert", meanwhile)
             _, result = migrate(tree, to)
         assert [(failure.kind, failure.task) for failure in result.failures] == [("changed", "Flow/1/end/3/0")]
         left = documents(tree)["Flow/1/end/3/0.data.json"]
@@ -316,8 +316,8 @@ def test_a_data_json_that_may_not_be_replaced(tree):
 
 
 def test_a_storage_that_fails_and_fails_ends_it(tree, monkeypatch):
-    monkeypatch.setattr(migrate_module, "FAILURES", 2)
-    monkeypatch.setattr(migrate_module, "TASKS", 2)
+    monkeypatch.setattr(migrate_module, "STORAGE_FAILURES", 2)
+    monkeypatch.setattr(migrate_module, "ATTEMPTS_TOGETHER", 2)
     with pytest.raises(errors.BackendError, match="failed 2 times, the last time: .*refused"):
         migrate(tree, "packed", backend=ReadOnlyTasks)
 
@@ -337,13 +337,13 @@ def test_it_keeps_collectors_out_and_is_kept_out(tree):
 
 
 def test_a_run_that_is_being_removed_is_left(tree, monkeypatch):
-    from mfstore.maintenance.metaflow import gc as metaflow_gc
+    from mfstore.maintenance.metaflow.collecting import removal
 
     build(tree, "Flow", "2", age=DAY)
     policy = RunPolicy(last=1, grace=0.0)
     collect(tree, policy)
     with monkeypatch.context() as patch:
-        patch.setattr(metaflow_gc._Remover, "_delete", lambda self, *arguments: 1 / 0)
+        patch.setattr(removal.Removal, "delete", lambda self, *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             collect(tree, policy)
     plan, result = migrate(tree, "packed")
@@ -403,7 +403,7 @@ def test_stopped_at_any_call_everything_can_be_read_and_the_next_finishes(
         migrate(origin, "packed")
         shutil.rmtree(origin / "Flow/data")  # so that all of it is written again
         (origin / ".lock").unlink()
-    monkeypatch.setattr(migrate_module, "TASKS", 2)
+    monkeypatch.setattr(migrate_module, "ATTEMPTS_TOGETHER", 2)
     shutil.copytree(origin, tmp_path / "expected")
     migrate(tmp_path / "expected", to)
     expected, told = documents(tmp_path / "expected"), records(tmp_path / "expected")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mfstore.maintenance.metaflow.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from tests.rigs.metaflow_trees import blob, blobs_of, task
 from tests.rigs.migration import DAY, LARGE, age, build, collect, documents, forms, load_all, migrate, records, whole
 
@@ -37,7 +37,7 @@ def test_what_was_left_behind_is_collected(tree):
     plan, done = collect(tree, RunPolicy(age=1e9, grace=DAY))
     assert not done.deleted.objects and plan.later.objects == 2 * len(left) and left <= blobs_of(tree, "Flow")
     plan, done = collect(tree)
-    assert plan.left == done.deleted and done.deleted.objects == 2 * len(left) and not done.removed
+    assert plan.migrated == done.deleted and done.deleted.objects == 2 * len(left) and not done.removed
     assert blobs_of(tree, "Flow") == {code, used}
     assert load_all(tree) == values and whole(tree) == ()
     assert not collect(tree)[1].deleted.objects and load_all(tree) == values

@@ -5,8 +5,15 @@ import json
 import pytest
 
 from mfstore import errors
-from mfstore.maintenance.metaflow.migration import Attempt, Migration, Piece, attempts, learned, shares
-from mfstore.maintenance.metaflow.root import Holdings
+from mfstore.maintenance.metaflow.holdings import Holdings
+from mfstore.maintenance.metaflow.migrating.changes import (
+    EndedAttempt,
+    MigrationOptions,
+    StoredArtifact,
+    changes_of,
+    choose_attempts,
+    known_forms,
+)
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.migration_record import current_form, earlier_forms, with_new_forms
 from tests.rigs.migration import DAY
@@ -39,7 +46,7 @@ def test_a_data_json_remembers_what_its_artifacts_were():
 
 
 def test_what_of_a_task_is_changed():
-    attempt = Attempt(("F", "1", "s", "2"), 0, "etag")
+    attempt = EndedAttempt(("F", "1", "s", "2"), 0, "etag")
     odd = {"encoding": "theirs-1", "serializer_info": {"source": "theirs"}}
     keys = {
         "here": "k1",
@@ -56,24 +63,27 @@ def test_what_of_a_task_is_changed():
     }  # fmt: skip
     document = {"objects": keys, "info": infos}
     blobs = {("F", "k1"), ("F", "k4"), ("Other", "k2")}
-    found = shares(attempt, document, "packed", blobs, ())
-    assert {piece.name for piece in found.change} == {"here", "old"} and found.already == 3
+    found = changes_of(attempt, document, "packed", blobs, ())
+    assert {artifact.name for artifact in found.change} == {"here", "old"} and found.already == 3
     assert [(left.kind, left.what) for left in found.left] == [
         ("missing", "F/1/s/2/0 gone"), ("extension", "F/1/s/2/0 theirs")
     ]  # fmt: skip
-    found = shares(attempt, document, "stock", blobs, {"b" * 64})
-    assert {piece.name for piece in found.change} == {"packed", "inline"} and found.already == 3
+    found = changes_of(attempt, document, "stock", blobs, {"b" * 64})
+    assert {artifact.name for artifact in found.change} == {"packed", "inline"} and found.already == 3
     assert [(left.kind, left.what) for left in found.left] == [
         ("extension", "F/1/s/2/0 theirs"), ("missing", "F/1/s/2/0 lost")
     ]  # fmt: skip
     # Nothing tells how artifacts of very old versions are stored.
-    assert not shares(attempt, {"objects": {"here": "k1"}, "info": {}}, "packed", blobs, ()).change
+    assert not changes_of(attempt, {"objects": {"here": "k1"}, "info": {}}, "packed", blobs, ()).change
     # What an artifact was is used again if it is there.
     there = with_new_forms(document, {"here": ("n3", PACKED), "gone": ("n4", PACKED)})
-    pieces = {piece.name: piece for piece in shares(attempt, there, "stock", blobs, {"b" * 64}).change}
-    assert pieces["here"] == Piece("here", "n3", "k1") and pieces["gone"] == Piece("gone", "n4")
-    assert dict(learned(there, "packed")) == {Piece("here", "k1"): ("n3", PACKED), Piece("gone", "k2"): ("n4", PACKED)}
-    assert not dict(learned(there, "stock"))
+    artifacts = {artifact.name: artifact for artifact in changes_of(attempt, there, "stock", blobs, {"b" * 64}).change}
+    assert artifacts["here"] == StoredArtifact("here", "n3", "k1") and artifacts["gone"] == StoredArtifact("gone", "n4")
+    assert dict(known_forms(there, "packed")) == {
+        StoredArtifact("here", "k1"): ("n3", PACKED),
+        StoredArtifact("gone", "k2"): ("n4", PACKED),
+    }
+    assert not dict(known_forms(there, "stock"))
 
 
 def holdings_of(*listed):
@@ -96,7 +106,7 @@ def attempt_files(name, modified, *marks):
 def test_which_attempts_are_looked_into():
     moment = 1e9
     ended = ("data.json", "DONE.lock")
-    found, left = attempts(
+    found, left = choose_attempts(
         holdings_of(
             # Two tasks of a run that came to its end, one of which was tried twice; in the order they began.
             *attempt_files("Flow/1/end/9/0", moment - 5 * DAY, *ended),
@@ -114,7 +124,7 @@ def test_which_attempts_are_looked_into():
             *attempt_files("Flow/6/end/1/0", moment - 9 * DAY, "DONE.lock"),
             *attempt_files("Flow/7/end/1/0", moment - 9 * DAY, *ended),
         ),
-        Migration("packed"), ("Flow/7",), moment,
+        MigrationOptions("packed"), ("Flow/7",), moment,
     )  # fmt: skip
     assert [attempt.name for attempt in found] == [
         "Flow/3/start/1/0", "Flow/1/start/1/0", "Flow/1/start/1/1", "Flow/1/end/9/0"
@@ -131,14 +141,18 @@ def test_a_stopped_migration_does_not_make_a_run_look_busy():
     listed = holdings_of(
         *attempt_files("Flow/1/start/1/0", moment - DAY, "DONE.lock"), ("Flow/1/start/1/0.data.json", moment)
     )
-    assert len(attempts(listed, Migration("packed"), (), moment)[0]) == 1
-    assert attempts(listed, Migration("packed", idle=2 * DAY), (), moment)[1][0].kind == "running"
+    assert len(choose_attempts(listed, MigrationOptions("packed"), (), moment)[0]) == 1
+    assert choose_attempts(listed, MigrationOptions("packed", idle=2 * DAY), (), moment)[1][0].kind == "running"
 
 
 def test_flows_and_runs_are_chosen_by_patterns():
-    wanted = Migration("packed", ("Train*",), ("*/argo-*",))
+    wanted = MigrationOptions("packed", ("Train*",), ("*/argo-*",))
     assert wanted.wants(("TrainFlow", "argo-1")) and not wanted.wants(("TrainFlow", "7"))
-    assert not wanted.wants(("Other", "argo-1")) and Migration("stock").wants(("Other", "7"))
-    for nonsense in (Migration("other"), Migration("stock", runs=("7",)), Migration("stock", idle=-1)):
+    assert not wanted.wants(("Other", "argo-1")) and MigrationOptions("stock").wants(("Other", "7"))
+    for nonsense in (
+        MigrationOptions("other"),
+        MigrationOptions("stock", runs=("7",)),
+        MigrationOptions("stock", idle=-1),
+    ):
         with pytest.raises(errors.InvalidKey):
             nonsense.check()

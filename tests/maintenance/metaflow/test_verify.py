@@ -202,13 +202,13 @@ def test_a_clock_is_not_needed_for_what_is_stored_meanwhile(tree, monkeypatch):
     path = path_of(tree, NOISE)
     data = path.read_bytes()
     path.unlink()
-    original = metaflow_verify.MetaflowVerifier._confirm
+    original = metaflow_verify.BlobCheck.confirm_missing
 
     def later(self):
         path.write_bytes(data)
         original(self)
 
-    monkeypatch.setattr(metaflow_verify.MetaflowVerifier, "_confirm", later)
+    monkeypatch.setattr(metaflow_verify.BlobCheck, "confirm_missing", later)
     assert look(tree, "headers").clean
 
 

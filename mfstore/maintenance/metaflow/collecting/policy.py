@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from mfstore.errors import InvalidKey
+from mfstore.maintenance.clock import DAY
 
-DAY = 86400.0
 Run = tuple[str, str]
 """Flow and run."""
 
@@ -68,15 +68,15 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Fates:
-    """What becomes of the runs."""
+class PolicyDecision:
+    """Which runs the policy keeps."""
 
     kept: Mapping[Run, str] = field(default_factory=dict)
     """Why each is kept."""
     dropped: tuple[RunFacts, ...] = ()
 
 
-def decide(runs: Collection[RunFacts], policy: RunPolicy, now: float) -> Fates:
+def decide_runs(runs: Collection[RunFacts], policy: RunPolicy, now: float) -> PolicyDecision:
     """Keep or drop each run."""
     kept: dict[Run, str] = {}
     dropped: list[RunFacts] = []
@@ -89,7 +89,7 @@ def decide(runs: Collection[RunFacts], policy: RunPolicy, now: float) -> Fates:
                 kept[facts.flow, facts.run] = reason
             else:
                 dropped.append(facts)
-    return Fates(kept, tuple(dropped))
+    return PolicyDecision(kept, tuple(dropped))
 
 
 def _reason(facts: RunFacts, policy: RunPolicy, now: float, newest: bool) -> str:
@@ -128,7 +128,7 @@ def deployed(runs: Iterable[RunFacts]) -> set[Run]:
     """The newest run of each flow and origin: what is deployed there needs its code package even when the run goes."""
     newest: dict[tuple[str, str], RunFacts] = {}
     for facts in runs:
-        place = facts.flow, origin(facts.run)
-        if place not in newest or newest[place].began <= facts.began:
-            newest[place] = facts
+        source = facts.flow, origin(facts.run)
+        if source not in newest or newest[source].began <= facts.began:
+            newest[source] = facts
     return {(facts.flow, facts.run) for facts in newest.values()}

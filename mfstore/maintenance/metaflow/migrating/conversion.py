@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, NotSerializable, Unsupported
-from mfstore.maintenance.metaflow.migration import Attempt, Piece
-from mfstore.maintenance.metaflow.migration_report import Failure
+from mfstore.maintenance.metaflow.migrating.changes import EndedAttempt, StoredArtifact
+from mfstore.maintenance.metaflow.migrating.report import MigrationFailure
+from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.metaflow.roots.migration_record import Form
 from mfstore.metaflow.roots.packed_keys import bundle_of, inline_pickle
 from mfstore.settings import resolve
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.store import Store
 
-AHEAD = 64 << 20
+FETCHED_TOGETHER = 64 << 20
 """Bytes of a task's blobs that are fetched together; what is beyond is fetched one by one."""
 
 
@@ -34,64 +35,68 @@ class Conversion:
             ) from error
         self._root = root
         self._to = to
-        self.store: Store = root.store(create=to == "packed")
+        self.store: Store = open_packed_store(root, create=to == "packed")
         """Of the packed profile."""
 
     def convert(
-        self, attempt: Attempt, pieces: Mapping[Piece, dict[str, Any]]
-    ) -> tuple[dict[Piece, Form], list[Failure]]:
+        self, attempt: EndedAttempt, artifacts: Mapping[StoredArtifact, dict[str, Any]]
+    ) -> tuple[dict[StoredArtifact, Form], list[MigrationFailure]]:
         """Convert these artifacts, given with their infos: what they are now, durably, and what could not be."""
-        return _Task(self, self._root, attempt, pieces).run(self._to)
+        return _AttemptConversion(self, self._root, attempt, artifacts).run(self._to)
 
     def close(self) -> None:
         """End threads and connections."""
         self.store.close()
 
 
-class _Task:
-    """One attempt's artifacts."""
+class _AttemptConversion:
+    """Converts one attempt's artifacts."""
 
     def __init__(
-        self, conversion: Conversion, root: Root, attempt: Attempt, pieces: Mapping[Piece, dict[str, Any]]
+        self,
+        conversion: Conversion,
+        root: Root,
+        attempt: EndedAttempt,
+        artifacts: Mapping[StoredArtifact, dict[str, Any]],
     ) -> None:
         self._store = conversion.store
         self._remote = root.remote
         self._attempt = attempt
-        self._pieces = pieces
-        self._failures: dict[Piece, Failure] = {}
+        self._artifacts = artifacts
+        self._failures: dict[StoredArtifact, MigrationFailure] = {}
         document = {
-            "objects": {piece.name: piece.key for piece in pieces},
-            "info": {piece.name: info for piece, info in pieces.items()},
+            "objects": {artifact.name: artifact.key for artifact in artifacts},
+            "info": {artifact.name: info for artifact, info in artifacts.items()},
         }
         flow, run, step, task = attempt.task
         store = _flow(root, flow)
         self._content = store.ca_store
         self._task = store.get_task_datastore(run, step, task, attempt=attempt.number, data_metadata=document)
 
-    def run(self, to: str) -> tuple[dict[Piece, Form], list[Failure]]:
+    def run(self, to: str) -> tuple[dict[StoredArtifact, Form], list[MigrationFailure]]:
         try:
             done = self._to_packed() if to == "packed" else self._to_stock()
         except Exception as error:
             # What was to be written was not: nothing of the task changes.
             done = {}
-            for piece in self._pieces:
-                self._failures.setdefault(piece, self._failure("storage", piece, error))
+            for artifact in self._artifacts:
+                self._failures.setdefault(artifact, self._failure("storage", artifact, error))
         return done, [*self._failures.values()]
 
-    def _failure(self, kind: str, piece: Piece, error: object) -> Failure:
-        return Failure(kind, self._attempt.name, piece.name, piece.key, described(error))
+    def _failure(self, kind: str, artifact: StoredArtifact, error: object) -> MigrationFailure:
+        return MigrationFailure(kind, self._attempt.name, artifact.name, artifact.key, described(error))
 
     # ---- to the packed profile ------------------------------------------------------------
 
-    def _to_packed(self) -> dict[Piece, Form]:
+    def _to_packed(self) -> dict[StoredArtifact, Form]:
         from mfstore.metaflow.packed import bundles
 
-        by_name = {piece.name: piece for piece in self._pieces}
+        by_name = {artifact.name: artifact for artifact in self._artifacts}
         # Local files are read as fast one by one.
-        if self._remote and sum(info.get("size", 0) for info in self._pieces.values()) <= AHEAD:
-            self._content.load_ahead([piece.key for piece in self._pieces])
+        if self._remote and sum(info.get("size", 0) for info in self._artifacts.values()) <= FETCHED_TOGETHER:
+            self._content.load_ahead([artifact.key for artifact in self._artifacts])
         while True:
-            given: list[Piece] = []
+            given: list[StoredArtifact] = []
             try:
                 saved = bundles.save(lambda: self._store, self._loaded(given), {})
             except NotSerializable as error:
@@ -100,67 +105,69 @@ class _Task:
                 continue
             return {by_name[name]: (key, info) for name, (key, info) in saved.items()}
 
-    def _loaded(self, given: list[Piece]) -> Iterator[tuple[str, Any]]:
+    def _loaded(self, given: list[StoredArtifact]) -> Iterator[tuple[str, Any]]:
         from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
 
         from mfstore.metaflow.hooks.task_datastore import serializer_of
 
-        for piece in self._pieces:
-            if piece in self._failures:
+        for artifact in self._artifacts:
+            if artifact in self._failures:
                 continue
             try:
-                ((name, obj),) = self._task.load_artifacts([piece.name])
+                ((name, obj),) = self._task.load_artifacts([artifact.name])
             except Exception as error:
-                self._failures[piece] = self._failure(_kind(error), piece, error)
+                self._failures[artifact] = self._failure(_kind(error), artifact, error)
                 continue
             if serializer_of(self._task, obj) is not PickleSerializer:
-                self._failures[piece] = self._failure("extension", piece, "a serializer of another extension claims it")
+                self._failures[artifact] = self._failure(
+                    "extension", artifact, "a serializer of another extension claims it"
+                )
                 continue
-            given.append(piece)
+            given.append(artifact)
             yield name, obj
             del obj
 
     # ---- to the stock profile -------------------------------------------------------------
 
-    def _to_stock(self) -> dict[Piece, Form]:
-        infos: list[tuple[Piece, dict[str, Any]]] = []
-        results = self._content.save_blobs(self._pickles(infos), len_hint=len(self._pieces))
-        return {piece: (result.key, info) for (piece, info), result in zip(infos, results, strict=True)}
+    def _to_stock(self) -> dict[StoredArtifact, Form]:
+        infos: list[tuple[StoredArtifact, dict[str, Any]]] = []
+        results = self._content.save_blobs(self._pickles(infos), len_hint=len(self._artifacts))
+        return {artifact: (result.key, info) for (artifact, info), result in zip(infos, results, strict=True)}
 
-    def _pickles(self, infos: list[tuple[Piece, dict[str, Any]]]) -> Iterator[bytes]:
-        for piece, packed in self._pieces.items():
+    def _pickles(self, infos: list[tuple[StoredArtifact, dict[str, Any]]]) -> Iterator[bytes]:
+        for artifact, packed in self._artifacts.items():
             try:
-                data, info = self._former(piece, packed) or self._pickled(piece, packed)
+                data, info = self._earlier(artifact, packed) or self._pickled(artifact, packed)
             except Exception as error:
-                self._failures[piece] = self._failure(_kind(error), piece, error)
+                self._failures[artifact] = self._failure(_kind(error), artifact, error)
                 continue
-            infos.append((piece, info))
+            infos.append((artifact, info))
             yield data
             del data
 
-    def _former(self, piece: Piece, packed: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]] | None:
+    def _earlier(self, artifact: StoredArtifact, packed: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]] | None:
         """The blob that an artifact was, if it is whole: so it gets back the very key it had, also where its class
         cannot be imported here, or is pickled otherwise by now."""
         from metaflow.datastore.exceptions import DataException
 
-        if piece.former is None:
+        if artifact.earlier_blob is None:
             return None
         try:
-            ((_, data),) = self._content.load_blobs([piece.former])
+            ((_, data),) = self._content.load_blobs([artifact.earlier_blob])
         except DataException:
             return None
         return data, _stock_info(len(data), packed)
 
-    def _pickled(self, piece: Piece, packed: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    def _pickled(self, artifact: StoredArtifact, packed: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
         """What a task would store. What cannot be unpickled here is a pickle as it lies there, which every Metaflow
         reads: nobody is kept from leaving by a class that is not at hand."""
         from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
 
         try:
-            ((_, obj),) = self._task.load_artifacts([piece.name])
+            ((_, obj),) = self._task.load_artifacts([artifact.name])
             blobs, metadata = PickleSerializer.serialize(obj)
         except Exception:
-            data = self._stream(piece, packed)
+            data = self._stream(artifact, packed)
             return data, _stock_info(len(data), packed)
         return blobs[0].value, {
             **_stock_info(metadata.size, packed),
@@ -168,11 +175,11 @@ class _Task:
             "encoding": metadata.encoding,
         }
 
-    def _stream(self, piece: Piece, packed: Mapping[str, Any]) -> bytes:
+    def _stream(self, artifact: StoredArtifact, packed: Mapping[str, Any]) -> bytes:
         bundle = bundle_of(packed)
         if bundle is None:
-            return inline_pickle(piece.key)
-        return self._store.get_bytes(bundle, name=piece.name)
+            return inline_pickle(artifact.key)
+        return self._store.get_bytes(bundle, name=artifact.name)
 
 
 def _stock_info(size: int, packed: Mapping[str, Any]) -> dict[str, Any]:

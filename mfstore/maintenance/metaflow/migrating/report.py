@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mfstore.maintenance.metaflow.migration import HARMLESS, Left
+from mfstore.maintenance.metaflow.migrating.changes import HARMLESS, LeftAlone
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class MigrationPlan:
     url: str
     to: str
     flows: tuple[FlowShare, ...]
-    left: tuple[Left, ...]
-    """What is left as it is, by name."""
+    left: tuple[LeftAlone, ...]
+    """What is left as it is, and why."""
     unrecorded: int
     """Attempts to change whose artifacts have no records in local metadata: a metadata service has them, or another
     machine."""
@@ -46,13 +46,13 @@ class MigrationPlan:
         return any(share.attempts for share in self.flows)
 
     @property
-    def damage(self) -> tuple[Left, ...]:
+    def damage(self) -> tuple[LeftAlone, ...]:
         """What is left because it is not as it should be."""
         return tuple(left for left in self.left if left.kind not in HARMLESS)
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class MigrationFailure:
     """What could not be migrated, and stays readable as it was."""
 
     kind: str
@@ -78,7 +78,7 @@ class MigrationResult:
     """Of these as they are pickled."""
     records: int = 0
     """Records of local metadata that were rewritten."""
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[MigrationFailure] = field(default_factory=list)
 
     @property
     def failed(self) -> Mapping[str, int]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mfstore.errors import InvalidKey
-from mfstore.maintenance.metaflow.policy import DAY, Run, matches
-from mfstore.maintenance.metaflow.root import Holdings, TaskName
+from mfstore.maintenance.clock import DAY
+from mfstore.maintenance.metaflow.collecting.policy import Run, matches
+from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, TaskName
 from mfstore.metaflow.roots.attempts import DATA
 from mfstore.metaflow.roots.migration_record import Form, earlier_forms
 from mfstore.metaflow.roots.packed_keys import bundle_of, is_packed
@@ -21,8 +22,8 @@ OLDEST = "gzip+pickle-v2"
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
-    """What is wanted."""
+class MigrationOptions:
+    """What to bring where."""
 
     to: str
     """``packed`` or ``stock``."""
@@ -51,7 +52,7 @@ class Migration:
         return (not self.flows or matches(run[0], self.flows)) and (not self.runs or matches("/".join(run), self.runs))
 
 
-class Left(NamedTuple):
+class LeftAlone(NamedTuple):
     """What is left as it is."""
 
     kind: str
@@ -66,7 +67,7 @@ HARMLESS = frozenset(("running", "removing", "unfinished", "extension"))
 """Kinds that are as they should be."""
 
 
-class Attempt(NamedTuple):
+class EndedAttempt(NamedTuple):
     """An attempt that ended, with the version of its data.json that was listed."""
 
     task: TaskName
@@ -89,28 +90,29 @@ class Attempt(NamedTuple):
         return f"{'/'.join(self.task)}/_meta/{self.number}_artifact_"
 
 
-class Piece(NamedTuple):
-    """An artifact to be converted. Equal pieces are converted once: a task inherits most of what it refers to."""
+class StoredArtifact(NamedTuple):
+    """An artifact to be converted. Equal ones are converted once: a task inherits most of what it refers to."""
 
     name: str
     key: str
-    former: str | None = None
-    """The blob it was before, if it is still there."""
+    earlier_blob: str | None = None
+    """The key of the blob it was before, if that is still there."""
 
 
 @dataclass(slots=True)
-class Shares:
+class AttemptChanges:
     """What of one attempt is to be changed, and what not."""
 
-    change: dict[Piece, dict[str, Any]] = field(default_factory=dict)
-    """With their infos."""
+    change: dict[StoredArtifact, dict[str, Any]] = field(default_factory=dict)
+    """Artifacts to convert, with their infos."""
     already: int = 0
-    left: list[Left] = field(default_factory=list)
+    """Number of artifacts that are in that profile already."""
+    left: list[LeftAlone] = field(default_factory=list)
 
 
-def attempts(
-    holdings: Holdings, wanted: Migration, removing: Collection[str], now: float
-) -> tuple[list[Attempt], list[Left]]:
+def choose_attempts(
+    holdings: Holdings, wanted: MigrationOptions, removing: Collection[str], now: float
+) -> tuple[list[EndedAttempt], list[LeftAlone]]:
     """The attempts to look into, in the order they began, flow by flow; and what is left before that.
 
     All that ended, also those that were tried again: the client reads them, and what they refer to stays.
@@ -134,9 +136,11 @@ def attempts(
         if why == "" and now - touched.get(run, 0.0) < wanted.idle:
             runs[run] = "idle"
     left = [
-        Left("running" if why == "idle" else why, "/".join(run), _WHY[why]) for run, why in sorted(runs.items()) if why
+        LeftAlone("running" if why == "idle" else why, "/".join(run), _WHY[why])
+        for run, why in sorted(runs.items())
+        if why
     ]
-    found: list[tuple[float, Attempt]] = []
+    found: list[tuple[float, EndedAttempt]] = []
     for name, task in holdings.tasks.items():
         if runs.get(name[:2]) != "":
             continue
@@ -144,12 +148,12 @@ def attempts(
             attempt = f"{'/'.join(name)}/{number}"
             data = task.files.get((number, DATA))
             if number not in task.done:
-                left.append(Left("unfinished", attempt, "it began and never ended"))
+                left.append(LeftAlone("unfinished", attempt, "it began and never ended"))
             elif data is None:
-                left.append(Left("unreadable", attempt, "it is marked done and has no data.json"))
+                left.append(LeftAlone("unreadable", attempt, "it is marked done and has no data.json"))
             else:
                 began = task.started.get(number, data.modified)
-                found.append((began, Attempt(name, number, data.etag)))
+                found.append((began, EndedAttempt(name, number, data.etag)))
     found.sort(key=lambda item: (item[1].task[0], item[0], item[1]))
     return [attempt for _, attempt in found], left
 
@@ -161,46 +165,46 @@ _WHY = {
 }
 
 
-def shares(
-    attempt: Attempt, document: Mapping[str, Any], to: str, blobs: Collection[tuple[str, str]],
+def changes_of(
+    attempt: EndedAttempt, document: Mapping[str, Any], to: str, blobs: Collection[BlobName],
     bundles: Collection[str],
-) -> Shares:  # fmt: skip
-    """What of a ``data.json`` is to be changed. ``blobs`` are flow and key of those that are there."""
-    found = Shares()
-    former = earlier_forms(document) if to == "stock" else {}
+) -> AttemptChanges:  # fmt: skip
+    """What of a ``data.json`` is to be changed. ``blobs`` and ``bundles`` are those that are there."""
+    found = AttemptChanges()
+    earlier = earlier_forms(document) if to == "stock" else {}
     infos = document.get("info") or {}
     for name, key in document["objects"].items():
         info = infos.get(name) or {}
         where = f"{attempt.name} {name}"
         packed = is_packed(info)
         if not packed and info.get("encoding", OLDEST) not in PICKLES:
-            found.left.append(Left("extension", where, f"its encoding is {info['encoding']}"))
+            found.left.append(LeftAlone("extension", where, f"its encoding is {info['encoding']}"))
         elif packed == (to == "packed"):
             found.already += 1
         elif packed:
             bundle = bundle_of(info)
             if bundle is not None and bundle not in bundles:
-                found.left.append(Left("missing", where, f"bundle {bundle} is not there"))
+                found.left.append(LeftAlone("missing", where, f"bundle {bundle} is not there"))
             else:
-                found.change[Piece(name, key, _blob(attempt, former.get(name, ()), blobs))] = info
+                found.change[StoredArtifact(name, key, _earlier_blob(attempt, earlier.get(name, ()), blobs))] = info
         elif (attempt.task[0], key) not in blobs:
-            found.left.append(Left("missing", where, f"blob {key} is not there"))
+            found.left.append(LeftAlone("missing", where, f"blob {key} is not there"))
         elif infos:
-            found.change[Piece(name, key)] = info
+            found.change[StoredArtifact(name, key)] = info
         else:
-            found.left.append(Left("extension", where, "nothing tells how it is stored"))
+            found.left.append(LeftAlone("extension", where, "nothing tells how it is stored"))
     return found
 
 
-def _blob(attempt: Attempt, former: Collection[Form], blobs: Collection[tuple[str, str]]) -> str | None:
+def _earlier_blob(attempt: EndedAttempt, forms: Collection[Form], blobs: Collection[BlobName]) -> str | None:
     """The latest blob among what an artifact was, if it is there."""
-    for key, info in reversed([*former]):
+    for key, info in reversed([*forms]):
         if not is_packed(info) and (attempt.task[0], key) in blobs:
             return key
     return None
 
 
-def learned(document: Mapping[str, Any], to: str) -> Iterator[tuple[Piece, Form]]:
+def known_forms(document: Mapping[str, Any], to: str) -> Iterator[tuple[StoredArtifact, Form]]:
     """What an attempt that was migrated before tells of artifacts that others share with it."""
     for name, before in earlier_forms(document).items():
         info = document["info"].get(name)
@@ -208,4 +212,4 @@ def learned(document: Mapping[str, Any], to: str) -> Iterator[tuple[Piece, Form]
             continue
         for key, was in before:
             if is_packed(was) != is_packed(info):
-                yield Piece(name, key), (document["objects"][name], info)
+                yield StoredArtifact(name, key), (document["objects"][name], info)

@@ -18,14 +18,14 @@ from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
 
-PATH = f"{MAINTENANCE_FOLDER}/gc"
-VERSION = 1
-LEASE = 3600.0
+STATE_PATH = f"{MAINTENANCE_FOLDER}/gc"
+STATE_VERSION = 1
+OWNER_SECONDS = 3600.0
 """So long after its last sign of life a collector counts as dead. It gives one at each step."""
 
 
 @dataclass(frozen=True, slots=True)
-class GcState:
+class RootGcState:
     """The state object."""
 
     condemned: Mapping[str, float] = field(default_factory=dict)
@@ -38,50 +38,66 @@ class GcState:
     """Who collects now."""
 
 
+def encode_state(state: RootGcState) -> bytes:
+    """As it is stored."""
+    document = {
+        "version": STATE_VERSION, "owner": state.owner, "condemned": dict(state.condemned),
+        "removing": state.removing, "blobs": state.blobs,
+    }  # fmt: skip
+    return json.dumps(document).encode()
+
+
+def decode_state(data: bytes) -> RootGcState:
+    """The state in stored bytes. CorruptObject when they are none, Unsupported for another version."""
+    try:
+        document: Any = json.loads(data)
+        if document["version"] != STATE_VERSION:
+            raise Unsupported("written by another version of mfstore", key=STATE_PATH, found=document["version"])
+        return RootGcState(
+            {str(run): float(time) for run, time in document["condemned"].items()},
+            tuple(map(str, document["removing"])),
+            tuple(map(str, document["blobs"])),
+            str(document["owner"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CorruptObject(
+            "the state of garbage collection is damaged", key=STATE_PATH,
+            hint="Remove the object to begin anew: condemned runs then wait for the grace period again",
+        ) from None  # fmt: skip
+
+
 class StateFile:
     """The state object, and the right to change it."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._etag: str | None = None
-        self._last: GcState | None = None
+        self._last: RootGcState | None = None
         self.now = 0.0
         """The storage's clock when the state was last written."""
 
-    def load(self) -> GcState:
+    def load(self) -> RootGcState:
         """The state as it is; an empty one when there is none."""
         try:
-            data, self._etag = self._backend.get_tagged(PATH)
+            data, self._etag = self._backend.get_tagged(STATE_PATH)
         except NotFound:
             self._etag = None
-            return GcState()
+            return RootGcState()
         try:
-            document: Any = json.loads(data)
-            if document["version"] != VERSION:
-                raise Unsupported("written by another version of mfstore", key=PATH, found=document["version"])
-            return GcState(
-                {str(run): float(time) for run, time in document["condemned"].items()},
-                tuple(map(str, document["removing"])),
-                tuple(map(str, document["blobs"])),
-                str(document["owner"]),
-            )
-        except MfstoreError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise CorruptObject(
-                "the state of garbage collection is damaged", key=PATH, backend=self._backend.url,
-                hint="Remove the object to begin anew: condemned runs then wait for the grace period again",
-            ) from None  # fmt: skip
+            return decode_state(data)
+        except CorruptObject as error:
+            raise error.where(backend=self._backend.url) from None
 
-    def begin(self, take_over: bool) -> GcState:
+    def begin(self, take_over: bool) -> RootGcState:
         """Load the state and become its owner. Conflict while another collector is at work."""
         state = self.load()
         if state.owner and not take_over:
             age = self._age()
-            if age < LEASE:
+            if age < OWNER_SECONDS:
                 raise Conflict(
-                    "another collector is at work", key=PATH, backend=self._backend.url, found=state.owner,
-                    hint=f"It wrote {age:.0f} s ago; after {LEASE:.0f} s it counts as dead, or with --take-over",
+                    "another collector is at work", key=STATE_PATH, backend=self._backend.url, found=state.owner,
+                    hint=f"It wrote {age:.0f} s ago; after {OWNER_SECONDS:.0f} s it counts as dead, or with "
+                    "--take-over",
                 )  # fmt: skip
         state = replace(state, owner=f"{socket.gethostname()}:{os.getpid()}")
         self.save(state)
@@ -89,27 +105,23 @@ class StateFile:
 
     def _age(self) -> float:
         """How long ago the state was written, on the storage's own clock: another object tells what it is now."""
-        probe = f"{PATH}-clock"
+        probe = f"{STATE_PATH}-clock"
         self._backend.put(probe, [b""])
         now = written(self._backend, probe)
         self._backend.delete(probe)
-        return now - written(self._backend, PATH)
+        return now - written(self._backend, STATE_PATH)
 
     def end(self) -> None:
-        """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``LEASE``."""
+        """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``OWNER_SECONDS``."""
         if self._last is not None:
             with suppress(MfstoreError):
                 self.save(replace(self._last, owner=""))
 
-    def save(self, state: GcState) -> None:
+    def save(self, state: RootGcState) -> None:
         """Write the state. Conflict when somebody else did since it was read."""
-        document = {
-            "version": VERSION, "owner": state.owner, "condemned": dict(state.condemned),
-            "removing": state.removing, "blobs": state.blobs,
-        }  # fmt: skip
         try:
-            self._etag = self._backend.put_if(PATH, json.dumps(document).encode(), self._etag)
+            self._etag = self._backend.put_if(STATE_PATH, encode_state(state), self._etag)
         except Conflict as error:
             raise error.where(hint="Another collector took over; nothing more is removed") from None
         self._last = state
-        self.now = written(self._backend, PATH)
+        self.now = written(self._backend, STATE_PATH)

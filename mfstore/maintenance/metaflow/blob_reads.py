@@ -1,0 +1,87 @@
+"""Blobs of a Metaflow root read whole, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mfstore.errors import MfstoreError
+from mfstore.maintenance.reading import spread
+from mfstore.metaflow.roots import layout
+from mfstore.metaflow.stock import encoding
+from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX, parsed_metadata
+
+if TYPE_CHECKING:
+    from mfstore.host.workers import Workers
+    from mfstore.maintenance.metaflow.holdings import BlobName
+    from mfstore.maintenance.metaflow.root import Root
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob as it is stored."""
+
+    flow: str
+    key: str
+    data: bytes
+    metadata: Any
+    """What Metaflow stored with it; None when it has none."""
+
+    def content(self, workers: Workers) -> bytes:
+        """What it holds, by its metadata. CorruptObject when it is damaged."""
+        if isinstance(self.metadata, dict) and self.metadata.get("cas_raw"):
+            return self.data
+        return encoding.decode(self.data, workers)
+
+
+def read_blobs(
+    root: Root,
+    names: Iterable[BlobName],
+    described: Container[BlobName],
+    work: Callable[[BlobName, StoredBlob | MfstoreError], None],
+) -> None:
+    """``work(name, the blob or the error it met)`` on the root's threads, in any order. ``described`` are those with a
+    metadata file."""
+
+    def one(item: tuple[BlobName, StoredBlob | MfstoreError | None]) -> None:
+        name, arrived = item
+        work(name, _read(root, name, name in described) if arrived is None else arrived)
+
+    def weight(item: tuple[BlobName, StoredBlob | MfstoreError | None]) -> int:
+        return len(item[1].data) if isinstance(item[1], StoredBlob) else 0
+
+    spread(root.workers, _arrivals(root, names), one, weight, 16 * root.workers.threads)
+
+
+def _arrivals(root: Root, names: Iterable[BlobName]) -> Iterator[tuple[BlobName, StoredBlob | MfstoreError | None]]:
+    """What S3 sends, as it comes; of a directory the names alone: files are read where they are worked on."""
+    if not root.remote:
+        yield from ((name, None) for name in names)
+        return
+    asked: list[BlobName] = []
+
+    def paths() -> Iterator[str]:
+        for name in names:
+            asked.append(name)
+            yield layout.blob_path(*name)
+
+    for number, data, metadata in root.backend.get_described(paths()):
+        flow, key = asked[number]
+        blob = data if isinstance(data, MfstoreError) else StoredBlob(flow, key, data, _user_attributes(metadata))
+        yield (flow, key), blob
+
+
+def _read(root: Root, name: BlobName, described: bool) -> StoredBlob | MfstoreError:
+    path = layout.blob_path(*name)
+    try:
+        metadata = parsed_metadata(root.backend.get(path + METADATA_SUFFIX) if described else None)
+        return StoredBlob(name[0], name[1], root.backend.get(path), metadata)
+    except MfstoreError as error:
+        return error
+
+
+def _user_attributes(metadata: Any) -> Any:
+    from mfstore.s3.datatools.objects import ATTRIBUTES
+
+    return parsed_metadata(metadata.get(ATTRIBUTES))

@@ -1,0 +1,133 @@
+"""What runs refer to, by what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mfstore.errors import MfstoreError
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs
+from mfstore.maintenance.metaflow.packed_store import open_packed_store
+from mfstore.maintenance.metaflow.references import read_references
+from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.layout import References
+from mfstore.metaflow.roots.packed_keys import PackedArtifact, inline_pickle
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.collecting.policy import Run
+    from mfstore.maintenance.metaflow.holdings import BlobName, Holdings
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.report import PhaseCallback
+
+
+@dataclass(slots=True)
+class RunNeeds:
+    """What a group of runs refers to."""
+
+    blobs: set[BlobName] = field(default_factory=set)
+    included: set[BlobName] = field(default_factory=set)
+    """Blobs among them that describe IncludeFiles."""
+    packed_included: set[tuple[str, PackedArtifact]] = field(default_factory=set)
+    """IncludeFiles of the packed profile, with their flow."""
+    bundles: set[str] = field(default_factory=set)
+
+    def add(self, flow: str, found: References) -> None:
+        """Count what one file refers to."""
+        self.blobs.update((flow, key) for key in found.artifacts.values())
+        self.packed_included.update((flow, artifact) for artifact in found.packed_included)
+        self.included.update((flow, found.artifacts[name]) for name in found.included if name in found.artifacts)
+        self.bundles.update(found.bundles)
+
+
+@dataclass(slots=True)
+class NeedsByFate:
+    """What the runs refer to that stay, those that go now, and all others."""
+
+    kept: RunNeeds = field(default_factory=RunNeeds)
+    due: RunNeeds = field(default_factory=RunNeeds)
+    later: RunNeeds = field(default_factory=RunNeeds)
+    migrated: dict[BlobName, float] = field(default_factory=dict)
+    """Blobs that migrated artifacts were before, and when the last of these was migrated."""
+    unknown: int = 0
+    """Files of dropped runs that could not be read."""
+
+
+def read_needs(
+    root: Root, holdings: Holdings, kept: Container[Run], due: Container[Run], deployed: Container[Run],
+    tell: PhaseCallback,
+) -> NeedsByFate:  # fmt: skip
+    """Sort what every run refers to. Of ``deployed`` runs what the next run needs is kept in any case. Raises when what
+    a kept run refers to is not known."""
+    needs = NeedsByFate()
+    for name, attempt, kind, found in read_references(root, holdings, tell):
+        run = name[:2]
+        if not isinstance(found, References):
+            if run in kept:
+                found.hint = "Nothing was changed: what a run that is kept refers to must be known"
+                raise found
+            needs.unknown += 1
+            continue
+        group = needs.kept if run in kept else needs.due if run in due else needs.later
+        group.add(name[0], found)
+        for blob in ((name[0], key) for key in found.left):
+            moment = holdings.tasks[name].files[attempt, kind].modified
+            needs.migrated[blob] = max(moment, needs.migrated.get(blob, moment))
+        if run in deployed:
+            needs.kept.add(name[0], found.of_deployment)
+    return needs
+
+
+@dataclass(frozen=True, slots=True)
+class NamedIncludes:
+    """The IncludeFiles that some runs name."""
+
+    names: set[BlobName]
+    """By flow and hash."""
+    known: set[str]
+    """The flows of which all are known."""
+
+
+def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedIncludes:
+    """The IncludeFiles that these runs name, in flows that have any."""
+    names: set[BlobName] = set()
+    flows = {flow for flow, _ in holdings.includes}
+    known = set(flows)
+
+    def work(name: BlobName, blob: StoredBlob | MfstoreError) -> None:
+        try:
+            if isinstance(blob, MfstoreError):
+                raise blob
+            content = blob.content(root.decoder)
+        except MfstoreError:
+            known.discard(name[0])
+            return
+        names.update((name[0], found) for found in layout.hashes_in(content))
+
+    read_blobs(root, [name for name in needs.included if name[0] in flows], holdings.metas, work)
+    packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
+    for flow, hashes in _packed_hashes(root, packed):
+        if hashes is None:
+            known.discard(flow)
+        else:
+            names.update((flow, found) for found in hashes)
+    return NamedIncludes(names, known)
+
+
+def _packed_hashes(
+    root: Root, artifacts: Iterable[tuple[str, PackedArtifact]]
+) -> Iterator[tuple[str, Collection[str] | None]]:
+    """The flow, and the IncludeFiles that an artifact of the packed profile names; None when it cannot be read."""
+    with ExitStack() as stack:
+        store = None
+        for flow, (name, key, bundle) in artifacts:
+            try:
+                if bundle is None:
+                    content = inline_pickle(key)
+                else:
+                    store = store or stack.enter_context(open_packed_store(root))
+                    content = store.get_bytes(bundle, name=name)
+                yield flow, {*layout.hashes_in(content)}
+            except (MfstoreError, ValueError):
+                yield flow, None

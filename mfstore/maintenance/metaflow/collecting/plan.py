@@ -1,0 +1,252 @@
+"""What garbage collection of a Metaflow root would do. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from time import time
+from typing import TYPE_CHECKING
+
+from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
+from mfstore.maintenance.metaflow.collecting.policy import Run, RunFacts, RunPolicy, decide_runs, deployed, matches
+from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
+from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
+from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root
+from mfstore.maintenance.report import untold
+from mfstore.metaflow.roots import layout
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.report import PhaseCallback
+
+
+@dataclass(frozen=True, slots=True)
+class RootAmount:
+    """How much of a root."""
+
+    objects: int = 0
+    bytes: int = 0
+    """Of these objects."""
+
+    def __add__(self, other: RootAmount) -> RootAmount:
+        return RootAmount(self.objects + other.objects, self.bytes + other.bytes)
+
+
+def total(infos: Iterable[ObjectInfo]) -> RootAmount:
+    """Number and bytes of objects."""
+    sizes = [info.size for info in infos]
+    return RootAmount(len(sizes), sum(sizes))
+
+
+@dataclass(frozen=True, slots=True)
+class MetaflowGcPlan:
+    """What a collection of a Metaflow root would do now. Times are the storage's, in seconds since the epoch."""
+
+    url: str
+    policy: RunPolicy
+    now: float
+    runs: tuple[RunFacts, ...]
+    """All of them."""
+    kept: Mapping[Run, str]
+    """Why each run that stays does."""
+    condemn: tuple[RunFacts, ...]
+    """Runs to be condemned now."""
+    waiting: Mapping[Run, float]
+    """Runs condemned before, and the time from which on they may go."""
+    remove: tuple[RunFacts, ...]
+    """Runs condemned long enough ago."""
+    held: Mapping[str, str]
+    """Flows of which nothing is removed now, and why. Their runs are not among ``remove``."""
+    spared: frozenset[str]
+    """Flows of which cards stay: a kept run resumed another, which shows that run's cards, and nothing tells which."""
+    blobs: frozenset[BlobName]
+    """Blobs that only the runs to remove refer to."""
+    includes: frozenset[BlobName]
+    """IncludeFiles that only the runs to remove name, by flow and hash."""
+    files: RootAmount
+    """Own files and cards of the runs to remove."""
+    freed: RootAmount
+    """With their blobs and IncludeFiles: all that goes now."""
+    later: RootAmount
+    """What goes in addition once the condemned and the waiting may go, if nothing changes."""
+    shared: RootAmount
+    """Blobs of dropped runs that stay, because others refer to them."""
+    unreferred: RootAmount
+    """Blobs that no run refers to; they are left alone."""
+    user: RootAmount
+    """Objects that dropped runs stored by ``S3(run=self)``; they are left alone."""
+    migrated: RootAmount
+    """Among the blobs that go, those that a migration left behind."""
+    bundles: frozenset[str]
+    """Of the packed profile: what kept runs need of the store in ``mf.store``."""
+    all_bundles: frozenset[str]
+    """What any run needs there, those to remove too."""
+    unknown: int
+    """Files of dropped runs that cannot be read: what they refer to is left alone."""
+
+    @property
+    def drops_everything(self) -> bool:
+        """Whether no run would stay."""
+        return bool(self.runs) and not self.kept
+
+
+def plan_metaflow_gc(root: Root, policy: RunPolicy, tell: PhaseCallback = untold) -> MetaflowGcPlan:
+    """What a collection would do; changes nothing. Raises when anything that a run to be kept refers to is not known,
+    InvalidKey for a policy that does not say what to keep."""
+    policy.check()
+    return make_plan(root, policy, StateFile(root.backend).load(), time(), tell)[0]
+
+
+def make_plan(
+    root: Root, policy: RunPolicy, state: RootGcState, now: float, tell: PhaseCallback
+) -> tuple[MetaflowGcPlan, Holdings]:
+    """The plan, by what was collected before and at this time of the storage; and the listing it was made from."""
+    holdings = list_root(root, tell)
+    facts = {(entry.flow, entry.run): entry for entry in read_run_facts(root, holdings, policy, now)}
+    half_gone = {run for run in facts if "/".join(run) in state.removing}
+    kept = {run: why for run, why in decide_runs(facts.values(), policy, now).kept.items() if run not in half_gone}
+    cards = {(path.flow, path.run) for path, _ in holdings.cards}
+    spared = read_resumed_runs(root, holdings).keep_origins(kept, cards, half_gone)
+    fates = _sort(facts, kept, state, policy, now)
+    fates.hold(holdings, {flow for flow, _ in fates.due} | {layout.parse(path).flow for path in state.blobs})
+    needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
+    fates.hold(holdings, {flow for flow, _ in needs.migrated})
+    migrated = _ripe(needs, fates)
+    needs.due.blobs |= migrated
+    needs.due.blobs.update(blob for blob in _named(state.blobs, "blob") if blob[0] not in fates.held)
+    includes = _includes(root, holdings, needs, _named(state.blobs, "include"), fates.held)
+    return _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated), holdings
+
+
+@dataclass(slots=True)
+class _Fates:
+    """What becomes of the runs."""
+
+    policy: RunPolicy
+    now: float
+    kept: dict[Run, str]
+    dropped: dict[Run, RunFacts]
+    due: set[Run]
+    waiting: dict[Run, float]
+    held: dict[str, str]
+
+    def hold(self, holdings: Holdings, flows: Collection[str]) -> None:
+        """Let nothing go of those flows that have a running task."""
+        for name, task in holdings.tasks.items():
+            if name[0] in flows and task.running(self.now, self.policy.running):
+                self.held[name[0]] = f"{'/'.join(name)} is running"
+        for run in [run for run in self.due if run[0] in self.held]:
+            self.due.discard(run)
+            self.waiting[run] = self.now
+
+
+def _sort(
+    facts: Mapping[Run, RunFacts], kept: dict[Run, str], state: RootGcState, policy: RunPolicy, now: float
+) -> _Fates:
+    """Which of the dropped runs may go now, and which were condemned and may go later."""
+    dropped = {run: entry for run, entry in facts.items() if run not in kept}
+    fates = _Fates(policy, now, kept, dropped, set(), {}, {})
+    for run in dropped:
+        name = "/".join(run)
+        condemned = state.condemned.get(name)
+        if name in state.removing or (condemned is not None and condemned + policy.grace <= now):
+            fates.due.add(run)
+        elif condemned is not None:
+            fates.waiting[run] = condemned + policy.grace
+    return fates
+
+
+def _ripe(needs: NeedsByFate, fates: _Fates) -> set[BlobName]:
+    """What migrations left behind at least the grace period ago; the rest is counted to what goes later."""
+    ripe: set[BlobName] = set()
+    policy = fates.policy
+    for blob, moment in needs.migrated.items():
+        if blob in needs.kept.blobs or (policy.flows and not matches(blob[0], policy.flows)):
+            continue
+        if moment + policy.grace <= fates.now and blob[0] not in fates.held:
+            ripe.add(blob)
+        else:
+            needs.later.blobs.add(blob)
+    return ripe - needs.later.blobs
+
+
+def _includes(
+    root: Root, holdings: Holdings, needs: NeedsByFate, begun: set[BlobName], held: Collection[str]
+) -> frozenset[BlobName]:
+    """The IncludeFiles that only the runs to remove name, and those that an earlier collection began to remove."""
+    stay, go, later = (read_includes(root, holdings, group) for group in (needs.kept, needs.due, needs.later))
+    known = stay.known & later.known
+    found = ((go.names | begun) & holdings.includes.keys()) - stay.names - later.names
+    return frozenset(name for name in found if name[0] in known and name[0] not in held)
+
+
+def _assemble(
+    url: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
+    spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
+) -> MetaflowGcPlan:  # fmt: skip
+    stay, go, later = needs.kept, needs.due, needs.later
+    # Metadata alone is what an interrupted collection leaves of a blob.
+    there = holdings.blobs.keys() | holdings.metas.keys()
+    blobs = frozenset((go.blobs - stay.blobs - later.blobs) & there)
+    soon = (go.blobs | later.blobs) - stay.blobs - blobs
+    known = stay.blobs | go.blobs | later.blobs
+    dropped, due = fates.dropped, fates.due
+    files = _own(holdings, due, spared)
+    return MetaflowGcPlan(
+        url=url,
+        policy=fates.policy,
+        now=fates.now,
+        runs=tuple(facts.values()),
+        kept=fates.kept,
+        condemn=tuple(entry for run, entry in dropped.items() if run not in due and run not in fates.waiting),
+        waiting=fates.waiting,
+        remove=tuple(facts[run] for run in sorted(due)),
+        held=fates.held,
+        spared=spared,
+        blobs=blobs,
+        includes=includes,
+        files=files,
+        freed=files + total(stored(holdings, blobs)) + total(holdings.includes[name] for name in includes),
+        later=_own(holdings, dropped.keys() - due, spared) + total(stored(holdings, soon)),
+        shared=total(stored(holdings, (go.blobs | later.blobs) & stay.blobs)),
+        unreferred=total(stored(holdings, holdings.blobs.keys() - known)),
+        user=total(info for path, info in holdings.user if (path.flow, path.run) in dropped),
+        migrated=total(stored(holdings, migrated & blobs)),
+        bundles=frozenset(stay.bundles | later.bundles),
+        all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
+        unknown=needs.unknown,
+    )
+
+
+def _own(holdings: Holdings, runs: Iterable[Run], spared: Collection[str]) -> RootAmount:
+    return total(info for infos in own_files(holdings, set(runs), spared).values() for info in infos)
+
+
+def own_files(holdings: Holdings, runs: set[Run], spared: Collection[str]) -> dict[Run, list[ObjectInfo]]:
+    """What is stored for each run alone, in the order it is removed in: what refers to others first. Cards of the
+    ``spared`` flows are not among it."""
+    found: dict[Run, list[ObjectInfo]] = {run: [] for run in runs}
+    for name, task in holdings.tasks.items():
+        if name[:2] in found:
+            files = sorted(task.files.items(), key=lambda item: item[0][1] in layout.REFERRING, reverse=True)
+            found[name[:2]].extend(info for _, info in files)
+    cards = [card for card in holdings.cards if card[0].flow not in spared]
+    for path, info in [*holdings.metadata, *cards]:
+        if (path.flow, path.run) in found:
+            found[path.flow, path.run].append(info)
+    return found
+
+
+def stored(holdings: Holdings, blobs: Iterable[BlobName]) -> Iterator[ObjectInfo]:
+    """The objects of those among the blobs that are there: themselves, and their metadata where it has a file."""
+    for blob in sorted(blobs):
+        for infos in (holdings.blobs, holdings.metas):
+            if blob in infos:
+                yield infos[blob]
+
+
+def _named(paths: Iterable[str], kind: str) -> set[BlobName]:
+    """The blobs or IncludeFiles among these paths."""
+    parsed = [layout.parse(path) for path in paths]
+    return {(path.flow, path.name) for path in parsed if path.kind == kind}

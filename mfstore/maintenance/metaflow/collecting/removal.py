@@ -1,0 +1,191 @@
+"""Removing what a plan says of a Metaflow root, one flow after the other, each after another look at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, own_files, stored, total
+from mfstore.maintenance.metaflow.collecting.policy import Run
+from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
+from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_flow
+from mfstore.maintenance.metaflow.references import read_references
+from mfstore.maintenance.report import PhaseProgress, untold
+from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.layout import References
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.report import PhaseCallback
+
+REMOVED_TOGETHER = 10_000
+"""Objects removed between two signs of life."""
+
+
+@dataclass(slots=True)
+class FlowWork:
+    """What is to be removed of one flow; a look may take things out."""
+
+    flow: str
+    runs: set[Run]
+    blobs: set[BlobName]
+    includes: set[BlobName]
+
+    def orphans(self, holdings: Holdings) -> list[ObjectInfo]:
+        """The objects that only these runs refer to."""
+        return [*stored(holdings, self.blobs), *(holdings.includes[name] for name in sorted(self.includes))]
+
+    def dooms(self, info: ObjectInfo) -> bool:
+        """Whether one of these still is to be removed."""
+        path = layout.parse(info.key)
+        return (path.flow, path.name) in (self.includes if path.kind == "include" else self.blobs)
+
+
+@dataclass(slots=True)
+class Removed:
+    """What was removed so far."""
+
+    runs: list[str] = field(default_factory=list)
+    """As flow/run."""
+    amount: RootAmount = field(default_factory=RootAmount)
+    held: dict[str, str] = field(default_factory=dict)
+    """Flows of which nothing more may go, and why."""
+
+
+class Removal:
+    """Carries out a plan. The collector must own the state."""
+
+    def __init__(
+        self, root: Root, file: StateFile, state: RootGcState, plan: MetaflowGcPlan, holdings: Holdings,
+        tell: PhaseCallback,
+    ) -> None:  # fmt: skip
+        self._root = root
+        self._file = file
+        self._state = state
+        self._plan = plan
+        self._holdings = holdings
+        self._tell = tell
+        self.removed = Removed(held=dict(plan.held))
+
+    def run(self) -> None:
+        """Remove what may go of every flow. What an earlier collection did not finish in flows that are held now is
+        left for a later one."""
+        plan = self._plan
+        doomed = {entry.flow for entry in plan.remove} | {flow for flow, _ in (*plan.blobs, *plan.includes)}
+        begun = {*map(_flow_of, self._state.removing), *map(_flow_of, self._state.blobs)}
+        for flow in sorted((doomed | begun) - plan.held.keys()):
+            work = FlowWork(
+                flow,
+                {(entry.flow, entry.run) for entry in plan.remove if entry.flow == flow},
+                {blob for blob in plan.blobs if blob[0] == flow},
+                {name for name in plan.includes if name[0] == flow},
+            )
+            why = self.remove_flow(work)
+            if why:
+                self.removed.held[flow] = why
+            else:
+                self.removed.runs += sorted("/".join(run) for run in work.runs)
+
+    def remove_flow(self, work: FlowWork) -> str:
+        """Remove what is doomed of a flow. Why nothing more of it may go, or nothing."""
+        why = self.look_again(work)
+        if why:
+            return why
+        orphans = work.orphans(self._holdings)
+        names = tuple(sorted("/".join(run) for run in work.runs))
+        before = self._without(work.flow)
+        self._save(
+            replace(
+                before,
+                removing=(*before.removing, *names),
+                blobs=(*before.blobs, *(info.key for info in orphans)),
+            )
+        )
+        own = own_files(self._holdings, work.runs, self._plan.spared)
+        files = [info for run in sorted(work.runs) for info in own[run]]
+        of = len(files) + len(orphans)
+        for at in range(0, len(files), REMOVED_TOGETHER):
+            self.delete(files[at : at + REMOVED_TOGETHER], at, of)
+        for at in range(0, len(orphans), REMOVED_TOGETHER):
+            # So that seconds pass, and not the time all of this takes, between a look and what goes because of it.
+            why = self.look_again(work)
+            if why:
+                return why
+            infos = [info for info in orphans[at : at + REMOVED_TOGETHER] if work.dooms(info)]
+            self.delete(infos, len(files) + at, of)
+        _prune(self._root, work.runs)
+        condemned = {run: moment for run, moment in self._state.condemned.items() if run not in names}
+        self._save(replace(before, condemned=condemned))
+        return ""
+
+    def _without(self, flow: str) -> RootGcState:
+        """The state without what is being removed of a flow."""
+        return replace(
+            self._state,
+            removing=tuple(name for name in self._state.removing if _flow_of(name) != flow),
+            blobs=tuple(path for path in self._state.blobs if _flow_of(path) != flow),
+        )
+
+    def look_again(self, work: FlowWork) -> str:
+        """List a flow again: blobs that something new refers to are taken out of ``work``. Returns why nothing of the
+        flow may be removed, or nothing."""
+        plan = self._plan
+        removing = {(entry.flow, entry.run) for entry in plan.remove}
+        fresh = Holdings()
+        for name, task in list_flow(self._root, work.flow).tasks.items():
+            if task.running(plan.now, plan.policy.running):
+                return f"{'/'.join(name)} is running"
+            changed = self._changed(name, task)
+            if changed and name[:2] in removing:
+                return f"{'/'.join(name)} was written to just now"
+            if changed:
+                fresh.tasks[name] = layout.Task(files=dict(changed))
+        for _, _, _, found in read_references(self._root, fresh, untold):
+            if not isinstance(found, References):
+                return f"what a new task refers to cannot be read: {found.message}"
+            if found.included or found.packed_included:
+                return "a new task refers to IncludeFiles"
+            work.blobs.difference_update((work.flow, key) for key in found.artifacts.values())
+        return ""
+
+    def _changed(
+        self, name: tuple[str, str, str, str], task: layout.Task
+    ) -> Mapping[tuple[int | None, str], ObjectInfo]:
+        """The files of a task that were written since the plan was made."""
+        known = self._holdings.tasks.get(name, layout.Task()).files
+        return {
+            place: info for place, info in task.files.items() if place not in known or known[place].etag != info.etag
+        }
+
+    def delete(self, infos: Iterable[ObjectInfo], at: int, of: int) -> None:
+        """Delete these objects, the first of which is number ``at`` of so many."""
+        self._tell(PhaseProgress("removing", at, of))
+        if at:
+            self._save(self._state)  # a sign of life, and proof that nobody took over
+        doomed = list(infos)
+        self._root.backend.delete_many([info.key for info in doomed])
+        self.removed.amount += total(doomed)
+
+    def _save(self, state: RootGcState) -> None:
+        self._file.save(state)
+        self._state = state
+
+
+def _flow_of(path: str) -> str:
+    """The flow of a run, as flow/run, or of a blob or an IncludeFile."""
+    return layout.parse(path).flow or path.partition("/")[0]
+
+
+def _prune(root: Root, runs: Iterable[Run]) -> None:
+    """Remove the folders of these runs where nothing is left in them. S3 has none."""
+    if root.remote:
+        return
+    for folder in [f"{flow}/{run}" for flow, run in runs] + [f"mf.cards/{flow}/runs/{run}" for flow, run in runs]:
+        for directory, _, _ in os.walk(Path(root.backend.root, folder), topdown=False):
+            with suppress(OSError):  # not empty: somebody put something there
+                Path(directory).rmdir()

@@ -1,0 +1,154 @@
+"""What is below a Metaflow root, by listing alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mfstore.backends.base import ObjectInfo
+from mfstore.errors import NotAStore, NotFound
+from mfstore.maintenance.report import PhaseProgress
+from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, STORE_FOLDER, ParsedPath, Task
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.report import PhaseCallback
+
+KINDS = ("blobs", "tasks", "metadata", "cards", "IncludeFiles", "S3(run=self)")
+"""What a flow holds: its content-addressed store, files of tasks, local metadata and so on."""
+TaskName = tuple[str, str, str, str]
+"""Flow, run, step and task."""
+BlobName = tuple[str, str]
+"""Flow and key of a blob or an IncludeFile."""
+TOLD_EVERY = 10_000
+"""Objects listed between two words about it."""
+
+
+@dataclass(slots=True)
+class Holdings:
+    """What a listing shows of a root."""
+
+    blobs: dict[BlobName, ObjectInfo] = field(default_factory=dict)
+    metas: dict[BlobName, ObjectInfo] = field(default_factory=dict)
+    """Metadata files of blobs; only in directories."""
+    tasks: dict[TaskName, Task] = field(default_factory=dict)
+    metadata: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
+    """Local metadata."""
+    includes: dict[BlobName, ObjectInfo] = field(default_factory=dict)
+    cards: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
+    user: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
+    """What runs stored by ``S3(run=self)``."""
+    objects: int = 0
+    stored: int = 0
+    """Bytes of all objects."""
+    packed: tuple[int, int] = (0, 0)
+    """Objects and bytes of the packed profile's store, which all flows share."""
+
+    def add(self, info: ObjectInfo) -> None:
+        """Count one object."""
+        self.objects += 1
+        self.stored += info.size
+        path = layout.parse(info.key)
+        if path.kind == "blob":
+            self.blobs[path.flow, path.name] = info
+        elif path.kind == "blob_meta":
+            self.metas[path.flow, path.name] = info
+        elif path.kind == "task":
+            name = (path.flow, path.run, path.step, path.task)
+            self.tasks.setdefault(name, Task()).add(path, info)
+        elif path.kind == "include":
+            self.includes[path.flow, path.name] = info
+        elif path.kind == "metadata":
+            self.metadata.append((path, info))
+        elif path.kind == "card":
+            self.cards.append((path, info))
+        elif path.kind == "user":
+            self.user.append((path, info))
+        elif info.key.startswith(f"{STORE_FOLDER}/"):
+            self.packed = self.packed[0] + 1, self.packed[1] + info.size
+
+    @property
+    def flows(self) -> list[str]:
+        """Every flow that has blobs or tasks."""
+        return sorted({flow for flow, _ in self.blobs} | {name[0] for name in self.tasks})
+
+    @property
+    def runs(self) -> set[tuple[str, str]]:
+        """Every run that has tasks."""
+        return {name[:2] for name in self.tasks}
+
+    def usage(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Number and bytes of the objects of each flow, by kind."""
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+
+        def count(flow: str, kind: str, infos: Iterable[ObjectInfo]) -> None:
+            parts = found.setdefault(flow, dict.fromkeys(KINDS, (0, 0)))
+            for info in infos:
+                parts[kind] = parts[kind][0] + 1, parts[kind][1] + info.size
+
+        for infos, kind in ((self.blobs, "blobs"), (self.metas, "blobs"), (self.includes, "IncludeFiles")):
+            for (flow, _), info in infos.items():
+                count(flow, kind, [info])
+        for name, task in self.tasks.items():
+            count(name[0], "tasks", task.files.values())
+        for listed, kind in ((self.metadata, "metadata"), (self.cards, "cards"), (self.user, "S3(run=self)")):
+            for path, info in listed:
+                count(path.flow, kind, [info])
+        return dict(sorted(found.items()))
+
+
+def list_root(root: Root, progress: PhaseCallback) -> Holdings:
+    """Everything below the root. NotAStore when it is no root of Metaflow, NotFound when nothing is there."""
+    found = Holdings()
+    for info in _listing(root):
+        found.add(info)
+        if found.objects % TOLD_EVERY == 0:
+            progress(PhaseProgress("listing", found.objects, 0))
+    progress(PhaseProgress("listing", found.objects, found.objects))
+    if not found.blobs and not found.tasks:
+        _complain(root, found.objects)
+    return found
+
+
+def _listing(root: Root) -> Iterator[ObjectInfo]:
+    if not root.remote:
+        yield from root.backend.list("")
+        return
+    # One listing for each run, and sixteen for the blobs of each flow, many at a time.
+    tops = [folder for folder in root.backend.folders([""]) if folder != f"{MAINTENANCE_FOLDER}/"]
+    prefixes: list[str] = []
+    for folder in root.backend.folders(tops):
+        flow, _, name = folder.rstrip("/").rpartition("/")
+        data = name == "data" and layout.is_flow(flow)
+        prefixes += [folder + digit for digit in "0123456789abcdef"] if data else [folder]
+    yield from root.backend.list_many(prefixes)
+
+
+def list_flow(root: Root, flow: str) -> Holdings:
+    """The tasks of one flow, as they are now."""
+    found = Holdings()
+    if root.remote:
+        runs = [run for run in root.backend.folders([f"{flow}/"]) if run != f"{flow}/data/"]
+        infos = root.backend.list_many(runs)
+    else:
+        infos = (info for info in root.backend.list(f"{flow}/") if not info.key.startswith(f"{flow}/data/"))
+    for info in infos:
+        found.add(info)
+    return found
+
+
+def _complain(root: Root, objects: int) -> None:
+    if not objects and not root.remote and not Path(root.backend.root).is_dir():
+        raise NotFound("no such directory", backend=root.url)
+    if root.backend.exists_many(["mfstore.json"])[0]:
+        raise NotAStore(
+            "this is a store of mfstore, not a root of Metaflow", backend=root.url, hint="Give it as --store"
+        )
+    raise NotAStore(
+        "not a datastore root of Metaflow: no flow with runs or artifacts is there",
+        backend=root.url,
+        hint="Give the directory or prefix that the flows lie in, such as .metaflow or s3://bucket/metaflow",
+    )

@@ -1,0 +1,58 @@
+"""What the small files of a Metaflow root say: above all, which blobs and bundles each attempt refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.maintenance.report import PhaseProgress
+from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.layout import References
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.metaflow.holdings import Holdings, TaskName
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.report import PhaseCallback
+
+FILES_TOGETHER = 1024
+"""Small files asked for together."""
+Name = TypeVar("Name")
+
+
+class ReferringFile(NamedTuple):
+    """A file of an attempt that can refer to blobs."""
+
+    task: TaskName
+    attempt: int
+    kind: str
+    """Its name without the attempt."""
+    found: References | MfstoreError
+    """What it refers to, or why that is not known."""
+
+
+def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> Iterator[ReferringFile]:
+    """What each of these files that were listed refers to."""
+    wanted = [
+        ((name, attempt, kind), info)
+        for name, task in holdings.tasks.items()
+        for (attempt, kind), info in task.files.items()
+        if kind in layout.REFERRING and attempt is not None
+    ]
+    for at in range(0, len(wanted), FILES_TOGETHER):
+        progress(PhaseProgress("tasks", at, len(wanted)))
+        for (name, attempt, kind), data in read_small(root, wanted[at : at + FILES_TOGETHER]):
+            try:
+                found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
+            except CorruptObject as error:
+                found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=root.url)
+            yield ReferringFile(name, attempt, kind, found)
+    progress(PhaseProgress("tasks", len(wanted), len(wanted)))
+
+
+def read_small(root: Root, infos: Sequence[tuple[Name, ObjectInfo]]) -> Iterator[tuple[Name, bytes | MfstoreError]]:
+    """Small files, each with what it was named by."""
+    found = root.backend.get_many([info.key for _, info in infos])
+    for (name, _), (_, data) in zip(infos, found, strict=True):
+        yield name, data
