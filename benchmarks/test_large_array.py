@@ -1,6 +1,5 @@
 """256 MiB of float32 noise: save and load, beside Metaflow's datastore, joblib and a plain write with one hash."""
 
-import os
 import pickle
 
 import joblib
@@ -9,6 +8,7 @@ import pytest
 from blake3 import blake3
 
 import mfstore
+from mfstore.demo.metaflow_peer import StockMetaflow
 
 SIZE = 256 << 20
 
@@ -16,14 +16,6 @@ SIZE = 256 << 20
 @pytest.fixture(scope="module")
 def array():
     return np.random.default_rng(0).standard_normal(SIZE // 4, dtype=np.float32)
-
-
-def content_addressed(root):
-    os.environ.setdefault("METAFLOW_USER", "bench")
-    from metaflow.datastore.content_addressed_store import ContentAddressedStore
-    from metaflow.plugins.datastores.local_storage import LocalStorage
-
-    return ContentAddressedStore("Flow/data", LocalStorage(str(root)))
 
 
 def plain_write(array, path):
@@ -39,7 +31,7 @@ def plain_write(array, path):
 class TestSave:
     def test_metaflow(self, measure, place, array):
         save = lambda cas: cas.save_blobs(iter([pickle.dumps(array, 4)]))  # noqa: E731
-        measure(save, lambda: (content_addressed(place()),), rounds=1)
+        measure(save, lambda: (StockMetaflow(place()).content_store,), rounds=1)
 
     def test_joblib(self, measure, place, array):
         measure(lambda root: joblib.dump(array, root / "array"), lambda: (place(),))
@@ -58,7 +50,7 @@ class TestSave:
 @pytest.mark.benchmark(group="load 256 MiB float32")
 class TestLoad:
     def test_metaflow(self, measure, place, array):
-        cas = content_addressed(place())
+        cas = StockMetaflow(place()).content_store
         key = cas.save_blobs(iter([pickle.dumps(array, 4)]))[0].key
         load = lambda: [pickle.loads(blob) for _, blob in cas.load_blobs([key])]  # noqa: E731
         assert np.array_equal(measure(load, rounds=2)[0], array)

@@ -6,8 +6,7 @@ import joblib
 import pytest
 
 import mfstore
-
-from .test_large_array import content_addressed
+from mfstore.demo.metaflow_peer import StockMetaflow
 
 COUNT = 1000
 
@@ -21,7 +20,7 @@ def artifacts():
 class TestSave:
     def test_metaflow(self, measure, place, artifacts):
         save = lambda cas: cas.save_blobs(pickle.dumps(obj, 4) for obj in artifacts.values())  # noqa: E731
-        measure(save, lambda: (content_addressed(place()),))
+        measure(save, lambda: (StockMetaflow(place()).content_store,))
 
     def test_joblib(self, measure, place, artifacts):
         save = lambda root: [joblib.dump(obj, root / name) for name, obj in artifacts.items()]  # noqa: E731
@@ -42,7 +41,7 @@ class TestSave:
 @pytest.mark.benchmark(group="load 1000 small artifacts")
 class TestLoad:
     def test_metaflow(self, measure, place, artifacts):
-        cas = content_addressed(place())
+        cas = StockMetaflow(place()).content_store
         keys = [result.key for result in cas.save_blobs(pickle.dumps(obj, 4) for obj in artifacts.values())]
         loaded = measure(lambda: [pickle.loads(blob) for _, blob in cas.load_blobs(keys)])
         assert len(loaded) == COUNT

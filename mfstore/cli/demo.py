@@ -16,7 +16,7 @@ from mfstore.cli.output import print_json, print_table, progress
 from mfstore.errors import NotAStore
 
 if TYPE_CHECKING:
-    from mfstore.demo.run import Row, Side
+    from mfstore.demo.run import StoreCost, VersionResult
 
 
 @click.command()
@@ -74,7 +74,7 @@ def demo(as_json: bool, directory: Path | None) -> None:
     click.echo(f"flow: each ends with {flows[0].summary}")
 
 
-def _cells(row: Row) -> Sequence[str]:
+def _cells(row: VersionResult) -> Sequence[str]:
     new = sum(row.codecs.values())
     mix = ", ".join(
         f"{name} {100 * size / new:.0f} %" for name, size in sorted(row.codecs.items(), key=lambda item: -item[1])
@@ -92,11 +92,11 @@ def _cells(row: Row) -> Sequence[str]:
     )
 
 
-def _speeds(row: Row, side: Side) -> tuple[str, str]:
+def _speeds(row: VersionResult, side: StoreCost) -> tuple[str, str]:
     return f"{row.logical / side.save_wall / 1e6:.0f}", f"{row.logical / side.load_wall / 1e6:.0f}"
 
 
-def _totals(rows: Sequence[Row]) -> dict[str, float]:
+def _totals(rows: Sequence[VersionResult]) -> dict[str, float]:
     ours, theirs = [row.mfstore for row in rows], [row.metaflow for row in rows]
     return {
         "artifacts": sum(row.artifacts for row in rows),

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mfstore.demo.flights import flights, small_artifacts, train, versions
-from mfstore.demo.metaflow_peer import MetaflowStore
+from mfstore.demo.artifacts import small_artifacts, train
+from mfstore.demo.flights import flights, versions
+from mfstore.demo.metaflow_peer import StockMetaflow
 from mfstore.errors import MfstoreError
 from mfstore.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One store's result for one version. Bytes and seconds."""
+class StoreCost:
+    """What one version took in one store. Bytes and seconds."""
 
     stored: int
     save_wall: float
@@ -27,16 +28,17 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class VersionResult:
     """One version of the table, its model and its small artifacts."""
 
     version: str
     artifacts: int
     logical: int
     duplicate: int
-    codecs: dict[str, int] = field(default_factory=dict)
-    mfstore: Side = field(default_factory=lambda: Side(0, 0, 0, 0, 0))
-    metaflow: Side = field(default_factory=lambda: Side(0, 0, 0, 0, 0))
+    codecs: dict[str, int]
+    """Bytes of the new chunks, before they were encoded, by the codec they got."""
+    mfstore: StoreCost
+    metaflow: StoreCost
 
 
 class Different(MfstoreError):
@@ -45,40 +47,52 @@ class Different(MfstoreError):
     code = "different"
 
 
-def run(root: Path) -> Iterator[Row]:
-    """Save, reload and compare every version in both stores below ``root``; yields one row per version.
+def run(root: Path) -> Iterator[VersionResult]:
+    """Save, reload and compare every version in both stores below ``root``; yields one result per version.
 
     Every load goes through a handle that has seen nothing, so mfstore verifies every byte it reads.
     """
     store = open_store(root / "mfstore")
-    peer = MetaflowStore(root / "metaflow")
-    for number, (name, frame) in enumerate(versions(flights())):
+    peer = StockMetaflow(root / "metaflow")
+
+    def load(key: str) -> dict[str, Any]:
+        with open_store(root / "mfstore") as reader:
+            return reader.load(key)
+
+    for name, frame in versions(flights()):
         model = train(frame)
         artifacts: dict[str, Any] = {"flights": frame, "model": model, **small_artifacts(name, frame, model)}
-        before = (store.session.logical, store.session.duplicate, store.session.stored, dict(store.session.codecs))
-        key, save_wall, save_cpu = _timed(partial(store.save, artifacts))
-        with open_store(root / "mfstore") as reader:
-            loaded, load_wall, load_cpu = _timed(partial(reader.load, key))
-        _compare(name, artifacts, loaded)
-        del loaded
-        ours = Side(store.session.stored - before[2], save_wall, save_cpu, load_wall, load_cpu)
-        at = peer.stored()
-        _, save_wall, save_cpu = _timed(partial(peer.save, str(number), artifacts))
-        loaded, load_wall, load_cpu = _timed(partial(peer.load, str(number), artifacts))
-        _compare(name, artifacts, loaded)
-        yield Row(
+        before = replace(store.session, codecs=dict(store.session.codecs))
+        ours = _measure(name, artifacts, store.save, load, lambda: store.session.stored)
+        theirs = _measure(name, artifacts, peer.save, peer.load, peer.stored)
+        yield VersionResult(
             version=name,
             artifacts=len(artifacts),
-            logical=store.session.logical - before[0],
-            duplicate=store.session.duplicate - before[1],
+            logical=store.session.logical - before.logical,
+            duplicate=store.session.duplicate - before.duplicate,
             codecs={
-                codec: size - before[3].get(codec, 0)
+                codec: size - before.codecs.get(codec, 0)
                 for codec, size in store.session.codecs.items()
-                if size > before[3].get(codec, 0)
+                if size > before.codecs.get(codec, 0)
             },
             mfstore=ours,
-            metaflow=Side(peer.stored() - at, save_wall, save_cpu, load_wall, load_cpu),
+            metaflow=theirs,
         )
+
+
+def _measure(
+    version: str,
+    artifacts: dict[str, Any],
+    save: Callable[[dict[str, Any]], Any],
+    load: Callable[[Any], dict[str, Any]],
+    stored: Callable[[], int],
+) -> StoreCost:
+    """Save, and load what saving gave a name to; Different unless the same comes back."""
+    at = stored()
+    key, save_wall, save_cpu = _timed(partial(save, artifacts))
+    loaded, load_wall, load_cpu = _timed(partial(load, key))
+    _compare(version, artifacts, loaded)
+    return StoreCost(stored() - at, save_wall, save_cpu, load_wall, load_cpu)
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float, float]:

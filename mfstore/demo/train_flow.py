@@ -11,7 +11,8 @@ from typing import Any
 
 from metaflow import FlowSpec, step
 
-from mfstore.demo.flights import flights, train
+from mfstore.demo.artifacts import train
+from mfstore.demo.flights import flights
 
 
 class TrainFlow(FlowSpec):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from metaflow import metaflow_config
@@ -21,14 +22,33 @@ COMMANDS = {
 }
 
 
-@click.group()  # type: ignore[untyped-decorator]
-def cli() -> None:
-    """A collection, as Metaflow merges them."""
+def collection(run: Callable[[list[str]], None]) -> Any:
+    """The group ``mfstore`` in a collection, as Metaflow merges them. ``run`` does what a command line of ``mfstore``,
+    without its first word, says."""
+
+    @click.group()  # type: ignore[untyped-decorator]
+    def cli() -> None:
+        """A collection."""
+
+    @cli.group(help="Look after the datastore: verify, repair, gc, du, migrate, bench.")  # type: ignore[untyped-decorator]
+    def mfstore() -> None:
+        """The group."""
+
+    for name, text in COMMANDS.items():
+        mfstore.add_command(_command(name, text, run))
+    return cli
 
 
-@cli.group(help="Look after the datastore: verify, repair, gc, du, migrate, bench.")  # type: ignore[untyped-decorator]
-def mfstore() -> None:
-    """The group."""
+def _command(name: str, text: str, run: Callable[[list[str]], None]) -> Any:
+    options = {"ignore_unknown_options": True, "help_option_names": []}
+
+    @click.command(name, help=text, context_settings=options)  # type: ignore[untyped-decorator]
+    @click.argument("given", nargs=-1, type=click.UNPROCESSED)  # type: ignore[untyped-decorator]
+    def command(given: tuple[str, ...]) -> None:
+        _use_metaflows_settings()
+        run(arguments(name, list(given)))
+
+    return command
 
 
 def root() -> str:
@@ -72,20 +92,3 @@ def _use_metaflows_settings() -> None:
         os.environ.setdefault("AWS_ENDPOINT_URL_S3", str(found["endpoint_url"]))
     if isinstance(found.get("verify"), str):
         os.environ.setdefault("AWS_CA_BUNDLE", str(found["verify"]))
-
-
-def _add(name: str, text: str) -> None:
-    options = {"ignore_unknown_options": True, "help_option_names": []}
-
-    @mfstore.command(name, help=text, context_settings=options)  # type: ignore[untyped-decorator]
-    @click.argument("given", nargs=-1, type=click.UNPROCESSED)  # type: ignore[untyped-decorator]
-    def command(given: tuple[str, ...]) -> None:
-        from mfstore.cli import main
-
-        _use_metaflows_settings()
-        line: list[Any] = arguments(name, list(given))
-        main(line, prog_name="metaflow mfstore")
-
-
-for _name, _text in COMMANDS.items():
-    _add(_name, _text)
