@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from mfstore import description
@@ -18,6 +18,7 @@ from mfstore.host.elapsed import moment, since
 from mfstore.host.workers import Workers
 from mfstore.loading.fetch import Fetcher
 from mfstore.loading.verified import VerifiedRanges
+from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, Guard
 from mfstore.saving.index import ChunkIndex
 from mfstore.saving.ingest import Ingest
@@ -25,7 +26,6 @@ from mfstore.saving.ingest import Ingest
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.settings import Knobs
-    from mfstore.stats import SessionStats
 
 DESCRIPTION_SECONDS = KNOWLEDGE_SECONDS / 3
 """How long a remote store's description is relied on. It tells whether anything may be condemned, so this is a third
@@ -81,10 +81,11 @@ class Handle:
         self._verified = VerifiedRanges(options.backend)
         self._session = session
         self._lock = threading.Lock()
-        self._description: Description | None = None
-        self._checked = False
-        self._checked_at = moment()
-        self._parts: tuple[ChunkIndex, Fetcher] | None = None
+        self._known: tuple[Description | None, set[str]] = None, set()
+        """The description, and the operations that this program may do by it: replaced together."""
+        self._looked = False
+        self._read_at = moment()
+        self._context: SaveContext | None = None
 
     def close(self) -> None:
         """End the threads."""
@@ -95,97 +96,115 @@ class Handle:
     @property
     def description(self) -> Description | None:
         """The store's description as it was read last; None while there is no store."""
-        return self._description
+        return self._known[0]
 
     def require_read(self) -> None:
         """Look whether there is a store, unless that is known. NotAStore when there is something else, Unsupported when
         this program may not read it."""
-        if not self._checked:
+        if not self._looked:
             with self._lock:
-                self._description = description.load(self.backend)
-                self._checked = self._description is not None
-                self._checked_at = moment()
-        if self._description is not None:
-            self._description.require("read", self.options.url)
+                self._learn(description.load(self.backend))
+        self._require("read")
 
-    def require_write(self) -> Description:
+    def require_write(self) -> None:
         """As ``require_read``, for writing: a store that is not there is created, or is NotFound."""
         self.require_read()
-        if self._description is None or not self._still_there():
+        if self._known[0] is None or not self._still_there():
             if not self.options.create:
                 raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
             with self._lock:
-                self._description = description.create(self.backend, NAMES[self.options.digest])
-                self._checked = True
-                self._parts = None
-        assert self._description is not None
-        self._description.require("write", self.options.url)
-        return self._description
+                self._learn(description.create(self.backend, NAMES[self.options.digest]))
+                self._context = None
+        self._require("write")
+
+    def _learn(self, found: Description | None) -> None:
+        self._known = found, set()
+        if self._context is not None and found is not None and self._context.algorithm != found.algorithm:
+            self._context = None
+        self._looked = self._looked or found is not None
+        self._read_at = moment()
+
+    def _require(self, operation: str) -> None:
+        """Unsupported when this program may not do that in this store. Told once for each description: what an
+        operation on something small passes through each time is kept short."""
+        found, permitted = self._known
+        if found is not None and operation not in permitted:
+            found.require(operation, self.options.url)
+            permitted.add(operation)
 
     def access(self, *operations: str) -> StoreAccess:
         """The store for maintenance. NotFound when there is none, Unsupported when this program may not do one of the
         ``operations``: "read", "write" or "delete"."""
         self.require_read()
-        if self._description is None:
+        found = self._known[0]
+        if found is None:
             raise NotFound("no store there", backend=self.backend.url)
         for operation in operations:
-            self._description.require(operation, self.options.url)
-        return StoreAccess(self.options.url, self.backend, self.workers, self._description, self.guard)
+            self._require(operation)
+        return StoreAccess(self.options.url, self.backend, self.workers, found, self.guard)
 
     def _still_there(self) -> bool:
         """Whether the store's description has not been removed meanwhile, as when somebody deletes the directory."""
         if not self.backend.capabilities.remote:
             return self.backend.exists_many([PATH])[0]
-        if since(self._checked_at) >= DESCRIPTION_SECONDS:
-            self._description = description.load(self.backend)
-            self._checked_at = moment()
-        return self._description is not None
+        if since(self._read_at) >= DESCRIPTION_SECONDS:
+            self._learn(description.load(self.backend))
+        return self._known[0] is not None
 
     def was_collected(self) -> bool:
         """Whether a collector ever condemned anything in this store, as its description says."""
         self._still_there()
-        return self._description is not None and FEATURE in self._description.features["write"]
+        found = self._known[0]
+        return found is not None and FEATURE in found.features["write"]
 
     def forget_removed(self) -> None:
         """A collector has been at work: forget what it may have removed."""
         self._verified.clear()
-        if self._parts is not None:
-            self._parts[0].forget()
+        if self._context is not None:
+            self._context.index.forget()
 
     # ---- saving and loading -------------------------------------------------------------
 
     def saving(self) -> Ingest:
         """One operation that stores something. NotFound and Unsupported as ``require_write``."""
-        algorithm = self.require_write().algorithm
-        index, fetcher = self._shared()
-        return Ingest(
-            self.backend, self.workers, index, fetcher, self._verified, digest_function(algorithm), algorithm,
-            self.options.compress, self.options.knobs.memory, self.guard,
-        )  # fmt: skip
+        self.require_write()
+        return Ingest(self._shared())
 
     def count(self, written: SessionStats) -> None:
         """Count what an operation did."""
         with self._lock:
-            self._session.add(written)
+            for item in fields(written):
+                mine, its = getattr(self._session, item.name), getattr(written, item.name)
+                if isinstance(its, dict):
+                    for name, size in its.items():
+                        mine[name] = mine.get(name, 0) + size
+                else:
+                    setattr(self._session, item.name, mine + its)
 
     @property
     def index(self) -> ChunkIndex:
         """The store's index."""
-        return self._shared()[0]
+        return self._shared().index
 
     @property
     def fetcher(self) -> Fetcher:
         """What reads the store's chunks."""
-        return self._shared()[1]
+        return self._shared().fetcher
 
-    def _shared(self) -> tuple[ChunkIndex, Fetcher]:
+    def _shared(self) -> SaveContext:
         with self._lock:
-            if self._parts is None:
-                algorithm = self._description.algorithm if self._description else NAMES[self.options.digest]
+            if self._context is None:
+                found = self._known[0]
+                algorithm = found.algorithm if found is not None else NAMES[self.options.digest]
                 digest = digest_function(algorithm)
                 index = ChunkIndex(self.backend, digest, algorithm)
-                self._parts = index, Fetcher(self.backend, self.workers, digest, index, self._verified)
-            return self._parts
+                fetcher = Fetcher(self.backend, self.workers, digest, index.find_all, self._verified)
+                self._context = SaveContext(
+                    backend=self.backend, workers=self.workers, index=index, fetcher=fetcher, verified=self._verified,
+                    guard=self.guard, digest=digest, algorithm=algorithm, compress=self.options.compress,
+                    memory=self.options.knobs.memory,
+                )  # fmt: skip
+            return self._context
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:
         """Whether something is stored under each key, in order."""
@@ -209,6 +228,6 @@ class Handle:
         if isinstance(data, MfstoreError):
             raise data
         try:
-            return recipes.decode(data, self.workers.codec, bytes.fromhex(key))
+            return recipes.decode(data, self.workers.thread.codec, bytes.fromhex(key))
         except MfstoreError as error:
             raise error.where(key=recipe_path(key), backend=self.backend.url) from None

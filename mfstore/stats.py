@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 from mfstore.format import recipes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Recipe, placed_chunks
-from mfstore.saving.codecs import label
+from mfstore.saving.codecs import LABELS
+from mfstore.saving.context import SessionStats as SessionStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +45,11 @@ class StoreStats:
     session: SessionStats
 
 
-@dataclass(slots=True)
-class SessionStats:
-    """What one operation did, or all operations of a handle since it was opened."""
-
-    artifacts: int = 0
-    logical: int = 0
-    """Bytes of the artifacts saved."""
-    duplicate: int = 0
-    """Of those, bytes already stored."""
-    stored: int = 0
-    """Bytes written."""
-    objects: int = 0
-    """Objects written."""
-    codecs: dict[str, int] = field(default_factory=dict)
-    """Newly stored artifact bytes by codec."""
-    loaded: int = 0
-    """Bytes of the artifacts loaded."""
-
-    def add(self, other: SessionStats) -> None:
-        """Count another operation."""
-        for item in fields(self):
-            mine, its = getattr(self, item.name), getattr(other, item.name)
-            if isinstance(its, dict):
-                for name, size in its.items():
-                    mine[name] = mine.get(name, 0) + size
-            else:
-                setattr(self, item.name, mine + its)
-
-
 def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
     """Sum up a recipe."""
     by_codec: dict[str, int] = {}
     for chunk, place in placed_chunks(recipe):
-        name = label(place.codec, place.width)
+        name = LABELS[place.codec, bool(place.width)]
         by_codec[name] = by_codec.get(name, 0) + chunk.usize
     in_packs = sum(place.csize for place in recipe.placements if place.pack != recipes.INLINE)
     bundle = recipe.kind == BUNDLE

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,7 @@ class Store(AsyncTwins):
             count = 0
             for obj in objs:
                 draft = ingest.draft("", obj, named=False, alone=True)
-                number = count
-                ingest.recipe(ONE, [draft], lambda key, number=number: found.__setitem__(number, key))  # type: ignore[misc]
+                ingest.recipe(ONE, [draft], partial(found.__setitem__, count))
                 count += 1
                 if not held_by_caller:
                     ingest.copy_borrowed()

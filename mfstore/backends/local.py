@@ -423,7 +423,7 @@ class LocalBatch(Batch):
     backend: LocalBackend
 
     def __init__(self, backend: LocalBackend, locked: bool = False) -> None:
-        super().__init__(backend)
+        self.backend = backend
         self._replacing = nullcontext if locked else backend.replacing
         self._staged: list[tuple[str, str, str]] = []
         self._relied: set[str] = set()

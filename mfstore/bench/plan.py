@@ -13,7 +13,7 @@ from mfstore.s3.calls import SHORT_BODY
 from mfstore.s3.transfers.deletions import KEYS_PER_DELETE
 from mfstore.s3.transfers.downloads import SHORTEST_PIECE
 from mfstore.s3.transfers.uploads import LONGEST_SINGLE_PUT, part_size
-from mfstore.saving.ingest import PACK_SHARE
+from mfstore.saving.packing import PACK_SHARE
 
 MEMORY = 256 << 20
 """For the stores that are measured, whatever the environment says: where packs end depends on it."""

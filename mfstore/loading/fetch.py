@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
+    from mfstore.format.fragments import Location
     from mfstore.format.recipes import Segment
     from mfstore.host.workers import Workers
     from mfstore.loading.verified import VerifiedRanges
-    from mfstore.saving.index import ChunkIndex
 
+    FindCopies = Callable[[bytes, bool], Sequence[Location]]
     Wanted = tuple[int, ChunkRef, memoryview]
 
 SPAN = 8 << 20
@@ -128,15 +129,16 @@ def raw_run(recipe: Recipe, first: int, count: int) -> tuple[str, int] | None:
 
 
 class Fetcher:
-    """Reads the chunks of one store. ``verified`` remembers what this process has verified or written."""
+    """Reads the chunks of one store. ``find_copies(id, reload)`` tells every place of a chunk that the index knows,
+    read anew or not; ``verified`` remembers what this process has verified or written."""
 
     def __init__(
-        self, backend: Backend, workers: Workers, digest: Digest, index: ChunkIndex, verified: VerifiedRanges
+        self, backend: Backend, workers: Workers, digest: Digest, find_copies: FindCopies, verified: VerifiedRanges
     ) -> None:
         self._backend = backend
         self._workers = workers
         self._digest = digest
-        self._index = index
+        self._find_copies = find_copies
         self._verified = verified
         self._gap = backend.capabilities.gap
         self._span = backend.capabilities.span
@@ -168,7 +170,7 @@ class Fetcher:
         for number, chunk, target in wanted:
             place = recipe.placements[number]
             if place.pack == INLINE:
-                self._workers.codec.decode(
+                self._workers.thread.codec.decode(
                     recipe.inline, target, [(place.offset, place.csize, place.codec, place.width, 0, chunk.usize)]
                 )
                 if verify:
@@ -179,6 +181,8 @@ class Fetcher:
         return total
 
     def _fetch(self, pieces: list[Piece], total: int, verify: bool) -> None:
+        if not pieces:
+            return
         reads = plan_reads(pieces, self._gap, self._span)
         if self.remote:
             self._read_remote(reads, lambda read, data: self._arrived(read, data, verify))
@@ -282,7 +286,7 @@ class Fetcher:
             self._check_all(pieces, path)
 
     def _decode(self, pieces: Sequence[Piece], start: int, source: Buffer) -> None:
-        codec = self._workers.codec
+        codec = self._workers.thread.codec
         for piece in pieces:
             place = piece.placement
             job = (place.offset - start, place.csize, place.codec, place.width, 0, piece.chunk.usize)
@@ -315,7 +319,7 @@ class Fetcher:
         self._verified.forget(piece.pack)
         tried = {(piece.pack, place.offset)}
         for reload in (False, True):
-            for other in self._index.find_all(piece.chunk.id, reload):
+            for other in self._find_copies(piece.chunk.id, reload):
                 name = other.pack.value.hex()
                 if (name, other.offset) in tried or other.usize != piece.chunk.usize:
                     continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import LZ4, NONE, ZSTD, Codec
 
@@ -36,9 +36,20 @@ class Choice:
 RAW = Choice(NONE, 0)
 
 
-def label(codec: int, width: int) -> str:
-    """A codec's name for people."""
-    return {NONE: "raw", LZ4: "lz4", ZSTD: "zstd"}[codec] + ("+shuffle" if width else "")
+class EncodedChunk(NamedTuple):
+    """A chunk as it is stored."""
+
+    data: bytes | memoryview
+    codec: int
+    width: int
+
+
+LABELS = {
+    (codec, shuffled): name + ("+shuffle" if shuffled else "")
+    for codec, name in ((NONE, "raw"), (LZ4, "lz4"), (ZSTD, "zstd"))
+    for shuffled in (False, True)
+}
+"""Names for people of a codec, with and without shuffle."""
 
 
 def shuffle_widths(itemsize: int) -> tuple[int, ...]:
@@ -66,6 +77,15 @@ def choose(codec: Codec, data: Buffer, itemsize: int, compress: bool = True) -> 
     zstd = min((row for row in results if row[0] == ZSTD), key=lambda row: row[2])
     best = zstd if zstd[2] <= ZSTD_PAYS * lz4[2] else lz4
     return Choice(best[0], best[1]) if best[2] <= PAYS * size else RAW
+
+
+def encode_chunk(codec: Codec, data: memoryview, choice: Choice) -> EncodedChunk:
+    """One chunk, raw when it does not shrink. What is raw refers to ``data``."""
+    if choice.codec != NONE:
+        arena, sizes = codec.encode(data, [len(data)], choice.codec, choice.width, LEVEL, KEEP)
+        if sizes[0]:
+            return EncodedChunk(arena, choice.codec, choice.width)
+    return EncodedChunk(data, NONE, 0)
 
 
 def _sample(view: memoryview) -> Buffer:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore._core.chunk import CDC_MIN
 from mfstore.format import recipes
 from mfstore.format.cuts import ContentCutter, fixed_cuts, is_opaque
 from mfstore.format.recipes import PICKLE, Artifact, ChunkRef, Segment
 from mfstore.pickling.streams import Strided, dump
+from mfstore.saving import codecs
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore._core.codec import Codec
     from mfstore.format.digests import Digest
-    from mfstore.saving.codecs import Choice
+    from mfstore.saving.codecs import Choice, EncodedChunk
 
 BODY_STREAM = 8 << 20
 """A body longer than this is cut while it is being pickled instead of being collected."""
@@ -30,7 +33,7 @@ NOTHING = memoryview(b"")
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """Contiguous bytes and their cuts; ``ids`` are filled by ``Ingest.flush``."""
+    """Contiguous bytes and their cuts, on their way: first hashed, then looked up, encoded and laid out."""
 
     view: memoryview
     ends: list[int]
@@ -38,9 +41,11 @@ class Run:
     held: bool
     """Whether the pack keeps this memory alive only for itself."""
     choice: Choice | None = None
+    """How its chunks are encoded, once that is decided."""
     ids: list[bytes] = field(default_factory=list)
-    inline: list[tuple[memoryview | bytes, int, int]] | None = None
-    """``(encoded, codec, width)`` of each chunk when it is to lie in the recipe."""
+    """Of its chunks, once they are hashed."""
+    inline: list[EncodedChunk] | None = None
+    """Its chunks when they are to lie in the recipe."""
 
     def own(self) -> None:
         """Copy memory that is not ours, because it may change before it is stored."""
@@ -48,12 +53,39 @@ class Run:
             self.view = memoryview(bytes(self.view))
             self.held = True
 
+    def hash(self, digest: Digest, first: int = 0, last: int | None = None) -> list[bytes]:
+        """The ids of its chunks, or of those from ``first`` to before ``last``."""
+        view = self.view
+        start = self.ends[first - 1] if first else 0
+        ids = []
+        for end in self.ends[first:last]:
+            ids.append(digest(view[start:end]))
+            start = end
+        return ids
+
+    def encode_chunk(self, start: int, end: int, codec: Codec, compress: bool) -> EncodedChunk:
+        """One chunk by its bytes. Chooses how, for the whole run, unless that is decided."""
+        if self.choice is None:
+            self.choice = codecs.choose(codec, self.view, self.itemsize, compress)
+        return codecs.encode_chunk(codec, self.view[start:end], self.choice)
+
     def chunks(self) -> Iterable[ChunkRef]:
         """The chunks as content, once hashed."""
         start = 0
         for chunk_id, end in zip(self.ids, self.ends, strict=True):
             yield ChunkRef(chunk_id, end - start)
             start = end
+
+
+class DraftSegment(NamedTuple):
+    """A segment and the runs it was cut into."""
+
+    kind: int
+    at: int
+    length: int
+    itemsize: int
+    row: int
+    runs: list[Run]
 
 
 @dataclass(slots=True)
@@ -66,19 +98,18 @@ class Draft:
     body_length: int = 0
     literal: bytes | None = None
     body: list[Run] = field(default_factory=list)
-    payloads: list[tuple[int, int, int, int, int, list[Run]]] = field(default_factory=list)
-    """``(kind, at, length, itemsize, row, runs)`` of each segment."""
+    segments: list[DraftSegment] = field(default_factory=list)
 
     @property
     def size(self) -> int:
         """Bytes of the artifact's stream."""
-        return self.body_length + sum(payload[2] for payload in self.payloads)
+        return self.body_length + sum([segment.length for segment in self.segments])
 
     def runs(self) -> Iterable[Run]:
         """All runs, in the order of the artifact's chunks."""
         yield from self.body
-        for payload in self.payloads:
-            yield from payload[5]
+        for segment in self.segments:
+            yield from segment.runs
 
     def artifact(self) -> Artifact:
         """The finished artifact. Needs every run hashed."""
@@ -86,7 +117,7 @@ class Draft:
             return Artifact(self.name, self.encoding, self.body_length, self.literal)
         segments = tuple(
             Segment(kind, at, length, itemsize, row, sum(len(run.ends) for run in runs))
-            for kind, at, length, itemsize, row, runs in self.payloads
+            for kind, at, length, itemsize, row, runs in self.segments
         )
         chunks = [chunk for run in self.runs() for chunk in run.chunks()]
         return Artifact(self.name, self.encoding, self.body_length, None, segments, chunks)
@@ -130,7 +161,7 @@ class DraftSink:
         itemsize = itemsize if itemsize < 256 else 0
         runs: list[Run] = []
         length = data.nbytes if isinstance(data, Strided) else memoryview(data).nbytes
-        self._draft.payloads.append((kind, at, length, itemsize, row, runs))
+        self._draft.segments.append(DraftSegment(kind, at, length, itemsize, row, runs))
 
         def emit(part: memoryview, ends: list[int], held: bool = False) -> None:
             run = Run(part, ends, itemsize, held)
@@ -160,8 +191,12 @@ class DraftSink:
         draft.body_length = self._length
         if self._cutter is None:
             body = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
-            if not draft.payloads and len(body) <= recipes.LITERAL_LIMIT:
+            if not draft.segments and len(body) <= recipes.LITERAL_LIMIT:
                 draft.literal = body
+                return
+            if 0 < len(body) <= CDC_MIN:
+                # Shorter than any cut: one chunk, whatever is in it.
+                self._body_run(memoryview(bytes(body)), [len(body)])
                 return
             self._cutter = ContentCutter(self._body_run)
             self._cutter.feed(body)

@@ -123,7 +123,8 @@ class Guard:
             return self._read()
 
     def _read(self) -> Condemned:
-        begun = moment()
+        # Where knowledge is not kept, when it was read does not matter.
+        begun = moment() if self._valid else None
         mark = self._mark
         if not self._backend.capabilities.remote:
             # A look at the file, or at its absence, costs less than reading it or an exception.
@@ -163,6 +164,8 @@ class Guard:
         """
         after = self.condemned()
         same = after.state.deletions == before.state.deletions
+        if same and not (before.lists or after.lists):
+            return
         if same and not any(view.concerns(names) for view in (before, after) for names in (wrote, relied)):
             return
         after = self.read()

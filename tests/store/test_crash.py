@@ -375,16 +375,16 @@ def test_what_others_left_unsynced_is_synced_before_it_is_relied_on(root, monkey
 
 def test_objects_changed_while_being_stored_are_noticed(root, monkeypatch):
     """The buffer is hashed, changed, then written: the store never returns bytes it did not hash."""
-    from mfstore.saving.ingest import Ingest
+    from mfstore.saving.packing import PackWriter
 
     array = np.random.default_rng(0).random(300_000)
-    original = Ingest._lay_out
+    original = PackWriter.add
 
     def changed(self, *args):
         array[1000] = 5.0
         return original(self, *args)
 
-    monkeypatch.setattr(Ingest, "_lay_out", changed)
+    monkeypatch.setattr(PackWriter, "add", changed)
     key = mfstore.open(root).put(array)
     with pytest.raises(errors.CorruptObject):
         mfstore.open(root).get(key)

@@ -179,7 +179,7 @@ def test_large_work_runs_on_several_threads(root):
     import threading
 
     from mfstore.loading.fetch import Fetcher
-    from mfstore.saving.ingest import Ingest
+    from mfstore.saving.pipeline import ChunkPipeline
 
     data = np.repeat(np.arange(4_000.0), 1024)  # 31 MiB that compress: several tasks of every kind
     met = {}
@@ -197,7 +197,7 @@ def test_large_work_runs_on_several_threads(root):
         return meet
 
     with mfstore.open(root, threads=2, fsync="none") as store, pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((Ingest, "_hash"), (Ingest, "_encode"), (Fetcher, "_read")):
+        for owner, name in ((ChunkPipeline, "_hash"), (ChunkPipeline, "_encode"), (Fetcher, "_read")):
             patch.setattr(owner, name, meeting(getattr(owner, name), name))
         np.testing.assert_array_equal(store.get(store.put(data)), data)
     assert all(len(set(threads)) == 2 for threads in met.values())

@@ -160,7 +160,9 @@ def plan_gc(
     keys = live_keys(recipes, named, given, now, options)
     lasting = (key for key, why in keys.items() if why != YOUNG)
     young = (key for key, why in keys.items() if why == YOUNG)
-    liveness = trace(backend, lasting, young, packs, access.workers.codec, lambda more: tell("read recipes", more))
+    liveness = trace(
+        backend, lasting, young, packs, access.workers.thread.codec, lambda more: tell("read recipes", more)
+    )
     chunks = liveness.chunks
     liveness.forget_chunks()
     snapshot = GcSnapshot(now, state, recipes, packs, {name: ref.etag for name, ref in refs.items()})
@@ -259,7 +261,11 @@ class _Collection:
             return [], 0
         algorithm = self._access.algorithm
         worker = Repacker(
-            self._backend, self._access.workers.codec, digest_function(algorithm), algorithm, self._ownership.pulse
+            self._backend,
+            self._access.workers.thread.codec,
+            digest_function(algorithm),
+            algorithm,
+            self._ownership.pulse,
         )
         moved = worker.run(self._decision.repacks, self._live)
         self._tell("repacked", len(moved))

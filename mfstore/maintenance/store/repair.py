@@ -196,7 +196,7 @@ class RecipeRewriter:
         path = recipe_path(key.hex())
         try:
             data, etag = self._backend.get_tagged(path)
-            recipe = recipes.decode(data, self._workers.codec, key)
+            recipe = recipes.decode(data, self._workers.thread.codec, key)
         except NotFound:
             return  # collected meanwhile
         packs: dict[bytes, int] = {}
@@ -214,7 +214,7 @@ class RecipeRewriter:
                 entry = stored.entry
                 placements.append(Placement(number, entry.offset, entry.csize, entry.codec, entry.width))
         parts = recipes.encode(
-            recipe.algorithm, recipe.content, recipe.types, list(packs), placements, inline, self._workers.codec
+            recipe.algorithm, recipe.content, recipe.types, list(packs), placements, inline, self._workers.thread.codec
         )
         with suppress(Conflict):  # stored again meanwhile: that relies on nothing that is damaged
             self._backend.put_if(path, b"".join(parts), etag)

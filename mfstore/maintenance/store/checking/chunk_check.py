@@ -33,7 +33,9 @@ class ChunkCheck:
             return entry.csize == entry.usize and self._digest(stored) == entry.id
         target = scratch("chunk", entry.usize)
         try:
-            self._workers.codec.decode(stored, target, [(0, entry.csize, entry.codec, entry.width, 0, entry.usize)])
+            self._workers.thread.codec.decode(
+                stored, target, [(0, entry.csize, entry.codec, entry.width, 0, entry.usize)]
+            )
         except (CorruptObject, Unsupported):
             return False
         return self._digest(target) == entry.id

@@ -74,7 +74,7 @@ class RecipeReader:
         if isinstance(data, MfstoreError):
             return data, frozenset()
         try:
-            recipe = decode(data, self._workers.codec, name)
+            recipe = decode(data, self._workers.thread.codec, name)
         except MfstoreError as error:
             return error, frozenset()
         bad = []

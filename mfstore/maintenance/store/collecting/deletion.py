@@ -75,7 +75,7 @@ class Deletion:
 
     def spare(self, keys: Iterable[bytes], recipes: dict[bytes, int], packs: dict[bytes, int]) -> None:
         """These keys are needed, with their packs."""
-        for key, recipe in read_recipes(self._backend, keys, self._access.workers.codec, missing_ok=True):
+        for key, recipe in read_recipes(self._backend, keys, self._access.workers.thread.codec, missing_ok=True):
             if recipes.pop(key, None) is not None:
                 self.changed += 1
             for name in recipe.packs:

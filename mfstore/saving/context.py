@@ -1,0 +1,54 @@
+"""What all parts of a save work with, and what they count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.format.digests import Digest
+    from mfstore.host.workers import Workers
+    from mfstore.loading.fetch import Fetcher
+    from mfstore.loading.verified import VerifiedRanges
+    from mfstore.saving.guard import Guard
+    from mfstore.saving.index import ChunkIndex
+
+
+@dataclass(frozen=True, slots=True)
+class SaveContext:
+    """What one handle hands to each of its saves."""
+
+    backend: Backend
+    workers: Workers
+    index: ChunkIndex
+    fetcher: Fetcher
+    """Reads back what deduplication relies on."""
+    verified: VerifiedRanges
+    guard: Guard
+    digest: Digest
+    algorithm: int
+    """Number of ``digest``."""
+    compress: bool
+    memory: int
+    """Bytes of extra memory that one save may hold."""
+
+
+@dataclass(slots=True)
+class SessionStats:
+    """What one operation did, or all operations of a handle since it was opened. Sizes in bytes."""
+
+    artifacts: int = 0
+    """Artifacts saved."""
+    logical: int = 0
+    """Bytes of the artifacts saved."""
+    duplicate: int = 0
+    """Of those, bytes already stored."""
+    stored: int = 0
+    """Bytes written."""
+    objects: int = 0
+    """Objects written."""
+    codecs: dict[str, int] = field(default_factory=dict)
+    """Newly stored artifact bytes by codec."""
+    loaded: int = 0
+    """Bytes of the artifacts loaded."""

@@ -1,0 +1,108 @@
+"""What is stored already: where chunks lie, and whether an acknowledgement may rely on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.format import recipes
+from mfstore.format.packs import pack_path
+from mfstore.format.recipes import ChunkRef, Recipe, placed_chunks, recipe_path
+from mfstore.saving.guard import Condemned, Names
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Batch
+    from mfstore.format.fragments import Location
+    from mfstore.saving.context import SaveContext
+
+
+class StoredChunks:
+    """The chunks that one save need not store, because others did or it has itself.
+
+    What others stored counts only when it is there, whole, and not condemned: an acknowledged save must read back.
+    """
+
+    def __init__(self, context: SaveContext, batch: Batch, condemned: Condemned) -> None:
+        self.located: dict[bytes, Location] = {}
+        """Where chunks lie, by id. A location's pack may still be open."""
+        self.relied = Names()
+        """What others stored and this save relies on."""
+        self._context = context
+        self._batch = batch
+        self._condemned = condemned
+
+    def look_up(self, ids: Iterable[bytes]) -> None:
+        """Locate those of the chunks that are stored and can be relied on."""
+        missing = {chunk_id for chunk_id in ids if chunk_id not in self.located}
+        index = self._context.index
+        found = index.find(list(missing)) if missing else {}
+        if found and self._condemned:
+            found = {chunk_id: other for chunk_id, at in found.items() if (other := self._lasting(chunk_id, at))}
+        if found:
+            for chunk_id in found.keys() - self._whole(found.items()):
+                copies = [
+                    (chunk_id, location)
+                    for location in index.find_all(chunk_id, False)
+                    if location != found[chunk_id] and not self._condemned.pack(location.pack.value)
+                ]
+                del found[chunk_id]
+                for copy in copies:
+                    if self._whole([copy]):
+                        found[chunk_id] = copy[1]
+        self._rely({location.pack.value for location in found.values()})
+        self.located.update(found)
+
+    def has_recipe(self, key: bytes, found: bytes | MfstoreError | bool) -> bool:
+        """Whether the stored recipe of this key, and every chunk it places, can be relied on.
+
+        ``found`` is the recipe as it was read, the error that met, or True when it has not been read yet.
+        """
+        path = recipe_path(key.hex())
+        try:
+            if isinstance(found, MfstoreError):
+                raise found
+            data = self._context.backend.get(path) if isinstance(found, bool) else found
+            recipe = recipes.decode(data, self._context.workers.thread.codec, key)
+            if self._condemned and (
+                self._condemned.recipe(key) or any(self._condemned.pack(name) for name in recipe.packs)
+            ):
+                return False
+            if not self._chunks_are_whole(recipe):
+                return False
+        except (CorruptObject, NotFound, Unsupported):
+            return False
+        self.relied.recipes += key
+        self._batch.ensure([path])
+        self._rely(recipe.packs)
+        return True
+
+    def _lasting(self, chunk_id: bytes, location: Location) -> Location | None:
+        """Where a chunk lies that is not about to be collected; None when nowhere: then it is stored again."""
+        if not self._condemned.pack(location.pack.value):
+            return location
+        others = self._context.index.find_all(chunk_id, False)
+        return next((other for other in others if not self._condemned.pack(other.pack.value)), None)
+
+    def _rely(self, packs: Iterable[bytes]) -> None:
+        for name in packs:
+            self.relied.packs += name
+        self._batch.ensure([pack_path(name.hex()) for name in packs])
+
+    def _whole(self, found: Iterable[tuple[bytes, Location]]) -> set[bytes]:
+        return self._context.fetcher.reliable(
+            [(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement()) for chunk_id, at in found]
+        )
+
+    def _chunks_are_whole(self, recipe: Recipe) -> bool:
+        placed = placed_chunks(recipe)
+        inline = [
+            (number, chunk, memoryview(bytearray(chunk.usize)))
+            for number, (chunk, placement) in enumerate(placed) if placement.pack == recipes.INLINE
+        ]  # fmt: skip
+        self._context.fetcher.fill(recipe, inline, verify=True)
+        in_packs = [
+            (chunk, recipe.packs[placement.pack].hex(), placement)
+            for chunk, placement in placed if placement.pack != recipes.INLINE
+        ]  # fmt: skip
+        return self._context.fetcher.reliable(in_packs) == {chunk.id for chunk, _, _ in in_packs}

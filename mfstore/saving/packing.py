@@ -1,0 +1,131 @@
+"""The pack that is being filled: in which order chunks lie, and when a pack is full."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
+
+from mfstore._core.codec import NONE
+from mfstore.format.fragments import Location
+from mfstore.format.packs import ALIGN_FROM, PackBuilder, PackEntry, pack_path
+from mfstore.saving.codecs import LABELS
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Batch
+    from mfstore.saving.context import SaveContext, SessionStats
+    from mfstore.saving.drafts import Run
+
+PACK_SHARE = 4
+"""A pack is closed at memory / 4 bytes: 64 MiB by default. A raw segment stays in one pack whatever its length, so
+that it can be mapped. The extra memory of a save is a pack and two windows, half of the budget; codecs and the
+allocator take some of the rest."""
+PACK_OVERRUN = 4 << 20
+"""How far short runs may fill a pack beyond its limit where a further pack is two more requests: the body of a large
+array comes after it."""
+
+
+class PackWriter:
+    """Lays out encoded chunks in packs and stores each pack when it is full.
+
+    Where a chunk lies is noted in ``located``; its pack has a name once that is closed.
+    """
+
+    def __init__(
+        self, context: SaveContext, batch: Batch, located: MutableMapping[bytes, Location], written: SessionStats
+    ) -> None:
+        self.names = bytearray()
+        """Names of the packs stored so far, back to back."""
+        self.sizes: dict[bytes, int] = {}
+        """Stored bytes of each."""
+        self._digest = context.digest
+        self._algorithm = context.algorithm
+        self._limit = context.memory // PACK_SHARE
+        self._overrun = PACK_OVERRUN if context.backend.capabilities.remote else 0
+        self._batch = batch
+        self._located = located
+        self._written = written
+        self._pack = PackBuilder(context.algorithm)
+        self._last_run: Run | None = None
+        self._closed: list[tuple[bytes, list[PackEntry]]] = []
+
+    @property
+    def borrowed(self) -> int:
+        """Bytes of the open pack that are the memory of who saves."""
+        return self._pack.borrowed
+
+    def copy_borrowed(self) -> None:
+        """Copy what the open pack holds of others' memory, which is about to change."""
+        self._pack.own()
+
+    def add(self, run: Run, first: int, last: int, arena: memoryview | None, sizes: list[int] | None) -> None:
+        """The next chunks: those of ``run`` from ``first`` to before ``last``.
+
+        ``arena`` has them encoded, back to back, each of its ``sizes`` or 0 for one that did not shrink and lies raw;
+        None: all do.
+        """
+        assert run.choice is not None
+        pack = self._pack
+        continues = self._last_run is run
+        limit = self._limit + (self._overrun if len(run.view) <= ALIGN_FROM else 0)
+        if pack.held >= limit or (pack.length >= limit and not (continues and arena is None)):
+            self.close()
+            pack = self._pack
+            continues = False
+        self._last_run = run
+        start = run.ends[first - 1] if first else 0
+        if arena is None or sizes is None:
+            if not continues and len(run.view) >= ALIGN_FROM:
+                pack.align()
+            entries = []
+            at = start
+            for number in range(first, last):
+                entries.append((run.ids[number], run.ends[number] - at, run.ends[number] - at))
+                at = run.ends[number]
+            self._append(pack, run.view[start:at], entries, NONE, 0, run.held)
+            return
+        taken = 0
+        for number, size in zip(range(first, last), sizes, strict=True):
+            end = run.ends[number]
+            if size:
+                entry = (run.ids[number], size, end - start)
+                self._append(pack, arena[taken : taken + size], [entry], run.choice.codec, run.choice.width, True)
+                taken += size
+            else:
+                entry = (run.ids[number], end - start, end - start)
+                self._append(pack, run.view[start:end], [entry], NONE, 0, run.held)
+            start = end
+
+    def _append(
+        self, pack: PackBuilder, data: memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int,
+        held: bool,
+    ) -> None:  # fmt: skip
+        at = pack.length
+        pack.add(data, entries, codec, width, held)
+        fresh = 0
+        for chunk_id, csize, usize in entries:
+            self._located[chunk_id] = Location(pack.name, at, csize, usize, codec, width)
+            at += csize
+            fresh += usize
+        name = LABELS[codec, bool(width)]
+        self._written.codecs[name] = self._written.codecs.get(name, 0) + fresh
+
+    def close(self) -> None:
+        """Store the open pack, if there is anything in it. What is in it has a name then."""
+        pack = self._pack
+        self._last_run = None
+        if not pack.entries:
+            return
+        self._pack = PackBuilder(self._algorithm)
+        name, parts = pack.close(self._digest)
+        self._batch.put(pack_path(name), parts)
+        size = sum(memoryview(part).nbytes for part in parts)
+        self._written.stored += size
+        self._written.objects += 1
+        self.sizes[pack.name.value] = size
+        self.names += pack.name.value
+        self._closed.append((pack.name.value, pack.entries))
+
+    def take_closed(self) -> list[tuple[bytes, list[PackEntry]]]:
+        """Name and chunks of each pack stored since this was asked last: what the index has to learn."""
+        closed, self._closed = self._closed, []
+        return closed
