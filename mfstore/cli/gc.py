@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mfstore.cli.options import given, json_option, metaflow_option, where_option
+from mfstore.cli.options import DURATION, given, json_option, metaflow_option, where_option
 from mfstore.cli.output import opened, print_json, print_table, printable, progress, size
 
 if TYPE_CHECKING:
@@ -18,23 +17,6 @@ if TYPE_CHECKING:
 
     from mfstore.maintenance.store.collecting.plan import StoreAmount
     from mfstore.maintenance.store.gc import GcPlan, GcResult
-
-UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-class _Duration(click.ParamType):  # type: ignore[type-arg]
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value))
-        if found is None or (found[2] or "s") not in UNITS:
-            self.fail(f"{value!r} is no duration. Write 30d, 24h, 90min or seconds", param, ctx)
-        return float(found[1]) * UNITS[found[2] or "s"]
-
-
-DURATION = _Duration()
 
 
 @click.command()

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli.gc import DURATION
-from mfstore.cli.options import given, json_option, metaflow_option, where_option
+from mfstore.cli.options import DURATION, given, json_option, metaflow_option, where_option
 from mfstore.cli.output import opened, print_json
 from mfstore.cli.reports import print_metaflow, print_repair, print_report, steps
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport

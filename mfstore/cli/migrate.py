@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.gc import DURATION
-from mfstore.cli.options import json_option
+from mfstore.cli.options import DURATION, json_option
 from mfstore.cli.output import print_json, print_table, printable, size
 from mfstore.cli.reports import SHOWN, count, steps
 from mfstore.settings import FORMER_PROFILES

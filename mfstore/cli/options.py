@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import click
+
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value))
+        if found is None or (found[2] or "s") not in UNITS:
+            self.fail(f"{value!r} is no duration. Write 30d, 24h, 90min or seconds", param, ctx)
+        return float(found[1]) * UNITS[found[2] or "s"]
+
+
+DURATION = _Duration()
 
 store_option = click.option(
     "-s", "--store", "url", envvar="MFSTORE_STORE", required=True, metavar="URL",

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 def quarantine(
     backend: Backend, key: str, version: int | None, *, replaced: bool = False, folder: str = PREFIX
 ) -> str | None:
-    """Move an object below ``folder``; returns where, or None when
-    it is not there any more.
+    """Move an object below ``folder``; returns where, or None when it is not there any more.
 
     Copied first and removed then, so that stopping in between loses nothing and doing it again ends the same. With
     ``replaced`` it is only copied: the caller puts another in its place. ``version``, by ``seal_etag``, is the one that

@@ -8,6 +8,9 @@ import pickle
 import time
 from pathlib import Path
 
+from mfstore.s3.bulk.items import PutItem
+from mfstore.s3.datatools.uploading import attributes
+
 
 def blob(root, flow, value, raw=False, meta=True):
     """Store a blob as Metaflow does; returns its key."""
@@ -59,3 +62,18 @@ def files(root):
 def blobs_of(root, flow):
     """The keys in a flow's content-addressed store."""
     return {path.name for path in Path(root, flow, "data").rglob("*") if path.is_file() and "_meta" not in path.name}
+
+
+def upload(tree, backend):
+    """The same root in S3, as Metaflow stores it there."""
+
+    def items():
+        for name in files(tree):
+            path = tree / name
+            if name.endswith("_meta") or "/_meta/" in name:
+                continue
+            meta = Path(f"{path}_meta")
+            document = json.loads(meta.read_text()) if meta.exists() else None
+            yield PutItem(backend._name(name), [path.read_bytes()], attributes(document))
+
+    backend.client.put_many(items())

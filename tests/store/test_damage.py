@@ -12,6 +12,7 @@ from mfstore import errors
 from mfstore._core.codec import Codec
 from mfstore._core.memory import xxh3
 from mfstore.format import fragments, packs, recipes
+from tests.rigs.damage import DAMAGE
 
 NOISE = np.random.default_rng(0).random(60_000)
 OBJ = {"array": NOISE, "zeros": np.zeros(90_000), "text": "x" * 5000}
@@ -29,20 +30,6 @@ def check_value(value):
 
 def fresh(root):
     return mfstore.open(root, fsync="none")
-
-
-DAMAGE = {
-    "empty": lambda data: b"",
-    "one byte": lambda data: data[:1],
-    "half": lambda data: data[: len(data) // 2],
-    "one short": lambda data: data[:-1],
-    "one long": lambda data: data + b"x",
-    "first byte": lambda data: bytes([data[0] ^ 1]) + data[1:],
-    "last byte": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
-    "middle": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0x80]) + data[len(data) // 2 + 1 :],
-    "zeros": lambda data: bytes(len(data)),
-    "noise": lambda data: np.random.default_rng(1).bytes(len(data)),
-}
 
 
 @pytest.mark.parametrize("kind", ["recipes", "packs"])

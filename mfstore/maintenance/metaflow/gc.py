@@ -26,9 +26,9 @@ from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_
 from mfstore.maintenance.report import untold
 
 if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.packed_store import GcResult
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
-    from mfstore.maintenance.store.gc import GcResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from mfstore.settings import resolve
 from mfstore.store import Store, open_store
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.store.gc import GcResult
+    from mfstore.maintenance.store.gc import GcResult as GcResult
 
 
 def open_packed_store(root: Root, create: bool = False) -> Store:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from mfstore.errors import MfstoreError, NotFound, Unsupported
 from mfstore.format.collection import seal_etag
 from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs
+from mfstore.maintenance.metaflow.findings import judge
 from mfstore.maintenance.metaflow.report import MetaflowRepair
-from mfstore.maintenance.metaflow.verify import RootPass, judge, verify_metaflow
+from mfstore.maintenance.metaflow.verify import RootPass, verify_metaflow
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.report import RepairAction
 from mfstore.maintenance.verification import VerifyOptions

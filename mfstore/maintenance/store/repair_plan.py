@@ -123,7 +123,7 @@ def _whole_chunks(
     packs, and for packs without a sound one by what others say is there."""
     states = found.packs.states
     salvage = {name: _whole_claims(found, name) for name in sorted(damaged)}
-    places: dict[bytes, list[StoredChunk]] = {}
+    candidates: dict[bytes, list[StoredChunk]] = {}
     for name, trailer in found.packs.all_trailers():
         entries = trailer_or_raise(trailer)
         if entries is None:
@@ -133,11 +133,11 @@ def _whole_chunks(
             salvage[name] = _by_offset(entry for entry in entries if state.holds(entry))
         for entry in entries:
             if entry.id in wanted and state.holds(entry):
-                places.setdefault(entry.id, []).append(StoredChunk(name, entry))
-    found.data.read(sorted({name for stored in places.values() for name, _ in stored if not states[name].checked}))
+                candidates.setdefault(entry.id, []).append(StoredChunk(name, entry))
+    found.data.read(sorted({name for stored in candidates.values() for name, _ in stored if not states[name].checked}))
     whole = {
         chunk_id: min((chunk for chunk in stored if states[chunk.pack].holds(chunk.entry)), default=None)
-        for chunk_id, stored in places.items()
+        for chunk_id, stored in candidates.items()
     }
     return salvage, {chunk_id: chunk for chunk_id, chunk in whole.items() if chunk is not None}
 

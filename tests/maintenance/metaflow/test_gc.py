@@ -24,8 +24,7 @@ from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
-from tests.maintenance.metaflow.test_verify import upload
-from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task
+from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task, upload
 
 DAY = 86400.0
 LAST = RunPolicy(last=1, grace=0.0)

@@ -22,12 +22,10 @@ from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions, verify_options
 from mfstore.metaflow.stock.encoding import encode
-from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.datatools.uploading import attributes
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
-from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task
-from tests.store.test_damage import DAMAGE
+from tests.rigs.damage import DAMAGE
+from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task, upload
 
 NOISE = np.random.default_rng(0).bytes(50_000)
 
@@ -283,21 +281,6 @@ def test_places_that_are_no_root(tmp_path, tree):
     project.mkdir()
     os.symlink(tree, project / ".metaflow")
     assert look(project).runs == 2
-
-
-def upload(tree, backend):
-    """The same root in S3, as Metaflow stores it there."""
-
-    def items():
-        for name in files(tree):
-            path = tree / name
-            if name.endswith("_meta") or "/_meta/" in name:
-                continue
-            meta = Path(f"{path}_meta")
-            document = json.loads(meta.read_text()) if meta.exists() else None
-            yield PutItem(backend._name(name), [path.read_bytes()], attributes(document))
-
-    backend.client.put_many(items())
 
 
 def test_verify_and_repair_in_s3(tree, s3_server, bucket, s3_env, monkeypatch):

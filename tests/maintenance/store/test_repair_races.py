@@ -6,7 +6,7 @@ import pytest
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.memory import MemoryBackend
 from mfstore.maintenance.store import repair
-from tests.maintenance.store.test_verify import NOISE, damage, objects, unreadable, wrapped
+from tests.rigs.damage import NOISE, damage, objects, unreadable, wrapped
 
 
 @pytest.fixture

@@ -24,63 +24,9 @@ from mfstore.format.progress import PATH as PROGRESS_PATH
 from mfstore.format.progress import SHARDS
 from mfstore.maintenance.store.checking.pack_state import plan_spans
 from mfstore.maintenance.verification import VerifyOptions, choose_shards, read_progress
-from mfstore.settings import resolve
-from mfstore.store import Store
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
-from tests.store.test_damage import DAMAGE
-
-RNG = np.random.default_rng(7)
-NOISE = [RNG.random(40_000) for _ in range(4)]
-VALUES = [
-    {"n": 0, "array": NOISE[0], "zeros": np.zeros(90_000)},
-    {"n": 1, "array": NOISE[0], "more": NOISE[1]},
-    "small",
-    list(range(2000)),
-    {"big": np.arange(300_000) ** 2},
-]
-
-
-def wrapped(backend, threads=1):
-    return Store(
-        backend.url, backend, resolve(threads=threads, fsync="none"), create=True, compress=True, algorithm="blake3"
-    )
-
-
-def fill(store):
-    """Keys and what they stand for."""
-    found = dict(zip(store.put_many(VALUES), VALUES, strict=True))
-    bundle = {"x": 1, "array": NOISE[2], "again": NOISE[0]}
-    found[store.save(bundle)] = bundle
-    found[store.put_bytes(b"raw" * 100_000)] = b"raw" * 100_000
-    store.refs["models/churn"] = next(iter(found))
-    store.refs["bundle"] = list(found)[-2]
-    return found
-
-
-def equal(left, right):
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(equal(left[name], right[name]) for name in left)
-    return np.array_equal(left, right)
-
-
-def unreadable(backend, found):
-    """The keys that a fresh handle cannot read, right or not at all."""
-    bad = set()
-    for key, value in found.items():
-        try:
-            assert equal(wrapped(backend).get(key), value)
-        except (errors.CorruptObject, errors.NotFound, errors.Unsupported):
-            bad.add(key)
-    return bad
-
-
-def objects(backend, kind):
-    return sorted(info.key for info in backend.list(kind + "/"))
-
-
-def damage(backend, key, how):
-    backend.put(key, [how(backend.get(key))])
+from tests.rigs.damage import DAMAGE, NOISE, damage, fill, objects, unreadable, wound, wrapped
 
 
 @pytest.fixture
@@ -381,23 +327,6 @@ def test_a_refusal_is_not_called_missing(memory):
 
 
 # ---- repair -----------------------------------------------------------------------------
-
-
-def wound(backend, number):
-    """Damage a store in several ways at once; returns what must stay readable."""
-    store = wrapped(backend)
-    found = fill(store)
-    packs, fragments = objects(backend, "packs"), objects(backend, "index")
-    rng = np.random.default_rng(number)
-    ways = list(DAMAGE.values())
-    for key in rng.permutation(packs)[:2]:
-        damage(backend, key, ways[rng.integers(len(ways))])
-    damage(backend, rng.choice(fragments), ways[rng.integers(len(ways))])
-    damage(backend, rng.choice(objects(backend, "recipes")), ways[rng.integers(len(ways))])
-    if number % 2:
-        backend.delete(rng.choice(packs))
-    bad = unreadable(backend, found)
-    return {key: value for key, value in found.items() if key not in bad}, found
 
 
 @pytest.mark.parametrize("number", range(24))

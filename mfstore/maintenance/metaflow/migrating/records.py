@@ -26,9 +26,9 @@ class ArtifactRecords:
 
     def find(self, paths: Iterable[str]) -> None:
         """Look which attempts have records, among these paths of local metadata."""
-        for start, mark, _ in (path.partition(ARTIFACT) for path in paths):
-            if mark:
-                self._attempts.add(start + mark)
+        for attempt, separator, _ in (path.partition(ARTIFACT) for path in paths):
+            if separator:
+                self._attempts.add(attempt + separator)
 
     def has(self, attempt: EndedAttempt) -> bool:
         """Whether there are records of this attempt's artifacts."""
