@@ -300,8 +300,7 @@ def cpu_below():
 def test_far_away(benchmark, nginx):
     """30 ms and 90 MB/s per connection, 2 GiB, no settings: how much of what the formula predicts. And what this
     machine can push through the proxy when nothing limits it, for client, proxy and server share its cores."""
-    from mfstore.s3.transfers import concurrency
-    from mfstore.s3.transfers.concurrency import formula
+    from mfstore.s3.transfers.scheduler import ASSUMED_BANDWIDTH, calls_to_fill
 
     def both():
         # In turns, the best of three each: whatever else runs takes from both.
@@ -311,7 +310,7 @@ def test_far_away(benchmark, nginx):
 
     ceiling, far = benchmark.pedantic(both, rounds=1)
     part = 8 << 20
-    calls = formula(part)
+    calls = calls_to_fill(part)
     # More than the bandwidth it is meant to fill the formula does not promise.
-    predicted = min(calls * part / (LATENCY + part / BANDWIDTH), concurrency.BANDWIDTH)
+    predicted = min(calls * part / (LATENCY + part / BANDWIDTH), ASSUMED_BANDWIDTH)
     benchmark.extra_info.update(far, ceiling=ceiling, predicted=predicted, calls=calls, part=part)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 GAP = 1 << 20
 """Reading 1 MiB that nobody wants costs 20 ms of one connection, another request 30 ms before its first byte (the
-constants of concurrency.py) and its price; object_store's readers use the same."""
+constants of scheduler.py) and its price; object_store's readers use the same."""
 SPAN = 16 << 20
 """Per byte a request of 16 MiB costs half of one of 8 MiB, and 256 of them fill 75 Gbit/s (Durner, Leis, Neumann, VLDB
 2023); longer ones only make the last one end later."""

@@ -26,10 +26,9 @@ from mfstore.s3.bulk.items import (
     split_url,
 )
 from mfstore.s3.bulk.ranges import plan_ranges
-from mfstore.s3.bulk.results import BulkResult, OnError, Progress
+from mfstore.s3.bulk.results import BulkResult, BulkStats, OnError, Progress
 from mfstore.s3.calls import NO_OPTIONS, Options
 from mfstore.s3.engines.interface import Engine
-from mfstore.s3.transfers.concurrency import Limiter
 from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import KEYS_PER_DELETE, DeleteJob
 from mfstore.s3.transfers.destinations import Destination, local_path
@@ -37,9 +36,9 @@ from mfstore.s3.transfers.downloads import GetJob, RangesJob, ReadJob
 from mfstore.s3.transfers.jobs import Job
 from mfstore.s3.transfers.listings import ListJob
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
-from mfstore.s3.transfers.outcomes import BulkStats, ListingEntry, Outcome
-from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
-from mfstore.s3.transfers.scheduler import Scheduler
+from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
+from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
+from mfstore.s3.transfers.scheduler import Admission, Limiter, Pace, Scheduler
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.settings import S3Knobs, resolve_s3
 
@@ -103,7 +102,7 @@ class BulkClient:
             attempts=attempts, seconds=retry_seconds, first_byte=first_byte_timeout, stall=stall_timeout
         )
         self.quota = RetryQuota()
-        self._pace = _Pace(max_bandwidth) if max_bandwidth else None
+        self._pace = Pace(max_bandwidth) if max_bandwidth else None
         self._checksum = checksum
         self.connection = ConnectionSettings.given(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
@@ -482,11 +481,10 @@ class BulkClient:
         stats = BulkStats(self.engine.name, operation)
 
         def start() -> Scheduler:
-            channel = self.engine.channel()
             limiter = Limiter(fixed=self._knobs.concurrency)
-            return Scheduler(
-                channel, self.control, jobs, limiter, self.quota, self.policy, self._knobs.memory, stats, self._pace
-            )
+            admission = Admission(jobs, limiter, self._knobs.memory, self._pace)
+            retries = Retries(self.control, self.policy, self.quota)
+            return Scheduler(self.engine.channel(), admission, retries, stats)
 
         return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total)
 
@@ -569,15 +567,3 @@ def _jobs(items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job
 
 def _file_for(dest: Destinations, place: Address) -> Path:
     return Path(dest(place.key)) if callable(dest) else local_path(Path(dest), place.key)
-
-
-class _Pace:
-    """A limit on bytes per second: when the next call may start."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._free_at = 0.0
-
-    def __call__(self, now: float, size: int) -> float:
-        self._free_at = max(self._free_at, now - 0.1) + size / self._rate
-        return self._free_at

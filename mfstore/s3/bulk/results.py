@@ -1,24 +1,91 @@
-"""A bulk operation as its caller sees it: something to iterate over, wait for, or await."""
+"""A bulk operation as its caller sees it: something to iterate over, wait for, or await, and to count."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from html import escape
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
-from mfstore.s3.transfers.outcomes import BulkStats, Outcome
-
-if TYPE_CHECKING:
-    from mfstore.s3.transfers.scheduler import Scheduler
+from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.transfers.scheduler import Scheduler, TransferCounts
 
 OnError = Literal["raise", "return", "omit"]
 Progress = bool | Literal["tqdm", "rich"] | Callable[[int], None] | None
 """True for a bar (tqdm's, or rich's where there is no tqdm), "tqdm" or "rich" for that one, or a function called with
 the number of items finished since its last call."""
 IDLE = "nothing asked for yet: iterate over it, wait() or await it"
+
+
+@dataclass(slots=True)
+class BulkStats(TransferCounts):
+    """What a bulk operation did, so far. Times are seconds, sizes bytes."""
+
+    engine: str
+    """"native" or "aiobotocore"."""
+    operation: str
+    """The method that was called."""
+    items: int = 0
+    """Outcomes handed out."""
+    failed: int = 0
+    """Of them, those with an error."""
+    bytes: int = 0
+    """Sizes of those without, added up."""
+    latencies: list[float] = field(default_factory=list)
+    """Seconds per successful item: all of them up to ``SAMPLE``, then every ``stride``-th."""
+    slowest: list[tuple[float, str]] = field(default_factory=list)
+    """Seconds and keys of the five that took longest."""
+    stride: int = 1
+
+    SAMPLE = 4096
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one item."""
+        self.items += 1
+        if outcome.error is not None:
+            self.failed += 1
+            return
+        self.bytes += outcome.size
+        seconds = outcome.seconds
+        if self.items % self.stride == 0:
+            self.latencies.append(seconds)
+            if len(self.latencies) >= 2 * self.SAMPLE:
+                del self.latencies[::2]
+                self.stride *= 2
+        if len(self.slowest) < 5 or seconds > self.slowest[-1][0]:
+            self.slowest.append((seconds, outcome.key))
+            self.slowest.sort(reverse=True)
+            del self.slowest[5:]
+
+    @property
+    def speed(self) -> float:
+        """Bytes per second."""
+        return self.bytes / self.seconds if self.seconds else 0.0
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which ``share`` (0 to 1) of the successful items ended; 0.0 without any."""
+        if not self.latencies:
+            return 0.0
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        names = (
+            "engine", "operation", "items", "failed", "bytes", "requests", "retries", "throttled", "hedged", "verified",
+            "verify_failures", "seconds", "concurrency", "memory",
+        )  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in names},
+            "bytes_per_second": self.speed,
+            "p50": self.percentile(0.5),
+            "p90": self.percentile(0.9),
+            "p99": self.percentile(0.99),
+            "slowest": [{"key": key, "seconds": seconds} for seconds, key in self.slowest],
+        }
 
 
 class BulkResult:
@@ -164,20 +231,20 @@ class BulkResult:
         """The engine that moves the bytes: "native" or "aiobotocore"."""
         return self.stats.engine
 
-    def _kept(self) -> list[Outcome]:
+    def _waited_for(self) -> list[Outcome]:
         if self._outcomes is None:
-            raise TypeError("the outcomes are not kept: call wait() (or await) first")
+            raise TypeError("the outcomes are not remembered: call wait() (or await) first")
         return self._outcomes
 
     def __len__(self) -> int:
-        return len(self._kept())
+        return len(self._waited_for())
 
     @overload
     def __getitem__(self, index: int) -> Outcome: ...
     @overload
     def __getitem__(self, index: slice) -> list[Outcome]: ...
     def __getitem__(self, index: int | slice) -> Outcome | list[Outcome]:
-        return self._kept()[index]
+        return self._waited_for()[index]
 
     def __bool__(self) -> bool:
         return True

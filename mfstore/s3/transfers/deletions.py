@@ -11,7 +11,7 @@ from mfstore.s3.aws.errors import copied
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, Job, Retry, Try, parsed
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.retry import retryable_code
+from mfstore.s3.transfers.verdicts import retryable_code
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -25,6 +25,8 @@ ABSENT_CODES = ("NoSuchKey", "NotFound")
 class DeleteJob(Job):
     """Delete up to KEYS_PER_DELETE objects of one bucket. Absent ones count as deleted, as for S3. One with an etag in
     ``match`` is deleted if that still is its etag, else Conflict."""
+
+    several = True
 
     __slots__ = ("_items", "_left", "_match", "_out")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore.errors import MfstoreError
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.retry import retryable_code
+from mfstore.s3.transfers.verdicts import retryable_code
 
 if TYPE_CHECKING:
     from mfstore._core.memory import FreshBytesPool
@@ -78,6 +78,8 @@ class Job:
 
     pages = 0
     """Of a listing: bytes its next page may take."""
+    several = False
+    """Whether it has outcomes to ``take`` besides the last."""
 
     __slots__ = (
         "attempts",
@@ -90,6 +92,7 @@ class Job:
         "key",
         "options",
         "outcome",
+        "restarting",
         "restarts",
         "started",
         "weight",
@@ -109,6 +112,8 @@ class Job:
         self.outcome: Outcome | None = None
         self.attempts = 0
         self.restarts = 0
+        self.restarting = False
+        """It failed, and begins anew when the last of its calls is over."""
         self.started = 0.0
         self.first_byte = 0.0
 
@@ -146,11 +151,11 @@ class Job:
         """The operation ends before the job does: let go of files."""
 
     def take(self) -> Sequence[Outcome]:
-        """Outcomes to hand out before the job is over."""
+        """Outcomes to hand out before the last, ``outcome``. Asked only where there are ``several``."""
         return ()
 
     def fail(self, error: MfstoreError) -> None:
-        """Settle on a failure."""
+        """End with a failure."""
         self.abandon()
         error.where(key=self.key, backend=f"s3://{self.bucket}")
         self.outcome = self._outcome(error=error)

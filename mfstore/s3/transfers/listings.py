@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class ListJob(Job):
     """List the objects under a prefix, page by page; each page is an outcome whose ``data`` is control's page."""
 
+    several = True
+
     __slots__ = ("_delimiter", "_out", "_page", "_seen", "_start_after", "_token", "pages")
 
     def __init__(

@@ -1,15 +1,13 @@
-"""What became of each item, and of a bulk operation as a whole."""
+"""What became of each item of a bulk operation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from mfstore.errors import MfstoreError
-
-_NOTHING: Mapping[str, str] = {}
 
 
 class ListingEntry(NamedTuple):
@@ -32,45 +30,37 @@ class ListingEntry(NamedTuple):
         return f"s3://{self.bucket}/{self.key}"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Outcome:
-    """One item's result. Fields that do not apply are None.
+    """One item's result. Fields that do not apply are None."""
 
-    ``data`` is ``bytes`` of a get into memory; ``path`` the file of a get into files; ``error`` is set if and only if
-    the item failed. ``size`` counts the bytes that were moved, or of a head the object's.
-    """
-
-    __slots__ = (
-        "attempts", "bucket", "data", "error", "etag", "first_byte", "headers", "index", "item", "key", "last", "path",
-        "seconds", "size",
-    )  # fmt: skip
-
-    def __init__(
-        self, index: int, item: Any, bucket: str, key: str, *, data: Any = None, path: str | None = None, size: int = 0,
-        etag: str | None = None, error: MfstoreError | None = None, headers: Mapping[str, str] = _NOTHING,
-        attempts: int = 1,
-        seconds: float = 0.0, first_byte: float = 0.0, last: bool = True,
-    ) -> None:  # fmt: skip
-        self.index = index
-        """Position among the items given."""
-        self.item = item
-        """The item as it was given."""
-        self.bucket = bucket
-        self.key = key
-        self.data = data
-        self.path = path
-        self.size = size
-        self.etag = etag
-        """Without quotes; None where the service did not say."""
-        self.error = error
-        self.headers = headers
-        """Of the (first) response, names in lower case."""
-        self.attempts = attempts
-        self.last = last
-        """False when more outcomes of the same item follow: pages of a listing."""
-        self.seconds = seconds
-        """From the first try to the end."""
-        self.first_byte = first_byte
-        """Seconds from the last try to its first byte."""
+    index: int
+    """Position among the items given."""
+    item: Any
+    """The item as it was given."""
+    bucket: str
+    key: str
+    _: KW_ONLY
+    data: Any = None
+    """Of a get into memory: the bytes, ``bytes`` or a memoryview, which are the caller's from now on."""
+    path: str | None = None
+    """Of a get into files: the file."""
+    size: int = 0
+    """Bytes that were moved; of a head the object's."""
+    etag: str | None = None
+    """Without quotes; None where the service did not say."""
+    error: MfstoreError | None = None
+    """Set if and only if the item failed."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the (first) response, names in lower case."""
+    attempts: int = 1
+    """Tries of the request that needed most of them."""
+    seconds: float = 0.0
+    """From the first try to the end."""
+    first_byte: float = 0.0
+    """Seconds from the last try to its first byte."""
+    last: bool = True
+    """False when more outcomes of the same item follow: pages of a listing."""
 
     @property
     def ok(self) -> bool:
@@ -133,77 +123,3 @@ class Outcome:
     def __repr__(self) -> str:
         state = f"{self.size} bytes" if self.error is None else f"{type(self.error).__name__}: {self.error}"
         return f"<Outcome {self.url}: {state}>"
-
-
-@dataclass(slots=True)
-class BulkStats:
-    """What a bulk operation did, so far."""
-
-    engine: str
-    operation: str
-    items: int = 0
-    failed: int = 0
-    bytes: int = 0
-    requests: int = 0
-    retries: int = 0
-    throttled: int = 0
-    hedged: int = 0
-    verified: int = 0
-    """Bytes whose checksum the service gave and we compared."""
-    verify_failures: int = 0
-    seconds: float = 0.0
-    concurrency: int = 0
-    """Most calls in flight at once."""
-    memory: int = 0
-    """Most bytes reserved for results at once."""
-    latencies: list[float] = field(default_factory=list)
-    """Seconds per successful item: all of them up to ``SAMPLE``, then every ``stride``-th."""
-    slowest: list[tuple[float, str]] = field(default_factory=list)
-    stride: int = 1
-
-    SAMPLE = 4096
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one item."""
-        self.items += 1
-        if outcome.error is not None:
-            self.failed += 1
-            return
-        self.bytes += outcome.size
-        seconds = outcome.seconds
-        if self.items % self.stride == 0:
-            self.latencies.append(seconds)
-            if len(self.latencies) >= 2 * self.SAMPLE:
-                del self.latencies[::2]
-                self.stride *= 2
-        if len(self.slowest) < 5 or seconds > self.slowest[-1][0]:
-            self.slowest.append((seconds, outcome.key))
-            self.slowest.sort(reverse=True)
-            del self.slowest[5:]
-
-    @property
-    def speed(self) -> float:
-        """Bytes per second."""
-        return self.bytes / self.seconds if self.seconds else 0.0
-
-    def percentile(self, share: float) -> float:
-        """Seconds within which ``share`` (0 to 1) of the successful items ended; 0.0 without any."""
-        if not self.latencies:
-            return 0.0
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        names = (
-            "engine", "operation", "items", "failed", "bytes", "requests", "retries", "throttled", "hedged", "verified",
-            "verify_failures", "seconds", "concurrency", "memory",
-        )  # fmt: skip
-        return {
-            **{name: getattr(self, name) for name in names},
-            "bytes_per_second": self.speed,
-            "p50": self.percentile(0.5),
-            "p90": self.percentile(0.9),
-            "p99": self.percentile(0.99),
-            "slowest": [{"key": key, "seconds": seconds} for seconds, key in self.slowest],
-        }

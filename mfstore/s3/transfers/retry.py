@@ -1,102 +1,24 @@
-"""Whether, when and how often to ask again. Pure: no clock, no randomness of its own, no I/O."""
+"""Whether, when and how often to ask again."""
 
 from __future__ import annotations
 
-import re
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from typing import TYPE_CHECKING
 
-from mfstore.s3 import calls as engine
+from mfstore.s3 import calls
+from mfstore.s3.transfers.verdicts import PASSING, Verdict
 
 if TYPE_CHECKING:
-    from mfstore.s3.calls import Reply
+    from mfstore.s3.aws.interface import ControlPlane
+    from mfstore.s3.calls import Call, Reply
+    from mfstore.s3.transfers.jobs import Try
 
-
-class Verdict(Enum):
-    """What a reply calls for."""
-
-    FINE = "fine"
-    FREE = "free"
-    """Try again at once, once, at no cost: a kept-alive connection had been closed by the server."""
-    TRANSIENT = "transient"
-    THROTTLED = "throttled"
-    REFRESH = "refresh"
-    """The credentials expired: get new ones, then again."""
-    SKEWED = "skewed"
-    """Our clock is wrong: learn the offset, then again."""
-    MOVED = "moved"
-    """The bucket is in another region: learn it, then again."""
-    FATAL = "fatal"
-
-
-_RETRIED_FAILURES = {
-    engine.CONNECT, engine.DNS, engine.RESET, engine.TRUNCATED, engine.FIRST_BYTE, engine.STALL, engine.PROTOCOL,
-    engine.PROXY,
-}  # fmt: skip
-_TRANSIENT_CODES = {
-    "InternalError", "InternalServerError", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict",
-    "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody", "UnknownError",
-}  # fmt: skip
-"""Among them what says that our bytes did not arrive as sent: sending them again may do. UnknownError is radosgw's
-internal error, as when two requests delete one object."""
-_THROTTLE_CODES = {
-    "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests",
-    "RequestThrottled", "BandwidthLimitExceeded", "503 SlowDown",
-}  # fmt: skip
-_EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"}
-_MOVED_CODES = {
-    "PermanentRedirect",
-    "TemporaryRedirect",
-    "AuthorizationHeaderMalformed",
-    "IncorrectEndpoint",
-    "Redirect",
-}
-_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9 ]{1,64})\s*</Code>")
-
-
-def service_code(reply: Reply) -> str | None:
-    """The <Code> of an error body, if there is one."""
-    if not reply.data:
-        return None
-    found = _CODE.search(reply.data[:8192])
-    return found.group(1).decode("ascii") if found else None
-
-
-def classify(reply: Reply) -> Verdict:
-    """What to do about a reply. A 403 or 404 is an answer, not a failure to retry."""
-    if reply.failure is not None:
-        if reply.failure == engine.RESET and reply.reused and not reply.first_byte:
-            return Verdict.FREE
-        return Verdict.TRANSIENT if reply.failure in _RETRIED_FAILURES else Verdict.FATAL
-    status = reply.status
-    if 200 <= status < 300:
-        return Verdict.FINE
-    code = service_code(reply)
-    if code in _EXPIRED_CODES:
-        return Verdict.REFRESH
-    if code == "RequestTimeTooSkewed":
-        return Verdict.SKEWED
-    if status in (301, 302, 307, 308) or code in _MOVED_CODES:
-        return Verdict.MOVED
-    if code in _THROTTLE_CODES or status in (429, 503):
-        return Verdict.THROTTLED
-    if status >= 500 and status != 501:
-        return Verdict.TRANSIENT
-    if code in _TRANSIENT_CODES or status == 408:
-        return Verdict.TRANSIENT
-    if status == 400 and reply.call.operation == "HeadObject":
-        # The answer to a HEAD has no body, so no code: an expired token and a wrong region look like this.
-        return Verdict.MOVED if "x-amz-bucket-region" in reply.headers else Verdict.REFRESH
-    return Verdict.FATAL
-
-
-def retryable_code(code: str | None) -> bool:
-    """Whether an error inside a 200 answer is worth another try."""
-    return code in _TRANSIENT_CODES or code in _THROTTLE_CODES
+MOST_MOVES = 3
+"""How often a call follows its bucket to another region."""
 
 
 def _http_date(text: str) -> datetime:
@@ -132,9 +54,9 @@ class RetryPolicy:
     throttled_base: float = 0.5
     """The first delay is drawn from 0 to base. SlowDown means that the server is repartitioning: wait longer."""
     cap: float = 20.0
-    first_byte: float = engine.FIRST_BYTE_SECONDS
-    stall: float = engine.STALL_SECONDS
-    """Time-outs of one try: engine.Call."""
+    first_byte: float = calls.FIRST_BYTE_SECONDS
+    stall: float = calls.STALL_SECONDS
+    """Time-outs of one try, in seconds: those of ``Call``."""
 
     def delay(self, verdict: Verdict, attempt: int, draw: Callable[[], float]) -> float:
         """Seconds before try ``attempt + 1``: full jitter (AWS Architecture Blog, "Exponential Backoff and Jitter")."""
@@ -157,18 +79,55 @@ class RetryQuota:
     RATE = 20.0
 
     def __init__(self) -> None:
-        self._tokens = self.CAPACITY
+        self.tokens = self.CAPACITY
         self._next = 0.0
 
     def succeeded(self) -> None:
-        """A call went well."""
-        if self._tokens < self.CAPACITY:
-            self._tokens = min(self.CAPACITY, self._tokens + self.REFUND)
+        """A call went well. Need not be told while there are CAPACITY tokens."""
+        self.tokens = min(self.CAPACITY, self.tokens + self.REFUND)
 
     def wait(self, now: float) -> float:
         """Take tokens for one retry: seconds it has to wait beyond its own delay."""
-        if self._tokens >= self.COST:
-            self._tokens -= self.COST
+        if self.tokens >= self.COST:
+            self.tokens -= self.COST
             return 0.0
         self._next = max(self._next, now) + 1.0 / self.RATE
         return self._next - now
+
+
+@dataclass(slots=True)
+class Retries:
+    """Whether and when a failed call of one operation is made again, by what its ``Try`` remembers."""
+
+    control: ControlPlane
+    policy: RetryPolicy
+    quota: RetryQuota
+    draw: Callable[[], float] = random.random
+
+    def delay(self, state: Try, call: Call, reply: Reply, verdict: Verdict, now: float) -> float | None:
+        """Seconds before the next try; None when another is hopeless. Learns from the reply what the next try needs:
+        credentials, the clock, a region. Raises MfstoreError when new credentials cannot be had."""
+        if verdict is Verdict.FREE and not state.free:
+            state.free = True
+        elif verdict is Verdict.REFRESH:
+            if state.refreshed or not self.control.expire(state.credentials):
+                return None
+            state.refreshed = True
+        elif verdict is Verdict.SKEWED:
+            if state.skewed or not self.control.learn_skew(reply):
+                return None
+            state.skewed = True
+        elif verdict is Verdict.MOVED:
+            if state.moved >= MOST_MOVES or not self.control.redirect(call, reply):
+                return None
+            state.moved += 1
+        elif verdict in PASSING:
+            # Not by now: the answer may have waited for a consumer who took his time.
+            age = (reply.finished or now) - state.started
+            if state.attempts >= self.policy.attempts or age >= self.policy.seconds:
+                return None
+            delay = self.policy.delay(verdict, state.attempts, self.draw)
+            return max(delay, asked_delay(reply, self.policy.cap)) + self.quota.wait(now)
+        else:
+            return None
+        return 0.0

@@ -1,83 +1,335 @@
-"""Runs the jobs of one bulk operation over a channel: admission, concurrency, memory, retries, hedging. One thread,
-no loop of its own: whoever wants results pumps it, synchronously or from an event loop."""
+"""Runs the jobs of one bulk operation over a channel. One thread, no loop of its own: whoever wants results pumps it,
+synchronously or from an event loop.
+
+What it owns lies in parts that know nothing of each other: ``Admission`` (who may begin: ``Limiter`` for calls,
+``Budget`` for memory, ``Pace`` for bytes per second), ``CallQueue`` (calls before they are sent and in flight),
+``Retries`` (retry.py), ``AnnouncedBodies`` (announced.py), ``Hedges`` (hedging.py) and ``Ending`` (ending.py). The
+first two are passed by every call and stand here. ``Scheduler`` joins them.
+"""
 
 from __future__ import annotations
 
 import heapq
-import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
-from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from time import monotonic
 
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
-from mfstore.s3 import calls as engine
 from mfstore.s3.aws.errors import copied
-from mfstore.s3.calls import CANCELLED, Call, Reply
+from mfstore.s3.aws.pages import Page
+from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, Call, Reply
 from mfstore.s3.engines.interface import Channel
-from mfstore.s3.transfers.budget import Budget, held
-from mfstore.s3.transfers.concurrency import LOWEST, Limiter
+from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
-from mfstore.s3.transfers.hedging import HEDGE_SHARE, Latencies
-from mfstore.s3.transfers.jobs import Job, MultipartJob, Restart, Retry, left_open, renewed
-from mfstore.s3.transfers.outcomes import BulkStats, Outcome
-from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota, Verdict, asked_delay, classify
+from mfstore.s3.transfers.ending import Ending
+from mfstore.s3.transfers.hedging import HEDGED_BYTES, LOOK_SECONDS, Hedges
+from mfstore.s3.transfers.jobs import Job, Restart, Retry, left_open
+from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.transfers.retry import Retries
+from mfstore.s3.transfers.verdicts import Verdict, classify
 
-if TYPE_CHECKING:
-    from mfstore.s3.aws.interface import ControlPlane
-
+S3_FIRST_BYTE = 0.030
+S3_PER_BYTE = 0.020 / (1 << 20)
+"""Seconds S3 takes to answer, and per byte of one connection: 50 MB/s. Durner, Leis, Neumann, "Exploiting Cloud Object
+Storage for High-Performance Analytics", VLDB 2023, measured on AWS; their source uses these constants."""
+ASSUMED_BANDWIDTH = 1.25e9
+"""Bytes per second assumed of a network nobody described: 10 Gbit/s, what an ordinary cloud machine has or bursts
+to."""
+FEWEST_CALLS, MOST_CALLS = 8, 256
+"""5 500 GET/s is what one S3 prefix gives; at 45 ms each that is 250 in flight."""
+LIMIT_STEP = 8
+LIMIT_GAIN = 1.03
+LIMIT_CUT = 0.7
+"""Additive increase while goodput grows by more than 3 %, multiplicative decrease when the service says to slow
+down."""
+OUTCOME_BYTES = 2 << 10
+"""Bytes of memory an outcome takes with the headers of its response."""
+FIRST_GUESS = 1 << 16
+"""Bytes reserved for an object of unknown size; the mean of what was seen follows."""
 RESTARTS = 3
 """How often an object may change or prove damaged while it is fetched. Damage is asked for once more only."""
-ABORT_SECONDS = 2.0
-"""How long ending early waits for open multipart uploads to be given up. The bucket's lifecycle rule gets the rest."""
-LET_END = ("CreateMultipartUpload", "AbortMultipartUpload")
-"""Not cancelled when all ends: only the answer tells the id of an upload that is being opened."""
 ABORT_ATTEMPTS = 5
-PASSING = (Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.FREE)
+"""Tries at giving up one upload."""
+IDLE_SECONDS = 60.0
+"""Longest wait when nothing is due."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TransferCounts:
+    """What the scheduler did for an operation, so far."""
+
+    requests: int = 0
+    """Requests sent, each try counted."""
+    retries: int = 0
+    """Of them, tries after the first."""
+    throttled: int = 0
+    """Answers by which the service asked to slow down."""
+    hedged: int = 0
+    """Second requests for what was late."""
+    verified: int = 0
+    """Bytes whose checksum the service gave and we compared."""
+    verify_failures: int = 0
+    """Bodies that differed from it."""
+    seconds: float = 0.0
+    """From the first request to the last outcome."""
+    concurrency: int = 0
+    """Most calls in flight at once."""
+    memory: int = 0
+    """Most bytes reserved for results at once."""
+
+
+# ---- who may begin --------------------------------------------------------------------
+
+
+def calls_to_fill(size: float, bandwidth: float = ASSUMED_BANDWIDTH) -> int:
+    """Calls of ``size`` bytes in flight that fill ``bandwidth``: N = B (L + s d) / s, between FEWEST_CALLS and
+    MOST_CALLS."""
+    size = max(size, 1.0)
+    return int(max(FEWEST_CALLS, min(MOST_CALLS, bandwidth * (S3_FIRST_BYTE + size * S3_PER_BYTE) / size)))
+
+
+@dataclass(slots=True)
+class Limiter:
+    """The number of calls that may be in flight, ``limit``. With ``fixed`` only throttling changes it."""
+
+    size: float = 1 << 20
+    """Mean bytes per call; follows what is seen."""
+    bandwidth: float = ASSUMED_BANDWIDTH
+    fixed: int | None = None
+    highest: int = MOST_CALLS
+    limit: float = 0.0
+    ceiling: float = 0.0
+    throttled: int = 0
+    _cut_at: float = -1.0
+    _window_start: float = -1.0
+    _window_bytes: int = 0
+    _window_calls: int = 0
+    _goodput: float = 0.0
+    _latency: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.ceiling = float(self.fixed or min(self.highest, calls_to_fill(self.size, self.bandwidth)))
+        self.limit = self.ceiling
+
+    def succeeded(self, now: float, size: int, seconds: float) -> None:
+        """A call moved ``size`` bytes in ``seconds``."""
+        self._latency += 0.1 * (seconds - self._latency)
+        if self.fixed is None:
+            self.size += 0.05 * (size - self.size)
+            self._window_bytes += size
+            self._window_calls += 1
+            if self._window_start < 0:
+                self._window_start = now
+            elif now - self._window_start >= 2 * self._latency and self._window_calls >= self.limit:
+                self._judge(now)
+        if self.limit < self.ceiling:
+            self.limit = min(self.ceiling, self.limit + LIMIT_STEP / self.limit)
+
+    def _judge(self, now: float) -> None:
+        """End of a window of at least two round trips: is more in flight still bringing more?"""
+        goodput = (self._window_bytes + self._window_calls) / (now - self._window_start)
+        floor = float(min(self.highest, calls_to_fill(self.size, self.bandwidth)))
+        if goodput > self._goodput * LIMIT_GAIN:
+            self.ceiling = min(float(self.highest), max(self.ceiling, floor) + LIMIT_STEP)
+        else:
+            self.ceiling = max(self.ceiling, floor)
+        self._goodput = max(goodput, self._goodput * 0.98)
+        self._window_start, self._window_bytes, self._window_calls = now, 0, 0
+
+    def slow_down(self, now: float) -> None:
+        """The service throttled a call. Calls sent before the last cut say nothing new, so one cut per round trip."""
+        self.throttled += 1
+        if now - self._cut_at > self._latency:
+            self.limit = max(1.0, self.limit * LIMIT_CUT)
+            self._cut_at = now
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that results may take before they are handed out."""
+
+    limit: int
+    used: int = 0
+    most: int = 0
+
+    def take(self, size: int) -> None:
+        """Reserve (or, negative, give back)."""
+        self.used += size
+        if self.used > self.most:
+            self.most = self.used
+
+    def fits(self, size: int) -> bool:
+        """Whether so much more is allowed. One job always is."""
+        return self.used == 0 or self.used + size <= self.limit
+
+    def has(self, size: int) -> bool:
+        """Whether so much is left."""
+        return self.used + size <= self.limit
+
+
+def outcome_memory(outcome: Outcome) -> int:
+    """Bytes an outcome takes while it waits to be handed out."""
+    data = outcome.data
+    size = len(data) if isinstance(data, (bytes, memoryview)) else 0
+    return max(size, data.memory if isinstance(data, Page) else 0, OUTCOME_BYTES)
+
+
+class Pace:
+    """A limit on bytes per second, shared by the operations of one client."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+
+    def next_start(self, now: float, size: int) -> float:
+        """A call of ``size`` bytes starts ``now``: when the next one may (time.monotonic())."""
+        self._free_at = max(self._free_at, now - 0.1) + size / self._rate
+        return self._free_at
+
+
+class Admission:
+    """Which job may begin, and when: as long as there is room for its calls, memory for its result, and its bytes keep
+    the pace."""
+
+    __slots__ = ("_deferred", "_jobs", "budget", "limiter", "mean_size", "pace", "paced_until")
+
+    def __init__(self, jobs: Iterator[Job], limiter: Limiter, memory: int, pace: Pace | None = None) -> None:
+        self._jobs: Iterator[Job] | None = jobs
+        self._deferred: Job | None = None
+        """Taken from the jobs, and waits for memory."""
+        self.limiter = limiter
+        self.budget = Budget(memory)
+        self.pace = pace
+        self.paced_until = 0.0
+        self.mean_size = float(FIRST_GUESS)
+        """Bytes of an object: what is reserved where its size is not known."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every job has begun."""
+        return self._jobs is None and self._deferred is None
+
+    @property
+    def all_taken(self) -> bool:
+        """Whether the last job is known."""
+        return self._jobs is None
+
+    def stop(self) -> None:
+        """No further job begins."""
+        self._jobs = self._deferred = None
+
+    def next_job(self, now: float, under_way: int, announced: int, delayed: int, alone: bool) -> Job | None:
+        """The next job, with its memory reserved; None when none may begin now. ``under_way`` calls are in flight or
+        ready to be sent, ``announced`` more wait for memory, ``delayed`` for their next try. A job may have more than
+        there is when it is ``alone``: then only ordered results hold the memory, and they wait for it."""
+        if self._jobs is None and self._deferred is None:
+            return None
+        limit = int(self.limiter.limit)
+        if under_way >= limit or now < self.paced_until:
+            return None
+        # Objects that wait for memory have a connection each: a few, to go on with as soon as there is some.
+        if announced >= FEWEST_CALLS:
+            return None
+        # While the service fails, as many wait for another try as may be in flight: the whole rest would, each behind
+        # all others in the quota, long after the service has recovered.
+        if delayed >= limit and delayed >= FEWEST_CALLS:
+            return None
+        job = self._deferred or next(self._jobs, None)  # type: ignore[arg-type]
+        if job is None:
+            self._jobs = None
+            return None
+        weight = job.weight or int(self.mean_size)
+        if not alone and not self.budget.fits(weight):
+            self._deferred = job
+            return None
+        self._deferred = None
+        job.weight = weight
+        self.budget.take(weight)
+        return job
+
+
+# ---- calls before they are sent, and in flight --------------------------------------------
+
+
+class CallQueue:
+    """The calls of one operation that have no answer yet."""
+
+    __slots__ = ("_order", "delayed", "flying", "ready")
+
+    def __init__(self) -> None:
+        self.ready: deque[Call] = deque()
+        """To be sent as soon as there is room."""
+        self.delayed: list[tuple[float, int, Call]] = []
+        """A heap: when to send (time.monotonic()), a number that keeps the order, the call."""
+        self.flying: dict[int, Call] = {}
+        """Sent, by id."""
+        self._order = count()
+
+    def add(self, job: Job, calls: Sequence[Call]) -> None:
+        """Calls of a job, ready to be sent."""
+        job.calls += len(calls)
+        self.ready.extend(calls)
+
+    def add_later(self, at: float, call: Call) -> None:
+        """A call's next try, counted already, to be sent ``at`` that time."""
+        heapq.heappush(self.delayed, (at, next(self._order), call))
+
+    def move_due(self, now: float) -> None:
+        """What was delayed until now goes before all that is ready."""
+        while self.delayed and self.delayed[0][0] <= now:
+            self.ready.appendleft(heapq.heappop(self.delayed)[2])
+
+    def withdraw(self, job: Job) -> None:
+        """Forget the calls of a job that are not in flight."""
+        waiting = [call for call in self.ready if call.tag.job is job]
+        for call in waiting:
+            self.ready.remove(call)
+        left = [entry for entry in self.delayed if entry[2].tag.job is not job]
+        job.calls -= len(waiting) + len(self.delayed) - len(left)
+        if len(left) < len(self.delayed):
+            self.delayed = left
+            heapq.heapify(self.delayed)
+
+    def clear_unsent(self) -> list[Call]:
+        """Forget all that is not in flight; what it was."""
+        unsent = [*self.ready, *(call for _, _, call in self.delayed)]
+        self.ready.clear()
+        self.delayed.clear()
+        return unsent
+
+
+# ---- all together ---------------------------------------------------------------------
 
 
 class Scheduler:
     """Pump it until ``done``. ``pump`` returns the outcomes that are ready, in no particular order."""
 
-    def __init__(
-        self, channel: Channel, control: ControlPlane, jobs: Iterator[Job], limiter: Limiter, quota: RetryQuota,
-        policy: RetryPolicy,
-        memory: int, stats: BulkStats, pace: Callable[[float, int], float] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, channel: Channel, admission: Admission, retries: Retries, counts: TransferCounts) -> None:
+        now = monotonic()
+        self.admission = admission
+        self.retries = retries
         self._channel = channel
-        self._control = control
-        self._jobs: Iterator[Job] | None = jobs
-        self._limiter = limiter
-        self._quota = quota
-        self._policy = policy
-        self._pace = pace
-        self._paced_until = 0.0
-        self.budget = Budget(memory)
-        self._pool = FreshBytesPool(memory)
-        self.stats = stats
-        self._next_job: Job | None = None
+        self._control = retries.control
+        self._counts = counts
+        self._calls = CallQueue()
+        self._announced = AnnouncedBodies()
+        self._hedges = Hedges(now + LOOK_SECONDS)
+        self._pool = FreshBytesPool(admission.budget.limit)
         self._active: dict[int, Job] = {}
-        self._ready: deque[Call] = deque()
-        self._delayed: list[tuple[float, int, Call]] = []
-        self._flying: dict[int, Call] = {}
-        self._paused: dict[int, tuple[Call, Reply]] = {}
-        self._order = count()
+        """The jobs that have begun and not ended, by number."""
         self._out: list[Outcome] = []
-        self._restarting: set[int] = set()
-        self._size = 65536.0
-        self._latencies = Latencies()
-        self._hedges: dict[int, Call] = {}
-        self._look_at = 0.0
-        self._begun = monotonic()
-        self._undo: list[Call] = []
+        self._handed_out = 0
+        self._begun = now
+        self._ending: Ending | None = None
 
     @property
     def done(self) -> bool:
         """Whether every job has been handed out."""
-        return not (self._active or self._out or self._next_job or self._jobs is not None)
+        return not (self._active or self._out) and self.admission.exhausted
 
     def pump(self, timeout: float) -> list[Outcome]:
         """Do what can be done; wait at most ``timeout`` seconds for something to happen."""
@@ -88,13 +340,13 @@ class Scheduler:
             for reply in self._channel.poll(max(wait, 0.0)):
                 self._handle(reply)
             now = monotonic()
-            if self._paused:
+            if self._announced.waiting:
                 self._grant()
-            if now >= self._look_at:
+            if now >= self._hedges.next_look:
                 self._hedge(now)
             self._submit(now)
-        self.stats.seconds = now - self._begun
-        self.stats.memory = self.budget.most
+        self._counts.seconds = now - self._begun
+        self._counts.memory = self.admission.budget.most
         out, self._out = self._out, []
         return out
 
@@ -106,7 +358,8 @@ class Scheduler:
 
     def handed_out(self, outcome: Outcome) -> None:
         """The consumer has the outcome: its memory is his now."""
-        self.budget.take(-held(outcome))
+        self._handed_out += 1
+        self.admission.budget.take(-outcome_memory(outcome))
 
     def fileno(self) -> int:
         """Readable when pumping brings something."""
@@ -117,32 +370,26 @@ class Scheduler:
         with suppress(MfstoreError):
             self._control.credentials()
 
-    # ---- admission ----------------------------------------------------------------------
+    def due(self, now: float) -> float:
+        """Seconds until something has to be done without a reply."""
+        calls, paced_until = self._calls, self.admission.paced_until
+        due = self._hedges.next_look - now if calls.flying else IDLE_SECONDS
+        if calls.delayed:
+            due = min(due, calls.delayed[0][0] - now)
+        if paced_until > now:
+            due = min(due, paced_until - now)
+        return due
+
+    # ---- sending ------------------------------------------------------------------------
 
     def _admit(self, now: float) -> None:
-        limit = int(self._limiter.limit)
-        while self._jobs is not None or self._next_job is not None:
-            if len(self._flying) - len(self._paused) + len(self._ready) >= limit or now < self._paced_until:
-                return
-            # Objects that wait for memory have a connection each: a few, to go on with as soon as there is some.
-            if len(self._paused) >= LOWEST:
-                return
-            # While the service fails, as many wait for another try as may be in flight: the whole rest would, each
-            # behind all others in the quota, long after the service has recovered.
-            if len(self._delayed) >= max(limit, LOWEST):
-                return
-            job = self._next_job or next(self._jobs, None)  # type: ignore[arg-type]
+        calls, waiting = self._calls, self._announced.waiting
+        while True:
+            announced = len(waiting)
+            under_way = len(calls.flying) - announced + len(calls.ready)
+            job = self.admission.next_job(now, under_way, announced, len(calls.delayed), not self._active)
             if job is None:
-                self._jobs = None
                 return
-            weight = job.weight or int(self._size)
-            # With none under way only ordered results hold the memory, and they wait for a job that is not begun.
-            if self._active and not self.budget.fits(weight):
-                self._next_job = job
-                return
-            self._next_job = None
-            job.weight = weight
-            self.budget.take(weight)
             job.started = now
             self._active[job.index] = job
             self._begin(job)
@@ -152,7 +399,7 @@ class Scheduler:
             calls = job.begin()
         except Restart:  # what an interrupted download left is damaged
             job.restarts += 1
-            self.stats.verify_failures += 1
+            self._counts.verify_failures += 1
             job.forget()
             self._begin(job)
             return
@@ -160,123 +407,153 @@ class Scheduler:
             job.error = error
             self._end(job)
             return
-        self._queue(job, calls)
+        self._calls.add(job, calls)
         if job.outcome is not None:
             self._end(job)
 
-    def _queue(self, job: Job, calls: Sequence[Call]) -> None:
-        job.calls += len(calls)
-        self._ready.extend(calls)
-
     def _submit(self, now: float) -> None:
-        while self._delayed and self._delayed[0][0] <= now:
-            self._ready.appendleft(heapq.heappop(self._delayed)[2])
-        room = int(self._limiter.limit) - len(self._flying) + len(self._paused)
-        if not self._ready or room <= 0 or now < self._paced_until:
+        calls, admission = self._calls, self.admission
+        if calls.delayed:
+            calls.move_due(now)
+        room = int(admission.limiter.limit) - len(calls.flying) + len(self._announced.waiting)
+        if not calls.ready or room <= 0 or now < admission.paced_until:
             return
         batch: list[Call] = []
         later: list[Call] = []
-        while self._ready and len(batch) < room:
-            call = self._ready.popleft()
-            job = call.tag.job
+        while calls.ready and len(batch) < room:
+            call = calls.ready.popleft()
+            state = call.tag
+            job = state.job
             if job.pages and self._must_wait(job):
                 later.append(call)
                 continue
             if job.error is not None and not call.operation.startswith("Abort"):
                 self._drop(call)
                 continue
-            if call.first_byte == engine.FIRST_BYTE_SECONDS:
-                call.first_byte, call.stall = self._policy.first_byte, self._policy.stall
-            state = call.tag
+            if call.first_byte == FIRST_BYTE_SECONDS:
+                policy = self.retries.policy
+                call.first_byte, call.stall = policy.first_byte, policy.stall
             state.attempts += 1
             if state.attempts > job.attempts:
                 job.attempts = state.attempts
             state.sent = now
             state.started = state.started or now
-            self._flying[id(call)] = call
+            calls.flying[id(call)] = call
             batch.append(call)
-            if self._pace is not None:
-                self._paced_until = self._pace(now, int(self._size))
-                if self._paced_until > now:
+            if admission.pace is not None:
+                admission.paced_until = admission.pace.next_start(now, int(admission.mean_size))
+                if admission.paced_until > now:
                     break
-        self._ready.extendleft(reversed(later))
+        calls.ready.extendleft(reversed(later))
         if batch:
-            self.stats.requests += len(batch)
-            self.stats.concurrency = max(self.stats.concurrency, len(self._flying) - len(self._paused))
-            try:
-                credentials = self._control.credentials()
-                for call in batch:
-                    call.tag.credentials = credentials
-            except MfstoreError as error:
-                # Without credentials no call can be made.
-                for call in batch:
-                    self._unsent(call, copied(error))
-                return
-            try:
-                self._channel.submit(batch)
-            except MfstoreError:
-                # Nothing was sent. What botocore refuses of one call says nothing of the others.
-                for call in batch:
-                    try:
-                        self._channel.submit([call])
-                    except MfstoreError as error:
-                        self._unsent(call, error)
+            self._send(batch)
 
     def _must_wait(self, job: Job) -> bool:
         """Whether a listing's next page has no room. Of the oldest job, which all others' results wait for, it has."""
-        return job.error is None and job.index != min(self._active) and not self.budget.fits(job.pages)
+        return job.error is None and job.index != min(self._active) and not self.admission.budget.fits(job.pages)
+
+    def _send(self, batch: list[Call]) -> None:
+        counts = self._counts
+        counts.requests += len(batch)
+        counts.concurrency = max(counts.concurrency, len(self._calls.flying) - len(self._announced.waiting))
+        try:
+            credentials = self._control.credentials()
+            for call in batch:
+                call.tag.credentials = credentials
+        except MfstoreError as error:
+            # Without credentials no call can be made.
+            for call in batch:
+                self._unsent(call, copied(error))
+            return
+        try:
+            self._channel.submit(batch)
+        except MfstoreError:
+            # Nothing was sent. What botocore refuses of one call says nothing of the others.
+            for call in batch:
+                try:
+                    self._channel.submit([call])
+                except MfstoreError as error:
+                    self._unsent(call, error)
 
     def _unsent(self, call: Call, error: MfstoreError) -> None:
-        del self._flying[id(call)]
+        del self._calls.flying[id(call)]
         call.tag.job.error = call.tag.job.error or error
         self._drop(call)
-
-    def due(self, now: float) -> float:
-        """Seconds until something has to be done without a reply."""
-        due = self._look_at - now if self._flying else 60.0
-        if self._delayed:
-            due = min(due, self._delayed[0][0] - now)
-        if self._paced_until > now:
-            due = min(due, self._paced_until - now)
-        return due
 
     # ---- replies ------------------------------------------------------------------------
 
     def _handle(self, reply: Reply) -> None:
-        call = reply.call
-        if id(call) not in self._flying:
+        call, flying = reply.call, self._calls.flying
+        if id(call) not in flying:
             return  # the loser of a pair
+        state = call.tag
+        job = state.job
         if reply.announced:
-            if call.tag.hedge is not None:
-                self._settle_pair(call, True)
-            self._paused[id(call)] = call, reply
-            # It takes none while it waits. What was reserved for it would keep the last that fits from its place.
-            self.budget.take(-call.tag.job.weight)
-            call.tag.job.weight = 0
+            if state.hedge is not None:
+                self._end_pair(call, True)
+            self._announced.add(call, reply)
+            # It takes none while it waits. What was reserved for it would keep the last that fits from beginning.
+            self.admission.budget.take(-job.weight)
+            job.weight = 0
             return
-        self._paused.pop(id(call), None)
-        del self._flying[id(call)]
-        if call.tag.hedge is not None and self._settle_pair(call, classify(reply) is Verdict.FINE):
+        if self._announced.waiting:
+            self._announced.waiting.pop(id(call), None)
+        del flying[id(call)]
+        # As ``classify`` finds it, without a call for each of many good replies.
+        fine = reply.failure is None and 200 <= reply.status < 300
+        if state.hedge is not None and self._end_pair(call, fine):
             return
-        job = call.tag.job
         if job.error is not None:
             if call.operation == "AbortMultipartUpload":
                 self._given_up(job, call, reply)
             else:
                 self._drop(call)
-            return
-        if call.tag.wrong is not None:
-            error, call.tag.wrong = call.tag.wrong, None
+        elif state.wrong is not None:
+            error, state.wrong = state.wrong, None
             if not self._retry(call, reply, Verdict.TRANSIENT):
                 self._fatal(job, call, error)
-            return
-        verdict = classify(reply)
-        if verdict is Verdict.FINE:
+        elif fine:
             self._fine(job, call, reply)
-            return
-        if reply.failure == CANCELLED:
+        elif reply.failure == CANCELLED:
             self._fatal(job, call, BackendError("cancelled"))
+        else:
+            self._failed(job, call, reply)
+
+    def _fine(self, job: Job, call: Call, reply: Reply) -> None:
+        quota = self.retries.quota
+        if quota.tokens < quota.CAPACITY:
+            quota.succeeded()
+        now, size = reply.finished, reply.received
+        seconds = now - reply.submitted
+        self.admission.limiter.succeeded(now, size, seconds)
+        if size <= HEDGED_BYTES:
+            self._hedges.recent.append(seconds)
+        job.first_byte = reply.first_byte - reply.submitted
+        try:
+            more = job.on_reply(call, reply, self._control)
+        except Retry as retry:
+            if not self._retry(call, reply, Verdict.TRANSIENT):
+                self._fatal(job, call, retry.error)
             return
+        except Restart as restart:
+            self._counts.verify_failures += 1
+            self._restart(job, call, restart.error, 1)
+            return
+        except MfstoreError as error:
+            self._fatal(job, call, error)
+            return
+        job.calls -= 1
+        if more:
+            self._calls.add(job, more)
+        elif job.outcome is not None and not job.calls:
+            self._end(job)
+        if job.several and job.outcome is None:
+            extra = job.take()
+            self.admission.budget.take(sum(map(outcome_memory, extra)))
+            self._out.extend(extra)
+
+    def _failed(self, job: Job, call: Call, reply: Reply) -> None:
+        """A reply that is an error, unless the job makes something of it."""
         try:
             more = job.rescued(call, reply, self._control)
         except Restart as restart:
@@ -287,79 +564,27 @@ class Scheduler:
             return
         if more is not None:
             job.calls -= 1
-            self._queue(job, more)
+            self._calls.add(job, more)
             return
         try:
-            hopeless = not self._retry(call, reply, verdict)
+            hopeless = not self._retry(call, reply, classify(reply))
         except MfstoreError as error:  # no new credentials
             self._fatal(job, call, error)
             return
         if hopeless:
             self._fatal(job, call, self._control.error(call, reply))
 
-    def _fine(self, job: Job, call: Call, reply: Reply) -> None:
-        self._quota.succeeded()
-        now = reply.finished
-        size = reply.received
-        seconds = now - reply.submitted
-        self._limiter.succeeded(now, size, seconds)
-        if size <= 1 << 20:
-            self._latencies.recent.append(seconds)
-        job.first_byte = reply.first_byte - reply.submitted
-        try:
-            more = job.on_reply(call, reply, self._control)
-        except Retry as retry:
-            if not self._retry(call, reply, Verdict.TRANSIENT):
-                self._fatal(job, call, retry.error)
-            return
-        except Restart as restart:
-            self.stats.verify_failures += 1
-            self._restart(job, call, restart.error, 1)
-            return
-        except MfstoreError as error:
-            self._fatal(job, call, error)
-            return
-        job.calls -= 1
-        if more:
-            self._queue(job, more)
-        elif job.outcome is not None and not job.calls:
-            self._end(job)
-        if not job.outcome:
-            extra = job.take()
-            self.budget.take(sum(map(held, extra)))
-            self._out.extend(extra)
-
     def _retry(self, call: Call, reply: Reply, verdict: Verdict) -> bool:
         """Have the call made again, unless it is hopeless."""
-        state, now, policy = call.tag, monotonic(), self._policy
+        now = monotonic()
         if verdict is Verdict.THROTTLED:
-            self.stats.throttled += 1
-            self._limiter.slow_down(now)
-        delay = 0.0
-        if verdict is Verdict.FREE and not state.free:
-            state.free = True
-        elif verdict is Verdict.REFRESH:
-            if state.refreshed or not self._control.expire(state.credentials):
-                return False
-            state.refreshed = True
-        elif verdict is Verdict.SKEWED:
-            if state.skewed or not self._control.learn_skew(reply):
-                return False
-            state.skewed = True
-        elif verdict is Verdict.MOVED:
-            if state.moved >= 3 or not self._control.redirect(call, reply):
-                return False
-            state.moved += 1
-        elif verdict in PASSING:
-            # Not by now: the answer may have waited for a consumer who took his time.
-            if state.attempts >= policy.attempts or (reply.finished or now) - state.started >= policy.seconds:
-                return False
-            delay = policy.delay(verdict, state.attempts, random.random)
-            delay = max(delay, asked_delay(reply, policy.cap)) + self._quota.wait(now)
-        else:
+            self._counts.throttled += 1
+            self.admission.limiter.slow_down(now)
+        delay = self.retries.delay(call.tag, call, reply, verdict, now)
+        if delay is None:
             return False
-        self.stats.retries += 1
-        heapq.heappush(self._delayed, (now + delay, next(self._order), state.job.again(call, reply)))
+        self._counts.retries += 1
+        self._calls.add_later(now + delay, call.tag.job.again(call, reply))
         return True
 
     def _given_up(self, job: Job, call: Call, reply: Reply) -> None:
@@ -374,18 +599,16 @@ class Scheduler:
 
     def _fatal(self, job: Job, call: Call, error: MfstoreError) -> None:
         job.error = job.error or error
-        for other in list(self._flying.values()):
+        for other in list(self._calls.flying.values()):
             if other.tag.job is job:
                 self._channel.cancel(other)
         self._drop(call)
 
     def _restart(self, job: Job, call: Call, error: MfstoreError, most: int) -> None:
-        if job.restarts >= most:
-            self._fatal(job, call, error)
-            return
-        job.restarts += 1
-        self.stats.retries += 1
-        self._restarting.add(job.index)
+        if job.restarts < most:
+            job.restarts += 1
+            job.restarting = True
+            self._counts.retries += 1
         self._fatal(job, call, error)
 
     def _drop(self, call: Call) -> None:
@@ -393,25 +616,18 @@ class Scheduler:
         job = call.tag.job
         job.calls -= 1
         if job.calls > 0:
-            waiting = [other for other in self._ready if other.tag.job is job]
-            delayed = [entry for entry in self._delayed if entry[2].tag.job is job]
-            if waiting or delayed:
-                for other in waiting:
-                    self._ready.remove(other)
-                self._delayed = [entry for entry in self._delayed if entry[2].tag.job is not job]
-                heapq.heapify(self._delayed)
-                job.calls -= len(waiting) + len(delayed)
+            self._calls.withdraw(job)
             if job.calls > 0:
                 return
-        if job.index in self._restarting:
-            self._restarting.remove(job.index)
+        if job.restarting:
+            job.restarting = False
             job.error = None
             job.forget()
             self._begin(job)
             return
         undo = job.cleanup()
         if undo:
-            self._queue(job, undo)
+            self._calls.add(job, undo)
             return
         self._end(job)
 
@@ -423,40 +639,32 @@ class Scheduler:
         assert job.outcome is not None
         job.outcome.attempts = job.attempts
         del self._active[job.index]
-        # The memory is held until the outcome has been handed out; what it really takes is known now.
+        admission = self.admission
         if isinstance(job, GetJob):
-            self.stats.verified += job.verified
-            self._size += 0.1 * (job.outcome.size - self._size)
-        extra = job.take()
+            self._counts.verified += job.verified
+            admission.mean_size += 0.1 * (job.outcome.size - admission.mean_size)
+        # The memory is held until the outcome has been handed out; what it really takes is known now.
+        held = -job.weight
+        if job.several:
+            extra = job.take()
+            held += sum(map(outcome_memory, extra))
+            self._out.extend(extra)
         outcome = job.outcome  # the last, if there are several
-        self.budget.take(held(outcome) + sum(map(held, extra)) - job.weight)
-        self._out.extend(extra)
+        admission.budget.take(held + outcome_memory(outcome))
         self._out.append(outcome)
 
     # ---- long bodies ----------------------------------------------------------------------
 
     def _grant(self) -> None:
-        """Give announced bodies their place: the oldest job at once, others as memory allows."""
-        oldest = min(self._active) if self._active else 0
-        for key, (call, reply) in sorted(self._paused.items(), key=lambda entry: entry[1][0].tag.job.index):
-            job: GetJob = call.tag.job  # nothing else is announced
-            if job.error is not None:
-                self._channel.cancel(call)
-                del self._paused[key]
-                continue
-            text = reply.headers.get("content-length", "0")
-            length = int(text) if text.isdigit() else 0
-            in_memory = not job.to_file
-            extra = length - job.weight if in_memory else -job.weight
-            if extra > 0 and job.index != oldest and self.budget.used + extra > self.budget.limit:
-                continue
-            del self._paused[key]
-            # The objects that fit side by side share the connections there may be.
-            beside = max(1, self.budget.limit // max(length, 1)) if in_memory else len(self._active)
-            beside = min(beside, len(self._active))
+        """Let announced bodies flow to their final memory or file, as there is room."""
+        budget = self.admission.budget
+        for call in self._announced.without_job():
+            self._channel.cancel(call)
+        connections = int(self.admission.limiter.limit)
+        for call, reply, more, pieces in self._announced.grants(self._active, connections, budget.limit, budget.has):
+            job: GetJob = call.tag.job
             try:
-                pieces = max(1, int(self._limiter.limit) // beside)
-                target, stop, more = job.announced(call, reply, pieces, self._pool)
+                target, stop, others = job.announced(call, reply, pieces, self._pool)
             except Retry as retry:
                 self._channel.cancel(call)
                 call.tag.wrong = retry.error
@@ -465,56 +673,46 @@ class Scheduler:
                 self._channel.cancel(call)
                 job.error = error
                 continue
-            job.weight += extra
-            self.budget.take(extra)
+            job.weight += more
+            budget.take(more)
             self._channel.resume(call, target, stop)
-            self._queue(job, more)
+            self._calls.add(job, others)
 
     # ---- the last few ---------------------------------------------------------------------
 
     def _hedge(self, now: float) -> None:
-        """Ask a second time for what is late, when little else is left."""
-        self._look_at = now + 0.1
-        small = [
-            call for call in self._flying.values()
-            if call.tag.hedge is None and call.operation in ("GetObject", "HeadObject") and call.target is None
-            and id(call) not in self._paused and call.tag.part is None and call.tag.job.error is None
-        ]  # fmt: skip
-        room = max(1, int(HEDGE_SHARE * (self.stats.items + len(self._active)))) - len(self._hedges)
-        if self._jobs is not None or not small or room <= 0 or len(small) > max(2 * room, 2):
+        """Send what is late a second time, when little else is left."""
+        self._hedges.next_look = now + LOOK_SECONDS
+        if not self.admission.all_taken:
             return
-        slow = self._latencies.slow()
-        # A try that follows a refusal is late by its own time: the wait before it was ours.
-        late = [call for call in small if now - call.tag.sent > slow][:room]
+        flying, items = self._calls.flying, self._handed_out + len(self._active)
+        late = self._hedges.late(flying.values(), self._announced.waiting, items, now)
+        if not late:
+            return
         try:
             self._control.credentials()
         except MfstoreError:
             return  # a second request cannot be signed; the first may still be answered
         for call in late:
             second = call.tag.job.again(call, Reply(call))
-            call.tag.hedge = second
-            self._hedges[id(second)] = call
-            self._flying[id(second)] = second
+            self._hedges.pair(call, second)
+            flying[id(second)] = second
             call.tag.job.calls += 1
-        if late:
-            self.stats.hedged += len(late)
-            self.stats.requests += len(late)
-            self._channel.submit([call.tag.hedge for call in late])
+        self._counts.hedged += len(late)
+        self._counts.requests += len(late)
+        self._channel.submit([call.tag.hedge for call in late])
 
-    def _settle_pair(self, call: Call, fine: bool) -> bool:
+    def _end_pair(self, call: Call, fine: bool) -> bool:
         """One of a pair has ended, or been announced. True when its reply is not needed."""
-        second = call.tag.hedge
-        other = self._hedges.pop(id(second), None) if call is second else second
-        self._hedges.pop(id(second), None)
-        call.tag.hedge = None
-        if other is None or id(other) not in self._flying:
+        other = self._hedges.part(call)
+        if other is None or id(other) not in self._calls.flying:
             return False
         call.tag.job.calls -= 1
         if not fine:
             return True  # the other may still do better
         self._channel.cancel(other)
-        del self._flying[id(other)]
-        self._paused.pop(id(other), None)
+        del self._calls.flying[id(other)]
+        self._announced.waiting.pop(id(other), None)
         return False
 
     # ---- the end ----------------------------------------------------------------------------
@@ -522,68 +720,22 @@ class Scheduler:
     def halt(self) -> bool:
         """End now: when it returns, within 100 ms, no buffer is written to any more. Whether uploads are left to give
         up, which ``close`` does."""
-        self._jobs = None
-        queued = [*self._ready, *(call for _, _, call in self._delayed)]
-        self._undo += [call for call in queued if call.operation == "AbortMultipartUpload"]
-        self._ready.clear()
-        self._delayed.clear()
-        waited = {}
-        for key, call in self._flying.items():
-            if call.operation not in LET_END:
-                self._channel.cancel(call)
-                waited[key] = call
-        deadline = monotonic() + ABORT_SECONDS
-        while waited and monotonic() < deadline:
-            for reply in self._channel.poll(0.05):
-                self._last(reply)
-                if not reply.announced:
-                    waited.pop(id(reply.call), None)
-        opened = (isinstance(job, MultipartJob) and job.open for job in self._active.values())
-        return bool(self._flying or self._undo) or any(opened)
-
-    def _last(self, reply: Reply) -> None:
-        """A reply that came after the end."""
-        if reply.announced:
-            return
-        call = self._flying.pop(id(reply.call), None)
-        if call is None:
-            return
-        verdict = classify(reply)
-        if call.operation == "CreateMultipartUpload" and verdict is Verdict.FINE:
-            with suppress(MfstoreError, Retry):
-                call.tag.job.on_reply(call, reply, self._control)
-        elif call.operation == "AbortMultipartUpload" and verdict in PASSING:
-            self._undo.append(renewed(call))
+        self.admission.stop()
+        return bool(self._active) and self._end_early().halt(self._calls.clear_unsent(), self._active.values())
 
     def close(self) -> None:
         """End, if ``halt`` has not: open uploads are given up, which may take two seconds, temporary files removed."""
+        self.admission.stop()
         try:
-            deadline = monotonic() + ABORT_SECONDS
-            if self.halt():
-                self._give_up(deadline)
+            if self._active:  # every call is some job's
+                self._end_early().finish(self._calls.clear_unsent(), self._active.values())
         finally:
             self._channel.close()
             for job in self._active.values():
                 job.abandon()
             self._active.clear()
 
-    def _give_up(self, deadline: float) -> None:
-        """Have open uploads removed, asking again where that is refused for now."""
-        while self._flying and monotonic() < deadline:
-            for reply in self._channel.poll(0.05):
-                self._last(reply)
-        calls = self._undo + [call for job in self._active.values() for call in job.cleanup()]
-        wait = 0.05
-        while calls and (now := monotonic()) < deadline:
-            try:
-                self._channel.submit(calls)
-            except MfstoreError:
-                return  # without credentials nothing can be given up
-            left, calls = {id(call): call for call in calls}, []
-            while left and monotonic() < deadline:
-                for reply in self._channel.poll(0.05):
-                    if left.pop(id(reply.call), None) and classify(reply) in PASSING:
-                        calls.append(renewed(reply.call))
-            if calls:
-                sleep(max(0.0, min(wait, deadline - now)))
-                wait *= 2
+    def _end_early(self) -> Ending:
+        if self._ending is None:
+            self._ending = Ending(self._channel, self._control, self._calls.flying)
+        return self._ending

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mfstore.errors import BackendError, CorruptObject
-from mfstore.s3.transfers import concurrency, downloads
+from mfstore.s3.transfers import downloads, scheduler
 from mfstore.testing.actions import (
     EmptyBody,
     FlipRequest,
@@ -339,7 +339,7 @@ def test_a13_server_errors_for_good(rig, status):
 def test_a14_slow_down_storm(rig, unhedged, monkeypatch):
     limiters = []
 
-    class Watched(concurrency.Limiter):
+    class Watched(scheduler.Limiter):
         def __post_init__(self):
             super().__post_init__()
             self.lowest = self.limit

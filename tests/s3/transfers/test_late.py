@@ -5,7 +5,7 @@ import random
 import pytest
 
 from mfstore.s3.calls import Reply
-from mfstore.s3.transfers import scheduler
+from mfstore.s3.transfers import ending, scheduler
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs import simulated_s3
 from tests.rigs.simulated_s3 import SimulatedChannel, SimulatedS3, simulated_client
@@ -37,7 +37,8 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(simulated_s3, "time", clock)
-    monkeypatch.setattr(scheduler, "monotonic", clock.monotonic)
+    for module in (scheduler, ending):
+        monkeypatch.setattr(module, "monotonic", clock.monotonic)
     return clock
 
 
@@ -108,7 +109,7 @@ def test_what_is_known_of_objects_counts_as_memory_while_it_waits(clock, monkeyp
     assert 100 < world.count < MIB // 2048 + 10
     late[0] = 0.0
     assert len({outcome.key for outcome in rest(running, waiting)}) == world.count == 5000
-    assert running.budget.used == 0
+    assert running.admission.budget.used == 0
 
 
 def test_pages_of_a_listing_count_as_memory_while_they_wait(clock, monkeypatch):
@@ -119,14 +120,14 @@ def test_pages_of_a_listing_count_as_memory_while_they_wait(clock, monkeypatch):
     assert 10 < world.count < 25, "of 60 pages"
     late[0] = 0.0
     assert sum(len(outcome.data.objects) for outcome in rest(running, waiting)) == 9000
-    assert running.budget.used == 0
+    assert running.admission.budget.used == 0
 
 
 # ---- ending early ---------------------------------------------------------------------------
 
 
 def test_giving_up_an_upload_is_asked_for_again_when_it_is_refused(clock, monkeypatch):
-    monkeypatch.setattr(scheduler, "sleep", clock.sleep)
+    monkeypatch.setattr(ending, "sleep", clock.sleep)
     world = SimulatedS3()
     abort, refused = world._AbortMultipartUpload, iter([503, 500])
 

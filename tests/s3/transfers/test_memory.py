@@ -7,9 +7,9 @@ import os
 import pytest
 
 from mfstore.s3.calls import Reply
-from mfstore.s3.transfers.concurrency import LOWEST
 from mfstore.s3.transfers.outcomes import Outcome
 from mfstore.s3.transfers.retry import RetryPolicy
+from mfstore.s3.transfers.scheduler import FEWEST_CALLS
 from tests.rigs.simulated_s3 import BIG, MIB, SimulatedChannel, SimulatedS3, simulated_client
 
 
@@ -63,7 +63,7 @@ def test_as_many_objects_are_fetched_side_by_side_as_the_memory_holds(bodies_las
 def test_objects_that_wait_for_memory_take_few_connections(bodies_last):
     world = SimulatedS3({f"k{i}": BIG[: 4 * MIB] for i in range(10)})
     list(simulated_client(world, memory=8 * MIB - 1, concurrency=16).get_many([f"k{i % 10}" for i in range(100)]))
-    assert world.most <= 16 + LOWEST
+    assert world.most <= 16 + FEWEST_CALLS
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

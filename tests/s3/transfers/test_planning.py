@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfstore.errors import InvalidKey, InvalidRange
+from mfstore.s3 import BulkStats, Outcome
 from mfstore.s3.bulk.items import Address, address, source_of
 from mfstore.s3.bulk.ranges import plan_ranges
 from mfstore.s3.calls import Call, Reply
-from mfstore.s3.transfers.concurrency import HIGHEST, LOWEST, Limiter, formula
 from mfstore.s3.transfers.downloads import LONGEST_PIECE, SHORTEST_PIECE, cut_pieces
-from mfstore.s3.transfers.outcomes import BulkStats, Outcome
-from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota, Verdict, asked_delay, classify
+from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota, asked_delay
+from mfstore.s3.transfers.scheduler import FEWEST_CALLS, MOST_CALLS, Limiter, calls_to_fill
 from mfstore.s3.transfers.uploads import LARGEST_OBJECT, LARGEST_PART, MOST_PARTS, part_size, slice_parts
+from mfstore.s3.transfers.verdicts import Verdict, classify
 
 MIB = 1 << 20
 
@@ -116,8 +117,8 @@ def test_without_tokens_retries_wait_for_their_turn():
 
 def test_the_formula_is_the_papers():
     # s3_clients survey, section 2: 28 requests of 8 MiB, 26 of 16 MiB, 24 of 64 MiB fill 10 Gbit/s
-    assert [formula(size * MIB) for size in (8, 16, 64)] == [28, 26, 24]
-    assert formula(1) == HIGHEST and formula(1 << 40, 1e6) == LOWEST
+    assert [calls_to_fill(size * MIB) for size in (8, 16, 64)] == [28, 26, 24]
+    assert calls_to_fill(1) == MOST_CALLS and calls_to_fill(1 << 40, 1e6) == FEWEST_CALLS
 
 
 def test_throttling_cuts_once_a_round_trip_and_calm_brings_it_back():

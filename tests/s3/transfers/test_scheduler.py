@@ -479,11 +479,11 @@ def test_while_all_fails_no_more_wait_for_another_try_than_may_be_in_flight():
     plan = dict.fromkeys(range(1, 2000), "connect")
     result = client_on(SimulatedS3(plan=plan), concurrency=16).get_many(["k"] * 2000, on_error="return")
     scheduler = result._start()
-    scheduler._policy = RetryPolicy(attempts=100)
-    scheduler._quota._tokens = 0.0
+    scheduler.retries.policy = RetryPolicy(attempts=100)
+    scheduler.retries.quota.tokens = 0.0
     for _ in range(100):
         scheduler.pump(0.0)
-    assert len(scheduler._delayed) <= 32
+    assert len(scheduler._calls.delayed) <= 32
 
 
 @pytest.mark.parametrize("status", [204, 202])

@@ -1,0 +1,59 @@
+"""Long bodies that were announced: each waits, on a connection of its own, to be told where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mfstore.s3.calls import Call, Reply
+    from mfstore.s3.transfers.downloads import GetJob
+
+
+class Grant(NamedTuple):
+    """A body that may have its memory, or go to its file, now."""
+
+    call: Call
+    reply: Reply
+    more: int
+    """Bytes it takes beyond what is reserved for its job."""
+    pieces: int
+    """Into how many pieces it may be divided: connections that it may take."""
+
+
+@dataclass(slots=True)
+class AnnouncedBodies:
+    """The announced calls of one operation."""
+
+    waiting: dict[int, tuple[Call, Reply]] = field(default_factory=dict)
+    """By the id of the call."""
+
+    def add(self, call: Call, reply: Reply) -> None:
+        """It waits from now on."""
+        self.waiting[id(call)] = call, reply
+
+    def without_job(self) -> list[Call]:
+        """Those whose jobs have failed meanwhile. They wait no more."""
+        found = [call for call, _ in self.waiting.values() if call.tag.job.error is not None]
+        for call in found:
+            del self.waiting[id(call)]
+        return found
+
+    def grants(
+        self, active: Collection[int], connections: int, memory: int, has: Callable[[int], bool]
+    ) -> Iterator[Grant]:
+        """Who may go on, and waits no more: the oldest of the ``active`` jobs (their numbers) at once, others when
+        the budget ``has`` what they take. The caller reserves it before he asks for the next. ``connections`` are
+        shared by the objects that find room side by side in ``memory``."""
+        oldest = min(active) if active else 0
+        for key, (call, reply) in sorted(self.waiting.items(), key=lambda entry: entry[1][0].tag.job.index):
+            job: GetJob = call.tag.job  # nothing else is announced
+            text = reply.headers.get("content-length", "0")
+            length = int(text) if text.isdigit() else 0
+            more = -job.weight if job.to_file else length - job.weight
+            if more > 0 and job.index != oldest and not has(more):
+                continue
+            del self.waiting[key]
+            beside = len(active) if job.to_file else max(1, memory // max(length, 1))
+            yield Grant(call, reply, more, max(1, connections // min(beside, len(active))))
