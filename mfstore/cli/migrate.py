@@ -44,7 +44,10 @@ class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic
     help="A datastore root of Metaflow: the directory or s3:// prefix the flows lie in.",
 )  # fmt: skip
 @click.option(
-    "--to", type=_Profile(("packed", "stock")), required=True, help="The profile that artifacts are brought to."
+    "--to",
+    type=_Profile(("packed", "stock")),
+    required=True,
+    help="The profile that artifacts are brought to; native is the former name of packed.",
 )
 @click.option("--flow", "flows", multiple=True, metavar="PATTERN", help="Only of such flows.")
 @click.option("--run", "runs", multiple=True, metavar="PATTERN", help="Only of such runs, as Flow/run.")

@@ -5,6 +5,7 @@ import numpy as np
 from mfstore import errors
 from mfstore.settings import resolve
 from mfstore.store import Store
+from tests.rigs.gc import objects
 
 DAMAGE = {
     "empty": lambda data: b"",
@@ -62,10 +63,6 @@ def unreadable(backend, found):
         except (errors.CorruptObject, errors.NotFound, errors.Unsupported):
             bad.add(key)
     return bad
-
-
-def objects(backend, kind):
-    return sorted(info.key for info in backend.list(kind + "/"))
 
 
 def damage(backend, key, how):

@@ -23,7 +23,7 @@ from mfstore.maintenance.store.collecting.deletion import Deletion
 from mfstore.maintenance.store.collecting.lifecycle import lifecycle_warnings
 from mfstore.maintenance.store.collecting.liveness import read_refs, trace
 from mfstore.maintenance.store.collecting.object_table import read_table
-from mfstore.maintenance.store.collecting.ownership import SKEW, Ownership, store_time
+from mfstore.maintenance.store.collecting.ownership import CLOCK_SKEW, Ownership, store_time
 from mfstore.maintenance.store.collecting.plan import (
     YOUNG,
     GcDecision,
@@ -45,7 +45,7 @@ SAFE_GRACE = 2 * KNOWLEDGE_SECONDS
 """Seconds. With a shorter grace period a remote writer may rely on what it does not know to be condemned."""
 PUBLISHING_SECONDS = 5.0
 """If a list of what is condemned takes longer to be published, its time is told anew."""
-NOTHING = StoreAmount()
+NO_AMOUNT = StoreAmount()
 CountCallback = Callable[[str, int], None]
 """Called with what is being done and how many objects more of it are done."""
 
@@ -58,8 +58,8 @@ def _uncounted(what: str, more: int) -> None:
 class GcResult:
     """What a collection did."""
 
-    deleted: StoreAmount = NOTHING
-    condemned: StoreAmount = NOTHING
+    deleted: StoreAmount = NO_AMOUNT
+    condemned: StoreAmount = NO_AMOUNT
     """What a collection at least a grace period later may delete."""
     changed: int = 0
     """Objects not deleted because they were stored again since they were condemned."""
@@ -153,7 +153,7 @@ def plan_gc(
     # Recipes before packs: what is visible of the former finds its packs among the latter.
     recipes = read_table(backend, "recipes")
     packs = read_table(backend, "packs")
-    future = sum(1 for table in (recipes, packs) for modified in table.modified if modified > now + SKEW)
+    future = sum(1 for table in (recipes, packs) for modified in table.modified if modified > now + CLOCK_SKEW)
     if future:
         warnings.append(f"{future} objects are from the future by the store's clock: they are kept")
     tell("listed", len(recipes) + len(packs))
@@ -277,7 +277,7 @@ class _Collection:
         recipes = self._decision.condemns.recipes
         packs = {**self._decision.condemns.packs, **{name: table.version(name) for name in moved}}
         if not recipes and not packs:
-            return NOTHING
+            return NO_AMOUNT
         size = self._decision.condemns.bytes + sum(map(table.size, moved))
         key = f"{LISTS}{ownership.state.epoch + 1}-{os.urandom(8).hex()}"
         self._backend.put(key, [encode_list(dict(recipes), packs)])

@@ -67,13 +67,13 @@ class RepairPlan:
         return [*self.damaged_recipes, *(self.lost if drop_lost else ())]
 
 
-NOTHING = RepairPlan({}, {}, (), (), (), False, ())
+NOTHING_TO_DO = RepairPlan({}, {}, (), (), (), False, ())
 
 
 def plan_repair(found: StorePass, report: VerifyReport) -> RepairPlan:
     """What to do about what a pass found."""
     if report.clean:
-        return NOTHING
+        return NOTHING_TO_DO
     damaged = _damaged_packs(found)
     wanted: set[bytes] = set()
     for _, recipe, bad_inline in found.doubtful_recipes():

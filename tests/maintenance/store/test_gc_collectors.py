@@ -38,7 +38,7 @@ def test_r3_the_stores_clock_is_wrong(protected, monkeypatch):
 
     monkeypatch.setattr(MemoryBackend, "list", listed)
     if not protected:
-        monkeypatch.setattr(ownership, "SKEW", float("inf"))
+        monkeypatch.setattr(ownership, "CLOCK_SKEW", float("inf"))
     for days in (2, 4):
         ahead[0] = days * DAY
         if protected:

@@ -6,7 +6,8 @@ import pytest
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.memory import MemoryBackend
 from mfstore.maintenance.store import repair
-from tests.rigs.damage import NOISE, damage, objects, unreadable, wrapped
+from tests.rigs.damage import NOISE, damage, unreadable, wrapped
+from tests.rigs.gc import objects
 
 
 @pytest.fixture

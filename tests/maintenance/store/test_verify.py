@@ -26,7 +26,8 @@ from mfstore.maintenance.store.checking.pack_state import plan_spans
 from mfstore.maintenance.verification import VerifyOptions, choose_shards, read_progress
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
-from tests.rigs.damage import DAMAGE, NOISE, damage, fill, objects, unreadable, wound, wrapped
+from tests.rigs.damage import DAMAGE, NOISE, damage, fill, unreadable, wound, wrapped
+from tests.rigs.gc import objects
 
 
 @pytest.fixture

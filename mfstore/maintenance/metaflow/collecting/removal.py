@@ -158,9 +158,7 @@ class Removal:
     ) -> Mapping[tuple[int | None, str], ObjectInfo]:
         """The files of a task that were written since the plan was made."""
         known = self._holdings.tasks.get(name, layout.Task()).files
-        return {
-            place: info for place, info in task.files.items() if place not in known or known[place].etag != info.etag
-        }
+        return {file: info for file, info in task.files.items() if file not in known or known[file].etag != info.etag}
 
     def delete(self, infos: Iterable[ObjectInfo], at: int, of: int) -> None:
         """Delete these objects, the first of which is number ``at`` of so many."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CLOCK = "gc/clock"
 """An object that is written to learn the store's time."""
-SKEW = 300.0
+CLOCK_SKEW = 300.0
 """Seconds by which the store's clock and this machine's may differ; more, and one of them is wrong."""
 
 
@@ -29,10 +29,10 @@ def store_time(backend: Backend) -> float:
     backend.put(CLOCK, [os.urandom(8)])
     now = written(backend, CLOCK)
     skew = now - time.time()
-    if abs(skew) > SKEW:
+    if abs(skew) > CLOCK_SKEW:
         raise Refused(
             f"the store's clock and this machine's differ by {abs(skew):.0f} s: no age can be trusted",
-            backend=backend.url, expected=f"at most {SKEW:.0f} s",
+            backend=backend.url, expected=f"at most {CLOCK_SKEW:.0f} s",
             hint="Set the clock that is wrong; nothing was changed",
         )  # fmt: skip
     return now
