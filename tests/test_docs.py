@@ -1,5 +1,6 @@
 """The documents keep the promises they make: links lead somewhere, names exist, and every decision is in the index."""
 
+import pkgutil
 import re
 import subprocess
 from pathlib import Path
@@ -89,6 +90,12 @@ def test_files_that_documents_name_exist():
             if not (list(ROOT.glob(name)) if "*" in name else (ROOT / name).exists()):
                 missing.add(f"{named(path)}: {name}")
     assert not missing
+
+
+def test_names_in_the_reference_exist():
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+            assert pkgutil.resolve_name(name) is not None, f"{named(page)}: {name}"
 
 
 def test_make_targets_that_documents_name_exist():
