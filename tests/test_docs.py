@@ -54,6 +54,20 @@ def test_lines_of_markdown_are_short():
     assert not long
 
 
+def test_lines_of_code_are_short():
+    """A pragma at the end of a line does not count, as for ruff. Of the tests, data may be longer."""
+    sources = ("mfstore", "src", "benchmarks", "fuzz", "metaflow_extensions")
+    pragma = re.compile(r"  # (type: ignore|noqa|fmt: skip).*$")
+    long = [
+        f"{named(path)}:{number}"
+        for path in tracked("*.py", "*.pyi", "*.pyx", "*.pxd", "*.c", "*.h")
+        if named(path).startswith(sources)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(pragma.sub("", line)) > LIMIT
+    ]
+    assert not long
+
+
 # Links and names
 
 
