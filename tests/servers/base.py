@@ -18,6 +18,9 @@ ACCESS_KEY = "AKIATESTTESTTESTTEST"
 SECRET_KEY = "secretsecretsecretsecretsecretsecret1234"
 PREFIX = "mfstore-servers-"
 CHILD = Path(__file__).parent / "_child.py"
+PYTHON = os.environ.get("MFSTORE_SERVERS_PYTHON", sys.executable)
+"""Runs the servers that are Python programs. They pin botocore: tests on another one name the interpreter of another
+environment here (`make test-newest`)."""
 
 
 class Missing(Exception):
@@ -36,6 +39,16 @@ def need(programs, command):
     if missing:
         raise Missing(f"{', '.join(missing)} not found. Run:  {command}")
     return [shutil.which(name, path=path) for name in programs]
+
+
+def need_packages(names, command):
+    """Raise ``Missing`` unless ``PYTHON`` has these packages."""
+    look = (
+        "import importlib.util, sys; print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))"
+    )
+    done = subprocess.run([PYTHON, "-c", look, *names], capture_output=True, text=True, check=True)
+    if missing := done.stdout.split():
+        raise Missing(f"{', '.join(missing)} not found. Run:  {command}")
 
 
 def free_ports(count):

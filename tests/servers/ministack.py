@@ -1,12 +1,10 @@
 """ministack: an emulator of AWS in one Python process, which verifies signatures, checksums and conditions."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 from mfstore.testing import FaultProxy
-from tests.servers.base import Missing, Server, boto_client, free_ports
+from tests.servers.base import PYTHON, Server, boto_client, free_ports, need_packages
 
 INSTALL = "pip install -e '.[test]'"
 PACKAGES = ("ministack", "awscrt")
@@ -23,9 +21,7 @@ class Ministack(Server):
     _https = None
 
     def _start(self):
-        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            raise Missing(f"{', '.join(missing)} not found. Run:  {INSTALL}")
+        need_packages(PACKAGES, INSTALL)
         (port,) = free_ports(1)
         (self.directory / "tmp").mkdir()
         environment = {
@@ -41,7 +37,7 @@ class Ministack(Server):
             "DOCKER_HOST": "unix:///nonexistent",
         }
         # -P: this directory has a module ministack too.
-        self._spawn([sys.executable, "-P", PROGRAM], environment)
+        self._spawn([PYTHON, "-P", PROGRAM], environment)
         self._wait(lambda: self._answers(port))
         self.url = f"http://127.0.0.1:{port}"
         self._make_user()

@@ -1,10 +1,8 @@
 """moto, for what of AWS is neither S3 nor identity: Batch, Step Functions and DynamoDB, as the schedulers ask them."""
 
-import importlib.util
 import json
-import sys
 
-from tests.servers.base import Missing, Server, boto_client, free_ports
+from tests.servers.base import PYTHON, Server, boto_client, free_ports, need_packages
 
 INSTALL = "pip install -e '.[test]'"
 QUEUE = "queue"
@@ -17,10 +15,9 @@ class Moto(Server):
     name = "moto"
 
     def _start(self):
-        if importlib.util.find_spec("moto") is None:
-            raise Missing(f"moto not found. Run:  {INSTALL}")
+        need_packages(["moto"], INSTALL)
         (port,) = free_ports(1)
-        self._spawn([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
+        self._spawn([PYTHON, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
         self._wait(lambda: self._answers(port))
         self.url = f"http://127.0.0.1:{port}"
         self._make_resources()

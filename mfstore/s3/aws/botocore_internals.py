@@ -227,7 +227,7 @@ def parse_output(
     """A reply as the client's method returns it, keys of listings decoded. Raises whatever botocore raises for a body
     that it cannot read.
 
-    Relies on ``create_parser``, ``HeadersDict``, ``resolved_protocol`` (since 1.37; ``metadata["protocol"]`` before)
+    Relies on ``create_parser``, ``HeadersDict``, ``resolved_protocol`` (releases without it: ``metadata["protocol"]``)
     and the ``decode_list_object…`` of ``botocore.handlers``.
     """
     shape = service_model.operation_model(operation).output_shape
