@@ -295,7 +295,7 @@ class BulkClient:
             if tag not in known:
                 if len(known) >= 1000:
                     known.clear()
-                known[tag] = Options(chosen)
+                known[tag] = Options(chosen) if chosen else NO_OPTIONS
             return known[tag]
 
         def job(index: int, given: Any) -> Job:
