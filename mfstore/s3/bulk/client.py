@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from copy import copy
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,16 +17,27 @@ from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.bulk.items import (
     Address,
     PutItem,
-    address,
+    address_of,
     checked_metadata,
     locate,
+    locate_prefix,
+    plan_ranges,
     put_item,
     several,
     source_of,
     split_url,
 )
-from mfstore.s3.bulk.ranges import plan_ranges
-from mfstore.s3.bulk.results import BulkResult, BulkStats, OnError, Progress
+from mfstore.s3.bulk.results import (
+    BulkResult,
+    BulkStats,
+    Listing,
+    OnError,
+    Progress,
+    Single,
+    asynchronous,
+    asynchronous_single,
+    single,
+)
 from mfstore.s3.calls import NO_OPTIONS, Options
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.transfers.copies import CopyJob
@@ -48,11 +59,116 @@ if TYPE_CHECKING:
 
 
 Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
-RANGES_AHEAD = 10_000
+Checksum = Literal["CRC64NVME", "CRC32C", "CRC32"]
+RANGES_TOGETHER = 10_000
 """Items get_ranges looks at together for ranges that lie close to each other."""
+MOST_SHARED = 1000
+"""Different settings of puts that are remembered."""
 
 
-class _BadItem(Job):
+# ---- options: each with the defaults of the method that makes it ---------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClientOptions:
+    """What a client was made with, as it was given: the environment is not in it. Pickles as ``connection`` does."""
+
+    bucket: str | None
+    connection: ConnectionSettings
+    engine: str | None
+    concurrency: int | None
+    memory: int | None
+    max_bandwidth: float | None
+    policy: RetryPolicy
+    checksum: Checksum | None
+
+
+@dataclass(frozen=True, slots=True)
+class GetOptions:
+    """How all objects of one ``get_many`` are got. ValueError for what does not go together."""
+
+    into: str
+    dest: Destinations | None
+    verify: bool
+    overwrite: bool
+    resume: bool
+    parameters: Options
+
+    def __post_init__(self) -> None:
+        if self.into not in ("bytes", "files"):
+            raise ValueError(f'into must be "bytes" or "files", not {self.into!r}')
+        if (self.into == "files") != (self.dest is not None):
+            raise ValueError('dest goes with into="files"')
+
+    def job(self, index: int, item: Any, address: Address) -> GetJob:
+        """The job of one item. InvalidKey for a key that is no safe file name."""
+        destination = None
+        if self.dest is not None:
+            key = address.key
+            path = Path(self.dest(key)) if callable(self.dest) else local_path(Path(self.dest), key)
+            destination = Destination(path, self.overwrite, self.resume)
+        return GetJob(
+            index, item, address.bucket, address.key, self.parameters, start=address.start, stop=address.stop,
+            verify=self.verify, destination=destination,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    """How the objects of one ``put_many`` are put whose items say nothing else."""
+
+    content_type: str | None
+    metadata: Mapping[str, str] | None
+    encryption: str | None
+    kms_key: str | None
+    parameters: Mapping[str, Any] | None
+    checksum: Checksum | None
+    shared: dict[Any, Options]
+    """The client's: of the few different settings each is one ``Options``, for which an engine prepares one request."""
+    known: dict[Any, Options] = field(default_factory=dict)
+    """The same of this call, by what the items say."""
+
+    def job(self, index: int, item: PutItem, bucket: str, key: str) -> PutJob:
+        """The job of one item. InvalidKey for metadata, NotSerializable for data that cannot be sent."""
+        return PutJob(
+            index, item.key, bucket, key, self._parameters(item), source=UploadSource(*source_of(item.data)),
+            metadata=checked_metadata(item.metadata if item.metadata is not None else self.metadata),
+            if_none_match=item.if_none_match, if_match=item.if_match, checksum=self.checksum,
+        )  # fmt: skip
+
+    def _parameters(self, item: PutItem) -> Options:
+        own = (item.content_type, item.encryption, item.kms_key)
+        if item.options is None and own in self.known:
+            return self.known[own]
+        found = self._chosen(item)
+        if item.options is None and len(self.known) < MOST_SHARED:
+            self.known[own] = found
+        return found
+
+    def _chosen(self, item: PutItem) -> Options:
+        kms_key = item.kms_key or self.kms_key
+        encryption = item.encryption or self.encryption or ("aws:kms" if kms_key else None)
+        chosen = {
+            **(self.parameters or {}),
+            "ContentType": item.content_type or self.content_type,
+            "ServerSideEncryption": encryption,
+            "SSEKMSKeyId": kms_key,
+            **(item.options or {}),
+        }
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        if not chosen:
+            return NO_OPTIONS
+        # Further parameters may be secrets, and are not remembered for longer than the call.
+        shared = self.known if self.parameters or item.options else self.shared
+        name = ("", *sorted((name, repr(value)) for name, value in chosen.items()))
+        if name not in shared:
+            if len(shared) >= MOST_SHARED:
+                shared.clear()
+            shared[name] = Options(chosen)
+        return shared[name]
+
+
+class _RefusedItem(Job):
     """An item that names no object: fails without a call, in its turn."""
 
     __slots__ = ("_reason",)
@@ -71,16 +187,35 @@ class _BadItem(Job):
 class BulkClient:
     """Parallel transfers with S3 and what speaks its protocol.
 
-    ``bucket`` is what plain keys refer to; items may always be ``s3://bucket/key``. Credentials, region, endpoint,
-    proxies and so on are found as boto3 finds them, or come from ``session`` (boto3 or botocore) and ``client_options``
-    (what ``boto3.client`` takes: ``region_name``, ``config``, ``verify``, ``aws_access_key_id``, …). ``engine`` is
-    "native", "aiobotocore" or "auto": native unless the configuration needs the other, which is then logged.
-    ``concurrency`` fixes the number of parallel requests, which otherwise follows size, goodput and throttling;
-    ``max_bandwidth`` limits bytes per second; ``memory`` bounds the results that wait to be taken. ``attempts`` and
-    ``retry_seconds`` bound how long one request is retried.
+    Credentials, region, endpoint, proxies and so on are found as boto3 finds them, or come from ``session``, ``client``
+    or ``client_options``. Safe to use from several threads; pickles (without ``session`` and ``client``); works after
+    fork. Opens no connection before it is used. ``with`` and ``async with`` close it.
 
-    Safe to use from several threads; pickles (without ``session``); works after fork. Opens no connection before it is
-    used.
+    Every method that asks S3 has an asynchronous twin with the same parameters, whose name begins with ``a``.
+
+    Args:
+        bucket: What plain keys refer to. Items may always be ``s3://bucket/key``.
+        session: A boto3 or botocore session. It is read, never changed.
+        endpoint_url: Where the service is, unless it is AWS or the environment says it.
+        engine: "native", "aiobotocore" or "auto": native unless the configuration needs the other, which is then
+            logged. ``MFSTORE_S3_ENGINE``; default "auto".
+        concurrency: The number of parallel requests, which otherwise follows size, goodput and throttling.
+            ``MFSTORE_S3_CONCURRENCY``.
+        memory: Bytes that results may take which wait for the caller. ``MFSTORE_MEMORY``; default 256 MiB.
+        max_bandwidth: Bytes per second, at most, of all operations of this client together.
+        attempts: How often one request is sent, at most.
+        retry_seconds: No new try of a request is begun this long after its first.
+        first_byte_timeout: Seconds from the last byte sent to the first of the answer.
+        stall_timeout: Seconds without progress, in either direction, before a try fails.
+        expected_bucket_owner: Account id; requests to a bucket of another are refused.
+        request_payer: "requester" where the caller pays.
+        client: A boto3 client, whose credentials, configuration and endpoint are used. It is read, never changed.
+        checksum: What uploads carry; None for none.
+        client_options: Whatever else ``boto3.client`` takes: ``region_name``, ``profile_name``, ``config``, ``verify``,
+            ``aws_access_key_id``, …
+
+    Raises:
+        InvalidKey: a setting is out of range, or ``bucket`` is no bucket.
     """
 
     def __init__(
@@ -90,41 +225,28 @@ class BulkClient:
         attempts: int = 10,
         retry_seconds: float = 180.0, first_byte_timeout: float = 30.0, stall_timeout: float = 20.0,
         expected_bucket_owner: str | None = None, request_payer: str | None = None, client: Any = None,
-        checksum: Literal["CRC64NVME", "CRC32C", "CRC32"] | None = "CRC64NVME", **client_options: Any,
+        checksum: Checksum | None = "CRC64NVME", **client_options: Any,
     ) -> None:  # fmt: skip
-        self._arguments: dict[str, Any] = {
-            name: value for name, value in locals().items() if name not in ("self", "client_options", "__class__")
-        }
-        self._arguments.update(client_options)
-        self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
-        self._knobs: S3Knobs = resolve_s3(engine, concurrency, memory)
-        self.policy = RetryPolicy(
-            attempts=attempts, seconds=retry_seconds, first_byte=first_byte_timeout, stall=stall_timeout
-        )
-        self.quota = RetryQuota()
-        self._pace = Pace(max_bandwidth) if max_bandwidth else None
-        self._checksum = checksum
-        self.connection = ConnectionSettings.given(
+        connection = ConnectionSettings.given(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
             request_payer=request_payer, **client_options,
         )  # fmt: skip
-        self.control: ControlPlane = BotocoreControlPlane(self.connection)
-        self._engine: Engine | None = None
+        policy = RetryPolicy(
+            attempts=attempts, seconds=retry_seconds, first_byte=first_byte_timeout, stall=stall_timeout
+        )
+        self._make(ClientOptions(bucket, connection, engine, concurrency, memory, max_bandwidth, policy, checksum))
 
-    def with_parts(
-        self, *, control: ControlPlane | None = None, engine: Engine | None = None, policy: RetryPolicy | None = None,
-        quota: RetryQuota | None = None,
-    ) -> Self:  # fmt: skip
-        """Internal, for what lies above, for measurements and for tests: the same client with other parts, one that
-        was not used yet. ``control`` is made from ``connection``, ``engine`` mostly around this client's; None leaves a
-        part as it is. Pickles as a client without them."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)  # copy() would make one anew from its arguments, as pickle does
-        other.control = control or self.control
-        other._engine = engine or self._engine
-        other.policy = policy or self.policy
-        other.quota = quota or self.quota
-        return other
+    def _make(self, options: ClientOptions) -> None:
+        bucket = options.bucket
+        self.options = options
+        self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
+        self._settings: S3Knobs = resolve_s3(options.engine, options.concurrency, options.memory)
+        self.policy = options.policy
+        self.quota = RetryQuota()
+        self.control: ControlPlane = BotocoreControlPlane(options.connection)
+        self._engine: Engine | None = None
+        self._pace = Pace(options.max_bandwidth) if options.max_bandwidth else None
+        self._put_parameters: dict[Any, Options] = {}
 
     # ---- getting ----------------------------------------------------------------------
 
@@ -135,186 +257,184 @@ class BulkClient:
     ) -> BulkResult:  # fmt: skip
         """Get objects, or parts of them, into memory (``outcome.data``) or files (``outcome.path``).
 
-        An item is a key, an ``s3://`` URL or ``(key, start, length)``; ``items`` may be a generator and hold
-        duplicates. Into memory it runs while you iterate; into files it runs at once, writing each file under ``dest``
-        (a directory, or a function from key to path) when it is complete, and replaces existing ones only with
-        ``overwrite``. With ``resume`` an interrupted download leaves what it has (hidden files beside the destination),
-        and the next one with ``resume`` fetches only the rest, of the same version. ``verify`` compares with the
-        checksum the service keeps, if it keeps one. ``options`` are further parameters of GetObject by their botocore
-        names.
+        Into memory it runs while you iterate; what an outcome holds is yours from then on. Into files it runs at once,
+        and writes each under a temporary name that changes when the file is whole.
 
-        A failed item is an ``MfstoreError``: raised, with the rest abandoned; or with ``on_error="return"`` in its
-        outcome; or left out with "omit". NotFound, AccessDenied (never taken for absence), InvalidRange, CorruptObject,
-        Conflict (destination exists), OutOfSpace, InvalidKey (also a key that is no safe file name), BackendError for
-        the rest.
+        Args:
+            items: Keys, ``s3://`` URLs and ``(key, start, length)``; ``length`` None means to the end, a negative
+                ``start`` (then ``length`` is None) counts from it. May be a generator and hold duplicates.
+            into: "bytes" or "files".
+            dest: For files: a directory, below which each key is a path, or a function from key to path.
+            on_error: What becomes of an item that failed. "raise" its error and abandon the rest; "return" it in its
+                outcome; "omit" it.
+            verify: Compare with the checksum that the service keeps, if it keeps one of the whole object.
+            progress: True for a bar, "tqdm" or "rich" for that one, or a function that is told how many items
+                finished since its last call.
+            ordered: Outcomes in the order of the items; else as they come.
+            overwrite: Replace files that exist.
+            resume: An interrupted download leaves what it has (hidden files beside the destination), and the next one
+                with ``resume`` fetches only the rest, of the same version.
+            stream: Into files, too, run while you iterate.
+            options: Further parameters of GetObject by their botocore names.
+
+        Raises:
+            NotFound: no such object or bucket.
+            AccessDenied: refused, or no credentials; never taken for absence.
+            InvalidRange: a range begins beyond the object's end.
+            CorruptObject: the bytes differ from the object's checksum.
+            Conflict: the destination exists, or the object keeps changing.
+            OutOfSpace: the local disk is full.
+            InvalidKey: an item names no object, or its key is no safe file name.
+            BackendError: anything else, after the retries.
         """
-        result = self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, resume, options)
-        return result if into == "bytes" or stream else result.wait()
-
-    def aget_many(
-        self, items: Iterable[Any], into: Literal["bytes", "files"] = "bytes", dest: Destinations | None = None,
-        on_error: OnError = "raise", verify: bool = True, progress: Progress = None, *, ordered: bool = True,
-        overwrite: bool = False, resume: bool = False, options: Mapping[str, Any] | None = None,
-    ) -> BulkResult:  # fmt: skip
-        """As ``get_many``, for ``async for`` or ``await``."""
-        return self._get(items, into, dest, on_error, verify, progress, ordered, overwrite, resume, options)
-
-    def _get(
-        self, items: Iterable[Any], into: str, dest: Destinations | None, on_error: OnError, verify: bool,
-        progress: Progress,
-        ordered: bool, overwrite: bool, resume: bool, options: Mapping[str, Any] | None,
-    ) -> BulkResult:  # fmt: skip
-        if into not in ("bytes", "files"):
-            raise ValueError(f'into must be "bytes" or "files", not {into!r}')
-        if (into == "files") != (dest is not None):
-            raise ValueError('dest goes with into="files"')
-        shared = _options(options)
+        how = GetOptions(into, dest, verify, overwrite, resume, _parameters(options))
+        bucket = self.bucket
 
         def job(index: int, item: Any) -> Job:
-            place = address(item, self.bucket)
-            destination = None if dest is None else Destination(_file_for(dest, place), overwrite, resume)
-            return GetJob(
-                index, item, place.bucket, place.key, shared, start=place.start, stop=place.stop, verify=verify,
-                destination=destination,
-            )  # fmt: skip
+            return how.job(index, item, address_of(item, bucket))
 
-        return self._bulk("get_many", _jobs(items, job), on_error, progress, ordered, items)
+        result = self.run_jobs("get_many", _jobs(items, job), on_error, progress, ordered, items)
+        return result if into == "bytes" or stream else result.wait()
+
+    aget_many = asynchronous(get_many)
+    """As ``get_many``, for ``async for`` or ``await``."""
 
     def get_ranges(
         self, items: Iterable[tuple[str, int, int]], on_error: OnError = "raise", progress: Progress = None, *,
         gap: int = 1 << 20, span: int = 16 << 20, ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Get many ranges ``(key, start, length)``; ranges of one object that lie within ``gap`` bytes of each other
-        are fetched as one, of up to ``span`` bytes. Each outcome's ``data`` is a memoryview; those fetched together
-        share memory.
+        """Get many ranges, those that lie close to each other in one request. Runs while you iterate.
 
-        A range that passes the object's end is cut there; one that begins beyond it is InvalidRange. Errors as
-        ``get_many``.
+        Each outcome's ``data`` is a memoryview; those fetched together share memory. A range that passes the object's
+        end is cut there; one that begins beyond it is InvalidRange. Other parameters and errors as ``get_many``.
+
+        Args:
+            items: ``(key, start, length)`` in bytes.
+            gap: Ranges of one object that lie within so many bytes of each other are fetched as one…
+            span: …of up to so many bytes.
         """
-        shared = _options(options)
+        parameters = _parameters(options)
 
         def jobs() -> Iterator[Job]:
             numbered = enumerate(items)
-            while window := list(islice(numbered, RANGES_AHEAD)):
+            while window := tuple(islice(numbered, RANGES_TOGETHER)):
                 wanted: list[tuple[int, Any, Address]] = []
                 for index, item in window:
                     try:
-                        place = address(item, self.bucket)
-                        if place.start is None or place.start < 0 or place.stop is None:
+                        address = address_of(item, self.bucket)
+                        if address.start is None or address.start < 0 or address.stop is None:
                             raise InvalidKey("get_ranges takes (key, start ≥ 0, length)", found=f"{item!r:.80}")
-                        wanted.append((index, item, place))
+                        wanted.append((index, item, address))
                     except MfstoreError as error:
-                        yield _BadItem(index, item, error)
+                        yield _RefusedItem(index, item, error)
                 for bucket, key, ranges in plan_ranges(wanted, gap, span):
-                    yield RangesJob(bucket, key, ranges, shared, verify=True)
+                    yield RangesJob(bucket, key, ranges, parameters, verify=True)
 
-        return self._bulk("get_ranges", jobs(), on_error, progress, ordered, items)
+        return self.run_jobs("get_ranges", jobs(), on_error, progress, ordered, items)
 
-    def aget_ranges(
-        self, items: Iterable[tuple[str, int, int]], on_error: OnError = "raise", progress: Progress = None, **more: Any
-    ) -> BulkResult:
-        """As ``get_ranges``, for ``async for`` or ``await``."""
-        return self.get_ranges(items, on_error, progress, **more)
+    aget_ranges = asynchronous(get_ranges)
+    """As ``get_ranges``, for ``async for`` or ``await``."""
 
-    def get_into(self, item: tuple[str, int, int], target: memoryview) -> int:
-        """Fill writable ``target`` with ``length`` bytes of one object; the bytes are received in place. Returns how
-        many.
+    @single
+    def get_into(self, item: tuple[str, int, int], target: memoryview) -> Single[int]:
+        """Fill the caller's memory with a range of one object; the bytes are received in place. Returns how many.
 
-        The object must not change meanwhile. Errors as ``get_many``; InvalidRange or CorruptObject when it is shorter.
+        Args:
+            item: ``(key, start, length)``. The object must not change meanwhile.
+            target: ``length`` writable bytes, which nobody may touch before the call returns. When it raises, some of
+                them may have been written; none is any more.
+
+        Raises:
+            InvalidRange: the object ends within the range. Others as ``get_many``.
         """
-        place = address(item, self.bucket)
+        address = address_of(item, self.bucket)
         job = GetJob(
-            0, item, place.bucket, place.key, NO_OPTIONS, start=place.start, stop=place.stop, target=target.cast("B")
+            0, item, address.bucket, address.key, start=address.start, stop=address.stop, target=target.cast("B")
         )
-        return self.run("get_into", job).size
+        return self._one("get_into", job, attrgetter("size"))
+
+    aget_into = asynchronous_single(get_into)
+    """As ``get_into``, for ``await``."""
 
     def read_many(
         self, items: Iterable[tuple[str, int, int, memoryview | None]], on_error: OnError = "raise", *,
         ordered: bool = False,
     ) -> BulkResult:  # fmt: skip
-        """Many ranges ``(key, start, length, target)``, each in requests of up to 16 MiB: received in place where there
-        is a target, else into ``outcome.data``. ``items`` is consumed as there is room for more.
+        """Many ranges of known length, each in requests of up to 16 MiB. Runs while you iterate.
 
-        Errors as ``get_many``; InvalidRange when an object is shorter.
+        Args:
+            items: ``(key, start, length, target)``: received in place where there is a target of ``length`` writable
+                bytes, which is nobody else's until its outcome is there or the result is closed; else into
+                ``outcome.data``. Consumed as there is room for more.
+
+        Raises:
+            InvalidRange: an object is shorter. Others as ``get_many``.
         """
+        bucket = self.bucket
 
         def job(index: int, item: Any) -> Job:
-            place = address(item[:3], self.bucket)
-            if place.start is None or place.stop is None:
+            address = address_of(item[:3], bucket)
+            if address.start is None or address.stop is None:
                 raise InvalidKey("read_many takes (key, start ≥ 0, length, target)", found=f"{item!r:.80}")
-            return ReadJob(
-                index, item, place.bucket, place.key, NO_OPTIONS, start=place.start, length=place.stop - place.start,
-                target=item[3],
-            )  # fmt: skip
+            length = address.stop - address.start
+            return ReadJob(index, item, address.bucket, address.key, start=address.start, length=length, target=item[3])
 
-        return self._bulk("read_many", _jobs(items, job), on_error, None, ordered)
+        return self.run_jobs("read_many", _jobs(items, job), on_error, None, ordered)
+
+    aread_many = asynchronous(read_many)
+    """As ``read_many``, for ``async for`` or ``await``."""
 
     # ---- putting ----------------------------------------------------------------------
 
     def put_many(
         self, items: Mapping[str, Any] | Iterable[Any], on_error: OnError = "raise", progress: Progress = None, *,
         content_type: str | None = None, metadata: Mapping[str, str] | None = None, encryption: str | None = None,
-        kms_key: str | None = None, ordered: bool = True, stream: bool = False, options: Mapping[str,
-        Any] | None = None,
+        kms_key: str | None = None, ordered: bool = True, stream: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Store objects: a mapping from key to data, or an iterable of ``(key, data)`` and ``PutItem``.
+        """Store objects, each whole or not at all.
 
-        Data are bytes-like, text, a list of bytes-likes (stored joined, sent without a copy), a path object, or an open
-        file. Each arrives whole or not at all, checked against its CRC where the service can; large ones go in parts,
-        which are given up if the upload fails. The keyword arguments hold for items that say nothing else. Returns when
-        all is stored; with ``stream=True`` runs while you iterate.
+        Each is checked against its CRC where the service can; large ones go in parts, which are given up if the upload
+        fails. Returns when all is stored. Buffers are sent without a copy, and must not change before their outcomes
+        are there.
+
+        Args:
+            items: A mapping from key to data, or an iterable of ``(key, data)`` and ``PutItem``, which tells what data
+                may be.
+            on_error: As of ``get_many``.
+            progress: As of ``get_many``.
+            content_type: This and what follows holds for items that say nothing else: the Content-Type,
+            metadata: user metadata,
+            encryption: ServerSideEncryption,
+            kms_key: SSEKMSKeyId, alone it means ``aws:kms``, and
+            options: further parameters of PutObject and CreateMultipartUpload by their botocore names.
+            ordered: As of ``get_many``.
+            stream: Run while you iterate.
+
+        Raises:
+            Conflict: a condition of a ``PutItem`` did not hold.
+            NotFound: no such bucket, or no such local file.
+            AccessDenied: refused, or no credentials.
+            InvalidKey: an item is none, or metadata cannot be sent.
+            NotSerializable: data of a type that cannot be sent (a TypeError).
+            BackendError: anything else, after the retries. Its hint says when it is unknown whether the object was
+                stored.
         """
-        result = self.aput_many(
-            items, on_error, progress, content_type=content_type, metadata=metadata, encryption=encryption,
-            kms_key=kms_key,
-            ordered=ordered, options=options,
-        )  # fmt: skip
-        return result if stream else result.wait()
-
-    def aput_many(
-        self, items: Mapping[str, Any] | Iterable[Any], on_error: OnError = "raise", progress: Progress = None, *,
-        content_type: str | None = None, metadata: Mapping[str, str] | None = None, encryption: str | None = None,
-        kms_key: str | None = None, ordered: bool = True, options: Mapping[str, Any] | None = None,
-    ) -> BulkResult:  # fmt: skip
-        """As ``put_many``, for ``async for`` or ``await``."""
-        known: dict[Any, Options] = {}
-
-        def shared(item: PutItem) -> Options:
-            # Of the few different settings each is one Options, so that the engine prepares one request for it.
-            chosen = {
-                **(options or {}),
-                "ContentType": item.content_type or content_type,
-                "ServerSideEncryption": item.encryption
-                or encryption
-                or ("aws:kms" if item.kms_key or kms_key else None),
-                "SSEKMSKeyId": item.kms_key or kms_key,
-                **(item.options or {}),
-            }
-            chosen = {name: value for name, value in chosen.items() if value is not None}
-            tag = tuple(sorted((name, repr(value)) for name, value in chosen.items()))
-            if tag not in known:
-                if len(known) >= 1000:
-                    known.clear()
-                known[tag] = Options(chosen) if chosen else NO_OPTIONS
-            return known[tag]
+        how = PutOptions(
+            content_type, metadata, encryption, kms_key, options, self.options.checksum, self._put_parameters
+        )
+        bucket = self.bucket
 
         def job(index: int, given: Any) -> Job:
             item = put_item(given)
-            bucket, key = locate(item.key, self.bucket)
-            return PutJob(
-                index, item.key, bucket, key, shared(item), source=UploadSource(*source_of(item.data)),
-                metadata=checked_metadata(item.metadata if item.metadata is not None else metadata),
-                if_none_match=item.if_none_match, if_match=item.if_match, checksum=self._checksum,
-            )  # fmt: skip
+            return how.job(index, item, *locate(item.key, bucket))
 
-        return self._bulk(
-            "put_many",
-            _jobs(items.items() if isinstance(items, Mapping) else items, job),
-            on_error,
-            progress,
-            ordered,
-            items,
-        )
+        pairs = items.items() if isinstance(items, Mapping) else items
+        result = self.run_jobs("put_many", _jobs(pairs, job), on_error, progress, ordered, items)
+        return result if stream else result.wait()
+
+    aput_many = asynchronous(put_many)
+    """As ``put_many``, for ``async for`` or ``await``."""
 
     # ---- the rest ---------------------------------------------------------------------
 
@@ -322,33 +442,30 @@ class BulkClient:
         self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, *, ordered: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Size, ETag, metadata and so on of each object, without its data. Runs while you iterate."""
-        shared = _options(options)
-        jobs = _jobs(items, lambda index, item: HeadJob(index, item, *locate(item, self.bucket), shared))
-        return self._bulk("head_many", jobs, on_error, progress, ordered, items)
+        """Size, ETag, metadata and so on of each object, without its data. Runs while you iterate.
 
-    def ahead_many(
-        self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, **more: Any
-    ) -> BulkResult:
-        """As ``head_many``, for ``async for`` or ``await``."""
-        return self.head_many(items, on_error, progress, **more)
+        Parameters and errors as ``get_many``; ``items`` are keys and URLs, ``options`` parameters of HeadObject.
+        """
+        parameters, bucket = _parameters(options), self.bucket
+        jobs = _jobs(items, lambda index, item: HeadJob(index, item, *locate(item, bucket), parameters))
+        return self.run_jobs("head_many", jobs, on_error, progress, ordered, items)
+
+    ahead_many = asynchronous(head_many)
+    """As ``head_many``, for ``async for`` or ``await``."""
 
     def delete_many(
         self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, *, stream: bool = False,
         ordered: bool = True, options: Mapping[str, Any] | None = None, if_match: Mapping[str, str] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Delete objects, 1000 per request. An object that does not exist counts as deleted. ``if_match`` has, by key,
-        the etag that an object must still have, else Conflict; not every service heeds it.
-        """
-        result = self.adelete_many(items, on_error, progress, ordered=ordered, options=options, if_match=if_match)
-        return result if stream else result.wait()
+        """Delete objects, 1000 per request. An object that does not exist counts as deleted.
 
-    def adelete_many(
-        self, items: Iterable[str], on_error: OnError = "raise", progress: Progress = None, *, ordered: bool = True,
-        options: Mapping[str, Any] | None = None, if_match: Mapping[str, str] | None = None,
-    ) -> BulkResult:  # fmt: skip
-        """As ``delete_many``, for ``async for`` or ``await``."""
-        shared = _options(options)
+        Other parameters and errors as ``put_many``; ``options`` are parameters of DeleteObjects.
+
+        Args:
+            items: Keys and ``s3://`` URLs.
+            if_match: By key, the ETag that an object must still have, else Conflict. Not every service heeds it.
+        """
+        parameters = _parameters(options)
 
         def jobs() -> Iterator[Job]:
             groups: dict[str, list[tuple[int, Any, str]]] = {}
@@ -356,108 +473,117 @@ class BulkClient:
                 try:
                     bucket, key = locate(item, self.bucket)
                 except MfstoreError as error:
-                    yield _BadItem(index, item, error)
+                    yield _RefusedItem(index, item, error)
                     continue
                 group = groups.setdefault(bucket, [])
                 group.append((index, item, key))
                 if len(group) == KEYS_PER_DELETE:
-                    yield DeleteJob(bucket, groups.pop(bucket), shared, if_match)
+                    yield DeleteJob(bucket, groups.pop(bucket), parameters, if_match)
             for bucket, group in groups.items():
-                yield DeleteJob(bucket, group, shared, if_match)
+                yield DeleteJob(bucket, group, parameters, if_match)
 
-        return self._bulk("delete_many", jobs(), on_error, progress, ordered, items)
+        result = self.run_jobs("delete_many", jobs(), on_error, progress, ordered, items)
+        return result if stream else result.wait()
+
+    adelete_many = asynchronous(delete_many)
+    """As ``delete_many``, for ``async for`` or ``await``."""
 
     def copy(
         self, pairs: Mapping[str, str] | Iterable[tuple[str, str]], on_error: OnError = "raise",
         progress: Progress = None, *,
         stream: bool = False, ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Copy objects within the service: ``(from, to)`` pairs or a mapping. The bytes do not pass through this
-        machine.
-        """
-        result = self.acopy(pairs, on_error, progress, ordered=ordered, options=options)
-        return result if stream else result.wait()
+        """Copy objects within the service. The bytes do not pass through this machine.
 
-    def acopy(
-        self, pairs: Mapping[str, str] | Iterable[tuple[str, str]], on_error: OnError = "raise",
-        progress: Progress = None, *,
-        ordered: bool = True, options: Mapping[str, Any] | None = None,
-    ) -> BulkResult:  # fmt: skip
-        """As ``copy``, for ``async for`` or ``await``."""
-        shared = _options(options)
+        Other parameters and errors as ``put_many``; ``options`` are parameters of CopyObject.
+
+        Args:
+            pairs: ``(from, to)`` or a mapping: keys and ``s3://`` URLs.
+        """
+        parameters, bucket = _parameters(options), self.bucket
 
         def job(index: int, pair: Any) -> Job:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise InvalidKey("an item to copy is (from, to)", found=f"{pair!r:.80}")
-            return CopyJob(index, pair, locate(pair[0], self.bucket), *locate(pair[1], self.bucket), shared)
+            return CopyJob(index, pair, locate(pair[0], bucket), *locate(pair[1], bucket), parameters)
 
         items = pairs.items() if isinstance(pairs, Mapping) else pairs
-        return self._bulk("copy", _jobs(items, job), on_error, progress, ordered, items)
+        result = self.run_jobs("copy", _jobs(items, job), on_error, progress, ordered, items)
+        return result if stream else result.wait()
+
+    acopy = asynchronous(copy)
+    """As ``copy``, for ``async for`` or ``await``."""
 
     def list(
         self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
         page: int = 1000,
         options: Mapping[str, Any] | None = None,
-    ) -> Iterator[ListingEntry]:  # fmt: skip
-        """The objects under one prefix or many (keys or URLs), many prefixes at a time, each prefix's in key order and
-        one prefix after the other; pages are read as you iterate. ``recursive=False`` stops at the next ``/``: what
-        goes on there is listed as one entry with ``is_prefix``. NotFound when the bucket does not exist,
-        AccessDenied when it may not be listed.
+    ) -> Listing[ListingEntry]:  # fmt: skip
+        """The objects under one prefix or many, many prefixes at a time; pages are read as you iterate.
+
+        Each prefix's entries come in key order, one prefix after the other.
+
+        Args:
+            prefixes: What keys begin with, or ``s3://bucket/prefix``.
+            recursive: False stops at the next ``/``: what goes on there is one entry with ``is_prefix``.
+            start_after: Leave out the keys up to this one.
+            page: Keys per request, at most 1000.
+            options: Further parameters of ListObjectsV2 by their botocore names.
+
+        Raises:
+            NotFound: the bucket does not exist.
+            AccessDenied: it may not be listed.
         """
-        result = self._listing(prefixes, recursive, start_after, page, options)
-        for outcome in result:
-            yield from _entries(outcome)
+        return Listing(lambda: self._list(prefixes, recursive, start_after, page, options), _entries)
 
-    def list_each(self, prefixes: Sequence[str], *, recursive: bool = True) -> Iterator[tuple[int, ListingEntry]]:
+    alist = asynchronous(list)  # noqa: A003 - the method above is meant
+    """As ``list``, for ``async for``."""
+
+    def list_each(self, prefixes: Sequence[str], *, recursive: bool = True) -> Listing[tuple[int, ListingEntry]]:
         """As ``list``, with the position among ``prefixes`` of the one that each entry lies under."""
-        for outcome in self._listing([*prefixes], recursive, None, 1000, None):
-            for entry in _entries(outcome):
-                yield outcome.index, entry
 
-    async def alist(
-        self, prefixes: str | Iterable[str] = "", *, recursive: bool = True, start_after: str | None = None,
-        page: int = 1000,
-        options: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[ListingEntry]:  # fmt: skip
-        """As ``list``, for ``async for``."""
-        async for outcome in self._listing(prefixes, recursive, start_after, page, options):
-            for entry in _entries(outcome):
-                yield entry
+        def numbered(outcome: Outcome) -> Iterator[tuple[int, ListingEntry]]:
+            return ((outcome.index, entry) for entry in _entries(outcome))
 
-    def _listing(
-        self,
-        prefixes: str | Iterable[str],
-        recursive: bool,
-        start_after: str | None,
-        page: int,
+        return Listing(lambda: self._list([*prefixes], recursive, None, 1000, None), numbered)
+
+    alist_each = asynchronous(list_each)
+    """As ``list_each``, for ``async for``."""
+
+    def _list(
+        self, prefixes: str | Iterable[str], recursive: bool, start_after: str | None, page: int,
         options: Mapping[str, Any] | None,
-    ) -> BulkResult:
-        shared = _options(options)
+    ) -> BulkResult:  # fmt: skip
+        parameters, delimiter = _parameters(options), None if recursive else "/"
 
         def job(index: int, item: Any) -> Job:
-            if item.startswith("s3://"):
-                bucket, prefix = split_url(item)
-            elif self.bucket is None:
-                raise InvalidKey(
-                    "no bucket", found=repr(item), hint='Give BulkClient(bucket="…") or s3://bucket/prefix'
-                )
-            else:
-                bucket, prefix = self.bucket, item
-            delimiter = None if recursive else "/"
-            return ListJob(index, item, bucket, prefix, shared, delimiter=delimiter, start_after=start_after, page=page)
+            bucket, prefix = locate_prefix(item, self.bucket)
+            return ListJob(
+                index, item, bucket, prefix, parameters, delimiter=delimiter, start_after=start_after, page=page
+            )
 
         items = [prefixes] if isinstance(prefixes, str) else prefixes
-        return self._bulk("list", _jobs(items, job), "raise", None, len(items) > 1 if isinstance(items, list) else True)
+        ordered = len(items) > 1 if isinstance(items, list) else True
+        return self.run_jobs("list", _jobs(items, job), "raise", None, ordered)
 
-    def ask(self, operation: str) -> dict[str, Any]:
-        """The answer, by botocore's names, to an operation that takes nothing but the client's bucket, such as
-        GetBucketLifecycleConfiguration. NotFound when nothing of the kind is configured.
+    @single
+    def ask(self, operation: str) -> Single[dict[str, Any]]:
+        """The answer, by botocore's names, to an operation that takes nothing but the client's bucket.
+
+        Args:
+            operation: Its name, such as GetBucketLifecycleConfiguration.
+
+        Raises:
+            NotFound: nothing of the kind is configured.
+            AccessDenied: it may not be asked.
+            InvalidKey: the client has no bucket.
         """
         if self.bucket is None:
             raise InvalidKey("no bucket", hint='Give BulkClient(bucket="…")')
-        job = ConfigurationJob(0, operation, self.bucket, operation)
-        answer: dict[str, Any] = self.run("ask", job).data
-        return answer
+        return self._one("ask", ConfigurationJob(0, operation, self.bucket, operation), attrgetter("data"))
+
+    aask = asynchronous_single(ask)
+    """As ``ask``, for ``await``."""
 
     # ---- the handle -------------------------------------------------------------------
 
@@ -469,42 +595,19 @@ class BulkClient:
         if self._engine is None:
             from mfstore.s3.engines.choice import choose
 
-            self._engine = choose(self._knobs.engine, self.control)
+            self._engine = choose(self._settings.engine, self.control)
         return self._engine
-
-    def _bulk(
-        self, operation: str, jobs: Iterator[Job], on_error: OnError, progress: Progress, ordered: bool,
-        items: Iterable[Any] | None = None,
-    ) -> BulkResult:  # fmt: skip
-        several(items)
-        total = len(items) if isinstance(items, Sized) else None
-        stats = BulkStats(self.engine.name, operation)
-
-        def start() -> Scheduler:
-            limiter = Limiter(fixed=self._knobs.concurrency)
-            admission = Admission(jobs, limiter, self._knobs.memory, self._pace)
-            retries = Retries(self.control, self.policy, self.quota)
-            return Scheduler(self.engine.channel(), admission, retries, stats)
-
-        return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total)
-
-    def run(self, operation: str, job: Job) -> Outcome:
-        """Internal: the outcome of one job, under the name of an operation. Raises its error."""
-        (outcome,) = self._bulk(operation, iter([job]), "raise", None, True)
-        return outcome
-
-    def beside(self, bucket: str, memory: int) -> Self:
-        """A client for ``bucket`` with a memory budget of its own, that shares connections and all that is learned."""
-        arguments = {**self._arguments, "bucket": bucket, "memory": memory}
-        other = copy(self)
-        other.bucket, other._arguments, other._engine = bucket, arguments, self.engine
-        other._knobs = replace(self._knobs, memory=memory)
-        return other
 
     def close(self) -> None:
         """Close the connections. Using the client again opens new ones."""
         if self._engine is not None:
             self._engine.close()
+
+    async def aclose(self) -> None:
+        """As ``close``, for ``await``."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -520,24 +623,80 @@ class BulkClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import asyncio
-
-        await asyncio.to_thread(self.close)
+        await self.aclose()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._arguments.get("session") is not None or self._arguments.get("client") is not None:
+        connection = self.options.connection
+        if connection.session is not None or connection.client is not None:
             raise TypeError(
                 "a BulkClient made from a session or client does not pickle: describe it by profile, region and so on"
             )
-        return _reopen, (self._arguments,)
+        return _reopen, (self.options,)
 
     def __repr__(self) -> str:
         where = f"s3://{self.bucket}" if self.bucket else "any bucket"
         return f"<BulkClient {where}>"
 
+    # ---- internal: for what lies above in mfstore, for measurements and for tests -------------
 
-def _reopen(arguments: dict[str, Any]) -> BulkClient:
-    return BulkClient(**arguments)
+    def run_jobs(
+        self, operation: str, jobs: Iterator[Job], on_error: OnError = "raise", progress: Progress = None,
+        ordered: bool = True, items: Iterable[Any] | None = None,
+    ) -> BulkResult:  # fmt: skip
+        """Internal: the outcomes of ``jobs``, which are taken as there is room, under the name of an operation.
+        ``items`` are what they were made of, to be counted and checked."""
+        several(items)
+        total = len(items) if isinstance(items, Sized) else None
+        stats = BulkStats(self.engine.name, operation)
+
+        def start() -> Scheduler:
+            admission = Admission(jobs, Limiter(fixed=self._settings.concurrency), self._settings.memory, self._pace)
+            retries = Retries(self.control, self.policy, self.quota)
+            return Scheduler(self.engine.channel(), admission, retries, stats)
+
+        return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total)
+
+    def _one(self, operation: str, job: Job, answer: Callable[[Outcome], Any]) -> Single[Any]:
+        return Single(self.run_jobs(operation, iter([job])), answer)
+
+    def run(self, operation: str, job: Job) -> Outcome:
+        """Internal: the outcome of one job, under the name of an operation. Raises its error."""
+        (outcome,) = self.run_jobs(operation, iter([job]))
+        return outcome
+
+    def with_parts(
+        self, *, control: ControlPlane | None = None, engine: Engine | None = None, policy: RetryPolicy | None = None,
+        quota: RetryQuota | None = None,
+    ) -> Self:  # fmt: skip
+        """Internal: the same client with other parts, one that was not used yet. ``control`` is made from
+        ``options.connection``, ``engine`` mostly around this client's; None leaves a part as it is. Pickles as a
+        client without them."""
+        other = self._copied()
+        other.control = control or self.control
+        other._engine = engine or self._engine
+        other.policy = policy or self.policy
+        other.quota = quota or self.quota
+        return other
+
+    def beside(self, bucket: str, memory: int) -> Self:
+        """Internal: a client for ``bucket`` with ``memory`` bytes of its own, that shares connections and all that is
+        learned."""
+        other = self._copied()
+        other.bucket, other._engine = bucket, self.engine
+        other.options = replace(self.options, bucket=bucket, memory=memory)
+        other._settings = replace(self._settings, memory=memory)
+        return other
+
+    def _copied(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)  # copy() would make one anew from its options, as pickle does
+        return other
+
+
+def _reopen(options: ClientOptions) -> BulkClient:
+    client = object.__new__(BulkClient)
+    client._make(options)
+    return client
 
 
 def _entries(outcome: Outcome) -> Iterator[ListingEntry]:
@@ -551,7 +710,7 @@ def _entries(outcome: Outcome) -> Iterator[ListingEntry]:
         yield ListingEntry(bucket, prefix, 0, None, None, None, True)
 
 
-def _options(options: Mapping[str, Any] | None) -> Options:
+def _parameters(options: Mapping[str, Any] | None) -> Options:
     return Options(options) if options else NO_OPTIONS
 
 
@@ -561,9 +720,5 @@ def _jobs(items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job
         try:
             job = make(index, item)
         except MfstoreError as error:
-            job = _BadItem(index, getattr(item, "key", item), error)
+            job = _RefusedItem(index, getattr(item, "key", item), error)
         yield job
-
-
-def _file_for(dest: Destinations, place: Address) -> Path:
-    return Path(dest(place.key)) if callable(dest) else local_path(Path(dest), place.key)

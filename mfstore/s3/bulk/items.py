@@ -1,11 +1,12 @@
-"""What bulk calls accept as items, and what the items say."""
+"""What bulk calls accept as items, what the items say, and which of them are fetched together. Pure, but for files that
+are given open."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
 
@@ -15,22 +16,28 @@ class PutItem:
     """One object to store, with what is particular to it; None means the call's own setting."""
 
     key: str
+    """A key of the client's bucket, or ``s3://bucket/key``."""
     data: Any
-    """Bytes-like, text (stored as UTF-8), a list of bytes-likes (stored joined), a path object, or an open binary
-    file."""
+    """Bytes-like, text (stored as UTF-8), a list of bytes-likes (stored joined, sent without a copy), a path object, or
+    an open file, which is read when the item's turn comes. Buffers and files must not change before the item's outcome
+    is there."""
     metadata: Mapping[str, str] | None = None
+    """User metadata: names and values of printable ASCII. The service keeps names in lower case."""
     content_type: str | None = None
+    """The Content-Type it is served with; None: the service's default."""
     encryption: str | None = None
-    """ServerSideEncryption: ``AES256`` or ``aws:kms``."""
+    """ServerSideEncryption: ``AES256`` or ``aws:kms``; None: the bucket's default."""
     kms_key: str | None = None
+    """SSEKMSKeyId; alone it means ``aws:kms``."""
     if_none_match: bool = False
+    """Only if there is no such object; Conflict otherwise. Unsupported where the service has no conditional writes."""
     if_match: str | None = None
+    """Only over the object that has this ETag; Conflict otherwise."""
     options: Mapping[str, Any] | None = None
     """Further parameters of PutObject and CreateMultipartUpload, by their botocore names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where an item lies, and which part of it is meant: ``start`` None for all, ``stop`` None for all from start."""
 
     bucket: str
@@ -74,7 +81,16 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
     return found, key
 
 
-def address(item: Any, bucket: str | None) -> Address:
+def locate_prefix(text: str, bucket: str | None) -> tuple[str, str]:
+    """Bucket and prefix of what is to be listed: a prefix, which may be empty, or a URL."""
+    if text.startswith("s3://"):
+        return split_url(text)
+    if bucket is None:
+        raise InvalidKey("no bucket", found=repr(text), hint='Give BulkClient(bucket="…") or s3://bucket/prefix')
+    return bucket, text
+
+
+def address_of(item: Any, bucket: str | None) -> Address:
     """What an item of a get means: a key, a URL, or (key, start, length). A negative start counts from the end, and
     then ``length`` must be None; ``length`` None means to the end."""
     if isinstance(item, str):
@@ -82,15 +98,15 @@ def address(item: Any, bucket: str | None) -> Address:
     if not isinstance(item, (tuple, list)) or len(item) != 3:
         raise InvalidKey("an item is a key, an s3:// URL or (key, start, length)", found=f"{item!r:.80}")
     text, start, length = item
-    place = locate(text, bucket)
+    found, key = locate(text, bucket)
     if start is None and length is None:
-        return Address(*place)
+        return Address(found, key)
     start = start or 0
     if (start < 0 and length is not None) or (length is not None and length < 0):
-        raise InvalidRange("a range is (start ≥ 0, length ≥ 0) or (-n, None)", key=place[1], found=(start, length))
+        raise InvalidRange("a range is (start ≥ 0, length ≥ 0) or (-n, None)", key=key, found=(start, length))
     if length == 0:
-        raise InvalidRange("a range of no bytes", key=place[1], hint="S3 has no empty ranges")
-    return Address(*place, start, None if length is None else start + length)
+        raise InvalidRange("a range of no bytes", key=key, hint="S3 has no empty ranges")
+    return Address(found, key, start, None if length is None else start + length)
 
 
 def several(items: Any) -> None:
@@ -133,3 +149,34 @@ def source_of(data: Any) -> tuple[Sequence[Any] | None, str | None]:
     except TypeError:
         kind = type(data).__name__
         raise NotSerializable(f"cannot store a {kind}: bytes, text, a path or a file is needed") from None
+
+
+def plan_ranges(
+    wanted: Iterable[tuple[int, Any, Address]], gap: int, span: int
+) -> Iterator[tuple[str, str, list[tuple[int, Any, int, int]]]]:
+    """Group ``(index, item, address)`` into fetches ``(bucket, key, [(index, item, start, length), …])``.
+
+    Ranges of one object join when at most ``gap`` bytes lie between them and the whole stays within ``span`` bytes
+    (one range alone may be longer). The order of fetches is that of the smallest index in each.
+    """
+    objects: dict[tuple[str, str], list[tuple[int, int, int, Any]]] = {}
+    for index, item, where in wanted:
+        assert where.start is not None and where.stop is not None
+        objects.setdefault((where.bucket, where.key), []).append((where.start, where.stop, index, item))
+    groups = []
+    for (bucket, key), ranges in objects.items():
+        ranges.sort(key=lambda entry: entry[:3])
+        group: list[tuple[int, Any, int, int]] = []
+        first = end = 0
+        for start, stop, index, item in ranges:
+            if group and (start > end + gap or max(stop, end) - first > span):
+                groups.append((min(entry[0] for entry in group), bucket, key, group))
+                group = []
+            if not group:
+                first, end = start, stop
+            end = max(end, stop)
+            group.append((index, item, start, stop - start))
+        groups.append((min(entry[0] for entry in group), bucket, key, group))
+    groups.sort(key=lambda entry: entry[0])
+    for _, bucket, key, group in groups:
+        yield bucket, key, group

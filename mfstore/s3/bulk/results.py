@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import wraps
 from html import escape
+from inspect import cleandoc, signature
 from time import monotonic
-from typing import Any, Literal, overload
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from mfstore.s3.transfers.outcomes import Outcome
 from mfstore.s3.transfers.scheduler import Scheduler, TransferCounts
 
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R", bound="BulkResult | Listing[Any]")
+F = TypeVar("F", bound=Callable[..., Any])
 OnError = Literal["raise", "return", "omit"]
 Progress = bool | Literal["tqdm", "rich"] | Callable[[int], None] | None
 """True for a bar (tqdm's, or rich's where there is no tqdm), "tqdm" or "rich" for that one, or a function called with
@@ -296,6 +302,108 @@ class BulkResult:
             + (f"<details><summary>slowest keys</summary><table>{slowest}</table></details>" if slowest else "")
             + (f"<details open><summary>{which}</summary><table>{failed}</table></details>" if failed else "")
         )
+
+
+class Listing(Iterator[T], AsyncIterator[T]):
+    """What is listed, read page by page as you iterate: with ``for`` or ``async for``, once."""
+
+    def __init__(self, start: Callable[[], BulkResult], entries: Callable[[Outcome], Iterable[T]]) -> None:
+        self._start = start
+        self._entries = entries
+        self._sync: Generator[T, None, None] | None = None
+        self._async: AsyncGenerator[T, None] | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        # The generator itself: an entry then costs no call.
+        if self._sync is None:
+            self._sync = self._each()
+        return self._sync
+
+    def __next__(self) -> T:
+        return next(iter(self))
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        if self._async is None:
+            self._async = self._aeach()
+        return self._async
+
+    def __anext__(self) -> Awaitable[T]:
+        return anext(aiter(self))
+
+    def _each(self) -> Generator[T, None, None]:
+        for outcome in self._start():
+            yield from self._entries(outcome)
+
+    async def _aeach(self) -> AsyncGenerator[T, None]:
+        async for outcome in self._start():
+            for entry in self._entries(outcome):
+                yield entry
+
+    def close(self) -> None:
+        """Read no further page."""
+        if self._sync is not None:
+            self._sync.close()
+
+    async def aclose(self) -> None:
+        """Read no further page."""
+        if self._async is not None:
+            await self._async.aclose()
+
+
+class Single(NamedTuple, Generic[T]):
+    """What a method comes to that asks for one thing: an operation on one item, and what its outcome says."""
+
+    result: BulkResult
+    answer: Callable[[Outcome], T]
+
+
+def single(method: Callable[P, Single[T]]) -> Callable[P, T]:
+    """Have a method run the operation that it describes, and return the answer."""
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        result, answer = method(*args, **kwargs)
+        (outcome,) = result
+        return answer(outcome)
+
+    described = signature(method)
+    answered = str(described.return_annotation).removeprefix("Single[").removesuffix("]")
+    run.__signature__ = described.replace(return_annotation=answered)  # type: ignore[attr-defined]
+    return run
+
+
+def asynchronous(method: Callable[P, R]) -> Callable[P, R]:
+    """The twin of a method that returns a ``BulkResult`` or a ``Listing``, with the same parameters: what it returns is
+    not waited for, but is for ``async for`` or ``await``."""
+    waits = "stream" in signature(method).parameters  # unless it is true
+
+    @wraps(method)
+    def twin(*args: P.args, **kwargs: P.kwargs) -> R:
+        if waits:
+            kwargs["stream"] = True
+        return method(*args, **kwargs)
+
+    return _named(twin, method, "for ``async for`` or ``await``")
+
+
+def asynchronous_single(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The twin of a ``single`` method, for ``await``."""
+    described: Callable[P, Single[T]] = method.__wrapped__  # type: ignore[attr-defined]
+
+    @wraps(method)
+    async def twin(*args: P.args, **kwargs: P.kwargs) -> T:
+        result, answer = described(*args, **kwargs)
+        (outcome,) = await result
+        return answer(outcome)
+
+    return _named(twin, method, "for ``await``")
+
+
+def _named(twin: F, method: Callable[..., Any], use: str) -> F:
+    twin.__name__ = f"a{method.__name__}"
+    twin.__qualname__ = f"{method.__qualname__.rpartition('.')[0]}.{twin.__name__}"
+    twin.__doc__ = f"As ``{method.__name__}``, {use}.\n\n{cleandoc(method.__doc__ or '')}"
+    return twin
 
 
 class _Sorter:

@@ -106,7 +106,9 @@ def make_client(settings: ClientSettings) -> BulkClient:
 
         return flaky_client(settings.failure_rate, **arguments)
     client = BulkClient(**arguments)
-    return client.with_parts(control=CachedControlPlane(client.connection, host_cache(os.environ.get("MFSTORE_CACHE"))))
+    return client.with_parts(
+        control=CachedControlPlane(client.options.connection, host_cache(os.environ.get("MFSTORE_CACHE")))
+    )
 
 
 def client_arguments(settings: ClientSettings) -> dict[str, Any]:

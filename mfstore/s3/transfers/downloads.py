@@ -365,10 +365,9 @@ class ReadJob(GetJob):
     __slots__ = ()
 
     def __init__(
-        self, index: int, item: Any, bucket: str, key: str, options: Options, *, start: int, length: int,
-        target: memoryview | None,
-    ) -> None:  # fmt: skip
-        super().__init__(index, item, bucket, key, options, start=start, stop=start + length, target=target)
+        self, index: int, item: Any, bucket: str, key: str, *, start: int, length: int, target: memoryview | None
+    ) -> None:
+        super().__init__(index, item, bucket, key, start=start, stop=start + length, target=target)
         # The caller's memory is not for this operation to account.
         self.weight = length if target is None else 1
 

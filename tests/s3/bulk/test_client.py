@@ -1,6 +1,7 @@
 """The bulk client on real servers, with both engines."""
 
 import asyncio
+import inspect
 import io
 import logging
 import os
@@ -141,6 +142,14 @@ def test_the_async_face(client):
         got = [o async for o in client.aget_many([f"k{i}" for i in range(100)] + ["big"])]
         assert [len(o.data) for o in got] == [*range(100), 10 * MIB]
         assert len(await client.ahead_many(["k1", "k2"])) == 2
+        target = bytearray(5)
+        assert await client.aget_into(("k9", 1, 5), memoryview(target)) == 5 and target == bytes([9]) * 5
+        ranges = [("big", 0, 100, None), ("k9", 0, 5, memoryview(target))]
+        assert [len(o.data) async for o in client.aread_many(ranges, ordered=True)] == [100, 5]
+        assert [len(o.data) for o in await client.aget_ranges([("big", 0, 10), ("big", 5, 10)])] == [10, 10]
+        each = [(number, entry.key) async for number, entry in client.alist_each(["k2", "big"])]
+        assert each == [(0, "k2")] + [(0, f"k2{i}") for i in range(10)] + [(1, "big")]
+        assert await client.aask("GetBucketLocation") is not None
         assert len([entry async for entry in client.alist("k")]) == 100
         await client.acopy({"k5": "copy"})
         ticks = 0
@@ -232,6 +241,21 @@ class TestBadInput:
         client = self.client(engine, s3_server, bucket)
         result = client.put_many([("a", tmp_path / "none"), ("b", b"1")], on_error="return")
         assert isinstance(result[0].error, NotFound) and result[1].ok
+
+
+def test_every_method_that_asks_s3_has_its_asynchronous_twin():
+    asking = [
+        "get_many", "get_ranges", "get_into", "read_many", "put_many", "head_many", "delete_many", "copy", "list",
+        "list_each", "ask", "close",
+    ]  # fmt: skip
+    others = ["beside", "run", "run_jobs", "with_parts"]
+    twins = [f"a{name}" for name in asking]
+    methods = [name for name, found in vars(BulkClient).items() if inspect.isfunction(found) and name[0] != "_"]
+    assert sorted(methods) == sorted(asking + twins + others)
+    for name, twin in zip(asking, twins, strict=True):
+        method, asynchronous = getattr(BulkClient, name), getattr(BulkClient, twin)
+        assert inspect.signature(method).parameters == inspect.signature(asynchronous).parameters
+        assert asynchronous.__name__ == twin and f"As ``{name}``" in asynchronous.__doc__
 
 
 def test_bad_arguments():

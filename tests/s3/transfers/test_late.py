@@ -116,7 +116,7 @@ def test_pages_of_a_listing_count_as_memory_while_they_wait(clock, monkeypatch):
     world, late = SimulatedS3({f"{prefix}/{i:04}": b"x" for prefix in "abc" for i in range(3000)}), [1e9]
     answers_late(monkeypatch, clock, lambda call: late[0] if call.params["Prefix"] == "a/" else 0.0)
     client = simulated_client(world, memory=MIB)
-    running, waiting = pumped(client._listing(["a/", "b/", "c/"], True, None, 100, None), 300)
+    running, waiting = pumped(client.list(["a/", "b/", "c/"], page=100)._start(), 300)
     assert 10 < world.count < 25, "of 60 pages"
     late[0] = 0.0
     assert sum(len(outcome.data.objects) for outcome in rest(running, waiting)) == 9000

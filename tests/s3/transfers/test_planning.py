@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from mfstore.errors import InvalidKey, InvalidRange
 from mfstore.s3 import BulkStats, Outcome
-from mfstore.s3.bulk.items import Address, address, source_of
-from mfstore.s3.bulk.ranges import plan_ranges
+from mfstore.s3.bulk.items import Address, address_of, plan_ranges, source_of
 from mfstore.s3.calls import Call, Reply
 from mfstore.s3.transfers.downloads import LONGEST_PIECE, SHORTEST_PIECE, cut_pieces
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota, asked_delay
@@ -229,19 +228,19 @@ def test_ranges_are_fetched_together(items, gap, span):
     ],
 )
 def test_items(item, expected):
-    assert address(item, "b") == expected
+    assert address_of(item, "b") == expected
 
 
 @pytest.mark.parametrize("item", ["", "s3://", "s3://b", "s3://b/", 5, None, ("k", 1), "x" * 1025, "\ud800"])
 def test_items_that_name_nothing(item):
     with pytest.raises(InvalidKey):
-        address(item, "b")
+        address_of(item, "b")
 
 
 @pytest.mark.parametrize("item", [("k", -5, 2), ("k", 0, -1), ("k", 0, 0)])
 def test_ranges_that_cannot_be(item):
     with pytest.raises(InvalidRange):
-        address(item, "b")
+        address_of(item, "b")
 
 
 def test_what_can_be_stored(tmp_path):
