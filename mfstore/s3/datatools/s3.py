@@ -66,18 +66,28 @@ class S3:
     the parts that ``bucket`` and ``prefix`` replace), or to ``s3root`` (``s3://bucket/prefix``); with neither they are
     full ``s3://`` URLs.
 
-    Downloads go to files in a directory under ``tmproot`` (METAFLOW_TEMPDIR, by default the current directory) that
-    ``close``, or the end of a ``with`` block, removes. ``encryption`` is the ServerSideEncryption of what is stored
-    (METAFLOW_S3_SERVER_SIDE_ENCRYPTION), ``kms_key`` the key for ``aws:kms``. ``role`` is assumed, with
-    ``session_vars``; ``client_params`` are those of boto3's client; ``external_client`` (a boto3 client, or what has
-    one as ``client``) replaces these three. ``inject_failure_rate`` percent of the tries fail on purpose, for tests.
+    What is an argument of ``metaflow.S3`` as well:
 
-    ``concurrency`` fixes the number of parallel requests, ``max_bandwidth`` limits bytes per second, ``memory`` the
-    bytes in flight; ``attempts`` and ``retry_seconds`` (180 s) bound how long a request is retried; ``engine`` is
-    "auto", "native" or "aiobotocore".
+    * ``tmproot``: directory in which downloads get one of their own, which ``close``, or the end of a ``with`` block,
+      removes with all files in it. Default: METAFLOW_TEMPDIR, else the current directory.
+    * ``bucket``, ``prefix``, ``run``, ``s3root``: where keys are; see above.
+    * ``encryption``: ServerSideEncryption of what is stored. Default: METAFLOW_S3_SERVER_SIDE_ENCRYPTION.
+    * ``role``: ARN of a role to assume; ``session_vars``: variables of the botocore session; ``client_params``:
+      arguments of boto3's ``client``. Default of the last two: Metaflow's configuration.
+    * ``external_client``: a boto3 client, or what has one as ``client``, in place of these three. It stays its owner's.
+    * ``inject_failure_rate``: per cent of the first tries that fail on purpose, for tests.
+
+    And beyond it:
+
+    * ``kms_key``: the key for ``aws:kms``.
+    * ``engine``: "auto", "native" or "aiobotocore".
+    * ``concurrency``: requests at once; by default that follows measurements. ``memory``: bytes in flight.
+      ``max_bandwidth``: bytes per second.
+    * ``attempts``, ``retry_seconds`` (180): how often, and for how long, one request is tried.
 
     Errors are those of ``mfstore.s3.datatools.exceptions``: mfstore's and, where Metaflow is loaded, Metaflow's too.
-    One instance may be used by several threads as long as none closes it.
+    Here MetaflowS3URLException when the root cannot be told, and Unsupported without botocore. One instance may be used
+    by several threads as long as none closes it.
     """
 
     TYPE = "s3"

@@ -21,17 +21,23 @@ class Channel(ABC):
 
     @abstractmethod
     def submit(self, calls: Sequence[Call]) -> None:
-        """Start calls. Returns at once; credentials may have to be refreshed first."""
+        """Start calls. Returns at once; credentials may have to be refreshed first.
+
+        Until a call's final reply its ``body`` and ``target`` are the engine's: nobody else may change or free them,
+        nor close a descriptor. Raises AccessDenied without credentials, ValueError for a call that makes no request or a
+        channel that is closed; nothing is started then. What goes wrong later is told in replies."""
 
     @abstractmethod
     def poll(self, timeout: float) -> list[Reply]:
-        """Replies since the last poll: waits for the first up to ``timeout`` seconds, and up to 1 ms for more to come
-        with it. Empty after ``timeout``. KeyboardInterrupt (and any signal handler) gets through within 50 ms."""
+        """Replies since the last poll, in any order: waits for the first up to ``timeout`` seconds, and up to 1 ms for
+        more to come with it. Empty after ``timeout``. The replies and their ``data`` are the caller's.
+        KeyboardInterrupt (and any signal handler) gets through within 50 ms."""
 
     @abstractmethod
     def resume(self, call: Call, target: memoryview | FileRange, stop: int | None = None) -> None:
-        """Let an announced body flow into ``target``; with ``stop`` only its first ``stop`` bytes are wanted (then the
-        final reply has ``received == stop`` and no failure, and the rest is not read)."""
+        """Let an announced body flow into ``target``, which is the engine's until the final reply; with ``stop`` only
+        its first ``stop`` bytes are wanted (then the final reply has ``received == stop`` and no failure, and the rest
+        is not read). Nothing happens for a call that has ended meanwhile."""
 
     @abstractmethod
     def cancel(self, call: Call) -> None:
@@ -55,7 +61,7 @@ class Engine(ABC):
 
     @abstractmethod
     def channel(self) -> Channel:
-        """A new channel."""
+        """A new channel; whoever asks for it closes it. Raises Unsupported without what the engine needs."""
 
     @abstractmethod
     def close(self) -> None:
