@@ -24,8 +24,8 @@ class Channel(ABC):
         """Start calls. Returns at once; credentials may have to be refreshed first.
 
         Until a call's final reply its ``body`` and ``target`` are the engine's: nobody else may change or free them,
-        nor close a descriptor. Raises AccessDenied without credentials, ValueError for a call that makes no request or a
-        channel that is closed; nothing is started then. What goes wrong later is told in replies."""
+        nor close a descriptor. Raises AccessDenied without credentials, and may raise ValueError for a call that makes
+        no request; nothing is started then. What goes wrong later is told in replies."""
 
     @abstractmethod
     def poll(self, timeout: float) -> list[Reply]:
