@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mfstore.backends.s3.backend import INLINE, SPAN
+from mfstore.backends.s3.backend import COALESCED_SPAN, INLINE_BYTES
 from mfstore.bench.payloads import new_bytes
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
 from mfstore.s3.calls import SHORT_BODY
@@ -183,7 +183,7 @@ def _artifact_requests(scenario: Scenario, operation: str) -> Forecast:
     rounds = scenario.bundles
     if operation == "load":
         packs = -(-scenario.size // PACK_LIMIT) + (1 if scenario.duplicate else 0)
-        most = OPENED["GetObject"] + 1 + 2 * (-(-scenario.size // (SPAN // 2)) + packs)
+        most = OPENED["GetObject"] + 1 + 2 * (-(-scenario.size // (COALESCED_SPAN // 2)) + packs)
         return Forecast({"GetObject": 2 * rounds}, {"GetObject": most * rounds}, 0, scenario.size * rounds)
     total = _saves(scenario.size, 1) + _saves(new_bytes(scenario), rounds)
     # The first save of a store writes its description and tries whether conditions are kept.
@@ -203,7 +203,7 @@ def _saves(size: int, rounds: int) -> Forecast:
     if not size:
         return Forecast({"GetObject": rounds}, {"GetObject": rounds, "HeadObject": rounds})
     most: Counter[str] = Counter({"PutObject": 1, "GetObject": 1})
-    if size > INLINE // 2:
+    if size > INLINE_BYTES // 2:
         # A pack ends at the chunk that fills it: there may be one more than the bytes need.
         packs = -(-size // PACK_LIMIT) + (1 if size > PACK_LIMIT else 0)
         most += Counter({"PutObject": 1 + packs, "HeadObject": packs})

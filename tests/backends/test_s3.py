@@ -56,10 +56,10 @@ class S3Tests(BackendTests):
         return S3Backend(f"s3://{BUCKET}{tmp_path}/{self.engine}", **options(self.server, self.engine))
 
     def raw_set(self, backend, key, data):
-        self.boto.put_object(Bucket=BUCKET, Key=backend._prefix + key, Body=data)
+        self.boto.put_object(Bucket=BUCKET, Key=backend.prefix + key, Body=data)
 
     def raw_get(self, backend, key):
-        return self.boto.get_object(Bucket=BUCKET, Key=backend._prefix + key)["Body"].read()
+        return self.boto.get_object(Bucket=BUCKET, Key=backend.prefix + key)["Body"].read()
 
 
 class TestRadosgwNative(S3Tests):

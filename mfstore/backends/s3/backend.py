@@ -7,15 +7,16 @@ tried once, on an object of our own, before the first of them.
 
 from __future__ import annotations
 
+import re
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from time import sleep
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mfstore._core.memory import FreshBytes
-from mfstore.backends.base import DELETION_WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead
+from mfstore.backends.base import DELETION_WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead, needs_refresh
 from mfstore.backends.s3.conditions import Conditions
-from mfstore.backends.s3.expiry import near_its_end
 from mfstore.errors import (
     AccessDenied,
     BackendError,
@@ -36,28 +37,28 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Answers
     from mfstore.s3.transfers.outcomes import Outcome
 
-GAP = 1 << 20
+COALESCED_GAP = 1 << 20
 """Reading 1 MiB that nobody wants costs 20 ms of one connection, another request 30 ms before its first byte (the
 constants of scheduler.py) and its price; object_store's readers use the same."""
-SPAN = 16 << 20
+COALESCED_SPAN = 16 << 20
 """Per byte a request of 16 MiB costs half of one of 8 MiB, and 256 of them fill 75 Gbit/s (Durner, Leis, Neumann, VLDB
 2023); longer ones only make the last one end later."""
-INLINE = 256 << 10
+INLINE_BYTES = 256 << 10
 """So few bytes are sent while one request is being answered, and to keep them for a month costs half as much as two
 more PUTs ($0.023 per GB and month, $0.005 per 1000 PUTs)."""
-LARGE = 4 << 20
+SENT_ALONE = 4 << 20
 """A bulk operation sends objects of this size at once, from the caller's memory; smaller ones are copied and sent
 together."""
-STAGED = 32 << 20
+STAGED_BYTES = 32 << 20
 """Bytes copied before they are sent."""
-ORDER = ("packs/", "index/", "recipes/")
+COMMIT_ORDER = ("packs/", "index/", "recipes/")
 """What is referred to comes before what refers to it."""
-WHOLE = "mfstore-bytes"
+LENGTH_METADATA = "mfstore-bytes"
 """Metadata of a pack: its length, as evidence that nobody but mfstore wrote the object."""
 CONFLICT_TRIES = 5
-NOTED = 1 << 17
+AGING_NOTED = 1 << 17
 """Objects near their end that are remembered until something relies on them, far more than one look asks about."""
-LOOKS = 100
+LOOKED_AT_TOGETHER = 100
 """Objects looked at and then deleted together where a deletion takes no condition: few, so that the look is recent."""
 
 
@@ -69,7 +70,7 @@ class S3Backend(Backend):
     the ServerSideEncryption of what is stored.
     """
 
-    capabilities = Capabilities(remote=True, gap=GAP, span=SPAN, inline=INLINE)
+    capabilities = Capabilities(remote=True, gap=COALESCED_GAP, span=COALESCED_SPAN, inline=INLINE_BYTES)
 
     def __init__(
         self, url: str, *, single_writer: bool = False, expire_days: float | None = None,
@@ -83,7 +84,8 @@ class S3Backend(Backend):
         self._expire_days = expire_days
         self._encryption = encryption
         self._options = options
-        self._aging: dict[str, dict[str, str]] = {}
+        self.aging: dict[str, dict[str, str]] = {}
+        """Internal: objects near their end, with their metadata, that nothing has relied on yet."""
         self.client = self._make_client(options)
         self._conditions = Conditions(self.client, options.get("endpoint_url"), self.bucket, self._prefix)
 
@@ -104,7 +106,13 @@ class S3Backend(Backend):
         return outcome.data, outcome.etag or self.head(key).etag
 
     def _whole(self, key: str) -> Outcome:
-        return _one(self, key, self.client.get_many([self._name(key)], on_error="return"))
+        return self._one(key, self.client.get_many([self._name(key)], on_error="return"))
+
+    def _one(self, key: str, result: Iterable[Outcome]) -> Outcome:
+        (outcome,) = result
+        if outcome.error is not None:
+            raise self._located(outcome.error, key)
+        return outcome
 
     def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | MfstoreError]]:
         asked: deque[str] = deque()
@@ -166,7 +174,7 @@ class S3Backend(Backend):
         return FreshBytes(0).value
 
     def head(self, key: str) -> ObjectInfo:
-        outcome = _one(self, key, self.client.head_many([self._name(key)], on_error="return"))
+        outcome = self._one(key, self.client.head_many([self._name(key)], on_error="return"))
         return ObjectInfo(key, outcome.size, outcome.modified or 0.0, outcome.etag or "")
 
     def identity(self, key: str) -> Any:
@@ -189,7 +197,7 @@ class S3Backend(Backend):
         return {
             key: outcome.size
             for key, outcome in zip(keys, outcomes, strict=True)
-            if outcome.error is None and outcome.metadata.get(WHOLE) == str(outcome.size)
+            if outcome.error is None and outcome.metadata.get(LENGTH_METADATA) == str(outcome.size)
         }
 
     def get_described(self, keys: Iterable[str]) -> Iterator[tuple[int, bytes | MfstoreError, Mapping[str, str]]]:
@@ -227,14 +235,14 @@ class S3Backend(Backend):
     def _note(self, key: str, outcome: Outcome) -> None:
         """Remember what a lifecycle rule will take before what is saved now."""
         if outcome.error is None and near_its_end(outcome.headers, self._expire_days):
-            if len(self._aging) >= NOTED:
-                self._aging.clear()
-            self._aging[key] = outcome.metadata
+            if len(self.aging) >= AGING_NOTED:
+                self.aging.clear()
+            self.aging[key] = outcome.metadata
 
     def refresh(self, keys: Iterable[str]) -> None:
         """Make those of the objects young again that were found to be near their end. Conflict when one is gone."""
         for key in keys:
-            metadata = self._aging.get(key)
+            metadata = self.aging.get(key)
             if metadata is None:
                 continue
             # A copy onto itself is refused unless something is said anew.
@@ -245,7 +253,7 @@ class S3Backend(Backend):
             if outcome.error is not None:
                 # Some policies allow no copies, some services do not know them.
                 self.put(key, [self.get(key)])
-            self._aging.pop(key, None)
+            self.aging.pop(key, None)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return self.list_many([prefix])
@@ -273,8 +281,8 @@ class S3Backend(Backend):
 
     def _item(self, key: str, parts: Sequence[Buffer]) -> PutItem:
         metadata = None
-        if key.startswith(ORDER[0]):
-            metadata = {WHOLE: str(sum(memoryview(part).nbytes for part in parts))}
+        if key.startswith(COMMIT_ORDER[0]):
+            metadata = {LENGTH_METADATA: str(sum(memoryview(part).nbytes for part in parts))}
         return PutItem(self._name(key), list(parts), metadata, encryption=self._encryption)
 
     def batch(self) -> Batch:
@@ -306,7 +314,7 @@ class S3Backend(Backend):
                 # Another write is still going on: only its end decides.
                 if error.service_code != "ConditionalRequestConflict" or attempt == CONFLICT_TRIES:
                     raise
-                sleep(0.02 * 2**attempt)
+                time.sleep(0.02 * 2**attempt)
         raise AssertionError
 
     def _look_then_put(self, key: str, data: Buffer, etag: str | None) -> str:
@@ -342,8 +350,8 @@ class S3Backend(Backend):
             outcomes = self.client.delete_many(match, on_error="return", if_match=match)
             return [self._gone(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
         answers = []
-        for at in range(0, len(keys), LOOKS):
-            window = keys[at : at + LOOKS]
+        for at in range(0, len(keys), LOOKED_AT_TOGETHER):
+            window = keys[at : at + LOOKED_AT_TOGETHER]
             looked = moment()
             looks = self.client.head_many(map(self._name, window), on_error="return").wait()
             if since(looked) > DELETION_WINDOW:
@@ -411,23 +419,23 @@ class S3Batch(Batch):
 
     def __init__(self, backend: S3Backend) -> None:
         super().__init__(backend)
-        self._staged: list[list[tuple[str, Sequence[Buffer]]]] = [[] for _ in range(len(ORDER) + 1)]
+        self._staged: list[list[tuple[str, Sequence[Buffer]]]] = [[] for _ in range(len(COMMIT_ORDER) + 1)]
         self._bytes = 0
         self._relied: set[str] = set()
 
     def ensure(self, keys: Iterable[str]) -> None:
-        self._relied.update(key for key in keys if key in self.backend._aging)
+        self._relied.update(key for key in keys if key in self.backend.aging)
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        rank = next((number for number, start in enumerate(ORDER) if key.startswith(start)), len(ORDER))
+        rank = next((number for number, start in enumerate(COMMIT_ORDER) if key.startswith(start)), len(COMMIT_ORDER))
         size = sum(memoryview(part).nbytes for part in parts)
-        if size >= LARGE:
+        if size >= SENT_ALONE:
             self._send(rank)
             self.backend.put(key, parts)
             return
         self._staged[rank].append((key, [b"".join(parts)]))
         self._bytes += size
-        if self._bytes >= STAGED:
+        if self._bytes >= STAGED_BYTES:
             self.commit()
 
     def commit(self) -> None:
@@ -450,14 +458,35 @@ class S3Batch(Batch):
         self._bytes = 0
 
 
-def _one(backend: S3Backend, key: str, result: Iterable[Outcome]) -> Outcome:
-    (outcome,) = list(result)
-    if outcome.error is not None:
-        raise backend._located(outcome.error, key)
-    return outcome
-
-
 def _reopen(
     url: str, single_writer: bool, expire_days: float | None, encryption: str | None, options: dict[str, Any]
 ) -> S3Backend:
     return S3Backend(url, single_writer=single_writer, expire_days=expire_days, encryption=encryption, **options)
+
+
+# ---- objects near their end: pure ---------------------------------------------------------
+
+_EXPIRY = re.compile(r'expiry-date="([^"]+)"')
+
+
+def near_its_end(headers: Mapping[str, str], expire_days: float | None) -> bool:
+    """Whether an object that a save relies on has to be made young again: a lifecycle rule will take it
+    (``x-amz-expiration``), or what is older than ``expire_days`` is taken, before what is saved now."""
+    modified = _time(headers.get("last-modified"))
+    if modified is None:
+        return False
+    said = _EXPIRY.search(headers.get("x-amz-expiration", ""))
+    expires = _time(said[1]) if said else None
+    life = expires - modified if expires is not None else None
+    if expire_days is not None:
+        life = min(life or float("inf"), expire_days * 86400)
+    # The service's clock against the service's clock.
+    now = _time(headers.get("date"))
+    return life is not None and needs_refresh((time.time() if now is None else now) - modified, life)
+
+
+def _time(text: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp() if text else None
+    except (ValueError, TypeError):
+        return None

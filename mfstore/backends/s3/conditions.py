@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Form = Callable[[str], str]
 _known: dict[tuple[str | None, str, str], Form] = {}
-"""What was found out in this process, by endpoint, bucket and kind: handles of one place need not ask again."""
+"""What was found out in this process, by endpoint, bucket and kind: handles of one bucket need not ask again."""
 WRONG = "0" * 32
 HINT = (
     "Refs and new stores need conditional writes. Use a service that has them, or open the store with "
@@ -42,7 +42,7 @@ class Conditions:
 
     def __init__(self, client: BulkClient, endpoint: str | None, bucket: str, prefix: str) -> None:
         self._client = client
-        self._place = endpoint, bucket
+        self._service = endpoint, bucket
         self._prefix = prefix
 
     def of_new(self) -> Form:
@@ -58,7 +58,7 @@ class Conditions:
         return self._learned("delete", self._try_delete)
 
     def _learned(self, kind: str, find: Callable[[str], Form]) -> Form:
-        key = (*self._place, kind)
+        key = (*self._service, kind)
         if key not in _known:
             # Hidden: names that begin with a dot are not objects of a store.
             scratch = f"{self._prefix}.mfstore-probe-{uuid.uuid4().hex}"
@@ -76,7 +76,7 @@ class Conditions:
 
     def _try_new(self, scratch: str) -> Form:
         self._client.put_many([PutItem(scratch, b"probe")])
-        if self._kept([PutItem(scratch, b"probe", if_none_match=True)]) != [False]:
+        if self._done([PutItem(scratch, b"probe", if_none_match=True)]) != [False]:
             raise Unsupported("the service ignores If-None-Match: it would overwrite what others wrote")
         return bare
 
@@ -89,12 +89,12 @@ class Conditions:
             return PutItem(scratch, b"probe", if_match=value)
 
         # The same bytes each time: their ETag stays.
-        answers = self._kept([over(quoted(WRONG)), over(bare(WRONG)), over(quoted(etag))])
+        answers = self._done([over(quoted(WRONG)), over(bare(WRONG)), over(quoted(etag))])
         if answers[:2] != [False, False]:
             raise Unsupported("the service ignores If-Match: it would overwrite what others wrote")
         if answers[2]:
             return quoted
-        if self._kept([over(bare(etag))]) == [True]:
+        if self._done([over(bare(etag))]) == [True]:
             return bare
         raise Unsupported("the service finds that no ETag matches its own")
 
@@ -110,7 +110,7 @@ class Conditions:
                 return form
         raise Unsupported("the service finds that no ETag matches its own")
 
-    def _kept(self, items: Iterable[PutItem]) -> list[bool]:
+    def _done(self, items: Iterable[PutItem]) -> list[bool]:
         """Whether each write was done. A refusal for another reason than its condition is raised."""
         answers = []
         for outcome in self._client.put_many(items, on_error="return"):

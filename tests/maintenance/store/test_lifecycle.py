@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mfstore
-from mfstore.backends.s3.expiry import near_its_end
+from mfstore.backends.s3.backend import near_its_end
 from mfstore.maintenance.store.collecting.lifecycle import explain
 from tests.rigs.gc import DAY, noise
 
