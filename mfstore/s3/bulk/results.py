@@ -98,9 +98,16 @@ class BulkResult:
     """The outcomes of a bulk operation.
 
     Iterating (``for`` or ``async for``) runs the operation: what you have not asked for waits, within the memory
-    budget. ``wait()``, or ``await``, runs it to the end and keeps the outcomes; then ``len``, indexing and iterating
-    again work. Operations with an effect (put, delete, copy, get into files) come already waited for from the
-    synchronous methods, unless called with ``stream=True``. ``stats`` is current at any time.
+    budget. ``wait()``, or ``await``, runs it to the end and remembers the outcomes; then ``len``, indexing and
+    iterating again work. Operations with an effect (put, delete, copy, get into files) come already waited for from the
+    synchronous methods, unless called with ``stream=True``.
+
+    With ``on_error="raise"`` the first error is raised from the iteration, and the rest is abandoned. Leaving the loop,
+    Ctrl-C and cancelling the task end the operation: no buffer is touched any more, temporary files are gone, and open
+    uploads are given up, which may take two seconds. One thread, or one task, at a time may iterate.
+
+    Attributes:
+        stats: A ``BulkStats``, current at any time.
     """
 
     def __init__(

@@ -567,7 +567,8 @@ class Scheduler:
             self._calls.add(job, more)
             return
         try:
-            hopeless = not self._retry(call, reply, classify(reply))
+            verdict = classify(reply)
+            hopeless = verdict is Verdict.FATAL or not self._retry(call, reply, verdict)
         except MfstoreError as error:  # no new credentials
             self._fatal(job, call, error)
             return
