@@ -1,6 +1,7 @@
 """Metaflow datastores for tests: on a directory and on a real S3 server, ours and stock."""
 
 import os
+import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,12 +13,13 @@ from metaflow.plugins.datastores.s3_storage import S3Storage as StockS3
 
 from mfstore.metaflow.extension import LocalStorage, S3Storage
 from mfstore.metaflow.hooks import marks
+from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.stock.content_store import ContentStore
 from mfstore.testing import FaultProxy
 from tests.servers.base import boto_client
 
 
-class Place:
+class DatastoreRig:
     """A datastore root, and its objects as bytes."""
 
     def __init__(self, kind, root, server=None, bucket=None, proxy=None):
@@ -42,7 +44,7 @@ class Place:
     def read(self, path):
         if self.kind == "local":
             return Path(self.root, path).read_bytes()
-        return boto_client(self.server).get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read()
+        return boto_client(self.server).get_object(Bucket=self.bucket, Key=self.key_of(path))["Body"].read()
 
     def write(self, path, data):
         """Replace the bytes, leave the metadata."""
@@ -51,27 +53,28 @@ class Place:
             return
         client = boto_client(self.server)
         try:
-            metadata = client.head_object(Bucket=self.bucket, Key=self._key(path))["Metadata"]
+            metadata = client.head_object(Bucket=self.bucket, Key=self.key_of(path))["Metadata"]
         except client.exceptions.ClientError:
             metadata = {}
-        client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data, Metadata=metadata)
+        client.put_object(Bucket=self.bucket, Key=self.key_of(path), Body=data, Metadata=metadata)
 
     def delete(self, path):
         if self.kind == "local":
             os.unlink(Path(self.root, path))
         else:
-            boto_client(self.server).delete_object(Bucket=self.bucket, Key=self._key(path))
+            boto_client(self.server).delete_object(Bucket=self.bucket, Key=self.key_of(path))
 
-    def _key(self, path):
+    def key_of(self, path):
+        """Of an object, in the bucket."""
         return f"{self.root.removeprefix(f's3://{self.bucket}/')}/{path}"
 
 
-def local_place(tmp_path):
-    return Place("local", str(tmp_path / "root"))
+def local_datastore(tmp_path):
+    return DatastoreRig("local", str(tmp_path / "root"))
 
 
 @contextmanager
-def s3_place(server, monkeypatch, **options):
+def s3_datastore(server, monkeypatch, **options):
     """A root in a new bucket, reached through a proxy that counts and breaks requests."""
     bucket = server.create_bucket(f"mf-{uuid.uuid4().hex[:16]}")
     with FaultProxy(server.url, **options) as proxy:
@@ -79,8 +82,26 @@ def s3_place(server, monkeypatch, **options):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
         monkeypatch.setenv("AWS_DEFAULT_REGION", server.region)
-        yield Place("s3", f"s3://{bucket}/root", server, bucket, proxy)
+        yield DatastoreRig("s3", f"s3://{bucket}/root", server, bucket, proxy)
         proxy.faults = []
         for _ in range(10):  # what a test left under way, while there is somebody who answers
             with suppress(Exception):
                 marks.wait_for_marks("s3://")
+
+
+def save(flow, pathspec, artifacts, attempt=0, done=True):
+    """A task ("run/step/task") with these artifacts, as Metaflow's runtime saves it."""
+    run, step, task = pathspec.split("/")
+    store = flow.get_task_datastore(run, step, task, attempt=attempt, mode="w")
+    store.init_task()
+    store.save_metadata({"task_begin": {}})
+    store.save_artifacts(iter(artifacts.items()), len_hint=len(artifacts))
+    if done:
+        store.done()
+    return store
+
+
+def another_host():
+    """From now on nothing is remembered of what was stored or read."""
+    process_state().tiny_blobs.clear()
+    shutil.rmtree(process_state().knobs.cache, ignore_errors=True)

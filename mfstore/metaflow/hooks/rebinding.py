@@ -2,7 +2,7 @@
 
 A method is rebound only if it takes the arguments that it takes in that release. Of another one it stays as it is: the
 storages and the content-addressed store work without. What the replacements use of Metaflow besides are attributes of
-its datastore classes, which tests/metaflow/test_rebinding.py looks for in the installed release.
+its datastore classes, which tests/metaflow/hooks/test_rebinding.py looks for in the installed release.
 """
 
 from __future__ import annotations

@@ -5,25 +5,20 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from mfstore.metaflow import process_state as process_state_module
-from mfstore.metaflow.process_state import forget_process_state
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import Stall, access_denied, slow_down
-from tests.rigs.metaflow_stores import s3_place
+from tests.rigs.metaflow_stores import save
 
-AHEAD = ("0.attempt.json", "0.task_begin", "0.runtime")
+NOT_WAITED_FOR = ("0.attempt.json", "0.task_begin", "0.runtime")
 
 
-@pytest.fixture(params=["stock", "packed"])
-def s3(request, monkeypatch, radosgw, tmp_path):
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: request.param)
-    monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "cache"))
-    forget_process_state()
-    with s3_place(radosgw, monkeypatch) as found:
-        yield found
-    forget_process_state()
+@pytest.fixture
+def s3(profile, s3):
+    """On each profile."""
+    return s3
 
 
 def slow(name, seconds=0.5):
@@ -38,8 +33,8 @@ def names(log):
     return [one.path.rpartition("/")[2] for one in log]
 
 
-def task(place, number=7, attempt=0):
-    return place.flow().get_task_datastore("1", "a", str(number), attempt=attempt, mode="w")
+def task(datastore, number=7, attempt=0):
+    return datastore.flow().get_task_datastore("1", "a", str(number), attempt=attempt, mode="w")
 
 
 def test_nothing_waits_for_a_mark(s3):
@@ -54,7 +49,7 @@ def test_nothing_waits_for_a_mark(s3):
     assert stored and all(one.started >= began for one in stored), "no blob is sent before the attempt is known"
 
 
-@pytest.mark.parametrize("name", AHEAD)
+@pytest.mark.parametrize("name", NOT_WAITED_FOR)
 def test_done_waits_for_every_mark_and_is_not_stored_without(s3, name):
     store = task(s3)
     s3.proxy.faults = [refused(name)]
@@ -133,6 +128,32 @@ def test_a_forked_child_leaves_the_parents_marks_alone(s3):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     store.done()
     assert names(s3.proxy.log).count("0.attempt.json") == 1
+
+
+def test_done_comes_last(s3):
+    save(s3.flow(), "1/a/7", {"x": os.urandom(3000), "y": np.arange(300_000)})
+    names = [r.path.rpartition("/")[2] for r in s3.proxy.requests("PUT")]
+    assert (
+        "0.attempt.json" in names
+    )  # and before data.json, whatever else is on its way with it: test_metaflow_marks.py
+    assert names[-2:] == ["0.data.json", "0.DONE.lock"], "after data.json, and that after all blobs"
+
+
+def test_the_end_of_a_task_is_marked_with_its_data(s3):
+    store = s3.flow().get_task_datastore("1", "a", "7", attempt=0, mode="w")
+    store.init_task()
+    store.save_metadata({"task_begin": {"n": 1}})
+    store.save_artifacts(iter([("x", 1)]))
+    assert s3.storage().is_file(["Flow/1/a/7/0.task_begin"]) == [True]
+    s3.proxy.clear()
+    store.save_metadata({"task_end": {}})
+    assert not s3.proxy.requests()
+    store.done()
+    names = [r.path.rpartition("/")[2] for r in s3.proxy.requests("PUT")]
+    assert sorted(names[:2]) == ["0.data.json", "0.task_end"]
+    assert names[2:] == ["0.DONE.lock"]
+    opened = s3.flow().get_task_datastore("1", "a", "7")
+    assert opened.load_metadata(["task_begin", "task_end"]) == {"task_begin": {"n": 1}, "task_end": {}}
 
 
 SCRIPT = """

@@ -6,7 +6,7 @@ from metaflow.datastore import flow_datastore
 
 from mfstore.metaflow.hooks.rebinding import METHODS, RELEASE
 from mfstore.metaflow.stock.content_store import ContentStore
-from tests.rigs.metaflow_stores import local_place
+from tests.rigs.metaflow_stores import local_datastore
 
 
 def test_everything_is_rebound():
@@ -18,7 +18,7 @@ def test_everything_is_rebound():
 
 
 def test_the_attributes_that_are_used(tmp_path):
-    flow = local_place(tmp_path).flow()
+    flow = local_datastore(tmp_path).flow()
     for name in ("flow_name", "datastore_root", "ca_store", "_storage_impl", "_metadata_cache"):
         assert hasattr(flow, name), name
     for name in ("_prefix", "_storage_impl", "_blob_cache", "save_blobs_result"):

@@ -4,8 +4,6 @@ import io
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,21 +12,7 @@ from metaflow.plugins.datastores.local_storage import LocalStorage as StockLocal
 from mfstore.metaflow.extension import LocalStorage
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import Reset, access_denied
-from tests import ROOT
 from tests.rigs.concurrency import in_a_child, in_threads
-from tests.rigs.metaflow_stores import local_place, s3_place
-
-
-@pytest.fixture
-def s3(monkeypatch, radosgw):
-    with s3_place(radosgw, monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
-def place(request, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return local_place(tmp_path) if request.param == "local" else request.getfixturevalue("s3")
 
 
 def items():
@@ -66,20 +50,20 @@ def answers(storage):
 
 
 @pytest.mark.parametrize("writer", ["ours", "stock"])
-def test_every_call_answers_as_metaflows_own(place, writer):
-    place.storage(stock=writer == "stock").save_bytes(items(), overwrite=True, len_hint=16)
-    ours, theirs = answers(place.storage()), answers(place.storage(stock=True))
+def test_every_call_answers_as_metaflows_own(datastore, writer):
+    datastore.storage(stock=writer == "stock").save_bytes(items(), overwrite=True, len_hint=16)
+    ours, theirs = answers(datastore.storage()), answers(datastore.storage(stock=True))
     assert ours == theirs
     assert ours["is_file"] == [True, True, True, False, False, True, True]
 
 
-def test_without_overwrite_what_exists_stays(place):
-    storage = place.storage()
+def test_without_overwrite_what_exists_stays(datastore):
+    storage = datastore.storage()
     storage.save_bytes([("x", io.BytesIO(b"first"))])
     storage.save_bytes([("x", io.BytesIO(b"second")), ("y", io.BytesIO(b"new"))], len_hint=2)
-    assert (place.read("x"), place.read("y")) == (b"first", b"new")
+    assert (datastore.read("x"), datastore.read("y")) == (b"first", b"new")
     storage.save_bytes([("x", io.BytesIO(b"third"))], overwrite=True)
-    assert place.read("x") == b"third"
+    assert datastore.read("x") == b"third"
 
 
 def test_loaded_files_are_movable_and_gone_afterwards(s3, tmp_path):
@@ -91,7 +75,7 @@ def test_loaded_files_are_movable_and_gone_afterwards(s3, tmp_path):
     assert not any(os.path.exists(path) for path in paths)
 
 
-def test_files_of_any_kind_are_stored(place, tmp_path):
+def test_files_of_any_kind_are_stored(datastore, tmp_path):
     (tmp_path / "log").write_bytes(b"line\n" * 1000)
     (tmp_path / "long").write_bytes(os.urandom(3 << 20))
 
@@ -108,20 +92,20 @@ def test_files_of_any_kind_are_stored(place, tmp_path):
             return b"lazy"
 
     with open(tmp_path / "log", "rb", buffering=0) as raw, open(tmp_path / "long", "rb") as long:
-        place.storage().save_bytes([("log", raw), ("long", long), ("lazy", Lazy())], overwrite=True)
-    assert place.read("log") == b"line\n" * 1000
-    assert place.read("long") == (tmp_path / "long").read_bytes()
-    assert place.read("lazy") == b"lazy"
+        datastore.storage().save_bytes([("log", raw), ("long", long), ("lazy", Lazy())], overwrite=True)
+    assert datastore.read("log") == b"line\n" * 1000
+    assert datastore.read("long") == (tmp_path / "long").read_bytes()
+    assert datastore.read("lazy") == b"lazy"
 
 
-def test_a_root_that_changes_is_followed(place):
-    storage = place.storage()
+def test_a_root_that_changes_is_followed(datastore):
+    storage = datastore.storage()
     storage.save_bytes([("x", io.BytesIO(b"1"))], overwrite=True)
     storage.datastore_root = storage.datastore_root + "/cards"
     assert storage.is_file(["x"]) == [False]
     storage.save_bytes([("x", io.BytesIO(b"2"))], overwrite=True)
     assert next(iter(storage.blobs.read(["x"])))[1].data == b"2"
-    assert place.read("x") == b"1"
+    assert datastore.read("x") == b"1"
 
 
 def test_the_local_root_is_the_stock_classes_root(tmp_path, monkeypatch):
@@ -160,8 +144,8 @@ def test_done_is_not_stored_when_what_comes_before_is_refused(s3):
     assert not s3.storage().is_file(["t/0.DONE.lock"])[0]
 
 
-def test_threads_and_forks_share_a_storage(place):
-    storage = place.storage()
+def test_threads_and_forks_share_a_storage(datastore):
+    storage = datastore.storage()
 
     def work(number):
         storage.save_bytes([(f"t{number}/{n}", io.BytesIO(b"x")) for n in range(5)], overwrite=True)
@@ -172,79 +156,13 @@ def test_threads_and_forks_share_a_storage(place):
     assert storage.is_file(["t99/4"]) == [True]
 
 
-# ---- where mfstore cannot be used --------------------------------------------------------------
-
-PROBE = """
-import sys
-{before}
-from metaflow import S3
-from metaflow.plugins import DATASTORES, DATACLIENTS
-from metaflow.datastore import flow_datastore
-classes = {{d.TYPE: d for d in DATASTORES}}
-print(S3.__module__, classes["s3"].__module__, classes["local"].__module__,
-      flow_datastore.ContentAddressedStore.__module__, *(d.__module__ for d in DATACLIENTS if d.TYPE == "s3"))
-"""
-STOCK = (
-    "metaflow.plugins.datatools.s3.s3 metaflow.plugins.datastores.s3_storage metaflow.plugins.datastores.local_storage"
-    " metaflow.datastore.content_addressed_store metaflow.plugins.datatools.s3.s3"
-)
-OURS = "mfstore.s3.datatools.s3 mfstore.metaflow.hooks.storages mfstore.metaflow.hooks.storages mfstore.metaflow.stock.content_store mfstore.s3.datatools.s3"
-
-
-def probe(before="", **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(before=before)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "METAFLOW_USER": "tester", **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip(), done.stderr.splitlines()
-
-
-def test_it_is_on_when_installed():
-    assert probe() == (OURS, [])
-
-
-@pytest.mark.parametrize("value", ["0", "false", "off"])
-def test_it_can_be_switched_off(value):
-    assert probe(METAFLOW_MFSTORE=value) == (STOCK, [])
-
-
-@pytest.mark.parametrize("missing", ["mfstore", "mfstore._core.transfer", "mfstore._core.crc", "isal", "blake3"])
-def test_without_what_it_needs_metaflow_runs_on_with_one_warning(missing):
-    found, said = probe(f"sys.modules[{missing!r}] = None")
-    assert found == STOCK
-    assert len(said) == 1
-    assert "Metaflow's own storage is used" in said[0]
-
-
-def test_nothing_of_it_is_imported_where_it_is_off():
-    code = "import metaflow, sys; print([name for name in sys.modules if name.split('.')[0] == 'mfstore'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "METAFLOW_MFSTORE": "0"}
-    )
-    assert done.stdout.strip() == "[]"
-
-
-def test_storages_pickle(place):
-    storage = place.storage()
+def test_storages_pickle(datastore):
+    storage = datastore.storage()
     assert not storage.is_file(["x"])[0]
     assert list(storage.blobs.read(["x"])) == [("x", None)]
     again = pickle.loads(pickle.dumps(storage))
     assert again.is_file(["x"]) == [False]
     assert list(again.blobs.read(["x"])) == [("x", None)]
-
-
-MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in (ROOT / "mfstore" / "metaflow").rglob("[a-z]*.py")
-)
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_any_module_may_be_imported_first(module):
-    assert probe(f"import {module}") == (OURS, [])
 
 
 def test_a_class_of_its_own_has_a_root_of_its_own(monkeypatch):

@@ -1,0 +1,76 @@
+"""Where mfstore is used, and where it cannot be."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+PROBE = """
+import sys
+{before}
+from metaflow import S3
+from metaflow.plugins import DATASTORES, DATACLIENTS
+from metaflow.datastore import flow_datastore
+classes = {{d.TYPE: d for d in DATASTORES}}
+print(S3.__module__, classes["s3"].__module__, classes["local"].__module__,
+      flow_datastore.ContentAddressedStore.__module__, *(d.__module__ for d in DATACLIENTS if d.TYPE == "s3"))
+"""
+
+
+STOCK = (
+    "metaflow.plugins.datatools.s3.s3 metaflow.plugins.datastores.s3_storage metaflow.plugins.datastores.local_storage"
+    " metaflow.datastore.content_addressed_store metaflow.plugins.datatools.s3.s3"
+)
+
+
+OURS = "mfstore.s3.datatools.s3 mfstore.metaflow.hooks.storages mfstore.metaflow.hooks.storages mfstore.metaflow.stock.content_store mfstore.s3.datatools.s3"
+
+
+def probe(before="", **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(before=before)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "METAFLOW_USER": "tester", **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr.splitlines()
+
+
+def test_it_is_on_when_installed():
+    assert probe() == (OURS, [])
+
+
+@pytest.mark.parametrize("value", ["0", "false", "off"])
+def test_it_can_be_switched_off(value):
+    assert probe(METAFLOW_MFSTORE=value) == (STOCK, [])
+
+
+@pytest.mark.parametrize("missing", ["mfstore", "mfstore._core.transfer", "mfstore._core.crc", "isal", "blake3"])
+def test_without_what_it_needs_metaflow_runs_on_with_one_warning(missing):
+    found, said = probe(f"sys.modules[{missing!r}] = None")
+    assert found == STOCK
+    assert len(said) == 1
+    assert "Metaflow's own storage is used" in said[0]
+
+
+def test_nothing_of_it_is_imported_where_it_is_off():
+    code = "import metaflow, sys; print([name for name in sys.modules if name.split('.')[0] == 'mfstore'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "METAFLOW_MFSTORE": "0"}
+    )
+    assert done.stdout.strip() == "[]"
+
+
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "mfstore" / "metaflow").rglob("[a-z]*.py")
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_any_module_may_be_imported_first(module):
+    assert probe(f"import {module}") == (OURS, [])
