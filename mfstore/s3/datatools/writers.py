@@ -5,26 +5,25 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.s3.bulk.items import PutItem, split_url
-from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.calls import NO_OPTIONS, Options
 from mfstore.s3.datatools.exceptions import raises_metaflows
 from mfstore.s3.datatools.readers import only
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, Try
+from mfstore.s3.transfers.jobs import Job
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.uploads import PART_BYTES, PutJob, UploadSource
+from mfstore.s3.transfers.uploads import PART_BYTES, SingleCallJob, StreamedPutJob
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Buffer
 
-    from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.bulk.client import BulkClient
 
 PARTS_AHEAD = 4
@@ -54,7 +53,7 @@ class ObjectWriter(io.BufferedIOBase):
         self._options = Options(options) if options else NO_OPTIONS
         self._buffer = bytearray()
         self._written = 0
-        self._end: _CompleteJob | None = None
+        self._end: StreamedPutJob | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._sending: deque[Future[Outcome]] = deque()
         self._given = 0
@@ -96,7 +95,8 @@ class ObjectWriter(io.BufferedIOBase):
         """Hand the buffer over as the next part."""
         try:
             if self._end is None:
-                self._end = _CompleteJob(self._url, self._options, self._metadata, not self._overwrite)
+                bucket, key = split_url(self._url)
+                self._end = StreamedPutJob(self._url, bucket, key, self._options, self._metadata, not self._overwrite)
                 self._end.begin_upload(_run(self._client, self._end.create()))
                 self._pool = ThreadPoolExecutor(PARTS_AHEAD, "mfstore-write")
             assert self._pool is not None
@@ -163,7 +163,7 @@ class ObjectWriter(io.BufferedIOBase):
         for call in end.cleanup() if end is not None else ():
             # What is left of an upload that cannot be given up now goes with the bucket's lifecycle rule.
             with suppress(MfstoreError):
-                _run(self._client, _Single(call))
+                _run(self._client, SingleCallJob(call))
         self._shut()
 
     def _inherited(self) -> bool:
@@ -200,71 +200,6 @@ class ObjectWriter(io.BufferedIOBase):
         # io's own would close the file, and so publish half an object.
         with suppress(Exception):
             self.abort()
-
-
-class _Single(Job):
-    """One call; its outcome's ``data`` is the reply, or of an operation with XML what it says."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Call) -> None:
-        super().__init__(0, call.key, call.bucket, call.key or "", call.options)
-        self._call = call
-
-    def begin(self) -> Sequence[Call]:
-        self._call.tag = Try(self)
-        return (self._call,)
-
-    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
-        data = reply if call.operation == "UploadPart" else control.parse(call, reply)
-        self.outcome = self._outcome(data=data, headers=reply.headers)
-        return NO_CALLS
-
-
-class _CompleteJob(PutJob):
-    """The end of an upload whose parts were sent before. What it knows of lost answers is PutJob's."""
-
-    def __init__(self, url: str, options: Options, metadata: Mapping[str, str] | None, new: bool) -> None:
-        bucket, key = split_url(url)
-        super().__init__(
-            0, url, bucket, key, options, source=UploadSource([], None), metadata=metadata, if_none_match=new,
-            checksum="CRC64NVME",
-        )  # fmt: skip
-        self._sizes: dict[int, int] = {}
-
-    def create(self) -> Job:
-        """The job that begins the upload."""
-        params: dict[str, Any] = {"ChecksumAlgorithm": self._checksum, "ChecksumType": "FULL_OBJECT"}
-        if self._metadata:
-            params["Metadata"] = dict(self._metadata)
-        return _Single(Call("CreateMultipartUpload", self.bucket, self.key, self.options, params))
-
-    def begin_upload(self, outcome: Outcome) -> None:
-        """What S3 said to that."""
-        self._upload = outcome.data["UploadId"]
-        self._whole = outcome.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
-
-    def _length(self, number: int) -> int:
-        return self._sizes[number]
-
-    def part(self, number: int, body: Buffer) -> Job:
-        """The job that sends a part."""
-        self._sizes[number] = memoryview(body).nbytes
-        return _Single(
-            Call(
-                "UploadPart", self.bucket, self.key, self.options, body=[body], part=number, upload=self._upload,
-                checksum=self._checksum,
-            )
-        )  # fmt: skip
-
-    def add(self, outcome: Outcome) -> None:
-        """A part was sent."""
-        reply: Reply = outcome.data
-        self._etags[reply.call.part] = reply.headers.get("etag", ""), reply.checksum[1] if reply.checksum else None
-        self._source.size += self._sizes[reply.call.part]
-
-    def begin(self) -> Sequence[Call]:
-        return (self._complete(),)
 
 
 def _run(client: BulkClient, job: Job) -> Outcome:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, MultipartJob, Retry, Try, etag_of, parsed
+from mfstore.s3.transfers.jobs import NO_CALLS, Job, MultipartJob, Retry, Try, etag_of, parsed
+from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -274,3 +275,70 @@ class PutJob(MultipartJob):
             # An answer that never came says nothing about what happened.
             error.where(hint="Whether it was stored is unknown; putting it again is safe")
         super().fail(error)
+
+
+class SingleCallJob(Job):
+    """One call; its outcome's ``data`` is the reply, or of an operation with XML what it says."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(0, call.key, call.bucket, call.key or "", call.options)
+        self._call = call
+
+    def begin(self) -> Sequence[Call]:
+        self._call.tag = Try(self)
+        return (self._call,)
+
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
+        data = reply if call.operation == "UploadPart" else control.parse(call, reply)
+        self.outcome = self._outcome(data=data, headers=reply.headers)
+        return NO_CALLS
+
+
+class StreamedPutJob(PutJob):
+    """An upload whose parts are jobs of their own, sent while the object is written: ``create``, each ``part``, and
+    then this job, which ends it. ``new``: only if there is no such object. What it knows of lost answers is PutJob's."""
+
+    def __init__(
+        self, item: str, bucket: str, key: str, options: Options, metadata: Mapping[str, str] | None, new: bool
+    ) -> None:
+        super().__init__(
+            0, item, bucket, key, options, source=UploadSource([], None), metadata=metadata, if_none_match=new,
+            checksum="CRC64NVME",
+        )  # fmt: skip
+        self._sizes: dict[int, int] = {}
+
+    def create(self) -> Job:
+        """The job that begins the upload."""
+        params: dict[str, Any] = {"ChecksumAlgorithm": self._checksum, "ChecksumType": "FULL_OBJECT"}
+        if self._metadata:
+            params["Metadata"] = dict(self._metadata)
+        return SingleCallJob(Call("CreateMultipartUpload", self.bucket, self.key, self.options, params))
+
+    def begin_upload(self, outcome: Outcome) -> None:
+        """What S3 said to that."""
+        self._upload = outcome.data["UploadId"]
+        self._whole = outcome.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
+
+    def _length(self, number: int) -> int:
+        return self._sizes[number]
+
+    def part(self, number: int, body: Buffer) -> Job:
+        """The job that sends a part."""
+        self._sizes[number] = memoryview(body).nbytes
+        return SingleCallJob(
+            Call(
+                "UploadPart", self.bucket, self.key, self.options, body=[body], part=number, upload=self._upload,
+                checksum=self._checksum,
+            )
+        )  # fmt: skip
+
+    def add(self, outcome: Outcome) -> None:
+        """A part was sent."""
+        reply: Reply = outcome.data
+        self._etags[reply.call.part] = reply.headers.get("etag", ""), reply.checksum[1] if reply.checksum else None
+        self._source.size += self._sizes[reply.call.part]
+
+    def begin(self) -> Sequence[Call]:
+        return (self._complete(),)
