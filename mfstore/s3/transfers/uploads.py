@@ -297,8 +297,8 @@ class SingleCallJob(Job):
 
 
 class StreamedPutJob(PutJob):
-    """An upload whose parts are jobs of their own, sent while the object is written: ``create``, each ``part``, and
-    then this job, which ends it. ``new``: only if there is no such object. What it knows of lost answers is PutJob's."""
+    """An upload whose parts are jobs of their own, sent while the object is written: ``create``, each ``part``, then
+    this job, which ends it. ``new``: only if there is no such object. What it knows of lost answers is PutJob's."""
 
     def __init__(
         self, item: str, bucket: str, key: str, options: Options, metadata: Mapping[str, str] | None, new: bool
