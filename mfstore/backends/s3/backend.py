@@ -86,10 +86,12 @@ class S3Backend(Backend):
         self._options = options
         self.aging: dict[str, dict[str, str]] = {}
         """Internal: objects near their end, with their metadata, that nothing has relied on yet."""
-        self.client = self._make_client(options)
+        self.client = self.make_client(options)
         self._conditions = Conditions(self.client, options.get("endpoint_url"), self.bucket, self._prefix)
 
-    def _make_client(self, options: Mapping[str, Any]) -> BulkClient:
+    def make_client(self, options: Mapping[str, Any]) -> BulkClient:
+        """The client of this backend, with the options it was opened with. A kind of backend that shares one makes
+        another."""
         return BulkClient(self.bucket, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -49,9 +49,9 @@ class CachedS3Backend(S3Backend):
         self._writing = writing
         self._ahead: dict[str, bytes] = {}
 
-    def _make_client(self, options: Mapping[str, Any]) -> BulkClient:
-        # That of the storage beside it, for as long as the process lives: its connections are open, what it had to find
-        # out is known.
+    def make_client(self, options: Mapping[str, Any]) -> BulkClient:
+        """That of the storage beside it, for as long as the process lives: its connections are open, what it had to
+        find out is known."""
         self._lease = Lease(ClientSettings(settings()))
         return self._lease.client.beside(self.bucket, options["memory"])
 

@@ -60,9 +60,9 @@ def _member(content: memoryview, alone: bool) -> bytes:
     sample = content[middle : middle + SAMPLE_BYTES]
     shrunk = igzip_lib.compress(sample, level=ISAL_LEVEL, flag=igzip_lib.COMP_DEFLATE)
     if len(sample) == len(content):
-        body = shrunk if len(shrunk) < len(content) else _stored(content)
+        body = shrunk if len(shrunk) < len(content) else stored_blocks(content)
     elif len(shrunk) > WORTH_COMPRESSING * len(sample):
-        body = _stored(content)
+        body = stored_blocks(content)
     else:
         body = igzip_lib.compress(content, level=ISAL_LEVEL, flag=igzip_lib.COMP_DEFLATE)
     trailer = _trailer(content)
@@ -72,7 +72,8 @@ def _member(content: memoryview, alone: bool) -> bytes:
     return b"".join((header, body, trailer))
 
 
-def _stored(content: memoryview) -> bytes:
+def stored_blocks(content: memoryview) -> bytes:
+    """Content as DEFLATE that compresses nothing (RFC 1951, 3.2.4)."""
     parts: list[Buffer] = []
     for start in range(0, max(len(content), 1), STORED_BLOCK_BYTES):
         block = content[start : start + STORED_BLOCK_BYTES]

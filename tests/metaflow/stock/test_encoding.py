@@ -117,7 +117,7 @@ def test_keys():
 def test_stored_blocks_are_as_the_standard_has_them():
     for size in (0, 1, 65535, 65536, 200_000):
         blob = random.Random(size).randbytes(size)
-        assert zlib.decompress(encoding._stored(memoryview(blob)), -15) == blob
+        assert zlib.decompress(encoding.stored_blocks(memoryview(blob)), -15) == blob
 
 
 def test_what_others_wrote_is_read_whole_or_not_at_all():
