@@ -263,7 +263,7 @@ class BulkResult:
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the statistics, and each kept outcome without its data."""
+        """For JSON: the statistics, and each remembered outcome without its data."""
         outcomes = [outcome.to_dict() for outcome in self._outcomes or ()]
         return {"stats": self.stats.to_dict(), "outcomes": outcomes}
 

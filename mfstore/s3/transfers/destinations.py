@@ -116,18 +116,18 @@ class Destination:
 
     def _claim(self, flags: int) -> bool:
         """Open what a resumable download writes to, and lock it: False when another download is using it."""
-        place = self._note.with_suffix(".part")
-        fd = os.open(place, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
+        partial = self._note.with_suffix(".part")
+        fd = os.open(partial, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another may have finished, and moved the file to its place, between the two calls.
-            mine = os.path.samestat(os.fstat(fd), place.stat())
+            mine = os.path.samestat(os.fstat(fd), partial.stat())
         except OSError:
             mine = False
         if not mine:
             os.close(fd)
             return False
-        self.fd, self._temporary = fd, place
+        self.fd, self._temporary = fd, partial
         return True
 
     def save(self, partial: Partial) -> None:

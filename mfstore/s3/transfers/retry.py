@@ -9,7 +9,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from mfstore.s3 import calls
+from mfstore.s3.calls import FIRST_BYTE_SECONDS, STALL_SECONDS
 from mfstore.s3.transfers.verdicts import PASSING, Verdict
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class RetryPolicy:
     throttled_base: float = 0.5
     """The first delay is drawn from 0 to base. SlowDown means that the server is repartitioning: wait longer."""
     cap: float = 20.0
-    first_byte: float = calls.FIRST_BYTE_SECONDS
-    stall: float = calls.STALL_SECONDS
+    first_byte: float = FIRST_BYTE_SECONDS
+    stall: float = STALL_SECONDS
     """Time-outs of one try, in seconds: those of ``Call``."""
 
     def delay(self, verdict: Verdict, attempt: int, draw: Callable[[], float]) -> float:

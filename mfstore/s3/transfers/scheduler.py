@@ -665,7 +665,7 @@ class Scheduler:
         for call, reply, more, pieces in self._announced.grants(self._active, connections, budget.limit, budget.has):
             job: GetJob = call.tag.job
             try:
-                target, stop, others = job.announced(call, reply, pieces, self._pool)
+                target, stop, further = job.announced(call, reply, pieces, self._pool)
             except Retry as retry:
                 self._channel.cancel(call)
                 call.tag.wrong = retry.error
@@ -677,7 +677,7 @@ class Scheduler:
             job.weight += more
             budget.take(more)
             self._channel.resume(call, target, stop)
-            self._calls.add(job, others)
+            self._calls.add(job, further)
 
     # ---- the last few ---------------------------------------------------------------------
 

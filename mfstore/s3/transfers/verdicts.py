@@ -6,7 +6,7 @@ import re
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from mfstore.s3 import calls
+from mfstore.s3.calls import CONNECT, DNS, FIRST_BYTE, PROTOCOL, PROXY, RESET, STALL, TRUNCATED
 
 if TYPE_CHECKING:
     from mfstore.s3.calls import Reply
@@ -33,8 +33,8 @@ PASSING = (Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.FREE)
 """What the same call, made again later, may not meet."""
 
 _RETRIED_FAILURES = {
-    calls.CONNECT, calls.DNS, calls.RESET, calls.TRUNCATED, calls.FIRST_BYTE, calls.STALL, calls.PROTOCOL,
-    calls.PROXY,
+    CONNECT, DNS, RESET, TRUNCATED, FIRST_BYTE, STALL, PROTOCOL,
+    PROXY,
 }  # fmt: skip
 _TRANSIENT_CODES = {
     "InternalError", "InternalServerError", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict",
@@ -68,7 +68,7 @@ def service_code(reply: Reply) -> str | None:
 def classify(reply: Reply) -> Verdict:
     """What to do about a reply. A 403 or 404 is an answer, not a failure to retry."""
     if reply.failure is not None:
-        if reply.failure == calls.RESET and reply.reused and not reply.first_byte:
+        if reply.failure == RESET and reply.reused and not reply.first_byte:
             return Verdict.FREE
         return Verdict.TRANSIENT if reply.failure in _RETRIED_FAILURES else Verdict.FATAL
     status = reply.status
