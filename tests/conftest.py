@@ -30,7 +30,7 @@ if os.environ.get("CI"):
 
 
 def pytest_configure(config):
-    for plugin in (deadline, markers, reruns):
+    for plugin in (deadline, leftovers, markers, reruns):
         config.pluginmanager.register(plugin)
 
 

@@ -19,9 +19,15 @@ PATIENCE = 5.0
 
 THREADS = {
     "mfstore": "the pools of stores: a store that nobody closes is let go with its last reference",
+    "tqdm_monitor": "tqdm has one for all bars of a process, until it ends",
     "asyncio_": "the executor of a loop, whose threads wait for more work until the process ends",
 }
 """Prefixes of the names of threads that may stay."""
+
+PROCESSES = {
+    "from multiprocessing.resource_tracker import main": "multiprocessing has one for a process, until it ends",
+}
+"""What is in the command lines of processes that may stay."""
 
 _kept = set()
 
@@ -66,8 +72,8 @@ def _children():
     found = set()
     for tasks in Path("/proc/self/task").glob("*/children"):  # Linux; elsewhere nothing is found
         with contextlib.suppress(OSError):  # a thread that has just ended
-            found.update(("process", int(pid)) for pid in tasks.read_text().split())
-    return found
+            found.update(int(pid) for pid in tasks.read_text().split())
+    return {("process", pid) for pid in found if not any(known in _command(pid) for known in PROCESSES)}
 
 
 def _listening():
@@ -88,6 +94,11 @@ def _described(left):
     if kind == "thread":
         return f"thread {which.name!r}"
     if kind == "process":
-        with contextlib.suppress(OSError):
-            return f"process {which}: {Path(f'/proc/{which}/cmdline').read_text().replace(chr(0), ' ').strip()[:200]}"
+        return f"process {which}: {_command(which)[:200]}"
     return f"{kind} {which}"
+
+
+def _command(pid):
+    with contextlib.suppress(OSError):  # it has just ended
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").replace("\0", " ").strip()
+    return ""

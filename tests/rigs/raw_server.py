@@ -30,12 +30,17 @@ class Connection:
     number: int
     served: int = 0
     buffer: bytes = b""
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def send(self, *parts: bytes) -> None:
         self.socket.sendall(b"".join(parts))
 
     def reply(self, status: str, headers: list[str], body: bytes = b"") -> None:
         self.send("\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode(), body)
+
+    def hold(self, seconds: float) -> None:
+        """Do nothing, but for longer than the server is there."""
+        self.closing.wait(seconds)
 
     def reset(self) -> None:
         """Close with RST."""
@@ -74,19 +79,29 @@ class Server:
     connections: list[Connection] = field(default_factory=list)
     read_bodies: bool = True
     tls: object = None
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._serving: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     @property
     def origin(self) -> str:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.listener.getsockname()[1]}"
 
     def close(self) -> None:
+        """End every connection, and return when no thread is left."""
+        self.closing.set()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # closing alone wakes nobody who waits in accept, nor in recv
+        self._accepting.join()
         self.listener.close()
         for connection in self.connections:
             with contextlib.suppress(OSError):
-                connection.socket.close()
+                socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
+        for thread in self._serving:
+            thread.join()
 
     def _accept(self) -> None:
         while True:
@@ -95,9 +110,11 @@ class Server:
             except OSError:
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(client, len(self.connections))
+            connection = Connection(client, len(self.connections), closing=self.closing)
             self.connections.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._serving.append(thread)
+            thread.start()
 
     def _serve(self, connection: Connection) -> None:
         try:

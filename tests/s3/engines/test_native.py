@@ -404,7 +404,7 @@ class TestFailures:
     def test_stall(self, rig: Rig) -> None:
         def answer(connection: Connection, request: Request) -> None:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
-            time.sleep(3)
+            connection.hold(3)
 
         begun = time.monotonic()
         reply = ask(rig(answer), get(stall=0.3))
@@ -412,7 +412,7 @@ class TestFailures:
 
     def test_stall_of_an_upload(self, rig: Rig) -> None:
         def answer(connection: Connection, request: Request) -> None:
-            time.sleep(3)
+            connection.hold(3)
 
         channel = rig(answer)
         rig.server.read_bodies = False
@@ -421,7 +421,7 @@ class TestFailures:
     @pytest.mark.parametrize("operation", ["GetObject", "PutObject"])
     def test_first_byte(self, rig: Rig, operation: str) -> None:
         def answer(connection: Connection, request: Request) -> None:
-            time.sleep(3)
+            connection.hold(3)
 
         body = [b"x" * 200_000] if operation == "PutObject" else None
         begun = time.monotonic()

@@ -156,7 +156,7 @@ def slow(connection: Connection, request: Request) -> bool:
         connection.reply("200 OK", ["Content-Length: 0"])
         return True
     connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 1000)
-    time.sleep(2)
+    connection.hold(2)
     return False
 
 
