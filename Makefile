@@ -8,8 +8,11 @@ DEBIAN := gcc pkg-config liblz4-dev libzstd-dev libxxhash-dev libcurl4-openssl-d
 FUZZ_DEBIAN := clang libclang-rt-14-dev
 SERVERS_DEBIAN := radosgw ceph-mon ceph-osd ceph-common openssl nginx-light
 SECONDS_PER_TARGET ?= 600
+TIMES ?= 20
+# More workers than cores: most tests wait most of the time.
+WORKERS ?= -n 4 --dist loadgroup
 
-.PHONY: demo test test-newest check bench bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
+.PHONY: demo test test-newest check check-fast soak bench bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
 
 demo: system venv
 	$(RUN) -m pip install -q -e '.[demo]'
@@ -17,8 +20,8 @@ demo: system venv
 
 # Four thousand tests. Of those with real servers or flows one that fails is run once more; more than two such fail the run
 # (tests/plugins/reruns.py).
-test: check
-	$(RUN) -m pytest --reruns 1
+test: system-test check
+	$(RUN) -m pytest $(WORKERS) --reruns 1
 
 # What uses botocore, on the newest botocore and aiobotocore that there are, in an environment of their own. ministack and
 # moto, which pin older ones, run in the other environment. What reaches into botocore's private parts goes first: a release
@@ -35,11 +38,20 @@ test-newest: system-test venv
 	$(NEWEST_PYTEST) tests/s3/aws/test_botocore_internals.py
 	$(NEWEST_PYTEST) --reruns 1 $(NEWEST_TESTS)
 
-check: system-test venv
+check: system venv
 	$(RUN) -m pip install -q -e '.[test]'
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# And what needs no server, no flow and no compiler: a minute.
+check-fast: check
+	$(RUN) -m pytest -m "not server and not flow and not slow and not fuzz"
+
+# Searches at random, TIMES as long as in `make test`. What fails is a fault, shown with how to repeat it.
+soak: system-test venv
+	$(RUN) -m pip install -q -e '.[test]'
+	TIMES=$(TIMES) $(RUN) -m pytest $(WORKERS) -m "fuzz or hypothesis" --hypothesis-profile soak --patience $(TIMES)
 
 bench: system-test venv
 	$(RUN) -m pip install -q -e '.[bench]'

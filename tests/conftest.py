@@ -5,7 +5,7 @@ import sys
 import uuid
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 import mfstore
 from mfstore.s3.transfers import hedging
@@ -22,11 +22,20 @@ os.environ.setdefault("BOTO_DISABLE_CRT", "true")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Elsewhere every run looks for new counterexamples; continuous integration repeats the same ones, so that a change is
-# judged by what it changed.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# Every run tries the same examples, so that a change is judged by what it changed, and one that fails is shown as it is: to
+# find a smaller one can take longer than all tests. `make soak` looks for new ones.
+settings.register_profile(
+    "ci", derandomize=True, database=None, deadline=None,
+    phases=[phase for phase in Phase if phase not in (Phase.reuse, Phase.shrink, Phase.explain)],
+)  # fmt: skip
+settings.register_profile("soak", print_blob=True, deadline=None)
+settings.load_profile("ci")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--patience", type=float, default=1.0, help="multiplies the time-outs of tests, for a machine that is busy"
+    )
 
 
 def pytest_configure(config):

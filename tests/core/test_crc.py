@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore._core import crc
+from tests.rigs.soak import lasting
 
 MODELS = {"CRC64NVME": (0xAD93D23594C93659, 64), "CRC32C": (0x1EDC6F41, 32), "CRC32": (0x04C11DB7, 32)}
 CHECKS = {"CRC64NVME": 0xAE8B14860A799888, "CRC32C": 0xE3069283, "CRC32": 0xCBF43926}  # of b"123456789"
@@ -97,7 +98,7 @@ def test_chaining_at_every_split(name, implementation):
 
 
 @implementations
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=lasting(200), deadline=None)
 @given(data=st.binary(max_size=5000), value=st.integers(0, 2**32 - 1))
 def test_crc32_is_zlibs(implementation, data, value):
     need(implementation)
@@ -117,7 +118,7 @@ def test_large(name, implementation, size):
 
 
 @names
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=lasting(200), deadline=None)
 @given(a=st.binary(max_size=700), b=st.binary(max_size=700))
 def test_combine(name, a, b):
     first, second = crc.update(name, a), crc.update(name, b)

@@ -7,10 +7,13 @@ import sys
 import pytest
 
 from tests import ROOT
+from tests.rigs.soak import lasting
 
 RUN = ROOT / "fuzz" / "run"
-SECONDS = 3
+SECONDS = lasting(3)
 MISSING = 3
+
+pytestmark = [pytest.mark.slow, pytest.mark.fuzz]
 
 
 def fuzz(target, tmp_path, **environment):
@@ -18,7 +21,7 @@ def fuzz(target, tmp_path, **environment):
     env = os.environ | {"PYTHON": sys.executable, "FUZZ_CORPUS": str(tmp_path / "corpus"), "FUZZ_SEED": "1"}
     return subprocess.run(
         [str(RUN), str(SECONDS), target], env=env | environment, capture_output=True, text=True,
-        errors="replace", timeout=240,
+        errors="replace", timeout=240 + 2 * SECONDS,
     )  # fmt: skip
 
 

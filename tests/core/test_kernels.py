@@ -13,6 +13,7 @@ from mfstore import errors
 from mfstore._core import chunk, codec, memory, table
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.cuts import FIXED, FIXED_LARGE, LARGE_SEGMENT, ROW_MIN, ContentCutter, fixed_cuts
+from tests.rigs.soak import lasting
 
 # ---- oracles ----------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ def test_golden_cut_points():
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=lasting(60), deadline=None)
 @given(seed=st.integers(0, 2**32), size=st.integers(0, 6 << 20), pieces=st.lists(st.integers(1, 3 << 20), max_size=8))
 def test_cutter_does_not_depend_on_how_the_stream_is_split(seed, size, pieces):
     data = random.Random(seed).randbytes(size)

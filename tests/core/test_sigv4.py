@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mfstore._core import sigv4
+from tests.rigs.soak import lasting
 
 ACCESS, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -89,7 +90,7 @@ def by_botocore(method, url, params, headers, body, credentials, region, service
     return request
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=lasting(500), deadline=None)
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "HEAD", "DELETE"]),
     key=keys,
@@ -155,7 +156,7 @@ def test_unsigned_payload_is_botocores():
     assert found == request.headers["Authorization"]
 
 
-@settings(max_examples=500)
+@settings(max_examples=lasting(500))
 @given(keys)
 @example(" +%//..~*'\n/")
 def test_keys_are_encoded_as_botocore_does(key):

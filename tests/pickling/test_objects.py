@@ -22,6 +22,7 @@ from hypothesis.extra import numpy as hnp
 
 import mfstore
 from mfstore.errors import NotSerializable
+from tests.rigs.soak import lasting
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,9 @@ def test_arrays_round_trip(shared, number):
         assert not frozen.flags.writeable
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=lasting(150), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(
     array=hnp.arrays(hnp.scalar_dtypes() | hnp.array_dtypes(), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)),
     flip=st.booleans(),
@@ -193,7 +196,7 @@ nested = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=lasting(200), deadline=None)
 @given(obj=nested)
 def test_any_nested_object_round_trips(shared, obj):
     key = shared.put(obj)

@@ -1,6 +1,7 @@
 """A test that takes too long fails, with its own stack, and the run goes on.
 
-Setup, call and teardown of a test have ``SECONDS`` each, or what its marker ``timeout(seconds)`` says. What is out of time
+Setup, call and teardown of a test have ``SECONDS`` each, or what its marker ``timeout(seconds)`` says, times what
+``--patience`` says. What is out of time
 gets an exception in the main thread, and again every few seconds as long as it goes on. What hears of no exception, being
 in C, is ended with its whole process; beside other workers (``-n``) that too fails this test only.
 """
@@ -56,7 +57,7 @@ def pytest_runtest_teardown(item):
 class _Deadline:
     def __init__(self, item):
         marker = item.get_closest_marker("timeout")
-        self._seconds = marker.args[0] if marker else SECONDS
+        self._seconds = (marker.args[0] if marker else SECONDS) * item.config.getoption("patience", 1.0)
         self._file = item.config.stash[_standard_error]
 
     def __enter__(self):

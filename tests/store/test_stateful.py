@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 import mfstore
 from mfstore import errors
+from tests.rigs.soak import lasting
 
 OTHER = """
 import pickle, sys, mfstore
@@ -169,7 +171,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert set(self.store.keys()) == set(self.model)
 
 
-TestStore = StoreMachine.TestCase
+TestStore = pytest.mark.fuzz(StoreMachine.TestCase)
 TestStore.settings = settings(
-    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=lasting(20), stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

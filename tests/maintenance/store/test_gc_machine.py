@@ -7,6 +7,7 @@ a grace period since it was last acknowledged.
 import time
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -15,6 +16,7 @@ from mfstore import errors
 from mfstore.backends.memory import MemoryBackend
 from mfstore.testing import Fault, FaultyBackend
 from tests.rigs.gc import HOUR, RemoteMemory, Unconditional, noise, objects, store_on
+from tests.rigs.soak import lasting
 
 GRACE = 24 * HOUR
 names = st.sampled_from(["a", "b", "runs/1", "runs/2", "runs/3"])
@@ -182,7 +184,7 @@ class Collected(RuleBasedStateMachine):
         assert not needed or objects(self.inner, "packs")
 
 
-TestCollected = Collected.TestCase
+TestCollected = pytest.mark.fuzz(Collected.TestCase)
 TestCollected.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=lasting(60), stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mfstore.metaflow.extension import LocalStorage
 from mfstore.metaflow.roots.attempts import attempts_of, readable
+from tests.rigs.soak import lasting
 
 marks = st.dictionaries(
     st.tuples(st.sampled_from(["1", "2", "10"]), st.integers(0, 5)),
@@ -17,7 +18,7 @@ marks = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=lasting(150))
 @given(marks, st.one_of(st.none(), st.integers(0, 6)), st.booleans(), st.booleans(), st.booleans())
 def test_the_attempts_chosen_are_those_metaflow_chooses(found, attempt, allow_not_done, include_prior, by_pathspec):
     from metaflow.datastore.flow_datastore import FlowDataStore

@@ -21,6 +21,7 @@ from mfstore.metaflow.stock.encoding import (
     key_of,
     tail_fits,
 )
+from tests.rigs.soak import lasting
 
 WORKERS = Workers(2)
 SIZES = [
@@ -64,7 +65,7 @@ def test_a_member_that_begins_with_noise_and_then_compresses_is_told_by_its_midd
     assert sum(map(len, encode(blob, WORKERS))) < len(blob) // 4
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=lasting(300))
 @given(data=st.data())
 def test_damage_is_an_error_or_changes_nothing(data):
     blob = data.draw(st.sampled_from([b"x" * 5000, random.Random(1).randbytes(5000), b"ab" * MEMBER_BYTES]))

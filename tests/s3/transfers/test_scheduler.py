@@ -24,6 +24,7 @@ from mfstore.s3 import PutItem
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs.simulated_s3 import BIG, MIB, SimulatedChannel, SimulatedS3, simulated_client
+from tests.rigs.soak import lasting
 
 
 @pytest.fixture(autouse=True)
@@ -279,7 +280,7 @@ def test_bursts_of_failures_are_survived_without_a_storm(share):
     assert world.count <= 200 / (1 - share) * 1.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=lasting(60), deadline=None)
 @given(st.data())
 def test_any_mixture_of_failures_gives_right_bytes_or_an_error(data):
     plan = data.draw(

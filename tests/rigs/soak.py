@@ -1,0 +1,14 @@
+"""How long a search lasts: in ``make soak`` many times as long as in every other run.
+
+make soak TIMES=100
+"""
+
+import os
+
+from hypothesis import settings
+
+
+def lasting(amount):
+    """So many examples or seconds; in a soak, many times as many."""
+    soaking = settings.get_current_profile_name() == "soak"
+    return amount * int(os.environ.get("TIMES", "20")) if soaking else amount
