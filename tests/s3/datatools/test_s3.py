@@ -412,3 +412,13 @@ def test_encryption(ministack, monkeypatch, tmp_path):
         with s3.open("stream", "wb") as file:
             file.write(b"x")
         assert [item.encryption for item in s3.info_many(["key", "stream"])] == ["aws:kms"] * 2
+
+
+def test_the_names_that_programs_import():
+    from mfstore.s3 import exceptions, helper
+
+    assert {name for name in exceptions.__all__ if issubclass(getattr(exceptions, name), errors.MfstoreError)} == set(
+        exceptions.__all__
+    )
+    assert helper.S3 is S3
+    assert {"S3GetObject", "S3PutObject", "S3Object", "RangeInfo"} < set(helper.__all__)
