@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore import description
 from mfstore.errors import MfstoreError, NotFound
@@ -16,7 +16,11 @@ from mfstore.format.digests import NAMES, Key, digest_function
 from mfstore.format.recipes import Recipe, recipe_path
 from mfstore.host.elapsed import moment, since
 from mfstore.host.workers import Workers
+from mfstore.loading.artifacts import Loading
 from mfstore.loading.fetch import Fetcher
+from mfstore.loading.pack_reader import PackReader
+from mfstore.loading.reliance import Reliance
+from mfstore.loading.segments import SegmentLoader
 from mfstore.loading.verified import VerifiedRanges
 from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, Guard
@@ -33,8 +37,7 @@ of the time that such knowledge may be old: hosts keep it as long (Metaflow task
 long."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
+class StoreOptions(NamedTuple):
     """How a store was opened."""
 
     url: str
@@ -47,8 +50,7 @@ class StoreOptions:
     """Of a store that is created: "blake3" or "sha256"."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreAccess:
+class StoreAccess(NamedTuple):
     """A store as maintenance works on it, below the front door: it exists, and this program may do what was asked."""
 
     url: str
@@ -64,6 +66,14 @@ class StoreAccess:
     def algorithm(self) -> int:
         """Number of the store's digest."""
         return self.description.algorithm
+
+
+class _Shared(NamedTuple):
+    """What saves and loads use, as long as the store's digest stays."""
+
+    saving: SaveContext
+    loading: dict[tuple[bool, bool], Loading]
+    """By ``verify`` and ``writable``."""
 
 
 class Handle:
@@ -85,7 +95,7 @@ class Handle:
         """The description, and the operations that this program may do by it: replaced together."""
         self._looked = False
         self._read_at = moment()
-        self._context: SaveContext | None = None
+        self._made: _Shared | None = None
 
     def close(self) -> None:
         """End the threads."""
@@ -114,13 +124,13 @@ class Handle:
                 raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
             with self._lock:
                 self._learn(description.create(self.backend, NAMES[self.options.digest]))
-                self._context = None
+                self._made = None
         self._require("write")
 
     def _learn(self, found: Description | None) -> None:
         self._known = found, set()
-        if self._context is not None and found is not None and self._context.algorithm != found.algorithm:
-            self._context = None
+        if self._made is not None and found is not None and self._made.saving.algorithm != found.algorithm:
+            self._made = None
         self._looked = self._looked or found is not None
         self._read_at = moment()
 
@@ -160,15 +170,15 @@ class Handle:
     def forget_removed(self) -> None:
         """A collector has been at work: forget what it may have removed."""
         self._verified.clear()
-        if self._context is not None:
-            self._context.index.forget()
+        if self._made is not None:
+            self._made.saving.chunk_index.forget()
 
     # ---- saving and loading -------------------------------------------------------------
 
     def saving(self) -> Ingest:
         """One operation that stores something. NotFound and Unsupported as ``require_write``."""
         self.require_write()
-        return Ingest(self._shared())
+        return Ingest(self._shared().saving)
 
     def count(self, written: SessionStats) -> None:
         """Count what an operation did."""
@@ -181,30 +191,35 @@ class Handle:
                 else:
                     setattr(self._session, item.name, mine + its)
 
+    def loading(self, verify: bool | None, writable: bool) -> Loading:
+        """How artifacts are loaded; with ``verify`` None as the store was opened."""
+        return self._shared().loading[self.options.knobs.verify if verify is None else verify, writable]
+
     @property
     def index(self) -> ChunkIndex:
         """The store's index."""
-        return self._shared().index
+        return self._shared().saving.chunk_index
 
-    @property
-    def fetcher(self) -> Fetcher:
-        """What reads the store's chunks."""
-        return self._shared().fetcher
-
-    def _shared(self) -> SaveContext:
+    def _shared(self) -> _Shared:
         with self._lock:
-            if self._context is None:
+            if self._made is None:
                 found = self._known[0]
-                algorithm = found.algorithm if found is not None else NAMES[self.options.digest]
-                digest = digest_function(algorithm)
-                index = ChunkIndex(self.backend, digest, algorithm)
-                fetcher = Fetcher(self.backend, self.workers, digest, index.find_all, self._verified)
-                self._context = SaveContext(
-                    backend=self.backend, workers=self.workers, index=index, fetcher=fetcher, verified=self._verified,
-                    guard=self.guard, digest=digest, algorithm=algorithm, compress=self.options.compress,
-                    memory=self.options.knobs.memory,
-                )  # fmt: skip
-            return self._context
+                self._made = self._make(found.algorithm if found is not None else NAMES[self.options.digest])
+            return self._made
+
+    def _make(self, algorithm: int) -> _Shared:
+        digest = digest_function(algorithm)
+        reader = PackReader(self.backend, self.workers, digest)
+        index = ChunkIndex(self.backend, digest, algorithm)
+        fetcher = Fetcher(reader, index.find_all, self._verified)
+        segments = SegmentLoader(reader, self._verified)
+        saving = SaveContext(
+            backend=self.backend, workers=self.workers, chunk_index=index, fetcher=fetcher,
+            reliance=Reliance(reader, self._verified), verified=self._verified, guard=self.guard, digest=digest,
+            algorithm=algorithm, compress=self.options.compress, memory=self.options.knobs.memory,
+        )  # fmt: skip
+        ways = [(verify, writable) for verify in (False, True) for writable in (False, True)]
+        return _Shared(saving, {way: Loading(fetcher, segments, *way) for way in ways})
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:
         """Whether something is stored under each key, in order."""

@@ -171,10 +171,9 @@ class Store(AsyncTwins):
                 size += more
             yield ready
 
-        checked = self.knobs.verify if verify is None else verify
         for ready in window():
             recipes_there = [recipe for _, recipe in ready if isinstance(recipe, Recipe)]
-            loaded = load_many(self.handle.fetcher, recipes_there, checked, writable)
+            loaded = load_many(self.handle.loading(verify, writable), recipes_there)
             for key, recipe in ready:
                 found = next(loaded) if isinstance(recipe, Recipe) else recipe
                 if isinstance(found, MfstoreError):
@@ -256,22 +255,21 @@ class Store(AsyncTwins):
         ``name`` chooses the artifact of a bundle. ``end`` beyond the artifact means its end. Only the chunks that hold
         the range are read. InvalidRange when ``start`` is negative, beyond the end, or after ``end``.
         """
-        reader = self._reader(Key(key), name)
+        reader = self._reader(Key(key), name, verify)
         stop = reader.size if end is None else min(end, reader.size)
         if not 0 <= start <= reader.size or (end is not None and end < start):
             raise InvalidRange(f"no bytes {start} to {end}", key=key, expected=f"within 0 to {reader.size}")
         self.session.loaded += stop - start
-        return reader.read(start, stop, self.knobs.verify if verify is None else verify)
+        return reader.read(start, stop)
 
     def iter_bytes(self, key: str, *, name: str | None = None, verify: bool | None = None) -> Iterator[bytes]:
         """An artifact's bytes (as ``get_bytes``) in blocks of a few MiB, so that memory stays bounded."""
-        reader = self._reader(Key(key), name)
-        checked = self.knobs.verify if verify is None else verify
+        reader = self._reader(Key(key), name, verify)
         capabilities = self.backend.capabilities
         # Of a remote store a few reads at once, of the longest kind.
         block = 2 * capabilities.span if capabilities.remote else FILE_BLOCK
         for at in range(0, reader.size, block):
-            yield reader.read(at, min(at + block, reader.size), checked)
+            yield reader.read(at, min(at + block, reader.size))
         self.session.loaded += reader.size
 
     def get_file(
@@ -296,7 +294,7 @@ class Store(AsyncTwins):
                 temporary.unlink()
             raise
 
-    def _reader(self, key: Key, name: str | None) -> ArtifactReader:
+    def _reader(self, key: Key, name: str | None, verify: bool | None) -> ArtifactReader:
         recipe = self.handle.recipe(key)
         numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
         if recipe.kind == BUNDLE and name is None:
@@ -306,7 +304,7 @@ class Store(AsyncTwins):
                 hint=f"It has {', '.join(list(numbers)[:20])}",
             )
         number = 0 if name is None else _find(numbers, key, name)
-        return ArtifactReader(recipe, number, self.handle.fetcher)
+        return ArtifactReader(self.handle.loading(verify, True), recipe, number)
 
     # ---- questions --------------------------------------------------------------------
 
@@ -438,8 +436,7 @@ class Store(AsyncTwins):
     def _load(
         self, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None, writable: bool, named: bool
     ) -> Any:
-        checked = self.knobs.verify if verify is None else verify
-        values = load_artifacts(self.handle.fetcher, recipe, wanted, checked, writable)
+        values = load_artifacts(self.handle.loading(verify, writable), recipe, wanted)
         self.session.loaded += sum(artifact.size for artifact in wanted)
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))

@@ -1,4 +1,4 @@
-"""From recipes to objects: which memory each segment lands in, and byte ranges of an artifact's stream."""
+"""From recipes to artifacts: chunks fetched together, then unpickled; and byte ranges of an artifact's stream."""
 
 from __future__ import annotations
 
@@ -10,37 +10,47 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import MfstoreError
 from mfstore.format.recipes import PICKLE
-from mfstore.loading.fetch import Fetcher, targets
+from mfstore.loading.fetch import targets
 from mfstore.pickling.streams import load, load_literal
 
 if TYPE_CHECKING:
     from mfstore.format.recipes import Artifact, ChunkRef, Recipe, Segment
-    from mfstore.loading.fetch import Loaded
+    from mfstore.loading.fetch import Fetcher, WantedChunk
+    from mfstore.loading.segments import SegmentLoader, SegmentMemory
 
-BATCH = 32 << 20
+BODIES_TOGETHER = 32 << 20
 """Bodies of up to this many bytes are held at a time while a bundle loads; they are freed once unpickled. A longer body
 is read in blocks of this size while it is unpickled."""
 
 
-def load_artifacts(
-    fetcher: Fetcher, recipe: Recipe, wanted: Sequence[Artifact], verify: bool, writable: bool
-) -> Iterator[Any]:
+class Loading(NamedTuple):
+    """How artifacts are loaded."""
+
+    fetcher: Fetcher
+    segments: SegmentLoader
+    verify: bool
+    """Compare every chunk with its digest."""
+    writable: bool
+    """Whether arrays may be changed by who gets them."""
+
+
+def load_artifacts(how: Loading, recipe: Recipe, wanted: Sequence[Artifact]) -> Iterator[Any]:
     """The objects of ``wanted``, in order. Chunks of several artifacts are fetched together."""
-    if writable and all(artifact.literal is not None and artifact.encoding == PICKLE for artifact in wanted):
+    if how.writable and all(artifact.literal is not None and artifact.encoding == PICKLE for artifact in wanted):
         # The usual small bundle: nothing to fetch, nothing to place.
         yield from (load_literal(artifact.literal) for artifact in wanted)
         return
     starts = first_chunks(recipe)
-    batch: list[Artifact] = []
+    together: list[Artifact] = []
     held = 0
     for artifact in wanted:
-        batch.append(artifact)
+        together.append(artifact)
         if artifact.literal is None:
             held += artifact.body_length
-        if held >= BATCH:
-            yield from _load_batch(fetcher, recipe, batch, starts, verify, writable)
-            batch, held = [], 0
-    yield from _load_batch(fetcher, recipe, batch, starts, verify, writable)
+        if held >= BODIES_TOGETHER:
+            yield from _load_together(how, recipe, together, starts)
+            together, held = [], 0
+    yield from _load_together(how, recipe, together, starts)
 
 
 def first_chunks(recipe: Recipe) -> dict[str, int]:
@@ -52,14 +62,13 @@ def first_chunks(recipe: Recipe) -> dict[str, int]:
     return starts
 
 
-def load_many(
-    fetcher: Fetcher, recipes: Sequence[Recipe], verify: bool, writable: bool
-) -> Iterator[list[Any] | MfstoreError]:
+def load_many(how: Loading, recipes: Sequence[Recipe]) -> Iterator[list[Any] | MfstoreError]:
     """All objects of each recipe, or the error it met. Chunks of all of them are fetched together, so together they
     should be small."""
-    prepared = [_prepare(fetcher, recipe, recipe.artifacts, first_chunks(recipe), verify) for recipe in recipes]
+    prepared = [_prepare(how, recipe, recipe.artifacts, first_chunks(recipe)) for recipe in recipes]
     try:
-        fetcher.fill_all(((recipe, wanted) for recipe, (_, wanted) in zip(recipes, prepared, strict=True)), verify)
+        wanted_of_each = ((recipe, wanted) for recipe, (_, wanted) in zip(recipes, prepared, strict=True))
+        how.fetcher.fill_all(wanted_of_each, how.verify)
         together = True
     except MfstoreError:
         together = False  # one of them, and only its own read can tell which
@@ -68,82 +77,80 @@ def load_many(
         prepared[number] = ([], [])
         try:
             if not together:
-                fetcher.fill(recipe, wanted, verify)
+                how.fetcher.fill(recipe, wanted, how.verify)
             wanted.clear()
-            yield list(_assemble(fetcher, recipe, parts, first_chunks(recipe), verify, writable))
+            yield list(_assemble(how, recipe, parts, first_chunks(recipe)))
         except MfstoreError as error:
             yield error
 
 
-def _load_batch(
-    fetcher: Fetcher, recipe: Recipe, batch: Sequence[Artifact], starts: dict[str, int], verify: bool, writable: bool
-) -> Iterator[Any]:
-    prepared, wanted = _prepare(fetcher, recipe, batch, starts, verify)
+def _load_together(how: Loading, recipe: Recipe, together: Sequence[Artifact], starts: dict[str, int]) -> Iterator[Any]:
+    prepared, wanted = _prepare(how, recipe, together, starts)
     if wanted:
-        fetcher.fill(recipe, wanted, verify)
+        how.fetcher.fill(recipe, wanted, how.verify)
     wanted.clear()
-    yield from _assemble(fetcher, recipe, prepared, starts, verify, writable)
+    yield from _assemble(how, recipe, prepared, starts)
 
 
 def _prepare(
-    fetcher: Fetcher, recipe: Recipe, batch: Sequence[Artifact], starts: dict[str, int], verify: bool
-) -> tuple[list[tuple[Artifact, Any, list[Loaded]]], list[tuple[int, ChunkRef, memoryview]]]:
+    how: Loading, recipe: Recipe, together: Sequence[Artifact], starts: dict[str, int]
+) -> tuple[list[tuple[Artifact, Any, list[SegmentMemory]]], list[WantedChunk]]:
     """Memory for each artifact, and the chunks that belong there."""
-    prepared: list[tuple[Artifact, Any, list[Loaded]]] = []
-    wanted: list[tuple[int, ChunkRef, memoryview]] = []
-    for artifact in batch:
+    prepared: list[tuple[Artifact, Any, list[SegmentMemory]]] = []
+    wanted: list[WantedChunk] = []
+    for artifact in together:
         if artifact.literal is not None:
             prepared.append((artifact, None, []))
             continue
         first = starts[artifact.name]
         body: Any = None
-        if artifact.encoding != PICKLE or artifact.body_length <= BATCH:
+        if artifact.encoding != PICKLE or artifact.body_length <= BODIES_TOGETHER:
             body = FreshBytes(artifact.body_length)
             wanted += targets(body, first, artifact.chunks[: artifact.body_chunks])
-        loaded = list(fetcher.payloads(recipe, artifact, first, verify))
-        for part in loaded:
-            wanted += part.wanted
-        prepared.append((artifact, body, loaded))
+        memories = list(how.segments.prepare(recipe, artifact, first, how.verify)) if artifact.segments else []
+        for memory in memories:
+            wanted += memory.wanted
+        prepared.append((artifact, body, memories))
     return prepared, wanted
 
 
 def _assemble(
-    fetcher: Fetcher, recipe: Recipe, prepared: Sequence[tuple[Artifact, Any, list[Loaded]]], starts: dict[str, int],
-    verify: bool, writable: bool,
-) -> Iterator[Any]:  # fmt: skip
+    how: Loading, recipe: Recipe, prepared: Sequence[tuple[Artifact, Any, list[SegmentMemory]]], starts: dict[str, int]
+) -> Iterator[Any]:
     """The objects, from filled memory."""
-    for artifact, memory, loaded in prepared:
+    for artifact, memory, segments in prepared:
         blocks: Iterable[bytes]
         if artifact.literal is not None:
             blocks = (artifact.literal,)
         elif memory is not None:
             blocks = (memory.value,)
         else:
-            blocks = _body_blocks(fetcher, recipe, artifact, starts[artifact.name], verify)
+            blocks = _body_blocks(how, recipe, artifact, starts[artifact.name])
         if artifact.encoding != PICKLE:
             (data,) = blocks
             yield data
             continue
         try:
-            yield load(blocks, artifact.segments, [part.value(writable) for part in loaded], writable=writable)
+            values = [memory.value(how.writable) for memory in segments]
+            yield load(blocks, artifact.segments, values, writable=how.writable)
         except MfstoreError as error:
             raise error.where(key=artifact.name or None) from None
 
 
-def _body_blocks(fetcher: Fetcher, recipe: Recipe, artifact: Artifact, first: int, verify: bool) -> Iterator[bytes]:
+def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -> Iterator[bytes]:
     """A long body, a block at a time."""
     chunks = artifact.chunks[: artifact.body_chunks]
     start = size = 0
     for number, chunk in enumerate(chunks, 1):
         size += chunk.usize
-        if size >= BATCH or number == len(chunks):
+        if size >= BODIES_TOGETHER or number == len(chunks):
             block = FreshBytes(size)
-            fetcher.fill(recipe, targets(block, first + start, chunks[start:number]), verify)
+            how.fetcher.fill(recipe, targets(block, first + start, chunks[start:number]), how.verify)
             yield block.value
             start, size = number, 0
 
 
-class _Part(NamedTuple):
+class _StreamPart(NamedTuple):
     """What the stream takes from one chunk at one place: its bytes ``low`` to ``high``, which begin at ``at``."""
 
     at: int
@@ -156,23 +163,23 @@ class _Part(NamedTuple):
 class ArtifactReader:
     """Byte ranges of one artifact's stream: the body with its segments spliced in."""
 
-    def __init__(self, recipe: Recipe, number: int, fetcher: Fetcher) -> None:
+    def __init__(self, how: Loading, recipe: Recipe, number: int) -> None:
         artifact = recipe.artifacts[number]
+        self._how = how
         self._recipe = recipe
-        self._fetcher = fetcher
         self._literal = artifact.literal
         # Laid out once: a file is read in many ranges, and each then begins with a bisection.
         parts = _stream_parts(artifact, first_chunks(recipe)[artifact.name]) if self._literal is None else ()
         self._parts = list(parts)
         self.size = artifact.size
 
-    def read(self, start: int, end: int, verify: bool) -> bytes:
+    def read(self, start: int, end: int) -> bytes:
         """Bytes ``start`` to ``end``; both must lie in the stream."""
         if self._literal is not None:
             return self._literal[start:end]
         result = FreshBytes(end - start)
         out = memoryview(result)
-        wanted: list[tuple[int, ChunkRef, memoryview]] = []
+        wanted: list[WantedChunk] = []
         partial: list[tuple[memoryview, bytearray, int]] = []
         position = bisect_right(self._parts, start, key=lambda part: part.at) - 1
         for part in islice(self._parts, max(position, 0), None):
@@ -189,13 +196,13 @@ class ArtifactReader:
                 whole = bytearray(part.chunk.usize)
                 wanted.append((part.number, part.chunk, memoryview(whole)))
                 partial.append((target, whole, low))
-        self._fetcher.fill(self._recipe, wanted, verify)
+        self._how.fetcher.fill(self._recipe, wanted, self._how.verify)
         for target, whole, low in partial:
             target[:] = memoryview(whole)[low : low + len(target)]
         return result.value
 
 
-def _stream_parts(artifact: Artifact, first: int) -> Iterator[_Part]:
+def _stream_parts(artifact: Artifact, first: int) -> Iterator[_StreamPart]:
     """The artifact's stream in order. A chunk of the body may appear in several parts: segments are spliced into the
     middle of it."""
     body, segment = 0, artifact.body_chunks  # numbers of the chunks each side is at, among the artifact's own
@@ -204,14 +211,14 @@ def _stream_parts(artifact: Artifact, first: int) -> Iterator[_Part]:
         if source >= 0:
             for _ in range(artifact.segments[source].chunks):
                 chunk = artifact.chunks[segment]
-                yield _Part(position, first + segment, chunk, 0, chunk.usize)
+                yield _StreamPart(position, first + segment, chunk, 0, chunk.usize)
                 position += chunk.usize
                 segment += 1
             continue
         while low < high:
             chunk = artifact.chunks[body]
             upto = min(high, body_at + chunk.usize)
-            yield _Part(position, first + body, chunk, low - body_at, upto - body_at)
+            yield _StreamPart(position, first + body, chunk, low - body_at, upto - body_at)
             position += upto - low
             low = upto
             if low == body_at + chunk.usize:
@@ -220,7 +227,7 @@ def _stream_parts(artifact: Artifact, first: int) -> Iterator[_Part]:
 
 
 def interleave(body_length: int, segments: Sequence[Segment]) -> Iterator[tuple[int, int, int]]:
-    """The artifact's byte stream as ``(source, start, end)`` pieces, in order.
+    """The artifact's byte stream as ``(source, start, end)``, in order.
 
     ``source`` is -1 for the body or the index of a segment; ``start`` and ``end`` are offsets in it.
     """

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from mfstore.errors import MfstoreError
-from mfstore.loading.fetch import READ_BACKLOG
+from mfstore.loading.pack_reader import READ_BACKLOG
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

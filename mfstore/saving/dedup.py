@@ -9,6 +9,7 @@ from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import ChunkRef, Recipe, placed_chunks, recipe_path
+from mfstore.loading.reliance import PlacedChunk
 from mfstore.saving.guard import Condemned, Names
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class StoredChunks:
     def look_up(self, ids: Iterable[bytes]) -> None:
         """Locate those of the chunks that are stored and can be relied on."""
         missing = {chunk_id for chunk_id in ids if chunk_id not in self.located}
-        index = self._context.index
+        index = self._context.chunk_index
         found = index.find(list(missing)) if missing else {}
         if found and self._condemned:
             found = {chunk_id: other for chunk_id, at in found.items() if (other := self._lasting(chunk_id, at))}
@@ -81,7 +82,7 @@ class StoredChunks:
         """Where a chunk lies that is not about to be collected; None when nowhere: then it is stored again."""
         if not self._condemned.pack(location.pack.value):
             return location
-        others = self._context.index.find_all(chunk_id, False)
+        others = self._context.chunk_index.find_all(chunk_id, False)
         return next((other for other in others if not self._condemned.pack(other.pack.value)), None)
 
     def _rely(self, packs: Iterable[bytes]) -> None:
@@ -90,8 +91,8 @@ class StoredChunks:
         self._batch.ensure([pack_path(name.hex()) for name in packs])
 
     def _whole(self, found: Iterable[tuple[bytes, Location]]) -> set[bytes]:
-        return self._context.fetcher.reliable(
-            [(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement()) for chunk_id, at in found]
+        return self._context.reliance.reliable(
+            [PlacedChunk(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement()) for chunk_id, at in found]
         )
 
     def _chunks_are_whole(self, recipe: Recipe) -> bool:
@@ -102,7 +103,7 @@ class StoredChunks:
         ]  # fmt: skip
         self._context.fetcher.fill(recipe, inline, verify=True)
         in_packs = [
-            (chunk, recipe.packs[placement.pack].hex(), placement)
+            PlacedChunk(chunk, recipe.packs[placement.pack].hex(), placement)
             for chunk, placement in placed if placement.pack != recipes.INLINE
         ]  # fmt: skip
-        return self._context.fetcher.reliable(in_packs) == {chunk.id for chunk, _, _ in in_packs}
+        return self._context.reliance.reliable(in_packs) == {chunk.id for chunk, _, _ in in_packs}

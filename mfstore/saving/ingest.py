@@ -346,7 +346,7 @@ class Ingest:
         self._packs.close()
         closed = self._packs.take_closed()
         if closed:
-            key, data = self._context.index.make_fragment(closed)
+            key, data = self._context.chunk_index.make_fragment(closed)
             self._put(key, [data])
             self._fragments.append(WrittenFragment(key, data, closed))
 
@@ -374,12 +374,12 @@ class Ingest:
         context.guard.confirm(self._condemned, wrote, relied)
         for fragment in self._fragments:
             assert self._packs is not None
-            context.index.add(fragment.key, fragment.data)
+            context.chunk_index.add(fragment.key, fragment.data)
             for name, entries in fragment.packs:
                 if context.backend.capabilities.remote:
                     context.verified.written(name.hex(), self._packs.sizes[name])
                 else:
                     context.verified.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
         if self._fragments:
-            context.index.compact()
+            context.chunk_index.compact()
         return self.written

@@ -9,7 +9,7 @@ from mfstore.format import collection, cuts, fragments, packs, recipes
 from mfstore.format import description as description_format
 from mfstore.format import refs as ref_format
 from mfstore.format.digests import NAMES
-from mfstore.loading import fetch
+from mfstore.loading import segments
 from mfstore.saving import guard, index
 from tests import ROOT
 
@@ -123,4 +123,4 @@ def test_versions_and_numbers():
 
 
 def test_maps_start_where_raw_runs_are_aligned():
-    assert fetch.MAP_FROM >= packs.ALIGN_FROM
+    assert segments.MAP_FROM >= packs.ALIGN_FROM

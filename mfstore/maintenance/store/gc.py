@@ -179,7 +179,7 @@ def _described_now(access: StoreAccess) -> StoreAccess:
         raise NotFound("no store there", backend=access.backend.url)
     for operation in OPERATIONS:
         description.require(operation, access.url)
-    return replace(access, description=description)
+    return access._replace(description=description)
 
 
 def _read_list(backend: Backend, key: str, warnings: list[str]) -> CondemnedList:

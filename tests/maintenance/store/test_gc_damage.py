@@ -9,6 +9,7 @@ from mfstore import description, errors
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import description as description_format
 from mfstore.format import recipes, refs
+from mfstore.loading.reliance import Reliance
 from mfstore.maintenance.store import gc
 from mfstore.maintenance.store.collecting import deletion, liveness, repack, retention
 from tests.rigs.gc import (
@@ -187,6 +188,6 @@ def test_r13_a_hit_on_a_truncated_pack(protected, monkeypatch):
     writer = store_on(inner)
     if not protected:
         everything = lambda self, places: {chunk.id for chunk, _, _ in places}  # noqa: E731
-        monkeypatch.setattr(type(writer.handle.fetcher), "reliable", everything)
+        monkeypatch.setattr(Reliance, "reliable", everything)
     key = writer.save({"old": noise(1)})
     assert same(store_on(inner), key, {"old": noise(1)}) is protected

@@ -383,9 +383,8 @@ def test_repaired_arrays_can_still_be_mapped(root):
     pack.write_bytes(data)
     done = store.repair()
     assert done.after.clean and pack.exists()
-    fetcher = store.handle.fetcher
     recipe = store.handle.recipe(key)
-    (loaded,) = fetcher.payloads(recipe, recipe.artifacts[0], 0, True)
+    (loaded,) = store.handle.loading(True, True).segments.prepare(recipe, recipe.artifacts[0], 0, True)
     assert loaded.wanted == ()  # mapped: nothing is left to fetch
     np.testing.assert_array_equal(store.get(key), value)
 

@@ -1,0 +1,122 @@
+"""Chunks out of packs: read, decoded into the memory that waits for them, compared with their digests."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, wait
+from typing import TYPE_CHECKING
+
+from mfstore._core.codec import NONE
+from mfstore.backends.base import RangeRead
+from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.format.packs import pack_path
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from typing_extensions import Buffer
+
+    from mfstore.backends.base import Backend
+    from mfstore.format.digests import Digest
+    from mfstore.format.recipes import ChunkRef
+    from mfstore.host.workers import Workers
+    from mfstore.loading.reads import ChunkRead, PackRead
+
+READ_BACKLOG = 64 << 20
+"""Bytes read from a remote backend that may wait to be decoded; then reading pauses."""
+DECODED_AT_ONCE = 128 << 10
+"""Up to so many bytes the thread that reads decodes itself: handing over a task costs 30 us."""
+
+
+class PackReader:
+    """Reads chunks where they are said to lie, and nowhere else."""
+
+    def __init__(self, backend: Backend, workers: Workers, digest: Digest) -> None:
+        self.backend = backend
+        self.workers = workers
+        self.digest = digest
+        self.remote = backend.capabilities.remote
+        """Whether reads are slow one by one and fast together."""
+
+    def read(self, pack: str, start: int, end: int, chunks: Sequence[ChunkRead], verify: bool) -> None:
+        """Fill the targets of ``chunks``, which lie between two offsets of a pack. CorruptObject when one differs from
+        its digest, and, with ``verify`` or without, when a length is not right."""
+        path = pack_path(pack)
+        first = chunks[0]
+        if len(chunks) == 1 and first.placement.codec == NONE and not first.placement.width:
+            if first.placement.csize != first.chunk.usize:
+                raise CorruptObject(
+                    "raw chunk has two lengths", key=path, offset=start, expected=first.chunk.usize,
+                    found=first.placement.csize,
+                )  # fmt: skip
+            self.backend.read_into(path, start, first.target)
+        else:
+            self.decode(chunks, start, self.backend.get_range(path, start, end - start))
+        if verify:
+            self.check_all(chunks, path)
+
+    def read_remote(self, reads: Sequence[PackRead], work: Callable[[PackRead, Buffer | MfstoreError], None]) -> None:
+        """All reads at once; ``work`` is done on each by the workers while others are on their way. What has a
+        ``target`` is there, and not decoded."""
+        waiting: deque[tuple[Future[None], PackRead, Buffer | MfstoreError, int]] = deque()
+        backlog = 0
+
+        def finish_first() -> None:
+            nonlocal backlog
+            future, read, data, size = waiting.popleft()
+            backlog -= size
+            try:
+                future.result()
+            except CancelledError:  # no thread could be started
+                work(read, data)
+
+        # A target is known when its read is asked for: finding out costs as much as a few comparisons per chunk.
+        arrivals = self.backend.read_many(
+            RangeRead(pack_path(read.pack), read.start, read.end - read.start, read.in_place()) for read in reads
+        )
+        try:
+            for number, data in arrivals:
+                read = reads[number]
+                if len(reads) == 1 or read.decoded <= DECODED_AT_ONCE:
+                    work(read, data)
+                    continue
+                size = 0 if read.target is not None else read.end - read.start
+                waiting.append((self.workers.submit(work, read, data), read, data, size))
+                backlog += size
+                while waiting and (backlog > READ_BACKLOG or waiting[0][0].done()):
+                    finish_first()
+            while waiting:
+                finish_first()
+        finally:
+            # Nobody may write to the caller's memory once this has returned or raised.
+            if isinstance(arrivals, Generator):
+                arrivals.close()
+            futures = [entry[0] for entry in waiting]
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    def decode(self, chunks: Sequence[ChunkRead], start: int, source: Buffer) -> None:
+        """Fill the targets of ``chunks`` from the bytes of their pack that begin at offset ``start``."""
+        codec = self.workers.thread.codec
+        for wanted in chunks:
+            placement = wanted.placement
+            job = (
+                placement.offset - start, placement.csize, placement.codec, placement.width, 0, wanted.chunk.usize,
+            )  # fmt: skip
+            codec.decode(source, wanted.target, [job])
+
+    def check_all(self, chunks: Sequence[ChunkRead], path: str) -> None:
+        """``check`` each."""
+        for wanted in chunks:
+            self.check(wanted.chunk, wanted.target, path, wanted.placement.offset)
+
+    def check(self, chunk: ChunkRef, data: memoryview, path: str, offset: int) -> None:
+        """CorruptObject, naming the place, when these bytes are not that chunk."""
+        found = self.digest(data)
+        if found != chunk.id:
+            raise CorruptObject(
+                "chunk differs from its digest", key=path, backend=self.backend.url, offset=offset,
+                expected=chunk.id.hex(), found=found.hex(),
+            )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Which stored chunks an acknowledgement may rely on: those that this process knows to be whole, that the backend
+vouches for, or that are read now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from mfstore._core.memory import FreshBytes
+from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.format.packs import pack_path
+from mfstore.loading.reads import ChunkRead, PackRead, plan_reads
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.format.recipes import ChunkRef, Placement
+    from mfstore.loading.pack_reader import PackReader
+    from mfstore.loading.verified import VerifiedRanges
+
+PROBED_TOGETHER = 64
+"""Chunks checked at a time before a dedup hit is relied on; bounds the memory they are decoded into."""
+
+
+class PlacedChunk(NamedTuple):
+    """A chunk and where it is said to lie."""
+
+    chunk: ChunkRef
+    pack: str
+    placement: Placement
+
+
+class Reliance:
+    """What of a store can be relied on. ``verified`` remembers it."""
+
+    def __init__(self, reader: PackReader, verified: VerifiedRanges) -> None:
+        self._reader = reader
+        self._verified = verified
+        self._capabilities = reader.backend.capabilities
+
+    def reliable(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
+        """The ids of those that an acknowledgement may rely on."""
+        if self._capabilities.cheap_reads:
+            return self.whole(placed)
+        ends: dict[str, int] = {}
+        for _, pack, placement in placed:
+            ends[pack] = max(ends.get(pack, 0), placement.offset + placement.csize)
+        vouched = self._verified.vouched(ends)
+        good = {chunk.id for chunk, pack, _ in placed if pack in vouched}
+        return good | self.whole([one for one in placed if one.pack not in vouched])
+
+    def whole(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
+        """The ids of those that are readable and whole at that place.
+
+        What this process wrote or verified there, in files that did not change since, is not read again.
+        """
+        good: set[bytes] = set()
+        doubtful = []
+        for one in placed:
+            if self._verified.has(one.pack, one.placement.offset, one.placement.csize, one.chunk.id):
+                good.add(one.chunk.id)
+            else:
+                doubtful.append(one)
+        reader = self._reader
+        for start in range(0, len(doubtful), PROBED_TOGETHER):
+            chunks = [
+                ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize)))
+                for chunk, pack, placement in doubtful[start : start + PROBED_TOGETHER]
+            ]
+            reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
+            if reader.remote:
+                found: list[bytes] = []
+                reader.read_remote(reads, partial(self._sift, found))
+                good.update(found)
+            else:
+                good.update(*reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)))
+        return good
+
+    def _sift(self, good: list[bytes], read: PackRead, data: Buffer | MfstoreError) -> None:
+        """Add those chunks of an answered read that are whole."""
+        if isinstance(data, MfstoreError):
+            return
+        for wanted in read.chunks:
+            placement = wanted.placement
+            try:
+                if read.target is None:
+                    self._reader.decode([wanted], read.start, data)
+                self._reader.check(wanted.chunk, wanted.target, pack_path(wanted.pack), placement.offset)
+            except (CorruptObject, Unsupported):
+                continue
+            good.append(self._noted(wanted))
+
+    def _probe(self, read: PackRead) -> list[bytes]:
+        """Which chunks of a read are whole."""
+        good = []
+        for wanted in read.chunks:
+            placement = wanted.placement
+            end = placement.offset + placement.csize
+            try:
+                self._reader.read(wanted.pack, placement.offset, end, [wanted], True)
+                good.append(self._noted(wanted))
+            except (CorruptObject, NotFound, Unsupported, AccessDenied):
+                continue
+        return good
+
+    def _noted(self, wanted: ChunkRead) -> bytes:
+        chunk_id = wanted.chunk.id
+        self._verified.add(wanted.pack, [(wanted.placement.offset, wanted.placement.csize, chunk_id)])
+        return chunk_id

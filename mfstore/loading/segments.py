@@ -1,0 +1,102 @@
+"""The memory that segments land in: fresh, or a map of the pack itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mfstore._core.memory import FreshBytes
+from mfstore._core.pickler import BUFFER, BYTEARRAY, TEXT
+from mfstore.errors import BackendError, CorruptObject, NotFound
+from mfstore.format.packs import pack_path
+from mfstore.loading.fetch import targets
+from mfstore.loading.reads import raw_run
+
+if TYPE_CHECKING:
+    from mfstore.format.recipes import Artifact, ChunkRef, Recipe, Segment
+    from mfstore.loading.fetch import WantedChunk
+    from mfstore.loading.pack_reader import PackReader
+    from mfstore.loading.verified import VerifiedRanges
+
+MAP_FROM = 1 << 20
+"""Raw segments of this size or more are mapped; a smaller one is copied faster than a map's page faults."""
+MAP_CHECK_BYTES = 8 << 20
+"""Bytes of a map checked by one task."""
+
+
+class SegmentMemory(NamedTuple):
+    """Memory of one segment and the chunks still to be fetched into it."""
+
+    kind: int
+    memory: Any
+    wanted: Sequence[WantedChunk]
+
+    def value(self, writable: bool) -> Any:
+        """What the unpickler takes for it, once filled."""
+        if self.kind == BUFFER:
+            view = memoryview(self.memory)
+            return view if writable else view.toreadonly()
+        if self.kind == BYTEARRAY:
+            return self.memory
+        data: bytes = self.memory.value
+        return data.decode("utf-8", "surrogatepass") if self.kind == TEXT else data
+
+
+class SegmentLoader:
+    """Makes memory for segments. ``verified`` remembers which maps were found whole."""
+
+    def __init__(self, reader: PackReader, verified: VerifiedRanges) -> None:
+        self._reader = reader
+        self._verified = verified
+
+    def prepare(self, recipe: Recipe, artifact: Artifact, first: int, verify: bool) -> Iterator[SegmentMemory]:
+        """Memory for each segment of an artifact whose chunks start at ``first`` in the recipe. What is mapped wants no
+        more chunks, and is checked with ``verify``."""
+        number = first + artifact.body_chunks
+        position = artifact.body_chunks
+        for segment in artifact.segments:
+            chunks = artifact.chunks[position : position + segment.chunks]
+            yield self._memory(recipe, segment, number, chunks, verify)
+            number += segment.chunks
+            position += segment.chunks
+
+    def _memory(
+        self, recipe: Recipe, segment: Segment, number: int, chunks: Sequence[ChunkRef], verify: bool
+    ) -> SegmentMemory:
+        if segment.kind == BUFFER and segment.length >= MAP_FROM and self._reader.backend.capabilities.map:
+            run = raw_run(recipe, number, segment.chunks)
+            if run is not None:
+                mapped = self._map(run[0], run[1], segment.length, chunks, verify)
+                if mapped is not None:
+                    return SegmentMemory(segment.kind, mapped, ())
+        memory: Any = bytearray(segment.length) if segment.kind == BYTEARRAY else FreshBytes(segment.length)
+        return SegmentMemory(segment.kind, memory, tuple(targets(memory, number, chunks)))
+
+    def _map(self, pack: str, start: int, length: int, chunks: Sequence[ChunkRef], verify: bool) -> Any:
+        """A verified private map, or None when it does not hold what it should (reading will say why)."""
+        path = pack_path(pack)
+        try:
+            mapped = self._reader.backend.map(path, start, length)
+            if not verify:
+                return mapped
+            tag = self._reader.digest(b"".join(chunk.id for chunk in chunks))
+            if self._verified.has(pack, start, length, tag):
+                return mapped
+            view = memoryview(mapped)
+            pieces, at = [], 0
+            for chunk in chunks:
+                pieces.append((start + at, chunk, view[at : at + chunk.usize]))
+                at += chunk.usize
+            step = max(1, MAP_CHECK_BYTES // chunks[0].usize)
+            tasks = [pieces[number : number + step] for number in range(0, len(pieces), step)]
+
+            def check(task: list[tuple[int, ChunkRef, memoryview]]) -> None:
+                for offset, chunk, data in task:
+                    self._reader.check(chunk, data, path, offset)
+
+            self._reader.workers.map(check, tasks, length)
+            self._verified.add(pack, [(start, length, tag)])
+            return mapped
+        except (CorruptObject, NotFound, BackendError):
+            # Damaged, gone, or the kernel has no more maps to give: reading works or says why.
+            return None
