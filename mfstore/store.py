@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.backends import Backend, open_backend
 from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
@@ -17,11 +17,11 @@ from mfstore.format import recipes
 from mfstore.format.digests import NAMES, Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
 from mfstore.handle import Handle, StoreOptions
+from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader, load_artifacts, load_many
 from mfstore.refs import Refs
 from mfstore.settings import Knobs, resolve
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
-from mfstore.twins import AsyncTwins, OnError, Progress
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
 
 
+OnError = Literal["raise", "return", "omit"]
+Progress = Callable[[int], None]
+"""Called with the number of artifacts finished since the last call."""
+
 FILE_BLOCK = 8 << 20
 RECIPES_AHEAD = 64
 """Recipes ``get_many`` asks for at a time. A remote backend is told of all of them and reads ahead as it has room."""
@@ -42,8 +46,12 @@ TOGETHER = 32 << 20
 DAY = 24 * 3600.0
 
 
-class Store(AsyncTwins):
-    """A store of artifacts. Open one with ``mfstore.open``; handles are thread-safe, pickle, and survive fork."""
+class Store:
+    """A store of artifacts. Open one with ``mfstore.open``; handles are thread-safe, pickle, and survive fork.
+
+    Every method that reads or writes has an asynchronous one with the same parameters, result and errors, whose name
+    begins with ``a``: ``await store.aput(obj)``, ``async for key, obj in store.aget_many(keys)``.
+    """
 
     def __init__(
         self, url: str, backend: Backend, knobs: Knobs, *, create: bool, compress: bool, algorithm: str
@@ -398,6 +406,28 @@ class Store(AsyncTwins):
         retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
         options = GcOptions(_seconds(grace), retention, repack)
         return plan_gc(self.handle.access("read", "write", "delete"), live, options, progress)
+
+    # ---- without blocking an event loop -------------------------------------------------
+
+    aput = in_thread(put)
+    aget = in_thread(get)
+    aput_many = in_thread(put_many)
+    aget_many = each_in_thread(get_many)
+    asave = in_thread(save)
+    aload = in_thread(load)
+    aput_bytes = in_thread(put_bytes)
+    aput_file = in_thread(put_file)
+    aget_bytes = in_thread(get_bytes)
+    aiter_bytes = each_in_thread(iter_bytes)
+    aget_file = in_thread(get_file)
+    aexists = in_thread(exists)
+    aexists_many = in_thread(exists_many)
+    astat = in_thread(stat)
+    akeys = each_in_thread(keys)
+    astats = in_thread(stats)
+    averify = in_thread(verify)
+    arepair = in_thread(repair)
+    aplan_gc = in_thread(plan_gc)
 
     # ---- the handle -------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The front door: what the docstrings of Store promise."""
 
 import asyncio
+import inspect
 import pickle
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.maintenance.store.gc import GcPlan
 from mfstore.store import Store
 from tests.rigs.concurrency import in_threads
 
@@ -417,7 +419,9 @@ def test_uncompressed_stores_have_the_same_keys(tmp_path):
     assert raw.stats().stored > 100 * packed.stats().stored
 
 
-def test_async_twins(store):
+def test_asynchronous_methods(store, tmp_path):
+    (tmp_path / "file").write_bytes(b"bytes")
+
     async def work():
         key = await store.aput({"a": 1})
         assert await store.aget(key) == {"a": 1}
@@ -425,10 +429,58 @@ def test_async_twins(store):
         assert [obj async for _, obj in store.aget_many(keys)] == list(range(100))
         with pytest.raises(errors.NotFound):
             await store.aget("0" * 64)
+        bundle = await store.asave({"x": 1, "y": 2})
+        assert await store.aload(bundle, ["y"]) == {"y": 2}
+        raw = await store.aput_bytes(b"bytes")
+        assert await store.aput_file(tmp_path / "file") == raw
+        assert await store.aget_bytes(raw, 1, 3) == b"yt"
+        assert b"".join([block async for block in store.aiter_bytes(raw)]) == b"bytes"
+        await store.aget_file(raw, tmp_path / "copy")
+        assert (await store.aexists(raw), await store.aexists_many([raw, "0" * 64])) == (True, [True, False])
+        assert (await store.astat(raw)).size == 5
+        assert {found async for found in store.akeys()} == set(store.keys())
+        assert (await store.astats()).recipes == len(set(store.keys()))
+        assert not (await store.averify("full")).damage
+        assert not (await store.arepair(dry_run=True)).actions
+        assert type(await store.aplan_gc()) is GcPlan
         return await asyncio.gather(*(store.aput([n]) for n in range(20)))
 
     keys = asyncio.run(work())
+    assert (tmp_path / "copy").read_bytes() == b"bytes"
     assert [obj for _, obj in store.get_many(keys)] == [[n] for n in range(20)]
+
+
+NO_IO = {"close", "handle"}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in inspect.getmembers(mfstore.Store, inspect.isfunction)])
+def test_every_method_has_an_asynchronous_one_with_the_same_parameters(name):
+    if (
+        name.startswith("_")
+        or name in NO_IO
+        or (hasattr(mfstore.Store, name.removeprefix("a")) and name.startswith("a"))
+    ):
+        return
+    blocking, twin = getattr(mfstore.Store, name), getattr(mfstore.Store, f"a{name}")
+    assert inspect.signature(twin) == inspect.signature(blocking)
+    assert inspect.iscoroutinefunction(twin) != inspect.isasyncgenfunction(twin)
+    assert inspect.isasyncgenfunction(twin) == inspect.isgeneratorfunction(blocking)
+    assert twin.__name__ == f"a{name}"
+    assert inspect.cleandoc(blocking.__doc__) in twin.__doc__
+
+
+def test_an_asynchronous_method_calls_that_of_a_subclass(root):
+    class Counting(mfstore.Store):
+        puts = 0
+
+        def put(self, obj):
+            self.puts += 1
+            return super().put(obj)
+
+    plain = mfstore.open(root)
+    store = Counting(root, plain.backend, plain.knobs, create=True, compress=True, algorithm="blake3")
+    asyncio.run(store.aput(1))
+    assert store.puts == 1
 
 
 def test_threads_share_a_handle(store):
