@@ -22,6 +22,8 @@ from mfstore.testing import BackendTests, NetworkFault
 from mfstore.testing.actions import LoseResponse
 from tests.servers.base import boto_client
 
+pytestmark = pytest.mark.server
+
 BUCKET = f"stores-{uuid.uuid4().hex[:12]}"
 
 

@@ -91,7 +91,7 @@ def artifacts(**more):
 # ---- what it measures ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["directory", "memory", "s3"])
+@pytest.mark.parametrize("place", ["directory", "memory", pytest.param("s3", marks=pytest.mark.server)])
 def test_cells_agree_with_their_rows(place, request, tmp_path):
     url = {"directory": str(tmp_path), "memory": "memory://bench"}.get(place)
     if url is None:

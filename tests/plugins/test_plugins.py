@@ -99,7 +99,7 @@ def test_other(number):
 
 
 def test_what_hears_no_exception_fails_alone_beside_other_workers(run):
-    status, printed = run(DEAF, "-n2", "--dist=loadgroup")
+    status, printed = run(DEAF, "-n2", "--maxschedchunk=1")
     assert (status, counts(printed)) == (1, {"failed": 1, "passed": 9}), printed
     assert "in test_hears_nothing" in printed  # the stack
     assert "crashed while running 'test_these.py::test_hears_nothing'" in printed

@@ -20,6 +20,8 @@ from tests import ROOT, conftest
 from tests.servers import Ministack, Missing, Nginx, Radosgw, boto_client
 from tests.servers.base import PREFIX, need
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def client_of():
