@@ -237,9 +237,16 @@ def test_cancel_and_close_leave_the_memory_alone(wire, engine):
     channel.close()
 
 
+def all_loops():
+    """The threads of this process's engines: also of those that fixtures of other files keep."""
+    return {thread for thread in threading.enumerate() if thread.name == "mfstore-s3-aio"}
+
+
+@pytest.fixture
 def loops():
-    """The threads of this process's engines."""
-    return [thread for thread in threading.enumerate() if thread.name == "mfstore-s3-aio"]
+    """The threads of the engines that the test made."""
+    before = all_loops()
+    return lambda: all_loops() - before
 
 
 def sockets(address):
@@ -249,7 +256,7 @@ def sockets(address):
 
 
 @pytest.mark.parametrize("closing", [False, True])
-def test_a_server_that_takes_nothing_holds_no_connection(s3_env, closing):
+def test_a_server_that_takes_nothing_holds_no_connection(s3_env, closing, loops):
     """What was written and not taken is thrown away with the call, or else with the engine."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         engine = AioEngine(
@@ -369,7 +376,7 @@ def test_fork(wire, engine, channel):
     assert run(channel, get()).data == DATA
 
 
-def test_close_and_use_again(wire, engine):
+def test_close_and_use_again(wire, loops, engine):
     wire.answers["/b/k"] = respond(200, DATA)
     for _ in range(3):
         channel = engine.channel()
@@ -379,7 +386,7 @@ def test_close_and_use_again(wire, engine):
     assert not loops()
 
 
-def test_an_engine_that_nobody_closes_ends_with_its_last_user(wire):
+def test_an_engine_that_nobody_closes_ends_with_its_last_user(wire, loops):
     wire.answers["/b/k"] = respond(200, DATA)
     channel = AioEngine(control_plane(endpoint_url=wire.url, region="us-east-1")).channel()
     gc.collect()
