@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import functools
 import gzip
 import json
 import os
@@ -11,12 +10,12 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
 from mfstore.bench import run as runs
+from mfstore.bench import targets
 from mfstore.bench.plan import plan
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
 from mfstore.bench.targets import open_target
@@ -116,7 +115,7 @@ def test_cells_agree_with_their_rows(place, request, tmp_path):
     assert 0.2 < cells["save"].stored / cells["save"].bytes < 0.35
 
 
-def test_the_plan_is_what_the_server_sees(cloud):
+def test_the_plan_is_what_the_server_sees(cloud, unhedged):
     """Object by object exactly; of stores and divided downloads within the limits. Counted outside of the client."""
     name, server = cloud
     with FaultProxy(server.url) as proxy:
@@ -376,19 +375,24 @@ def test_interrupted_on_s3(cloud, begun):
     assert keys(cloud) == ["mine/data"]
 
 
-def test_what_a_server_stores_a_moment_after_the_interruption(cloud):
-    """It had been sent before."""
+def test_what_a_server_stores_a_moment_after_the_interruption(cloud, monkeypatch):
+    """It had been sent before; it is stored while the removal waits for just that."""
     target = open_target(f"s3://{cloud[0]}/below")
     client = boto_client(cloud[1])
-    put = functools.partial(client.put_object, Bucket=cloud[0], Key=f"{target.object_prefix}late", Body=b"late")
-    late = threading.Timer(0.5, put)
+    waits = []
+
+    def wait(seconds):
+        if not waits:
+            client.put_object(Bucket=cloud[0], Key=f"{target.object_prefix}late", Body=b"late")
+        waits.append(seconds)
+
+    monkeypatch.setattr(targets, "sleep", wait)
     with pytest.raises(KeyboardInterrupt), runs.removed_at_the_end(target, print):
         target.check()
-        late.start()
         raise KeyboardInterrupt
-    late.join()
     client.close()
     assert keys(cloud) == ["mine/data"]
+    assert waits == [targets.LATE_SECONDS] * 2  # the second finds nothing
 
 
 def test_interrupted_in_an_upload_in_parts(cloud, begun):

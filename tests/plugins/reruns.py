@@ -48,3 +48,5 @@ class _Count:
             count = len(self._failed_once)
             verdict = f"more than {LIMIT}: the run has failed" if count > LIMIT else f"up to {LIMIT} are borne"
             terminalreporter.section(f"{count} failed once and were run again, {verdict}", red=count > LIMIT, bold=True)
+            for report in self._failed_once:
+                terminalreporter.line(report.nodeid)

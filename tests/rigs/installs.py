@@ -1,8 +1,11 @@
 """Other Pythons than the one that runs the tests: older Metaflows, and what a container image has.
 
-Made once, under build/ of the checkout, by pip and whatever index it is configured for.
+Made once, under build/ of the checkout, by pip and whatever index it is configured for. Workers that run tests side by side
+share them: whoever comes first makes one, under a lock, and the others wait.
 """
 
+import contextlib
+import fcntl
 import functools
 import importlib.metadata
 import os
@@ -42,7 +45,8 @@ def image_with_mfstore():
     needed = [requirement for requirement in requirements if not requirement.startswith(("mfstore", "metaflow"))]
     directory = PLACE / f"image-mfstore-{sys.version_info.major}.{sys.version_info.minor}"
     python = _once(directory, _make_venv, needed)
-    _install_tree(directory)
+    with _alone(directory):
+        _install_tree(directory)
     return python
 
 
@@ -55,19 +59,29 @@ def stock(version=None):
     return Side(f"stock-{version}", python=image(), path=(directory,))
 
 
+@contextlib.contextmanager
+def _alone(directory):
+    """No other process makes or fills ``directory`` meanwhile."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _once(directory, make, requirements):
     done = directory / "done"
     wanted = "\n".join(sorted(requirements))
-    if not done.exists() or done.read_text() != wanted:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            make(directory, requirements)
-        except subprocess.CalledProcessError as error:
-            if os.environ.get("CI"):
-                raise AssertionError(error.stderr) from None
-            pytest.skip(f"pip could not install {requirements}: {error.stderr[-500:]}")
-        done.write_text(wanted)
+    with _alone(directory):
+        if not done.exists() or done.read_text() != wanted:
+            shutil.rmtree(directory, ignore_errors=True)
+            try:
+                make(directory, requirements)
+            except subprocess.CalledProcessError as error:
+                said = f"{error.stdout}\n{error.stderr}"
+                if os.environ.get("CI"):
+                    raise AssertionError(said) from None
+                pytest.skip(f"pip could not install {requirements}: {said[-500:]}")
+            done.write_text(wanted)
     return str(directory / "bin" / "python")
 
 
@@ -85,7 +99,12 @@ def _run(*command):
 
 
 def _install_tree(directory):
-    """Copy what the wheel would contain, compiled modules included, with the record that Metaflow looks for files in."""
+    """Copy what the wheel would contain, compiled modules included, with the record that Metaflow looks for files in. What
+    is there already stays: flows of other workers may be running from it."""
+    installed = directory / "installed"
+    state = "\n".join(f"{path} {path.stat().st_mtime_ns}" for path in sorted(_sources()))
+    if installed.exists() and installed.read_text() == state:
+        return
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(directory)}))
     info = site / "mfstore-0.dist-info"
     for path in (site / "mfstore", site / "metaflow_extensions", info):
@@ -97,3 +116,9 @@ def _install_tree(directory):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mfstore\nVersion: 0\n")
     files = [path for name in ("mfstore", "metaflow_extensions") for path in (site / name).rglob("*") if path.is_file()]
     (info / "RECORD").write_text("".join(f"{path.relative_to(site)},,\n" for path in files))
+    installed.write_text(state)
+
+
+def _sources():
+    for name in ("mfstore", "metaflow_extensions"):
+        yield from (path for path in (ROOT / name).rglob("*") if path.is_file() and path.parent.name != "__pycache__")
