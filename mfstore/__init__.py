@@ -49,5 +49,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    # What is imported later is offered by completion before.
-    return sorted({*globals(), *__all__})
+    # What is public, also what is imported later; and nothing that is only imported here.
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

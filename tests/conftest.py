@@ -14,16 +14,16 @@ from tests.plugins import deadline, leftovers, markers, reruns
 from tests.rigs.flows import FlowRig, s3_place
 from tests.servers import MetadataService, Ministack, Missing, Moto, Nginx, Radosgw
 
-# With awscrt installed, for ministack's sake, botocore signs by it, which puts a Host header beside the others: not what our
-# requests are compared with. Read when botocore is imported.
+# With awscrt installed, for ministack's sake, botocore signs by it, which puts a Host header beside the others: not
+# what our requests are compared with. Read when botocore is imported.
 os.environ.setdefault("BOTO_DISABLE_CRT", "true")
 
 # A shell starts its background jobs with Ctrl-C ignored, and so would be the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Every run tries the same examples, so that a change is judged by what it changed, and one that fails is shown as it is: to
-# find a smaller one can take longer than all tests. `make soak` looks for new ones.
+# Every run tries the same examples, so that a change is judged by what it changed, and one that fails is shown as it
+# is: to find a smaller one can take longer than all tests. `make soak` looks for new ones.
 settings.register_profile(
     "ci", derandomize=True, database=None, deadline=None,
     phases=[phase for phase in Phase if phase not in (Phase.reuse, Phase.shrink, Phase.explain)],
@@ -101,8 +101,8 @@ def unhedged(monkeypatch):
 
 
 def started(server):
-    """Yield the running server. Not installed is a reason to skip only on a developer's own machine: where ``make test``
-    installs it, a skip would hide that nothing of S3 was tested."""
+    """Yield the running server. Not installed is a reason to skip only on a developer's own machine: where ``make
+    test`` installs it, a skip would hide that nothing of S3 was tested."""
     try:
         with leftovers.kept():
             server.__enter__()

@@ -31,7 +31,7 @@ class MemoryBackend(Backend):
 
     capabilities = Capabilities(cheap_reads=True)
 
-    def __init__(self, url: str = "memory://", **options: Any) -> None:
+    def __init__(self, url: str = "memory://") -> None:
         name = url.removeprefix("memory://") or f"unnamed-{next(_names)}"
         self.url = f"memory://{name}"
         self._objects = _spaces.setdefault(name, {})

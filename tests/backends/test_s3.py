@@ -80,7 +80,7 @@ class TestMinistackAio(S3Tests):
     server_name, engine = "ministack", "aiobotocore"
 
 
-# ---- what requests an operation makes ---------------------------------------------------------------------------------
+# ---- what requests an operation makes --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_a_golden_store_copied_into_a_bucket_is_read_and_written(place):
         assert store.put(value) == keys[name]
 
 
-# ---- refusals, races and lost answers ----------------------------------------------------------------------------------
+# ---- refusals, races and lost answers --------------------------------------------------------------------------------
 
 
 def test_a_refusal_is_never_absence(place):
@@ -450,7 +450,7 @@ def test_killed_in_the_middle_of_a_save(place):
             store.get(key)  # visible means whole
 
 
-# ---- the handle ----------------------------------------------------------------------------------------------------------
+# ---- the handle ------------------------------------------------------------------------------------------------------
 
 
 def test_handles_pickle_and_work_after_fork(place):

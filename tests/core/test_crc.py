@@ -20,8 +20,8 @@ implementations = pytest.mark.parametrize("implementation", ["best", "table", "c
 
 
 def oracle(name, data):
-    """Of every prefix, the empty one first. Long division in normal bit order, as the definition reads: the kernels work
-    reflected."""
+    """Of every prefix, the empty one first. Long division in normal bit order, as the definition reads: the kernels
+    work reflected."""
     poly, width = MODELS[name]
     top, ones = 1 << width, (1 << width) - 1
     state = ones

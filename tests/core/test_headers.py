@@ -1,4 +1,5 @@
-"""The headers of a response: looked up singly they say what the whole mapping says, and both what a plain reading does."""
+"""The headers of a response: looked up singly they say what the whole mapping says, and both what a plain reading
+does."""
 
 import pickle
 
@@ -13,7 +14,8 @@ MARKS = ("\r\n", ":", " ", "\t", "\r", "\n", "é", "\x80")
 
 
 def plain(raw):
-    """As RFC 9112 section 5 has it: the first of a name counts, a line that begins with a blank continues the one before."""
+    """As RFC 9112 section 5 has it: the first of a name counts, a line that begins with a blank continues the one
+    before."""
     found, last = {}, None
     for line in raw.decode("utf-8", "surrogateescape").split("\r\n"):
         if line[:1] in (" ", "\t"):

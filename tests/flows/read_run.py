@@ -1,4 +1,5 @@
-"""Prints, as JSON, what the Client API knows of a run, with the cards of the steps named; long values as their digest."""
+"""Prints, as JSON, what the Client API knows of a run, with the cards of the steps named; long values as their
+digest."""
 
 import hashlib
 import json

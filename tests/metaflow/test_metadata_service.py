@@ -1,4 +1,5 @@
-"""Metaflow with its metadata service: what it registers there is the same with mfstore as without, and is enough to read."""
+"""Metaflow with its metadata service: what it registers there is the same with mfstore as without, and is enough to
+read."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""Production schedulers: what Metaflow compiles for them with the extension active runs in containers that have mfstore, and
-in containers that have not."""
+"""Production schedulers: what Metaflow compiles for them with the extension active runs in containers that have
+mfstore, and in containers that have not."""
 
 import gzip
 import io
@@ -109,7 +109,8 @@ def test_step_functions(production, radosgw, moto):
 
 
 def test_the_code_package(s3_rig, moto, radosgw):
-    """Carries the extension, which is small and pure Python, and not mfstore, whose compiled modules fit one platform."""
+    """Carries the extension, which is small and pure Python, and not mfstore, whose compiled modules fit one
+    platform."""
     rig = s3_rig(**moto.environment())
     by_command_line("argo-workflows")(rig)
     packages = [blob for blob in blobs(rig, radosgw) if not _is_the_large_one(blob)]

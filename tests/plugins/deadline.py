@@ -1,9 +1,9 @@
 """A test that takes too long fails, with its own stack, and the run goes on.
 
 Setup, call and teardown of a test have ``SECONDS`` each, or what its marker ``timeout(seconds)`` says, times what
-``--patience`` says. What is out of time
-gets an exception in the main thread, and again every few seconds as long as it goes on. What hears of no exception, being
-in C, is ended with its whole process; beside other workers (``-n``) that too fails this test only.
+``--patience`` says. What is out of time gets an exception in the main thread, and again every few seconds as long as it
+goes on. What hears of no exception, being in C, is ended with its whole process; beside other workers (``-n``) that too
+fails this test only.
 """
 
 import faulthandler

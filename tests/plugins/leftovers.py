@@ -1,7 +1,7 @@
 """Nothing of a test goes on after it: no thread, no child process, no socket that listens.
 
-What goes on takes time from the tests after it, fails them in ways that nobody understands, or hides in a dump of stacks what
-matters. A test that leaves something fails in its teardown. What may stay is listed here, with the reason.
+What goes on takes time from the tests after it, fails them in ways that nobody understands, or hides in a dump of
+stacks what matters. A test that leaves something fails in its teardown. What may stay is listed here, with the reason.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Which tests may be run again (``--reruns``), and how often in one run.
 
-A test of this process alone has no excuse: it fails at once. Of the tests with servers or flows, which share the machine with
-them, up to ``LIMIT`` may fail once in a run. Each is shown with how it failed. More fail the run.
+A test of this process alone has no excuse: it fails at once. Of the tests with servers or flows, which share the
+machine with them, up to ``LIMIT`` may fail once in a run. Each is shown with how it failed. More fail the run.
 """
 
 import pytest

@@ -1,5 +1,6 @@
-"""What a scheduler does with what Metaflow compiled for it, without the scheduler: each step's command, in the order and
-with the values that Argo Workflows or Step Functions would give it, in a process with only what its container has."""
+"""What a scheduler does with what Metaflow compiled for it, without the scheduler: each step's command, in the order
+and with the values that Argo Workflows or Step Functions would give it, in a process with only what its container
+has."""
 
 import base64
 import json

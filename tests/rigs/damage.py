@@ -1,4 +1,5 @@
-"""What the tests of damage share: ways to damage stored bytes, stores that hold something, and what can still be read."""
+"""What the tests of damage share: ways to damage stored bytes, stores that hold something, and what can still be
+read."""
 
 import numpy as np
 

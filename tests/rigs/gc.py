@@ -1,4 +1,5 @@
-"""What the tests of garbage collection share: a backend whose calls can be hooked, a clock that can be moved, stores."""
+"""What the tests of garbage collection share: a backend whose calls can be hooked, a clock that can be moved,
+stores."""
 
 import time
 

@@ -1,7 +1,7 @@
 """Other Pythons than the one that runs the tests: older Metaflows, and what a container image has.
 
-Made once, under build/ of the checkout, by pip and whatever index it is configured for. Workers that run tests side by side
-share them: whoever comes first makes one, under a lock, and the others wait.
+Made once, under build/ of the checkout, by pip and whatever index it is configured for. Workers that run tests side by
+side share them: whoever comes first makes one, under a lock, and the others wait.
 """
 
 import contextlib
@@ -99,8 +99,8 @@ def _run(*command):
 
 
 def _install_tree(directory):
-    """Copy what the wheel would contain, compiled modules included, with the record that Metaflow looks for files in. What
-    is there already stays: flows of other workers may be running from it."""
+    """Copy what the wheel would contain, compiled modules included, with the record that Metaflow looks for files in.
+    What is there already stays: flows of other workers may be running from it."""
     installed = directory / "installed"
     state = "\n".join(f"{path} {path.stat().st_mtime_ns}" for path in sorted(_sources()))
     if installed.exists() and installed.read_text() == state:

@@ -1,4 +1,5 @@
-"""What the tests of migration share: a root of stock Metaflow, migrated in this process, and everything in it loaded."""
+"""What the tests of migration share: a root of stock Metaflow, migrated in this process, and everything in it
+loaded."""
 
 import json
 import os

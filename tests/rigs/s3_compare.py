@@ -1,7 +1,8 @@
 """Make the same calls with metaflow.S3 or mfstore.S3, and print what came of them, for tests/s3/datatools/test_s3.py.
 
-``python -m tests.rigs.s3_compare stock|ours BUCKET`` prints {case: result} as JSON. Fresh processes, because Metaflow reads its
-configuration when it is imported. Results are made comparable: bucket and temporary names, times and texts of errors go.
+``python -m tests.rigs.s3_compare stock|ours BUCKET`` prints {case: result} as JSON. Fresh processes, because Metaflow
+reads its configuration when it is imported. Results are made comparable: bucket and temporary names, times and texts of
+errors go.
 """
 
 import json

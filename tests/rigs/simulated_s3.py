@@ -1,7 +1,7 @@
 """S3 as a dict, behind the engine's interface: for what the scheduler does, call by call, without a network.
 
-``plan`` maps the number of a call (from 1) to a failure word, an HTTP status, or a function of the call; ``lost`` numbers are carried
-out and their answer is lost.
+``plan`` maps the number of a call (from 1) to a failure word, an HTTP status, or a function of the call; ``lost``
+numbers are carried out and their answer is lost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The real servers that tests and benchmarks run against, each a context manager on free ports of 127.0.0.1.
 
-``Radosgw`` is Ceph's, from Debian: full signatures, atomic conditions, old in some ways. ``Ministack`` is from PyPI: the
-checksums and conditions of newer S3. ``Nginx`` stores bytes faster than any of them and knows nothing else. Beside
+``Radosgw`` is Ceph's, from Debian: full signatures, atomic conditions, old in some ways. ``Ministack`` is from PyPI:
+the checksums and conditions of newer S3. ``Nginx`` stores bytes faster than any of them and knows nothing else. Beside
 S3, for Metaflow: ``Moto`` for what its schedulers ask of AWS, ``MetadataService`` for its runs.
 """
 

@@ -1,5 +1,5 @@
-"""ministack, with checksums by AWS's own library: ministack's are Python, a sixth of a second per MiB in which it answers
-nobody."""
+"""ministack, with checksums by AWS's own library: ministack's are Python, a sixth of a second per MiB in which it
+answers nobody."""
 
 from awscrt import checksums
 from ministack import app

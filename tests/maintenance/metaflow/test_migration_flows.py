@@ -44,8 +44,9 @@ def objects(rig):
 
 
 def test_real_runs_there_and_back(make_rig, table):
-    """A foreach, a retried task, one that failed, an IncludeFile, a card, a run that halted and the one that resumed it:
-    written by released Metaflow, brought to the packed profile, resumed there, and brought back for released Metaflow."""
+    """A foreach, a retried task, one that failed, an IncludeFile, a card, a run that halted and the one that resumed
+    it: written by released Metaflow, brought to the packed profile, resumed there, and brought back for released
+    Metaflow."""
     rig = make_rig()
     halting = rig.start("halting.py", "run", side=OFF, HALT="1", METAFLOW_USER="first")
     inputs = rig.start("inputs.py", "run", "--table", table, side=OFF)

@@ -28,7 +28,7 @@ from mfstore.testing import Fault, FaultyBackend
 from tests import ROOT
 from tests.rigs.gc import HOUR, check_all, collect, noise, objects, store_on
 
-# ---- what is kept -------------------------------------------------------------------------------------------------------
+# ---- what is kept ----------------------------------------------------------------------------------------------------
 
 
 def test_what_nobody_needs_goes_and_the_rest_stays(store):
@@ -244,7 +244,7 @@ def test_repacking_stays_within_its_limit():
     assert plan_repacks(stored, liveness, 5.0, GcOptions(10.0, Retention(), 1.0)) == []
 
 
-# ---- stores from before, other programs ---------------------------------------------------------------------------------
+# ---- stores from before, other programs ------------------------------------------------------------------------------
 
 
 def test_a_store_from_before_collection_is_collected(tmp_path):
@@ -286,7 +286,7 @@ def test_a_plan_that_does_nothing_writes_nothing(store):
     assert json.loads(store.backend.get(description_format.PATH))["features"]["write"] == []
 
 
-# ---- failures -----------------------------------------------------------------------------------------------------------
+# ---- failures --------------------------------------------------------------------------------------------------------
 
 
 def prepared(backend):
@@ -338,7 +338,8 @@ def test_fail_the_nth_call(tmp_path, after, forever, kind):
 
 
 def finish(inner, live, keep):
-    """After a collection that may have failed anywhere: all that is live reads back, writers write, a rerun finishes."""
+    """After a collection that may have failed anywhere: all that is live reads back, writers write, a rerun
+    finishes."""
     reader = store_on(inner)
     for key, value in keep.items():
         np.testing.assert_equal(reader.get(key), value)
@@ -386,7 +387,7 @@ def test_kill_in_the_middle(tmp_path):
     assert died > 4
 
 
-# ---- bad input ----------------------------------------------------------------------------------------------------------
+# ---- bad input -------------------------------------------------------------------------------------------------------
 
 
 def test_a_policy_that_drops_everything_is_refused(store):
@@ -519,7 +520,7 @@ def test_files_of_others_are_left_alone(store):
     assert all(store.backend.exists_many(strange))
 
 
-# ---- the command line ---------------------------------------------------------------------------------------------------
+# ---- the command line ------------------------------------------------------------------------------------------------
 
 
 def run(*args, code=0):
@@ -558,7 +559,7 @@ def test_the_command_line(root, tmp_path):
     assert store.exists(kept)
 
 
-# ---- S3 -----------------------------------------------------------------------------------------------------------------
+# ---- S3 --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_store_on_s3_is_collected(s3_server, bucket):

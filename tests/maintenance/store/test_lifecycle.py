@@ -1,4 +1,5 @@
-"""Age-based removal and deduplication: what a save relies on is made young again, and rules that do harm are explained."""
+"""Age-based removal and deduplication: what a save relies on is made young again, and rules that do harm are
+explained."""
 
 import os
 import time

@@ -1,4 +1,5 @@
-"""Metaflow's content-addressed store by mfstore, on a directory and on S3: what stock reads, and what stock gets wrong."""
+"""Metaflow's content-addressed store by mfstore, on a directory and on S3: what stock reads, and what stock gets
+wrong."""
 
 import gzip
 import os

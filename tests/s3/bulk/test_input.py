@@ -1,5 +1,5 @@
-"""What goes in wrong: each mistake is an error that names the key and what to do next, and leaves nothing behind; on both
-engines."""
+"""What goes in wrong: each mistake is an error that names the key and what to do next, and leaves nothing behind; on
+both engines."""
 
 import os
 import subprocess

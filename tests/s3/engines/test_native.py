@@ -1,4 +1,5 @@
-"""The native engine: bodies, announcements, puts and failures, against servers that answer what no good server would."""
+"""The native engine: bodies, announcements, puts and failures, against servers that answer what no good server
+would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The S3 client and a program that is slow, interrupted, cancelled or killed: cases A42 to A44 of the scoreboard, on both engines."""
+"""The S3 client and a program that is slow, interrupted, cancelled or killed: cases A42 to A44 of the scoreboard, on
+both engines."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,5 @@
-"""The S3 client and answers that are wrong, late, lost or refused: cases A07 and A24 to A41 of the scoreboard, on both engines."""
+"""The S3 client and answers that are wrong, late, lost or refused: cases A07 and A24 to A41 of the scoreboard, on both
+engines."""
 
 import random
 

@@ -1,5 +1,5 @@
-"""The S3 client and whom to trust: regions, clocks, credentials and certificates, cases A17 to A23 of the scoreboard, on both
-engines."""
+"""The S3 client and whom to trust: regions, clocks, credentials and certificates, cases A17 to A23 of the scoreboard,
+on both engines."""
 
 import datetime
 import random

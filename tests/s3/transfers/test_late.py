@@ -1,4 +1,5 @@
-"""What the scheduler does as time passes: what is late, what waits, and how it ends early. The clock is simulated as well."""
+"""What the scheduler does as time passes: what is late, what waits, and how it ends early. The clock is simulated as
+well."""
 
 import random
 

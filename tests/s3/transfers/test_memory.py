@@ -32,7 +32,8 @@ def test_memory_is_bounded_by_the_budget():
 
 @pytest.fixture
 def bodies_last(monkeypatch):
-    """Announcements come at once, bodies when nothing else is to come: as over a network. Says how many were on their way."""
+    """Announcements come at once, bodies when nothing else is to come: as over a network. Says how many were on their
+    way."""
     poll, resume = SimulatedChannel.poll, SimulatedChannel.resume
     under_way = []
 

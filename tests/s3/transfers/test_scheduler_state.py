@@ -1,4 +1,5 @@
-"""The scheduler's parts, each without the others: who may begin, what waits, what is asked again or twice, and the end."""
+"""The scheduler's parts, each without the others: who may begin, what waits, what is asked again or twice, and the
+end."""
 
 import pytest
 
