@@ -333,18 +333,22 @@ class S3Target(Target):
         self._abort()
         for _ in range(LATE_LOOKS if cut_off and self._reached else 0):
             sleep(LATE_SECONDS)
-            if not self._empty(f"{self.prefix}/"):
+            if not self._empty(f"{self.prefix}/") + self._abort():
                 break
 
-    def _abort(self) -> None:
+    def _abort(self) -> int:
+        """How many uploads there were."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         boto = self.boto()
         # Listing uploads is a permission of its own. mfstore gives up its uploads itself; this is for peers.
         with suppress(ClientError, BotoCoreError):
             found = boto.list_multipart_uploads(Bucket=self.bucket, Prefix=f"{self.prefix}/")
-            for upload in found.get("Uploads", ()):
+            uploads = found.get("Uploads", ())
+            for upload in uploads:
                 boto.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            return len(uploads)
+        return 0
 
 
 def open_target(url: str, *, checksum: bool = True, **options: Any) -> Target:

@@ -182,7 +182,7 @@ def test_the_engines_own_count_is_the_servers(cloud, unhedged):
 
 
 @pytest.mark.parametrize("engine", ["native", "aiobotocore"])
-def test_failures_are_real_and_counted(cloud, engine):
+def test_failures_are_real_and_counted(cloud, unhedged, engine):
     name, _ = cloud
     scenario = Scenario(OBJECTS, ((2000, 60),), ("put", "get"), engine=engine, failure=50)
     cells, rows = measure(f"s3://{name}", scenario)
@@ -384,6 +384,8 @@ def test_what_a_server_stores_a_moment_after_the_interruption(cloud, monkeypatch
     def wait(seconds):
         if not waits:
             client.put_object(Bucket=cloud[0], Key=f"{target.object_prefix}late", Body=b"late")
+        elif len(waits) == 1:
+            client.create_multipart_upload(Bucket=cloud[0], Key=f"{target.object_prefix}late")
         waits.append(seconds)
 
     monkeypatch.setattr(targets, "sleep", wait)
@@ -392,7 +394,7 @@ def test_what_a_server_stores_a_moment_after_the_interruption(cloud, monkeypatch
         raise KeyboardInterrupt
     client.close()
     assert keys(cloud) == ["mine/data"]
-    assert waits == [targets.LATE_SECONDS] * 2  # the second finds nothing
+    assert waits == [targets.LATE_SECONDS] * 3  # the third finds nothing
 
 
 def test_interrupted_in_an_upload_in_parts(cloud, begun):
