@@ -75,3 +75,18 @@ def test_saving_costs_the_same_requests_in_a_large_store(root):
         store.put_many(range(5000, 15_000))
     assert costs[0] == costs[1]
     assert costs[0] <= 6 * 100
+
+
+def fragment_of(number, chunks):
+    entries = [PackEntry(bytes([number, n]) * 16, 64, 10, 10, 0, 0) for n in range(chunks)]
+    return fragments.decode_fragment(fragments.encode_fragment([(bytes([number]) * 32, entries)], 1), str(number))
+
+
+def test_the_smallest_class_that_is_full_is_merged_next():
+    """A class is a factor of 16 in entries."""
+    small = [fragment_of(number, 1) for number in range(index.FAN_IN)]
+    large = [fragment_of(number, 100) for number in range(100, 100 + index.FAN_IN)]
+    assert index.plan_compaction(small[1:] + large[1:]) == []
+    assert index.plan_compaction(small + large) == small
+    assert index.plan_compaction(small[1:] + large) == large
+    assert index.plan_compaction([]) == []

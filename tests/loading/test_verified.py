@@ -1,0 +1,176 @@
+"""What this process knows to be whole, and what an acknowledgement may rely on because of it."""
+
+import pytest
+
+from mfstore.backends.local import LocalBackend
+from mfstore.format.packs import pack_path
+from mfstore.format.recipes import ChunkRef
+from mfstore.loading import reliance, verified
+from mfstore.loading.reliance import PlacedChunk
+from tests.rigs.parts import DIGEST, CountingBackend, damage, noise, parts, stored_pack
+
+A, B = noise(1, 1000), noise(2, 2000)
+
+
+class Vouching(CountingBackend):
+    """A remote backend that vouches for what it has, and counts how often it is asked."""
+
+    def __init__(self):
+        super().__init__(remote=True, cheap_reads=False)
+        self.asked = []
+
+    def vouch(self, keys):
+        self.asked += keys
+        return {info.key: info.size for info in self.list("packs/") if info.key in keys}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that a test sets."""
+    now = [1000.0]
+    monkeypatch.setattr(verified, "monotonic", lambda: now[0])
+    return now
+
+
+# ---- ranges -------------------------------------------------------------------------
+
+
+def test_a_range_is_known_by_its_start_length_and_tag():
+    made = parts()
+    name, _ = stored_pack(made.backend, [A])
+    known = made.verified
+    known.add(name, [(64, 1000, b"tag")])
+    assert known.has(name, 64, 1000, b"tag")
+    assert not known.has(name, 64, 999, b"tag")
+    assert not known.has(name, 65, 1000, b"tag")
+    assert not known.has(name, 64, 1000, b"other")
+    assert not known.has("00" * 32, 64, 1000, b"tag")
+
+
+@pytest.mark.parametrize("where", ["memory", "directory"])
+def test_a_file_that_changed_is_not_known_any_more(where, tmp_path):
+    backend = CountingBackend() if where == "memory" else LocalBackend(str(tmp_path), fsync="none")
+    known = verified.VerifiedRanges(backend)
+    name, _ = stored_pack(backend, [A])
+    known.add(name, [(64, 1000, b"tag")])
+    assert known.has(name, 64, 1000, b"tag")
+    damage(backend, name, 70)
+    assert not known.has(name, 64, 1000, b"tag")
+    backend.delete(pack_path(name))
+    assert not known.has(name, 64, 1000, b"tag")
+    known.add(name, [(64, 1000, b"tag")])  # nothing to know
+    assert not known.has(name, 64, 1000, b"tag")
+
+
+def test_what_was_found_damaged_is_forgotten():
+    made = parts()
+    name, _ = stored_pack(made.backend, [A])
+    made.verified.add(name, [(64, 1000, b"tag")])
+    made.verified.forget(name)
+    assert not made.verified.has(name, 64, 1000, b"tag")
+
+
+def test_far_away_a_range_is_known_for_a_quarter_of_an_hour(clock):
+    known = verified.VerifiedRanges(Vouching())
+    clock[0] = 0.0
+    known.add("aa", [(64, 1000, b"tag")])
+    clock[0] = verified.REMOTE_SECONDS - 1
+    assert known.has("aa", 64, 1000, b"tag")
+    clock[0] = verified.REMOTE_SECONDS
+    assert not known.has("aa", 64, 1000, b"tag")
+
+
+def test_memory_is_bounded(monkeypatch):
+    made = parts()
+    monkeypatch.setattr(verified.VerifiedRanges, "LIMIT", 2)
+    names = [stored_pack(made.backend, [noise(seed, 10)])[0] for seed in range(5)]
+    for name in names:
+        made.verified.add(name, [(64, 10, b"tag")])
+    assert [made.verified.has(name, 64, 10, b"tag") for name in names] == [False, False, False, True, True]
+
+
+# ---- vouching -----------------------------------------------------------------------
+
+
+def test_a_pack_is_asked_about_once_and_after_a_while_again(clock):
+    backend = Vouching()
+    known = verified.VerifiedRanges(backend)
+    name, _ = stored_pack(backend, [A])
+    size = backend.head(pack_path(name)).size
+    assert known.vouched({name: 1000, "00" * 32: 1}) == {name}
+    assert known.vouched({name: size}) == {name}
+    assert known.vouched({name: size + 1}) == set()
+    assert backend.asked == [pack_path(name), pack_path("00" * 32)]
+    clock[0] += verified.REMOTE_SECONDS
+    known.vouched({name: 1})
+    assert backend.asked[2:] == [pack_path(name)]
+
+
+def test_what_this_process_wrote_is_not_asked_about(clock):
+    backend = Vouching()
+    known = verified.VerifiedRanges(backend)
+    known.written("aa", 500)
+    assert known.vouched({"aa": 500}) == {"aa"}
+    assert backend.asked == []
+    known.clear()  # a collector has been at work
+    assert known.vouched({"aa": 500}) == set()
+
+
+def test_what_was_found_damaged_is_not_vouched_for_until_it_is_stored_again(clock):
+    backend = Vouching()
+    known = verified.VerifiedRanges(backend)
+    name, _ = stored_pack(backend, [A])
+    known.forget(name)
+    assert known.vouched({name: 1}) == set()
+    assert backend.asked == []
+    known.written(name, 1)
+    assert known.vouched({name: 1}) == {name}
+
+
+# ---- reliance -----------------------------------------------------------------------
+
+
+def there(located, *chunks):
+    return [
+        PlacedChunk(ChunkRef(DIGEST(data), len(data)), at.pack.value.hex(), at.placement())
+        for data in chunks if (at := located[DIGEST(data)])
+    ]  # fmt: skip
+
+
+def test_where_reads_are_cheap_a_chunk_is_read_once_and_then_known():
+    made = parts()
+    _, located = stored_pack(made.backend, [A, B])
+    rely = made.context.reliance
+    assert rely.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+    assert made.backend.reads
+    made.backend.reads.clear()
+    assert rely.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+    assert made.backend.reads == []
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_damage_beside_a_chunk_does_not_matter(remote):
+    made = parts(remote=remote, cheap_reads=not remote)
+    name, located = stored_pack(made.backend, [A, B])
+    damage(made.backend, name, located[DIGEST(B)].offset)
+    assert made.context.reliance.reliable(there(located, A, B)) == {DIGEST(A)}
+    made.backend.delete(pack_path(name))
+    made.verified.clear()
+    assert made.context.reliance.reliable(there(located, A, B)) == set()
+
+
+def test_far_away_what_is_vouched_for_is_not_read():
+    backend = Vouching()
+    made = parts()
+    known = verified.VerifiedRanges(backend)
+    reader = type(made.reader)(backend, made.workers, DIGEST)
+    _, located = stored_pack(backend, [A, B])
+    assert reliance.Reliance(reader, known).reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+    assert backend.reads == []
+
+
+def test_many_doubtful_chunks_are_read_some_at_a_time():
+    made = parts(gap=0)
+    chunks = [noise(seed, 10) for seed in range(reliance.PROBED_TOGETHER + 1)]
+    _, located = stored_pack(made.backend, chunks)
+    assert made.context.reliance.reliable(there(located, *chunks)) == {DIGEST(data) for data in chunks}

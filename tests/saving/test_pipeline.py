@@ -1,0 +1,124 @@
+"""From runs to packs: in which parts, which of them have to be stored, and whose memory is read until when."""
+
+import pytest
+
+from mfstore.format.packs import pack_path
+from mfstore.saving.context import SessionStats
+from mfstore.saving.dedup import StoredChunks
+from mfstore.saving.guard import Condemned
+from mfstore.saving.packing import PackWriter
+from mfstore.saving.pipeline import TASK_BYTES, ChunkPipeline, RunPart, plan_stores, plan_tasks
+from tests.rigs.parts import DIGEST, KIB, MIB, listed_pack, noise, parts, run_of
+
+
+class Pipe:
+    """A pipeline, with what it leads to."""
+
+    def __init__(self, **options):
+        self.parts = parts(**options)
+        context, batch = self.parts.context, self.parts.backend.batch()
+        self.written = SessionStats()
+        self.stored = StoredChunks(context, batch, Condemned())
+        self.packs = PackWriter(context, batch, self.stored.located, self.written)
+        self.pipeline = ChunkPipeline(context, self.stored, self.packs, self.written)
+
+    def chunk(self, chunk_id):
+        """A stored chunk that lies raw."""
+        at = self.stored.located[chunk_id]
+        return self.parts.backend.get(pack_path(at.pack.value.hex()))[at.offset : at.offset + at.csize]
+
+
+# ---- plans --------------------------------------------------------------------------
+
+
+def test_a_run_is_handed_out_in_parts_of_some_mebibytes():
+    size = TASK_BYTES // 4
+    run = run_of(bytes(10 * size), *range(size, 11 * size, size))
+    assert list(plan_tasks(run)) == [
+        (RunPart(run, 0, 4), TASK_BYTES), (RunPart(run, 4, 8), TASK_BYTES), (RunPart(run, 8, 10), 2 * size)
+    ]  # fmt: skip
+
+
+def test_a_run_without_chunks_is_no_task():
+    run = run_of(b"")
+    run.ends = []
+    assert list(plan_tasks(run)) == []
+
+
+def test_each_chunk_is_stored_once_and_not_when_it_is_located():
+    a, b, c = noise(1, 10), noise(2, 20), noise(3, 30)
+    one = run_of(a + b + a + c, 10, 30, 40, 70, hashed=True)
+    two = run_of(c + b, 30, 50, hashed=True)
+    known = {DIGEST(b): None}
+    stores, duplicate = plan_stores([RunPart(one, 0, 4), RunPart(two, 0, 2)], known)
+    assert stores == [RunPart(one, 0, 1), RunPart(one, 3, 4)]
+    assert duplicate == 20 + 10 + 30 + 20
+
+
+def test_neighbours_are_stored_together():
+    run = run_of(noise(1, 50), 10, 20, 30, 40, 50, hashed=True)
+    stores, duplicate = plan_stores([RunPart(run, 1, 4)], {run.ids[0]: None})
+    assert stores == [RunPart(run, 1, 4)]
+    assert duplicate == 0
+
+
+# ---- the pipeline -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_flushed_lies_in_packs(threads):
+    pipe = Pipe(threads=threads)
+    data = [noise(seed, 5 * MIB) for seed in range(2)]
+    for one in data:
+        pipe.pipeline.submit(run_of(one, MIB, 3 * MIB, 5 * MIB, held=False))
+    pipe.pipeline.flush()
+    pipe.packs.close()
+    for one in data:
+        for start, end in ((0, MIB), (MIB, 3 * MIB), (3 * MIB, 5 * MIB)):
+            assert pipe.chunk(DIGEST(one[start:end])) == one[start:end]
+    assert pipe.written.codecs == {"raw": 10 * MIB}
+
+
+def test_a_full_window_is_flushed_without_being_asked():
+    pipe = Pipe(memory=8 * MIB)  # windows of 1 MiB
+    pipe.pipeline.submit(run_of(noise(1, 600 * KIB)))
+    assert pipe.stored.located == {}
+    pipe.pipeline.submit(run_of(noise(2, 600 * KIB)))
+    assert len(pipe.stored.located) == 2
+
+
+def test_what_is_in_the_store_is_not_stored_again():
+    pipe = Pipe()
+    old, new = noise(1, 1000), noise(2, 1000)
+    listed_pack(pipe.parts, [old])
+    pipe.pipeline.submit(run_of(old + new, 1000, 2000))
+    pipe.pipeline.flush()
+    pipe.packs.close()
+    assert pipe.written.duplicate == 1000
+    ((_, entries),) = pipe.packs.take_closed()
+    assert [entry.id for entry in entries] == [DIGEST(new)]
+
+
+def test_a_stored_recipe_drops_the_runs_it_has():
+    pipe = Pipe()
+    known, new = run_of(noise(1, 100)), run_of(noise(2, 100))
+    pipe.pipeline.submit(known)
+    pipe.pipeline.submit(new)
+    pipe.pipeline.hash_pending()
+    assert known.ids == known.hash(DIGEST)
+    pipe.pipeline.drop({id(known)})
+    pipe.pipeline.flush()
+    assert pipe.stored.located.keys() == set(new.ids)
+
+
+@pytest.mark.parametrize("length", [1000, TASK_BYTES])
+def test_lent_memory_may_change_once_it_is_copied(length):
+    pipe = Pipe()
+    memory = bytearray(noise(1, length))
+    before = bytes(memory)
+    pipe.pipeline.submit(run_of(memory, held=False))
+    pipe.pipeline.copy_borrowed()
+    memory[:] = bytes(length)
+    pipe.pipeline.flush()
+    pipe.packs.close()
+    assert pipe.chunk(DIGEST(before)) == before
