@@ -13,4 +13,5 @@ def moment() -> tuple[float, float]:
 def since(then: tuple[float, float]) -> float:
     """Seconds since a moment. Counts the time a laptop slept and, as far as the wall clock tells, a virtual machine: a
     writer may only ever think too much time has passed."""
-    return max(now - before for now, before in zip(moment(), then, strict=True))
+    now = moment()
+    return max(now[0] - then[0], now[1] - then[1])

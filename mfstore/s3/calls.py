@@ -141,6 +141,8 @@ class Reply:
     """time.monotonic() of these three; 0.0 when it never came to that."""
     first_byte: float = 0.0
     finished: float = 0.0
+    fault: Any = None
+    """What the body of an error says, once it was read: see aws/errors.py."""
 
     @property
     def length(self) -> int | None:

@@ -36,6 +36,8 @@ class FixedRoutes:
         for name, value in changes.items():
             setattr(self, name, value)
 
+    keys = None
+
     def route(self, operation: str, bucket: str, options: Options) -> Route:
         self.asked += 1
         return self.made(METHODS[operation], f"/{bucket}/")

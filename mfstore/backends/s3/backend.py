@@ -420,7 +420,7 @@ class S3Batch(Batch):
     backend: S3Backend
 
     def __init__(self, backend: S3Backend) -> None:
-        super().__init__(backend)
+        self.backend = backend
         self._staged: list[list[tuple[str, Sequence[Buffer]]]] = [[] for _ in range(len(COMMIT_ORDER) + 1)]
         self._bytes = 0
         self._relied: set[str] = set()

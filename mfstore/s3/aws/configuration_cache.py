@@ -58,7 +58,8 @@ class CachedControlPlane(BotocoreControlPlane):
         self.configuration = configuration_of(settings)
         """What the cached values are cached for; None: nothing is."""
         self._known: dict[str, Any] = {}
-        self._environment = _environment_keys(settings) if self.configuration is not None else None
+        if self.configuration is not None:  # which leaves out keys that were given
+            self.keys = _environment_keys(settings)
 
     def route(self, operation: str, bucket: str, options: Options = NO_OPTIONS) -> Route:
         """As of any control plane."""
@@ -120,11 +121,12 @@ class CachedControlPlane(BotocoreControlPlane):
 
     def credentials(self) -> Credentials | None:
         """As of any control plane."""
-        return self._environment or super().credentials()
+        return self.keys or super().credentials()
 
     def expire(self, credentials: Credentials | None) -> bool:
         """As of any control plane."""
-        self._environment = None  # from now on botocore says
+        if self.configuration is not None:
+            self.keys = None  # from now on botocore says
         return super().expire(credentials)
 
     def _name(self, operation: str, bucket: str, options: Mapping[str, Any]) -> str | None:

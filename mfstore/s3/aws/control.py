@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 from xml.etree import ElementTree
 
-from mfstore.errors import BackendError, MfstoreError, Unsupported
+from mfstore.errors import BackendError, Unsupported
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.pages import Page, page
 from mfstore.s3.aws.regions import BucketRegions
@@ -45,6 +45,8 @@ class BotocoreControlPlane:
         self.version = 0
         """See ``interface.RouteSource``."""
         self.skew = 0.0
+        """See ``interface.RouteSource``."""
+        self.keys = settings.keys
         """See ``interface.RouteSource``."""
         self._state: ProcessState | None = None
         self._making = (os.getpid(), threading.Lock())
@@ -117,7 +119,7 @@ class BotocoreControlPlane:
 
     def learn_skew(self, reply: Reply) -> bool:
         """See ``interface.ControlPlane``."""
-        if errors.fault(reply.data).code not in ("RequestTimeTooSkewed", "RequestExpired", ""):
+        if errors.said(reply).code not in ("RequestTimeTooSkewed", "RequestExpired", ""):
             return False
         try:
             there = parsedate_to_datetime(reply.headers.get("date", ""))
@@ -163,9 +165,9 @@ class BotocoreControlPlane:
             try:
                 root = errors.tree(body)
             except (ElementTree.ParseError, ValueError, LookupError) as error:
-                raise self.error(call, reply) from error
+                raise errors.problem(call, reply, self.host) from error
             if errors.bare(root.tag) == "Error":
-                raise self.error(call, reply)
+                raise errors.problem(call, reply, self.host)
         try:
             return preparer.output(call.operation, reply, body)
         except Exception as error:
@@ -180,18 +182,16 @@ class BotocoreControlPlane:
             return page(body)
         except BackendError:
             if errors.fault(body).code:
-                raise self.error(call, reply) from None
+                raise errors.problem(call, reply, self.host) from None
             raise
 
-    def error(self, call: Call, reply: Reply) -> MfstoreError:
+    def host(self, call: Call) -> str:
         """See ``interface.ControlPlane``."""
-        host = self.settings.endpoint_url or "S3"
         with contextlib.suppress(Exception):
             if call.operation in ROUTED:
-                host = self.route(call.operation, call.bucket, call.options).origin
-            else:
-                host = self.process().preparer.endpoint
-        return errors.problem(call, reply, host)
+                return self.route(call.operation, call.bucket, call.options).origin
+            return self.process().preparer.endpoint
+        return self.settings.endpoint_url or "S3"
 
 
 class ProcessState:

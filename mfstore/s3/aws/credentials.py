@@ -15,8 +15,7 @@ from mfstore.errors import AccessDenied, BackendError, MfstoreError
 from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws.errors import copied, local, no_credentials
 from mfstore.s3.aws.routes import Credentials
-from mfstore.s3.aws.sessions import KEY_OPTIONS
-from mfstore.s3.aws.settings import ConnectionSettings
+from mfstore.s3.aws.settings import KEY_OPTIONS, ConnectionSettings
 
 SECONDS_BETWEEN_SEARCHES = 5.0
 """Between two forced refreshes, or two searches, that brought nothing."""

@@ -1,12 +1,15 @@
-"""What a failed exchange means: from status, S3's code and the engine's word to an error that says what to do next."""
+"""What an answer means that is not what was asked for: from status, S3's code and the engine's word to a ``Verdict``,
+whether and how to ask again, and to an error that says what to do next. Pure."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from enum import Enum
 from xml.etree import ElementTree
 
 from mfstore.errors import (
@@ -73,6 +76,103 @@ def fault(body: bytes | None) -> Fault:
         (texts.get("RequestId") or texts.get("RequestID", ""))[:100],
     )
 
+
+def said(reply: Reply) -> Fault:
+    """What the body of a reply that is an error says. It is read once."""
+    if reply.fault is None:
+        reply.fault = fault(reply.data)
+    found: Fault = reply.fault
+    return found
+
+
+# ---- whether to ask again -----------------------------------------------------------------
+
+
+class Verdict(Enum):
+    """What a reply calls for."""
+
+    FINE = "fine"
+    FREE = "free"
+    """Try again at once, once, at no cost: a kept-alive connection had been closed by the server."""
+    TRANSIENT = "transient"
+    THROTTLED = "throttled"
+    REFRESH = "refresh"
+    """The credentials expired: get new ones, then again."""
+    SKEWED = "skewed"
+    """Our clock is wrong: learn the offset, then again."""
+    MOVED = "moved"
+    """The bucket is in another region: learn it, then again."""
+    FATAL = "fatal"
+
+
+PASSING = (Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.FREE)
+"""What the same call, made again later, may not meet."""
+
+_RETRIED_FAILURES = {
+    calls.CONNECT, calls.DNS, calls.RESET, calls.TRUNCATED, calls.FIRST_BYTE, calls.STALL, calls.PROTOCOL,
+    calls.PROXY,
+}  # fmt: skip
+_TRANSIENT_CODES = {
+    "InternalError", "InternalServerError", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict",
+    "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody", "UnknownError",
+}  # fmt: skip
+"""Among them what says that our bytes did not arrive as sent: sending them again may do. UnknownError is radosgw's
+internal error, as when two requests delete one object."""
+_THROTTLE_CODES = {
+    "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests",
+    "RequestThrottled", "BandwidthLimitExceeded", "503 SlowDown",
+}  # fmt: skip
+_EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"}
+_MOVED_CODES = {
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "AuthorizationHeaderMalformed",
+    "IncorrectEndpoint",
+    "Redirect",
+}
+_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9 ]{1,64})\s*</Code>")
+
+
+def _code_within(body: bytes | None) -> str | None:
+    """The <Code> of what is no XML: an answer that was cut, or that a proxy wrapped in its own."""
+    found = _CODE.search(body[:8192]) if body else None
+    return found.group(1).decode("ascii") if found else None
+
+
+def classify(reply: Reply) -> Verdict:
+    """What to do about a reply. A 403 or 404 is an answer, not a failure to retry."""
+    if reply.failure is not None:
+        if reply.failure == calls.RESET and reply.reused and not reply.first_byte:
+            return Verdict.FREE
+        return Verdict.TRANSIENT if reply.failure in _RETRIED_FAILURES else Verdict.FATAL
+    status = reply.status
+    if 200 <= status < 300:
+        return Verdict.FINE
+    code = said(reply).code or _code_within(reply.data)
+    if code in _EXPIRED_CODES:
+        return Verdict.REFRESH
+    if code == "RequestTimeTooSkewed":
+        return Verdict.SKEWED
+    if status in (301, 302, 307, 308) or code in _MOVED_CODES:
+        return Verdict.MOVED
+    if code in _THROTTLE_CODES or status in (429, 503):
+        return Verdict.THROTTLED
+    if status >= 500 and status != 501:
+        return Verdict.TRANSIENT
+    if code in _TRANSIENT_CODES or status == 408:
+        return Verdict.TRANSIENT
+    if status == 400 and reply.call.operation == "HeadObject":
+        # The answer to a HEAD has no body, so no code: an expired token and a wrong region look like this.
+        return Verdict.MOVED if "x-amz-bucket-region" in reply.headers else Verdict.REFRESH
+    return Verdict.FATAL
+
+
+def retryable_code(code: str | None) -> bool:
+    """Whether an error inside a 200 answer is worth another try."""
+    return code in _TRANSIENT_CODES or code in _THROTTLE_CODES
+
+
+# ---- the error it stands for --------------------------------------------------------------
 
 LIST_HINT = "Without the right s3:ListBucket a missing key is reported as 403 as well"
 HEAD_HINT = "A HEAD is told no reason: check credentials, region and clock, or get the object to learn it"
@@ -142,17 +242,18 @@ FAILURE_HINTS = {
 }
 
 
-def problem(call: Call, reply: Reply, host: str) -> MfstoreError:
-    """The error for a reply that is not what was asked for; ``host`` is where the request went, for people."""
-    said = fault(reply.data)
+def problem(call: Call, reply: Reply, host: Callable[[Call], str]) -> MfstoreError:
+    """The error that a reply stands for; not raised. Its fields tell status, S3's code and the request id. ``host`` is
+    asked, where people are told it, where the request went."""
+    what = said(reply)
     headers = reply.headers
-    error = _failure(reply, host) if reply.failure is not None else _refusal(call, reply, said, headers, host)
+    error = _failure(reply, host(call)) if reply.failure is not None else _refusal(call, reply, what, headers, host)
     return error.where(
         key=call.key,
         backend=f"s3://{call.bucket}",
         status=reply.status or None,
-        service_code=said.code or None,
-        request_id=headers.get("x-amz-request-id") or said.request_id or None,
+        service_code=what.code or None,
+        request_id=headers.get("x-amz-request-id") or what.request_id or None,
     )
 
 
@@ -169,12 +270,14 @@ def _failure(reply: Reply, host: str) -> MfstoreError:
             f"the TLS connection to {host} was refused{words}",
             hint="For a private certificate authority give verify='bundle.pem' or set AWS_CA_BUNDLE",
         )
-    said = FAILURE_TEXTS.get(failure or "", failure)
-    return BackendError(f"{said} ({host}){words}", hint=FAILURE_HINTS.get(failure or ""))
+    known = FAILURE_TEXTS.get(failure or "", failure)
+    return BackendError(f"{known} ({host}){words}", hint=FAILURE_HINTS.get(failure or ""))
 
 
-def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], host: str) -> MfstoreError:
-    status, code, text = reply.status, said.code, said.message
+def _refusal(
+    call: Call, reply: Reply, what: Fault, headers: Mapping[str, str], host: Callable[[Call], str]
+) -> MfstoreError:
+    status, code, text = reply.status, what.code, what.message
     if code in MISSING:
         message, hint = MISSING[code]
         return NotFound(message, hint=hint)
@@ -193,11 +296,11 @@ def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], 
     if code in ("InvalidBucketName", "KeyTooLongError"):
         return InvalidKey(text or code)
     if code in ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"):
-        return BackendError(f"the bytes changed on their way to {host}", hint=text or None)
+        return BackendError(f"the bytes changed on their way to {host(call)}", hint=text or None)
     silent = call.operation.startswith("Head") and not code
     moved = code == "AuthorizationHeaderMalformed" or code.startswith("IllegalLocation")
     if moved or status in (301, 302, 307, 308) or (silent and status == 400 and "x-amz-bucket-region" in headers):
-        region = headers.get("x-amz-bucket-region") or said.region
+        region = headers.get("x-amz-bucket-region") or what.region
         there = f"the bucket is in region {region}" if region else "the bucket is in another region"
         return BackendError(there, hint="Give region=, or check endpoint_url=")
     if status in (409, 412):
@@ -208,7 +311,7 @@ def _refusal(call: Call, reply: Reply, said: Fault, headers: Mapping[str, str], 
             return NotFound("no such bucket", hint=BUCKET_HINT)
         return NotFound("no such object (or bucket)", hint=KEY_HINT)
     if status == 407:
-        return BackendError(f"the proxy for {host} wants authentication", hint=FAILURE_HINTS[calls.PROXY])
+        return BackendError(f"the proxy for {host(call)} wants authentication", hint=FAILURE_HINTS[calls.PROXY])
     if status in (401, 403):
         hint = "Check what the policies of the bucket and of whoever asks allow"
         if call.key is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from mfstore.errors import MfstoreError
     from mfstore.s3.aws.pages import Page
     from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
     from mfstore.s3.calls import Call, Options, Reply
@@ -27,6 +26,10 @@ class RouteSource(Protocol):
     """Grows when a bucket's region is learned: routes taken before are then out of date."""
     skew: float
     """Seconds to add to this machine's clock for the server's."""
+
+    keys: Credentials | None
+    """What to sign with as long as this is not None: keys that were given, which do not change by themselves. Else
+    ``credentials`` is to be asked, each time."""
 
     def route(self, operation: str, bucket: str, options: Options) -> Route:
         """What the requests of one of the ``ROUTED`` operations share."""
@@ -68,5 +71,5 @@ class ControlPlane(RouteSource, Protocol):
     def page(self, call: Call, reply: Reply) -> Page:
         """The page of a ListObjectsV2. Raises like ``parse``."""
 
-    def error(self, call: Call, reply: Reply) -> MfstoreError:
-        """The error that a reply stands for; not raised. Its fields tell status, S3's code and the request id."""
+    def host(self, call: Call) -> str:
+        """Where the requests of such a call go, for people; never raises."""

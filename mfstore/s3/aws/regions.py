@@ -1,4 +1,4 @@
-"""In which regions buckets are, by what servers said."""
+"""In which regions buckets are, by what servers what."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 
-from mfstore.s3.aws.errors import fault
+from mfstore.s3.aws.errors import said
 from mfstore.s3.calls import Call, Reply
 
 REDIRECTS_REMEMBERED = 10_000  # far more calls than are ever under way at once
@@ -39,12 +39,12 @@ class BucketRegions:
         tell a bucket's region; ``changed`` is called, with the lock held, when a region was not known before."""
         if call.bucket.startswith("arn:") or reply.failure is not None:
             return False
-        said = fault(reply.data)
+        what = said(reply)
         head = reply.status == 400 and call.operation.startswith("Head")  # no body to say AuthorizationHeaderMalformed
         moved = reply.status in (301, 302, 307, 308)
-        if not (head or moved or said.code in WRONG_REGION or said.code.startswith("IllegalLocationConstraint")):
+        if not (head or moved or what.code in WRONG_REGION or what.code.startswith("IllegalLocationConstraint")):
             return False
-        region = reply.headers.get("x-amz-bucket-region") or said.region or self._answer(call.bucket, ask)
+        region = reply.headers.get("x-amz-bucket-region") or what.region or self._answer(call.bucket, ask)
         if not region or not REGION.fullmatch(region):
             return False
         with self.lock:

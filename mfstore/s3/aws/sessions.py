@@ -22,9 +22,8 @@ from mfstore.errors import Unsupported
 from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws.errors import no_credentials
 from mfstore.s3.aws.routes import Transport
-from mfstore.s3.aws.settings import ConnectionSettings
+from mfstore.s3.aws.settings import KEY_OPTIONS, ConnectionSettings
 
-KEY_OPTIONS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 CONNECT_SECONDS = 5.0
 BOTOCORE_CONNECT_SECONDS = 60  # its default: far too long for one machine of a pool that does not answer
 

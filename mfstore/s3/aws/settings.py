@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mfstore.errors import NotSerializable
+from mfstore.s3.aws.routes import Credentials
 
+KEY_OPTIONS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 BOTO3_NAMES = {"region_name": "region", "profile_name": "profile"}
 
 
@@ -50,6 +52,14 @@ class ConnectionSettings:
         """Parameters, by botocore's names, that all operations get that know them."""
         given = {"ExpectedBucketOwner": self.expected_bucket_owner, "RequestPayer": self.request_payer}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def keys(self) -> Credentials | None:
+        """The keys that were given; None where they have to be looked for, or nothing is to be signed."""
+        key, secret, token = (self.client_options.get(name) for name in KEY_OPTIONS)
+        if self.anonymous or not (isinstance(key, str) and isinstance(secret, str) and key and secret):
+            return None
+        return Credentials(key, secret, token or None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         for name in ("session", "client"):

@@ -64,7 +64,7 @@ class NativeEngine(Engine):
         return routes, bodies
 
     def _signer(self) -> transfer.WireCredentials | None:
-        credentials = self._control.credentials()
+        credentials = self._control.keys or self._control.credentials()
         if credentials is None:
             return None
         known = self._credentials

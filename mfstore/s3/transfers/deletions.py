@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from mfstore.errors import BackendError, MfstoreError
-from mfstore.s3.aws.errors import copied
+from mfstore.s3.aws.errors import copied, problem, retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, Job, Retry, Try, parsed
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.verdicts import retryable_code
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -58,7 +57,7 @@ class DeleteJob(Job):
             del errors[key]
         if not errors.keys() <= set(self._left):
             stray = next(entry for key, entry in errors.items() if key not in self._left)
-            raise control.error(Call("DeleteObjects", self.bucket), _entry_reply(reply, stray))
+            raise problem(Call("DeleteObjects", self.bucket), _entry_reply(reply, stray), control.host)
         again = [key for key in self._left if key in errors and retryable_code(errors[key].get("Code"))]
         if again and call.tag.bad < 5:
             self._end_keys(
@@ -84,7 +83,7 @@ class DeleteJob(Job):
             entry = errors.get(key)
             error = None
             if entry is not None:
-                error = control.error(Call("DeleteObject", self.bucket, key), _entry_reply(reply, entry))
+                error = problem(Call("DeleteObject", self.bucket, key), _entry_reply(reply, entry), control.host)
             self._out.append(
                 Outcome(index, item, self.bucket, key, error=error, headers=reply.headers, attempts=self.attempts)
             )

@@ -9,8 +9,8 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
+from mfstore.s3.aws.errors import PASSING, Verdict, classify
 from mfstore.s3.transfers.jobs import Job, MultipartJob, Retry, renewed
-from mfstore.s3.transfers.verdicts import PASSING, Verdict, classify
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane

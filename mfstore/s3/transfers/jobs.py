@@ -7,9 +7,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import MfstoreError
+from mfstore.s3.aws.errors import retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.verdicts import retryable_code
 
 if TYPE_CHECKING:
     from mfstore._core.memory import FreshBytesPool

@@ -9,8 +9,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from mfstore.s3.aws.errors import PASSING, Verdict
 from mfstore.s3.calls import FIRST_BYTE_SECONDS, STALL_SECONDS
-from mfstore.s3.transfers.verdicts import PASSING, Verdict
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane

@@ -19,7 +19,7 @@ from time import monotonic
 
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
-from mfstore.s3.aws.errors import copied
+from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, Call, Reply
 from mfstore.s3.engines.interface import Channel
@@ -30,7 +30,6 @@ from mfstore.s3.transfers.hedging import HEDGED_BYTES, LOOK_SECONDS, Hedges
 from mfstore.s3.transfers.jobs import Job, Restart, Retry, left_open
 from mfstore.s3.transfers.outcomes import Outcome
 from mfstore.s3.transfers.retry import Retries
-from mfstore.s3.transfers.verdicts import Verdict, classify
 
 S3_FIRST_BYTE = 0.030
 S3_PER_BYTE = 0.020 / (1 << 20)
@@ -457,7 +456,7 @@ class Scheduler:
         counts.requests += len(batch)
         counts.concurrency = max(counts.concurrency, len(self._calls.flying) - len(self._announced.waiting))
         try:
-            credentials = self._control.credentials()
+            credentials = self._control.keys or self._control.credentials()
             for call in batch:
                 call.tag.credentials = credentials
         except MfstoreError as error:
@@ -573,7 +572,7 @@ class Scheduler:
             self._fatal(job, call, error)
             return
         if hopeless:
-            self._fatal(job, call, self._control.error(call, reply))
+            self._fatal(job, call, problem(call, reply, self._control.host))
 
     def _retry(self, call: Call, reply: Reply, verdict: Verdict) -> bool:
         """Have the call made again, unless it is hopeless."""
@@ -595,7 +594,7 @@ class Scheduler:
             with suppress(MfstoreError):
                 if call.tag.attempts < ABORT_ATTEMPTS and self._retry(call, reply, verdict):
                     return
-            job.error.add_note(left_open(call, self._control.error(call, reply)))  # type: ignore[union-attr]
+            job.error.add_note(left_open(call, problem(call, reply, self._control.host)))  # type: ignore[union-attr]
         self._drop(call)
 
     def _fatal(self, job: Job, call: Call, error: MfstoreError) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mfstore import errors
 from mfstore.s3 import calls as words
-from mfstore.s3.aws.errors import fault
+from mfstore.s3.aws.errors import fault, problem
 from mfstore.s3.calls import Call, Reply
 from tests.rigs.control_planes import control_plane
 from tests.rigs.s3_wire import error_body
@@ -64,7 +64,7 @@ TABLE = [
 @pytest.mark.parametrize(("status", "code", "kind", "said"), TABLE)
 def test_errors(status, code, kind, said):
     reply = Reply(GET, status, headers={"x-amz-request-id": "R1"}, data=error_body(code) if code else b"")
-    error = control_plane(region=REGION).error(GET, reply)
+    error = problem(GET, reply, control_plane(region=REGION).host)
     assert type(error) is kind and said in str(error)
     assert (error.status, error.service_code, error.request_id) == (status, code or None, "R1")
     assert (error.key, error.backend) == ("k", "s3://bucket")
@@ -89,7 +89,7 @@ def test_errors(status, code, kind, said):
 )
 def test_failures(failure, number, kind, said):
     control = control_plane(region=REGION, endpoint_url="http://127.0.0.1:1")
-    error = control.error(GET, Reply(GET, failure=failure, errno=number, message="m"))
+    error = problem(GET, Reply(GET, failure=failure, errno=number, message="m"), control.host)
     assert type(error) is kind and said in str(error)
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from mfstore.errors import InvalidKey, InvalidRange
 from mfstore.s3 import BulkStats, Outcome
+from mfstore.s3.aws.errors import Verdict, classify
 from mfstore.s3.bulk.items import Address, address_of, plan_ranges, source_of
 from mfstore.s3.calls import Call, Reply
 from mfstore.s3.transfers.downloads import LONGEST_PIECE, SHORTEST_PIECE, cut_pieces
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota, asked_delay
 from mfstore.s3.transfers.scheduler import FEWEST_CALLS, MOST_CALLS, Limiter, calls_to_fill
 from mfstore.s3.transfers.uploads import LARGEST_OBJECT, LARGEST_PART, MOST_PARTS, part_size, slice_parts
-from mfstore.s3.transfers.verdicts import Verdict, classify
 
 MIB = 1 << 20
 

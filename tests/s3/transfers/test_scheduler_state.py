@@ -4,6 +4,7 @@ end."""
 import pytest
 
 from mfstore.errors import AccessDenied
+from mfstore.s3.aws.errors import Verdict
 from mfstore.s3.calls import Call, Reply
 from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
@@ -12,7 +13,6 @@ from mfstore.s3.transfers.hedging import EVIDENCE, HEDGE_FLOOR, Hedges
 from mfstore.s3.transfers.jobs import MultipartJob, Try
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import FEWEST_CALLS, FIRST_GUESS, Admission, Budget, CallQueue, Limiter, Pace
-from mfstore.s3.transfers.verdicts import Verdict
 
 MIB = 1 << 20
 
