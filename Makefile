@@ -34,10 +34,10 @@ test-newest: system-test venv
 	$(RUN) -m pip install -q -e '.[test]'
 	test -x $(NEWEST) || $(RUN) -m venv build/newest
 	$(NEWEST) -m pip install -q -U --upgrade-strategy eager -e '.[metaflow]' \
-	  hypothesis numpy pandas pyarrow pytest pytest-rerunfailures trustme
+	  hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
 	$(NEWEST) -m pip list | grep -iE '^(aiobotocore|aiohttp|boto3|botocore) '
 	$(NEWEST_PYTEST) tests/s3/aws/test_botocore_internals.py
-	$(NEWEST_PYTEST) --reruns 1 $(NEWEST_TESTS)
+	$(NEWEST_PYTEST) $(WORKERS) --reruns 1 $(NEWEST_TESTS)
 
 check: system venv
 	$(RUN) -m pip install -q -e '.[test]'

@@ -172,9 +172,14 @@ def test_the_glossary_has_every_word_once_with_one_sentence():
 
 def test_continuous_integration_and_the_hooks_run_what_make_runs():
     makefile = (ROOT / "Makefile").read_text()
-    local = set(re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE))
-    remote = set(re.findall(r"run: make (.*)$", (ROOT / ".github/workflows/ci.yml").read_text(), re.MULTILINE))
-    assert local == remote
+    local = re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text().split("\njobs:\n")[1]
+    jobs = re.findall(r"^  (\w+):\n((?:    .*\n)+)", workflow, re.MULTILINE)
+    # The newest botocore has a job of its own: it runs the tests of S3 a second time, for which .ci/run has no time.
+    assert {name: re.findall(r"run: make (.*)$", steps, re.MULTILINE) for name, steps in jobs} == {
+        "ci": local,
+        "newest": ["test-newest"],
+    }
     checks = re.search(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
     commands = {command for command in re.findall(r"\$\(RUN\) -m (.*)", checks) if not command.startswith("pip ")}
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
