@@ -90,7 +90,7 @@ class Rig:
         return self.servers[-1]
 
 
-def drain(channel: Channel, n: int, timeout: float = 20.0) -> list[Reply]:
+def drain(channel: Channel, n: int, timeout: float = 100.0) -> list[Reply]:
     replies: list[Reply] = []
     end = time.monotonic() + timeout
     while len(replies) < n:

@@ -31,6 +31,7 @@ class Connection:
     served: int = 0
     buffer: bytes = b""
     closing: threading.Event = field(default_factory=threading.Event)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def send(self, *parts: bytes) -> None:
         self.socket.sendall(b"".join(parts))
@@ -138,3 +139,4 @@ class Server:
         finally:
             with contextlib.suppress(OSError):
                 connection.socket.close()
+            connection.closed.set()

@@ -430,9 +430,9 @@ class TestFailures:
         assert (reply.failure, reply.status) == ("first-byte", 0) and 0.25 < time.monotonic() - begun < 15
 
     def test_refused(self, rig: Rig) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        reply = ask(rig.to(f"http://127.0.0.1:{port}"), get())
+        with socket.socket() as bound:  # and not listening: nobody else gets the port
+            bound.bind(("127.0.0.1", 0))
+            reply = ask(rig.to(f"http://127.0.0.1:{bound.getsockname()[1]}"), get())
         assert reply.failure == "connect" and reply.message
 
     def test_connect_timeout(self, rig: Rig) -> None:

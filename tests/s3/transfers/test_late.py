@@ -141,3 +141,18 @@ def test_giving_up_an_upload_is_asked_for_again_when_it_is_refused(clock, monkey
     assert world.uploads
     running.close()
     assert not world.uploads and next(refused, None) is None
+
+
+def test_a_slow_consumer_does_not_use_up_the_time_for_retries(monkeypatch, clock):
+    world, poll, held = SimulatedS3({f"k{i}": b"x" for i in range(40)}, plan={30: 503}), SimulatedChannel.poll, []
+
+    def one(channel, timeout):
+        held.extend(poll(channel, timeout if not held else 0))
+        found = held[:1]
+        del held[:1]
+        return found
+
+    monkeypatch.setattr(SimulatedChannel, "poll", one)
+    for outcome in simulated_client(world, retry_seconds=0.3, concurrency=64).get_many(list(world.objects)):
+        if outcome.index == 10:
+            clock.now += 0.5

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -459,21 +458,6 @@ def test_a_damaged_whole_leftover_is_fetched_anew(tmp_path):
     os.close(left.fd)
     client_on(world).get_many(["k"], into="files", dest=tmp_path, resume=True)
     assert (tmp_path / "k").read_bytes() == BIG
-
-
-def test_a_slow_consumer_does_not_use_up_the_time_for_retries(monkeypatch):
-    world, poll, held = SimulatedS3({f"k{i}": b"x" for i in range(40)}, plan={30: 503}), SimulatedChannel.poll, []
-
-    def one(channel, timeout):
-        held.extend(poll(channel, timeout if not held else 0))
-        found = held[:1]
-        del held[:1]
-        return found
-
-    monkeypatch.setattr(SimulatedChannel, "poll", one)
-    for outcome in client_on(world, retry_seconds=0.3, concurrency=64).get_many(list(world.objects)):
-        if outcome.index == 10:
-            time.sleep(0.5)
 
 
 def test_while_all_fails_no_more_wait_for_another_try_than_may_be_in_flight():
