@@ -14,7 +14,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def in_thread(method: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     """The asynchronous method for a blocking one, with its parameters, result and errors, under its name with an ``a``
-    before it. It runs in asyncio's default executor; when its task is cancelled, the work goes on to its end."""
+    before it.
+
+    It runs in the default executor of the event loop. When its task is cancelled, the work goes on to its end: what it
+    reads may not change until then.
+    """
     name = method.__name__
 
     @wraps(method)
@@ -29,7 +33,9 @@ def in_thread(method: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
 
 
 def each_in_thread(method: Callable[P, Iterator[R]]) -> Callable[P, AsyncIterator[R]]:
-    """Likewise for a method that returns an iterator of things that are not None: each step runs in a thread."""
+    """Likewise for a method that returns an iterator of things that are not None: each step runs in a thread, not
+    always in the same one. When its task is cancelled, the step that has begun goes on to its end, and there is no
+    further one."""
     name = method.__name__
 
     @wraps(method)

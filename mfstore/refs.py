@@ -23,7 +23,17 @@ ATTEMPTS = 50
 class Refs(MutableMapping[str, Key]):
     """``store.refs``: a mapping from names to keys, shared by everyone who uses the store.
 
-    Setting a name keeps what it was in its history. Names are paths of words such as ``models/churn``.
+    Setting a name keeps what it was in its history, and is durable when it returns. Names are paths of words such as
+    ``models/churn``. Nothing is remembered here: each question asks the store.
+
+    ``refs[name]`` raises NotFound (a KeyError) when there is no such ref, CorruptObject when it is damaged; setting it
+    anew repairs that. ``refs[name] = key`` lets the last writer win. It raises NotFound when nothing is stored under
+    the key, and Conflict when others keep changing the ref, or garbage collection removes what the key stands for.
+    ``del refs[name]`` removes the ref with its history, and raises NotFound when there is none. Iteration is by name,
+    in order.
+
+    Each may raise InvalidKey for what cannot be a name or a key (``in`` too), Unsupported when the ref or the store
+    needs a newer mfstore, AccessDenied, and BackendError.
     """
 
     def __init__(self, backend: Backend, handle: Callable[[], Handle]) -> None:
@@ -56,7 +66,18 @@ class Refs(MutableMapping[str, Key]):
         self._confirm(condemned, path, etag, entries, entry)
 
     def set_if(self, name: str, key: str, current: str | None) -> None:
-        """Point ``name`` at ``key`` only if it still is ``current`` (None: does not exist). Conflict otherwise."""
+        """Point ``name`` at ``key`` only if it still is ``current``.
+
+        Args:
+            name: The ref.
+            key: What it is to be.
+            current: What it is; None: there is none.
+
+        Raises:
+            Conflict: it is something else, or changed just now; or garbage collection removes what ``key`` stands for.
+            NotFound: nothing is stored under ``key``.
+            CorruptObject: the ref is damaged.
+        """
         path = ref_path(name)
         condemned = self._handle().guard.condemned()
         entry = self._entry(key)
@@ -99,7 +120,12 @@ class Refs(MutableMapping[str, Key]):
         return isinstance(name, str) and self._backend.exists_many([ref_path(name)])[0]
 
     def history(self, name: str) -> list[RefEntry]:
-        """Every value of ``name``, newest first, up to 1000."""
+        """Every value of ``name``, newest first, up to 1000, each with the time it was set.
+
+        Raises:
+            NotFound: there is no such ref.
+            CorruptObject: it is damaged.
+        """
         return self._read(name)[1][::-1]
 
     def __repr__(self) -> str:

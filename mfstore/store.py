@@ -50,7 +50,12 @@ class Store:
     """A store of artifacts. Open one with ``mfstore.open``; handles are thread-safe, pickle, and survive fork.
 
     Every method that reads or writes has an asynchronous one with the same parameters, result and errors, whose name
-    begins with ``a``: ``await store.aput(obj)``, ``async for key, obj in store.aget_many(keys)``.
+    begins with ``a``: ``await store.aput(obj)``, ``async for key, obj in store.aget_many(keys)``. It works in another
+    thread. When its task is cancelled, what has begun goes on to its end: a put may be done all the same.
+
+    Sizes are in bytes and durations in seconds. Besides what a method lists, each may raise what the storage answers
+    (AccessDenied, BackendError), Unsupported when the store, or something in it, needs a newer mfstore, NotAStore
+    when the place turns out to hold something else, and, where it takes keys, InvalidKey for what cannot be one.
     """
 
     def __init__(
@@ -67,21 +72,40 @@ class Store:
     # ---- one artifact -----------------------------------------------------------------
 
     def put(self, obj: object) -> Key:
-        """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store.
+        """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store of
+        the same ``hash``.
 
         Durable when it returns, under the store's ``fsync`` policy. Large buffers are not copied: do not change them
-        from another thread meanwhile. NotSerializable names the part that cannot be pickled; OutOfSpace and
-        AccessDenied leave everything stored before intact.
+        from another thread meanwhile. They are yours again when it returns. Whatever it raises, everything stored
+        before is intact.
+
+        Args:
+            obj: What pickle can describe. Arrays, tables, tensors, texts and bytes of any size are fast.
+
+        Raises:
+            NotSerializable: a part of the object cannot be pickled; the message names it.
+            OutOfSpace: disk full, or quota reached.
+            AccessDenied: nothing may be written there.
+            NotFound: there is no store, and it was opened with ``create=False``.
+            Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
         return self.put_many([obj])[0]
 
     def get(self, key: str, *, verify: bool | None = None, writable: bool = True) -> Any:
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
 
-        Arrays are writable and private (changing them changes nothing stored) unless ``writable`` is false. With
-        ``verify`` every byte is checked against its digest; without, large raw arrays are mapped and read when used.
-        NotFound (a KeyError) when nothing is stored under the key, CorruptObject when bytes differ from what was
-        stored. Unpickles: only for stores whose writers you trust.
+        It is yours: changing it changes nothing stored. Unpickles: only for stores whose writers you trust. What
+        unpickling raises, such as ModuleNotFoundError for a class that is not installed, is raised as it is.
+
+        Args:
+            key: What ``put`` or ``save`` returned.
+            verify: Compare every byte with its digest. Without, large raw arrays are mapped and read when used. None:
+                as the store was opened.
+            writable: Whether arrays may be written to.
+
+        Raises:
+            NotFound: nothing is stored under the key. It is a KeyError.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         recipe = self.handle.recipe(Key(key))
         return self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
@@ -89,8 +113,19 @@ class Store:
     def put_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
         """Store objects in one bulk operation; returns their keys in order.
 
-        All are durable and visible when it returns; if it raises, those not yet acknowledged may be absent. A generator
-        may reuse the memory of an object for the next one.
+        All are durable and visible when it returns; if it raises, each of them may be there or absent.
+
+        Args:
+            objs: May be a generator, which may reuse the memory of an object for the next one. Of a list or tuple no
+                object may change before it returns.
+            progress: Called with 1 for each object that was taken, before it is durable. What it raises ends the put.
+
+        Raises:
+            NotSerializable: a part of an object cannot be pickled; the message names it.
+            OutOfSpace: disk full, or quota reached.
+            AccessDenied: nothing may be written there.
+            NotFound: there is no store, and it was opened with ``create=False``.
+            Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
         found: dict[int, str] = {}
         held_by_caller = isinstance(objs, (list, tuple))
@@ -111,11 +146,25 @@ class Store:
         self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise", progress: Progress | None = None,
         *, verify: bool | None = None, writable: bool = True,
     ) -> Iterator[tuple[Key, Any]]:  # fmt: skip
-        """Yield ``(key, object)`` for each key, in order (``ordered=False`` allows any order).
+        """Yield ``(key, object)`` for each key.
 
-        A key that fails raises its error, or with ``on_error="return"`` yields ``(key, error)``, or with ``"omit"`` is
-        left out. Recipes are fetched ahead in batches; at most one object is held besides yours, or 32 MiB of them when
-        the store is remote.
+        Nothing is read before it is iterated. Recipes are fetched ahead in batches; at most one object is held besides
+        yours, or 32 MiB of them when the store is remote. Unpickles, as ``get``.
+
+        Args:
+            keys: May be a generator, and hold duplicates.
+            ordered: In the order of the keys; false allows any order.
+            on_error: What becomes of a key that fails: "raise" its error, "return" it as ``(key, error)``, or "omit"
+                the key.
+            progress: Called with 1 for each key that is done, failed or not. What it raises ends the iteration.
+            verify: As of ``get``.
+            writable: As of ``get``.
+
+        Raises:
+            ValueError: ``on_error`` is none of the three.
+            NotFound: nothing is stored under a key.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
+            InvalidKey: one of ``keys`` cannot be a key. It is raised whatever ``on_error`` says.
         """
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
@@ -202,7 +251,16 @@ class Store:
     def save(self, artifacts: Mapping[str, object]) -> Key:
         """Store the named artifacts of one task as a bundle under one key: a recipe and at most one pack per 64 MiB.
 
-        The order of the names does not matter to the key. NotSerializable names the artifact and the path in it.
+        Args:
+            artifacts: Objects by name, as for ``put``. Their order does not matter to the key.
+
+        Raises:
+            InvalidKey: a name is not a string, or is longer than 65535 bytes.
+            NotSerializable: a part of an artifact cannot be pickled; the message names the artifact and the part.
+            OutOfSpace: disk full, or quota reached.
+            AccessDenied: nothing may be written there.
+            NotFound: there is no store, and it was opened with ``create=False``.
+            Conflict: garbage collection removed, or was about to remove, what this save relied on. Do it again.
         """
         found: list[str] = []
         for name in artifacts:
@@ -218,9 +276,18 @@ class Store:
     def load(
         self, key: str, names: Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True
     ) -> dict[str, Any]:
-        """The artifacts of a bundle, by name; with ``names`` only those, and only their bytes are read.
+        """The artifacts of a bundle, by name. They are yours, as what ``get`` returns. Unpickles, as ``get``.
 
-        NotFound when the bundle, or one of ``names`` in it, does not exist; otherwise as ``get``.
+        Args:
+            key: What ``save`` returned.
+            names: Only these, and only their bytes are read. None: all.
+            verify: As of ``get``.
+            writable: As of ``get``.
+
+        Raises:
+            NotFound: nothing is stored under the key, or the bundle has no artifact of one of ``names``.
+            Unsupported: the key is a single artifact.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         recipe = self.handle.recipe(Key(key))
         if recipe.kind != BUNDLE:
@@ -234,12 +301,32 @@ class Store:
     # ---- bytes and files --------------------------------------------------------------
 
     def put_bytes(self, data: Buffer) -> Key:
-        """Store bytes as they are, without pickle. The same bytes as a file have the same key."""
+        """Store bytes as they are, without pickle. The same bytes as a file have the same key.
+
+        Args:
+            data: Contiguous memory. It must not change before this returns.
+
+        Raises:
+            TypeError: ``data`` is not memory in one piece.
+            OutOfSpace: disk full, or quota reached.
+            AccessDenied: nothing may be written there.
+            NotFound: there is no store, and it was opened with ``create=False``.
+            Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
+        """
         view = memoryview(data)
         return self._put_raw([view.cast("B") if view.nbytes else b""], "bytes")
 
     def put_file(self, path: str | os.PathLike[str]) -> Key:
-        """Store a file's bytes, read in blocks. OSError when it cannot be read; nothing is stored then."""
+        """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.
+
+        Args:
+            path: The file. It must not change before this returns.
+
+        Raises:
+            OSError: the file cannot be read. Also OutOfSpace and AccessDenied are OSErrors, of the store.
+            NotFound: there is no store, and it was opened with ``create=False``.
+            Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
+        """
 
         def blocks() -> Iterator[bytes]:
             with open(path, "rb", buffering=0) as file:
@@ -260,8 +347,20 @@ class Store:
     ) -> bytes:
         """Bytes ``start`` to ``end`` of an artifact: of raw bytes themselves, of any other its pickle.
 
-        ``name`` chooses the artifact of a bundle. ``end`` beyond the artifact means its end. Only the chunks that hold
-        the range are read. InvalidRange when ``start`` is negative, beyond the end, or after ``end``.
+        Only the chunks that hold the range are read. Nothing is unpickled.
+
+        Args:
+            key: What ``put_bytes``, ``put`` or another returned.
+            start: The first byte, from 0.
+            end: The byte after the last one; beyond the artifact, or None, it means its end.
+            name: Which artifact of a bundle.
+            verify: Compare the chunks with their digests. None: as the store was opened.
+
+        Raises:
+            NotFound: nothing is stored under the key, or the bundle has no such artifact.
+            Unsupported: the key is a bundle, and ``name`` is None.
+            InvalidRange: ``start`` is negative, beyond the artifact's end, or after ``end``.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         reader = self._reader(Key(key), name, verify)
         stop = reader.size if end is None else min(end, reader.size)
@@ -271,7 +370,10 @@ class Store:
         return reader.read(start, stop)
 
     def iter_bytes(self, key: str, *, name: str | None = None, verify: bool | None = None) -> Iterator[bytes]:
-        """An artifact's bytes (as ``get_bytes``) in blocks of a few MiB, so that memory stays bounded."""
+        """An artifact's bytes (as ``get_bytes``) in blocks of a few MiB, so that memory stays bounded.
+
+        Nothing is read before it is iterated. Parameters and errors as ``get_bytes``; each block is yours.
+        """
         reader = self._reader(Key(key), name, verify)
         capabilities = self.backend.capabilities
         # Of a remote store a few reads at once, of the longest kind.
@@ -285,7 +387,19 @@ class Store:
     ) -> None:
         """Write an artifact's bytes (as ``get_bytes``) to a file, replacing it when everything was read.
 
-        Nothing is left behind on failure.
+        Nothing is left behind on failure. The file is not synced to disk.
+
+        Args:
+            key: As of ``get_bytes``.
+            path: The file. Its directory must exist.
+            name: Which artifact of a bundle.
+            verify: As of ``get_bytes``.
+
+        Raises:
+            OSError: the file cannot be written.
+            NotFound: nothing is stored under the key, or the bundle has no such artifact.
+            Unsupported: the key is a bundle, and ``name`` is None.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         target = Path(path)
         temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
@@ -317,7 +431,11 @@ class Store:
     # ---- questions --------------------------------------------------------------------
 
     def exists(self, key: str) -> bool:
-        """Whether something is stored under ``key``. A refusal raises AccessDenied: it is never "absent"."""
+        """Whether something is stored under ``key``. Its bytes are not read: ``verify`` tells whether they are whole.
+
+        Raises:
+            AccessDenied: it cannot be told; a refusal is never "absent".
+        """
         return self.exists_many([key])[0]
 
     def exists_many(self, keys: Iterable[str]) -> list[bool]:
@@ -325,13 +443,19 @@ class Store:
         return self.handle.exists_many([Key(key) for key in keys])
 
     def stat(self, key: str) -> ArtifactStat:
-        """What a key stands for, without reading its data."""
+        """What a key stands for, without reading its data.
+
+        Raises:
+            NotFound: nothing is stored under the key.
+            CorruptObject: its recipe is damaged.
+        """
         checked = Key(key)
         recipe = self.handle.recipe(checked)
         return stat_of(checked, recipe)
 
     def keys(self) -> Iterator[Key]:
-        """Every key in the store, in any order."""
+        """Every key in the store, in any order, by listing it as it is iterated. A key that is stored or removed
+        meanwhile may be told or not."""
         self.handle.require_read()
         for info in self.backend.list("recipes/"):
             name = info.key.rpartition("/")[2]
@@ -339,7 +463,7 @@ class Store:
                 yield Key(name)
 
     def stats(self) -> StoreStats:
-        """What the store holds, by listing it, and what this handle did."""
+        """What the store holds, by listing it, and what this handle did. A store that is not there yet is empty."""
         self.handle.require_read()
         counts = dict.fromkeys(("recipes", "packs", "index", "refs"), 0)
         sizes = dict.fromkeys(counts, 0)
@@ -362,8 +486,20 @@ class Store:
 
         ``list``: sizes, by listing, and what refs name. ``headers``: recipes whole, headers and trailers of packs,
         and that chunks lie where recipes say. ``full``: every chunk is read, decoded and compared with its digest; of
-        the packs only a ``sample`` ("3/10": the third tenth), or those not read whole for ``older_than`` seconds, the
-        longest ago first and until ``budget`` seconds have passed. NotFound when there is no store.
+        the packs only a part, if that is asked for, those not read whole for longest first.
+
+        Args:
+            level: "list", "headers" or "full".
+            sample: With "full": which part of the packs. "3/10" is the third tenth, as is ``(3, 10)``.
+            older_than: With "full": only packs not read whole for so many seconds.
+            budget: With "full": seconds after which no further packs are read.
+            progress: Called now and then, from any thread but never from two at once. What it raises ends the pass.
+
+        Raises:
+            InvalidKey: options that are unknown or make no sense together.
+            NotFound: there is no store.
+            AccessDenied: the store may not be listed, or 100 objects in it may not be read.
+            BackendError: the storage failed, at a listing or at 100 objects.
         """
         from mfstore.maintenance.store.verify import verify_store
         from mfstore.maintenance.verification import verify_options
@@ -378,7 +514,18 @@ class Store:
         """Verify and mend: whole chunks of damaged packs are stored again, recipes pointed at whole copies, the index
         rebuilt; what is damaged moves to ``quarantine/``. Nothing is deleted. May be stopped and run again.
 
-        ``drop_lost`` moves recipes there too whose chunks are nowhere, so that ``exists`` tells the truth.
+        Args:
+            level: How closely to look for damage first: "list", "headers" or "full".
+            dry_run: Only tell what would be done.
+            drop_lost: Move recipes to quarantine too whose chunks are nowhere, so that ``exists`` tells the truth.
+            progress: As of ``verify``.
+
+        Raises:
+            InvalidKey: the level is unknown.
+            NotFound: there is no store.
+            AccessDenied: something may not be read (nothing was changed then) or not be written.
+            BackendError: the storage failed. If it was at reading, nothing was changed.
+            Conflict: garbage collection removed what this relied on: nothing was moved away. Do it again.
         """
         from mfstore.maintenance.store.repair import RepairOptions, repair_store
 
@@ -392,12 +539,28 @@ class Store:
     ) -> GcPlan:  # fmt: skip
         """What garbage collection would do; ``execute`` of the result does it. Nothing is condemned or deleted here.
 
-        Kept are the keys that refs name, those in ``live``, and everything younger than ``grace`` (seconds or a
-        timedelta). What is garbage is first condemned, and deleted by an execution at least ``grace`` later. By default
-        refs keep their whole history; see ``mfstore.maintenance.store.collecting.retention`` for ``keep_last``,
-        ``keep_age``, ``pinned`` and ``series``. Packs that are mostly dead are rewritten, up to the share ``repack`` of
-        the stored bytes. Raises when anything that is needed cannot be read, and Refused when the store's clock cannot
-        be trusted.
+        Kept are the keys that refs name, those in ``live``, and everything young. What is garbage is first condemned,
+        and deleted by an execution at least ``grace`` later. By default refs keep their whole history.
+
+        Args:
+            live: Keys that are needed though no ref names them.
+            grace: Seconds, or a timedelta: what is younger is kept, and what is condemned stays so long.
+            keep_last: Newest values kept of each ref, and newest refs kept of each series.
+            keep_age: Seconds, or a timedelta: values that were current within it are kept, as are refs of a series
+                that were set, and keys nobody names that were stored.
+            pinned: Patterns (``prod/*``) of refs that are kept with their whole history.
+            series: Patterns (``runs/*``) of refs that belong together: beyond ``keep_last`` and ``keep_age`` they are
+                removed.
+            repack: Packs that are mostly dead are rewritten, up to this share of the stored bytes, 0 to 1.
+            progress: Called with what is being done and how many objects more of it are done.
+
+        Raises:
+            InvalidKey: options of retention that make no sense, or one of ``live`` cannot be a key.
+            Refused: the store's clock and this machine's differ too much to tell ages, or ``grace`` or ``repack`` is
+                out of range.
+            NotFound: there is no store, or a key that is needed is not stored.
+            CorruptObject: something that is needed is damaged or missing. Repair first.
+            AccessDenied: something that is needed may not be read.
         """
         from mfstore.maintenance.store.collecting.plan import GcOptions
         from mfstore.maintenance.store.collecting.retention import Retention
@@ -432,7 +595,7 @@ class Store:
     # ---- the handle -------------------------------------------------------------------
 
     def close(self) -> None:
-        """End this handle's threads. Using it again starts new ones."""
+        """End this handle's threads and connections. Using it again starts new ones."""
         handle = self._handles.pop(os.getpid(), None)
         if handle is not None:
             handle.close()
@@ -505,11 +668,30 @@ def open_store(
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
 
-    Nothing is created until something is put; with ``create=False`` putting into a place without a store is an error.
-    ``threads``, ``memory``, ``verify``, ``fsync`` and ``expire_days`` (see ``Knobs``) override the environment
-    (``MFSTORE_THREADS`` and so on), which overrides the defaults.
-    ``compress=False`` stores everything raw; ``hash`` ("blake3" or "sha256") is fixed when the store is created.
-    ``options`` go to the backend. NotAStore when the place holds something else, Unsupported for a newer format.
+    Nothing is created until something is put. An argument that is None is decided by the environment variable of its
+    name (``MFSTORE_THREADS`` and so on), else by the default.
+
+    Args:
+        url: Where the store is, or is to be.
+        create: Whether a put may create the store; if not, it raises NotFound where there is none.
+        threads: Threads for hashing, codecs and reads. Default: the CPUs this process may use.
+        memory: Bytes of extra memory one operation may hold. Default: 256 MiB.
+        verify: Check digests on every read. Default: on.
+        fsync: Local durability, "none", "batch" or "always". Default: batch.
+        expire_days: Something else (a lifecycle rule, a clean-up job) removes objects of this age: what a save relies
+            on is made young again in time. Default: what S3 says of its own rules.
+        compress: False stores everything raw.
+        hash: The digest of a store that is created, "blake3" or "sha256". A store that is there keeps its own.
+        options: Go to the backend.
+
+    Raises:
+        InvalidKey: the URL, ``hash`` or a setting is none.
+        NotAStore: the place holds something else.
+        Unsupported: no backend for this scheme is installed, or the store needs a newer mfstore.
+        CorruptObject: the store's description is damaged.
+        TypeError: an option that the backend does not know.
+        AccessDenied: the store's description may not be read.
+        BackendError: the storage failed.
     """
     text = os.fspath(url)
     if hash not in NAMES:

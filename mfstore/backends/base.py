@@ -28,11 +28,13 @@ class ObjectInfo:
     """What a listing or ``head`` tells about one stored object."""
 
     key: str
+    """The whole key, as it was put."""
     size: int
+    """Bytes."""
     modified: float
     """Seconds since the epoch, on the storage's own clock."""
     etag: str
-    """Changes whenever the bytes change; otherwise opaque."""
+    """Changes whenever the bytes change; otherwise opaque. ``put_if`` and ``delete_unchanged`` take it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,12 @@ class RangeRead(NamedTuple):
 
     key: str
     start: int
+    """The first byte, from 0."""
     length: int
+    """Bytes."""
     target: memoryview | None = None
-    """Exactly ``length`` writable bytes."""
+    """Exactly ``length`` writable bytes, the caller's. None: the backend makes the memory, and it becomes the
+    caller's."""
 
 
 class Batch:
@@ -86,23 +91,28 @@ class Batch:
     MUST become visible in the order of the puts, or all at once, or all under ``packs/`` before all under ``index/``,
     these before all under ``recipes/``, and these before the rest: what refers follows what it refers to. Leaving the
     ``with`` block by an exception, without ``commit``, MUST NOT leave partial objects visible; whole ones may stay.
-    This default puts at once.
+    Used by one thread at a time. ``put`` and ``commit`` raise what ``Backend.put`` raises. This default puts at once.
     """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Store ``parts``, joined, under ``key``. The memory may be reused after it returns."""
+        """Store ``parts``, joined, under ``key``. The memory MUST NOT be read after it returns: its owner reuses it.
+
+        Args:
+            key: Where.
+            parts: Contiguous buffers, which together are the object.
+        """
         self.backend.put(key, parts)
 
     def ensure(self, keys: Iterable[str]) -> None:
         """What others stored and this operation relies on: ``commit`` MUST make it as durable as its own objects, and,
-        where something removes objects by age, as young."""
+        where something removes objects by age, as young. ``keys`` were there when they were looked up."""
         return
 
     def commit(self) -> None:
-        """Return only when everything put is as durable as the backend's policy promises."""
+        """Return only when everything put is visible, and as durable as the backend's policy promises."""
         return
 
     def abort(self) -> None:
@@ -124,6 +134,10 @@ class Backend(ABC):
     MUST hold for every method: it may be called from several threads at once; a failure raises an
     ``mfstore.errors`` class (AccessDenied for a refusal, never NotFound; OutOfSpace; BackendError for the rest)
     naming the key; caller's buffers are not retained after it returns; handles pickle and work after fork.
+
+    Keys are whole keys, below the place that ``url`` names. Offsets and lengths are bytes, and ranges always lie at 0
+    or later. Buffers that a method takes are contiguous. Those that it returns are the caller's: they MUST NOT change
+    any more.
     """
 
     url: str
@@ -132,23 +146,47 @@ class Backend(ABC):
 
     @abstractmethod
     def get(self, key: str) -> bytes:
-        """The whole object. MUST raise NotFound when there is none."""
+        """The whole object.
+
+        Raises:
+            NotFound: MUST be raised when there is none.
+        """
 
     @abstractmethod
     def get_range(self, key: str, start: int, length: int) -> Buffer:
-        """Exactly ``length`` bytes from ``start``. MUST raise CorruptObject when the object is shorter, never
-        return fewer bytes."""
+        """Exactly ``length`` bytes from ``start``, never fewer. A ``length`` of 0 is allowed.
+
+        Raises:
+            CorruptObject: MUST be raised when the object ends before.
+            NotFound: MUST be raised when there is no object.
+        """
 
     @abstractmethod
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Store ``parts``, joined, replacing what was there. MUST be atomic (readers see all or nothing) and, on
-        return, durable under the backend's policy. MUST NOT leave anything visible on failure."""
+        return, durable under the backend's policy. MUST NOT leave anything visible on failure.
+
+        Args:
+            key: Where.
+            parts: Buffers, which together are the object; none of them: an empty one.
+
+        Raises:
+            OutOfSpace: there is no room. What was there before MUST still be there.
+        """
 
     @abstractmethod
     def put_if(self, key: str, data: Buffer, etag: str | None) -> str:
-        """Store ``data`` if the current object has that ``etag``, or, with None, if there is no object.
+        """Store ``data`` if the object is still the one that the caller knows; returns the new etag. MUST be atomic
+        against every ``put_if`` of any process, and durable on return.
 
-        Returns the new etag. MUST raise Conflict otherwise, MUST be atomic against every ``put_if`` of any process.
+        Args:
+            key: Where.
+            data: The whole object.
+            etag: That of the object that is to be replaced; None: there must be none.
+
+        Raises:
+            Conflict: MUST be raised when there is another object, or none.
+            OutOfSpace: there is no room.
         """
 
     @abstractmethod
@@ -157,14 +195,20 @@ class Backend(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every visible object whose key starts with ``prefix``, in any order. MUST NOT show unfinished writes."""
+        """Every visible object whose key starts with ``prefix``, in any order. MUST NOT show unfinished writes. What is
+        put or deleted meanwhile may be shown or not. A place that does not exist is empty."""
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:
-        """Size, time and etag. MUST raise NotFound when there is none, AccessDenied when it may not tell."""
+        """Size, time and etag.
+
+        Raises:
+            NotFound: MUST be raised when there is no object.
+            AccessDenied: MUST be raised when that cannot be told.
+        """
 
     def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | MfstoreError]]:
-        """Each object, or the error it met, in the order of ``keys``."""
+        """Each object, or the error it met, in the order of ``keys``, which is consumed as there is room for more."""
         for key in keys:
             try:
                 yield key, self.get(key)
@@ -193,14 +237,21 @@ class Backend(ABC):
             self.delete(key)
 
     def copy(self, source: str, target: str) -> None:
-        """Store the object ``source`` as ``target`` too, replacing what was there. MUST raise NotFound when there is no
-        ``source``; as durable and as atomic as ``put``."""
+        """Store the object ``source`` as ``target`` too, replacing what was there; as durable and as atomic as ``put``.
+
+        Raises:
+            NotFound: MUST be raised when there is no ``source``.
+        """
         self.put(target, [self.get(source)])
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         """Remove each object whose etag still is the given one; True for each that is gone now, False for one that has
         changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST delete within ``DELETION_WINDOW``
-        seconds of looking: writers wait as long."""
+        seconds of looking: writers wait as long.
+
+        Args:
+            objects: Etags by key, as ``list`` or ``head`` told them.
+        """
         answers = []
         for key, etag in objects.items():
             try:
@@ -219,15 +270,19 @@ class Backend(ABC):
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
         """The whole object and its etag, for a ``put_if`` that follows. If it changes in between, the etag MUST be the
-        older one, so that the write conflicts."""
+        older one, so that the write conflicts.
+
+        Raises:
+            NotFound: MUST be raised when there is no object.
+        """
         etag = self.head(key).etag
         return self.get(key), etag
 
     def read_many(self, reads: Iterable[RangeRead]) -> Iterator[tuple[int, Buffer | MfstoreError]]:
         """Many ranges at once: ``(number of the read, its bytes or target, or the error it met)``, as they come.
 
-        As ``get_range`` and ``read_into`` otherwise. ``reads`` is consumed as there is room for more. No target MUST be
-        written to after the iterator was closed.
+        As ``get_range`` and ``read_into`` otherwise. ``reads`` is consumed as there is room for more. Once the
+        iterator was closed, a target MUST NOT be written to.
         """
         for number, read in enumerate(reads):
             try:
@@ -246,7 +301,11 @@ class Backend(ABC):
 
     def lifecycle_rules(self) -> Sequence[dict[str, Any]] | None:
         """The rules by which the storage itself removes or moves objects, as S3's API words them; None where there is
-        no such thing. AccessDenied when they may not be read."""
+        no such thing.
+
+        Raises:
+            AccessDenied: they may not be read.
+        """
         return None
 
     @property
@@ -255,23 +314,35 @@ class Backend(ABC):
         return ""
 
     def read_into(self, key: str, start: int, target: memoryview) -> None:
-        """Fill writable ``target`` with the object's bytes from ``start``; as ``get_range``."""
+        """Fill ``target`` with the object's bytes from ``start``. Errors as ``get_range``; what is in ``target`` after
+        one means nothing.
+
+        Args:
+            key: Which object.
+            start: The first byte.
+            target: Writable bytes, the caller's. They MUST NOT be written to after this has returned or raised.
+        """
         target[:] = memoryview(self.get_range(key, start, len(target))).cast("B")
 
     def map(self, key: str, start: int, length: int) -> Buffer:
         """A private, writable, copy-on-write map of part of an object, with the capability ``map``.
 
-        MUST stay valid and unchanged while referenced, even when the object is replaced or deleted.
+        MUST stay valid and unchanged while referenced, even when the object is replaced or deleted. It is the caller's:
+        what is written to it is not stored. Errors as ``get_range``, BackendError when there are no more maps to have,
+        and Unsupported without the capability.
         """
         raise Unsupported("this backend cannot map objects", backend=self.url)
 
     def identity(self, key: str) -> Any:
         """A hashable that changes whenever the object's bytes do: what was verified under it need not be again.
-        MUST raise NotFound when there is no object."""
+
+        Raises:
+            NotFound: MUST be raised when there is no object.
+        """
         return self.head(key).etag
 
     def batch(self) -> Batch:
-        """Start a bulk operation."""
+        """Start a bulk operation"""
         return Batch(self)
 
     def close(self) -> None:

@@ -20,12 +20,17 @@ from mfstore.store import Store
 class BackendTests:
     """Subclass, implement ``make_backend``, and pytest runs every test on your backend.
 
-    ``raw_set`` and ``raw_get`` should bypass the methods under test where the storage allows it.
+    ``raw_set`` and ``raw_get`` should bypass the methods under test where the storage allows it. The fixture
+    ``backend`` makes one and closes it.
     """
 
     @abstractmethod
     def make_backend(self, tmp_path: Path) -> Backend:
-        """A backend on an empty place; another call with the same path is another handle on the same place."""
+        """A backend on an empty place; another call with the same path is another handle on the same place.
+
+        Args:
+            tmp_path: A directory of the test's own, which also tells tests apart where the place is somewhere else.
+        """
         raise NotImplementedError
 
     def raw_set(self, backend: Backend, key: str, data: bytes) -> None:

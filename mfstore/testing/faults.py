@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Fail one call."""
+    """Fail one call of a ``FaultyBackend``, or all from one on."""
 
     at: int
     """Which call, counting from 1 over all operations."""
     after: bool = False
     """Fail after the effect, as when a response is lost, instead of before it."""
     error: Callable[[], MfstoreError] = lambda: BackendError("injected fault")
+    """Makes what is raised. Key and backend are filled in."""
     forever: bool = False
     """Every later call fails too, as when the process or the network is gone."""
 
@@ -33,6 +34,14 @@ class FaultyBackend(Backend):
 
     The SQLite habit: run a workload with ``Fault(at=n)`` for n = 1, 2, … until a run completes, and check the store
     after each.
+
+    Methods that a backend need not have are ``Backend``'s own here, made of the counted calls: ``get_many`` of ``get``,
+    ``read_many`` of ``get_range`` and ``read_into``, and so on. Nothing is vouched for. ``close`` leaves the wrapped
+    backend open. Counting is for one thread.
+
+    Args:
+        inner: The backend that does the work. It stays its owner's.
+        fault: The call to fail, which may be replaced at any time as the attribute ``fault``; None: none.
     """
 
     def __init__(self, inner: Backend, fault: Fault | None = None) -> None:

@@ -23,12 +23,15 @@ class NetworkFault:
     """
 
     action: Action
+    """What happens: one of ``mfstore.testing.actions``."""
     method: str | None = None
+    """``GET`` and so on."""
     path: str | None = None
     """A regular expression, searched for in the path."""
     query: str | None = None
     """A regular expression, searched for in the query string."""
     when: Callable[[Exchange], bool] | None = None
+    """Asked with the request's head read, in the proxy's thread."""
     nth: int | None = None
     """Only the n-th match, counting from 1."""
     every: int | None = None

@@ -37,10 +37,19 @@ BACKLOG = 1024
 class FaultProxy:
     """Listens on a free port of 127.0.0.1, in a thread of its own, from ``with`` (or ``start``) to its end (``close``).
 
-    ``latency`` is added to each request, ``connect_latency`` to each connection, in seconds; ``bandwidth`` holds each
-    connection to so many bytes per second in each direction. ``tls`` is a server's context, with which the proxy itself
-    speaks https; ``upstream_tls`` a client's, for an https server. ``credentials`` (access key, secret key, region) are
-    needed only for ``WrongObject`` with a path and for ``IgnoreRange``.
+    Args:
+        upstream_url: Where the server is, ``http://`` or ``https://``.
+        faults: What goes wrong with which requests.
+        seed: Of faults with a ``probability``: the same seed hits the same requests.
+        latency: Seconds added to each request.
+        bandwidth: Bytes per second, at most, of each connection in each direction.
+        tls: A server's context, with which the proxy itself speaks https.
+        connect_latency: Seconds added to each connection.
+        upstream_tls: A client's context for an https server. Default: what the system trusts.
+        credentials: Access key, secret key and region, only for ``WrongObject`` with a path and for ``IgnoreRange``.
+
+    Raises:
+        OSError: no port could be had; by ``start``.
     """
 
     def __init__(

@@ -58,8 +58,21 @@ def collect_metaflow(
 ) -> tuple[MetaflowGcPlan, MetaflowGcResult]:
     """Condemn the runs that the policy drops, and remove those condemned at least the grace period ago.
 
-    Refused when no run would stay, unless ``yes_really``; Conflict while another collector is at work. May be stopped
-    at any time and run again.
+    May be stopped at any time and run again.
+
+    Args:
+        root: The datastore root.
+        policy: Which runs are dropped, and when.
+        yes_really: Also when no run would stay.
+        take_over: Also when another collector is at work by the look of it: it died within the last minutes.
+        tell: Called now and then with how far it is.
+
+    Raises:
+        InvalidKey: the policy makes no sense.
+        Refused: no run would stay.
+        Conflict: another collector is at work, or has taken over.
+        CorruptObject: the state of collection is damaged.
+        AccessDenied: there is no right to read, to write or to delete.
     """
     policy.check()
     file = StateFile(root.backend)

@@ -54,7 +54,18 @@ STORAGE_FAILURES = 100
 def plan_migration(
     root: Root, options: MigrationOptions, *, metadata: Root | None = None, tell: PhaseCallback = untold
 ) -> MigrationPlan:
-    """What there is to do. Changes nothing. ``metadata`` is where the local metadata is, if not below the root."""
+    """What there is to do. Changes nothing.
+
+    Args:
+        root: The datastore root.
+        options: Which runs, and to which profile.
+        metadata: Where the local metadata is, if not below the root.
+        tell: Called now and then with how far it is.
+
+    Raises:
+        InvalidKey: options that make no sense.
+        AccessDenied: something may not be read.
+    """
     options.check()
     removing = StateFile(root.backend).load().removing
     return survey(root, options, metadata, removing, time(), tell).plan(tell)
@@ -66,8 +77,21 @@ def migrate_metaflow(
 ) -> tuple[MigrationPlan, MigrationResult]:  # fmt: skip
     """Do it; the result tells what was done and what could not be.
 
-    Conflict while garbage is being collected, which this keeps out meanwhile; AccessDenied without the right to write.
-    May be stopped at any time and run again.
+    Garbage collection is kept out meanwhile. May be stopped at any time and run again.
+
+    Args:
+        root: The datastore root.
+        options: Which runs, and to which profile.
+        metadata: Where the local metadata is, if not below the root.
+        take_over: Also when a collector or another migration is at work by the look of it: it died within the last
+            minutes.
+        tell: Called now and then with how far it is.
+
+    Raises:
+        InvalidKey: options that make no sense.
+        Conflict: garbage is being collected, or another migration is at work.
+        CorruptObject: the state of collection is damaged.
+        AccessDenied: there is no right to read or to write.
     """
     options.check()
     file = StateFile(root.backend)

@@ -35,7 +35,16 @@ DESCRIBED_ANEW = ("meta-less", "wrong-metadata")
 def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: PhaseCallback | None) -> MetaflowRepair:
     """Verify a root at this level and mend what can be. Nothing is deleted; may be stopped at any time and run again.
 
-    Raises, and changes nothing, when an object cannot be read for another reason than damage.
+    Args:
+        root: The datastore root.
+        level: How closely to look for damage first: "list", "headers" or "full".
+        dry_run: Only tell what would be done.
+        tell: As of ``verify_metaflow``.
+
+    Raises:
+        InvalidKey: the level is unknown.
+        AccessDenied: something may not be read (nothing was changed then) or not be written.
+        BackendError: the storage failed. If it was at reading what was to be verified, nothing was changed.
     """
     before, found = verify_metaflow(root, VerifyOptions(level), tell)
     for error in found.refused.errors.values():

@@ -243,7 +243,17 @@ def shard_of_blob(name: BlobName) -> str:
 def verify_metaflow(
     root: Root, options: VerifyOptions, tell: PhaseCallback | None = None
 ) -> tuple[MetaflowReport, RootPass]:
-    """A pass over a root: its report, and what repair needs to know besides. Never raises for damage."""
+    """A pass over a root: its report, and what repair needs to know besides. Never raises for damage.
+
+    Args:
+        root: The datastore root.
+        options: How closely to look.
+        tell: Called now and then, from any thread but never from two at once. What it raises ends the pass.
+
+    Raises:
+        AccessDenied: the root may not be listed, or 100 objects in it may not be read.
+        BackendError: the storage failed, at a listing or at 100 objects.
+    """
     begun = time.monotonic()
     progress = tell or untold
     shards = ShardPass(root.backend, PROGRESS_PATH, options)

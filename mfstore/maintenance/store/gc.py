@@ -100,10 +100,17 @@ class GcPlan:
     ) -> GcResult:
         """Delete what earlier collections condemned long enough ago, then condemn what is garbage now.
 
-        Refused when nothing would be left that somebody named, unless ``yes_really``. Conflict when another collector
-        is at work, or has been since the plan was made; ``take_over`` is for one that died within the last minutes.
-        AccessDenied without the right to delete. Whatever it raises, the store is consistent, and another plan goes on
-        where this one ended. ``progress`` is called with what is being done and how many objects more are done.
+        Whatever it raises, the store is consistent, and another plan goes on where this one ended.
+
+        Args:
+            yes_really: Also when nothing would be left that somebody named.
+            take_over: Also when another collector is at work by the look of it: it died within the last minutes.
+            progress: Called with what is being done and how many objects more of it are done.
+
+        Raises:
+            Refused: nothing would be left that somebody named, or the clocks differ too much by now.
+            Conflict: another collector is at work, or has been since the plan was made.
+            AccessDenied: there is no right to put or to delete.
         """
         if self.decision.drops_everything and not yes_really:
             raise Refused(
@@ -125,7 +132,19 @@ def plan_gc(
 ) -> GcPlan:
     """What ``Store.plan_gc`` does. Reads; writes nothing but an object that tells the store's time.
 
-    Raises when anything that is live cannot be read, and Refused when the store's clock cannot be trusted.
+    Args:
+        access: The store.
+        live: Keys that are needed though no ref names them.
+        options: What to keep, and how much to do.
+        progress: As of ``Store.plan_gc``.
+
+    Raises:
+        Refused: the store's clock and this machine's differ too much to tell ages.
+        Unsupported: this program may not read, write or delete there.
+        NotFound: there is no store, or a key that is live is not stored.
+        CorruptObject: something that is live is damaged or missing.
+        AccessDenied: something that is live may not be read.
+        InvalidKey: one of ``live`` cannot be a key.
     """
     tell = progress or _uncounted
     access = _described_now(access)

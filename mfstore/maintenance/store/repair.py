@@ -56,8 +56,18 @@ class RepairOptions:
 
 
 def repair_store(access: StoreAccess, options: RepairOptions, progress: PhaseCallback | None = None) -> RepairReport:
-    """What ``Store.repair`` does. Raises, and changes nothing, when an object cannot be read for another reason than
-    damage."""
+    """What ``Store.repair`` does.
+
+    Args:
+        access: The store, in which this program may read, write and delete.
+        options: What to look for, and what to do about it.
+        progress: As of ``Store.repair``.
+
+    Raises:
+        AccessDenied: something may not be read (nothing was changed then) or not be written.
+        BackendError: the storage failed. If it was at reading, nothing was changed.
+        Conflict: garbage collection removed what this relied on: nothing was moved away. Do it again.
+    """
     looking = VerifyOptions(options.level)
     condemned = access.guard.read()
     before, found = look_over(access, looking, progress)

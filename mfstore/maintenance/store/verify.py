@@ -194,7 +194,17 @@ class StorePass:
 
 
 def verify_store(access: StoreAccess, options: VerifyOptions, progress: PhaseCallback | None = None) -> VerifyReport:
-    """What ``Store.verify`` does. Never raises for damage: it is told in the report."""
+    """What ``Store.verify`` does. Never raises for damage: it is told in the report.
+
+    Args:
+        access: The store, which this program may read.
+        options: How closely to look.
+        progress: As of ``Store.verify``.
+
+    Raises:
+        AccessDenied: the store may not be listed, or 100 objects in it may not be read.
+        BackendError: the storage failed, at a listing or at 100 objects.
+    """
     return look_over(access, options, progress)[0]
 
 

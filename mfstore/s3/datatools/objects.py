@@ -17,11 +17,13 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class S3GetObject(NamedTuple):
-    """Part of an object. ``length`` None: from ``offset`` to the end. Negative: the last so many bytes."""
+    """Part of an object, for ``get`` and ``get_many``."""
 
     key: str
     offset: int | None
+    """The first byte; None: 0."""
     length: int | None
+    """Bytes. None: to the end. Negative: the last so many bytes, whatever the offset."""
 
 
 class S3PutObject(NamedTuple):
@@ -29,22 +31,34 @@ class S3PutObject(NamedTuple):
 
     key: str
     value: Any = None
+    """Text, bytes or a binary file."""
     path: str | None = None
+    """A local file."""
     content_type: str | None = None
+    """The MIME type."""
     encryption: str | None = None
+    """ServerSideEncryption; None: that of the ``S3``."""
     metadata: Mapping[str, Any] | None = None
+    """Anything JSON can hold."""
 
 
 class RangeInfo(NamedTuple):
-    """What part of an object was fetched."""
+    """What part of an object was fetched, in bytes."""
 
     total_size: int
+    """Of the whole object."""
     request_offset: int = 0
+    """Where the part begins."""
     request_length: int = -1
+    """How long it is."""
 
 
 class S3Object:
-    """An object or prefix in S3, with or without its data. Made by the methods of ``S3``."""
+    """An object or prefix in S3, with or without its data. Made by the methods of ``S3``.
+
+    It asks S3 nothing more. Files and what ``path`` names belong to the ``S3``, which removes them when it is closed;
+    data in memory is the caller's.
+    """
 
     __slots__ = (
         "_content_type", "_data", "_encryption", "_key", "_last_modified", "_metadata", "_path", "_prefix",
@@ -106,14 +120,16 @@ class S3Object:
     def path(self) -> str | None:
         """A local file with the data, deleted when the ``S3`` is closed; None if it was not downloaded.
 
-        Of an object got with ``in_memory=True`` the file is written when this is first asked for."""
+        Of an object got with ``in_memory=True`` the file is written when this is first asked for. OSError when it
+        cannot be."""
         if self._path is None and self._data is not None and self._spill is not None:
             self._path = self._spill(self._data)
         return self._path
 
     @property
     def blob(self) -> bytes | None:
-        """The data; None if it was not downloaded."""
+        """The data; None if it was not downloaded. Read from the file each time, unless it is in memory. OSError when
+        the file is gone, as after ``close``."""
         if self._data is not None:
             return self._data
         return Path(self._path).read_bytes() if self._path else None

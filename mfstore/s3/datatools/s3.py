@@ -66,28 +66,38 @@ class S3:
     the parts that ``bucket`` and ``prefix`` replace), or to ``s3root`` (``s3://bucket/prefix``); with neither they are
     full ``s3://`` URLs.
 
-    What is an argument of ``metaflow.S3`` as well:
+    One instance may be used by several threads as long as none closes it.
 
-    * ``tmproot``: directory in which downloads get one of their own, which ``close``, or the end of a ``with`` block,
-      removes with all files in it. Default: METAFLOW_TEMPDIR, else the current directory.
-    * ``bucket``, ``prefix``, ``run``, ``s3root``: where keys are; see above.
-    * ``encryption``: ServerSideEncryption of what is stored. Default: METAFLOW_S3_SERVER_SIDE_ENCRYPTION.
-    * ``role``: ARN of a role to assume; ``session_vars``: variables of the botocore session; ``client_params``:
-      arguments of boto3's ``client``. Default of the last two: Metaflow's configuration.
-    * ``external_client``: a boto3 client, or what has one as ``client``, in place of these three. It stays its owner's.
-    * ``inject_failure_rate``: per cent of the first tries that fail on purpose, for tests.
+    Errors are mfstore's under Metaflow's names (``mfstore.s3.datatools.exceptions``) and, where Metaflow is loaded,
+    Metaflow's too. Besides what a method lists, each that asks S3 may raise MetaflowS3URLException for what is no
+    address here (a relative key without a root, a URL with one), MetaflowS3AccessDenied when S3 refuses or there are no
+    credentials, MetaflowS3NotFound when there is no such bucket, and MetaflowS3Exception for anything else, after the
+    retries.
 
-    And beyond it:
+    Args:
+        tmproot: Directory in which downloads get one of their own, which ``close``, or the end of a ``with`` block,
+            removes with all files in it. Default: METAFLOW_TEMPDIR, else the current directory.
+        bucket: With ``run``, in place of the bucket of DATATOOLS_S3ROOT.
+        prefix: With ``run``, in place of the path of DATATOOLS_S3ROOT.
+        run: A running flow, or a ``Run``; see above.
+        s3root: ``s3://bucket/prefix``; see above.
+        encryption: ServerSideEncryption of what is stored. Default: METAFLOW_S3_SERVER_SIDE_ENCRYPTION.
+        role: ARN of a role to assume.
+        session_vars: Variables of the botocore session. Default: Metaflow's configuration.
+        client_params: Arguments of boto3's ``client``. Default: Metaflow's configuration.
+        external_client: A boto3 client, or what has one as ``client``, in place of these three. It stays its owner's.
+        inject_failure_rate: Per cent of the first tries that fail on purpose, for tests.
+        kms_key: The key for ``aws:kms``. This and what follows are not arguments of ``metaflow.S3``.
+        engine: "auto", "native" or "aiobotocore".
+        concurrency: Requests at once; by default that follows measurements.
+        memory: Bytes in flight.
+        max_bandwidth: Bytes per second.
+        attempts: How often one request is sent, at most.
+        retry_seconds: No new try of a request is begun this long after its first. Default: 180.
 
-    * ``kms_key``: the key for ``aws:kms``.
-    * ``engine``: "auto", "native" or "aiobotocore".
-    * ``concurrency``: requests at once; by default that follows measurements. ``memory``: bytes in flight.
-      ``max_bandwidth``: bytes per second.
-    * ``attempts``, ``retry_seconds`` (180): how often, and for how long, one request is tried.
-
-    Errors are those of ``mfstore.s3.datatools.exceptions``: mfstore's and, where Metaflow is loaded, Metaflow's too.
-    Here MetaflowS3URLException when the root cannot be told, and Unsupported without botocore. One instance may be used
-    by several threads as long as none closes it.
+    Raises:
+        MetaflowS3URLException: The root cannot be told.
+        Unsupported: botocore is not installed.
     """
 
     TYPE = "s3"
@@ -141,7 +151,8 @@ class S3:
         self.close()
 
     def close(self) -> None:
-        """Remove the files that were downloaded. Using the ``S3`` again makes a new directory."""
+        """Remove the files that were downloaded: what is to stay, move or copy before. Using the ``S3`` again makes a
+        new directory."""
         _release(self._leases)
         directory, self._tmpdir = self._tmpdir, None
         if directory is not None and not os.environ.get("METAFLOW_DEBUG_S3CLIENT"):
@@ -173,14 +184,21 @@ class S3:
 
     @raises_metaflows
     def info(self, key: str | None = None, return_missing: bool = False) -> S3Object:
-        """Size, metadata and so on of one object, by one HEAD. MetaflowS3NotFound for a missing one, or with
-        ``return_missing`` an S3Object whose ``exists`` is False."""
+        """Size, metadata and so on of one object, by one HEAD.
+
+        Args:
+            key: The object. None: what the root itself names.
+            return_missing: Return an S3Object whose ``exists`` is False for an object that is not there.
+
+        Raises:
+            MetaflowS3NotFound: no such object, without ``return_missing``.
+        """
         (found,) = self._info([key], return_missing)
         return found
 
     @raises_metaflows
     def info_many(self, keys: Iterable[str], return_missing: bool = False) -> list[S3Object]:
-        """As ``info`` for each of ``keys``, in their order."""
+        """As ``info`` for each of ``keys``, in parallel; the results are in their order."""
         return self._info(keys, return_missing)
 
     def _info(self, keys: Iterable[Any], return_missing: bool) -> list[S3Object]:
@@ -202,9 +220,19 @@ class S3:
         self, key: str | S3GetObject | None = None, return_missing: bool = False, return_info: bool = True, *,
         in_memory: bool = False,
     ) -> S3Object:  # fmt: skip
-        """Download one object, or with S3GetObject a part of one. ``in_memory`` keeps the data in memory; its ``path``
-        is then written if it is asked for. MetaflowS3NotFound for a missing object, or with ``return_missing`` an
-        S3Object whose ``exists`` is False; MetaflowS3InvalidRange when the object has no such part."""
+        """Download one object, or a part of one. The file is there until the ``S3`` is closed.
+
+        Args:
+            key: The object, or an S3GetObject: a part of it. None: what the root itself names.
+            return_missing: Return an S3Object whose ``exists`` is False for an object that is not there.
+            return_info: Whether the result has content type, metadata, range and encryption.
+            in_memory: Keep the data in memory; its ``path`` is then written if it is asked for.
+
+        Raises:
+            MetaflowS3NotFound: no such object, without ``return_missing``.
+            MetaflowS3InvalidRange: the object has no such part, or it is none.
+            MetaflowS3InsufficientDiskSpace: no room for the file.
+        """
         (found,) = self._get([key], return_missing, return_info, in_memory)
         return found
 
@@ -221,8 +249,18 @@ class S3:
     def get_recursive(
         self, keys: Iterable[str | None], return_info: bool = False, *, in_memory: bool = False
     ) -> list[S3Object]:
-        """Download what ``list_recursive`` lists, in its order. Without ``return_info`` the results' keys are relative
-        to the one of ``keys`` they lie under, with it to the root."""
+        """Download what ``list_recursive`` lists, in its order.
+
+        Args:
+            keys: Prefixes; None: the root.
+            return_info: As of ``get``. With it the results' keys are relative to the root, without it to the one of
+                ``keys`` they lie under.
+            in_memory: As of ``get``; all of them have to fit there.
+
+        Raises:
+            MetaflowS3NotFound: an object was deleted since it was listed.
+            MetaflowS3InsufficientDiskSpace: no room for the files.
+        """
         urls = [full_url(self._s3root, key) for key in keys]
         found = list(self._list(urls, True))
         outcomes = self._download([entry.url for _, entry in found], in_memory, on_error="raise")
@@ -233,7 +271,11 @@ class S3:
 
     @raises_metaflows
     def get_all(self, return_info: bool = False, *, in_memory: bool = False) -> list[S3Object]:
-        """Download everything under the root. MetaflowS3URLException without one."""
+        """Download everything under the root, as ``get_recursive``.
+
+        Raises:
+            MetaflowS3URLException: there is no root.
+        """
         if self._s3root is None:
             raise failure(MetaflowS3URLException, "get_all needs a root", hint="Use S3(run=…) or S3(s3root='s3://…')")
         return self.get_recursive([None], return_info, in_memory=in_memory)
@@ -285,11 +327,20 @@ class S3:
         self, key: str, obj: Any, overwrite: bool = True, content_type: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:  # fmt: skip
-        """Store text (as UTF-8), bytes, or a binary file from its beginning, which is closed then; the URL. Without
-        ``overwrite`` an object that exists stays as it is. ``metadata`` is anything JSON can hold.
+        """Store one object; its URL.
 
-        MetaflowS3InvalidObject for anything else, MetaflowS3AccessDenied also when it cannot be told whether the object
-        exists."""
+        Args:
+            key: Where.
+            obj: Text (stored as UTF-8), bytes, or a binary file, which is stored from its beginning and closed then.
+            overwrite: Replace an object that exists; else it stays as it is.
+            content_type: The MIME type.
+            metadata: Anything JSON can hold.
+
+        Raises:
+            MetaflowS3InvalidObject: ``obj`` is anything else.
+            MetaflowS3AccessDenied: refused; also when it cannot be told whether the object exists.
+            TypeError: JSON cannot hold ``metadata``.
+        """
         checked(key, obj)
         upload = self._upload(key, obj, content_type, metadata, None)
         if not hasattr(obj, "seek"):
@@ -306,11 +357,21 @@ class S3:
 
     @raises_metaflows
     def put_many(self, key_objs: Iterable[Any], overwrite: bool = True) -> list[tuple[str, str]]:
-        """Store each ``(key, obj)`` or S3PutObject; ``obj`` as for ``put``, but files from their position and left
-        open. The ``(key, url)`` of what was stored: without ``overwrite`` not of what existed.
+        """Store many objects, in parallel. The ``(key, url)`` of what was stored: without ``overwrite`` not of what
+        existed.
 
-        Everything is checked before anything is stored: MetaflowS3InvalidObject, MetaflowS3URLException. A failure to
-        store is raised, and then some may have been stored. The errors of ``put``."""
+        Every object is checked before any is stored. A failure to store is raised, and then some may have been stored.
+
+        Args:
+            key_objs: Pairs ``(key, obj)``, or S3PutObjects; ``obj`` as for ``put``, but files from their position and
+                left open.
+            overwrite: Replace objects that exist; else they stay as they are.
+
+        Raises:
+            MetaflowS3InvalidObject: an object cannot be stored: nothing was.
+            MetaflowS3URLException: a key is no address: nothing was stored.
+            MetaflowS3AccessDenied: refused; also when it cannot be told whether an object exists.
+        """
         uploads = []
         for item in key_objs:
             key, value = (item.key, item.value) if hasattr(item, "value") else (item[0], item[1])
@@ -320,8 +381,15 @@ class S3:
 
     @raises_metaflows
     def put_files(self, key_paths: Iterable[Any], overwrite: bool = True) -> list[tuple[str, str]]:
-        """As ``put_many`` with ``(key, path)`` or the ``path`` of S3PutObjects. MetaflowS3NotFound for a local file
-        that does not exist, before anything is stored."""
+        """As ``put_many``, from local files.
+
+        Args:
+            key_paths: Pairs ``(key, path)``, or S3PutObjects with a ``path``. The files must not change meanwhile.
+            overwrite: As of ``put_many``.
+
+        Raises:
+            MetaflowS3NotFound: a local file does not exist: nothing was stored. Or there is no such bucket.
+        """
         uploads = []
         for item in key_paths:
             key, path = (item.key, item.path) if hasattr(item, "path") else (item[0], item[1])
@@ -349,22 +417,34 @@ class S3:
 
     @raises_metaflows
     def delete(self, key: str) -> str:
-        """Delete one object; its URL. One that does not exist counts as deleted."""
+        """Delete one object; its URL. One that does not exist counts as deleted.
+
+        Raises:
+            MetaflowS3AccessDenied: it may not be deleted.
+        """
         ((_, url),) = self.delete_many([key])
         return url
 
     @raises_metaflows
     def delete_many(self, keys: Iterable[str]) -> list[tuple[str, str]]:
-        """Delete objects, 1000 per request; their ``(key, url)``. Raises if any could not be deleted."""
+        """Delete objects, 1000 per request; their ``(key, url)``. Raises the first error if any could not be deleted;
+        others may have been, then."""
         pairs = [(key, full_url(self._s3root, key)) for key in keys]
         self._client.delete_many([target(url) for _, url in pairs])
         return pairs
 
     @raises_metaflows
     def delete_recursive(self, keys: Iterable[str | None], dry_run: bool = False) -> list[S3Object]:
-        """Delete what ``list_recursive`` lists, and return that; with ``dry_run`` only return it.
+        """Delete what ``list_recursive`` lists, and return that.
 
-        MetaflowS3URLException when that would be a whole bucket."""
+        Args:
+            keys: Prefixes; None: the root.
+            dry_run: Only return what would be deleted.
+
+        Raises:
+            MetaflowS3URLException: it would be a whole bucket.
+            MetaflowS3AccessDenied: something may not be deleted. Others may have been, then.
+        """
         urls = [full_url(self._s3root, key) for key in keys]
         for url in urls:
             if listed(url).count("/") < 4:
@@ -381,8 +461,14 @@ class S3:
 
     @raises_metaflows
     def copy_many(self, pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Copy objects within S3, with their metadata: ``(from, to)`` pairs or a mapping. The ``(key, url)`` of the
-        copies. Full URLs are taken as they are, also by an ``S3`` with a root. Raises if any could not be copied."""
+        """Copy objects within S3, with their metadata. The ``(key, url)`` of the copies.
+
+        Args:
+            pairs: ``(from, to)`` pairs or a mapping. Full URLs are taken as they are, also by an ``S3`` with a root.
+
+        Raises:
+            MetaflowS3NotFound: an object to be copied does not exist. Others may have been copied, then.
+        """
         made = []
         for source, copy in pairs.items() if isinstance(pairs, Mapping) else pairs:
             made.append((self._anywhere(source), copy, self._anywhere(copy)))
@@ -395,8 +481,12 @@ class S3:
     @raises_metaflows
     def open_read(self, key: str) -> BufferedReader:
         """The object as a binary file: seekable, fetched in ranges as it is read, ahead of it when that goes in order.
-        For text wrap it in ``io.TextIOWrapper``. Errors as ``get``, now and while reading; ``Conflict`` (as
-        MetaflowS3Exception) when the object is replaced meanwhile."""
+        For text wrap it in ``io.TextIOWrapper``. Its owner closes it.
+
+        Raises:
+            MetaflowS3NotFound: no such object; now, or while reading when it has been deleted.
+            MetaflowS3Exception: while reading. It is a Conflict when the object has been replaced.
+        """
         url = full_url(self._s3root, key)
         from mfstore.s3.datatools.readers import ObjectReader
 
@@ -408,8 +498,18 @@ class S3:
         metadata: Mapping[str, Any] | None = None,
     ) -> ObjectWriter:  # fmt: skip
         """A binary file to write to: sent in parts meanwhile, there when it has been closed, and not at all when the
-        ``with`` block raises. Without ``overwrite`` an object that exists by then stays, and ``stored`` of the file is
-        False. Errors as ``put``, from ``write`` and ``close``."""
+        ``with`` block raises. What is wrong in S3 is raised by ``write`` and ``close``.
+
+        Args:
+            key: Where.
+            overwrite: Replace an object that exists; else one that does by the end stays, and ``stored`` of the file
+                is False.
+            content_type: The MIME type.
+            metadata: Anything JSON can hold.
+
+        Raises:
+            TypeError: JSON cannot hold ``metadata``.
+        """
         upload = self._upload(key, b"", content_type, metadata, None)
         options = {
             "ContentType": content_type, "ServerSideEncryption": upload.encryption, "SSEKMSKeyId": self._kms_key,
