@@ -12,8 +12,7 @@ import click
 
 from mfstore.cli.options import json_option, store_option
 from mfstore.cli.output import opened, print_json, print_table, printable, progress, resolve_key, size
-
-COPY_BLOCK = 8 << 20
+from mfstore.format.refs import ref_path
 
 
 @click.command()
@@ -23,6 +22,8 @@ COPY_BLOCK = 8 << 20
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 def put(url: str, as_json: bool, ref: str | None, files: tuple[str, ...]) -> None:
     """Store FILES as raw bytes (- is standard input) and print their keys."""
+    if ref is not None:
+        ref_path(ref)  # a name that cannot be is told before anything is stored
     store = opened(url, create=True)
     with progress() as display:
         task = display.add_task("putting", total=len(files))
@@ -46,12 +47,12 @@ def put(url: str, as_json: bool, ref: str | None, files: tuple[str, ...]) -> Non
 @click.argument("key")
 def get(url: str, as_json: bool, output: str | None, name: str | None, key: str) -> None:
     """Write the bytes of KEY (a key or a ref): raw bytes as stored, objects as their pickle. Nothing is unpickled."""
-    store = opened(url)
-    found = resolve_key(store, key)
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output carries the bytes")
     if output is None and sys.stdout is None:
         raise click.UsageError("standard output is closed")
+    store = opened(url)
+    found = resolve_key(store, key)
     if output is not None:
         store.get_file(found, output, name=name)
     else:

@@ -11,6 +11,7 @@ import click
 
 from mfstore.cli.options import DURATION, given, json_option, metaflow_option, where_option
 from mfstore.cli.output import opened, print_json, print_table, printable, progress, size
+from mfstore.maintenance.store.collecting.retention import Retention
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -108,13 +109,16 @@ def gc(
             raise click.UsageError("--series is for stores; of --metaflow the runs of a flow are a series")
         runs = [*pinned, *(() if live is None else _keys(live))]
         policy = RunPolicy(keep_last, keep_age, tags, tuple(runs), flows, grace, running)
+        policy.check()
         metaflow_gc.run(
             metaflow, policy, execute=execute, yes_really=yes_really, take_over=take_over, as_json=as_json, long=long
         )
         return
     if tags or flows:
         raise click.UsageError("--tag and --flow are for --metaflow")
-    store = opened(given(url))
+    where = given(url)
+    Retention(keep_last, keep_age, pinned, series)  # what makes no sense is told before the store is looked for
+    store = opened(where)
     with progress() as display:
         tell = _teller(display)
         plan = store.plan_gc(

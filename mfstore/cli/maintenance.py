@@ -51,16 +51,17 @@ def verify(
     Exit codes: 0 all is well, 1 verify could not run, 2 wrong usage, 3 there is damage.
     """
     report: VerifyReport | MetaflowReport
+    where = given(url) if metaflow is None else metaflow
+    options = verify_options(level, sample, older_than, budget)
     with steps() as tell:
-        if metaflow is not None:
+        if metaflow is None:
+            store = opened(where)
+            report = store.verify(level, sample=options.sample, older_than=older_than, budget=budget, progress=tell)
+        else:
             from mfstore.maintenance.metaflow.root import Root
             from mfstore.maintenance.metaflow.verify import verify_metaflow
 
-            options = verify_options(level, sample, older_than, budget)
-            report, _ = verify_metaflow(Root(metaflow), options, tell)
-        else:
-            store = opened(given(url))
-            report = store.verify(level, sample=sample, older_than=older_than, budget=budget, progress=tell)
+            report, _ = verify_metaflow(Root(where), options, tell)
     if as_json:
         print_json({**asdict(report), "clean": report.clean})
     elif isinstance(report, MetaflowReport):
@@ -95,16 +96,17 @@ def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, d
     is damage).
     """
     report: RepairReport | MetaflowRepair
+    where = given(url) if metaflow is None else metaflow
+    if metaflow is not None and drop_lost:
+        raise click.UsageError("--drop-lost is for stores; Metaflow has nothing like it")
     with steps() as tell:
         if metaflow is None:
-            report = opened(given(url)).repair(level, dry_run=dry_run, drop_lost=drop_lost, progress=tell)
-        elif drop_lost:
-            raise click.UsageError("--drop-lost is for stores; Metaflow has nothing like it")
+            report = opened(where).repair(level, dry_run=dry_run, drop_lost=drop_lost, progress=tell)
         else:
             from mfstore.maintenance.metaflow.repair import repair_metaflow
             from mfstore.maintenance.metaflow.root import Root
 
-            report = repair_metaflow(Root(metaflow), level, dry_run, tell)
+            report = repair_metaflow(Root(where), level, dry_run, tell)
     well = report.before.clean if report.after is None else report.after.clean
     if as_json:
         print_json({**asdict(report), "clean": well})

@@ -84,6 +84,7 @@ def migrate(
     from mfstore.maintenance.metaflow.root import Root
 
     options = MigrationOptions(to, flows, runs, running, idle)
+    options.check()
     result = None
 
     with ExitStack() as stack:

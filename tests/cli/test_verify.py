@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mfstore
+from mfstore import errors
 from mfstore.cli import main
 from tests.rigs.metaflow_trees import blob, task
 
@@ -97,6 +98,28 @@ def test_wrong_usage_and_places(root, pack, tmp_path, capsys, monkeypatch):
     ):
         assert call(*arguments) == code, arguments
         assert told in capsys.readouterr().err
+
+
+def test_a_wrong_option_is_told_before_the_store_is_looked_for(tmp_path, capsys):
+    nothing = tmp_path / "nothing"
+    file = tmp_path / "file"
+    file.write_bytes(b"data")
+    for arguments, code, told in (
+        (["verify", "-s", nothing, "--sample", "1/3"], 1, "only the level full"),
+        (["verify", "-s", nothing, "-l", "full", "--sample", "9/3"], 1, "a sample is n/t"),
+        (["verify", "--metaflow", nothing, "--sample", "1/3"], 1, "only the level full"),
+        (["repair", "--metaflow", nothing, "--drop-lost"], 2, "--drop-lost is for stores"),
+        (["gc", "-s", nothing, "--series", "runs/*"], 1, "a series needs keep_last or keep_age"),
+        (["gc", "--metaflow", nothing], 1, "say how much to keep"),
+        (["migrate", "--metaflow", nothing, "--to", "packed", "--run", "Flow"], 1, "a run is flow/run"),
+        (["get", "-s", nothing, "--json", "model"], 2, "--json needs --output"),
+        (["put", "-s", nothing, "--ref", "a//b", file], 1, "not a ref name"),
+    ):
+        assert call(*arguments) == code, arguments
+        assert told in capsys.readouterr().err
+    assert not nothing.exists()
+    with pytest.raises(errors.InvalidKey, match="unknown level"):
+        mfstore.open(nothing).repair("some")
 
 
 def test_metaflow_roots(tmp_path, capsys):

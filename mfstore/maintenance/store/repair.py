@@ -54,6 +54,13 @@ class RepairOptions:
     drop_lost: bool = False
     """Whether recipes whose chunks are nowhere go to quarantine too."""
 
+    def __post_init__(self) -> None:
+        self.looking()
+
+    def looking(self) -> VerifyOptions:
+        """How to look for damage. InvalidKey for a level that is none."""
+        return VerifyOptions(self.level)
+
 
 def repair_store(access: StoreAccess, options: RepairOptions, progress: PhaseCallback | None = None) -> RepairReport:
     """What ``Store.repair`` does.
@@ -68,9 +75,8 @@ def repair_store(access: StoreAccess, options: RepairOptions, progress: PhaseCal
         BackendError: the storage failed. If it was at reading, nothing was changed.
         Conflict: garbage collection removed what this relied on: nothing was moved away. Do it again.
     """
-    looking = VerifyOptions(options.level)
     condemned = access.guard.read()
-    before, found = look_over(access, looking, progress)
+    before, found = look_over(access, options.looking(), progress)
     plan = plan_repair(found, before)
     for error in found.unread.unreadable.values():
         # Whole copies may lie in what was not read: to go on could cost them.
