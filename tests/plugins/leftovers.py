@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds until what ends by itself has done so: a server's thread whose client has just hung up."""
 
 THREADS = {
