@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.handle import Handle
 
-ATTEMPTS = 50
+SET_ATTEMPTS = 50
+"""How often a ref is set anew when others set it at the same moment; with the pauses between, about a second."""
 
 
 class Refs(MutableMapping[str, Key]):
@@ -48,7 +49,7 @@ class Refs(MutableMapping[str, Key]):
         path = ref_path(name)
         condemned = self._handle().guard.condemned()
         entry = self._entry(key)
-        for attempt in range(ATTEMPTS):
+        for attempt in range(SET_ATTEMPTS):
             try:
                 etag, entries = self._read(name)
             except NotFound:

@@ -48,10 +48,10 @@ class StoreStats:
 def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
     """Sum up a recipe."""
     by_codec: dict[str, int] = {}
-    for chunk, place in placed_chunks(recipe):
-        name = LABELS[place.codec, bool(place.width)]
+    for chunk, placement in placed_chunks(recipe):
+        name = LABELS[placement.codec, bool(placement.width)]
         by_codec[name] = by_codec.get(name, 0) + chunk.usize
-    in_packs = sum(place.csize for place in recipe.placements if place.pack != recipes.INLINE)
+    in_packs = sum(placement.csize for placement in recipe.placements if placement.pack != recipes.INLINE)
     bundle = recipe.kind == BUNDLE
     return ArtifactStat(
         key=key,

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 
 OnError = Literal["raise", "return", "omit"]
-Progress = Callable[[int], None]
+ArtifactProgress = Callable[[int], None]
 """Called with the number of artifacts finished since the last call."""
 
 FILE_BLOCK = 8 << 20
 RECIPES_AHEAD = 64
 """Recipes ``get_many`` asks for at a time. A remote backend is told of all of them and reads ahead as it has room."""
-TOGETHER = 32 << 20
+LOADED_TOGETHER = 32 << 20
 """Bytes of objects that ``get_many`` loads together from a remote backend, so that their chunks share requests."""
 DAY = 24 * 3600.0
 
@@ -110,7 +110,7 @@ class Store:
         recipe = self.handle.recipe(Key(key))
         return self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
 
-    def put_many(self, objs: Iterable[object], progress: Progress | None = None) -> list[Key]:
+    def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key]:
         """Store objects in one bulk operation; returns their keys in order.
 
         All are durable and visible when it returns; if it raises, each of them may be there or absent.
@@ -143,8 +143,8 @@ class Store:
         return [Key(found[number]) for number in range(count)]
 
     def get_many(
-        self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise", progress: Progress | None = None,
-        *, verify: bool | None = None, writable: bool = True,
+        self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise",
+        progress: ArtifactProgress | None = None, *, verify: bool | None = None, writable: bool = True,
     ) -> Iterator[tuple[Key, Any]]:  # fmt: skip
         """Yield ``(key, object)`` for each key.
 
@@ -180,7 +180,12 @@ class Store:
         yield from self._get_window(window, on_error, progress, verify, writable)
 
     def _get_window(
-        self, keys: Sequence[Key], on_error: OnError, progress: Progress | None, verify: bool | None, writable: bool
+        self,
+        keys: Sequence[Key],
+        on_error: OnError,
+        progress: ArtifactProgress | None,
+        verify: bool | None,
+        writable: bool,
     ) -> Iterator[tuple[Key, Any]]:
         self.handle.require_read()
         found = self.backend.get_many([recipe_path(key) for key in keys])
@@ -199,7 +204,12 @@ class Store:
                 progress(1)
 
     def _get_remote(
-        self, keys: Iterable[str], on_error: OnError, progress: Progress | None, verify: bool | None, writable: bool
+        self,
+        keys: Iterable[str],
+        on_error: OnError,
+        progress: ArtifactProgress | None,
+        verify: bool | None,
+        writable: bool,
     ) -> Iterator[tuple[Key, Any]]:
         """As ``_get_window``, with all recipes asked for as one operation, and objects loaded together."""
         self.handle.require_read()
@@ -221,7 +231,7 @@ class Store:
                     ready.append((key, error))
                     continue
                 more = sum(artifact.size for artifact in recipe.artifacts)
-                if ready and size + more > TOGETHER:
+                if ready and size + more > LOADED_TOGETHER:
                     yield ready
                     ready, size = [], 0
                 ready.append((key, recipe))

@@ -84,10 +84,10 @@ class Tail:
 
 def quantile(ordered: Sequence[float], share: float) -> float:
     """The quantile of sorted values by linear interpolation."""
-    place = share * (len(ordered) - 1)
-    below = floor(place)
+    position = share * (len(ordered) - 1)
+    below = floor(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -116,11 +116,11 @@ def slices(rows: Sequence[Row], begin: float, end: float) -> Slices:
         if row.error is not None:
             continue
         start, stop = max(row.start - begin, 0.0), max(row.end - begin, 0.0)
-        if (place := floor(stop / width)) < number:
-            ended[place] += 1
+        if (last := floor(stop / width)) < number:
+            ended[last] += 1
         if stop <= start:
-            if place < number:
-                moved[place] += row.size
+            if last < number:
+                moved[last] += row.size
             continue
         for slot in range(floor(start / width), min(floor(stop / width) + 1, number)):
             overlap = min(stop, (slot + 1) * width) - max(start, slot * width)

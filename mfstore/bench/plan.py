@@ -17,8 +17,8 @@ from mfstore.saving.packing import PACK_SHARE
 
 MEMORY = 256 << 20
 """For the stores that are measured, whatever the environment says: where packs end depends on it."""
-PACK_LIMIT = MEMORY // PACK_SHARE
-PAGE = 1000
+PACK_BYTES = MEMORY // PACK_SHARE
+LISTING_PAGE = 1000
 """Objects of one page of a listing."""
 WARM, WARM_SIZE = 16, 64 << 10
 """Objects moved before each measured operation, of at most so many bytes: connections, signing keys and code are
@@ -52,7 +52,7 @@ class Forecast:
         )
 
 
-NOTHING = Forecast()
+NO_REQUESTS = Forecast()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _steps(number: int, scenario: Scenario) -> Iterable[Step]:
             if measured or operation == "save":
                 yield Step(scenario, number, operation, measured, _artifact_requests(scenario, operation))
         elif measured or operation in ("put", "delete"):
-            warm = warm_up(scenario, operation) if measured or operation == "put" else NOTHING
+            warm = warm_up(scenario, operation) if measured or operation == "put" else NO_REQUESTS
             yield Step(scenario, number, operation, measured, _object_requests(scenario, operation) + warm)
 
 
@@ -140,11 +140,11 @@ def warm_up(scenario: Scenario, operation: str) -> Forecast:
         return _exactly({"PutObject": count}, sent=count * size)
     if operation == "get":
         return _exactly({"GetObject": count}, received=count * size)
-    return _exactly({"HeadObject": count}) if operation == "head" else NOTHING
+    return _exactly({"HeadObject": count}) if operation == "head" else NO_REQUESTS
 
 
 def _object_requests(scenario: Scenario, operation: str) -> Forecast:
-    total = NOTHING
+    total = NO_REQUESTS
     if operation == "put":
         for size, count in scenario.sizes:
             each = _put(size)
@@ -157,7 +157,7 @@ def _object_requests(scenario: Scenario, operation: str) -> Forecast:
         total = _exactly({"HeadObject": scenario.count})
     else:
         keys = scenario.count + warm_objects(scenario)[0]
-        name, page = ("ListObjectsV2", PAGE) if operation == "list" else ("DeleteObjects", KEYS_PER_DELETE)
+        name, page = ("ListObjectsV2", LISTING_PAGE) if operation == "list" else ("DeleteObjects", KEYS_PER_DELETE)
         total = _exactly({name: -(-keys // page)})
     return total
 
@@ -182,7 +182,7 @@ def _artifact_requests(scenario: Scenario, operation: str) -> Forecast:
     the bytes themselves decide: between the fewest and the most."""
     rounds = scenario.bundles
     if operation == "load":
-        packs = -(-scenario.size // PACK_LIMIT) + (1 if scenario.duplicate else 0)
+        packs = -(-scenario.size // PACK_BYTES) + (1 if scenario.duplicate else 0)
         most = OPENED["GetObject"] + 1 + 2 * (-(-scenario.size // (COALESCED_SPAN // 2)) + packs)
         return Forecast({"GetObject": 2 * rounds}, {"GetObject": most * rounds}, 0, scenario.size * rounds)
     total = _saves(scenario.size, 1) + _saves(new_bytes(scenario), rounds)
@@ -192,8 +192,8 @@ def _artifact_requests(scenario: Scenario, operation: str) -> Forecast:
         {"GetObject": 3, "ListObjectsV2": 3, "PutObject": 4, "DeleteObjects": 2},
     )
     # To be rid of the store: its objects are listed and deleted.
-    objects = 3 + (rounds + 1) * (3 + scenario.size // PACK_LIMIT)
-    pages = -(-objects // PAGE)
+    objects = 3 + (rounds + 1) * (3 + scenario.size // PACK_BYTES)
+    pages = -(-objects // LISTING_PAGE)
     removal = Forecast({"ListObjectsV2": 1, "DeleteObjects": 1}, {"ListObjectsV2": pages, "DeleteObjects": pages})
     return total + founding + removal
 
@@ -205,10 +205,10 @@ def _saves(size: int, rounds: int) -> Forecast:
     most: Counter[str] = Counter({"PutObject": 1, "GetObject": 1})
     if size > INLINE_BYTES // 2:
         # A pack ends at the chunk that fills it: there may be one more than the bytes need.
-        packs = -(-size // PACK_LIMIT) + (1 if size > PACK_LIMIT else 0)
+        packs = -(-size // PACK_BYTES) + (1 if size > PACK_BYTES else 0)
         most += Counter({"PutObject": 1 + packs, "HeadObject": packs})
         if size > LONGEST_SINGLE_PUT:
-            parts = -(-size // part_size(min(size, PACK_LIMIT))) + 2 * packs
+            parts = -(-size // part_size(min(size, PACK_BYTES))) + 2 * packs
             most += Counter({"CreateMultipartUpload": packs, "UploadPart": parts, "CompleteMultipartUpload": packs})
     return Forecast(
         {"PutObject": rounds, "GetObject": rounds}, {name: count * rounds for name, count in most.items()},

@@ -65,17 +65,17 @@ def throughput(cells: Cells, operation: str) -> str | None:
     figure, (axes,) = _figure(f"throughput-{operation}", 1, 0.7 + 0.32 * len(found))
     engines = list(dict.fromkeys(cell["engine"] for cell in found))
     several = len(engines) > 1
-    for place, cell in enumerate(found):
+    for row, cell in enumerate(found):
         rate = cell["bytes_per_second"] / 1e6
         colour = COLOURS[engines.index(cell["engine"]) % len(COLOURS)]
-        axes.barh(place, rate, color=colour, height=0.62)
+        axes.barh(row, rate, color=colour, height=0.62)
         series = [value / 1e6 for value in cell["slices"]["bytes"]]
         edge = rate
         if len(series) > 2:
-            axes.plot([min(series), max(series)], [place, place], color="#222222", linewidth=1.2, marker="|")
+            axes.plot([min(series), max(series)], [row, row], color="#222222", linewidth=1.2, marker="|")
             edge = max(edge, *series)
         text = f" {rate:,.0f} MB/s" if rate >= 10 else f" {rate:.2f} MB/s"
-        axes.annotate(f"{text}, {cell['objects_per_second']:,.0f}/s", (edge, place), va="center", fontsize=9,
+        axes.annotate(f"{text}, {cell['objects_per_second']:,.0f}/s", (edge, row), va="center", fontsize=9,
                       xytext=(3, 0), textcoords="offset points")  # fmt: skip
     names = [f"{label(cell)}, {cell['engine']}" if several else label(cell) for cell in found]
     axes.set_yticks(range(len(found)), names)

@@ -56,18 +56,18 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
     """Where and when it ran."""
     run = document["run"]
     machine = f"mfstore {run['version']}  Python {run['python']}  {run['cpus']} CPUs  {run['system']}"
-    place = [f"{run['kind']} {run['url']}", f"seed {run['seed']}", run["started"]]
+    facts = [f"{run['kind']} {run['url']}", f"seed {run['seed']}", run["started"]]
     if run.get("endpoint"):
         server = f" ({run['server']})" if run.get("server") else ""
-        place.insert(1, f"endpoint {run['endpoint']}{server}")
+        facts.insert(1, f"endpoint {run['endpoint']}{server}")
     if any(cell["scenario"]["failure"] for cell in document["cells"]):
         by = "a proxy: real HTTP 500" if run.get("failures_by") == "proxy" else "the client, before it sends"
-        place.append(f"failures injected by {by}")
+        facts.append(f"failures injected by {by}")
     if run.get("ended"):
-        place.append(f"ENDED EARLY: {run['ended']}")
+        facts.append(f"ENDED EARLY: {run['ended']}")
     if run.get("clock_skew") is not None:
-        place.insert(2, f"clock skew {run['clock_skew']:+d} s")
-    return [machine, "  ".join(place)]
+        facts.insert(2, f"clock skew {run['clock_skew']:+d} s")
+    return [machine, "  ".join(facts)]
 
 
 def tables(document: Mapping[str, Any]) -> list[Table]:

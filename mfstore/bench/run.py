@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Keep = Callable[[Cell, "list[Row]", float], None]
 """Called with the raw rows of each cell and the time it began."""
-Progress = Callable[[Step, int], None]
+StepProgress = Callable[[Step, int], None]
 """Called with a step and the objects finished since the last call; once with 0 when it begins."""
 
 
@@ -40,7 +40,9 @@ class RunSettings:
     """After so many an operation starts no more objects."""
 
 
-def execute(target: Target, plan: BenchPlan, settings: RunSettings, keep: Keep, progress: Progress) -> Iterator[Cell]:
+def execute(
+    target: Target, plan: BenchPlan, settings: RunSettings, keep: Keep, progress: StepProgress
+) -> Iterator[Cell]:
     """Run the plan; yields what each measured step brought, when its scenario has ended. The target must have been
     checked, and has to be removed afterwards, whatever happens here."""
     for _, found in groupby(plan.steps, key=lambda step: step.number):
@@ -52,7 +54,7 @@ def execute(target: Target, plan: BenchPlan, settings: RunSettings, keep: Keep, 
 
 @contextmanager
 def opened(
-    target: Target, first: Step, settings: RunSettings, keep: Keep, progress: Progress
+    target: Target, first: Step, settings: RunSettings, keep: Keep, progress: StepProgress
 ) -> Iterator[Callable[[Step], Cell | None]]:
     """What runs the steps of one scenario, in their order; it returns None for those not measured."""
     scenario, number = first.scenario, first.number
@@ -80,7 +82,7 @@ class _Work:
 
     settings: RunSettings
     traffic: Traffic | None
-    progress: Progress
+    progress: StepProgress
     keep: Keep
 
     def measured(self, step: Step, engine: str, rows: Rows, wanted: int, stored: int | None = None) -> Cell:
@@ -88,14 +90,14 @@ class _Work:
         if self.traffic is not None:
             self.traffic.clear()
         meter, begin = Meter(), monotonic()  # in this order no row ends after what the meter counts
-        kept: list[Row] = []
+        consumed: list[Row] = []
         # Closed at once when this is interrupted: no thread still writes when the scratch prefix is removed.
         with closing(rows):
             for row in rows:
-                kept.append(row)
+                consumed.append(row)
                 self.progress(step, 1)
         usage = meter.read()
-        return self.summed(step, engine, kept, begin, usage, wanted, stored)
+        return self.summed(step, engine, consumed, begin, usage, wanted, stored)
 
     def summed(
         self, step: Step, engine: str, rows: list[Row], begin: float, usage: Usage, wanted: int, stored: int | None
@@ -123,7 +125,7 @@ class _Objects(_Work):
 
     def __init__(
         self, scenario: Scenario, number: int, settings: RunSettings, mover: Mover, traffic: Traffic | None,
-        progress: Progress, keep: Keep, target: Target,
+        progress: StepProgress, keep: Keep, target: Target,
     ) -> None:  # fmt: skip
         super().__init__(settings, traffic, progress, keep)
         self._scenario = scenario
@@ -154,9 +156,9 @@ class _Objects(_Work):
             raise BackendError(f"every {operation} failed: {cell.errors[0]}")
         return cell
 
-    def _key(self, place: int) -> str:
+    def _key(self, number: int) -> str:
         # Spread by their first letters, as services divide key ranges.
-        return f"{self._prefix}{place % 256:02x}/{place}"
+        return f"{self._prefix}{number % 256:02x}/{number}"
 
     def _warm_up(self, operation: str, measured: bool) -> None:
         count, size = warm_objects(self._scenario)
@@ -212,7 +214,7 @@ class _Artifacts(_Work):
 
     def __init__(
         self, scenario: Scenario, settings: RunSettings, reopen: Callable[[], Any], traffic: Traffic | None,
-        progress: Progress, keep: Keep,
+        progress: StepProgress, keep: Keep,
     ) -> None:  # fmt: skip
         super().__init__(settings, traffic, progress, keep)
         self._scenario = scenario

@@ -114,7 +114,7 @@ def _each(sizes: Sequence[int], budget: int, most: int) -> tuple[tuple[tuple[int
     return tuple(((size, max(4, min(most, budget // size))),) for size in sizes)
 
 
-BUNDLE = 1 << 30
+LARGEST_BUNDLE = 1 << 30
 """Bytes of one bundle at most, whatever count is asked for: a bundle is saved from memory."""
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -205,7 +205,8 @@ def _adapted(axes: Axes, overrides: Overrides, s3: bool) -> Axes:
     if overrides.count is not None:
         most = overrides.count
         sizes = tuple(
-            tuple((size, most if of_objects else max(1, min(most, BUNDLE // size))) for size, _ in mix) for mix in sizes
+            tuple((size, most if of_objects else max(1, min(most, LARGEST_BUNDLE // size))) for size, _ in mix)
+            for mix in sizes
         )
     wanted = overrides.operations
     if overrides.peers:

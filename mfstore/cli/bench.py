@@ -244,10 +244,10 @@ def _run(
     with ExitStack() as stack:
         writer = stack.enter_context(row_writer(rows)) if rows is not None else None
         stack.enter_context(removed_at_the_end(target, say))
-        place = target.check()
+        about_target = target.check()
         ceilings = measure_ceilings(target.directory)
         run = {
-            **about, **place, "version": __version__, "python": platform.python_version(), "cpus": ceilings.cpus,
+            **about, **about_target, "version": __version__, "python": platform.python_version(), "cpus": ceilings.cpus,
             "system": f"{platform.system()} {platform.machine()}", "started": started, "seed": settings.seed,
             "seconds": settings.seconds, "scratch": target.scratch,
         }  # fmt: skip
@@ -261,7 +261,7 @@ def _run(
             # What has been measured until then is worth showing.
             ended = error
             results.run = {**run, "ended": str(error) or "interrupted"}
-    here = Site(target.kind, _on_loopback(place.get("endpoint")))
+    here = Site(target.kind, _on_loopback(about_target.get("endpoint")))
     results.cells = [replace(cell, verdict=judge(cell, ceilings, here, results.cells)) for cell in results.cells]
     return results, ended
 
@@ -375,12 +375,12 @@ def _compare(before: Path, after: Path, as_json: bool) -> None:
         click.echo(printable(line))
 
 
-def _check_files(html: Path | None, *others: Path | None) -> None:
+def _check_files(html: Path | None, *more: Path | None) -> None:
     """Before minutes are spent on what could not be written."""
     from importlib.util import find_spec
 
     if html is not None and find_spec("matplotlib") is None:
         raise click.UsageError("--html needs matplotlib: pip install 'mfstore[report]'")
-    for path in (html, *others):
+    for path in (html, *more):
         if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
             raise click.UsageError(f"cannot write {path}")

@@ -16,7 +16,7 @@ from mfstore.maintenance.store.report import Finding, RepairReport, VerifyReport
 
 SHOWN = 20
 """Findings and keys printed; ``--json`` has all, in full."""
-NAMES = 3
+NAMES_SHOWN = 3
 """Of what a finding touches."""
 
 
@@ -115,8 +115,8 @@ def _print_findings(findings: Sequence[Finding | MetaflowFinding]) -> None:
     rows = []
     for finding in findings[:SHOWN]:
         touched = finding.artifacts if isinstance(finding, MetaflowFinding) else (*finding.refs, *finding.keys)
-        more = f" and {len(touched) - NAMES} more" if len(touched) > NAMES else ""
-        names = short(", ".join(touched[:NAMES])) + more
+        more = f" and {len(touched) - NAMES_SHOWN} more" if len(touched) > NAMES_SHOWN else ""
+        names = short(", ".join(touched[:NAMES_SHOWN])) + more
         rows.append((finding.kind, short(finding.object), finding.detail, names))
     print_table(("what", "object", "why", "touches"), rows)
     if len(findings) > SHOWN:

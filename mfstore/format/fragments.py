@@ -80,16 +80,16 @@ def merge_fragments(fragments: Sequence[Fragment], algorithm: int) -> bytes:
 
 def without_packs(fragment: Fragment, packs: Collection[bytes], algorithm: int) -> bytes | None:
     """The fragment without the entries of ``packs``; None when nothing is left."""
-    kept: dict[int, int] = {}
+    renumbered: dict[int, int] = {}
     for number, name in enumerate(fragment.packs):
         if name.value not in packs:
-            kept[number] = len(kept)
+            renumbered[number] = len(renumbered)
     rows = [
-        ENTRY.pack(fields[0], kept[fields[1]], *fields[2:])
+        ENTRY.pack(fields[0], renumbered[fields[1]], *fields[2:])
         for fields in ENTRY.iter_unpack(fragment.entries)
-        if fields[1] in kept
+        if fields[1] in renumbered
     ]
-    return _seal([fragment.packs[number].value for number in kept], rows, algorithm) if rows else None
+    return _seal([fragment.packs[number].value for number in renumbered], rows, algorithm) if rows else None
 
 
 def _seal(packs: Sequence[bytes], rows: Sequence[bytes], algorithm: int) -> bytes:

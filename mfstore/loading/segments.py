@@ -83,12 +83,12 @@ class SegmentLoader:
             if self._verified.has(pack, start, length, tag):
                 return mapped
             view = memoryview(mapped)
-            pieces, at = [], 0
+            in_map, at = [], 0
             for chunk in chunks:
-                pieces.append((start + at, chunk, view[at : at + chunk.usize]))
+                in_map.append((start + at, chunk, view[at : at + chunk.usize]))
                 at += chunk.usize
             step = max(1, MAP_CHECK_BYTES // chunks[0].usize)
-            tasks = [pieces[number : number + step] for number in range(0, len(pieces), step)]
+            tasks = [in_map[number : number + step] for number in range(0, len(in_map), step)]
 
             def check(task: list[tuple[int, ChunkRef, memoryview]]) -> None:
                 for offset, chunk, data in task:

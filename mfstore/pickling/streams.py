@@ -30,7 +30,7 @@ NEXT_BUFFER = b"\x97"
 COPY = 16 << 20
 """Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
 STREAM = 1 << 20
-"""Buffer of a body that is read in pieces."""
+"""Buffer of a body that is read in blocks."""
 
 
 class Strided:
@@ -67,9 +67,9 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
     except Exception as error:
         path = pickler.path()
         label = f"artifact {name!r}" if name is not None else "the object"
-        place = f" at {'obj' if name is None else name}{path}" if path else ""
+        where = f" at {'obj' if name is None else name}{path}" if path else ""
         raise NotSerializable(
-            f"{label} cannot be pickled{place}: {type(error).__name__}: {error}",
+            f"{label} cannot be pickled{where}: {type(error).__name__}: {error}",
             hint="Remove that part, or give its class a __reduce__ or __getstate__",
         ) from error
 
@@ -81,12 +81,12 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence
     ``writable`` false small arrays, which lie in the body, are made read-only too. Executes pickle: only for
     trusted stores.
     """
-    pieces = _placeholders(body, segments) if segments else iter(body)
-    first = next(pieces, b"")
-    second = next(pieces, None)
+    blocks = _placeholders(body, segments) if segments else iter(body)
+    first = next(blocks, b"")
+    second = next(blocks, None)
     if second is None and writable:
         return pickle.loads(first, buffers=payloads)
-    stream = io.BufferedReader(_Pieces(chain((first, second or b""), pieces)), STREAM)
+    stream = io.BufferedReader(_BlockStream(chain((first, second or b""), blocks)), STREAM)
     unpickler = pickle.Unpickler if writable else _ReadOnly
     return unpickler(stream, buffers=payloads).load()
 
@@ -120,11 +120,11 @@ def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterat
         at += len(view)
 
 
-class _Pieces(io.RawIOBase):
+class _BlockStream(io.RawIOBase):
     """A stream over buffers, read once from front to back."""
 
-    def __init__(self, pieces: Iterator[Buffer]) -> None:
-        self._pieces = pieces
+    def __init__(self, blocks: Iterator[Buffer]) -> None:
+        self._blocks = blocks
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
@@ -132,10 +132,10 @@ class _Pieces(io.RawIOBase):
 
     def readinto(self, target: Buffer) -> int:
         while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
+            block = next(self._blocks, None)
+            if block is None:
                 return 0
-            self._left = memoryview(piece)
+            self._left = memoryview(block)
         view = memoryview(target)
         count = min(len(view), len(self._left))
         view[:count] = self._left[:count]

@@ -33,7 +33,7 @@ class Choice:
     width: int
 
 
-RAW = Choice(NONE, 0)
+RAW_CHOICE = Choice(NONE, 0)
 
 
 class EncodedChunk(NamedTuple):
@@ -70,13 +70,13 @@ def choose(codec: Codec, data: Buffer, itemsize: int, compress: bool = True) -> 
     """The codec and shuffle width for ``data``, by trial."""
     view = memoryview(data)
     if not compress or len(view) < 64:
-        return RAW
+        return RAW_CHOICE
     results = codec.trial(_sample(view), shuffle_widths(itemsize), LEVEL)
     size = min(len(view), SAMPLE)
     lz4 = min((row for row in results if row[0] == LZ4), key=lambda row: row[2])
     zstd = min((row for row in results if row[0] == ZSTD), key=lambda row: row[2])
     best = zstd if zstd[2] <= ZSTD_PAYS * lz4[2] else lz4
-    return Choice(best[0], best[1]) if best[2] <= PAYS * size else RAW
+    return Choice(best[0], best[1]) if best[2] <= PAYS * size else RAW_CHOICE
 
 
 def encode_chunk(codec: Codec, data: memoryview, choice: Choice) -> EncodedChunk:

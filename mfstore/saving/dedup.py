@@ -82,8 +82,8 @@ class StoredChunks:
         """Where a chunk lies that is not about to be collected; None when nowhere: then it is stored again."""
         if not self._condemned.pack(location.pack.value):
             return location
-        others = self._context.chunk_index.find_all(chunk_id, False)
-        return next((other for other in others if not self._condemned.pack(other.pack.value)), None)
+        copies = self._context.chunk_index.find_all(chunk_id, False)
+        return next((copy for copy in copies if not self._condemned.pack(copy.pack.value)), None)
 
     def _rely(self, packs: Iterable[bytes]) -> None:
         for name in packs:

@@ -28,7 +28,7 @@ ROW_TRIALS = 64
 STRIDED_READ = 8 << 20
 """Bytes of an array with gaps that are copied out at a time."""
 
-NOTHING = memoryview(b"")
+NO_BYTES = memoryview(b"")
 
 
 @dataclass(slots=True, eq=False)

@@ -59,23 +59,23 @@ class ChunkIndex:
                 break
             positions = table.find(fragment.entries, ENTRY.size, b"".join(missing))
             for chunk_id, position in zip(missing, positions, strict=True):
-                place = fragment.location(position) if position >= 0 else None
-                if place is not None:
-                    found[chunk_id] = place
+                location = fragment.location(position) if position >= 0 else None
+                if location is not None:
+                    found[chunk_id] = location
             missing = [chunk_id for chunk_id in missing if chunk_id not in found]
         return found
 
     def find_all(self, chunk_id: bytes, reload: bool) -> list[Location]:
-        """Every place a chunk is listed at, for when one of them failed; ``reload`` reads the fragments anew."""
+        """Every location a chunk is listed at, for when one of them failed; ``reload`` reads the fragments anew."""
         if reload:
             self.forget()
-        places = []
+        locations = []
         for fragment in reversed(self._load()):
             position = table.find(fragment.entries, ENTRY.size, chunk_id)[0]
-            place = fragment.location(position) if position >= 0 else None
-            if place is not None:
-                places.append(place)
-        return places
+            location = fragment.location(position) if position >= 0 else None
+            if location is not None:
+                locations.append(location)
+        return locations
 
     def forget(self) -> None:
         """Read the fragments anew when they are next needed."""
@@ -112,8 +112,8 @@ class ChunkIndex:
             return
         with self._lock:
             if self._fragments is not None:
-                kept = [f for f in self._fragments if f.key not in gone and f.key != key]
-                self._fragments = [decode_fragment(data, key), *kept]
+                rest = [f for f in self._fragments if f.key not in gone and f.key != key]
+                self._fragments = [decode_fragment(data, key), *rest]
 
     def _load(self) -> list[Fragment]:
         with self._lock:

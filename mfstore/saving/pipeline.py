@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import NONE
 from mfstore.saving import codecs
-from mfstore.saving.drafts import NOTHING, Run
+from mfstore.saving.drafts import NO_BYTES, Run
 
 if TYPE_CHECKING:
     from mfstore.saving.context import SaveContext, SessionStats
@@ -119,7 +119,7 @@ class ChunkPipeline:
         if window:
             self._store(window, total)
         for run in runs:
-            run.view = NOTHING  # what a raw chunk still needs of it, the open pack holds
+            run.view = NO_BYTES  # what a raw chunk still needs of it, the open pack holds
 
     def _store(self, window: Sequence[RunPart], total: int) -> None:
         self._stored.look_up({chunk_id for run, first, last in window for chunk_id in run.ids[first:last]})

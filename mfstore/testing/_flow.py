@@ -18,7 +18,7 @@ from mfstore.testing.exchange import Exchange, Fault, draw
 RECORD = 8 << 20
 
 
-class Plan(Protocol):
+class ChoosesFaults(Protocol):
     """Which fault hits a request, or a new connection."""
 
     @property
@@ -42,7 +42,7 @@ class Proxy(Protocol):
     upstream_tls: ssl.SSLContext | None
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ChoosesFaults:
         """The faults."""
 
     def note(self, exchange: Exchange) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from mfstore.testing._wire import CHUNK, Broken, Pacer, Wire
+from mfstore.testing._wire import READ_AT_ONCE, Broken, Pacer, Wire
 
 ENDLESS = 1 << 62
 
@@ -102,7 +102,7 @@ class Body:
     @property
     def simple(self) -> bool:
         """Whether the whole body is here already and nothing is to happen to it."""
-        return not self.chunked and not self._events and self._left <= min(len(self.source.buffer), CHUNK)
+        return not self.chunked and not self._events and self._left <= min(len(self.source.buffer), READ_AT_ONCE)
 
     async def whole(self) -> bytes:
         """A simple body, at its pace."""

@@ -11,7 +11,7 @@ import ssl
 import struct
 import sys
 
-CHUNK = 1 << 18
+READ_AT_ONCE = 1 << 18
 SPLICE_FROM = 1 << 16  # below this a copy is cheaper than two system calls and a pipe
 PIPE = 1 << 20
 MAX_HEAD = 4 << 20
@@ -44,7 +44,7 @@ class Wire:
 
     # ---- bytes ----------------------------------------------------------------------------
 
-    async def receive(self, limit: int = CHUNK) -> bytes:
+    async def receive(self, limit: int = READ_AT_ONCE) -> bytes:
         """Some bytes, those read ahead first; none at the end of the stream."""
         if self.buffer:
             data = bytes(self.buffer[:limit])
@@ -97,7 +97,7 @@ class Wire:
         """Some of the next ``count`` bytes, to ``target`` or to nowhere; 0 at the end of the stream."""
         if _SPLICE and target is not None and self.plain and target.plain and count >= SPLICE_FROM and not self.buffer:
             return await self._splice(target, count, pacer)
-        data = await self.receive(min(count, CHUNK, pacer.chunk if pacer else CHUNK))
+        data = await self.receive(min(count, READ_AT_ONCE, pacer.chunk if pacer else READ_AT_ONCE))
         if pacer is not None:
             await pacer.take(len(data))
         if target is not None and data:
@@ -162,7 +162,7 @@ class Wire:
     def _take(self) -> bool:
         """Keep what can be read without waiting, so that a cancelled ``gone`` loses no byte; False at the end."""
         try:
-            while data := self.sock.recv(CHUNK):
+            while data := self.sock.recv(READ_AT_ONCE):
                 self.buffer += data
         except BlockingIOError:
             return True
@@ -239,7 +239,7 @@ class TlsWire(Wire):
                 return await self._flush()
 
     async def _more(self) -> None:
-        data = await self.loop.sock_recv(self.sock, CHUNK)
+        data = await self.loop.sock_recv(self.sock, READ_AT_ONCE)
         if data:
             self._in.write(data)
         else:
@@ -253,12 +253,12 @@ class TlsWire(Wire):
     def _take(self) -> bool:
         while True:
             try:
-                if not (data := self._tls.read(CHUNK)):
+                if not (data := self._tls.read(READ_AT_ONCE)):
                     return False
                 self.buffer += data
             except ssl.SSLWantReadError:
                 try:
-                    received = self.sock.recv(CHUNK)
+                    received = self.sock.recv(READ_AT_ONCE)
                 except BlockingIOError:
                     return True
                 if not received:
@@ -288,7 +288,7 @@ class TlsWire(Wire):
     async def _send(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         while view:
-            view = view[self._tls.write(view[:CHUNK]) :]
+            view = view[self._tls.write(view[:READ_AT_ONCE]) :]
             await self._flush()
 
     async def _goodbye(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from mfstore import errors
 from mfstore._core.codec import LZ4, NONE, ZSTD, Codec
 from mfstore.saving import codecs
-from mfstore.saving.codecs import RAW, Choice, choose, encode_chunk, shuffle_widths
+from mfstore.saving.codecs import RAW_CHOICE, Choice, choose, encode_chunk, shuffle_widths
 from tests.rigs.parts import noise
 
 
@@ -24,7 +24,7 @@ def test_the_widths_that_suit_an_element(itemsize, widths):
 
 
 def test_noise_stays_raw(codec):
-    assert choose(codec, noise(1, 1 << 20), 1) == RAW
+    assert choose(codec, noise(1, 1 << 20), 1) == RAW_CHOICE
 
 
 def test_integers_that_grow_slowly_are_shuffled(codec):
@@ -35,15 +35,15 @@ def test_integers_that_grow_slowly_are_shuffled(codec):
 
 
 def test_what_is_short_or_not_to_be_compressed_is_not_tried(codec):
-    assert choose(codec, bytes(63), 1) == RAW
-    assert choose(codec, bytes(1 << 20), 1, compress=False) == RAW
+    assert choose(codec, bytes(63), 1) == RAW_CHOICE
+    assert choose(codec, bytes(1 << 20), 1, compress=False) == RAW_CHOICE
 
 
 def test_the_sample_is_spread_over_the_segment(codec):
     """The first 64 KiB are noise, the rest is zeros: the head alone would say that it does not shrink."""
     head = noise(1, codecs.SAMPLE)
-    assert choose(codec, head, 1) == RAW
-    assert choose(codec, head + bytes(15 * codecs.SAMPLE), 1) != RAW
+    assert choose(codec, head, 1) == RAW_CHOICE
+    assert choose(codec, head + bytes(15 * codecs.SAMPLE), 1) != RAW_CHOICE
 
 
 def test_a_chunk_that_does_not_shrink_refers_to_the_memory_it_was_given(codec):

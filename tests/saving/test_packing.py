@@ -3,7 +3,7 @@
 from mfstore._core.codec import NONE, ZSTD
 from mfstore.format.packs import ALIGN_FROM, HEADER, PAGE, decode_footer, decode_trailer, pack_path
 from mfstore.saving import packing
-from mfstore.saving.codecs import RAW, Choice
+from mfstore.saving.codecs import RAW_CHOICE, Choice
 from mfstore.saving.context import SessionStats
 from mfstore.saving.packing import PackWriter
 from tests.rigs.parts import DIGEST, KIB, MIB, noise, parts, run_of
@@ -18,7 +18,7 @@ class Writer:
         self.packs = PackWriter(made.context, made.backend.batch(), self.located, self.written)
 
     def add(self, run, arena=None, sizes=None):
-        run.choice = run.choice or RAW
+        run.choice = run.choice or RAW_CHOICE
         self.packs.add(run, 0, len(run.ends), arena, sizes)
         return run
 
@@ -97,7 +97,7 @@ def test_a_full_pack_is_closed_before_the_next_run():
 def test_a_raw_run_stays_in_one_pack_whatever_its_length():
     writer = Writer(memory=4 * MIB)
     run = raw(noise(1, 3 * MIB), MIB, 2 * MIB, 3 * MIB, held=False)
-    run.choice = RAW
+    run.choice = RAW_CHOICE
     for number in range(3):
         writer.packs.add(run, number, number + 1, None, None)
     first, *_, last = (writer.located[chunk_id] for chunk_id in run.ids)

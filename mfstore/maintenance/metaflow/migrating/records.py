@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.maintenance.metaflow.migrating.changes import EndedAttempt
 
-ARTIFACT = "_artifact_"
+ARTIFACT_INFIX = "_artifact_"
 """In the path of a record: behind the attempt's number, before the artifact's name."""
 
 
@@ -26,7 +26,7 @@ class ArtifactRecords:
 
     def find(self, paths: Iterable[str]) -> None:
         """Look which attempts have records, among these paths of local metadata."""
-        for attempt, separator, _ in (path.partition(ARTIFACT) for path in paths):
+        for attempt, separator, _ in (path.partition(ARTIFACT_INFIX) for path in paths):
             if separator:
                 self._attempts.add(attempt + separator)
 
