@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 
 import mfstore
+from mfstore.errors import AccessDenied
 from mfstore.format import fragments
 from mfstore.format.packs import PackEntry
 from mfstore.saving import index
+from tests.rigs.parts import DIGEST, listed_pack, parts
 
 
 def noise(seed, size=20_000):
@@ -90,3 +92,72 @@ def test_the_smallest_class_that_is_full_is_merged_next():
     assert index.plan_compaction(small + large) == small
     assert index.plan_compaction(small[1:] + large) == large
     assert index.plan_compaction([]) == []
+
+
+# ---- the index of one process -----------------------------------------------------------
+
+A, B = b"a" * 100, b"b" * 200
+
+
+def names(locations):
+    return [location.pack.value.hex() for location in locations]
+
+
+def test_of_several_locations_the_newest_is_found_and_all_are_told():
+    made = parts()
+    old, _ = listed_pack(made, [A])
+    new, located = listed_pack(made, [B, A])
+    assert made.index.find([DIGEST(A), DIGEST(b"?")]) == {DIGEST(A): located[DIGEST(A)]}
+    assert names(made.index.find_all(DIGEST(A), False)) == [new, old]
+    assert made.index.find_all(DIGEST(b"?"), False) == []
+
+
+def test_the_index_is_read_once_and_anew_when_that_is_asked_for():
+    made = parts()
+    old, _ = listed_pack(made, [A])
+    assert made.index.find([DIGEST(A)])
+    other = parts()
+    other.backend.put = made.backend.put  # another process stores there
+    new, _ = listed_pack(other, [B, A])
+    assert made.index.find([DIGEST(B)]) == {}
+    assert names(made.index.find_all(DIGEST(A), False)) == [old]
+    assert names(made.index.find_all(DIGEST(A), True)) == [new, old]
+    assert made.index.find([DIGEST(B)])
+
+
+def test_a_fragment_just_stored_is_used_without_being_read():
+    made = parts()
+    assert made.index.find([DIGEST(A)]) == {}
+    key, data = made.index.make_fragment([(b"p" * 32, [PackEntry(DIGEST(A), 64, 100, 100, 0, 0)])])
+    for _ in range(2):  # twice the same is once
+        made.index.add(key, data)
+    assert [at.offset for at in made.index.find_all(DIGEST(A), False)] == [64]
+
+
+def test_a_damaged_fragment_costs_deduplication_and_nothing_else():
+    made = parts()
+    listed_pack(made, [A])
+    for info in list(made.backend.list("index/")):
+        made.backend.put(info.key, [b"damaged"])
+    name, _ = listed_pack(made, [B])
+    assert made.index.find([DIGEST(A)]) == {}
+    assert names(made.index.find_all(DIGEST(B), False)) == [name]
+
+
+def test_who_may_not_store_does_not_merge():
+    made = parts()
+    for number in range(index.FAN_IN):
+        listed_pack(made, [bytes([number]) * 10])
+
+    def refuse(*_):
+        raise AccessDenied("no")
+
+    made.backend.put = refuse
+    made.index.compact()
+    assert len(list(made.backend.list("index/"))) == index.FAN_IN
+    assert made.index.find([DIGEST(b"\0" * 10)])
+    del made.backend.put
+    made.index.compact()
+    assert len(list(made.backend.list("index/"))) == 1
+    found = made.index.find([DIGEST(bytes([number]) * 10) for number in range(index.FAN_IN)])
+    assert len(found) == index.FAN_IN
