@@ -24,6 +24,7 @@ def plugin(tmp_path):
     return {"PYTHONPATH": str(tmp_path)}
 
 
+@pytest.mark.slow
 def test_plugins_open_by_scheme(python, plugin):
     code = (
         "import mfstore\n"

@@ -19,6 +19,7 @@ ROWS = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300), st.floats(0, 1))
 def test_quantiles_are_numpys(values, share):
     expected = float(np.quantile(values, share))

@@ -74,6 +74,7 @@ def test_what_has_to_be_done_is_planned_and_not_measured():
     assert [(step.operation, step.measured) for step in steps] == [("save", False), ("load", True)]
 
 
+@pytest.mark.slow
 @given(st.lists(SCENARIOS, max_size=4))
 def test_a_plan_is_the_sum_of_its_steps(scenarios):
     found = plan(scenarios)
@@ -178,6 +179,7 @@ def test_sizes_of_people():
 # ---- the bytes ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 300_000), st.integers(0, 100), st.integers())
 def test_payloads_have_their_size_and_depend_on_the_seed(size, compressible, seed):
     first = payloads.payload(size, compressible, seed, "a")
@@ -187,6 +189,7 @@ def test_payloads_have_their_size_and_depend_on_the_seed(size, compressible, see
         assert first != payloads.payload(size, compressible, seed, "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressible", [0, 25, 50, 90, 100])
 @pytest.mark.parametrize("shrink", [lambda data: zlib.compress(data, 1), lzma.compress])
 def test_payloads_shrink_by_what_was_asked(compressible, shrink):

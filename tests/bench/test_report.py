@@ -90,6 +90,7 @@ def test_injected_failures_are_called_so():
     assert "log" in judge(cell(retries=100), CEILINGS, S3).advice
 
 
+@pytest.mark.slow
 def test_ceilings_are_plausible(tmp_path):
     found = measure_ceilings(tmp_path)
     for name in (
@@ -189,6 +190,7 @@ class Checked(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows():
     evil = "<script>alert('x')</script>"
     shown = document(*ALL, cell("get", errors=(evil,), failed=1), url=f"s3://b/{evil}", server=evil)

@@ -216,6 +216,7 @@ def test_wrong_bytes_are_found(cloud, unhedged):
     assert cells["put"].verified == 26 * 3000 < cells["put"].bytes
 
 
+@pytest.mark.slow
 def test_the_time_limit_ends_a_measurement_and_leaves_nothing(tmp_path):
     cells, _ = measure(tmp_path, objects(2000, 200_000), seconds=0.2)
     assert 0 < cells["put"].objects < 200_000
@@ -241,6 +242,7 @@ def test_peers_store_and_read_the_same(cloud):
 # ---- the command ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_quick_on_a_directory(tmp_path):
     place, out = tmp_path / "place", tmp_path / "out"
     place.mkdir(), out.mkdir()
@@ -362,6 +364,7 @@ def interrupt(process, sign, ready):
     assert (process.returncode, "Traceback" in errors) == (130, False), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_on_a_directory(tmp_path, begun, sign):
     process = begun(tmp_path, "--size", "4KiB", "--count", "100000")
@@ -440,6 +443,7 @@ def test_a_file_and_a_place_without_permission(tmp_path):
     assert "mfstore:" in mfstore("/proc/nowhere", "-y", code=1).stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

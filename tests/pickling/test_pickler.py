@@ -123,6 +123,7 @@ def test_graphs_with_sets_of_objects_take_time_in_proportion(shared):
     assert shared.get(shared.put(chain)) == chain
 
 
+@pytest.mark.slow
 def test_a_large_plain_graph_keeps_its_sharing(shared):
     """Beyond the point where objects reached once are no longer remembered."""
     twice = [1, 2]

@@ -98,6 +98,7 @@ def test_other(number):
 """
 
 
+@pytest.mark.slow
 def test_what_hears_no_exception_fails_alone_beside_other_workers(run):
     status, printed = run(DEAF, "-n2", "--maxschedchunk=1")
     assert (status, counts(printed)) == (1, {"failed": 1, "passed": 9}), printed
@@ -152,6 +153,7 @@ def test_alone():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["one", "two"])
 def test_reruns_are_counted_and_few(run, workers):
     status, printed = run(ONCE.format(count=2), "--reruns=1", "-k", "server", *workers)

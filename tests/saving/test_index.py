@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import mfstore
 from mfstore.errors import AccessDenied
@@ -57,6 +58,7 @@ def test_merge_keeps_the_last_of_duplicates():
     assert merged.location(2).pack.value == b"q" * 32
 
 
+@pytest.mark.slow
 def test_saving_costs_the_same_requests_in_a_large_store(root):
     """A budget on storage calls per artifact: flat as the store grows."""
     from mfstore.testing import FaultyBackend

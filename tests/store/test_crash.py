@@ -55,6 +55,7 @@ def check_everything(backend, acknowledged):
         reader.get(reader.refs[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", ["local", "memory"])
@@ -93,6 +94,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsync", ["batch", "none", "always"])
 def test_kill_in_the_middle_of_puts(root, fsync):
     acknowledged = []
@@ -124,6 +126,7 @@ def test_kill_in_the_middle_of_puts(root, fsync):
 STRACE = ("openat", "write", "writev", "fsync", "rename", "renameat", "mkdirat")
 
 
+@pytest.mark.slow
 def test_kill_at_every_system_call(tmp_path):
     """SIGKILL at the n-th file operation of a put, for every n; then everything visible is whole and a put heals it."""
     import shutil
@@ -269,6 +272,7 @@ print('ok')
 """
 
 
+@pytest.mark.slow
 def test_many_processes_on_one_store(root):
     processes = [
         subprocess.Popen([sys.executable, "-c", WRITER, root], stdout=subprocess.PIPE, text=True) for _ in range(4)
@@ -292,6 +296,7 @@ print(store.get(store.put(int(sys.argv[3]))), store.handle.description.uuid)
 """
 
 
+@pytest.mark.slow
 def test_a_store_is_created_once_however_many_begin_with_it(tmp_path):
     for turn in range(4):
         root, start = tmp_path / str(turn), str(time.time() + 1.5)

@@ -51,6 +51,7 @@ def test_damage_is_reported_and_repaired(root, kind, damage):
     check_value(fresh(root).get(key))
 
 
+@pytest.mark.slow
 def test_every_flip_and_cut_of_a_recipe_is_noticed(root):
     key = fresh(root).put([1, 2.5, "text" * 300, np.arange(500)])
     path = only(root, "recipes")

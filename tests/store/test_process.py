@@ -164,6 +164,7 @@ reset(); before = rss('VmRSS'); back = store.get(key); print(peak() - rss('VmRSS
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["noise", "zeros", "bytes", "strided", "text", "graph"])
 def test_extra_memory_is_bounded(python, root, what):
     """Beyond the object itself, whatever its size."""
@@ -203,6 +204,7 @@ def test_large_work_runs_on_several_threads(root):
     assert all(len(set(threads)) == 2 for threads in met.values())
 
 
+@pytest.mark.slow
 def test_a_task_runs_once_even_when_threads_cannot_be_started(store, monkeypatch):
     """Queued before the failure shows, a task must not run again later, over memory already handed out."""
     import threading

@@ -67,6 +67,7 @@ def test_without_faults_every_byte_is_the_servers(upstream, options, request_):
     assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bandwidth", [None, 400e6])
 def test_large_bodies_both_ways(upstream, bandwidth):
     data = os.urandom(50 << 20)

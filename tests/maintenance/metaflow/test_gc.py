@@ -469,6 +469,7 @@ def test_a_dropped_run_that_is_written_to_again_holds_its_flow(tree, monkeypatch
     assert done.removed == () and "written to just now" in done.held["Flow"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 def test_a_collection_that_fails_at_any_call_is_finished_by_the_next(tmp_path, tree, after, forever):

@@ -386,6 +386,7 @@ class System:
         return counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["packed", "stock"])
 @pytest.mark.parametrize(
     ("failure", "after", "first"),

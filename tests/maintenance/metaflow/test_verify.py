@@ -210,6 +210,7 @@ def test_a_clock_is_not_needed_for_what_is_stored_meanwhile(tree, monkeypatch):
     assert look(tree, "headers").clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 def test_repair_that_fails_at_any_call_is_finished_by_the_next(tmp_path, tree, after):
     path_of(tree, 1).write_bytes(b"x")

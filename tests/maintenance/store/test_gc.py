@@ -318,6 +318,7 @@ def policy(live):
     return {"live": [live], "grace": 0, "keep_last": 1, "series": ["runs/*"], "repack": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", ["local", "memory"])
@@ -361,6 +362,7 @@ def finish(inner, live, keep):
     assert guard.read_state(inner)[0].owner == ""
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle(tmp_path):
     """SIGKILL at the n-th storage call, in a process of its own."""
     code = (
@@ -529,6 +531,7 @@ def run(*args, code=0):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line(root, tmp_path):
     store = mfstore.open(root)
     kept = store.put(noise(1))

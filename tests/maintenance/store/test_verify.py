@@ -269,6 +269,7 @@ def test_spans_hold_every_chunk_once(limit):
 # ---- a store in use ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_store_that_is_written_meanwhile_is_clean(root):
     stop = threading.Event()
     written = []
@@ -389,6 +390,7 @@ def test_repaired_arrays_can_still_be_mapped(root):
     np.testing.assert_array_equal(store.get(key), value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 def test_repair_that_fails_at_the_nth_call_is_finished_by_the_next(after, forever):
@@ -411,6 +413,7 @@ def test_repair_that_fails_at_the_nth_call_is_finished_by_the_next(after, foreve
     assert n > 40
 
 
+@pytest.mark.slow
 def test_repair_that_is_killed_at_any_call_is_finished_by_the_next(tmp_path):
     model = tmp_path / "model"
     live, _ = wound(LocalBackend(str(model), fsync="none"), 4)

@@ -97,6 +97,7 @@ def test_credentials_for_a_session():
     assert internals.client_credentials(client) is OTHERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", [*internals.REQUEST_EVENTS])
 def test_handlers_that_a_user_registered(event):
     def mine(**_):

@@ -98,6 +98,7 @@ OWN = ("authorization", "content-length", "expect", "user-agent", "x-amz-date", 
 OWN += ("x-amz-security-token", "content-md5", "x-amz-checksum-crc32", "x-amz-sdk-checksum-algorithm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MATRIX)
 def test_routes_are_botocores(case, monkeypatch):
     case = dict(MATRIX[case])

@@ -249,6 +249,7 @@ class TestEnds:
         )
         assert (answer.returncode, answer.stderr) == (0, "")
 
+    @pytest.mark.slow
     def test_fork(self, rig: Rig) -> None:
         channel = rig(slow)
         target = bytearray(100_000)
@@ -275,6 +276,7 @@ class TestEnds:
         rig.server.close()
         assert len(drain(channel, 2)) == 2
 
+    @pytest.mark.slow
     def test_fork_under_load(self, rig: Rig) -> None:
         channel = rig(body_of(b"x" * 1000))
         alive = [channel]

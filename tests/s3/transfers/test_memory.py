@@ -19,6 +19,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.0)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_budget():
     world = SimulatedS3({f"k{i}": BIG[: 8 * MIB] for i in range(20)})
     result = simulated_client(world, memory=32 * MIB).get_many([f"k{i}" for i in range(20)])
@@ -67,6 +68,7 @@ def test_objects_that_wait_for_memory_take_few_connections(bodies_last):
     assert world.most <= 16 + FEWEST_CALLS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_what_the_caller_lets_go_is_gone_before_more_is_fetched(monkeypatch, asynchronous):
     world = SimulatedS3({f"gone{i}": BIG[: 3 * MIB] for i in range(8)})

@@ -127,6 +127,7 @@ def fail_each(run, check, plans):
     raise AssertionError("never came to an end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["reset", "truncated", "stall", "first-byte", "connect", 500, 502, 503, 504, 429])
 def test_a_get_survives_any_call_failing_once(plan):
     def run(number, plan):
@@ -137,6 +138,7 @@ def test_a_get_survives_any_call_failing_once(plan):
     fail_each(run, lambda *_: None, [plan])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_broken_body_is_continued_where_it_broke(share):
     for number in range(1, 8):
@@ -148,6 +150,7 @@ def test_a_broken_body_is_continued_where_it_broke(share):
         assert result.stats.verified == len(BIG) + 1000
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_is_fetched_again_once_and_then_reported():
     def flip(body):
         return bytes([body[0] ^ 1]) + body[1:], None
@@ -168,6 +171,7 @@ def test_verify_false_takes_what_comes():
     assert next(iter(client_on(world).get_many(["a"], verify=False))).data == b"xx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["reset", 500, 503])
 def test_a_put_survives_any_call_failing_once(plan):
     def run(number, plan):
@@ -181,6 +185,7 @@ def test_a_put_survives_any_call_failing_once(plan):
     fail_each(run, check, [plan])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditional", [False, True])
 def test_a_put_survives_any_lost_answer(conditional):
     def run(number, _):
@@ -235,6 +240,7 @@ def test_refusals_are_not_retried():
         assert world.count == 1
 
 
+@pytest.mark.slow
 def test_an_object_that_changes_while_it_is_read_is_read_anew():
     newer = BIG[::-1]
     world = SimulatedS3({"big": BIG})
@@ -249,6 +255,7 @@ def test_an_object_that_changes_while_it_is_read_is_read_anew():
         assert outcome.data in (BIG, newer)
 
 
+@pytest.mark.slow
 def test_an_object_that_never_stops_changing_is_a_conflict():
     world = SimulatedS3({"big": BIG})
 
@@ -279,6 +286,7 @@ def test_bursts_of_failures_are_survived_without_a_storm(share):
     assert world.count <= 200 / (1 - share) * 1.5
 
 
+@pytest.mark.slow
 @settings(max_examples=lasting(60), deadline=None)
 @given(st.data())
 def test_any_mixture_of_failures_gives_right_bytes_or_an_error(data):
