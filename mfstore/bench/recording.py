@@ -50,7 +50,7 @@ class Traffic:
 def record(client: BulkClient, traffic: Traffic | None = None) -> Traffic:
     """Count all that ``client`` does from now on, in addition to what ``traffic`` has."""
     traffic = Traffic() if traffic is None else traffic
-    client._engine = _Recorder(client.engine, traffic)
+    client.transfers.engine = _Recorder(client.engine, traffic)
     return traffic
 
 

@@ -55,6 +55,20 @@ class Options(dict[str, Any]):
 
 
 NO_OPTIONS = Options()
+MOST_SHARED = 1000
+"""Different options that are remembered."""
+
+
+def shared_options(chosen: Mapping[str, Any], known: dict[Any, Options]) -> Options:
+    """The same ``Options`` for equal parameters, as far as ``known`` goes: those of the operations before."""
+    if not chosen:
+        return NO_OPTIONS
+    name = ("", *sorted((name, repr(value)) for name, value in chosen.items()))
+    if name not in known:
+        if len(known) >= MOST_SHARED:
+            known.clear()
+        known[name] = Options(chosen)
+    return known[name]
 
 
 @dataclass(slots=True, frozen=True)

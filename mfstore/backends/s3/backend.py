@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
 from mfstore.backends.base import DELETION_WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead, needs_refresh
@@ -22,6 +21,7 @@ from mfstore.errors import (
     BackendError,
     Conflict,
     CorruptObject,
+    InvalidKey,
     InvalidRange,
     MfstoreError,
     NotFound,
@@ -29,13 +29,23 @@ from mfstore.errors import (
 )
 from mfstore.host.elapsed import moment, since
 from mfstore.s3.bulk.client import BulkClient
-from mfstore.s3.bulk.items import PutItem, split_url
+from mfstore.s3.bulk.items import split_url
+from mfstore.s3.calls import NO_OPTIONS, Options, shared_options
+from mfstore.s3.transfers.copies import CopyJob
+from mfstore.s3.transfers.deletions import delete_jobs
+from mfstore.s3.transfers.downloads import GetJob, ReadJob
+from mfstore.s3.transfers.jobs import RefusedJob, check_key, jobs_of
+from mfstore.s3.transfers.listings import ListJob, entries
+from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
+from mfstore.s3.transfers.outcomes import abandoning
+from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.backends.base import Answers
-    from mfstore.s3.transfers.outcomes import Outcome
+    from mfstore.s3.transfers.jobs import Job
+    from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 COALESCED_GAP = 1 << 20
 """Reading 1 MiB that nobody wants costs 20 ms of one connection, another request 30 ms before its first byte (the
@@ -58,6 +68,7 @@ LENGTH_METADATA = "mfstore-bytes"
 CONFLICT_TRIES = 5
 AGING_NOTED = 1 << 17
 """Objects near their end that are remembered until something relies on them, far more than one look asks about."""
+LIFECYCLE = "GetBucketLifecycleConfiguration"
 LOOKED_AT_TOGETHER = 100
 """Objects looked at and then deleted together where a deletion takes no condition: few, so that the look is recent."""
 
@@ -87,7 +98,13 @@ class S3Backend(Backend):
         self.aging: dict[str, dict[str, str]] = {}
         """Internal: objects near their end, with their metadata, that nothing has relied on yet."""
         self.client = self.make_client(options)
-        self._conditions = Conditions(self.client, options.get("endpoint_url"), self.bucket, self._prefix)
+        self._transfers = self.client.transfers
+        self._checksum = self.client.options.checksum
+        chosen = {"ServerSideEncryption": encryption} if encryption else {}
+        self._put_options = shared_options(chosen, self._transfers.options)
+        self._conditions = Conditions(
+            self._transfers, self._checksum, options.get("endpoint_url"), self.bucket, self._prefix
+        )
 
     def make_client(self, options: Mapping[str, Any]) -> BulkClient:
         """The client of this backend, with the options it was opened with. A kind of backend that shares one makes
@@ -101,31 +118,27 @@ class S3Backend(Backend):
     # ---- reading --------------------------------------------------------------------
 
     def get(self, key: str) -> bytes:
-        return self._whole(key).data  # type: ignore[no-any-return]
+        return self._one(key, GetJob(0, key, self.bucket, self._name(key))).data  # type: ignore[no-any-return]
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
-        outcome = self._whole(key)
+        outcome = self._one(key, self._get(0, key))
         return outcome.data, outcome.etag or self.head(key).etag
 
-    def _whole(self, key: str) -> Outcome:
-        return self._one(key, self.client.get_many([self._name(key)], on_error="return"))
-
-    def _one(self, key: str, result: Iterable[Outcome]) -> Outcome:
-        (outcome,) = result
+    def _one(self, key: str, job: Job) -> Outcome:
+        (outcome,) = self._transfers.run(iter((job,)))
         if outcome.error is not None:
             raise self._located(outcome.error, key)
         return outcome
 
+    def _get(self, index: int, key: str) -> Job:
+        return GetJob(index, key, self.bucket, self._name(key))
+
+    def _head(self, index: int, key: str) -> Job:
+        return HeadJob(index, key, self.bucket, self._name(key))
+
     def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | MfstoreError]]:
-        asked: deque[str] = deque()
-
-        def names() -> Iterator[str]:
-            for key in keys:
-                asked.append(key)
-                yield self._name(key)
-
-        for outcome in self.client.get_many(names(), on_error="return"):
-            key = asked.popleft()
+        for outcome in self._transfers.run(jobs_of(keys, self._get), ordered=True):
+            key: str = outcome.item
             self._note(key, outcome)
             yield key, outcome.data if outcome.error is None else self._located(outcome.error, key)
 
@@ -141,20 +154,25 @@ class S3Backend(Backend):
             raise found[1]
 
     def read_many(self, reads: Iterable[RangeRead]) -> Iterator[tuple[int, Buffer | MfstoreError]]:
-        asked: list[tuple[int, str]] = []
         empty: list[tuple[int, RangeRead]] = []
 
-        def items() -> Iterator[tuple[str, int, int, memoryview | None]]:
+        def jobs() -> Iterator[Job]:
             for number, read in enumerate(reads):
-                if read.length:
-                    asked.append((number, read.key))
-                    yield self._name(read.key), read.start, read.length, read.target
-                else:
+                if not read.length:
                     empty.append((number, read))
+                    continue
+                try:
+                    name = self._name(read.key)
+                except MfstoreError as error:
+                    yield RefusedJob(number, read.key, error)
+                    continue
+                yield ReadJob(
+                    number, read.key, self.bucket, name, start=read.start, length=read.length, target=read.target
+                )
 
-        for outcome in self.client.read_many(items(), on_error="return"):
-            number, key = asked[outcome.index]
-            yield number, outcome.data if outcome.error is None else self._unread(outcome.error, key)
+        for outcome in self._transfers.run(jobs()):
+            error = outcome.error
+            yield outcome.index, outcome.data if error is None else self._unread(error, outcome.item)
         for number, read in empty:
             yield number, self._nothing(read)
 
@@ -176,63 +194,52 @@ class S3Backend(Backend):
         return FreshBytes(0).value
 
     def head(self, key: str) -> ObjectInfo:
-        outcome = self._one(key, self.client.head_many([self._name(key)], on_error="return"))
+        outcome = self._one(key, self._head(0, key))
         return ObjectInfo(key, outcome.size, outcome.modified or 0.0, outcome.etag or "")
 
     def identity(self, key: str) -> Any:
         info = self.head(key)
         return info.etag, info.size
 
+    def _heads(self, keys: Iterable[str]) -> Sequence[Outcome]:
+        return list(self._transfers.run(jobs_of(keys, self._head), ordered=True))
+
     def exists_many(self, keys: Sequence[str]) -> Answers:
-        outcomes = self.client.head_many(map(self._name, keys), on_error="return").wait()
         answers = []
-        for key, outcome in zip(keys, outcomes, strict=True):
+        for outcome in self._heads(keys):
             if outcome.error is not None and not isinstance(outcome.error, NotFound):
-                raise self._located(outcome.error, key)
+                raise self._located(outcome.error, outcome.item)
             answers.append(outcome.error is None)
         return answers
 
     def vouch(self, keys: Sequence[str]) -> dict[str, int]:
-        outcomes = self.client.head_many(map(self._name, keys), on_error="return").wait()
-        for key, outcome in zip(keys, outcomes, strict=True):
-            self._note(key, outcome)
+        outcomes = self._heads(keys)
+        for outcome in outcomes:
+            self._note(outcome.item, outcome)
         return {
-            key: outcome.size
-            for key, outcome in zip(keys, outcomes, strict=True)
+            outcome.item: outcome.size
+            for outcome in outcomes
             if outcome.error is None and outcome.metadata.get(LENGTH_METADATA) == str(outcome.size)
         }
 
     def get_described(self, keys: Iterable[str]) -> Iterator[tuple[int, bytes | MfstoreError, Mapping[str, str]]]:
         """The number of each key, its object or the error it met, and its user metadata, in any order."""
-        asked: list[str] = []
-
-        def names() -> Iterator[str]:
-            for key in keys:
-                asked.append(key)
-                yield self._name(key)
-
-        for outcome in self.client.get_many(names(), on_error="return", stream=True, ordered=False):
+        for outcome in self._transfers.run(jobs_of(keys, self._get)):
             error = outcome.error
             yield (
                 outcome.index,
-                outcome.data if error is None else self._located(error, asked[outcome.index]),
-                (outcome.metadata),
+                outcome.data if error is None else self._located(error, outcome.item),
+                outcome.metadata,
             )
 
     def put_described(self, key: str, data: Buffer, metadata: Mapping[str, str]) -> None:
         """``put``, with user metadata."""
-        try:
-            self.client.put_many([PutItem(self._name(key), [data], metadata, encryption=self._encryption)])
-        except MfstoreError as error:
-            self._fail(error)
+        self._all(jobs_of([key], lambda index, key: self._put(index, key, [data], metadata)))
 
     def folders(self, prefixes: Sequence[str]) -> list[str]:
         """What lies directly below each prefix and goes on, with a slash at its end."""
-        try:
-            found = self.client.list([self._prefix + prefix for prefix in prefixes], recursive=False)
-            return [entry.key.removeprefix(self._prefix) for entry in found if entry.is_prefix]
-        except MfstoreError as error:
-            self._fail(error)
+        found = self._listed(prefixes, "/")
+        return [entry.key.removeprefix(self._prefix) for entry in found if entry.is_prefix]
 
     def _note(self, key: str, outcome: Outcome) -> None:
         """Remember what a lifecycle rule will take before what is saved now."""
@@ -248,8 +255,8 @@ class S3Backend(Backend):
             if metadata is None:
                 continue
             # A copy onto itself is refused unless something is said anew.
-            options = {"MetadataDirective": "REPLACE", "Metadata": metadata}
-            outcome = self.client.copy([(self._name(key),) * 2], on_error="return", options=options)[0]
+            options = Options({"MetadataDirective": "REPLACE", "Metadata": metadata})
+            (outcome,) = self._transfers.run(iter((self._copy(key, key, options),)))
             if isinstance(outcome.error, NotFound):
                 raise Conflict("an object was removed that this operation relied on", key=key, backend=self.url)
             if outcome.error is not None:
@@ -261,13 +268,17 @@ class S3Backend(Backend):
         return self.list_many([prefix])
 
     def list_many(self, prefixes: Sequence[str]) -> Iterator[ObjectInfo]:
-        try:
-            for found in self.client.list([self._prefix + prefix for prefix in prefixes]):
-                key = found.key.removeprefix(self._prefix)
-                if not key.rpartition("/")[2].startswith("."):
-                    yield ObjectInfo(key, found.size, found.modified or 0.0, (found.etag or "").strip('"'))
-        except MfstoreError as error:
-            self._fail(error)
+        for found in self._listed(prefixes):
+            key = found.key.removeprefix(self._prefix)
+            if not key.rpartition("/")[2].startswith("."):
+                yield ObjectInfo(key, found.size, found.modified or 0.0, (found.etag or "").strip('"'))
+
+    def _listed(self, prefixes: Sequence[str], delimiter: str | None = None) -> Iterator[ListingEntry]:
+        def job(index: int, prefix: str) -> Job:
+            return ListJob(index, prefix, self.bucket, self._prefix + prefix, delimiter=delimiter)
+
+        for outcome in self._each(jobs_of(prefixes, job), ordered=len(prefixes) > 1):
+            yield from entries(outcome)
 
     # ---- writing --------------------------------------------------------------------
 
@@ -276,16 +287,37 @@ class S3Backend(Backend):
 
     def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
         """Store objects in parallel."""
-        try:
-            self.client.put_many(self._item(key, parts) for key, parts in objects)
-        except MfstoreError as error:
-            self._fail(error)
+        self._all(jobs_of(objects, self._put_object))
 
-    def _item(self, key: str, parts: Sequence[Buffer]) -> PutItem:
+    def _put_object(self, index: int, given: tuple[str, Sequence[Buffer]]) -> Job:
+        key, parts = given
         metadata = None
         if key.startswith(COMMIT_ORDER[0]):
             metadata = {LENGTH_METADATA: str(sum(memoryview(part).nbytes for part in parts))}
-        return PutItem(self._name(key), list(parts), metadata, encryption=self._encryption)
+        return self._put(index, key, parts, metadata)
+
+    def _put(
+        self, index: int, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str] | None, **condition: Any
+    ) -> Job:
+        return PutJob(
+            index, key, self.bucket, self._name(key), self._put_options, source=UploadSource(parts, None),
+            metadata=checked_metadata(metadata), checksum=self._checksum, **condition,
+        )  # fmt: skip
+
+    def _each(self, jobs: Iterator[Job], ordered: bool = True) -> Iterator[Outcome]:
+        """The outcomes of jobs; the first error is raised, as this store's, and what follows abandoned."""
+        try:
+            for done, outcome in enumerate(self._transfers.run(jobs, ordered)):
+                if outcome.error is not None:
+                    raise abandoning(outcome.error, done)
+                yield outcome
+        except MfstoreError as error:
+            self._relocate(error)
+            raise
+
+    def _all(self, jobs: Iterator[Job]) -> None:
+        for _ in self._each(jobs):
+            pass
 
     def batch(self) -> Batch:
         return S3Batch(self)
@@ -295,23 +327,21 @@ class S3Backend(Backend):
             return self._look_then_put(key, data, etag)
         try:
             form = self._conditions.of_match() if etag is not None else self._conditions.of_new()
-            item = PutItem(
-                self._name(key), [data], encryption=self._encryption,
-                if_none_match=etag is None, if_match=None if etag is None else form(etag),
-            )  # fmt: skip
-            outcome = self._conditional(item)
+            outcome = self._conditional(key, data, None if etag is None else form(etag))
         except NotFound as error:
             if etag is None or error.service_code == "NoSuchBucket":
-                self._fail(error)
+                self._relocate(error)
+                raise
             raise Conflict("the object was deleted since it was read", key=key, backend=self.url) from None
         except MfstoreError as error:
             raise self._located(error, key) from None
         return outcome.etag or self.head(key).etag
 
-    def _conditional(self, item: PutItem) -> Outcome:
+    def _conditional(self, key: str, data: Buffer, match: str | None) -> Outcome:
         for attempt in range(1, CONFLICT_TRIES + 1):
             try:
-                return self.client.put_many([item])[0]
+                job = self._put(0, key, [data], None, if_none_match=match is None, if_match=match)
+                return self._transfers.one(job)
             except Conflict as error:
                 # Another write is still going on: only its end decides.
                 if error.service_code != "ConditionalRequestConflict" or attempt == CONFLICT_TRIES:
@@ -331,31 +361,36 @@ class S3Backend(Backend):
 
     def copy(self, source: str, target: str) -> None:
         try:
-            self.client.copy([(self._name(source), self._name(target))])
+            self._transfers.one(self._copy(source, target))
         except MfstoreError as error:
-            self._fail(error)
+            self._relocate(error)
+            raise
+
+    def _copy(self, source: str, target: str, options: Options = NO_OPTIONS) -> Job:
+        return CopyJob(0, target, (self.bucket, self._name(source)), self.bucket, self._name(target), options)
 
     def delete(self, key: str) -> None:
         self.delete_many([key])
 
     def delete_many(self, keys: Sequence[str]) -> None:
-        try:
-            self.client.delete_many(map(self._name, keys))
-        except MfstoreError as error:
-            self._fail(error)
+        self._all(delete_jobs(keys, self._place))
+
+    def _place(self, key: str) -> tuple[str, str]:
+        return self.bucket, self._name(key)
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         keys = [*objects]
         if self.deletes_conditionally():
             form = self._conditions.of_delete()
             match = {self._name(key): form(etag) for key, etag in objects.items()}
-            outcomes = self.client.delete_many(match, on_error="return", if_match=match)
+            # All of them, whatever becomes of the first.
+            outcomes = list(self._transfers.run(delete_jobs(keys, self._place, match=match), ordered=True))
             return [self._gone(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
         answers = []
         for at in range(0, len(keys), LOOKED_AT_TOGETHER):
             window = keys[at : at + LOOKED_AT_TOGETHER]
             looked = moment()
-            looks = self.client.head_many(map(self._name, window), on_error="return").wait()
+            looks = self._heads(window)
             if since(looked) > DELETION_WINDOW:
                 raise BackendError("looking took so long that deleting is not safe", backend=self.url, hint="Try again")
             for key, look in zip(window, looks, strict=True):
@@ -377,12 +412,14 @@ class S3Backend(Backend):
         except (Unsupported, AccessDenied):
             return False
         except MfstoreError as error:
-            self._fail(error)
+            self._relocate(error)
+            raise
         return True
 
     def lifecycle_rules(self) -> Sequence[dict[str, Any]] | None:
         try:
-            rules: list[dict[str, Any]] = self.client.ask("GetBucketLifecycleConfiguration").get("Rules", [])
+            job = ConfigurationJob(0, LIFECYCLE, self.bucket, LIFECYCLE)
+            rules: list[dict[str, Any]] = self._transfers.one(job).data.get("Rules", [])
         except NotFound:
             return []
         return rules
@@ -401,17 +438,23 @@ class S3Backend(Backend):
         # Keys are made by mfstore; the check keeps a mistake of ours from leaving the prefix.
         if key.startswith("/") or ".." in key.split("/"):
             raise BackendError("key would leave the store", key=key, backend=self.url)
-        return self._prefix + key
+        name = self._prefix + key
+        if len(name) > 1024 or not name or not name.isascii():
+            try:
+                check_key(name)
+            except InvalidKey as error:
+                raise self._located(error, key) from None
+        return name
 
     def _located(self, error: MfstoreError, key: str) -> MfstoreError:
         """The error of a request, as this store's."""
         error.key, error.backend = key, self.url
         return error
 
-    def _fail(self, error: MfstoreError) -> NoReturn:
+    def _relocate(self, error: MfstoreError) -> None:
+        """As ``_located``, where only the error says which object it was."""
         key = (error.key or "").removeprefix(f"s3://{self.bucket}/").removeprefix(self._prefix)
         error.key, error.backend = key or None, self.url
-        raise error
 
 
 class S3Batch(Batch):
@@ -421,7 +464,7 @@ class S3Batch(Batch):
 
     def __init__(self, backend: S3Backend) -> None:
         self.backend = backend
-        self._staged: list[list[tuple[str, Sequence[Buffer]]]] = [[] for _ in range(len(COMMIT_ORDER) + 1)]
+        self._staged: list[list[tuple[str, list[bytes]]]] = [[] for _ in range(len(COMMIT_ORDER) + 1)]
         self._bytes = 0
         self._relied: set[str] = set()
 
@@ -430,7 +473,7 @@ class S3Batch(Batch):
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         rank = next((number for number, start in enumerate(COMMIT_ORDER) if key.startswith(start)), len(COMMIT_ORDER))
-        size = sum(memoryview(part).nbytes for part in parts)
+        size = sum([memoryview(part).nbytes for part in parts])
         if size >= SENT_ALONE:
             self._send(rank)
             self.backend.put(key, parts)
@@ -451,7 +494,7 @@ class S3Batch(Batch):
         for staged in self._staged[:below]:
             if staged:
                 self.backend.put_all(staged)
-                self._bytes -= sum(memoryview(part).nbytes for _, parts in staged for part in parts)
+                self._bytes -= sum([len(data) for _, (data,) in staged])
                 staged.clear()
 
     def abort(self) -> None:

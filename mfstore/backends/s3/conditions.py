@@ -8,14 +8,18 @@ uses.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, MfstoreError, Unsupported
-from mfstore.s3.bulk.items import PutItem
+from mfstore.s3.transfers.deletions import DeleteJob
+from mfstore.s3.transfers.metadata import HeadJob
+from mfstore.s3.transfers.uploads import PutJob, UploadSource
 
 if TYPE_CHECKING:
-    from mfstore.s3.bulk.client import BulkClient
+    from mfstore.s3.transfers.jobs import Job
+    from mfstore.s3.transfers.outcomes import Outcome
+    from mfstore.s3.transfers.scheduler import Transfers
 
 Form = Callable[[str], str]
 _known: dict[tuple[str | None, str, str], Form] = {}
@@ -40,8 +44,12 @@ def bare(etag: str) -> str:
 class Conditions:
     """What one bucket's service does about If-None-Match and If-Match. Asks when first needed."""
 
-    def __init__(self, client: BulkClient, endpoint: str | None, bucket: str, prefix: str) -> None:
-        self._client = client
+    def __init__(
+        self, transfers: Transfers, checksum: str | None, endpoint: str | None, bucket: str, prefix: str
+    ) -> None:
+        self._transfers = transfers
+        self._checksum = checksum
+        self._bucket = bucket
         self._service = endpoint, bucket
         self._prefix = prefix
 
@@ -69,51 +77,61 @@ class Conditions:
             finally:
                 # What stays behind is hidden and a few bytes; failing to remove it must not hide the answer.
                 try:
-                    self._client.delete_many([scratch])
+                    self._outcome(self._deletion(scratch))
                 except MfstoreError:
                     pass
         return _known[key]
 
     def _try_new(self, scratch: str) -> Form:
-        self._client.put_many([PutItem(scratch, b"probe")])
-        if self._done([PutItem(scratch, b"probe", if_none_match=True)]) != [False]:
+        self._transfers.one(self._put(scratch))
+        if self._done(self._put(scratch, if_none_match=True)) != [False]:
             raise Unsupported("the service ignores If-None-Match: it would overwrite what others wrote")
         return bare
 
     def _try_match(self, scratch: str) -> Form:
-        etag = self._client.put_many([PutItem(scratch, b"probe")])[0].etag
+        etag = self._transfers.one(self._put(scratch)).etag
         if etag is None:
             raise Unsupported("the service gives no ETags, so that changes cannot be noticed")
-
-        def over(value: str) -> PutItem:
-            return PutItem(scratch, b"probe", if_match=value)
-
         # The same bytes each time: their ETag stays.
-        answers = self._done([over(quoted(WRONG)), over(bare(WRONG)), over(quoted(etag))])
+        tried = [quoted(WRONG), bare(WRONG), quoted(etag)]
+        answers = self._done(*(self._put(scratch, index, if_match=value) for index, value in enumerate(tried)))
         if answers[:2] != [False, False]:
             raise Unsupported("the service ignores If-Match: it would overwrite what others wrote")
         if answers[2]:
             return quoted
-        if self._done([over(bare(etag))]) == [True]:
+        if self._done(self._put(scratch, if_match=bare(etag))) == [True]:
             return bare
         raise Unsupported("the service finds that no ETag matches its own")
 
     def _try_delete(self, scratch: str) -> Form:
-        etag = self._client.put_many([PutItem(scratch, b"probe")])[0].etag
+        etag = self._transfers.one(self._put(scratch)).etag
         for form in (quoted, bare):
-            refused = self._client.delete_many([scratch], on_error="return", if_match={scratch: form(WRONG)})[0].error
-            there = self._client.head_many([scratch], on_error="return").wait()[0].error is None
+            refused = self._outcome(self._deletion(scratch, form(WRONG))).error
+            there = self._outcome(HeadJob(0, scratch, self._bucket, scratch)).error is None
             if not isinstance(refused, Conflict) or not there or etag is None:
                 raise Unsupported("the service does not heed the etag of a deletion")
-            done = self._client.delete_many([scratch], on_error="return", if_match={scratch: form(etag)})[0]
-            if done.error is None:
+            if self._outcome(self._deletion(scratch, form(etag))).error is None:
                 return form
         raise Unsupported("the service finds that no ETag matches its own")
 
-    def _done(self, items: Iterable[PutItem]) -> list[bool]:
+    def _put(self, scratch: str, index: int = 0, **condition: Any) -> Job:
+        source = UploadSource([b"probe"], None)
+        return PutJob(
+            index, scratch, self._bucket, scratch, source=source, checksum=self._checksum, **condition
+        )  # fmt: skip
+
+    def _deletion(self, scratch: str, match: str | None = None) -> Job:
+        etags = {scratch: match} if match is not None else None
+        return DeleteJob(self._bucket, [(0, scratch, scratch)], match=etags)
+
+    def _outcome(self, job: Job) -> Outcome:
+        (outcome,) = self._transfers.run(iter((job,)))
+        return outcome
+
+    def _done(self, *writes: Job) -> list[bool]:
         """Whether each write was done. A refusal for another reason than its condition is raised."""
         answers = []
-        for outcome in self._client.put_many(items, on_error="return"):
+        for outcome in list(self._transfers.run(iter(writes), ordered=True)):
             if outcome.error is not None and not isinstance(outcome.error, Conflict):
                 raise outcome.error
             answers.append(outcome.error is None)

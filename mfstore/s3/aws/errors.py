@@ -66,7 +66,9 @@ def fault(body: bytes | None) -> Fault:
         root = tree(body[:ERROR_BYTES])
     except (ElementTree.ParseError, ValueError, LookupError):
         return Fault()
-    found = next((node for node in root.iter() if bare(node.tag) == "Error"), root)
+    found = root
+    if root.tag != "Error":
+        found = next((node for node in root.iter() if bare(node.tag) == "Error"), root)
     texts = {bare(node.tag): (node.text or "").strip() for node in found if isinstance(node.tag, str)}
     return Fault(
         texts.get("Code", "")[:100],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +19,6 @@ from mfstore.s3.bulk.items import (
     Address,
     PutItem,
     address_of,
-    checked_metadata,
     locate,
     locate_prefix,
     plan_ranges,
@@ -38,20 +38,20 @@ from mfstore.s3.bulk.results import (
     asynchronous_single,
     single,
 )
-from mfstore.s3.calls import NO_OPTIONS, Options
+from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, shared_options
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.transfers.copies import CopyJob
-from mfstore.s3.transfers.deletions import KEYS_PER_DELETE, DeleteJob
+from mfstore.s3.transfers.deletions import delete_jobs
 from mfstore.s3.transfers.destinations import Destination, local_path
 from mfstore.s3.transfers.downloads import GetJob, RangesJob, ReadJob
-from mfstore.s3.transfers.jobs import Job
-from mfstore.s3.transfers.listings import ListJob
+from mfstore.s3.transfers.jobs import Job, RefusedJob, jobs_of
+from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
-from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
-from mfstore.s3.transfers.scheduler import Admission, Limiter, Pace, Scheduler
-from mfstore.s3.transfers.uploads import PutJob, UploadSource
-from mfstore.settings import S3Knobs, resolve_s3
+from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
+from mfstore.s3.transfers.scheduler import Pace, Transfers
+from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
+from mfstore.settings import resolve_s3
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,8 +62,6 @@ Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
 Checksum = Literal["CRC64NVME", "CRC32C", "CRC32"]
 RANGES_TOGETHER = 10_000
 """Items get_ranges looks at together for ranges that lie close to each other."""
-MOST_SHARED = 1000
-"""Different settings of puts that are remembered."""
 
 
 # ---- options: each with the defaults of the method that makes it ---------------------------
@@ -156,32 +154,8 @@ class PutOptions:
             **(item.options or {}),
         }
         chosen = {name: value for name, value in chosen.items() if value is not None}
-        if not chosen:
-            return NO_OPTIONS
         # Further parameters may be secrets, and are not remembered for longer than the call.
-        shared = self.known if self.parameters or item.options else self.shared
-        name = ("", *sorted((name, repr(value)) for name, value in chosen.items()))
-        if name not in shared:
-            if len(shared) >= MOST_SHARED:
-                shared.clear()
-            shared[name] = Options(chosen)
-        return shared[name]
-
-
-class _RefusedItem(Job):
-    """An item that names no object: fails without a call, in its turn."""
-
-    __slots__ = ("_reason",)
-
-    def __init__(self, index: int, item: Any, reason: MfstoreError) -> None:
-        super().__init__(index, item, "", item if isinstance(item, str) else f"{item!r:.80}")
-        self._reason = reason
-
-    def begin(self) -> Any:
-        raise self._reason
-
-    def fail(self, error: MfstoreError) -> None:
-        self.outcome = self._outcome(error=error)
+        return shared_options(chosen, self.known if self.parameters or item.options else self.shared)
 
 
 class BulkClient:
@@ -240,13 +214,10 @@ class BulkClient:
         bucket = options.bucket
         self.options = options
         self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
-        self._settings: S3Knobs = resolve_s3(options.engine, options.concurrency, options.memory)
-        self.policy = options.policy
-        self.quota = RetryQuota()
-        self.control: ControlPlane = BotocoreControlPlane(options.connection)
-        self._engine: Engine | None = None
-        self._pace = Pace(options.max_bandwidth) if options.max_bandwidth else None
-        self._put_parameters: dict[Any, Options] = {}
+        knobs = resolve_s3(options.engine, options.concurrency, options.memory)
+        pace = Pace(options.max_bandwidth) if options.max_bandwidth else None
+        self.transfers = Transfers(BotocoreControlPlane(options.connection), knobs, options.policy, pace)
+        """Internal: what runs this client's jobs, for what lies above in mfstore, measurements and tests."""
 
     # ---- getting ----------------------------------------------------------------------
 
@@ -293,7 +264,7 @@ class BulkClient:
         def job(index: int, item: Any) -> Job:
             return how.job(index, item, address_of(item, bucket))
 
-        result = self.run_jobs("get_many", _jobs(items, job), on_error, progress, ordered, items)
+        result = self.run_jobs("get_many", jobs_of(items, job), on_error, progress, ordered, items)
         return result if into == "bytes" or stream else result.wait()
 
     aget_many = asynchronous(get_many)
@@ -326,7 +297,7 @@ class BulkClient:
                             raise InvalidKey("get_ranges takes (key, start ≥ 0, length)", found=f"{item!r:.80}")
                         wanted.append((index, item, address))
                     except MfstoreError as error:
-                        yield _RefusedItem(index, item, error)
+                        yield RefusedJob(index, item, error)
                 for bucket, key, ranges in plan_ranges(wanted, gap, span):
                     yield RangesJob(bucket, key, ranges, parameters, verify=True)
 
@@ -379,7 +350,7 @@ class BulkClient:
             length = address.stop - address.start
             return ReadJob(index, item, address.bucket, address.key, start=address.start, length=length, target=item[3])
 
-        return self.run_jobs("read_many", _jobs(items, job), on_error, None, ordered)
+        return self.run_jobs("read_many", jobs_of(items, job), on_error, None, ordered)
 
     aread_many = asynchronous(read_many)
     """As ``read_many``, for ``async for`` or ``await``."""
@@ -421,7 +392,7 @@ class BulkClient:
                 stored.
         """
         how = PutOptions(
-            content_type, metadata, encryption, kms_key, options, self.options.checksum, self._put_parameters
+            content_type, metadata, encryption, kms_key, options, self.options.checksum, self.transfers.options
         )
         bucket = self.bucket
 
@@ -430,7 +401,7 @@ class BulkClient:
             return how.job(index, item, *locate(item.key, bucket))
 
         pairs = items.items() if isinstance(items, Mapping) else items
-        result = self.run_jobs("put_many", _jobs(pairs, job), on_error, progress, ordered, items)
+        result = self.run_jobs("put_many", jobs_of(pairs, job), on_error, progress, ordered, items)
         return result if stream else result.wait()
 
     aput_many = asynchronous(put_many)
@@ -447,7 +418,7 @@ class BulkClient:
         Parameters and errors as ``get_many``; ``items`` are keys and URLs, ``options`` parameters of HeadObject.
         """
         parameters, bucket = _parameters(options), self.bucket
-        jobs = _jobs(items, lambda index, item: HeadJob(index, item, *locate(item, bucket), parameters))
+        jobs = jobs_of(items, lambda index, item: HeadJob(index, item, *locate(item, bucket), parameters))
         return self.run_jobs("head_many", jobs, on_error, progress, ordered, items)
 
     ahead_many = asynchronous(head_many)
@@ -467,22 +438,8 @@ class BulkClient:
         """
         parameters = _parameters(options)
 
-        def jobs() -> Iterator[Job]:
-            groups: dict[str, list[tuple[int, Any, str]]] = {}
-            for index, item in enumerate(items):
-                try:
-                    bucket, key = locate(item, self.bucket)
-                except MfstoreError as error:
-                    yield _RefusedItem(index, item, error)
-                    continue
-                group = groups.setdefault(bucket, [])
-                group.append((index, item, key))
-                if len(group) == KEYS_PER_DELETE:
-                    yield DeleteJob(bucket, groups.pop(bucket), parameters, if_match)
-            for bucket, group in groups.items():
-                yield DeleteJob(bucket, group, parameters, if_match)
-
-        result = self.run_jobs("delete_many", jobs(), on_error, progress, ordered, items)
+        jobs = delete_jobs(items, lambda item: locate(item, self.bucket), parameters, if_match)
+        result = self.run_jobs("delete_many", jobs, on_error, progress, ordered, items)
         return result if stream else result.wait()
 
     adelete_many = asynchronous(delete_many)
@@ -508,7 +465,7 @@ class BulkClient:
             return CopyJob(index, pair, locate(pair[0], bucket), *locate(pair[1], bucket), parameters)
 
         items = pairs.items() if isinstance(pairs, Mapping) else pairs
-        result = self.run_jobs("copy", _jobs(items, job), on_error, progress, ordered, items)
+        result = self.run_jobs("copy", jobs_of(items, job), on_error, progress, ordered, items)
         return result if stream else result.wait()
 
     acopy = asynchronous(copy)
@@ -534,7 +491,7 @@ class BulkClient:
             NotFound: the bucket does not exist.
             AccessDenied: it may not be listed.
         """
-        return Listing(lambda: self._list(prefixes, recursive, start_after, page, options), _entries)
+        return Listing(lambda: self._list(prefixes, recursive, start_after, page, options), entries)
 
     alist = asynchronous(list)  # noqa: A003 - the method above is meant
     """As ``list``, for ``async for``."""
@@ -543,7 +500,7 @@ class BulkClient:
         """As ``list``, with the position among ``prefixes`` of the one that each entry lies under."""
 
         def numbered(outcome: Outcome) -> Iterator[tuple[int, ListingEntry]]:
-            return ((outcome.index, entry) for entry in _entries(outcome))
+            return ((outcome.index, entry) for entry in entries(outcome))
 
         return Listing(lambda: self._list([*prefixes], recursive, None, 1000, None), numbered)
 
@@ -564,7 +521,7 @@ class BulkClient:
 
         items = [prefixes] if isinstance(prefixes, str) else prefixes
         ordered = len(items) > 1 if isinstance(items, list) else True
-        return self.run_jobs("list", _jobs(items, job), "raise", None, ordered)
+        return self.run_jobs("list", jobs_of(items, job), "raise", None, ordered)
 
     @single
     def ask(self, operation: str) -> Single[dict[str, Any]]:
@@ -592,16 +549,11 @@ class BulkClient:
         """What moves the bytes, chosen when first used. Unsupported when "native" was demanded and cannot serve this
         configuration.
         """
-        if self._engine is None:
-            from mfstore.s3.engines.choice import choose
-
-            self._engine = choose(self._settings.engine, self.control)
-        return self._engine
+        return self.transfers.engine
 
     def close(self) -> None:
         """Close the connections. Using the client again opens new ones."""
-        if self._engine is not None:
-            self._engine.close()
+        self.transfers.close()
 
     async def aclose(self) -> None:
         """As ``close``, for ``await``."""
@@ -649,11 +601,7 @@ class BulkClient:
         total = len(items) if isinstance(items, Sized) else None
         stats = BulkStats(self.engine.name, operation)
 
-        def start() -> Scheduler:
-            admission = Admission(jobs, Limiter(fixed=self._settings.concurrency), self._settings.memory, self._pace)
-            retries = Retries(self.control, self.policy, self.quota)
-            return Scheduler(self.engine.channel(), admission, retries, stats)
-
+        start = partial(self.transfers.scheduler, jobs, stats)
         return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total)
 
     def _one(self, operation: str, job: Job, answer: Callable[[Outcome], Any]) -> Single[Any]:
@@ -671,25 +619,20 @@ class BulkClient:
         """Internal: the same client with other parts, one that was not used yet. ``control`` is made from
         ``options.connection``, ``engine`` mostly around this client's; None leaves a part as it is. Pickles as a
         client without them."""
-        other = self._copied()
-        other.control = control or self.control
-        other._engine = engine or self._engine
-        other.policy = policy or self.policy
-        other.quota = quota or self.quota
-        return other
+        return self._with(self.transfers.with_parts(control=control, engine=engine, policy=policy, quota=quota))
 
     def beside(self, bucket: str, memory: int) -> Self:
         """Internal: a client for ``bucket`` with ``memory`` bytes of its own, that shares connections and all that is
         learned."""
-        other = self._copied()
-        other.bucket, other._engine = bucket, self.engine
+        other = self._with(self.transfers.with_parts(engine=self.engine, memory=memory))
+        other.bucket = bucket
         other.options = replace(self.options, bucket=bucket, memory=memory)
-        other._settings = replace(self._settings, memory=memory)
         return other
 
-    def _copied(self) -> Self:
+    def _with(self, transfers: Transfers) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)  # copy() would make one anew from its options, as pickle does
+        other.transfers = transfers
         return other
 
 
@@ -699,26 +642,5 @@ def _reopen(options: ClientOptions) -> BulkClient:
     return client
 
 
-def _entries(outcome: Outcome) -> Iterator[ListingEntry]:
-    """What a page of a listing says."""
-    bucket, page = outcome.bucket, outcome.data
-    for found in page.objects:
-        modified = found.modified.timestamp() if found.modified is not None else None
-        etag = found.etag.strip('"') if found.etag else None
-        yield ListingEntry(bucket, found.key, found.size, modified, etag, found.storage_class, False)
-    for prefix in page.prefixes:
-        yield ListingEntry(bucket, prefix, 0, None, None, None, True)
-
-
 def _parameters(options: Mapping[str, Any] | None) -> Options:
     return Options(options) if options else NO_OPTIONS
-
-
-def _jobs(items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job]:
-    """A job for each item; of an item that names nothing, one that fails."""
-    for index, item in enumerate(items):
-        try:
-            job = make(index, item)
-        except MfstoreError as error:
-            job = _RefusedItem(index, getattr(item, "key", item), error)
-        yield job

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
+from mfstore.s3.transfers.jobs import check_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,8 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
         found, key = bucket, text
     if not key:
         raise InvalidKey("an object needs a key", found=repr(text))
-    if len(key) <= 1024 and key.isascii():
-        return found, key
-    if len(key.encode("utf-8", "surrogatepass")) > 1024:
-        raise InvalidKey("S3 keys have at most 1024 bytes", key=key[:80] + "…")
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InvalidKey("S3 keys are Unicode; this one holds half a surrogate pair", key=ascii(key)) from None
+    if len(key) > 1024 or not key.isascii():
+        check_key(key)
     return found, key
 
 
@@ -122,15 +117,6 @@ def put_item(item: Any) -> PutItem:
     if isinstance(item, (tuple, list)) and len(item) == 2:
         return PutItem(item[0], item[1])
     raise InvalidKey("an item to put is (key, data) or a PutItem", found=f"{item!r:.80}")
-
-
-def checked_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """``metadata``, if it can be sent in headers. InvalidKey otherwise."""
-    for name, value in (metadata or {}).items():
-        text = f"{name}{value}"
-        if not (isinstance(name, str) and isinstance(value, str) and text.isascii() and text.isprintable()):
-            raise InvalidKey("S3 keeps metadata of printable ASCII only", found=f"{name!r}: {value!r:.80}")
-    return metadata
 
 
 def source_of(data: Any) -> tuple[Sequence[Any] | None, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ from inspect import cleandoc, signature
 from time import monotonic
 from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
-from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.scheduler import Scheduler, TransferCounts
+from mfstore.s3.transfers.outcomes import Outcome, abandoning
+from mfstore.s3.transfers.scheduler import Scheduler, TransferCounts, Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,7 +125,7 @@ class BulkResult:
         self._progress = progress
         self._outcomes: list[Outcome] | None = None
         self._started = False
-        self._begun: tuple[Scheduler, _Sorter, Any] | None = None
+        self._begun: tuple[Scheduler, Any] | None = None
 
     # ---- running ----------------------------------------------------------------------
 
@@ -160,7 +159,7 @@ class BulkResult:
             self._outcomes = [outcome async for outcome in self._arun()]
         return self
 
-    def _begin(self) -> tuple[Scheduler, _Sorter, Any]:
+    def _begin(self) -> tuple[Scheduler, Any]:
         if self._begun is not None:
             begun, self._begun = self._begun, None
             return begun
@@ -168,22 +167,18 @@ class BulkResult:
             raise RuntimeError("this bulk operation has been iterated over: call wait() first to iterate again")
         self._started = True
         bar = _bar(self._progress, self.stats.operation, self._total)
-        return self._start(), _Sorter(self._ordered), bar
+        return self._start(), bar
 
     def _run(self) -> Iterator[Outcome]:
-        scheduler, sorter, bar = self._begin()
-        process = os.getpid()
+        scheduler, bar = self._begin()
+        outcomes = scheduler.outcomes(self._ordered)
         try:
-            while not scheduler.done:
-                for outcome in sorter.sorted(scheduler.pump(60.0)):
-                    scheduler.handed_out(outcome)
-                    if self._account(outcome, bar):
-                        yield outcome
-                    del outcome  # its memory, which the caller may have let go, is for what comes next
+            for outcome in outcomes:
+                if self._account(outcome, bar):
+                    yield outcome
+                del outcome  # its memory, which the caller may have let go, is for what comes next
         finally:
-            # A forked child only lets go of it: uploads and temporary files are its parent's, which goes on.
-            if process == os.getpid():
-                scheduler.close()
+            outcomes.close()
             if bar is not None:
                 bar.close()
 
@@ -191,7 +186,8 @@ class BulkResult:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        scheduler, sorter, bar = self._begin()
+        scheduler, bar = self._begin()
+        turns = Turns() if self._ordered else None
         ready = asyncio.Event()
         loop.add_reader(scheduler.fileno(), ready.set)
         try:
@@ -201,7 +197,7 @@ class BulkResult:
                 ready.clear()
                 found = scheduler.pump(0.0)
                 idle = not found
-                for outcome in sorter.sorted(found):
+                for outcome in found if turns is None else turns.come(found):
                     scheduler.handed_out(outcome)
                     if self._account(outcome, bar):
                         yield outcome
@@ -232,9 +228,7 @@ class BulkResult:
         if outcome.error is None:
             return True
         if self._on_error == "raise":
-            done = self.stats.items - self.stats.failed
-            outcome.error.add_note(f"{done} items had succeeded before; the rest was not finished")
-            raise outcome.error
+            raise abandoning(outcome.error, self.stats.items - self.stats.failed)
         return self._on_error == "return"
 
     # ---- afterwards -------------------------------------------------------------------
@@ -411,30 +405,6 @@ def _named(twin: F, method: Callable[..., Any], use: str) -> F:
     twin.__qualname__ = f"{method.__qualname__.rpartition('.')[0]}.{twin.__name__}"
     twin.__doc__ = f"As ``{method.__name__}``, {use}.\n\n{cleandoc(method.__doc__ or '')}"
     return twin
-
-
-class _Sorter:
-    """Hands outcomes on as they come, or in the order of the items."""
-
-    def __init__(self, ordered: bool) -> None:
-        self._ordered = ordered
-        self._next = 0
-        self._waiting: dict[int, list[Outcome]] = {}
-
-    def sorted(self, outcomes: list[Outcome]) -> Iterator[Outcome]:
-        """What may be handed on now."""
-        if not self._ordered:
-            yield from outcomes
-            return
-        for outcome in outcomes:
-            self._waiting.setdefault(outcome.index, []).append(outcome)
-        while self._next in self._waiting:
-            # A listing has several outcomes per item: what comes after them waits for the last.
-            found = self._waiting.pop(self._next)
-            yield from found
-            if not found[-1].last:
-                return
-            self._next += 1
 
 
 async def _replay(outcomes: list[Outcome]) -> AsyncIterator[Outcome]:

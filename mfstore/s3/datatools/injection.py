@@ -23,7 +23,7 @@ def flaky_client(rate: float, **arguments: Any) -> BulkClient:
     client = BulkClient(**arguments)
     return client.with_parts(
         engine=FlakyEngine(client.engine, rate if rate >= 100 else min(rate, 90.0)),
-        policy=replace(client.policy, base=0.001, throttled_base=0.001, cap=0.01),
+        policy=replace(client.transfers.policy, base=0.001, throttled_base=0.001, cap=0.01),
         quota=_BoundlessQuota(),
     )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.aws.errors import copied, problem, retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, Retry, Try, parsed
+from mfstore.s3.transfers.jobs import NO_CALLS, Job, RefusedJob, Retry, Try, parsed
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -99,6 +99,27 @@ class DeleteJob(Job):
                 own = copied(error).where(key=key, backend=f"s3://{self.bucket}")
                 self._out.append(Outcome(index, item, self.bucket, key, error=own, attempts=self.attempts))
         self.outcome = self._out.pop()
+
+
+def delete_jobs(
+    items: Iterable[Any], locate: Callable[[Any], tuple[str, str]], options: Options = NO_OPTIONS,
+    match: Mapping[str, str] | None = None,
+) -> Iterator[Job]:  # fmt: skip
+    """The jobs that delete all ``items``, with as many of a bucket in one as S3 takes. ``locate`` tells bucket and key
+    of an item, or refuses it."""
+    groups: dict[str, list[tuple[int, Any, str]]] = {}
+    for index, item in enumerate(items):
+        try:
+            bucket, key = locate(item)
+        except MfstoreError as error:
+            yield RefusedJob(index, item, error)
+            continue
+        group = groups.setdefault(bucket, [])
+        group.append((index, item, key))
+        if len(group) == KEYS_PER_DELETE:
+            yield DeleteJob(bucket, groups.pop(bucket), options, match)
+    for bucket, group in groups.items():
+        yield DeleteJob(bucket, group, options, match)
 
 
 def _entry_reply(reply: Reply, entry: Mapping[str, Any]) -> Reply:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import MfstoreError
+from mfstore.errors import InvalidKey, MfstoreError
 from mfstore.s3.aws.errors import retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.outcomes import Outcome
@@ -165,6 +165,44 @@ class Job:
             self.index, self.item, self.bucket, self.key, attempts=self.attempts, first_byte=self.first_byte,
             seconds=monotonic() - self.started if self.started else 0.0, **fields,
         )  # fmt: skip
+
+
+class RefusedJob(Job):
+    """Of an item that names no object: fails without a call, in its turn."""
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, index: int, item: Any, reason: MfstoreError) -> None:
+        super().__init__(index, item, "", item if isinstance(item, str) else f"{item!r:.80}")
+        self._reason = reason
+
+    def begin(self) -> Sequence[Call]:
+        raise self._reason
+
+    def fail(self, error: MfstoreError) -> None:
+        self.outcome = self._outcome(error=error)
+
+
+def jobs_of(items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job]:
+    """A job for each item; of an item that names nothing, one that fails."""
+    for index, item in enumerate(items):
+        try:
+            job = make(index, item)
+        except MfstoreError as error:
+            job = RefusedJob(index, getattr(item, "key", item), error)
+        yield job
+
+
+def check_key(key: str) -> None:
+    """InvalidKey for what is no key of an object in S3."""
+    if not key:
+        raise InvalidKey("an object needs a key", found=repr(key))
+    if len(key.encode("utf-8", "surrogatepass")) > 1024:
+        raise InvalidKey("S3 keys have at most 1024 bytes", key=key[:80] + "…")
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidKey("S3 keys are Unicode; this one holds half a surrogate pair", key=ascii(key)) from None
 
 
 def renewed(call: Call, **changes: Any) -> Call:

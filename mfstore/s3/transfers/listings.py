@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, Job, Retry, Try
-from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -66,3 +66,14 @@ class ListJob(Job):
     def take(self) -> Sequence[Outcome]:
         out, self._out = self._out, []
         return out
+
+
+def entries(outcome: Outcome) -> Iterator[ListingEntry]:
+    """What a page of a listing says."""
+    bucket, page = outcome.bucket, outcome.data
+    for found in page.objects:
+        modified = found.modified.timestamp() if found.modified is not None else None
+        etag = found.etag.strip('"') if found.etag else None
+        yield ListingEntry(bucket, found.key, found.size, modified, etag, found.storage_class, False)
+    for prefix in page.prefixes:
+        yield ListingEntry(bucket, prefix, 0, None, None, None, True)

@@ -30,6 +30,12 @@ class ListingEntry(NamedTuple):
         return f"s3://{self.bucket}/{self.key}"
 
 
+def abandoning(error: MfstoreError, done: int) -> MfstoreError:
+    """The error that ends an operation, with a note on what was done of it."""
+    error.add_note(f"{done} items had succeeded before; the rest was not finished")
+    return error
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Outcome:
     """One item's result. Fields that do not apply are None."""

@@ -1,35 +1,43 @@
-"""Runs the jobs of one bulk operation over a channel. One thread, no loop of its own: whoever wants results pumps it,
-synchronously or from an event loop.
+"""Runs jobs over channels of an engine: for each operation a scheduler. One thread, no loop of its own: whoever wants
+results pumps it, synchronously or from an event loop.
 
-What it owns lies in parts that know nothing of each other: ``Admission`` (who may begin: ``Limiter`` for calls,
-``Budget`` for memory, ``Pace`` for bytes per second), ``CallQueue`` (calls before they are sent and in flight),
+What a scheduler owns lies in parts that know nothing of each other: ``Admission`` (who may begin: ``Limiter`` for
+calls, ``Budget`` for memory, ``Pace`` for bytes per second), ``CallQueue`` (calls before they are sent and in flight),
 ``Retries`` (retry.py), ``AnnouncedBodies`` (announced.py), ``Hedges`` (hedging.py) and ``Ending`` (ending.py). The
-first two are passed by every call and stand here. ``Scheduler`` joins them.
+first two are passed by every call and stand here. ``Scheduler`` joins them; ``Transfers`` has what all operations of
+one client share, and makes a scheduler for each.
 """
 
 from __future__ import annotations
 
 import heapq
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import count
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.pages import Page
-from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, Call, Reply
-from mfstore.s3.engines.interface import Channel
+from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, Call, Options, Reply
+from mfstore.s3.engines.interface import Channel, Engine
 from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
 from mfstore.s3.transfers.ending import Ending
 from mfstore.s3.transfers.hedging import HEDGED_BYTES, LOOK_SECONDS, Hedges
 from mfstore.s3.transfers.jobs import Job, Restart, Retry, left_open
-from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.transfers.retry import Retries
+from mfstore.s3.transfers.outcomes import Outcome, abandoning
+from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
+
+if TYPE_CHECKING:
+    from mfstore.s3.aws.interface import ControlPlane
+    from mfstore.settings import S3Knobs
 
 S3_FIRST_BYTE = 0.030
 S3_PER_BYTE = 0.020 / (1 << 20)
@@ -301,6 +309,33 @@ class CallQueue:
         return unsent
 
 
+# ---- outcomes ---------------------------------------------------------------------------
+
+
+class Turns:
+    """Has outcomes wait for those of the jobs before them."""
+
+    __slots__ = ("_next", "_waiting")
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._waiting: dict[int, list[Outcome]] = {}
+
+    def come(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """What may be handed on now that these are there."""
+        for outcome in outcomes:
+            self._waiting.setdefault(outcome.index, []).append(outcome)
+        found: list[Outcome] = []
+        while self._next in self._waiting:
+            # A listing has several outcomes per item: what comes after them waits for the last.
+            of_one = self._waiting.pop(self._next)
+            found += of_one
+            if not of_one[-1].last:
+                break
+            self._next += 1
+        return found
+
+
 # ---- all together ---------------------------------------------------------------------
 
 
@@ -359,6 +394,27 @@ class Scheduler:
         """The consumer has the outcome: its memory is his now."""
         self._handed_out += 1
         self.admission.budget.take(-outcome_memory(outcome))
+
+    def outcomes(self, ordered: bool) -> Generator[Outcome, None, None]:
+        """All outcomes, as they come or in the order of the jobs. To be iterated over at once; closed, or left by an
+        error, it ends the operation."""
+        process = os.getpid()
+        turns = Turns() if ordered else None
+        try:
+            while self._active or self._out or not self.admission.exhausted:  # until it is done
+                found = self.pump(IDLE_SECONDS)
+                if turns is not None:
+                    found = turns.come(found)
+                found.reverse()
+                while found:
+                    outcome = found.pop()
+                    self.handed_out(outcome)
+                    yield outcome
+                    del outcome  # its memory, which the caller may have let go, is for what comes next
+        finally:
+            # A forked child only lets go of it: uploads and temporary files are its parent's, which goes on.
+            if process == os.getpid():
+                self.close()
 
     def fileno(self) -> int:
         """Readable when pumping brings something."""
@@ -739,3 +795,73 @@ class Scheduler:
         if self._ending is None:
             self._ending = Ending(self._channel, self._control, self._calls.flying)
         return self._ending
+
+
+# ---- what the operations of one client share ----------------------------------------------
+
+
+class Transfers:
+    """What runs the jobs of one client: its engine and control plane, how it retries, and how much it may do at once.
+
+    Safe to use from several threads, and in forked children. Opens no connection before it is used.
+    """
+
+    def __init__(self, control: ControlPlane, knobs: S3Knobs, policy: RetryPolicy, pace: Pace | None = None) -> None:
+        self.control = control
+        self.policy = policy
+        self.quota = RetryQuota()
+        self.options: dict[Any, Options] = {}
+        """Of the few different parameters of its operations each once: see ``shared_options``."""
+        self._knobs = knobs
+        self._pace = pace
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What moves the bytes, chosen when first used. Unsupported when "native" was demanded and cannot serve this
+        configuration. May be set to another, mostly one around it."""
+        if self._engine is None:
+            from mfstore.s3.engines.choice import choose
+
+            self._engine = choose(self._knobs.engine, self.control)
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def scheduler(self, jobs: Iterator[Job], counts: TransferCounts) -> Scheduler:
+        """A scheduler of ``jobs``, which are taken as there is room. Whoever asks for it closes it."""
+        admission = Admission(jobs, Limiter(fixed=self._knobs.concurrency), self._knobs.memory, self._pace)
+        retries = Retries(self.control, self.policy, self.quota)
+        return Scheduler((self._engine or self.engine).channel(), admission, retries, counts)
+
+    def run(self, jobs: Iterator[Job], ordered: bool = False) -> Generator[Outcome, None, None]:
+        """The outcomes of ``jobs``, as ``Scheduler.outcomes`` gives them: errors are in them, not raised."""
+        return self.scheduler(jobs, TransferCounts()).outcomes(ordered)
+
+    def one(self, job: Job) -> Outcome:
+        """The outcome of one job. Raises its error."""
+        (outcome,) = self.run(iter((job,)))
+        if outcome.error is not None:
+            raise abandoning(outcome.error, 0)
+        return outcome
+
+    def with_parts(
+        self, *, control: ControlPlane | None = None, engine: Engine | None = None, policy: RetryPolicy | None = None,
+        quota: RetryQuota | None = None, memory: int | None = None,
+    ) -> Transfers:  # fmt: skip
+        """The same with other parts; None leaves a part as it is, and shared."""
+        other = copy(self)
+        other.control = control or self.control
+        other._engine = engine or self._engine
+        other.policy = policy or self.policy
+        other.quota = quota or self.quota
+        if memory is not None:
+            other._knobs = replace(self._knobs, memory=memory)
+        return other
+
+    def close(self) -> None:
+        """Close the connections. What is run next opens new ones."""
+        if self._engine is not None:
+            self._engine.close()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
-from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound
+from mfstore.errors import BackendError, Conflict, InvalidKey, InvalidRange, MfstoreError, NotFound
 from mfstore.s3.aws.errors import problem
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, Job, MultipartJob, Retry, Try, etag_of, parsed
@@ -55,6 +55,15 @@ def slice_parts(parts: Sequence[memoryview], start: int, stop: int) -> list[memo
     return found
 
 
+def checked_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """``metadata``, if it can be sent in headers. InvalidKey otherwise."""
+    for name, value in (metadata or {}).items():
+        text = f"{name}{value}"
+        if not (isinstance(name, str) and isinstance(value, str) and text.isascii() and text.isprintable()):
+            raise InvalidKey("S3 keeps metadata of printable ASCII only", found=f"{name!r}: {value!r:.80}")
+    return metadata
+
+
 class UploadSource:
     """What to send: buffers in a row, or a file. A file is opened when its upload begins and closed with it."""
 
@@ -67,7 +76,7 @@ class UploadSource:
         self.size = 0
         if parts is not None:
             self._parts = [view.cast("B") for part in parts if (view := memoryview(part)).nbytes]
-            self.size = sum(len(part) for part in self._parts)
+            self.size = sum([len(part) for part in self._parts])
 
     def open(self) -> None:
         """Find out the size of a file. NotFound or BackendError naming it."""

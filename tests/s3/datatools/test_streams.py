@@ -243,12 +243,12 @@ def test_role(ministack, monkeypatch, tmp_path):
     with S3(s3root=f"s3://{bucket}", role=role["Arn"]) as s3:
         s3.put_many([("a", b"a")])
         assert s3.get("a").text == "a"
-        credentials = s3._client.control.credentials()
+        credentials = s3._client.transfers.control.credentials()
         assert credentials.token
         assert credentials.access_key != ministack.access_key
         # The server calls them expired: others are fetched.
-        assert s3._client.control.expire(credentials)
-        assert s3._client.control.credentials() != credentials
+        assert s3._client.transfers.control.expire(credentials)
+        assert s3._client.transfers.control.credentials() != credentials
         assert s3.get("a").text == "a"
 
 

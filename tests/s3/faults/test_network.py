@@ -325,8 +325,8 @@ def test_a13_bursts_of_server_errors(rig, unhedged, share):
     status = [500, 502, 504]
     proxy = rig.proxy(*(fault(Status(code), probability=share / 2) for code in status), seed=5)
     client = rig.client(proxy, attempts=100)
-    client.quota.RATE = 1000.0
-    client.policy = replace(client.policy, cap=1.0)
+    client.transfers.quota.RATE = 1000.0
+    client.transfers.policy = replace(client.transfers.policy, cap=1.0)
     result = client.get_many([f"k{number}" for number in range(count)]).wait()
     assert [outcome.data for outcome in result] == [SMALL[:number] for number in range(count)]
     assert len(proxy.log) <= count * {0.1: 1.5, 0.5: 4, 0.9: 10}[share]
@@ -353,12 +353,12 @@ def test_a14_slow_down_storm(rig, unhedged, monkeypatch):
             super().slow_down(now)
             self.lowest = min(self.lowest, self.limit)
 
-    monkeypatch.setattr("mfstore.s3.bulk.client.Limiter", Watched)
+    monkeypatch.setattr("mfstore.s3.transfers.scheduler.Limiter", Watched)
     rig.store("k", b"x")
     # A cut of the limit says something once in a round trip; this long, 150 refusals of 40 at once take several.
     proxy = rig.proxy(fault(slow_down(), count=150), latency=0.1)
     client = rig.client(proxy, attempts=50, concurrency=40)
-    client.policy = replace(client.policy, cap=1.0)
+    client.transfers.policy = replace(client.transfers.policy, cap=1.0)
     result = client.get_many(["k"] * 600).wait()
     (limiter,) = limiters
     assert all(outcome.data == b"x" for outcome in result)
@@ -382,7 +382,7 @@ def test_a15_retry_after(rig, headers):
     rig.store("k", SMALL)
     proxy = rig.proxy(fault(slow_down(**headers), count=1))
     client = rig.client(proxy)
-    client.policy = replace(client.policy, cap=0.2)
+    client.transfers.policy = replace(client.transfers.policy, cap=0.2)
     (outcome,) = client.get_many(["k"])
     assert outcome.data == SMALL and len(proxy.log) == 2
 

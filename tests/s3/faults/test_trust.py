@@ -86,7 +86,7 @@ def test_a19_a_skewed_clock_is_learned(rig):
     proxy = rig.proxy(fault(time_skewed(time.time() + 1200), count=1))
     client = rig.client(proxy)
     (outcome,) = client.get_many(["k"], on_error="return")
-    assert abs(client.control.skew - 1200) < 30 and len(proxy.requests()) == 2
+    assert abs(client.transfers.control.skew - 1200) < 30 and len(proxy.requests()) == 2
     # The server's clock is right after all, so what is signed 20 minutes ahead may be refused: clearly.
     assert outcome.data == SMALL or isinstance(outcome.error, AccessDenied)
 

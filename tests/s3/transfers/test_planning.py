@@ -70,6 +70,11 @@ def test_what_a_reply_calls_for(answer, verdict):
     assert classify(answer) is verdict
 
 
+@pytest.mark.parametrize("body", [b"<Error><Code>SlowDown</Code><Mess", b"<html>sorry<p><Code>SlowDown</Code></html>"])
+def test_a_code_in_what_is_no_xml_counts(body):
+    assert classify(Reply(Call("GetObject", "b", "k"), status=400, data=body)) is Verdict.THROTTLED
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [

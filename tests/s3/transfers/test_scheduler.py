@@ -281,7 +281,7 @@ def test_bursts_of_failures_are_survived_without_a_storm(share):
     plan = {number: 500 for number in range(1, 100_000) if chance.random() < share}
     world = SimulatedS3({f"k{i}": b"x" for i in range(200)}, plan=plan)
     client = client_on(world, attempts=200)
-    client.quota.RATE = 1e9
+    client.transfers.quota.RATE = 1e9
     assert all(o.data == b"x" for o in client.get_many([f"k{i}" for i in range(200)]))
     assert world.count <= 200 / (1 - share) * 1.5
 
