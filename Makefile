@@ -13,10 +13,17 @@ TIMES ?= 20
 # worker that dies (a time-out within C) with load and worksteal, and hangs with loadgroup.
 WORKERS ?= -n 4 --dist load --maxschedchunk 1
 
+# Built and installed in place once, and again when what it is made of has changed; each target adds what it needs.
+INSTALLED := $(VENV)/.mfstore-installed
+BUILT_FROM := pyproject.toml setup.py $(shell find src -type f)
+$(INSTALLED): $(BUILT_FROM) | system venv
+	$(RUN) -m pip install -q -e .
+	@touch $@
+
 .PHONY: demo test test-newest check check-fast soak bench bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
 
-demo: system venv
-	$(RUN) -m pip install -q -e '.[demo]'
+demo: $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[demo]'
 	$(VENV)/bin/mfstore demo
 
 # Four thousand tests. Of those with real servers or flows one that fails is run once more; more than two such fail the run
@@ -30,8 +37,8 @@ test: system-test check
 NEWEST := build/newest/bin/python
 NEWEST_TESTS ?= tests/s3 $(wildcard tests/backends/test_s3*.py)
 NEWEST_PYTEST = MFSTORE_SERVERS_PYTHON="$(abspath $(RUN))" $(NEWEST) -m pytest
-test-newest: system-test venv
-	$(RUN) -m pip install -q -e '.[test]'
+test-newest: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[test]'
 	test -x $(NEWEST) || $(RUN) -m venv build/newest
 	$(NEWEST) -m pip install -q -U --upgrade-strategy eager -e '.[metaflow]' \
 	  hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
@@ -39,8 +46,8 @@ test-newest: system-test venv
 	$(NEWEST_PYTEST) tests/s3/aws/test_botocore_internals.py
 	$(NEWEST_PYTEST) $(WORKERS) --reruns 1 $(NEWEST_TESTS)
 
-check: system venv
-	$(RUN) -m pip install -q -e '.[test]'
+check: $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[test]'
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
@@ -50,38 +57,37 @@ check-fast: check
 	$(RUN) -m pytest -m "not server and not flow and not slow and not fuzz"
 
 # Searches at random, TIMES as long as in `make test`. What fails is a fault, shown with how to repeat it.
-soak: system-test venv
-	$(RUN) -m pip install -q -e '.[test]'
+soak: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[test]'
 	TIMES=$(TIMES) $(RUN) -m pytest $(WORKERS) -m "fuzz or hypothesis" --hypothesis-profile soak --patience $(TIMES)
 
-bench: system-test venv
-	$(RUN) -m pip install -q -e '.[bench]'
+bench: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[bench]'
 	$(RUN) -m pytest benchmarks -q $(addprefix --ignore=benchmarks/,test_s3.py test_metaflow.py test_scenarios.py) \
 	  --benchmark-json build/benchmarks.json
 	$(RUN) -m benchmarks.report build/benchmarks.json
 
-bench-s3: system-test venv
-	$(RUN) -m pip install -q -e '.[bench]'
+bench-s3: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[bench]'
 	$(RUN) -m pytest benchmarks/test_s3.py -q --benchmark-json build/benchmarks-s3.json
 	$(RUN) -m benchmarks.report build/benchmarks-s3.json
 
 # Stock Metaflow beside mfstore. FLAGS='--splits 200 --array-mib 512' takes larger flows.
-bench-metaflow: system-test venv
-	$(RUN) -m pip install -q -e '.[bench]'
+bench-metaflow: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[bench]'
 	$(RUN) -m pytest benchmarks/test_metaflow.py -q $(FLAGS) --benchmark-json build/benchmarks-metaflow.json
 	$(RUN) -m benchmarks.report build/benchmarks-metaflow.json
 
 # A store written by this version, to be read for ever: run once per release, never over an existing one.
-golden: venv
+golden: $(INSTALLED)
 	$(RUN) -m tests.golden.write
 
 # The guides and the reference of the public names, as pages: build/site/index.html.
-docs: system venv
-	$(RUN) -m pip install -q -e '.[docs]'
+docs: $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[docs]'
 	$(RUN) -m mkdocs build --quiet --strict
 
-fuzz: system-test venv
-	$(RUN) -m pip install -q -e .
+fuzz: system-test $(INSTALLED)
 	PATH="$(abspath $(VENV))/bin:$$PATH" fuzz/run $(SECONDS_PER_TARGET)
 
 venv:
@@ -120,4 +126,4 @@ install:
 	fi
 
 clean:
-	rm -rf build .venv mfstore/_core/*.so mfstore/_core/*.pyi *.egg-info
+	rm -rf build .venv $(INSTALLED) mfstore/_core/*.so mfstore/_core/*.pyi *.egg-info
