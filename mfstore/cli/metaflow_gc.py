@@ -11,12 +11,12 @@ import click
 
 from mfstore.cli.output import print_json, print_table, printable, size
 from mfstore.cli.reports import SHOWN, count, steps
-from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount
+    from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan
     from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy
     from mfstore.maintenance.store.collecting.plan import StoreAmount
     from mfstore.maintenance.store.gc import GcResult
@@ -97,8 +97,20 @@ def _show(plan: MetaflowGcPlan, long: bool) -> None:
         click.echo(f"{count(plan.unknown, 'file')} of these runs cannot be read: what only they refer to is left alone")
     for flow in sorted(plan.spared):
         click.echo(printable(f"cards of {flow} stay: a kept run resumed another, and nothing here tells which"))
+    _show_foreign(plan)
     if plan.bundles:
         click.echo(f"{count(len(plan.bundles), 'bundle')} of the store in mf.store are needed")
+
+
+def _show_foreign(plan: MetaflowGcPlan) -> None:
+    if plan.foreign:
+        click.echo(f"left alone: {_amount(sum(plan.foreign.values(), RootAmount()))} that are not Metaflow's")
+        for name, amount in [*plan.foreign.items()][:SHOWN]:
+            click.echo(printable(f"  {name}: {_amount(amount)}"))
+        if len(plan.foreign) > SHOWN:
+            click.echo(f"  and {len(plan.foreign) - SHOWN} more; --json lists all")
+    for name in plan.below[:SHOWN]:
+        click.echo(printable(f"{name} looks like a datastore root of its own: give that as --metaflow to collect it"))
 
 
 def _show_result(plan: MetaflowGcPlan, result: MetaflowGcResult) -> None:
@@ -142,7 +154,8 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
         "blobs": len(plan.blobs), "includes": len(plan.includes), "freed": asdict(plan.freed),
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
         "left": asdict(plan.migrated), "user": asdict(plan.user), "bundles": sorted(plan.bundles),
-        "unknown": plan.unknown, "executed": None if result is None else asdict(result),
+        "unknown": plan.unknown, "foreign": {name: asdict(amount) for name, amount in plan.foreign.items()},
+        "below": plan.below, "executed": None if result is None else asdict(result),
     }  # fmt: skip
 
 

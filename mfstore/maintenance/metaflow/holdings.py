@@ -23,8 +23,14 @@ TaskName = tuple[str, str, str, str]
 """Flow, run, step and task."""
 BlobName = tuple[str, str]
 """Flow and key of a blob or an IncludeFile."""
+Amount = tuple[int, int]
+"""Number and bytes of objects."""
 TOLD_EVERY = 10_000
 """Objects listed between two words about it."""
+
+
+_BESIDE = (f"{MAINTENANCE_FOLDER}/", f"{STORE_FOLDER}/", "conda/")
+"""What Metaflow and mfstore keep beside the flows."""
 
 
 @dataclass(slots=True)
@@ -44,8 +50,12 @@ class Holdings:
     objects: int = 0
     stored: int = 0
     """Bytes of all objects."""
-    packed: tuple[int, int] = (0, 0)
-    """Objects and bytes of the packed profile's store, which all flows share."""
+    packed: Amount = (0, 0)
+    """Of the packed profile's store, which all flows share."""
+    foreign: dict[str, Amount] = field(default_factory=dict)
+    """What is not Metaflow's, by folder: two levels of it."""
+    below: dict[str, int] = field(default_factory=dict)
+    """Folders that look like datastore roots of their own, with the number of objects that say so."""
 
     def add(self, info: ObjectInfo) -> None:
         """Count one object."""
@@ -69,6 +79,33 @@ class Holdings:
             self.user.append((path, info))
         elif info.key.startswith(f"{STORE_FOLDER}/"):
             self.packed = self.packed[0] + 1, self.packed[1] + info.size
+        elif not info.key.startswith(_BESIDE):
+            self._leave(info)
+
+    def settle(self) -> None:
+        """After the last object: folders without any attempt's mark are nobody's tasks."""
+        for name in [name for name, task in self.tasks.items() if not task.marked]:
+            for info in self.tasks.pop(name).files.values():
+                self._leave(info)
+
+    def _leave(self, info: ObjectInfo) -> None:
+        folder = "/".join(info.key.split("/")[:-1][:2]) or info.key
+        objects, size = self.foreign.get(folder, (0, 0))
+        self.foreign[folder] = objects + 1, size + info.size
+        below = layout.root_below(info.key)
+        if below is not None:
+            self.below[below] = self.below.get(below, 0) + 1
+
+    def foreign_folders(self) -> dict[str, Amount]:
+        """What is not Metaflow's, by the highest folder that holds nothing else."""
+        flows = {*self.flows}
+        found: dict[str, Amount] = {}
+        for folder, (objects, size) in sorted(self.foreign.items()):
+            top = folder.partition("/")[0]
+            name = folder if top in flows or top in ("data", "mf.cards") else top
+            before = found.get(name, (0, 0))
+            found[name] = before[0] + objects, before[1] + size
+        return found
 
     @property
     def flows(self) -> list[str]:
@@ -101,15 +138,17 @@ class Holdings:
 
 
 def list_root(root: Root, progress: PhaseCallback) -> Holdings:
-    """Everything below the root. NotAStore when it is no root of Metaflow, NotFound when nothing is there."""
+    """Everything below the root. NotAStore when it is no root of Metaflow, perhaps because one lies below it; NotFound
+    when nothing is there."""
     found = Holdings()
     for info in _listing(root):
         found.add(info)
         if found.objects % TOLD_EVERY == 0:
             progress(PhaseProgress("listing", found.objects, 0))
+    found.settle()
     progress(PhaseProgress("listing", found.objects, found.objects))
-    if not found.blobs and not found.tasks:
-        _complain(root, found.objects)
+    if not found.blobs and not found.tasks and not found.packed[0]:
+        _complain(root, found)
     return found
 
 
@@ -137,15 +176,25 @@ def list_flow(root: Root, flow: str) -> Holdings:
         infos = (info for info in root.backend.list(f"{flow}/") if not info.key.startswith(f"{flow}/data/"))
     for info in infos:
         found.add(info)
+    found.settle()
     return found
 
 
-def _complain(root: Root, objects: int) -> None:
-    if not objects and not root.remote and not Path(root.backend.root).is_dir():
+def _complain(root: Root, found: Holdings) -> None:
+    if not found.objects and not root.remote and not Path(root.backend.root).is_dir():
         raise NotFound("no such directory", backend=root.url)
     if root.backend.exists_many(["mfstore.json"])[0]:
         raise NotAStore(
             "this is a store of mfstore, not a root of Metaflow", backend=root.url, hint="Give it as --store"
+        )
+    if found.below:
+        top = root.url if root.remote else root.backend.root
+        names = sorted(found.below, key=lambda name: (-found.below[name], name))
+        raise NotAStore(
+            f"not a datastore root of Metaflow, but {names[0]} below it looks like one"
+            + (f" (and {len(names) - 1} more)" if names[1:] else ""),
+            backend=root.url,
+            hint=f"Give {' or '.join(f'{top}/{name}' for name in names[:3])}",
         )
     raise NotAStore(
         "not a datastore root of Metaflow: no flow with runs or artifacts is there",

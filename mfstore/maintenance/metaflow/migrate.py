@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore.errors import BackendError, Conflict, MfstoreError
 from mfstore.host.workers import Workers
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
+from mfstore.maintenance.metaflow.holdings import list_root
 from mfstore.maintenance.metaflow.migrating.changes import (
     AttemptChanges,
     EndedAttempt,
@@ -68,7 +69,7 @@ def plan_migration(
     """
     options.check()
     removing = StateFile(root.backend).load().removing
-    return survey(root, options, metadata, removing, time(), tell).plan(tell)
+    return survey(root, list_root(root, tell), options, metadata, removing, time()).plan(tell)
 
 
 def migrate_metaflow(
@@ -89,15 +90,18 @@ def migrate_metaflow(
 
     Raises:
         InvalidKey: options that make no sense.
+        NotAStore: there is no root. Nothing is written then.
         Conflict: garbage is being collected, or another migration is at work.
         CorruptObject: the state of collection is damaged.
         AccessDenied: there is no right to read or to write.
     """
     options.check()
+    # A place that is no root is left as it is; and what changes from here on fails its conditional write.
+    holdings = list_root(root, tell)
     file = StateFile(root.backend)
     state = file.begin(take_over)
     try:
-        found = survey(root, options, metadata, state.removing, file.now, tell)
+        found = survey(root, holdings, options, metadata, state.removing, file.now)
         plan = found.plan(tell)
         migrator = Migrator(found)
         migrator.result.failures += [

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.errors import CorruptObject
-from mfstore.metaflow.roots.attempts import BEGAN, DATA, DONE, STARTED
+from mfstore.metaflow.roots.attempts import BEGAN, DATA, DONE, RESUMED, STARTED
 from mfstore.metaflow.roots.migration_record import earlier_forms
 from mfstore.metaflow.roots.packed_keys import PackedArtifact, bundle_of, is_packed_by_any_version
 
@@ -33,18 +33,30 @@ CAS_VERSIONS = (1,)
 _FLOW = r"(?P<flow>[A-Za-z_]\w*)"
 _BLOB = re.compile(_FLOW + r"/data/(?P<start>[0-9a-f]{2})/(?P<key>(?:r_)?(?P=start)[0-9a-f]{38,62})(?P<meta>_meta)?")
 _TASK = re.compile(
-    _FLOW + r"/(?P<run>[^/]+)/(?P<step>[A-Za-z_]\w*)/(?P<task>[^/]+)/(?:(?P<attempt>\d)\.)?(?P<name>[^/]+)", re.ASCII
+    _FLOW + r"/(?P<run>[^/]+)/(?P<step>[A-Za-z_]\w*)/(?P<task>[^/]+)/(?:(?P<attempt>\d)\."
+    r"(?P<name>attempt\.json|data\.json|DONE\.lock|task_begin|task_end|runtime|local_metadata"
+    r"|(?:(?:runtime|task)_)?std(?:out|err)\.log)|(?P<whole>_resume_leader|_resume_done))",
+    re.ASCII,
 )
-_METADATA = re.compile(_FLOW + r"/(?:(?P<run>[^/]+)/)?(?:[^/]+/){0,2}_meta/[^/]+")
+_METADATA = re.compile(
+    _FLOW + r"/(?:(?P<run>[^/]+)/)?(?:[^/]+/){0,2}_meta/(?:_self|sysmeta_[^/]+|(?:\d+_)?artifact_[^/]+)\.json"
+)
 _INCLUDE = re.compile(r"data/" + _FLOW + r"/(?P<key>[0-9a-f]{40})")
 _OF_RUN = re.compile(r"data/" + _FLOW + r"/(?P<run>[^/]+)/.+")
-_CARD = re.compile(r"mf\.cards/" + _FLOW + r"/runs/(?P<run>[^/]+)/.+")
+_CARD = re.compile(
+    r"mf\.cards/" + _FLOW + r"/runs/(?P<run>[^/]+)/(?:steps/[^/]+/)?tasks/[^/]+/"
+    r"(?:cards/[^/]+\.html|runtime/[^/]+\.json)"
+)
+_BELOW = re.compile(
+    r"(?P<root>.+?)/(?!data/|conda/)" + _FLOW + r"/(?:data/(?P<start>[0-9a-f]{2})/(?:r_)?(?P=start)[0-9a-f]{38,62}"
+    r"|[^/]+/[A-Za-z_]\w*/[^/]+/\d\.(?:attempt\.json|DONE\.lock|task_begin))"
+)
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _NOT_FLOWS = frozenset(("data", "conda"))
 
 
 class ParsedPath(NamedTuple):
-    """What a path below the root is."""
+    """What a path below the root is. Names that Metaflow does not give are ``other``, wherever they are."""
 
     kind: str
     """``blob``, ``blob_meta``, ``task``, ``metadata``, ``include``, ``user`` (S3(run=self)), ``card`` or ``other``."""
@@ -80,8 +92,18 @@ def parse(path: str) -> ParsedPath:
         return ParsedPath("metadata", found["flow"], found["run"] or "")
     if (found := _TASK.fullmatch(path)) and found["run"] != "data":
         attempt = None if found["attempt"] is None else int(found["attempt"])
-        return ParsedPath("task", found["flow"], found["run"], found["step"], found["task"], attempt, found["name"])
+        name = found["whole"] or found["name"]
+        return ParsedPath("task", found["flow"], found["run"], found["step"], found["task"], attempt, name)
     return OTHER
+
+
+def root_below(path: str) -> str | None:
+    """The folder that looks like another datastore root, by an object that ``parse`` calls ``other``; None: nothing of
+    Metaflow's."""
+    if path.startswith("mf."):
+        return None
+    found = _BELOW.match(path)
+    return found["root"] if found else None
 
 
 def is_flow(name: str) -> bool:
@@ -103,6 +125,12 @@ class Task:
     """When each attempt's ``attempt.json`` was written, on the storage's clock."""
     done: set[int] = field(default_factory=set)
     files: dict[tuple[int | None, str], ObjectInfo] = field(default_factory=dict)
+
+    @property
+    def marked(self) -> bool:
+        """Whether an attempt of Metaflow's left its mark. Without one the folder is somebody else's, whose files have
+        such names: ``0.data.json`` alone may be anybody's."""
+        return any(name in MARKERS for _, name in self.files)
 
     @property
     def latest(self) -> int | None:
@@ -132,6 +160,8 @@ class Task:
                 self.done.add(path.attempt)
 
 
+MARKERS = (STARTED, DONE, BEGAN, "runtime", *RESUMED)
+"""The files of a task that tell that an attempt or a resumed run was here."""
 CODE = "<code package>"
 
 
@@ -217,6 +247,12 @@ def origin_run(document: Buffer) -> str | None:
         return str(value) if value not in (None, "", "None") else None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise CorruptObject("not the metadata of a task") from None
+
+
+def is_run(document: Buffer, flow: str, run: str) -> bool:
+    """Whether ``_self.json`` of local metadata is that of this run, and not of the flow of a root one level lower."""
+    found = json.loads(bytes(document))
+    return bool(found.get("flow_id") == flow and str(found.get("run_number")) == run)
 
 
 def run_started(document: Buffer) -> tuple[float, frozenset[str]]:

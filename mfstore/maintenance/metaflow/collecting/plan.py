@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,10 @@ class MetaflowGcPlan:
     """What any run needs there, those to remove too."""
     unknown: int
     """Files of dropped runs that cannot be read: what they refer to is left alone."""
+    foreign: Mapping[str, RootAmount] = field(default_factory=dict)
+    """What is not Metaflow's, by folder; it is left alone."""
+    below: tuple[str, ...] = ()
+    """Folders that look like datastore roots of their own; they are left alone."""
 
     @property
     def drops_everything(self) -> bool:
@@ -95,14 +99,13 @@ def plan_metaflow_gc(root: Root, policy: RunPolicy, tell: PhaseCallback = untold
     """What a collection would do; changes nothing. Raises when anything that a run to be kept refers to is not known,
     InvalidKey for a policy that does not say what to keep."""
     policy.check()
-    return make_plan(root, policy, StateFile(root.backend).load(), time(), tell)[0]
+    return make_plan(root, list_root(root, tell), policy, StateFile(root.backend).load(), time(), tell)
 
 
 def make_plan(
-    root: Root, policy: RunPolicy, state: RootGcState, now: float, tell: PhaseCallback
-) -> tuple[MetaflowGcPlan, Holdings]:
-    """The plan, by what was collected before and at this time of the storage; and the listing it was made from."""
-    holdings = list_root(root, tell)
+    root: Root, holdings: Holdings, policy: RunPolicy, state: RootGcState, now: float, tell: PhaseCallback
+) -> MetaflowGcPlan:
+    """The plan, by what was listed, what was collected before, and at this time of the storage."""
     facts = {(entry.flow, entry.run): entry for entry in read_run_facts(root, holdings, policy, now)}
     half_gone = {run for run in facts if "/".join(run) in state.removing}
     kept = {run: why for run, why in decide_runs(facts.values(), policy, now).kept.items() if run not in half_gone}
@@ -116,7 +119,7 @@ def make_plan(
     needs.due.blobs |= migrated
     needs.due.blobs.update(blob for blob in _named(state.blobs, "blob") if blob[0] not in fates.held)
     includes = _includes(root, holdings, needs, _named(state.blobs, "include"), fates.held)
-    return _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated), holdings
+    return _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
 
 
 @dataclass(slots=True)
@@ -216,6 +219,8 @@ def _assemble(
         bundles=frozenset(stay.bundles | later.bundles),
         all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
         unknown=needs.unknown,
+        foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
+        below=tuple(sorted(holdings.below)),
     )
 
 

@@ -29,6 +29,8 @@ class _RunFiles:
     began: float = float("inf")
     running: bool = False
     tags: frozenset[str] | None = None
+    told: bool = False
+    """Whether local metadata says that there is such a run."""
 
 
 def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float) -> Iterator[RunFacts]:
@@ -52,6 +54,7 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
             if isinstance(data, MfstoreError):
                 raise data
             start, found[run].tags = layout.run_started(data)
+            found[run].told = layout.is_run(data, *run)
             found[run].began = min(found[run].began, start)
         except CorruptObject:
             continue  # its tags are not known then, which keeps it
@@ -59,6 +62,8 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
         if (path.flow, path.run) in found:
             found[path.flow, path.run].own.append(info)
     for run, files in found.items():
+        if not (files.tasks or files.told):
+            continue  # no attempt and no metadata makes it a run: somebody else's files have such names
         yield RunFacts(
             flow=run[0],
             run=run[1],

@@ -73,6 +73,7 @@ class StateFile:
         self._backend = backend
         self._etag: str | None = None
         self._last: RootGcState | None = None
+        self._new = False
         self.now = 0.0
         """The storage's clock when the state was last written."""
 
@@ -91,6 +92,7 @@ class StateFile:
     def begin(self, take_over: bool) -> RootGcState:
         """Load the state and become its owner. Conflict while another collector is at work."""
         state = self.load()
+        self._new = self._etag is None
         if state.owner and not take_over:
             age = self._age()
             if age < OWNER_SECONDS:
@@ -112,10 +114,14 @@ class StateFile:
         return now - written(self._backend, STATE_PATH)
 
     def end(self) -> None:
-        """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``OWNER_SECONDS``."""
+        """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``OWNER_SECONDS``.
+
+        Where there was no state before and nothing is to be remembered, none is left."""
         if self._last is not None:
             with suppress(MfstoreError):
                 self.save(replace(self._last, owner=""))
+                if self._new and self._etag is not None and self._last == RootGcState():
+                    self._backend.delete_unchanged({STATE_PATH: self._etag})
 
     def save(self, state: RootGcState) -> None:
         """Write the state. Conflict when somebody else did since it was read."""

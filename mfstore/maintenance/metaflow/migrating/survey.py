@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import MfstoreError, NotFound
-from mfstore.maintenance.metaflow.holdings import Holdings, list_root
+from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.maintenance.metaflow.migrating.changes import (
     AttemptChanges,
     EndedAttempt,
@@ -90,12 +90,11 @@ class MigrationSurvey:
 
 
 def survey(
-    root: Root, options: MigrationOptions, metadata: Root | None, removing: Collection[str], now: float,
-    tell: PhaseCallback,
+    root: Root, holdings: Holdings, options: MigrationOptions, metadata: Root | None, removing: Collection[str],
+    now: float,
 ) -> MigrationSurvey:  # fmt: skip
-    """List a root. ``metadata`` is where the local metadata is, if not below it; ``removing`` are runs that garbage
-    collection is about to remove, and ``now`` is the storage's time."""
-    holdings = list_root(root, tell)
+    """What is to be looked into of a root as it was listed. ``metadata`` is where the local metadata is, if not below
+    it; ``removing`` are runs that garbage collection is about to remove, and ``now`` is the storage's time."""
     records = ArtifactRecords((metadata or root).backend)
     listed = [info for _, info in holdings.metadata] if metadata is None else metadata.backend.list("")
     records.find(info.key for info in listed)
