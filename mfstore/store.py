@@ -566,8 +566,8 @@ class Store:
 
         Raises:
             InvalidKey: options of retention that make no sense, or one of ``live`` cannot be a key.
-            Refused: the store's clock and this machine's differ too much to tell ages, or ``grace`` or ``repack`` is
-                out of range.
+            Refused: the store's clock and this machine's differ too much to tell ages, ``grace`` or ``repack`` is
+                out of range, or the store is that of a Metaflow root, which is collected with its root.
             NotFound: there is no store, or a key that is needed is not stored.
             CorruptObject: something that is needed is damaged or missing. Repair first.
             AccessDenied: something that is needed may not be read.
@@ -575,7 +575,9 @@ class Store:
         from mfstore.maintenance.store.collecting.plan import GcOptions
         from mfstore.maintenance.store.collecting.retention import Retention
         from mfstore.maintenance.store.gc import plan_gc
+        from mfstore.maintenance.store.of_metaflow import refuse_store_of_metaflow
 
+        refuse_store_of_metaflow(self.url)
         retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
         options = GcOptions(_seconds(grace), retention, repack)
         return plan_gc(self.handle.access("read", "write", "delete"), live, options, progress)

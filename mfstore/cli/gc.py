@@ -11,6 +11,7 @@ import click
 
 from mfstore.cli.options import DURATION, given, json_option, metaflow_option, where_option
 from mfstore.cli.output import opened, print_json, print_table, printable, progress, size
+from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.retention import Retention
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def gc(
         result = None
         if not as_json:
             display.stop()
+            for pattern in unmatched(pinned, set(store.refs)) if pinned else ():
+                click.echo(printable(f"no ref matches --pin {pattern}"))
             _show(plan, long)
             display.start()
         if execute:

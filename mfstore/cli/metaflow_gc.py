@@ -69,6 +69,10 @@ def _show(plan: MetaflowGcPlan, long: bool) -> None:
     print_table(("flow", *columns, "held because"), rows, right=(1, 2, 3, 4, 5))
     why = Counter(_general(reason) for reason in plan.kept.values())
     click.echo("kept: " + (", ".join(f"{number} {reason}" for reason, number in why.most_common()) or "none"))
+    for pattern in plan.unmatched[:SHOWN]:
+        click.echo(printable(f"no run matches --pin {pattern}"))
+    if len(plan.unmatched) > SHOWN:
+        click.echo(f"and {len(plan.unmatched) - SHOWN} more patterns and names that no run matches")
     if long:
         for run, reason in sorted(plan.kept.items()):
             click.echo(printable(f"keep     {'/'.join(run)}  {_day(facts[run].began)}  {reason}"))
@@ -155,7 +159,7 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
         "left": asdict(plan.migrated), "user": asdict(plan.user), "bundles": sorted(plan.bundles),
         "unknown": plan.unknown, "foreign": {name: asdict(amount) for name, amount in plan.foreign.items()},
-        "below": plan.below, "executed": None if result is None else asdict(result),
+        "below": plan.below, "unmatched": plan.unmatched, "executed": None if result is None else asdict(result),
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmo
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
-from mfstore.maintenance.metaflow.holdings import list_root
+from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
 from mfstore.maintenance.report import untold
 
@@ -71,7 +71,7 @@ def collect_metaflow(
     Raises:
         InvalidKey: the policy makes no sense.
         NotAStore: there is no root. Nothing is written then.
-        Refused: no run would stay.
+        Refused: no run would stay, or a symbolic link hides runs.
         Conflict: another collector is at work, or has taken over.
         CorruptObject: the state of collection is damaged.
         AccessDenied: there is no right to read, to write or to delete.
@@ -79,6 +79,7 @@ def collect_metaflow(
     policy.check()
     # Before anything is written: what is no root is left as it is. What comes after the listing is looked for again.
     holdings = list_root(root, tell)
+    refuse_links(root, holdings)
     file = StateFile(root.backend)
     state = file.begin(take_over)
     try:

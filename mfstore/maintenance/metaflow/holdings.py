@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.errors import NotAStore, NotFound
+from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, STORE_FOLDER, ParsedPath, Task
@@ -164,6 +165,43 @@ def _listing(root: Root) -> Iterator[ObjectInfo]:
         data = name == "data" and layout.is_flow(flow)
         prefixes += [folder + digit for digit in "0123456789abcdef"] if data else [folder]
     yield from root.backend.list_many(prefixes)
+
+
+def refuse_links(root: Root, found: Holdings) -> None:
+    """Refused when a symbolic link in a directory hides what would have to be known: listings follow none, so runs
+    behind one are not seen, and what they refer to would seem to be garbage."""
+    if root.remote:
+        return
+    top = Path(root.backend.root)
+    flows = {*found.flows}
+    with os.scandir(top) as entries:
+        tops = sorted(entries, key=lambda entry: entry.name)
+    for entry in tops:
+        if entry.name.startswith(".") or not layout.is_flow(entry.name):
+            continue
+        if entry.is_symlink():
+            links = iter(() if entry.is_file() else (entry.path,))
+        else:
+            links = _links(entry.path) if entry.name in flows else iter(())
+        for link in links:
+            raise Refused(
+                f"{Path(link).relative_to(top)} is a symbolic link: what lies behind it is not seen",
+                backend=root.url,
+                hint="Nothing was changed. Put what it leads to in its place, or a mount, or move it out of the root",
+            )
+
+
+def _links(directory: str) -> Iterator[str]:
+    try:
+        with os.scandir(directory) as entries:
+            found = [*entries]
+    except FileNotFoundError:
+        return
+    for entry in found:
+        if entry.is_symlink():
+            yield entry.path
+        elif entry.is_dir():
+            yield from _links(entry.path)
 
 
 def list_flow(root: Root, flow: str) -> Holdings:

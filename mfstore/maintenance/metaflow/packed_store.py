@@ -1,6 +1,6 @@
 """The store of the packed profile below a Metaflow root, as maintenance opens it, and its collection.
 
-This is where the maintenance of roots uses that of stores: through the public methods of a store, and for nothing else.
+This is where the maintenance of roots uses that of stores, and for nothing else than to collect.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from mfstore.errors import MfstoreError
 from mfstore.format import description
 from mfstore.maintenance.metaflow.root import Root, remote_backend
+from mfstore.maintenance.store.collecting.plan import GcOptions
+from mfstore.maintenance.store.collecting.retention import Retention
+from mfstore.maintenance.store.gc import plan_gc
 from mfstore.metaflow.roots.layout import STORE_FOLDER
 from mfstore.settings import resolve
 from mfstore.store import Store, open_store
 
 if TYPE_CHECKING:
     from mfstore.maintenance.store.gc import GcResult as GcResult
+
+REPACK = 0.1
+"""Mostly dead packs are rewritten up to this share of the stored bytes, as ``Store.plan_gc`` does by default."""
 
 
 def open_packed_store(root: Root, create: bool = False) -> Store:
@@ -47,7 +53,9 @@ def collect_packed_store(
     """Collect that store, with these bundles as its live keys. Never raises for what the store says."""
     with open_packed_store(root) as store:
         try:
-            plan = store.plan_gc(bundles, grace)
+            # Not by the public method, which refuses such a store: only here all that is needed is known.
+            access = store.handle.access("read", "write", "delete")
+            plan = plan_gc(access, bundles, GcOptions(grace, Retention(), REPACK))
             if plan.unsafe and not yes_really:
                 return PackedCollection(left_alone=f"{plan.unsafe} (--yes-really)")
             # That no run needs anything there is what a migration to the stock format is for.

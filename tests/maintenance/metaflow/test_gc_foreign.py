@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mfstore
 from mfstore import errors
 from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
@@ -15,6 +16,7 @@ from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.migrate import migrate_metaflow
 from mfstore.maintenance.metaflow.migrating.changes import MigrationOptions
+from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots import layout
 from tests.rigs.metaflow_trees import files, run_meta, task
@@ -125,6 +127,72 @@ def test_a_policy_that_is_refused_leaves_no_state_behind(tree):
     with pytest.raises(errors.Refused), opened(tree) as place:
         collect_metaflow(place, RunPolicy(age=0.0, grace=0.0))
     assert not [path for path in tree.rglob("gc*") if path.is_file()]
+
+
+# ---- what a listing does not show -------------------------------------------------------
+
+
+@pytest.mark.parametrize("link", ["Flow/0", "Flow/0/start", "Flow/2/start/1/0.data.json", "Other", "Flow/data/ab"])
+@pytest.mark.parametrize("work", ["plan", "collect"])
+def test_a_link_that_hides_runs_refuses_the_collection(tree, tmp_path, link, work):
+    place = tree / link
+    if place.exists():
+        shutil.move(place, tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")  # one that leads nowhere now may be a disk that is not there
+    before = everything(tree)
+    with pytest.raises(errors.Refused, match=f"{link} is a symbolic link"), opened(tree) as root:
+        if work == "plan":
+            plan_metaflow_gc(root, LAST)
+        else:
+            collect_metaflow(root, LAST, yes_really=True)
+    assert everything(tree) == before
+
+
+def test_links_beside_the_flows_are_nobodys_business(tree, tmp_path):
+    write(tree, "shared/file")
+    (tree / "shared/link").symlink_to(tmp_path)
+    (tree / "README").symlink_to(tree / "shared/file")
+    os.symlink(tree, tmp_path / "root")
+    assert collect(tmp_path / "root")[0].condemn
+
+
+def test_pins_that_match_nothing_are_told(tree, capsys, tmp_path):
+    (tmp_path / "live").write_text("Flow/1\nFlow/77\n")
+    plan = ["gc", "--metaflow", str(tree), "--keep-last", "1", "--live", str(tmp_path / "live")]
+    main([*plan, "--pin", "Flow/0*", "--pin", "Folw/*", "--grace", "0s"])
+    out = capsys.readouterr().out
+    assert "no run matches --pin Folw/*" in out and "no run matches --pin Flow/77" in out
+    assert out.count("no run matches") == 2 and "2 pinned" in out
+    store = mfstore.open(tmp_path / "store")
+    store.refs["prod/model"] = store.put(1)
+    main(["gc", "-s", str(tmp_path / "store"), "--keep-last", "1", "--pin", "prod/*", "--pin", "pord/*"])
+    out = capsys.readouterr().out
+    assert "no ref matches --pin pord/*" in out and out.count("no ref matches") == 1
+
+
+def test_the_store_of_a_root_is_collected_only_with_it(tree, capsys):
+    """Runs need what no ref there names."""
+    with opened(tree) as place, open_packed_store(place, create=True) as store:
+        store.refs["one"] = store.put("x" * 1000)
+        needed = store.put("y" * 1000)
+    info = {"packed": {"type": "x", "encoding": f"mfstore-1/{needed}"}}
+    task(tree, "Flow", "2", "packed", 9, {}, infos=info, age=DAY)
+    with mfstore.open(tree / "mf.store") as store:
+        with pytest.raises(errors.Refused, match=f"mfstore gc --metaflow {tree} "):
+            store.plan_gc(grace=0.0)
+        assert store.verify("full").clean and store.stats().recipes == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["gc", "-s", f"{tree}/mf.store/", "--grace", "0s", "--execute"])
+    assert ended.value.code == 1 and "mfstore gc --metaflow" in capsys.readouterr().err
+    main(["du", "-s", f"{tree}/mf.store"])
+    for _ in range(3):
+        _, done = collect(tree)
+    assert done.store is not None and not done.store_left
+    with mfstore.open(tree / "mf.store") as store:
+        assert store.get(needed) == "y" * 1000 and store.get(store.refs["one"]) == "x" * 1000
+
+
+# ---- names ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

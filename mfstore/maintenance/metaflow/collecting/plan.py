@@ -8,10 +8,18 @@ from time import time
 from typing import TYPE_CHECKING
 
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
-from mfstore.maintenance.metaflow.collecting.policy import Run, RunFacts, RunPolicy, decide_runs, deployed, matches
+from mfstore.maintenance.metaflow.collecting.policy import (
+    Run,
+    RunFacts,
+    RunPolicy,
+    decide_runs,
+    deployed,
+    matches,
+    unmatched,
+)
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
-from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root
+from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
 from mfstore.maintenance.report import untold
 from mfstore.metaflow.roots import layout
 
@@ -88,6 +96,8 @@ class MetaflowGcPlan:
     """What is not Metaflow's, by folder; it is left alone."""
     below: tuple[str, ...] = ()
     """Folders that look like datastore roots of their own; they are left alone."""
+    unmatched: tuple[str, ...] = ()
+    """Patterns of runs to keep that no run matches."""
 
     @property
     def drops_everything(self) -> bool:
@@ -97,9 +107,11 @@ class MetaflowGcPlan:
 
 def plan_metaflow_gc(root: Root, policy: RunPolicy, tell: PhaseCallback = untold) -> MetaflowGcPlan:
     """What a collection would do; changes nothing. Raises when anything that a run to be kept refers to is not known,
-    InvalidKey for a policy that does not say what to keep."""
+    InvalidKey for a policy that does not say what to keep, Refused when a symbolic link hides runs."""
     policy.check()
-    return make_plan(root, list_root(root, tell), policy, StateFile(root.backend).load(), time(), tell)
+    holdings = list_root(root, tell)
+    refuse_links(root, holdings)
+    return make_plan(root, holdings, policy, StateFile(root.backend).load(), time(), tell)
 
 
 def make_plan(
@@ -221,6 +233,7 @@ def _assemble(
         unknown=needs.unknown,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
+        unmatched=unmatched(fates.policy.pinned, {entry.name for entry in facts.values()}),
     )
 
 

@@ -118,6 +118,15 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def unmatched(patterns: Iterable[str], names: Collection[str]) -> tuple[str, ...]:
+    """The patterns that none of these names matches. Most are a name, which costs no look at all others."""
+    return tuple(
+        pattern
+        for pattern in patterns
+        if pattern not in names and not ({*"*?["} & {*pattern} and any(fnmatchcase(name, pattern) for name in names))
+    )
+
+
 def origin(run: str) -> str:
     """What started a run, by its id: ``argo`` and ``sfn`` and the like, or nothing for one from a terminal."""
     prefix, dash, _ = run.partition("-")

@@ -1,0 +1,17 @@
+"""A store below a Metaflow root: what its runs need is written down in the root, and nowhere in the store."""
+
+from __future__ import annotations
+
+from mfstore.errors import Refused
+from mfstore.metaflow.roots.layout import STORE_FOLDER
+
+
+def refuse_store_of_metaflow(url: str) -> None:
+    """Refused for the store of a Metaflow root, by its name: without the root all of it would seem to be garbage."""
+    root, _, name = url.rstrip("/").rpartition("/")
+    if name == STORE_FOLDER:
+        raise Refused(
+            "this store belongs to a datastore root of Metaflow, whose runs need what no ref here names",
+            backend=url,
+            hint=f"Collect it with its root: mfstore gc --metaflow {root.removeprefix('file://')} --keep-age …",
+        )
