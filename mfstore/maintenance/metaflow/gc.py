@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import Refused
 from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, make_plan
-from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal
-from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
+from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
 from mfstore.maintenance.report import untold
@@ -84,14 +84,20 @@ def collect_metaflow(
     state = file.begin(take_over)
     try:
         now = file.now
-        plan = make_plan(root, holdings, policy, state, now, tell)
+        since = file.condemned_since()
+        plan = make_plan(root, holdings, policy, since, now, tell)
         if plan.drops_everything and not yes_really:
             raise Refused(
                 "the policy would drop every run", backend=root.url, hint="Keep some, or confirm with --yes-really"
             )
-        condemned = {"/".join(run): moment for run, moment in _condemned(plan, state).items()}
-        condemned.update((entry.name, now) for entry in plan.condemn)
-        state = replace(state, condemned=condemned)
+        dropped = _dropped(plan)
+        if dropped or since:
+            file.condemn(dropped, policy.grace)
+        state = replace(
+            state,
+            condemned={name: since.get(name, now) for name in dropped},
+            removing=tuple(name for name in state.removing if name in dropped),
+        )
         file.save(state)
         removal = Removal(root, file, state, plan, holdings, tell)
         removal.run()
@@ -116,7 +122,6 @@ def _collect_packed(root: Root, plan: MetaflowGcPlan, yes_really: bool, take_ove
     return collect_packed_store(root, plan.all_bundles, grace, yes_really=yes_really, take_over=take_over)
 
 
-def _condemned(plan: MetaflowGcPlan, state: RootGcState) -> dict[Run, float]:
-    """The runs that stay condemned: what is kept now is no longer."""
-    dropped = [*plan.waiting, *((entry.flow, entry.run) for entry in plan.remove)]
-    return {run: state.condemned["/".join(run)] for run in dropped if "/".join(run) in state.condemned}
+def _dropped(plan: MetaflowGcPlan) -> set[str]:
+    """The runs that nothing keeps: those that are condemned now, and those that stay so."""
+    return {*map("/".join, plan.waiting), *(entry.name for entry in (*plan.condemn, *plan.remove))}

@@ -17,7 +17,7 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.metaflow.collecting import removal
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy, decide_runs, deployed, origin
-from mfstore.maintenance.metaflow.collecting.state import STATE_PATH, StateFile
+from mfstore.maintenance.metaflow.collecting.state import LISTS, STATE_PATH, StateFile, list_path
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
@@ -395,6 +395,93 @@ def test_a_state_that_makes_no_sense_stops_it(tree):
             collect(tree)
 
 
+# ---- what is read from the root lets nothing more go ------------------------------------
+
+
+def plant(root, **fields):
+    """The state as somebody with the right to write below the root could leave it."""
+    document = {"version": 1, "owner": "", "condemned": {}, "removing": [], "blobs": [], **fields}
+    Path(root, STATE_PATH).parent.mkdir(parents=True, exist_ok=True)
+    Path(root, STATE_PATH).write_text(json.dumps(document))
+
+
+RUNS = ["Flow/0", "Flow/1", "Flow/2", "Other/0"]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        RunPolicy(last=1, grace=DAY),
+        RunPolicy(last=0, grace=DAY, pinned=("*/*",)),
+        RunPolicy(age=90 * DAY, grace=0.0),
+        RunPolicy(last=1, grace=0.0, flows=("Flow",)),
+    ],
+    ids=["the grace period", "pins", "age", "flows"],
+)
+def test_a_state_that_somebody_planted_lets_nothing_more_go(tree, policy):
+    """Every task has the right to write it."""
+    waiting = blob(tree, "Flow", b"deployed, and did not run yet" * 100, raw=True)
+    blobs = [path for path in files(tree) if "/data/" in path]
+    plant(tree, removing=RUNS, condemned=dict.fromkeys(RUNS, 1.0), blobs=blobs)
+    before = files(tree)
+    found, done = collect(tree, policy)
+    assert not found.remove and not done.removed and not done.deleted.objects
+    assert files(tree) == before and waiting in blobs_of(tree, "Flow")
+
+
+def plant_list(root, days, runs):
+    """A list of condemned runs as it would be if it had been written so long ago."""
+    path = Path(root, list_path(time.time() - days * DAY))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"version": 1, "runs": runs}))
+    old(path, days)
+    return path
+
+
+def later(root, days):
+    """So much time passes for the lists."""
+    for path in sorted(Path(root, LISTS).iterdir()):
+        moment = path.stat().st_mtime - days * DAY
+        os.utime(path, (moment, moment))
+        path.rename(Path(root, list_path(moment)))
+
+
+def test_lists_that_somebody_planted_shorten_no_grace_period(tree):
+    """Their times are the storage's, and what a collection leaves out is said by no list before it."""
+    policy, everything = RunPolicy(last=1, grace=DAY), RunPolicy(age=0.0, grace=DAY)
+    collect(tree, policy)
+    later(tree, 2)
+    (first,) = Path(tree, LISTS).iterdir()
+    plant_list(tree, 0, RUNS)
+    assert names(plan(tree, everything).remove) == {"Flow/0", "Flow/1"}
+    plant_list(tree, 3, RUNS)  # long before the collection
+    assert names(plan(tree, everything).remove) == {"Flow/0", "Flow/1"}
+    (first.parent / "nonsense").write_text("{")
+    old(first.parent / "nonsense", 4)
+    assert names(plan(tree, everything).remove) == {"Flow/0", "Flow/1"}
+    for text in (json.dumps({"version": 1, "runs": RUNS}), "{", "[]", '{"version": 2, "runs": ["Flow/0"]}'):
+        first.write_text(text)  # written over the collection's own: its time is of now
+        assert not plan(tree, everything).remove
+
+
+def test_condemned_runs_of_an_earlier_version_wait_anew(tree):
+    """It wrote their times into the state, where anybody could."""
+    plant(tree, condemned={"Flow/0": time.time() - 9 * DAY, "Flow/1": time.time() - 9 * DAY})
+    policy = RunPolicy(last=1, grace=DAY)
+    found, done = collect(tree, policy)
+    assert names(found.condemn) == {"Flow/0", "Flow/1"} and not done.removed
+    later(tree, 2)
+    assert set(collect(tree, policy)[1].removed) == {"Flow/0", "Flow/1"}
+
+
+def test_few_lists_are_kept(tree):
+    policy = RunPolicy(last=1, grace=5 * DAY)
+    for _ in range(12):
+        collect(tree, policy)
+        later(tree, 1)
+    assert len(list(Path(tree, LISTS).iterdir())) == 6
+
+
 def test_a_task_that_ends_between_the_looks_keeps_what_it_took_for_stored(tree, monkeypatch):
     """It found a blob of a dropped run in the store, and refers to it."""
     collect(tree)
@@ -478,6 +565,9 @@ def test_a_collection_that_fails_at_any_call_is_finished_by_the_next(tmp_path, t
     model = {path: (path.read_bytes(), path.stat().st_mtime) for path in tree.rglob("*") if path.is_file()}
     kept = {path for path in files(tree) if path.startswith(("Flow/2/", "Other/"))}
     for n in count(1, 2):
+        for path in set(tree.rglob("*")) - model.keys():
+            if path.is_file():
+                path.unlink()
         for path, (data, moment) in model.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)

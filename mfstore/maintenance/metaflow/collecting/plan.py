@@ -18,10 +18,9 @@ from mfstore.maintenance.metaflow.collecting.policy import (
     unmatched,
 )
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
-from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
+from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
 from mfstore.maintenance.report import untold
-from mfstore.metaflow.roots import layout
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
@@ -111,26 +110,26 @@ def plan_metaflow_gc(root: Root, policy: RunPolicy, tell: PhaseCallback = untold
     policy.check()
     holdings = list_root(root, tell)
     refuse_links(root, holdings)
-    return make_plan(root, holdings, policy, StateFile(root.backend).load(), time(), tell)
+    file = StateFile(root.backend)
+    file.load()
+    return make_plan(root, holdings, policy, file.condemned_since(), time(), tell)
 
 
 def make_plan(
-    root: Root, holdings: Holdings, policy: RunPolicy, state: RootGcState, now: float, tell: PhaseCallback
+    root: Root, holdings: Holdings, policy: RunPolicy, since: Mapping[str, float], now: float, tell: PhaseCallback
 ) -> MetaflowGcPlan:
-    """The plan, by what was listed, what was collected before, and at this time of the storage."""
+    """The plan, by what was listed, since when runs have been condemned, and at this time of the storage."""
     facts = {(entry.flow, entry.run): entry for entry in read_run_facts(root, holdings, policy, now)}
-    half_gone = {run for run in facts if "/".join(run) in state.removing}
-    kept = {run: why for run, why in decide_runs(facts.values(), policy, now).kept.items() if run not in half_gone}
+    kept = {**decide_runs(facts.values(), policy, now).kept}
     cards = {(path.flow, path.run) for path, _ in holdings.cards}
-    spared = read_resumed_runs(root, holdings).keep_origins(kept, cards, half_gone)
-    fates = _sort(facts, kept, state, policy, now)
-    fates.hold(holdings, {flow for flow, _ in fates.due} | {layout.parse(path).flow for path in state.blobs})
+    spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)
+    fates = _sort(facts, kept, since, policy, now)
+    fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
     migrated = _ripe(needs, fates)
     needs.due.blobs |= migrated
-    needs.due.blobs.update(blob for blob in _named(state.blobs, "blob") if blob[0] not in fates.held)
-    includes = _includes(root, holdings, needs, _named(state.blobs, "include"), fates.held)
+    includes = _includes(root, holdings, needs, fates.held)
     return _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
 
 
@@ -157,15 +156,14 @@ class _Fates:
 
 
 def _sort(
-    facts: Mapping[Run, RunFacts], kept: dict[Run, str], state: RootGcState, policy: RunPolicy, now: float
+    facts: Mapping[Run, RunFacts], kept: dict[Run, str], since: Mapping[str, float], policy: RunPolicy, now: float
 ) -> _Fates:
     """Which of the dropped runs may go now, and which were condemned and may go later."""
     dropped = {run: entry for run, entry in facts.items() if run not in kept}
     fates = _Fates(policy, now, kept, dropped, set(), {}, {})
     for run in dropped:
-        name = "/".join(run)
-        condemned = state.condemned.get(name)
-        if name in state.removing or (condemned is not None and condemned + policy.grace <= now):
+        condemned = since.get("/".join(run))
+        if condemned is not None and condemned + policy.grace <= now:
             fates.due.add(run)
         elif condemned is not None:
             fates.waiting[run] = condemned + policy.grace
@@ -186,13 +184,11 @@ def _ripe(needs: NeedsByFate, fates: _Fates) -> set[BlobName]:
     return ripe - needs.later.blobs
 
 
-def _includes(
-    root: Root, holdings: Holdings, needs: NeedsByFate, begun: set[BlobName], held: Collection[str]
-) -> frozenset[BlobName]:
-    """The IncludeFiles that only the runs to remove name, and those that an earlier collection began to remove."""
+def _includes(root: Root, holdings: Holdings, needs: NeedsByFate, held: Collection[str]) -> frozenset[BlobName]:
+    """The IncludeFiles that only the runs to remove name."""
     stay, go, later = (read_includes(root, holdings, group) for group in (needs.kept, needs.due, needs.later))
     known = stay.known & later.known
-    found = ((go.names | begun) & holdings.includes.keys()) - stay.names - later.names
+    found = (go.names & holdings.includes.keys()) - stay.names - later.names
     return frozenset(name for name in found if name[0] in known and name[0] not in held)
 
 
@@ -242,13 +238,11 @@ def _own(holdings: Holdings, runs: Iterable[Run], spared: Collection[str]) -> Ro
 
 
 def own_files(holdings: Holdings, runs: set[Run], spared: Collection[str]) -> dict[Run, list[ObjectInfo]]:
-    """What is stored for each run alone, in the order it is removed in: what refers to others first. Cards of the
-    ``spared`` flows are not among it."""
+    """What is stored for each run alone. Cards of the ``spared`` flows are not among it."""
     found: dict[Run, list[ObjectInfo]] = {run: [] for run in runs}
     for name, task in holdings.tasks.items():
         if name[:2] in found:
-            files = sorted(task.files.items(), key=lambda item: item[0][1] in layout.REFERRING, reverse=True)
-            found[name[:2]].extend(info for _, info in files)
+            found[name[:2]].extend(task.files.values())
     cards = [card for card in holdings.cards if card[0].flow not in spared]
     for path, info in [*holdings.metadata, *cards]:
         if (path.flow, path.run) in found:
@@ -262,9 +256,3 @@ def stored(holdings: Holdings, blobs: Iterable[BlobName]) -> Iterator[ObjectInfo
         for infos in (holdings.blobs, holdings.metas):
             if blob in infos:
                 yield infos[blob]
-
-
-def _named(paths: Iterable[str], kind: str) -> set[BlobName]:
-    """The blobs or IncludeFiles among these paths."""
-    parsed = [layout.parse(path) for path in paths]
-    return {(path.flow, path.name) for path in parsed if path.kind == kind}

@@ -16,6 +16,7 @@ from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_flow
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.attempts import STARTED
 from mfstore.metaflow.roots.layout import References
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class FlowWork:
     includes: set[BlobName]
 
     def orphans(self, holdings: Holdings) -> list[ObjectInfo]:
-        """The objects that only these runs refer to."""
-        return [*stored(holdings, self.blobs), *(holdings.includes[name] for name in sorted(self.includes))]
+        """The objects that only these runs refer to. First the IncludeFiles: which they are is told by blobs."""
+        return [*(holdings.includes[name] for name in sorted(self.includes)), *stored(holdings, self.blobs)]
 
     def dooms(self, info: ObjectInfo) -> bool:
         """Whether one of these still is to be removed."""
@@ -73,12 +74,10 @@ class Removal:
         self.removed = Removed(held=dict(plan.held))
 
     def run(self) -> None:
-        """Remove what may go of every flow. What an earlier collection did not finish in flows that are held now is
-        left for a later one."""
+        """Remove what may go of every flow."""
         plan = self._plan
         doomed = {entry.flow for entry in plan.remove} | {flow for flow, _ in (*plan.blobs, *plan.includes)}
-        begun = {*map(_flow_of, self._state.removing), *map(_flow_of, self._state.blobs)}
-        for flow in sorted((doomed | begun) - plan.held.keys()):
+        for flow in sorted(doomed - plan.held.keys()):
             work = FlowWork(
                 flow,
                 {(entry.flow, entry.run) for entry in plan.remove if entry.flow == flow},
@@ -92,44 +91,63 @@ class Removal:
                 self.removed.runs += sorted("/".join(run) for run in work.runs)
 
     def remove_flow(self, work: FlowWork) -> str:
-        """Remove what is doomed of a flow. Why nothing more of it may go, or nothing."""
+        """Remove what is doomed of a flow. Why nothing more of it may go, or nothing.
+
+        In an order that needs no memory: stopped anywhere, what is left of a run is still one, refers to what is left
+        of its blobs, and the next collection finds the same by the policy that holds then. First each run becomes
+        unreadable, by the loss of what tells that its attempts started. Then goes what only it refers to, then its own
+        files, and last those that refer to others and make it a run.
+        """
         why = self.look_again(work)
         if why:
             return why
-        orphans = work.orphans(self._holdings)
         names = tuple(sorted("/".join(run) for run in work.runs))
-        before = self._without(work.flow)
-        self._save(
-            replace(
-                before,
-                removing=(*before.removing, *names),
-                blobs=(*before.blobs, *(info.key for info in orphans)),
-            )
-        )
-        own = own_files(self._holdings, work.runs, self._plan.spared)
-        files = [info for run in sorted(work.runs) for info in own[run]]
-        of = len(files) + len(orphans)
-        for at in range(0, len(files), REMOVED_TOGETHER):
-            self.delete(files[at : at + REMOVED_TOGETHER], at, of)
-        for at in range(0, len(orphans), REMOVED_TOGETHER):
+        removing = tuple(name for name in self._state.removing if name not in names)
+        self._save(replace(self._state, removing=(*removing, *names)))
+        stages = self._stages(work.runs)
+        orphans = work.orphans(self._holdings)
+        of = len(orphans) + sum(map(len, stages))
+        at = self._delete_all(stages[0], 0, of)
+        for first in range(0, len(orphans), REMOVED_TOGETHER):
             # So that seconds pass, and not the time all of this takes, between a look and what goes because of it.
             why = self.look_again(work)
             if why:
                 return why
-            infos = [info for info in orphans[at : at + REMOVED_TOGETHER] if work.dooms(info)]
-            self.delete(infos, len(files) + at, of)
+            infos = [info for info in orphans[first : first + REMOVED_TOGETHER] if work.dooms(info)]
+            for part in ([info for info in infos if _is_include(info) == include] for include in (True, False)):
+                at = self._delete_all(part, at, of)
+        for stage in stages[1:]:
+            at = self._delete_all(stage, at, of)
         _prune(self._root, work.runs)
         condemned = {run: moment for run, moment in self._state.condemned.items() if run not in names}
-        self._save(replace(before, condemned=condemned))
+        self._save(replace(self._state, condemned=condemned, removing=removing))
         return ""
 
-    def _without(self, flow: str) -> RootGcState:
-        """The state without what is being removed of a flow."""
-        return replace(
-            self._state,
-            removing=tuple(name for name in self._state.removing if _flow_of(name) != flow),
-            blobs=tuple(path for path in self._state.blobs if _flow_of(path) != flow),
-        )
+    def _stages(self, runs: set[Run]) -> list[list[ObjectInfo]]:
+        """The files of these runs alone: what goes before all they refer to, and in which order the rest goes after
+        it."""
+        stage: dict[str, int] = {}
+        for name, task in self._holdings.tasks.items():
+            if name[:2] not in runs:
+                continue
+            # What has no other mark keeps this one: it began so long ago that nobody takes it for running.
+            alone = not any(kind in layout.MARKERS and kind != STARTED for _, kind in task.files)
+            for (_, kind), info in task.files.items():
+                if kind in layout.MARKERS:
+                    stage[info.key] = 0 if kind == STARTED and not alone else 3
+                elif kind in layout.REFERRING:
+                    stage[info.key] = 2
+        stages: list[list[ObjectInfo]] = [[], [], [], []]
+        for infos in own_files(self._holdings, runs, self._plan.spared).values():
+            for info in infos:
+                stages[stage.get(info.key, 1)].append(info)
+        return stages
+
+    def _delete_all(self, infos: list[ObjectInfo], at: int, of: int) -> int:
+        """Delete these objects, the first of which is number ``at`` of so many; the number of the next."""
+        for first in range(0, len(infos), REMOVED_TOGETHER):
+            self.delete(infos[first : first + REMOVED_TOGETHER], at + first, of)
+        return at + len(infos)
 
     def look_again(self, work: FlowWork) -> str:
         """List a flow again: blobs that something new refers to are taken out of ``work``. Returns why nothing of the
@@ -174,9 +192,8 @@ class Removal:
         self._state = state
 
 
-def _flow_of(path: str) -> str:
-    """The flow of a run, as flow/run, or of a blob or an IncludeFile."""
-    return layout.parse(path).flow or path.partition("/")[0]
+def _is_include(info: ObjectInfo) -> bool:
+    return layout.parse(info.key).kind == "include"
 
 
 def _prune(root: Root, runs: Iterable[Run]) -> None:

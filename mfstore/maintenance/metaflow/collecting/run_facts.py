@@ -85,9 +85,9 @@ class ResumedRuns:
     origins: Mapping[Run, str]
     """The run that each resumed, where local metadata tells."""
 
-    def keep_origins(self, kept: dict[Run, str], cards: Collection[Run], gone: Collection[Run]) -> set[str]:
-        """Keep the runs with ``cards`` that a kept run shows because it resumed them, unless they are ``gone`` in part
-        already. Returns the flows of kept runs that resumed others which cannot be told."""
+    def keep_origins(self, kept: dict[Run, str], cards: Collection[Run]) -> set[str]:
+        """Keep the runs with ``cards`` that a kept run shows because it resumed them. Returns the flows of kept runs
+        that resumed others which cannot be told."""
         spared: set[str] = set()
         waiting = [run for run in kept if run in self.runs]
         while waiting:
@@ -96,7 +96,7 @@ class ResumedRuns:
                 spared.add(run[0])
                 continue
             origin = (run[0], self.origins[run])
-            if origin in cards and origin not in kept and origin not in gone:
+            if origin in cards and origin not in kept:
                 kept[origin] = f"{run[1]}, which resumed it, shows its cards"
                 if origin in self.runs:
                     waiting.append(origin)

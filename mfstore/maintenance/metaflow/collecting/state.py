@@ -1,24 +1,33 @@
 """What garbage collection remembers below a Metaflow root: condemned runs, and that one collector is at work
-(docs/format.md, "Maintenance of Metaflow roots")."""
+(docs/format.md, "Maintenance of Metaflow roots").
+
+Every task may write below its root, so nothing said there may let more go than the policy and the grace period do.
+Since when a run has been condemned is therefore told by the storage: by the times of the lists that name it. Who writes
+one can make a run wait longer, and not shorter.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.errors import AccessDenied, Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.maintenance.clock import written
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 
 if TYPE_CHECKING:
-    from mfstore.backends.base import Backend
+    from mfstore.backends.base import Backend, ObjectInfo
 
 STATE_PATH = f"{MAINTENANCE_FOLDER}/gc"
+LISTS = f"{MAINTENANCE_FOLDER}/condemned/"
+"""Each execution writes a list of all the runs that its policy drops, named by the storage's time."""
+WRITTEN_SECONDS = 60.0
+"""A list whose own time is further from the one in its name was written by somebody else, or written over."""
 STATE_VERSION = 1
 OWNER_SECONDS = 3600.0
 """So long after its last sign of life a collector counts as dead. It gives one at each step."""
@@ -29,11 +38,10 @@ class RootGcState:
     """The state object."""
 
     condemned: Mapping[str, float] = field(default_factory=dict)
-    """When each run, as flow/run, was condemned, on the storage's clock."""
+    """When each run, as flow/run, was condemned, on the storage's clock. For people, and for mfstore 0.1.0: what counts
+    are the lists."""
     removing: tuple[str, ...] = ()
-    """Runs whose files are being removed. They go on whatever a later policy says: part of them is gone."""
-    blobs: tuple[str, ...] = ()
-    """Objects that only those runs referred to."""
+    """Runs whose files are being removed: a migration leaves them alone."""
     owner: str = ""
     """Who collects now."""
 
@@ -42,7 +50,7 @@ def encode_state(state: RootGcState) -> bytes:
     """As it is stored."""
     document = {
         "version": STATE_VERSION, "owner": state.owner, "condemned": dict(state.condemned),
-        "removing": state.removing, "blobs": state.blobs,
+        "removing": state.removing, "blobs": (),
     }  # fmt: skip
     return json.dumps(document).encode()
 
@@ -56,7 +64,6 @@ def decode_state(data: bytes) -> RootGcState:
         return RootGcState(
             {str(run): float(time) for run, time in document["condemned"].items()},
             tuple(map(str, document["removing"])),
-            tuple(map(str, document["blobs"])),
             str(document["owner"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -66,8 +73,34 @@ def decode_state(data: bytes) -> RootGcState:
         ) from None  # fmt: skip
 
 
+def encode_names(names: Iterable[str]) -> bytes:
+    """A list of condemned runs, as it is stored."""
+    return json.dumps({"version": STATE_VERSION, "runs": sorted(names)}).encode()
+
+
+def decode_names(data: bytes) -> frozenset[str]:
+    """The runs in a list; none when it is damaged, or of another version: then they wait anew."""
+    try:
+        document: Any = json.loads(data)
+        return frozenset(map(str, document["runs"])) if document["version"] == STATE_VERSION else frozenset()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return frozenset()
+
+
+def list_path(moment: float) -> str:
+    """Where the list of an execution at this time, in seconds since the epoch, is."""
+    return f"{LISTS}{int(moment * 1e6):016x}"
+
+
+def _time_in(path: str) -> float:
+    try:
+        return int(path.removeprefix(LISTS), 16) / 1e6
+    except ValueError:
+        return 0.0
+
+
 class StateFile:
-    """The state object, and the right to change it."""
+    """The state object, and the right to change it; and the lists of condemned runs."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -104,6 +137,38 @@ class StateFile:
         state = replace(state, owner=f"{socket.gethostname()}:{os.getpid()}")
         self.save(state)
         return state
+
+    def condemned_since(self) -> dict[str, float]:
+        """Since when each run has been condemned without a break, by the storage's own clock: the time of the oldest
+        list that names it and that no list since leaves it out."""
+        since: dict[str, float] = {}
+        unbroken: frozenset[str] | None = None
+        for info in self._lists():
+            names: frozenset[str] = frozenset()
+            if abs(_time_in(info.key) - info.modified) <= WRITTEN_SECONDS:
+                try:
+                    names = decode_names(self._backend.get(info.key))
+                except NotFound:
+                    continue
+            unbroken = names if unbroken is None else unbroken & names
+            if not unbroken:
+                break
+            since.update(dict.fromkeys(unbroken, info.modified))
+        return since
+
+    def condemn(self, names: Iterable[str], grace: float) -> None:
+        """Write down all the runs that are dropped now. Lists that tell nothing any more are deleted: those before the
+        last one from before the grace period."""
+        self._backend.put(list_path(self.now), [encode_names(names)])
+        lists = self._lists()
+        old = [info.key for info in lists if info.modified + grace <= self.now][1:]
+        if old:
+            with suppress(AccessDenied):  # they do no harm
+                self._backend.delete_many(old)
+
+    def _lists(self) -> list[ObjectInfo]:
+        """The lists, the newest first."""
+        return sorted(self._backend.list(LISTS), key=lambda info: (info.modified, info.key), reverse=True)
 
     def _age(self) -> float:
         """How long ago the state was written, on the storage's own clock: another object tells what it is now."""
