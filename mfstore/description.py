@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mfstore.errors import Conflict, NotAStore, NotFound
+from mfstore.backends.base import decode_read
+from mfstore.errors import Conflict, MfstoreError, NotAStore, NotFound
 from mfstore.format.description import PATH, Description, decode, encode, with_feature
 from mfstore.format.digests import BLAKE3
 
@@ -33,7 +35,7 @@ def load(backend: Backend) -> Description | None:
                 backend=backend.url, found=info.key, hint="Choose an empty or a new directory",
             ) from None  # fmt: skip
         return None
-    return decode(data, backend.url)
+    return decode_read(backend, PATH, data, partial(decode, url=backend.url))
 
 
 def create(backend: Backend, algorithm: int = BLAKE3) -> Description:
@@ -53,7 +55,11 @@ def enable(backend: Backend, operation: str, feature: str) -> Description:
     """
     for _ in range(ENABLE_ATTEMPTS):
         data, etag = backend.get_tagged(PATH)
-        found = decode(data, backend.url)
+        try:
+            found = decode(data, backend.url)
+        except MfstoreError:
+            data = backend.read_again(PATH)  # one bad read is no damage
+            found = decode(data, backend.url)
         if feature in found.features[operation]:
             return found
         try:

@@ -244,5 +244,11 @@ class Handle:
             raise data
         try:
             return recipes.decode(data, self.workers.thread.codec, bytes.fromhex(key))
+        except MfstoreError:
+            pass  # one bad read is no damage
+        try:
+            return recipes.decode(
+                self.backend.read_again(recipe_path(key)), self.workers.thread.codec, bytes.fromhex(key)
+            )
         except MfstoreError as error:
             raise error.where(key=recipe_path(key), backend=self.backend.url) from None

@@ -6,11 +6,14 @@ import random
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.digests import Key
-from mfstore.format.refs import PREFIX, RefEntry, decode_ref, encode_ref, ref_name, ref_path
+from mfstore.format.quarantine import quarantine_path
+from mfstore.format.refs import PREFIX, RefEntry, decode_ref, encode_ref, is_sealed, ref_name, ref_path
 from mfstore.saving.guard import Condemned, Names
 
 if TYPE_CHECKING:
@@ -51,14 +54,14 @@ class Refs(MutableMapping[str, Key]):
         entry = self._entry(key)
         for attempt in range(SET_ATTEMPTS):
             try:
-                etag, entries = self._read(name)
-            except NotFound:
-                etag, entries = None, []
-            except CorruptObject:
-                # What it was is lost already; setting it again is the repair.
-                etag, entries = self._backend.head(path).etag, []
-            try:
-                etag = self._write(path, [*entries, entry], etag)
+                try:
+                    found, entries = self._read(name)
+                except NotFound:
+                    found, entries = None, []
+                except CorruptObject:
+                    # What it was is lost already; setting it again is the repair.
+                    found, entries = self._keep_damaged(path), []
+                etag = self._write(path, [*entries, entry], found)
                 break
             except Conflict:
                 time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
@@ -138,17 +141,42 @@ class Refs(MutableMapping[str, Key]):
             raise NotFound("a ref can only name what is stored", key=checked, backend=self._backend.url)
         return RefEntry(checked, time.time())
 
+    def _keep_damaged(self, path: str) -> str:
+        """The etag of a damaged ref that is about to be replaced, and of which there is a copy in quarantine now.
+        Conflict when it is whole by now."""
+        info = self._backend.head(path)
+        with suppress(CorruptObject):
+            decode_ref(self._backend.read_again(path), path)
+            raise Conflict("the ref was set anew", key=path, backend=self._backend.url)
+        self._backend.copy(path, quarantine_path(path, info.modified))
+        return info.etag
+
     def _read(self, name: str) -> tuple[str | None, list[RefEntry]]:
-        path = ref_path(name)
         try:
-            data, etag = self._backend.get_tagged(path)
+            return read_ref(self._backend, ref_path(name))
         except NotFound:
             raise NotFound(f"no ref {name!r}", backend=self._backend.url) from None
-        try:
-            return etag, decode_ref(data, path)
         except (CorruptObject, Unsupported) as error:
             raise error.where(backend=self._backend.url) from None
 
     def _write(self, path: str, entries: Sequence[RefEntry], etag: str | None) -> str:
         self._handle().require_write()
         return self._backend.put_if(path, encode_ref(entries), etag)
+
+
+def read_ref(backend: Backend, path: str) -> tuple[str, list[RefEntry]]:
+    """The etag and the values, oldest first, of the ref stored there; they may be written back.
+
+    What one read alone says is not believed when it is damaged, nor when nothing in it could tell (mfstore 0.1.0 wrote
+    refs without a seal). NotFound when there is none, CorruptObject when it is damaged, Unsupported for a newer one.
+    """
+    data, etag = backend.get_tagged(path)
+    if is_sealed(data):
+        return etag, decode_read(backend, path, data, partial(decode_ref, path=path))
+    again = backend.read_again(path)
+    if again != data:
+        # A bad read, or it was set in between: what is read twice is right, with the etag of the later look.
+        data, etag = backend.get_tagged(path)
+        if not is_sealed(data) and data != again:
+            raise CorruptObject("ref is read otherwise each time", key=path)
+    return etag, decode_ref(data, path)

@@ -37,6 +37,8 @@ def test_public_things_have_docstrings(path):
         "list_many",
         "deletes_conditionally",
         "lifecycle_rules",
+        "read_again",
+        "move_unchanged",
         "read",
         "tails",
         "copy",

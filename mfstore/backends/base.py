@@ -7,9 +7,9 @@ under ``packs/``, ``recipes/`` and ``index/`` are immutable: replaced only by eq
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     # Inside Backend the name list is a method.
     Answers = list[bool]
+
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,23 @@ class Backend(ABC):
         """
         self.put(target, [self.get(source)])
 
+    def move_unchanged(self, source: str, target: str, etag: str) -> bool:
+        """Store the object ``source`` as ``target`` and remove it there, if its etag still is the given one; False, and
+        nothing done, when it has changed. If it is interrupted, both MAY be there, and never none.
+
+        The time of ``target`` MUST be that of the move.
+
+        Raises:
+            NotFound: MUST be raised when there is no ``source``.
+        """
+        if self.head(source).etag != etag:
+            return False
+        self.copy(source, target)
+        if all(self.delete_unchanged({source: etag})):
+            return True
+        self.delete(target)
+        return False
+
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         """Remove each object whose etag still is the given one; True for each that is gone now, False for one that has
         changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST delete within ``DELETION_WINDOW``
@@ -277,6 +296,19 @@ class Backend(ABC):
         """
         etag = self.head(key).etag
         return self.get(key), etag
+
+    def read_again(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """What was read and seemed damaged, once more: by a request of its own, into other memory, and past what this
+        machine may keep of the object, where that can be done. As ``get``, or with a ``length`` as ``get_range``.
+
+        Args:
+            key: Which object.
+            start: The first byte.
+            length: Bytes; None: all that follow.
+        """
+        if length is None:
+            return self.get(key)[start:]
+        return bytes(memoryview(self.get_range(key, start, length)).cast("B"))
 
     def read_many(self, reads: Iterable[RangeRead]) -> Iterator[tuple[int, Buffer | MfstoreError]]:
         """Many ranges at once: ``(number of the read, its bytes or target, or the error it met)``, as they come.
@@ -351,3 +383,12 @@ class Backend(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
+
+
+def decode_read(backend: Backend, key: str, data: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
+    """``decode(data)``, what was read of an object; if that fails, of the same object read again. One bad read (memory,
+    a cable, a proxy) is not damage: what only the first read shows is not called so. The second error is raised."""
+    try:
+        return decode(data)
+    except MfstoreError:
+        return decode(backend.read_again(key))

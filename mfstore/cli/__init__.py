@@ -11,7 +11,7 @@ from mfstore.cli.artifacts import get, ls, put, stat
 from mfstore.cli.bench import bench
 from mfstore.cli.demo import demo
 from mfstore.cli.gc import gc
-from mfstore.cli.maintenance import repair, verify
+from mfstore.cli.maintenance import quarantine, repair, verify
 from mfstore.cli.migrate import migrate
 from mfstore.cli.output import printable
 from mfstore.cli.storage import du, refs
@@ -51,5 +51,5 @@ def main() -> None:
     """
 
 
-for command in (put, get, ls, stat, du, refs, verify, repair, gc, migrate, bench, demo):
+for command in (put, get, ls, stat, du, refs, verify, repair, quarantine, gc, migrate, bench, demo):
     main.add_command(command)

@@ -1,16 +1,17 @@
-"""Commands that look after a store: verify, repair."""
+"""Commands that look after a store: verify, repair, quarantine."""
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from mfstore.cli.options import DURATION, given, json_option, metaflow_option, where_option
-from mfstore.cli.output import opened, print_json
-from mfstore.cli.reports import print_metaflow, print_repair, print_report, steps
+from mfstore.cli.output import opened, print_json, print_table, size
+from mfstore.cli.reports import SHOWN, count, print_metaflow, print_repair, print_report, steps
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
 from mfstore.maintenance.report import LEVELS
 from mfstore.maintenance.verification import verify_options
@@ -113,3 +114,54 @@ def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, d
     else:
         print_repair(report, dry_run)
     sys.exit(0 if well else DAMAGE)
+
+
+@click.command()
+@where_option
+@metaflow_option
+@json_option
+@click.option(
+    "--restore", "names", multiple=True, metavar="NAME",
+    help="Put this back where it lay. NAME is what the list shows. May be given several times.",
+)  # fmt: skip
+@click.option("--older-than", type=DURATION, metavar="TIME", help="Only what was set aside so long ago, such as 30d.")
+@click.option("--empty", is_flag=True, help="Delete what would be listed, for good.")
+def quarantine(
+    url: str | None, metaflow: str | None, as_json: bool, names: tuple[str, ...], older_than: float | None, empty: bool
+) -> None:
+    """List what repair set aside, put it back, or delete it for good."""
+    from mfstore.format.quarantine import PREFIX
+    from mfstore.maintenance import quarantine as room
+
+    if names and (empty or older_than is not None):
+        raise click.UsageError("--restore names what it is about: it goes without --empty and --older-than")
+    if metaflow is None:
+        backend = opened(given(url)).handle.access("read", *(("write", "delete") if names or empty else ())).backend
+        folder = PREFIX
+    else:
+        from mfstore.maintenance.metaflow.repair import QUARANTINE
+        from mfstore.maintenance.metaflow.root import Root
+
+        backend, folder = Root(metaflow).backend, QUARANTINE
+    for name in names:
+        path = name if name.startswith(folder) else folder + name
+        key = room.restore_quarantined(backend, path, folder)
+        print_json({"restored": key, "from": path}) if as_json else click.echo(f"{key} is back; verify tells if whole")
+    if names:
+        return
+    found = room.list_quarantine(backend, folder)
+    if older_than is not None:
+        found = [item for item in found if time.time() - item.since > older_than]
+    if empty:
+        room.empty_quarantine(backend, found)
+    if as_json:
+        for item in found:
+            print_json({**asdict(item), "deleted": empty})
+        return
+    if found and not empty:
+        shown = found[-SHOWN:]
+        moments = [time.strftime("%Y-%m-%d %H:%M", time.localtime(item.since)) for item in shown]
+        rows = [(item.path.removeprefix(folder), size(item.size), at) for item, at in zip(shown, moments, strict=True)]
+        print_table(("name", "size", "set aside"), rows, right=(1,))
+    total = size(sum(item.size for item in found))
+    click.echo(f"{count(len(found), 'object')} in quarantine{' deleted' if empty else ''}, {total}")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, InvalidKey, Unsupported
 from mfstore.format.digests import Key
 
 PREFIX = "refs/"
+SEAL = b', "seal": "%016x"}'
+"""How a ref ends: XXH3-64 of everything before."""
+SEAL_LENGTH = len(SEAL % 0)
+_SEALED = re.compile(rb', "seal": "[0-9a-f]{16}"\}')
 HISTORY = 1000
 """Entries kept per ref: about 100 KB, rewritten with each change."""
 NAME_LIMIT = 240
@@ -29,7 +35,13 @@ class RefEntry:
 def encode_ref(entries: Sequence[RefEntry]) -> bytes:
     """A ref as it is stored: the last ``HISTORY`` of its values, oldest first."""
     rows = [[entry.key, entry.time] for entry in entries[-HISTORY:]]
-    return json.dumps({"version": 1, "history": rows}).encode()
+    sealed = json.dumps({"version": 1, "history": rows})[:-1].encode()
+    return sealed + SEAL % xxh3(sealed)
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether a stored ref ends with a seal. Those of mfstore 0.1.0 do not."""
+    return _SEALED.fullmatch(data, len(data) - SEAL_LENGTH) is not None if len(data) > SEAL_LENGTH else False
 
 
 def decode_ref(data: bytes, path: str) -> list[RefEntry]:
@@ -38,6 +50,11 @@ def decode_ref(data: bytes, path: str) -> list[RefEntry]:
         document = json.loads(data)
         if document["version"] != 1:
             raise Unsupported("ref version is unknown to this mfstore", key=path, found=document["version"])
+        # Without a seal it has nothing else either: else damage to that one word would leave the rest unguarded.
+        if document.keys() != {"version", "history"} and not (
+            is_sealed(data) and data[-SEAL_LENGTH:] == SEAL % xxh3(data[:-SEAL_LENGTH])
+        ):
+            raise CorruptObject("ref differs from its seal", key=path)
         entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         raise CorruptObject("ref is not the JSON it should be", key=path) from None

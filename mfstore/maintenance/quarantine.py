@@ -1,12 +1,15 @@
-"""Where damaged objects go instead of being deleted (docs/format.md, "Quarantine")."""
+"""Where damaged objects go instead of being deleted, and how they come back or go for good (docs/format.md,
+"Quarantine")."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mfstore.errors import NotFound
+from mfstore.errors import Conflict, NotFound, Refused
 from mfstore.format.collection import seal_etag
-from mfstore.format.quarantine import PREFIX, quarantine_path
+from mfstore.format.quarantine import PREFIX, quarantine_path, quarantined_key
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -17,19 +20,79 @@ def quarantine(
 ) -> str | None:
     """Move an object below ``folder``; returns where, or None when it is not there any more.
 
-    Copied first and removed then, so that stopping in between loses nothing and doing it again ends the same. With
-    ``replaced`` it is only copied: the caller puts another in its place. ``version``, by ``seal_etag``, is the one that
-    was found damaged: another, which somebody has stored since, is left alone. None: whatever there is.
+    Stopping in between loses nothing and doing it again ends the same. With ``replaced`` it is only copied: the caller
+    puts another in its place. ``version``, by ``seal_etag``, is the one that was found damaged: another, which somebody
+    has stored since, is left alone. None: whatever there is.
     """
     try:
         info = backend.head(key)
         if version is not None and seal_etag(info.etag) != version:
             return None
         target = quarantine_path(key, info.modified, folder)
-        backend.copy(key, target)
-        if not replaced and not all(backend.delete_unchanged({key: info.etag})):
-            backend.delete(target)
+        if replaced:
+            backend.copy(key, target)
+        elif not backend.move_unchanged(key, target, info.etag):
             return None
     except NotFound:
         return None
     return target
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedObject:
+    """An object that repair set aside."""
+
+    path: str
+    """Where it lies."""
+    key: str
+    """Where it lay."""
+    size: int
+    """Bytes."""
+    since: float
+    """When it was set aside, in seconds since the epoch on the storage's own clock."""
+
+
+def list_quarantine(backend: Backend, folder: str = PREFIX) -> list[QuarantinedObject]:
+    """What repair set aside, the longest ago first."""
+    found = []
+    for info in backend.list(folder):
+        key = quarantined_key(info.key, folder)
+        if key is not None:
+            found.append(QuarantinedObject(info.key, key, info.size, info.modified))
+    return sorted(found, key=lambda item: (item.since, item.path))
+
+
+def restore_quarantined(backend: Backend, path: str, folder: str = PREFIX) -> str:
+    """Put an object back where it lay; returns where that is.
+
+    Raises:
+        NotFound: there is no such object in quarantine.
+        Refused: something is stored there by now, which is left as it is.
+    """
+    key = quarantined_key(path, folder)
+    if key is None:
+        raise NotFound("not an object in quarantine", key=path, backend=backend.url)
+    info = backend.head(path)
+    try:
+        if backend.exists_many([key])[0]:
+            raise Conflict("it is there")
+        if key.startswith("packs/") or folder != PREFIX:
+            # Moved and not written: it may be long, and the storage keeps what it knows of it. What somebody stores
+            # there meanwhile has the same content.
+            moved = backend.move_unchanged(path, key, info.etag)
+        else:
+            backend.put_if(key, backend.get(path), None)
+            moved = all(backend.delete_unchanged({path: info.etag}))
+    except Conflict:
+        raise Refused(
+            "something is stored there by now", key=key, backend=backend.url,
+            hint="If verify calls it damaged, repair sets it aside; then this one can come back",
+        ) from None  # fmt: skip
+    if not moved:
+        raise NotFound("the object in quarantine is gone", key=path, backend=backend.url)
+    return key
+
+
+def empty_quarantine(backend: Backend, objects: Iterable[QuarantinedObject]) -> None:
+    """Delete these for good."""
+    backend.delete_many([item.path for item in objects])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
@@ -64,7 +66,8 @@ class StoredChunks:
             if isinstance(found, MfstoreError):
                 raise found
             data = self._context.backend.get(path) if isinstance(found, bool) else found
-            recipe = recipes.decode(data, self._context.workers.thread.codec, key)
+            decode = partial(recipes.decode, codec=self._context.workers.thread.codec, expected_key=key)
+            recipe = decode_read(self._context.backend, path, data, decode)
             if self._condemned and (
                 self._condemned.recipe(key) or any(self._condemned.pack(name) for name in recipe.packs)
             ):

@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore._core import table
-from mfstore.backends.base import DELETION_WINDOW
+from mfstore.backends.base import DELETION_WINDOW, decode_read
 from mfstore.errors import Conflict, CorruptObject, NotFound, Unsupported
 from mfstore.format.collection import ENTRY, STATE, CondemnedList, State, decode_list, decode_state
 from mfstore.format.packs import pack_path
@@ -85,7 +86,7 @@ def read_state(backend: Backend) -> tuple[State, str | None]:
     except NotFound:
         return State(), None
     try:
-        return decode_state(data), etag
+        return decode_read(backend, STATE, data, decode_state), etag
     except (CorruptObject, Unsupported) as error:
         raise error.where(backend=backend.url) from None
 
@@ -154,7 +155,9 @@ class Guard:
 
     def _list(self, key: str) -> CondemnedList:
         found = self._lists.get(key)
-        return decode_list(self._backend.get(key), key) if found is None else found
+        if found is None:
+            found = decode_read(self._backend, key, self._backend.get(key), partial(decode_list, key=key))
+        return found
 
     def confirm(self, before: Condemned, wrote: Names, relied: Names) -> None:
         """Return once everything that an operation wrote and relied on is out of a collector's reach.

@@ -74,6 +74,30 @@ class BackendTests:
         data[:] = b"after!"
         assert backend.get("packs/ab/one") == b"before"
 
+    def test_read_again_gives_what_is_stored(self, backend: Backend) -> None:
+        data = bytes(range(256)) * 40
+        self.raw_set(backend, "packs/ab/one", data)
+        for start, length in ((0, None), (5, 4096), (4096, 100), (10_000, 240), (10_000, None)):
+            end = len(data) if length is None else start + length
+            assert backend.read_again("packs/ab/one", start, length) == data[start:end]
+        with pytest.raises(CorruptObject):
+            backend.read_again("packs/ab/one", 10_000, 241)
+        with pytest.raises(NotFound):
+            backend.read_again("packs/ab/none")
+
+    def test_move_unchanged_moves_the_version_that_is_meant(self, backend: Backend) -> None:
+        backend.put("packs/ab/one", [b"first"])
+        old = backend.head("packs/ab/one").etag
+        backend.put("packs/ab/one", [b"second one"])
+        assert not backend.move_unchanged("packs/ab/one", "quarantine/packs/ab/one.1", old)
+        assert self.raw_get(backend, "packs/ab/one") == b"second one"
+        assert not list(backend.list("quarantine/"))
+        assert backend.move_unchanged("packs/ab/one", "quarantine/packs/ab/one.1", backend.head("packs/ab/one").etag)
+        assert self.raw_get(backend, "quarantine/packs/ab/one.1") == b"second one"
+        assert not list(backend.list("packs/"))
+        with pytest.raises(NotFound):
+            backend.move_unchanged("packs/ab/one", "quarantine/packs/ab/one.2", old)
+
     def test_get_of_nothing_is_not_found(self, backend: Backend) -> None:
         with pytest.raises(NotFound) as caught:
             backend.get("recipes/ab/none")

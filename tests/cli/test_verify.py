@@ -122,6 +122,31 @@ def test_a_wrong_option_is_told_before_the_store_is_looked_for(tmp_path, capsys)
         mfstore.open(nothing).repair("some")
 
 
+def test_quarantine_is_listed_put_back_and_emptied(root, pack, capsys):
+    sound = pack.read_bytes()
+    damage(pack, 100_000)
+    assert call("repair", "-s", root) == 3
+    assert call("quarantine", "-s", root) == 0
+    assert "2 objects in quarantine" in capsys.readouterr().out.splitlines()[-1]  # the pack, and the former index
+    assert call("quarantine", "-s", root, "--older-than", "1d", "--empty") == 0
+    assert "0 objects in quarantine deleted" in capsys.readouterr().out
+    assert call("quarantine", "-s", root, "--json") == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (entry,) = (entry for entry in entries if entry["key"].startswith("packs/"))
+    assert entry["key"] == str(pack.relative_to(root)) and entry["size"] == len(sound) and not entry["deleted"]
+    assert not pack.exists()
+    assert call("quarantine", "-s", root, "--restore", entry["path"].removeprefix("quarantine/")) == 0
+    assert pack.stat().st_size == len(sound)
+    assert call("quarantine", "-s", root, "--restore", entry["path"]) == 1
+    assert call("quarantine", "-s", root, "--restore", "x", "--empty") == 2
+    capsys.readouterr()
+    assert call("repair", "-s", root) == 3
+    assert call("quarantine", "-s", root, "--empty") == 0
+    assert call("quarantine", "-s", root, "--json") == 0
+    assert "path" not in capsys.readouterr().out
+    assert call("quarantine", "--metaflow", root) == 0
+
+
 def test_metaflow_roots(tmp_path, capsys):
     root = tmp_path / "mf"
     task(root, "Flow", "1", "start", 1, {"x": 1, "y": 2})

@@ -4,6 +4,7 @@ read."""
 import numpy as np
 
 from mfstore import errors
+from mfstore.backends.memory import MemoryBackend
 from mfstore.settings import resolve
 from mfstore.store import Store
 from tests.rigs.gc import objects
@@ -85,3 +86,26 @@ def wound(backend, number):
         backend.delete(rng.choice(packs))
     bad = unreadable(backend, found)
     return {key: value for key, value in found.items() if key not in bad}, found
+
+
+class BadReads(MemoryBackend):
+    """One bit of what the n-th read gives is flipped; what is stored is whole, and so is every other read."""
+
+    def __init__(self, url, nth=0):
+        super().__init__(url)
+        self.nth = nth
+        self.reads = 0
+
+    def _flip(self, data):
+        self.reads += 1
+        if self.reads != self.nth or not len(data):
+            return data
+        flipped = bytearray(data)
+        flipped[len(flipped) * 2 // 3] ^= 4
+        return bytes(flipped)
+
+    def get(self, key):
+        return self._flip(super().get(key))
+
+    def get_range(self, key, start, length):
+        return self._flip(super().get_range(key, start, length))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import MfstoreError
@@ -79,6 +79,11 @@ def _read(root: Root, name: BlobName, described: bool) -> StoredBlob | MfstoreEr
         return StoredBlob(name[0], name[1], root.backend.get(path), metadata)
     except MfstoreError as error:
         return error
+
+
+def read_again(root: Root, blob: StoredBlob) -> StoredBlob:
+    """A blob that seemed damaged, with its bytes read once more by another way."""
+    return replace(blob, data=root.backend.read_again(layout.blob_path(blob.flow, blob.key)))
 
 
 def _user_attributes(metadata: Any) -> Any:

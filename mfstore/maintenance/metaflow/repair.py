@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
 from mfstore.format.collection import seal_etag
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_again, read_blobs
 from mfstore.maintenance.metaflow.findings import judge
 from mfstore.maintenance.metaflow.report import MetaflowRepair
 from mfstore.maintenance.metaflow.verify import RootPass, verify_metaflow
@@ -90,7 +90,7 @@ def _set_aside(found: RootPass, name: BlobName) -> None:
     blob, root = _again(found, name), found.root
     if blob is None:
         return
-    problem = judge(blob, not root.remote, root.decoder)
+    problem = judge(read_again(root, blob), not root.remote, root.decoder)
     if problem is None or problem[0] not in SET_ASIDE:
         return  # stored again meanwhile
     path, holdings = layout.blob_path(*name), found.holdings

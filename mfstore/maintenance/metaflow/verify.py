@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.recipes import recipe_path
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_again, read_blobs
 from mfstore.maintenance.metaflow.findings import EMPTY, RUNNING_SECONDS, Problem, attempt_findings, blob_finding, judge
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, TaskName, list_root
 from mfstore.maintenance.metaflow.references import ReferringFile, read_references
@@ -83,6 +83,10 @@ class BlobCheck:
                 if isinstance(blob, MfstoreError):
                     raise blob
                 problem = judge(blob, not self._root.remote, self._root.decoder)
+                if problem is not None:
+                    # One bad read is no damage.
+                    blob = read_again(self._root, blob)
+                    problem = judge(blob, not self._root.remote, self._root.decoder)
             except NotFound:
                 return  # removed since it was listed
             except MfstoreError as error:

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from mfstore.backends.base import decode_read
 from mfstore.description import enable, load
 from mfstore.errors import AccessDenied, Conflict, CorruptObject, NotFound, Refused
 from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, decode_list, encode_list
@@ -204,7 +206,7 @@ def _described_now(access: StoreAccess) -> StoreAccess:
 def _read_list(backend: Backend, key: str, warnings: list[str]) -> CondemnedList:
     """A published list; one that is lost lists nothing: then nothing is deleted because of it."""
     try:
-        return decode_list(backend.get(key), key)
+        return decode_read(backend, key, backend.get(key), partial(decode_list, key=key))
     except (NotFound, CorruptObject) as error:
         warnings.append(f"what was condemned before is not known any more and will be condemned anew: {error}")
         return CondemnedList()

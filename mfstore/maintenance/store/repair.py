@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import NONE
+from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, NotFound
 from mfstore.format import fragments, recipes
 from mfstore.format.collection import seal_etag
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from mfstore.format.digests import Digest
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.report import Level, PhaseCallback
+    from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
     from mfstore.saving.guard import Condemned
 
     Moves = Mapping[tuple[bytes, int], StoredChunk]
@@ -96,7 +99,7 @@ def _carry_out(
 ) -> list[bytes]:
     """Do everything; returns the names of the packs written."""
     backend, digest = access.backend, digest_function(access.algorithm)
-    salvage = PackSalvage(backend, access.algorithm, digest)
+    salvage = PackSalvage(backend, access.algorithm, digest, found.check)
     for name, entries in plan.salvage.items():
         salvage.store_again(name, entries)
     fresh = _rebuild_index(access, found, plan, salvage.written) if plan.rebuild else set()
@@ -121,10 +124,11 @@ def _carry_out(
 class PackSalvage:
     """Stores the whole chunks of damaged packs again."""
 
-    def __init__(self, backend: Backend, algorithm: int, digest: Digest) -> None:
+    def __init__(self, backend: Backend, algorithm: int, digest: Digest, check: ChunkCheck) -> None:
         self._backend = backend
         self._algorithm = algorithm
         self._digest = digest
+        self._check = check
         self.written: dict[bytes, list[PackEntry]] = {}
         """The packs written, with what is in them."""
         self.moves: dict[tuple[bytes, int], StoredChunk] = {}
@@ -147,11 +151,22 @@ class PackSalvage:
                 if entry.codec == NONE and entry.offset % PAGE == 0:
                     builder.align()
                 at = entry.offset - span.start
-                builder.add(
-                    view[at : at + entry.csize], [(entry.id, entry.csize, entry.usize)], entry.codec, entry.width, True
-                )
+                stored = self._whole(path, entry, view[at : at + entry.csize])
+                builder.add(stored, [(entry.id, entry.csize, entry.usize)], entry.codec, entry.width, True)
                 origins.append(entry)
         self._close(name, builder, origins)
+
+    def _whole(self, path: str, entry: PackEntry, stored: memoryview) -> memoryview:
+        """The bytes of a chunk that was found whole, if they were read so this time too: what stands in for a damaged
+        pack must not be made of a bad read."""
+        if not self._check.whole(entry, stored):
+            stored = memoryview(self._backend.read_again(path, entry.offset, entry.csize))
+            if not self._check.whole(entry, stored):
+                raise Conflict(
+                    "a chunk that was whole is damaged now", key=path, backend=self._backend.url, offset=entry.offset,
+                    hint="Nothing was moved away. Look at the machine's memory, cables and controllers; repair again",
+                )  # fmt: skip
+        return stored
 
     def _close(self, name: bytes, builder: PackBuilder, origins: Sequence[PackEntry]) -> None:
         if not origins:
@@ -212,7 +227,10 @@ class RecipeRewriter:
         path = recipe_path(key.hex())
         try:
             data, etag = self._backend.get_tagged(path)
-            recipe = recipes.decode(data, self._workers.thread.codec, key)
+            decode = partial(recipes.decode, codec=self._workers.thread.codec, expected_key=key)
+            recipe = decode_read(self._backend, path, data, decode)
+            if self._has_bad_inline(recipe):
+                recipe = decode(self._backend.read_again(path))
         except NotFound:
             return  # collected meanwhile
         packs: dict[bytes, int] = {}
@@ -234,6 +252,13 @@ class RecipeRewriter:
         )
         with suppress(Conflict):  # stored again meanwhile: that relies on nothing that is damaged
             self._backend.put_if(path, b"".join(parts), etag)
+
+    def _has_bad_inline(self, recipe: Recipe) -> bool:
+        inline = memoryview(recipe.inline)
+        return not all(
+            self._found.check.whole(entry_of(chunk, at), inline[at.offset : at.offset + at.csize])
+            for chunk, at in recipes.placed_chunks(recipe) if at.pack == INLINE
+        )  # fmt: skip
 
     def resolve(self, recipe: Recipe, chunk: recipes.ChunkRef, placement: Placement) -> StoredChunk | None:
         """Where a chunk of a recipe lies now; None: in the recipe itself."""

@@ -16,7 +16,7 @@ class Finding:
 
     kind: str
     """A stable word: ``missing``, ``truncated``, ``damaged``, ``stale``, ``unlisted``, ``unreadable``, ``unknown``,
-    ``foreign``. docs/verify.md says what each means."""
+    ``unsteady``, ``foreign``. docs/verify.md says what each means."""
     object: str
     """Where the object is, or should be, in the store."""
     detail: str

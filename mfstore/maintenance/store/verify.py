@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
@@ -13,7 +14,7 @@ from mfstore.format.digests import digest_function
 from mfstore.format.packs import pack_path
 from mfstore.format.progress import PATH as PROGRESS_PATH
 from mfstore.format.recipes import recipe_path
-from mfstore.format.refs import decode_ref
+from mfstore.format.refs import decode_ref, is_sealed
 from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.maintenance.store.checking import findings
 from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
@@ -26,6 +27,7 @@ from mfstore.maintenance.store.checking.recipe_reads import CheckedRecipe, Recip
 from mfstore.maintenance.store.checking.unread import Unread
 from mfstore.maintenance.store.report import Finding, VerifyReport
 from mfstore.maintenance.verification import ShardPass, VerifyOptions, shard_of
+from mfstore.refs import read_ref
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -50,7 +52,10 @@ def read_ref_keys(backend: Backend, refs: dict[str, str], unread: Unread) -> Ref
         try:
             if isinstance(data, MfstoreError):
                 raise data
-            found.keys[name] = bytes.fromhex(decode_ref(data, path)[-1].key)
+            entries = unread.decode(backend, path, data, partial(decode_ref, path=path))
+            if not is_sealed(data):
+                entries = read_ref(backend, path)[1]  # nothing in it tells a bad read
+            found.keys[name] = bytes.fromhex(entries[-1].key)
         except NotFound:
             continue  # deleted since it was listed
         except CorruptObject as error:
@@ -142,6 +147,7 @@ class StorePass:
         unlisted = self.packs.unlisted(self.index)
         found += findings.of_index(self.index.errors, self._gone(), unlisted)
         found += findings.of_unread(self.unread.unreadable, self.unread.unknown)
+        found += findings.of_unsteady(sorted(self.unread.unsteady))
         found += findings.of_foreign(self.inventory.foreign)
         return findings.with_refs(found, self.refs.keys)
 

@@ -120,6 +120,13 @@ def of_unread(unreadable: Mapping[str, MfstoreError], unknown: Mapping[str, Mfst
         yield Finding("unknown", path, error.message, (path[-64:],) if path.startswith("recipes/") else ())
 
 
+def of_unsteady(paths: Iterable[str]) -> Iterator[Finding]:
+    """What was damaged at the first read and whole at the second."""
+    for path in paths:
+        detail = "damaged when it was read and whole when it was read again: suspect memory, cable or controller"
+        yield Finding("unsteady", path, detail, harm="none")
+
+
 def of_foreign(infos: Iterable[ObjectInfo]) -> Iterator[Finding]:
     """What no mfstore put there."""
     for info in infos:

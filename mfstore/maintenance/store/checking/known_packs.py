@@ -63,7 +63,7 @@ class KnownPacks:
     def trailers(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
         """The chunks that each of these packs lists, or what is wrong with its header or trailer; read now."""
         sizes = {name: self.states[name].size for name in names}
-        return read_trailers(self._backend, self._workers, self._digest, sizes)
+        return read_trailers(self._backend, self._workers, self._digest, sizes, self._unread)
 
     def all_trailers(self) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
         """The same of every pack that the storage gives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore._core import table
@@ -39,15 +40,18 @@ class ListedIndex:
             try:
                 if isinstance(data, MfstoreError):
                     raise data
-                if self._digest(data).hex() != key.removeprefix(PREFIX):
-                    raise CorruptObject("index fragment is not the one its name says", key=key)
-                self.fragments.append(decode_fragment(data, key))
+                self.fragments.append(self._unread.decode(self._backend, key, data, partial(self._decode, key)))
             except NotFound:
                 continue  # merged with others since it was listed
             except CorruptObject as error:
                 self.errors[key] = error
             except MfstoreError as error:
                 self._unread.add(key, error)
+
+    def _decode(self, key: str, data: bytes) -> Fragment:
+        if self._digest(data).hex() != key.removeprefix(PREFIX):
+            raise CorruptObject("index fragment is not the one its name says", key=key)
+        return decode_fragment(data, key)
 
     def changed(self) -> bool:
         """List the index again; if it is another one by now, read that. Whether it was."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import RangeRead
-from mfstore.errors import MfstoreError
+from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.format.packs import pack_path
 from mfstore.maintenance.reading import read_each
 from mfstore.maintenance.store.checking.pack_state import Span, fingerprint, plan_spans
@@ -88,20 +88,40 @@ class PackReader:
 
     def _check_span(self, name: bytes, span: Span, data: Buffer | MfstoreError) -> None:
         state = self._packs.states[name]
-        if isinstance(data, MfstoreError):
-            kind = self._unread.kind_of(pack_path(name.hex()), data)
+        try:
+            if isinstance(data, MfstoreError) and not isinstance(data, CorruptObject):
+                raise data
+            bad: Sequence[PackEntry] = span.entries
+            if not isinstance(data, MfstoreError):
+                view = memoryview(data).cast("B")
+                bad = [
+                    entry for entry in span.entries if not self._check.whole(
+                        entry, view[entry.offset - span.start : entry.offset - span.start + entry.csize]
+                    )
+                ]  # fmt: skip
+                self._check.count(len(span.entries), len(view))
+            bad = [entry for entry in bad if not self._whole_again(name, entry)]
+        except MfstoreError as error:
+            kind = self._unread.kind_of(pack_path(name.hex()), error)
             with self._lock:
                 if kind in ("missing", "unreadable"):
-                    state.kind, state.detail, state.prints = kind, data.message, None
+                    state.kind, state.detail, state.prints = kind, error.message, None
                 else:
                     state.bad.update((fingerprint(entry), entry) for entry in span.entries)
             return
-        view = memoryview(data).cast("B")
-        bad = [
-            entry for entry in span.entries
-            if not self._check.whole(entry, view[entry.offset - span.start : entry.offset - span.start + entry.csize])
-        ]  # fmt: skip
-        self._check.count(len(span.entries), len(view))
         if bad:
             with self._lock:
                 state.bad.update((fingerprint(entry), entry) for entry in bad)
+
+    def _whole_again(self, name: bytes, entry: PackEntry) -> bool:
+        """Whether a chunk that seemed damaged is whole when it is read again. Raises when the storage does not give
+        it."""
+        path = pack_path(name.hex())
+        try:
+            stored = self._backend.read_again(path, entry.offset, entry.csize)
+        except CorruptObject:
+            return False
+        if not self._check.whole(entry, memoryview(stored)):
+            return False
+        self._unread.add_unsteady(path)
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
@@ -73,10 +74,23 @@ class RecipeReader:
         name, data = task
         if isinstance(data, MfstoreError):
             return data, frozenset()
+        path = recipe_path(name.hex())
+        decode_it = partial(decode, codec=self._workers.thread.codec, expected_key=name)
         try:
-            recipe = decode(data, self._workers.thread.codec, name)
+            recipe = self._unread.decode(self._backend, path, data, decode_it)
+            bad = self._bad_inline(recipe)
+            if bad:
+                again = decode_it(self._backend.read_again(path))
+                still = self._bad_inline(again)
+                if len(still) < len(bad):
+                    self._unread.add_unsteady(path)
+                recipe, bad = again, still
         except MfstoreError as error:
             return error, frozenset()
+        return recipe, bad
+
+    def _bad_inline(self, recipe: Recipe) -> frozenset[int]:
+        """Numbers of the chunks that lie in a recipe and are not whole."""
         bad = []
         count = 0
         inline = memoryview(recipe.inline)
@@ -87,4 +101,4 @@ class RecipeReader:
                 if not self._check.whole(entry_of(chunk, placement), stored):
                     bad.append(number)
         self._check.count(count, 0)
-        return recipe, frozenset(bad)
+        return frozenset(bad)

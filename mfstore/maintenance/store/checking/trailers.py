@@ -26,21 +26,52 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
     from mfstore.host.workers import Workers
+    from mfstore.maintenance.store.checking.unread import Unread
 
 END_BYTES = 64 << 10
 """Bytes read from the end of a pack: the trailer of 1100 chunks, which is a pack of 280 MB with the usual cuts."""
 
 
 def read_trailers(
-    backend: Backend, workers: Workers, digest: Digest, sizes: Mapping[bytes, int]
+    backend: Backend, workers: Workers, digest: Digest, sizes: Mapping[bytes, int], unread: Unread
 ) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
-    """The chunks that each of these packs lists, or what is wrong with its header or trailer. ``sizes`` are the lengths
-    of the packs as they were listed."""
+    """The chunks that each of these packs lists, or what is wrong with its header or trailer: by two reads. ``sizes``
+    are the lengths of the packs as they were listed."""
     ends = _Ends(digest, sizes)
     read_each(backend, workers, ends.reads(), ends.arrived)
     read_each(backend, workers, ends.longer, ends.rest_arrived)
     for name in sizes:
-        yield name, ends.errors.get(name) or ends.trailers[name]
+        error = ends.errors.get(name)
+        if isinstance(error, (CorruptObject, Unsupported)):
+            path = pack_path(name.hex())
+            try:
+                found = read_trailer_again(backend, digest, name, sizes[name])
+            except MfstoreError as again:
+                yield name, again
+                continue
+            unread.add_unsteady(path)
+            yield name, found
+        else:
+            yield name, error or ends.trailers[name]
+
+
+def read_trailer_again(backend: Backend, digest: Digest, name: bytes, size: int) -> list[PackEntry]:
+    """The chunks that a pack of this length lists, by reads past what may be kept of it. Raises what is wrong."""
+    if size < HEADER.size + FOOTER.size:
+        raise CorruptObject("pack is too short", found=size)
+    path = pack_path(name.hex())
+    check_header(backend.read_again(path, 0, HEADER.size))
+    footer = backend.read_again(path, size - FOOTER.size, FOOTER.size)
+    at, count = decode_footer(footer, size)
+    return entries_of(digest, name, backend.read_again(path, at, count * ENTRY.size), footer, at)
+
+
+def entries_of(digest: Digest, name: bytes, trailer: bytes, footer: bytes, at: int) -> list[PackEntry]:
+    """The chunks that a trailer lists. CorruptObject when it is not the one of that pack."""
+    entries = list(decode_trailer(trailer, footer, at))
+    if digest(trailer) != name:
+        raise CorruptObject("pack is not the one its name says", offset=at)
+    return entries
 
 
 class _Ends:
@@ -100,10 +131,7 @@ class _Ends:
             self.errors.setdefault(name, error)
 
     def _decode(self, name: bytes, trailer: bytes, at: int) -> None:
-        entries = list(decode_trailer(trailer, self._footers[name], at))
-        if self._digest(trailer) != name:
-            raise CorruptObject("pack is not the one its name says", offset=at)
-        self.trailers[name] = entries
+        self.trailers[name] = entries_of(self._digest, name, trailer, self._footers[name], at)
 
 
 def check_header(header: bytes) -> None:

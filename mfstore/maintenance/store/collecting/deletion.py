@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
+from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, NotFound
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
@@ -106,7 +108,7 @@ class Deletion:
         digest = digest_function(algorithm)
         for key in [info.key for info in self._backend.list(INDEX)]:
             try:
-                fragment = decode_fragment(self._backend.get(key), key)
+                fragment = decode_read(self._backend, key, self._backend.get(key), partial(decode_fragment, key=key))
             except (NotFound, CorruptObject):
                 continue  # merged away by a writer; or damaged, so that nobody goes by it
             if packs.isdisjoint(name.value for name in fragment.packs):

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import Codec
+from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, recipe_path
-from mfstore.format.refs import PREFIX, decode_ref, ref_name
+from mfstore.format.refs import PREFIX, ref_name
 from mfstore.maintenance.store.collecting.retention import RefVersion
+from mfstore.refs import read_ref
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -33,8 +36,8 @@ def read_refs(backend: Backend) -> dict[str, RefVersion]:
     found = {}
     for path in [info.key for info in backend.list(PREFIX)]:
         try:
-            data, etag = backend.get_tagged(path)
-            found[ref_name(path)] = RefVersion(etag, tuple(decode_ref(data, path)))
+            etag, entries = read_ref(backend, path)
+            found[ref_name(path)] = RefVersion(etag, tuple(entries))
         except NotFound:
             continue  # removed since it was listed
         except MfstoreError as error:
@@ -62,11 +65,12 @@ def read_recipes(
             try:
                 if isinstance(data, MfstoreError):
                     raise data
-                yield key, recipes.decode(data, codec, key)
+                recipe = decode_read(backend, path, data, partial(recipes.decode, codec=codec, expected_key=key))
             except MfstoreError as error:
                 raise collection_stops(
                     error.where(key=path, backend=backend.url), "a recipe that is needed cannot be read"
                 ) from None
+            yield key, recipe
 
 
 class Liveness:

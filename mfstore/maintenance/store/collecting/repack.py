@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import NONE, Codec
-from mfstore.backends.base import RangeRead
+from mfstore.backends.base import RangeRead, decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.fragments import PREFIX, encode_fragment
@@ -154,7 +155,9 @@ class Repacker:
             path = recipe_path(key.hex())
             self._hold()
             data, etag = self._backend.get_tagged(path)
-            recipe = recipes.decode(data, self._codec, key)
+            recipe = decode_read(
+                self._backend, path, data, partial(recipes.decode, codec=self._codec, expected_key=key)
+            )
             mine = old.intersection(recipe.packs)
             if not mine:
                 continue
