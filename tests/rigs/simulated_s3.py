@@ -11,19 +11,21 @@ import hashlib
 import itertools
 import random
 import time
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from mfstore._core import crc
 from mfstore.s3.calls import CANCELLED, RESET, SHORT_BODY, FileRange, Reply
 from mfstore.s3.engines.interface import Channel, Engine
+from mfstore.s3.transfers.copies import DESCRIBED, ENCRYPTED, PLACED
 from tests.rigs.control_planes import control_plane
 
 CODES = {
     400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 409: "OperationAborted", 412: "PreconditionFailed",
     501: "NotImplemented", 503: "SlowDown",
 }  # fmt: skip
+SAID = {**DESCRIBED, **ENCRYPTED, **PLACED}
 MIB = 1 << 20
 BIG = random.Random(7).randbytes(40 * MIB)
 
@@ -34,6 +36,9 @@ class SimulatedS3(Engine):
     def __init__(self, objects=None, plan=None, lost=(), body_faults=None, checksums=True):
         self.objects = dict(objects or {})
         self.metadata = {}
+        self.said = {}
+        """By key: what else was said of it, by the names of PutObject's parameters."""
+        self.tags = {}
         self.uploads = {}
         self.parts = {}
         self.plan = dict(plan or {})
@@ -78,6 +83,10 @@ class SimulatedS3(Engine):
         if self.checksums:
             headers["x-amz-checksum-crc64nvme"] = crc.encode("CRC64NVME", crc.update("CRC64NVME", data))
         headers.update({f"x-amz-meta-{k}": v for k, v in self.metadata.get(key, {}).items()})
+        said = {name: header for header, name in SAID.items()}
+        headers.update({said[name]: value for name, value in self.said.get(key, {}).items()})
+        if key in self.tags:
+            headers["x-amz-tagging-count"] = str(len(self.tags[key]))
         return headers
 
     def _HeadObject(self, call):
@@ -121,11 +130,13 @@ class SimulatedS3(Engine):
             return refused
         self.objects[call.key] = self._body(call)
         self.metadata[call.key] = dict(call.metadata or {})
+        self._say(call.key, call.options)
         return 200, {"etag": self.etag(call.key)}, b""
 
     def _CreateMultipartUpload(self, call):
         name = f"u{next(self._ids)}"
         self.uploads[name] = (call.key, {}, dict((call.params or {}).get("Metadata", {})))
+        self._say(call.key, {**call.options, **(call.params or {})})
         body = f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>"
         return 200, {}, body.encode()
 
@@ -155,11 +166,52 @@ class SimulatedS3(Engine):
         self.uploads.pop(call.params["UploadId"], None)
         return 204, {}, b""
 
+    def _say(self, key, params):
+        self.said[key] = {name: value for name, value in params.items() if name in SAID.values()}
+        if "Tagging" in params:
+            self.tags[key] = dict(parse_qsl(params["Tagging"]))
+
+    def _UploadPartCopy(self, call):
+        source = self.objects[call.params["CopySource"]["Key"]]
+        first, last = map(int, call.params["CopySourceRange"].removeprefix("bytes=").split("-"))
+        data = source[first : last + 1]
+        self.uploads[call.params["UploadId"]][1][call.params["PartNumber"]] = data
+        return 200, {}, f'<CopyPartResult><ETag>"{hashlib.md5(data).hexdigest()}"</ETag></CopyPartResult>'.encode()
+
+    def _GetObjectTagging(self, call):
+        rows = "".join(
+            f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>"
+            for name, value in self.tags.get(call.key, {}).items()
+        )
+        return 200, {}, f"<Tagging><TagSet>{rows}</TagSet></Tagging>".encode()
+
     def _CopyObject(self, call):
-        self.objects[call.key] = self.objects[call.params["CopySource"]["Key"]]
+        """As S3 has it: a copy has its source's tags and, unless they are replaced, headers and metadata. Encryption
+        and storage class are those that are asked for."""
+        source, params = call.params["CopySource"]["Key"], {**call.options, **call.params}
+        replaced = params.get("MetadataDirective") == "REPLACE"
+        if source == call.key and not replaced:
+            return self._error(400, "InvalidRequest")
+        said = {} if replaced else {name: self.said.get(source, {}).get(name) for name in DESCRIBED.values()}
+        self.objects[call.key] = self.objects[source]
+        self.metadata[call.key] = dict(params.get("Metadata", {}) if replaced else self.metadata.get(source, {}))
+        if source in self.tags:
+            self.tags[call.key] = self.tags[source]
+        self._say(call.key, {**{name: value for name, value in said.items() if value is not None}, **params})
         return 200, {}, f"<CopyObjectResult><ETag>{self.etag(call.key)}</ETag></CopyObjectResult>".encode()
 
+    def _DeleteObject(self, call):
+        if call.if_match is not None and call.key in self.objects and self.etag(call.key) != call.if_match:
+            return self._error(412, "PreconditionFailed")
+        self.objects.pop(call.key, None)
+        return 204, {}, b""
+
     def _DeleteObjects(self, call):
+        for entry in call.params["Delete"]["Objects"]:
+            try:
+                ElementTree.fromstring(f"<Key>{escape(entry['Key'])}</Key>")
+            except ElementTree.ParseError:
+                return self._error(400, "MalformedXML")
         for entry in call.params["Delete"]["Objects"]:
             self.objects.pop(entry["Key"], None)
         return 200, {}, b"<DeleteResult></DeleteResult>"

@@ -30,8 +30,8 @@ from mfstore.errors import (
 from mfstore.host.elapsed import moment, since
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.bulk.items import split_url
-from mfstore.s3.calls import NO_OPTIONS, Options, shared_options
-from mfstore.s3.transfers.copies import CopyJob
+from mfstore.s3.calls import Options, shared_options
+from mfstore.s3.transfers.copies import CopyJob, put_again
 from mfstore.s3.transfers.deletions import delete_jobs
 from mfstore.s3.transfers.downloads import GetJob, ReadJob
 from mfstore.s3.transfers.jobs import RefusedJob, check_key, jobs_of
@@ -95,8 +95,8 @@ class S3Backend(Backend):
         self._expire_days = expire_days
         self._encryption = encryption
         self._options = options
-        self.aging: dict[str, dict[str, str]] = {}
-        """Internal: objects near their end, with their metadata, that nothing has relied on yet."""
+        self.aging: set[str] = set()
+        """Internal: objects near their end that nothing has relied on yet."""
         self.client = self.make_client(options)
         self._transfers = self.client.transfers
         self._checksum = self.client.options.checksum
@@ -246,23 +246,21 @@ class S3Backend(Backend):
         if outcome.error is None and near_its_end(outcome.headers, self._expire_days):
             if len(self.aging) >= AGING_NOTED:
                 self.aging.clear()
-            self.aging[key] = outcome.metadata
+            self.aging.add(key)
 
     def refresh(self, keys: Iterable[str]) -> None:
         """Make those of the objects young again that were found to be near their end. Conflict when one is gone."""
         for key in keys:
-            metadata = self.aging.get(key)
-            if metadata is None:
+            if key not in self.aging:
                 continue
-            # A copy onto itself is refused unless something is said anew.
-            options = Options({"MetadataDirective": "REPLACE", "Metadata": metadata})
-            (outcome,) = self._transfers.run(iter((self._copy(key, key, options),)))
+            (outcome,) = self._transfers.run(iter((self._copy(key, key),)))
             if isinstance(outcome.error, NotFound):
                 raise Conflict("an object was removed that this operation relied on", key=key, backend=self.url)
             if outcome.error is not None:
                 # Some policies allow no copies, some services do not know them.
-                self.put(key, [self.get(key)])
-            self.aging.pop(key, None)
+                found = self._one(key, self._get(0, key))
+                self._all(iter((self._put(0, key, [found.data], found.metadata, put_again(found.headers)),)))
+            self.aging.discard(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return self.list_many([prefix])
@@ -297,10 +295,12 @@ class S3Backend(Backend):
         return self._put(index, key, parts, metadata)
 
     def _put(
-        self, index: int, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str] | None, **condition: Any
-    ) -> Job:
+        self, index: int, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str] | None,
+        said: Mapping[str, Any] | None = None, **condition: Any,
+    ) -> Job:  # fmt: skip
+        options = Options({**self._put_options, **said}) if said else self._put_options
         return PutJob(
-            index, key, self.bucket, self._name(key), self._put_options, source=UploadSource(parts, None),
+            index, key, self.bucket, self._name(key), options, source=UploadSource(parts, None),
             metadata=checked_metadata(metadata), checksum=self._checksum, **condition,
         )  # fmt: skip
 
@@ -366,8 +366,8 @@ class S3Backend(Backend):
             self._relocate(error)
             raise
 
-    def _copy(self, source: str, target: str, options: Options = NO_OPTIONS) -> Job:
-        return CopyJob(0, target, (self.bucket, self._name(source)), self.bucket, self._name(target), options)
+    def _copy(self, source: str, target: str) -> Job:
+        return CopyJob(0, target, (self.bucket, self._name(source)), self.bucket, self._name(target))
 
     def delete(self, key: str) -> None:
         self.delete_many([key])

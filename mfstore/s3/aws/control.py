@@ -166,7 +166,7 @@ class BotocoreControlPlane:
                 root = errors.tree(body)
             except (ElementTree.ParseError, ValueError, LookupError) as error:
                 raise errors.problem(call, reply, self.host) from error
-            if errors.bare(root.tag) == "Error":
+            if not errors.is_answer(call.operation, root.tag):
                 raise errors.problem(call, reply, self.host)
         try:
             return preparer.output(call.operation, reply, body)

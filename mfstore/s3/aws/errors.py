@@ -53,6 +53,24 @@ def tree(body: bytes) -> ElementTree.Element:
     return root
 
 
+ROOTS: Mapping[str, str] = {
+    "CompleteMultipartUpload": "CompleteMultipartUploadResult",
+    "CopyObject": "CopyObjectResult",
+    "CreateMultipartUpload": "InitiateMultipartUploadResult",
+    "DeleteObjects": "DeleteResult",
+    "GetBucketLifecycleConfiguration": "LifecycleConfiguration",
+    "GetObjectTagging": "Tagging",
+    "UploadPartCopy": "CopyPartResult",
+}
+"""By operation: the element that its answer is. A 200 with another is a proxy's, a portal's or a broken service's, and
+says nothing of what was done."""
+
+
+def is_answer(operation: str, tag: str) -> bool:
+    """Whether an element with this tag can be the answer to an operation."""
+    return bare(tag) == ROOTS[operation] if operation in ROOTS else bare(tag).lower() not in ("error", "html")
+
+
 def bare(tag: str) -> str:
     """A tag without its namespace."""
     return tag.rpartition("}")[2]
@@ -263,7 +281,7 @@ def _failure(reply: Reply, host: str) -> MfstoreError:
     failure = reply.failure
     words = f": {reply.message}" if reply.message else ""
     if failure == calls.DISK:
-        text = os.strerror(reply.errno) if reply.errno else "unknown"
+        text = os.strerror(reply.errno) if reply.errno else reply.message
         if reply.errno in (errno.ENOSPC, errno.EDQUOT):
             return OutOfSpace(f"writing a local file failed: {text}", hint="Free space, or write elsewhere")
         return BackendError(f"reading or writing a local file failed: {text}", hint="Check the file and its disk")
@@ -314,7 +332,7 @@ def _refusal(
         return NotFound("no such object (or bucket)", hint=KEY_HINT)
     if status == 407:
         return BackendError(f"the proxy for {host(call)} wants authentication", hint=FAILURE_HINTS[calls.PROXY])
-    if status in (401, 403):
+    if status in (401, 403) or code == "AccessDenied":
         hint = "Check what the policies of the bucket and of whoever asks allow"
         if call.key is not None:
             hint = f"{LIST_HINT}. {HEAD_HINT}" if silent else LIST_HINT

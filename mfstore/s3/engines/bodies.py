@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,10 @@ COPIED_BYTES = 256 << 10  # of a body at a time
 
 class BodyDropped(Exception):
     """The call was given up: its buffers and descriptors are no longer ours."""
+
+
+class FileShortened(OSError):
+    """A file that is sent ends before what was to be sent of it. It has no errno."""
 
 
 class Checksum:
@@ -93,7 +96,7 @@ class BodySource:
         assert self._file is not None
         data = os.pread(self._file.fd, want, self._file.offset + self._at)
         if not data:
-            raise OSError(errno.EIO, "the file is shorter than it was")
+            raise FileShortened("the file is shorter than it was")
         return data
 
     def _from_memory(self, want: int) -> bytes:

@@ -15,7 +15,15 @@ from mfstore.s3 import calls
 from mfstore.s3.aws.errors import ERROR_BYTES
 from mfstore.s3.calls import Call, FileRange, Reply
 from mfstore.s3.engines.aiohttp import Connections, failure_of, read_headers
-from mfstore.s3.engines.bodies import COPIED_BYTES, BodyDropped, BodySink, BodySource, Checksum, checksum_of_whole
+from mfstore.s3.engines.bodies import (
+    COPIED_BYTES,
+    BodyDropped,
+    BodySink,
+    BodySource,
+    Checksum,
+    FileShortened,
+    checksum_of_whole,
+)
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -207,9 +215,9 @@ class Exchange:
                 source.seek(0)
             return control.signed(call, source, checksum.header() if checksum else None), checksum
         except OSError as error:
-            cause = error if error.errno is not None else error.__cause__
-            if isinstance(cause, OSError) and cause.errno is not None:
-                self._failed = calls.DISK, str(cause), cause.errno
+            cause = error if error.errno is not None or isinstance(error, FileShortened) else error.__cause__
+            if isinstance(cause, OSError) and (cause.errno is not None or isinstance(cause, FileShortened)):
+                self._failed = calls.DISK, str(cause), cause.errno or 0
             raise
 
     async def _pieces(self) -> AsyncIterator[bytes]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from mfstore.errors import BackendError, MfstoreError
-from mfstore.s3.aws.errors import copied, problem, retryable_code
+from mfstore.s3.aws.errors import copied, problem, retryable_code, said
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, RefusedJob, Retry, Try, parsed
+from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, RefusedJob, Retry, Try, parsed, unforeseen
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 KEYS_PER_DELETE = 1000
 """Keys per DeleteObjects: the API's limit."""
+IN_XML = re.compile("[\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+"""Keys that can be told in XML (XML 1.0, production 2) and arrive as they were: a return would arrive as a line
+feed."""
 ABSENT_CODES = ("NoSuchKey", "NotFound")
 """What a condition on an object that is not there is answered with."""
 
@@ -48,10 +52,8 @@ class DeleteJob(Job):
         return Call("DeleteObjects", self.bucket, None, self.options, params, tag=Try(self))
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
+        # Quiet answers name failures only: one that names nothing must at least be one, which ``parsed`` sees to.
         answer = parsed(call, reply, control)
-        if b"DeleteResult" not in (reply.data or b"")[:1024]:
-            # Quiet answers name failures only: one that names nothing must at least be one.
-            raise Retry(BackendError("the service did not say what it deleted"))
         errors = {str(entry.get("Key")): entry for entry in answer.get("Errors", ())}
         for key in [key for key in errors if key in self._match and errors[key].get("Code") in ABSENT_CODES]:
             del errors[key]
@@ -101,18 +103,49 @@ class DeleteJob(Job):
         self.outcome = self._out.pop()
 
 
+class DeleteOneJob(Job):
+    """Delete one object, by a request that has its key in the URL: for keys that XML cannot hold. Otherwise as
+    DeleteJob."""
+
+    __slots__ = ("_match",)
+
+    def __init__(
+        self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, match: str | None = None
+    ) -> None:
+        super().__init__(index, item, bucket, key, options)
+        self._match = match
+
+    def begin(self) -> Sequence[Call]:
+        return (Call("DeleteObject", self.bucket, self.key, self.options, if_match=self._match, tag=Try(self)),)
+
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
+        if (reply.data or b"").strip():
+            raise Retry(BackendError("the answer is not what S3 sends"), ODD_ANSWERS)
+        self.outcome = self._outcome(headers=reply.headers)
+        return NO_CALLS
+
+    def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
+        if reply.status != 404 or said(reply).code not in ABSENT_CODES:
+            return None
+        self.outcome = self._outcome(headers=reply.headers)
+        return NO_CALLS
+
+
 def delete_jobs(
     items: Iterable[Any], locate: Callable[[Any], tuple[str, str]], options: Options = NO_OPTIONS,
     match: Mapping[str, str] | None = None,
 ) -> Iterator[Job]:  # fmt: skip
-    """The jobs that delete all ``items``, with as many of a bucket in one as S3 takes. ``locate`` tells bucket and key
-    of an item, or refuses it."""
+    """The jobs that delete all ``items``, with as many of a bucket in one as S3 takes, and one for each key that XML
+    cannot hold. ``locate`` tells bucket and key of an item, or refuses it."""
     groups: dict[str, list[tuple[int, Any, str]]] = {}
     for index, item in enumerate(items):
         try:
             bucket, key = locate(item)
-        except MfstoreError as error:
-            yield RefusedJob(index, item, error)
+        except Exception as error:
+            yield RefusedJob(index, item, unforeseen(error))
+            continue
+        if not IN_XML.fullmatch(key):
+            yield DeleteOneJob(index, item, bucket, key, options, (match or {}).get(key))
             continue
         group = groups.setdefault(bucket, [])
         group.append((index, item, key))

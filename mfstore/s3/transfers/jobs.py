@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import InvalidKey, MfstoreError
+from mfstore.errors import BackendError, InvalidKey, MfstoreError
 from mfstore.s3.aws.errors import retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.outcomes import Outcome
@@ -17,14 +18,18 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.routes import Credentials
 
 NO_CALLS: tuple[Call, ...] = ()
+ODD_ANSWERS = 3
+"""After so many answers that are not S3's, another will not be: what sends them is no accident of the network."""
 
 
 class Retry(Exception):
-    """A job's answer to a reply that is well-formed and wrong: ask again. ``error`` is raised when tries run out."""
+    """A job's answer to a reply that is well-formed and wrong: ask again. ``error`` is raised when tries run out, or
+    when ``tries`` were answered like this."""
 
-    def __init__(self, error: MfstoreError) -> None:
+    def __init__(self, error: MfstoreError, tries: int | None = None) -> None:
         super().__init__(str(error))
         self.error = error
+        self.tries = tries
 
 
 class Restart(Exception):
@@ -47,6 +52,7 @@ class Try:
         "hedge",
         "job",
         "moved",
+        "odd",
         "part",
         "refreshed",
         "sent",
@@ -66,6 +72,8 @@ class Try:
         self.free = self.refreshed = self.skewed = False
         self.moved = 0
         self.bad = 0
+        self.odd = 0
+        """How often the answer was one to ask again for (``Retry``)."""
         self.hedge: Call | None = None
         self.wrong: MfstoreError | None = None
         self.credentials: Credentials | None = None
@@ -168,7 +176,7 @@ class Job:
 
 
 class RefusedJob(Job):
-    """Of an item that names no object: fails without a call, in its turn."""
+    """Of an item that names no object, or cannot be sent: fails without a call, in its turn."""
 
     __slots__ = ("_reason",)
 
@@ -180,17 +188,33 @@ class RefusedJob(Job):
         raise self._reason
 
     def fail(self, error: MfstoreError) -> None:
-        self.outcome = self._outcome(error=error)
+        self.outcome = self._outcome(error=error.where(key=self.key))
 
 
 def jobs_of(items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job]:
-    """A job for each item; of an item that names nothing, one that fails."""
+    """A job for each item; of an item that names nothing, or of which none can be made, one that fails."""
     for index, item in enumerate(items):
         try:
             job = make(index, item)
-        except MfstoreError as error:
-            job = RefusedJob(index, getattr(item, "key", item), error)
+        except Exception as error:
+            job = RefusedJob(index, _name_in(item), unforeseen(error))
         yield job
+
+
+def _name_in(item: Any) -> Any:
+    """What an item that was refused is called by: its key, as of one that was not."""
+    if isinstance(item, (tuple, list)) and item and isinstance(item[0], str):
+        return item[0] if len(item) == 2 else item
+    return getattr(item, "key", item)
+
+
+def unforeseen(error: Exception) -> MfstoreError:
+    """What one item's exception of any class is in its outcome."""
+    if isinstance(error, MfstoreError):
+        return error
+    found = MfstoreError(f"this item failed: {type(error).__name__}: {error}", hint="Its cause is the exception itself")
+    found.__cause__ = error
+    return found
 
 
 def check_key(key: str) -> None:
@@ -215,11 +239,15 @@ def renewed(call: Call, **changes: Any) -> Call:
 
 def parsed(call: Call, reply: Reply, control: ControlPlane) -> dict[str, Any]:
     """What a reply says by botocore's names. An error inside a 200 is as good as one with a status of its own: raises
-    ``Retry`` for those that pass."""
+    ``Retry`` for those that pass, and for what is no answer of S3's."""
+    if not (reply.data or b"").strip():
+        raise Retry(BackendError("the service answered with nothing, and so did not say what it did"))
     try:
         return control.parse(call, reply)
     except MfstoreError as error:
-        if retryable_code(getattr(error, "service_code", None)):
+        if error.service_code is None:
+            raise Retry(error, ODD_ANSWERS) from None
+        if retryable_code(error.service_code):
             raise Retry(error) from None
         raise
 
@@ -227,6 +255,14 @@ def parsed(call: Call, reply: Reply, control: ControlPlane) -> dict[str, Any]:
 def etag_of(headers: Mapping[str, str]) -> str | None:
     """The ETag without quotes; None when the service sent none (radosgw's completed uploads)."""
     return headers.get("etag", "").strip('"') or None
+
+
+def length_of(reply: Reply) -> int:
+    """The length of an object, by the answer to a HEAD. BackendError when it does not say."""
+    text = reply.headers.get("content-length", "")
+    if not text.isdecimal():
+        raise BackendError("the service does not say how long the object is", found=text or None)
+    return int(text)
 
 
 class MultipartJob(Job):
@@ -237,6 +273,22 @@ class MultipartJob(Job):
     def __init__(self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS) -> None:
         super().__init__(index, item, bucket, key, options)
         self._upload = ""
+
+    def _opened(self, call: Call, reply: Reply, control: ControlPlane) -> None:
+        """The upload has been opened. Raises ``Retry`` when the answer does not say under which id."""
+        upload = parsed(call, reply, control).get("UploadId")
+        if not upload:
+            raise Retry(BackendError("the service did not name the upload it began"), ODD_ANSWERS)
+        self._upload = str(upload)
+
+    @staticmethod
+    def etag_of_parts(etags: Sequence[str]) -> str | None:
+        """The ETag S3 gives an object made of parts with these, if they are MD5 digests."""
+        try:
+            joined = b"".join([bytes.fromhex(etag.strip('"')) for etag in etags])
+        except ValueError:
+            return None
+        return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
     @property
     def open(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, Retry, Try
+from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, Retry, Try
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ListJob(Job):
         try:
             page = control.page(call, reply)
         except MfstoreError as error:
-            raise Retry(error) from None
+            raise Retry(error, ODD_ANSWERS if error.service_code is None else None) from None
         outcome = self._outcome(data=page, size=len(page.objects), headers=reply.headers)
         if page.next_token is None:
             self.outcome = outcome

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mfstore.s3.calls import Call, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, Try, etag_of
+from mfstore.s3.transfers.jobs import NO_CALLS, Job, Try, etag_of, length_of
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -21,10 +21,7 @@ class HeadJob(Job):
         return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
-        length = reply.headers.get("content-length", "")
-        self.outcome = self._outcome(
-            size=int(length) if length.isdigit() else 0, etag=etag_of(reply.headers), headers=reply.headers
-        )
+        self.outcome = self._outcome(size=length_of(reply), etag=etag_of(reply.headers), headers=reply.headers)
         return NO_CALLS
 
 

@@ -31,7 +31,7 @@ from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
 from mfstore.s3.transfers.ending import Ending
 from mfstore.s3.transfers.hedging import HEDGED_BYTES, LOOK_SECONDS, Hedges
-from mfstore.s3.transfers.jobs import Job, Restart, Retry, left_open
+from mfstore.s3.transfers.jobs import Job, Restart, Retry, left_open, unforeseen
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
 
@@ -458,8 +458,8 @@ class Scheduler:
             job.forget()
             self._begin(job)
             return
-        except MfstoreError as error:
-            job.error = error
+        except Exception as error:
+            job.error = unforeseen(error)
             self._end(job)
             return
         self._calls.add(job, calls)
@@ -522,13 +522,13 @@ class Scheduler:
             return
         try:
             self._channel.submit(batch)
-        except MfstoreError:
-            # Nothing was sent. What botocore refuses of one call says nothing of the others.
+        except Exception:
+            # Nothing was sent. What botocore or the engine refuses of one call says nothing of the others.
             for call in batch:
                 try:
                     self._channel.submit([call])
-                except MfstoreError as error:
-                    self._unsent(call, error)
+                except Exception as error:
+                    self._unsent(call, unforeseen(error))
 
     def _unsent(self, call: Call, error: MfstoreError) -> None:
         del self._calls.flying[id(call)]
@@ -587,15 +587,16 @@ class Scheduler:
         try:
             more = job.on_reply(call, reply, self._control)
         except Retry as retry:
-            if not self._retry(call, reply, Verdict.TRANSIENT):
+            call.tag.odd += 1
+            if call.tag.odd == retry.tries or not self._retry(call, reply, Verdict.TRANSIENT):
                 self._fatal(job, call, retry.error)
             return
         except Restart as restart:
             self._counts.verify_failures += 1
             self._restart(job, call, restart.error, 1)
             return
-        except MfstoreError as error:
-            self._fatal(job, call, error)
+        except Exception as error:
+            self._fatal(job, call, unforeseen(error))
             return
         job.calls -= 1
         if more:
@@ -614,12 +615,14 @@ class Scheduler:
         except Restart as restart:
             self._restart(job, call, restart.error, RESTARTS)
             return
-        except MfstoreError as error:
-            self._fatal(job, call, error)
+        except Exception as error:
+            self._fatal(job, call, unforeseen(error))
             return
         if more is not None:
             job.calls -= 1
             self._calls.add(job, more)
+            if job.outcome is not None and not job.calls:
+                self._end(job)
             return
         try:
             verdict = classify(reply)
@@ -725,9 +728,9 @@ class Scheduler:
                 self._channel.cancel(call)
                 call.tag.wrong = retry.error
                 continue
-            except MfstoreError as error:
+            except Exception as error:
                 self._channel.cancel(call)
-                job.error = error
+                job.error = unforeseen(error)
                 continue
             job.weight += more
             budget.take(more)

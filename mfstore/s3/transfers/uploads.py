@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from io import FileIO
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
-from mfstore.errors import BackendError, Conflict, InvalidKey, InvalidRange, MfstoreError, NotFound
+from mfstore.errors import BackendError, Conflict, InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
 from mfstore.s3.aws.errors import problem
-from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, MultipartJob, Retry, Try, etag_of, parsed
+from mfstore.s3.calls import DISK, NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, MultipartJob, Retry, Try, etag_of, parsed
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 LONGEST_SINGLE_PUT = 32 << 20
 """Longest body sent in one request. A part costs as much as an object (12 times a GET), so few and large ones."""
+READ_WHOLE = 64 << 10
+"""Files that say to have at most so many bytes are read when their turn comes, to their end, whatever they said."""
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000
 LARGEST_PART = 5 << 30
@@ -67,11 +71,12 @@ def checked_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | 
 class UploadSource:
     """What to send: buffers in a row, or a file. A file is opened when its upload begins and closed with it."""
 
-    __slots__ = ("_fd", "_parts", "_path", "size")
+    __slots__ = ("_file", "_parts", "_path", "size")
 
     def __init__(self, parts: Sequence[Buffer] | None, path: str | None) -> None:
         self._path = path
-        self._fd = -1
+        # A file object, which closes itself when Ctrl-C comes between its opening and whoever would close it.
+        self._file: FileIO | None = None
         self._parts: list[memoryview] = []
         self.size = 0
         if parts is not None:
@@ -79,36 +84,74 @@ class UploadSource:
             self.size = sum([len(part) for part in self._parts])
 
     def open(self) -> None:
-        """Find out the size of a file. NotFound or BackendError naming it."""
-        if self._path is None or self._fd >= 0:
+        """Find out the size of a file. NotFound or BackendError naming it, Unsupported for what is no regular file."""
+        if self._path is None or self._file is not None:
             return
         try:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            found = os.fstat(self._fd)
-            if stat.S_ISDIR(found.st_mode):
-                self.close()
+            # Before it is opened: opening a FIFO waits for its writer.
+            mode = os.stat(self._path).st_mode  # noqa: PTH116
+            if stat.S_ISDIR(mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            self.size = found.st_size
+            if not stat.S_ISREG(mode):
+                raise Unsupported(
+                    "no regular file: what it holds is known only when it has been read", found=self._path,
+                    hint="Nothing was sent: put what you read from it, or write that to S3.open_write()",
+                )  # fmt: skip
+            self._file = FileIO(self._path)
+            self.size = os.fstat(self._file.fileno()).st_size
+            if self.size <= READ_WHOLE:
+                self._parts, self.size = self._read(self._file)
+                self.close()
         except FileNotFoundError:
             raise NotFound("no such local file", found=self._path, hint="Nothing was sent: check the path") from None
         except OSError as error:
-            raise BackendError(
-                f"cannot read the local file: {error.strerror}",
-                found=self._path,
-                hint="Nothing was sent: check the path",
-            ) from error
+            self.close()
+            if isinstance(error, MfstoreError):
+                raise
+            raise self._unreadable(error.strerror) from error
+
+    def _read(self, file: FileIO) -> tuple[list[memoryview], int]:
+        """All that a short file holds, and its length: those of /proc and /sys are longer or shorter than they say."""
+        blocks = list(iter(partial(file.read, READ_WHOLE), b""))
+        if any(block is None for block in blocks):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return [memoryview(block) for block in blocks], sum([len(block) for block in blocks])
 
     def body(self, start: int, stop: int) -> Sequence[memoryview] | FileRange:
         """Its bytes ``start`` to ``stop``, for a call."""
-        if self._fd >= 0:
-            return FileRange(self._fd, start, stop - start)
+        if self._file is not None:
+            return FileRange(self._file.fileno(), start, stop - start)
         return self._parts if stop - start == self.size else slice_parts(self._parts, start, stop)
+
+    def check(self, stored: str) -> None:
+        """BackendError naming the file when it is not as long any more as what was sent. ``stored``: what is there of
+        it."""
+        if self._file is None:
+            return
+        now = os.fstat(self._file.fileno()).st_size
+        if now != self.size:
+            raise BackendError(
+                "the local file changed its length while it was sent", expected=f"{self.size} bytes in {self._path}",
+                found=f"{now} bytes", hint=f"{stored}. Put it again when it is complete",
+            )  # fmt: skip
+
+    def refused(self, reply: Reply) -> BackendError | None:
+        """Of a call that failed because the file could not be read: the error that names it."""
+        if self._file is None or reply.failure != DISK:
+            return None
+        return self._unreadable(os.strerror(reply.errno) if reply.errno else "it is shorter than it was")
+
+    def _unreadable(self, why: str | None) -> BackendError:
+        return BackendError(
+            f"cannot read the local file: {why}", found=self._path, hint="Nothing was stored: check the file"
+        )
 
     def close(self) -> None:
         """Close the file, if it is one."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # of a file that was only read nothing is lost
+                file.close()
 
 
 class PutJob(MultipartJob):
@@ -169,10 +212,12 @@ class PutJob(MultipartJob):
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         match call.operation:
             case "PutObject":
-                self._source.close()
+                if "etag" not in reply.headers and (reply.data or b"").strip():
+                    raise Retry(BackendError("the answer is not what S3 sends"), ODD_ANSWERS)
+                self._sent()
                 self.outcome = self._outcome(size=self._source.size, etag=etag_of(reply.headers), headers=reply.headers)
             case "CreateMultipartUpload":
-                self._upload = parsed(call, reply, control)["UploadId"]
+                self._opened(call, reply, control)
                 # Services that do not know checksums of whole multipart objects would take ours for something else.
                 self._whole = reply.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
                 size = self._source.size
@@ -199,6 +244,7 @@ class PutJob(MultipartJob):
         self._etags[call.part] = etag, reply.checksum[1] if reply.checksum else None
         if len(self._etags) * self._part < self._source.size:
             return NO_CALLS
+        self._source.check("Nothing was stored")
         return (self._complete(),)
 
     def _length(self, number: int) -> int:
@@ -225,9 +271,8 @@ class PutJob(MultipartJob):
         )  # fmt: skip
 
     def _completed(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
-        if not (reply.data or b"").strip():
-            # It answered before it knew. If it had completed, the next try learns that the upload is gone, and looks.
-            raise Retry(BackendError("the service did not say whether it put the parts together"))
+        # Anything else than its result says nothing: the service answered before it knew, or it was not the service. If
+        # it had completed, the next try learns that the upload is gone, and looks.
         answer = parsed(call, reply, control)
         self._source.close()
         etag = str(answer.get("ETag") or "").strip('"') or None
@@ -235,9 +280,16 @@ class PutJob(MultipartJob):
         self._upload = ""
         return NO_CALLS
 
+    def _sent(self) -> None:
+        """Nothing more has to be sent. BackendError when the file is not as long any more as what was."""
+        self._source.check(f"What is stored are {self._source.size} bytes")
+        self._source.close()
+
     # ---- answers that were lost ---------------------------------------------------------
 
     def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
+        if unreadable := self._source.refused(reply):
+            raise unreadable
         lost = call.tag.attempts > 1
         conditional = reply.status in (404, 409, 412) and self._id
         if call.operation == "PutObject" and conditional and lost:
@@ -259,21 +311,15 @@ class PutJob(MultipartJob):
         if self._id:
             ours = reply.headers.get(f"x-amz-meta-{WRITE_ID}") == self._id
         else:
-            ours = etag is not None and etag == self._expected_etag()
+            ours = etag is not None and etag == self.etag_of_parts(
+                [self._etags[number][0] for number in sorted(self._etags)]
+            )
         if not ours:
             raise call.tag.part
         self._upload = ""
-        self._source.close()
+        self._sent()
         self.outcome = self._outcome(size=self._source.size, etag=etag, headers=reply.headers)
         return NO_CALLS
-
-    def _expected_etag(self) -> str | None:
-        """The ETag S3 gives what our parts make, if their own are MD5 digests."""
-        try:
-            joined = b"".join(bytes.fromhex(self._etags[number][0].strip('"')) for number in sorted(self._etags))
-        except ValueError:
-            return None
-        return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(self._etags)}"
 
     # ---- failure ------------------------------------------------------------------------
 
@@ -283,7 +329,7 @@ class PutJob(MultipartJob):
     def fail(self, error: MfstoreError) -> None:
         if isinstance(error, Conflict):
             error.where(hint="Somebody else wrote it first: read it again")
-        elif isinstance(error, BackendError) and (error.status is None or error.status >= 500):
+        elif isinstance(error, BackendError) and (error.status is None or not 300 <= error.status < 500):
             # An answer that never came says nothing about what happened.
             error.where(hint="Whether it was stored is unknown; putting it again is safe")
         super().fail(error)
@@ -303,7 +349,16 @@ class SingleCallJob(Job):
         return (self._call,)
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
-        data = reply if call.operation == "UploadPart" else control.parse(call, reply)
+        if call.operation == "UploadPart":
+            if not reply.headers.get("etag"):
+                raise Retry(BackendError("the service did not name the part it stored"))
+            data: Any = reply
+        elif call.operation == "CreateMultipartUpload":
+            data = parsed(call, reply, control)
+            if not data.get("UploadId"):
+                raise Retry(BackendError("the service did not name the upload it began"), ODD_ANSWERS)
+        else:
+            data = control.parse(call, reply)
         self.outcome = self._outcome(data=data, headers=reply.headers)
         return NO_CALLS
 

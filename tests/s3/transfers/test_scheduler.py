@@ -20,6 +20,7 @@ from mfstore.errors import (
     OutOfSpace,
 )
 from mfstore.s3 import PutItem
+from mfstore.s3.transfers import copies, uploads
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs.simulated_s3 import BIG, MIB, SimulatedChannel, SimulatedS3, simulated_client
@@ -510,16 +511,75 @@ def test_a_bad_item_to_put_fails_alone():
     assert isinstance(result[2].error, TypeError) and world.objects == {"a": b"1", "d": b"3"}
 
 
-def test_a_blank_answer_to_a_completion_is_asked_about():
+NO_ANSWERS = [
+    b" \n",
+    b"<html><body>welcome</body></html>",
+    b"<!DOCTYPE html><html></html>",
+    b"<ListBucketResult></ListBucketResult>",
+    b"{}",
+]
+
+
+@pytest.mark.parametrize("body", NO_ANSWERS)
+def test_an_answer_to_a_completion_that_is_none_is_asked_about(body):
     world = SimulatedS3()
     complete = world._CompleteMultipartUpload
     answers = []
 
     def blank(call):
-        status, headers, body = complete(call)
+        status, headers, found = complete(call)
         answers.append(status)
-        return status, headers, body if len(answers) > 1 else b" \n"
+        return status, headers, found if len(answers) > 1 else body
 
     world._CompleteMultipartUpload = blank
     client_on(world).put_many({"big": BIG})
     assert world.objects["big"] == BIG and answers == [200, 404]
+
+
+@pytest.mark.parametrize("body", NO_ANSWERS)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "PutObject", "CreateMultipartUpload", "CompleteMultipartUpload", "CopyObject", "UploadPartCopy",
+        "DeleteObjects", "ListObjectsV2",
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_not_the_operations_is_no_success(operation, body, monkeypatch):
+    """A proxy's page, another operation's answer: nothing was done, or nobody knows. It is asked for a few times."""
+    monkeypatch.setattr(copies, "LARGEST_COPY", 1 << 20)
+    if operation in ("PutObject", "CopyObject"):
+        monkeypatch.setattr(copies, "LARGEST_COPY", 1 << 30)
+        monkeypatch.setattr(uploads, "LONGEST_SINGLE_PUT", 1 << 30)
+    if (operation == "ListObjectsV2" and b"ListBucket" in body) or (operation == "PutObject" and not body.strip()):
+        return
+    world = SimulatedS3({"k": BIG})
+    setattr(world, f"_{operation}", lambda call: (200, {}, body))
+    client = client_on(world, attempts=8)
+    with pytest.raises(BackendError) as caught:
+        if "Copy" in operation:
+            client.copy({"k": "copy"})
+        elif operation == "DeleteObjects":
+            client.delete_many(["k"])
+        elif operation == "ListObjectsV2":
+            list(client.list())
+        else:
+            client.put_many({"big": BIG})
+    assert world.log.count((operation, {"DeleteObjects": None, "ListObjectsV2": None}.get(operation, "big"))) <= 8
+    if operation in ("PutObject", "CompleteMultipartUpload"):
+        assert "unknown" in caught.value.hint
+    assert not world.uploads and (operation == "ListObjectsV2" or caught.value.attempts == (8 if body == b" \n" else 3))
+
+
+def test_an_upload_without_an_id_is_no_upload():
+    world = SimulatedS3()
+    body = b"<InitiateMultipartUploadResult></InitiateMultipartUploadResult>"
+    world._CreateMultipartUpload = lambda call: (200, {}, body)
+    (outcome,) = client_on(world).put_many({"big": BIG}, on_error="return")
+    assert isinstance(outcome.error, BackendError) and "did not name the upload" in str(outcome.error)
+
+
+def test_a_refusal_inside_a_200_is_a_refusal():
+    world = SimulatedS3({"k": b"1"})
+    world._CopyObject = lambda call: (200, {}, world._error(403, "AccessDenied")[2])
+    (outcome,) = client_on(world).copy({"k": "copy"}, on_error="return")
+    assert isinstance(outcome.error, AccessDenied) and outcome.attempts == 1
