@@ -17,6 +17,7 @@ from mfstore.format import recipes
 from mfstore.format.digests import NAMES, Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
 from mfstore.handle import Handle, StoreOptions
+from mfstore.host.buffers import bytes_of
 from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader, load_artifacts, load_many
 from mfstore.refs import Refs
@@ -317,14 +318,13 @@ class Store:
             data: Contiguous memory. It must not change before this returns.
 
         Raises:
-            TypeError: ``data`` is not memory in one piece.
+            NotSerializable: ``data`` is not memory in one piece, or holds addresses of objects (a TypeError).
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
-        view = memoryview(data)
-        return self._put_raw([view.cast("B") if view.nbytes else b""], "bytes")
+        return self._put_raw([bytes_of(data)], "bytes")
 
     def put_file(self, path: str | os.PathLike[str]) -> Key:
         """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mfstore.errors import InvalidKey, MfstoreError
+from mfstore.errors import InvalidKey
 from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.interface import ControlPlane
 from mfstore.s3.aws.settings import ConnectionSettings
@@ -44,7 +44,7 @@ from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import delete_jobs
 from mfstore.s3.transfers.destinations import Destination, local_path
 from mfstore.s3.transfers.downloads import GetJob, RangesJob, ReadJob
-from mfstore.s3.transfers.jobs import Job, RefusedJob, jobs_of
+from mfstore.s3.transfers.jobs import Job, RefusedJob, jobs_of, unforeseen
 from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
@@ -146,11 +146,14 @@ class PutOptions:
     def _chosen(self, item: PutItem) -> Options:
         kms_key = item.kms_key or self.kms_key
         encryption = item.encryption or self.encryption or ("aws:kms" if kms_key else None)
-        chosen = {
-            **(self.parameters or {}),
+        named = {
             "ContentType": item.content_type or self.content_type,
             "ServerSideEncryption": encryption,
             "SSEKMSKeyId": kms_key,
+        }
+        chosen = {
+            **(self.parameters or {}),
+            **{name: value for name, value in named.items() if value is not None},
             **(item.options or {}),
         }
         chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -296,8 +299,8 @@ class BulkClient:
                         if address.start is None or address.start < 0 or address.stop is None:
                             raise InvalidKey("get_ranges takes (key, start ≥ 0, length)", found=f"{item!r:.80}")
                         wanted.append((index, item, address))
-                    except MfstoreError as error:
-                        yield RefusedJob(index, item, error)
+                    except Exception as error:
+                        yield RefusedJob(index, item, unforeseen(error))
                 for bucket, key, ranges in plan_ranges(wanted, gap, span):
                     yield RangesJob(bucket, key, ranges, parameters, verify=True)
 

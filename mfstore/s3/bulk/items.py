@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
+from mfstore.host.buffers import bytes_of
 from mfstore.s3.transfers.jobs import check_key
 
 
@@ -121,20 +122,52 @@ def put_item(item: Any) -> PutItem:
 
 def source_of(data: Any) -> tuple[Sequence[Any] | None, str | None]:
     """(buffers, path) of what is to be stored: one of the two is None. NotSerializable (a TypeError) otherwise."""
+    if type(data) is bytes:
+        return [data], None
     if isinstance(data, str):
-        return [data.encode("utf-8")], None
+        return [_encoded(data)], None
     if isinstance(data, os.PathLike):
-        return None, os.fspath(data)
+        path = os.fspath(data)
+        return None, path if isinstance(path, str) else os.fsdecode(path)
     if isinstance(data, (list, tuple)):
-        return data, None
+        return [part if type(part) is bytes else _part(part, number) for number, part in enumerate(data)], None
     if hasattr(data, "read"):
-        content = data.read()
-        return [content.encode("utf-8") if isinstance(content, str) else content], None
+        try:
+            content = data.read()
+        except (OSError, ValueError, TypeError) as error:
+            raise NotSerializable(
+                f"the file cannot be read: {error}", found=f"{data!r:.80}", hint="Give a file that is open for reading"
+            ) from error
+        if content is None:
+            raise NotSerializable("the file has nothing to read now", found=f"{data!r:.80}", hint="Make it blocking")
+        return [_encoded(content) if isinstance(content, str) else bytes_of(content)], None
     try:
-        return [memoryview(data)], None
-    except TypeError:
+        return [bytes_of(data)], None
+    except NotSerializable as error:
+        if hasattr(data, "__buffer__") or hasattr(data, "dtype") or isinstance(data, memoryview):
+            raise
         kind = type(data).__name__
-        raise NotSerializable(f"cannot store a {kind}: bytes, text, a path or a file is needed") from None
+        raise NotSerializable(
+            f"cannot store a {kind}: bytes, text, a path or a file is needed", found=error.found, hint=error.hint
+        ) from None
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise NotSerializable(f"this text is no UTF-8: {error}", hint="Encode it yourself, and give bytes") from None
+
+
+def _part(part: Any, number: int) -> memoryview:
+    """One of several buffers."""
+    try:
+        return bytes_of(part)
+    except NotSerializable as error:
+        raise error.where(offset=number) if not isinstance(part, str) else NotSerializable(
+            "the parts of an object are bytes, and this is text", found=f"part {number}: {part!r:.60}",
+            hint="Encode it, or give the text joined",
+        ) from None  # fmt: skip
 
 
 def plan_ranges(

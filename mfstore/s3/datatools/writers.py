@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
+from mfstore.host.buffers import bytes_of
 from mfstore.s3.bulk.items import PutItem, split_url
 from mfstore.s3.calls import NO_OPTIONS, Options
 from mfstore.s3.datatools.exceptions import raises_metaflows
@@ -74,7 +75,7 @@ class ObjectWriter(io.BufferedIOBase):
             raise ValueError("write to a closed file")
         if self._process != os.getpid():
             raise Unsupported("this file was opened by another process, which stores it", key=self._url)
-        with memoryview(data) as given, given.cast("B") as view:
+        with bytes_of(data) as view:
             size = len(view)
             at = 0
             while at < size:
