@@ -831,6 +831,7 @@ class Transfers:
 
     @engine.setter
     def engine(self, engine: Engine) -> None:
+        """Move the bytes by another."""
         self._engine = engine
 
     def scheduler(self, jobs: Iterator[Job], counts: TransferCounts) -> Scheduler:
