@@ -93,6 +93,7 @@ def _show(plan: MetaflowGcPlan, long: bool) -> None:
     for amount, what in (
         (plan.shared, "blobs of these runs stay: kept runs refer to them"),
         (plan.unreferred, "blobs that no run refers to are left alone: a deployment may need them"),
+        (plan.former, "what migrated artifacts were before is left alone: a metadata service may name it"),
         (plan.user, "objects that these runs stored by S3(run=self) are left alone"),
     ):
         if amount.objects:
@@ -157,7 +158,8 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
         "wait": {"/".join(run): ready for run, ready in sorted(plan.waiting.items())}, "held": dict(plan.held),
         "blobs": len(plan.blobs), "includes": len(plan.includes), "freed": asdict(plan.freed),
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
-        "left": asdict(plan.migrated), "user": asdict(plan.user), "bundles": sorted(plan.bundles),
+        "left": asdict(plan.migrated), "former": asdict(plan.former), "user": asdict(plan.user),
+        "bundles": sorted(plan.bundles),
         "unknown": plan.unknown, "foreign": {name: asdict(amount) for name, amount in plan.foreign.items()},
         "below": plan.below, "unmatched": plan.unmatched, "executed": None if result is None else asdict(result),
     }  # fmt: skip

@@ -129,12 +129,18 @@ def _show(plan: MigrationPlan) -> None:
             f"{count(plan.unrecorded, 'task')} of these have no local metadata here. Where a metadata service has it, "
             "its records keep the former keys: "
             + (
-                "clients with mfstore find the artifacts all the same, clients without it only until garbage "
-                "collection takes what they were before."
+                "clients with mfstore find the artifacts all the same, clients without it what they were before, "
+                "which garbage collection leaves alone for them."
                 if plan.to == "packed"
                 else "clients with mfstore find the artifacts all the same, clients without it cannot load what was "
                 "registered as packed; flows and resume can."
             )
+        )
+
+    if plan.rekeyed:
+        click.echo(
+            f"{count(plan.rekeyed, 'artifact')} of them were stock before and their blobs are gone: what is pickled "
+            "otherwise today gets another key, and a client without mfstore cannot load it by the service's records."
         )
 
 
@@ -148,7 +154,10 @@ def _show_result(plan: MigrationPlan, result: MigrationResult) -> None:
         + (f"; {count(result.records, 'record')} of local metadata brought up to date" if result.records else "")
     )
     if result.attempts:
-        click.echo("What artifacts were before stays until mfstore gc --metaflow takes it, its grace period from now.")
+        click.echo(
+            "What artifacts were before stays until mfstore gc --metaflow takes it, its grace period from now"
+            + (", but for tasks without local metadata here." if plan.unrecorded else ".")
+        )
     for failure in result.failures[:SHOWN]:
         what = " ".join(part for part in (failure.task, failure.artifact, failure.key) if part)
         click.echo(printable(f"{failure.kind}: {what}: {failure.why}"), err=True)
@@ -161,6 +170,6 @@ def _show_result(plan: MigrationPlan, result: MigrationResult) -> None:
 def _document(plan: MigrationPlan, result: MigrationResult | None) -> dict[str, Any]:
     return {
         "root": plan.url, "to": plan.to, "flows": [asdict(share) for share in plan.flows],
-        "left": [entry._asdict() for entry in plan.left], "unrecorded": plan.unrecorded,
+        "left": [entry._asdict() for entry in plan.left], "unrecorded": plan.unrecorded, "rekeyed": plan.rekeyed,
         "executed": None if result is None else {**asdict(result), "failed": dict(result.failed)},
     }  # fmt: skip

@@ -251,7 +251,7 @@ class Migrator:
                 if earlier_forms(work.document):
                     self._follow(attempt, work.document)
                 return
-            document = with_new_forms(work.document, new)
+            document = with_new_forms(work.document, new, recorded=self._found.records.has(attempt))
             if self._to == "stock":
                 if self._root.backend.head(attempt.path).etag != attempt.etag:
                     raise Conflict("it changed")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.errors import CorruptObject
 from mfstore.metaflow.roots.attempts import BEGAN, DATA, DONE, RESUMED, STARTED
-from mfstore.metaflow.roots.migration_record import earlier_forms
+from mfstore.metaflow.roots.migration_record import earlier_forms, is_recorded
 from mfstore.metaflow.roots.packed_keys import PackedArtifact, bundle_of, is_packed_by_any_version
 
 if TYPE_CHECKING:
@@ -178,6 +178,8 @@ class References(NamedTuple):
     """IncludeFiles of the packed profile."""
     left: frozenset[str] = frozenset()
     """Blobs that these artifacts were before they were migrated."""
+    recorded: bool = False
+    """Whether no record names those blobs any more."""
 
     @property
     def of_deployment(self) -> References:
@@ -226,6 +228,7 @@ def _of_data(document: Any) -> References:
             for key, info in forms
             if not is_packed_by_any_version(info)
         ),
+        is_recorded(document),
     )
 
 
@@ -236,6 +239,8 @@ def hashes_in(pickled: bytes) -> Iterator[str]:
         yield found[0]
 
 
+ARTIFACT_RECORD = re.compile(r"[^/]+/[^/]+/(?P<step>[^/]+)/(?P<task>[^/]+)/_meta/(?P<attempt>\d+)_artifact_[^/]+\.json")
+"""Local metadata of an artifact."""
 ORIGIN = re.compile(r"(?P<flow>[^/]+)/(?P<run>[^/]+)/[^/]+/[^/]+/_meta/sysmeta_origin-run-id_\d+\.json")
 """Local metadata of a task that tells which run was resumed."""
 

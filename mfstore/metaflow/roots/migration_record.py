@@ -4,7 +4,8 @@ It stands in the document that a migration replaces (``"mfstore": {"former": {na
 that it is known from the very write that makes the new form count. Metaflow reads ``objects`` and ``info`` alone. It
 tells
 
-* garbage collection which blobs a migration left behind,
+* garbage collection which blobs a migration left behind, and with ``"recorded": true`` that the records of the
+  artifacts in local metadata were brought up to date: without it, a metadata service may name these blobs for ever,
 * a client whose metadata names the key of an earlier form what the artifact is now,
 * a migration back which blob the artifact was.
 """
@@ -17,6 +18,8 @@ from typing import Any
 FIELD = "mfstore"
 EARLIER = "former"
 """Of ``FIELD``: names of artifacts to their earlier forms."""
+RECORDED = "recorded"
+"""Of ``FIELD``: records elsewhere follow, so that nobody without mfstore looks for an earlier form."""
 Form = tuple[str, dict[str, Any]]
 """Key and info of an artifact, as ``data.json`` has them."""
 
@@ -31,8 +34,14 @@ def earlier_forms(document: Mapping[str, Any]) -> dict[str, list[Form]]:
         raise ValueError(f"what artifacts were before makes no sense: {error}") from None
 
 
-def with_new_forms(document: Mapping[str, Any], new: Mapping[str, Form]) -> dict[str, Any]:
-    """The ``data.json`` in which these artifacts have another form: all else stays, in its order."""
+def is_recorded(document: Mapping[str, Any]) -> bool:
+    """Whether the records of the migrated artifacts were brought up to date."""
+    return (document.get(FIELD) or {}).get(RECORDED) is True
+
+
+def with_new_forms(document: Mapping[str, Any], new: Mapping[str, Form], recorded: bool = False) -> dict[str, Any]:
+    """The ``data.json`` in which these artifacts have another form: all else stays, in its order. ``recorded``: so will
+    their records say."""
     objects: dict[str, str] = dict(document["objects"])
     infos: dict[str, Any] = dict(document["info"])
     earlier = earlier_forms(document)
@@ -43,7 +52,8 @@ def with_new_forms(document: Mapping[str, Any], new: Mapping[str, Form]) -> dict
         earlier[name] = [form for number, form in enumerate(before) if form[0] != key and _is_last(before, number)]
         objects[name], infos[name] = key, info
     record = {name: [{"key": key, "info": info} for key, info in forms] for name, forms in earlier.items()}
-    return {**document, "objects": objects, "info": infos, FIELD: {EARLIER: record}}
+    field = {EARLIER: record, **({RECORDED: True} if recorded else {})}
+    return {**document, "objects": objects, "info": infos, FIELD: field}
 
 
 def _is_last(forms: list[Form], number: int) -> bool:

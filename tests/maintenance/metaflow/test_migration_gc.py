@@ -3,11 +3,16 @@
 import json
 import pickle
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.migrate import migrate_metaflow
+from mfstore.maintenance.metaflow.migrating.changes import MigrationOptions
+from mfstore.maintenance.metaflow.root import Root
 from tests.rigs.metaflow_trees import blob, blobs_of, task
 from tests.rigs.migration import DAY, LARGE, age, build, collect, documents, forms, load_all, migrate, records, whole
 
@@ -41,6 +46,81 @@ def test_what_was_left_behind_is_collected(tree):
     assert blobs_of(tree, "Flow") == {code, used}
     assert load_all(tree) == values and whole(tree) == ()
     assert not collect(tree)[1].deleted.objects and load_all(tree) == values
+
+
+def without_records(root):
+    """As where a metadata service has the metadata."""
+    for path in Path(root).rglob("_meta/*_artifact_*.json"):
+        path.unlink()
+
+
+def repickled(root):
+    """Have an artifact whose pickle comes out otherwise today: another library's version wrote it."""
+    key = blob(root, "Flow", pickle.dumps(LARGE, protocol=2))
+    for path in Path(root).glob("Flow/1/*/*/*.data.json"):
+        document = json.loads(path.read_text())
+        document["objects"]["rows"] = key
+        path.write_text(json.dumps(document))
+    return key
+
+
+def test_what_a_metadata_service_names_stays(tree):
+    """Its records cannot be rewritten, and clients without mfstore go by them: stock, packed and back is the same to the
+    byte, whatever was collected between."""
+    without_records(tree)
+    first = repickled(tree)
+    age(tree, 2 * DAY)
+    before, values = forms(tree), load_all(tree)
+    blobs = {path: path.read_bytes() for path in (tree / "Flow/data").rglob("*") if path.is_file()}
+    migrate(tree, "packed")
+    for _ in range(3):
+        plan, done = collect(tree)
+        assert not done.deleted.objects and not plan.migrated.objects
+    assert first in blobs_of(tree, "Flow") and plan.former.objects == 2 * len({*before_keys(before)})
+    result = migrate(tree, "stock")
+    assert result[0].rekeyed == 0
+    assert forms(tree) == before and load_all(tree) == values
+    for path, data in blobs.items():
+        assert path.read_bytes() == data
+    # With its run it goes.
+    build(tree, "Flow", "2", age=DAY)
+    migrate(tree, "packed", runs=("Flow/1",))
+    age(tree / "Flow/1", 10 * DAY)
+    for _ in range(2):
+        collect(tree, RunPolicy(last=1, grace=0.0))
+    assert first not in blobs_of(tree, "Flow") and whole(tree) == ()
+
+
+def before_keys(found):
+    return [key for document in found.values() for key in document["objects"].values()]
+
+
+def test_records_that_lie_elsewhere_follow_too(tree, tmp_path):
+    """That they did is written where a collection sees it, which does not see them."""
+    before = before_keys(forms(tree))
+    for path in [*tree.rglob("_meta/*_artifact_*.json")]:
+        place = tmp_path / "elsewhere" / path.relative_to(tree)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+    with closing(Root(str(tree))) as root, closing(Root(str(tmp_path / "elsewhere"))) as metadata:
+        plan, result = migrate_metaflow(root, MigrationOptions("packed"), metadata=metadata)
+    assert result.records and not plan.unrecorded
+    _, done = collect(tree)
+    assert done.deleted.objects == 2 * len({*before}) and not blobs_of(tree, "Flow")
+
+
+def test_a_migration_tells_what_gets_another_key(tree, capsys):
+    first = repickled(tree)
+    migrate(tree, "packed")
+    collect(tree)
+    without_records(tree)
+    plan = migrate(tree, "stock", execute=False)
+    assert plan.rekeyed == sum(map(len, (found["objects"] for found in documents(tree).values())))
+    with pytest.raises(SystemExit):
+        main(["migrate", "--metaflow", str(tree), "--to", "stock"])
+    assert f"{plan.rekeyed} artifacts of them were stock before and their blobs are gone" in capsys.readouterr().out
+    migrate(tree, "stock")
+    assert first not in blobs_of(tree, "Flow")
 
 
 def test_what_others_need_of_it_stays(tree):

@@ -32,6 +32,8 @@ class RunNeeds:
     packed_included: set[tuple[str, PackedArtifact]] = field(default_factory=set)
     """IncludeFiles of the packed profile, with their flow."""
     bundles: set[str] = field(default_factory=set)
+    former: set[BlobName] = field(default_factory=set)
+    """Blobs that migrated artifacts were before, where a metadata service may still name them."""
 
     def add(self, flow: str, found: References) -> None:
         """Count what one file refers to."""
@@ -49,7 +51,9 @@ class NeedsByFate:
     due: RunNeeds = field(default_factory=RunNeeds)
     later: RunNeeds = field(default_factory=RunNeeds)
     migrated: dict[BlobName, float] = field(default_factory=dict)
-    """Blobs that migrated artifacts were before, and when the last of these was migrated."""
+    """Blobs that migrated artifacts were before, and when the last of these was migrated: no record names them."""
+    former: set[BlobName] = field(default_factory=set)
+    """Blobs that stay because migrated artifacts were that before, and for no other reason."""
     unknown: int = 0
     """Files of dropped runs that could not be read."""
 
@@ -61,6 +65,7 @@ def read_needs(
     """Sort what every run refers to. Of ``deployed`` runs what the next run needs is kept in any case. Raises when what
     a kept run refers to is not known."""
     needs = NeedsByFate()
+    recorded = _recorded(holdings)
     for name, attempt, kind, found in read_references(root, holdings, tell):
         run = name[:2]
         if not isinstance(found, References):
@@ -71,12 +76,29 @@ def read_needs(
             continue
         group = needs.kept if run in kept else needs.due if run in due else needs.later
         group.add(name[0], found)
-        for blob in ((name[0], key) for key in found.left):
-            moment = holdings.tasks[name].files[attempt, kind].modified
-            needs.migrated[blob] = max(moment, needs.migrated.get(blob, moment))
         if run in deployed:
             needs.kept.add(name[0], found.of_deployment)
+        left = {(name[0], key) for key in found.left}
+        if not found.recorded and (*name, attempt) not in recorded:
+            group.former |= left
+            continue
+        for blob in left:
+            moment = holdings.tasks[name].files[attempt, kind].modified
+            needs.migrated[blob] = max(moment, needs.migrated.get(blob, moment))
+    needs.former = (needs.kept.former | needs.later.former) - needs.kept.blobs - needs.later.blobs
+    for group in (needs.kept, needs.due, needs.later):
+        group.blobs |= group.former
     return needs
+
+
+def _recorded(holdings: Holdings) -> set[tuple[str, str, str, str, int]]:
+    """The attempts with records of their artifacts in local metadata, which a migration brings up to date."""
+    records = ((path, layout.ARTIFACT_RECORD.fullmatch(info.key)) for path, info in holdings.metadata)
+    return {
+        (path.flow, path.run, record["step"], record["task"], int(record["attempt"]))
+        for path, record in records
+        if record is not None
+    }
 
 
 @dataclass(frozen=True, slots=True)

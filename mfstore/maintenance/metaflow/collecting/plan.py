@@ -85,6 +85,9 @@ class MetaflowGcPlan:
     """Objects that dropped runs stored by ``S3(run=self)``; they are left alone."""
     migrated: RootAmount
     """Among the blobs that go, those that a migration left behind."""
+    former: RootAmount
+    """What migrated artifacts were before, where no local metadata says otherwise: a metadata service names it for
+    clients without mfstore. It is left alone while the run stays."""
     bundles: frozenset[str]
     """Of the packed profile: what kept runs need of the store in ``mf.store``."""
     all_bundles: frozenset[str]
@@ -224,6 +227,7 @@ def _assemble(
         unreferred=total(stored(holdings, holdings.blobs.keys() - known)),
         user=total(info for path, info in holdings.user if (path.flow, path.run) in dropped),
         migrated=total(stored(holdings, migrated & blobs)),
+        former=total(stored(holdings, needs.former - blobs)),
         bundles=frozenset(stay.bundles | later.bundles),
         all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
         unknown=needs.unknown,

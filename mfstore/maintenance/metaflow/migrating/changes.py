@@ -108,6 +108,8 @@ class AttemptChanges:
     already: int = 0
     """Number of artifacts that are in that profile already."""
     left: list[LeftAlone] = field(default_factory=list)
+    rekeyed: int = 0
+    """Number of artifacts to become stock that were so before, and whose blob is gone: their key may become another."""
 
 
 def choose_attempts(
@@ -186,7 +188,10 @@ def changes_of(
             if bundle is not None and bundle not in bundles:
                 found.left.append(LeftAlone("missing", where, f"bundle {bundle} is not there"))
             else:
-                found.change[StoredArtifact(name, key, _earlier_blob(attempt, earlier.get(name, ()), blobs))] = info
+                forms = earlier.get(name, ())
+                blob = _earlier_blob(attempt, forms, blobs)
+                found.rekeyed += blob is None and any(not is_packed(was) for _, was in forms)
+                found.change[StoredArtifact(name, key, blob)] = info
         elif (attempt.task[0], key) not in blobs:
             found.left.append(LeftAlone("missing", where, f"blob {key} is not there"))
         elif infos:

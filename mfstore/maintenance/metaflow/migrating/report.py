@@ -36,6 +36,9 @@ class MigrationPlan:
     flows: tuple[FlowShare, ...]
     left: tuple[LeftAlone, ...]
     """What is left as it is, and why."""
+    rekeyed: int
+    """Artifacts to become stock that were so before and whose blob is gone, in attempts without records: they may get
+    another key than the one a metadata service has."""
     unrecorded: int
     """Attempts to change whose artifacts have no records in local metadata: a metadata service has them, or another
     machine."""

@@ -69,7 +69,7 @@ class MigrationSurvey:
         """What there is to do."""
         left = list(self.left)
         by_flow: dict[str, _FlowTotals] = {}
-        unrecorded = 0
+        unrecorded = rekeyed = 0
         for done, (attempt, document) in enumerate(self.documents()):
             if done % FILES_TOGETHER == 0:
                 tell(PhaseProgress("tasks", done, len(self.attempts)))
@@ -80,13 +80,15 @@ class MigrationSurvey:
             found = self.changes(attempt, document)
             totals.add(attempt, found, self.holdings)
             left += found.left
-            unrecorded += bool(found.change) and not self.records.has(attempt)
+            if found.change and not self.records.has(attempt):
+                unrecorded += 1
+                rekeyed += found.rekeyed
         tell(PhaseProgress("tasks", len(self.attempts), len(self.attempts)))
         for entry in left:
             kinds = by_flow.setdefault(entry.what.partition("/")[0], _FlowTotals()).left
             kinds[entry.kind] = kinds.get(entry.kind, 0) + 1
         flows = tuple(totals.share(flow) for flow, totals in sorted(by_flow.items()))
-        return MigrationPlan(self.root.url, self.options.to, flows, tuple(left), unrecorded)
+        return MigrationPlan(self.root.url, self.options.to, flows, tuple(left), rekeyed, unrecorded)
 
 
 def survey(
