@@ -152,6 +152,9 @@ struct mf_slot *mf_slot_new(struct mf_worker *worker) {
     curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_HTTP_CONTENT_DECODING, 0L);
     curl_easy_setopt(easy, CURLOPT_PROXY, config->proxy ? config->proxy : ""); /* "": not the environment's either */
+    /* Whether the proxy is for this host was decided above; libcurl would ask no_proxy of the environment once more,
+     * also of a proxy that was given, and send the origin a request that is meant for a proxy. */
+    curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
 #if LIBCURL_VERSION_NUM >= 0x075700
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* a cancelled request does not wait for the resolver's thread */
 #endif

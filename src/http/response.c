@@ -191,10 +191,11 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
     size_t n = size * count, limit;
     if (xfer->failure || xfer->stopped)
         return 0;
-    /* A body that trickles is as dead as one that stands still. Not so the replies to other calls: S3 sends a blank
-     * now and then while it puts an upload together or copies an object. */
+    /* A body that trickles is as dead as one that stands still. Not so the replies to what is no question: S3 sends a
+     * blank now and then while it puts an upload together or copies an object. */
     xfer->trickled += n;
-    if (xfer->trickled >= MF_STALL_BYTES || xfer->route->operation != MF_GET) {
+    if (xfer->trickled >= MF_STALL_BYTES ||
+        (xfer->route->operation != MF_GET && strcmp(xfer->route->method, "GET") != 0)) {
         xfer->progress_ns = mf_now_ns();
         xfer->trickled = 0;
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore import handlers as botocore_handlers
+from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import HeadersDict
 from botocore.exceptions import DataNotFoundError
 from botocore.httpsession import get_cert_path
@@ -182,13 +183,17 @@ def trust_checksum(request: Any, header: str, algorithm: str) -> None:
 
 def sign_again(request: Any, signer: Any, signing: tuple[str, str, Any], credentials: Any, skew: float) -> None:
     """Sign ``request`` again by a clock that is ``skew`` seconds ahead of this machine's. ``signing`` is region,
-    service and signature version. Does nothing where the signature is not botocore's own (awscrt).
+    service and signature version. awscrt, where it is installed, takes no other clock than this machine's: its place
+    takes botocore's own signer, which makes the same signature. Does nothing for signatures of version 4a, which only
+    awscrt makes.
 
-    Relies on ``RequestSigner.get_auth_instance(…, request_credentials=)`` and on ``_modify_request_before_signing`` of
-    what it returns, which reads ``request.context["timestamp"]``: signers take no other clock than this machine's.
+    Relies on ``RequestSigner.get_auth_instance(…, request_credentials=)``, on ``S3SigV4Auth`` of ``botocore.auth``, and
+    on ``_modify_request_before_signing`` of both, which reads ``request.context["timestamp"]``.
     """
     region, service, version = signing
     auth = signer.get_auth_instance(service, region, version, request_credentials=credentials)
+    if type(auth).__module__.startswith("botocore.crt") and version in ("v4", "s3v4"):
+        auth = S3SigV4Auth(auth.credentials, service, region)
     modify = getattr(auth, "_modify_request_before_signing", None)
     if modify is None:
         return

@@ -189,9 +189,9 @@ class BotocoreControlPlane:
         """See ``interface.ControlPlane``."""
         with contextlib.suppress(Exception):
             if call.operation in ROUTED:
-                return self.route(call.operation, call.bucket, call.options).origin
-            return self.process().preparer.endpoint
-        return self.settings.endpoint_url or "S3"
+                return errors.without_passwords(self.route(call.operation, call.bucket, call.options).origin)
+            return errors.without_passwords(self.process().preparer.endpoint)
+        return errors.without_passwords(self.settings.endpoint_url or "S3")
 
 
 class ProcessState:

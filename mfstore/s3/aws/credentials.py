@@ -59,7 +59,7 @@ class Keyring:
         except Exception as error:
             raise _unfit(error, self._profile) from error
         if not frozen.access_key or not frozen.secret_key:
-            raise no_credentials(self._profile)
+            raise no_credentials(self._profile, self._settings.withheld)
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or None)
 
     def expire(self, refused: Credentials | None) -> bool:
@@ -100,7 +100,7 @@ class Keyring:
         except Exception as error:
             raise _unfit(error, self._profile) from error
         if found is None:
-            raise no_credentials(self._profile)
+            raise no_credentials(self._profile, settings.withheld)
         return found
 
     def _renew(self, refused: Credentials) -> bool:

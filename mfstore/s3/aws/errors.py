@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
@@ -39,6 +39,14 @@ class Fault:
     region: str = ""
     endpoint: str = ""
     request_id: str = ""
+
+
+_USER_INFO = re.compile(r"(?<=//)[^/\s'\"]*@")
+
+
+def without_passwords(text: str) -> str:
+    """``text`` with no user name and password in any URL that it holds."""
+    return _USER_INFO.sub("", text) if "@" in text else text
 
 
 def tree(body: bytes) -> ElementTree.Element:
@@ -119,7 +127,7 @@ class Verdict(Enum):
     REFRESH = "refresh"
     """The credentials expired: get new ones, then again."""
     SKEWED = "skewed"
-    """Our clock is wrong: learn the offset, then again."""
+    """Our clock is, or may be, wrong: learn the offset, then again if there is any."""
     MOVED = "moved"
     """The bucket is in another region: learn it, then again."""
     FATAL = "fatal"
@@ -184,6 +192,8 @@ def classify(reply: Reply) -> Verdict:
     if status == 400 and reply.call.operation == "HeadObject":
         # The answer to a HEAD has no body, so no code: an expired token and a wrong region look like this.
         return Verdict.MOVED if "x-amz-bucket-region" in reply.headers else Verdict.REFRESH
+    if status == 403 and not code and reply.call.operation.startswith("Head"):
+        return Verdict.SKEWED  # if the answer's date says so, which whoever has the clock finds out
     return Verdict.FATAL
 
 
@@ -279,7 +289,7 @@ def problem(call: Call, reply: Reply, host: Callable[[Call], str]) -> MfstoreErr
 
 def _failure(reply: Reply, host: str) -> MfstoreError:
     failure = reply.failure
-    words = f": {reply.message}" if reply.message else ""
+    words = f": {without_passwords(reply.message)}" if reply.message else ""
     if failure == calls.DISK:
         text = os.strerror(reply.errno) if reply.errno else reply.message
         if reply.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -351,15 +361,16 @@ CREDENTIAL_SOURCES = (
 )
 
 
-def no_credentials(profile: str | None) -> AccessDenied:
-    """No credentials anywhere."""
+def no_credentials(profile: str | None, withheld: Sequence[str] = ()) -> AccessDenied:
+    """No credentials anywhere. ``withheld``: what a client was given that did not travel with it."""
     sources = CREDENTIAL_SOURCES.format(
         profile=f"profile {profile!r}" if profile else "the profile (AWS_PROFILE or default)"
     )
-    return AccessDenied(
-        "no AWS credentials found",
-        hint=f"Looked at: {sources}. For a public bucket give anonymous=True",
-    )
+    hint = f"Looked at: {sources}. For a public bucket give anonymous=True"
+    if withheld:
+        left = ", ".join(withheld)
+        hint = f"It was pickled, and what is secret does not travel: {left}. Set them where it is used. {hint}"
+    return AccessDenied("no AWS credentials found", hint=hint)
 
 
 def copied(error: MfstoreError) -> MfstoreError:
@@ -374,7 +385,7 @@ def local(error: Exception, profile: str | None = None) -> MfstoreError:
     if isinstance(error, MfstoreError):
         return error
     name = type(error).__name__
-    text = str(error)[:MESSAGE_CHARACTERS]
+    text = without_passwords(str(error))[:MESSAGE_CHARACTERS]
     if name == "NoCredentialsError":
         return no_credentials(profile)
     if name == "ProfileNotFound":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mfstore.errors import NotSerializable
+from mfstore.s3.aws.errors import without_passwords
 from mfstore.s3.aws.routes import Credentials
 
 KEY_OPTIONS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
@@ -15,12 +16,12 @@ BOTO3_NAMES = {"region_name": "region", "profile_name": "profile"}
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ConnectionSettings:
-    """The arguments of a control plane. Compared by identity. Pickles unless it holds a session or a client; secrets
-    that were given travel with it."""
+    """The arguments of a control plane. Compared by identity. Pickles unless it holds a session or a client, and
+    without what is secret: keys, and passwords in the URLs of endpoint and proxies."""
 
     session: Any = None
     """A boto3, botocore or aiobotocore session. It is read, never changed."""
-    endpoint_url: str | None = None
+    endpoint_url: str | None = field(default=None, repr=False)
     region: str | None = None
     profile: str | None = None
     config: Any = None
@@ -33,8 +34,10 @@ class ConnectionSettings:
     request_payer: str | None = None
     anonymous: bool = False
     """Do not sign."""
-    client_options: Mapping[str, Any] = field(default_factory=dict)
+    client_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Whatever else botocore's ``create_client`` takes, keys included."""
+    withheld: tuple[str, ...] = ()
+    """Of unpickled ones: what was secret, and stayed behind."""
 
     @classmethod
     def given(cls, **arguments: Any) -> ConnectionSettings:
@@ -68,8 +71,20 @@ class ConnectionSettings:
                     f"an S3 client made from a {name} object cannot be pickled",
                     hint="Give profile=, region=, endpoint_url= and the like instead: they travel, credentials do not",
                 )
+        options = {name: value for name, value in self.client_options.items() if name not in KEY_OPTIONS}
+        withheld = [name for name in KEY_OPTIONS if self.client_options.get(name)]
+        endpoint = without_passwords(self.endpoint_url) if self.endpoint_url else self.endpoint_url
+        if endpoint != self.endpoint_url:
+            withheld.append("the password in endpoint_url")
+        config, proxies = self.config, getattr(self.config, "proxies", None) or {}
+        if any(without_passwords(str(url)) != url for url in proxies.values()):
+            withheld.append("the password in proxies")
+            bare = {scheme: without_passwords(str(url)) for scheme, url in proxies.items()}
+            config = config.merge(type(config)(proxies=bare))
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return type(self), tuple({**values, "client_options": dict(self.client_options)}.values())
+        values.update(endpoint_url=endpoint, config=config, client_options=options)
+        values["withheld"] = tuple(dict.fromkeys((*self.withheld, *withheld)))
+        return type(self), tuple(values.values())
 
 
-_NAMED = frozenset(one.name for one in fields(ConnectionSettings)) - {"client_options"}
+_NAMED = frozenset(one.name for one in fields(ConnectionSettings)) - {"client_options", "withheld"}

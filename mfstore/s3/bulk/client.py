@@ -42,7 +42,7 @@ from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, shared_options
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import delete_jobs
-from mfstore.s3.transfers.destinations import Destination, local_path
+from mfstore.s3.transfers.destinations import Destination, FolderDestination, Placed, local_path
 from mfstore.s3.transfers.downloads import GetJob, RangesJob, ReadJob
 from mfstore.s3.transfers.jobs import Job, RefusedJob, jobs_of, unforeseen
 from mfstore.s3.transfers.listings import ListJob, entries
@@ -91,6 +91,8 @@ class GetOptions:
     overwrite: bool
     resume: bool
     parameters: Options
+    placed: Placed = field(default_factory=Placed)
+    """The files that this call has made."""
 
     def __post_init__(self) -> None:
         if self.into not in ("bytes", "files"):
@@ -103,12 +105,21 @@ class GetOptions:
         destination = None
         if self.dest is not None:
             key = address.key
-            path = Path(self.dest(key)) if callable(self.dest) else local_path(Path(self.dest), key)
-            destination = Destination(path, self.overwrite, self.resume)
+            if callable(self.dest):
+                destination = self._file(Path(self.dest(key)), address)
+            elif key.endswith("/") and address.start is address.stop is None:
+                destination = FolderDestination(local_path(Path(self.dest), key[:-1]), key)
+            else:
+                destination = self._file(local_path(Path(self.dest), key), address)
         return GetJob(
             index, item, address.bucket, address.key, self.parameters, start=address.start, stop=address.stop,
             verify=self.verify, destination=destination,
         )  # fmt: skip
+
+    def _file(self, path: Path, address: Address) -> Destination:
+        if self.overwrite:
+            return Destination(path, True, self.resume)
+        return Destination(path, False, self.resume, self.placed, address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +176,9 @@ class BulkClient:
     """Parallel transfers with S3 and what speaks its protocol.
 
     Credentials, region, endpoint, proxies and so on are found as boto3 finds them, or come from ``session``, ``client``
-    or ``client_options``. Safe to use from several threads; pickles (without ``session`` and ``client``); works after
-    fork. Opens no connection before it is used. ``with`` and ``async with`` close it.
+    or ``client_options``. Safe to use from several threads; works after fork; pickles (without ``session`` and
+    ``client``), but for what is secret: keys that were given, and passwords in URLs, are to be found where it is
+    unpickled. Opens no connection before it is used. ``with`` and ``async with`` close it.
 
     Every method that asks S3 has an asynchronous twin with the same parameters, whose name begins with ``a``.
 

@@ -81,10 +81,10 @@ class Exchange:
         self._deadline = float("inf")
 
     def _came(self, count: int) -> None:
-        """So many bytes of the body came: begin the stall time-out anew once they are enough. Of replies that are no
-        object any will do: S3 sends a blank now and then while it puts an upload together or copies an object."""
+        """So many bytes of the body came: begin the stall time-out anew once they are enough. Of replies to what is no
+        question any will do: S3 sends a blank now and then while it puts an upload together or copies an object."""
         self._trickled += count
-        if self._trickled >= calls.STALL_BYTES or self.call.operation != "GetObject":
+        if self._trickled >= calls.STALL_BYTES or not self.call.operation.startswith(("Get", "List")):
             self._trickled = 0
             self._wait(calls.STALL, self.call.stall)
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidKey, MfstoreError, OutOfSpace
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def local_path(root: Path, key: str) -> Path:
@@ -30,13 +36,22 @@ def local_path(root: Path, key: str) -> Path:
     return root.joinpath(*segments)
 
 
-def disk_error(error: OSError, path: object) -> MfstoreError:
+def disk_error(error: OSError | OverflowError, path: object) -> MfstoreError:
     """What a failure to write a local file means."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OverflowError):
+        return OutOfSpace("no local file can be as long as this object is said to be", found=str(path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OutOfSpace("the local disk is full", found=str(path), hint="Free space, or choose another `dest`")
     return BackendError(
         f"cannot write the local file: {error.strerror}", found=str(path), hint="Check `dest` and its permissions"
     )
+
+
+def boot_id() -> str:
+    """What tells this run of the machine from the one before; empty where nothing does."""
+    with suppress(OSError):
+        return BOOT_ID.read_text("ascii").strip()
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +65,58 @@ class Partial:
     done: tuple[tuple[int, int], ...]
 
 
+class Placed:
+    """The files that one bulk operation has put in their places, for what are the same items in it."""
+
+    __slots__ = ("_by",)
+
+    def __init__(self) -> None:
+        self._by: dict[Path, object] = {}
+
+    def by(self, path: Path, origin: object) -> bool:
+        """Whether the file is of this ``origin``: of the same object, then, which may replace itself."""
+        return origin is not None and self._by.get(path) == origin
+
+    def add(self, path: Path, origin: object) -> None:
+        """A file of this ``origin`` is in its place."""
+        self._by[path] = origin
+
+
 class Destination:
     """One local file to be. Written under a temporary name beside it and renamed when it is whole.
 
     With ``resume`` what an interrupted download has written stays, with a note of what it is (``save``), for the next
-    one (``reopen``).
+    one (``reopen``). Without ``overwrite`` a file that exists stays, unless the same operation has put it there for the
+    same ``origin``.
     """
 
-    __slots__ = ("_note", "_overwrite", "_resume", "_temporary", "fd", "path")
+    __slots__ = ("_file", "_note", "_origin", "_overwrite", "_placed", "_resume", "_temporary", "path")
 
-    def __init__(self, path: Path, overwrite: bool, resume: bool = False) -> None:
+    def __init__(
+        self, path: Path, overwrite: bool, resume: bool = False, placed: Placed | None = None, origin: object = None
+    ) -> None:
         self.path = path
         self._overwrite = overwrite
         self._resume = resume
+        self._placed = placed
+        self._origin = origin
         self._temporary: Path | None = None
         self._note = path.with_name(f".mfstore-{sha256(os.fsencode(path.name)).hexdigest()[:16]}.json")
-        self.fd = -1
+        # A file object, which closes itself when Ctrl-C comes between its opening and whoever would close it.
+        self._file: FileIO | None = None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the file that is written; -1 for none."""
+        return self._file.fileno() if self._file is not None else -1
 
     def check(self) -> None:
         """Conflict when the file exists and must not be replaced: before anything is transferred."""
-        if not self._overwrite and os.path.lexists(self.path):
+        if not self._overwrite and os.path.lexists(self.path) and not self._mine():
             raise self._exists()
+
+    def _mine(self) -> bool:
+        return self._placed is not None and self._placed.by(self.path, self._origin)
 
     def _exists(self) -> Conflict:
         return Conflict("the destination exists", found=str(self.path), hint="Pass overwrite=True to replace it")
@@ -79,17 +125,17 @@ class Destination:
         """Make the temporary file and reserve ``length`` bytes of disk. OutOfSpace when there is no room."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._resume and self._claim(os.O_CREAT):
+            if self._resume and self._claim(new=True):
                 self._note.unlink(missing_ok=True)
                 os.ftruncate(self.fd, 0)
             else:
                 self._resume = False
                 self._temporary = self.path.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
-                self.fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                self._file = FileIO(self._temporary, "xb+")
             if length and hasattr(os, "posix_fallocate"):
                 # A full disk shows here, not after an hour of transfer.
                 os.posix_fallocate(self.fd, 0, length)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             self.discard()
             raise disk_error(error, self.path) from error
 
@@ -104,7 +150,11 @@ class Destination:
             checksum = None if note["checksum"] is None else (str(note["checksum"][0]), int(note["checksum"][1]))
             done = tuple((int(start), int(stop)) for start, stop in note["done"])
             partial = Partial(str(note["url"]), str(note["etag"]), int(note["length"]), checksum, done)
-            if not self._claim(0):
+            # What was written, and not synced, is lost when the machine goes down. Where no checksum of the whole would
+            # tell, nothing is believed that an earlier run of it wrote.
+            if checksum is None and (not boot_id() or note.get("boot") != boot_id()):
+                return None
+            if not self._claim(new=False):
                 return None
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
@@ -114,20 +164,24 @@ class Destination:
             return None
         return partial
 
-    def _claim(self, flags: int) -> bool:
-        """Open what a resumable download writes to, and lock it: False when another download is using it."""
+    def _claim(self, new: bool) -> bool:
+        """Open what a resumable download writes to, and lock it: False when another download is using it. ``new``: make
+        it if there is none."""
         partial = self._note.with_suffix(".part")
-        fd = os.open(partial, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = FileIO(partial, "xb+" if new else "rb+")
+        except FileExistsError:
+            self._file = FileIO(partial, "rb+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another may have finished, and moved the file to its place, between the two calls.
-            mine = os.path.samestat(os.fstat(fd), partial.stat())
+            mine = os.path.samestat(os.fstat(self._file.fileno()), partial.stat())
         except OSError:
             mine = False
         if not mine:
-            os.close(fd)
+            self._close()
             return False
-        self.fd, self._temporary = fd, partial
+        self._temporary = partial
         return True
 
     def save(self, partial: Partial) -> None:
@@ -136,7 +190,7 @@ class Destination:
             return
         new = self._note.with_suffix(".new")
         with suppress(OSError):
-            new.write_text(json.dumps(asdict(partial)), "utf-8")
+            new.write_text(json.dumps({**asdict(partial), "boot": boot_id()}), "utf-8")
             new.replace(self._note)
 
     def forget(self) -> None:
@@ -157,10 +211,11 @@ class Destination:
     def write(self, data: bytes) -> str:
         """The whole file at once."""
         self.create(0)
+        assert self._file is not None
         try:
             view = memoryview(data)
             while view:
-                view = view[os.write(self.fd, view) :]
+                view = view[self._file.write(view) :]
         except OSError as error:
             self.discard()
             raise disk_error(error, self.path) from error
@@ -170,14 +225,11 @@ class Destination:
         """Put the file in its place; its path."""
         assert self._temporary is not None
         try:
-            os.close(self.fd)
-            self.fd = -1
-            if self._overwrite:
+            self._close()  # which may say that what was written could not be
+            if self._overwrite or self._mine():
                 self._temporary.replace(self.path)
             else:
-                # A link, unlike a rename, fails if somebody was faster.
-                os.link(self._temporary, self.path)
-                self._temporary.unlink()
+                move_new(self._temporary, self.path)
         except FileExistsError:
             self.discard()
             raise self._exists() from None
@@ -185,15 +237,22 @@ class Destination:
             self.discard()
             raise disk_error(error, self.path) from error
         self._temporary = None
+        if self._placed is not None:
+            self._placed.add(self.path, self._origin)
         if self._resume:
             self.forget()
         return str(self.path)
 
+    def _close(self) -> None:
+        """Close the file. OSError from the file system, after which it is closed as well."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
     def discard(self, keep: bool = False) -> None:
         """Leave nothing behind; or, with ``keep``, what the next download can resume."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        with suppress(OSError):
+            self._close()
         if self._temporary is not None and not (keep and self._resume):
             with suppress(OSError):
                 self._temporary.unlink()
@@ -201,3 +260,67 @@ class Destination:
                 if self._resume:
                     self.forget()
         self._temporary = None
+
+
+class FolderDestination(Destination):
+    """A directory to be: of an object of no bytes whose key ends in a slash, as consoles make them to show folders."""
+
+    __slots__ = ()
+
+    def __init__(self, path: Path, key: str) -> None:
+        super().__init__(path, overwrite=True, origin=key)
+
+    def check(self) -> None:
+        """A directory may exist."""
+
+    def create(self, length: int) -> None:
+        """InvalidKey: there is data, and no file for it."""
+        raise InvalidKey(
+            "this key names a directory, and the object holds data", key=str(self._origin), found=f"{length} bytes",
+            hint="Get it into memory, or give `dest` as a function from key to path",
+        )  # fmt: skip
+
+    def write(self, data: bytes) -> str:
+        """Make the directory; its path."""
+        if data:
+            self.create(len(data))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        return str(self.path)
+
+
+# ---- renaming that replaces nothing -------------------------------------------------------
+
+_AT_FDCWD, _NOREPLACE = -100, 1
+_NOT_KNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How systems and file systems say that they cannot rename without replacing."""
+
+
+@cache
+def _renameat2() -> Any:
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+
+def move_new(source: Path, target: Path) -> None:
+    """Rename a file to a name that nobody has. FileExistsError if somebody was faster, OSError for what else went
+    wrong.
+
+    Where the system cannot rename without replacing, an empty file takes the name first: for a moment others see that.
+    Links, which would do the same, are unknown to many file systems (FAT, most in user space).
+    """
+    rename = _renameat2()
+    if rename is not None:
+        if not rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _NOREPLACE):
+            return
+        code = ctypes.get_errno()
+        if code not in _NOT_KNOWN:
+            raise OSError(code, os.strerror(code), str(source), None, str(target))
+    FileIO(target, "xb").close()
+    try:
+        source.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            target.unlink()
+        raise

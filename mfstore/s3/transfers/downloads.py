@@ -27,6 +27,14 @@ _ALGORITHMS = ("crc64nvme", "crc32c", "crc32")
 LENGTHLESS = "the service does not say how long the object is"
 
 
+def too_long(length: int) -> BackendError:
+    """The error for a body that no memory holds."""
+    return BackendError(
+        "there is not memory enough for this object", found=f"{length} bytes, as the service says",
+        hint="Get it into a file, or ranges of it",
+    )  # fmt: skip
+
+
 class DownloadPiece:
     """A part of the wanted bytes that one call at a time fetches: ``start`` to ``stop``, relative to the wanted
     range."""
@@ -247,7 +255,10 @@ class GetJob(Job):
         if self._destination is not None:
             self._destination.create(length)
         else:
-            self._memory = pool.take(length)
+            try:
+                self._memory = pool.take(length)
+            except (MemoryError, OverflowError) as error:
+                raise too_long(length) from error
             self._view = memoryview(self._memory)
         etag = headers.get("etag")
         bounds = cut_pieces(length, pieces if etag else 1)
@@ -374,7 +385,10 @@ class ReadJob(GetJob):
     def begin(self) -> Sequence[Call]:
         if self.target is None:
             assert self._start is not None and self.stop is not None
-            self._memory = FreshBytes(self.stop - self._start)
+            try:
+                self._memory = FreshBytes(self.stop - self._start)
+            except (MemoryError, OverflowError) as error:
+                raise too_long(self.stop - self._start) from error
             self.target = memoryview(self._memory)
         return super().begin()
 

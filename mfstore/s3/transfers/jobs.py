@@ -48,6 +48,7 @@ class Try:
         "attempts",
         "bad",
         "credentials",
+        "drips",
         "free",
         "hedge",
         "job",
@@ -72,6 +73,7 @@ class Try:
         self.free = self.refreshed = self.skewed = False
         self.moved = 0
         self.bad = 0
+        self.drips = 0
         self.odd = 0
         """How often the answer was one to ask again for (``Retry``)."""
         self.hedge: Call | None = None

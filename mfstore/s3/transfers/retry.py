@@ -10,13 +10,17 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from mfstore.s3.aws.errors import PASSING, Verdict
-from mfstore.s3.calls import FIRST_BYTE_SECONDS, STALL_SECONDS
+from mfstore.s3.calls import FIRST_BYTE_SECONDS, STALL, STALL_SECONDS
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.calls import Call, Reply
     from mfstore.s3.transfers.jobs import Try
 
+MOST_DRIPS = 3
+DRIPPED_BYTES = 64 << 10
+"""A server that answers, and of whose answer no more than so many bytes come before it stalls, is asked no more often:
+what drips three times for as long as the stall time-out will do so for the three minutes that are left."""
 MOST_MOVES = 3
 """How often a call follows its bucket to another region."""
 
@@ -122,6 +126,10 @@ class Retries:
                 return None
             state.moved += 1
         elif verdict in PASSING:
+            if reply.failure == STALL and reply.first_byte and reply.received < DRIPPED_BYTES:
+                state.drips += 1
+                if state.drips == MOST_DRIPS:
+                    return None
             # Not by now: the answer may have waited for a consumer who took his time.
             age = (reply.finished or now) - state.started
             if state.attempts >= self.policy.attempts or age >= self.policy.seconds:

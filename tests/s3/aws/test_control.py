@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.session import Session
 
 from mfstore import errors
+from mfstore.s3 import BulkClient
 from mfstore.s3 import calls as words
 from mfstore.s3.aws.routes import ROUTED
 from mfstore.s3.calls import Call, Options, Reply
@@ -209,6 +210,44 @@ def test_nothing_is_imported_early(python):
         ).strip()
         == "[]"
     )
+
+
+def test_secrets_do_not_travel(env, monkeypatch):
+    """Neither in a pickled client nor in what its representation shows; the copy says what it needs."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "TOPSECRET", "aws_session_token": "TOPSECRET"}
+    config = Config(proxies={"http": "http://user:TOPSECRET@proxy:1"}, connect_timeout=7)
+    client = BulkClient("b", endpoint_url="http://user:TOPSECRET@host:1", config=config, region_name=REGION, **keys)
+    pickled = pickle.dumps(pickle.loads(pickle.dumps(client)))
+    assert b"TOPSECRET" not in pickled and "TOPSECRET" not in repr(client.options)
+    copy = pickle.loads(pickled)
+    assert copy.options.connection.endpoint_url == "http://host:1" and copy.transfers.control.keys is None
+    transport = copy.transfers.control.transport()
+    assert (transport.proxy, transport.connect_timeout) == ("http://proxy:1", 7.0)
+    with pytest.raises(errors.AccessDenied) as caught:
+        list(copy.head_many(["k"]))
+    for name in ("aws_secret_access_key", "password in endpoint_url", "password in proxies"):
+        assert name in caught.value.hint
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    assert pickle.loads(pickled).transfers.control.credentials().access_key == "a"
+    assert client.transfers.control.keys.secret_key == "TOPSECRET"
+
+
+@pytest.mark.parametrize("engine", ["native", "aiobotocore"])
+def test_errors_name_no_password(env, engine):
+    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "s", "region_name": REGION}
+    config = Config(proxies={"https": "http://user:TOPSECRET@127.0.0.1:2"})
+    for endpoint, options in (
+        ("http://user:TOPSECRET@127.0.0.1:1", {}), ("http://user:TOPSECRET@no host", {}),
+        ("https://user:TOP@SECRET@127.0.0.1:1", {"config": config}),
+    ):  # fmt: skip
+        client = BulkClient("b", endpoint_url=endpoint, engine=engine, attempts=1, **keys, **options)
+        for work in (lambda: client.put_many({"k": b""}), lambda: list(client.list())):  # noqa: B023
+            with pytest.raises(errors.MfstoreError) as caught:
+                work()
+            assert "SECRET" not in str(caught.value) and "user" not in str(caught.value)
 
 
 def test_pickling():

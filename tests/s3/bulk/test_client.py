@@ -290,8 +290,10 @@ def test_the_engine_is_chosen_visibly(caplog):
         BulkClient("b", engine="native", **odd).get_many([])
 
 
-def test_a_handle_pickles_and_survives_fork(client, s3_server, bucket):
+def test_a_handle_pickles_and_survives_fork(client, s3_server, bucket, monkeypatch):
     client.put_many({"k": b"1"})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
     copy = pickle.loads(pickle.dumps(client))
     assert next(iter(copy.get_many(["k"]))).data == b"1"
     copy.close()

@@ -464,6 +464,15 @@ class TestFailures:
         )
         del channel
 
+    @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+    def test_a_proxy_that_was_decided_on_is_used_whatever_the_environment_says(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv(name, "*")
+        rig(body_of(b"hi"))
+        proxied = rig.to("http://example.invalid", transport=Transport(proxy=rig.server.origin))
+        assert ask(proxied, get()).data == b"hi"
+
     def test_proxy_refuses_tunnel(self, rig: Rig) -> None:
         rig(body_of(b"", status="407 Proxy Authentication Required"))
         proxied = rig.to("https://example.invalid", transport=Transport(proxy=rig.server.origin))

@@ -318,7 +318,7 @@ def test_files_arrive_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "big", "empty"]
 
 
-@pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/x", "a//b", "a/", ".", "a/./b", "nul\0", "x" * 300])
+@pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/x", "a//b", "a//", "/", ".", "a/./b", "nul\0", "x" * 300])
 def test_keys_that_are_no_safe_file_names_are_refused(tmp_path, key):
     world = SimulatedS3({key: b"1"})
     (outcome,) = client_on(world).get_many([key], into="files", dest=tmp_path / "dest", on_error="return")
@@ -464,7 +464,7 @@ def test_a_damaged_whole_leftover_is_fetched_anew(tmp_path):
     left.create(len(BIG))
     checksum = "crc64nvme", crc.update("CRC64NVME", BIG)
     left.save(Partial("s3://b/k", world.etag("k"), len(BIG), checksum, ((0, len(BIG)),)))
-    os.close(left.fd)
+    left.discard(keep=True)
     client_on(world).get_many(["k"], into="files", dest=tmp_path, resume=True)
     assert (tmp_path / "k").read_bytes() == BIG
 
