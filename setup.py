@@ -101,8 +101,8 @@ class BuildWithStubs(build_py):
 setup(
     ext_modules=cythonize(
         [
-            extension("pickle/graph"),
-            extension("pickle/pickler"),
+            extension("pickle/graph", "pickle/stack"),
+            extension("pickle/pickler", "pickle/stack"),
             extension("chunk/chunk", "chunk/fastcdc"),
             extension("codec/codec", "codec/compress", "codec/shuffle", libraries=("liblz4", "libzstd")),
             extension("table/table", "table/lookup"),

@@ -68,9 +68,11 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
         path = pickler.path()
         label = f"artifact {name!r}" if name is not None else "the object"
         where = f" at {'obj' if name is None else name}{path}" if path else ""
+        hint = "Remove that part, or give its class a __reduce__ or __getstate__"
+        if isinstance(error, RecursionError):
+            hint = "Save it from a thread with more stack (threading.stack_size) or with a higher sys.setrecursionlimit"
         raise NotSerializable(
-            f"{label} cannot be pickled{where}: {type(error).__name__}: {error}",
-            hint="Remove that part, or give its class a __reduce__ or __getstate__",
+            f"{label} cannot be pickled{where}: {type(error).__name__}: {error}", hint=hint
         ) from error
 
 

@@ -6,6 +6,10 @@ from hashlib import sha256
 from operator import itemgetter
 from pickle import PicklingError, whichmodule
 
+from libc.stdint cimport uintptr_t
+
+from stack cimport Py_EnterRecursiveCall, Py_LeaveRecursiveCall, look_further, mf_stack_first_look, mf_stack_here
+
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object value)
@@ -77,6 +81,7 @@ cdef class ContentOrder:
     cdef object pickled
     cdef dict keys
     cdef list alive
+    cdef uintptr_t floor
 
     def __cinit__(self, pickled):
         self.pickled = pickled
@@ -87,6 +92,7 @@ cdef class ContentOrder:
         """The elements in order, or as they come when one of them has no order of its own."""
         if len(items) < 2:
             return list(items)
+        self.floor = mf_stack_first_look()
         keyed = [(self.key(item), item) for item in items]
         if any(key is None for key, _ in keyed):
             return list(items)
@@ -104,7 +110,14 @@ cdef class ContentOrder:
         known = self.keys.get(id(item))
         if known is not None:
             return known
-        inner = [self.key(part) for part in item]
+        # Frozensets know their hashes, so they can be nested more deeply than the stack bears.
+        Py_EnterRecursiveCall(b" while ordering a set")
+        try:
+            if mf_stack_here() < self.floor:
+                self.floor = look_further(b"an element of a set")
+            inner = [self.key(part) for part in item]
+        finally:
+            Py_LeaveRecursiveCall()
         if None in inner:
             return None
         if kind is frozenset:

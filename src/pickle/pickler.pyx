@@ -28,14 +28,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.unicode cimport PyUnicode_AsEncodedString
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 
+from stack cimport Py_EnterRecursiveCall, Py_LeaveRecursiveCall, look_further, mf_stack_first_look, mf_stack_here
 from output cimport Output, put1, put2, put_double, put_int, put_integer, put_raw
 
 
 cdef extern from "Python.h":
-    int Py_EnterRecursiveCall(const char *where) except -1
-    void Py_LeaveRecursiveCall()
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     Py_ssize_t Py_REFCNT(object value)
     int PyDict_Next(object mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
@@ -80,6 +79,10 @@ cdef enum:
 # pickles canonical, so the number does not change.
 cdef enum:
     TEXT_MEMO = 131072
+
+# Steps shown of each end of a path: the error of an object that is nested too deeply has thousands.
+cdef enum:
+    STEPS = 20
 
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
 
@@ -173,6 +176,7 @@ cdef class Pickler:
     cdef size_t block
     cdef uint64_t flushed
     cdef uint32_t memo_size
+    cdef uintptr_t floor
 
     def __cinit__(self, sink, reducers=None, tuple values=(), size_t block=1 << 20):
         self.sink = sink
@@ -200,6 +204,7 @@ cdef class Pickler:
     def dump(self, obj):
         """Write ``obj``; returns the length of the body in bytes."""
         self.root = obj
+        self.floor = mf_stack_first_look()
         put2(&self.out, 0x80, 5)
         self.save(obj)
         put1(&self.out, b'.')
@@ -207,8 +212,11 @@ cdef class Pickler:
         return self.flushed
 
     def path(self):
-        """Where the last failure happened, e.g. ``.steps[0]['callback']``."""
-        return "".join(reversed(self.trace))
+        """Where the last failure happened, e.g. ``.steps[0]['callback']``. Of a long way its two ends."""
+        steps = self.trace[::-1]
+        if len(steps) > 2 * STEPS:
+            steps[STEPS:-STEPS] = [f" ... {len(steps) - 2 * STEPS} more ... "]
+        return "".join(steps)
 
     # ---- output -------------------------------------------------------------------
 
@@ -292,6 +300,9 @@ cdef class Pickler:
             self.flush()
         Py_EnterRecursiveCall(b" while pickling an object")
         try:
+            # The recursion limit may be set to anything, and what a level takes of the stack depends on the object.
+            if mf_stack_here() < self.floor:
+                self.floor = look_further(b"the object")
             if kind is tuple:
                 return self.save_tuple(obj)
             if kind is list:
@@ -548,7 +559,7 @@ cdef class Pickler:
             self.save(value)
             return 0
         except BaseException:
-            self.trace.append(f".{key}" if style == 2 and type(key) is str else f"[{key!r:.80}]")
+            self.trace.append(step(key, style))
             raise
 
     cdef bint is_value(self, object obj):
@@ -656,6 +667,24 @@ cdef class Pickler:
         self.save(name)
         put1(&self.out, 0x93)
         return self.memoize(obj)
+
+
+cdef str step(object key, int style):
+    """A step of a path, of bounded length."""
+    if style == 2 and type(key) is str:
+        return f".{key[:80]}"
+    return f"[{shown(key)}]"
+
+
+cdef str shown(object key):
+    """No code of the key's class runs, which might fail or go deeper still."""
+    if type(key) is str or type(key) is bytes:
+        return repr(key[:80])
+    if type(key) in _atoms and (type(key) is not int or key.bit_length() < 256):
+        return repr(key)
+    if type(key) is tuple and len(key) < ATOM_TUPLE:
+        return f"({', '.join(['(...)' if type(part) is tuple else shown(part) for part in key])})"
+    return f"<{_name(type(key))}>"
 
 
 cdef str _name(object cls):

@@ -477,12 +477,50 @@ def test_unpicklable_names_the_path(store, obj, path):
     assert store.get(store.put("still works")) == "still works"
 
 
-def test_deep_nesting_is_an_error_not_a_crash(store):
-    deep = []
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises((NotSerializable, RecursionError)):
-        store.put(deep)
+@pytest.mark.parametrize(
+    ("kind", "stack"),
+    [("list", 512 << 10), ("tuple", 0), ("dict", 0), ("object", 0), ("object", 128 << 10), ("object", 512 << 10),
+     ("set", 512 << 10)],
+)  # fmt: skip
+def test_deep_nesting_is_an_error_not_a_crash(python, kind, stack):
+    """Whatever the recursion limit is and however small the thread's stack: 512 KiB is macOS's default."""
+    code = (
+        "import os, sys, threading, mfstore\n"
+        "class Holder:\n"
+        "    def __init__(self, inner): self.inner = inner\n"
+        "make = {'list': lambda o: [o], 'tuple': lambda o: (o,), 'dict': lambda o: {'a': o}, 'object': Holder,\n"
+        "        'set': lambda o: frozenset([o, 1, 'b'])}[sys.argv[1]]\n"
+        "sys.setrecursionlimit(10**8)\n"
+        "deep = 0\n"
+        "for _ in range(50_000): deep = make(deep)\n"
+        "def save():\n"
+        "    store = mfstore.open('memory://')\n"
+        "    try: store.put(deep)\n"
+        "    except mfstore.errors.NotSerializable as error: print('RecursionError' in str(error), len(str(error)) < 600)\n"
+        "    print(store.get(store.put([1])), flush=True)\n"
+        "threading.stack_size(int(sys.argv[2]))\n"
+        "thread = threading.Thread(target=save)\n"
+        "thread.start(); thread.join()\n"
+        "os._exit(0)\n"
+    )
+    assert python(code, kind, stack) == "True True\n[1]\n"
+
+
+def test_a_path_is_of_bounded_length(store):
+    """Of a long way both ends; of a long name its beginning; nothing of keys that would run code of theirs."""
+
+    class Key:
+        def __repr__(self):
+            raise OSError
+
+    key = Key()
+    for inner, shown in (({"k" * 1000: open, key: (i for i in ())}, "Key>]"), ({"n" * 1000: (i for i in ())}, "nnn']")):
+        for _ in range(100):
+            inner = [inner]
+        with pytest.raises(NotSerializable) as caught:
+            store.put(inner)
+        assert "at obj[0][0]" in str(caught.value) and " ... 61 more ... " in str(caught.value)
+        assert shown in str(caught.value) and len(str(caught.value)) < 700
 
 
 def test_errors_of_the_object_itself_are_shown(store):
