@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """What the pickler asks about objects: the name of a class, whether a graph is plain, how a set is ordered."""
 
+import re
 import sys
 from hashlib import sha256
 from operator import itemgetter
@@ -40,6 +41,17 @@ def find_global(obj, name=None):
     if found is not obj:
         raise PicklingError(f"Can't pickle {obj!r:.200}: it's not the same object as {module}.{name}")
     return module, name
+
+
+# Of a buffer's format (PEP 3118, and the letters that ctypes adds): objects and pointers, outside of names.
+cdef object _names = re.compile(":[^:]*:")
+cdef object _addresses = re.compile("[OPXz&]|Z(?![fdg])")
+
+
+def holds_addresses(kind):
+    """Whether memory of this format (``memoryview.format``) holds addresses of this process, as an array of objects
+    does: its bytes mean nothing to anybody else."""
+    return kind != "B" and _addresses.search(_names.sub("", kind)) is not None
 
 
 def is_plain(root):

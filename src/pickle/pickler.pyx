@@ -19,7 +19,7 @@ from copyreg import dispatch_table as _copyreg_table
 from pickle import PickleBuffer, PicklingError
 from types import FunctionType
 
-from mfstore._core.graph import ContentOrder, find_global, is_plain
+from mfstore._core.graph import ContentOrder, find_global, holds_addresses, is_plain
 from mfstore._core.memory import AsciiView
 
 cimport cython
@@ -441,6 +441,8 @@ cdef class Pickler:
         view = memoryview(obj)
         if not view.contiguous:
             raise PicklingError("PickleBuffer can not be pickled when pointing to a non-contiguous buffer")
+        if holds_addresses(view.format):
+            raise PicklingError(f"a buffer with elements of format {view.format!r} holds addresses of this process")
         itemsize = view.itemsize
         row = 0
         if view.ndim > 1 and view.nbytes:

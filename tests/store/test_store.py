@@ -1,6 +1,7 @@
 """The front door: what the docstrings of Store promise."""
 
 import asyncio
+import ctypes
 import inspect
 import pickle
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.errors import NotSerializable
 from mfstore.maintenance.store.gc import GcPlan
 from mfstore.store import Store
 from tests.rigs.concurrency import in_threads
@@ -195,6 +197,46 @@ def test_put_bytes_takes_buffers(store, data):
 def test_put_bytes_refuses_non_contiguous(store):
     with pytest.raises((TypeError, BufferError, ValueError)):
         store.put_bytes(np.arange(10)[::2])
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (np.array([object(), "a"]), "addresses"),
+        (np.zeros(2, [("a", "i4"), ("O", "O")]), "addresses"),
+        ((ctypes.py_object * 1)(1), "addresses"),
+        ((ctypes.c_void_p * 2)(), "addresses"),
+        ((ctypes.c_char_p * 1)(b"a"), "addresses"),
+        ((ctypes.c_wchar_p * 1)("a"), "addresses"),
+        ((ctypes.POINTER(ctypes.c_int) * 1)(), "addresses"),
+        (np.array([1], "M8[s]"), "as bytes"),
+        (np.ones((2, 3), order="F"), "one piece"),
+    ],
+)
+def test_put_bytes_refuses_what_is_not_content(store, data, why):
+    with pytest.raises(TypeError, match=why):
+        store.put_bytes(data)
+    assert list(store.keys()) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [np.zeros(2, [("O", "i4"), ("z", "c16")]), np.array([1 + 2j]), np.array(["ab"]), np.float16([1]), np.void(b"abc"),
+     (ctypes.c_int * 3)(1), np.ones((2, 0))],
+)  # fmt: skip
+def test_put_bytes_takes_every_kind_of_content(store, data):
+    assert store.get(store.put_bytes(data)) == memoryview(data).tobytes()
+
+
+def test_a_pickle_refuses_buffers_of_addresses(store):
+    """Also a class's own, which plain pickle takes for bytes."""
+
+    class Buffered:
+        def __reduce_ex__(self, protocol):
+            return bytes, (pickle.PickleBuffer(np.array([object()])),)
+
+    with pytest.raises(NotSerializable, match="addresses"):
+        store.put(Buffered())
 
 
 def test_files(store, tmp_path):
