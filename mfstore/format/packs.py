@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 VERSION = 1
 HEADER = struct.Struct("<4sBBBx56x")
 MAGIC = b"MFSP"
+END_BYTES = 64 << 10
+"""Bytes read from the end of a pack: the trailer of 1100 chunks, which is a pack of 280 MB with the usual cuts."""
 ENTRY = struct.Struct("<32sQIIBB6x")
 FOOTER = struct.Struct("<4sBBBxIIQ16sQQQ")
 END_MAGIC = b"MFSE"
@@ -148,6 +150,20 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[P
                 found=entry.offset + entry.csize,
             )
         yield entry
+
+
+def entries_of(digest: Digest, name: bytes, trailer: bytes, footer: bytes, at: int) -> list[PackEntry]:
+    """The chunks that a trailer lists. CorruptObject when it is not the one of that pack."""
+    entries = list(decode_trailer(trailer, footer, at))
+    if digest(trailer) != name:
+        raise CorruptObject("pack is not the one its name says", offset=at)
+    return entries
+
+
+def fingerprint(entry: PackEntry) -> int:
+    """64 bits of a chunk and where it lies, to compare millions of them in 8 bytes each. Whoever could forge one could
+    write to the store anyway."""
+    return xxh3(ENTRY.pack(*entry))
 
 
 def pack_path(name: str) -> str:

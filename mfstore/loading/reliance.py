@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.packs import pack_path
+from mfstore.format.packs import PackEntry, pack_path
+from mfstore.loading.pack_layouts import PackLayouts
 from mfstore.loading.reads import ChunkRead, PackRead, plan_reads
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Reliance:
     def __init__(self, reader: PackReader, verified: VerifiedRanges) -> None:
         self._reader = reader
         self._verified = verified
+        self._layouts = PackLayouts(reader.backend, reader.digest)
         self._capabilities = reader.backend.capabilities
 
     def reliable(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
@@ -46,20 +48,34 @@ class Reliance:
         ends: dict[str, int] = {}
         for _, pack, placement in placed:
             ends[pack] = max(ends.get(pack, 0), placement.offset + placement.csize)
+        # That a pack is whole does not say that this chunk lies there: index and recipes may be wrong.
         vouched = self._verified.vouched(ends)
-        good = {chunk.id for chunk, pack, _ in placed if pack in vouched}
-        return good | self.whole([one for one in placed if one.pack not in vouched])
+        self._layouts.read({pack: self._verified.length(pack) for pack in vouched})
+        listed, rest = set(), []
+        for one in placed:
+            if one.pack in vouched and self._layouts.holds(one.pack, entry_of(one)):
+                listed.add(one.chunk.id)
+            else:
+                rest.append(one)
+        whole = self.whole(rest)
+        return whole | (listed - {one.chunk.id for one in rest})
+
+    def written(self, pack: str, size: int, entries: Sequence[PackEntry]) -> None:
+        """This process stored that pack, of so many bytes, with these chunks."""
+        self._verified.written(pack, size)
+        self._layouts.add(pack, entries)
 
     def whole(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
         """The ids of those that are readable and whole at that place.
 
-        What this process wrote or verified there, in files that did not change since, is not read again.
+        What this process wrote or verified there, in files that did not change since, is not read again. A chunk that
+        is said to lie in several places is only among them when it lies in each.
         """
-        good: set[bytes] = set()
+        good: set[tuple[str, int, bytes]] = set()
         doubtful = []
         for one in placed:
             if self._verified.has(one.pack, one.placement.offset, one.placement.csize, one.chunk.id):
-                good.add(one.chunk.id)
+                good.add((one.pack, one.placement.offset, one.chunk.id))
             else:
                 doubtful.append(one)
         reader = self._reader
@@ -70,14 +86,15 @@ class Reliance:
             ]
             reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
             if reader.remote:
-                found: list[bytes] = []
+                found: list[tuple[str, int, bytes]] = []
                 reader.read_remote(reads, partial(self._sift, found))
                 good.update(found)
             else:
                 good.update(*reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)))
-        return good
+        bad = {one.chunk.id for one in placed if (one.pack, one.placement.offset, one.chunk.id) not in good}
+        return {chunk_id for _, _, chunk_id in good} - bad
 
-    def _sift(self, good: list[bytes], read: PackRead, data: Buffer | MfstoreError) -> None:
+    def _sift(self, good: list[tuple[str, int, bytes]], read: PackRead, data: Buffer | MfstoreError) -> None:
         """Add those chunks of an answered read that are whole."""
         if isinstance(data, MfstoreError):
             return
@@ -91,7 +108,7 @@ class Reliance:
                 continue
             good.append(self._noted(wanted))
 
-    def _probe(self, read: PackRead) -> list[bytes]:
+    def _probe(self, read: PackRead) -> list[tuple[str, int, bytes]]:
         """Which chunks of a read are whole."""
         good = []
         for wanted in read.chunks:
@@ -104,7 +121,13 @@ class Reliance:
                 continue
         return good
 
-    def _noted(self, wanted: ChunkRead) -> bytes:
-        chunk_id = wanted.chunk.id
-        self._verified.add(wanted.pack, [(wanted.placement.offset, wanted.placement.csize, chunk_id)])
-        return chunk_id
+    def _noted(self, wanted: ChunkRead) -> tuple[str, int, bytes]:
+        offset, chunk_id = wanted.placement.offset, wanted.chunk.id
+        self._verified.add(wanted.pack, [(offset, wanted.placement.csize, chunk_id)])
+        return wanted.pack, offset, chunk_id
+
+
+def entry_of(placed: PlacedChunk) -> PackEntry:
+    """A placed chunk as the trailer of its pack states it."""
+    chunk, at = placed.chunk, placed.placement
+    return PackEntry(chunk.id, at.offset, at.csize, chunk.usize, at.codec, at.width)

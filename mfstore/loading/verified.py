@@ -93,6 +93,10 @@ class VerifiedRanges:
                     self._vouched[pack] = turn, sizes[pack_path(pack)]
         return {pack for pack, size in needed.items() if pack in self._vouched and size <= self._vouched[pack][1]}
 
+    def length(self, pack: str) -> int:
+        """Of a pack that is vouched for; 0 when it is not any more."""
+        return self._vouched.get(pack, (0, 0))[1]
+
     def _identity(self, pack: str) -> Any:
         return self._turn() if self._remote else self._backend.identity(pack_path(pack))
 

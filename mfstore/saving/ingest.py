@@ -377,7 +377,7 @@ class Ingest:
             context.chunk_index.add(fragment.key, fragment.data)
             for name, entries in fragment.packs:
                 if context.backend.capabilities.remote:
-                    context.verified.written(name.hex(), self._packs.sizes[name])
+                    context.reliance.written(name.hex(), self._packs.sizes[name], entries)
                 else:
                     context.verified.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
         if self._fragments:

@@ -176,7 +176,8 @@ def test_few_requests_for_a_large_array(place, fault_proxy):
     other = place.open(proxy)
     counts(proxy)
     assert other.put(array) == key
-    assert counts(proxy) == {"GET": 3, "HEAD": 1}  # recipe, listing, fragment; the pack
+    # Recipe, listing, fragment, trailer of the pack; the pack.
+    assert counts(proxy) == {"GET": 4, "HEAD": 1}
     np.testing.assert_array_equal(other.get(key), array)
     assert counts(proxy) == {"GET": 6}  # recipe, four spans, the body
     task = other.save({"same": array, "more": np.arange(100_000.0), "label": "x" * 2000})

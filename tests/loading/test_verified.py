@@ -3,7 +3,7 @@
 import pytest
 
 from mfstore.backends.local import LocalBackend
-from mfstore.format.packs import pack_path
+from mfstore.format.packs import PackEntry, pack_path
 from mfstore.format.recipes import ChunkRef
 from mfstore.loading import reliance, verified
 from mfstore.loading.reliance import PlacedChunk
@@ -164,9 +164,54 @@ def test_far_away_what_is_vouched_for_is_not_read():
     made = parts()
     known = verified.VerifiedRanges(backend)
     reader = type(made.reader)(backend, made.workers, DIGEST)
-    _, located = stored_pack(backend, [A, B])
-    assert reliance.Reliance(reader, known).reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
-    assert backend.reads == []
+    name, located = stored_pack(backend, [A, B])
+    rely = reliance.Reliance(reader, known)
+    for _ in range(2):
+        assert rely.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+        # But for its trailer, once.
+        assert backend.reads == [(pack_path(name), 0, backend.head(pack_path(name)).size)]
+
+
+WRONG = {
+    "offset": lambda at, other: at._replace(offset=at.offset + 1),
+    "another's": lambda at, other: at._replace(offset=other.offset),
+    "length": lambda at, other: at._replace(csize=at.csize - 1),
+    "codec": lambda at, other: at._replace(codec=2),
+    "width": lambda at, other: at._replace(width=4),
+}
+
+
+@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize("how", WRONG)
+def test_far_away_a_place_is_compared_with_the_trailer_of_its_pack(how, long):
+    """Of a pack whose trailer comes with the first read, and of one whose does not."""
+    backend = Vouching()
+    reader = type(parts().reader)(backend, parts().workers, DIGEST)
+    rest = [noise(seed, 20) for seed in range(3, 1500)] if long else []
+    name, located = stored_pack(backend, [A, B, *rest])
+    rely = reliance.Reliance(reader, verified.VerifiedRanges(backend))
+    wrong = located | {DIGEST(A): WRONG[how](located[DIGEST(A)], located[DIGEST(B)])}
+    assert rely.reliable(there(wrong, A, B)) == {DIGEST(B)}
+    assert rely.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+    # A chunk that is said to lie in two places must lie in both.
+    assert rely.reliable([*there(wrong, A), *there(located, A, B)]) == {DIGEST(B)}
+    # What this process wrote it need not ask about.
+    fresh = reliance.Reliance(reader, verified.VerifiedRanges(backend))
+    fresh.written(name, backend.head(pack_path(name)).size, [PackEntry(i, *at[1:]) for i, at in located.items()])
+    backend.reads.clear()
+    backend.asked.clear()
+    assert fresh.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+    assert backend.reads == backend.asked == []
+
+
+def test_far_away_a_damaged_trailer_is_not_relied_on():
+    backend = Vouching()
+    reader = type(parts().reader)(backend, parts().workers, DIGEST)
+    name, located = stored_pack(backend, [A, B])
+    damage(backend, name, -100)
+    rely = reliance.Reliance(reader, verified.VerifiedRanges(backend))
+    assert rely.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}  # by their own bytes
+    assert len(backend.reads) > 1
 
 
 def test_many_doubtful_chunks_are_read_some_at_a_time():

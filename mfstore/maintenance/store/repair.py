@@ -19,10 +19,10 @@ from mfstore.errors import Conflict, NotFound
 from mfstore.format import fragments, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
-from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
+from mfstore.format.packs import PAGE, PackBuilder, PackEntry, fingerprint, pack_path
 from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
 from mfstore.maintenance.quarantine import quarantine
-from mfstore.maintenance.store.checking.pack_state import entry_of, fingerprint, plan_spans
+from mfstore.maintenance.store.checking.pack_state import entry_of, plan_spans
 from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_repair, trailer_or_raise
 from mfstore.maintenance.store.report import RepairReport
 from mfstore.maintenance.store.verify import StorePass, look_over

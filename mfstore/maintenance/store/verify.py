@@ -145,7 +145,7 @@ class StorePass:
             found = [finding for finding in self._of_data() if finding.object not in self.unread]
         found += findings.of_refs(self.refs.errors, self.inventory.refs, self._dangling())
         unlisted = self.packs.unlisted(self.index)
-        found += findings.of_index(self.index.errors, self._gone(), unlisted)
+        found += findings.of_index(self.index.errors, self.index.misplaced(self.packs.states), self._gone(), unlisted)
         found += findings.of_unread(self.unread.unreadable, self.unread.unknown)
         found += findings.of_unsteady(sorted(self.unread.unsteady))
         found += findings.of_foreign(self.inventory.foreign)

@@ -100,8 +100,13 @@ def of_refs(
         yield Finding("missing", recipe_path(key.hex()), "a ref names it", (key.hex(),), (name,))
 
 
-def of_index(errors: Mapping[str, MfstoreError], gone: Sequence[str], unlisted: Sequence[bytes]) -> Iterator[Finding]:
-    """Fragments that are damaged, packs that the index names and that are gone, packs that it does not list whole."""
+def of_index(
+    errors: Mapping[str, MfstoreError], misplaced: Mapping[str, int], gone: Sequence[str], unlisted: Sequence[bytes]
+) -> Iterator[Finding]:
+    """Fragments that are damaged or wrong, packs that the index names and that are gone, packs that it does not list
+    whole."""
+    for path, count in misplaced.items():
+        yield Finding("damaged", path, f"it places {count} chunks where others lie, or none", harm="dedup")
     for path, error in errors.items():
         yield Finding("damaged", path, error.message, harm="dedup")
     if gone:

@@ -8,10 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
-from mfstore.format.packs import pack_path
+from mfstore.format.packs import fingerprint, pack_path
 from mfstore.format.recipes import ChunkRef
 from mfstore.maintenance.report import PhaseProgress
-from mfstore.maintenance.store.checking.pack_state import PackState, fingerprint
+from mfstore.maintenance.store.checking.pack_state import PackState
 from mfstore.maintenance.store.checking.trailers import read_trailers
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from mfstore._core import table
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format.fragments import ENTRY as INDEX_ENTRY
 from mfstore.format.fragments import PREFIX, Fragment, decode_fragment
-from mfstore.format.packs import ENTRY, FOOTER, PackEntry
+from mfstore.format.packs import ENTRY, FOOTER, PackEntry, fingerprint
 from mfstore.maintenance.store.checking.inventory import Inventory
 from mfstore.maintenance.store.checking.pack_state import entry_of
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend, ObjectInfo
     from mfstore.format.digests import Digest
     from mfstore.format.recipes import ChunkRef
+    from mfstore.maintenance.store.checking.pack_state import PackState
     from mfstore.maintenance.store.checking.unread import Unread
 
 
@@ -90,6 +91,21 @@ class ListedIndex:
                 for chunk_id, pack, csize, offset, usize, codec, width in INDEX_ENTRY.iter_unpack(fragment.entries):
                     if pack in wanted:
                         yield wanted[pack], PackEntry(chunk_id, offset, csize, usize, codec, width)
+
+    def misplaced(self, packs: Mapping[bytes, PackState]) -> dict[str, int]:
+        """How many chunks each fragment places where the trailer of a pack lists another, or none."""
+        found = {}
+        for fragment in self.fragments:
+            states = [packs.get(name.value) for name in fragment.packs]
+            count = 0
+            for chunk_id, pack, csize, offset, usize, codec, width in INDEX_ENTRY.iter_unpack(fragment.entries):
+                state = states[pack] if pack < len(states) else None
+                if state is not None and state.prints is not None:
+                    fp = fingerprint(PackEntry(chunk_id, offset, csize, usize, codec, width))
+                    count += not state.lists(fp)
+            if count:
+                found[fragment.key] = count
+        return found
 
     def packs(self) -> set[bytes]:
         """Every pack that the index names."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError
-from mfstore.format.packs import pack_path
+from mfstore.format.packs import fingerprint, pack_path
 from mfstore.maintenance.reading import read_each
-from mfstore.maintenance.store.checking.pack_state import Span, fingerprint, plan_spans
+from mfstore.maintenance.store.checking.pack_state import Span, plan_spans
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

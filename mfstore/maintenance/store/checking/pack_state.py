@@ -11,14 +11,8 @@ from typing import NamedTuple
 
 from mfstore._core.memory import xxh3
 from mfstore.format.fragments import Location
-from mfstore.format.packs import ENTRY, PackEntry
+from mfstore.format.packs import ENTRY, PackEntry, fingerprint
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, placed_chunks
-
-
-def fingerprint(entry: PackEntry) -> int:
-    """64 bits of a chunk and where it lies, to compare millions of them in 8 bytes each. Whoever could forge one could
-    write to the store anyway."""
-    return xxh3(ENTRY.pack(*entry))
 
 
 @dataclass(slots=True)
@@ -57,9 +51,15 @@ class PackState:
         if end > self.size or (self.bad and fp in self.bad):
             return False
         if self.prints is not None:
-            at = bisect_left(self.prints, fp)
-            return at < len(self.prints) and self.prints[at] == fp
+            return self.lists(fp)
         return not self.absent
+
+    def lists(self, fp: int) -> bool:
+        """Whether its trailer lists the chunk of that fingerprint."""
+        if self.prints is None:
+            return False
+        at = bisect_left(self.prints, fp)
+        return at < len(self.prints) and self.prints[at] == fp
 
 
 class PlacedChunk(NamedTuple):

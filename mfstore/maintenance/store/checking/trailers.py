@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError, Unsupported
 from mfstore.format.packs import (
+    END_BYTES,
     ENTRY,
     FOOTER,
     HEADER,
@@ -15,7 +16,7 @@ from mfstore.format.packs import (
     VERSION,
     PackEntry,
     decode_footer,
-    decode_trailer,
+    entries_of,
     pack_path,
 )
 from mfstore.maintenance.reading import read_each
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from mfstore.format.digests import Digest
     from mfstore.host.workers import Workers
     from mfstore.maintenance.store.checking.unread import Unread
-
-END_BYTES = 64 << 10
-"""Bytes read from the end of a pack: the trailer of 1100 chunks, which is a pack of 280 MB with the usual cuts."""
 
 
 def read_trailers(
@@ -64,14 +62,6 @@ def read_trailer_again(backend: Backend, digest: Digest, name: bytes, size: int)
     footer = backend.read_again(path, size - FOOTER.size, FOOTER.size)
     at, count = decode_footer(footer, size)
     return entries_of(digest, name, backend.read_again(path, at, count * ENTRY.size), footer, at)
-
-
-def entries_of(digest: Digest, name: bytes, trailer: bytes, footer: bytes, at: int) -> list[PackEntry]:
-    """The chunks that a trailer lists. CorruptObject when it is not the one of that pack."""
-    entries = list(decode_trailer(trailer, footer, at))
-    if digest(trailer) != name:
-        raise CorruptObject("pack is not the one its name says", offset=at)
-    return entries
 
 
 class _Ends:

@@ -1,0 +1,87 @@
+"""What lies where in packs, as their trailers say: a pack's name is the digest of that, so it is asked for once."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mfstore.backends.base import RangeRead
+from mfstore.errors import AccessDenied, BackendError, MfstoreError
+from mfstore.format.packs import END_BYTES, FOOTER, decode_footer, entries_of, fingerprint, pack_path
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.format.digests import Digest
+    from mfstore.format.packs import PackEntry
+
+
+class PackLayouts:
+    """The layouts of packs that this process wrote or whose trailers it read, a chunk in 8 bytes."""
+
+    LIMIT = 1 << 20
+    """Chunks remembered."""
+
+    def __init__(self, backend: Backend, digest: Digest) -> None:
+        self._backend = backend
+        self._digest = digest
+        self._prints: dict[str, array[int]] = {}
+        self._count = 0
+
+    def add(self, pack: str, entries: Iterable[PackEntry]) -> None:
+        """What lies in a pack."""
+        prints = array("Q", sorted(map(fingerprint, entries)))
+        if self._count + len(prints) > self.LIMIT:
+            self._prints = {}
+            self._count = 0
+        self._prints[pack] = prints
+        self._count += len(prints)
+
+    def read(self, sizes: Mapping[str, int]) -> None:
+        """Read the trailers of these packs, by their lengths, which are not known yet. One that is damaged stays
+        unknown.
+
+        Raises:
+            AccessDenied: a pack may not be read.
+            BackendError: the storage failed.
+        """
+        unknown = {pack: size for pack, size in sizes.items() if pack not in self._prints and size > FOOTER.size}
+        longer = {}
+        for pack, start, data in self._reads({pack: max(0, size - END_BYTES) for pack, size in unknown.items()}, sizes):
+            try:
+                at = decode_footer(data[-FOOTER.size :], sizes[pack])[0]
+                if at < start:
+                    longer[pack] = at
+                else:
+                    self._learn(pack, data[at - start :], at)
+            except MfstoreError:
+                continue  # then what is said to lie there is read itself
+        for pack, at, data in self._reads(longer, sizes):
+            try:
+                self._learn(pack, data, at)
+            except MfstoreError:
+                continue
+
+    def holds(self, pack: str, entry: PackEntry) -> bool:
+        """Whether that chunk lies there; False when it is not known."""
+        prints = self._prints.get(pack)
+        if prints is None:
+            return False
+        print_ = fingerprint(entry)
+        at = bisect_left(prints, print_)
+        return at < len(prints) and prints[at] == print_
+
+    def _reads(self, starts: Mapping[str, int], sizes: Mapping[str, int]) -> Iterator[tuple[str, int, bytes]]:
+        """Each of these packs from an offset to its end."""
+        names = list(starts)
+        reads = [RangeRead(pack_path(pack), at, sizes[pack] - at) for pack, at in starts.items()]
+        for number, data in self._backend.read_many(reads):
+            if isinstance(data, (AccessDenied, BackendError)):
+                raise data
+            if not isinstance(data, MfstoreError):
+                yield names[number], reads[number].start, bytes(memoryview(data).cast("B"))
+
+    def _learn(self, pack: str, data: bytes, at: int) -> None:
+        footer = data[-FOOTER.size :]
+        self.add(pack, entries_of(self._digest, bytes.fromhex(pack), data[: -FOOTER.size], footer, at))
