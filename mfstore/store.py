@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.backends import Backend, open_backend
-from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
+from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, OutOfSpace, Unsupported
 from mfstore.format import recipes
 from mfstore.format.digests import NAMES, Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
@@ -406,7 +407,8 @@ class Store:
             verify: As of ``get_bytes``.
 
         Raises:
-            OSError: the file cannot be written.
+            OutOfSpace: there is no room for the file.
+            OSError: it cannot be written for another reason.
             NotFound: nothing is stored under the key, or the bundle has no such artifact.
             Unsupported: the key is a bundle, and ``name`` is None.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
@@ -421,9 +423,12 @@ class Store:
                     while block:
                         block = block[file.write(block) :]
             temporary.replace(target)
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):
                 temporary.unlink()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                hint = "Free space, or choose another file"
+                raise OutOfSpace("no room for the file", key=key, found=str(target), hint=hint) from error
             raise
 
     def _reader(self, key: Key, name: str | None, verify: bool | None) -> ArtifactReader:

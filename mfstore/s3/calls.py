@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 SHORT_BODY = 1 << 20
 """A body of up to this many bytes, for which the call names no target, arrives in ``Reply.data``. A longer one is first
 announced (``Reply.announced``), so that the scheduler can choose its final place and split it."""
+LONGEST_REPLY = 256 << 20
+"""A reply that is no object, so that nobody could be told of it, ends within so many bytes: a page of a listing has at
+most some 4 MiB."""
 FIRST_BYTE_SECONDS = 30.0
 STALL_SECONDS = 20.0
 """S3 answers 99.9 % of requests within 0.2 s and a few PUTs after 5 s; a connection that is silent for longer is

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, MfstoreError, Unsupported
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from mfstore.s3.transfers.scheduler import Transfers
 
 Form = Callable[[str], str]
-_known: dict[tuple[str | None, str, str], Form] = {}
-"""What was found out in this process, by endpoint, bucket and kind: handles of one bucket need not ask again."""
+_known: dict[tuple[str | None, str, str], Form | Unsupported] = {}
+"""What was found out in this process, by endpoint, bucket and kind: handles of one bucket need not ask again. A service
+that does not keep conditions will not learn it while this process runs, and each question is four requests."""
 WRONG = "0" * 32
 HINT = (
     "Refs and new stores need conditional writes. Use a service that has them, or open the store with "
@@ -73,14 +75,19 @@ class Conditions:
             try:
                 _known[key] = find(scratch)
             except Unsupported as error:
-                raise error.where(hint=HINT) from None
+                error.where(hint=HINT)
+                _known[key] = copy(error)
+                raise error from None
             finally:
                 # What stays behind is hidden and a few bytes; failing to remove it must not hide the answer.
                 try:
                     self._outcome(self._deletion(scratch))
                 except MfstoreError:
                     pass
-        return _known[key]
+        found = _known[key]
+        if isinstance(found, Unsupported):
+            raise copy(found)
+        return found
 
     def _try_new(self, scratch: str) -> Form:
         self._transfers.one(self._put(scratch))

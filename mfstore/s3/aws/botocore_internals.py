@@ -206,6 +206,15 @@ def sign_again(request: Any, signer: Any, signing: tuple[str, str, Any], credent
     auth.add_auth(request)
 
 
+def follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
+    """A "before-call" handler: have botocore not follow redirections. To learn where a bucket is it asks by a HEAD,
+    which it would redirect in turn, and so on: 81 requests where no answer names a region.
+
+    Relies on ``context["s3_redirect"]["redirected"]`` of the request, which says that it was redirected once.
+    """
+    params.setdefault("context", {}).setdefault("s3_redirect", {})["redirected"] = True
+
+
 REGION_BUILTIN = "AWS::Region"
 """In a "before-endpoint-resolution" handler: the name among ``builtins`` of the region that endpoint and signature are
 made for. Relied on to send requests for one bucket to another region than the client's."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
@@ -19,7 +21,8 @@ class Listed:
     """An object as a listing tells it."""
 
     key: str
-    size: int
+    size: int | None
+    """None where the service does not say."""
     modified: datetime | None
     etag: str | None
     """As S3 sent it, mostly in quotes."""
@@ -52,6 +55,17 @@ def page(body: bytes) -> Page:
         raise BackendError("the listing cannot be read", found=str(error)[:200]) from error
 
 
+def _time(text: str) -> datetime | None:
+    """ISO 8601 as S3 has it, or a date as in headers, as others do; None for neither: one odd entry is no reason to
+    refuse all."""
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        with suppress(ValueError, TypeError):
+            return parsedate_to_datetime(text)
+    return None
+
+
 def _page(root: ElementTree.Element, space: str) -> Page:
     encoded = (root.findtext(space + "EncodingType") or "").strip() == "url"
     key, size, modified = space + "Key", space + "Size", space + "LastModified"
@@ -73,14 +87,12 @@ def _page(root: ElementTree.Element, space: str) -> Page:
                 storage_text = child.text or ""
         if not name:
             raise ValueError("an entry without a key")
-        if size_text is None:
-            raise ValueError("an entry without a size")
         if encoded and ("%" in name or "+" in name):
             name = unquote_plus(name)
-        length = int(size_text)
-        if length < 0:
+        length = int(size_text) if size_text and size_text.strip() else None
+        if length is not None and length < 0:
             raise ValueError("a negative size")
-        when = datetime.fromisoformat(modified_text) if modified_text else None
+        when = _time(modified_text) if modified_text else None
         objects.append(Listed(name, length, when, etag_text, storage_text))
     prefixes = [node.findtext(prefix) or "" for node in root.iterfind(space + "CommonPrefixes")]
     if encoded:

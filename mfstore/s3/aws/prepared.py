@@ -79,6 +79,7 @@ class RequestPreparer:
         events.register_first("before-send.s3", self._capture_first)
         events.register_last("before-send.s3", self._capture_last)
         events.register_last("before-endpoint-resolution.s3", self._set_region)
+        events.register_last("before-call.s3.HeadBucket", internals.follow_no_redirect)
         events.register_first("before-sign.s3", self._before_sign)
         events.register_last("request-created.s3", self._after_sign)
 

@@ -42,7 +42,7 @@ from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, shared_options
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import delete_jobs
-from mfstore.s3.transfers.destinations import Destination, FolderDestination, Placed, local_path
+from mfstore.s3.transfers.destinations import Destination, FolderDestination, local_path
 from mfstore.s3.transfers.downloads import GetJob, RangesJob, ReadJob
 from mfstore.s3.transfers.jobs import Job, RefusedJob, jobs_of, unforeseen
 from mfstore.s3.transfers.listings import ListJob, entries
@@ -91,8 +91,8 @@ class GetOptions:
     overwrite: bool
     resume: bool
     parameters: Options
-    placed: Placed = field(default_factory=Placed)
-    """The files that this call has made."""
+    placed: dict[Path, object] = field(default_factory=dict)
+    """The files that this call has made, with the addresses of their objects."""
 
     def __post_init__(self) -> None:
         if self.into not in ("bytes", "files"):

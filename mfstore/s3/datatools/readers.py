@@ -97,9 +97,12 @@ class ObjectReader(io.RawIOBase):
         if self._at >= self._size:
             return b""
         self._drop()
-        data: bytes = self._fetch(self._at, self._size - self._at).data
+        begun = self._at - self._start
+        known = bytes(self._data[begun:]) if 0 <= begun < len(self._data) else b""
+        at = self._at + len(known)
+        rest: bytes = self._fetch(at, self._size - at).data if at < self._size else b""
         self._at = self._size
-        return data
+        return known + rest if known else rest
 
     def _turn(self) -> None:
         """Bring the window to where reading goes on."""

@@ -252,14 +252,18 @@ class Exchange:
         algorithm = call.checksum if ranged else checksum_of_whole(reply.headers)
         checksum = Checksum(algorithm) if algorithm and call.operation == "GetObject" else None
         if call.target is None:
-            short = size is None or size <= calls.SHORT_BODY
-            if short and await self._read(response, calls.SHORT_BODY, None):
+            limit = calls.SHORT_BODY if call.operation == "GetObject" else calls.LONGEST_REPLY
+            if (size is None or size <= limit) and await self._read(response, limit, None):
                 self._note(checksum, self._sink.grown)
                 return self._whole(size)
+            if call.operation != "GetObject":
+                self._failed = calls.OVERFLOW, "the reply does not end", 0
+                raise BodyDropped
             await self._announce()
         sink = self._sink
-        limit = self._stop if self._stop is not None else sink.room
-        assert limit is not None
+        room = self._stop if self._stop is not None else sink.room
+        assert room is not None
+        limit = room
         if size is not None and size > limit and self._stop is None:
             self._failed = calls.OVERFLOW, f"{size} bytes for {limit}", 0
             raise BodyDropped

@@ -65,36 +65,20 @@ class Partial:
     done: tuple[tuple[int, int], ...]
 
 
-class Placed:
-    """The files that one bulk operation has put in their places, for what are the same items in it."""
-
-    __slots__ = ("_by",)
-
-    def __init__(self) -> None:
-        self._by: dict[Path, object] = {}
-
-    def by(self, path: Path, origin: object) -> bool:
-        """Whether the file is of this ``origin``: of the same object, then, which may replace itself."""
-        return origin is not None and self._by.get(path) == origin
-
-    def add(self, path: Path, origin: object) -> None:
-        """A file of this ``origin`` is in its place."""
-        self._by[path] = origin
-
-
 class Destination:
     """One local file to be. Written under a temporary name beside it and renamed when it is whole.
 
     With ``resume`` what an interrupted download has written stays, with a note of what it is (``save``), for the next
     one (``reopen``). Without ``overwrite`` a file that exists stays, unless the same operation has put it there for the
-    same ``origin``.
+    same ``origin``: ``placed`` are the files that it has put in their places, with their origins.
     """
 
     __slots__ = ("_file", "_note", "_origin", "_overwrite", "_placed", "_resume", "_temporary", "path")
 
     def __init__(
-        self, path: Path, overwrite: bool, resume: bool = False, placed: Placed | None = None, origin: object = None
-    ) -> None:
+        self, path: Path, overwrite: bool, resume: bool = False, placed: dict[Path, object] | None = None,
+        origin: object = None,
+    ) -> None:  # fmt: skip
         self.path = path
         self._overwrite = overwrite
         self._resume = resume
@@ -116,7 +100,7 @@ class Destination:
             raise self._exists()
 
     def _mine(self) -> bool:
-        return self._placed is not None and self._placed.by(self.path, self._origin)
+        return self._placed is not None and self.path in self._placed and self._placed[self.path] == self._origin
 
     def _exists(self) -> Conflict:
         return Conflict("the destination exists", found=str(self.path), hint="Pass overwrite=True to replace it")
@@ -238,7 +222,7 @@ class Destination:
             raise disk_error(error, self.path) from error
         self._temporary = None
         if self._placed is not None:
-            self._placed.add(self.path, self._origin)
+            self._placed[self.path] = self._origin
         if self._resume:
             self.forget()
         return str(self.path)

@@ -12,7 +12,7 @@ from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, 
 from mfstore.s3.aws.errors import SIZE_HINT
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.destinations import Destination, Partial
-from mfstore.s3.transfers.jobs import NO_CALLS, Job, Restart, Retry, Try, etag_of, renewed
+from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, Restart, Retry, Try, etag_of, renewed
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -437,7 +437,8 @@ class RangesJob(GetJob):
 
 
 def expected_checksum(headers: Any) -> tuple[str, int] | None:
-    """The CRC of the whole object a response names: (lower-case algorithm, value)."""
+    """The CRC of the whole object a response names: (lower-case algorithm, value). Raises ``Retry`` for one that is no
+    CRC."""
     if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     for name in _ALGORITHMS:
@@ -446,5 +447,11 @@ def expected_checksum(headers: Any) -> tuple[str, int] | None:
             try:
                 return name, crc.decode(name.upper(), text)
             except ValueError:
-                return None
+                raise Retry(
+                    BackendError(
+                        f"the service names a {name} that is none", found=text[:80],
+                        hint="verify=False takes the object without it",
+                    ),
+                    ODD_ANSWERS,
+                ) from None  # fmt: skip
     return None

@@ -77,7 +77,7 @@ class Try:
         self.odd = 0
         """How often the answer was one to ask again for (``Retry``)."""
         self.hedge: Call | None = None
-        self.wrong: MfstoreError | None = None
+        self.wrong: Retry | None = None
         self.credentials: Credentials | None = None
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, Retry, Try
+from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, Retry, Try, length_of
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
+    from mfstore.s3.aws.pages import Page
 
 
 class ListJob(Job):
-    """List the objects under a prefix, page by page; each page is an outcome whose ``data`` is control's page."""
+    """List the objects under a prefix, page by page; each page is an outcome whose ``data`` is control's page. Objects
+    whose size a page does not tell are asked for it."""
 
     several = True
 
-    __slots__ = ("_delimiter", "_out", "_page", "_seen", "_start_after", "_token", "pages")
+    __slots__ = (
+        "_answer", "_delimiter", "_mark", "_out", "_page", "_sizes", "_start_after", "_token", "_turns", "pages",
+    )  # fmt: skip
 
     def __init__(
         self, index: int, item: Any, bucket: str, prefix: str, options: Options = NO_OPTIONS, *,
@@ -32,7 +37,14 @@ class ListJob(Job):
         self._page = page
         self.pages = 0
         self._token: str | None = None
-        self._seen: set[str] = set()
+        # Brent's way of finding circles: the token of one page is kept, and of a later one whenever as many pages have
+        # come since. A set of all would grow with a listing that has no end.
+        self._mark: str | None = None
+        self._turns = 0
+        self._answer: tuple[Page, Reply] | None = None
+        """A page that waits for sizes, and its reply."""
+        self._sizes: dict[str, int | None] = {}
+        """By key: its size, None for an object that is gone by now."""
         self._out: list[Outcome] = []
 
     def begin(self) -> Sequence[Call]:
@@ -46,18 +58,55 @@ class ListJob(Job):
         return (Call("ListObjectsV2", self.bucket, None, self.options, params, tag=Try(self)),)
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
+        if call.operation == "HeadObject":
+            assert call.key is not None
+            return self._sized(call.key, length_of(reply))
         try:
             page = control.page(call, reply)
         except MfstoreError as error:
             raise Retry(error, ODD_ANSWERS if error.service_code is None else None) from None
+        prefix = self.key
+        for key in (*[found.key for found in page.objects], *page.prefixes):
+            if not key.startswith(prefix):
+                found = BackendError("the service listed what was not asked for", expected=f"{prefix}…", found=key)
+                raise Retry(found, ODD_ANSWERS)
+        untold = [found.key for found in page.objects if found.size is None]
+        if untold:
+            self._answer, self._sizes = (page, reply), {}
+            return [Call("HeadObject", self.bucket, key, tag=Try(self)) for key in untold]
+        return self._turn(page, reply)
+
+    def _sized(self, key: str, size: int | None) -> Sequence[Call]:
+        """The size of an object whose entry did not tell it."""
+        self._sizes[key] = size
+        if self.calls > 1:
+            return NO_CALLS
+        assert self._answer is not None
+        (page, reply), self._answer = self._answer, None
+        sized = [
+            found if found.size is not None else replace(found, size=self._sizes[found.key]) for found in page.objects
+        ]
+        return self._turn(replace(page, objects=tuple(one for one in sized if one.size is not None)), reply)
+
+    def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
+        if call.operation != "HeadObject" or reply.status != 404:
+            return None
+        assert call.key is not None
+        return self._sized(call.key, None)
+
+    def _turn(self, page: Page, reply: Reply) -> Sequence[Call]:
+        """A page is complete: hand it out, and ask for the next."""
         outcome = self._outcome(data=page, size=len(page.objects), headers=reply.headers)
-        if page.next_token is None:
+        token = page.next_token
+        if token is None:
             self.outcome = outcome
             return NO_CALLS
-        if page.next_token in self._seen:
-            raise BackendError("the service's listing goes round in circles", found=page.next_token[:80])
-        self._seen.add(page.next_token)
-        self._token = page.next_token
+        if token == self._mark:
+            raise BackendError("the service's listing goes round in circles", found=token[:80])
+        self._turns += 1
+        if self._turns & (self._turns - 1) == 0:
+            self._mark = token
+        self._token = token
         outcome.last = False
         self.pages = page.memory
         self._out.append(outcome)
@@ -74,6 +123,7 @@ def entries(outcome: Outcome) -> Iterator[ListingEntry]:
     for found in page.objects:
         modified = found.modified.timestamp() if found.modified is not None else None
         etag = found.etag.strip('"') if found.etag else None
+        assert found.size is not None  # the job has asked for it
         yield ListingEntry(bucket, found.key, found.size, modified, etag, found.storage_class, False)
     for prefix in page.prefixes:
         yield ListingEntry(bucket, prefix, 0, None, None, None, True)

@@ -564,9 +564,8 @@ class Scheduler:
             else:
                 self._drop(call)
         elif state.wrong is not None:
-            error, state.wrong = state.wrong, None
-            if not self._retry(call, reply, Verdict.TRANSIENT):
-                self._fatal(job, call, error)
+            wrong, state.wrong = state.wrong, None
+            self._ask_again(job, call, reply, wrong)
         elif fine:
             self._fine(job, call, reply)
         elif reply.failure == CANCELLED:
@@ -587,9 +586,7 @@ class Scheduler:
         try:
             more = job.on_reply(call, reply, self._control)
         except Retry as retry:
-            call.tag.odd += 1
-            if call.tag.odd == retry.tries or not self._retry(call, reply, Verdict.TRANSIENT):
-                self._fatal(job, call, retry.error)
+            self._ask_again(job, call, reply, retry)
             return
         except Restart as restart:
             self._counts.verify_failures += 1
@@ -603,10 +600,21 @@ class Scheduler:
             self._calls.add(job, more)
         elif job.outcome is not None and not job.calls:
             self._end(job)
-        if job.several and job.outcome is None:
+        if job.several:
+            self._hand_out_early(job)
+
+    def _hand_out_early(self, job: Job) -> None:
+        """What a job has before its end."""
+        if job.outcome is None:
             extra = job.take()
             self.admission.budget.take(sum(map(outcome_memory, extra)))
             self._out.extend(extra)
+
+    def _ask_again(self, job: Job, call: Call, reply: Reply, retry: Retry) -> None:
+        """The answer was one to ask again for."""
+        call.tag.odd += 1
+        if call.tag.odd == retry.tries or not self._retry(call, reply, Verdict.TRANSIENT):
+            self._fatal(job, call, retry.error)
 
     def _failed(self, job: Job, call: Call, reply: Reply) -> None:
         """A reply that is an error, unless the job makes something of it."""
@@ -623,6 +631,7 @@ class Scheduler:
             self._calls.add(job, more)
             if job.outcome is not None and not job.calls:
                 self._end(job)
+            self._hand_out_early(job)
             return
         try:
             verdict = classify(reply)
@@ -726,7 +735,7 @@ class Scheduler:
                 target, stop, further = job.announced(call, reply, pieces, self._pool)
             except Retry as retry:
                 self._channel.cancel(call)
-                call.tag.wrong = retry.error
+                call.tag.wrong = retry
                 continue
             except Exception as error:
                 self._channel.cancel(call)

@@ -1,6 +1,7 @@
 """The S3 client and answers that are wrong, late, lost or refused: cases A07 and A24 to A41 of the scoreboard, on both
 engines."""
 
+import os
 import random
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from mfstore._core import crc
 from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, Unsupported
 from mfstore.s3 import BulkClient, PutItem
+from mfstore.s3.transfers.uploads import UploadSource
 from mfstore.testing.actions import (
     Action,
     CloseAfter,
@@ -121,6 +123,32 @@ def test_a24_a_200_that_does_not_say_what_was_done(answering, body):
     for result in (client.delete_many(["k"], on_error="return"), client.copy([("k", "other")], on_error="return")):
         (outcome,) = result
         assert isinstance(outcome.error, BackendError), outcome
+
+
+def test_a36_a_page_longer_than_a_short_body(answering):
+    """Only objects are announced."""
+    key = "k" * 1000
+    row = f"<Contents><Key>{key}</Key><Size>1</Size></Contents>".encode()
+    body = b"<ListBucketResult>" + row * 1500 + b"</ListBucketResult>"
+    for head in (b"Content-Length: %d\r\n" % len(body), CHUNKS):
+        client, _ = answering(head, chunked(body) + b"0\r\n\r\n" if head is CHUNKS else body)
+        assert [entry.key for entry in client.list()] == [key] * 1500
+
+
+def test_a_file_that_shrinks_before_it_is_read_is_named(answering, tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    path.write_bytes(SMALL)
+    real = UploadSource.open
+
+    def then_shrink(source):
+        real(source)
+        os.truncate(path, 1000)
+
+    monkeypatch.setattr(UploadSource, "open", then_shrink)
+    client, _ = answering(b"Content-Length: 0\r\n", b"")
+    (outcome,) = client.put_many({"k": path}, on_error="return")
+    assert isinstance(outcome.error, BackendError) and str(path) in str(outcome.error), outcome
+    assert "shorter than it was" in str(outcome.error)
 
 
 def test_a07_garbage_behind_the_last_chunk(answering):

@@ -54,6 +54,18 @@ def test_a17_a_redirect_loop_ends(rig):
     assert len(proxy.requests()) <= 6
 
 
+@pytest.mark.parametrize("work", ["get", "put", "list"])
+def test_a17_a_redirection_that_names_no_region_is_asked_about_once(engine, s3_env, work):
+    server = Server(lambda connection, request: connection.reply("301 Moved", ["Content-Length: 0"]))
+    try:
+        client = BulkClient("bucket", engine=engine, endpoint_url=server.origin, region_name="us-east-1")
+        with client, pytest.raises(BackendError, match="another region"):
+            WORK[work](client)
+        assert [request.method for request in server.requests][1:] == ["HEAD"]
+    finally:
+        server.close()
+
+
 WORK = {
     "get": lambda client: next(iter(client.get_many(["k"]))),
     "head": lambda client: next(iter(client.head_many(["k"]))),
