@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore import errors
 from mfstore.format.digests import Key
+from mfstore.host.forks import IMPORTING
 
 __version__ = "0.1.0"
 
@@ -44,7 +45,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, member = _LATER[name]
-    found = globals()[name] = getattr(import_module(module), member)
+    with IMPORTING:
+        found = globals()[name] = getattr(import_module(module), member)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,7 @@ from mfstore.format.description import PATH, Description
 from mfstore.format.digests import NAMES, Key, digest_function
 from mfstore.format.recipes import Recipe, recipe_path
 from mfstore.host.elapsed import moment, since
+from mfstore.host.forks import anew_in_children
 from mfstore.host.workers import Workers
 from mfstore.loading.artifacts import Loading
 from mfstore.loading.fetch import Fetcher
@@ -90,12 +92,21 @@ class Handle:
         self.guard = Guard(options.backend, self.was_collected, self.forget_removed)
         self._verified = VerifiedRanges(options.backend)
         self._session = session
-        self._lock = threading.Lock()
+        self._uncounted: deque[SessionStats | int] = deque()
+        """What has been done and is to be counted."""
+        self.forked()
+        anew_in_children(self)
         self._known: tuple[Description | None, set[str]] = None, set()
         """The description, and the operations that this program may do by it: replaced together."""
         self._looked = False
         self._read_at = moment()
         self._made: _Shared | None = None
+
+    def forked(self) -> None:
+        """A lock anew, in a new child too, whose iterators may have been begun in the parent. Reentrant: see
+        ``ChunkIndex.forked``."""
+        self._lock = threading.RLock()
+        self._counting = threading.Lock()
 
     def close(self) -> None:
         """End the threads."""
@@ -180,16 +191,32 @@ class Handle:
         self.require_write()
         return Ingest(self._shared().saving)
 
-    def count(self, written: SessionStats) -> None:
-        """Count what an operation did."""
-        with self._lock:
-            for item in fields(written):
-                mine, its = getattr(self._session, item.name), getattr(written, item.name)
-                if isinstance(its, dict):
-                    for name, size in its.items():
-                        mine[name] = mine.get(name, 0) + size
-                else:
-                    setattr(self._session, item.name, mine + its)
+    def count(self, written: SessionStats | int) -> None:
+        """Count what an operation stored, or how many bytes of artifacts it loaded.
+
+        Nothing is lost when another thread, or a signal handler in this one, counts at the same time: who finds
+        somebody counting leaves it to them.
+        """
+        self._uncounted.append(written)
+        while self._uncounted and self._counting.acquire(blocking=False):
+            try:
+                self._count(self._uncounted.popleft())
+            except IndexError:  # somebody else has counted it
+                pass
+            finally:
+                self._counting.release()
+
+    def _count(self, written: SessionStats | int) -> None:
+        if isinstance(written, int):
+            self._session.loaded += written
+            return
+        for item in fields(written):
+            mine, its = getattr(self._session, item.name), getattr(written, item.name)
+            if isinstance(its, dict):
+                for name, size in its.items():
+                    mine[name] = mine.get(name, 0) + size
+            elif its:
+                setattr(self._session, item.name, mine + its)
 
     def loading(self, verify: bool | None, writable: bool) -> Loading:
         """How artifacts are loaded; with ``verify`` None as the store was opened."""

@@ -252,7 +252,7 @@ class Store:
                         yield key, found
                 else:
                     assert isinstance(recipe, Recipe)
-                    self.session.loaded += sum(artifact.size for artifact in recipe.artifacts)
+                    self.handle.count(sum(artifact.size for artifact in recipe.artifacts))
                     names = [artifact.name for artifact in recipe.artifacts]
                     yield key, dict(zip(names, found, strict=True)) if recipe.kind == BUNDLE else found[0]
                 if progress is not None:
@@ -377,7 +377,7 @@ class Store:
         stop = reader.size if end is None else min(end, reader.size)
         if not 0 <= start <= reader.size or (end is not None and end < start):
             raise InvalidRange(f"no bytes {start} to {end}", key=key, expected=f"within 0 to {reader.size}")
-        self.session.loaded += stop - start
+        self.handle.count(stop - start)
         return reader.read(start, stop)
 
     def iter_bytes(self, key: str, *, name: str | None = None, verify: bool | None = None) -> Iterator[bytes]:
@@ -391,7 +391,7 @@ class Store:
         block = 2 * capabilities.span if capabilities.remote else FILE_BLOCK
         for at in range(0, reader.size, block):
             yield reader.read(at, min(at + block, reader.size))
-        self.session.loaded += reader.size
+        self.handle.count(reader.size)
 
     def get_file(
         self, key: str, path: str | os.PathLike[str], *, name: str | None = None, verify: bool | None = None
@@ -647,7 +647,7 @@ class Store:
         self, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None, writable: bool, named: bool
     ) -> Any:
         values = load_artifacts(self.handle.loading(verify, writable), recipe, wanted)
-        self.session.loaded += sum(artifact.size for artifact in wanted)
+        self.handle.count(sum(artifact.size for artifact in wanted))
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))
         return next(iter(values))

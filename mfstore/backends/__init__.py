@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
 from mfstore.errors import InvalidKey, Unsupported
+from mfstore.host.forks import IMPORTING
 from mfstore.settings import Knobs
 
 __all__ = ["Backend", "Batch", "Capabilities", "ObjectInfo", "open_backend"]
@@ -29,12 +30,14 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
             raise InvalidKey("a file URL is file:///absolute/path", found=repr(url))
         return _local(unquote(f"/{path}"), knobs, options)
     if scheme == "memory":
-        from mfstore.backends.memory import MemoryBackend
+        with IMPORTING:
+            from mfstore.backends.memory import MemoryBackend
 
         _refuse(options)
         return MemoryBackend(url)
     if scheme == "s3":
-        from mfstore.backends.s3.backend import S3Backend
+        with IMPORTING:
+            from mfstore.backends.s3.backend import S3Backend
 
         # What waits to be decoded is the store's; what has arrived and waits for that is the client's: a quarter each.
         return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})
@@ -52,7 +55,8 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
 
 
 def _local(path: str, knobs: Knobs, options: dict[str, Any]) -> Backend:
-    from mfstore.backends.local import LocalBackend
+    with IMPORTING:
+        from mfstore.backends.local import LocalBackend
 
     _refuse(options)
     if not path or "\0" in path:

@@ -36,6 +36,7 @@ from mfstore.errors import (
     NotFound,
     OutOfSpace,
 )
+from mfstore.host.forks import anew_in_children
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -87,11 +88,18 @@ class LocalBackend(Backend):
         self.url = f"file://{quote(self.root)}"
         self.fsync = fsync
         self.expire_days = expire_days
-        self._locks: dict[int, threading.Lock] = {}
+        self._held: dict[int, _Hold] = {}
+        """By thread: what it holds of the lock file. A signal handler that runs in the middle finds it there."""
+        self.forked()
+        anew_in_children(self)
         self._swept = not sweep
         self._link_flag = 0 if follow_links else os.O_NOFOLLOW
         self.durable: set[str] = set()
         """Keys, and directories with a final slash, that this process made durable: relying on them costs nothing."""
+
+    def forked(self) -> None:
+        """A lock anew: a child must not wait for ever for a thread of its parent."""
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.root, self.fsync, self.expire_days)
@@ -237,17 +245,19 @@ class LocalBackend(Backend):
         return LocalBatch(self)
 
     def put_if(self, key: str, data: Buffer, etag: str | None) -> str:
-        with self._exclusive():
-            try:
-                current = self.head(key).etag
-            except NotFound:
-                current = None
-            if current != etag:
-                raise Conflict("the object changed since it was read", key=key, backend=self.url)
-            with LocalBatch(self, locked=True) as batch:
-                batch.put(key, [data])
-                batch.commit()
-            return self.head(key).etag
+        with self._exclusive() as hold:
+            while True:
+                entries = hold.entries
+                try:
+                    current = self.head(key).etag
+                except NotFound:
+                    current = None
+                if current != etag:
+                    raise Conflict("the object changed since it was read", key=key, backend=self.url)
+                with suppress(_InterruptedError), LocalBatch(self, (hold, entries)) as batch:
+                    batch.put(key, [data])
+                    batch.commit()
+                    return self.head(key).etag
 
     def copy(self, source: str, target: str) -> None:
         # Mapped, so that memory stays bounded. Not a link: what changes the file in place would change both.
@@ -319,23 +329,35 @@ class LocalBackend(Backend):
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         answers = []
         for key, etag in objects.items():
-            with self._exclusive():
+            with self._exclusive() as hold:
                 try:
-                    unchanged = self.head(key).etag == etag
-                    if unchanged:
-                        self.delete(key)
-                    answers.append(unchanged)
+                    answers.append(self._delete_if(key, etag, hold))
                 except NotFound:
                     answers.append(True)
         return answers
 
+    def _delete_if(self, key: str, etag: str, hold: _Hold) -> bool:
+        directory, _, name = key.rpartition("/")
+        while True:
+            entries = hold.entries
+            if self.head(key).etag != etag:
+                return False
+            with suppress(_InterruptedError), self._translate(key), self._opened(directory, False) as fd:
+                (os.unlink if hold.entries == entries else _interrupted)(name, dir_fd=fd)
+                if self.fsync == "always":
+                    _fsync(fd)
+                return True
+
     def move_unchanged(self, source: str, target: str, etag: str) -> bool:
         # Renamed: needs no room, which a full disk does not have, and no byte passes through memory.
-        with self._exclusive(), self._translate(source):
+        with self._exclusive() as hold, self._translate(source):
+            entries = hold.entries
             if self.head(source).etag != etag:
                 return False
             (old, _, old_name), (new, _, new_name) = source.rpartition("/"), target.rpartition("/")
             with self._opened(old, False) as from_fd, self._opened(new, True) as to_fd:
+                if hold.entries != entries:
+                    return self.move_unchanged(source, target, etag)
                 os.rename(old_name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
                 os.utime(new_name, dir_fd=to_fd, follow_symlinks=False)
                 if self.fsync != "none":
@@ -379,14 +401,26 @@ class LocalBackend(Backend):
             yield
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """A lock against every other process and thread that uses this store."""
-        # One per process: a child forked while another thread held it must not wait for ever.
-        with self._locks.setdefault(os.getpid(), threading.Lock()), self._locked(fcntl.LOCK_EX):
-            yield
+    def _exclusive(self) -> Iterator[_Hold]:
+        """A lock against every other process and thread that uses this store. Only a signal handler in this thread may
+        get in between: whoever looks before acting asks the hold, in the same expression as the act, whether one did.
+        """
+        with self._lock, self._locked(fcntl.LOCK_EX) as hold:
+            yield hold
 
     @contextmanager
-    def _locked(self, kind: int) -> Iterator[None]:
+    def _locked(self, kind: int) -> Iterator[_Hold]:
+        me = threading.get_ident()
+        outer = self._held.get(me)
+        if outer is not None and outer.process == os.getpid():
+            # In a signal handler: the lock is this thread's already, or about to be, and would never be free.
+            outer.entries += 1
+            fcntl.flock(outer.fd, fcntl.LOCK_EX if fcntl.LOCK_EX in (kind, outer.kind) else kind)
+            try:
+                yield outer
+            finally:
+                fcntl.flock(outer.fd, outer.kind)
+            return
         with self._translate(LOCK):
             root = self.open_directory("", create=True)
             try:
@@ -394,13 +428,17 @@ class LocalBackend(Backend):
             finally:
                 os.close(root)
             try:
+                # The kind is noted before it is so, each time: a signal handler leaves the lock as it finds it noted.
+                hold = self._held[me] = _Hold(fd, kind, os.getpid())
                 fcntl.flock(fd, kind)
                 try:
-                    yield
+                    yield hold
                 finally:
                     # Closing alone would leave it locked in a child forked meanwhile.
+                    hold.kind = fcntl.LOCK_UN
                     fcntl.flock(fd, fcntl.LOCK_UN)
             finally:
+                self._held.pop(me, None)
                 os.close(fd)
 
     def remember_durable(self, keys: Iterable[str]) -> None:
@@ -483,14 +521,38 @@ class LocalBackend(Backend):
         return BackendError(f"{type(error).__name__}: {error.strerror or error}", **where)
 
 
+class _Hold:
+    """What one thread holds of a store's lock file."""
+
+    __slots__ = ("entries", "fd", "kind", "process")
+
+    def __init__(self, fd: int, kind: int, process: int) -> None:
+        self.fd = fd
+        self.kind = kind
+        self.process = process
+        self.entries = 0
+        """How often a signal handler got in meanwhile."""
+
+
+class _InterruptedError(Exception):
+    """A signal handler changed something between a look and the act that it was for."""
+
+
+def _interrupted(*args: Any, **kwargs: Any) -> None:
+    raise _InterruptedError
+
+
 class LocalBatch(Batch):
     """Stages temporary files and makes them visible, in order, at ``commit``."""
 
     backend: LocalBackend
 
-    def __init__(self, backend: LocalBackend, locked: bool = False) -> None:
+    def __init__(self, backend: LocalBackend, locked: tuple[_Hold, int] | None = None) -> None:
         self.backend = backend
-        self._replacing = nullcontext if locked else backend.replacing
+        self._hold: _Hold | None
+        self._hold, self._entries = locked if locked is not None else (None, 0)
+        """The lock that this is done under, and how often a signal handler had got in when the caller looked."""
+        self._replacing = backend.replacing if locked is None else nullcontext
         self._staged: list[tuple[str, str, str]] = []
         self._relied: set[str] = set()
         self._open: dict[str, int] = {}
@@ -575,7 +637,9 @@ class LocalBatch(Batch):
     def _rename(self, number: int) -> None:
         directory, temporary, name = self._staged[number]
         fd = self._directory(directory)
-        os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+        # No call between the look and the act: signal handlers run after calls.
+        act = os.rename if self._hold is None or self._hold.entries == self._entries else _interrupted
+        act(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def _directory(self, directory: str) -> int:
         fd = self._open.get(directory)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import get_ident
 from typing import TypeVar
 
 from mfstore import errors
 from mfstore._core.codec import Codec
+from mfstore.host.forks import anew_in_children
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -31,13 +33,23 @@ class Workers:
         self.threads = threads
         self.thread = ThreadOwn()
         """The calling thread's own things."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
+        self._submitting: set[int] = set()
+        """Threads that are handing over a task. A signal handler that interrupted one of them there does its work
+        itself: the pool's locks, which are not reentrant, are held."""
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """A child has none of the threads."""
+        self._lock = threading.RLock()
+        self._pool = None
+        self._submitting = set()
 
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], total: int) -> list[Result]:
         """``work`` of each task, in order; in parallel when ``total`` bytes are worth it. The first error is raised
         after every task ended, so no thread still touches the caller's memory."""
-        if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM:
+        if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM or get_ident() in self._submitting:
             return [work(task) for task in tasks]
         results: dict[int, Result] = {}
 
@@ -48,7 +60,7 @@ class Workers:
         failure: BaseException | None = None
         try:
             for number in range(len(tasks)):
-                futures.append(self._executor().submit(run, number))
+                futures.append(self._submitted(run, number))
             wait(futures)
         except RuntimeError:
             # No thread could be started, or the interpreter takes no more tasks. A task may have been queued all
@@ -68,9 +80,9 @@ class Workers:
 
     def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
         """``work`` in another thread; at once in this one when there is none."""
-        if self.threads > 1:
+        if self.threads > 1 and get_ident() not in self._submitting:
             try:
-                return self._executor().submit(work, *arguments)
+                return self._submitted(work, *arguments)
             except RuntimeError:
                 self._abandon()
         done: Future[Result] = Future()
@@ -79,6 +91,15 @@ class Workers:
         except BaseException as error:
             done.set_exception(error)
         return done
+
+    def _submitted(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """``work`` handed over. RuntimeError when there is no thread for it."""
+        me = get_ident()
+        self._submitting.add(me)
+        try:
+            return self._executor().submit(work, *arguments)
+        finally:
+            self._submitting.discard(me)
 
     def _abandon(self) -> None:
         with self._lock:
@@ -93,8 +114,8 @@ class Workers:
             return self._pool
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, when they have done what they were given."""
         with self._lock:
-            if self._pool is not None:
-                self._pool.shutdown()
-                self._pool = None
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mfstore.host.forks import IMPORTING
+
 if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.bulk.items import PutItem
@@ -26,4 +28,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"mfstore.s3.{_ROOMS[name]}"), name)
+    with IMPORTING:
+        return getattr(import_module(f"mfstore.s3.{_ROOMS[name]}"), name)

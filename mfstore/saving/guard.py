@@ -22,6 +22,7 @@ from mfstore.format.collection import ENTRY, STATE, CondemnedList, State, decode
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import recipe_path
 from mfstore.host.elapsed import moment, since
+from mfstore.host.forks import anew_in_children
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -105,11 +106,16 @@ class Guard:
         self._changed = changed
         # A third: whether the store was ever collected may be known for as long already, twice.
         self._valid = KNOWLEDGE_SECONDS / 3 if backend.capabilities.remote else 0.0
-        self._lock = threading.Lock()
+        self.forked()
+        anew_in_children(self)
         self._view = Condemned()
         self._read_at: tuple[float, float] | None = None
         self._mark: object = None
         self._lists: dict[str, CondemnedList] = {}
+
+    def forked(self) -> None:
+        """A lock anew, in a new child too. Reentrant: see ``ChunkIndex.forked``."""
+        self._lock = threading.RLock()
 
     def condemned(self) -> Condemned:
         """What is condemned, as of at most ``KNOWLEDGE_SECONDS`` ago where reading is a request, else as of now."""

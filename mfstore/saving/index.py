@@ -22,6 +22,7 @@ from mfstore.format.fragments import (
     merge_fragments,
 )
 from mfstore.format.packs import PackEntry
+from mfstore.host.forks import anew_in_children
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -48,7 +49,13 @@ class ChunkIndex:
         self._digest = digest
         self._algorithm = algorithm
         self._fragments: list[Fragment] | None = None
-        self._lock = threading.Lock()
+        self.forked()
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """A lock anew, in a new child too. Reentrant, as all that a save passes: a signal handler may save while its
+        own thread does, and finds each of them in a state in which it may be used."""
+        self._lock = threading.RLock()
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, Location]:
         """Where chunks lie, for those that are known. Newer fragments win."""

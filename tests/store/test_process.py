@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import pickle
+import sys
 import time
 
 import numpy as np
 import pytest
 
 import mfstore
+from tests.rigs.concurrency import in_a_child, in_threads
 
 
 def test_import_is_light(python):
@@ -93,6 +95,86 @@ def test_a_forked_child_does_not_wait_for_locks_of_the_parent(store):
     assert time.monotonic() - begin < 10
     os.kill(pid, 9)
     os.waitpid(pid, 0)
+
+
+def test_a_forked_child_goes_on_with_its_parents_iterators(store):
+    data = np.random.default_rng(0).bytes(24 << 20)
+    key = store.put_bytes(data)
+    for begun in (store.iter_bytes(key), store.get_many([key, key])):
+        next(begun)  # threads are running now, and only in the parent
+        assert in_a_child(lambda begun=begun: list(begun)) == 0
+        assert len(list(begun)) in (1, 2)
+
+
+def test_a_fork_waits_for_imports_at_a_first_use(python, root):
+    """A child can never see the end of what another thread was importing."""
+    code = (
+        "import os, signal, sys, threading, importlib.abc, mfstore\n"
+        "begun, go = threading.Event(), threading.Event()\n"
+        "class Slow(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'mfstore.store': begun.set(); go.wait(30)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "thread = threading.Thread(target=lambda: mfstore.open(sys.argv[1]).put(1)); thread.start()\n"
+        "begun.wait(); threading.Timer(0.1, go.set).start()\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    signal.alarm(60); mfstore.open(sys.argv[1]).put(2); os._exit(0)\n"
+        "thread.join(); print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    assert python(code, root) == "0\n"
+
+
+@pytest.mark.parametrize("kind", ["directory", "memory"])
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_signal_handler_saves_while_its_own_thread_does(tmp_path, kind, warm):
+    """At every call, one after the other: nothing waits for itself, and nothing acknowledged is lost."""
+    at, depth, seen = 1, 0, 0
+    acknowledged = {}
+
+    def handler():
+        acknowledged["handler"] = store.put(["handler", at])
+        store.refs["both"] = acknowledged["handler"]
+
+    def trace(frame, event, argument):
+        nonlocal seen, depth
+        if "mfstore" in frame.f_code.co_filename and event in ("call", "return") and not depth:
+            seen += 1
+            if seen == at:
+                depth += 1
+                handler()
+                depth -= 1
+        return
+
+    while True:
+        store = mfstore.open(f"memory://at-{at}-{warm}" if kind == "memory" else tmp_path / f"{at}", fsync="none")
+        if warm:
+            store.refs["both"] = store.put(0)
+        seen = 0
+        sys.setprofile(trace)
+        try:
+            store.refs["both"] = key = store.put(["main", at])
+        finally:
+            sys.setprofile(None)
+        if seen < at:
+            break
+        assert store.get(key) == ["main", at]
+        assert store.get(acknowledged["handler"]) == ["handler", at]
+        values = {entry.key for entry in store.refs.history("both")}
+        assert {key, acknowledged["handler"]} <= values, at
+        at += 7
+
+
+def test_nothing_counted_is_lost(store):
+    key = store.put(b"0123456789")
+    size, before = store.stat(key).size, store.session.loaded
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        in_threads(lambda _: [store.get(key) for _ in range(300)], range(4))
+    finally:
+        sys.setswitchinterval(interval)
+    assert store.session.loaded - before == 1200 * size
 
 
 def test_more_maps_than_descriptors(python, root):
