@@ -689,7 +689,8 @@ def open_store(
     name (``MFSTORE_THREADS`` and so on), else by the default.
 
     Args:
-        url: Where the store is, or is to be.
+        url: Where the store is, or is to be. A URL is a str, as a Path drops one of its slashes. ``~`` is the home
+            directory.
         create: Whether a put may create the store; if not, it raises NotFound where there is none.
         threads: Threads for hashing, codecs and reads. Default: the CPUs this process may use.
         memory: Bytes of extra memory one operation may hold. Default: 256 MiB.
@@ -702,7 +703,7 @@ def open_store(
         options: Go to the backend.
 
     Raises:
-        InvalidKey: the URL, ``hash`` or a setting is none.
+        InvalidKey: the URL, ``hash`` or a setting is none; or the path begins as a URL does (``s3:bucket/x``).
         NotAStore: the place holds something else.
         Unsupported: no backend for this scheme is installed, or the store needs a newer mfstore.
         CorruptObject: the store's description is damaged.

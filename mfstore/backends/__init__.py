@@ -6,6 +6,7 @@ object is called with ``(url, **options)`` and returns a ``Backend``.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
     """The backend for a path or URL. InvalidKey for a malformed one, Unsupported for a scheme nobody offers."""
     scheme, separator, _ = url.partition("://")
     if not separator or len(scheme) < 2:
-        return _local(url, knobs, options)
+        return _local(local_path(url), knobs, options)
     if scheme == "file":
         host, slash, path = url.removeprefix("file://").partition("/")
         if host not in ("", "localhost") or not slash:
@@ -52,6 +53,23 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
             raise Unsupported(f"the backend for {scheme}:// is not an mfstore Backend", found=type(backend).__name__)
         return backend
     raise Unsupported(f"no backend for {scheme}:// is installed", hint="Built in: a path, file://, memory:// and s3://")
+
+
+def local_path(text: str) -> str:
+    """The directory that somebody means who gives ``text``: with ``~`` as a shell has it. InvalidKey for what was meant
+    for a URL: a directory called ``s3:`` is nobody's wish."""
+    scheme, colon, rest = text.partition(":")
+    if colon and len(scheme) > 1 and scheme[0].isalpha() and scheme.replace("+", "").replace("-", "").isalnum():
+        raise InvalidKey(
+            "neither a path nor a URL", found=repr(text),
+            hint=f"A URL is {scheme}://{rest.lstrip('/')}, as a str: a Path drops a slash. A directory is ./{text}",
+        )  # fmt: skip
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise InvalidKey(str(error), found=repr(text), hint=f"A directory is ./{text}") from None
 
 
 def _local(path: str, knobs: Knobs, options: dict[str, Any]) -> Backend:

@@ -13,7 +13,7 @@ from time import sleep, time
 from typing import Any
 from urllib.parse import unquote
 
-from mfstore.backends import Backend, open_backend
+from mfstore.backends import Backend, local_path, open_backend
 from mfstore.bench.flaky import flaky_endpoint
 from mfstore.bench.movers import BackendMover, BulkMover, Mover
 from mfstore.bench.peers import PEERS, PeerMover, Where, surroundings
@@ -82,7 +82,7 @@ class BackendTarget(Target):
             self.scratch = f"{scheme}://{rest.strip('/')}/{name}".replace(":///", "://")
             return
         self.kind = "directory"
-        parent = Path(unquote(rest.removeprefix("localhost")) if separator else url)
+        parent = Path(unquote(rest.removeprefix("localhost")) if separator else local_path(url))
         self.directory = parent / name
         self.scratch = str(self.directory)
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import ctypes
+import gc
 import inspect
 import pickle
 import threading
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -421,6 +424,26 @@ def test_file_urls_and_paths(root, tmp_path):
     assert mfstore.open(tmp_path / "store").get(key) == 1
 
 
+@pytest.mark.parametrize(
+    "url",
+    [Path("s3://bucket/prefix"), "s3:bucket/x", "s3:/bucket/x", "memory:", "file:/x", "ab+c:x", "~nobody-called-so/x"],
+)
+def test_a_url_that_is_none_makes_no_directory(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.InvalidKey, match=r"\./") as caught:
+        mfstore.open(url)
+    assert str(url) in str(caught.value)
+    mfstore.open(f"./{url}").put(1)
+    assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["~/store", Path("~/store")])
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch, path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    mfstore.open(path).put(1)
+    assert (tmp_path / "store" / "mfstore.json").exists()
+
+
 def test_memory_stores():
     one = mfstore.open("memory://")
     key = one.put(np.arange(100_000))
@@ -428,6 +451,11 @@ def test_memory_stores():
     shared = mfstore.open("memory://team")
     assert mfstore.open("memory://team").exists(shared.put(1))
     assert pickle.loads(pickle.dumps(one)).exists(key)
+    # Without a name nobody can open it again: it goes with its last handle.
+    kept = weakref.ref(one.backend._space)
+    del one
+    gc.collect()
+    assert kept() is None
 
 
 def test_reading_creates_nothing(root, tmp_path):

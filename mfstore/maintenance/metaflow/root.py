@@ -31,9 +31,10 @@ class Root:
 
 
 def _local_backend(url: str) -> Any:
+    from mfstore.backends import local_path
     from mfstore.backends.local import LocalBackend
 
-    path = Path(url.removeprefix("file://"))
+    path = Path(url.removeprefix("file://") if url.startswith("file://") else local_path(url))
     inner = path / ".metaflow"
     return LocalBackend(str(inner if inner.is_dir() else path), fsync=resolve().fsync, sweep=False)
 
