@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import Refused
 from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, make_plan
-from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy, matches
 from mfstore.maintenance.metaflow.collecting.removal import Removal
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
@@ -91,14 +91,15 @@ def collect_metaflow(
                 "the policy would drop every run", backend=root.url, hint="Keep some, or confirm with --yes-really"
             )
         dropped = _dropped(plan)
-        if dropped or since:
-            file.condemn(dropped, policy.grace)
         state = replace(
             state,
             condemned={name: since.get(name, now) for name in dropped},
             removing=tuple(name for name in state.removing if name in dropped),
         )
+        # Before the list, which is named by the time of this: planning may have taken hours.
         file.save(state)
+        if dropped or since:
+            file.condemn(dropped | _of_other_flows(plan, since), policy.grace)
         removal = Removal(root, file, state, plan, holdings, tell)
         removal.run()
         packed = _collect_packed(root, plan, yes_really, take_over)
@@ -120,6 +121,14 @@ def _collect_packed(root: Root, plan: MetaflowGcPlan, yes_really: bool, take_ove
     # Runs to be removed count too: their bundles are condemned by the next collection.
     grace = plan.policy.grace
     return collect_packed_store(root, plan.all_bundles, grace, yes_really=yes_really, take_over=take_over)
+
+
+def _of_other_flows(plan: MetaflowGcPlan, since: Mapping[str, float]) -> set[str]:
+    """The condemned runs that this policy does not judge: they stay so, or collections of one flow each would go on
+    pardoning each other's."""
+    flows = plan.policy.flows
+    others = ("/".join(run) for run in plan.kept if flows and not matches(run[0], flows))
+    return {name for name in others if name in since}
 
 
 def _dropped(plan: MetaflowGcPlan) -> set[str]:

@@ -14,7 +14,7 @@ import pytest
 from mfstore import errors
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.maintenance.metaflow.collecting import removal
+from mfstore.maintenance.metaflow.collecting import removal, state
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy, decide_runs, deployed, origin
 from mfstore.maintenance.metaflow.collecting.state import LISTS, STATE_PATH, StateFile, list_path
@@ -472,6 +472,47 @@ def test_condemned_runs_of_an_earlier_version_wait_anew(tree):
     assert names(found.condemn) == {"Flow/0", "Flow/1"} and not done.removed
     later(tree, 2)
     assert set(collect(tree, policy)[1].removed) == {"Flow/0", "Flow/1"}
+
+
+def test_a_plan_that_takes_minutes_condemns_all_the_same(tree, monkeypatch):
+    """The time in the name of a list is that of its writing, not that of the collection's begin."""
+    policy = RunPolicy(last=1, grace=DAY)
+    times = count(time.time() - 600, 600)
+    monkeypatch.setattr(state, "written", lambda *_: next(times))  # begun ten minutes ago
+    collect(tree, policy)
+    monkeypatch.undo()
+    assert set(plan(tree, policy).waiting) == {("Flow", "0"), ("Flow", "1")}
+
+
+def test_collections_of_one_flow_each_do_not_hold_up_each_other(tree):
+    make_run(tree, "Other", "1", 50, {"own": "newer"})
+    policies = [RunPolicy(last=1, grace=DAY, flows=(flow,)) for flow in ("Flow", "Other")]
+    for policy in policies:
+        collect(tree, policy)
+    later(tree, 2)
+    removed = [collect(tree, policy)[1].removed for policy in policies]
+    assert removed == [("Flow/0", "Flow/1"), ("Other/0",)]
+
+
+@pytest.mark.parametrize("policy", [RunPolicy(last=1, grace=0.0, tags=("keep",)), LAST], ids=["tags", "last"])
+def test_a_run_is_judged_alike_when_part_of_it_is_gone(tree, monkeypatch, policy):
+    collect(tree, policy)
+
+    def stopped(self, infos, at, of):
+        raise errors.BackendError("stopped")
+
+    prune = removal.Removal._delete_all
+    stages = []
+
+    def some(self, infos, at, of):
+        stages.append(infos)
+        return prune(self, infos, at, of) if len(stages) < 5 else stopped(self, infos, at, of)
+
+    monkeypatch.setattr(removal.Removal, "_delete_all", some)
+    with pytest.raises(errors.BackendError):
+        collect(tree, policy)
+    monkeypatch.undo()
+    assert names(plan(tree, policy).remove) == {"Flow/0", "Flow/1"}
 
 
 def test_few_lists_are_kept(tree):

@@ -96,7 +96,7 @@ class Removal:
         In an order that needs no memory: stopped anywhere, what is left of a run is still one, refers to what is left
         of its blobs, and the next collection finds the same by the policy that holds then. First each run becomes
         unreadable, by the loss of what tells that its attempts started. Then goes what only it refers to, then its own
-        files, and last those that refer to others and make it a run.
+        files, and last those that refer to others and make it a run, with what tells its tags.
         """
         why = self.look_again(work)
         if why:
@@ -137,7 +137,9 @@ class Removal:
                     stage[info.key] = 0 if kind == STARTED and not alone else 3
                 elif kind in layout.REFERRING:
                     stage[info.key] = 2
-        stages: list[list[ObjectInfo]] = [[], [], [], []]
+        # Last what tells their tags: without those a policy that asks for tags would keep what is left of a run.
+        stage.update((f"{flow}/{run}/_meta/_self.json", 4) for flow, run in runs)
+        stages: list[list[ObjectInfo]] = [[], [], [], [], []]
         for infos in own_files(self._holdings, runs, self._plan.spared).values():
             for info in infos:
                 stages[stage.get(info.key, 1)].append(info)

@@ -3,7 +3,8 @@
 
 Every task may write below its root, so nothing said there may let more go than the policy and the grace period do.
 Since when a run has been condemned is therefore told by the storage: by the times of the lists that name it. Who writes
-one can make a run wait longer, and not shorter.
+one can make a run wait longer. Who names runs in one before a collection does makes their grace period begin then; what
+the policy keeps stays.
 """
 
 from __future__ import annotations
