@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mfstore.cli.options import DURATION, given, json_option, metaflow_option, where_option
+from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_json, print_table, printable, progress, size
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.retention import Retention
@@ -102,6 +102,7 @@ def gc(
     With --metaflow it is the runs below a datastore root of stock Metaflow that are kept or go, with all that no other
     run needs; say what to keep with --keep-last, --keep-age or both.
     """
+    where = one_place(url, metaflow)
     if metaflow is not None:
         from mfstore.cli import metaflow_gc
         from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
@@ -112,12 +113,11 @@ def gc(
         policy = RunPolicy(keep_last, keep_age, tags, tuple(runs), flows, grace, running)
         policy.check()
         metaflow_gc.run(
-            metaflow, policy, execute=execute, yes_really=yes_really, take_over=take_over, as_json=as_json, long=long
+            where, policy, execute=execute, yes_really=yes_really, take_over=take_over, as_json=as_json, long=long
         )
         return
     if tags or flows:
         raise click.UsageError("--tag and --flow are for --metaflow")
-    where = given(url)
     Retention(keep_last, keep_age, pinned, series)  # what makes no sense is told before the store is looked for
     store = opened(where)
     with progress() as display:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli.options import DURATION, given, json_option, metaflow_option, where_option
+from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_json, print_table, size
 from mfstore.cli.reports import SHOWN, count, print_metaflow, print_repair, print_report, steps
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
@@ -52,7 +52,7 @@ def verify(
     Exit codes: 0 all is well, 1 verify could not run, 2 wrong usage, 3 there is damage.
     """
     report: VerifyReport | MetaflowReport
-    where = given(url) if metaflow is None else metaflow
+    where = one_place(url, metaflow)
     options = verify_options(level, sample, older_than, budget)
     with steps() as tell:
         if metaflow is None:
@@ -97,7 +97,7 @@ def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, d
     is damage).
     """
     report: RepairReport | MetaflowRepair
-    where = given(url) if metaflow is None else metaflow
+    where = one_place(url, metaflow)
     if metaflow is not None and drop_lost:
         raise click.UsageError("--drop-lost is for stores; Metaflow has nothing like it")
     with steps() as tell:
@@ -135,14 +135,15 @@ def quarantine(
 
     if names and (empty or older_than is not None):
         raise click.UsageError("--restore names what it is about: it goes without --empty and --older-than")
+    where = one_place(url, metaflow)
     if metaflow is None:
-        backend = opened(given(url)).handle.access("read", *(("write", "delete") if names or empty else ())).backend
+        backend = opened(where).handle.access("read", *(("write", "delete") if names or empty else ())).backend
         folder = PREFIX
     else:
         from mfstore.maintenance.metaflow.repair import QUARANTINE
         from mfstore.maintenance.metaflow.root import Root
 
-        backend, folder = Root(metaflow).backend, QUARANTINE
+        backend, folder = Root(where).backend, QUARANTINE
     for name in names:
         path = name if name.startswith(folder) else folder + name
         key = room.restore_quarantined(backend, path, folder)

@@ -39,6 +39,16 @@ metaflow_option = click.option(
 )
 
 
+def one_place(url: str | None, metaflow: str | None) -> str:
+    """What a command works on: the store's URL, or the root with ``--metaflow``. Wrong usage when both are given as
+    options; a store that the environment names gives way."""
+    if metaflow is None:
+        return given(url)
+    if click.get_current_context().get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("-s / --store and --metaflow name two places: give one of them")
+    return metaflow
+
+
 def given(url: str | None) -> str:
     """The store's URL, or wrong usage."""
     if url is None:

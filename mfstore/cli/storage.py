@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from mfstore.cli.options import given, json_option, metaflow_option, store_option, where_option
+from mfstore.cli.options import json_option, metaflow_option, one_place, store_option, where_option
 from mfstore.cli.output import opened, print_json, print_table, resolve_key, size
 
 
@@ -17,10 +17,11 @@ from mfstore.cli.output import opened, print_json, print_table, resolve_key, siz
 @json_option
 def du(url: str | None, metaflow: str | None, as_json: bool) -> None:
     """Show what the store holds, by kind of object; below a root of Metaflow what its flows hold."""
+    where = one_place(url, metaflow)
     if metaflow is not None:
-        _du_metaflow(metaflow, as_json)
+        _du_metaflow(where, as_json)
         return
-    stats = opened(given(url)).stats()
+    stats = opened(where).stats()
     if as_json:
         document = asdict(stats)
         del document["session"]

@@ -6,14 +6,13 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import MfstoreError
+from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.maintenance.reading import spread
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.stock import encoding
 from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX, parsed_metadata
 
 if TYPE_CHECKING:
-    from mfstore.host.workers import Workers
     from mfstore.maintenance.metaflow.holdings import BlobName
     from mfstore.maintenance.metaflow.root import Root
 
@@ -28,11 +27,17 @@ class StoredBlob:
     metadata: Any
     """What Metaflow stored with it; None when it has none."""
 
-    def content(self, workers: Workers) -> bytes:
-        """What it holds, by its metadata. CorruptObject when it is damaged."""
-        if isinstance(self.metadata, dict) and self.metadata.get("cas_raw"):
-            return self.data
-        return encoding.decode(self.data, workers)
+    def content(self, limit: int) -> bytes:
+        """What it holds, by its metadata. CorruptObject when it is damaged, or more than ``limit`` bytes."""
+        raw = isinstance(self.metadata, dict) and self.metadata.get("cas_raw")
+        parts: list[bytes] = []
+        size = 0
+        for part in [self.data] if raw else encoding.pieces(self.data):
+            size += len(part)
+            if size > limit:
+                raise CorruptObject(f"more than {limit} bytes", key=layout.blob_path(self.flow, self.key))
+            parts.append(part)
+        return b"".join(parts)
 
 
 def read_blobs(

@@ -14,7 +14,6 @@ from mfstore.metaflow.roots.attempts import DATA
 from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
-    from mfstore.host.workers import Workers
     from mfstore.maintenance.metaflow.blob_reads import StoredBlob
     from mfstore.maintenance.metaflow.holdings import BlobName, TaskName
     from mfstore.metaflow.roots.layout import Task
@@ -22,11 +21,13 @@ if TYPE_CHECKING:
 RUNNING_SECONDS = DAY
 """An attempt that began so long ago at most and has not ended may still be running."""
 EMPTY = ("empty", "no bytes: Metaflow may load them as an empty artifact")
+KEY_DIGITS = 40
+"""Of a key that is a SHA-1; keys of other forms (``r_…``, longer digests) promise nothing of the content."""
 Problem = tuple[str, str]
 """Kind and detail of what is wrong with a blob."""
 
 
-def judge(blob: StoredBlob, directory: bool, workers: Workers) -> Problem | None:
+def judge(blob: StoredBlob, directory: bool) -> Problem | None:
     """What is wrong with a blob as it is stored; None when it is whole.
 
     ``meta-less`` and ``wrong-metadata`` are blobs whose bytes are what the key says, so that the metadata can be
@@ -37,7 +38,7 @@ def judge(blob: StoredBlob, directory: bool, workers: Workers) -> Problem | None
     if version is not None and version not in layout.CAS_VERSIONS:
         raise Unsupported(f"its encoding, cas_version {version}, is unknown to this mfstore")
     raw = isinstance(metadata, dict) and bool(metadata.get("cas_raw"))
-    problem = _wrong(blob, raw, workers)
+    problem = _wrong(blob, raw)
     described = isinstance(metadata, dict) and version is not None
     if problem is None:
         if described or (not directory and metadata is None):
@@ -45,23 +46,23 @@ def judge(blob: StoredBlob, directory: bool, workers: Workers) -> Problem | None
         return (
             "meta-less" if metadata is None else "wrong-metadata"
         ), "its metadata is missing, or not what it should be"
-    if _wrong(blob, not raw, workers) is None and len(blob.key) == 40:
+    if _wrong(blob, not raw) is None and len(blob.key) == KEY_DIGITS:
         if metadata is None:
             return "meta-less", "it is stored raw and lacks the metadata that says so: Metaflow cannot read it"
         return "wrong-metadata", "its metadata says that it is stored otherwise than it is"
     return problem
 
 
-def _wrong(blob: StoredBlob, raw: bool, workers: Workers) -> Problem | None:
+def _wrong(blob: StoredBlob, raw: bool) -> Problem | None:
     """What is wrong with a blob if it is stored like that."""
     if not blob.data and not raw:
         return EMPTY
     try:
-        content = blob.data if raw else encoding.decode(blob.data, workers)
+        found, size = (encoding.key_of(blob.data), len(blob.data)) if raw else encoding.digest_of(blob.data)
     except CorruptObject as error:
         return "damaged", error.message
-    if not encoding.fits_key(blob.key, content):
-        return "wrong-hash", f"its {len(content)} bytes have the SHA-1 {encoding.key_of(content)}"
+    if len(blob.key) == KEY_DIGITS and found != blob.key:
+        return "wrong-hash", f"its {size} bytes have the SHA-1 {found}"
     return None
 
 

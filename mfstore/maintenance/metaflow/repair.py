@@ -20,7 +20,7 @@ from mfstore.maintenance.report import RepairAction
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX
-from mfstore.metaflow.stock.encoding import decode, fits_key
+from mfstore.metaflow.stock.encoding import digest_of, fits_key
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.holdings import BlobName
@@ -90,7 +90,7 @@ def _set_aside(found: RootPass, name: BlobName) -> None:
     blob, root = _again(found, name), found.root
     if blob is None:
         return
-    problem = judge(read_again(root, blob), not root.remote, root.decoder)
+    problem = judge(read_again(root, blob), not root.remote)
     if problem is None or problem[0] not in SET_ASIDE:
         return  # stored again meanwhile
     path, holdings = layout.blob_path(*name), found.holdings
@@ -107,7 +107,7 @@ def _describe(found: RootPass, name: BlobName) -> None:
         return
     raw = fits_key(blob.key, blob.data)
     if not raw:
-        decode(blob.data, root.decoder)
+        digest_of(blob.data)
     document = {"cas_raw": raw, "cas_version": 1}
     path = layout.blob_path(*name)
     if root.remote:

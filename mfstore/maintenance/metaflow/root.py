@@ -21,8 +21,6 @@ class Root:
         """A backend of a directory or of S3, with what only that one can do."""
         self.url: str = self.backend.url
         self.workers = Workers(resolve().threads)
-        self.decoder = Workers(1)
-        """What decodes a blob: it is on one of the workers' threads already."""
 
     def close(self) -> None:
         """End threads and connections."""

@@ -82,11 +82,11 @@ class BlobCheck:
             try:
                 if isinstance(blob, MfstoreError):
                     raise blob
-                problem = judge(blob, not self._root.remote, self._root.decoder)
+                problem = judge(blob, not self._root.remote)
                 if problem is not None:
                     # One bad read is no damage.
                     blob = read_again(self._root, blob)
-                    problem = judge(blob, not self._root.remote, self._root.decoder)
+                    problem = judge(blob, not self._root.remote)
             except NotFound:
                 return  # removed since it was listed
             except MfstoreError as error:

@@ -192,6 +192,19 @@ def test_the_store_of_a_root_is_collected_only_with_it(tree, capsys):
         assert store.get(needed) == "y" * 1000 and store.get(store.refs["one"]) == "x" * 1000
 
 
+@pytest.mark.parametrize("command", ["verify", "repair", "quarantine", "du", "gc"])
+def test_a_store_and_a_root_are_not_given_together(tree, tmp_path, command, capsys, monkeypatch):
+    before = everything(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([command, "-s", str(tmp_path / "store"), "--metaflow", str(tree)])
+    assert ended.value.code == 2 and "--metaflow name two places" in capsys.readouterr().err
+    assert everything(tmp_path) == before
+    monkeypatch.setenv("MFSTORE_STORE", str(tmp_path / "store"))  # gives way
+    with contextlib.suppress(SystemExit):
+        main([command, "--metaflow", str(tree), *(["--keep-last", "1"] if command == "gc" else [])])
+    assert "two places" not in capsys.readouterr().err
+
+
 # ---- names ------------------------------------------------------------------------------
 
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import gzip
+import hashlib
 import json
 import os
 import pickle
 import time
+import tracemalloc
 from itertools import count
 from pathlib import Path
 
@@ -328,6 +330,27 @@ def test_large_blobs_of_several_members_are_checked(tmp_path):
         Path(f"{path}_meta").write_text('{"cas_raw": false, "cas_version": 1}')
     workers.close()
     assert look(root).blobs_checked == 6 and look(root).clean
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "of another key"])
+def test_a_small_object_that_holds_much_takes_little_memory(tmp_path, whole):
+    """Of what it holds, a piece at a time is looked at."""
+    root = tmp_path / "mf"
+    task(root, "Flow", "1", "start", 1, {})
+    content = bytes(96 << 20)
+    key = hashlib.sha1(content if whole else b"other").hexdigest()
+    path = Path(root, "Flow", "data", key[:2], key)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(content, 6))
+    Path(f"{path}_meta").write_text('{"cas_raw": false, "cas_version": 1}')
+    del content
+    tracemalloc.start()
+    try:
+        report = look(root)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert report.clean == whole and {finding.kind for finding in report.findings} <= {"wrong-hash"}
 
 
 def test_many_blobs_are_checked_in_parallel_and_bounded_memory(tmp_path):

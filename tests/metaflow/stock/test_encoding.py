@@ -16,9 +16,11 @@ from mfstore.metaflow.stock.encoding import (
     GZIP_TRAILER_BYTES,
     MEMBER_BYTES,
     decode,
+    digest_of,
     encode,
     fits_key,
     key_of,
+    pieces,
     tail_fits,
 )
 from tests.rigs.soak import lasting
@@ -43,16 +45,20 @@ def test_everybody_reads_what_we_write_and_we_what_everybody_writes(size):
     for blob in kinds(size):
         ours = b"".join(encode(blob, WORKERS))
         assert gzip.decompress(ours) == blob
-        assert decode(ours, WORKERS) == blob
+        assert decode(ours, WORKERS) == b"".join(pieces(ours)) == blob
         for level in (0, 3):
-            assert decode(gzip.compress(blob, level), WORKERS) == blob
+            theirs = gzip.compress(blob, level)
+            assert decode(theirs, WORKERS) == b"".join(pieces(theirs)) == blob
+            assert max(map(len, pieces(theirs)), default=0) <= MEMBER_BYTES
+        assert digest_of(ours) == (key_of(blob), size)
         assert b"".join(encode(blob, Workers(1))) == ours, "equal blobs give equal bytes"
 
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
 def test_members_of_others_are_read(parts):
-    assert decode(b"".join(map(gzip.compress, parts)), WORKERS) == b"".join(parts)
+    whole = b"".join(map(gzip.compress, parts))
+    assert decode(whole, WORKERS) == b"".join(pieces(whole)) == b"".join(parts)
 
 
 def test_what_does_not_compress_costs_next_to_nothing():
@@ -80,12 +86,13 @@ def test_damage_is_an_error_or_changes_nothing(data):
         damaged = data.draw(st.binary(max_size=200))
     else:
         damaged = whole + data.draw(st.binary(min_size=1, max_size=50))
-    try:
-        found = decode(damaged, WORKERS)
-    except CorruptObject:
-        return
-    # Headers hold fields that mean nothing (time, operating system), and zeros may follow the last member.
-    assert found == blob
+    for read in (lambda: decode(damaged, WORKERS), lambda: b"".join(pieces(damaged))):
+        try:
+            found = read()
+        except CorruptObject:
+            continue
+        # Headers hold fields that mean nothing (time, operating system), and zeros may follow the last member.
+        assert found == blob
 
 
 def test_a_length_that_lies_allocates_nothing():
@@ -126,10 +133,12 @@ def test_what_others_wrote_is_read_whole_or_not_at_all():
     one, two = os.urandom(3000), b"second" * 100
     packed = gzip.compress(one) + gzip.compress(two)
     assert decode(packed, WORKERS) == one + two
-    assert decode(packed + b"\0" * 512, WORKERS) == one + two
+    assert decode(packed + b"\0" * 512, WORKERS) == b"".join(pieces(packed + b"\0" * 512)) == one + two
     for cut in (*range(1, 30), len(packed) // 2):
-        with pytest.raises(CorruptObject):
-            decode(packed[:-cut], WORKERS)
+        for read in (lambda data: decode(data, WORKERS), lambda data: b"".join(pieces(data))):
+            with pytest.raises(CorruptObject):
+                read(packed[:-cut])
     for junk in (b"x", b"\0" * 9 + b"x", packed[:20]):
-        with pytest.raises(CorruptObject):
-            decode(packed + junk, WORKERS)
+        for read in (lambda data: decode(data, WORKERS), lambda data: b"".join(pieces(data))):
+            with pytest.raises(CorruptObject):
+                read(packed + junk)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mfstore.maintenance.report import PhaseCallback
 
 
+DESCRIBED_BYTES = 1 << 20
+"""What tells of an IncludeFile takes less than a kilobyte; the rest is as if it could not be read."""
+
+
 @dataclass(slots=True)
 class RunNeeds:
     """What a group of runs refers to."""
@@ -121,7 +125,7 @@ def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedInclu
         try:
             if isinstance(blob, MfstoreError):
                 raise blob
-            content = blob.content(root.decoder)
+            content = blob.content(DESCRIBED_BYTES)
         except MfstoreError:
             known.discard(name[0])
             return
