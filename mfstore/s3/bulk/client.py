@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -30,6 +30,7 @@ from mfstore.s3.bulk.items import (
 from mfstore.s3.bulk.results import (
     BulkResult,
     BulkStats,
+    Effort,
     Listing,
     OnError,
     Progress,
@@ -49,7 +50,7 @@ from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
-from mfstore.s3.transfers.scheduler import Pace, Transfers
+from mfstore.s3.transfers.scheduler import Pace, Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
 from mfstore.settings import resolve_s3
 
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 
 Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
 Checksum = Literal["CRC64NVME", "CRC32C", "CRC32"]
+LARGE = ("put_many", "delete_many", "list")
+"""Operations that read files, or read and write large XML, and so are more work than an event loop may do itself."""
 RANGES_TOGETHER = 10_000
 """Items get_ranges looks at together for ranges that lie close to each other."""
 
@@ -279,7 +282,8 @@ class BulkClient:
         def job(index: int, item: Any) -> Job:
             return how.job(index, item, address_of(item, bucket))
 
-        result = self.run_jobs("get_many", jobs_of(items, job), on_error, progress, ordered, items)
+        files = into == "files"
+        result = self.run_jobs("get_many", jobs_of(items, job), on_error, progress, ordered, items, files)
         return result if into == "bytes" or stream else result.wait()
 
     aget_many = asynchronous(get_many)
@@ -536,7 +540,7 @@ class BulkClient:
 
         items = [prefixes] if isinstance(prefixes, str) else prefixes
         ordered = len(items) > 1 if isinstance(items, list) else True
-        return self.run_jobs("list", jobs_of(items, job), "raise", None, ordered)
+        return self.run_jobs("list", jobs_of(items, job), "raise", None, ordered, items)
 
     @single
     def ask(self, operation: str) -> Single[dict[str, Any]]:
@@ -608,16 +612,23 @@ class BulkClient:
 
     def run_jobs(
         self, operation: str, jobs: Iterator[Job], on_error: OnError = "raise", progress: Progress = None,
-        ordered: bool = True, items: Iterable[Any] | None = None,
+        ordered: bool = True, items: Iterable[Any] | None = None, files: bool = False,
     ) -> BulkResult:  # fmt: skip
         """Internal: the outcomes of ``jobs``, which are taken as there is room, under the name of an operation.
-        ``items`` are what they were made of, to be counted and checked."""
+        ``items`` are what they were made of, to be counted and checked; ``files``: outcomes are files."""
         several(items)
         total = len(items) if isinstance(items, Sized) else None
-        stats = BulkStats(self.engine.name, operation)
+        # In an event loop the engine is chosen when the operation begins, in a thread: that takes a tenth of a second.
+        stats = BulkStats("" if _in_event_loop() else self.engine.name, operation)
 
-        start = partial(self.transfers.scheduler, jobs, stats)
-        return BulkResult(start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total)
+        def start() -> Scheduler:
+            stats.engine = self.engine.name
+            return self.transfers.scheduler(jobs, stats)
+
+        effort = Effort(large=files or operation in LARGE, calls_back=total is None and items is not None)
+        return BulkResult(
+            start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total, effort=effort
+        )
 
     def _one(self, operation: str, job: Job, answer: Callable[[Outcome], Any]) -> Single[Any]:
         return Single(self.run_jobs(operation, iter([job])), answer)
@@ -649,6 +660,18 @@ class BulkClient:
         other.__dict__.update(self.__dict__)  # copy() would make one anew from its options, as pickle does
         other.transfers = transfers
         return other
+
+
+def _in_event_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _reopen(options: ClientOptions) -> BulkClient:

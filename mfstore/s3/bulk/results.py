@@ -22,6 +22,19 @@ OnError = Literal["raise", "return", "omit"]
 Progress = bool | Literal["tqdm", "rich"] | Callable[[int], None] | None
 """True for a bar (tqdm's, or rich's where there is no tqdm), "tqdm" or "rich" for that one, or a function called with
 the number of items finished since its last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much work an operation is, so that an event loop can have it done in a thread."""
+
+    large: bool = False
+    """Files are read and written, or pages parsed."""
+    calls_back: bool = False
+    """Items are made by code of the caller's as they are needed, which is to run in his own thread."""
+
+
+NO_EFFORT = Effort()
 IDLE = "nothing asked for yet: iterate over it, wait() or await it"
 
 
@@ -111,7 +124,7 @@ class BulkResult:
 
     def __init__(
         self, start: Callable[[], Scheduler], stats: BulkStats, *, ordered: bool, on_error: OnError, progress: Progress,
-        total: int | None = None,
+        total: int | None = None, effort: Effort = NO_EFFORT,
     ) -> None:  # fmt: skip
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
@@ -126,6 +139,7 @@ class BulkResult:
         self._outcomes: list[Outcome] | None = None
         self._started = False
         self._begun: tuple[Scheduler, Any] | None = None
+        self._effort = effort
 
     # ---- running ----------------------------------------------------------------------
 
@@ -186,16 +200,28 @@ class BulkResult:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        scheduler, bar = self._begin()
+        # Choosing the engine imports botocore, and looking for credentials may ask the network.
+        beginning = loop.run_in_executor(None, self._begin_prepared)
+        try:
+            scheduler, bar = await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            beginning.add_done_callback(_let_go)
+            raise
         turns = Turns() if self._ordered else None
         ready = asyncio.Event()
+        aside = True  # at first, when requests of a new kind are prepared
         loop.add_reader(scheduler.fileno(), ready.set)
         try:
-            # Looking for credentials may ask the network.
-            await asyncio.to_thread(scheduler.prepare)
             while not scheduler.done:
                 ready.clear()
-                found = scheduler.pump(0.0)
+                if not aside:
+                    found = scheduler.pump(0.0)
+                elif self._effort.calls_back:
+                    scheduler.send()
+                    found = await _settled(loop, scheduler.receive, 0.0)
+                else:
+                    found = await _settled(loop, scheduler.pump, 0.0)
+                aside = self._effort.large
                 idle = not found
                 for outcome in found if turns is None else turns.come(found):
                     scheduler.handed_out(outcome)
@@ -212,13 +238,19 @@ class BulkResult:
                     await asyncio.sleep(0)
         finally:
             loop.remove_reader(scheduler.fileno())
-            if scheduler.halt():
-                # Uploads are given up while the loop goes on, also when the task is cancelled once more.
-                await asyncio.to_thread(scheduler.close)
-            else:
+            if scheduler.done:
                 scheduler.close()
+            else:
+                # Calls are cancelled and uploads given up while the loop goes on, also when the task is cancelled once
+                # more: when this ends no buffer is touched any more.
+                await _settled(loop, scheduler.close)
             if bar is not None:
                 bar.close()
+
+    def _begin_prepared(self) -> tuple[Scheduler, Any]:
+        begun = self._begin()
+        begun[0].prepare(self.stats.operation)
+        return begun
 
     def _account(self, outcome: Outcome, bar: Any) -> bool:
         """Count an outcome; whether it is for the caller."""
@@ -405,6 +437,30 @@ def _named(twin: F, method: Callable[..., Any], use: str) -> F:
     twin.__qualname__ = f"{method.__qualname__.rpartition('.')[0]}.{twin.__name__}"
     twin.__doc__ = f"As ``{method.__name__}``, {use}.\n\n{cleandoc(method.__doc__ or '')}"
     return twin
+
+
+async def _settled(loop: Any, function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns that runs in a thread. A task that is cancelled meanwhile goes on when it has ended."""
+    import asyncio
+
+    running: asyncio.Future[T] = loop.run_in_executor(None, function, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        running.exception()  # seen, and second to the cancellation
+        raise
+
+
+def _let_go(beginning: Any) -> None:
+    """End what began for a task that was cancelled meanwhile."""
+    if not beginning.cancelled() and beginning.exception() is None:
+        scheduler, bar = beginning.result()
+        scheduler.close()
+        if bar is not None:
+            bar.close()
 
 
 async def _replay(outcomes: list[Outcome]) -> AsyncIterator[Outcome]:

@@ -25,7 +25,8 @@ from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.pages import Page
-from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, Call, Options, Reply
+from mfstore.s3.aws.routes import ROUTED
+from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.engines.interface import Channel, Engine
 from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
@@ -61,6 +62,17 @@ RESTARTS = 3
 """How often an object may change or prove damaged while it is fetched. Damage is asked for once more only."""
 ABORT_ATTEMPTS = 5
 """Tries at giving up one upload."""
+FIRST_CALLS = {
+    "put_many": ("PutObject",),
+    "head_many": ("HeadObject",),
+    "copy": ("HeadObject",),
+    "delete_many": (),
+    "list": ("ListObjectsV2",),
+    "ask": (),
+}
+"""By operation of a client: what its jobs begin with, unless that is GetObject."""
+ANY_BUCKET = "any-bucket"
+"""Stands for one in a request that is prepared, and not sent."""
 IDLE_SECONDS = 60.0
 """Longest wait when nothing is due."""
 
@@ -368,6 +380,10 @@ class Scheduler:
     def pump(self, timeout: float) -> list[Outcome]:
         """Do what can be done; wait at most ``timeout`` seconds for something to happen."""
         self.send()
+        return self.receive(timeout)
+
+    def receive(self, timeout: float) -> list[Outcome]:
+        """As ``pump``, but begin no further job. Not beside another call."""
         now = monotonic()
         if not self._out and self._active:
             wait = min(timeout, self.due(now))
@@ -420,10 +436,18 @@ class Scheduler:
         """Readable when pumping brings something."""
         return self._channel.fileno()
 
-    def prepare(self) -> None:
-        """What may block: find or refresh the credentials. What goes wrong here, the first call reports."""
+    def prepare(self, operation: str) -> None:
+        """What may take long: find or refresh the credentials, and have botocore make its first request of the kind.
+        What goes wrong here, the first call reports."""
         with suppress(MfstoreError):
             self._control.credentials()
+            if self._control.unsupported() is not None:
+                return  # a user's handlers may be concerned, which are to see what is sent and nothing else
+            for name in FIRST_CALLS.get(operation, ("GetObject",)):
+                if name in ROUTED:
+                    self._control.route(name, ANY_BUCKET, NO_OPTIONS)
+                else:
+                    self._control.prepare(Call(name, ANY_BUCKET))
 
     def due(self, now: float) -> float:
         """Seconds until something has to be done without a reply."""
