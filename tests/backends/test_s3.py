@@ -45,12 +45,19 @@ def shared_boto(server):
     return boto_client(server)
 
 
+def keys_around(monkeypatch, server):
+    """Pickled handles look for their keys where they are used."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+
+
 class S3Tests(BackendTests):
     server_name = engine = ""
 
     @pytest.fixture(autouse=True)
-    def running(self, request):
+    def running(self, request, monkeypatch):
         self.server = request.getfixturevalue(self.server_name)
+        keys_around(monkeypatch, self.server)
         self.boto = shared_boto(self.server)
 
     def make_backend(self, tmp_path):
@@ -455,7 +462,8 @@ def test_killed_in_the_middle_of_a_save(place):
 # ---- the handle ------------------------------------------------------------------------------------------------------
 
 
-def test_handles_pickle_and_work_after_fork(place):
+def test_handles_pickle_and_work_after_fork(place, monkeypatch):
+    keys_around(monkeypatch, place.server)
     store = place.open()
     key = store.put(OBJECT)
     assert same(pickle.loads(pickle.dumps(store)).get(key))

@@ -28,6 +28,7 @@ from mfstore.errors import (
     Unsupported,
 )
 from mfstore.host.elapsed import moment, since
+from mfstore.s3.aws.settings import KEY_OPTIONS
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.bulk.items import split_url
 from mfstore.s3.calls import Options, shared_options
@@ -113,7 +114,14 @@ class S3Backend(Backend):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.client.__reduce__()  # refuses a session, which does not pickle
-        return _reopen, (self.url, self._single_writer, self._expire_days, self._encryption, self._options)
+        connection = self.client.options.connection.without_secrets()
+        options = {name: value for name, value in self._options.items() if name not in KEY_OPTIONS}
+        for name in ("endpoint_url", "config"):
+            if name in options:
+                options[name] = getattr(connection, name)
+        if connection.withheld:
+            options["withheld"] = connection.withheld
+        return _reopen, (self.url, self._single_writer, self._expire_days, self._encryption, options)
 
     # ---- reading --------------------------------------------------------------------
 

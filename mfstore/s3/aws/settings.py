@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from mfstore.errors import NotSerializable
@@ -71,6 +71,11 @@ class ConnectionSettings:
                     f"an S3 client made from a {name} object cannot be pickled",
                     hint="Give profile=, region=, endpoint_url= and the like instead: they travel, credentials do not",
                 )
+        bare = self.without_secrets()
+        return type(self), tuple(getattr(bare, one.name) for one in fields(self))
+
+    def without_secrets(self) -> ConnectionSettings:
+        """What of them may travel; ``withheld`` says what may not."""
         options = {name: value for name, value in self.client_options.items() if name not in KEY_OPTIONS}
         withheld = [name for name in KEY_OPTIONS if self.client_options.get(name)]
         endpoint = without_passwords(self.endpoint_url) if self.endpoint_url else self.endpoint_url
@@ -81,10 +86,10 @@ class ConnectionSettings:
             withheld.append("the password in proxies")
             bare = {scheme: without_passwords(str(url)) for scheme, url in proxies.items()}
             config = config.merge(type(config)(proxies=bare))
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values.update(endpoint_url=endpoint, config=config, client_options=options)
-        values["withheld"] = tuple(dict.fromkeys((*self.withheld, *withheld)))
-        return type(self), tuple(values.values())
+        return replace(
+            self, endpoint_url=endpoint, config=config, client_options=options,
+            withheld=tuple(dict.fromkeys((*self.withheld, *withheld))),
+        )  # fmt: skip
 
 
-_NAMED = frozenset(one.name for one in fields(ConnectionSettings)) - {"client_options", "withheld"}
+_NAMED = frozenset(one.name for one in fields(ConnectionSettings)) - {"client_options"}

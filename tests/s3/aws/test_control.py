@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.session import Session
 
 from mfstore import errors
+from mfstore.backends.s3.backend import S3Backend
 from mfstore.s3 import BulkClient
 from mfstore.s3 import calls as words
 from mfstore.s3.aws.routes import ROUTED
@@ -233,6 +234,23 @@ def test_secrets_do_not_travel(env, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     assert pickle.loads(pickled).transfers.control.credentials().access_key == "a"
     assert client.transfers.control.keys.secret_key == "TOPSECRET"
+
+
+def test_secrets_of_a_store_do_not_travel(env, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "TOPSECRET", "aws_session_token": "TOPSECRET"}
+    config = Config(proxies={"http": "http://user:TOPSECRET@proxy:1"}, connect_timeout=7)
+    backend = S3Backend("s3://b/p", endpoint_url="http://user:TOPSECRET@host:1", config=config, region=REGION, **keys)
+    pickled = pickle.dumps(pickle.loads(pickle.dumps(backend)))
+    assert b"TOPSECRET" not in pickled
+    copy = pickle.loads(pickled)
+    assert copy.url == backend.url and copy.client.options.connection.endpoint_url == "http://host:1"
+    assert copy.client.options.connection.region == REGION
+    with pytest.raises(errors.AccessDenied) as caught:
+        copy.get("packs/a")
+    for name in ("aws_secret_access_key", "password in endpoint_url", "password in proxies"):
+        assert name in caught.value.hint
 
 
 @pytest.mark.parametrize("engine", ["native", "aiobotocore"])
