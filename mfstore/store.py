@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mfstore.backends import Backend, open_backend
-from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, OutOfSpace, Unsupported
+from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, NotSerializable, OutOfSpace, Unsupported
 from mfstore.format import recipes
 from mfstore.format.digests import NAMES, Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
@@ -91,7 +92,7 @@ class Store:
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
-        return self.put_many([obj])[0]
+        return self._put_all([obj], None, "")[0]
 
     def get(self, key: str, *, verify: bool | None = None, writable: bool = True) -> Any:
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
@@ -110,7 +111,7 @@ class Store:
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         recipe = self.handle.recipe(Key(key))
-        return self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
+        return self._load(Key(key), recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
 
     def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key]:
         """Store objects in one bulk operation; returns their keys in order.
@@ -123,18 +124,26 @@ class Store:
             progress: Called with 1 for each object that was taken, before it is durable. What it raises ends the put.
 
         Raises:
-            NotSerializable: a part of an object cannot be pickled; the message names it.
+            NotSerializable: a part of an object cannot be pickled; the message says of which one, and names the part.
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
+        return self._put_all(objs, progress, "objs")
+
+    def _put_all(self, objs: Iterable[object], progress: ArtifactProgress | None, called: str) -> list[Key]:
         found: dict[int, str] = {}
         held_by_caller = isinstance(objs, (list, tuple))
         with self.handle.saving() as ingest:
             count = 0
             for obj in objs:
-                draft = ingest.draft("", obj, named=False, alone=True)
+                try:
+                    draft = ingest.draft("", obj, named=False, alone=True)
+                except NotSerializable as error:
+                    if called:
+                        error.message = f"{called}[{count}]: {error.message}"
+                    raise
                 ingest.recipe(ONE, [draft], partial(found.__setitem__, count))
                 count += 1
                 if not held_by_caller:
@@ -156,8 +165,8 @@ class Store:
         Args:
             keys: May be a generator, and hold duplicates.
             ordered: In the order of the keys; false allows any order.
-            on_error: What becomes of a key that fails: "raise" its error, "return" it as ``(key, error)``, or "omit"
-                the key.
+            on_error: What becomes of a key that fails, by whatever exception, also one of a class that cannot be
+                unpickled: "raise" its error, "return" it as ``(key, error)``, or "omit" the key.
             progress: Called with 1 for each key that is done, failed or not. What it raises ends the iteration.
             verify: As of ``get``.
             writable: As of ``get``.
@@ -166,71 +175,62 @@ class Store:
             ValueError: ``on_error`` is none of the three.
             NotFound: nothing is stored under a key.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
-            InvalidKey: one of ``keys`` cannot be a key. It is raised whatever ``on_error`` says.
+            InvalidKey: one of ``keys`` cannot be a key.
         """
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
-        if self.backend.capabilities.remote:
-            yield from self._get_remote(keys, on_error, progress, verify, writable)
-            return
-        window: list[Key] = []
-        for key in keys:
-            window.append(Key(key))
-            if len(window) >= RECIPES_AHEAD:
-                yield from self._get_window(window, on_error, progress, verify, writable)
-                window = []
-        yield from self._get_window(window, on_error, progress, verify, writable)
-
-    def _get_window(
-        self,
-        keys: Sequence[Key],
-        on_error: OnError,
-        progress: ArtifactProgress | None,
-        verify: bool | None,
-        writable: bool,
-    ) -> Iterator[tuple[Key, Any]]:
-        self.handle.require_read()
-        found = self.backend.get_many([recipe_path(key) for key in keys])
-        for key, (_, data) in zip(keys, found, strict=True):
-            try:
-                recipe = self.handle.decode(key, data)
-                obj = self._load(recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
-            except MfstoreError as error:
-                if on_error == "raise":
-                    raise
-                if on_error == "return":
-                    yield key, error
-            else:
-                yield key, obj
+        get = self._get_remote if self.backend.capabilities.remote else self._get_local
+        for key, found in get(keys, verify, writable):
+            if not isinstance(found, _Failed):
+                yield key, found
+            elif on_error == "raise":
+                raise found.error
+            elif on_error == "return":
+                yield key, found.error
             if progress is not None:
                 progress(1)
 
-    def _get_remote(
-        self,
-        keys: Iterable[str],
-        on_error: OnError,
-        progress: ArtifactProgress | None,
-        verify: bool | None,
-        writable: bool,
-    ) -> Iterator[tuple[Key, Any]]:
-        """As ``_get_window``, with all recipes asked for as one operation, and objects loaded together."""
-        self.handle.require_read()
-        asked: deque[Key] = deque()
-
-        def paths() -> Iterator[str]:
-            for key in keys:
-                asked.append(Key(key))
-                yield recipe_path(asked[-1])
-
-        def window() -> Iterator[list[tuple[Key, Recipe | MfstoreError]]]:
-            ready: list[tuple[Key, Recipe | MfstoreError]] = []
-            size = 0
-            for _, data in self.backend.get_many(paths()):
-                key = asked.popleft()
+    def _get_local(self, keys: Iterable[str], verify: bool | None, writable: bool) -> Iterator[tuple[Key, Any]]:
+        """Each key with its object, or with how it failed."""
+        source = iter(keys)
+        while window := list(islice(source, RECIPES_AHEAD)):
+            self.handle.require_read()
+            found = self.backend.get_many([recipe_path(key) for key in map(_checked, window) if isinstance(key, Key)])
+            for given in window:
+                key = _checked(given)
+                if isinstance(key, _Failed):
+                    yield given, key  # type: ignore[misc]
+                    continue
+                _, data = next(found)
                 try:
                     recipe = self.handle.decode(key, data)
-                except MfstoreError as error:
-                    ready.append((key, error))
+                    value = self._load(key, recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
+                except Exception as error:
+                    value = _Failed(error)
+                yield key, value
+
+    def _get_remote(self, keys: Iterable[str], verify: bool | None, writable: bool) -> Iterator[tuple[Key, Any]]:
+        """As ``_get_local``, with all recipes asked for as one operation, and objects loaded together."""
+        self.handle.require_read()
+        asked: deque[Key | tuple[str, _Failed]] = deque()
+
+        def paths() -> Iterator[str]:
+            for given in keys:
+                key = _checked(given)
+                asked.append((given, key) if isinstance(key, _Failed) else key)
+                if isinstance(key, Key):
+                    yield recipe_path(key)
+
+        def window() -> Iterator[list[tuple[Key, Recipe | _Failed]]]:
+            ready: list[tuple[Key, Recipe | _Failed]] = []
+            size = 0
+            for _, data in self.backend.get_many(paths()):
+                while isinstance(key := asked.popleft(), tuple):
+                    ready.append(key)  # type: ignore[arg-type]
+                try:
+                    recipe = self.handle.decode(key, data)
+                except Exception as error:
+                    ready.append((key, _Failed(error)))
                     continue
                 more = sum(artifact.size for artifact in recipe.artifacts)
                 if ready and size + more > LOADED_TOGETHER:
@@ -238,25 +238,26 @@ class Store:
                     ready, size = [], 0
                 ready.append((key, recipe))
                 size += more
-            yield ready
+            yield [*ready, *asked]  # type: ignore[list-item]
 
         for ready in window():
-            recipes_there = [recipe for _, recipe in ready if isinstance(recipe, Recipe)]
-            loaded = load_many(self.handle.loading(verify, writable), recipes_there)
+            loaded = load_many(
+                self.handle.loading(verify, writable), [recipe for _, recipe in ready if isinstance(recipe, Recipe)]
+            )
             for key, recipe in ready:
-                found = next(loaded) if isinstance(recipe, Recipe) else recipe
-                if isinstance(found, MfstoreError):
-                    if on_error == "raise":
-                        raise found
-                    if on_error == "return":
-                        yield key, found
-                else:
-                    assert isinstance(recipe, Recipe)
+                if isinstance(recipe, _Failed):
+                    yield key, recipe
+                    continue
+                value: Any = next(loaded)
+                try:
+                    if isinstance(value, Exception):
+                        value = self._again(value, key, recipe, recipe.artifacts, verify, writable)
                     self.handle.count(sum(artifact.size for artifact in recipe.artifacts))
                     names = [artifact.name for artifact in recipe.artifacts]
-                    yield key, dict(zip(names, found, strict=True)) if recipe.kind == BUNDLE else found[0]
-                if progress is not None:
-                    progress(1)
+                    value = dict(zip(names, value, strict=True)) if recipe.kind == BUNDLE else value[0]
+                except Exception as error:
+                    value = _Failed(error)
+                yield key, value
 
     # ---- bundles ----------------------------------------------------------------------
 
@@ -308,7 +309,7 @@ class Store:
         if names is not None:
             numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
             wanted = [recipe.artifacts[_find(numbers, key, name)] for name in dict.fromkeys(names)]
-        return self._load(recipe, wanted, verify, writable, True)  # type: ignore[no-any-return]
+        return self._load(Key(key), recipe, wanted, verify, writable, True)  # type: ignore[no-any-return]
 
     # ---- bytes and files --------------------------------------------------------------
 
@@ -644,13 +645,46 @@ class Store:
         return handle
 
     def _load(
-        self, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None, writable: bool, named: bool
-    ) -> Any:
-        values = load_artifacts(self.handle.loading(verify, writable), recipe, wanted)
+        self, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None, writable: bool,
+        named: bool,
+    ) -> Any:  # fmt: skip
+        try:
+            values = list(load_artifacts(self.handle.loading(verify, writable), recipe, wanted))
+        except Exception as error:
+            values = self._again(error, key, recipe, wanted, verify, writable)
         self.handle.count(sum(artifact.size for artifact in wanted))
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))
-        return next(iter(values))
+        return values[0]
+
+    def _again(
+        self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None,
+        writable: bool,
+    ) -> list[Any]:  # fmt: skip
+        """What could not be loaded: read once more and verified, if it was not, as damage may be the reason. Else its
+        error, which says what could not be loaded from where."""
+        if not (self.knobs.verify if verify is None else verify):
+            try:
+                return list(load_artifacts(self.handle.loading(True, writable), recipe, wanted))
+            except Exception as verified:
+                error = verified
+        if isinstance(error, MfstoreError):
+            error.where(key=key, backend=self.backend.url)
+        error.add_note(f"while loading {key} from {self.backend.url}")
+        raise error from error.__cause__
+
+
+class _Failed(NamedTuple):
+    """What became of a key that failed, among those that are loaded with others."""
+
+    error: Exception
+
+
+def _checked(key: str) -> Key | _Failed:
+    try:
+        return Key(key)
+    except Exception as error:
+        return _Failed(error)
 
 
 def _seconds(duration: float | timedelta) -> float:

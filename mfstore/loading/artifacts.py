@@ -38,7 +38,12 @@ def load_artifacts(how: Loading, recipe: Recipe, wanted: Sequence[Artifact]) -> 
     """The objects of ``wanted``, in order. Chunks of several artifacts are fetched together."""
     if how.writable and all(artifact.literal is not None and artifact.encoding == PICKLE for artifact in wanted):
         # The usual small bundle: nothing to fetch, nothing to place.
-        yield from (load_literal(artifact.literal) for artifact in wanted)
+        for artifact in wanted:
+            try:
+                value = load_literal(artifact.literal)
+            except Exception as error:
+                raise _of(artifact, error) from None
+            yield value
         return
     starts = first_chunks(recipe)
     together: list[Artifact] = []
@@ -62,26 +67,34 @@ def first_chunks(recipe: Recipe) -> dict[str, int]:
     return starts
 
 
-def load_many(how: Loading, recipes: Sequence[Recipe]) -> Iterator[list[Any] | MfstoreError]:
-    """All objects of each recipe, or the error it met. Chunks of all of them are fetched together, so together they
-    should be small."""
-    prepared = [_prepare(how, recipe, recipe.artifacts, first_chunks(recipe)) for recipe in recipes]
+def load_many(how: Loading, recipes: Sequence[Recipe]) -> Iterator[list[Any] | Exception]:
+    """All objects of each recipe, or the error it met, of whatever class. Chunks of all of them are fetched together,
+    so together they should be small."""
     try:
+        prepared = [_prepare(how, recipe, recipe.artifacts, first_chunks(recipe)) for recipe in recipes]
         wanted_of_each = ((recipe, wanted) for recipe, (_, wanted) in zip(recipes, prepared, strict=True))
         how.fetcher.fill_all(wanted_of_each, how.verify)
-        together = True
-    except MfstoreError:
-        together = False  # one of them, and only its own read can tell which
+    except Exception:
+        prepared = []  # one of them, and only its own read can tell which
     for number, recipe in enumerate(recipes):
-        parts, wanted = prepared[number]
-        prepared[number] = ([], [])
+        found: list[Any] | Exception
         try:
-            if not together:
-                how.fetcher.fill(recipe, wanted, how.verify)
-            wanted.clear()
-            yield list(_assemble(how, recipe, parts, first_chunks(recipe)))
-        except MfstoreError as error:
-            yield error
+            if prepared:
+                (parts, wanted), prepared[number] = prepared[number], ([], [])
+                wanted.clear()
+                found = list(_assemble(how, recipe, parts, first_chunks(recipe)))
+            else:
+                found = list(load_artifacts(how, recipe, recipe.artifacts))
+        except Exception as error:
+            found = error
+        yield found
+
+
+def _of(artifact: Artifact, error: Exception) -> Exception:
+    """The error, saying which artifact of a bundle it is about."""
+    if artifact.name:
+        error.add_note(f"in artifact {artifact.name!r}")
+    return error
 
 
 def _load_together(how: Loading, recipe: Recipe, together: Sequence[Artifact], starts: dict[str, int]) -> Iterator[Any]:
@@ -133,8 +146,10 @@ def _assemble(
         try:
             values = [memory.value(how.writable) for memory in segments]
             yield load(blocks, artifact.segments, values, writable=how.writable)
-        except MfstoreError as error:
-            raise error.where(key=artifact.name or None) from None
+        except Exception as error:
+            if isinstance(error, MfstoreError):
+                error.where(key=artifact.name or None)
+            raise _of(artifact, error) from error.__cause__
 
 
 def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -> Iterator[bytes]:

@@ -62,12 +62,13 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
     pickler = Pickler(sink, *_known_types())
     try:
         return pickler.dump(obj)
-    except (MfstoreError, OSError, MemoryError):
-        raise
     except Exception as error:
         path = pickler.path()
         label = f"artifact {name!r}" if name is not None else "the object"
         where = f" at {'obj' if name is None else name}{path}" if path else ""
+        if isinstance(error, (MfstoreError, OSError, MemoryError)):
+            error.add_note(f"while pickling {label}{where}")
+            raise
         hint = "Remove that part, or give its class a __reduce__ or __getstate__"
         if isinstance(error, RecursionError):
             hint = "Save it from a thread with more stack (threading.stack_size) or with a higher sys.setrecursionlimit"
@@ -86,15 +87,29 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence
     blocks = _placeholders(body, segments) if segments else iter(body)
     first = next(blocks, b"")
     second = next(blocks, None)
-    if second is None and writable:
-        return pickle.loads(first, buffers=payloads)
-    stream = io.BufferedReader(_BlockStream(chain((first, second or b""), blocks)), STREAM)
-    unpickler = pickle.Unpickler if writable else _ReadOnly
-    return unpickler(stream, buffers=payloads).load()
+    try:
+        if second is None and writable:
+            return pickle.loads(first, buffers=payloads)
+        stream = io.BufferedReader(_BlockStream(chain((first, second or b""), blocks)), STREAM)
+        unpickler = pickle.Unpickler if writable else _ReadOnly
+        return unpickler(stream, buffers=payloads).load()
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise _no_pickle(error) from error
 
 
-load_literal: Callable[[Any], Any] = pickle.loads
-"""Unpickle a body that has no segments, into writable arrays. Executes pickle, as ``load``."""
+def load_literal(body: Any) -> Any:
+    """Unpickle a body that has no segments, into writable arrays. Executes pickle, as ``load``."""
+    try:
+        return pickle.loads(body)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise _no_pickle(error) from error
+
+
+def _no_pickle(error: Exception) -> CorruptObject:
+    return CorruptObject(
+        f"the artifact is no pickle that can be read: {type(error).__name__}: {error}",
+        hint="get_bytes gives its bytes as they are; verify tells whether they are those that were stored",
+    )
 
 
 def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterator[Buffer]:

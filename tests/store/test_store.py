@@ -14,8 +14,12 @@ import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.backends.base import Capabilities
+from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import NotSerializable
 from mfstore.maintenance.store.gc import GcPlan
+from mfstore.saving import drafts
+from mfstore.settings import resolve
 from mfstore.store import Store
 from tests.rigs.concurrency import in_threads
 
@@ -260,6 +264,112 @@ def test_files(store, tmp_path):
         store.get_file("0" * 64, target)
     assert target.read_bytes() == b""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "store"]
+
+
+# ---- what fails for one item ------------------------------------------------------------------
+
+
+class Fails:
+    """Cannot be unpickled: with an error of any class."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return fail, (self.error,)
+
+
+def fail(error):
+    raise error
+
+
+def saved_with_failures(store):
+    """Keys, and the classes of the errors that they end with."""
+    errors_of = {}
+    for wrong in (ModuleNotFoundError("gone"), ZeroDivisionError(), MemoryError(), OSError("odd"), KeyError("k")):
+        errors_of[store.put(Fails(wrong))] = type(wrong)
+        errors_of[store.save({"fine": 1, "bad": Fails(wrong)})] = type(wrong)
+    errors_of["0" * 64] = errors.NotFound
+    errors_of["no key"] = errors.InvalidKey
+    return errors_of
+
+
+def check_failures(store):
+    wrong = saved_with_failures(store)
+    fine = store.put("fine")
+    for verify in (True, False):
+        for asked in ([*wrong, fine], [fine, *wrong], list(wrong), ["no key", fine]):
+            done = []
+            got = list(store.get_many(asked, on_error="return", progress=done.append, verify=verify))
+            assert [key for key, _ in got] == asked and sum(done) == len(asked)
+            for key, value in got:
+                if key == fine:
+                    assert value == "fine"
+                    continue
+                assert type(value) is wrong[key]
+                if wrong[key] not in (errors.NotFound, errors.InvalidKey):
+                    said = " ".join(value.__notes__)
+                    assert key in said and store.backend.url in said
+            assert list(store.get_many(asked, on_error="omit")) == [(key, "fine") for key in asked if key == fine]
+    for key, kind in wrong.items():
+        with pytest.raises(kind):
+            list(store.get_many([key]))
+        with pytest.raises(kind):
+            store.get(key)
+
+
+class FarAway(MemoryBackend):
+    """Asked as S3 is: for everything together."""
+
+    capabilities = Capabilities(remote=True)
+
+
+def test_every_exception_of_one_item_is_its_outcome(store):
+    check_failures(store)
+    check_failures(Store("far", FarAway(), resolve(), create=True, compress=True, algorithm="blake3"))
+
+
+def test_what_could_not_be_loaded_is_named(store):
+    key = store.save({"fine": [1], "model": Fails(ModuleNotFoundError("gone"))})
+    assert store.load(key, ["fine"]) == {"fine": [1]}
+    for load in (store.get, store.load, lambda key: store.load(key, ["model"], writable=False)):
+        with pytest.raises(ModuleNotFoundError, match="gone") as caught:
+            load(key)
+        assert caught.value.__notes__ == ["in artifact 'model'", f"while loading {key} from {store.backend.url}"]
+
+
+def test_put_many_says_which_item_could_not_be_pickled(store):
+    with pytest.raises(NotSerializable, match=r"objs\[2\]: the object cannot be pickled at obj\['f'\]"):
+        store.put_many(iter([1, 2, {"f": (i for i in ())}]))
+    with pytest.raises(NotSerializable, match=r"^the object cannot"):
+        store.put(i for i in ())
+
+
+def test_a_damaged_pickle_that_is_read_unverified_is_told_as_damage(root):
+    """Whatever the unpickler makes of it: a MemoryError, for a length that became huge."""
+    store = mfstore.open(root, fsync="none", compress=False)
+    key = store.put(["x" * 3000, list(range(30_000))])
+    (pack,) = Path(root, "packs").glob("*/*")
+    data = bytearray(pack.read_bytes())
+    at = data.index(b"X\xb8\x0b\x00\x00xxx")
+    data[at] = 0x8D  # BINUNICODE8, of a length that the text itself says
+    pack.write_bytes(data)
+    with pytest.raises(errors.CorruptObject):
+        store.get(key, verify=False)
+    (outcome,) = store.get_many([key], on_error="return", verify=False)
+    assert isinstance(outcome[1], errors.CorruptObject)
+
+
+def test_an_artifact_whose_body_is_no_pickle(store, monkeypatch):
+    """As a program that writes stores by itself could store."""
+    for body in (b"no pickle at all", b"\x80\x05", b"\x00" * 70_000):
+        with monkeypatch.context() as patch:
+            patch.setattr(drafts, "dump", lambda obj, sink, name, body=body: sink.body(body))
+            key = store.put(1)
+        for load in (store.get, lambda key: store.get(key, writable=False)):
+            with pytest.raises(errors.CorruptObject, match="no pickle"):
+                load(key)
+        assert store.get_bytes(key) == body
 
 
 # ---- questions ------------------------------------------------------------------------------
