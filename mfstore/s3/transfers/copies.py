@@ -29,9 +29,12 @@ DESCRIBED = {
     "expires": "Expires",
 }
 """Headers of an object, and the parameters by which an upload gives them. CopyObject keeps them by itself."""
+ENCRYPTION, KMS_KEY = "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id"
+LEAST = "AES256"
+"""The encryption that every object has. Said to another bucket, it would undo a better one that this has by default."""
 ENCRYPTED = {
-    "x-amz-server-side-encryption": "ServerSideEncryption",
-    "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
+    ENCRYPTION: "ServerSideEncryption",
+    KMS_KEY: "SSEKMSKeyId",
     "x-amz-server-side-encryption-bucket-key-enabled": "BucketKeyEnabled",
 }
 PLACED = {"x-amz-storage-class": "StorageClass", "x-amz-website-redirect-location": "WebsiteRedirectLocation"}
@@ -41,6 +44,10 @@ OF_THEIR_BUCKETS = ("STANDARD", "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW")
 TAGS_HINT = (
     "Allow s3:GetObjectTagging, or say what tags the copy is to have: "
     "options={'TaggingDirective': 'REPLACE', 'Tagging': ''}"
+)
+KEY_HINT = (
+    "{before}The copy is to have the original's encryption, with the key {key}: allow kms:GenerateDataKey with it, or "
+    "say another (a key of the region of the copy), as options={{'ServerSideEncryption': 'aws:kms', 'SSEKMSKeyId': …}}"
 )
 
 
@@ -76,7 +83,7 @@ class CopyJob(MultipartJob):
     Onto itself it makes the object young again.
     """
 
-    __slots__ = ("_etags", "_headers", "_match", "_source", "size")
+    __slots__ = ("_asked", "_etags", "_headers", "_match", "_source", "size")
 
     def __init__(
         self, index: int, item: Any, source: tuple[str, str], bucket: str, key: str, options: Options = NO_OPTIONS
@@ -86,6 +93,8 @@ class CopyJob(MultipartJob):
         self._etags: dict[int, str] = {}
         self._headers: Mapping[str, str] = {}
         self._match: dict[str, str] = {}
+        self._asked = False
+        """Whether the last question is for the original's tags."""
         self.size = 0
 
     def begin(self) -> Sequence[Call]:
@@ -105,6 +114,7 @@ class CopyJob(MultipartJob):
                     raise Retry(BackendError("the service did not say whether it copied the object"))
                 self._done(str(answer["ETag"]), reply)
             case "GetObjectTagging":
+                self._asked = False
                 tags = parsed(call, reply, control).get("TagSet") or ()
                 return (self._create({"Tagging": urlencode([(tag["Key"], tag["Value"]) for tag in tags])}),)
             case "CreateMultipartUpload":
@@ -134,6 +144,7 @@ class CopyJob(MultipartJob):
         if self.size > LARGEST_COPY:
             tagged = headers.get("x-amz-tagging-count", "0") != "0"
             if tagged and self.options.get("TaggingDirective") != "REPLACE":
+                self._asked = True
                 return (self._ask("GetObjectTagging", None),)
             return (self._create({}),)
         said = self._said(PLACED)
@@ -148,7 +159,8 @@ class CopyJob(MultipartJob):
 
     def _said(self, names: Mapping[str, str]) -> dict[str, Any]:
         """What the original says that the options do not, of these ``names`` and of its encryption, which is one."""
-        if not any(name in self.options for name in (*ENCRYPTED.values(), "SSECustomerAlgorithm")):
+        own = self._source[0] == self.bucket or self._headers.get(ENCRYPTION) != LEAST
+        if own and not any(name in self.options for name in (*ENCRYPTED.values(), "SSECustomerAlgorithm")):
             names = {**names, **ENCRYPTED}
         return {name: value for name, value in told(self._headers, names).items() if name not in self.options}
 
@@ -201,6 +213,8 @@ class CopyJob(MultipartJob):
         return NO_CALLS
 
     def fail(self, error: MfstoreError) -> None:
-        if isinstance(error, AccessDenied) and self.size > LARGEST_COPY and not self._upload and not self._etags:
-            error.where(hint=TAGS_HINT)
+        if isinstance(error, AccessDenied) and self._asked:
+            error.hint = TAGS_HINT
+        elif error.status in (400, 403) and "SSEKMSKeyId" in self._said({}):
+            error.hint = KEY_HINT.format(key=self._headers[KMS_KEY], before=f"{error.hint}. " if error.hint else "")
         super().fail(error)

@@ -80,6 +80,23 @@ def test_tags_that_may_not_be_read_fail_the_copy_and_say_what_to_do(world, monke
     world._GetObjectTagging = lambda call: world._error(403, "AccessDenied")
     (outcome,) = simulated_client(world).copy({"k": "copy"}, on_error="return")
     assert isinstance(outcome.error, AccessDenied) and not world.uploads and "copy" not in world.objects
+    assert "GetObjectTagging" in outcome.error.hint
+
+
+def test_a_key_that_may_not_be_used_fails_the_copy_and_says_what_to_do(world):
+    for operation in ("_CopyObject", "_CreateMultipartUpload"):
+        setattr(world, operation, lambda call: world._error(403, "AccessDenied"))
+    (outcome,) = simulated_client(world).copy({"k": "copy"}, on_error="return")
+    assert SAID["SSEKMSKeyId"] in outcome.error.hint and "kms:GenerateDataKey" in outcome.error.hint
+
+
+@pytest.mark.parametrize("encryption", ["AES256", "aws:kms"])
+@pytest.mark.parametrize("bucket", ["b", "other"])
+def test_the_encryption_that_all_objects_have_undoes_no_other_buckets_default(world, encryption, bucket):
+    world.said["k"] = {"ServerSideEncryption": encryption}
+    simulated_client(world).copy({"k": f"s3://{bucket}/copy"})
+    kept = encryption == "aws:kms" or bucket == "b"
+    assert world.said["copy"].get("ServerSideEncryption") == (encryption if kept else None)
 
 
 def test_a_copy_of_nothing_is_not_found(world):
