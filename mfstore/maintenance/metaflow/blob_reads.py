@@ -59,6 +59,32 @@ def read_blobs(
     spread(root.workers, _arrivals(root, names), one, weight, 16 * root.workers.threads)
 
 
+def read_objects(root: Root, paths: Iterable[str], work: Callable[[str, bytes | MfstoreError], None]) -> None:
+    """``work(path, the object or the error it met)`` on the root's threads, in any order."""
+
+    def arrivals() -> Iterator[tuple[str, bytes | MfstoreError | None]]:
+        asked = [*paths]
+        if not root.remote:
+            yield from ((path, None) for path in asked)
+            return
+        for number, data, _ in root.backend.get_described(iter(asked)):
+            yield asked[number], data
+
+    def one(item: tuple[str, bytes | MfstoreError | None]) -> None:
+        path, data = item
+        if data is None:
+            try:
+                data = root.backend.get(path)
+            except MfstoreError as error:
+                data = error
+        work(path, data)
+
+    def weight(item: tuple[str, bytes | MfstoreError | None]) -> int:
+        return len(item[1]) if isinstance(item[1], bytes) else 0
+
+    spread(root.workers, arrivals(), one, weight, 16 * root.workers.threads)
+
+
 def _arrivals(root: Root, names: Iterable[BlobName]) -> Iterator[tuple[BlobName, StoredBlob | MfstoreError | None]]:
     """What S3 sends, as it comes; of a directory the names alone: files are read where they are worked on."""
     if not root.remote:

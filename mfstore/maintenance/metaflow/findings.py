@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from mfstore.metaflow.stock import encoding
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.blob_reads import StoredBlob
     from mfstore.maintenance.metaflow.holdings import BlobName, TaskName
-    from mfstore.metaflow.roots.layout import Task
+    from mfstore.metaflow.roots.layout import ParsedPath, Task
 
 RUNNING_SECONDS = DAY
 """An attempt that began so long ago at most and has not ended may still be running."""
@@ -100,3 +101,27 @@ def blob_finding(name: BlobName, problem: Problem, touched: Iterable[str]) -> Me
         # Nobody reads a missing one; any other is taken for stored by the next task with the same content.
         return replace(finding, harm="none" if kind == "missing" else "later")
     return finding
+
+
+def include_finding(name: BlobName, problem: Problem, touched: Iterable[str]) -> MetaflowFinding:
+    """What an IncludeFile that is not as it should be costs, given the artifacts that readers find it by. One that
+    nobody names is taken for stored by the next run with the same file."""
+    kind, detail = problem
+    artifacts = tuple(sorted(touched))
+    return MetaflowFinding(kind, layout.include_path(*name), detail, artifacts, *name, "data" if artifacts else "later")
+
+
+def card_finding(path: ParsedPath, key: str, data: bytes | None) -> MetaflowFinding | None:
+    """What is wrong with a card, or the data of one, that takes these bytes; None when nothing shows. Its name tells
+    nothing of its content. ``data`` is None where it is only known that it has none."""
+    found = layout.CARD_TASK.search(key)
+    name = f"{path.flow}/{path.run}/{found['step'] or '*'}/{found['task']}/<card>" if found else ""
+    if not data:
+        return MetaflowFinding("empty", key, "no bytes", (name,) if name else ())
+    try:
+        text = data.decode()
+        if key.endswith(".json"):
+            json.loads(text)
+    except (ValueError, RecursionError):
+        return MetaflowFinding("damaged", key, "it is not the text that Metaflow writes", (name,) if name else ())
+    return None

@@ -55,7 +55,12 @@ def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: PhaseCallback
     # What a lower level suspects is read before anything is done about it.
     found.blobs.read([name for name, (kind, _) in problems.items() if kind != "missing"])
     plan = [(name, kind) for name, (kind, _) in sorted(problems.items()) if kind in SET_ASIDE + DESCRIBED_ANEW]
-    actions = tuple(_action(name, kind) for name, kind in plan)
+    found.includes.read([name for name, (kind, _) in found.includes.problems.items() if kind != "missing"])
+    includes = [name for name, (kind, _) in sorted(found.includes.problems.items()) if kind in SET_ASIDE]
+    actions = (
+        *(_action(name, kind) for name, kind in plan),
+        *(RepairAction("quarantine", layout.include_path(*name), f"move it to {QUARANTINE}") for name in includes),
+    )
     if dry_run or not actions:
         return MetaflowRepair(root.url, before, actions, None)
     for name, kind in plan:
@@ -63,6 +68,11 @@ def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: PhaseCallback
             _set_aside(found, name)
         else:
             _describe(found, name)
+    for name in includes:
+        found.includes.read([name])
+        if found.includes.problems.get(name, ("", ""))[0] in SET_ASIDE:  # not stored again meanwhile
+            etag = seal_etag(found.holdings.includes[name].etag)
+            quarantine(root.backend, layout.include_path(*name), etag, folder=QUARANTINE)
     after, _ = verify_metaflow(root, VerifyOptions("headers" if level == "list" else level), tell)
     return MetaflowRepair(root.url, before, actions, after)
 

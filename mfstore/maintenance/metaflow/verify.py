@@ -6,13 +6,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.recipes import recipe_path
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_again, read_blobs
-from mfstore.maintenance.metaflow.findings import EMPTY, RUNNING_SECONDS, Problem, attempt_findings, blob_finding, judge
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_again, read_blobs, read_objects
+from mfstore.maintenance.metaflow.findings import (
+    EMPTY,
+    RUNNING_SECONDS,
+    Problem,
+    attempt_findings,
+    blob_finding,
+    card_finding,
+    judge,
+)
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, TaskName, list_root
+from mfstore.maintenance.metaflow.includes import IncludeCheck
 from mfstore.maintenance.metaflow.references import ReferringFile, read_references
 from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowHarm, MetaflowReport
 from mfstore.maintenance.report import PhaseProgress, untold
@@ -24,6 +34,7 @@ from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, STORE_FOLDER, Refe
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
+    from mfstore.metaflow.roots.layout import ParsedPath
 
 PROGRESS_PATH = f"{MAINTENANCE_FOLDER}/verify"
 
@@ -123,8 +134,9 @@ class RootPass:
     shards: ShardPass
     refused: RefusedObjects
     blobs: BlobCheck
+    includes: IncludeCheck
     noted: list[MetaflowFinding]
-    """What is wrong besides blobs."""
+    """What is wrong besides blobs and IncludeFiles."""
     now: float
     """When the listing was made, on this machine's clock."""
 
@@ -132,6 +144,9 @@ class RootPass:
         """Look at everything the level asks for."""
         for name, task in self.holdings.tasks.items():
             self.noted.extend(attempt_findings(name, task, self.now))
+        for path, info in self.holdings.cards:
+            if not info.size and (finding := card_finding(path, info.key, None)):
+                self.noted.append(finding)
         if self.options.level == "list":
             self.blobs.look_for_metadata()
             return
@@ -139,14 +154,17 @@ class RootPass:
         for name, attempt, _, found in self._references():
             for key in found.artifacts.values():
                 self.blobs.expect((name[0], key))
+            self.includes.refer(name, found, self._readable(name, attempt))
             for bundle in found.bundles:
                 touched = bundles.setdefault(bundle, set())
                 if self._readable(name, attempt):
                     touched.add("/".join((*name, "*")))
         self._check_bundles(bundles)
+        self.includes.expect()
         if self.options.level == "full":
             self._read_blobs()
         self.blobs.confirm_missing()
+        self.includes.confirm_missing()
 
     def _readable(self, name: TaskName, attempt: int) -> bool:
         """Whether readers take this attempt of the task."""
@@ -188,6 +206,15 @@ class RootPass:
         for name in self.holdings.blobs:
             if shard_of_blob(name) in by_shard:
                 by_shard[shard_of_blob(name)].append(name)
+        includes: dict[str, list[BlobName]] = {shard: [] for shard in by_shard}
+        for name in self.holdings.includes:
+            if name[1][:2] in includes:
+                includes[name[1][:2]].append(name)
+        cards: dict[str, dict[str, ParsedPath]] = {shard: {} for shard in by_shard}
+        for path, info in self.holdings.cards:
+            shard = sha1(info.key.encode(), usedforsecurity=False).hexdigest()[:2]
+            if info.size and shard in cards:
+                cards[shard][info.key] = path
         total = sum(self.holdings.blobs[name].size for names in by_shard.values() for name in names)
         with self.shards.noting():
             for shard, names in by_shard.items():
@@ -195,7 +222,25 @@ class RootPass:
                     return
                 begun = time.time()
                 self.blobs.read(names, lambda: self.tell(PhaseProgress("data", self.blobs.bytes_checked, total)))
-                self.shards.verified(shard, not any(name in self.blobs.problems for name in names), begun)
+                self.includes.read(includes[shard])
+                whole = self._read_cards(cards[shard]) and not any(name in self.blobs.problems for name in names)
+                whole = whole and not any(name in self.includes.problems for name in includes[shard])
+                self.shards.verified(shard, whole, begun)
+
+    def _read_cards(self, cards: Mapping[str, ParsedPath]) -> bool:
+        """Whether these show no damage."""
+        found: list[MetaflowFinding] = []
+
+        def work(key: str, data: bytes | MfstoreError) -> None:
+            if isinstance(data, MfstoreError):
+                if not isinstance(data, NotFound):  # removed since it was listed
+                    self.refused.add(key, data)
+            elif finding := card_finding(cards[key], key, data):
+                found.append(finding)
+
+        read_objects(self.root, cards, work)
+        self.noted.extend(found)
+        return not found
 
     # ---- what it means --------------------------------------------------------------------
 
@@ -211,6 +256,7 @@ class RootPass:
         findings = [
             *self.noted,
             *(blob_finding(name, problem, touched.get(name, ())) for name, problem in problems.items()),
+            *self.includes.findings(),
             *self.refused.findings(),
         ]
         order = {"data": 0, "later": 1, "none": 2}
@@ -266,7 +312,8 @@ def verify_metaflow(
     refused = RefusedObjects()
     found = RootPass(
         root=root, options=options, tell=progress, holdings=holdings, shards=shards, refused=refused,
-        blobs=BlobCheck(root, holdings, refused), noted=[], now=time.time(),
+        blobs=BlobCheck(root, holdings, refused), includes=IncludeCheck(root, holdings, refused.add), noted=[],
+        now=time.time(),
     )  # fmt: skip
     found.run()
     return found.report(begun), found

@@ -239,6 +239,22 @@ def hashes_in(pickled: bytes) -> Iterator[str]:
         yield found[0]
 
 
+_INCLUDE_URL = re.compile(r"(s3|local)://([^\x00-\x1f\"]*?)/([A-Za-z_]\w*)/([0-9a-f]{40})(?![0-9a-f])", re.ASCII)
+
+
+def includes_in(pickled: bytes) -> Iterator[tuple[str, str, str, str]]:
+    """Every URL in a pickle that can be an IncludeFile's: scheme, place, flow and SHA-1. Nothing is unpickled."""
+    for found in _INCLUDE_URL.finditer(pickled.decode("utf-8", "replace")):
+        yield found[1], found[2], found[3], found[4]
+
+
+def include_path(flow: str, key: str) -> str:
+    """Where an IncludeFile is stored."""
+    return f"data/{flow}/{key}"
+
+
+CARD_TASK = re.compile(r"/runs/[^/]+/(?:steps/(?P<step>[^/]+)/)?tasks/(?P<task>[^/]+)/")
+"""In the path of a card."""
 ARTIFACT_RECORD = re.compile(r"[^/]+/[^/]+/(?P<step>[^/]+)/(?P<task>[^/]+)/_meta/(?P<attempt>\d+)_artifact_[^/]+\.json")
 """Local metadata of an artifact."""
 ORIGIN = re.compile(r"(?P<flow>[^/]+)/(?P<run>[^/]+)/[^/]+/[^/]+/_meta/sysmeta_origin-run-id_\d+\.json")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mfstore.errors import MfstoreError
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs
-from mfstore.maintenance.metaflow.packed_store import open_packed_store
+from mfstore.maintenance.metaflow.includes import read_descriptions
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
-from mfstore.metaflow.roots.packed_keys import PackedArtifact, inline_pickle
+from mfstore.metaflow.roots.packed_keys import PackedArtifact
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.holdings import BlobName, Holdings
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
-
-
-DESCRIBED_BYTES = 1 << 20
-"""What tells of an IncludeFile takes less than a kilobyte; the rest is as if it could not be read."""
 
 
 @dataclass(slots=True)
@@ -121,39 +114,13 @@ def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedInclu
     flows = {flow for flow, _ in holdings.includes}
     known = set(flows)
 
-    def work(name: BlobName, blob: StoredBlob | MfstoreError) -> None:
-        try:
-            if isinstance(blob, MfstoreError):
-                raise blob
-            content = blob.content(DESCRIBED_BYTES)
-        except MfstoreError:
-            known.discard(name[0])
-            return
-        names.update((name[0], found) for found in layout.hashes_in(content))
-
-    read_blobs(root, [name for name in needs.included if name[0] in flows], holdings.metas, work)
-    packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
-    for flow, hashes in _packed_hashes(root, packed):
-        if hashes is None:
+    def told(flow: str, key: str, content: bytes | None) -> None:
+        if content is None:
             known.discard(flow)
         else:
-            names.update((flow, found) for found in hashes)
+            names.update((flow, found) for found in layout.hashes_in(content))
+
+    blobs = [name for name in needs.included if name[0] in flows]
+    packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
+    read_descriptions(root, blobs, packed, holdings.metas, told)
     return NamedIncludes(names, known)
-
-
-def _packed_hashes(
-    root: Root, artifacts: Iterable[tuple[str, PackedArtifact]]
-) -> Iterator[tuple[str, Collection[str] | None]]:
-    """The flow, and the IncludeFiles that an artifact of the packed profile names; None when it cannot be read."""
-    with ExitStack() as stack:
-        store = None
-        for flow, (name, key, bundle) in artifacts:
-            try:
-                if bundle is None:
-                    content = inline_pickle(key)
-                else:
-                    store = store or stack.enter_context(open_packed_store(root))
-                    content = store.get_bytes(bundle, name=name)
-                yield flow, {*layout.hashes_in(content)}
-            except (MfstoreError, ValueError):
-                yield flow, None
