@@ -174,6 +174,7 @@ class Handle:
 
     def was_collected(self) -> bool:
         """Whether a collector ever condemned anything in this store, as its description says."""
+        self.require_read()  # who sets a ref asks before anything else
         self._still_there()
         found = self._known[0]
         return found is not None and FEATURE in found.features["write"]

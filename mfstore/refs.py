@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.digests import Key
+from mfstore.format.packs import pack_path
 from mfstore.format.quarantine import quarantine_path
 from mfstore.format.refs import PREFIX, RefEntry, decode_ref, encode_ref, is_sealed, ref_name, ref_path
 from mfstore.saving.guard import Condemned, Names
@@ -51,7 +52,7 @@ class Refs(MutableMapping[str, Key]):
         """Point ``name`` at ``key``; the last writer wins. NotFound when nothing is stored under the key."""
         path = ref_path(name)
         condemned = self._handle().guard.condemned()
-        entry = self._entry(key)
+        entry, relied = self._entry(key)
         for attempt in range(SET_ATTEMPTS):
             try:
                 try:
@@ -67,7 +68,7 @@ class Refs(MutableMapping[str, Key]):
                 time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
         else:
             raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
-        self._confirm(condemned, path, etag, entries, entry)
+        self._confirm(condemned, path, etag, entries, relied)
 
     def set_if(self, name: str, key: str, current: str | None) -> None:
         """Point ``name`` at ``key`` only if it still is ``current``.
@@ -84,7 +85,7 @@ class Refs(MutableMapping[str, Key]):
         """
         path = ref_path(name)
         condemned = self._handle().guard.condemned()
-        entry = self._entry(key)
+        entry, relied = self._entry(key)
         try:
             etag, entries = self._read(name)
         except NotFound:
@@ -93,13 +94,13 @@ class Refs(MutableMapping[str, Key]):
         if found != current:
             raise Conflict(f"ref {name!r} is not what it was", expected=current, found=found)
         etag = self._write(path, [*entries, entry], etag)
-        self._confirm(condemned, path, etag, entries, entry)
+        self._confirm(condemned, path, etag, entries, relied)
 
-    def _confirm(self, condemned: Condemned, path: str, etag: str, before: list[RefEntry], entry: RefEntry) -> None:
+    def _confirm(self, condemned: Condemned, path: str, etag: str, before: list[RefEntry], relied: Names) -> None:
         """Make sure that what the ref now names stays; else put the ref back as it was, and raise: Conflict when it
         does not."""
         try:
-            self._handle().guard.confirm(condemned, Names(), Names(recipes=bytearray.fromhex(entry.key)))
+            self._handle().guard.confirm(condemned, Names(), relied)
         except MfstoreError:
             with suppress(MfstoreError):  # Conflict: somebody else has set it since
                 if before:
@@ -135,11 +136,29 @@ class Refs(MutableMapping[str, Key]):
     def __repr__(self) -> str:
         return f"<Refs of {self._backend.url}>"
 
-    def _entry(self, key: str) -> RefEntry:
-        checked = Key(key)
-        if not self._handle().exists_many([checked])[0]:
+    def _entry(self, key: str) -> tuple[RefEntry, Names]:
+        """The new value, and what it relies on: the recipe and the packs in which it places chunks. All of them are
+        there; of a key that this handle has just stored that is known."""
+        checked, handle = Key(key), self._handle()
+        relied = Names(recipes=bytearray.fromhex(checked))
+        if handle.guard.just_confirmed(bytes(relied.recipes)):
+            there = handle.exists_many([checked])[0]
+        else:
+            try:
+                relied.packs += b"".join(handle.recipe(checked).packs)
+                there = True
+            except NotFound:
+                there = False
+        if not there:
             raise NotFound("a ref can only name what is stored", key=checked, backend=self._backend.url)
-        return RefEntry(checked, time.time())
+        paths = [pack_path(relied.packs[at : at + 32].hex()) for at in range(0, len(relied.packs), 32)]
+        for path, found in zip(paths, self._backend.exists_many(paths) if paths else (), strict=True):
+            if not found:
+                raise CorruptObject(
+                    "what the key stands for is not whole: a pack is missing", key=path, backend=self._backend.url,
+                    hint=f"Store the content of {checked} again, then set the ref",
+                )  # fmt: skip
+        return RefEntry(checked, time.time()), relied
 
     def _keep_damaged(self, path: str) -> str:
         """The etag of a damaged ref that is about to be replaced, and of which there is a copy in quarantine now.

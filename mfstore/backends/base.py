@@ -62,7 +62,10 @@ class Capabilities:
 
 
 DELETION_WINDOW = 10.0
-"""Seconds between the last look at an object and its deletion, where deletions take no condition."""
+"""Seconds from the last look, at the right to delete and at the object, to the end of the one request that deletes."""
+REQUEST_LIFE = 60.0
+"""Seconds for which a request whose sender gave up may still be carried out, by a proxy or a service that held it. What
+keeps connections for others gives up after a minute or less."""
 REFRESH_AGE = 86400.0
 """Rules that remove objects by age count whole days: what was made young again within one lives as long as what relies
 on it."""
@@ -265,8 +268,9 @@ class Backend(ABC):
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         """Remove each object whose etag still is the given one; True for each that is gone now, False for one that has
-        changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST delete within ``DELETION_WINDOW``
-        seconds of looking: writers wait as long.
+        changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST look at each. MUST NOT send a
+        deletion twice, nor later than ``DELETION_WINDOW`` seconds after it was called or looked: what is unanswered is
+        a BackendError, and the caller decides.
 
         Args:
             objects: Etags by key, as ``list`` or ``head`` told them.

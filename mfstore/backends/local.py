@@ -266,18 +266,14 @@ class LocalBackend(Backend):
             batch.commit()
 
     def delete(self, key: str) -> None:
+        if not os.path.isdir(self.root):
+            return
         directory, _, name = key.rpartition("/")
-        try:
-            with self._translate(key):
-                fd = self.open_directory(directory, create=False)
-                try:
-                    os.unlink(name, dir_fd=fd)
-                    if self.fsync == "always":
-                        _fsync(fd)
-                finally:
-                    os.close(fd)
-        except NotFound:
-            pass
+        # Locked as put_if is: what that found must not go between its look and its rename, and come back by it.
+        with suppress(NotFound), self._exclusive(), self._translate(key), self._opened(directory, False) as fd:
+            os.unlink(name, dir_fd=fd)
+            if self.fsync == "always":
+                _fsync(fd)
 
     def open_directory(self, directory: str, create: bool) -> int:
         """Descriptor of a directory below the root, opened step by step so that no step follows a link; where links are

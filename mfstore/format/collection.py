@@ -68,6 +68,8 @@ def decode_state(data: bytes) -> State:
             ListRef(str(row["key"]), float(row["time"]), int(row["recipes"]), int(row["packs"]), int(row["bytes"]))
             for row in document["lists"]
         )
+        if not all(entry.key.startswith(LISTS) and ".." not in entry.key for entry in lists):
+            raise ValueError("a list that lies elsewhere")
         return State(
             int(document["epoch"]),
             int(document["deletions"]),

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore._core import table
-from mfstore.backends.base import DELETION_WINDOW, decode_read
+from mfstore.backends.base import DELETION_WINDOW, REQUEST_LIFE, decode_read
 from mfstore.errors import Conflict, CorruptObject, NotFound, Unsupported
 from mfstore.format.collection import ENTRY, STATE, CondemnedList, State, decode_list, decode_state
 from mfstore.format.packs import pack_path
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 KNOWLEDGE_SECONDS = 300.0
 """Seconds a writer may rely on what it knows to be condemned where asking is a request. A list is acted upon after
 twice that at the earliest, unless nobody writes."""
-DELETION_WAIT = 60.0
-"""Seconds a writer waits for the end of a deletion that may concern it; then its operation fails, unacknowledged."""
+DELETION_WAIT = DELETION_WINDOW + REQUEST_LIFE
+"""Seconds a writer waits for the end of a deletion that may concern it. Then a deletion that was decided before it
+stored something again has been carried out, or never will be; an operation that relies on what is being deleted fails,
+unacknowledged."""
+CONFIRMED_BYTES = 32 * 1024
+"""Of the names of recipes that are known to be whole because they have just been stored."""
 COLLECTOR_SILENCE = 300.0
 """A collector that gave no sign of life for so long is dead."""
 
@@ -112,6 +116,8 @@ class Guard:
         self._read_at: tuple[float, float] | None = None
         self._mark: object = None
         self._lists: dict[str, CondemnedList] = {}
+        self._confirmed: tuple[bytes, tuple[float, float]] | None = None
+        """Recipes of the last operation that was acknowledged, and when."""
 
     def forked(self) -> None:
         """A lock anew, in a new child too. Reentrant: see ``ChunkIndex.forked``."""
@@ -171,6 +177,22 @@ class Guard:
         ``before`` is the view from before the operation looked anything up; now its own objects are visible. Conflict
         when something is gone, or may be soon: then nothing must be acknowledged.
         """
+        self._confirm(before, wrote, relied)
+        if self._valid:
+            self._confirmed = bytes((wrote.recipes + relied.recipes)[-CONFIRMED_BYTES:]), moment()
+
+    def just_confirmed(self, recipe: bytes) -> bool:
+        """Whether this handle has just made sure that all that a recipe relies on is there, where asking again is a
+        request."""
+        if self._confirmed is None or since(self._confirmed[1]) >= self._valid:
+            return False
+        names = self._confirmed[0]
+        at = names.find(recipe)
+        while at % 32 and at >= 0:
+            at = names.find(recipe, at + 1)
+        return at >= 0
+
+    def _confirm(self, before: Condemned, wrote: Names, relied: Names) -> None:
         after = self.condemned()
         same = after.state.deletions == before.state.deletions
         if same and not (before.lists or after.lists):
@@ -182,21 +204,20 @@ class Guard:
         if same and not before.state.deleting and not after.state.deleting:
             return  # a deletion that begins now looks first at what is visible
         if after.state.deleting:
-            if same and not after.concerns(relied):
-                # It is deleting older versions of what this operation stored again.
-                if self._backend.deletes_conditionally():
-                    return
-                time.sleep(DELETION_WINDOW)
-            elif after.concerns(relied) or after.concerns(wrote):
-                self._wait(after)
+            if same and not after.concerns(relied) and self._backend.deletes_conditionally():
+                return  # it is deleting older versions of what this operation stored again
+            if after.concerns(relied) or after.concerns(wrote):
+                self._wait(after, relied)
         self._check(wrote)
         self._check(relied)
 
-    def _wait(self, view: Condemned) -> None:
+    def _wait(self, view: Condemned, relied: Names) -> None:
         begun = moment()
         pause = 0.01
         while view.state.deleting:
             if since(begun) > DELETION_WAIT:
+                if not view.concerns(relied):
+                    return  # a deletion under way by now has seen what this operation stored
                 raise Conflict(
                     "garbage collection is deleting what this operation relied on",
                     backend=self._backend.url, hint="Nothing was acknowledged; do it again",

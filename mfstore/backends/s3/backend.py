@@ -39,6 +39,7 @@ from mfstore.s3.transfers.jobs import RefusedJob, check_key, jobs_of
 from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import abandoning
+from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
 
 if TYPE_CHECKING:
@@ -388,26 +389,37 @@ class S3Backend(Backend):
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         keys = [*objects]
+        begun = moment()
         if self.deletes_conditionally():
             form = self._conditions.of_delete()
             match = {self._name(key): form(etag) for key, etag in objects.items()}
-            # All of them, whatever becomes of the first.
-            outcomes = list(self._transfers.run(delete_jobs(keys, self._place, match=match), ordered=True))
-            return [self._gone(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
+            return self._delete_once(keys, begun, match)
         answers = []
         for at in range(0, len(keys), LOOKED_AT_TOGETHER):
             window = keys[at : at + LOOKED_AT_TOGETHER]
-            looked = moment()
+            if at:
+                begun = moment()
             looks = self._heads(window)
-            if since(looked) > DELETION_WINDOW:
-                raise BackendError("looking took so long that deleting is not safe", backend=self.url, hint="Try again")
             for key, look in zip(window, looks, strict=True):
                 if look.error is not None and not isinstance(look.error, NotFound):
                     raise self._located(look.error, key)
             same = [key for key, look in zip(window, looks, strict=True) if look.etag == objects[key]]
-            self.delete_many(same)
+            if same:
+                self._delete_once(same, begun, None)
             answers += [key in same or look.error is not None for key, look in zip(window, looks, strict=True)]
         return answers
+
+    def _delete_once(self, keys: Sequence[str], begun: tuple[float, float], match: Mapping[str, str] | None) -> Answers:
+        """Send deletions within ``DELETION_WINDOW`` seconds since ``begun``, each once and with an answer by then: one
+        that is repeated for minutes would take what was stored again meanwhile, or was named."""
+        left = DELETION_WINDOW - since(begun)
+        if left < DELETION_WINDOW / 2:
+            raise BackendError("looking took so long that deleting is not safe", backend=self.url, hint="Try again")
+        policy = RetryPolicy(attempts=1, seconds=left, first_byte=left, stall=left)
+        jobs = delete_jobs(keys, self._place, match=match, fresh=True)
+        # All of them, whatever becomes of the first.
+        outcomes = list(self._transfers.with_parts(policy=policy).run(jobs, ordered=True))
+        return [self._gone(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
 
     def _gone(self, key: str, outcome: Outcome) -> bool:
         if outcome.error is not None and not isinstance(outcome.error, Conflict):

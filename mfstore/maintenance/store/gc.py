@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mfstore.backends.base import decode_read
 from mfstore.description import enable, load
 from mfstore.errors import AccessDenied, Conflict, CorruptObject, NotFound, Refused
-from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, decode_list, encode_list
+from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, State, decode_list, encode_list
 from mfstore.format.description import OPERATIONS
 from mfstore.format.digests import Key, digest_function
 from mfstore.format.refs import encode_ref, ref_path
@@ -33,6 +33,7 @@ from mfstore.maintenance.store.collecting.plan import (
     GcSnapshot,
     StoreAmount,
     decide,
+    doomed_recipes,
     live_keys,
 )
 from mfstore.maintenance.store.collecting.repack import Repacker
@@ -162,8 +163,8 @@ def plan_gc(
         unsafe = f"with a grace period below {SAFE_GRACE:.0f} s nobody may be writing to a remote store"
         warnings.append(unsafe)
     warnings += lifecycle_warnings(backend)
-    state, _ = read_state(backend)
-    lists = [_read_list(backend, entry.key, warnings) for entry in state.lists]
+    stored, _ = read_state(backend)
+    state, lists = _read_lists(backend, stored, warnings)
     if state.owner:
         warnings.append(f"a collector is at work, or died at it: {state.owner}")
     refs = read_refs(backend)
@@ -181,12 +182,16 @@ def plan_gc(
     keys = live_keys(recipes, named, given, now, options)
     lasting = (key for key, why in keys.items() if why != YOUNG)
     young = (key for key, why in keys.items() if why == YOUNG)
+    going = doomed_recipes(recipes, state, lists, keys, now, options.grace)
+    staying = (key for key in recipes.rows if key not in keys and key not in going)
     liveness = trace(
-        backend, lasting, young, packs, access.workers.thread.codec, lambda more: tell("read recipes", more)
+        backend, lasting, young, staying, packs, access.workers.thread.codec, lambda more: tell("read recipes", more)
     )
+    if liveness.unread:
+        warnings.append(f"a recipe that nobody needs cannot be read, so that no pack is deleted now: {liveness.unread}")
     chunks = liveness.chunks
     liveness.forget_chunks()
-    snapshot = GcSnapshot(now, state, recipes, packs, {name: ref.etag for name, ref in refs.items()})
+    snapshot = GcSnapshot(now, stored, state, recipes, packs, {name: ref.etag for name, ref in refs.items()})
     return GcPlan(
         access=access, options=options, decision=decide(snapshot, lists, keys, liveness, options, changes),
         snapshot=snapshot, warnings=tuple(warnings), unsafe=unsafe, live=keys, chunks=chunks,
@@ -203,13 +208,22 @@ def _described_now(access: StoreAccess) -> StoreAccess:
     return access._replace(description=description)
 
 
-def _read_list(backend: Backend, key: str, warnings: list[str]) -> CondemnedList:
-    """A published list; one that is lost lists nothing: then nothing is deleted because of it."""
-    try:
-        return decode_read(backend, key, backend.get(key), partial(decode_list, key=key))
-    except (NotFound, CorruptObject) as error:
-        warnings.append(f"what was condemned before is not known any more and will be condemned anew: {error}")
-        return CondemnedList()
+def _read_lists(backend: Backend, state: State, warnings: list[str]) -> tuple[State, list[CondemnedList]]:
+    """The state as it is acted upon, and its lists. A list that is lost lists nothing: then nothing is deleted because
+    of it. One counts from when it was stored at the earliest, by the store's clock, whatever the state says: who can
+    write to the store cannot shorten the grace period."""
+    entries: list[ListRef] = []
+    lists = []
+    for entry in state.lists:
+        try:
+            data = backend.get(entry.key)
+            lists.append(decode_read(backend, entry.key, data, partial(decode_list, key=entry.key)))
+            entries.append(replace(entry, time=max(entry.time, backend.head(entry.key).modified)))
+        except (NotFound, CorruptObject) as error:
+            warnings.append(f"what was condemned before is not known any more and will be condemned anew: {error}")
+            lists.append(CondemnedList())
+            entries.append(entry)
+    return replace(state, lists=tuple(entries)), lists
 
 
 class _Collection:
@@ -222,7 +236,7 @@ class _Collection:
         self._snapshot = plan.snapshot
         self._live = plan.live
         self._tell = tell
-        self._ownership = Ownership(plan.access.backend, plan.snapshot.state)
+        self._ownership = Ownership(plan.access.backend, plan.snapshot.found)
 
     def run(self, take_over: bool) -> GcResult:
         decision, ownership = self._decision, self._ownership
@@ -236,7 +250,7 @@ class _Collection:
             refs, refs_changed = self._change_refs(decision.refs)
             if decision.deletes.amount:
                 deletion.run()
-            if decision.ready:
+            if decision.ready or ownership.state.deleting:
                 self._retire()
             moved, rewritten = self._repack()
             condemned = self._condemn(moved)
@@ -273,6 +287,7 @@ class _Collection:
     def _retire(self) -> None:
         """The lists of what has been deleted, or is needed again, are done with."""
         done = {entry.key for entry in self._decision.ready}
+        self._ownership.wait_for_quiet()
         lists = tuple(entry for entry in self._ownership.state.lists if entry.key not in done)
         self._ownership.replace(deleting=False, lists=lists)
 

@@ -27,18 +27,20 @@ ABSENT_CODES = ("NoSuchKey", "NotFound")
 
 class DeleteJob(Job):
     """Delete up to KEYS_PER_DELETE objects of one bucket. Absent ones count as deleted, as for S3. One with an etag in
-    ``match`` is deleted if that still is its etag, else Conflict."""
+    ``match`` is deleted if that still is its etag, else Conflict. ``fresh`` requests do not reuse a connection: on one
+    that the server has just closed they would be sent a second time, unseen."""
 
     several = True
 
-    __slots__ = ("_items", "_left", "_match", "_out")
+    __slots__ = ("_fresh", "_items", "_left", "_match", "_out")
 
     def __init__(
         self, bucket: str, items: Sequence[tuple[int, Any, str]], options: Options = NO_OPTIONS,
-        match: Mapping[str, str] | None = None,
+        match: Mapping[str, str] | None = None, fresh: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(items[0][0], items[0][1], bucket, items[0][2], options)
         self._match = match or {}
+        self._fresh = fresh
         self._items = items
         self._left = list(dict.fromkeys(key for _, _, key in items))
         self._out: list[Outcome] = []
@@ -49,7 +51,7 @@ class DeleteJob(Job):
     def _call(self) -> Call:
         objects = [{"Key": key, "ETag": self._match[key]} if key in self._match else {"Key": key} for key in self._left]
         params = {"Delete": {"Objects": objects, "Quiet": True}}
-        return Call("DeleteObjects", self.bucket, None, self.options, params, tag=Try(self))
+        return Call("DeleteObjects", self.bucket, None, self.options, params, fresh=self._fresh, tag=Try(self))
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         # Quiet answers name failures only: one that names nothing must at least be one, which ``parsed`` sees to.
@@ -133,7 +135,7 @@ class DeleteOneJob(Job):
 
 def delete_jobs(
     items: Iterable[Any], locate: Callable[[Any], tuple[str, str]], options: Options = NO_OPTIONS,
-    match: Mapping[str, str] | None = None,
+    match: Mapping[str, str] | None = None, fresh: bool = False,
 ) -> Iterator[Job]:  # fmt: skip
     """The jobs that delete all ``items``, with as many of a bucket in one as S3 takes, and one for each key that XML
     cannot hold. ``locate`` tells bucket and key of an item, or refuses it."""
@@ -150,9 +152,9 @@ def delete_jobs(
         group = groups.setdefault(bucket, [])
         group.append((index, item, key))
         if len(group) == KEYS_PER_DELETE:
-            yield DeleteJob(bucket, groups.pop(bucket), options, match)
+            yield DeleteJob(bucket, groups.pop(bucket), options, match, fresh)
     for bucket, group in groups.items():
-        yield DeleteJob(bucket, group, options, match)
+        yield DeleteJob(bucket, group, options, match, fresh)
 
 
 def _entry_reply(reply: Reply, entry: Mapping[str, Any]) -> Reply:

@@ -87,7 +87,7 @@ def lenient_refs(backend):
     return found
 
 
-def lenient_trace(backend, lasting, young, packs, codec, progress):
+def lenient_trace(backend, lasting, young, staying, packs, codec, progress):
     found = liveness.Liveness(packs, lambda path: True)
     for key in [*lasting, *young]:
         try:

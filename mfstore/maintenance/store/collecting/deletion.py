@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
-from mfstore.errors import CorruptObject, NotFound
+from mfstore.errors import AccessDenied, BackendError, CorruptObject, NotFound
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.fragments import PREFIX as INDEX
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 DELETED_TOGETHER = 1000
 """Objects deleted between two looks at whether this collector still is the one: one request of S3's."""
+LOOKED_AT_TOGETHER = 100
+"""The same where each is looked at first: few, so that look and deletion lie in one window."""
+DELETION_TRIES = 8
+DELETION_PAUSE = 0.5
+"""A deletion that is not answered is made again, after a pause that grows from this many seconds, with a new look: a
+service that asks to slow down for half a minute does not end a collection."""
+LISTED_BETWEEN_PULSES = 10_000
+"""Objects listed between two signs of life."""
 
 
 class Deletion:
@@ -65,7 +74,9 @@ class Deletion:
         recipe_etags: dict[bytes, str] = {}
         fresh: set[bytes] = set()
         known = self._snapshot.recipes
-        for key, _, _, etag in list_objects(self._backend, "recipes"):
+        for number, (key, _, _, etag) in enumerate(list_objects(self._backend, "recipes")):
+            if number % LISTED_BETWEEN_PULSES == 0:
+                self._ownership.pulse()
             row = known.rows.get(key)
             if row is None or known.versions[row] != seal_etag(etag):
                 fresh.add(key)
@@ -87,10 +98,10 @@ class Deletion:
         """Delete objects; returns the names of those that are another version by now."""
         names = [name for name in doomed if name in etags]
         replaced = []
-        for at in range(0, len(names), DELETED_TOGETHER):
-            self._ownership.hold()
-            batch = names[at : at + DELETED_TOGETHER]
-            answers = self._backend.delete_unchanged({table.path(name): etags[name] for name in batch})
+        together = DELETED_TOGETHER if self._backend.deletes_conditionally() else LOOKED_AT_TOGETHER
+        for at in range(0, len(names), together):
+            batch = names[at : at + together]
+            answers = self._delete({table.path(name): etags[name] for name in batch})
             gone = [name for name, answer in zip(batch, answers, strict=True) if answer]
             replaced += [name for name, answer in zip(batch, answers, strict=True) if not answer]
             size = sum(table.size(name) for name in gone)
@@ -99,6 +110,27 @@ class Deletion:
             self._tell(f"deleted {table.kind}", len(gone))
         self.changed += len(replaced)
         return replaced
+
+    def _delete(self, objects: Mapping[str, str]) -> list[bool]:
+        """Delete these versions. What is not answered may be carried out later: that is noted, and done again."""
+        remote = self._backend.capabilities.remote
+        for number in range(1, DELETION_TRIES + 1):
+            self._ownership.hold()
+            if not self._ownership.still_held():
+                continue  # this process, or the service, stood still: whether it is the one must be asked anew
+            try:
+                return self._backend.delete_unchanged(objects)
+            except AccessDenied:
+                raise
+            except BaseException as error:
+                self._ownership.unanswered()
+                if number == DELETION_TRIES or not remote or not isinstance(error, BackendError):
+                    raise
+                time.sleep(DELETION_PAUSE * 2 ** min(number - 1, 4))
+        raise BackendError(
+            "asking whether this collector still is the one took so long that deleting is not safe",
+            backend=self._backend.url, hint="Try again",
+        )  # fmt: skip
 
     def rewrite_index(self, packs: set[bytes]) -> None:
         """Store each fragment that names one of ``packs`` without it, before the first of them is deleted."""

@@ -85,6 +85,11 @@ class Liveness:
         """Whether a live recipe names the pack, by row."""
         self.lasting = bytes(len(packs))
         """The same for recipes that are live for another reason than their youth."""
+        self.held = bytearray(len(packs))
+        """Whether a recipe that nobody needs, and that stays all the same, names the pack, by row: a pack goes only
+        after every stored recipe that places chunks in it, because any of them may still be named."""
+        self.unread = ""
+        """Why one of these could not be read, so that every pack stays; empty: all were."""
         self._seen: set[int] = set()
 
     def add(self, key: bytes, recipe: Recipe) -> None:
@@ -120,6 +125,13 @@ class Liveness:
                 seen.add(chunk)
                 live_bytes[row] += csize
 
+    def hold(self, recipe: Recipe) -> None:
+        """A recipe that nobody needs stays: so do its packs, if they are there."""
+        for name in recipe.packs:
+            row = self._packs.rows.get(name, -1)
+            if row >= 0:
+                self.held[row] = 1
+
     @property
     def chunks(self) -> int:
         """Different chunks that are live."""
@@ -131,10 +143,11 @@ class Liveness:
 
 
 def trace(
-    backend: Backend, lasting: Iterable[bytes], young: Iterable[bytes], packs: ObjectTable, codec: Codec,
-    progress: Callable[[int], None],
+    backend: Backend, lasting: Iterable[bytes], young: Iterable[bytes], staying: Iterable[bytes], packs: ObjectTable,
+    codec: Codec, progress: Callable[[int], None],
 ) -> Liveness:  # fmt: skip
-    """What the recipes of these keys need. Raises when one of them, or a pack, cannot be relied on."""
+    """What the recipes of these keys need. Raises when one of them, or a pack, cannot be relied on. The recipes of
+    ``staying`` are needed by nobody, but not deleted now: one that cannot be read only keeps every pack."""
     liveness = Liveness(packs, lambda path: backend.exists_many([path])[0])
 
     def add(keys: Iterable[bytes]) -> None:
@@ -148,4 +161,17 @@ def trace(
     add(lasting)
     liveness.lasting = bytes(liveness.reachable)
     add(young)
+    wanted = iter(staying)
+    while window := list(islice(wanted, RECIPES_TOGETHER)):
+        found = backend.get_many([recipe_path(key.hex()) for key in window])
+        for key, (path, data) in zip(window, found, strict=True):
+            if isinstance(data, NotFound):
+                continue
+            try:
+                if isinstance(data, MfstoreError):
+                    raise data
+                liveness.hold(decode_read(backend, path, data, partial(recipes.decode, codec=codec, expected_key=key)))
+            except MfstoreError as error:
+                liveness.unread = str(error.where(key=path, backend=backend.url))
+            progress(1)
     return liveness

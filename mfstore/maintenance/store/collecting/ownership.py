@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mfstore.errors import AccessDenied, Conflict, MfstoreError, Refused
+from mfstore.backends.base import DELETION_WINDOW, REQUEST_LIFE
+from mfstore.errors import Conflict, MfstoreError, Refused
 from mfstore.format.collection import STATE, State, encode_state
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.clock import written
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 CLOCK = "gc/clock"
 """An object that is written to learn the store's time."""
+QUIET_SECONDS = DELETION_WINDOW + REQUEST_LIFE
+"""So long after the last sign of a collector that stopped, nothing that it sent is carried out any more."""
+QUIET_SECONDS_LOCAL = DELETION_WINDOW
+"""The same where a request cannot outlive who sent it."""
 CLOCK_SKEW = 300.0
 """Seconds by which the store's clock and this machine's may differ; more, and one of them is wrong."""
 
@@ -46,6 +51,9 @@ class Ownership:
         self._name = f"{socket.gethostname()} process {os.getpid()}, {os.urandom(4).hex()}"
         self._etag: str | None = None
         self._alive = moment()
+        self._held = moment()
+        self._unanswered: tuple[tuple[float, float], float] | None = None
+        """Since when it is quiet, as far as this collector knows, and for how many seconds it has to be."""
         self.state = state
         """As this collector wrote it last; at first as it was when the plan was made."""
 
@@ -53,9 +61,10 @@ class Ownership:
         """Become the owner, and tell writers whether anything will be deleted. Conflict while another collector is at
         work, and when one has been since the plan was made. The store's clock must have been asked just before."""
         state, etag = read_state(self._backend)
-        if state.owner and not take_over:
+        silent = 0.0
+        if state.owner or state.deleting:
             silent = self._backend.head(CLOCK).modified - self._backend.head(STATE).modified
-            if silent < COLLECTOR_SILENCE:
+            if state.owner and not take_over and silent < COLLECTOR_SILENCE:
                 raise Conflict(
                     "another collector is at work", backend=self._backend.url, found=state.owner,
                     hint=f"Its last sign of life is {max(silent, 0):.0f} s old. If it died, wait "
@@ -67,6 +76,11 @@ class Ownership:
                 hint="Make a new plan",
             )  # fmt: skip
         self.state, self._etag = state, etag
+        if state.deleting and silent < COLLECTOR_SILENCE:
+            # Who was at it may have been about to delete, or have sent what is not carried out yet.
+            remote = self._backend.capabilities.remote
+            self._unanswered = moment(), QUIET_SECONDS if remote else QUIET_SECONDS_LOCAL
+        deleting = deleting or self._unanswered is not None
         self.replace(owner=self._name, deleting=deleting, deletions=state.deletions + deleting)
 
     def replace(self, **changes: object) -> None:
@@ -84,9 +98,30 @@ class Ownership:
 
     def hold(self) -> None:
         """Go on only as long as nobody else has taken over; and show that this collector is alive."""
+        self._held = moment()
         if read_state(self._backend)[0] != self.state:
             raise Conflict("another collector has taken over", backend=self._backend.url)
         self.pulse()
+
+    def still_held(self) -> bool:
+        """Whether ``hold`` was so recently that a deletion may be sent. A process that was stopped meanwhile has to
+        ask again: it may have been taken for dead."""
+        return since(self._held) < DELETION_WINDOW
+
+    def unanswered(self) -> None:
+        """A deletion was sent, and may be carried out later, if this is a place where that can be."""
+        if self._backend.capabilities.remote:
+            self._unanswered = moment(), QUIET_SECONDS
+
+    def wait_for_quiet(self) -> None:
+        """Return once no deletion that was sent can be carried out any more; writers are told of one until then."""
+        while self._unanswered is not None:
+            begun, seconds = self._unanswered
+            if since(begun) >= seconds:
+                self._unanswered = None
+            else:
+                time.sleep(min(1.0, max(0.01, seconds - since(begun))))
+                self.pulse()
 
     def pulse(self) -> None:
         """Show that this collector is alive."""
@@ -94,14 +129,15 @@ class Ownership:
             self.replace()
 
     def release(self, error: BaseException) -> None:
-        """Leave the work to the next collector. What was sent and not answered may still be carried out: unless
-        deletions take conditions, writers then go on keeping out of the way for a while."""
-        answered = isinstance(error, (AccessDenied, Conflict)) or not self.state.deleting
+        """Leave the work to the next collector. What was sent and not answered may still be carried out, so writers
+        are told of a deletion until it cannot; an interrupt does not wait for that, but leaves it to the next
+        collector."""
         with suppress(MfstoreError):
             self.state, self._etag = read_state(self._backend)
             if self.state.owner != self._name:
                 return
-            self.replace(
-                owner="",
-                deleting=self.state.deleting and not answered and not self._backend.deletes_conditionally(),
-            )
+            if isinstance(error, Exception):
+                self.wait_for_quiet()
+            elif self.state.deleting:
+                self.unanswered()
+            self.replace(owner="", deleting=self.state.deleting and self._unanswered is not None)

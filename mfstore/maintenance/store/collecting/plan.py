@@ -91,8 +91,10 @@ class GcSnapshot:
 
     now: float
     """The store's time."""
+    found: State
+    """The collection state, as it is stored."""
     state: State
-    """The collection state."""
+    """The same, as it is acted upon: no list counts from before it was stored."""
     recipes: ObjectTable
     packs: ObjectTable
     ref_etags: Mapping[str, str]
@@ -157,11 +159,31 @@ def live_keys(
     return found
 
 
+def doomed_recipes(
+    recipes: ObjectTable, state: State, lists: Sequence[CondemnedList], live: Collection[bytes], now: float,
+    grace: float,
+) -> dict[bytes, int]:  # fmt: skip
+    """The recipes that go now, each with its version: nobody needs them, and they were condemned, as they are, at least
+    a grace period ago."""
+    found = {}
+    for entry, listed in zip(state.lists, lists, strict=True):
+        if entry.time + grace <= now:
+            for name, version in listed.versions("recipes").items():
+                row = recipes.rows.get(name)
+                if row is not None and recipes.versions[row] == version and name not in live:
+                    found[name] = version
+    return found
+
+
 def decide(
     snapshot: GcSnapshot, lists: Sequence[CondemnedList], live: Mapping[bytes, str], liveness: Liveness,
     options: GcOptions, refs: Sequence[RefChange],
 ) -> GcDecision:  # fmt: skip
-    """What to delete, what to condemn and what to keep. ``lists`` are those that the state names, in its order."""
+    """What to delete, what to condemn and what to keep. ``lists`` are those that the state names, in its order.
+
+    A pack is condemned once nobody needs it; it is deleted only if no recipe that stays places chunks in it
+    (``Liveness.held``). If one does, it is condemned anew, to go with the last of them.
+    """
     now, grace, state = snapshot.now, options.grace, snapshot.state
     ready = {entry.key for entry in state.lists if entry.time + grace <= now}
     kept: dict[str, StoreAmount] = {}
@@ -181,21 +203,22 @@ def decide(
             stored += one
             version, is_ready = before.get(name, (-1, False))
             condemned = version == table.versions[row]
+            held = kind == "packs" and (liveness.held[row] or bool(liveness.unread))
             if kind == "recipes":
                 why = live.get(name)
             elif liveness.reachable[row]:
                 why = NEEDED
             else:
-                why = YOUNG if now - table.modified[row] < grace and not condemned else None
+                why = YOUNG if now - table.modified[row] < grace else None
             if why is not None:
                 kept[why] = kept.get(why, StoreAmount()) + one
                 if condemned and why != YOUNG:
                     rescued += one
-            elif not condemned:
+            elif not condemned or (is_ready and held):
                 condemns[kind][name] = table.versions[row]
                 condemned_bytes += size
             elif is_ready:
-                deletes[kind][name] = table.versions[row]
+                deletes[kind][name] = version
                 deleted_bytes += size
             else:
                 waiting += one

@@ -1,0 +1,409 @@
+"""The rules of docs/protocol.md on the real code: what was acknowledged stays, whatever a collector is doing."""
+
+import dataclasses
+import threading
+
+import pytest
+
+from mfstore import errors
+from mfstore.backends.local import LocalBackend
+from mfstore.backends.memory import MemoryBackend
+from mfstore.backends.s3.backend import S3Backend
+from mfstore.format import collection, recipes
+from mfstore.maintenance.store.collecting import deletion, ownership
+from mfstore.saving import guard
+from tests.rigs import protocol_model as model
+from tests.rigs.gc import (
+    DAY,
+    Hooked,
+    RemoteMemory,
+    Unconditional,
+    condemned_store,
+    noise,
+    objects,
+    same,
+    store_on,
+)
+from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
+
+SHARED = {"old": noise(1), "new": 2}
+
+
+class RemoteUnconditional(RemoteMemory):
+    delete_unchanged = Unconditional.delete_unchanged
+    deletes_conditionally = Unconditional.deletes_conditionally
+
+
+# ---- the model -------------------------------------------------------------------------------------------------------
+
+QUICK = [case for case in model.CASES if case is not model.PACK]
+SERVICES = {"s3": model.S3, "without conditional deletions": model.PLAIN_S3, "local": model.LOCAL}
+LOSSES = [
+    (model.PACK, "local"), (model.NAMED, "s3"), (model.WRITTEN, "without conditional deletions"), (model.TWO, "local"),
+    (model.SHARED, "without conditional deletions"), (model.TWO, "s3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_no_interleaving_loses_what_was_acknowledged(case, service):
+    found = case.explore(model.RULES, SERVICES[service])
+    assert found.trace is None
+    assert found.states > 500
+
+
+@pytest.mark.slow
+def test_no_interleaving_loses_a_pack_that_keys_share():
+    found = model.PACK.explore(model.RULES, model.LOCAL)
+    assert found.trace is None
+    assert found.states > 100_000
+
+
+@pytest.mark.parametrize(("case", "service"), LOSSES)
+def test_the_rules_of_0_1_0_lose(case, service):
+    assert case.explore(model.RULES_0_1_0, SERVICES[service]).trace
+
+
+@pytest.mark.parametrize(
+    ("rule", "case", "service"),
+    [
+        ("refs_check_packs", model.PACK, "local"), ("sent_once", model.WRITTEN, "without conditional deletions"),
+        ("unanswered_waits", model.NAMED, "s3"),
+    ],
+)  # fmt: skip
+def test_no_rule_can_be_left_out(rule, case, service):
+    assert case.explore(dataclasses.replace(model.RULES, **{rule: False}), SERVICES[service]).trace
+
+
+# ---- a pack goes last ------------------------------------------------------------------------------------------------
+
+
+def store_with_a_shared_pack(clock, backend):
+    """A key nobody names has a pack; after the plan that finds both garbage, another key shares the pack. Both are
+    condemned, and the next collection may delete the first."""
+    store = store_on(backend)
+    store.refs["anchor"] = store.put(1)
+    store.put(noise(1))
+    clock.advance(2 * DAY)
+    plan = store_on(backend).plan_gc()
+    key = store_on(backend).save(SHARED)
+    plan.execute()
+    clock.advance(2 * DAY)
+    return key
+
+
+@pytest.mark.parametrize("named", ["after the deletion", "during the deletion"])
+def test_a_pack_goes_only_after_every_stored_recipe_that_names_it(clock, named):
+    inner = MemoryBackend()
+    key = store_with_a_shared_pack(clock, inner)
+    backend = Hooked(inner)
+    naming = threading.Thread(target=lambda: store_on(inner).refs.update(late=key))
+    if named == "during the deletion":
+        backend.on("delete_unchanged", "", naming.start)
+    result = store_on(backend).plan_gc().execute()
+    assert (result.deleted.recipes, result.deleted.packs) == (1, 0)
+    if named == "during the deletion":
+        naming.join(60)  # it waited for the end of the deletion
+        assert store_on(inner).refs["late"] == key
+    store_on(inner).refs["late"] = key
+    assert store_on(inner).load(key)["new"] == 2
+    for _ in range(2):
+        clock.advance(2 * DAY)
+        store_on(inner).plan_gc().execute()
+    assert same(store_on(inner), key, SHARED)
+
+
+def test_a_shared_pack_goes_with_the_last_recipe(clock):
+    inner = MemoryBackend()
+    store_with_a_shared_pack(clock, inner)
+    store_on(inner).plan_gc().execute()
+    clock.advance(2 * DAY)
+    assert store_on(inner).plan_gc().execute().deleted.packs == 1
+    assert objects(inner, "packs") == []
+    assert len(objects(inner, "recipes")) == 1
+
+
+def test_a_recipe_that_nobody_needs_and_that_cannot_be_read_keeps_the_packs_until_it_goes(clock):
+    inner = MemoryBackend()
+    key = store_with_a_shared_pack(clock, inner)
+    path = recipes.recipe_path(key)
+    inner._objects[path] = (b"damaged", *inner._objects[path][1:])
+    plan = store_on(inner).plan_gc()
+    assert any("no pack is deleted now" in warning for warning in plan.warnings)
+    assert plan.execute().deleted.packs == 0
+    clock.advance(2 * DAY)
+    assert store_on(inner).plan_gc().execute().deleted.packs == 1
+    assert objects(inner, "packs") == []
+
+
+@pytest.mark.parametrize("kind", [MemoryBackend, RemoteMemory])
+def test_a_ref_is_not_set_to_what_lacks_a_pack(kind):
+    inner = kind()
+    key = store_on(inner).put(noise(1))
+    inner.delete(objects(inner, "packs")[0])
+    for set_it in (
+        lambda refs: refs.update(broken=key),
+        lambda refs: refs.set_if("broken", key, None),
+    ):
+        with pytest.raises(errors.CorruptObject, match="a pack is missing.*Store the content"):
+            set_it(store_on(inner).refs)
+        assert "broken" not in store_on(inner).refs
+
+
+# ---- nothing that was read widens what the grace period allows --------------------------------------------------------
+
+
+def backdate(backend, **changes):
+    """The state says that its lists are as old as the epoch."""
+    state, etag = guard.read_state(backend)
+    lists = tuple(collection.ListRef(e.key, 0.0, e.recipes, e.packs, e.bytes) for e in state.lists)
+    backend.put_if(collection.STATE, collection.encode_state(collection.State(state.epoch + 1, lists=lists)), etag)
+
+
+def test_a_list_counts_from_when_it_was_stored_whatever_the_state_says(clock):
+    inner = MemoryBackend()
+    store = store_on(inner)
+    store.refs["anchor"] = store.put(1)
+    key = store.put(noise(1))
+    clock.advance(2 * DAY)
+    store_on(inner).plan_gc().execute()
+    backdate(inner)
+    clock.advance(DAY / 2)
+    assert not store_on(inner).plan_gc().execute().deleted
+    assert same(store_on(inner), key, noise(1))
+    clock.advance(DAY)
+    assert store_on(inner).plan_gc().execute().deleted.packs == 1
+
+
+def test_a_young_pack_is_not_deleted_though_a_list_names_it(clock):
+    inner = MemoryBackend()
+    store = store_on(inner)
+    store.refs["anchor"] = store.put(1)
+    store.put(noise(1))
+    clock.advance(2 * DAY)
+    store_on(inner).plan_gc().execute()
+    clock.advance(2 * DAY)
+    (pack,) = objects(inner, "packs")
+    data, _, etag = inner._objects[pack]
+    inner._objects[pack] = data, guard.time.time(), etag  # made young again
+    assert store_on(inner).plan_gc().execute().deleted.packs == 0
+    assert objects(inner, "packs") == [pack]
+
+
+def test_a_state_that_names_other_objects_as_lists_is_damaged():
+    entry = collection.ListRef("refs/kept", 0.0, 1, 1, 1)
+    with pytest.raises(errors.CorruptObject, match="damaged"):
+        collection.decode_state(collection.encode_state(collection.State(lists=(entry,))))
+
+
+# ---- deletions that are late -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waits(monkeypatch, clock):
+    """Whoever waits passes the time; the real durations."""
+    monkeypatch.setattr(ownership, "QUIET_SECONDS", guard.DELETION_WAIT)
+    monkeypatch.setattr(ownership, "QUIET_SECONDS_LOCAL", 10.0)
+    passed = []
+
+    def sleep(seconds):
+        passed.append(seconds)
+        clock.advance(seconds)
+        while actions and sum(passed) >= actions[0][0]:
+            actions.pop(0)[1]()
+
+    actions = []
+    for module in (guard, ownership, deletion):
+        monkeypatch.setattr(module.time, "sleep", sleep)
+    sleep.actions = actions
+    sleep.passed = passed
+    return sleep
+
+
+def remote_condemned(kind, clock):
+    inner = condemned_store(kind)
+    clock.advance(3600)
+    return inner
+
+
+def key_of_garbage(inner):
+    return next(key for key in store_on(inner).keys() if key != store_on(inner).refs["anchor"])
+
+
+@pytest.mark.parametrize("kind", [RemoteMemory, RemoteUnconditional])
+@pytest.mark.parametrize("action", ["name", "store"])
+@pytest.mark.parametrize("fate", ["late", "late and twice"])
+def test_what_was_sent_and_not_answered_keeps_writers_waiting(kind, action, fate, clock, waits, monkeypatch):
+    """The deletion of a recipe is not answered and carried out 50 s later, whatever the collector did meanwhile."""
+    inner = remote_condemned(kind, clock)
+    key = key_of_garbage(inner)
+    late, answers = [], []
+    real = kind.delete_unchanged
+
+    def delete_unchanged(self, seen):
+        (path,) = seen
+        if path.startswith("recipes/") and not late:
+            late.append(dict(seen))
+            waits.actions.append((sum(waits.passed) + 0.2, act))
+            waits.actions.append((sum(waits.passed) + 50, arrives))
+            if fate == "late":
+                monkeypatch.setattr(deletion, "DELETION_TRIES", 1)
+            raise errors.BackendError("no answer")
+        return real(self, seen)
+
+    def arrives():
+        if inner.deletes_conditionally():
+            real(inner, late[0])
+        else:
+            inner.delete(*late[0])
+
+    def act():
+        try:
+            if action == "name":
+                store_on(inner).refs["late"] = key
+            else:
+                assert store_on(inner).put(noise(1)) == key
+            answers.append("done")
+        except (errors.Conflict, errors.NotFound) as error:
+            answers.append(error)
+
+    monkeypatch.setattr(kind, "delete_unchanged", delete_unchanged)
+    plan = store_on(inner).plan_gc(grace=0)
+    try:
+        plan.execute()
+    except errors.BackendError:
+        assert fate == "late"
+    assert not guard.read_state(inner)[0].deleting
+    assert not waits.actions
+    if answers == ["done"]:
+        assert same(store_on(inner), key, noise(1))
+    elif action == "name":
+        assert "late" not in store_on(inner).refs
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("kind", [RemoteMemory, RemoteUnconditional, MemoryBackend])
+def test_who_takes_over_a_deletion_lets_what_was_sent_pass(kind, clock, waits):
+    """A collector stops with its request sent; another one takes over and finds that the key is needed."""
+    inner = remote_condemned(kind, clock)
+    key = key_of_garbage(inner)
+    backend = Hooked(inner)
+    plan = store_on(backend).plan_gc(grace=0)
+
+    def die():
+        raise KeyboardInterrupt
+
+    backend.on("delete_unchanged", "recipes/", die)
+    backend.on("put_if", collection.STATE, lambda: backend.on("put_if", collection.STATE, die), after=True)
+    with pytest.raises(KeyboardInterrupt):
+        plan.execute()
+    assert guard.read_state(inner)[0].deleting
+    path = recipes.recipe_path(key)
+    waits.actions.append((sum(waits.passed) + 5, lambda: inner.delete(path)))
+    store_on(inner).plan_gc(live=[key], grace=0).execute(take_over=True)
+    assert not guard.read_state(inner)[0].deleting
+    assert sum(waits.passed) > 9.99
+    with pytest.raises(errors.NotFound):
+        store_on(inner).refs["late"] = key
+    # A silent one has been dead for longer than anything it sent.
+    passed = sum(waits.passed)
+    assert store_on(inner).put(noise(1)) == key
+    store_on(inner).refs["late"] = key
+    assert sum(waits.passed) == passed
+
+
+def test_a_collector_that_stood_still_asks_again_before_it_deletes(clock, monkeypatch):
+    inner = condemned_store()
+    backend = Hooked(inner)
+    plan = store_on(backend).plan_gc(grace=0)
+    real, stood = ownership.Ownership.still_held, []
+
+    def still_held(self):
+        if not stood:
+            stood.append(True)
+            clock.advance(3600)
+            store_on(inner).plan_gc(grace=0).execute()  # it is taken for dead, and its work is done
+        return real(self)
+
+    monkeypatch.setattr(ownership.Ownership, "still_held", still_held)
+    monkeypatch.setattr(deletion, "DELETION_TRIES", 2)
+    monkeypatch.setattr(MemoryBackend, "capabilities", RemoteMemory.capabilities)
+    with pytest.raises(errors.Conflict, match="taken over"):
+        plan.execute()
+
+
+class Client:
+    """An S3 whose deletions fail as ``plan`` says."""
+
+    def __init__(self, answers):
+        self.world = SimulatedS3()
+        self.answers = answers
+        self.sent = []
+        real = self.world.answer
+
+        def answer(call):
+            if call.operation != "DeleteObjects":
+                return real(call)
+            self.sent.append(sorted(entry["Key"] for entry in call.params["Delete"]["Objects"]))
+            probing = any(".mfstore-probe" in key for key in self.sent[-1])
+            status = self.answers.pop(0) if self.answers and not probing else 200
+            return real(call) if status == 200 else self.world._error(status, "SlowDown")
+
+        self.world.answer = answer
+        client = simulated_client(self.world)
+
+        class Simulated(S3Backend):
+            def make_client(self, options):
+                return client
+
+        self.backend = Simulated("s3://b/store")
+
+
+def test_a_deletion_in_s3_is_sent_once():
+    s3 = Client([])
+    s3.backend.put("recipes/ab/one", [b"1"])
+    info = s3.backend.head("recipes/ab/one")
+    assert not s3.backend.deletes_conditionally()
+    s3.sent.clear()
+    s3.answers.append(503)
+    with pytest.raises(errors.BackendError):
+        s3.backend.delete_unchanged({info.key: info.etag})
+    assert s3.sent.count(["store/recipes/ab/one"]) == 1
+    assert s3.backend.exists_many([info.key]) == [True]
+
+
+def test_a_deletion_in_s3_is_not_sent_after_its_window(clock):
+    s3 = Client([])
+    s3.backend.put("recipes/ab/one", [b"1"])
+    info = s3.backend.head("recipes/ab/one")
+    real = s3.backend._heads
+    s3.backend._heads = lambda keys: (clock.advance(60), real(keys))[1]
+    with pytest.raises(errors.BackendError, match="not safe"):
+        s3.backend.delete_unchanged({info.key: info.etag})
+    assert ["store/recipes/ab/one"] not in s3.sent
+
+
+# ---- refs that are deleted -------------------------------------------------------------------------------------------
+
+
+def test_a_deletion_does_not_fall_between_the_look_and_the_rename_of_a_conditional_write(tmp_path, monkeypatch):
+    backend = LocalBackend(str(tmp_path / "store"))
+    etag = backend.put_if("refs/name", b"one", None)
+    gone = threading.Event()
+    deleting = threading.Thread(target=lambda: (backend.delete("refs/name"), gone.set()))
+    real = LocalBackend.head
+    looked = []
+
+    def head(self, key):
+        found = real(self, key)
+        if not looked:
+            looked.append(key)
+            deleting.start()
+            gone.wait(0.05)  # it cannot come
+        return found
+
+    monkeypatch.setattr(LocalBackend, "head", head)
+    backend.put_if("refs/name", b"two", etag)
+    deleting.join(60)
+    assert gone.is_set()
+    assert backend.exists_many(["refs/name"]) == [False]

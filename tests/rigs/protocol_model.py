@@ -1,0 +1,458 @@
+"""The protocol of docs/protocol.md as a model: every interleaving of a few small actors, each state looked at once.
+
+Two keys, A and B, place chunks in one pack, P. Writers store keys, namers and unnamers set and remove a ref, collectors
+condemn and delete. Time is two events: ``window`` passes, and ``grace`` passes. An actor that is never scheduled again
+was killed; one that is scheduled after all others was paused. A deletion that was sent may be carried out at once, late,
+twice, or never, and its answer may be lost.
+
+A state is a ``World``; ``explore`` goes through all that can be reached and returns the shortest way to one in which
+something is lost that was acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+A, B, P = 0, 1, 2
+NAMES = "ABP"
+NOTHING: frozenset[Any] = frozenset()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the actors keep to. The defaults are what docs/protocol.md says."""
+
+    packs_last: bool = True
+    """A pack goes only after every stored recipe that names it; 0.1.0: after every one that is not needed."""
+    refs_check_packs: bool = True
+    """Who sets a ref looks at the packs too; 0.1.0: at the recipe."""
+    sent_once: bool = True
+    """A deletion is sent within its window and not again without a new look; 0.1.0: repeated for minutes."""
+    unanswered_waits: bool = True
+    """While a deletion may still be carried out, the state says so; 0.1.0: it does not once the collector has failed,
+    or has been answered at the second try, or was taken over."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the storage can do."""
+
+    conditional: bool = True
+    """Deletions take a condition."""
+    late: bool = True
+    """A request may be carried out after its sender gave up; on a local disk it cannot."""
+    cached: bool = True
+    """Writers may go by a state that is old (by ``KNOWLEDGE_SECONDS``, which is far below a grace period)."""
+
+
+RULES, RULES_0_1_0 = Rules(), Rules(False, False, False, False)
+S3, PLAIN_S3, LOCAL = Service(), Service(conditional=False), Service(late=False, cached=False)
+
+
+class State(NamedTuple):
+    """``gc/state``."""
+
+    epoch: int = 0
+    deletions: int = 0
+    deleting: bool = False
+    owner: int = -1
+    listed: frozenset[tuple[int, int]] = NOTHING
+    """Names and versions of what is condemned."""
+    ready: frozenset[tuple[int, int]] = NOTHING
+    """Those of them that were listed a grace period ago."""
+
+    def concerns(self, names: frozenset[int]) -> bool:
+        return any(name in names for name, _ in self.listed)
+
+
+class Sent(NamedTuple):
+    """A deletion that may still be carried out."""
+
+    name: int
+    version: int
+    """0: whatever is there."""
+
+
+class World(NamedTuple):
+    stored: tuple[int, int, int]
+    """Versions of A, B and P; 0: not stored."""
+    young: frozenset[int]
+    ref: int = -1
+    ref_version: int = 0
+    state: State = State()
+    sent: frozenset[Sent] = NOTHING
+    acknowledged: frozenset[int] = NOTHING
+    """Keys that a writer was told are stored, less than a grace period ago."""
+    named: int = -1
+    """The key that an acknowledged ref names."""
+    actors: tuple[Any, ...] = ()
+    graces: int = 2
+    """How many grace periods may still pass."""
+    windows: int = 2
+
+    def put(self, name: int) -> World:
+        stored = list(self.stored)
+        stored[name] = 1 + max(self.stored[name], 1 if name in (A, B, P) else 0)
+        return self._replace(stored=tuple(stored), young=self.young | {name})
+
+    def without(self, name: int) -> World:
+        stored = list(self.stored)
+        stored[name] = 0
+        return self._replace(stored=tuple(stored), young=self.young - {name})
+
+    def lost(self) -> bool:
+        """Whether something acknowledged cannot be read any more."""
+        needed = self.acknowledged | ({self.named} if self.named >= 0 else NOTHING)
+        return any(not (self.stored[key] and self.stored[P]) for key in needed)
+
+
+Step = tuple[str, World]
+OVER = "over"
+
+
+class Guarded(NamedTuple):
+    """Who looks before and after: a writer, or who sets a ref."""
+
+    kind: str
+    key: int
+    at: str = "begin"
+    view: State = State()
+    fresh: bool = True
+    """No grace period has passed since the view was read."""
+    wrote: frozenset[int] = NOTHING
+    relied: frozenset[int] = NOTHING
+    waited: int = 0
+    """Windows that have passed while it waited."""
+
+
+class Collector(NamedTuple):
+    number: int
+    runs: int = 1
+    at: str = "begin"
+    state: State = State()
+    ref: int = -1
+    recipes: tuple[int, int] = (0, 0)
+    young: frozenset[int] = NOTHING
+    doomed: frozenset[tuple[int, int]] = NOTHING
+    condemns: frozenset[tuple[int, int]] = NOTHING
+    held: bool = False
+    """It has made sure, within this window, that it still owns the state (and looked at what it deletes)."""
+    unanswered: bool = False
+    """Something it, or who was at it before, has sent may still be carried out."""
+
+
+class Model:
+    """The steps of all actors, under some rules, on some service."""
+
+    def __init__(self, rules: Rules, service: Service) -> None:
+        self.rules = rules
+        self.service = service
+
+    def steps(self, world: World) -> Iterator[Step]:
+        """Whatever may happen next."""
+        for number, actor in enumerate(world.actors):
+            if actor.at == OVER:
+                continue
+            moves = self._collector if isinstance(actor, Collector) else self._guarded
+            if isinstance(actor, Guarded) and actor.kind == "unname":
+                moves = self._unnamer
+            for label, after, following in moves(world, actor):
+                actors = (*world.actors[:number], following, *world.actors[number + 1 :])
+                yield f"{number}.{label}", after._replace(actors=actors)
+        yield from self._events(world)
+
+    # ---- the service, and time ------------------------------------------------------------------
+
+    def _events(self, world: World) -> Iterator[Step]:
+        for request in world.sent:
+            if world.stored[request.name] and request.version in (0, world.stored[request.name]):
+                # It stays: it may arrive again.
+                yield f"late.{NAMES[request.name]}", world.without(request.name)
+        if world.windows and (world.sent or any(actor.at in ("wait", "quiet") for actor in world.actors)):
+            yield "window", self._passed(world._replace(windows=world.windows - 1))
+        if world.graces:
+            state = world.state._replace(ready=world.state.listed)
+            aged = world._replace(young=NOTHING, graces=world.graces - 1, acknowledged=NOTHING, state=state)
+            actors = tuple(a._replace(fresh=False) if isinstance(a, Guarded) else a for a in aged.actors)
+            yield "grace", self._passed(aged._replace(actors=actors))
+
+    def _passed(self, world: World) -> World:
+        """A window has passed: what was sent before is carried out by now, or never."""
+        actors = []
+        for actor in world.actors:
+            if isinstance(actor, Guarded) and actor.at == "wait":
+                actor = actor._replace(waited=1)
+            elif isinstance(actor, Collector) and self.rules.sent_once:
+                actor = actor._replace(held=False, unanswered=False if actor.at == "quiet" else actor.unanswered)
+            actors.append(actor)
+        sent = NOTHING if self.rules.sent_once else world.sent
+        return world._replace(actors=tuple(actors), sent=sent)
+
+    # ---- writers, and who sets refs ---------------------------------------------------------------
+
+    def _guarded(self, world: World, actor: Guarded) -> Iterator[tuple[str, World, Guarded]]:
+        at, key = actor.at, actor.key
+        if at == "begin":
+            yield "look", world, actor._replace(at="find", view=world.state)
+        elif at == "find" and actor.kind == "write":
+            listed = {name for name, _ in actor.view.listed}
+            there = [bool(world.stored[name]) and name not in listed for name in (key, P)]
+            if all(there):
+                yield "find", world, actor._replace(at="confirm", relied=frozenset((key, P)))
+            elif there[1]:
+                yield "find", world, actor._replace(at="recipe", relied=frozenset((P,)))
+            else:
+                yield "find", world, actor._replace(at="pack")
+        elif at == "find":
+            found = world.stored[key] and (world.stored[P] or not self.rules.refs_check_packs)
+            relied = frozenset((key, P) if self.rules.refs_check_packs else (key,))
+            yield "find", world, actor._replace(at="ref" if found else OVER, relied=relied)
+        elif at == "pack":
+            yield "put P", world.put(P), actor._replace(at="recipe", wrote=actor.wrote | {P})
+        elif at == "recipe":
+            yield f"put {NAMES[key]}", world.put(key), actor._replace(at="confirm", wrote=actor.wrote | {key})
+        elif at == "ref":
+            after = world._replace(ref=key, ref_version=world.ref_version + 1, named=-1)
+            yield "put ref", after, actor._replace(at="confirm")
+        elif at == "confirm":
+            yield from self._confirm(world, actor)
+        elif at == "wait":
+            if not world.state.deleting or (actor.waited and not world.state.concerns(actor.relied)):
+                yield "waited", world, actor._replace(at="check")
+            yield "give up", *self._failed(world, actor)
+        elif at == "check":
+            if all(world.stored[name] for name in actor.wrote | actor.relied):
+                yield "checked", *self._done(world, actor)
+            else:
+                yield "refused", *self._failed(world, actor)
+
+    def _confirm(self, world: World, actor: Guarded) -> Iterator[tuple[str, World, Guarded]]:
+        before, both = actor.view, actor.wrote | actor.relied
+        knowledge = [world.state]
+        if self.service.cached and actor.fresh:
+            knowledge.append(before)
+        for after in knowledge:
+            if after.deletions == before.deletions and not (before.concerns(both) or after.concerns(both)):
+                yield "confirm", *self._done(world, actor)
+                return
+        after = world.state
+        same = after.deletions == before.deletions
+        quiet = not before.deleting and not after.deleting
+        older = after.deleting and not after.concerns(actor.relied)  # versions that the actor has replaced
+        if same and (quiet or (older and self.service.conditional)):
+            yield "confirm", *self._done(world, actor)
+        elif after.deleting and after.concerns(both):
+            old = not self.rules.sent_once and same and not after.concerns(actor.relied)
+            # 0.1.0 slept for a window, whatever was on its way.
+            yield "confirm", world, actor._replace(at="check" if old else "wait", waited=0)
+        else:
+            yield "confirm", world, actor._replace(at="check")
+
+    def _done(self, world: World, actor: Guarded) -> tuple[World, Guarded]:
+        if actor.kind == "write":
+            if actor.fresh:  # a key stays for a grace period after it was looked up, however long the save took
+                world = world._replace(acknowledged=world.acknowledged | {actor.key})
+        elif world.ref == actor.key:
+            world = world._replace(named=actor.key)
+        return world, Guarded(actor.kind, actor.key, OVER)
+
+    def _failed(self, world: World, actor: Guarded) -> tuple[World, Guarded]:
+        if actor.kind == "name" and world.ref == actor.key:
+            world = world._replace(ref=-1, ref_version=world.ref_version + 1)
+        return world, Guarded(actor.kind, actor.key, OVER)
+
+    def _unnamer(self, world: World, actor: Guarded) -> Iterator[tuple[str, World, Guarded]]:
+        if world.ref >= 0:
+            after = world._replace(ref=-1, ref_version=world.ref_version + 1, named=-1)
+            yield "put no ref", after, actor._replace(at=OVER)
+
+    # ---- collectors -----------------------------------------------------------------------------
+
+    def _collector(self, world: World, actor: Collector) -> Iterator[tuple[str, World, Collector]]:
+        at = actor.at
+        if at == "begin":
+            yield "plan refs", world, actor._replace(at="plan", state=world.state, ref=world.ref)
+        elif at == "plan":
+            planned = self._decide(world, actor._replace(recipes=world.stored[:2], young=world.young))
+            yield "plan", world, planned
+        elif at == "claim":
+            if world.state != actor.state:
+                yield "claim", world, actor._replace(at=OVER)
+                return
+            # Of a collector that is silent, or because somebody said so, at any time.
+            found = world.state
+            deleting = bool(actor.doomed) or (found.deleting and self.rules.unanswered_waits)
+            new = found._replace(
+                epoch=found.epoch + 1, owner=actor.number, deleting=deleting,
+                deletions=found.deletions + bool(actor.doomed),
+            )  # fmt: skip
+            following = actor._replace(at="look" if actor.doomed else "retire", state=new, unanswered=found.deleting)
+            yield "claim", world._replace(state=new), following
+        elif at == "look":
+            yield "look", world, self._look_again(world, actor)
+        elif at == "delete":
+            yield from self._delete(world, actor)
+        elif at == "retire" and actor.unanswered and self.rules.unanswered_waits:
+            yield "wait", world, actor._replace(at="quiet")
+        elif at in ("retire", "quiet"):
+            if not (actor.unanswered and self.rules.unanswered_waits):
+                yield from self._owned(world, actor, "retire")
+        elif at == "condemn":
+            yield from self._owned(world, actor, "condemn")
+
+    def _decide(self, world: World, actor: Collector) -> Collector:
+        live = {key for key in (A, B) if actor.recipes[key] and (key == actor.ref or key in actor.young)}
+        if actor.ref >= 0 and not (actor.recipes[actor.ref] and world.stored[P]):
+            return actor._replace(at=OVER)  # something needed is missing: nothing is deleted
+        listed, ready = actor.state.listed, actor.state.ready
+        dead = {(key, version) for key, version in enumerate(actor.recipes) if version and key not in live}
+        doomed = dead & ready
+        condemns = dead - listed
+        pack = (P, world.stored[P])
+        held = bool(live) or (self.rules.packs_last and bool(dead - doomed))
+        if pack[1] and not live and P not in actor.young:
+            if pack in ready and not held:
+                doomed |= {pack}
+            elif pack not in listed or pack in ready:
+                condemns |= {pack}
+        doomed, condemns = frozenset(doomed), frozenset(condemns)
+        at = "claim" if doomed or condemns or ready else OVER
+        return actor._replace(at=at, doomed=doomed, condemns=condemns)
+
+    def _look_again(self, world: World, actor: Collector) -> Collector:
+        spared = {key for key in (A, B) if world.stored[key] and world.stored[key] != actor.recipes[key]}
+        if world.ref >= 0 and world.ref != actor.ref:
+            spared.add(world.ref)
+        doomed = frozenset(
+            (name, version) for name, version in actor.doomed
+            if world.stored[name] == version and name not in spared and not (name == P and spared)
+        )  # fmt: skip
+        return actor._replace(at="delete" if doomed else "retire", doomed=doomed)
+
+    def _delete(self, world: World, actor: Collector) -> Iterator[tuple[str, World, Collector]]:
+        name, version = min(actor.doomed)
+        if not actor.held:
+            if world.state != actor.state:
+                yield "hold", world, actor._replace(at=OVER)
+            elif world.stored[name] != version:
+                # Stored again (or gone): it is left alone, and so are its packs if it is a recipe.
+                yield "hold", world, self._next(actor, name, bool(world.stored[name]))
+            else:
+                yield "hold", world, actor._replace(held=True)
+            return
+        request = Sent(name, version if self.service.conditional else 0)
+        hit = bool(world.stored[name]) and request.version in (0, world.stored[name])
+        done = world.without(name) if hit else world
+        following = self._next(actor, name, not hit and bool(world.stored[name]))
+        yield f"delete {NAMES[name]}", done, following
+        if self.service.late:
+            flying = world._replace(sent=world.sent | {request})
+            # Carried out and answered at the second try; the first is still on its way.
+            twice = done._replace(sent=world.sent | {request})
+            yield f"delete {NAMES[name]} twice", twice, following._replace(unanswered=True)
+            # Neither answered nor, so far, carried out: the collector ends with an error.
+            failed = actor._replace(at="failed", unanswered=True)
+            if self.rules.unanswered_waits:
+                yield f"send {NAMES[name]}", flying, failed._replace(at="quiet", doomed=NOTHING, condemns=NOTHING)
+            elif world.state == actor.state:
+                state = actor.state
+                deleting = not self.service.conditional
+                new = state._replace(epoch=state.epoch + 1, owner=-1, deleting=deleting)
+                yield f"send {NAMES[name]}", flying._replace(state=new), failed._replace(at=OVER)
+
+    def _next(self, actor: Collector, name: int, changed: bool) -> Collector:
+        left = frozenset(entry for entry in actor.doomed if entry[0] != name)
+        if changed and name != P:
+            left = frozenset(entry for entry in left if entry[0] != P)
+        return actor._replace(doomed=left, held=False, at="delete" if left else "retire")
+
+    def _owned(self, world: World, actor: Collector, what: str) -> Iterator[tuple[str, World, Collector]]:
+        """Replace the state, if it still is this collector's."""
+        state = world.state
+        if state._replace(ready=NOTHING) != actor.state._replace(ready=NOTHING):
+            yield what, world, actor._replace(at=OVER)
+        elif what == "retire":
+            listed = state.listed - actor.state.ready
+            new = state._replace(epoch=state.epoch + 1, deleting=False, listed=listed, ready=state.ready & listed)
+            yield what, world._replace(state=new), actor._replace(at="condemn", state=new)
+        else:
+            listed = state.listed | actor.condemns
+            new = state._replace(epoch=state.epoch + 1, owner=-1, listed=listed)
+            following = Collector(actor.number, actor.runs - 1, "begin" if actor.runs > 1 else OVER)
+            yield what, world._replace(state=new), following
+
+
+class Found(NamedTuple):
+    """What an exploration found."""
+
+    trace: tuple[str, ...] | None
+    """The shortest way to a loss; None: there is none."""
+    states: int
+
+
+def explore(model: Any, start: Any, limit: int = 2_000_000) -> Found:
+    """Go through every state that can be reached, nearest first."""
+    cause: dict[Any, tuple[Any, str] | None] = {start: None}
+    queue = deque([start])
+    while queue:
+        world = queue.popleft()
+        if world.lost():
+            trace = []
+            at: Any = world
+            while (step := cause[at]) is not None:
+                at, label = step
+                trace.append(label)
+            return Found(tuple(reversed(trace)), len(cause))
+        for label, after in model.steps(world):
+            if after not in cause:
+                cause[after] = world, label
+                queue.append(after)
+        assert len(cause) <= limit, "more states than expected"
+    return Found(None, len(cause))
+
+
+def garbage() -> World:
+    """A and P are stored, old, and nobody names A."""
+    return World(stored=(1, 0, 1), young=NOTHING)
+
+
+def condemned() -> World:
+    """The same, listed a grace period ago."""
+    listed = frozenset(((A, 1), (P, 1)))
+    return World(stored=(1, 0, 1), young=NOTHING, state=State(epoch=1, listed=listed, ready=listed), graces=1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Who does what at once."""
+
+    name: str
+    start: World
+    actors: tuple[Any, ...]
+
+    def explore(self, rules: Rules, service: Service) -> Found:
+        return explore(Model(rules, service), self.start._replace(actors=self.actors))
+
+
+WRITE_A, WRITE_B = Guarded("write", A), Guarded("write", B)
+NAME_A, NAME_B, UNNAME = Guarded("name", A), Guarded("name", B), Guarded("unname", A)
+PACK = Case(
+    "a pack and a new recipe", garbage()._replace(windows=0), (WRITE_B, NAME_B, Collector(0, 2))
+)  # fmt: skip
+WRITTEN = Case("stored again while it is deleted", condemned(), (WRITE_A, Collector(0)))
+SHARED = Case(
+    "two writers store again what is deleted",
+    condemned()._replace(windows=1, graces=0),
+    (WRITE_A, WRITE_B, Collector(0)),
+)
+NAMED = Case("named and unnamed while it is deleted", condemned(), (NAME_A, UNNAME, Collector(0)))
+TWO = Case(
+    "two collectors, and one who names", condemned()._replace(windows=1, graces=0), (NAME_A, Collector(0), Collector(1))
+)
+WRITTEN_TWO = Case(
+    "two collectors and a writer", condemned()._replace(windows=1, graces=0), (WRITE_A, Collector(0), Collector(1))
+)
+CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO)
