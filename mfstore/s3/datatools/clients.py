@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Unsupported
@@ -106,9 +106,10 @@ def make_client(settings: ClientSettings) -> BulkClient:
 
         return flaky_client(settings.failure_rate, **arguments)
     client = BulkClient(**arguments)
-    return client.with_parts(
-        control=CachedControlPlane(client.options.connection, host_cache(os.environ.get("MFSTORE_CACHE")))
-    )
+    connection = client.options.connection
+    if settings.withheld:
+        connection = replace(connection, withheld=settings.withheld)
+    return client.with_parts(control=CachedControlPlane(connection, host_cache(os.environ.get("MFSTORE_CACHE"))))
 
 
 def client_arguments(settings: ClientSettings) -> dict[str, Any]:

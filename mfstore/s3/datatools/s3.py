@@ -6,6 +6,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from io import BufferedReader
 from itertools import count
@@ -66,7 +67,8 @@ class S3:
     the parts that ``bucket`` and ``prefix`` replace), or to ``s3root`` (``s3://bucket/prefix``); with neither they are
     full ``s3://`` URLs.
 
-    One instance may be used by several threads as long as none closes it.
+    One instance may be used by several threads as long as none closes it. Pickled, it takes neither files nor what is
+    secret along: keys that were given are to be found where it is unpickled.
 
     Errors are mfstore's under Metaflow's names (``mfstore.s3.datatools.exceptions``) and, where Metaflow is loaded,
     Metaflow's too. Besides what a method lists, each that asks S3 may raise MetaflowS3URLException for what is no
@@ -149,6 +151,23 @@ class S3:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What may travel: not its files and connections, nor what is secret."""
+        state = self.__dict__.copy()
+        for name in ("_settings", "_tmpdir", "_names", "_leases", "_forgotten"):
+            del state[name]
+        made_of = state["_client_settings"] = self._client_settings.without_secrets()
+        state.update(_s3_client_params=made_of.client_params, _s3_session_vars=made_of.session_vars)
+        state["_client_settings"] = replace(made_of, configured=None)  # type: ignore[arg-type]  # read where it is used
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._settings = settings()
+        self._client_settings = replace(self._client_settings, configured=self._settings)
+        self._tmpdir, self._names, self._leases = None, count(), []
+        self._forgotten = weakref.finalize(self, _release, self._leases)
 
     def close(self) -> None:
         """Remove the files that were downloaded: what is to stay, move or copy before. Using the ``S3`` again makes a

@@ -7,11 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mfstore.errors import InvalidKey
+from mfstore.errors import InvalidKey, NotSerializable
 
 _DEFAULTS: Mapping[str, Any] = {
     "S3_RETRY_COUNT": 7, "S3_TRANSIENT_RETRY_COUNT": 20, "S3_WORKER_COUNT": 64, "TEMPDIR": ".",
@@ -65,6 +65,19 @@ class ClientSettings:
     max_bandwidth: float | None = None
     attempts: int | None = None
     retry_seconds: float | None = None
+    withheld: tuple[str, ...] = ()
+    """Of an unpickled S3: what was secret, and stayed behind."""
+
+    def without_secrets(self) -> ClientSettings:
+        """What may be pickled: neither keys nor passwords in URLs. NotSerializable for an external client."""
+        if self.external_client is not None:
+            raise NotSerializable(
+                "an S3 made from a client object cannot be pickled",
+                hint="Give client_params= and the like instead: they travel, credentials do not",
+            )
+        held: list[str] = list(self.withheld)
+        left = [_without_secrets(given, held) for given in (self.client_params, self.session_vars)]
+        return replace(self, client_params=left[0], session_vars=left[1], withheld=tuple(dict.fromkeys(held)))
 
     @property
     def transfer_arguments(self) -> dict[str, Any]:
@@ -74,6 +87,25 @@ class ClientSettings:
             if getattr(self, name) is not None:
                 given[name] = getattr(self, name)
         return given
+
+
+def _without_secrets(given: Mapping[str, Any] | None, held: list[str]) -> Mapping[str, Any] | None:
+    """``given`` without what is secret, the names of which are added to ``held``."""
+    if given is None:
+        return None
+    from mfstore.s3.aws.errors import without_passwords
+    from mfstore.s3.aws.settings import KEY_OPTIONS
+
+    left = {}
+    for name, value in given.items():
+        bare = without_passwords(value) if isinstance(value, str) else value
+        if name in KEY_OPTIONS:
+            held.append(name)
+        else:
+            left[name] = bare
+            if bare != value:
+                held.append(f"the password in {name}")
+    return left
 
 
 def settings() -> Settings:
