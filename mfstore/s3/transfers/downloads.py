@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
@@ -25,6 +28,18 @@ LONGEST_PIECE = 64 << 20
 """Longest piece: what is lost, or waited for, when one connection is slow."""
 _ALGORITHMS = ("crc64nvme", "crc32c", "crc32")
 LENGTHLESS = "the service does not say how long the object is"
+ENDLESS = 1 << 62
+"""Room for a body of which nobody knows how long it is, in a file."""
+MOST_IN_MEMORY = 4 << 30
+"""Bytes of such a body that go into memory, which cannot be reserved for it."""
+
+
+def unnamed_file() -> FileIO:
+    """A file that goes with its descriptor: in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        return FileIO(os.memfd_create("mfstore-body", os.MFD_CLOEXEC), "rb+")
+    with NamedTemporaryFile() as file:
+        return FileIO(file.name, "rb+")
 
 
 def too_long(length: int) -> BackendError:
@@ -66,7 +81,7 @@ class GetJob(Job):
 
     __slots__ = (
         "_checked", "_destination", "_first", "_headers", "_length", "_memory", "_pieces",
-        "_resumed", "_start", "_view", "stop",
+        "_resumed", "_spool", "_start", "_streamed", "_view", "stop",
         "target", "verified", "verify",
     )  # fmt: skip
 
@@ -90,6 +105,10 @@ class GetJob(Job):
         self._first = 0
         self._checked: tuple[str, int] | None = None
         self._resumed: Partial | None = None
+        self._streamed = False
+        """Whether the body is one of unknown length, which comes as one stream."""
+        self._spool: FileIO | None = None
+        """Where such a body goes that is wanted in memory."""
 
     def begin(self) -> Sequence[Call]:
         if self._destination is not None:
@@ -134,6 +153,8 @@ class GetJob(Job):
         """What could be resumed if the download ended now."""
         if self._destination is None or not self._pieces or not self._headers or not self._headers.get("etag"):
             return None
+        if self._streamed:
+            return None
         done = tuple((piece.start, piece.start + piece.done) for piece in self._pieces if piece.done)
         checksum = self._resumed.checksum if self._resumed is not None else self._checked
         return Partial(f"s3://{self.bucket}/{self.key}", self._headers["etag"], self._length, checksum, done)
@@ -145,6 +166,8 @@ class GetJob(Job):
         if piece is None:
             return self._whole(reply)
         self._land(call, piece, reply)
+        if self._streamed:
+            piece.stop = self._length = piece.done
         if piece.done < piece.stop - piece.start:
             self._check_end(reply)
             raise Retry(BackendError("the service sent fewer bytes than the object has", found=piece.done))
@@ -244,10 +267,10 @@ class GetJob(Job):
     ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
         headers = reply.headers
         length = reply.length
-        if length is None:
-            raise Unsupported(LENGTHLESS)
         ranged = self._start is not None or self.stop is not None
         self._check_range(reply, self._start or 0, ranged)
+        if length is None:
+            return self._stream(call, reply), None, NO_CALLS
         self._check_extent(reply)
         self._first = int(headers["content-range"].partition(" ")[2].partition("-")[0]) if ranged else 0
         self._headers, self._length = headers, length
@@ -268,6 +291,39 @@ class GetJob(Job):
         # The call goes on under the pieces' rules, so a later try knows what it was for.
         return self._place(self._pieces[0]), stop, [self._ask(piece, fresh=False) for piece in self._pieces[1:]]
 
+    def _stream(self, call: Call, reply: Reply) -> FileRange:
+        """Where a body of unknown length goes. Unsupported when nothing will tell its end: that of a connection may be
+        the object's or not."""
+        headers = self._headers = reply.headers
+        self._checked = expected_checksum(headers) if self.verify else None
+        if self._checked is None and "chunked" not in headers.get("transfer-encoding", "").lower():
+            raise Unsupported(LENGTHLESS)
+        if self._destination is not None:
+            self._destination.create(0)
+        elif self._spool is None:
+            self._spool = unnamed_file()
+        self._streamed, self._first, self._length = True, 0, 0
+        call.tag.part = DownloadPiece(0, ENDLESS)
+        self._pieces = [call.tag.part]
+        return self._room()
+
+    def _room(self) -> FileRange:
+        if self._destination is not None:
+            return FileRange(self._destination.fd, 0, ENDLESS)
+        assert self._spool is not None
+        return FileRange(self._spool.fileno(), 0, MOST_IN_MEMORY)
+
+    def _stream_again(self, call: Call) -> Call:
+        """A stream of unknown length broke: it is begun anew, since its server may know no ranges either."""
+        room, piece = self._room(), call.tag.part
+        os.ftruncate(room.fd, 0)
+        piece.done = piece.checksum = 0
+        self._checked = expected_checksum(self._headers) if self.verify else None
+        return Call(
+            "GetObject", self.bucket, self.key, self.options, if_match=self._headers.get("etag"), target=room,
+            fresh=True, tag=call.tag,
+        )  # fmt: skip
+
     def _place(self, piece: DownloadPiece) -> memoryview | FileRange:
         start, stop = piece.start + piece.done, piece.stop
         if self._destination is not None:
@@ -286,6 +342,8 @@ class GetJob(Job):
         piece = call.tag.part
         if piece is None:
             return renewed(call)
+        if self._streamed:
+            return self._stream_again(call)
         if 200 <= reply.status < 300 and 0 < reply.received < piece.stop - piece.start - piece.done:
             with suppress(Retry):
                 self._land(call, piece, reply)
@@ -308,6 +366,8 @@ class GetJob(Job):
 
     def forget(self) -> None:
         self._pieces = self._memory = self._headers = self._resumed = None
+        self._streamed = False
+        self._end_spool()
         if self.target is None:
             self._view = None
         if self._destination is not None:
@@ -334,7 +394,10 @@ class GetJob(Job):
                 path=self._destination.finish(), size=size, etag=etag_of(headers), headers=headers
             )
         else:
-            data = self._memory.value if self._memory is not None else self.target
+            if self._spool is not None:
+                data: Any = self._spooled(self._spool)
+            else:
+                data = self._memory.value if self._memory is not None else self.target
             self.outcome = self._outcome(data=data, size=size, etag=etag_of(headers), headers=headers)
         return NO_CALLS
 
@@ -353,7 +416,22 @@ class GetJob(Job):
         self.verified += size
         return True
 
+    def _spooled(self, spool: FileIO) -> bytes:
+        spool.seek(0)
+        try:
+            data = spool.readall()
+        except MemoryError as error:
+            raise too_long(self._length) from error
+        self._end_spool()
+        return data
+
+    def _end_spool(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+
     def abandon(self) -> None:
+        self._end_spool()
         if self._destination is not None:
             if (partial := self._partial()) is not None:
                 self._destination.save(partial)

@@ -95,11 +95,48 @@ def test_a07_a_body_without_length(answering, head, body, error):
         assert isinstance(outcome.error, error) and outcome.error.key == "k", outcome.error
 
 
-@pytest.mark.parametrize("head", [b"", CHUNKS], ids=["none", "chunked"])
-def test_a07_a_long_body_without_length(answering, head):
-    client, _ = answering(head, chunked(LARGE) + b"0\r\n\r\n" if head else LARGE)
-    (outcome,) = client.get_many(["k"], on_error="return")
-    assert isinstance(outcome.error, Unsupported) and "how long" in str(outcome.error)
+LARGE_SUM = b"x-amz-checksum-crc64nvme: %s\r\n" % crc.encode("CRC64NVME", crc.update("CRC64NVME", LARGE)).encode()
+
+
+@pytest.mark.parametrize("into", ["bytes", "files"])
+@pytest.mark.parametrize(
+    ("head", "body", "error"),
+    [
+        (CHUNKS, chunked(LARGE) + b"0\r\n\r\n", None),
+        (CHUNKS, chunked(LARGE), BackendError),
+        (CHUNKS + LARGE_SUM, chunked(LARGE[:-1]) + b"0\r\n\r\n", CorruptObject),
+        (b"", LARGE, Unsupported),
+        (LARGE_SUM, LARGE, None),
+        (LARGE_SUM, LARGE[:-1], CorruptObject),
+    ],
+    ids=["chunked", "no last chunk", "another checksum", "no length", "no length but a checksum", "and cut"],
+)
+def test_a07_a_long_body_without_length(answering, head, body, error, into, tmp_path):
+    """It comes as one stream, if anything tells its end."""
+    client, _ = answering(head, body)
+    where = {"dest": tmp_path} if into == "files" else {}
+    (outcome,) = client.get_many(["k"], into=into, on_error="return", **where)
+    if error is None:
+        found = outcome.data if into == "bytes" else (tmp_path / "k").read_bytes()
+        assert found == LARGE and outcome.size == len(LARGE)
+    else:
+        assert isinstance(outcome.error, error) and not list(tmp_path.glob("*k*")), outcome.error
+        assert not list(tmp_path.glob(".mfstore*"))
+
+
+def test_a07_a_stream_without_length_that_breaks_is_begun_anew(answering):
+    client, server = answering(CHUNKS, chunked(LARGE) + b"0\r\n\r\n")
+    whole, server.answer = server.answer, None
+
+    def answer(connection, request):
+        if len(server.requests) == 1:
+            connection.send(b"HTTP/1.1 200 OK\r\n" + CHUNKS + b"\r\n" + chunked(LARGE)[:-5000])
+            return False
+        return whole(connection, request)
+
+    server.answer = answer
+    (outcome,) = client.get_many(["k"])
+    assert outcome.data == LARGE and len(server.requests) == 2 and "range" not in server.requests[1].headers
 
 
 def test_a33_a_whole_object_in_chunks_is_no_range(answering):
