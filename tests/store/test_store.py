@@ -2,8 +2,11 @@
 
 import asyncio
 import ctypes
+import errno
 import gc
 import inspect
+import io
+import os
 import pickle
 import threading
 import weakref
@@ -264,6 +267,22 @@ def test_files(store, tmp_path):
         store.get_file("0" * 64, target)
     assert target.read_bytes() == b""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "store"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_file_that_there_is_no_room_for(store, tmp_path, monkeypatch, code):
+    key, target = store.put_bytes(b"data"), tmp_path / "out"
+    target.write_bytes(b"old")
+
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("mfstore.store.open", lambda path, mode, **_: Full(path, mode), raising=False)
+    with pytest.raises(errors.OutOfSpace) as caught:
+        store.get_file(key, target)
+    assert str(target) in str(caught.value) and caught.value.hint and caught.value.__cause__.errno == code
+    assert target.read_bytes() == b"old" and sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
 
 
 # ---- what fails for one item ------------------------------------------------------------------
