@@ -300,6 +300,17 @@ def test_a12_slow_loris_for_good(rig):
     check_error(outcome.error, BackendError, rig, "k", "stalled", "2 attempts")
 
 
+@pytest.mark.parametrize("work", ["get", "list"])
+def test_a12_a_slow_loris_is_asked_three_times(rig, work):
+    """What drips does so for as long as it is let: not for all tries, whose time-outs would add up to minutes."""
+    rig.store("k", SMALL)
+    proxy = rig.proxy(fault(Slow(50, size=10), method="GET"))
+    client = rig.client(proxy, stall_timeout=0.3, attempts=20)
+    with pytest.raises(BackendError, match="stalled"):
+        list(client.get_many(["k"]) if work == "get" else client.list())
+    assert len(proxy.requests()) == 3
+
+
 def test_a12_a_slow_line_is_no_slow_loris(rig):
     rig.store("k", SMALL[: 16 * KIB])
     proxy = rig.proxy(fault(Slow(4 * KIB)))
