@@ -83,20 +83,30 @@ def is_plain(root):
     return True
 
 
-cdef class ContentOrder:
-    """Sorts the elements of sets by their content; ``pickled`` gives a value's own pickle, or None if it is no value.
+# How deep elements may lie in sets of elements to be ordered. Each level is a pickle inside of a pickle; objects that
+# reach each other through sets would otherwise be followed to their end.
+cdef enum:
+    DEPTH = 8
 
-    Lives as long as one object is pickled: it remembers the keys of nested tuples and frozensets, so that ordering
-    costs no more than the size of what is ordered.
+
+cdef class ContentOrder:
+    """Sorts the elements of sets by their content. ``value_pickle`` gives a value's own pickle, or None if it is no
+    value; ``element_pickle`` that of anything else, or None if it has none that is short.
+
+    Lives as long as one object is pickled: it remembers the keys of nested tuples and frozensets and of objects, so
+    that ordering costs no more than the size of what is ordered.
     """
 
-    cdef object pickled
+    cdef object value_pickle, element_pickle
+    cdef int depth
     cdef dict keys
     cdef list alive
     cdef uintptr_t floor
 
-    def __cinit__(self, pickled):
-        self.pickled = pickled
+    def __cinit__(self, value_pickle, element_pickle):
+        self.value_pickle = value_pickle
+        self.element_pickle = element_pickle
+        self.depth = 0
         self.keys = {}
         self.alive = []
 
@@ -118,7 +128,8 @@ cdef class ContentOrder:
         if kind in _atoms:
             return f"{kind.__name__}:{item!r}".encode("utf-8", "surrogatepass")
         if kind is not tuple and kind is not frozenset:
-            return self.pickled(item)
+            known = self.value_pickle(item)
+            return known if known is not None else self.object_key(item)
         known = self.keys.get(id(item))
         if known is not None:
             return known
@@ -139,3 +150,17 @@ cdef class ContentOrder:
         self.keys[id(item)] = key
         self.alive.append(item)
         return key
+
+    cdef object object_key(self, object item):
+        if id(item) in self.keys:
+            return self.keys[id(item)]
+        # None while it is being asked for: what leads back to itself has no order, and neither has what failed.
+        self.keys[id(item)] = None
+        self.alive.append(item)
+        if self.depth < DEPTH:
+            self.depth += 1
+            try:
+                self.keys[id(item)] = self.element_pickle(item, self)
+            finally:
+                self.depth -= 1
+        return self.keys[id(item)]

@@ -3,6 +3,8 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
+from mfstore._core.graph import ContentOrder
+
 BUFFER: int
 BYTES: int
 TEXT: int
@@ -36,6 +38,7 @@ class Pickler:
         reducers: Mapping[type, Callable[[Any], Any]] | None = None,
         values: tuple[type, ...] = (),
         block: int = ...,
+        order: ContentOrder | None = None,
     ) -> None: ...
     def dump(self, obj: object) -> int: ...
     def path(self) -> str: ...

@@ -5,8 +5,8 @@ The bytes written (body with the payloads spliced in) are an ordinary pickle tha
 ``pickle.loads`` reads without mfstore. What differs from the standard pickler, each
 difference legal in the protocol (PEP 3154, PEP 574):
 
-* equal content gives equal bytes: strings and bytes are memoised by value, sets are
-  written in a canonical order, short tuples of atoms are never shared, buffers are always
+* equal content gives equal bytes: strings and bytes are memoised by value, sets and
+  their subclasses are written in the order of their elements' own pickles, short tuples of atoms are never shared, buffers are always
   BYTEARRAY8 whether or not their memory happens to be read-only;
 * no FRAME opcodes and batches of 65 536 items, so that an insertion near the head of a
   list does not shift framing through the rest of the stream (framing defeats
@@ -80,6 +80,10 @@ cdef enum:
 cdef enum:
     TEXT_MEMO = 131072
 
+# Elements of sets that take more bytes by themselves are not ordered, so that ordering takes time in proportion.
+cdef enum:
+    ELEMENT = 16384
+
 # Steps shown of each end of a path: the error of an object that is nested too deeply has thousands.
 cdef enum:
     STEPS = 20
@@ -88,6 +92,9 @@ cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
 
 # Classes that have no name to be found by.
 cdef dict _singletons = {type(value): value for value in (None, NotImplemented, ...)}
+
+# What sets and their subclasses are reduced by that do not say otherwise.
+cdef object _set_reduces = (set.__reduce__, frozenset.__reduce__)
 
 # Types whose own order is total.
 cdef object _natural = frozenset([str, bytes, int])
@@ -155,6 +162,33 @@ cdef class Joined:
         return b"".join([*parts, body[last:]])
 
 
+@cython.final
+cdef class Short:
+    """A sink that takes ELEMENT bytes and no more."""
+
+    cdef list blocks
+    cdef size_t used
+
+    def __cinit__(self):
+        self.blocks = []
+        self.used = 0
+
+    def body(self, bytes block):
+        """Take the next block of the body."""
+        self.used += len(block)
+        if self.used > ELEMENT:
+            raise OverflowError("too long")
+        self.blocks.append(block)
+
+    def payload(self, kind, data, itemsize, row, at):
+        """Take a payload: there is no room for one."""
+        raise OverflowError("too long")
+
+    def all(self):
+        """What was taken."""
+        return b"".join(self.blocks)
+
+
 cdef class Pickler:
     """``Pickler(sink, reducers).dump(obj)`` writes one object.
 
@@ -178,11 +212,11 @@ cdef class Pickler:
     cdef uint32_t memo_size
     cdef uintptr_t floor
 
-    def __cinit__(self, sink, reducers=None, tuple values=(), size_t block=1 << 20):
+    def __cinit__(self, sink, reducers=None, tuple values=(), size_t block=1 << 20, order=None):
         self.sink = sink
         self.values = values
         self.plain = False
-        self.order = None
+        self.order = order
         self.reducers = {} if reducers is None else reducers
         self.memo = {}
         self.text_memo = {}
@@ -369,7 +403,11 @@ cdef class Pickler:
             return self.save_global(obj, None)
         if kind is FunctionType:
             return self.save_global(obj, None)
-        return self.save_reduced(obj, getattr(obj, "__reduce_ex__")(5))
+        reduced = getattr(obj, "__reduce_ex__")(5)
+        if isinstance(obj, (set, frozenset)) and kind.__reduce__ in _set_reduces and type(reduced) is tuple:
+            # Their own way: the class, called with a list of the elements as they come.
+            reduced = (reduced[0], (self.set_order(reduced[1][0]),), *reduced[2:])
+        return self.save_reduced(obj, reduced)
 
     cdef int save_reduced(self, object obj, object reduced) except -1:
         if isinstance(reduced, str):
@@ -574,7 +612,7 @@ cdef class Pickler:
         if len(kinds) == 1 and kinds <= _natural:
             return sorted(items)
         if self.order is None:
-            self.order = ContentOrder(self.value_pickle)
+            self.order = ContentOrder(self.value_pickle, self.element_pickle)
         return self.order.sort(items)
 
     def value_pickle(self, item):
@@ -584,6 +622,16 @@ cdef class Pickler:
         joined = Joined()
         Pickler(joined, self.reducers, self.values).dump(item)
         return joined.all()
+
+    def element_pickle(self, item, order):
+        """The pickle of any object on its own, or None when it is long or cannot be made: what is wrong with it is told
+        when it is its turn."""
+        short = Short()
+        try:
+            Pickler(short, self.reducers, self.values, ELEMENT, order).dump(item)
+            return short.all()
+        except Exception:
+            return None
 
     # ---- objects ------------------------------------------------------------------
 

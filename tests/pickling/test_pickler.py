@@ -123,6 +123,45 @@ def test_graphs_with_sets_of_objects_take_time_in_proportion(shared):
     assert shared.get(shared.put(chain)) == chain
 
 
+def test_sets_of_objects_have_one_key_whatever_the_hash_seed(python):
+    """Elements lie in the order of their own pickles, also those of a set's subclass and inside of other elements."""
+    code = (
+        "import collections, dataclasses, enum, fractions, ipaddress, mfstore\n"
+        "E = enum.Enum('E', 'a b c d e f'); P = collections.namedtuple('P', 'x y')\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class D: x: object\n"
+        "class S(set): pass\n"
+        "class F(frozenset): pass\n"
+        "s = mfstore.open('memory://')\n"
+        "names = [str(i) for i in range(9)]\n"
+        "values = [{*E}, {P(n, 1) for n in names}, {D(n) for n in names}, {ipaddress.ip_address(i) for i in range(9)},\n"
+        "    {(E.a, 'x'), (E.b, 'y'), (E.c, 'z')}, S('abcdef'), F(map(D, names)), {int, str, dict, len, mfstore.open},\n"
+        "    {D(frozenset(map(D, names[n:]))) for n in range(7)}, {1, 'a', E.a, D('x'), None, fractions.Fraction(1, 3)}]\n"
+        "print(*[s.put(value) for value in values])\n"
+    )
+    seen = {tuple(python(code, env={"PYTHONHASHSEED": seed}).split()) for seed in ("0", "1", "2")}
+    assert len(seen) == 1 and len(set(*seen)) == 10
+
+
+class Long:
+    def __init__(self, text):
+        self.text = text
+
+
+def test_what_cannot_be_ordered_is_stored_all_the_same(shared):
+    """Elements that are long, lead back to themselves, lie too deep, or fail when they are pickled by themselves."""
+    nodes = [Node(), Node()]
+    for node in nodes:
+        node.near.update(nodes)
+    deep = frozenset([Long("end"), 1])
+    for _ in range(30):
+        deep = frozenset([Holder(deep), 1])
+    for value in ({Long("a" * 20_000), Long("b" * 200_000)}, set(nodes), deep):
+        assert len(shared.get(shared.put(value))) == 2
+    with pytest.raises(NotSerializable, match=r"\{...\}.inner"):
+        shared.put({Holder(i for i in ()), 1})
+
+
 @pytest.mark.slow
 def test_a_large_plain_graph_keeps_its_sharing(shared):
     """Beyond the point where objects reached once are no longer remembered."""
