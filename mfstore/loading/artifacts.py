@@ -145,11 +145,15 @@ def _assemble(
             continue
         try:
             values = [memory.value(how.writable) for memory in segments]
-            yield load(blocks, artifact.segments, values, writable=how.writable)
+            value = load(blocks, artifact.segments, values, writable=how.writable)
         except Exception as error:
-            if isinstance(error, MfstoreError):
-                error.where(key=artifact.name or None)
-            raise _of(artifact, error) from error.__cause__
+            if how.verify or artifact.literal is not None:
+                if isinstance(error, MfstoreError):
+                    error.where(key=artifact.name or None)
+                raise _of(artifact, error) from error.__cause__
+            # Damage, or an artifact that cannot be loaded: only bytes that are known to be whole tell which.
+            (value,) = _load_together(how._replace(verify=True), recipe, [artifact], starts)
+        yield value
 
 
 def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -> Iterator[bytes]:

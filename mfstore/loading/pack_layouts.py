@@ -63,6 +63,10 @@ class PackLayouts:
             except MfstoreError:
                 continue
 
+    def knows(self, pack: str) -> bool:
+        """Whether it is known what lies in a pack."""
+        return pack in self._prints
+
     def holds(self, pack: str, entry: PackEntry) -> bool:
         """Whether that chunk lies there; False when it is not known."""
         prints = self._prints.get(pack)

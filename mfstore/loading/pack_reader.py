@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore._core.codec import NONE
 from mfstore.backends.base import RangeRead
-from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import pack_path
 
 if TYPE_CHECKING:
@@ -55,6 +55,17 @@ class PackReader:
             self.decode(chunks, start, self.backend.get_range(path, start, end - start))
         if verify:
             self.check_all(chunks, path)
+
+    def read_again(self, wanted: ChunkRead) -> bool:
+        """Whether a chunk that seemed damaged is whole when it is read by another way; then it is in its target."""
+        path, at = pack_path(wanted.pack), wanted.placement
+        try:
+            data = self.backend.read_again(path, at.offset, at.csize)
+            self.decode([wanted], at.offset, data)
+            self.check(wanted.chunk, wanted.target, path, at.offset)
+        except (CorruptObject, NotFound, Unsupported):
+            return False
+        return True
 
     def read_remote(self, reads: Sequence[PackRead], work: Callable[[PackRead, Buffer | MfstoreError], None]) -> None:
         """All reads at once; ``work`` is done on each by the workers while others are on their way. What has a

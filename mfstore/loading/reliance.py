@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.verified import VerifiedRanges
 
+    FoundChunk = tuple[str, Placement, bytes]
+    """Pack, place and id of a chunk that lies there whole."""
+
 PROBED_TOGETHER = 64
 """Chunks checked at a time before a dedup hit is relied on; bounds the memory they are decoded into."""
 
@@ -71,11 +74,11 @@ class Reliance:
         What this process wrote or verified there, in files that did not change since, is not read again. A chunk that
         is said to lie in several places is only among them when it lies in each.
         """
-        good: set[tuple[str, int, bytes]] = set()
+        good: set[FoundChunk] = set()
         doubtful = []
         for one in placed:
             if self._verified.has(one.pack, one.placement.offset, one.placement.csize, one.chunk.id):
-                good.add((one.pack, one.placement.offset, one.chunk.id))
+                good.add((one.pack, one.placement, one.chunk.id))
             else:
                 doubtful.append(one)
         reader = self._reader
@@ -86,15 +89,15 @@ class Reliance:
             ]
             reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
             if reader.remote:
-                found: list[tuple[str, int, bytes]] = []
+                found: list[FoundChunk] = []
                 reader.read_remote(reads, partial(self._sift, found))
                 good.update(found)
             else:
                 good.update(*reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)))
-        bad = {one.chunk.id for one in placed if (one.pack, one.placement.offset, one.chunk.id) not in good}
+        bad = {one.chunk.id for one in placed if (one.pack, one.placement, one.chunk.id) not in good}
         return {chunk_id for _, _, chunk_id in good} - bad
 
-    def _sift(self, good: list[tuple[str, int, bytes]], read: PackRead, data: Buffer | MfstoreError) -> None:
+    def _sift(self, good: list[FoundChunk], read: PackRead, data: Buffer | MfstoreError) -> None:
         """Add those chunks of an answered read that are whole."""
         if isinstance(data, MfstoreError):
             return
@@ -105,10 +108,11 @@ class Reliance:
                     self._reader.decode([wanted], read.start, data)
                 self._reader.check(wanted.chunk, wanted.target, pack_path(wanted.pack), placement.offset)
             except (CorruptObject, Unsupported):
+                self._failed(wanted)
                 continue
             good.append(self._noted(wanted))
 
-    def _probe(self, read: PackRead) -> list[tuple[str, int, bytes]]:
+    def _probe(self, read: PackRead) -> list[FoundChunk]:
         """Which chunks of a read are whole."""
         good = []
         for wanted in read.chunks:
@@ -117,14 +121,21 @@ class Reliance:
             try:
                 self._reader.read(wanted.pack, placement.offset, end, [wanted], True)
                 good.append(self._noted(wanted))
-            except (CorruptObject, NotFound, Unsupported, AccessDenied):
+            except (CorruptObject, Unsupported):
+                self._failed(wanted)
+            except (NotFound, AccessDenied):
                 continue
         return good
 
-    def _noted(self, wanted: ChunkRead) -> tuple[str, int, bytes]:
-        offset, chunk_id = wanted.placement.offset, wanted.chunk.id
-        self._verified.add(wanted.pack, [(offset, wanted.placement.csize, chunk_id)])
-        return wanted.pack, offset, chunk_id
+    def _failed(self, wanted: ChunkRead) -> None:
+        """A chunk is not whole there: damage, unless the pack never had it there."""
+        pack, at, chunk = wanted.pack, wanted.placement, wanted.chunk
+        if not self._layouts.knows(pack) or self._layouts.holds(pack, entry_of(PlacedChunk(chunk, pack, at))):
+            self._verified.forget(pack)
+
+    def _noted(self, wanted: ChunkRead) -> FoundChunk:
+        self._verified.add(wanted.pack, [(wanted.placement.offset, wanted.placement.csize, wanted.chunk.id)])
+        return wanted.pack, wanted.placement, wanted.chunk.id
 
 
 def entry_of(placed: PlacedChunk) -> PackEntry:

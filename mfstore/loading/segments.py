@@ -77,7 +77,7 @@ class SegmentLoader:
         path = pack_path(pack)
         try:
             mapped = self._reader.backend.map(path, start, length)
-            if not verify:
+            if not verify and not (self._verified.met_damage and self._verified.is_damaged(pack, path)):
                 return mapped
             tag = self._reader.digest(b"".join(chunk.id for chunk in chunks))
             if self._verified.has(pack, start, length, tag):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,9 @@ class VerifiedRanges:
         self._backend = backend
         self._remote = backend.capabilities.remote
         self._vouched: dict[str, tuple[int, int]] = {}
-        self._damaged: set[str] = set()
+        self._damaged: dict[str, Any] = {}
+        """Packs, and keys of recipes, in which damage was met, each with its identity then."""
+        self._warned = False
         self._packs: dict[str, tuple[Any, dict[int, tuple[int, bytes]]]] = {}
         self._count = 0
 
@@ -63,7 +66,46 @@ class VerifiedRanges:
         """Something in that pack was found damaged."""
         self._packs.pop(pack, None)
         self._vouched.pop(pack, None)
-        self._damaged.add(pack)
+        self.note_damage(pack, pack_path(pack))
+
+    def note_damage(self, name: str, path: str) -> None:
+        """Something in that pack or recipe, which is stored there, was found damaged: until it is stored again, nothing
+        of it is used without being compared with its digest."""
+        try:
+            self._damaged[name] = None if self._remote else self._backend.identity(path)
+        except MfstoreError:
+            self._damaged[name] = None
+
+    @property
+    def met_damage(self) -> bool:
+        """Whether any damage was met."""
+        return bool(self._damaged)
+
+    def is_damaged(self, name: str, path: str) -> bool:
+        """Whether damage was met in that pack or recipe, and it is the same still."""
+        if name not in self._damaged:
+            return False
+        known = self._damaged[name]
+        if known is not None:
+            try:
+                if self._backend.identity(path) != known:
+                    self._damaged.pop(name, None)
+                    return False
+            except MfstoreError:
+                return True
+        return True
+
+    def warn_healed(self, path: str) -> None:
+        """Damage was met and another copy has the bytes. Told once: what reads see is right, and somebody has to know
+        before the other copy is gone."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{path} in {self._backend.url} is damaged or missing: another copy was read. "
+                f"Run: mfstore repair -s {self._backend.url}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def clear(self) -> None:
         """Objects may have been removed."""
@@ -73,7 +115,7 @@ class VerifiedRanges:
 
     def written(self, pack: str, size: int) -> None:
         """This process stored that pack."""
-        self._damaged.discard(pack)
+        self._damaged.pop(pack, None)
         self._vouched[pack] = self._turn(), size
 
     def vouched(self, needed: Mapping[str, int]) -> set[str]:

@@ -65,10 +65,17 @@ def test_what_lies_in_the_recipe_is_not_read():
 def test_an_inline_chunk_is_compared_with_its_digest_when_that_is_asked_for():
     made = parts()
     recipe, wanted, memory = recipe_of({}, A, inline=B[:1000])
-    with pytest.raises(CorruptObject, match="differs from its digest"):
-        made.fetcher.fill(recipe, wanted, True)
     made.fetcher.fill(recipe, wanted, False)
     assert memory == B[:1000]
+    with pytest.raises(CorruptObject, match="differs from its digest"):
+        made.fetcher.fill(recipe, wanted, True)
+    # What is known to be damaged is not used, asked for or not, until there is another copy.
+    with pytest.raises(CorruptObject, match="differs from its digest"):
+        made.fetcher.fill(recipe, wanted, False)
+    listed_pack(made, [A])
+    with pytest.warns(RuntimeWarning, match="Run: mfstore repair"):
+        made.fetcher.fill(recipe, wanted, False)
+    assert memory == A
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -83,8 +90,13 @@ def test_a_damaged_chunk_comes_from_another_copy_and_the_rest_as_it_was(remote, 
         damage(made.backend, name, located[DIGEST(B)].offset)
     listed_pack(made, [C, B])
     recipe, wanted, memory = recipe_of(located, A, B)
-    made.fetcher.fill(recipe, wanted, True)
+    with pytest.warns(RuntimeWarning, match="Run: mfstore repair"):
+        made.fetcher.fill(recipe, wanted, True)
     assert memory == A + B
+    for verify in (False, True):  # and it is told once
+        memory[:] = bytes(len(memory))
+        made.fetcher.fill(recipe, wanted, verify)
+        assert memory == A + B
     assert not made.verified.has(name, located[DIGEST(B)].offset, 2000, DIGEST(B))
 
 
@@ -99,7 +111,8 @@ def test_a_copy_that_others_have_stored_meanwhile_is_found():
         made.backend.put(key, [other.backend.get(key)])
     damage(made.backend, name, located[DIGEST(A)].offset)
     recipe, wanted, memory = recipe_of(located, A)
-    made.fetcher.fill(recipe, wanted, True)
+    with pytest.warns(RuntimeWarning, match="Run: mfstore repair"):
+        made.fetcher.fill(recipe, wanted, True)
     assert memory == A
 
 
