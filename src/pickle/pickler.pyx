@@ -6,8 +6,9 @@ The bytes written (body with the payloads spliced in) are an ordinary pickle tha
 difference legal in the protocol (PEP 3154, PEP 574):
 
 * equal content gives equal bytes: strings and bytes are memoised by value, sets and
-  their subclasses are written in the order of their elements' own pickles, short tuples of atoms are never shared, buffers are always
-  BYTEARRAY8 whether or not their memory happens to be read-only;
+  their subclasses are written in the order of their elements' own pickles, short tuples
+  of atoms are never shared, buffers are always BYTEARRAY8 whether or not their memory
+  happens to be read-only;
 * no FRAME opcodes and batches of 65 536 items, so that an insertion near the head of a
   list does not shift framing through the rest of the stream (framing defeats
   content-defined chunking: one item inserted in 120 000 re-stored 99 %);
