@@ -61,8 +61,11 @@ if TYPE_CHECKING:
 
 Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
 Checksum = Literal["CRC64NVME", "CRC32C", "CRC32"]
-LARGE = ("put_many", "delete_many", "list")
-"""Operations that read files, or read and write large XML, and so are more work than an event loop may do itself."""
+LARGE = ("put_many", "delete_many", "copy", "list")
+"""Operations that read files, read and write large XML, or have botocore prepare each request: more work than an event
+loop may do itself."""
+INERT = (list, tuple, dict, set, frozenset)
+"""Kinds of items that are there already: iterating over them runs no code of the caller's."""
 RANGES_TOGETHER = 10_000
 """Items get_ranges looks at together for ranges that lie close to each other."""
 
@@ -369,7 +372,7 @@ class BulkClient:
             length = address.stop - address.start
             return ReadJob(index, item, address.bucket, address.key, start=address.start, length=length, target=item[3])
 
-        return self.run_jobs("read_many", jobs_of(items, job), on_error, None, ordered)
+        return self.run_jobs("read_many", jobs_of(items, job), on_error, None, ordered, items)
 
     aread_many = asynchronous(read_many)
     """As ``read_many``, for ``async for`` or ``await``."""
@@ -486,7 +489,7 @@ class BulkClient:
             return CopyJob(index, pair, locate(pair[0], bucket), *locate(pair[1], bucket), parameters)
 
         items = pairs.items() if isinstance(pairs, Mapping) else pairs
-        result = self.run_jobs("copy", jobs_of(items, job), on_error, progress, ordered, items)
+        result = self.run_jobs("copy", jobs_of(items, job), on_error, progress, ordered, pairs)
         return result if stream else result.wait()
 
     acopy = asynchronous(copy)
@@ -627,7 +630,8 @@ class BulkClient:
             stats.engine = self.engine.name
             return self.transfers.scheduler(jobs, stats)
 
-        effort = Effort(large=files or operation in LARGE, calls_back=total is None and items is not None)
+        calls_back = items is not None and type(items) not in INERT
+        effort = Effort(large=files or operation in LARGE, calls_back=calls_back)
         return BulkResult(
             start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total, effort=effort
         )

@@ -103,6 +103,14 @@ def test_the_callers_code_runs_in_his_own_thread(client, tmp_path):
         assert [outcome.ok for outcome in result] == [True] * 3
         result = await client.aput_many((key, b"x") for key in keys())
         assert [outcome.ok for outcome in result] == [True] * 3
+        result = await client.aread_many(((key, 0, 4, None) for key in keys()), on_error="return")
+        assert len(result) == 3
+
+        class Keys(list):
+            def __iter__(self):
+                return keys()
+
+        assert len(await client.adelete_many(Keys(["k"]))) == 3
 
     asyncio.run(main())
 
