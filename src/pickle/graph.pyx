@@ -9,7 +9,7 @@ from pickle import PicklingError, whichmodule
 
 from libc.stdint cimport uintptr_t
 
-from stack cimport Py_EnterRecursiveCall, Py_LeaveRecursiveCall, look_further, mf_stack_first_look, mf_stack_here
+from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
 
 
 cdef extern from "Python.h":
@@ -134,7 +134,7 @@ cdef class ContentOrder:
         if known is not None:
             return known
         # Frozensets know their hashes, so they can be nested more deeply than the stack bears.
-        Py_EnterRecursiveCall(b" while ordering a set")
+        mf_enter_recursion(b" while ordering a set")
         try:
             if mf_stack_here() < self.floor:
                 self.floor = look_further(b"an element of a set")

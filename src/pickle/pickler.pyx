@@ -31,7 +31,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.unicode cimport PyUnicode_AsEncodedString
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 
-from stack cimport Py_EnterRecursiveCall, Py_LeaveRecursiveCall, look_further, mf_stack_first_look, mf_stack_here
+from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
 from output cimport Output, put1, put2, put_double, put_int, put_integer, put_raw
 
 
@@ -333,7 +333,7 @@ cdef class Pickler:
             return self.get_memo(known)
         if self.out.used >= self.block:
             self.flush()
-        Py_EnterRecursiveCall(b" while pickling an object")
+        mf_enter_recursion(b" while pickling an object")
         try:
             # The recursion limit may be set to anything, and what a level takes of the stack depends on the object.
             if mf_stack_here() < self.floor:

@@ -10,8 +10,15 @@ cdef extern from "pickle/stack.h":
     uintptr_t mf_stack_here()
 
 
+cdef extern from *:
+    """
+    /* What CPython returns on error is not zero, and 1 in fact: a check for -1 alone sees no error. */
+    static inline int mf_enter_recursion(const char *where) { return Py_EnterRecursiveCall(where) ? -1 : 0; }
+    """
+    int mf_enter_recursion(const char *where) except -1
+
+
 cdef extern from "Python.h":
-    int Py_EnterRecursiveCall(const char *where) except -1
     void Py_LeaveRecursiveCall()
 
 

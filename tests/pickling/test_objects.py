@@ -9,6 +9,7 @@ import fractions
 import operator
 import pathlib
 import pickle
+import sys
 import uuid
 from dataclasses import dataclass
 
@@ -504,6 +505,28 @@ def test_deep_nesting_is_an_error_not_a_crash(python, kind, stack):
         "os._exit(0)\n"
     )
     assert python(code, kind, stack) == "True True\n[1]\n"
+
+
+@pytest.mark.parametrize("make", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["list", "dict"])
+def test_every_depth_is_stored_or_a_recursion_error(store, make):
+    """Also the first that is too deep; and the limit is afterwards what it was before."""
+
+    def room(depth=0):
+        try:
+            return room(depth + 1)
+        except RecursionError:
+            return depth
+
+    before, deep = room(), 0
+    for depth in range(sys.getrecursionlimit() + 5):
+        deep = make(deep)
+        if depth < before - 60:
+            continue
+        try:
+            store.put(deep)
+        except NotSerializable as error:
+            assert isinstance(error.__cause__, RecursionError)
+            assert room() == before
 
 
 def test_a_path_is_of_bounded_length(store):
