@@ -46,6 +46,8 @@ class ProcessState:
         self.workers = Workers(self.knobs.threads)
         self.host_cache: HostCache = host_cache(self.knobs.cache)
         self.tiny_blobs = TinyBlobs()
+        self.packed_read: dict[tuple[str, str], int] = {}
+        """Artifacts of the packed profile that were read, by name and key: the identity of the object last given."""
 
 
 @cache

@@ -100,6 +100,11 @@ def test_switching_back_from_the_packed_profile(s3_rig):
     first = rig.run("halting.py", "run", side=PACKED, check=False, HALT="1", METAFLOW_USER="first")
     second = rig.run("halting.py", "resume", "--origin-run-id", first.run_id, side=MFSTORE, METAFLOW_USER="second")
     assert rig.read(f"Halting/{second.run_id}", side=PACKED)["successful"]
+    # Released Metaflow knows how it went: what the resumed tasks wrote themselves it reads.
+    script = rig.home / "latest.py"
+    script.write_text("from metaflow import Flow, namespace; namespace(None)\n"
+                      "print(Flow('Halting').latest_successful_run.id)\n")  # fmt: skip
+    assert rig.python(script, side=OFF) == int(second.run_id)
 
 
 def test_spin(local_rig):

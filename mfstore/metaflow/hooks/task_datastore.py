@@ -7,6 +7,7 @@ where it is used: half the time of importing all of mfstore's Metaflow side, in 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from mfstore.store import Store
 
 
+TOLD = 5
+"""Names in a message."""
+
 # ---- saving -----------------------------------------------------------------------------
 
 
@@ -46,6 +50,7 @@ def save_artifacts(original: Any) -> Any:
         artifacts = _not_inherited(self, artifacts_iter, packs)
         if not packs:
             original(self, artifacts, len_hint)
+            _tell_taken_over(self)
             return
         claimed: list[tuple[str, Any]] = []
         _save_packed(self, _unclaimed(self, artifacts, claimed))
@@ -74,11 +79,35 @@ def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]]) -> None:
 
 def _not_inherited(task: Any, artifacts: Iterable[tuple[str, Any]], packs: bool) -> Iterator[tuple[str, Any]]:
     """All but those that an input has in the other profile's form and with equal content: these keep their key, so that
-    ``merge_artifacts`` finds them equal in branches of which only one has read them."""
+    ``merge_artifacts`` finds them equal in branches of which only one has read them.
+
+    What a task in the default profile has set itself is not among these, and neither is what is Metaflow's own: that is
+    written so that a Metaflow without mfstore reads it.
+    """
     for name, obj in artifacts:
-        info = task._info.get(name) if name in task._objects else None
-        if info is None or is_packed(info) == packs or not _has_key(task._objects[name], info, obj):
+        key = task._objects.get(name)
+        info = task._info.get(name) if key is not None else None
+        own = not packs and (name.startswith("_") or not _was_read(name, key, obj))
+        if info is None or own or is_packed(info) == packs or not _has_key(key, info, obj):
             yield name, obj
+
+
+def _was_read(name: str, key: str | None, obj: Any) -> bool:
+    """Whether this very object was read under this name. One that was set to an equal number or text may be taken for
+    it, as Python has those once."""
+    return key is not None and process_state().packed_read.get((name, key)) == id(obj)
+
+
+def _tell_taken_over(task: Any) -> None:
+    """Say once for each task what it has of its inputs that a Metaflow without mfstore cannot read."""
+    names = sorted(name for name, info in task._info.items() if is_packed(info))
+    if names and not getattr(task, "mfstore_told", False):
+        task.mfstore_told = True
+        more = "" if len(names) <= TOLD else f" and {len(names) - TOLD} more"
+        sys.stderr.write(
+            f"mfstore: {task._path} takes over artifacts in the packed profile, which Metaflow without mfstore cannot "
+            f"read: {', '.join(names[:TOLD])}{more}\n"
+        )
 
 
 def _has_key(key: str, info: Any, obj: Any) -> bool:
@@ -183,7 +212,10 @@ def _loaded(original: Any, task: Any, names: list[str]) -> Iterator[tuple[str, A
         from mfstore.metaflow.packed import bundles
 
         with data_errors():
-            yield from bundles.load(lambda: _store_to_read(task), packed)
+            read = process_state().packed_read
+            for name, obj in bundles.load(lambda: _store_to_read(task), packed):
+                read[name, task._objects[name]] = id(obj)
+                yield name, obj
     if stock or not names:
         yield from original(task, stock)
 

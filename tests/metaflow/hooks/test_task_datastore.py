@@ -11,7 +11,7 @@ from metaflow.datastore.exceptions import DataException, UnpicklableArtifactExce
 
 from mfstore.metaflow import process_state as process_state_module
 from mfstore.metaflow.process_state import forget_process_state
-from mfstore.metaflow.roots.packed_keys import bundle_of
+from mfstore.metaflow.roots.packed_keys import bundle_of, is_packed
 from mfstore.metaflow.stock import content_store
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import access_denied
@@ -225,6 +225,35 @@ def test_the_profile_may_change_before_a_merge(datastore, profile, monkeypatch):
     assert read._objects == inputs._objects
     read.save_artifacts(iter([("number", 18)]))
     assert read._objects["number"] != inputs._objects["number"]
+
+
+def test_what_a_task_sets_itself_is_written_in_the_profile_of_now(datastore, monkeypatch, capsys, tmp_path):
+    """A run of the packed profile is resumed in the default one: released Metaflow reads what its new tasks wrote."""
+    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "packed")
+    forget_process_state()
+    values = {"read": ["read"] * 200, "set": ["set"] * 200, "both": ["both"] * 200, "flag": True, "untouched": 5}
+    save(datastore.flow(), "1/start/1", {**values, "_success": True, "_foreach_stack": []})
+    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "stock")
+    forget_process_state()
+    flow = datastore.flow()
+    inputs = flow.get_task_datastore("1", "start", "1")
+    task = flow.get_task_datastore("1", "a", "2", attempt=0, mode="w")
+    task.init_task()
+    task._objects.update(inputs._objects)
+    task._info.update(inputs._info)
+    read = {name: inputs[name] for name in ("read", "both", "_foreach_stack")}
+    mine = {"set": ["set"] * 200, "both": ["both"] * 200, "flag": True, "_success": True, "new": 1}
+    task.save_artifacts(iter({**read, **mine}.items()))
+    task.save_artifacts(iter([("late", 2)]))
+    task.done()
+    took = {name for name, info in task._info.items() if is_packed(info)}
+    assert took == {"read", "untouched"}
+    err = capsys.readouterr().err
+    assert err.count("takes over artifacts in the packed profile") == 1 and "read, untouched" in err
+    stock = datastore.flow(stock=True).get_task_datastore("1", "a", "2")
+    own = type(stock).load_artifacts.__wrapped__
+    assert dict(own(stock, [*mine, "_foreach_stack"])) == {**mine, "_foreach_stack": []}
+    assert {name: datastore.flow().get_task_datastore("1", "a", "2")[name] for name in values} == values
 
 
 def test_the_client_asks_for_what_it_reads_alone(s3, profile):
