@@ -186,7 +186,7 @@ _VALUES = (
     ("numpy", ("dtype", "number", "bool_", "character", "datetime64")),
 )
 """Immutable value types by module: those of modules nobody imported cannot occur."""
-_MODULES = (*(module for module, _ in _VALUES), "torch")
+_MODULES = (*(module for module, _ in _VALUES), "torch", "pandas")
 
 _types: tuple[tuple[bool, ...], dict[type, Callable[[Any], Any]], tuple[type, ...]] = ((), {}, ())
 
@@ -212,8 +212,45 @@ def _known_types() -> tuple[dict[type, Callable[[Any], Any]], tuple[type, ...]]:
     if hasattr(torch, "UntypedStorage") and hasattr(torch, "storage"):
         reducers[torch.UntypedStorage] = partial(_reduce_storage, torch)
         reducers[torch.storage.TypedStorage] = partial(_reduce_typed_storage, torch)
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is not None:
+        if not hasattr(pandas, "arrays"):
+            return reducers, values  # it is being imported: look again
+        for kind in _extension_arrays(pandas):
+            reducers[kind] = _reduce_extension_array
     _types = seen, reducers, values
     return reducers, values
+
+
+def _extension_arrays(pandas: Any) -> Iterator[type]:
+    """The classes of pandas whose instances remember what they were asked."""
+    for name in (*pandas.arrays.__all__, "Categorical"):
+        yield getattr(pandas.arrays, name, None) or pandas.Categorical
+    arrays = sys.modules.get("pandas.core.arrays")
+    if hasattr(arrays, "ArrowExtensionArray"):
+        yield arrays.ArrowExtensionArray
+
+
+def _reduce_extension_array(array: Any) -> Any:
+    """A column of pandas as pandas pickles it, without what it has noted when it was read: each ``df.loc`` would give
+    the frame another key. Whether it may be written to is no content either: what is loaded is the caller's."""
+    reduced = array.__reduce_ex__(5)
+    if not isinstance(reduced, tuple) or len(reduced) < 3:
+        return reduced
+    state = reduced[2]
+    if isinstance(state, dict):
+        state = _without_notes(state)
+        if "_pa_array" in state:
+            state["_cache"] = {}  # as it is in one that nobody has read
+    elif isinstance(state, tuple) and state and isinstance(state[-1], dict):
+        # As arrays in Cython write it: what they have in C, then attributes if there are any.
+        attributes = _without_notes(state[-1])
+        state = (*state[:-1], attributes) if attributes or len(state) == 1 else state[:-1]
+    return (*reduced[:2], state, *reduced[3:])
+
+
+def _without_notes(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name not in ("_cache", "_readonly")}
 
 
 def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:

@@ -373,6 +373,47 @@ def test_frames_round_trip(shared, number):
         pd.testing.assert_frame_equal(shared.get(key), frame)
 
 
+def every_kind_of_column():
+    return pd.DataFrame(
+        {
+            "i": range(5), "f": np.linspace(0, 1, 5), "s": list("abcde"), "d": pd.date_range("2020", periods=5),
+            "c": pd.Categorical(list("aabbc")), "n": pd.array([1, None, 3, 4, 5], dtype="Int64"),
+            "b": pd.array([True, None] * 2 + [False], dtype="boolean"), "p": pd.period_range("2020", periods=5),
+            "z": pd.date_range("2020", periods=5, tz="UTC"), "t": pd.to_timedelta(range(5), unit="s"),
+            "v": pd.interval_range(0, 5), "y": pd.array(list("abcde"), dtype="string"),
+        }
+    )  # fmt: skip
+
+
+READ = (
+    repr, lambda df: df.loc[2], lambda df: df.iloc[1:3], lambda df: df.values, lambda df: list(df.iterrows()),
+    lambda df: df.d.dt.strftime("%Y"), lambda df: df.describe(), lambda df: df.sort_values("f"), pickle.dumps,
+    lambda df: df.s.str.len(), lambda df: df.c.cat.codes, lambda df: df.merge(df, on="i"), lambda df: df.equals(df),
+    lambda df: [(df[name].is_unique, df[name].max()) for name in "ifsdnpzty"], lambda df: df.index.get_loc(3),
+)  # fmt: skip
+SAME = (
+    lambda df: df.copy(), lambda df: df.copy(deep=False), copy.deepcopy, lambda df: pickle.loads(pickle.dumps(df)),
+    lambda df: df[list(df)], lambda df: df.iloc[:], lambda df: df.reset_index(drop=True), lambda df: pd.concat([df]),
+    lambda df: df.assign(), lambda df: df.rename(columns={"zz": "q"}), lambda df: pd.DataFrame({c: df[c] for c in df}),
+)  # fmt: skip
+
+
+def test_reading_a_frame_does_not_change_its_key(shared):
+    frame = every_kind_of_column()
+    key = shared.put(frame)
+    for read in READ:
+        read(frame)
+        assert shared.put(frame) == key
+    for same in SAME:
+        assert shared.put(same(frame)) == key
+    back = shared.get(key)
+    pd.testing.assert_frame_equal(back, every_kind_of_column())
+    back.loc[0, "s"] = back.loc[0, "y"] = "changed"  # it is ours, whatever the saved one allowed
+    for column in frame:
+        series = frame[column]
+        assert shared.put(series.copy()) == shared.put(pickle.loads(pickle.dumps(series)))
+
+
 def test_arrow_round_trips(shared):
     table = pa.table(
         {
