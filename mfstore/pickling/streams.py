@@ -226,7 +226,7 @@ def _extension_arrays(pandas: Any) -> Iterator[type]:
     """The classes of pandas whose instances remember what they were asked."""
     for name in (*pandas.arrays.__all__, "Categorical"):
         yield getattr(pandas.arrays, name, None) or pandas.Categorical
-    arrays = sys.modules.get("pandas.core.arrays")
+    arrays: Any = sys.modules.get("pandas.core.arrays")
     if hasattr(arrays, "ArrowExtensionArray"):
         yield arrays.ArrowExtensionArray
 
