@@ -52,12 +52,13 @@ def answers(radosgw):
     client.close()
     found = {}
     for which, process in running.items():
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=800)
         assert process.returncode == 0, err.decode()
         found[which] = json.loads(out)
     return found
 
 
+@pytest.mark.timeout(900)  # the first of them waits for Metaflow's answers, each by a pool of processes
 @pytest.mark.parametrize("name", CASES)
 def test_same_as_metaflow(answers, name):
     assert answers["ours"][name] == answers["stock"][name]
