@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, MfstoreError, NotAStore, NotFound
-from mfstore.format.description import PATH, Description, decode, encode, with_feature
+from mfstore.format.description import PATH, Description, decode, encode, lost, with_feature
 from mfstore.format.digests import BLAKE3
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ ENABLE_ATTEMPTS = 10
 def load(backend: Backend) -> Description | None:
     """The store's description, or None when there is no store there yet.
 
-    NotAStore when the place holds something else, Unsupported for a newer format.
+    NotAStore when the place holds something else, Unsupported for a newer format, CorruptObject when the description is
+    damaged, or lost though there is a store.
     """
     try:
         data = backend.get(PATH)
@@ -30,6 +31,8 @@ def load(backend: Backend) -> Description | None:
         for info in backend.list(""):
             if info.key == PATH or backend.exists_many([PATH])[0]:
                 return load(backend)  # another process created the store just now
+            if any(True for prefix in ("recipes/", "packs/") for _ in backend.list(prefix)):
+                raise lost(backend.url) from None
             raise NotAStore(
                 "not an mfstore store: there are files, and mfstore.json is not among them",
                 backend=backend.url, found=info.key, hint="Choose an empty or a new directory",
@@ -41,7 +44,7 @@ def load(backend: Backend) -> Description | None:
 def create(backend: Backend, algorithm: int = BLAKE3) -> Description:
     """Write the description of a new store; if another process was faster, theirs is returned."""
     with suppress(Conflict):
-        backend.put_if(PATH, encode(str(uuid.uuid4()), algorithm), None)
+        backend.put_if(PATH, encode(Description(str(uuid.uuid4()), algorithm, {})), None)
     found = load(backend)
     if found is None:
         raise NotFound("the description just written is not there", key=PATH, backend=backend.url)

@@ -134,7 +134,9 @@ class Handle:
             if not self.options.create:
                 raise NotFound("no store there", backend=self.backend.url, hint="Open it with create=True")
             with self._lock:
-                self._learn(description.create(self.backend, NAMES[self.options.digest]))
+                # One that was known may have lost its description alone: then another must not be invented.
+                found = None if self._known[0] is None else description.load(self.backend)
+                self._learn(found or description.create(self.backend, NAMES[self.options.digest]))
                 self._made = None
         self._require("write")
 

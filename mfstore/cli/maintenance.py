@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mfstore.backends import open_backend
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_json, print_table, size
 from mfstore.cli.reports import SHOWN, count, print_metaflow, print_repair, print_report, steps
+from mfstore.errors import CorruptObject, NotAStore
+from mfstore.format.description import PATH as DESCRIPTION
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
 from mfstore.maintenance.report import LEVELS
 from mfstore.maintenance.verification import verify_options
+from mfstore.settings import resolve
 
 if TYPE_CHECKING:
     from mfstore.maintenance.report import Level
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
+    from mfstore.store import Store
 
 DAMAGE = 3
 """Exit code: what was asked for was done, and there is damage."""
@@ -102,18 +107,40 @@ def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, d
         raise click.UsageError("--drop-lost is for stores; Metaflow has nothing like it")
     with steps() as tell:
         if metaflow is None:
-            report = opened(where).repair(level, dry_run=dry_run, drop_lost=drop_lost, progress=tell)
+            report = _opened_for_repair(where, dry_run).repair(
+                level, dry_run=dry_run, drop_lost=drop_lost, progress=tell
+            )
         else:
             from mfstore.maintenance.metaflow.repair import repair_metaflow
             from mfstore.maintenance.metaflow.root import Root
 
             report = repair_metaflow(Root(where), level, dry_run, tell)
     well = report.before.clean if report.after is None else report.after.clean
+    if not isinstance(report, MetaflowRepair):
+        well = well and not report.lost
     if as_json:
         print_json({**asdict(report), "clean": well})
     else:
         print_repair(report, dry_run)
     sys.exit(0 if well else DAMAGE)
+
+
+def _opened_for_repair(url: str, dry_run: bool) -> Store:
+    """The store, whose description is written anew if it is damaged or lost."""
+    try:
+        return opened(url)
+    except (CorruptObject, NotAStore) as error:
+        if error.key != DESCRIPTION:
+            raise
+        if dry_run:
+            error.hint = "Without --dry-run repair writes it anew, by what recipes and packs say"
+            raise
+    from mfstore.maintenance.store.describing import rebuild_description
+
+    backend = open_backend(url, resolve())
+    rebuild_description(backend)
+    click.echo(f"{DESCRIPTION} was damaged or lost, and is written anew", err=True)
+    return opened(url)
 
 
 @click.command()

@@ -139,9 +139,10 @@ def print_repair(report: RepairReport | MetaflowRepair, dry_run: bool) -> None:
         if len(report.actions) > SHOWN:
             click.echo(f"and {len(report.actions) - SHOWN} more; --json lists all")
     if report.after is not None:
+        lost = isinstance(report, RepairReport) and report.lost
+        well = "what is left is whole" if lost else "all is well"
         click.echo(
-            "afterwards "
-            + ("all is well" if report.after.clean else f"{count(len(report.after.damage), 'finding')} left")
+            "afterwards " + (well if report.after.clean else f"{count(len(report.after.damage), 'finding')} left")
         )
     if isinstance(report, RepairReport) and report.lost:
         click.echo(f"lost data: {count(len(report.lost), 'key')}; putting the same content again heals what it names:")

@@ -13,6 +13,7 @@ from mfstore.format.digests import NAMES
 PATH = "mfstore.json"
 VERSION = 1
 OPERATIONS = ("read", "write", "delete")
+REPAIR = "Run: mfstore repair -s {}. It writes the file anew, by what recipes and packs say"
 KNOWN_FEATURES = frozenset({FEATURE})
 """Features this version implements; a store may list ones it needs, per operation."""
 
@@ -41,7 +42,7 @@ def decode(data: bytes, url: str) -> Description:
     try:
         document = json.loads(data)
         if document["format"] != "mfstore":
-            raise NotAStore("mfstore.json is not ours", backend=url, found=document["format"])
+            raise NotAStore("mfstore.json is not ours", key=PATH, backend=url, found=document["format"])
         if document["version"] != VERSION:
             raise Unsupported(
                 "the store has another format version",
@@ -62,15 +63,24 @@ def decode(data: bytes, url: str) -> Description:
             "mfstore.json is damaged",
             key=PATH,
             backend=url,
-            hint="Restore the file from another copy of the store",
+            hint=REPAIR.format(url),
         ) from None
 
 
-def encode(uuid: str, algorithm: int) -> bytes:
-    """The description of a new store, as it is stored."""
-    name = next(name for name, number in NAMES.items() if number == algorithm)
-    features: dict[str, list[str]] = {operation: [] for operation in OPERATIONS}
-    return _encode({"format": "mfstore", "version": VERSION, "uuid": uuid, "hash": name, "features": features})
+def encode(description: Description) -> bytes:
+    """A description as it is stored."""
+    name = next(name for name, number in NAMES.items() if number == description.algorithm)
+    features = {operation: list(description.features.get(operation, ())) for operation in OPERATIONS}
+    document = {"format": "mfstore", "version": VERSION, "uuid": description.uuid, "hash": name, "features": features}
+    return _encode(document)
+
+
+def lost(url: str) -> CorruptObject:
+    """The error for a store without its description."""
+    return CorruptObject(
+        "mfstore.json is lost: there are recipes or packs of a store, and not its description", key=PATH, backend=url,
+        hint=REPAIR.format(url),
+    )  # fmt: skip
 
 
 def with_feature(data: bytes, description: Description, operation: str, feature: str) -> bytes:

@@ -21,12 +21,15 @@ from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, fingerprint, pack_path
 from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
+from mfstore.format.refs import encode_ref, ref_path
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.store.checking.pack_state import entry_of, plan_spans
+from mfstore.maintenance.store.describing import write_description
 from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_repair, trailer_or_raise
 from mfstore.maintenance.store.report import RepairReport
 from mfstore.maintenance.store.verify import StorePass, look_over
 from mfstore.maintenance.verification import VerifyOptions
+from mfstore.refs import SET_ATTEMPTS, read_ref
 from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
@@ -88,10 +91,16 @@ def repair_store(access: StoreAccess, options: RepairOptions, progress: PhaseCal
     url = access.backend.url
     actions = tuple(plan.actions(options.drop_lost))
     if options.dry_run or not actions:
-        return RepairReport(url, before, actions, None, tuple(key.hex() for key in plan.lost))
+        return RepairReport(url, before, actions, None, tuple(sorted({*before.unreadable, *plan.lost_keys()})))
+    if plan.describe:
+        write_description(access.backend, access.description)
     written = _carry_out(access, found, plan, options.drop_lost, condemned)
     after, _ = look_over(access, VerifyOptions("headers"), progress, written)
-    return RepairReport(url, before, actions, after, after.unreadable)
+    # What was moved away is not found missing afterwards, and is lost all the same.
+    doubtful = sorted(plan.lost_keys() - set(after.unreadable))
+    there = access.backend.exists_many([recipe_path(key) for key in doubtful])
+    lost = {*after.unreadable, *(key for key, stored in zip(doubtful, there, strict=True) if not stored)}
+    return RepairReport(url, before, actions, after, tuple(sorted(lost)))
 
 
 def _carry_out(
@@ -104,9 +113,10 @@ def _carry_out(
         salvage.store_again(name, entries)
     fresh = _rebuild_index(access, found, plan, salvage.written) if plan.rebuild else set()
     rewriter = RecipeRewriter(access, found, plan.copies, salvage.moves)
-    for key in plan.rewrite:
+    rewritten = plan.rewritten_recipes(drop_lost)
+    for key in rewritten:
         rewriter.rewrite(key)
-    wrote = Names(bytearray(b"".join(plan.rewrite)), bytearray(b"".join(salvage.written)))
+    wrote = Names(bytearray(b"".join(rewritten)), bytearray(b"".join(salvage.written)))
     relied = Names(packs=bytearray(b"".join(name for name, _ in plan.copies.values())))
     # Nothing goes before what stands in for it is out of a collector's reach.
     access.guard.confirm(condemned, wrote, relied)
@@ -118,7 +128,26 @@ def _carry_out(
     for path in plan.fragments:
         if path not in fresh:
             quarantine(backend, path, seal_etag(found.index.listing[path].etag))
+    for ref, keys in plan.histories.items() if drop_lost else ():
+        _drop_values(backend, ref, frozenset(keys))
     return list(salvage.written)
+
+
+def _drop_values(backend: Backend, name: str, keys: frozenset[bytes]) -> None:
+    """Take these values out of a ref's history, but for its present one; as it was it goes to quarantine."""
+    path = ref_path(name)
+    for _ in range(SET_ATTEMPTS):
+        try:
+            etag, entries = read_ref(backend, path)
+            kept = [entry for entry in entries[:-1] if bytes.fromhex(entry.key) not in keys]
+            quarantine(backend, path, None, replaced=True)
+            backend.put_if(path, encode_ref([*kept, entries[-1]]), etag)
+            return
+        except NotFound:
+            return  # removed meanwhile
+        except Conflict:
+            continue  # set meanwhile
+    raise Conflict("the ref keeps changing", key=path, backend=backend.url, hint="Repair again")
 
 
 class PackSalvage:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError
 from mfstore.format import fragments
+from mfstore.format.description import PATH as DESCRIPTION
 from mfstore.format.packs import PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
+from mfstore.format.refs import ref_path
 from mfstore.maintenance.report import RepairAction
 from mfstore.maintenance.store.checking.pack_state import PlacedChunk, entry_of, placed_in_packs
 
@@ -42,18 +44,28 @@ class RepairPlan:
     """Whether the index must be made anew."""
     fragments: Sequence[str]
     """The index fragments that the new index replaces."""
+    missing: Sequence[bytes] = ()
+    """Keys that refs name, or named before, and under which nothing is stored."""
+    histories: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    """By ref: former values that name nothing that can be read whole, or will not after ``drop_lost``."""
+    describe: bool = False
+    """Whether the store's description must be written anew."""
 
     def actions(self, drop_lost: bool) -> Iterator[RepairAction]:
         """The plan for people, in the order of doing."""
+        if self.describe:
+            yield RepairAction("describe", DESCRIPTION, "write it anew, by what packs and recipes say")
         for name, entries in self.salvage.items():
             if entries:
                 yield RepairAction("salvage", pack_path(name.hex()), f"store its {len(entries)} whole chunks again")
         if self.rebuild:
             yield RepairAction("index", fragments.PREFIX, "rebuild it from the trailers of the packs")
-        for key in self.rewrite:
+        for key in self.rewritten_recipes(drop_lost):
             yield RepairAction("rewrite", recipe_path(key.hex()), "point it at whole chunks")
         for path in self._leaving(drop_lost):
             yield RepairAction("quarantine", path, "move it to quarantine/")
+        for ref, keys in self.histories.items() if drop_lost else ():
+            yield RepairAction("rewrite", ref_path(ref), f"drop {len(keys)} lost values from its history")
 
     def _leaving(self, drop_lost: bool) -> Iterator[str]:
         for key in self.leaving_recipes(drop_lost):
@@ -62,9 +74,18 @@ class RepairPlan:
             yield pack_path(name.hex())
         yield from self.fragments
 
+    def rewritten_recipes(self, drop_lost: bool) -> list[bytes]:
+        """The recipes that are pointed elsewhere: those that go are left as they are, so that they can go."""
+        leaving = set(self.leaving_recipes(drop_lost))
+        return [key for key in self.rewrite if key not in leaving]
+
     def leaving_recipes(self, drop_lost: bool) -> list[bytes]:
         """The recipes that go to quarantine; with ``drop_lost`` also those whose data is nowhere."""
         return [*self.damaged_recipes, *(self.lost if drop_lost else ())]
+
+    def lost_keys(self) -> set[str]:
+        """Every key whose bytes are nowhere."""
+        return {key.hex() for keys in (self.damaged_recipes, self.lost, self.missing) for key in keys}
 
 
 NOTHING_TO_DO = RepairPlan({}, {}, (), (), (), False, ())
@@ -92,16 +113,28 @@ def plan_repair(found: StorePass, report: VerifyReport) -> RepairPlan:
             rewrite.append(key)
     rebuild = bool(damaged) or any(finding.object.startswith(fragments.PREFIX) for finding in report.damage)
     outdated = sorted(found.index.listing) if rebuild else []
-    return RepairPlan(salvage, copies, rewrite, broken, lost, rebuild, outdated)
+    former = found.dangling_former()
+    unusable = {*broken, *lost}
+    histories = {
+        name: [key for key in dict.fromkeys(keys) if key in unusable or key in former.get(name, ())]
+        for name, keys in sorted(found.refs.former.items())
+    }
+    return RepairPlan(
+        salvage, copies, rewrite, broken, lost, rebuild, outdated,
+        missing=sorted({*found.dangling().values(), *(key for keys in former.values() for key in keys)}),
+        histories={name: keys for name, keys in histories.items() if keys},
+        describe=found.description_error is not None,
+    )  # fmt: skip
 
 
 def _damaged_packs(found: StorePass) -> set[bytes]:
     """The packs with a damaged frame or chunk. Those with a damaged frame are read whole, if they were not yet."""
     states = found.packs.states
-    doubtful = [name for name, state in states.items() if state.kind == "damaged"]
+    # One that was not listed is no regular file (a link, a directory): it is told, and left to who put it there.
+    doubtful = [name for name, state in states.items() if state.kind == "damaged" and name in found.inventory.packs]
     found.data.read([name for name in doubtful if not states[name].checked])
     damaged = {name for name in doubtful if states[name].kind != "unreadable"}
-    return damaged | {name for name, state in states.items() if state.bad}
+    return damaged | {name for name, state in states.items() if state.bad and name in found.inventory.packs}
 
 
 def _not_whole(found: StorePass, recipe: Recipe, bad_inline: frozenset[int]) -> Iterator[PlacedChunk]:

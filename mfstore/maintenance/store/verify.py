@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.errors import CorruptObject, MfstoreError, NotAStore, NotFound
+from mfstore.format.description import PATH as DESCRIPTION
+from mfstore.format.description import decode as decode_description
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import pack_path
 from mfstore.format.progress import PATH as PROGRESS_PATH
@@ -41,6 +43,8 @@ class RefKeys:
 
     keys: dict[str, bytes] = field(default_factory=dict)
     """The value of each ref that could be read."""
+    former: dict[str, list[bytes]] = field(default_factory=dict)
+    """The values that each had before, which collections keep too."""
     errors: dict[str, MfstoreError] = field(default_factory=dict)
     """What is wrong with the damaged ones."""
 
@@ -56,6 +60,7 @@ def read_ref_keys(backend: Backend, refs: dict[str, str], unread: Unread) -> Ref
             if not is_sealed(data):
                 entries = read_ref(backend, path)[1]  # nothing in it tells a bad read
             found.keys[name] = bytes.fromhex(entries[-1].key)
+            found.former[name] = [bytes.fromhex(entry.key) for entry in entries[:-1]]
         except NotFound:
             continue  # deleted since it was listed
         except CorruptObject as error:
@@ -63,6 +68,17 @@ def read_ref_keys(backend: Backend, refs: dict[str, str], unread: Unread) -> Ref
         except MfstoreError as error:
             unread.add(path, error)
     return found
+
+
+def read_description(backend: Backend, unread: Unread) -> MfstoreError | None:
+    """What is wrong with the store's description: nothing, or that it is gone, damaged or of something else."""
+    try:
+        unread.decode(backend, DESCRIPTION, backend.get(DESCRIPTION), partial(decode_description, url=backend.url))
+    except (NotFound, CorruptObject, NotAStore) as error:
+        return error
+    except MfstoreError as error:
+        unread.add(DESCRIPTION, error)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,8 @@ class StorePass:
     index: ListedIndex
     recipes: RecipeReader
     data: PackReader
+    description_error: MfstoreError | None
+    """What is wrong with the store's description."""
 
     def run(self) -> None:
         """Look at everything the level asks for."""
@@ -143,7 +161,8 @@ class StorePass:
             found = list(findings.by_listing(self.inventory, self.index.fragments))
         else:
             found = [finding for finding in self._of_data() if finding.object not in self.unread]
-        found += findings.of_refs(self.refs.errors, self.inventory.refs, self._dangling())
+        found += findings.of_description(self.description_error)
+        found += findings.of_refs(self.refs.errors, self.inventory.refs, self.dangling(), self.dangling_former())
         unlisted = self.packs.unlisted(self.index)
         found += findings.of_index(self.index.errors, self.index.misplaced(self.packs.states), self._gone(), unlisted)
         found += findings.of_unread(self.unread.unreadable, self.unread.unknown)
@@ -167,11 +186,23 @@ class StorePass:
         troubles.damaged_packs(self.packs.states)
         return troubles.findings()
 
-    def _dangling(self) -> dict[str, bytes]:
-        """What refs name that is not stored. Asked again: a ref may have been set since the recipes were listed."""
-        dangling = {name: key for name, key in self.refs.keys.items() if key not in self.inventory.recipes}
-        answers = self.backend.exists_many([recipe_path(key.hex()) for key in dangling.values()])
-        return {name: key for (name, key), there in zip(dangling.items(), answers, strict=True) if not there}
+    def dangling(self) -> dict[str, bytes]:
+        """What refs name that is not stored."""
+        gone = self._not_stored(self.refs.keys.values())
+        return {name: key for name, key in self.refs.keys.items() if key in gone}
+
+    def dangling_former(self) -> dict[str, list[bytes]]:
+        """What refs named before, by their histories, and is not stored."""
+        gone = self._not_stored(key for keys in self.refs.former.values() for key in keys)
+        found = {name: [key for key in dict.fromkeys(keys) if key in gone] for name, keys in self.refs.former.items()}
+        return {name: keys for name, keys in found.items() if keys}
+
+    def _not_stored(self, keys: Iterable[bytes]) -> set[bytes]:
+        """Those keys under which nothing is stored. Asked again: a ref may have been set since the recipes were
+        listed."""
+        doubtful = sorted(set(keys) - self.inventory.recipes.keys())
+        answers = self.backend.exists_many([recipe_path(key.hex()) for key in doubtful])
+        return {key for key, there in zip(doubtful, answers, strict=True) if not there}
 
     def _gone(self) -> list[str]:
         """The packs that the index names and that are not stored."""
@@ -240,4 +271,5 @@ def _list_store(access: StoreAccess, options: VerifyOptions, tell: PhaseCallback
         packs=packs, refs=refs, index=index,
         recipes=RecipeReader(backend, workers, check, unread, tell),
         data=PackReader(backend, workers, check, unread, packs),
+        description_error=read_description(backend, unread),
     )  # fmt: skip

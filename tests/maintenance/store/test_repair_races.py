@@ -28,7 +28,7 @@ def test_a_recipe_that_is_stored_again_while_it_is_rewritten_stays(memory, monke
         return original(*arguments)
 
     monkeypatch.setattr(repair.RecipeRewriter, "resolve", late)
-    wrapped(memory).repair(drop_lost=True)
+    wrapped(memory).repair()
     assert unreadable(memory, dict(zip(keys, NOISE, strict=False))) == set()
     assert wrapped(memory).verify("full").clean
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import fragments
+from mfstore.format.description import PATH as DESCRIPTION
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import recipe_path
 from mfstore.maintenance.store.checking.listed_index import least_sizes
@@ -90,14 +91,31 @@ def by_listing(inventory: Inventory, index: Iterable[fragments.Fragment]) -> Ite
             yield Finding("truncated", found.key, f"{found.size} bytes, by the index at least {size}")
 
 
+def of_description(error: MfstoreError | None) -> Iterator[Finding]:
+    """The store's description, when something is wrong with it."""
+    if error is not None:
+        kind = "missing" if isinstance(error, NotFound) else "damaged"
+        yield Finding(kind, DESCRIPTION, "without the store's description no program opens it; repair writes it anew")
+
+
 def of_refs(
-    errors: Mapping[str, MfstoreError], paths: Mapping[str, str], dangling: Mapping[str, bytes]
-) -> Iterator[Finding]:
-    """Refs that are damaged (by name, and where they are stored), and those that name what is not there."""
+    errors: Mapping[str, MfstoreError], paths: Mapping[str, str], dangling: Mapping[str, bytes],
+    former: Mapping[str, Sequence[bytes]],
+) -> Iterator[Finding]:  # fmt: skip
+    """Refs that are damaged (by name, and where they are stored), and those that name, or named before, what is not
+    there."""
     for name, error in errors.items():
         yield Finding("damaged", paths[name], f"{error.message}; set the ref again", refs=(name,))
     for name, key in dangling.items():
         yield Finding("missing", recipe_path(key.hex()), "a ref names it", (key.hex(),), (name,))
+    by_key: dict[bytes, list[str]] = {}
+    for name, keys in former.items():
+        for key in keys:
+            by_key.setdefault(key, []).append(name)
+    for key, names in by_key.items():
+        if key not in dangling.values():
+            detail = "the history of a ref names it; repair --drop-lost drops it there"
+            yield Finding("missing", recipe_path(key.hex()), detail, (key.hex(),), tuple(sorted(names)))
 
 
 def of_index(

@@ -108,6 +108,9 @@ class KnownPacks:
                     self.learn(name, found, index)
             except MfstoreError as error:
                 self.failed(name, error)
+            if state.kind == "damaged":
+                # Not listed and there: no regular file, and nothing can be read of it.
+                state.size = 0
         return state
 
     def readable_elsewhere(self, placed: PlacedChunk, index: ListedIndex) -> bool:

@@ -1,0 +1,96 @@
+"""A store's description that was damaged or lost, written anew by what is stored."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from mfstore import errors
+from mfstore._core.codec import Codec
+from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotAStore, NotFound
+from mfstore.format import recipes
+from mfstore.format.collection import FEATURE
+from mfstore.format.description import OPERATIONS, PATH, Description, encode
+from mfstore.format.digests import NAMES, digest_function
+from mfstore.format.packs import FOOTER, PackEntry, decode_footer, entries_of, pack_path
+from mfstore.maintenance.quarantine import quarantine
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+
+WITNESSES = 20
+"""Recipes and packs that are asked which digest the store uses: one that is whole proves it."""
+
+
+def rebuild_description(backend: Backend) -> Description:
+    """Write the description of a store anew whose own is damaged or lost, and return it. The damaged one goes to
+    quarantine. The store gets a new ``uuid``.
+
+    Raises:
+        NotAStore: nothing there proves that it is a store.
+        AccessDenied: something may not be read or written.
+        BackendError: the storage failed.
+    """
+    algorithm = _proven_digest(backend)
+    if algorithm is None:
+        raise NotAStore(
+            "nothing there proves that it is a store", backend=backend.url,
+            hint="No recipe and no pack is whole. Is it the right place?",
+        )  # fmt: skip
+    collected = any(True for _ in backend.list("gc/"))
+    features: dict[str, tuple[str, ...]] = {
+        name: (FEATURE,) if name == "write" and collected else () for name in OPERATIONS
+    }
+    description = Description(str(uuid.uuid4()), algorithm, features)
+    write_description(backend, description)
+    return description
+
+
+def write_description(backend: Backend, description: Description) -> None:
+    """Store a description in the place of one that is damaged or lost, unless another process was faster."""
+    try:
+        etag: str | None = backend.head(PATH).etag
+        quarantine(backend, PATH, None, replaced=True)
+    except NotFound:
+        etag = None
+    try:
+        backend.put_if(PATH, encode(description), etag)
+    except Conflict:
+        return
+
+
+def _proven_digest(backend: Backend) -> int | None:
+    """The digest by which recipes and packs have the names they have."""
+    for algorithm in _tried(backend):
+        return algorithm
+    return None
+
+
+def _tried(backend: Backend) -> Iterator[int]:
+    for info in islice(backend.list("recipes/"), WITNESSES):
+        try:
+            data = backend.read_again(info.key)
+            recipe = recipes.decode(data, Codec(errors), bytes.fromhex(info.key.rpartition("/")[2]))
+        except (MfstoreError, ValueError):
+            continue
+        yield recipe.algorithm
+    for info in islice(backend.list("packs/"), WITNESSES):
+        for algorithm in NAMES.values():
+            try:
+                _check_pack(backend, info.key, info.size, algorithm)
+            except (MfstoreError, ValueError):
+                continue
+            yield algorithm
+
+
+def _check_pack(backend: Backend, path: str, size: int, algorithm: int) -> Iterable[PackEntry]:
+    if size < FOOTER.size:
+        raise CorruptObject("pack is too short", key=path)
+    footer = backend.read_again(path, size - FOOTER.size, FOOTER.size)
+    at, _ = decode_footer(footer, size)
+    trailer = backend.read_again(path, at, size - FOOTER.size - at)
+    name = bytes.fromhex(path.rpartition("/")[2])
+    assert path == pack_path(name.hex())
+    return entries_of(digest_function(algorithm), name, trailer, footer, at)
