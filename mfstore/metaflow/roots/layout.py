@@ -41,6 +41,8 @@ _TASK = re.compile(
 _METADATA = re.compile(
     _FLOW + r"/(?:(?P<run>[^/]+)/)?(?:[^/]+/){0,2}_meta/(?:_self|sysmeta_[^/]+|(?:\d+_)?artifact_[^/]+)\.json"
 )
+_LOCAL = re.compile(_FLOW + r"/(?:latest_run|conda[\w.]*)")
+"""What Metaflow notes beside a flow's runs on one machine: the latest one, and solved environments."""
 _INCLUDE = re.compile(r"data/" + _FLOW + r"/(?P<key>[0-9a-f]{40})")
 _OF_RUN = re.compile(r"data/" + _FLOW + r"/(?P<run>[^/]+)/.+")
 _CARD = re.compile(
@@ -88,6 +90,8 @@ def parse(path: str) -> ParsedPath:
         return OTHER
     if found := _BLOB.fullmatch(path):
         return ParsedPath("blob_meta" if found["meta"] else "blob", found["flow"], name=found["key"])
+    if found := _LOCAL.fullmatch(path):
+        return ParsedPath("metadata", found["flow"])
     if found := _METADATA.fullmatch(path):
         return ParsedPath("metadata", found["flow"], found["run"] or "")
     if (found := _TASK.fullmatch(path)) and found["run"] != "data":
