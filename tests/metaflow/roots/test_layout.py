@@ -25,7 +25,7 @@ PATHS = {
     "Flow/17/start/_meta/_self.json": ("metadata", "Flow", "17", "", "", None, ""),
     "Flow/17/start/1/_meta/0_artifact_x.json": ("metadata", "Flow", "17", "", "", None, ""),
     "Flow/_meta/_self.json": ("metadata", "Flow", "", "", "", None, ""),
-    "Flow/latest_run": ("other", "", "", "", "", None, ""),
+    "Flow/latest_run": ("metadata", "Flow", "", "", "", None, ""),
     f"data/Flow/{KEY}": ("include", "Flow", "", "", "", None, KEY),
     "data/Flow/17/some/object": ("user", "Flow", "17", "", "", None, ""),
     "mf.cards/Flow/runs/17/steps/start/tasks/1/cards/x.html": ("card", "Flow", "17", "", "", None, ""),
