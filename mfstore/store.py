@@ -583,7 +583,7 @@ class Store:
         from mfstore.maintenance.store.gc import plan_gc
         from mfstore.maintenance.store.of_metaflow import refuse_store_of_metaflow
 
-        refuse_store_of_metaflow(self.url)
+        refuse_store_of_metaflow(self.backend.url)
         retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
         options = GcOptions(_seconds(grace), retention, repack)
         return plan_gc(self.handle.access("read", "write", "delete"), live, options, progress)

@@ -192,6 +192,20 @@ def test_the_store_of_a_root_is_collected_only_with_it(tree, capsys):
         assert store.get(needed) == "y" * 1000 and store.get(store.refs["one"]) == "x" * 1000
 
 
+@pytest.mark.parametrize("way", [".", "../mf.store/.", "../../link", "../../link/", "../../elsewhere/mf.store"])
+def test_the_store_of_a_root_is_known_however_it_is_reached(tree, monkeypatch, way):
+    with opened(tree) as place, open_packed_store(place, create=True) as store:
+        needed = store.put("y" * 1000)
+    (tree.parent / "link").symlink_to(tree / "mf.store")
+    (tree.parent / "elsewhere").mkdir()
+    (tree.parent / "elsewhere/mf.store").symlink_to(tree / "mf.store")
+    monkeypatch.chdir(tree / "mf.store")
+    with mfstore.open(way) as store:
+        with pytest.raises(errors.Refused, match="mfstore gc --metaflow /"):
+            store.plan_gc(grace=0.0)
+        assert store.get(needed)
+
+
 @pytest.mark.parametrize("command", ["verify", "repair", "quarantine", "du", "gc"])
 def test_a_store_and_a_root_are_not_given_together(tree, tmp_path, command, capsys, monkeypatch):
     before = everything(tmp_path)
