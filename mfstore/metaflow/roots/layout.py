@@ -30,13 +30,13 @@ MAINTENANCE_FOLDER = "mf.maintenance"
 CAS_VERSIONS = (1,)
 """Versions of the encoding of blobs (``cas_version``) there are."""
 
-_FLOW = r"(?P<flow>[A-Za-z_]\w*)"
+_FLOW = r"(?P<flow>[^\W\d]\w*)"
+"""The name of a class, so of letters of any script. Steps are of ASCII: Metaflow sees to that."""
 _BLOB = re.compile(_FLOW + r"/data/(?P<start>[0-9a-f]{2})/(?P<key>(?:r_)?(?P=start)[0-9a-f]{38,62})(?P<meta>_meta)?")
 _TASK = re.compile(
-    _FLOW + r"/(?P<run>[^/]+)/(?P<step>[A-Za-z_]\w*)/(?P<task>[^/]+)/(?:(?P<attempt>\d)\."
+    _FLOW + r"/(?P<run>[^/]+)/(?P<step>[A-Za-z_][A-Za-z0-9_]*)/(?P<task>[^/]+)/(?:(?P<attempt>[0-9])\."
     r"(?P<name>attempt\.json|data\.json|DONE\.lock|task_begin|task_end|runtime|local_metadata"
-    r"|(?:(?:runtime|task)_)?std(?:out|err)\.log)|(?P<whole>_resume_leader|_resume_done))",
-    re.ASCII,
+    r"|(?:(?:runtime|task)_)?std(?:out|err)\.log)|(?P<whole>_resume_leader|_resume_done))"
 )
 _METADATA = re.compile(
     _FLOW + r"/(?:(?P<run>[^/]+)/)?(?:[^/]+/){0,2}_meta/(?:_self|sysmeta_[^/]+|(?:\d+_)?artifact_[^/]+)\.json"
@@ -243,7 +243,7 @@ def hashes_in(pickled: bytes) -> Iterator[str]:
         yield found[0]
 
 
-_INCLUDE_URL = re.compile(r"(s3|local)://([^\x00-\x1f\"]*?)/([A-Za-z_]\w*)/([0-9a-f]{40})(?![0-9a-f])", re.ASCII)
+_INCLUDE_URL = re.compile(r"(s3|local)://([^\x00-\x1f\"]*?)/([^\W\d]\w*)/([0-9a-f]{40})(?![0-9a-f])")
 
 
 def includes_in(pickled: bytes) -> Iterator[tuple[str, str, str, str]]:

@@ -227,6 +227,11 @@ def test_a_store_and_a_root_are_not_given_together(tree, tmp_path, command, caps
     [
         ("F/1/start/1/0.attempt.json", "task"),
         ("F/1/start/1/5.runtime_stdout.log", "task"),
+        ("Modèle/1/start/1/0.attempt.json", "task"),
+        ("Über/1/start/1/0.data.json", "task"),
+        ("Über/data/ab/" + "ab" * 20, "blob"),
+        ("Über/1/étape/1/0.data.json", "other"),
+        ("1F/1/start/1/0.data.json", "other"),
         ("F/1/start/1/0.task_stderr.log", "task"),
         ("F/1/start/1/0.stdout.log", "task"),
         ("F/argo-f-1/_parameters/0-params/_resume_done", "task"),
