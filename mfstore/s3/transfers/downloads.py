@@ -106,7 +106,7 @@ class GetJob(Job):
         self._checked: tuple[str, int] | None = None
         self._resumed: Partial | None = None
         self._streamed = False
-        """Whether the body is one of unknown length, which comes as one stream."""
+        """Whether the body is one of unknown length, or of more than the range that is wanted: one stream."""
         self._spool: FileIO | None = None
         """Where such a body goes that is wanted in memory."""
 
@@ -182,8 +182,10 @@ class GetJob(Job):
         """A short body, in one reply."""
         headers = reply.headers
         data = reply.data if reply.data is not None else b""
-        self._check_range(reply, self._start or 0, self._start is not None or self.stop is not None)
-        self._check_extent(reply)
+        cut = self._ignored(reply)
+        if not cut:
+            self._check_range(reply, self._start or 0, self._start is not None or self.stop is not None)
+            self._check_extent(reply)
         # Mostly the one header says it; the other is for where it does not.
         length = len(data) if headers.get("content-length") == str(len(data)) else reply.length
         if length is not None and length != len(data):
@@ -197,12 +199,32 @@ class GetJob(Job):
         # The end of the connection may be the end of the object or not. Only the last chunk of a chunked body tells.
         if length is None and not checked and "chunked" not in headers.get("transfer-encoding", "").lower():
             raise Unsupported(LENGTHLESS)
+        if cut:
+            begin, end = self._wanted(len(data))
+            data = data[begin:end]
         if self._destination is not None:
             path = self._destination.write(data)
             self.outcome = self._outcome(path=path, size=len(data), etag=etag_of(headers), headers=headers)
         else:
             self.outcome = self._outcome(data=data, size=len(data), etag=etag_of(headers), headers=headers)
         return NO_CALLS
+
+    def _ignored(self, reply: Reply) -> bool:
+        """Whether the service has sent the whole object for a range, and does so always: it did before. What is wanted
+        is cut out then."""
+        if self.target is not None or self._destination is not None or (self._start is None and self.stop is None):
+            return False
+        return reply.status == 200 and "content-range" not in reply.headers and reply.call.tag.odd > 0
+
+    def _wanted(self, length: int) -> tuple[int, int]:
+        """Which bytes of an object of this length are wanted. InvalidRange for none."""
+        begin = self._start or 0
+        begin = begin if begin >= 0 else max(0, length + begin)
+        end = length if self.stop is None else min(self.stop, length)
+        if begin >= end:
+            found = f"an object of {length} bytes"
+            raise InvalidRange("the object has no such bytes", found=found, hint=SIZE_HINT)
+        return begin, end
 
     def _check_range(self, reply: Reply, start: int, ranged: bool) -> None:
         """A range was asked for: what came must be it. Accepts 200 with a Content-Range (rclone)."""
@@ -249,7 +271,7 @@ class GetJob(Job):
 
     def _land(self, call: Call, piece: DownloadPiece, reply: Reply) -> None:
         """Count what arrived for a piece, by its call's try."""
-        if call.start is not None or self.target is not None:
+        if (call.start is not None or self.target is not None) and not self._streamed:
             self._check_range(reply, self._first + piece.start + piece.done, True)
         self._count(piece, reply)
 
@@ -268,6 +290,8 @@ class GetJob(Job):
         headers = reply.headers
         length = reply.length
         ranged = self._start is not None or self.stop is not None
+        if self._ignored(reply):
+            return self._stream(call, reply), None, NO_CALLS
         self._check_range(reply, self._start or 0, ranged)
         if length is None:
             return self._stream(call, reply), None, NO_CALLS
@@ -292,11 +316,15 @@ class GetJob(Job):
         return self._place(self._pieces[0]), stop, [self._ask(piece, fresh=False) for piece in self._pieces[1:]]
 
     def _stream(self, call: Call, reply: Reply) -> FileRange:
-        """Where a body of unknown length goes. Unsupported when nothing will tell its end: that of a connection may be
-        the object's or not."""
+        """Where a body goes that is a stream: of unknown length, or whole where a range was asked for. Unsupported when
+        nothing will tell its end: that of a connection may be the object's or not."""
         headers = self._headers = reply.headers
         self._checked = expected_checksum(headers) if self.verify else None
-        if self._checked is None and "chunked" not in headers.get("transfer-encoding", "").lower():
+        if (
+            self._checked is None
+            and reply.length is None
+            and "chunked" not in headers.get("transfer-encoding", "").lower()
+        ):
             raise Unsupported(LENGTHLESS)
         if self._destination is not None:
             self._destination.create(0)
@@ -314,7 +342,7 @@ class GetJob(Job):
         return FileRange(self._spool.fileno(), 0, MOST_IN_MEMORY)
 
     def _stream_again(self, call: Call) -> Call:
-        """A stream of unknown length broke: it is begun anew, since its server may know no ranges either."""
+        """A stream broke: it is begun anew, since its server may know no ranges."""
         room, piece = self._room(), call.tag.part
         os.ftruncate(room.fd, 0)
         piece.done = piece.checksum = 0
@@ -396,6 +424,7 @@ class GetJob(Job):
         else:
             if self._spool is not None:
                 data: Any = self._spooled(self._spool)
+                size = len(data)
             else:
                 data = self._memory.value if self._memory is not None else self.target
             self.outcome = self._outcome(data=data, size=size, etag=etag_of(headers), headers=headers)
@@ -417,11 +446,13 @@ class GetJob(Job):
         return True
 
     def _spooled(self, spool: FileIO) -> bytes:
-        spool.seek(0)
+        begin, end = self._wanted(self._length) if self._length else (0, 0)
+        spool.truncate(end)
+        spool.seek(begin)
         try:
             data = spool.readall()
         except MemoryError as error:
-            raise too_long(self._length) from error
+            raise too_long(end - begin) from error
         self._end_spool()
         return data
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from mfstore._core import crc
-from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, Unsupported
+from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, InvalidRange, Unsupported
 from mfstore.s3 import BulkClient, PutItem
 from mfstore.s3.transfers.uploads import UploadSource
 from mfstore.testing.actions import (
@@ -139,17 +139,25 @@ def test_a07_a_stream_without_length_that_breaks_is_begun_anew(answering):
     assert outcome.data == LARGE and len(server.requests) == 2 and "range" not in server.requests[1].headers
 
 
-def test_a33_a_whole_object_in_chunks_is_no_range(answering):
-    """Neither a length nor a Content-Range: what says that it is not the range is that there is none."""
-    client, _ = answering(CHUNKS, chunked(SMALL) + b"0\r\n\r\n")
+RANGES = [("k", 0, 500), ("k", 1000, 500), ("k", -8, None), ("k", 99_990, 5000)]
+
+
+@pytest.mark.parametrize("head", [CHUNKS, b"", None], ids=["chunked", "large", "small"])
+def test_a33_a_service_that_ignores_ranges(answering, head):
+    """The whole comes, as one stream, and what is wanted is cut out; into memory that waits for a range nothing goes."""
+    data = LARGE if head is not None else SMALL
+    whole = chunked(data) + b"0\r\n\r\n" if head == CHUNKS else data
+    client, _ = answering(head or b"Content-Length: %d\r\n" % len(data), whole)
+    for item, outcome in zip(RANGES, client.get_many(RANGES), strict=True):
+        start, length = item[1:]
+        wanted = data[start:] if length is None else data[start : start + length]
+        assert outcome.data == wanted and outcome.size == len(wanted)
+    assert [bytes(outcome.data) for outcome in client.get_ranges([("k", 1000, 500)])] == [data[1000:1500]]
+    (outcome,) = client.get_many([("k", len(data), 1)], on_error="return")
+    assert isinstance(outcome.error, InvalidRange)
     target = memoryview(bytearray(500))
-    for result in (
-        client.get_many([("k", 0, 500), ("k", 1000, 500), ("k", -8, None)], on_error="return"),
-        client.get_ranges([("k", 1000, 500)], on_error="return"),
-        client.read_many([("k", 1000, 500, target)], on_error="return"),
-    ):
-        for outcome in result:
-            assert isinstance(outcome.error, (Unsupported, BackendError)), outcome
+    (outcome,) = client.read_many([("k", 1000, 500, target)], on_error="return")
+    assert isinstance(outcome.error, (Unsupported, BackendError)), outcome
 
 
 @pytest.mark.parametrize(
@@ -383,6 +391,9 @@ def test_a33_a_range_that_is_another(rig, action):
     assert outcome.data == SMALL[1000:1500]
     always = rig.proxy(fault(action))
     (outcome,) = rig.client(always, attempts=3).get_many([("k", 1000, 500)], on_error="return")
+    if isinstance(action, IgnoreRange):
+        assert outcome.data == SMALL[1000:1500], "cut out of the whole"
+        return
     assert isinstance(outcome.error, (BackendError, Unsupported, CorruptObject)) and outcome.error.key == "k"
 
 
