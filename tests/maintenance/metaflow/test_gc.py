@@ -565,23 +565,47 @@ def test_each_look_is_right_before_what_goes_because_of_it(tree, monkeypatch, fl
         make_run(tree, "Zeta", str(number), 30 - number, {"own": number})
     monkeypatch.setattr(removal, "REMOVED_TOGETHER", 2)
     collect(tree)
-    original = LocalBackend.delete_many
+    original = LocalBackend.delete_unchanged
     taken = []
 
     def slow(self, paths):
-        original(self, paths)
+        answers = original(self, paths)
         if not taken and any(path.startswith("Flow/data/") for path in paths):
             for value in ("0", "1"):  # of runs that go
                 key = hashlib.sha1(pickle.dumps(value, protocol=4)).hexdigest()
                 if key in blobs_of(tree, flow):
                     taken.append(key)
                     make_run(tree, flow, f"9{value}", 0, {"again": value})
+        return answers
 
-    monkeypatch.setattr(LocalBackend, "delete_many", slow)
+    monkeypatch.setattr(LocalBackend, "delete_unchanged", slow)
     _, done = collect(tree)
     assert {"Flow/0", "Flow/1", "Zeta/0", "Zeta/1"} == set(done.removed)
     assert taken and set(taken) <= blobs_of(tree, flow)
     assert whole(tree).findings == ()
+
+
+def test_what_is_stored_again_after_the_look_stays(tree, monkeypatch):
+    """And nothing that tasks share is deleted by a call that may be repeated."""
+    collect(tree)
+    key = json.loads((tree / "Flow/0/start/1/0.data.json").read_text())["objects"]["own"]
+    path = tree / "Flow/data" / key[:2] / key
+    look = removal.Removal.look_again
+
+    def late(self, *arguments):
+        why = look(self, *arguments)
+        again = path.with_name(".again")
+        again.write_bytes(path.read_bytes() if path.exists() else b"")
+        again.replace(path)
+        return why
+
+    plainly = []
+    delete_many = LocalBackend.delete_many
+    monkeypatch.setattr(removal.Removal, "look_again", late)
+    monkeypatch.setattr(LocalBackend, "delete_many", lambda self, keys: plainly.extend(keys) or delete_many(self, keys))
+    _, done = collect(tree)
+    assert set(done.removed) == {"Flow/0", "Flow/1"} and path.exists()
+    assert plainly and not [name for name in plainly if "/data/" in name]
 
 
 def test_a_dropped_run_that_is_written_to_again_holds_its_flow(tree, monkeypatch):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 REMOVED_TOGETHER = 10_000
 """Objects removed between two signs of life."""
+SENT_TOGETHER = 1000
+"""Shared objects deleted together: one request, which is answered within the seconds that a deletion may take."""
 
 
 @dataclass(slots=True)
@@ -115,7 +117,9 @@ class Removal:
                 return why
             infos = [info for info in orphans[first : first + REMOVED_TOGETHER] if work.dooms(info)]
             for part in ([info for info in infos if _is_include(info) == include] for include in (True, False)):
-                at = self._delete_all(part, at, of)
+                for next_few in range(0, len(part), SENT_TOGETHER):
+                    self.delete(part[next_few : next_few + SENT_TOGETHER], at + next_few, of, shared=True)
+                at += len(part)
         for stage in stages[1:]:
             at = self._delete_all(stage, at, of)
         _prune(self._root, work.runs)
@@ -180,13 +184,19 @@ class Removal:
         known = self._holdings.tasks.get(name, layout.Task()).files
         return {file: info for file, info in task.files.items() if file not in known or known[file].etag != info.etag}
 
-    def delete(self, infos: Iterable[ObjectInfo], at: int, of: int) -> None:
-        """Delete these objects, the first of which is number ``at`` of so many."""
+    def delete(self, infos: Iterable[ObjectInfo], at: int, of: int, shared: bool = False) -> None:
+        """Delete these objects, the first of which is number ``at`` of so many. What tasks share is deleted within
+        seconds or not at all, and only as it was listed: a deletion that is repeated for minutes would take what a task
+        found or stored long after the look."""
         self._tell(PhaseProgress("removing", at, of))
         if at:
             self._save(self._state)  # a sign of life, and proof that nobody took over
         doomed = list(infos)
-        self._root.backend.delete_many([info.key for info in doomed])
+        if shared:
+            gone = self._root.backend.delete_unchanged({info.key: info.etag for info in doomed})
+            doomed = [info for info, is_gone in zip(doomed, gone, strict=True) if is_gone]
+        else:
+            self._root.backend.delete_many([info.key for info in doomed])
         self.removed.amount += total(doomed)
 
     def _save(self, state: RootGcState) -> None:
