@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mfstore._core.memory import FreshBytes
+from mfstore._core.memory import FreshBytes, FreshText
 from mfstore._core.pickler import BUFFER, BYTEARRAY, TEXT
 from mfstore.errors import BackendError, CorruptObject, NotFound
 from mfstore.format.packs import pack_path
@@ -24,6 +24,9 @@ MAP_CHECK_BYTES = 8 << 20
 """Bytes of a map checked by one task."""
 
 
+_FRESH: dict[int, Callable[[int], Any]] = {BYTEARRAY: bytearray, TEXT: FreshText}
+
+
 class SegmentMemory(NamedTuple):
     """Memory of one segment and the chunks still to be fetched into it."""
 
@@ -38,8 +41,7 @@ class SegmentMemory(NamedTuple):
             return view if writable else view.toreadonly()
         if self.kind == BYTEARRAY:
             return self.memory
-        data: bytes = self.memory.value
-        return data.decode("utf-8", "surrogatepass") if self.kind == TEXT else data
+        return self.memory.value
 
 
 class SegmentLoader:
@@ -69,7 +71,7 @@ class SegmentLoader:
                 mapped = self._map(run[0], run[1], segment.length, chunks, verify)
                 if mapped is not None:
                     return SegmentMemory(segment.kind, mapped, ())
-        memory: Any = bytearray(segment.length) if segment.kind == BYTEARRAY else FreshBytes(segment.length)
+        memory: Any = _FRESH.get(segment.kind, FreshBytes)(segment.length)
         return SegmentMemory(segment.kind, memory, tuple(targets(memory, number, chunks)))
 
     def _map(self, pack: str, start: int, length: int, chunks: Sequence[ChunkRef], verify: bool) -> Any:

@@ -7,10 +7,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
+from libc.string cimport memcpy
 
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    str PyUnicode_New(Py_ssize_t size, unsigned int largest)
+    void *PyUnicode_DATA(object text)
+    str PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
 
 
 cdef extern from "xxhash.h" nogil:
@@ -104,6 +108,44 @@ cdef class FreshBytes:
         pass
 
 
+cdef class FreshText:
+    """Memory for a text in UTF-8 (with surrogates passed), to be filled; then ``value`` is the text.
+
+    A text that is ASCII is this memory itself; any other is decoded from it, and needs as much once more.
+    """
+
+    cdef str text
+    cdef readonly Py_ssize_t size
+
+    def __cinit__(self, Py_ssize_t n):
+        self.text = PyUnicode_New(n, 127)
+        self.size = n
+
+    @property
+    def value(self):
+        """The text. UnicodeDecodeError when what was filled in is none."""
+        cdef const uint8_t *data = <const uint8_t *> PyUnicode_DATA(self.text)
+        cdef size_t i = 0, n = self.size
+        cdef uint64_t word, seen = 0
+        with nogil:
+            while i + 8 <= n:
+                memcpy(&word, data + i, 8)
+                seen |= word
+                i += 8
+            while i < n:
+                seen |= data[i]
+                i += 1
+        if seen & <uint64_t> 0x8080808080808080:
+            return PyUnicode_DecodeUTF8(<const char *> data, n, b"surrogatepass")
+        return self.text
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, PyUnicode_DATA(self.text), self.size, 0, flags)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        pass
+
+
 cdef class FreshBytesPool:
     """FreshBytes from the memory of earlier ones that nobody has any more.
 
@@ -175,6 +217,10 @@ cdef class AsciiView:
         pass
 
 
+# What a map's offset must be a multiple of: 4 KiB mostly, 16 KiB on Apple's processors, 64 KiB on some others.
+cdef size_t mmap_page = os.sysconf("SC_PAGE_SIZE")
+
+
 cdef class FileMap:
     """A private, writable, copy-on-write map of part of a file.
 
@@ -187,7 +233,7 @@ cdef class FileMap:
 
     def __cinit__(self, int fd, size_t start, size_t n):
         self.area = NULL
-        self.gap = start % 4096
+        self.gap = start % mmap_page
         self.size = n + self.gap
         if n == 0:
             return

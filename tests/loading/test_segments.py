@@ -2,6 +2,7 @@
 
 import pytest
 
+from mfstore._core.memory import FreshText
 from mfstore._core.pickler import BUFFER, BYTEARRAY, BYTES, TEXT
 from mfstore.backends.local import LocalBackend
 from mfstore.format.recipes import PICKLE, Artifact, ChunkRef, Recipe, Segment
@@ -109,3 +110,12 @@ def test_a_buffer_is_read_only_when_that_is_asked_for(tmp_path):
     memory = Loader(tmp_path, SMALL).prepare(BUFFER)
     assert not memory.value(True).readonly
     assert memory.value(False).readonly
+
+
+@pytest.mark.parametrize("text", ["a" * 100_001, "ü" * 50_000, "a" * 99_999 + "é", "\ud800" * 30_000])
+def test_a_text_is_its_own_memory_if_it_is_ascii(text):
+    encoded = text.encode("utf-8", "surrogatepass")
+    fresh = FreshText(len(encoded))
+    memoryview(fresh).cast("B")[:] = encoded
+    assert fresh.value == text
+    assert (fresh.value is fresh.value) == text.isascii()
