@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mfstore.errors import InvalidKey
 
@@ -102,9 +104,29 @@ def resolve_metaflow(profile: str | None) -> MetaflowKnobs:
 
 
 def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The CPUs that this process may use: by its affinity, and by the quota of its control group (of a container)."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    return min(len(os.sched_getaffinity(0)), _quota("/proc/self/cgroup", "/sys/fs/cgroup"))
+
+
+@lru_cache(1)
+def _quota(own: str, groups: str) -> int:
+    """CPUs by quota, rounded up; many when there is none. In a container its own group is shown as the root."""
+    paths = ["/"]
+    with suppress(OSError, UnicodeDecodeError), open(own, encoding="utf-8") as file:
+        paths += [line.rstrip("\n").split(":", 2)[2] for line in file if line.startswith("0::/")]
+    least = 1 << 16
+    for path in paths:
+        while True:
+            with suppress(OSError, ValueError, ZeroDivisionError):
+                with open(f"{groups}{path.rstrip('/')}/cpu.max", encoding="ascii") as file:
+                    quota, period = file.read().split()
+                least = min(least, max(1, -(-int(quota) // int(period))))  # "max" is no number
+            if path in ("", "/"):
+                break
+            path = path.rpartition("/")[0]
+    return least
 
 
 def _number(name: str, variable: str, given: int | None, default: int, low: int, high: int) -> int:

@@ -92,6 +92,7 @@ class LocalBackend(Backend):
         """By thread: what it holds of the lock file. A signal handler that runs in the middle finds it there."""
         self.forked()
         anew_in_children(self)
+        self._sweeps = sweep
         self._swept = not sweep
         self._link_flag = 0 if follow_links else os.O_NOFOLLOW
         self.durable: set[str] = set()
@@ -102,7 +103,7 @@ class LocalBackend(Backend):
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.root, self.fsync, self.expire_days)
+        return _reopen, (self.root, self.fsync, self.expire_days, self._sweeps, not self._link_flag)
 
     # ---- reading --------------------------------------------------------------------
 
@@ -197,10 +198,17 @@ class LocalBackend(Backend):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = prefix.rpartition("/")[0]
-        yield from self._walk(start, prefix)
+        yield from self._walk(start, prefix, ())
 
-    def _walk(self, directory: str, prefix: str) -> Iterator[ObjectInfo]:
+    def _walk(self, directory: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectInfo]:
+        """``above`` are the directories that lead here by links, in which one may lead back."""
         try:
+            if not self._link_flag:
+                status = os.stat(self._path(directory) if directory else self.root)
+                here = status.st_dev, status.st_ino
+                if here in above:
+                    return
+                above = (*above, here)
             entries = list(os.scandir(self._path(directory) if directory else self.root))
         except FileNotFoundError:
             return
@@ -210,9 +218,9 @@ class LocalBackend(Backend):
             key = f"{directory}/{entry.name}" if directory else entry.name
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=not self._link_flag):
                 if key.startswith(prefix) or prefix.startswith(key + "/"):
-                    yield from self._walk(key, prefix)
+                    yield from self._walk(key, prefix, above)
             elif key.startswith(prefix) and entry.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
                     yield _info(key, entry.stat(follow_symlinks=False))
@@ -567,7 +575,7 @@ class LocalBatch(Batch):
             try:
                 _write_all(fd, parts)
                 if backend.fsync == "always":
-                    os.fsync(fd)
+                    _flush(fd)
             finally:
                 os.close(fd)
             if backend.fsync != "batch":
@@ -616,7 +624,8 @@ class LocalBatch(Batch):
                     raise
         for path in paths:
             directory, _, name = path.rpartition("/")
-            fd = os.open(name or ".", flags | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory(directory))
+            no_links = self.backend._link_flag if flags & os.O_DIRECTORY else os.O_NOFOLLOW
+            fd = os.open(name or ".", flags | os.O_CLOEXEC | no_links, dir_fd=self._directory(directory))
             try:
                 _fsync(fd)
             finally:
@@ -651,8 +660,10 @@ class LocalBatch(Batch):
                 os.close(self._open.popitem()[1])
 
 
-def _reopen(root: str, fsync: str, expire_days: float | None) -> LocalBackend:
-    return LocalBackend(root, fsync=fsync, expire_days=expire_days)
+def _reopen(
+    root: str, fsync: str, expire_days: float | None, sweep: bool = True, follow_links: bool = False
+) -> LocalBackend:
+    return LocalBackend(root, fsync=fsync, expire_days=expire_days, sweep=sweep, follow_links=follow_links)
 
 
 def _info(key: str, info: os.stat_result) -> ObjectInfo:
@@ -697,9 +708,25 @@ def _write_all(fd: int, parts: Sequence[Buffer]) -> None:
         raise BackendError("file has the wrong length after writing", expected=expected, found=found)
 
 
+FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+
+
+def _flush(fd: int) -> None:
+    """To the disk itself: macOS's fsync ends at the cache of the drive, which a power cut empties."""
+    if FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(fd, FULL_SYNC)
+            return
+        except OSError as error:
+            # A network file system has no such thing.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
+                raise
+    os.fsync(fd)
+
+
 def _fsync(fd: int) -> None:
     try:
-        os.fsync(fd)
+        _flush(fd)
     except OSError as error:
         # Some network file systems have no fsync of directories.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):

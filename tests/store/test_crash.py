@@ -1,6 +1,8 @@
 """Nothing acknowledged is lost: failing calls, killed processes, full disks, interrupted puts."""
 
+import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,8 +15,10 @@ import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.backends import local
 from mfstore.backends.local import SWEPT, TEMPORARY, LocalBackend
 from mfstore.backends.memory import MemoryBackend
+from mfstore.errors import CorruptObject
 from mfstore.settings import resolve
 from mfstore.store import Store
 from mfstore.testing import Fault, FaultyBackend
@@ -393,3 +397,38 @@ def test_objects_changed_while_being_stored_are_noticed(root, monkeypatch):
     key = mfstore.open(root).put(array)
     with pytest.raises(errors.CorruptObject):
         mfstore.open(root).get(key)
+
+
+@pytest.mark.parametrize("fsync", ["none", "batch", "always"])
+def test_links_of_directories_are_followed_where_that_is_wanted(tmp_path, fsync):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "root" / "packs").mkdir(parents=True)
+    (tmp_path / "root" / "packs" / "ab").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "root")
+    followed = LocalBackend(str(tmp_path / "root"), fsync=fsync, sweep=False, follow_links=True)
+    for backend in (followed, pickle.loads(pickle.dumps(followed))):
+        backend.put("packs/ab/one", [b"data"])
+        assert (tmp_path / "real" / "one").read_bytes() == b"data"
+        assert backend.get("packs/ab/one") == b"data"
+        assert "packs/ab/one" in [info.key for info in backend.list("packs/")]
+        assert not (tmp_path / "root" / ".swept").exists()
+    strict = LocalBackend(str(tmp_path / "root"), fsync=fsync)
+    assert list(strict.list("packs/")) == []
+    with pytest.raises(CorruptObject):
+        strict.put("packs/ab/two", [b"data"])
+
+
+def test_a_sync_goes_to_the_disk_itself_where_that_has_a_name_of_its_own(tmp_path, monkeypatch):
+    """As on macOS, whose fsync leaves the data in the drive's cache."""
+    asked = []
+
+    def control(fd, what, *rest):
+        asked.append(what)
+        if len(asked) > 4:
+            raise OSError(errno.ENOTSUP, "a network file system")
+
+    monkeypatch.setattr(local, "FULL_SYNC", 51)
+    monkeypatch.setattr(local.fcntl, "fcntl", control)
+    for number in range(3):
+        LocalBackend(str(tmp_path / "root"), fsync="always").put(f"packs/ab/{number}", [b"data"])
+    assert set(asked) == {51} and len(asked) > 4
