@@ -54,7 +54,13 @@ def repair_metaflow(root: Root, level: Level, dry_run: bool, tell: PhaseCallback
     problems = found.blobs.problems
     # What a lower level suspects is read before anything is done about it.
     found.blobs.read([name for name, (kind, _) in problems.items() if kind != "missing"])
-    plan = [(name, kind) for name, (kind, _) in sorted(problems.items()) if kind in SET_ASIDE + DESCRIBED_ANEW]
+    # Of a folder without a run nobody knows whose it is: other stores keep objects under such names too.
+    flows = {flow for flow, _ in found.holdings.runs}
+    plan = [
+        (name, kind)
+        for name, (kind, _) in sorted(problems.items())
+        if kind in SET_ASIDE + DESCRIBED_ANEW and name[0] in flows
+    ]
     found.includes.read([name for name, (kind, _) in found.includes.problems.items() if kind != "missing"])
     includes = [name for name, (kind, _) in sorted(found.includes.problems.items()) if kind in SET_ASIDE]
     actions = (

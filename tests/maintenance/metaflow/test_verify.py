@@ -104,6 +104,17 @@ def test_damaged_blobs_are_found_with_what_they_touch_and_quarantined(tree, valu
     assert look(tree).clean
 
 
+def test_what_has_no_run_may_be_anybodys_and_is_not_repaired(tree):
+    """Other stores keep objects under such names too, and in no gzip."""
+    key = hashlib.sha256(b"theirs").hexdigest()
+    path = tree / "cache" / "data" / key[:2] / key
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"theirs")
+    before = files(tree)
+    assert not look(tree).clean
+    assert mend(tree).actions == () and files(tree) == before
+
+
 def test_what_a_task_stores_again_while_repair_is_at_work_stays(tree, monkeypatch):
     path = path_of(tree, 1)
     path.write_bytes(b"")
