@@ -411,10 +411,16 @@ class Store:
             OutOfSpace: there is no room for the file.
             OSError: it cannot be written for another reason.
             NotFound: nothing is stored under the key, or the bundle has no such artifact.
-            Unsupported: the key is a bundle, and ``name`` is None.
+            Unsupported: the key is a bundle, and ``name`` is None; or the file is a device, a pipe or a socket, which
+                would be replaced.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         target = Path(path)
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise Unsupported(
+                "no regular file to write to", found=str(target),
+                hint="It would be replaced by one: write what iter_bytes yields (mfstore get without --output)",
+            )  # fmt: skip
         temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
         blocks = self.iter_bytes(key, name=name, verify=verify)
         try:

@@ -263,6 +263,10 @@ def test_files(store, tmp_path):
         store.put_file(tmp_path / "none")
     with pytest.raises(FileNotFoundError):
         store.get_file(key, tmp_path / "no" / "directory")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(errors.Unsupported, match="no regular file"):
+        store.get_file(key, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo() and not (tmp_path / "pipe").unlink()
     with pytest.raises(errors.NotFound):
         store.get_file("0" * 64, target)
     assert target.read_bytes() == b""

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mfstore._core import crc
-from mfstore.errors import BackendError, Conflict, InvalidKey, MfstoreError, OutOfSpace
+from mfstore.errors import BackendError, Conflict, InvalidKey, MfstoreError, OutOfSpace, Unsupported
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -95,9 +96,19 @@ class Destination:
         return self._file.fileno() if self._file is not None else -1
 
     def check(self) -> None:
-        """Conflict when the file exists and must not be replaced: before anything is transferred."""
-        if not self._overwrite and os.path.lexists(self.path) and not self._mine():
-            raise self._exists()
+        """Conflict when the file exists and must not be replaced, Unsupported when it is a device, a pipe or a socket,
+        in whose place a file would come: before anything is transferred."""
+        if not self._overwrite:
+            if os.path.lexists(self.path) and not self._mine():
+                raise self._exists()
+            return
+        with suppress(OSError):
+            mode = os.stat(self.path).st_mode  # noqa: PTH116
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise Unsupported(
+                    "the destination is no regular file", found=str(self.path),
+                    hint="It would be replaced by one: get the object into memory, or give another path",
+                )  # fmt: skip
 
     def _mine(self) -> bool:
         return self._placed is not None and self.path in self._placed and self._placed[self.path] == self._origin

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mfstore.errors import BackendError, Conflict, InvalidKey, OutOfSpace
+from mfstore.errors import BackendError, Conflict, InvalidKey, OutOfSpace, Unsupported
 from mfstore.s3.transfers import destinations, scheduler
 from mfstore.s3.transfers.destinations import Destination, Partial, move_new
 from mfstore.s3.transfers.retry import RetryPolicy
@@ -73,6 +73,19 @@ def test_the_same_item_twice_is_the_same_file(tmp_path):
     assert [type(outcome.error) for outcome in outcomes] == [type(None), Conflict, Conflict]
     outcomes = simulated_client(world).get_many(["k"], into="files", dest=tmp_path, on_error="return")
     assert isinstance(outcomes[0].error, Conflict), "another operation's"
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    file.write_bytes(b"old")
+    world = SimulatedS3({"pipe": b"1", "link": b"1", "file": b"1"})
+    outcomes = simulated_client(world).get_many(
+        ["pipe", "link", "file"], into="files", dest=tmp_path, overwrite=True, on_error="return"
+    )
+    assert [type(outcome.error) for outcome in outcomes] == [Unsupported, Unsupported, type(None)]
+    assert pipe.is_fifo() and link.is_symlink() and file.read_bytes() == b"1" and len(os.listdir(tmp_path)) == 3
 
 
 def test_folder_markers_become_directories(tmp_path):
