@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from mfstore.bench.measure import Row, Slices, Spread, Tail, Usage
 from mfstore.bench.scenarios import Scenario
-from mfstore.errors import CorruptObject, NotFound, Unsupported
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 
 SCHEMA = 1
 """Grows when a field changes its meaning or goes; new ones may come without."""
@@ -151,6 +151,20 @@ def read_results(path: Path) -> dict[str, Any]:
             hint="Upgrade mfstore",
         )  # fmt: skip
     return document
+
+
+@contextmanager
+def results_of(*paths: Path) -> Iterator[None]:
+    """CorruptObject, naming the files, where results lack what is asked of them: they may have been written by hand."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, MfstoreError):
+            raise
+        raise CorruptObject(
+            f"results lack something: {type(error).__name__}: {error}", found=", ".join(map(str, paths)),
+            hint="mfstore bench --output writes whole ones",
+        ) from error  # fmt: skip
 
 
 class RowWriter:

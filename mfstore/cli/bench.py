@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from mfstore.bench.run import RunSettings
     from mfstore.bench.targets import Target
 
+PEERS = "boto3, aiobotocore-client, s3fs, obstore, obstore-async, metaflow"
+"""Of ``mfstore.bench.peers``, which is not imported for a help text."""
+
 
 class _Listed(click.ParamType):  # type: ignore[type-arg]
     """Values with commas between them."""
@@ -83,7 +86,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--engine", "engines", type=_Listed("names"), help="S3: native,aiobotocore.")
 @click.option("--failure", type=_Listed("numbers", 0, 90), help="S3: per cent of first tries that fail: 0,10.")
 @click.option("--large", type=_Listed("sizes", 1), help="The large object of the metaflow profile.  [default: 256MiB]")
-@click.option("--peers", type=_Listed("names"), help="S3: also measure boto3,aiobotocore,obstore,s3fs,metaflow.")
+@click.option("--peers", type=_Listed("names"), help=f"S3: also measure any of {PEERS}.")
 @click.option("--match", metavar="TEXT", help="Only scenarios with this text in their name (--plan shows names).")
 @click.option(
     "--seconds", type=click.FloatRange(0.1), help="Longest time of each measurement, instead of the profile's."
@@ -123,10 +126,11 @@ def bench(
         _compare(*compare, as_json)
         return
     _check_files(html, options["output"], options["rows"])
-    from mfstore.bench.results import read_results
+    from mfstore.bench.results import read_results, results_of
 
     if source is not None:
-        _show(read_results(source), as_json, html)
+        with results_of(source):
+            _show(read_results(source), as_json, html)
         return
     assert url is not None
     measured = _measure(url, as_json, **options)
@@ -363,13 +367,15 @@ def _print_wide(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def _compare(before: Path, after: Path, as_json: bool) -> None:
     from mfstore.bench.compare import compare
     from mfstore.bench.report import comparison
-    from mfstore.bench.results import read_results
+    from mfstore.bench.results import read_results, results_of
 
     documents = read_results(before), read_results(after)
+    with results_of(before, after):
+        found = compare(*documents)
+        (title, columns, rows), lines = comparison(*documents)
     if as_json:
-        print_json(asdict(compare(*documents)))
+        print_json(asdict(found))
         return
-    (title, columns, rows), lines = comparison(*documents)
     _print_wide(title.upper(), columns, rows)
     for line in lines:
         click.echo(printable(line))

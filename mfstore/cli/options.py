@@ -17,8 +17,11 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, float):
             return value
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value))
-        if found is None or (found[2] or "s") not in UNITS:
-            self.fail(f"{value!r} is no duration. Write 30d, 24h, 90min or seconds", param, ctx)
+        if found is None or (found[2] and found[2] not in UNITS):
+            self.fail(f"{value!r} is no duration. Write 30d, 24h, 90min or 5s", param, ctx)
+        # Nothing is nothing in any unit. Whoever means 90 days and gets 90 seconds loses what he wanted to keep.
+        if not found[2] and float(found[1]):
+            self.fail(f"{value!r} of what? Write {found[1]}d, {found[1]}h, {found[1]}min or {found[1]}s", param, ctx)
         return float(found[1]) * UNITS[found[2] or "s"]
 
 

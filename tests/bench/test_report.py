@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mfstore.bench import peers
 from mfstore.bench.ceilings import Ceilings, measure_ceilings
 from mfstore.bench.compare import compare
 from mfstore.bench.html import page
@@ -16,6 +17,8 @@ from mfstore.bench.report import comparison, summary_lines, tables, verdict_line
 from mfstore.bench.results import Cell, Results, read_results
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, Scenario
 from mfstore.bench.verdict import Site, judge
+from mfstore.cli import main
+from mfstore.cli.bench import PEERS
 from mfstore.errors import CorruptObject, NotFound, Unsupported
 
 MIB = 1 << 20
@@ -251,3 +254,28 @@ def test_files_that_are_no_results(tmp_path):
         read_results(path)
     path.write_text(json.dumps(document(cell())))
     assert read_results(path) == document(cell())
+
+
+def test_results_that_lack_a_field_are_told_so(tmp_path, capsys):
+    """At every place: written by hand, or by something else."""
+    document = json.loads(json.dumps(Results({"url": "u"}, {}, {}, [cell()]).to_dict()))
+    whole = document["cells"][0]
+    for missing in [*whole, None]:
+        document["cells"] = [{name: value for name, value in whole.items() if name != missing}]
+        if missing is None:
+            del document["cells"]
+        path = tmp_path / "results.json"
+        path.write_text(json.dumps(document))
+        for arguments in (["--from", str(path)], ["--compare", str(path), str(path)]):
+            code = 0
+            try:
+                main(["bench", *arguments])
+            except SystemExit as ended:
+                code = ended.code
+            said = capsys.readouterr().err
+            assert code in (0, 1) and "Traceback" not in said
+            assert code == 0 or ("results lack something" in said and str(path) in said)
+
+
+def test_help_names_the_peers_there_are():
+    assert PEERS.split(", ") == list(peers.PEERS)

@@ -554,6 +554,7 @@ def test_the_command_line(root, tmp_path):
     assert not store.exists(dropped)
     assert "nothing to do" in run(*arguments, "--execute")
     assert "no duration" in run("-s", root, "--grace", "soon", code=2)
+    assert "'90' of what? Write 90d" in run("-s", root, "--keep-age", "90", code=2)
     assert "series needs" in run("-s", root, "--series", "x", code=1)
     assert "no store there" in run("-s", tmp_path / "empty", code=1)
     assert "not an mfstore store" in run("-s", tmp_path, code=1)
