@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -513,6 +514,29 @@ def test_a_run_is_judged_alike_when_part_of_it_is_gone(tree, monkeypatch, policy
         collect(tree, policy)
     monkeypatch.undo()
     assert names(plan(tree, policy).remove) == {"Flow/0", "Flow/1"}
+
+
+def test_a_service_that_asks_to_slow_down_ends_no_collection(tree, monkeypatch):
+    collect(tree)
+    answers, original, looks = iter([True, True]), LocalBackend.delete_unchanged, []
+    look_again = removal.Removal.look_again
+
+    def slow(self, objects):
+        if all("/data/" in key for key in objects) and next(answers, False):
+            raise errors.BackendError("SlowDown", status=503)
+        return original(self, objects)
+
+    def look(self, work):
+        looks.append(work.flow)
+        return look_again(self, work)
+
+    monkeypatch.setattr(LocalBackend, "delete_unchanged", slow)
+    monkeypatch.setattr(LocalBackend, "capabilities", replace(LocalBackend.capabilities, remote=True))
+    monkeypatch.setattr(removal.Removal, "look_again", look)
+    monkeypatch.setattr(removal.time, "sleep", lambda _: None)
+    _, done = collect(tree)
+    assert done.removed == ("Flow/0", "Flow/1") and len(looks) == 4
+    assert whole(tree).findings == ()
 
 
 def test_few_lists_are_kept(tree):

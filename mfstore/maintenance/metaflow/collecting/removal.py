@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mfstore.errors import BackendError
 from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, own_files, stored, total
 from mfstore.maintenance.metaflow.collecting.policy import Run
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 REMOVED_TOGETHER = 10_000
 """Objects removed between two signs of life."""
+DELETION_TRIES = 6
+DELETION_PAUSE = 0.5
+"""Seconds before a deletion is tried again, which double each time."""
 SENT_TOGETHER = 1000
 """Shared objects deleted together: one request, which is answered within the seconds that a deletion may take."""
 
@@ -118,7 +123,9 @@ class Removal:
             infos = [info for info in orphans[first : first + REMOVED_TOGETHER] if work.dooms(info)]
             for part in ([info for info in infos if _is_include(info) == include] for include in (True, False)):
                 for next_few in range(0, len(part), SENT_TOGETHER):
-                    self.delete(part[next_few : next_few + SENT_TOGETHER], at + next_few, of, shared=True)
+                    why = self._delete_shared(work, part[next_few : next_few + SENT_TOGETHER], at + next_few, of)
+                    if why:
+                        return why
                 at += len(part)
         for stage in stages[1:]:
             at = self._delete_all(stage, at, of)
@@ -154,6 +161,23 @@ class Removal:
         for first in range(0, len(infos), REMOVED_TOGETHER):
             self.delete(infos[first : first + REMOVED_TOGETHER], at + first, of)
         return at + len(infos)
+
+    def _delete_shared(self, work: FlowWork, infos: list[ObjectInfo], at: int, of: int) -> str:
+        """Delete what tasks share, in a request that is not repeated by itself; after one that failed, once more with
+        another look: a service that asks to slow down ends no collection. Why nothing more may go, or nothing."""
+        for number in range(1, DELETION_TRIES + 1):
+            try:
+                self.delete(infos, at, of, shared=True)
+                break
+            except BackendError:
+                if number == DELETION_TRIES or not self._root.backend.capabilities.remote:
+                    raise
+            time.sleep(DELETION_PAUSE * 2 ** (number - 1))
+            why = self.look_again(work)
+            if why:
+                return why
+            infos = [info for info in infos if work.dooms(info)]
+        return ""
 
     def look_again(self, work: FlowWork) -> str:
         """List a flow again: blobs that something new refers to are taken out of ``work``. Returns why nothing of the
