@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import wraps
 from inspect import cleandoc
+from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -44,8 +45,23 @@ def each_in_thread(method: Callable[P, Iterator[R]]) -> Callable[P, AsyncIterato
 
         owner, *rest = args
         steps: Iterator[R] = await asyncio.to_thread(getattr(owner, name), *rest, **kwargs)
-        while (item := await asyncio.to_thread(next, steps, None)) is not None:
-            yield item
+        one_at_a_time = Lock()
+
+        def step() -> R | None:
+            with one_at_a_time:
+                return next(steps, None)
+
+        def close() -> None:
+            with one_at_a_time:
+                getattr(steps, "close", int)()
+
+        try:
+            while (item := await asyncio.to_thread(step)) is not None:
+                yield item
+        finally:
+            # What has to be waited for when it is left early, such as threads that read ahead, is no work for the loop;
+            # and a step that a cancelled task left behind comes to its end first.
+            asyncio.get_running_loop().run_in_executor(None, close)
 
     return _named(run, method, "for ``async for``, without blocking the event loop")
 

@@ -17,6 +17,7 @@ import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.backends import open_backend
 from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import NotSerializable
@@ -684,6 +685,42 @@ def test_an_asynchronous_method_calls_that_of_a_subclass(root):
     store = Counting(root, plain.backend, plain.knobs, create=True, compress=True, algorithm="blake3")
     asyncio.run(store.aput(1))
     assert store.puts == 1
+
+
+def test_an_iteration_that_is_left_early_is_closed_off_the_loop(root):
+    """Its end may have to wait for what reads ahead."""
+    ended = []
+
+    class Told(Store):
+        def keys(self):
+            try:
+                yield from super().keys()
+            finally:
+                ended.append(threading.get_ident())
+
+    async def work():
+        store = Told(root, mfstore.open(root).backend, resolve(), create=True, compress=True, algorithm="blake3")
+        await store.aput_many([1, 2, 3])
+        iteration = store.akeys()
+        async for _ in iteration:
+            break
+        await iteration.aclose()
+
+    asyncio.run(work())
+    assert len(ended) == 1 and ended[0] != threading.get_ident()
+
+
+def test_secrets_do_not_travel_with_a_pickled_store(s3_env, monkeypatch):
+    """What is unpickled says what it needs."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    secrets = {f"aws_{name}": f"the-{name}" for name in ("access_key_id", "secret_access_key", "session_token")}
+    backend = open_backend("s3://bucket/p", resolve(), region_name="us-east-1", **secrets)
+    store = Store("s3://bucket/p", backend, resolve(), create=True, compress=True, algorithm="blake3")
+    data = pickle.dumps({"store": store})
+    assert not [name for name in secrets if secrets[name].encode() in data]
+    with pytest.raises(errors.AccessDenied, match="aws_secret_access_key"):
+        pickle.loads(data)["store"].get("0" * 64)
 
 
 def test_threads_share_a_handle(store):
