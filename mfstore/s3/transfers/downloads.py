@@ -15,7 +15,18 @@ from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, 
 from mfstore.s3.aws.errors import SIZE_HINT
 from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.destinations import Destination, Partial
-from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, Restart, Retry, Try, etag_of, renewed
+from mfstore.s3.transfers.jobs import (
+    NO_CALLS,
+    ODD_ANSWERS,
+    Job,
+    Restart,
+    Retry,
+    Try,
+    etag_of,
+    from_service,
+    refuse_page,
+    renewed,
+)
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -182,6 +193,8 @@ class GetJob(Job):
         """A short body, in one reply."""
         headers = reply.headers
         data = reply.data if reply.data is not None else b""
+        if "etag" not in headers:
+            refuse_page(headers)
         cut = self._ignored(reply)
         if not cut:
             self._check_range(reply, self._start or 0, self._start is not None or self.stop is not None)
@@ -214,7 +227,10 @@ class GetJob(Job):
         is cut out then."""
         if self.target is not None or self._destination is not None or (self._start is None and self.stop is None):
             return False
-        return reply.status == 200 and "content-range" not in reply.headers and reply.call.tag.odd > 0
+        headers = reply.headers
+        return (
+            reply.status == 200 and "content-range" not in headers and reply.call.tag.odd > 0 and from_service(headers)
+        )
 
     def _wanted(self, length: int) -> tuple[int, int]:
         """Which bytes of an object of this length are wanted. InvalidRange for none."""
@@ -290,6 +306,8 @@ class GetJob(Job):
         headers = reply.headers
         length = reply.length
         ranged = self._start is not None or self.stop is not None
+        if "etag" not in headers:
+            refuse_page(headers)
         if self._ignored(reply):
             return self._stream(call, reply), None, NO_CALLS
         self._check_range(reply, self._start or 0, ranged)

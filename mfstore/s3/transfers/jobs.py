@@ -259,8 +259,21 @@ def etag_of(headers: Mapping[str, str]) -> str | None:
     return headers.get("etag", "").strip('"') or None
 
 
+def from_service(headers: Mapping[str, str]) -> bool:
+    """Whether an answer has a header that only S3 and what speaks its protocol send."""
+    return any(name.startswith("x-amz-") for name in headers)
+
+
+def refuse_page(headers: Mapping[str, str]) -> None:
+    """Raises ``Retry`` for a page that somebody on the way has put in the place of an answer: it has no ETag."""
+    if headers.get("content-type", "").startswith("text/html") and not from_service(headers):
+        raise Retry(BackendError("the answer is a page, and not the service's"), ODD_ANSWERS)
+
+
 def length_of(reply: Reply) -> int:
     """The length of an object, by the answer to a HEAD. BackendError when it does not say."""
+    if "etag" not in reply.headers:
+        refuse_page(reply.headers)
     text = reply.headers.get("content-length", "")
     if not text.isdecimal():
         raise BackendError("the service does not say how long the object is", found=text or None)

@@ -139,6 +139,23 @@ def test_a07_a_stream_without_length_that_breaks_is_begun_anew(answering):
     assert outcome.data == LARGE and len(server.requests) == 2 and "range" not in server.requests[1].headers
 
 
+@pytest.mark.parametrize("size", [100, 2 * MIB])
+@pytest.mark.parametrize("work", ["get", "range", "head", "copy", "put"])
+def test_a24_a_page_is_no_object(answering, size, work):
+    """As of a portal that wants somebody to log in, or of a gateway: 200, and not the service's."""
+    page = b"<html>" + b"x" * size
+    client, server = answering(b"Content-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n" % len(page), page)
+    result = {
+        "get": lambda: client.get_many(["k"], on_error="return"),
+        "range": lambda: client.get_many([("k", 0, 5)], on_error="return"),
+        "head": lambda: client.head_many(["k"], on_error="return"),
+        "copy": lambda: client.copy({"k": "l"}, on_error="return"),
+        "put": lambda: client.put_many({"k": b"1"}, on_error="return"),
+    }[work]()
+    (outcome,) = result
+    assert isinstance(outcome.error, (BackendError, Unsupported)) and len(server.requests) == 3, outcome
+
+
 RANGES = [("k", 0, 500), ("k", 1000, 500), ("k", -8, None), ("k", 99_990, 5000)]
 
 
@@ -147,7 +164,7 @@ def test_a33_a_service_that_ignores_ranges(answering, head):
     """The whole comes, as one stream, and what is wanted is cut out; into memory that waits for a range nothing goes."""
     data = LARGE if head is not None else SMALL
     whole = chunked(data) + b"0\r\n\r\n" if head == CHUNKS else data
-    client, _ = answering(head or b"Content-Length: %d\r\n" % len(data), whole)
+    client, _ = answering((head or b"Content-Length: %d\r\n" % len(data)) + b"x-amz-request-id: r\r\n", whole)
     for item, outcome in zip(RANGES, client.get_many(RANGES), strict=True):
         start, length = item[1:]
         wanted = data[start:] if length is None else data[start : start + length]
