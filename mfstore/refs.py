@@ -14,7 +14,17 @@ from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsu
 from mfstore.format.digests import Key
 from mfstore.format.packs import pack_path
 from mfstore.format.quarantine import quarantine_path
-from mfstore.format.refs import PREFIX, RefEntry, decode_ref, encode_ref, is_sealed, ref_name, ref_path
+from mfstore.format.refs import (
+    PREFIX,
+    RefEntry,
+    decode_ref,
+    encode_ref,
+    encode_removed,
+    is_ref,
+    is_sealed,
+    ref_name,
+    ref_path,
+)
 from mfstore.saving.guard import Condemned, Names
 
 if TYPE_CHECKING:
@@ -56,9 +66,7 @@ class Refs(MutableMapping[str, Key]):
         for attempt in range(SET_ATTEMPTS):
             try:
                 try:
-                    found, entries = self._read(name)
-                except NotFound:
-                    found, entries = None, []
+                    found, entries = self._found(name)
                 except CorruptObject:
                     # What it was is lost already; setting it again is the repair.
                     found, entries = self._keep_damaged(path), []
@@ -86,10 +94,7 @@ class Refs(MutableMapping[str, Key]):
         path = ref_path(name)
         condemned = self._handle().guard.condemned()
         entry, relied = self._entry(key)
-        try:
-            etag, entries = self._read(name)
-        except NotFound:
-            etag, entries = None, []
+        etag, entries = self._found(name)
         found = entries[-1].key if entries else None
         if found != current:
             raise Conflict(f"ref {name!r} is not what it was", expected=current, found=found)
@@ -106,23 +111,43 @@ class Refs(MutableMapping[str, Key]):
                 if before:
                     self._write(path, before, etag)
                 else:
-                    self._backend.delete_unchanged({path: etag})
+                    remove_ref(self._backend, path, etag)
             raise
 
     def __delitem__(self, name: str) -> None:
         """Remove a ref with its history. What it pointed at stays until garbage collection."""
-        if name not in self:
-            raise NotFound(f"no ref {name!r}", backend=self._backend.url)
-        self._backend.delete(ref_path(name))
+        path = ref_path(name)
+        for attempt in range(SET_ATTEMPTS):
+            try:
+                info = self._backend.head(path)
+                if not is_ref(info.size):
+                    raise NotFound("removed", key=path)
+            except NotFound:
+                raise NotFound(f"no ref {name!r}", backend=self._backend.url) from None
+            try:
+                self._handle().require_write()
+                remove_ref(self._backend, path, info.etag)
+                return
+            except Conflict:
+                time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
+        raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(ref_name(info.key) for info in self._backend.list(PREFIX)))
+        return iter(sorted(ref_name(info.key) for info in self._backend.list(PREFIX) if is_ref(info.size)))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._backend.list(PREFIX))
+        return sum(1 for info in self._backend.list(PREFIX) if is_ref(info.size))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._backend.exists_many([ref_path(name)])[0]
+        if not isinstance(name, str):
+            return False
+        path = ref_path(name)
+        if not self._backend.capabilities.remote:
+            return self._backend.exists_many([path])[0]
+        try:
+            return is_ref(self._backend.head(path).size)
+        except NotFound:
+            return False
 
     def history(self, name: str) -> list[RefEntry]:
         """Every value of ``name``, newest first, up to 1000, each with the time it was set.
@@ -171,10 +196,17 @@ class Refs(MutableMapping[str, Key]):
         return info.etag
 
     def _read(self, name: str) -> tuple[str | None, list[RefEntry]]:
+        etag, entries = self._found(name)
+        if not entries:
+            raise NotFound(f"no ref {name!r}", backend=self._backend.url)
+        return etag, entries
+
+    def _found(self, name: str) -> tuple[str | None, list[RefEntry]]:
+        """What is stored there, and its etag, on which a write depends; no values where there is no ref."""
         try:
             return read_ref(self._backend, ref_path(name))
         except NotFound:
-            raise NotFound(f"no ref {name!r}", backend=self._backend.url) from None
+            return None, []
         except (CorruptObject, Unsupported) as error:
             raise error.where(backend=self._backend.url) from None
 
@@ -183,8 +215,22 @@ class Refs(MutableMapping[str, Key]):
         return self._backend.put_if(path, encode_ref(entries), etag)
 
 
+def remove_ref(backend: Backend, path: str, etag: str) -> None:
+    """Remove the ref stored there, if it still is the one with this etag; else Conflict.
+
+    Where a request may be carried out late the ref is not deleted but replaced: a late deletion would take what was set
+    since, and a late write that wants no ref there would bring one back. All that happens to such a ref depends on an
+    etag that is never seen again. Garbage collection removes what is left, later.
+    """
+    if backend.capabilities.remote:
+        backend.put_if(path, encode_removed(), etag)
+    elif backend.delete_unchanged({path: etag}) != [True]:
+        raise Conflict("the ref was set anew", key=path, backend=backend.url)
+
+
 def read_ref(backend: Backend, path: str) -> tuple[str, list[RefEntry]]:
-    """The etag and the values, oldest first, of the ref stored there; they may be written back.
+    """The etag and the values, oldest first, of the ref stored there; they may be written back. No values: it was
+    removed.
 
     What one read alone says is not believed when it is damaged, nor when nothing in it could tell (mfstore 0.1.0 wrote
     refs without a seal). NotFound when there is none, CorruptObject when it is damaged, Unsupported for a newer one.

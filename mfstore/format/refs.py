@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,13 +40,30 @@ def encode_ref(entries: Sequence[RefEntry]) -> bytes:
     return sealed + SEAL % xxh3(sealed)
 
 
+def encode_removed() -> bytes:
+    """What is stored in the place of a ref that was removed, where a request may be carried out late: an object, so
+    that a late write which wants none there is refused; never the same twice, so that one which wants this is too."""
+    sealed = b'{"version": 1, "removed": "%s"' % os.urandom(8).hex().encode()
+    return sealed + SEAL % xxh3(sealed)
+
+
+REMOVED_BYTES = len(encode_removed())
+
+
+def is_ref(size: int) -> bool:
+    """Whether what is stored in so many bytes under a ref's path is a ref, and not what is left of one: a ref has at
+    least one key, which alone is almost as long."""
+    return size != REMOVED_BYTES
+
+
 def is_sealed(data: bytes) -> bool:
     """Whether a stored ref ends with a seal. Those of mfstore 0.1.0 do not."""
     return _SEALED.fullmatch(data, len(data) - SEAL_LENGTH) is not None if len(data) > SEAL_LENGTH else False
 
 
 def decode_ref(data: bytes, path: str) -> list[RefEntry]:
-    """The values of a stored ref, oldest first. CorruptObject when it is damaged, Unsupported for a newer version."""
+    """The values of a stored ref, oldest first; none when it was removed. CorruptObject when it is damaged, Unsupported
+    for a newer version."""
     try:
         document = json.loads(data)
         if document["version"] != 1:
@@ -55,6 +73,8 @@ def decode_ref(data: bytes, path: str) -> list[RefEntry]:
             is_sealed(data) and data[-SEAL_LENGTH:] == SEAL % xxh3(data[:-SEAL_LENGTH])
         ):
             raise CorruptObject("ref differs from its seal", key=path)
+        if "removed" in document:
+            return []
         entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         raise CorruptObject("ref is not the JSON it should be", key=path) from None

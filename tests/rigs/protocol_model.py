@@ -456,3 +456,75 @@ WRITTEN_TWO = Case(
     "two collectors and a writer", condemned()._replace(windows=1, graces=0), (WRITE_A, Collector(0), Collector(1))
 )
 CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO)
+
+
+# ---- one ref ---------------------------------------------------------------------------------------------------------
+
+
+class RefRequest(NamedTuple):
+    """A request about the ref that may be carried out, again or late."""
+
+    needs: int
+    """The version that must be there; 0: none may be; -1: whatever there is."""
+    leaves: int
+    """The version that it stores; 0: it deletes."""
+
+
+class RefWorld(NamedTuple):
+    """A ref that one client sets and removes by turns, while a collector trims its history."""
+
+    stored: int = 0
+    """Its version; 0: there is no object."""
+    removed: frozenset[int] = NOTHING
+    """The versions that only say that it was removed."""
+    versions: int = 0
+    sent: frozenset[RefRequest] = NOTHING
+    turns: int = 4
+    set: bool = False
+    """What was acknowledged last: whether it is set."""
+    trimming: int = -1
+    """The version that the collector has looked at and is about to replace; -1: it is not at work."""
+    trims: int = 1
+
+    def lost(self) -> bool:
+        return (self.stored != 0 and self.stored not in self.removed) != self.set
+
+
+@dataclass(frozen=True)
+class RefModel:
+    """How a ref is removed."""
+
+    replaced: bool = True
+    """By a conditional write of an object that says so; 0.1.0: by a deletion without a condition."""
+    locked: bool = True
+    """A deletion takes the lock that conditional writes take; 0.1.0: it does not."""
+    late: bool = True
+    """Requests may be late, and be carried out twice. On a local disk they are not, but a conditional write is a look
+    and a rename."""
+
+    def steps(self, world: RefWorld) -> Iterator[tuple[str, RefWorld]]:
+        new = world.versions + 1
+        if world.turns and (world.trimming < 0 or not self.locked or self.late):
+            turn = world._replace(turns=world.turns - 1, set=not world.set)
+            if world.set and not self.replaced:
+                yield from self._carry_out("del ref", turn, RefRequest(-1, 0))
+            else:
+                after = turn._replace(versions=new, removed=turn.removed | {new} if world.set else turn.removed)
+                yield from self._carry_out("del ref" if world.set else "put ref", after, RefRequest(world.stored, new))
+        if world.trims and world.stored and world.stored not in world.removed:
+            trimmed = world._replace(trims=world.trims - 1)
+            if self.late:  # the service does look and write at once
+                yield from self._carry_out("trim", trimmed._replace(versions=new), RefRequest(world.stored, new))
+            else:
+                yield "trim: look", trimmed._replace(trimming=world.stored)
+        if world.trimming >= 0:
+            yield "trim: rename", world._replace(stored=new, versions=new, trimming=-1)
+        for request in world.sent:
+            if request.needs in (-1, world.stored):
+                yield "late", world._replace(stored=request.leaves)
+
+    def _carry_out(self, label: str, world: RefWorld, request: RefRequest) -> Iterator[tuple[str, RefWorld]]:
+        done = world._replace(stored=request.leaves)
+        yield label, done
+        if self.late:
+            yield f"{label} twice", done._replace(sent=world.sent | {request})

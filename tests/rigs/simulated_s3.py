@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import random
 import time
+from email.utils import formatdate
 from urllib.parse import parse_qsl, quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -33,7 +34,7 @@ BIG = random.Random(7).randbytes(40 * MIB)
 class SimulatedS3(Engine):
     name = "simulated"
 
-    def __init__(self, objects=None, plan=None, lost=(), body_faults=None, checksums=True):
+    def __init__(self, objects=None, plan=None, lost=(), body_faults=None, checksums=True, clock=None):
         self.objects = dict(objects or {})
         self.metadata = {}
         self.said = {}
@@ -45,6 +46,9 @@ class SimulatedS3(Engine):
         self.lost = set(lost)
         self.body_faults = dict(body_faults or {})
         self.checksums = checksums
+        self.clock = clock
+        """Tells the time of what is put; None: all objects are of one day."""
+        self.modified = {}
         self.count = 0
         self.log = []
         self.most = 0
@@ -82,6 +86,8 @@ class SimulatedS3(Engine):
         headers = {"etag": self.etag(key), "content-length": str(len(data)), "x-amz-request-id": "R1"}
         if self.checksums:
             headers["x-amz-checksum-crc64nvme"] = crc.encode("CRC64NVME", crc.update("CRC64NVME", data))
+        if key in self.modified:
+            headers["last-modified"] = formatdate(self.modified[key], usegmt=True)
         headers.update({f"x-amz-meta-{k}": v for k, v in self.metadata.get(key, {}).items()})
         said = {name: header for header, name in SAID.items()}
         headers.update({said[name]: value for name, value in self.said.get(key, {}).items()})
@@ -129,6 +135,8 @@ class SimulatedS3(Engine):
         if refused:
             return refused
         self.objects[call.key] = self._body(call)
+        if self.clock is not None:
+            self.modified[call.key] = float(int(self.clock()))
         self.metadata[call.key] = dict(call.metadata or {})
         self._say(call.key, call.options)
         return 200, {"etag": self.etag(call.key)}, b""
@@ -216,6 +224,14 @@ class SimulatedS3(Engine):
             self.objects.pop(entry["Key"], None)
         return 200, {}, b"<DeleteResult></DeleteResult>"
 
+    def _GetBucketLifecycleConfiguration(self, call):
+        return self._error(404, "NoSuchLifecycleConfiguration")
+
+    def _day(self, key):
+        if key not in self.modified:
+            return "2026-01-01T00:00:00.000Z"
+        return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(self.modified[key]))
+
     def _ListObjectsV2(self, call):
         prefix, size = call.params["Prefix"], call.params["MaxKeys"]
         after = call.params.get("ContinuationToken") or call.params.get("StartAfter") or ""
@@ -223,7 +239,7 @@ class SimulatedS3(Engine):
         page, more = names[:size], len(names) > size
         rows = "".join(
             f"<Contents><Key>{escape(quote(key))}</Key><Size>{len(self.objects[key])}</Size>"
-            f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{self.etag(key)}</ETag></Contents>"
+            f"<LastModified>{self._day(key)}</LastModified><ETag>{self.etag(key)}</ETag></Contents>"
             for key in page
         )
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 
 import pytest
 
@@ -24,14 +25,16 @@ from tests.rigs.gc import (
     same,
     store_on,
 )
+from tests.rigs.replay import Replay
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
-
-SHARED = {"old": noise(1), "new": 2}
 
 
 class RemoteUnconditional(RemoteMemory):
     delete_unchanged = Unconditional.delete_unchanged
     deletes_conditionally = Unconditional.deletes_conditionally
+
+
+SHARED = {"old": noise(1), "new": 2}
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
@@ -73,6 +76,53 @@ def test_the_rules_of_0_1_0_lose(case, service):
 )  # fmt: skip
 def test_no_rule_can_be_left_out(rule, case, service):
     assert case.explore(dataclasses.replace(model.RULES, **{rule: False}), SERVICES[service]).trace
+
+
+REF_MODELS = {"s3": model.RefModel(), "local": model.RefModel(replaced=False, late=False)}
+
+
+@pytest.mark.parametrize("service", REF_MODELS)
+def test_a_ref_stays_as_it_was_acknowledged(service):
+    assert model.explore(REF_MODELS[service], model.RefWorld()).trace is None
+
+
+@pytest.mark.parametrize(
+    ("service", "rules", "end"),
+    [("s3", {"replaced": False}, "late"), ("local", {"locked": False}, "trim: rename")],
+)
+def test_the_rules_of_0_1_0_lose_refs(service, rules, end):
+    trace = model.explore(dataclasses.replace(REF_MODELS[service], **rules), model.RefWorld()).trace
+    assert trace[-1] == end
+
+
+class OnS3(S3Backend):
+    """The S3 backend on a simulated service, without conditional deletions."""
+
+    def __init__(self, url="s3://b/store"):
+        self.world = SimulatedS3(clock=time.time)
+        super().__init__(url)
+
+    def make_client(self, options):
+        return simulated_client(self.world)
+
+
+REPLAYED = [
+    (case, service, kind)
+    for case, service in LOSSES
+    for kind in {"s3": [RemoteMemory], "local": [MemoryBackend], "without conditional deletions": [
+        RemoteUnconditional, OnS3
+    ]}[service]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "service", "kind"), REPLAYED)
+def test_the_traces_of_the_model_lose_nothing_in_the_code(case, service, kind, clock, monkeypatch):
+    """What the rules of 0.1.0 lose, played on the code as it is."""
+    monkeypatch.setattr(ownership, "QUIET_SECONDS", 70.0)
+    monkeypatch.setattr(ownership, "QUIET_SECONDS_LOCAL", 10.0)
+    replay = Replay(case, kind(), clock, monkeypatch)
+    replay.play(case.explore(model.RULES_0_1_0, SERVICES[service]).trace)
+    assert replay.lost() == []
 
 
 # ---- a pack goes last ------------------------------------------------------------------------------------------------
@@ -407,3 +457,57 @@ def test_a_deletion_does_not_fall_between_the_look_and_the_rename_of_a_condition
     deleting.join(60)
     assert gone.is_set()
     assert backend.exists_many(["refs/name"]) == [False]
+
+
+def test_late_and_repeated_requests_about_a_ref_in_s3_change_nothing():
+    s3 = Client([])
+    store = store_on(s3.backend)
+    one, two = store.put(1), store.put(2)
+    calls = []
+    answer = s3.world.answer
+
+    def recorded(call):
+        if call.key is not None and "/refs/" in call.key and call.operation not in ("GetObject", "HeadObject"):
+            calls.append(call)
+        return answer(call)
+
+    s3.world.answer = recorded
+
+    def again():
+        for call in calls:
+            assert answer(call)[0] == 412
+
+    store.refs["r"] = one
+    again()
+    del store.refs["r"]
+    again()
+    assert "r" not in store.refs
+    assert list(store.refs) == []
+    assert len(store.refs) == 0
+    with pytest.raises(errors.NotFound):
+        store.refs["r"]
+    with pytest.raises(errors.NotFound):
+        del store.refs["r"]
+    store.refs.set_if("r", two, None)
+    again()
+    assert store.refs["r"] == two
+    assert [entry.key for entry in store.refs.history("r")] == [two]
+    assert list(store.refs) == ["r"]
+
+
+def test_what_is_left_of_a_removed_ref_is_nobodys_concern_and_goes(clock):
+    inner = RemoteMemory()
+    store = store_on(inner)
+    store.refs["anchor"] = store.put(1)
+    store.refs["gone"] = store.put(noise(1))
+    del store.refs["gone"]
+    assert len(objects(inner, "refs")) == 2
+    assert not store.verify().findings
+    store_on(inner).plan_gc().execute()
+    assert len(objects(inner, "refs")) == 2
+    for _ in range(2):
+        clock.advance(2 * DAY)
+        store_on(inner).plan_gc(series=["g*"], keep_last=1).execute()
+    assert objects(inner, "refs") == ["refs/anchor"]
+    assert objects(inner, "packs") == []
+    assert list(store.refs) == ["anchor"]

@@ -37,7 +37,8 @@ def read_refs(backend: Backend) -> dict[str, RefVersion]:
     for path in [info.key for info in backend.list(PREFIX)]:
         try:
             etag, entries = read_ref(backend, path)
-            found[ref_name(path)] = RefVersion(etag, tuple(entries))
+            if entries:
+                found[ref_name(path)] = RefVersion(etag, tuple(entries))
         except NotFound:
             continue  # removed since it was listed
         except MfstoreError as error:
