@@ -115,6 +115,7 @@ def store_on_get(inner, key):
 
 
 @with_and_without
+@pytest.mark.filterwarnings("ignore:.*another copy was read")
 def test_r9_a_collector_dies_between_the_steps_of_a_repack(protected, monkeypatch):
     inner = MemoryBackend()
     store = store_on(inner)

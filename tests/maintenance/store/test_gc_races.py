@@ -243,6 +243,7 @@ def test_r6_the_index_forgets_a_pack_before_the_first_deletion(protected, monkey
 
 
 @with_and_without
+@pytest.mark.filterwarnings("ignore:.*another copy was read")
 def test_r7_a_reader_has_the_recipe_of_before_a_repack(protected, monkeypatch):
     inner = MemoryBackend()
     store = store_on(inner)
