@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
     from mfstore.backends.base import Answers
 
+RECORDS = ("recipes/", "index/", "refs/", "gc/", "mfstore.json")
+"""What is read whole."""
+LARGEST_RECORD = 1 << 33
+"""Bytes. The tables of a recipe take 2 GiB at most, an index fragment as many for every 10 TB."""
 TEMPORARY = ".tmp-"
 LOCK = ".lock"
 SWEPT = ".swept"
@@ -113,14 +117,14 @@ class LocalBackend(Backend):
                 data = os.read(fd, size + 1)
                 if len(data) == size:
                     return data
-            fresh = FreshBytes(size)
+            fresh = _room(size)
             _read_exactly(fd, 0, memoryview(fresh))
             return fresh.value
 
     def get_range(self, key: str, start: int, length: int) -> Buffer:
         with self._reading(key) as (fd, size):
             _check_end(start + length, size)
-            fresh = FreshBytes(length)
+            fresh = _room(length)
             _read_exactly(fd, start, memoryview(fresh))
             return fresh.value
 
@@ -138,7 +142,7 @@ class LocalBackend(Backend):
                 os.posix_fadvise(fd, first, start + length - first, os.POSIX_FADV_DONTNEED)
             data = self._read_device(key, fd, first, start + length)
             if data is None:
-                fresh = FreshBytes(length)
+                fresh = _room(length)
                 _read_exactly(fd, start, memoryview(fresh))
                 return fresh.value
             return data[start - first :]
@@ -236,6 +240,10 @@ class LocalBackend(Backend):
                 if not stat.S_ISREG(info.st_mode):
                     raise CorruptObject(
                         "not a regular file", expected="a regular file", found=stat.filemode(info.st_mode)
+                    )
+                if info.st_size > LARGEST_RECORD and key.startswith(RECORDS):
+                    raise CorruptObject(
+                        "larger than any record", expected=f"at most {LARGEST_RECORD} bytes", found=info.st_size
                     )
                 yield fd, info.st_size
             finally:
@@ -675,6 +683,13 @@ def _and_above(directory: str) -> Iterator[str]:
         yield directory
         directory = directory.rpartition("/")[0]
     yield ""
+
+
+def _room(size: int) -> FreshBytes:
+    try:
+        return FreshBytes(size)
+    except (MemoryError, OverflowError):
+        raise BackendError(f"there is no memory for {size} bytes at once") from None
 
 
 def _check_end(end: int, size: int) -> None:

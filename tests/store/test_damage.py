@@ -476,3 +476,31 @@ def test_umask_is_respected(root, mask):
     for path in Path(root).rglob("*"):
         expected = (0o777 if path.is_dir() else 0o666) & ~mask
         assert path.stat().st_mode & 0o777 == expected, path
+
+
+@pytest.mark.parametrize("size", [(1 << 33) + 1, 1 << 43])
+def test_a_record_that_claims_to_be_huge_is_damage(root, size):
+    """A file with a hole takes no room, and is read by nobody."""
+    store = fresh(root)
+    key = store.put([1])
+    store.refs["name"] = key
+    os.truncate(Path(root, "recipes", key[:2], key), size)
+    os.truncate(Path(root, "refs", "name"), size)
+    for ask in (lambda: store.get(key), lambda: store.refs["name"]):
+        with pytest.raises(errors.CorruptObject, match="larger than any record"):
+            ask()
+    assert f"recipes/{key[:2]}/{key}" in str(store.verify("headers").findings)
+    assert store.put([1]) == key
+    assert store.get(key) == [1]
+
+
+def test_no_memory_for_an_object_is_told_as_such(root):
+    store = fresh(root)
+    store.backend.put("packs/ab/hole", [])
+    os.truncate(Path(root, "packs", "ab", "hole"), 1 << 43)
+    for ask in (
+        lambda: store.backend.get("packs/ab/hole"),
+        lambda: store.backend.get_range("packs/ab/hole", 1, 1 << 42),
+    ):
+        with pytest.raises(errors.BackendError, match="no memory"):
+            ask()
