@@ -50,6 +50,10 @@ LARGEST_RECORD = 1 << 33
 TEMPORARY = ".tmp-"
 LOCK = ".lock"
 SWEPT = ".swept"
+COLLECTION = "gc/"
+RESERVE = ".reserve"
+RESERVE_BYTES = 256 << 10
+"""Room held back for the collector: lists of 6000 condemned objects."""
 COLLECTED = "gc/state"
 """There once a collector has been at work (docs/format.md)."""
 SWEEP_AGE = 24 * 3600.0
@@ -459,6 +463,29 @@ class LocalBackend(Backend):
             self.durable.clear()
         self.durable.update(keys)
 
+    def keep_reserve(self) -> None:
+        """Hold some room back for the collector, which has to write a little before it can free any."""
+        path = os.path.join(self.root, RESERVE)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError:
+            return  # it is there, or cannot be
+        try:
+            _write_all(fd, [bytes(RESERVE_BYTES)])
+        except (OSError, MfstoreError):
+            with suppress(OSError):
+                os.unlink(path)
+        finally:
+            os.close(fd)
+
+    def release_reserve(self) -> bool:
+        """Free the room held back for the collector. Whether there was any."""
+        try:
+            os.unlink(os.path.join(self.root, RESERVE))
+        except OSError:
+            return False
+        return True
+
     def _sweep(self) -> None:
         """At most once a day per store, remove temporary files of processes that died."""
         if self._swept:
@@ -571,6 +598,18 @@ class LocalBatch(Batch):
         self._process = os.getpid()
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        before = len(self._staged)
+        try:
+            self._put(key, parts)
+        except OutOfSpace:
+            self._unstage(before)
+            if not key.startswith(COLLECTION) or not self.backend.release_reserve():
+                raise
+            self._put(key, parts)
+        if key.startswith(COLLECTION):
+            self.backend.keep_reserve()
+
+    def _put(self, key: str, parts: Sequence[Buffer]) -> None:
         backend = self.backend
         directory, _, name = key.rpartition("/")
         temporary = f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
@@ -640,12 +679,16 @@ class LocalBatch(Batch):
                 os.close(fd)
 
     def abort(self) -> None:
+        self._unstage(0)
+        self._close_directories()
+
+    def _unstage(self, first: int) -> None:
+        """Forget what was staged from this number on."""
         # What a forked child inherited is its parent's to commit.
-        for directory, temporary, _ in self._staged if self._process == os.getpid() else ():
+        for directory, temporary, _ in self._staged[first:] if self._process == os.getpid() else ():
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=self._directory(directory))
-        self._staged.clear()
-        self._close_directories()
+        del self._staged[first:]
 
     def _rename(self, number: int) -> None:
         directory, temporary, name = self._staged[number]

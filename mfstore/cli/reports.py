@@ -86,7 +86,7 @@ def _print_limits(report: VerifyReport | MetaflowReport) -> None:
     if not report.complete:
         click.echo("the time allowed ended before everything was read; --older-than continues")
     if not report.remembered:
-        click.echo("mfstore: no right to write there: what was read is not remembered", err=True)
+        click.echo("mfstore: no right or no room to write there: what was read is not remembered", err=True)
 
 
 def _since(oldest: float | None, what: str) -> str:

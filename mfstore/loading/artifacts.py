@@ -145,15 +145,11 @@ def _assemble(
             continue
         try:
             values = [memory.value(how.writable) for memory in segments]
-            value = load(blocks, artifact.segments, values, writable=how.writable)
+            yield load(blocks, artifact.segments, values, writable=how.writable)
         except Exception as error:
-            if how.verify or artifact.literal is not None:
-                if isinstance(error, MfstoreError):
-                    error.where(key=artifact.name or None)
-                raise _of(artifact, error) from error.__cause__
-            # Damage, or an artifact that cannot be loaded: only bytes that are known to be whole tell which.
-            (value,) = _load_together(how._replace(verify=True), recipe, [artifact], starts)
-        yield value
+            if isinstance(error, MfstoreError):
+                error.where(key=artifact.name or None)
+            raise _of(artifact, error) from error.__cause__
 
 
 def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mfstore.errors import AccessDenied, InvalidKey, NotFound
+from mfstore.errors import AccessDenied, InvalidKey, NotFound, OutOfSpace
 from mfstore.format.progress import SHARDS, decode_progress, encode_progress
 from mfstore.maintenance.report import LEVELS, Level
 
@@ -138,9 +138,10 @@ def read_progress(backend: Backend, path: str) -> dict[str, float]:
 
 
 def note_progress(backend: Backend, path: str, times: Mapping[str, float]) -> bool:
-    """Note these too; what others noted meanwhile stays. False when this place may not be written to.
+    """Note these too; what others noted meanwhile stays. False when this place cannot be written to.
 
-    Two that note at once may lose one's notes: then those shards are verified again, which is all it costs.
+    A full disk costs the note and not what was found. Two that note at once may lose one's notes: then those shards are
+    verified again, which is all it costs.
     """
     try:
         merged = read_progress(backend, path)
@@ -148,5 +149,5 @@ def note_progress(backend: Backend, path: str, times: Mapping[str, float]) -> bo
             merged[shard] = max(verified_at, merged.get(shard, 0.0))
         backend.put(path, [encode_progress(merged)])
         return True
-    except AccessDenied:
+    except (AccessDenied, OutOfSpace):
         return False
