@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore import description
@@ -74,8 +75,8 @@ class _Shared(NamedTuple):
     """What saves and loads use, as long as the store's digest stays."""
 
     saving: SaveContext
-    loading: dict[tuple[bool, bool], Loading]
-    """By ``verify`` and ``writable``."""
+    loading: dict[tuple[bool, bool, bool | None], Loading]
+    """By ``verify``, ``writable`` and ``map``."""
 
 
 class Handle:
@@ -221,9 +222,9 @@ class Handle:
             elif its:
                 setattr(self._session, item.name, mine + its)
 
-    def loading(self, verify: bool | None, writable: bool) -> Loading:
-        """How artifacts are loaded; with ``verify`` None as the store was opened."""
-        return self._shared().loading[self.options.knobs.verify if verify is None else verify, writable]
+    def loading(self, verify: bool | None, writable: bool, map: bool | None = None) -> Loading:  # noqa: A002
+        """How artifacts are loaded; with ``verify`` or ``map`` None as the store was opened."""
+        return self._shared().loading[self.options.knobs.verify if verify is None else verify, writable, map]
 
     @property
     def index(self) -> ChunkIndex:
@@ -242,13 +243,13 @@ class Handle:
         reader = PackReader(self.backend, self.workers, digest)
         index = ChunkIndex(self.backend, digest, algorithm)
         fetcher = Fetcher(reader, index.find_all, self._verified)
-        segments = SegmentLoader(reader, self._verified)
+        segments = SegmentLoader(reader, self._verified, self.options.knobs.map)
         saving = SaveContext(
             backend=self.backend, workers=self.workers, chunk_index=index, fetcher=fetcher,
             reliance=Reliance(reader, self._verified), verified=self._verified, guard=self.guard, digest=digest,
             algorithm=algorithm, compress=self.options.compress, memory=self.options.knobs.memory,
         )  # fmt: skip
-        ways = [(verify, writable) for verify in (False, True) for writable in (False, True)]
+        ways = product((False, True), (False, True), (None, False, True))
         return _Shared(saving, {way: Loading(fetcher, segments, *way) for way in ways})
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import overload
 
 from mfstore.errors import InvalidKey
 
@@ -32,6 +33,9 @@ class Knobs:
     expire_days: int | None
     """Something else (a lifecycle rule, a clean-up job) removes objects of this age: what a save relies on is made
     young again in time. ``MFSTORE_EXPIRE_DAYS``; default: what S3 says of its own rules."""
+    map: bool | None = None
+    """Map large raw arrays out of local files instead of reading them. ``MFSTORE_MAP``; default None: unless the files
+    lie on a network file system."""
 
 
 def resolve(
@@ -40,6 +44,7 @@ def resolve(
     verify: bool | None = None,
     fsync: str | None = None,
     expire_days: int | None = None,
+    map: bool | None = None,  # noqa: A002
 ) -> Knobs:
     """The knobs in force. ValueError (naming the source) when one is out of range."""
     return Knobs(
@@ -48,6 +53,7 @@ def resolve(
         verify=_flag("verify", "MFSTORE_VERIFY", verify, True),
         fsync=_choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
         expire_days=_number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
+        map=_flag("map", "MFSTORE_MAP", map, None),
     )
 
 
@@ -145,7 +151,11 @@ def _number(name: str, variable: str, given: int | None, default: int, low: int,
     return value
 
 
-def _flag(name: str, variable: str, given: bool | None, default: bool) -> bool:
+@overload
+def _flag(name: str, variable: str, given: bool | None, default: bool) -> bool: ...
+@overload
+def _flag(name: str, variable: str, given: bool | None, default: None) -> bool | None: ...
+def _flag(name: str, variable: str, given: bool | None, default: bool | None) -> bool | None:
     if given is not None:
         return bool(given)
     text = os.environ.get(variable)

@@ -94,7 +94,10 @@ class Store:
         """
         return self._put_all([obj], None, "")[0]
 
-    def get(self, key: str, *, verify: bool | None = None, writable: bool = True) -> Any:
+    def get(
+        self, key: str, *, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,  # noqa: A002
+    ) -> Any:  # fmt: skip
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
 
         It is yours: changing it changes nothing stored. Unpickles: only for stores whose writers you trust. What
@@ -105,13 +108,18 @@ class Store:
             verify: Compare every byte with its digest. Without, large raw arrays are mapped and read when used. None:
                 as the store was opened.
             writable: Whether arrays may be written to.
+            map: Whether raw arrays of 1 MiB and more in a local directory are mapped. mfstore replaces files and never
+                changes them; if another program truncates one in place, touching a mapped array ends the process
+                (SIGBUS), and if it overwrites one, the array may change. False: they are read into memory of their
+                own. None: as the store was opened.
 
         Raises:
             NotFound: nothing is stored under the key. It is a KeyError.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         recipe = self.handle.recipe(Key(key))
-        return self._load(Key(key), recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
+        how = _Wishes(verify, writable, map)
+        return self._load(Key(key), recipe, recipe.artifacts, how, recipe.kind == BUNDLE)
 
     def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key]:
         """Store objects in one bulk operation; returns their keys in order.
@@ -156,6 +164,7 @@ class Store:
     def get_many(
         self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise",
         progress: ArtifactProgress | None = None, *, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,  # noqa: A002
     ) -> Iterator[tuple[Key, Any]]:  # fmt: skip
         """Yield ``(key, object)`` for each key.
 
@@ -170,6 +179,7 @@ class Store:
             progress: Called with 1 for each key that is done, failed or not. What it raises ends the iteration.
             verify: As of ``get``.
             writable: As of ``get``.
+            map: As of ``get``.
 
         Raises:
             ValueError: ``on_error`` is none of the three.
@@ -180,7 +190,7 @@ class Store:
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
         get = self._get_remote if self.backend.capabilities.remote else self._get_local
-        for key, found in get(keys, verify, writable):
+        for key, found in get(keys, _Wishes(verify, writable, map)):
             if not isinstance(found, _Failed):
                 yield key, found
             elif on_error == "raise":
@@ -190,7 +200,7 @@ class Store:
             if progress is not None:
                 progress(1)
 
-    def _get_local(self, keys: Iterable[str], verify: bool | None, writable: bool) -> Iterator[tuple[Key, Any]]:
+    def _get_local(self, keys: Iterable[str], how: _Wishes) -> Iterator[tuple[Key, Any]]:
         """Each key with its object, or with how it failed."""
         source = iter(keys)
         while window := list(islice(source, RECIPES_AHEAD)):
@@ -204,12 +214,12 @@ class Store:
                 _, data = next(found)
                 try:
                     recipe = self.handle.decode(key, data)
-                    value = self._load(key, recipe, recipe.artifacts, verify, writable, recipe.kind == BUNDLE)
+                    value = self._load(key, recipe, recipe.artifacts, how, recipe.kind == BUNDLE)
                 except Exception as error:
                     value = _Failed(error)
                 yield key, value
 
-    def _get_remote(self, keys: Iterable[str], verify: bool | None, writable: bool) -> Iterator[tuple[Key, Any]]:
+    def _get_remote(self, keys: Iterable[str], how: _Wishes) -> Iterator[tuple[Key, Any]]:
         """As ``_get_local``, with all recipes asked for as one operation, and objects loaded together."""
         self.handle.require_read()
         asked: deque[Key | tuple[str, _Failed]] = deque()
@@ -241,9 +251,7 @@ class Store:
             yield [*ready, *asked]  # type: ignore[list-item]
 
         for ready in window():
-            loaded = load_many(
-                self.handle.loading(verify, writable), [recipe for _, recipe in ready if isinstance(recipe, Recipe)]
-            )
+            loaded = load_many(self.handle.loading(*how), [recipe for _, recipe in ready if isinstance(recipe, Recipe)])
             for key, recipe in ready:
                 if isinstance(recipe, _Failed):
                     yield key, recipe
@@ -251,7 +259,7 @@ class Store:
                 value: Any = next(loaded)
                 try:
                     if isinstance(value, Exception):
-                        value = self._again(value, key, recipe, recipe.artifacts, verify, writable)
+                        value = self._again(value, key, recipe, recipe.artifacts, how)
                     self.handle.count(sum(artifact.size for artifact in recipe.artifacts))
                     names = [artifact.name for artifact in recipe.artifacts]
                     value = dict(zip(names, value, strict=True)) if recipe.kind == BUNDLE else value[0]
@@ -287,8 +295,9 @@ class Store:
         return Key(found[0])
 
     def load(
-        self, key: str, names: Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True
-    ) -> dict[str, Any]:
+        self, key: str, names: Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,  # noqa: A002
+    ) -> dict[str, Any]:  # fmt: skip
         """The artifacts of a bundle, by name. They are yours, as what ``get`` returns. Unpickles, as ``get``.
 
         Args:
@@ -296,6 +305,7 @@ class Store:
             names: Only these, and only their bytes are read. None: all.
             verify: As of ``get``.
             writable: As of ``get``.
+            map: As of ``get``.
 
         Raises:
             NotFound: nothing is stored under the key, or the bundle has no artifact of one of ``names``.
@@ -309,7 +319,7 @@ class Store:
         if names is not None:
             numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
             wanted = [recipe.artifacts[_find(numbers, key, name)] for name in dict.fromkeys(names)]
-        return self._load(Key(key), recipe, wanted, verify, writable, True)  # type: ignore[no-any-return]
+        return self._load(Key(key), recipe, wanted, _Wishes(verify, writable, map), True)  # type: ignore[no-any-return]
 
     # ---- bytes and files --------------------------------------------------------------
 
@@ -650,34 +660,38 @@ class Store:
             handle = self._handles.setdefault(pid, Handle(self._options, self.session))
         return handle
 
-    def _load(
-        self, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None, writable: bool,
-        named: bool,
-    ) -> Any:  # fmt: skip
+    def _load(self, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], how: _Wishes, named: bool) -> Any:
         try:
-            values = list(load_artifacts(self.handle.loading(verify, writable), recipe, wanted))
+            values = list(load_artifacts(self.handle.loading(*how), recipe, wanted))
         except Exception as error:
-            values = self._again(error, key, recipe, wanted, verify, writable)
+            values = self._again(error, key, recipe, wanted, how)
         self.handle.count(sum(artifact.size for artifact in wanted))
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))
         return values[0]
 
     def _again(
-        self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], verify: bool | None,
-        writable: bool,
-    ) -> list[Any]:  # fmt: skip
+        self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], how: _Wishes
+    ) -> list[Any]:
         """What could not be loaded: read once more and verified, if it was not, as damage may be the reason. Else its
         error, which says what could not be loaded from where."""
-        if not (self.knobs.verify if verify is None else verify):
+        if not (self.knobs.verify if how.verify is None else how.verify):
             try:
-                return list(load_artifacts(self.handle.loading(True, writable), recipe, wanted))
+                return list(load_artifacts(self.handle.loading(*how._replace(verify=True)), recipe, wanted))
             except Exception as verified:
                 error = verified
         if isinstance(error, MfstoreError):
             error.where(key=key, backend=self.backend.url)
         error.add_note(f"while loading {key} from {self.backend.url}")
         raise error from error.__cause__
+
+
+class _Wishes(NamedTuple):
+    """How somebody wants artifacts to be loaded; None: as the store was opened."""
+
+    verify: bool | None
+    writable: bool
+    map: bool | None
 
 
 class _Failed(NamedTuple):
@@ -721,6 +735,7 @@ def open_store(
     compress: bool = True,
     hash: str = "blake3",  # noqa: A002
     expire_days: int | None = None,
+    map: bool | None = None,  # noqa: A002
     **options: Any,
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
@@ -738,6 +753,8 @@ def open_store(
         fsync: Local durability, "none", "batch" or "always". Default: batch.
         expire_days: Something else (a lifecycle rule, a clean-up job) removes objects of this age: what a save relies
             on is made young again in time. Default: what S3 says of its own rules.
+        map: Whether large raw arrays in a local directory are mapped when they are loaded (see ``Store.get``). Default:
+            unless the directory lies on a network file system, where other machines may change files under a map.
         compress: False stores everything raw.
         hash: The digest of a store that is created, "blake3" or "sha256". A store that is there keeps its own.
         options: Go to the backend.
@@ -754,7 +771,7 @@ def open_store(
     text = os.fspath(url)
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days)
+    knobs = resolve(threads, memory, verify, fsync, expire_days, map)
     backend = open_backend(text, knobs, **options)
     store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash)
     store.handle.require_read()

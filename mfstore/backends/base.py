@@ -363,11 +363,17 @@ class Backend(ABC):
     def map(self, key: str, start: int, length: int) -> Buffer:
         """A private, writable, copy-on-write map of part of an object, with the capability ``map``.
 
-        MUST stay valid and unchanged while referenced, even when the object is replaced or deleted. It is the caller's:
+        MUST stay valid and unchanged while referenced, even when the object is replaced or deleted by a backend; what
+        truncates or overwrites a file in place may end the process or change the map. It is the caller's:
         what is written to it is not stored. Errors as ``get_range``, BackendError when there are no more maps to have,
         and Unsupported without the capability.
         """
         raise Unsupported("this backend cannot map objects", backend=self.url)
+
+    def maps_safely(self) -> bool:
+        """Whether a map stays as it is whatever other machines do, so that arrays are mapped unless somebody says
+        otherwise."""
+        return True
 
     def identity(self, key: str) -> Any:
         """A hashable that changes whenever the object's bytes do: what was verified under it need not be again.

@@ -102,6 +102,7 @@ class LocalBackend(Backend):
         anew_in_children(self)
         self._sweeps = sweep
         self._swept = not sweep
+        self._maps_safely: bool | None = None
         self._link_flag = 0 if follow_links else os.O_NOFOLLOW
         self.durable: set[str] = set()
         """Keys, and directories with a final slash, that this process made durable: relying on them costs nothing."""
@@ -179,8 +180,16 @@ class LocalBackend(Backend):
     def map(self, key: str, start: int, length: int) -> Buffer:
         with self._reading(key) as (fd, size):
             _check_end(start + length, size)
-            # Files are replaced by rename and never truncated, so the map cannot fault.
+            # Files are replaced by rename and never truncated by mfstore, so the map cannot fault. What another program
+            # truncates in place does: SIGBUS.
             return FileMap(fd, start, length)
+
+    def maps_safely(self) -> bool:
+        if self._maps_safely is None:
+            from mfstore.host.file_systems import on_network
+
+            self._maps_safely = not on_network(self.root)
+        return self._maps_safely
 
     def identity(self, key: str) -> Any:
         with self._translate(key):

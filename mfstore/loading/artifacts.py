@@ -32,6 +32,8 @@ class Loading(NamedTuple):
     """Compare every chunk with its digest."""
     writable: bool
     """Whether arrays may be changed by who gets them."""
+    map: bool | None = None
+    """Whether large raw arrays are mapped; None: as the store was opened."""
 
 
 def load_artifacts(how: Loading, recipe: Recipe, wanted: Sequence[Artifact]) -> Iterator[Any]:
@@ -120,7 +122,7 @@ def _prepare(
         if artifact.encoding != PICKLE or artifact.body_length <= BODIES_TOGETHER:
             body = FreshBytes(artifact.body_length)
             wanted += targets(body, first, artifact.chunks[: artifact.body_chunks])
-        memories = list(how.segments.prepare(recipe, artifact, first, how.verify)) if artifact.segments else []
+        memories = list(how.segments.prepare(recipe, artifact, first, how.verify, how.map)) if artifact.segments else []
         for memory in memories:
             wanted += memory.wanted
         prepared.append((artifact, body, memories))

@@ -47,25 +47,31 @@ class SegmentMemory(NamedTuple):
 class SegmentLoader:
     """Makes memory for segments. ``verified`` remembers which maps were found whole."""
 
-    def __init__(self, reader: PackReader, verified: VerifiedRanges) -> None:
+    def __init__(self, reader: PackReader, verified: VerifiedRanges, maps: bool | None = None) -> None:
+        self._maps = maps
+        """Whether to map where a load does not say; None: where that is safe."""
         self._reader = reader
         self._verified = verified
 
-    def prepare(self, recipe: Recipe, artifact: Artifact, first: int, verify: bool) -> Iterator[SegmentMemory]:
+    def prepare(
+        self, recipe: Recipe, artifact: Artifact, first: int, verify: bool, maps: bool | None = None
+    ) -> Iterator[SegmentMemory]:
         """Memory for each segment of an artifact whose chunks start at ``first`` in the recipe. What is mapped wants no
-        more chunks, and is checked with ``verify``."""
+        more chunks, and is checked with ``verify``; ``maps`` tells whether anything is, None: as the store was
+        opened."""
         number = first + artifact.body_chunks
         position = artifact.body_chunks
         for segment in artifact.segments:
             chunks = artifact.chunks[position : position + segment.chunks]
-            yield self._memory(recipe, segment, number, chunks, verify)
+            yield self._memory(recipe, segment, number, chunks, verify, maps)
             number += segment.chunks
             position += segment.chunks
 
     def _memory(
-        self, recipe: Recipe, segment: Segment, number: int, chunks: Sequence[ChunkRef], verify: bool
-    ) -> SegmentMemory:
-        if segment.kind == BUFFER and segment.length >= MAP_FROM and self._reader.backend.capabilities.map:
+        self, recipe: Recipe, segment: Segment, number: int, chunks: Sequence[ChunkRef], verify: bool,
+        maps: bool | None,
+    ) -> SegmentMemory:  # fmt: skip
+        if segment.kind == BUFFER and segment.length >= MAP_FROM and self._may_map(maps):
             run = raw_run(recipe, number, segment.chunks)
             if run is not None:
                 mapped = self._map(run[0], run[1], segment.length, chunks, verify)
@@ -73,6 +79,11 @@ class SegmentLoader:
                     return SegmentMemory(segment.kind, mapped, ())
         memory: Any = _FRESH.get(segment.kind, FreshBytes)(segment.length)
         return SegmentMemory(segment.kind, memory, tuple(targets(memory, number, chunks)))
+
+    def _may_map(self, maps: bool | None) -> bool:
+        backend = self._reader.backend
+        wish = self._maps if maps is None else maps
+        return backend.capabilities.map and (backend.maps_safely() if wish is None else wish)
 
     def _map(self, pack: str, start: int, length: int, chunks: Sequence[ChunkRef], verify: bool) -> Any:
         """A verified private map, or None when it does not hold what it should (reading will say why)."""
