@@ -24,6 +24,7 @@ from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.store.checking.pack_state import entry_of, plan_spans
+from mfstore.maintenance.store.checking.recipe_reads import bad_inline
 from mfstore.maintenance.store.describing import write_description
 from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_repair, trailer_or_raise
 from mfstore.maintenance.store.report import RepairReport
@@ -260,44 +261,38 @@ class RecipeRewriter:
             data, etag = self._backend.get_tagged(path)
             decode = partial(recipes.decode, codec=self._workers.thread.codec, expected_key=key)
             recipe = decode_read(self._backend, path, data, decode)
-            if self._has_bad_inline(recipe):
+            bad = bad_inline(self._found.check, recipe)
+            if bad:
                 recipe = decode(self._backend.read_again(path))
+                bad = bad_inline(self._found.check, recipe)
         except NotFound:
             return  # collected meanwhile
         packs: dict[bytes, int] = {}
         inline: list[memoryview] = []
         inline_at = 0
         placements: list[Placement] = []
-        for chunk, placement in recipes.placed_chunks(recipe):
-            stored = self.resolve(recipe, chunk, placement)
+        for number, (chunk, placement) in enumerate(recipes.placed_chunks(recipe)):
+            stored = self.resolve(recipe, chunk, placement, number in bad)
             if stored is None:
                 inline.append(memoryview(recipe.inline)[placement.offset : placement.offset + placement.csize])
                 placements.append(placement._replace(offset=inline_at))
                 inline_at += placement.csize
             else:
-                number = packs.setdefault(stored.pack, len(packs))
+                pack = packs.setdefault(stored.pack, len(packs))
                 entry = stored.entry
-                placements.append(Placement(number, entry.offset, entry.csize, entry.codec, entry.width))
+                placements.append(Placement(pack, entry.offset, entry.csize, entry.codec, entry.width))
         parts = recipes.encode(
             recipe.algorithm, recipe.content, recipe.types, list(packs), placements, inline, self._workers.thread.codec
         )
         with suppress(Conflict):  # stored again meanwhile: that relies on nothing that is damaged
             self._backend.put_if(path, b"".join(parts), etag)
 
-    def _has_bad_inline(self, recipe: Recipe) -> bool:
-        inline = memoryview(recipe.inline)
-        return not all(
-            self._found.check.whole(entry_of(chunk, at), inline[at.offset : at.offset + at.csize])
-            for chunk, at in recipes.placed_chunks(recipe) if at.pack == INLINE
-        )  # fmt: skip
-
-    def resolve(self, recipe: Recipe, chunk: recipes.ChunkRef, placement: Placement) -> StoredChunk | None:
-        """Where a chunk of a recipe lies now; None: in the recipe itself."""
+    def resolve(self, recipe: Recipe, chunk: recipes.ChunkRef, placement: Placement, bad: bool) -> StoredChunk | None:
+        """Where a chunk of a recipe lies now; None: in the recipe itself. ``bad``: it lies there and is not whole."""
         entry = entry_of(chunk, placement)
         here: StoredChunk | None = None
         if placement.pack == INLINE:
-            stored = memoryview(recipe.inline)[placement.offset : placement.offset + placement.csize]
-            whole = self._found.check.whole(entry, stored)
+            whole = not bad
         else:
             here = StoredChunk(recipe.packs[placement.pack], entry)
             moved = self._moves.get((here.pack, fingerprint(entry)))

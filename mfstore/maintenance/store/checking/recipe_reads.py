@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
-from mfstore.format.recipes import INLINE, Recipe, decode, placed_chunks, recipe_path
+from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, decode, placed_chunks, recipe_path
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.checking.pack_state import entry_of, match_placements
 
@@ -91,14 +91,27 @@ class RecipeReader:
 
     def _bad_inline(self, recipe: Recipe) -> frozenset[int]:
         """Numbers of the chunks that lie in a recipe and are not whole."""
-        bad = []
-        count = 0
-        inline = memoryview(recipe.inline)
-        for number, (chunk, placement) in enumerate(placed_chunks(recipe)):
-            if placement.pack == INLINE:
-                count += 1
-                stored = inline[placement.offset : placement.offset + placement.csize]
-                if not self._check.whole(entry_of(chunk, placement), stored):
-                    bad.append(number)
-        self._check.count(count, 0)
-        return frozenset(bad)
+        self._check.count(sum(placement.pack == INLINE for placement in recipe.placements), 0)
+        return bad_inline(self._check, recipe)
+
+
+def bad_inline(check: ChunkCheck, recipe: Recipe) -> frozenset[int]:
+    """Numbers of the chunks that lie in a recipe and are not whole.
+
+    Each place is decoded once, however many chunks are said to lie there: a few hundred bytes can say that of hundreds
+    of thousands, of 16 MiB each.
+    """
+    bad = []
+    inline = memoryview(recipe.inline)
+    known: dict[Placement, tuple[ChunkRef, bool]] = {}
+    for number, (chunk, at) in enumerate(placed_chunks(recipe)):
+        if at.pack != INLINE:
+            continue
+        if at not in known:
+            stored = inline[at.offset : at.offset + at.csize]
+            known[at] = chunk, check.whole(entry_of(chunk, at), stored)
+        # Two chunks cannot both be what lies there.
+        other, whole = known[at]
+        if other != chunk or not whole:
+            bad.append(number)
+    return frozenset(bad)
