@@ -11,6 +11,7 @@ something is lost that was acknowledged.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -434,7 +435,12 @@ class Case:
     actors: tuple[Any, ...]
 
     def explore(self, rules: Rules, service: Service) -> Found:
-        return explore(Model(rules, service), self.start._replace(actors=self.actors))
+        return _explored(self, rules, service)
+
+
+@functools.cache
+def _explored(case: Case, rules: Rules, service: Service) -> Found:
+    return explore(Model(rules, service), case.start._replace(actors=case.actors))
 
 
 WRITE_A, WRITE_B = Guarded("write", A), Guarded("write", B)
