@@ -13,10 +13,6 @@ enum { UNASKED = 16 << 10 };
 
 static __thread uintptr_t low, high, first;
 
-__attribute__((noinline)) uintptr_t mf_stack_here(void) {
-    return (uintptr_t) __builtin_frame_address(0);
-}
-
 static void look(void) {
     void *start = NULL;
     size_t size = 0;

@@ -12,7 +12,9 @@ uintptr_t mf_stack_floor(void);
  * else one that is reached by hardly any object, so that it need not be found out. */
 uintptr_t mf_stack_first_look(void);
 
-/* About where the stack is now. */
-uintptr_t mf_stack_here(void);
+/* About where the stack is now: the frame of the caller, who asks at each level. */
+static inline uintptr_t mf_stack_here(void) {
+    return (uintptr_t) __builtin_frame_address(0);
+}
 
 #endif
