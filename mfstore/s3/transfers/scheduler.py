@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
+from mfstore.host.forks import IMPORTING
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED
@@ -857,9 +858,12 @@ class Transfers:
         """What moves the bytes, chosen when first used. Unsupported when "native" was demanded and cannot serve this
         configuration. May be set to another, mostly one around it."""
         if self._engine is None:
-            from mfstore.s3.engines.choice import choose
+            # One engine, however many threads begin; and a fork meanwhile waits for what is imported.
+            with IMPORTING:
+                from mfstore.s3.engines.choice import choose
 
-            self._engine = choose(self._knobs.engine, self.control)
+                if self._engine is None:
+                    self._engine = choose(self._knobs.engine, self.control)
         return self._engine
 
     @engine.setter

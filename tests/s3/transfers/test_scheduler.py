@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -19,10 +20,12 @@ from mfstore.errors import (
     NotFound,
     OutOfSpace,
 )
-from mfstore.s3 import PutItem
+from mfstore.s3 import BulkClient, PutItem
+from mfstore.s3.engines import choice
 from mfstore.s3.transfers import copies, uploads
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.retry import RetryPolicy
+from tests.rigs.concurrency import in_threads
 from tests.rigs.simulated_s3 import BIG, MIB, SimulatedChannel, SimulatedS3, simulated_client
 from tests.rigs.soak import lasting
 
@@ -583,3 +586,21 @@ def test_a_refusal_inside_a_200_is_a_refusal():
     world._CopyObject = lambda call: (200, {}, world._error(403, "AccessDenied")[2])
     (outcome,) = client_on(world).copy({"k": "copy"}, on_error="return")
     assert isinstance(outcome.error, AccessDenied) and outcome.attempts == 1
+
+
+def test_threads_that_begin_together_make_one_engine(s3_env, monkeypatch):
+    begun = threading.Barrier(4)
+    made = []
+    real = choice.choose
+
+    def choose(name, control):
+        made.append(real(name, control))
+        with contextlib.suppress(threading.BrokenBarrierError):
+            begun.wait(0.2)  # the others have begun too, and wait or make their own
+        return made[-1]
+
+    monkeypatch.setattr(choice, "choose", choose)
+    with BulkClient("bucket", region_name="us-east-1") as client:
+        engines = []
+        assert in_threads(lambda _: engines.append(client.engine), range(4)) == []
+    assert len(engines) == 4 and len(made) == 1
