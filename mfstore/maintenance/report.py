@@ -35,7 +35,8 @@ class RepairAction:
     """One thing that repair did, or would do."""
 
     kind: str
-    """``quarantine``, ``salvage``, ``rewrite`` or ``index``; of a Metaflow root ``quarantine`` or ``describe``."""
+    """``quarantine``, ``salvage``, ``rewrite``, ``index`` or ``describe``; of a Metaflow root ``quarantine`` or
+    ``describe``."""
     object: str
     """Where the object is that it is about."""
     detail: str

@@ -142,6 +142,8 @@ def _drop_values(backend: Backend, name: str, keys: frozenset[bytes]) -> None:
             etag, entries = read_ref(backend, path)
             if not entries:
                 return  # removed meanwhile
+            if not entries:
+                return  # removed meanwhile, where that leaves an object
             kept = [entry for entry in entries[:-1] if bytes.fromhex(entry.key) not in keys]
             quarantine(backend, path, None, replaced=True)
             backend.put_if(path, encode_ref([*kept, entries[-1]]), etag)
