@@ -18,6 +18,7 @@ from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, Not
 from mfstore.format import recipes
 from mfstore.format.digests import NAMES, Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
+from mfstore.format.refs import is_ref
 from mfstore.handle import Handle, StoreOptions
 from mfstore.host.buffers import bytes_of
 from mfstore.in_thread import each_in_thread, in_thread
@@ -501,7 +502,7 @@ class Store:
         sizes = dict.fromkeys(counts, 0)
         for kind in counts:
             for info in self.backend.list(kind + "/"):
-                counts[kind] += 1
+                counts[kind] += kind != "refs" or is_ref(info.size)
                 sizes[kind] += info.size
         return StoreStats(
             url=self.backend.url, recipes=counts["recipes"], packs=counts["packs"], index_fragments=counts["index"],

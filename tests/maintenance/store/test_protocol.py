@@ -502,7 +502,8 @@ def test_what_is_left_of_a_removed_ref_is_nobodys_concern_and_goes(clock):
     store.refs["gone"] = store.put(noise(1))
     del store.refs["gone"]
     assert len(objects(inner, "refs")) == 2
-    assert not store.verify().findings
+    report = store.verify()
+    assert not report.findings and report.objects["refs"] == store.stats().refs == 1
     store_on(inner).plan_gc().execute()
     assert len(objects(inner, "refs")) == 2
     for _ in range(2):

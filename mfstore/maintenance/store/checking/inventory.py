@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mfstore.format import fragments, packs, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.refs import PREFIX as REFS
-from mfstore.format.refs import ref_name
+from mfstore.format.refs import is_ref, ref_name
 from mfstore.maintenance.report import PhaseProgress
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Inventory:
         """Sort what a listing tells."""
         for info in infos:
             kind = info.key.partition("/")[0]
-            self.counts[kind] += 1
+            self.counts[kind] += kind != "refs" or is_ref(info.size)
             self.stored += info.size
             match = _NAME.fullmatch(info.key)
             if match is not None:
