@@ -344,8 +344,9 @@ class _Collection:
         """Remove lists that no state names: this collection's own past, and what collectors that died left."""
         named = {entry.key for entry in self._ownership.state.lists}
         with suppress(AccessDenied):
-            self._forget_removed_refs()
             for key in [info.key for info in self._backend.list(LISTS)]:
                 if key not in named:
                     self._ownership.hold()
                     self._backend.delete(key)
+        with suppress(AccessDenied):
+            self._forget_removed_refs()
