@@ -11,6 +11,7 @@ from mfstore.errors import BackendError, Conflict, InvalidKey, OutOfSpace, Unsup
 from mfstore.s3.transfers import destinations, scheduler
 from mfstore.s3.transfers.destinations import Destination, Partial, move_new
 from mfstore.s3.transfers.retry import RetryPolicy
+from tests.rigs.descriptors import open_below
 from tests.rigs.simulated_s3 import BIG, MIB, SimulatedS3, simulated_client
 
 
@@ -167,12 +168,11 @@ def test_a_close_that_fails_is_told_and_leaves_nothing_open(tmp_path, monkeypatc
                 raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     monkeypatch.setattr(destinations, "FileIO", Failing)
-    open_before = sorted(os.listdir("/dev/fd"))
     (outcome,) = simulated_client(SimulatedS3({"k": b"1"})).get_many(
         ["k"], into="files", dest=tmp_path, on_error="return"
     )
     assert isinstance(outcome.error, OutOfSpace) and not list(tmp_path.iterdir())
-    assert sorted(os.listdir("/dev/fd")) == open_before
+    assert open_below(tmp_path) == []
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -180,7 +180,6 @@ def test_a_close_that_fails_is_told_and_leaves_nothing_open(tmp_path, monkeypatc
 @pytest.mark.parametrize("step", range(1, 60, 6))
 def test_ctrl_c_anywhere_leaves_no_descriptor(tmp_path, resume, step):
     """At every few steps of the interpreter within opening: what was opened is closed when its owner is gone."""
-    before = sorted(os.listdir("/dev/fd"))
     left = step
 
     def interrupt(frame, event, argument):
@@ -202,4 +201,4 @@ def test_ctrl_c_anywhere_leaves_no_descriptor(tmp_path, resume, step):
         sys.settrace(None)
     del destination
     gc.collect()
-    assert sorted(os.listdir("/dev/fd")) == before
+    assert open_below(tmp_path) == []

@@ -26,6 +26,7 @@ from mfstore.s3.transfers import copies, uploads
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs.concurrency import in_threads
+from tests.rigs.descriptors import open_below
 from tests.rigs.simulated_s3 import BIG, MIB, SimulatedChannel, SimulatedS3, simulated_client
 from tests.rigs.soak import lasting
 
@@ -436,11 +437,11 @@ def test_an_upload_that_cannot_be_given_up_does_not_keep_the_rest_open(monkeypat
     items = [("a", b"1"), PutItem("big", place), ("b", b"1")]
     outcomes = iter(client_on(world, concurrency=2).put_many(items, stream=True))
     assert next(outcomes).key == "a"
-    before = len(os.listdir("/proc/self/fd"))
+    assert open_below(tmp_path) == [str(place)]
     with contextlib.suppress(OSError):
         outcomes.close()
     assert closed, "nobody may read from the caller's memory any more"
-    assert len(os.listdir("/proc/self/fd")) < before, "and its files are closed"
+    assert open_below(tmp_path) == [], "and its files are closed"
 
 
 # ---- found in review ---------------------------------------------------------------------
