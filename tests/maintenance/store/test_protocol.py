@@ -47,6 +47,7 @@ LOSSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_no_interleaving_loses_what_was_acknowledged(case, service):

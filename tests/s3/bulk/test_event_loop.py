@@ -90,6 +90,7 @@ def test_what_takes_long_is_done_elsewhere(client, threads, tmp_path, work):
     assert all(here not in found for found in threads.values()), (here, threads)
 
 
+@pytest.mark.slow
 def test_the_callers_code_runs_in_his_own_thread(client, tmp_path):
     async def main():
         here = threading.get_ident()
