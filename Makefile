@@ -52,9 +52,9 @@ check: $(INSTALLED)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# And what needs no server, no flow and no compiler: a minute.
+# And what needs no server, no flow and no compiler: three thousand tests in 90 seconds of CPU.
 check-fast: check
-	$(RUN) -m pytest -m "not server and not flow and not slow and not fuzz"
+	$(RUN) -m pytest -m "not server and not flow and not slow and not second and not fuzz"
 
 # Searches at random, TIMES as long as in `make test`. What fails is a fault, shown with how to repeat it.
 soak: system-test $(INSTALLED)

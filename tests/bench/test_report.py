@@ -216,6 +216,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows():
         assert word in text
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("cells", [[], [cell("list", count=1)], [cell("get", size=1, count=1)]])
 def test_pages_of_little(cells):
     assert "</html>" in page(document(*cells))

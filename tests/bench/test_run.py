@@ -285,6 +285,7 @@ def test_quick_on_a_directory(tmp_path):
     assert len(sizes["changes"]) == len(everything)
 
 
+@pytest.mark.second
 def test_a_directory_that_was_not_there_is_gone_again(tmp_path):
     mfstore(tmp_path / "a" / "b", "-y", *SMALL, "--operation", "put")
     assert list(tmp_path.iterdir()) == []
@@ -306,6 +307,7 @@ def test_the_plan_alone_does_nothing(cloud):
     assert plain["cost"] == pytest.approx(5 * (20 + 16 + 1 + 3) / 1000)
 
 
+@pytest.mark.second
 def test_it_asks_before_it_starts(tmp_path):
     done = mfstore(tmp_path, *SMALL, code=2)
     assert "--yes" in done.stderr
@@ -436,6 +438,7 @@ def test_no_permission_to_delete_is_found_before_anything_is_measured(cloud):
     assert re.search(r"could not remove all of s3://.*/x/mfstore-bench-[0-9a-f]{16}", done.stderr)
 
 
+@pytest.mark.second
 def test_a_file_and_a_place_without_permission(tmp_path):
     (tmp_path / "file").write_text("mine")
     assert "not a directory" in mfstore(tmp_path / "file", "-y", code=1).stderr
@@ -461,6 +464,7 @@ def test_a_full_disk(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.second
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -24,6 +24,7 @@ def run(root):
     return call
 
 
+@pytest.mark.second
 def test_put_get_stat(run, tmp_path, root):
     path = tmp_path / "model.bin"
     path.write_bytes(os.urandom(200_000))
@@ -51,6 +52,7 @@ def test_get_of_objects_writes_a_pickle(run, root):
     assert pickle.loads(done.stdout) == [1, 2, 3]
 
 
+@pytest.mark.second
 def test_ls_du_refs(run, root):
     store = mfstore.open(root)
     keys = store.put_many([1, "text", list(range(5000))])
@@ -73,6 +75,7 @@ def test_ls_du_refs(run, root):
     assert run("refs") == ""
 
 
+@pytest.mark.second
 def test_failures_have_exit_codes(run, tmp_path, root):
     mfstore.open(root).put(1)
     assert "nothing is stored" in run("get", "0" * 64, code=1)
@@ -87,6 +90,7 @@ def test_failures_have_exit_codes(run, tmp_path, root):
     run("nonsense", code=2)
 
 
+@pytest.mark.second
 def test_help_names_every_command(run):
     text = run("--help")
     for command in ("put", "get", "ls", "stat", "du", "refs", "demo"):
@@ -95,6 +99,7 @@ def test_help_names_every_command(run):
     assert run("--version").startswith("mfstore")
 
 
+@pytest.mark.second
 def test_names_cannot_steer_the_terminal(run, root):
     store = mfstore.open(root)
     key = store.save({"\x1b]0;title\x07": 1, "\ud800": 2})

@@ -105,6 +105,7 @@ def test_crc32_is_zlibs(implementation, data, value):
     assert crc.update("CRC32", data, value, implementation=implementation) == zlib.crc32(data, value)
 
 
+@pytest.mark.second
 @names
 @implementations
 @pytest.mark.parametrize("size", [65536, 65537, 1_000_003, 8 << 20])

@@ -90,6 +90,7 @@ def by_botocore(method, url, params, headers, body, credentials, region, service
     return request
 
 
+@pytest.mark.second
 @settings(max_examples=lasting(500), deadline=None)
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "HEAD", "DELETE"]),

@@ -44,11 +44,13 @@ def test_it_is_on_when_installed():
     assert probe() == (OURS, [])
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("value", ["0", "false", "off"])
 def test_it_can_be_switched_off(value):
     assert probe(METAFLOW_MFSTORE=value) == (STOCK, [])
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("missing", ["mfstore", "mfstore._core.transfer", "mfstore._core.crc", "isal", "blake3"])
 def test_without_what_it_needs_metaflow_runs_on_with_one_warning(missing):
     found, said = probe(f"sys.modules[{missing!r}] = None")
@@ -71,6 +73,7 @@ MODULES = sorted(
 )
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("module", MODULES)
 def test_any_module_may_be_imported_first(module):
     assert probe(f"import {module}") == (OURS, [])

@@ -165,6 +165,7 @@ def test_arrays_round_trip(shared, number):
         assert not frozen.flags.writeable
 
 
+@pytest.mark.second
 @settings(
     max_examples=lasting(150), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -197,6 +198,7 @@ nested = st.recursive(
 )
 
 
+@pytest.mark.second
 @settings(max_examples=lasting(200), deadline=None)
 @given(obj=nested)
 def test_any_nested_object_round_trips(shared, obj):
@@ -254,6 +256,7 @@ def test_layout_and_readonly_do_not_change_the_key_of_equal_arrays(shared):
     assert len({shared.put(a) for a in (array, wide[:, 0], frozen, array[:])}) == 1
 
 
+@pytest.mark.second
 def test_large_arrays_with_gaps_are_stored_as_if_they_had_none(shared):
     wide = np.random.default_rng(0).random((2_000_000, 4))
     packed = np.zeros(900_000, [("a", "i8"), ("b", "u1", (13,)), ("c", "f8")])
@@ -292,6 +295,7 @@ def test_different_content_has_different_keys(shared):
     assert shared.put(b"x") != shared.put_bytes(b"x")
 
 
+@pytest.mark.second
 def test_keys_are_equal_across_processes_and_hash_seeds(shared, python):
     code = (
         "import sys, mfstore, numpy as np, pandas as pd\n"
@@ -361,6 +365,7 @@ def frames():
     yield pd.DataFrame({"sp": pd.arrays.SparseArray([0, 0, 1] * 100)})
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("number", range(10))
 def test_frames_round_trip(shared, number):
     frame = list(frames())[number]
@@ -427,6 +432,7 @@ def test_arrow_round_trips(shared):
         assert shared.get(shared.put(obj)).equals(obj)
 
 
+@pytest.mark.second
 def test_models_round_trip(shared):
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.pipeline import make_pipeline
@@ -519,6 +525,7 @@ def test_unpicklable_names_the_path(store, obj, path):
     assert store.get(store.put("still works")) == "still works"
 
 
+@pytest.mark.second
 @pytest.mark.parametrize(
     ("kind", "stack"),
     [("list", 512 << 10), ("tuple", 0), ("dict", 0), ("object", 0), ("object", 128 << 10), ("object", 512 << 10),
@@ -548,6 +555,7 @@ def test_deep_nesting_is_an_error_not_a_crash(python, kind, stack):
     assert python(code, kind, stack) == "True True\n[1]\n"
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("make", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["list", "dict"])
 def test_every_depth_is_stored_or_a_recursion_error(store, make):
     """Also the first that is too deep; and the limit is afterwards what it was before."""

@@ -37,6 +37,7 @@ def test_a_handle_opened_before_the_store_was_created_with_another_hash(root, us
     assert early.handle.description.algorithm == late.handle.description.algorithm
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("how", ["lost", *DAMAGE])
 @pytest.mark.parametrize("digest", ["blake3", "sha256"])
 def test_a_description_that_is_damaged_or_lost_is_written_anew(root, how, digest, capsys):

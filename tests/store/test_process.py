@@ -44,6 +44,7 @@ def test_saving_plain_objects_imports_no_numpy(python, root):
     )
 
 
+@pytest.mark.second
 def test_a_forked_child_that_ends_by_an_exception_leaves_what_its_parent_is_storing(root):
     store = mfstore.open(root, fsync="batch", threads=1, memory=32 << 20)  # so that packs are staged early
     values = list(np.random.default_rng(1).random((4, 1_500_000)))
@@ -97,6 +98,7 @@ def test_a_forked_child_does_not_wait_for_locks_of_the_parent(store):
     os.waitpid(pid, 0)
 
 
+@pytest.mark.second
 def test_a_forked_child_goes_on_with_its_parents_iterators(store):
     data = np.random.default_rng(0).bytes(24 << 20)
     key = store.put_bytes(data)
@@ -125,6 +127,7 @@ def test_a_fork_waits_for_imports_at_a_first_use(python, root):
     assert python(code, root) == "0\n"
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("kind", ["directory", "memory"])
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_signal_handler_saves_while_its_own_thread_does(tmp_path, kind, warm):
@@ -177,6 +180,7 @@ def test_nothing_counted_is_lost(store):
     assert store.session.loaded - before == 1200 * size
 
 
+@pytest.mark.second
 def test_more_maps_than_descriptors(python, root):
     code = (
         "import resource, sys, numpy as np, mfstore\n"
@@ -193,6 +197,7 @@ def _work(store, number):
     return store.put({"n": number, "a": np.full(100_000, number)}), os.getpid()
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_handles_work_in_pools(store, method):
     store.put(np.random.default_rng(0).random(500_000))

@@ -46,6 +46,7 @@ def test_put_many_keeps_order_and_duplicates(store):
     assert store.put_many([]) == []
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("size", [100, 50_000, 300_000, 5_000_000])
 def test_a_generator_may_reuse_its_memory(store, size):
     def generate():

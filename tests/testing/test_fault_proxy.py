@@ -184,6 +184,7 @@ def test_the_same_seed_hits_the_same_requests_in_any_order_and_bucket(upstream):
     assert 8 <= len(first) <= 32
 
 
+@pytest.mark.second
 def test_many_at_once(proxy, upstream):
     proxy.faults = fault(FlipResponse(), probability=0.2) + fault(Status(503), probability=0.2)
     failures = []

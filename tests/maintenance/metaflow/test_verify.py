@@ -79,6 +79,7 @@ def test_a_whole_root_is_clean(tree, level):
         assert report.blobs_checked == report.blobs and report.oldest is not None
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("value", [1, "text" * 2000, NOISE, NOISE[:3000]], ids=["tiny", "text", "noise", "raw"])
 @pytest.mark.parametrize("how", [*DAMAGE, "gone"])
 def test_damaged_blobs_are_found_with_what_they_touch_and_quarantined(tree, value, how):
@@ -343,6 +344,7 @@ def test_large_blobs_of_several_members_are_checked(tmp_path):
     assert look(root).blobs_checked == 6 and look(root).clean
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "of another key"])
 def test_a_small_object_that_holds_much_takes_little_memory(tmp_path, whole):
     """Of what it holds, a piece at a time is looked at."""

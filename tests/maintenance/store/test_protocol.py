@@ -63,11 +63,13 @@ def test_no_interleaving_loses_a_pack_that_keys_share():
     assert found.states > 100_000
 
 
+@pytest.mark.second
 @pytest.mark.parametrize(("case", "service"), LOSSES)
 def test_the_rules_of_0_1_0_lose(case, service):
     assert case.explore(model.RULES_0_1_0, SERVICES[service]).trace
 
 
+@pytest.mark.second
 @pytest.mark.parametrize(
     ("rule", "case", "service"),
     [

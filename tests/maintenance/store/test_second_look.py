@@ -44,6 +44,7 @@ def test_repair_does_nothing_for_one_bad_read(memory):
     assert not unreadable(memory, found)
 
 
+@pytest.mark.second
 def test_repair_of_real_damage_writes_nothing_of_a_bad_read(memory):
     """Whichever it is: then repair stops before it moves anything, or does what it does with good ones."""
     found = fill(wrapped(memory))

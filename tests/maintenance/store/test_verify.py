@@ -50,6 +50,7 @@ def test_a_whole_store_is_clean(memory, level):
         assert report.oldest is not None
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("kind", ["packs", "recipes", "index", "refs"])
 @pytest.mark.parametrize("how", [*DAMAGE, "gone"])
 def test_what_verify_calls_unreadable_is_what_cannot_be_read(memory, kind, how):
@@ -331,6 +332,7 @@ def test_a_refusal_is_not_called_missing(memory):
 # ---- repair -----------------------------------------------------------------------------
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("number", range(24))
 def test_repair_keeps_everything_that_can_be_read_and_heals_the_rest_by_putting_again(memory, number):
     live, found = wound(memory, number)

@@ -288,6 +288,7 @@ print("mfstore.s3.bulk.client" in sys.modules, "isal.igzip" in sys.modules)
 """
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("kept_as", ["stock", "packed"])
 def test_a_local_task_imports_nothing_of_s3(tmp_path, kept_as):
     environment = {**os.environ, "METAFLOW_MFSTORE_PROFILE": kept_as, "METAFLOW_USER": "u", "HOME": str(tmp_path)}

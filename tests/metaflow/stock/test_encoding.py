@@ -40,6 +40,7 @@ def kinds(size):
     yield (rng.randbytes(size // 2) + bytes(size))[:size]  # part of it compresses
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("size", SIZES)
 def test_everybody_reads_what_we_write_and_we_what_everybody_writes(size):
     for blob in kinds(size):
@@ -71,6 +72,7 @@ def test_a_member_that_begins_with_noise_and_then_compresses_is_told_by_its_midd
     assert sum(map(len, encode(blob, WORKERS))) < len(blob) // 4
 
 
+@pytest.mark.second
 @settings(deadline=None, max_examples=lasting(300))
 @given(data=st.data())
 def test_damage_is_an_error_or_changes_nothing(data):
@@ -102,6 +104,7 @@ def test_a_length_that_lies_allocates_nothing():
     assert decode(bytes(whole), WORKERS) == b"ab" * MEMBER_BYTES, "not taken for one of ours, and read like any gzip"
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("size", SIZES)
 def test_the_tail_tells_an_object_of_other_content(size):
     for blob in kinds(size):

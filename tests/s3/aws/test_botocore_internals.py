@@ -201,6 +201,7 @@ def test_what_the_signature_names():
     assert scopes == [(REGION, "s3")]
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_checksum_in_place_of_a_signed_body(trusted):
     def trust(request, **_):
@@ -275,6 +276,7 @@ def test_what_an_answer_says():
         internals.parse_output(model, "ListObjectsV2", 200, {}, page[:50])
 
 
+@pytest.mark.second
 def test_which_answers_are_xml():
     model = Session().create_client("s3", region_name=REGION).meta.service_model
     for operation in (

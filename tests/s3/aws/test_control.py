@@ -162,6 +162,7 @@ def test_routes_are_kept_by_identity():
     assert control.route("GetObject", "bucket", one) is not control.route("GetObject", "bucket", two)
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("make", ["boto3", "botocore", "aiobotocore", "client"])
 def test_from_sessions_and_clients(make, env, monkeypatch):
     (env / "config").write_text(
@@ -447,6 +448,7 @@ def test_connection_settings():
     assert plain.connect_timeout == 5.0 and plain.verify and 1 <= plain.threads <= 4
 
 
+@pytest.mark.second
 def test_what_the_native_engine_cannot():
     assert control_plane(region=REGION).unsupported() is None
     assert control_plane(boto3.Session(region_name=REGION)).unsupported() is None
@@ -462,6 +464,7 @@ def test_what_the_native_engine_cannot():
         control_plane(region=REGION).route("GetObject", "arn:aws:s3::123456789012:accesspoint:m.mrap")
 
 
+@pytest.mark.second
 @pytest.mark.parametrize(
     "event", ["before-sign.s3", "before-send.s3.GetObject", "choose-signer.s3.*", "before-call.s3"]
 )

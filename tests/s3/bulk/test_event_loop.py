@@ -71,6 +71,7 @@ WORK = {
 }
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("work", [*WORK, "list"])
 def test_what_takes_long_is_done_elsewhere(client, threads, tmp_path, work):
     async def main():

@@ -151,6 +151,7 @@ def test_announced_then_cancelled(wire, channel):
     assert channel.poll(0.1) == []
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("share", [0, 1, 50, 99.9])
 @pytest.mark.parametrize("how", [then_close, then_reset])
 def test_cut_bodies_never_pass(wire, channel, share, how):
@@ -255,6 +256,7 @@ def sockets(address):
     return [one for one in found if one.fileno() >= 0 and one.getsockname() == address]
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("closing", [False, True])
 def test_a_server_that_takes_nothing_holds_no_connection(s3_env, closing, loops):
     """What was written and not taken is thrown away with the call, or else with the engine."""
@@ -386,6 +388,7 @@ def test_close_and_use_again(wire, loops, engine):
     assert not loops()
 
 
+@pytest.mark.second
 def test_an_engine_that_nobody_closes_ends_with_its_last_user(wire, loops):
     wire.answers["/b/k"] = respond(200, DATA)
     channel = AioEngine(control_plane(endpoint_url=wire.url, region="us-east-1")).channel()

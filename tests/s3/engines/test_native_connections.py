@@ -39,6 +39,7 @@ def seconds(threads: set[Path]) -> float:
 
 
 class TestConnections:
+    @pytest.mark.second
     def test_many_small(self, rig: Rig) -> None:
         def answer(connection: Connection, request: Request) -> None:
             data = request.path.encode() * 50
@@ -231,6 +232,7 @@ class TestEnds:
         )
         assert (answer.stdout, answer.returncode) == ("interrupted True\n", 0), answer.stderr
 
+    @pytest.mark.second
     @pytest.mark.parametrize(
         "way", ["pass", "os._exit(0)", "sys.exit(0)", "channel.close()", "engine.close()", "del engine"]
     )
@@ -306,6 +308,7 @@ class TestEnds:
             thread.join()
         del alive
 
+    @pytest.mark.second
     def test_no_leaks(self, rig: Rig) -> None:
         channel = rig(body_of(b"x" * 4000))
 
@@ -458,6 +461,7 @@ class TestTls:
         rig.servers.append(server)
         return server
 
+    @pytest.mark.second
     def test_trusted(self, rig: Rig, certificate: Path) -> None:
         data = os.urandom(8 << 20)
         server = self.server(rig, certificate, body_of(data))
@@ -489,6 +493,7 @@ class TestTls:
         channel.resume(call, memoryview(target))
         assert drain(channel, 1)[0].failure is None and target == data
 
+    @pytest.mark.second
     def test_fork_and_exit_under_load(self, rig: Rig, certificate: Path) -> None:
         server = self.server(rig, certificate, body_of(b"x" * 100_000))
         code = f"""

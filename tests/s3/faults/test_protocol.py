@@ -98,6 +98,7 @@ def test_a07_a_body_without_length(answering, head, body, error):
 LARGE_SUM = b"x-amz-checksum-crc64nvme: %s\r\n" % crc.encode("CRC64NVME", crc.update("CRC64NVME", LARGE)).encode()
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("into", ["bytes", "files"])
 @pytest.mark.parametrize(
     ("head", "body", "error"),
@@ -139,6 +140,7 @@ def test_a07_a_stream_without_length_that_breaks_is_begun_anew(answering):
     assert outcome.data == LARGE and len(server.requests) == 2 and "range" not in server.requests[1].headers
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("size", [100, 2 * MIB])
 @pytest.mark.parametrize("work", ["get", "range", "head", "copy", "put"])
 def test_a24_a_page_is_no_object(answering, size, work):
@@ -159,6 +161,7 @@ def test_a24_a_page_is_no_object(answering, size, work):
 RANGES = [("k", 0, 500), ("k", 1000, 500), ("k", -8, None), ("k", 99_990, 5000)]
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("head", [CHUNKS, b"", None], ids=["chunked", "large", "small"])
 def test_a33_a_service_that_ignores_ranges(answering, head):
     """The whole comes, as one stream, and what is wanted is cut out; into memory that waits for a range nothing goes."""
@@ -414,6 +417,7 @@ def test_a33_a_range_that_is_another(rig, action):
     assert isinstance(outcome.error, (BackendError, Unsupported, CorruptObject)) and outcome.error.key == "k"
 
 
+@pytest.mark.second
 @pytest.mark.parametrize(("start", "sent"), [(1000, (1000, 1400)), (-500, (1000, 1500)), (None, (0, 400))])
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["short", "announced"])
 def test_a33_less_of_a_range_than_there_is(answering, data, start, sent):

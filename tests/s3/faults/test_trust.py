@@ -95,6 +95,7 @@ def test_a18_wrong_region_in_the_signature(rig):
     assert len(proxy.requests()) <= 6
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("awscrt", [True, False], ids=["awscrt", "botocore alone"])
 @pytest.mark.parametrize("work", ["get", "head", "put", "list"])
 def test_a19_a_skewed_clock_is_learned(engine, s3_env, work, awscrt, monkeypatch):

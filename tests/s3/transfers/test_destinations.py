@@ -63,6 +63,7 @@ def test_who_was_faster_stays(tmp_path, renames):
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
 
+@pytest.mark.second
 def test_the_same_item_twice_is_the_same_file(tmp_path):
     world = SimulatedS3({"k": b"1", "big": BIG, "other": b"3"})
     outcomes = simulated_client(world).get_many(["k", "big", "k", "big", "k"], into="files", dest=tmp_path)
@@ -131,6 +132,7 @@ def test_an_object_that_claims_more_than_there_is_room_for(tmp_path, monkeypatch
 # ---- what is left, and when it is believed -----------------------------------------------------
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("boot", ["same", "other", "untold"])
 def test_ranges_that_a_power_cut_may_have_taken_are_not_believed(tmp_path, monkeypatch, checked, boot):
@@ -175,6 +177,7 @@ def test_a_close_that_fails_is_told_and_leaves_nothing_open(tmp_path, monkeypatc
     assert open_below(tmp_path) == []
 
 
+@pytest.mark.second
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("step", range(1, 60, 6))

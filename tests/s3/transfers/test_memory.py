@@ -62,6 +62,7 @@ def test_as_many_objects_are_fetched_side_by_side_as_the_memory_holds(bodies_las
     assert max(bodies_last) == 4
 
 
+@pytest.mark.second
 def test_objects_that_wait_for_memory_take_few_connections(bodies_last):
     world = SimulatedS3({f"k{i}": BIG[: 4 * MIB] for i in range(10)})
     list(simulated_client(world, memory=8 * MIB - 1, concurrency=16).get_many([f"k{i % 10}" for i in range(100)]))
@@ -113,6 +114,7 @@ def test_what_is_kept_of_results_stays_as_it_was():
     assert len(kept) == 27 and all(data[key] == found for key, found in kept.items())
 
 
+@pytest.mark.second
 def test_one_object_larger_than_the_budget_is_fetched():
     world = SimulatedS3({"big": BIG, "a": b"1"})
     assert [o.data for o in simulated_client(world, memory=MIB).get_many(["a", "big", "a", "big"])] == [

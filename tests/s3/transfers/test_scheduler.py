@@ -44,6 +44,7 @@ def client_on(world, **arguments):
 # ---- results --------------------------------------------------------------------------
 
 
+@pytest.mark.second
 def test_results_come_in_order_and_duplicates_each_get_theirs():
     world = SimulatedS3({f"k{i}": bytes([i]) * i for i in range(100)} | {"big": BIG})
     keys = [f"k{i}" for i in range(100)] + ["big", "k7", "big", "k7"]
@@ -221,6 +222,7 @@ def test_a_conditional_put_conflicts_with_somebody_elses_write():
         assert world.objects == {"a": b"theirs", "big": b"theirs"}
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("plan", [403, 400, 501])
 def test_a_failed_upload_leaves_nothing(plan):
     for number in range(2, 6):
@@ -342,6 +344,7 @@ def test_existing_files_are_replaced_only_on_demand(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"new" and (tmp_path / "big").read_bytes() == BIG
 
 
+@pytest.mark.second
 def test_a_failed_download_leaves_nothing(tmp_path):
     for number in range(1, 6):
         world = SimulatedS3({"big": BIG}, plan=dict.fromkeys(range(number, 99), 500))
@@ -375,6 +378,7 @@ def test_an_interrupted_download_is_resumed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["big"]
 
 
+@pytest.mark.second
 def test_a_changed_object_is_not_resumed(tmp_path):
     world = SimulatedS3({"big": BIG}, plan=dict.fromkeys(range(3, 99), 500))
     with pytest.raises(BackendError):
@@ -385,6 +389,7 @@ def test_a_changed_object_is_not_resumed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["big"]
 
 
+@pytest.mark.second
 def test_a_damaged_partial_download_is_found_out(tmp_path):
     world = SimulatedS3({"big": BIG}, plan=dict.fromkeys(range(3, 99), 500))
     with pytest.raises(BackendError):
@@ -500,6 +505,7 @@ def test_an_error_that_names_no_key_is_not_taken_for_deleted():
     assert [type(o.error) for o in outcomes] == [AccessDenied, AccessDenied]
 
 
+@pytest.mark.second
 def test_two_resumable_downloads_of_one_file_do_not_meet(tmp_path):
     world = SimulatedS3({"big": BIG})
     result = client_on(world).get_many(["big", "big"], into="files", dest=tmp_path, resume=True, overwrite=True)
@@ -524,6 +530,7 @@ NO_ANSWERS = [
 ]
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("body", NO_ANSWERS)
 def test_an_answer_to_a_completion_that_is_none_is_asked_about(body):
     world = SimulatedS3()
@@ -540,6 +547,7 @@ def test_an_answer_to_a_completion_that_is_none_is_asked_about(body):
     assert world.objects["big"] == BIG and answers == [200, 404]
 
 
+@pytest.mark.second
 @pytest.mark.parametrize("body", NO_ANSWERS)
 @pytest.mark.parametrize(
     "operation",
