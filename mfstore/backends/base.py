@@ -384,7 +384,7 @@ class Backend(ABC):
         return self.head(key).etag
 
     def batch(self) -> Batch:
-        """Start a bulk operation"""
+        """Start a bulk operation."""
         return Batch(self)
 
     def close(self) -> None:

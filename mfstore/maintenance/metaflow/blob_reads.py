@@ -85,6 +85,16 @@ def read_objects(root: Root, paths: Iterable[str], work: Callable[[str, bytes | 
     spread(root.workers, arrivals(), one, weight, 16 * root.workers.threads)
 
 
+def drop_stored(root: Root, problems: dict[BlobName, tuple[str, str]], path_of: Callable[[str, str], str]) -> None:
+    """Take out of ``problems``, each a kind and a detail, what is called missing there and is stored now. ``path_of``
+    says where."""
+    missing = [name for name, (kind, _) in problems.items() if kind == "missing"]
+    answers = root.backend.exists_many([path_of(*name) for name in missing])
+    for name, there in zip(missing, answers, strict=True):
+        if there:
+            del problems[name]
+
+
 def _arrivals(root: Root, names: Iterable[BlobName]) -> Iterator[tuple[BlobName, StoredBlob | MfstoreError | None]]:
     """What S3 sends, as it comes; of a directory the names alone: files are read where they are worked on."""
     if not root.remote:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_blobs, read_objects
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, drop_stored, read_blobs, read_objects
 from mfstore.maintenance.metaflow.findings import EMPTY, Problem, include_finding
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.metaflow.roots import layout
@@ -144,11 +144,7 @@ class IncludeCheck:
 
     def confirm_missing(self) -> None:
         """Look again at what seems missing: it may have been stored since the listing."""
-        missing = [name for name, (kind, _) in self.problems.items() if kind == "missing"]
-        paths = [layout.include_path(*name) for name in missing]
-        for name, there in zip(missing, self._root.backend.exists_many(paths), strict=True):
-            if there:
-                del self.problems[name]
+        drop_stored(self._root, self.problems, layout.include_path)
 
     def findings(self) -> Iterator[MetaflowFinding]:
         """Each that is not as it should be."""

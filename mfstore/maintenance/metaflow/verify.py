@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.recipes import recipe_path
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_again, read_blobs, read_objects
+from mfstore.maintenance.metaflow.blob_reads import StoredBlob, drop_stored, read_again, read_blobs, read_objects
 from mfstore.maintenance.metaflow.findings import (
     EMPTY,
     RUNNING_SECONDS,
@@ -116,11 +116,7 @@ class BlobCheck:
 
     def confirm_missing(self) -> None:
         """Look again at what seems missing: it may have been stored since the listing, and the task be gone."""
-        missing = [name for name, (kind, _) in self.problems.items() if kind == "missing"]
-        paths = [layout.blob_path(*name) for name in missing]
-        for name, there in zip(missing, self._root.backend.exists_many(paths), strict=True):
-            if there:
-                del self.problems[name]
+        drop_stored(self._root, self.problems, layout.blob_path)
 
 
 @dataclass(frozen=True, slots=True)

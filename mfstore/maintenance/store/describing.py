@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore import errors
 from mfstore._core.codec import Codec
-from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotAStore, NotFound
+from mfstore.errors import Conflict, MfstoreError, NotAStore, NotFound
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
 from mfstore.format.description import OPERATIONS, PATH, Description, encode
 from mfstore.format.digests import NAMES, digest_function
-from mfstore.format.packs import FOOTER, PackEntry, decode_footer, entries_of, pack_path
 from mfstore.maintenance.quarantine import quarantine
+from mfstore.maintenance.store.checking.trailers import read_trailer_again
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -79,18 +79,8 @@ def _tried(backend: Backend) -> Iterator[int]:
     for info in islice(backend.list("packs/"), WITNESSES):
         for algorithm in NAMES.values():
             try:
-                _check_pack(backend, info.key, info.size, algorithm)
+                name = bytes.fromhex(info.key.rpartition("/")[2])
+                read_trailer_again(backend, digest_function(algorithm), name, info.size)
             except (MfstoreError, ValueError):
                 continue
             yield algorithm
-
-
-def _check_pack(backend: Backend, path: str, size: int, algorithm: int) -> Iterable[PackEntry]:
-    if size < FOOTER.size:
-        raise CorruptObject("pack is too short", key=path)
-    footer = backend.read_again(path, size - FOOTER.size, FOOTER.size)
-    at, _ = decode_footer(footer, size)
-    trailer = backend.read_again(path, at, size - FOOTER.size - at)
-    name = bytes.fromhex(path.rpartition("/")[2])
-    assert path == pack_path(name.hex())
-    return entries_of(digest_function(algorithm), name, trailer, footer, at)

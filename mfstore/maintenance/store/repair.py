@@ -141,8 +141,6 @@ def _drop_values(backend: Backend, name: str, keys: frozenset[bytes]) -> None:
         try:
             etag, entries = read_ref(backend, path)
             if not entries:
-                return  # removed meanwhile
-            if not entries:
                 return  # removed meanwhile, where that leaves an object
             kept = [entry for entry in entries[:-1] if bytes.fromhex(entry.key) not in keys]
             quarantine(backend, path, None, replaced=True)

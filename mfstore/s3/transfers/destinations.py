@@ -147,7 +147,8 @@ class Destination:
             partial = Partial(str(note["url"]), str(note["etag"]), int(note["length"]), checksum, done)
             # What was written, and not synced, is lost when the machine goes down. Where no checksum of the whole would
             # tell, nothing is believed that an earlier run of it wrote.
-            if checksum is None and (not boot_id() or note.get("boot") != boot_id()):
+            boot = boot_id()
+            if checksum is None and (not boot or note.get("boot") != boot):
                 return None
             if not self._claim(new=False):
                 return None

@@ -214,13 +214,21 @@ def test_nothing_is_imported_early(python):
     )
 
 
-def test_secrets_do_not_travel(env, monkeypatch):
-    """Neither in a pickled client nor in what its representation shows; the copy says what it needs."""
+@pytest.fixture
+def secret_options(env, monkeypatch):
+    """Arguments full of secrets, and nothing else that could sign a request."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
-    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "TOPSECRET", "aws_session_token": "TOPSECRET"}
-    config = Config(proxies={"http": "http://user:TOPSECRET@proxy:1"}, connect_timeout=7)
-    client = BulkClient("b", endpoint_url="http://user:TOPSECRET@host:1", config=config, region_name=REGION, **keys)
+    return {
+        "endpoint_url": "http://user:TOPSECRET@host:1",
+        "config": Config(proxies={"http": "http://user:TOPSECRET@proxy:1"}, connect_timeout=7),
+        "aws_access_key_id": "AKID", "aws_secret_access_key": "TOPSECRET", "aws_session_token": "TOPSECRET",
+    }  # fmt: skip
+
+
+def test_secrets_do_not_travel(secret_options, monkeypatch):
+    """Neither in a pickled client nor in what its representation shows; the copy says what it needs."""
+    client = BulkClient("b", region_name=REGION, **secret_options)
     pickled = pickle.dumps(pickle.loads(pickle.dumps(client)))
     assert b"TOPSECRET" not in pickled and "TOPSECRET" not in repr(client.options)
     copy = pickle.loads(pickled)
@@ -237,12 +245,8 @@ def test_secrets_do_not_travel(env, monkeypatch):
     assert client.transfers.control.keys.secret_key == "TOPSECRET"
 
 
-def test_secrets_of_a_store_do_not_travel(env, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "TOPSECRET", "aws_session_token": "TOPSECRET"}
-    config = Config(proxies={"http": "http://user:TOPSECRET@proxy:1"}, connect_timeout=7)
-    backend = S3Backend("s3://b/p", endpoint_url="http://user:TOPSECRET@host:1", config=config, region=REGION, **keys)
+def test_secrets_of_a_store_do_not_travel(secret_options, monkeypatch):
+    backend = S3Backend("s3://b/p", region=REGION, **secret_options)
     pickled = pickle.dumps(pickle.loads(pickle.dumps(backend)))
     assert b"TOPSECRET" not in pickled
     copy = pickle.loads(pickled)
