@@ -34,9 +34,10 @@ class RefEntry:
 
 
 def encode_ref(entries: Sequence[RefEntry]) -> bytes:
-    """A ref as it is stored: the last ``HISTORY`` of its values, oldest first."""
+    """A ref as it is stored: the last ``HISTORY`` of its values, oldest first. Never the same twice: where the bytes
+    are the etag, a ref that is put back as it was would meet the conditions of late requests from before."""
     rows = [[entry.key, entry.time] for entry in entries[-HISTORY:]]
-    sealed = json.dumps({"version": 1, "history": rows})[:-1].encode()
+    sealed = json.dumps({"version": 1, "history": rows, "nonce": os.urandom(8).hex()})[:-1].encode()
     return sealed + SEAL % xxh3(sealed)
 
 

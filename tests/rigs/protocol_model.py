@@ -477,7 +477,7 @@ class RefRequest(NamedTuple):
 
 
 class RefWorld(NamedTuple):
-    """A ref that one client sets and removes by turns, while a collector trims its history."""
+    """A ref that one client sets and removes by turns, or sets and takes back, while a collector trims its history."""
 
     stored: int = 0
     """Its version; 0: there is no object."""
@@ -488,28 +488,46 @@ class RefWorld(NamedTuple):
     turns: int = 4
     set: bool = False
     """What was acknowledged last: whether it is set."""
+    others: frozenset[int] = NOTHING
+    """The versions that say what was never acknowledged."""
+    before: int = -1
+    """The version that a set which cannot be confirmed has replaced, and puts back; -1: there is none."""
     trimming: int = -1
     """The version that the collector has looked at and is about to replace; -1: it is not at work."""
     trims: int = 1
 
     def lost(self) -> bool:
-        return (self.stored != 0 and self.stored not in self.removed) != self.set
+        if self.before >= 0:
+            return False  # it is being set
+        there = self.stored != 0 and self.stored not in self.removed
+        return there != self.set or self.stored in self.others
 
 
 @dataclass(frozen=True)
 class RefModel:
-    """How a ref is removed."""
+    """How a ref is removed, and taken back."""
 
     replaced: bool = True
     """By a conditional write of an object that says so; 0.1.0: by a deletion without a condition."""
     locked: bool = True
     """A deletion takes the lock that conditional writes take; 0.1.0: it does not."""
+    nonces: bool = True
+    """A ref that is put back as it was has another ETag than before; 0.1.0: the same, where it is a digest."""
     late: bool = True
     """Requests may be late, and be carried out twice. On a local disk they are not, but a conditional write is a look
     and a rename."""
 
     def steps(self, world: RefWorld) -> Iterator[tuple[str, RefWorld]]:
         new = world.versions + 1
+        if world.before >= 0:
+            back = world._replace(before=-1, versions=new)
+            yield from self._carry_out(
+                "take back", back, RefRequest(world.stored, new if self.nonces else world.before)
+            )
+            return
+        if world.turns and world.set and self.late:
+            turn = world._replace(turns=world.turns - 1, versions=new, before=world.stored, others=world.others | {new})
+            yield from self._carry_out("put other ref", turn, RefRequest(world.stored, new))
         if world.turns and (world.trimming < 0 or not self.locked or self.late):
             turn = world._replace(turns=world.turns - 1, set=not world.set)
             if world.set and not self.replaced:

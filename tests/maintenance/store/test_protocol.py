@@ -91,8 +91,11 @@ def test_a_ref_stays_as_it_was_acknowledged(service):
 
 @pytest.mark.parametrize(
     ("service", "rules", "end"),
-    [("s3", {"replaced": False}, "late"), ("local", {"locked": False}, "trim: rename")],
-)
+    [
+        ("s3", {"replaced": False}, "late"), ("s3", {"nonces": False}, "late"),
+        ("local", {"locked": False}, "trim: rename"),
+    ],
+)  # fmt: skip
 def test_the_rules_of_0_1_0_lose_refs(service, rules, end):
     trace = model.explore(dataclasses.replace(REF_MODELS[service], **rules), model.RefWorld()).trace
     assert trace[-1] == end
@@ -496,6 +499,36 @@ def test_late_and_repeated_requests_about_a_ref_in_s3_change_nothing():
     assert store.refs["r"] == two
     assert [entry.key for entry in store.refs.history("r")] == [two]
     assert list(store.refs) == ["r"]
+
+
+def test_a_ref_that_is_taken_back_meets_no_condition_of_before(monkeypatch):
+    """Where an etag is a digest of the bytes, the same bytes would."""
+    s3 = Client([])
+    store = store_on(s3.backend)
+    one, two = store.put(1), store.put(2)
+    store.refs["r"] = one
+    before = s3.backend.head("refs/r").etag
+    calls = []
+    answer = s3.world.answer
+
+    def recorded(call):
+        if call.operation == "PutObject" and "/refs/" in call.key:
+            calls.append(call)
+        return answer(call)
+
+    def refuse(*names):
+        raise errors.Conflict("garbage collection")
+
+    s3.world.answer = recorded
+    with monkeypatch.context() as patch:
+        patch.setattr(guard.Guard, "confirm", refuse)
+        with pytest.raises(errors.Conflict):
+            store.refs["r"] = two
+    assert len(calls) == 2
+    for call in calls:
+        assert answer(call)[0] == 412
+    assert store.refs["r"] == one
+    assert s3.backend.head("refs/r").etag != before
 
 
 def test_what_is_left_of_a_removed_ref_is_nobodys_concern_and_goes(clock):
