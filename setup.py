@@ -109,6 +109,7 @@ setup(
             extension("crc/crc", "crc/checksum"),
             extension("sigv4/sigv4", "sigv4/signature", libraries=("libcrypto",)),
             extension("memory/memory", libraries=("libxxhash",)),
+            extension("files/descriptor"),
             extension(
                 "http/transfer",
                 "http/engine",

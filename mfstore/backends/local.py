@@ -23,7 +23,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from weakref import ref
 
+from mfstore._core.descriptor import Descriptor
 from mfstore._core.memory import FileMap, FreshBytes, sync_file_system
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo, needs_refresh
 from mfstore.errors import (
@@ -63,6 +65,9 @@ SYNC_FILES = 32
 which however also flushes what other programs wrote."""
 DURABLE = 1 << 16
 """How many durable keys a handle remembers."""
+READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: a planted FIFO must not hang the reader."""
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 PAGE = mmap.PAGESIZE
 """What is read past the page cache begins at a multiple of this."""
 DIRECT_BYTES = 1 << 20
@@ -96,8 +101,9 @@ class LocalBackend(Backend):
         self.url = f"file://{quote(self.root)}"
         self.fsync = fsync
         self.expire_days = expire_days
-        self._held: dict[int, _Hold] = {}
-        """By thread: what it holds of the lock file. A signal handler that runs in the middle finds it there."""
+        self._held: dict[int, ref[_Hold]] = {}
+        """By thread: what it holds of the lock file. A signal handler that runs in the middle finds it there. The
+        operation alone keeps it: whatever interrupts that, the lock goes with it."""
         self.forked()
         anew_in_children(self)
         self._sweeps = sweep
@@ -157,10 +163,11 @@ class LocalBackend(Backend):
         if not hasattr(os, "O_DIRECT") or start == end:
             return None
         try:
-            direct = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_DIRECT)
+            opened = Descriptor(self._path(key), READ_FILE | os.O_DIRECT)
         except OSError:
             return None
         try:
+            direct = opened.fd
             if not os.path.sameopenfile(fd, direct):
                 return None  # replaced just now
             blocks = []
@@ -175,7 +182,7 @@ class LocalBackend(Backend):
         except OSError:
             return None
         finally:
-            os.close(direct)
+            opened.close()
 
     def map(self, key: str, start: int, length: int) -> Buffer:
         with self._reading(key) as (fd, size):
@@ -245,22 +252,15 @@ class LocalBackend(Backend):
     @contextmanager
     def _reading(self, key: str) -> Iterator[tuple[int, int]]:
         """Descriptor and size of a regular file."""
-        with self._translate(key):
-            # O_NONBLOCK: a planted FIFO must not hang the reader.
-            fd = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                info = os.fstat(fd)
-                if not stat.S_ISREG(info.st_mode):
-                    raise CorruptObject(
-                        "not a regular file", expected="a regular file", found=stat.filemode(info.st_mode)
-                    )
-                if info.st_size > LARGEST_RECORD and key.startswith(RECORDS):
-                    raise CorruptObject(
-                        "larger than any record", expected=f"at most {LARGEST_RECORD} bytes", found=info.st_size
-                    )
-                yield fd, info.st_size
-            finally:
-                os.close(fd)
+        with self._translate(key), Descriptor(self._path(key), READ_FILE) as fd:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise CorruptObject("not a regular file", expected="a regular file", found=stat.filemode(info.st_mode))
+            if info.st_size > LARGEST_RECORD and key.startswith(RECORDS):
+                raise CorruptObject(
+                    "larger than any record", expected=f"at most {LARGEST_RECORD} bytes", found=info.st_size
+                )
+            yield fd, info.st_size
 
     # ---- writing --------------------------------------------------------------------
 
@@ -299,43 +299,41 @@ class LocalBackend(Backend):
             return
         directory, _, name = key.rpartition("/")
         # Locked as put_if is: what that found must not go between its look and its rename, and come back by it.
-        with suppress(NotFound), self._exclusive(), self._translate(key), self._opened(directory, False) as fd:
+        with suppress(NotFound), self._exclusive(), self._translate(key), self.open_directory(directory, False) as fd:
             os.unlink(name, dir_fd=fd)
             if self.fsync == "always":
                 _fsync(fd)
 
-    def open_directory(self, directory: str, create: bool) -> int:
-        """Descriptor of a directory below the root, opened step by step so that no step follows a link; where links are
+    def open_directory(self, directory: str, create: bool) -> Descriptor:
+        """A directory below the root, opened step by step so that no step follows a link; where links are
         followed, in one step if it exists."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         if not self._link_flag:
             path = os.path.join(self.root, directory)
             try:
-                return os.open(path, flags)
+                return Descriptor(path, flags)
             except FileNotFoundError:
                 if not create:
                     raise
             if not os.path.isdir(self.root):
                 self._make_root(self.root)
             os.makedirs(path, exist_ok=True)
-            return os.open(path, flags)
+            return Descriptor(path, flags)
         if create and not os.path.isdir(self.root):
             self._make_root(self.root)
-        fd = os.open(self.root, flags)
+        reached = Descriptor(self.root, flags)
         for name in directory.split("/") if directory else ():
-            try:
+            with reached as fd:
                 try:
-                    below = os.open(name, flags | self._link_flag, dir_fd=fd)
+                    below = Descriptor(name, flags | self._link_flag, dir_fd=fd)
                 except FileNotFoundError:
                     if not create:
                         raise
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=fd)
-                    below = os.open(name, flags | self._link_flag, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+                    below = Descriptor(name, flags | self._link_flag, dir_fd=fd)
+            reached = below
+        return reached
 
     def _make_root(self, path: str) -> None:
         """Create the store's directory and those above it, each named durably in its parent."""
@@ -345,11 +343,8 @@ class LocalBackend(Backend):
         with suppress(FileExistsError):
             os.mkdir(path)
         if self.fsync != "none":
-            fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with Descriptor(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as fd:
                 _fsync(fd)
-            finally:
-                os.close(fd)
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         answers = []
@@ -367,7 +362,7 @@ class LocalBackend(Backend):
             entries = hold.entries
             if self.head(key).etag != etag:
                 return False
-            with suppress(_InterruptedError), self._translate(key), self._opened(directory, False) as fd:
+            with suppress(_InterruptedError), self._translate(key), self.open_directory(directory, False) as fd:
                 (os.unlink if hold.entries == entries else _interrupted)(name, dir_fd=fd)
                 if self.fsync == "always":
                     _fsync(fd)
@@ -380,7 +375,7 @@ class LocalBackend(Backend):
             if self.head(source).etag != etag:
                 return False
             (old, _, old_name), (new, _, new_name) = source.rpartition("/"), target.rpartition("/")
-            with self._opened(old, False) as from_fd, self._opened(new, True) as to_fd:
+            with self.open_directory(old, False) as from_fd, self.open_directory(new, True) as to_fd:
                 if hold.entries != entries:
                     return self.move_unchanged(source, target, etag)
                 os.rename(old_name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
@@ -389,14 +384,6 @@ class LocalBackend(Backend):
                     _fsync(to_fd)
                     _fsync(from_fd)
             return True
-
-    @contextmanager
-    def _opened(self, directory: str, create: bool) -> Iterator[int]:
-        fd = self.open_directory(directory, create)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
 
     def deletes_conditionally(self) -> bool:
         return True
@@ -436,35 +423,33 @@ class LocalBackend(Backend):
     @contextmanager
     def _locked(self, kind: int) -> Iterator[_Hold]:
         me = threading.get_ident()
-        outer = self._held.get(me)
-        if outer is not None and outer.process == os.getpid():
+        outer = held() if (held := self._held.get(me)) is not None else None
+        if outer is not None and outer.process == os.getpid() and outer.file.fd >= 0:
             # In a signal handler: the lock is this thread's already, or about to be, and would never be free.
             outer.entries += 1
-            fcntl.flock(outer.fd, fcntl.LOCK_EX if fcntl.LOCK_EX in (kind, outer.kind) else kind)
+            fcntl.flock(outer.file.fd, fcntl.LOCK_EX if fcntl.LOCK_EX in (kind, outer.kind) else kind)
             try:
                 yield outer
             finally:
-                fcntl.flock(outer.fd, outer.kind)
+                fcntl.flock(outer.file.fd, outer.kind)
             return
         with self._translate(LOCK):
-            root = self.open_directory("", create=True)
-            try:
-                fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=root)
-            finally:
-                os.close(root)
-            try:
-                # The kind is noted before it is so, each time: a signal handler leaves the lock as it finds it noted.
-                hold = self._held[me] = _Hold(fd, kind, os.getpid())
-                fcntl.flock(fd, kind)
+            with self.open_directory("", create=True) as root:
+                file = Descriptor(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=root)
+            with file as fd:
                 try:
-                    yield hold
+                    # The kind is noted before it is so, each time: a signal handler leaves the lock as it finds it.
+                    hold = _Hold(file, kind, os.getpid())
+                    self._held[me] = ref(hold)
+                    fcntl.flock(fd, kind)
+                    try:
+                        yield hold
+                    finally:
+                        # Closing alone would leave it locked in a child forked meanwhile.
+                        hold.kind = fcntl.LOCK_UN
+                        fcntl.flock(fd, fcntl.LOCK_UN)
                 finally:
-                    # Closing alone would leave it locked in a child forked meanwhile.
-                    hold.kind = fcntl.LOCK_UN
-                    fcntl.flock(fd, fcntl.LOCK_UN)
-            finally:
-                self._held.pop(me, None)
-                os.close(fd)
+                    self._held.pop(me, None)
 
     def remember_durable(self, keys: Iterable[str]) -> None:
         """These need no sync when another operation relies on them."""
@@ -476,16 +461,15 @@ class LocalBackend(Backend):
         """Hold some room back for the collector, which has to write a little before it can free any."""
         path = os.path.join(self.root, RESERVE)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            opened = Descriptor(path, NEW_FILE)
         except OSError:
             return  # it is there, or cannot be
         try:
-            _write_all(fd, [bytes(RESERVE_BYTES)])
+            with opened as fd:
+                _write_all(fd, [bytes(RESERVE_BYTES)])
         except (OSError, MfstoreError):
             with suppress(OSError):
                 os.unlink(path)
-        finally:
-            os.close(fd)
 
     def release_reserve(self) -> bool:
         """Free the room held back for the collector. Whether there was any."""
@@ -510,7 +494,7 @@ class LocalBackend(Backend):
                 return
         with suppress(OSError):
             self.sweep(SWEEP_AGE)
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666))
+            Descriptor(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW).close()
 
     def sweep(self, age: float) -> int:
         """Remove temporary files last written more than ``age`` seconds ago; returns how many."""
@@ -572,10 +556,11 @@ class LocalBackend(Backend):
 class _Hold:
     """What one thread holds of a store's lock file."""
 
-    __slots__ = ("entries", "fd", "kind", "process")
+    __slots__ = ("__weakref__", "entries", "file", "kind", "process")
 
-    def __init__(self, fd: int, kind: int, process: int) -> None:
-        self.fd = fd
+    def __init__(self, file: Descriptor, kind: int, process: int) -> None:
+        self.file = file
+        """Closed once nothing is held, though a traceback may still keep this."""
         self.kind = kind
         self.process = process
         self.entries = 0
@@ -603,7 +588,7 @@ class LocalBatch(Batch):
         self._replacing = backend.replacing if locked is None else nullcontext
         self._staged: list[tuple[str, str, str]] = []
         self._relied: set[str] = set()
-        self._open: dict[str, int] = {}
+        self._open: dict[str, Descriptor] = {}
         self._process = os.getpid()
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
@@ -624,16 +609,12 @@ class LocalBatch(Batch):
         temporary = f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
         with backend._translate(key):
             target = self._directory(directory)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             # Listed before it exists, so that an interrupt in between leaves no file behind.
             self._staged.append((directory, temporary, name))
-            fd = os.open(temporary, flags, 0o666, dir_fd=target)
-            try:
+            with Descriptor(temporary, NEW_FILE, dir_fd=target) as fd:
                 _write_all(fd, parts)
                 if backend.fsync == "always":
                     _flush(fd)
-            finally:
-                os.close(fd)
             if backend.fsync != "batch":
                 with self._replacing():
                     self._rename(len(self._staged) - 1)
@@ -681,11 +662,8 @@ class LocalBatch(Batch):
         for path in paths:
             directory, _, name = path.rpartition("/")
             no_links = self.backend._link_flag if flags & os.O_DIRECTORY else os.O_NOFOLLOW
-            fd = os.open(name or ".", flags | os.O_CLOEXEC | no_links, dir_fd=self._directory(directory))
-            try:
+            with Descriptor(name or ".", flags | os.O_CLOEXEC | no_links, dir_fd=self._directory(directory)) as fd:
                 _fsync(fd)
-            finally:
-                os.close(fd)
 
     def abort(self) -> None:
         self._unstage(0)
@@ -707,17 +685,17 @@ class LocalBatch(Batch):
         act(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def _directory(self, directory: str) -> int:
-        fd = self._open.get(directory)
-        if fd is None:
+        opened = self._open.get(directory)
+        if opened is None:
             if len(self._open) >= DIRECTORIES:
                 self._close_directories()
-            fd = self._open[directory] = self.backend.open_directory(directory, create=True)
-        return fd
+            opened = self._open[directory] = self.backend.open_directory(directory, create=True)
+        return opened.fd
 
     def _close_directories(self) -> None:
         while self._open:
             with suppress(OSError):  # read-only descriptors: closing them cannot lose anything
-                os.close(self._open.popitem()[1])
+                self._open.popitem()[1].close()
 
 
 def _reopen(

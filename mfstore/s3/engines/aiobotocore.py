@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mfstore._core.descriptor import pipe
 from mfstore.s3.calls import CANCELLED, Call, FileRange, Reply
 from mfstore.s3.engines.event_loop import LoopThread
 from mfstore.s3.engines.exchange import Exchange
@@ -85,9 +86,7 @@ class AioChannel(Channel):
         self._lock = threading.Lock()
         self._exchanges: dict[Call, Exchange] = {}
         self._done: list[Reply] = []
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
+        self._reader, self._writer = pipe()
         self._waiter = select.poll()
         self._waiter.register(self._reader, select.POLLIN)
         self._closed = False
@@ -113,7 +112,7 @@ class AioChannel(Channel):
             done, self._done = self._done, []
             if done:
                 with contextlib.suppress(BlockingIOError):
-                    os.read(self._reader, 64)
+                    os.read(self._reader.fd, 64)
         return done
 
     def resume(self, call: Call, target: memoryview | FileRange, stop: int | None = None) -> None:
@@ -136,7 +135,7 @@ class AioChannel(Channel):
 
     def fileno(self) -> int:
         """See ``Channel``."""
-        return self._reader
+        return self._reader.fd
 
     def close(self) -> None:
         """See ``Channel``."""
@@ -150,8 +149,8 @@ class AioChannel(Channel):
         if exchanges:
             self._engine.thread().halt(exchanges)
         with self._lock:
-            os.close(self._reader)
-            os.close(self._writer)
+            self._reader.close()
+            self._writer.close()
 
     def _tell(self, reply: Reply) -> None:
         """Put a reply where ``poll`` finds it."""
@@ -161,7 +160,7 @@ class AioChannel(Channel):
             self._done.append(reply)
             if len(self._done) == 1:
                 with contextlib.suppress(BlockingIOError):
-                    os.write(self._writer, b"\0")
+                    os.write(self._writer.fd, b"\0")
 
     def _ended(self, exchange: Exchange) -> None:
         """An exchange is over: its reply, unless it was cancelled and has one."""

@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
+from mfstore._core.descriptor import memory_file
 from mfstore._core.memory import FreshBytes, FreshBytesPool
 from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, MfstoreError, Unsupported
 from mfstore.s3.aws.errors import SIZE_HINT
@@ -48,7 +49,7 @@ MOST_IN_MEMORY = 4 << 30
 def unnamed_file() -> FileIO:
     """A file that goes with its descriptor: in memory where the system can."""
     if hasattr(os, "memfd_create"):
-        return FileIO(os.memfd_create("mfstore-body", os.MFD_CLOEXEC), "rb+")
+        return FileIO("mfstore-body", "rb+", opener=memory_file)
     with NamedTemporaryFile() as file:
         return FileIO(file.name, "rb+")
 

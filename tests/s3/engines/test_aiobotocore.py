@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import itertools
 import os
 import select
 import socket
@@ -19,9 +20,12 @@ from mfstore.errors import AccessDenied
 from mfstore.s3 import calls as words
 from mfstore.s3.aws.routes import Transport
 from mfstore.s3.calls import SHORT_BODY, Call, FileRange, Options
-from mfstore.s3.engines.aiobotocore import AioEngine
+from mfstore.s3.engines import aiobotocore
+from mfstore.s3.engines.aiobotocore import AioChannel, AioEngine
 from mfstore.s3.engines.aiohttp import Connections
 from tests.rigs.control_planes import control_plane
+from tests.rigs.descriptors import open_files
+from tests.rigs.interrupts import Interrupt
 from tests.rigs.s3_wire import Wire, respond, then_close, then_reset, then_wait
 
 DATA = bytes(range(256)) * 16
@@ -450,3 +454,30 @@ def test_aiohttp_asks_no_second_time():
             await connections.close()
 
     assert asyncio.run(look()) == [False, False], f"aiohttp {aiohttp.__version__}: ClientSession._retry_connection"
+
+
+def test_ctrl_c_anywhere_leaves_no_pipe_of_a_channel():
+    engine = AioEngine(control_plane(region="us-east-1"))  # not used: no thread of it opens anything
+    before = open_files()
+    for n in itertools.count(1):
+        with Interrupt(n, {aiobotocore.__file__}) as interrupt:
+            AioChannel(engine).close()
+        assert open_files() == before, interrupt.at
+        if not interrupt.came:
+            break
+    assert n > 5
+
+
+def test_a_channel_closes_what_it_can(monkeypatch):
+    channel = AioChannel(AioEngine(control_plane(region="us-east-1")))
+    ends, close = open_files(), os.close
+
+    def failing(fd):
+        close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(os, "close", failing)
+        channel.close()
+    del channel
+    assert len(ends) - len(open_files()) == 2

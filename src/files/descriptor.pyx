@@ -1,0 +1,63 @@
+# cython: language_level=3
+"""Descriptors that have an owner from the instant they exist.
+
+Ctrl-C comes between two steps of the interpreter. One that comes after ``os.open`` has returned a number, and before
+the ``try`` that would close it, leaves the file open for ever. Here no step lies in between.
+"""
+
+import os
+
+
+cdef extern from "unistd.h" nogil:
+    int c_close "close"(int fd)
+
+
+cdef class Descriptor:
+    """An open descriptor, which this object owns: closed by ``close``, at the end of a ``with`` (which gives its
+    number), or when nobody has the object any more.
+
+    ``Descriptor(path, flags, mode, dir_fd=...)`` is ``os.open``, with its errors. ``fd`` is -1 once it is closed.
+    """
+
+    cdef readonly int fd
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __init__(self, path, int flags, int mode=0o666, *, dir_fd=None):
+        self.close()
+        self.fd = os.open(path, flags, mode, dir_fd=dir_fd)
+
+    def fileno(self):
+        return self.fd
+
+    def close(self):
+        """Close it, once. OSError when the file system says that what was written is lost; it is closed then too."""
+        cdef int fd = self.fd
+        self.fd = -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self):
+        return self.fd
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            c_close(self.fd)
+
+
+def pipe():
+    """The two ends of a pipe, to read from and to write to, neither of which blocks."""
+    cdef Descriptor reader = Descriptor.__new__(Descriptor), writer = Descriptor.__new__(Descriptor)
+    reader.fd, writer.fd = os.pipe()
+    os.set_blocking(reader.fd, False)
+    os.set_blocking(writer.fd, False)
+    return reader, writer
+
+
+def memory_file(name, flags):
+    """An ``opener`` of ``io.FileIO``, which takes what it gives at once: a file in memory, without a name (Linux)."""
+    return os.memfd_create(name, os.MFD_CLOEXEC)
