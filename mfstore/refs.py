@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from mfstore.format.quarantine import quarantine_path
 from mfstore.format.refs import (
     PREFIX,
     RefEntry,
+    StoredRef,
     decode_ref,
     encode_ref,
     encode_removed,
@@ -25,7 +27,8 @@ from mfstore.format.refs import (
     ref_name,
     ref_path,
 )
-from mfstore.saving.guard import Condemned, Names
+from mfstore.host.elapsed import moment, since
+from mfstore.saving.guard import KNOWLEDGE_SECONDS, Condemned, Names
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -33,6 +36,22 @@ if TYPE_CHECKING:
 
 SET_ATTEMPTS = 50
 """How often a ref is set anew when others set it at the same moment; with the pauses between, about a second."""
+
+
+class _ChangedError(Exception):
+    """Somebody else has changed the ref since it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What a ref is to name."""
+
+    entry: RefEntry
+    relied: Names
+    condemned: Condemned
+    """What was condemned before anything was looked up."""
+    looked: tuple[float, float]
+    """When that was."""
 
 
 class Refs(MutableMapping[str, Key]):
@@ -61,22 +80,18 @@ class Refs(MutableMapping[str, Key]):
     def __setitem__(self, name: str, key: str) -> None:
         """Point ``name`` at ``key``; the last writer wins. NotFound when nothing is stored under the key."""
         path = ref_path(name)
-        condemned = self._handle().guard.condemned()
-        entry, relied = self._entry(key)
+        value = self._look(key)
         for attempt in range(SET_ATTEMPTS):
-            try:
+            with suppress(_ChangedError):
                 try:
                     found, entries = self._found(name)
                 except CorruptObject:
                     # What it was is lost already; setting it again is the repair.
-                    found, entries = self._keep_damaged(path), []
-                etag = self._write(path, [*entries, entry], found)
-                break
-            except Conflict:
-                time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
-        else:
-            raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
-        self._confirm(condemned, path, etag, entries, relied)
+                    found, entries = self._keep_damaged(path), ()
+                self._set(path, entries, value, found)
+                return
+            time.sleep(random.random() * 0.002 * min(attempt + 1, 20))
+        raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
 
     def set_if(self, name: str, key: str, current: str | None) -> None:
         """Point ``name`` at ``key`` only if it still is ``current``.
@@ -92,27 +107,41 @@ class Refs(MutableMapping[str, Key]):
             CorruptObject: the ref is damaged.
         """
         path = ref_path(name)
-        condemned = self._handle().guard.condemned()
-        entry, relied = self._entry(key)
+        value = self._look(key)
         etag, entries = self._found(name)
         found = entries[-1].key if entries else None
         if found != current:
             raise Conflict(f"ref {name!r} is not what it was", expected=current, found=found)
-        etag = self._write(path, [*entries, entry], etag)
-        self._confirm(condemned, path, etag, entries, relied)
-
-    def _confirm(self, condemned: Condemned, path: str, etag: str, before: list[RefEntry], relied: Names) -> None:
-        """Make sure that what the ref now names stays; else put the ref back as it was, and raise: Conflict when it
-        does not."""
         try:
-            self._handle().guard.confirm(condemned, Names(), relied)
+            self._set(path, entries, value, etag)
+        except _ChangedError as error:
+            raise Conflict(f"ref {name!r} changed just now", key=path, backend=self._backend.url) from error
+
+    def _set(self, path: str, before: Sequence[RefEntry], value: _Value, found: str | None) -> None:
+        """Set a ref that is as it was found. ``_ChangedError`` when it is not any more; Conflict when garbage
+        collection removes what it is to name: then it is what it was.
+
+        What is condemned may go before it is confirmed, and this process with it. So the ref names what it named
+        before until then.
+        """
+        if since(value.looked) >= KNOWLEDGE_SECONDS:
+            value = self._look(value.entry.key)  # so long ago that it may have been condemned and deleted since
+        marked = value.condemned.concerns(value.relied)
+        if marked:
+            etag = self._write(path, found, before, value.entry)
+        else:
+            etag = self._write(path, found, [*before, value.entry])
+        try:
+            self._handle().guard.confirm(value.condemned, Names(), value.relied)
         except MfstoreError:
-            with suppress(MfstoreError):  # Conflict: somebody else has set it since
+            with suppress(MfstoreError, _ChangedError):  # somebody else has set it since
                 if before:
-                    self._write(path, before, etag)
+                    self._write(path, etag, before)
                 else:
                     remove_ref(self._backend, path, etag)
             raise
+        if marked:
+            self._write(path, etag, [*before, value.entry])
 
     def __delitem__(self, name: str) -> None:
         """Remove a ref with its history. What it pointed at stays until garbage collection."""
@@ -156,15 +185,16 @@ class Refs(MutableMapping[str, Key]):
             NotFound: there is no such ref.
             CorruptObject: it is damaged.
         """
-        return self._read(name)[1][::-1]
+        return list(reversed(self._read(name)[1]))
 
     def __repr__(self) -> str:
         return f"<Refs of {self._backend.url}>"
 
-    def _entry(self, key: str) -> tuple[RefEntry, Names]:
+    def _look(self, key: str) -> _Value:
         """The new value, and what it relies on: the recipe and the packs in which it places chunks. All of them are
         there; of a key that this handle has just stored that is known."""
-        checked, handle = Key(key), self._handle()
+        checked, handle, looked = Key(key), self._handle(), moment()
+        condemned = handle.guard.condemned()
         relied = Names(recipes=bytearray.fromhex(checked))
         if handle.guard.just_confirmed(bytes(relied.recipes)):
             there = handle.exists_many([checked])[0]
@@ -183,36 +213,42 @@ class Refs(MutableMapping[str, Key]):
                     "what the key stands for is not whole: a pack is missing", key=path, backend=self._backend.url,
                     hint=f"Store the content of {checked} again, then set the ref",
                 )  # fmt: skip
-        return RefEntry(checked, time.time()), relied
+        return _Value(RefEntry(checked, time.time()), relied, condemned, looked)
 
     def _keep_damaged(self, path: str) -> str:
         """The etag of a damaged ref that is about to be replaced, and of which there is a copy in quarantine now.
-        Conflict when it is whole by now."""
+        ``_ChangedError`` when it is whole by now."""
         info = self._backend.head(path)
         with suppress(CorruptObject):
             decode_ref(self._backend.read_again(path), path)
-            raise Conflict("the ref was set anew", key=path, backend=self._backend.url)
+            raise _ChangedError
         self._backend.copy(path, quarantine_path(path, info.modified))
         return info.etag
 
-    def _read(self, name: str) -> tuple[str | None, list[RefEntry]]:
+    def _read(self, name: str) -> tuple[str | None, Sequence[RefEntry]]:
         etag, entries = self._found(name)
         if not entries:
             raise NotFound(f"no ref {name!r}", backend=self._backend.url)
         return etag, entries
 
-    def _found(self, name: str) -> tuple[str | None, list[RefEntry]]:
+    def _found(self, name: str) -> tuple[str | None, Sequence[RefEntry]]:
         """What is stored there, and its etag, on which a write depends; no values where there is no ref."""
         try:
-            return read_ref(self._backend, ref_path(name))
+            etag, stored = read_ref(self._backend, ref_path(name))
+            return etag, stored.entries
         except NotFound:
-            return None, []
+            return None, ()
         except (CorruptObject, Unsupported) as error:
             raise error.where(backend=self._backend.url) from None
 
-    def _write(self, path: str, entries: Sequence[RefEntry], etag: str | None) -> str:
+    def _write(
+        self, path: str, etag: str | None, entries: Sequence[RefEntry], unconfirmed: RefEntry | None = None
+    ) -> str:
         self._handle().require_write()
-        return self._backend.put_if(path, encode_ref(entries), etag)
+        try:
+            return self._backend.put_if(path, encode_ref(entries, unconfirmed), etag)
+        except Conflict as error:
+            raise _ChangedError from error
 
 
 def remove_ref(backend: Backend, path: str, etag: str) -> None:
@@ -228,9 +264,9 @@ def remove_ref(backend: Backend, path: str, etag: str) -> None:
         raise Conflict("the ref was set anew", key=path, backend=backend.url)
 
 
-def read_ref(backend: Backend, path: str) -> tuple[str, list[RefEntry]]:
-    """The etag and the values, oldest first, of the ref stored there; they may be written back. No values: it was
-    removed.
+def read_ref(backend: Backend, path: str) -> tuple[str, StoredRef]:
+    """The etag of the ref stored there, and what it says; that may be written back. No values: it was removed, or was
+    not confirmed yet.
 
     What one read alone says is not believed when it is damaged, nor when nothing in it could tell (mfstore 0.1.0 wrote
     refs without a seal). NotFound when there is none, CorruptObject when it is damaged, Unsupported for a newer one.

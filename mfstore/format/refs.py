@@ -33,11 +33,23 @@ class RefEntry:
     """Seconds since the epoch on the writer's clock; order is the order of the list, not of the times."""
 
 
-def encode_ref(entries: Sequence[RefEntry]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class StoredRef:
+    """What a stored ref says."""
+
+    entries: tuple[RefEntry, ...] = ()
+    """Its values, oldest first. None: there is no ref, or none yet."""
+    unconfirmed: RefEntry | None = None
+    """What it will name once whoever sets it has made sure that this stays. It may be gone already."""
+
+
+def encode_ref(entries: Sequence[RefEntry], unconfirmed: RefEntry | None = None) -> bytes:
     """A ref as it is stored: the last ``HISTORY`` of its values, oldest first. Never the same twice: where the bytes
     are the etag, a ref that is put back as it was would meet the conditions of late requests from before."""
-    rows = [[entry.key, entry.time] for entry in entries[-HISTORY:]]
-    sealed = json.dumps({"version": 1, "history": rows, "nonce": os.urandom(8).hex()})[:-1].encode()
+    # Last in the history too: what mfstore 0.1.0 collects there must stay as well.
+    rows = [[entry.key, entry.time] for entry in (*entries, *((unconfirmed,) if unconfirmed else ()))[-HISTORY:]]
+    mark = {"unconfirmed": True} if unconfirmed else {}
+    sealed = json.dumps({"version": 1, "history": rows, **mark, "nonce": os.urandom(8).hex()})[:-1].encode()
     return sealed + SEAL % xxh3(sealed)
 
 
@@ -62,9 +74,9 @@ def is_sealed(data: bytes) -> bool:
     return _SEALED.fullmatch(data, len(data) - SEAL_LENGTH) is not None if len(data) > SEAL_LENGTH else False
 
 
-def decode_ref(data: bytes, path: str) -> list[RefEntry]:
-    """The values of a stored ref, oldest first; none when it was removed. CorruptObject when it is damaged, Unsupported
-    for a newer version."""
+def decode_ref(data: bytes, path: str) -> StoredRef:
+    """A stored ref; without any value when it was removed. CorruptObject when it is damaged, Unsupported for a newer
+    version."""
     try:
         document = json.loads(data)
         if document["version"] != 1:
@@ -75,13 +87,13 @@ def decode_ref(data: bytes, path: str) -> list[RefEntry]:
         ):
             raise CorruptObject("ref differs from its seal", key=path)
         if "removed" in document:
-            return []
-        entries = [RefEntry(Key(row[0]), float(row[1])) for row in document["history"]]
+            return StoredRef()
+        entries = tuple(RefEntry(Key(row[0]), float(row[1])) for row in document["history"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         raise CorruptObject("ref is not the JSON it should be", key=path) from None
     if not entries:
         raise CorruptObject("ref has no history", key=path)
-    return entries
+    return StoredRef(entries[:-1], entries[-1]) if document.get("unconfirmed") else StoredRef(entries)
 
 
 def ref_name(path: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mfstore._core import table
 from mfstore.backends.base import DELETION_WINDOW, REQUEST_LIFE, decode_read
 from mfstore.errors import Conflict, CorruptObject, NotFound, Unsupported
-from mfstore.format.collection import ENTRY, STATE, CondemnedList, State, decode_list, decode_state
+from mfstore.format.collection import ENTRY, STATE, CondemnedList, State, decode_list, decode_state, seal_etag
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import recipe_path
 from mfstore.host.elapsed import moment, since
@@ -74,6 +74,20 @@ class Condemned:
     def pack(self, name: bytes) -> bool:
         """Whether a pack is condemned."""
         return any(table.find(entry.packs, ENTRY.size, name)[0] >= 0 for entry in self.lists)
+
+    def versions(self, names: Names) -> Iterator[tuple[str, int]]:
+        """Where those of them that are condemned are stored, and in which version each is meant."""
+        for entry in self.lists:
+            for entries, wanted, path in (
+                (entry.recipes, names.recipes, recipe_path),
+                (entry.packs, names.packs, pack_path),
+            ):
+                for number, row in enumerate(table.find(entries, ENTRY.size, wanted)):
+                    if row >= 0:
+                        yield (
+                            path(wanted[32 * number : 32 * number + 32].hex()),
+                            ENTRY.unpack_from(entries, row * ENTRY.size)[1],
+                        )
 
     def concerns(self, names: Names) -> bool:
         """Whether any of them is condemned."""
@@ -204,23 +218,38 @@ class Guard:
         if same and not before.state.deleting and not after.state.deleting:
             return  # a deletion that begins now looks first at what is visible
         if after.state.deleting:
-            if same and not after.concerns(relied) and self._backend.deletes_conditionally():
-                return  # it is deleting older versions of what this operation stored again
+            # Before the wait: what is stored again during it may be hit by a deletion that was decided before.
+            relies = self._means(after, relied)
+            if same and not relies and self._backend.deletes_conditionally():
+                return  # it is deleting older versions of what was stored again
             if after.concerns(relied) or after.concerns(wrote):
-                self._wait(after, relied)
+                self._wait(after, relies)
         self._check(wrote)
         self._check(relied)
 
-    def _wait(self, view: Condemned, relied: Names) -> None:
+    def _means(self, view: Condemned, names: Names) -> bool:
+        """Whether one of them is condemned in the version that is stored now, or is gone."""
+        for path, version in view.versions(names):
+            try:
+                if seal_etag(self._backend.head(path).etag) == version:
+                    return True
+            except NotFound:
+                return True
+        return False
+
+    def _wait(self, view: Condemned, relies: bool) -> None:
+        """Wait for the end of a deletion; where it is about what the operation ``relies`` on, for that alone."""
         begun = moment()
         pause = 0.01
         while view.state.deleting:
             if since(begun) > DELETION_WAIT:
-                if not view.concerns(relied):
-                    return  # a deletion under way by now has seen what this operation stored
+                if not relies:
+                    return  # a deletion under way by now has seen what was stored again
                 raise Conflict(
-                    "garbage collection is deleting what this operation relied on",
-                    backend=self._backend.url, hint="Nothing was acknowledged; do it again",
+                    "garbage collection is deleting what this operation relied on, or was killed at it",
+                    backend=self._backend.url,
+                    hint="Nothing was acknowledged. Store the content again, or run mfstore gc --execute if none is "
+                    "running; then do it again",
                 )  # fmt: skip
             time.sleep(pause)
             pause = min(1.0, pause * 2)

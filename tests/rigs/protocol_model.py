@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,6 +35,11 @@ class Rules:
     unanswered_waits: bool = True
     """While a deletion may still be carried out, the state says so; 0.1.0: it does not once the collector has failed,
     or has been answered at the second try, or was taken over."""
+    marked: bool = True
+    """A ref that names what is condemned is marked until it is confirmed, and names what it named before; 0.1.0: it is
+    set, and taken back if it cannot be confirmed."""
+    by_version: bool = True
+    """What was stored again since it was condemned can be named; 0.1.0: not while a deletion goes on."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Service:
     """Writers may go by a state that is old (by ``KNOWLEDGE_SECONDS``, which is far below a grace period)."""
 
 
-RULES, RULES_0_1_0 = Rules(), Rules(False, False, False, False)
+RULES, RULES_0_1_0 = Rules(), Rules(False, False, False, False, False, False)
 S3, PLAIN_S3, LOCAL = Service(), Service(conditional=False), Service(late=False, cached=False)
 
 
@@ -68,6 +73,10 @@ class State(NamedTuple):
     def concerns(self, names: frozenset[int]) -> bool:
         return any(name in names for name, _ in self.listed)
 
+    def means(self, stored: tuple[int, int, int], names: frozenset[int]) -> bool:
+        """Whether one of them is condemned in the version that is stored, or is not stored."""
+        return any(name in names and stored[name] in (0, version) for name, version in self.listed)
+
 
 class Sent(NamedTuple):
     """A deletion that may still be carried out."""
@@ -83,6 +92,8 @@ class World(NamedTuple):
     young: frozenset[int]
     ref: int = -1
     ref_version: int = 0
+    marked: int = -1
+    """The key that the ref will name once that is confirmed."""
     state: State = State()
     sent: frozenset[Sent] = NOTHING
     acknowledged: frozenset[int] = NOTHING
@@ -109,6 +120,10 @@ class World(NamedTuple):
         needed = self.acknowledged | ({self.named} if self.named >= 0 else NOTHING)
         return any(not (self.stored[key] and self.stored[P]) for key in needed)
 
+    def dangles(self) -> bool:
+        """Whether the ref names what cannot be read, acknowledged or not."""
+        return self.ref >= 0 and not (self.stored[self.ref] and self.stored[P])
+
 
 Step = tuple[str, World]
 OVER = "over"
@@ -125,6 +140,10 @@ class Guarded(NamedTuple):
     """No grace period has passed since the view was read."""
     wrote: frozenset[int] = NOTHING
     relied: frozenset[int] = NOTHING
+    put: int = 0
+    """The version of the ref that it stored."""
+    relies: bool = False
+    """When it began to wait, what it relies on was the very version that is condemned."""
     waited: int = 0
     """Windows that have passed while it waited."""
 
@@ -135,6 +154,7 @@ class Collector(NamedTuple):
     at: str = "begin"
     state: State = State()
     ref: int = -1
+    marked: int = -1
     recipes: tuple[int, int] = (0, 0)
     young: frozenset[int] = NOTHING
     doomed: frozenset[tuple[int, int]] = NOTHING
@@ -215,13 +235,24 @@ class Model:
             yield "put P", world.put(P), actor._replace(at="recipe", wrote=actor.wrote | {P})
         elif at == "recipe":
             yield f"put {NAMES[key]}", world.put(key), actor._replace(at="confirm", wrote=actor.wrote | {key})
+        elif at == "ref" and self.rules.marked and not actor.fresh:
+            yield "look", world, actor._replace(at="find", view=world.state, fresh=True)
+        elif at == "ref" and self.rules.marked and actor.view.concerns(actor.relied):
+            after = world._replace(marked=key, ref_version=world.ref_version + 1)
+            yield "put mark", after, actor._replace(at="confirm", put=after.ref_version)
         elif at == "ref":
-            after = world._replace(ref=key, ref_version=world.ref_version + 1, named=-1)
-            yield "put ref", after, actor._replace(at="confirm")
+            after = world._replace(ref=key, ref_version=world.ref_version + 1, marked=-1, named=-1)
+            yield "put ref", after, actor._replace(at="confirm", put=after.ref_version)
+        elif at == "marked":
+            if world.ref_version == actor.put:
+                after = world._replace(ref=key, ref_version=world.ref_version + 1, marked=-1, named=key)
+                yield "put ref", after, Guarded(actor.kind, key, OVER)
+            else:
+                yield "put ref", world, Guarded(actor.kind, key, OVER)  # somebody else has set it
         elif at == "confirm":
             yield from self._confirm(world, actor)
         elif at == "wait":
-            if not world.state.deleting or (actor.waited and not world.state.concerns(actor.relied)):
+            if not world.state.deleting or (actor.waited and not actor.relies):
                 yield "waited", world, actor._replace(at="check")
             yield "give up", *self._failed(world, actor)
         elif at == "check":
@@ -242,13 +273,16 @@ class Model:
         after = world.state
         same = after.deletions == before.deletions
         quiet = not before.deleting and not after.deleting
-        older = after.deleting and not after.concerns(actor.relied)  # versions that the actor has replaced
+        relies = after.concerns(actor.relied)
+        if self.rules.by_version:
+            relies = after.means(world.stored, actor.relied)
+        older = after.deleting and not relies  # versions that were replaced
         if same and (quiet or (older and self.service.conditional)):
             yield "confirm", *self._done(world, actor)
         elif after.deleting and after.concerns(both):
             old = not self.rules.sent_once and same and not after.concerns(actor.relied)
             # 0.1.0 slept for a window, whatever was on its way.
-            yield "confirm", world, actor._replace(at="check" if old else "wait", waited=0)
+            yield "confirm", world, actor._replace(at="check" if old else "wait", waited=0, relies=relies)
         else:
             yield "confirm", world, actor._replace(at="check")
 
@@ -256,18 +290,22 @@ class Model:
         if actor.kind == "write":
             if actor.fresh:  # a key stays for a grace period after it was looked up, however long the save took
                 world = world._replace(acknowledged=world.acknowledged | {actor.key})
+        elif actor.put == world.ref_version and world.marked == actor.key:
+            return world, Guarded(actor.kind, actor.key, "marked", put=actor.put)
         elif world.ref == actor.key:
             world = world._replace(named=actor.key)
         return world, Guarded(actor.kind, actor.key, OVER)
 
     def _failed(self, world: World, actor: Guarded) -> tuple[World, Guarded]:
-        if actor.kind == "name" and world.ref == actor.key:
+        if actor.kind == "name" and world.marked == actor.key:
+            world = world._replace(marked=-1, ref_version=world.ref_version + 1)
+        elif actor.kind == "name" and world.ref == actor.key:
             world = world._replace(ref=-1, ref_version=world.ref_version + 1)
         return world, Guarded(actor.kind, actor.key, OVER)
 
     def _unnamer(self, world: World, actor: Guarded) -> Iterator[tuple[str, World, Guarded]]:
         if world.ref >= 0:
-            after = world._replace(ref=-1, ref_version=world.ref_version + 1, named=-1)
+            after = world._replace(ref=-1, ref_version=world.ref_version + 1, marked=-1, named=-1)
             yield "put no ref", after, actor._replace(at=OVER)
 
     # ---- collectors -----------------------------------------------------------------------------
@@ -275,7 +313,7 @@ class Model:
     def _collector(self, world: World, actor: Collector) -> Iterator[tuple[str, World, Collector]]:
         at = actor.at
         if at == "begin":
-            yield "plan refs", world, actor._replace(at="plan", state=world.state, ref=world.ref)
+            yield "plan refs", world, actor._replace(at="plan", state=world.state, ref=world.ref, marked=world.marked)
         elif at == "plan":
             planned = self._decide(world, actor._replace(recipes=world.stored[:2], young=world.young))
             yield "plan", world, planned
@@ -305,7 +343,9 @@ class Model:
             yield from self._owned(world, actor, "condemn")
 
     def _decide(self, world: World, actor: Collector) -> Collector:
-        live = {key for key in (A, B) if actor.recipes[key] and (key == actor.ref or key in actor.young)}
+        live = {
+            key for key in (A, B) if actor.recipes[key] and (key in (actor.ref, actor.marked) or key in actor.young)
+        }
         if actor.ref >= 0 and not (actor.recipes[actor.ref] and world.stored[P]):
             return actor._replace(at=OVER)  # something needed is missing: nothing is deleted
         listed, ready = actor.state.listed, actor.state.ready
@@ -325,8 +365,7 @@ class Model:
 
     def _look_again(self, world: World, actor: Collector) -> Collector:
         spared = {key for key in (A, B) if world.stored[key] and world.stored[key] != actor.recipes[key]}
-        if world.ref >= 0 and world.ref != actor.ref:
-            spared.add(world.ref)
+        spared.update({world.ref, world.marked} - {-1, actor.ref, actor.marked})
         doomed = frozenset(
             (name, version) for name, version in actor.doomed
             if world.stored[name] == version and name not in spared and not (name == P and spared)
@@ -394,13 +433,13 @@ class Found(NamedTuple):
     states: int
 
 
-def explore(model: Any, start: Any, limit: int = 2_000_000) -> Found:
-    """Go through every state that can be reached, nearest first."""
+def explore(model: Any, start: Any, bad: Callable[[Any], bool], limit: int = 2_000_000) -> Found:
+    """Go through every state that can be reached, nearest first, until one is ``bad``."""
     cause: dict[Any, tuple[Any, str] | None] = {start: None}
     queue = deque([start])
     while queue:
         world = queue.popleft()
-        if world.lost():
+        if bad(world):
             trace = []
             at: Any = world
             while (step := cause[at]) is not None:
@@ -434,13 +473,13 @@ class Case:
     start: World
     actors: tuple[Any, ...]
 
-    def explore(self, rules: Rules, service: Service) -> Found:
-        return _explored(self, rules, service)
+    def explore(self, rules: Rules, service: Service, bad: Callable[[World], bool] = World.lost) -> Found:
+        return _explored(self, rules, service, bad)
 
 
 @functools.cache
-def _explored(case: Case, rules: Rules, service: Service) -> Found:
-    return explore(Model(rules, service), case.start._replace(actors=case.actors))
+def _explored(case: Case, rules: Rules, service: Service, bad: Callable[[World], bool]) -> Found:
+    return explore(Model(rules, service), case.start._replace(actors=case.actors), bad)
 
 
 WRITE_A, WRITE_B = Guarded("write", A), Guarded("write", B)
@@ -461,7 +500,8 @@ TWO = Case(
 WRITTEN_TWO = Case(
     "two collectors and a writer", condemned()._replace(windows=1, graces=0), (WRITE_A, Collector(0), Collector(1))
 )
-CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO)
+AGAIN = Case("stored again, and named", condemned()._replace(windows=1, graces=0), (WRITE_A, NAME_A, Collector(0)))
+CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO, AGAIN)
 
 
 # ---- one ref ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mfstore.format.refs import RefEntry, decode_ref, encode_ref, is_sealed
 from tests.rigs.damage import BadReads, wrapped
 
 PATH = "refs/r"
-ENTRIES = [RefEntry(Key(f"{number:064x}"), 1.5 * number) for number in range(3)]
+ENTRIES = tuple(RefEntry(Key(f"{number:064x}"), 1.5 * number) for number in range(3))
 
 
 def without_seal(data):
@@ -82,7 +82,7 @@ def test_a_damaged_ref_that_is_set_again_is_kept_in_quarantine(backend):
 
 def test_every_damage_to_a_sealed_ref_is_seen():
     data = encode_ref(ENTRIES)
-    assert is_sealed(data) and decode_ref(data, PATH) == ENTRIES
+    assert is_sealed(data) and decode_ref(data, PATH).entries == ENTRIES
     for at in range(len(data)):
         for bit in range(8):
             damaged = bytearray(data)
@@ -95,7 +95,7 @@ def test_every_damage_to_a_sealed_ref_is_seen():
 
 def test_refs_of_the_first_release_are_read_and_those_of_this_one_by_it():
     old = without_seal(encode_ref(ENTRIES))
-    assert not is_sealed(old) and decode_ref(old, PATH) == ENTRIES
+    assert not is_sealed(old) and decode_ref(old, PATH).entries == ENTRIES
     document = json.loads(encode_ref(ENTRIES))  # as it read them: by these two names
     assert document["version"] == 1 and [key for key, _ in document["history"]] == [entry.key for entry in ENTRIES]
     assert re.fullmatch("[0-9a-f]{16}", document["seal"])

@@ -170,13 +170,16 @@ def plan_gc(
     if state.owner:
         warnings.append(f"a collector is at work, or died at it: {state.owner}")
     refs = read_refs(backend)
-    changes = plan_refs(refs, options.retention, now)
+    changes = plan_refs(refs, options.retention, now, now - max(options.grace, SAFE_GRACE))
     shortened = {change.name: change.kept for change in changes}
     named = {bytes.fromhex(entry.key) for name, ref in refs.items() for entry in shortened.get(name, ref.entries)}
     given = {bytes.fromhex(Key(key)) for key in live or ()}
     # Recipes before packs: what is visible of the former finds its packs among the latter.
     recipes = read_table(backend, "recipes")
     packs = read_table(backend, "packs")
+    # What somebody is about to name stays too. If it is gone already that is his concern: he looks before he is done.
+    marked = {bytes.fromhex(ref.unconfirmed.key) for ref in refs.values() if ref.unconfirmed is not None}
+    named |= {key for key in marked if key in recipes.rows}
     future = sum(1 for table in (recipes, packs) for modified in table.modified if modified > now + CLOCK_SKEW)
     if future:
         warnings.append(f"{future} objects are from the future by the store's clock: they are kept")

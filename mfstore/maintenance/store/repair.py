@@ -139,7 +139,8 @@ def _drop_values(backend: Backend, name: str, keys: frozenset[bytes]) -> None:
     path = ref_path(name)
     for _ in range(SET_ATTEMPTS):
         try:
-            etag, entries = read_ref(backend, path)
+            etag, stored = read_ref(backend, path)
+            entries = stored.entries
             if not entries:
                 return  # removed meanwhile, where that leaves an object
             kept = [entry for entry in entries[:-1] if bytes.fromhex(entry.key) not in keys]

@@ -56,12 +56,12 @@ def read_ref_keys(backend: Backend, refs: dict[str, str], unread: Unread) -> Ref
         try:
             if isinstance(data, MfstoreError):
                 raise data
-            entries = unread.decode(backend, path, data, partial(decode_ref, path=path))
+            stored = unread.decode(backend, path, data, partial(decode_ref, path=path))
             if not is_sealed(data):
-                entries = read_ref(backend, path)[1]  # nothing in it tells a bad read
-            if entries:  # else it was removed
-                found.keys[name] = bytes.fromhex(entries[-1].key)
-                found.former[name] = [bytes.fromhex(entry.key) for entry in entries[:-1]]
+                stored = read_ref(backend, path)[1]  # nothing in it tells a bad read
+            if stored.entries:  # else it was removed
+                found.keys[name] = bytes.fromhex(stored.entries[-1].key)
+                found.former[name] = [bytes.fromhex(entry.key) for entry in stored.entries[:-1]]
         except NotFound:
             continue  # deleted since it was listed
         except CorruptObject as error:

@@ -81,7 +81,7 @@ def lenient_refs(backend):
     found = {}
     for info in backend.list("refs/"):
         try:
-            found[info.key] = retention.RefVersion(info.etag, tuple(refs.decode_ref(backend.get(info.key), info.key)))
+            found[info.key] = retention.RefVersion(info.etag, refs.decode_ref(backend.get(info.key), info.key).entries)
         except errors.MfstoreError:
             continue
     return found

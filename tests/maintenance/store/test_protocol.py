@@ -47,18 +47,23 @@ LOSSES = [
 ]  # fmt: skip
 
 
+def lost_or_dangling(world):
+    return world.lost() or world.dangles()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_no_interleaving_loses_what_was_acknowledged(case, service):
-    found = case.explore(model.RULES, SERVICES[service])
+    """And no ref ever names what is not there, wherever its setting ends."""
+    found = case.explore(model.RULES, SERVICES[service], lost_or_dangling)
     assert found.trace is None
     assert found.states > 500
 
 
 @pytest.mark.slow
 def test_no_interleaving_loses_a_pack_that_keys_share():
-    found = model.PACK.explore(model.RULES, model.LOCAL)
+    found = model.PACK.explore(model.RULES, model.LOCAL, lost_or_dangling)
     assert found.trace is None
     assert found.states > 100_000
 
@@ -81,12 +86,23 @@ def test_no_rule_can_be_left_out(rule, case, service):
     assert case.explore(dataclasses.replace(model.RULES, **{rule: False}), SERVICES[service]).trace
 
 
+@pytest.mark.second
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_ref_that_is_not_marked_dangles_when_its_setting_is_killed(service):
+    unmarked = dataclasses.replace(model.RULES, marked=False)
+    assert model.NAMED.explore(unmarked, SERVICES[service]).trace is None
+    assert model.NAMED.explore(unmarked, SERVICES[service], model.World.dangles).trace[-2:] == (
+        "2.hold",
+        "2.delete A",
+    )
+
+
 REF_MODELS = {"s3": model.RefModel(), "local": model.RefModel(replaced=False, late=False)}
 
 
 @pytest.mark.parametrize("service", REF_MODELS)
 def test_a_ref_stays_as_it_was_acknowledged(service):
-    assert model.explore(REF_MODELS[service], model.RefWorld()).trace is None
+    assert model.explore(REF_MODELS[service], model.RefWorld(), model.RefWorld.lost).trace is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +113,9 @@ def test_a_ref_stays_as_it_was_acknowledged(service):
     ],
 )  # fmt: skip
 def test_the_rules_of_0_1_0_lose_refs(service, rules, end):
-    trace = model.explore(dataclasses.replace(REF_MODELS[service], **rules), model.RefWorld()).trace
+    trace = model.explore(
+        dataclasses.replace(REF_MODELS[service], **rules), model.RefWorld(), model.RefWorld.lost
+    ).trace
     assert trace[-1] == end
 
 
@@ -366,6 +384,121 @@ def test_who_takes_over_a_deletion_lets_what_was_sent_pass(kind, clock, waits):
     assert store_on(inner).put(noise(1)) == key
     store_on(inner).refs["late"] = key
     assert sum(waits.passed) == passed
+
+
+def killed_collector(inner):
+    """It died at its first deletion."""
+    backend = Hooked(inner)
+    plan = store_on(backend).plan_gc(grace=0)
+
+    def die():
+        raise KeyboardInterrupt
+
+    backend.on("delete_unchanged", "recipes/", die)
+    backend.on("put_if", collection.STATE, lambda: backend.on("put_if", collection.STATE, die), after=True)
+    with pytest.raises(KeyboardInterrupt):
+        plan.execute()
+    assert guard.read_state(inner)[0].deleting
+
+
+@pytest.mark.parametrize("kind", [RemoteMemory, RemoteUnconditional, MemoryBackend])
+def test_what_a_killed_collector_was_about_to_delete_can_be_stored_again_and_named(kind, clock, waits):
+    inner = remote_condemned(kind, clock)
+    key = key_of_garbage(inner)
+    killed_collector(inner)
+    with pytest.raises(errors.Conflict, match=r"Store the content again, or run mfstore gc --execute"):
+        store_on(inner).refs["late"] = key
+    assert "late" not in store_on(inner).refs
+    assert store_on(inner).put(noise(1)) == key
+    waits.passed.clear()
+    store_on(inner).refs["late"] = key
+    assert sum(waits.passed) == 0 or not inner.deletes_conditionally()
+    store_on(inner).plan_gc(grace=0).execute(take_over=True)
+    assert same(store_on(inner), store_on(inner).refs["late"], noise(1))
+
+
+@pytest.mark.parametrize("kind", [RemoteMemory, RemoteUnconditional, MemoryBackend])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_ref_whose_setting_was_killed_names_what_it_named_before(kind, before, clock, monkeypatch):
+    """It is set between the collector's look and its deletion."""
+    inner = remote_condemned(kind, clock)
+    key = key_of_garbage(inner)
+    anchor = store_on(inner).refs["anchor"]
+    if before:
+        store_on(inner).refs["r"] = anchor
+    backend = Hooked(inner)
+
+    def killed(*names):
+        raise KeyboardInterrupt
+
+    def set_it():
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(guard.Guard, "confirm", killed)
+            store_on(inner).refs["r"] = key
+
+    backend.on("delete_unchanged", "recipes/", set_it)
+    assert store_on(backend).plan_gc(grace=0).execute().deleted.recipes == 1
+    assert not backend.waiting
+    store = store_on(inner)
+
+    def found():
+        return [entry.key for entry in store.refs.history("r")] if before else store.refs.get("r")
+
+    assert found() == ([anchor] if before else None)
+    assert store.verify("full").clean
+    clock.advance(DAY / 2)
+    assert not store_on(inner).plan_gc().decision.refs
+    clock.advance(DAY)
+    (change,) = store_on(inner).plan_gc().decision.refs
+    assert [entry.key for entry in change.dropped] == [key]
+    store_on(inner).plan_gc().execute()
+    assert found() == ([anchor] if before else None)
+    assert ("r" in store.refs) == before
+    assert not store_on(inner).plan_gc().decision.refs
+    store.refs["r"] = anchor
+    assert store.refs["r"] == anchor
+
+
+@pytest.mark.parametrize("set_it", ["item", "set_if"])
+def test_a_ref_that_somebody_sets_while_it_is_marked_is_theirs(set_it, clock, monkeypatch):
+    inner = condemned_store()
+    key = key_of_garbage(inner)
+    anchor = store_on(inner).refs["anchor"]
+    store_on(inner).refs["r"] = anchor
+    other = store_on(inner).put(3)
+    real, sets = guard.Guard.confirm, []
+
+    def confirm(self, *names):
+        if not sets:
+            sets.append(store_on(inner).refs["r"])
+            store_on(inner).refs["r"] = other
+        return real(self, *names)
+
+    monkeypatch.setattr(guard.Guard, "confirm", confirm)
+    store = store_on(inner)
+    if set_it == "item":
+        store.refs["r"] = key
+        expected = [key, other, anchor]
+    else:
+        with pytest.raises(errors.Conflict, match="changed just now"):
+            store.refs.set_if("r", key, anchor)
+        expected = [other, anchor]
+    assert sets == [anchor]
+    assert [entry.key for entry in store.refs.history("r")] == expected
+
+
+def test_who_took_long_to_find_what_a_ref_is_to_name_looks_again(clock, monkeypatch):
+    inner = RemoteMemory()
+    store = store_on(inner)
+    key, other = store.put(noise(1)), store.put(2)
+    store.refs["anchor"] = other
+    looks = []
+    real = guard.Guard.condemned
+    monkeypatch.setattr(guard.Guard, "condemned", lambda self: looks.append(1) or real(self))
+    slow = Hooked(inner)
+    slow.on("get", "refs/", lambda: clock.advance(301))
+    store_on(slow).refs["anchor"] = key
+    assert len(looks) == 3  # and once to confirm
 
 
 def test_a_collector_that_stood_still_asks_again_before_it_deletes(clock, monkeypatch):

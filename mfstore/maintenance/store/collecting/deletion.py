@@ -69,7 +69,7 @@ class Deletion:
         planned = {change.name: {entry.key for entry in change.kept} for change in self._decision.refs}
         named: set[bytes] = set()
         for name, ref in read_refs(self._backend).items():
-            values = {entry.key for entry in ref.entries}
+            values = {entry.key for entry in (*ref.entries, ref.unconfirmed) if entry is not None}
             if ref.etag != self._snapshot.ref_etags.get(name) and values != planned.get(name):
                 named.update(map(bytes.fromhex, values))
         recipe_etags: dict[bytes, str] = {}

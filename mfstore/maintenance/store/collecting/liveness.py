@@ -17,7 +17,7 @@ from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, recipe_path
-from mfstore.format.refs import PREFIX, ref_name
+from mfstore.format.refs import PREFIX, StoredRef, ref_name
 from mfstore.maintenance.store.collecting.retention import RefVersion
 from mfstore.refs import read_ref
 
@@ -34,11 +34,11 @@ OFFSET_BITS = 48
 def read_refs(backend: Backend) -> dict[str, RefVersion]:
     """Every ref. Raises for one that cannot be read: then nobody knows what is live."""
     found = {}
-    for path in [info.key for info in backend.list(PREFIX)]:
+    for path, modified in [(info.key, info.modified) for info in backend.list(PREFIX)]:
         try:
-            etag, entries = read_ref(backend, path)
-            if entries:
-                found[ref_name(path)] = RefVersion(etag, tuple(entries))
+            etag, stored = read_ref(backend, path)
+            if stored != StoredRef():  # else it was removed
+                found[ref_name(path)] = RefVersion(etag, stored.entries, stored.unconfirmed, modified)
         except NotFound:
             continue  # removed since it was listed
         except MfstoreError as error:

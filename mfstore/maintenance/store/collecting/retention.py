@@ -40,6 +40,10 @@ class RefVersion:
     etag: str
     entries: tuple[RefEntry, ...]
     """Oldest first."""
+    unconfirmed: RefEntry | None = None
+    """What it will name once that is confirmed."""
+    modified: float = 0.0
+    """When it was stored, by the store's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,22 @@ class RefChange:
     dropped: tuple[RefEntry, ...]
 
 
-def plan_refs(refs: Mapping[str, RefVersion], retention: Retention, now: float) -> list[RefChange]:
-    """The refs to shorten or remove. ``now`` is compared with the times at which writers set the refs."""
+def plan_refs(
+    refs: Mapping[str, RefVersion], retention: Retention, now: float, abandoned: float = -float("inf")
+) -> list[RefChange]:
+    """The refs to shorten or remove. ``now`` is compared with the times at which writers set the refs.
+
+    A ref that somebody is setting is left alone; one whose setting began before the time ``abandoned``, by the store's
+    clock, and was not confirmed is put back as it was.
+    """
+    changes = [
+        RefChange(name, ref.etag, ref.entries, (ref.unconfirmed,))
+        for name, ref in sorted(refs.items())
+        if ref.unconfirmed is not None and ref.modified < abandoned
+    ]
+    refs = {name: ref for name, ref in refs.items() if ref.unconfirmed is None}
     oldest = -float("inf") if retention.keep_age is None else now - retention.keep_age
     removed = _removed(refs, retention, oldest)
-    changes = []
     for name, ref in sorted(refs.items()):
         kept = () if name in removed else _kept(name, ref.entries, retention, oldest)
         if len(kept) < len(ref.entries):
