@@ -541,7 +541,7 @@ class Store:
         return verify_store(self.handle.access("read"), options, progress)
 
     def repair(
-        self, level: Level = "full", *, dry_run: bool = False, drop_lost: bool = False,
+        self, level: Level = "full", *, dry_run: bool = False, drop_lost: bool = False, roll_back: bool = False,
         progress: PhaseCallback | None = None,
     ) -> RepairReport:  # fmt: skip
         """Verify and mend: whole chunks of damaged packs are stored again, recipes pointed at whole copies, the index
@@ -551,6 +551,8 @@ class Store:
             level: How closely to look for damage first: "list", "headers" or "full".
             dry_run: Only tell what would be done.
             drop_lost: Move recipes to quarantine too whose chunks are nowhere, so that ``exists`` tells the truth.
+            roll_back: Set refs whose present value is lost back to their newest value that is whole, and remove those
+                that have none.
             progress: As of ``verify``.
 
         Raises:
@@ -562,7 +564,7 @@ class Store:
         """
         from mfstore.maintenance.store.repair import RepairOptions, repair_store
 
-        options = RepairOptions(level, dry_run, drop_lost)
+        options = RepairOptions(level, dry_run, drop_lost, roll_back)
         return repair_store(self.handle.access("read", "write", "delete"), options, progress)
 
     def plan_gc(

@@ -90,7 +90,13 @@ def verify(
     "--drop-lost", is_flag=True,
     help="Move recipes to quarantine too whose data is nowhere, so that their keys count as absent.",
 )  # fmt: skip
-def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, dry_run: bool, drop_lost: bool) -> None:
+@click.option(
+    "--roll-back", is_flag=True,
+    help="Set refs whose present value is lost back to their newest value that is whole; remove those without one.",
+)  # fmt: skip
+def repair(
+    url: str | None, metaflow: str | None, as_json: bool, level: Level, dry_run: bool, drop_lost: bool, roll_back: bool
+) -> None:
     """Mend what verify finds: store whole chunks again, rebuild the index, move damaged objects to quarantine.
 
     Below a root of Metaflow: move damaged blobs to quarantine, so that the next task with the same content stores it
@@ -103,12 +109,13 @@ def repair(url: str | None, metaflow: str | None, as_json: bool, level: Level, d
     """
     report: RepairReport | MetaflowRepair
     where = one_place(url, metaflow)
-    if metaflow is not None and drop_lost:
-        raise click.UsageError("--drop-lost is for stores; Metaflow has nothing like it")
+    for given, option in ((drop_lost, "--drop-lost"), (roll_back, "--roll-back")):
+        if metaflow is not None and given:
+            raise click.UsageError(f"{option} is for stores; Metaflow has nothing like it")
     with steps() as tell:
         if metaflow is None:
             report = _opened_for_repair(where, dry_run).repair(
-                level, dry_run=dry_run, drop_lost=drop_lost, progress=tell
+                level, dry_run=dry_run, drop_lost=drop_lost, roll_back=roll_back, progress=tell
             )
         else:
             from mfstore.maintenance.metaflow.repair import repair_metaflow

@@ -92,6 +92,7 @@ def test_wrong_usage_and_places(root, pack, tmp_path, capsys, monkeypatch):
         (["verify", "--metaflow", root], 1, "store of mfstore"),
         (["verify", "--metaflow", tmp_path / "nothing"], 1, "no such directory"),
         (["repair", "--metaflow", root, "--drop-lost"], 2, "--drop-lost is for stores"),
+        (["repair", "--metaflow", root, "--roll-back"], 2, "--roll-back is for stores"),
         (["gc", "--metaflow", root], 1, "say how much to keep"),
         (["gc", "--metaflow", root, "--keep-last", "1", "--series", "x/*"], 2, "--series is for stores"),
         (["gc", "-s", root, "--tag", "x"], 2, "--tag and --flow are for --metaflow"),

@@ -30,7 +30,7 @@ from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_
 from mfstore.maintenance.store.report import RepairReport
 from mfstore.maintenance.store.verify import StorePass, look_over
 from mfstore.maintenance.verification import VerifyOptions
-from mfstore.refs import SET_ATTEMPTS, read_ref
+from mfstore.refs import SET_ATTEMPTS, read_ref, remove_ref
 from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class RepairOptions:
     dry_run: bool = False
     drop_lost: bool = False
     """Whether recipes whose chunks are nowhere go to quarantine too."""
+    roll_back: bool = False
+    """Whether refs whose present value is lost go back to their newest one that is whole."""
 
     def __post_init__(self) -> None:
         self.looking()
@@ -90,12 +92,12 @@ def repair_store(access: StoreAccess, options: RepairOptions, progress: PhaseCal
         error.hint = "Nothing was changed: repair needs to read everything"
         raise error
     url = access.backend.url
-    actions = tuple(plan.actions(options.drop_lost))
+    actions = tuple(plan.actions(options.drop_lost, options.roll_back))
     if options.dry_run or not actions:
         return RepairReport(url, before, actions, None, tuple(sorted({*before.unreadable, *plan.lost_keys()})))
     if plan.describe:
         write_description(access.backend, access.description)
-    written = _carry_out(access, found, plan, options.drop_lost, condemned)
+    written = _carry_out(access, found, plan, options, condemned)
     after, _ = look_over(access, VerifyOptions("headers"), progress, written)
     # What was moved away is not found missing afterwards, and is lost all the same.
     doubtful = sorted(plan.lost_keys() - set(after.unreadable))
@@ -105,10 +107,10 @@ def repair_store(access: StoreAccess, options: RepairOptions, progress: PhaseCal
 
 
 def _carry_out(
-    access: StoreAccess, found: StorePass, plan: RepairPlan, drop_lost: bool, condemned: Condemned
+    access: StoreAccess, found: StorePass, plan: RepairPlan, options: RepairOptions, condemned: Condemned
 ) -> list[bytes]:
     """Do everything; returns the names of the packs written."""
-    backend, digest = access.backend, digest_function(access.algorithm)
+    backend, digest, drop_lost = access.backend, digest_function(access.algorithm), options.drop_lost
     salvage = PackSalvage(backend, access.algorithm, digest, found.check)
     for name, entries in plan.salvage.items():
         salvage.store_again(name, entries)
@@ -129,13 +131,17 @@ def _carry_out(
     for path in plan.fragments:
         if path not in fresh:
             quarantine(backend, path, seal_etag(found.index.listing[path].etag))
-    for ref, keys in plan.histories.items() if drop_lost else ():
+    for ref, keys in plan.shortened(drop_lost, options.roll_back).items():
         _drop_values(backend, ref, frozenset(keys))
+    for ref in plan.returns if options.roll_back else ():
+        lost = {found.refs.keys[ref], *plan.histories.get(ref, ())}
+        _drop_values(backend, ref, frozenset(lost), roll_back=True)
     return list(salvage.written)
 
 
-def _drop_values(backend: Backend, name: str, keys: frozenset[bytes]) -> None:
-    """Take these values out of a ref's history, but for its present one; as it was it goes to quarantine."""
+def _drop_values(backend: Backend, name: str, keys: frozenset[bytes], roll_back: bool = False) -> None:
+    """Take these values out of a ref, but for its present one unless ``roll_back``; as it was it goes to quarantine.
+    A ref of which nothing stays is removed."""
     path = ref_path(name)
     for _ in range(SET_ATTEMPTS):
         try:
@@ -143,9 +149,16 @@ def _drop_values(backend: Backend, name: str, keys: frozenset[bytes]) -> None:
             entries = stored.entries
             if not entries:
                 return  # removed meanwhile, where that leaves an object
-            kept = [entry for entry in entries[:-1] if bytes.fromhex(entry.key) not in keys]
+            kept = [
+                entry
+                for entry in entries
+                if bytes.fromhex(entry.key) not in keys or (entry is entries[-1] and not roll_back)
+            ]
             quarantine(backend, path, None, replaced=True)
-            backend.put_if(path, encode_ref([*kept, entries[-1]]), etag)
+            if kept:
+                backend.put_if(path, encode_ref(kept), etag)
+            else:
+                remove_ref(backend, path, etag)
             return
         except NotFound:
             return  # removed meanwhile

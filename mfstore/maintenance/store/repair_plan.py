@@ -48,10 +48,12 @@ class RepairPlan:
     """Keys that refs name, or named before, and under which nothing is stored."""
     histories: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     """By ref: former values that name nothing that can be read whole, or will not after ``drop_lost``."""
+    returns: Mapping[str, bytes | None] = field(default_factory=dict)
+    """By ref whose present value cannot be read whole: its newest value that can; None: there is none."""
     describe: bool = False
     """Whether the store's description must be written anew."""
 
-    def actions(self, drop_lost: bool) -> Iterator[RepairAction]:
+    def actions(self, drop_lost: bool, roll_back: bool = False) -> Iterator[RepairAction]:
         """The plan for people, in the order of doing."""
         if self.describe:
             yield RepairAction("describe", DESCRIPTION, "write it anew, by what packs and recipes say")
@@ -64,8 +66,17 @@ class RepairPlan:
             yield RepairAction("rewrite", recipe_path(key.hex()), "point it at whole chunks")
         for path in self._leaving(drop_lost):
             yield RepairAction("quarantine", path, "move it to quarantine/")
-        for ref, keys in self.histories.items() if drop_lost else ():
+        for ref, keys in self.shortened(drop_lost, roll_back).items():
             yield RepairAction("rewrite", ref_path(ref), f"drop {len(keys)} lost values from its history")
+        for ref, whole in self.returns.items() if roll_back else ():
+            gone = "remove it: none of its values can be read whole"
+            what = gone if whole is None else f"set it back to {whole.hex()}"
+            yield RepairAction("rewrite", ref_path(ref), what)
+
+    def shortened(self, drop_lost: bool, roll_back: bool) -> Mapping[str, Sequence[bytes]]:
+        """The refs that lose former values only, and which."""
+        going_back = self.returns if roll_back else {}
+        return {ref: keys for ref, keys in self.histories.items() if drop_lost and ref not in going_back}
 
     def _leaving(self, drop_lost: bool) -> Iterator[str]:
         for key in self.leaving_recipes(drop_lost):
@@ -111,20 +122,31 @@ def plan_repair(found: StorePass, report: VerifyReport) -> RepairPlan:
             lost.append(key)
         if ids & copies.keys() or any(placed.pack in damaged for placed in placed_in_packs(recipe)):
             rewrite.append(key)
+    dangling, former = found.dangling(), found.dangling_former()
+    unusable = {*broken, *lost}
+    returns = {
+        name: _newest_whole(found.refs.former[name], {*unusable, *former.get(name, ())})
+        for name, key in sorted(found.refs.keys.items())
+        if key in unusable or name in dangling
+    }
     rebuild = bool(damaged) or any(finding.object.startswith(fragments.PREFIX) for finding in report.damage)
     outdated = sorted(found.index.listing) if rebuild else []
-    former = found.dangling_former()
-    unusable = {*broken, *lost}
     histories = {
         name: [key for key in dict.fromkeys(keys) if key in unusable or key in former.get(name, ())]
         for name, keys in sorted(found.refs.former.items())
     }
     return RepairPlan(
         salvage, copies, rewrite, broken, lost, rebuild, outdated,
-        missing=sorted({*found.dangling().values(), *(key for keys in former.values() for key in keys)}),
+        missing=sorted({*dangling.values(), *(key for keys in former.values() for key in keys)}),
         histories={name: keys for name, keys in histories.items() if keys},
+        returns=returns,
         describe=found.description_error is not None,
     )  # fmt: skip
+
+
+def _newest_whole(former: Sequence[bytes], unusable: set[bytes]) -> bytes | None:
+    """The last one, of a ref's former values, that can be read whole."""
+    return next((key for key in reversed(former) if key not in unusable), None)
 
 
 def _damaged_packs(found: StorePass) -> set[bytes]:

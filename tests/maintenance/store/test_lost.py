@@ -12,8 +12,9 @@ from mfstore import errors
 from mfstore.backends.memory import MemoryBackend
 from mfstore.cli import main
 from mfstore.format.recipes import recipe_path
+from mfstore.maintenance.store import repair
 from tests.rigs.damage import DAMAGE, NOISE, damage, wrapped
-from tests.rigs.gc import objects
+from tests.rigs.gc import RemoteMemory, objects
 
 
 @pytest.fixture
@@ -58,12 +59,56 @@ def test_a_lost_recipe_of_a_history_is_damage_and_can_be_dropped_there(memory, l
     store.plan_gc(grace=0).execute()
 
 
-def test_the_present_value_of_a_ref_is_never_dropped(memory):
+def test_the_present_value_of_a_ref_is_dropped_only_when_asked(memory):
     store, keys = with_history(memory)
     memory.delete(recipe_path(keys[2]))
     done = store.repair("headers", drop_lost=True)
     assert not done.actions and done.lost == (keys[2],)
     assert store.refs["r"] == keys[2] and len(store.refs.history("r")) == 3
+
+
+@pytest.mark.parametrize("kind", [MemoryBackend, RemoteMemory])
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_ref_goes_back_to_its_newest_value_that_is_whole(kind, how):
+    backend = kind()
+    store, keys = with_history(backend)
+    store.refs["only"] = keys[2]
+    for key in keys[1:]:
+        if how == "missing":
+            backend.delete(recipe_path(key))
+        else:
+            damage(backend, recipe_path(key), DAMAGE["first byte"])
+    was = backend.get("refs/r")
+    dry = store.repair("headers", dry_run=True, roll_back=True)
+    refs = [(action.object, action.detail) for action in dry.actions if action.object.startswith("refs/")]
+    assert refs == [
+        ("refs/only", "remove it: none of its values can be read whole"),
+        ("refs/other", f"set it back to {keys[0]}"),
+        ("refs/r", f"set it back to {keys[0]}"),
+    ]
+    done = store.repair("headers", roll_back=True)
+    assert done.after.clean and set(done.lost) == set(keys[1:])
+    assert dict(store.refs) == {"other": keys[0], "r": keys[0]}
+    assert [entry.key for entry in store.refs.history("r")] == [keys[0]]
+    assert was in [backend.get(info.key) for info in backend.list("quarantine/refs/r.")]
+    store.plan_gc(grace=0)
+    assert store.repair("headers", roll_back=True).actions == ()
+
+
+def test_a_ref_that_is_set_while_repair_rolls_it_back_stays(memory, monkeypatch):
+    store, keys = with_history(memory)
+    memory.delete(recipe_path(keys[2]))
+    other = store.put("other")
+    real = repair.quarantine
+
+    def late(backend, path, *arguments, **options):
+        if store.refs["r"] != other:
+            store.refs["r"] = other
+        return real(backend, path, *arguments, **options)
+
+    monkeypatch.setattr(repair, "quarantine", late)
+    assert store.repair("headers", roll_back=True).after.clean
+    assert [entry.key for entry in store.refs.history("r")] == [other, keys[1], keys[0]]
 
 
 def test_lost_chunks_of_a_history_are_dropped_with_their_recipes(memory):

@@ -107,7 +107,13 @@ def of_refs(
     for name, error in errors.items():
         yield Finding("damaged", paths[name], f"{error.message}; set the ref again", refs=(name,))
     for name, key in dangling.items():
-        yield Finding("missing", recipe_path(key.hex()), "a ref names it", (key.hex(),), (name,))
+        yield Finding(
+            "missing",
+            recipe_path(key.hex()),
+            "a ref names it; repair --roll-back sets the ref back",
+            (key.hex(),),
+            (name,),
+        )
     by_key: dict[bytes, list[str]] = {}
     for name, keys in former.items():
         for key in keys:
