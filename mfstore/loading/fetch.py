@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     WantedChunk = tuple[int, ChunkRef, memoryview]
     """Number of a chunk in its recipe, what it is, and where its bytes go: a plain tuple, as there are millions."""
+    Healed = tuple[str, bool]
+    """An object in which something could not be read, and whether it is gone."""
     FindCopies = Callable[[bytes, bool], Sequence[Location]]
 
 
@@ -38,18 +41,18 @@ class Fetcher:
         """Fetch chunks of one recipe into memory. CorruptObject when a chunk is not to be had whole; without ``verify``
         only its length is looked at."""
         reads: list[ChunkRead] = []
-        healed: list[str] = []
+        healed: list[Healed] = []
         self._fetch(reads, self._collect(recipe, wanted, verify, reads, healed), verify, healed)
 
     def fill_all(self, parts: Iterable[tuple[Recipe, Iterable[WantedChunk]]], verify: bool) -> None:
         """``fill`` for several recipes, with common reads."""
         reads: list[ChunkRead] = []
-        healed: list[str] = []
+        healed: list[Healed] = []
         total = sum(self._collect(recipe, wanted, verify, reads, healed) for recipe, wanted in parts)
         self._fetch(reads, total, verify, healed)
 
     def _collect(
-        self, recipe: Recipe, wanted: Iterable[WantedChunk], verify: bool, reads: list[ChunkRead], healed: list[str]
+        self, recipe: Recipe, wanted: Iterable[WantedChunk], verify: bool, reads: list[ChunkRead], healed: list[Healed]
     ) -> int:
         """Decode what lies in the recipe and list the rest, of so many bytes."""
         total = 0
@@ -73,7 +76,13 @@ class Fetcher:
         return total
 
     def _decode_again(
-        self, recipe: Recipe, number: int, chunk: ChunkRef, target: memoryview, error: MfstoreError, healed: list[str]
+        self,
+        recipe: Recipe,
+        number: int,
+        chunk: ChunkRef,
+        target: memoryview,
+        error: MfstoreError,
+        healed: list[Healed],
     ) -> None:
         """A chunk that lies in the recipe and is not whole: from the recipe read again, else from another copy."""
         reader = self._reader
@@ -92,9 +101,9 @@ class Fetcher:
         self._verified.note_damage(key.hex(), path)
         if not self._read_copy(ChunkRead("", recipe.placements[number], chunk, target)):
             raise error.where(backend=reader.backend.url)
-        healed.append(path)
+        healed.append((path, False))
 
-    def _fetch(self, chunks: list[ChunkRead], total: int, verify: bool, healed: list[str]) -> None:
+    def _fetch(self, chunks: list[ChunkRead], total: int, verify: bool, healed: list[Healed]) -> None:
         """``healed`` are the objects in which damage was met so far that another copy made up for."""
         if chunks:
             reads = plan_reads(chunks, self._gap, self._span)
@@ -103,13 +112,15 @@ class Fetcher:
             else:
                 self._reader.workers.map(lambda read: self._read(read, verify, healed), reads, total)
         if healed:
-            self._verified.warn_healed(healed[0])
+            # What is damaged first: what is gone may just have been moved.
+            path, gone = min(healed, key=itemgetter(1))
+            self._verified.warn_healed(path, gone)
 
     def _must_verify(self, pack: str) -> bool:
         """Whether a pack is known to be damaged: then what is read there is compared, whatever was asked for."""
         return self._verified.met_damage and self._verified.is_damaged(pack, pack_path(pack))
 
-    def _arrived(self, read: PackRead, data: Buffer | MfstoreError, verify: bool, healed: list[str]) -> None:
+    def _arrived(self, read: PackRead, data: Buffer | MfstoreError, verify: bool, healed: list[Healed]) -> None:
         verify = verify or self._must_verify(read.pack)
         try:
             if isinstance(data, MfstoreError):
@@ -121,19 +132,19 @@ class Fetcher:
         except (CorruptObject, NotFound, Unsupported):
             self._read_one_by_one(read, verify, healed)
 
-    def _read(self, read: PackRead, verify: bool, healed: list[str]) -> None:
+    def _read(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
         verify = verify or self._must_verify(read.pack)
         try:
             self._reader.read(read.pack, read.start, read.end, read.chunks, verify)
         except (CorruptObject, NotFound, Unsupported):
             self._read_one_by_one(read, verify, healed)
 
-    def _read_one_by_one(self, read: PackRead, verify: bool, healed: list[str]) -> None:
+    def _read_one_by_one(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
         """So that a damaged or missing chunk is found elsewhere and the rest is still used."""
         for wanted in read.chunks:
             self._read_one(wanted, verify, healed)
 
-    def _read_one(self, wanted: ChunkRead, verify: bool, healed: list[str]) -> None:
+    def _read_one(self, wanted: ChunkRead, verify: bool, healed: list[Healed]) -> None:
         reader, placement = self._reader, wanted.placement
         path, url = pack_path(wanted.pack), self._reader.backend.url
         try:
@@ -147,7 +158,7 @@ class Fetcher:
                 return  # the reads before were bad, and not what is stored
         self._verified.forget(wanted.pack)
         if self._read_copy(wanted):
-            healed.append(path)
+            healed.append((path, isinstance(failure, NotFound)))
             return
         if isinstance(failure, NotFound):
             failure = CorruptObject("a pack is missing", key=path, backend=url)

@@ -32,7 +32,8 @@ class VerifiedRanges:
         self._vouched: dict[str, tuple[int, int]] = {}
         self._damaged: dict[str, Any] = {}
         """Packs, and keys of recipes, in which damage was met, each with its identity then."""
-        self._warned = False
+        self._warned: set[bool] = set()
+        """Of what was told: what is damaged (False), what is gone (True)."""
         self._packs: dict[str, tuple[Any, dict[int, tuple[int, bytes]]]] = {}
         self._count = 0
 
@@ -95,17 +96,21 @@ class VerifiedRanges:
                 return True
         return True
 
-    def warn_healed(self, path: str) -> None:
+    def warn_healed(self, path: str, gone: bool) -> None:
         """Damage was met and another copy has the bytes. Told once: what reads see is right, and somebody has to know
-        before the other copy is gone."""
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{path} in {self._backend.url} is damaged or missing: another copy was read. "
-                f"Run: mfstore repair -s {self._backend.url}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        before the other copy is gone. What is ``gone`` is told apart: it is no damage where garbage collection moved
+        its chunks while the reader held a recipe from before."""
+        if gone not in self._warned:
+            self._warned.add(gone)
+            url = self._backend.url
+            if gone:
+                what = (
+                    f"{path} in {url} is gone: another copy was read. If garbage collection has repacked it since this "
+                    f"reader began, all is well. To be sure, run: mfstore verify -s {url}"
+                )
+            else:
+                what = f"{path} in {url} is damaged: another copy was read. Run: mfstore repair -s {url}"
+            warnings.warn(what, RuntimeWarning, stacklevel=2)
 
     def clear(self) -> None:
         """Objects may have been removed."""
