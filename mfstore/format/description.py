@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,13 @@ def decode(data: bytes, url: str) -> Description:
             backend=url,
             hint=REPAIR.format(url),
         ) from None
+
+
+def uuid_in(data: bytes) -> str | None:
+    """The uuid in a damaged description, if it can be read there. Nothing tells whether its digits are right, and
+    nothing depends on them."""
+    found = re.search(rb'"uuid": "([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"', data)
+    return found[1].decode() if found else None
 
 
 def encode(description: Description) -> bytes:

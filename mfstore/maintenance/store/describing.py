@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore import errors
 from mfstore._core.codec import Codec
-from mfstore.errors import Conflict, MfstoreError, NotAStore, NotFound
+from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotAStore, NotFound
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
-from mfstore.format.description import OPERATIONS, PATH, Description, encode
+from mfstore.format.description import OPERATIONS, PATH, Description, encode, uuid_in
 from mfstore.format.digests import NAMES, digest_function
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.store.checking.trailers import read_trailer_again
@@ -26,7 +27,7 @@ WITNESSES = 20
 
 def rebuild_description(backend: Backend) -> Description:
     """Write the description of a store anew whose own is damaged or lost, and return it. The damaged one goes to
-    quarantine. The store gets a new ``uuid``.
+    quarantine. The ``uuid`` stays if it can be read there; else the store gets a new one.
 
     Raises:
         NotAStore: nothing there proves that it is a store.
@@ -43,7 +44,10 @@ def rebuild_description(backend: Backend) -> Description:
     features: dict[str, tuple[str, ...]] = {
         name: (FEATURE,) if name == "write" and collected else () for name in OPERATIONS
     }
-    description = Description(str(uuid.uuid4()), algorithm, features)
+    known = None
+    with suppress(NotFound, CorruptObject):
+        known = uuid_in(backend.get(PATH))
+    description = Description(known or str(uuid.uuid4()), algorithm, features)
     write_description(backend, description)
     return description
 
