@@ -249,18 +249,23 @@ class Backend(ABC):
         """
         self.put(target, [self.get(source)])
 
-    def move_unchanged(self, source: str, target: str, etag: str) -> bool:
+    def move_unchanged(self, source: str, target: str, etag: str, *, replace: bool = True) -> bool:
         """Store the object ``source`` as ``target`` and remove it there, if its etag still is the given one; False, and
         nothing done, when it has changed. If it is interrupted, both MAY be there, and never none.
 
-        The time of ``target`` MUST be that of the move.
+        The time of ``target`` MUST be that of the move. With ``replace=False`` an object that is stored as ``target``
+        by then MUST stay.
 
         Raises:
             NotFound: MUST be raised when there is no ``source``.
+            Conflict: MUST be raised when it may not ``replace`` what is there.
         """
         if self.head(source).etag != etag:
             return False
-        self.copy(source, target)
+        if replace:
+            self.copy(source, target)
+        else:
+            self.put_if(target, self.get(source), None)
         if all(self.delete_unchanged({source: etag})):
             return True
         self.delete(target)

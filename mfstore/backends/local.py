@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from weakref import ref
@@ -38,6 +39,7 @@ from mfstore.errors import (
     NotFound,
     OutOfSpace,
 )
+from mfstore.host.file_systems import move_new
 from mfstore.host.forks import anew_in_children
 
 if TYPE_CHECKING:
@@ -368,7 +370,7 @@ class LocalBackend(Backend):
                     _fsync(fd)
                 return True
 
-    def move_unchanged(self, source: str, target: str, etag: str) -> bool:
+    def move_unchanged(self, source: str, target: str, etag: str, *, replace: bool = True) -> bool:
         # Renamed: needs no room, which a full disk does not have, and no byte passes through memory.
         with self._exclusive() as hold, self._translate(source):
             entries = hold.entries
@@ -377,8 +379,15 @@ class LocalBackend(Backend):
             (old, _, old_name), (new, _, new_name) = source.rpartition("/"), target.rpartition("/")
             with self.open_directory(old, False) as from_fd, self.open_directory(new, True) as to_fd:
                 if hold.entries != entries:
-                    return self.move_unchanged(source, target, etag)
-                os.rename(old_name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+                    return self.move_unchanged(source, target, etag, replace=replace)
+                if replace:
+                    os.rename(old_name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+                else:
+                    # Writers take no lock in a store that was never collected.
+                    try:
+                        move_new(Path(self._path(source)), Path(self._path(target)))
+                    except FileExistsError:
+                        raise Conflict("something is stored there", key=target, backend=self.url) from None
                 os.utime(new_name, dir_fd=to_fd, follow_symlinks=False)
                 if self.fsync != "none":
                     _fsync(to_fd)

@@ -1,9 +1,15 @@
-"""What kind of file system a directory lies on."""
+"""What kind of file system a directory lies on, and what not every one can do."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+from contextlib import suppress
+from functools import cache
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 NETWORK = frozenset(
     (
@@ -30,3 +36,38 @@ def on_network(path: str) -> bool:
     except (OSError, IndexError):
         pass
     return False
+
+
+# ---- renaming that replaces nothing -------------------------------------------------------
+
+_AT_FDCWD, _NOREPLACE = -100, 1
+_NOT_KNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How systems and file systems say that they cannot rename without replacing."""
+
+
+@cache
+def _renameat2() -> Any:
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+
+def move_new(source: Path, target: Path) -> None:
+    """Rename a file to a name that nobody has. FileExistsError if somebody was faster, OSError for what else went
+    wrong.
+
+    Where the system cannot rename without replacing, an empty file takes the name first: for a moment others see that.
+    Links, which would do the same, are unknown to many file systems (FAT, most in user space).
+    """
+    rename = _renameat2()
+    if rename is not None:
+        if not rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _NOREPLACE):
+            return
+        code = ctypes.get_errno()
+        if code not in _NOT_KNOWN:
+            raise OSError(code, os.strerror(code), str(source), None, str(target))
+    FileIO(target, "xb").close()
+    try:
+        source.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            target.unlink()
+        raise

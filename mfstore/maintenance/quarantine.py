@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mfstore.errors import Conflict, NotFound, Refused
+from mfstore.backends.base import decode_read
+from mfstore.errors import Conflict, CorruptObject, NotFound, Refused, Unsupported
 from mfstore.format.collection import seal_etag
 from mfstore.format.quarantine import PREFIX, quarantine_path, quarantined_key
+from mfstore.format.refs import PREFIX as REFS
+from mfstore.format.refs import decode_ref, encode_ref, is_ref
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -74,15 +79,11 @@ def restore_quarantined(backend: Backend, path: str, folder: str = PREFIX) -> st
         raise NotFound("not an object in quarantine", key=path, backend=backend.url)
     info = backend.head(path)
     try:
-        if backend.exists_many([key])[0]:
-            raise Conflict("it is there")
-        if key.startswith("packs/") or folder != PREFIX:
-            # Moved and not written: it may be long, and the storage keeps what it knows of it. What somebody stores
-            # there meanwhile has the same content.
-            moved = backend.move_unchanged(path, key, info.etag)
-        else:
-            backend.put_if(key, backend.get(path), None)
+        if folder == PREFIX and key.startswith(REFS):
+            _restore_ref(backend, path, key)
             moved = all(backend.delete_unchanged({path: info.etag}))
+        else:
+            moved = backend.move_unchanged(path, key, info.etag, replace=False)
     except Conflict:
         raise Refused(
             "something is stored there by now", key=key, backend=backend.url,
@@ -91,6 +92,22 @@ def restore_quarantined(backend: Backend, path: str, folder: str = PREFIX) -> st
     if not moved:
         raise NotFound("the object in quarantine is gone", key=path, backend=backend.url)
     return key
+
+
+def _restore_ref(backend: Backend, path: str, key: str) -> None:
+    """Store a ref again where there is none, or what is left of a removed one. Conflict when there is one."""
+    try:
+        there = backend.head(key)
+        if is_ref(there.size):
+            raise Conflict("it is there", key=key)
+        etag: str | None = there.etag
+    except NotFound:
+        etag = None
+    data = backend.get(path)
+    with suppress(CorruptObject, Unsupported):  # whoever restores a damaged one wants it as it is
+        stored = decode_read(backend, path, data, partial(decode_ref, path=path))
+        data = encode_ref(stored.entries, stored.unconfirmed)  # with another nonce than when it was set aside
+    backend.put_if(key, data, etag)
 
 
 def empty_quarantine(backend: Backend, objects: Iterable[QuarantinedObject]) -> None:

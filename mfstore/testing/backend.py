@@ -98,6 +98,19 @@ class BackendTests:
         with pytest.raises(NotFound):
             backend.move_unchanged("packs/ab/one", "quarantine/packs/ab/one.2", old)
 
+    def test_move_unchanged_replaces_only_what_it_may(self, backend: Backend) -> None:
+        backend.put("quarantine/packs/ab/one.1", [b"damaged"])
+        backend.put("packs/ab/one", [b"whole"])
+        etag = backend.head("quarantine/packs/ab/one.1").etag
+        with pytest.raises(Conflict):
+            backend.move_unchanged("quarantine/packs/ab/one.1", "packs/ab/one", etag, replace=False)
+        assert self.raw_get(backend, "packs/ab/one") == b"whole"
+        assert self.raw_get(backend, "quarantine/packs/ab/one.1") == b"damaged"
+        assert not backend.move_unchanged("quarantine/packs/ab/one.1", "packs/ab/two", "other", replace=False)
+        assert backend.move_unchanged("quarantine/packs/ab/one.1", "packs/ab/two", etag, replace=False)
+        assert self.raw_get(backend, "packs/ab/two") == b"damaged"
+        assert not list(backend.list("quarantine/"))
+
     def test_get_of_nothing_is_not_found(self, backend: Backend) -> None:
         with pytest.raises(NotFound) as caught:
             backend.get("recipes/ab/none")

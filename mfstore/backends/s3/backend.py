@@ -346,10 +346,13 @@ class S3Backend(Backend):
             raise self._located(error, key) from None
         return outcome.etag or self.head(key).etag
 
-    def _conditional(self, key: str, data: Buffer, match: str | None) -> Outcome:
+    def _conditional(
+        self, key: str, data: Buffer, match: str | None, metadata: Mapping[str, str] | None = None,
+        said: Mapping[str, Any] | None = None,
+    ) -> Outcome:  # fmt: skip
         for attempt in range(1, CONFLICT_TRIES + 1):
             try:
-                job = self._put(0, key, [data], None, if_none_match=match is None, if_match=match)
+                job = self._put(0, key, [data], metadata, said, if_none_match=match is None, if_match=match)
                 return self._transfers.one(job)
             except Conflict as error:
                 # Another write is still going on: only its end decides.
@@ -377,6 +380,20 @@ class S3Backend(Backend):
 
     def _copy(self, source: str, target: str) -> Job:
         return CopyJob(0, target, (self.bucket, self._name(source)), self.bucket, self._name(target))
+
+    def move_unchanged(self, source: str, target: str, etag: str, *, replace: bool = True) -> bool:
+        if replace or self._single_writer:
+            return super().move_unchanged(source, target, etag, replace=replace)
+        # Read and put, since copies take no condition everywhere; with all that the storage keeps of it.
+        found = self._one(source, self._get(0, source))
+        if found.etag != etag:
+            return False
+        try:
+            self._conditions.of_new()
+            self._conditional(target, found.data, None, found.metadata, put_again(found.headers))
+        except MfstoreError as error:
+            raise self._located(error, target) from None
+        return all(self.delete_unchanged({source: etag}))
 
     def delete(self, key: str) -> None:
         self.delete_many([key])

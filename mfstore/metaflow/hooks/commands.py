@@ -15,6 +15,7 @@ from mfstore.s3.datatools.settings import settings
 COMMANDS = {
     "verify": "Check that blobs, runs and artifacts are whole.",
     "repair": "Move damaged blobs to quarantine, so that they are stored again.",
+    "quarantine": "List what repair set aside, put it back, or delete it for good.",
     "gc": "Delete what no kept run needs. Shows a plan; deletes nothing by itself.",
     "du": "Show what flows and their parts take.",
     "migrate": "Bring artifacts to the packed profile, or back. Shows a plan; changes nothing by itself.",
@@ -30,7 +31,7 @@ def collection(run: Callable[[list[str]], None]) -> Any:
     def cli() -> None:
         """A collection."""
 
-    @cli.group(help="Look after the datastore: verify, repair, gc, du, migrate, bench.")  # type: ignore[untyped-decorator]
+    @cli.group(help="Look after the datastore: verify, repair, quarantine, gc, du, migrate, bench.")  # type: ignore[untyped-decorator]
     def mfstore() -> None:
         """The group."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import json
@@ -10,14 +9,13 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidKey, MfstoreError, OutOfSpace, Unsupported
+from mfstore.host.file_systems import move_new
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -285,38 +283,3 @@ class FolderDestination(Destination):
         except OSError as error:
             raise disk_error(error, self.path) from error
         return str(self.path)
-
-
-# ---- renaming that replaces nothing -------------------------------------------------------
-
-_AT_FDCWD, _NOREPLACE = -100, 1
-_NOT_KNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""How systems and file systems say that they cannot rename without replacing."""
-
-
-@cache
-def _renameat2() -> Any:
-    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-
-
-def move_new(source: Path, target: Path) -> None:
-    """Rename a file to a name that nobody has. FileExistsError if somebody was faster, OSError for what else went
-    wrong.
-
-    Where the system cannot rename without replacing, an empty file takes the name first: for a moment others see that.
-    Links, which would do the same, are unknown to many file systems (FAT, most in user space).
-    """
-    rename = _renameat2()
-    if rename is not None:
-        if not rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _NOREPLACE):
-            return
-        code = ctypes.get_errno()
-        if code not in _NOT_KNOWN:
-            raise OSError(code, os.strerror(code), str(source), None, str(target))
-    FileIO(target, "xb").close()
-    try:
-        source.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            target.unlink()
-        raise

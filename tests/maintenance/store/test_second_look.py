@@ -7,9 +7,11 @@ import pytest
 from mfstore import errors
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.memory import MemoryBackend
+from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.quarantine import empty_quarantine, list_quarantine, quarantine, restore_quarantined
 from tests.rigs.damage import DAMAGE, BadReads, damage, fill, unreadable, wrapped
-from tests.rigs.gc import objects
+from tests.rigs.gc import Hooked, RemoteMemory, objects
+from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
 
 @pytest.fixture
@@ -94,6 +96,65 @@ def test_nothing_that_is_stored_is_overwritten_from_quarantine(memory):
     for name in ("quarantine/none.1", "packs/ab/none", "quarantine/.5"):
         with pytest.raises(errors.NotFound):
             restore_quarantined(memory, name)
+
+
+@pytest.mark.parametrize("kind", [MemoryBackend, RemoteMemory])
+@pytest.mark.parametrize("unsound", [True, False])
+def test_a_removed_ref_comes_back_from_quarantine(kind, unsound):
+    backend = kind()
+    store = wrapped(backend)
+    keys = store.put_many(range(2))
+    for key in keys:
+        store.refs["r"] = key
+    if unsound:
+        backend.put("refs/r", [backend.get("refs/r").replace(b"history", b"hist0ry")])
+    was = backend.get("refs/r")
+    path = quarantine(backend, "refs/r", None, replaced=True)
+    with pytest.raises(errors.Refused):
+        restore_quarantined(backend, path)
+    del store.refs["r"]
+    assert restore_quarantined(backend, path) == "refs/r"
+    assert not list_quarantine(backend)
+    if unsound:
+        assert backend.get("refs/r") == was
+    else:
+        assert [entry.key for entry in store.refs.history("r")] == keys[::-1]
+        assert backend.get("refs/r") != was  # where bytes are the etag: no condition of before is met
+
+
+@pytest.mark.parametrize("kind", ["packs", "recipes"])
+@pytest.mark.parametrize("place", ["memory", "root"])
+def test_what_is_stored_while_an_object_comes_back_from_quarantine_stays(request, place, kind):
+    found = request.getfixturevalue(place)
+    backend = found if place == "memory" else LocalBackend(str(found), fsync="none")
+    fill(wrapped(backend))
+    key = objects(backend, kind)[0]
+    path = quarantine(backend, key, None)
+    hooked = Hooked(backend)
+    if place == "root":
+        hooked.move_unchanged = backend.move_unchanged
+    hooked.on("head", path, lambda: backend.put(key, [b"stored again"]), after=True)
+    with pytest.raises(errors.Refused):
+        restore_quarantined(hooked, path)
+    assert not hooked.waiting
+    assert backend.get(key) == b"stored again" and len(list_quarantine(backend)) == 1
+
+
+def test_what_comes_back_from_quarantine_in_s3_is_described_as_it_was():
+    class OnS3(S3Backend):
+        def make_client(self, options):
+            return simulated_client(world)
+
+    world = SimulatedS3()
+    backend = OnS3("s3://b/store")
+    fill(wrapped(backend))
+    pack = objects(backend, "packs")[0]
+    described = dict(world.metadata[f"store/{pack}"])
+    assert described
+    path = quarantine(backend, pack, None)
+    assert objects(backend, "packs").count(pack) == 0
+    restore_quarantined(backend, path)
+    assert described.items() <= world.metadata[f"store/{pack}"].items() and backend.vouch([pack])
 
 
 def test_a_file_read_again_is_read_from_the_device(tmp_path):

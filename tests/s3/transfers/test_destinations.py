@@ -9,8 +9,10 @@ import sys
 import pytest
 
 from mfstore.errors import BackendError, Conflict, InvalidKey, OutOfSpace, Unsupported
+from mfstore.host import file_systems
+from mfstore.host.file_systems import move_new
 from mfstore.s3.transfers import destinations, downloads, scheduler
-from mfstore.s3.transfers.destinations import Destination, Partial, move_new
+from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs.descriptors import open_below, open_files
 from tests.rigs.interrupts import Interrupt
@@ -30,14 +32,14 @@ def no_links(*_):
 def renames(request, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     if request.param == "unknown to the system":
-        monkeypatch.setattr(destinations, "_renameat2", lambda: None)
+        monkeypatch.setattr(file_systems, "_renameat2", lambda: None)
     elif request.param != "renameat2":
 
         def refused(*_):
-            destinations.ctypes.set_errno(errno.EINVAL)
+            file_systems.ctypes.set_errno(errno.EINVAL)
             return -1
 
-        monkeypatch.setattr(destinations, "_renameat2", lambda: refused)
+        monkeypatch.setattr(file_systems, "_renameat2", lambda: refused)
 
 
 def test_a_new_name_is_taken_and_no_other(tmp_path, renames):
