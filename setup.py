@@ -108,7 +108,7 @@ setup(
             extension("table/table", "table/lookup"),
             extension("crc/crc", "crc/checksum"),
             extension("sigv4/sigv4", "sigv4/signature", libraries=("libcrypto",)),
-            extension("memory/memory", libraries=("libxxhash",)),
+            extension("memory/memory", "memory/utf8", libraries=("libxxhash",)),
             extension("files/descriptor"),
             extension(
                 "http/transfer",

@@ -27,11 +27,13 @@ from mfstore.host.forks import IMPORTING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    import os
+
     from mfstore.s3.datatools.s3 import S3
     from mfstore.store import Store
     from mfstore.store import open_store as open  # noqa: A004
 
-__all__ = ["S3", "Key", "Store", "__version__", "errors", "open"]
+__all__ = ["S3", "Key", "Store", "__version__", "aopen", "errors", "open"]
 
 _LATER = {
     "S3": ("mfstore.s3.datatools.s3", "S3"),
@@ -48,6 +50,15 @@ def __getattr__(name: str) -> Any:
     with IMPORTING:
         found = globals()[name] = getattr(import_module(module), member)
     return found
+
+
+async def aopen(url: "str | os.PathLike[str]", **options: Any) -> "Store":
+    """As ``open``, with the same parameters, result and errors, without blocking the event loop: what is imported at a
+    first use, and what the storage is asked, is in another thread."""
+    # Here, since asking for something that is imported later would import it in the loop's thread.
+    from asyncio import to_thread
+
+    return await to_thread(lambda: __getattr__("open")(url, **options))
 
 
 def __dir__() -> list[str]:

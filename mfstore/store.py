@@ -55,7 +55,8 @@ class Store:
 
     Every method that reads or writes has an asynchronous one with the same parameters, result and errors, whose name
     begins with ``a``: ``await store.aput(obj)``, ``async for key, obj in store.aget_many(keys)``. It works in another
-    thread. When its task is cancelled, what has begun goes on to its end: a put may be done all the same.
+    thread. When its task is cancelled, what has begun goes on to its end: a put may be done all the same. ``with`` and
+    ``async with`` close a store.
 
     Sizes are in bytes and durations in seconds. Besides what a method lists, each may raise what the storage answers
     (AccessDenied, BackendError), Unsupported when the store, or something in it, needs a newer mfstore, NotAStore
@@ -638,6 +639,8 @@ class Store:
             handle.close()
         self.backend.close()
 
+    aclose = in_thread(close)
+
     def __enter__(self) -> Self:
         return self
 
@@ -645,6 +648,14 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     def __reduce__(self) -> tuple[Any, ...]:
         how = self._options

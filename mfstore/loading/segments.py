@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mfstore._core.memory import FreshBytes, FreshText
+from mfstore._core.memory import FreshBytes, FreshText, fresh_bytearray
 from mfstore._core.pickler import BUFFER, BYTEARRAY, TEXT
 from mfstore.errors import BackendError, CorruptObject, NotFound
 from mfstore.format.packs import pack_path
@@ -24,7 +24,7 @@ MAP_CHECK_BYTES = 8 << 20
 """Bytes of a map checked by one task."""
 
 
-_FRESH: dict[int, Callable[[int], Any]] = {BYTEARRAY: bytearray, TEXT: FreshText}
+_FRESH: dict[int, Callable[[int], Any]] = {BYTEARRAY: fresh_bytearray, TEXT: FreshText}
 
 
 class SegmentMemory(NamedTuple):

@@ -6,15 +6,25 @@ import os
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport uint8_t, uint64_t, uintptr_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy
 
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     str PyUnicode_New(Py_ssize_t size, unsigned int largest)
     void *PyUnicode_DATA(object text)
+    int PyUnicode_KIND(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    bytearray PyByteArray_FromStringAndSize(const char *data, Py_ssize_t size)
     str PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
+
+
+cdef extern from "memory/utf8.h" nogil:
+    size_t mf_utf8_length(const void *text, size_t n, int width)
+    void mf_utf8_encode(const void *text, size_t n, int width, uint8_t *to)
+    int mf_utf8_measure(const uint8_t *data, size_t n, size_t *characters, uint32_t *largest)
+    void mf_utf8_decode(const uint8_t *data, size_t n, void *to, int width)
 
 
 cdef extern from "xxhash.h" nogil:
@@ -136,14 +146,96 @@ cdef class FreshText:
                 seen |= data[i]
                 i += 1
         if seen & <uint64_t> 0x8080808080808080:
-            return PyUnicode_DecodeUTF8(<const char *> data, n, b"surrogatepass")
+            return self._decoded(data, n)
         return self.text
+
+    cdef str _decoded(self, const uint8_t *data, size_t n):
+        """As ``PyUnicode_DecodeUTF8`` has it, which would keep the GIL until it is done: 0.1 s for 100 MB."""
+        cdef size_t count = 0
+        cdef uint32_t largest = 0
+        cdef int wrong, width
+        cdef void *to
+        with nogil:
+            wrong = mf_utf8_measure(data, n, &count, &largest)
+        if wrong:
+            return PyUnicode_DecodeUTF8(<const char *> data, n, b"surrogatepass")  # which says where
+        text = PyUnicode_New(count, largest)
+        to, width = PyUnicode_DATA(text), PyUnicode_KIND(text)
+        with nogil:
+            mf_utf8_decode(data, n, to, width)
+        return text
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, PyUnicode_DATA(self.text), self.size, 0, flags)
 
     def __releasebuffer__(self, Py_buffer *view):
         pass
+
+
+def fresh_bytearray(size_t n):
+    """A bytearray of any content, to be filled: ``bytearray(n)`` clears it first, and keeps the GIL meanwhile."""
+    return PyByteArray_FromStringAndSize(NULL, n)
+
+
+def encode_text(str text):
+    """A text in UTF-8, with surrogates passed. Other threads run meanwhile."""
+    cdef const void *data = PyUnicode_DATA(text)
+    cdef size_t n = PyUnicode_GET_LENGTH(text), length
+    cdef int width = PyUnicode_KIND(text)
+    cdef uint8_t *to
+    with nogil:
+        length = mf_utf8_length(data, n, width)
+    encoded = PyBytes_FromStringAndSize(NULL, length)
+    to = <uint8_t *> PyBytes_AS_STRING(encoded)
+    with nogil:
+        mf_utf8_encode(data, n, width, to)
+    return encoded
+
+
+cdef class LargeValue:
+    """A long text or bytes as a key of a dict: equal to another of equal content, and never to the object itself.
+
+    Its own hash would keep the GIL while it is computed, 35 ms for 100 MB, and so would comparing it.
+    """
+
+    cdef object value
+    cdef const void *data
+    cdef size_t n
+    cdef int width
+
+    def __cinit__(self, value):
+        self.value = value
+        if isinstance(value, str):
+            self.width = PyUnicode_KIND(value)
+            self.data, self.n = PyUnicode_DATA(value), PyUnicode_GET_LENGTH(value) * self.width
+        else:
+            self.width = 0
+            self.data, self.n = PyBytes_AS_STRING(value), len(<bytes> value)
+
+    def __hash__(self):
+        cdef const void *data = self.data
+        cdef size_t n = self.n
+        cdef uint64_t found
+        with nogil:
+            found = XXH3_64bits(data, n)
+        return <Py_ssize_t> (found >> 1)
+
+    def __eq__(self, other):
+        if not isinstance(other, LargeValue):
+            return False
+        cdef LargeValue its = other
+        cdef const void *data = self.data
+        cdef const void *their = its.data
+        cdef size_t n = self.n
+        cdef int differ
+        # Of equal texts also the widths are.
+        if n != its.n or self.width != its.width:
+            return False
+        if data == their:
+            return True
+        with nogil:
+            differ = memcmp(data, their, n)
+        return differ == 0
 
 
 cdef class FreshBytesPool:

@@ -6,7 +6,7 @@ import sys
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
@@ -228,6 +228,64 @@ def test_a_bomb_is_stopped_at_the_claimed_size():
     arena, sizes = new_codec().encode(bytes(16 << 20), [16 << 20], codec.ZSTD, 0, 1, 1.0)
     with pytest.raises(CorruptObject):
         new_codec().decode(arena, bytearray(1000), [(0, sizes[0], codec.ZSTD, 0, 0, 1000)])
+
+
+# ---- texts --------------------------------------------------------------------------------
+
+
+@given(
+    st.text(st.characters(codec=None), max_size=100), st.sampled_from(["", "a", "é", "一", "😀", "\ud800", "\udfff"])
+)
+@example("\x7f\x80\xff\u0100\u07ff\u0800\uffff\U00010000\U0010ffff", "")
+def test_texts_are_encoded_as_python_does(text, more):
+    text += more * 9
+    data = text.encode("utf-8", "surrogatepass")
+    assert memory.encode_text(text) == data
+    fresh = memory.FreshText(len(data))
+    memoryview(fresh)[:] = data
+    assert fresh.value == text
+    assert sys.getsizeof(fresh.value) == sys.getsizeof("".join(list(text)))  # no wider than it need be
+
+
+@given(st.binary(max_size=12), st.sampled_from([b"", b"abcdefgh", b"\xc3\xa9", b"\xe4\xb8\x80", b"\xf0\x9f\x98\x80"]))
+@example(b"\xc0\x80", b"")
+@example(b"\xe0\x9f\xbf", b"")
+@example(b"\xf0\x8f\xbf\xbf", b"")
+@example(b"\xf4\x90\x80\x80", b"")
+@example(b"\xf5\x80\x80\x80", b"")
+@example(b"\xed\xa0\x80\xed\xb0\x80", b"")
+@example(b"\xc3", b"")
+@example(b"\xe4\xb8", b"abcdefgh")
+@example(b"\xf0\x9f\x98", b"")
+def test_what_is_no_text_is_told_as_python_does(data, before):
+    data = before + data
+    fresh = memory.FreshText(len(data))
+    memoryview(fresh)[:] = data
+    try:
+        expected = data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        with pytest.raises(UnicodeDecodeError) as found:
+            fresh.value  # noqa: B018
+        assert str(found.value) == str(error)
+    else:
+        assert fresh.value == expected
+
+
+def test_large_values_are_compared_by_content():
+    text, same, other = "é" * 5000, "é" * 2500 + "é" * 2500, "é" * 4999 + "e"
+    keys = {memory.LargeValue(text): 1, memory.LargeValue(text.encode("latin-1")): 2}
+    assert keys[memory.LargeValue(same)] == 1
+    assert keys[memory.LargeValue(text.encode("latin-1") + b"")] == 2
+    assert memory.LargeValue(other) not in keys
+    assert text not in keys
+    assert keys != {text: 1}
+
+
+def test_memory_for_a_bytearray():
+    made = memory.fresh_bytearray(1000)
+    made[:] = bytes(range(250)) * 4
+    made += b"more"
+    assert bytes(made) == bytes(range(250)) * 4 + b"more"
 
 
 # ---- tables and memory --------------------------------------------------------------------

@@ -162,6 +162,15 @@ def test_what_cannot_be_ordered_is_stored_all_the_same(shared):
         shared.put({Holder(i for i in ()), 1})
 
 
+@pytest.mark.parametrize("value", ["é" * 600_000, "a" * 1_200_000, b"\xe9" * 1_200_000])
+def test_long_values_that_are_equal_are_written_once(shared, value):
+    again = value[:5] + value[5:]
+    other = value[:-1] + value[:1] * 2
+    back = shared.get(shared.put([value, again, other]))
+    assert back == [value, value, other]
+    assert back[0] is back[1]
+
+
 @pytest.mark.slow
 def test_a_large_plain_graph_keeps_its_sharing(shared):
     """Beyond the point where objects reached once are no longer remembered."""

@@ -38,8 +38,11 @@ class Connections:
 
 
 def _open_session(transport: Transport, fresh: bool) -> Any:
+    from mfstore.s3.aws.sessions import collector_paused
+
     try:
-        import aiohttp
+        with collector_paused():
+            import aiohttp
     except ImportError as error:
         raise Unsupported("this engine needs aiohttp", hint="pip install 'mfstore[s3]'") from error
     trace = aiohttp.TraceConfig()
