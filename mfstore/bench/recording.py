@@ -84,8 +84,10 @@ class _Recording(Channel):
                 self._traffic.came(reply)
         return replies
 
-    def resume(self, call: Call, target: memoryview | FileRange, stop: int | None = None) -> None:
-        self._inner.resume(call, target, stop)
+    def resume(
+        self, call: Call, target: memoryview | FileRange, stop: int | None = None, skip: int = 0
+    ) -> None:  # fmt: skip
+        self._inner.resume(call, target, stop, skip)
 
     def cancel(self, call: Call) -> None:
         self._inner.cancel(call)

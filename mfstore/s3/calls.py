@@ -39,6 +39,7 @@ PROTOCOL = "protocol"  # not HTTP
 DISK = "disk"  # reading or writing the local file failed: Reply.errno
 CANCELLED = "cancelled"
 INTERNAL = "internal"
+WHOLE = "whole"  # the whole object came for a range with a target, and without ``Call.cut``
 
 
 class Options(dict[str, Any]):
@@ -111,6 +112,10 @@ class Call:
     target: memoryview | FileRange | None = None
     """GetObject: where a successful body goes: writable bytes (exactly as many as wanted) or part of a file. Nobody may
     read or free it before the reply is there."""
+    cut: bool = False
+    """GetObject: where the whole object comes for a range (200 without Content-Range), the target gets the range, cut
+    out as the body flows. What is before it is discarded, and what is after it not read. Otherwise it is the failure
+    WHOLE, and nothing is written to the target."""
     part: int = 0
     """UploadPart: its number."""
     upload: str = ""

@@ -56,8 +56,3 @@ def pipe():
     os.set_blocking(reader.fd, False)
     os.set_blocking(writer.fd, False)
     return reader, writer
-
-
-def memory_file(name, flags):
-    """An ``opener`` of ``io.FileIO``, which takes what it gives at once: a file in memory, without a name (Linux)."""
-    return os.memfd_create(name, os.MFD_CLOEXEC)

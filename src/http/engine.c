@@ -152,7 +152,7 @@ static void tell(struct mf_xfer *xfer, unsigned want) {
 /* The engine's lock: its workers may have been stopped and freed meanwhile, and then every request of theirs has
  * ended. */
 static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned want, const struct mf_target *target,
-                    int64_t stop) {
+                    int64_t stop, int64_t skip) {
     pthread_mutex_lock(&engine->lock);
     if (engine->running && engine->epoch == xfer->epoch) {
         struct mf_worker *worker = xfer->worker;
@@ -161,6 +161,7 @@ static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned wan
             if (target) {
                 xfer->resume_target = *target;
                 xfer->resume_stop = stop;
+                xfer->resume_skip = skip;
             }
             tell(xfer, want);
         }
@@ -169,12 +170,13 @@ static void command(struct mf_engine *engine, struct mf_xfer *xfer, unsigned wan
     pthread_mutex_unlock(&engine->lock);
 }
 
-void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_target target, int64_t stop) {
-    command(engine, xfer, MF_WANT_RESUME, &target, stop);
+void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_target target, int64_t stop,
+                    int64_t skip) {
+    command(engine, xfer, MF_WANT_RESUME, &target, stop, skip);
 }
 
 void mf_xfer_cancel(struct mf_engine *engine, struct mf_xfer *xfer) {
-    command(engine, xfer, MF_WANT_CANCEL, NULL, 0);
+    command(engine, xfer, MF_WANT_CANCEL, NULL, 0, 0);
 }
 
 void mf_engine_stop(struct mf_engine *engine) {

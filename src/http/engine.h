@@ -14,7 +14,7 @@
 
 enum mf_failure { /* in the order of `failures` in transfer.pyx */
     MF_FINE, MF_CONNECT, MF_DNS, MF_TLS, MF_PROXY, MF_RESET, MF_TRUNCATED, MF_FIRST_BYTE, MF_STALL, MF_OVERFLOW,
-    MF_PROTOCOL, MF_DISK, MF_CANCELLED, MF_INTERNAL
+    MF_PROTOCOL, MF_DISK, MF_CANCELLED, MF_INTERNAL, MF_WHOLE
 };
 
 enum mf_operation { MF_OTHER, MF_GET, MF_HEAD, MF_PUT, MF_PART, MF_DELETE };
@@ -69,7 +69,7 @@ struct mf_xfer {
     struct mf_xfer *own_next, *own_prev; /* in the list of its channel's owner: the worker never looks */
     double skew;
     struct mf_text key, if_match, upload;
-    int has_key, has_range, if_none_match, fresh;
+    int has_key, has_range, cut, if_none_match, fresh;
     unsigned part;
     int64_t start, stop;      /* stop < 0: none */
     struct mf_header *extra;  /* metadata, lower case, any order */
@@ -90,7 +90,7 @@ struct mf_xfer {
     unsigned wanted;
     int queued, done;
     struct mf_target resume_target;
-    int64_t resume_stop;
+    int64_t resume_stop, resume_skip;
 
     /* ---- the worker's ---- */
     struct mf_channel *channel;
@@ -101,7 +101,9 @@ struct mf_xfer {
     int paused, head_done, begun, stopped, sent_once, sendings;
     int socket_after; /* its connection's socket + 1; 0: none yet */
     int local_port;        /* of its connection, before it sends; 0: none yet */
-    int64_t wanted_bytes;  /* stop of resume; < 0: all */
+    int64_t wanted_bytes;  /* after the skipped: stop of resume, or of a range that is cut out; < 0: all */
+    int64_t skip;          /* bytes of the body that the target is not for, before those it is for */
+    int64_t skipped;       /* of them have passed */
     size_t head_room, data_room, body_at;
     int64_t length;        /* Content-Length, < 0: not said */
     uint64_t progress_ns;
@@ -135,7 +137,8 @@ struct mf_engine *mf_engine_new(const struct mf_config *config); /* keeps the te
 int mf_engine_submit(struct mf_engine *engine, struct mf_channel *channel, struct mf_xfer **xfers, size_t n);
 void mf_engine_stop(struct mf_engine *engine); /* ends the threads, and joins them */
 void mf_engine_free(struct mf_engine *engine); /* stopped */
-void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_target target, int64_t stop);
+void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_target target, int64_t stop,
+                    int64_t skip);
 void mf_xfer_cancel(struct mf_engine *engine, struct mf_xfer *xfer);
 
 /* ---- channel.c ---- */

@@ -66,6 +66,7 @@ cdef extern from "http/engine.h" nogil:
         mf_text upload
         int has_key
         int has_range
+        int cut
         int if_none_match
         int fresh
         unsigned part
@@ -127,7 +128,7 @@ cdef extern from "http/engine.h" nogil:
     int mf_engine_submit(mf_engine *engine, mf_channel *channel, mf_xfer **xfers, size_t n)
     void mf_engine_stop(mf_engine *engine)
     void mf_engine_free(mf_engine *engine)
-    void mf_xfer_resume(mf_engine *engine, mf_xfer *xfer, mf_target target, int64_t stop)
+    void mf_xfer_resume(mf_engine *engine, mf_xfer *xfer, mf_target target, int64_t stop, int64_t skip)
     void mf_xfer_cancel(mf_engine *engine, mf_xfer *xfer)
     mf_channel *mf_channel_new()
     void mf_channel_free(mf_channel *channel)

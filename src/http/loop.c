@@ -217,6 +217,7 @@ static void obey(struct mf_worker *worker) {
         if (wanted & MF_WANT_RESUME) {
             xfer->target = xfer->resume_target;
             xfer->wanted_bytes = xfer->resume_stop;
+            xfer->skip = xfer->resume_skip;
         }
         pthread_mutex_unlock(&worker->lock);
         if (wanted & MF_WANT_CANCEL)

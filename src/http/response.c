@@ -72,6 +72,16 @@ static void choose_checksum(struct mf_xfer *xfer) {
     }
 }
 
+/* The service has ignored the range. Without leave to cut it out, nothing is written to the target. */
+static void whole_for_range(struct mf_xfer *xfer) {
+    if (!xfer->cut || xfer->start < 0) {
+        give_up(xfer, MF_WHOLE, 0, "the whole object came for a range of it");
+        return;
+    }
+    xfer->skip = xfer->start;
+    xfer->wanted_bytes = xfer->stop < 0 ? -1 : xfer->stop - xfer->start;
+}
+
 static void head_complete(struct mf_xfer *xfer) {
     int whole = xfer->status == 200 && xfer->route->operation == MF_GET && !xfer->has_range;
     xfer->head_done = 1;
@@ -82,6 +92,9 @@ static void head_complete(struct mf_xfer *xfer) {
     }
     if (xfer->route->operation == MF_GET)
         xfer->has_crc = xfer->status / 100 == 2 && xfer->crc_kind != MF_NO_CRC;
+    if (xfer->status == 200 && xfer->has_range && xfer->has_target && xfer->length != 0 &&
+        !field(xfer, "content-range").at)
+        whole_for_range(xfer);
 }
 
 size_t mf_response_header(char *line, size_t size, size_t count, void *arg) {
@@ -103,7 +116,7 @@ size_t mf_response_header(char *line, size_t size, size_t count, void *arg) {
         return n; /* trailers; headers of an interim response */
     if (n <= 2 && (line[0] == '\r' || line[0] == '\n')) {
         head_complete(xfer);
-        return n;
+        return xfer->failure ? 0 : n;
     }
     if (xfer->head_n + n > xfer->head_room) {
         size_t room = xfer->head_room ? 2 * xfer->head_room : 1024;
@@ -148,7 +161,8 @@ static int land(struct mf_xfer *xfer, const char *data, size_t n) {
     int reached = 0;
     if (xfer->wanted_bytes >= 0 && n >= (size_t) xfer->wanted_bytes - xfer->received) {
         n = (size_t) xfer->wanted_bytes - xfer->received;
-        reached = xfer->wanted_bytes != xfer->length; /* at the very end anyway: then let libcurl keep the connection */
+        /* At the very end anyway: then let libcurl keep the connection. */
+        reached = xfer->skip + xfer->wanted_bytes != xfer->length;
     }
     if (n > xfer->target.n - xfer->received)
         return give_up(xfer, MF_OVERFLOW, 0, "more bytes than the target holds");
@@ -186,9 +200,17 @@ static void begin(struct mf_xfer *xfer) {
         xfer->sink = xfer->has_target ? MF_SINK_TARGET : MF_SINK_SMALL;
 }
 
+/* How many of the next n bytes are of those before what is wanted. */
+static size_t pass_over(struct mf_xfer *xfer, size_t n) {
+    int64_t left = xfer->skip - xfer->skipped;
+    size_t some = left < (int64_t) n ? (size_t) left : n;
+    xfer->skipped += (int64_t) some;
+    return some;
+}
+
 size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
     struct mf_xfer *xfer = arg;
-    size_t n = size * count, limit;
+    size_t n = size * count, limit, passed = 0;
     if (xfer->failure || xfer->stopped)
         return 0;
     /* A body that trickles is as dead as one that stands still. Not so the replies to what is no question: S3 sends a
@@ -215,6 +237,13 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
         } else if (xfer->data_n + n > MF_REPLY_MAX)
             return (size_t) give_up(xfer, MF_OVERFLOW, 0, "the reply does not end");
     }
+    if (xfer->sink == MF_SINK_TARGET && xfer->skipped < xfer->skip) {
+        passed = pass_over(xfer, n);
+        if (passed == n)
+            return n;
+        data += passed;
+        n -= passed;
+    }
     if (xfer->has_crc && xfer->route->operation == MF_GET) {
         size_t some = n;
         if (xfer->wanted_bytes >= 0 && some > (size_t) xfer->wanted_bytes - xfer->received)
@@ -224,21 +253,24 @@ size_t mf_response_write(char *data, size_t size, size_t count, void *arg) {
     }
     if (xfer->sink == MF_SINK_SMALL)
         return keep(xfer, data, n) ? n : 0;
-    return land(xfer, data, n) ? n : 0;
+    return land(xfer, data, n) ? passed + n : 0;
 }
 
 void mf_response_resume(struct mf_xfer *xfer) {
-    size_t n = xfer->data_n;
-    uint8_t *data = xfer->data;
+    size_t n = xfer->data_n, passed = pass_over(xfer, n);
+    uint8_t *data = xfer->data, *wanted = data + passed;
     xfer->sink = MF_SINK_TARGET;
     xfer->has_target = 1;
     xfer->data = NULL;
     xfer->data_n = xfer->data_room = 0;
-    if (n) {
-        if (xfer->has_crc && xfer->wanted_bytes >= 0 && n > (size_t) xfer->wanted_bytes)
-            xfer->crc = mf_crc_update((enum mf_crc_kind) xfer->crc_kind, 0, data, (size_t) xfer->wanted_bytes);
-        land(xfer, (const char *) data, n); /* what it says is heeded when the held bytes come again, as they must */
-    } else if (xfer->wanted_bytes == 0)
+    n -= passed;
+    if (xfer->has_crc && (passed || (xfer->wanted_bytes >= 0 && n > (size_t) xfer->wanted_bytes))) {
+        size_t some = xfer->wanted_bytes >= 0 && n > (size_t) xfer->wanted_bytes ? (size_t) xfer->wanted_bytes : n;
+        xfer->crc = mf_crc_update((enum mf_crc_kind) xfer->crc_kind, 0, wanted, some);
+    }
+    if (n)
+        land(xfer, (const char *) wanted, n); /* what it says is heeded when the held bytes come again, as they must */
+    else if (xfer->wanted_bytes == 0)
         xfer->stopped = 1;
     free(data);
 }

@@ -33,7 +33,7 @@ cdef extern from "Python.h":
 # What a reply says of a failure, in the order of enum mf_failure.
 cdef tuple failures = (
     None, "connect", "dns", "tls", "proxy", "reset", "truncated", "first-byte", "stall", "overflow", "protocol", "disk",
-    "cancelled", "internal",
+    "cancelled", "internal", "whole",
 )
 FAILURES = failures
 cdef tuple CHECKSUMS = tuple([mf_crc_names[kind].decode("ascii") for kind in range(MF_CRC_KINDS)])
@@ -448,6 +448,7 @@ cdef class Pending:
             start, stop = call.start, call.stop
             if start is not None or stop is not None:
                 x.has_range = 1
+                x.cut = call.cut
                 x.start = start or 0
                 x.stop = -1 if stop is None else stop
                 if stop is not None and (x.start < 0 or x.stop <= x.start):
@@ -634,12 +635,12 @@ cdef class Channel:
             event = following
         return replies
 
-    def resume(self, call, target, stop):
+    def resume(self, call, target, stop, skip):
         """See mfstore.s3.engines.interface.Channel."""
         cdef Pending pending = self.live.get(id(call))
         cdef mf_target landing
         cdef mf_engine *engine
-        cdef int64_t wanted = -1 if stop is None else stop
+        cdef int64_t wanted = -1 if stop is None else stop, before = skip
         if pending is None or self.pid != getpid():
             return
         if pending.has_target:
@@ -647,7 +648,7 @@ cdef class Channel:
         landing = pending.target_of(target, self.engine.file_range)
         engine = self.engine.here()
         with nogil:
-            mf_xfer_resume(engine, pending.xfer, landing, wanted)
+            mf_xfer_resume(engine, pending.xfer, landing, wanted, before)
 
     def cancel(self, call):
         """See mfstore.s3.engines.interface.Channel."""

@@ -3,6 +3,7 @@ from typing_extensions import Buffer
 class FreshBytes(Buffer):
     value: bytes
     def __init__(self, n: int) -> None: ...
+    def first(self, n: int) -> bytes: ...
 
 class FreshText(Buffer):
     size: int

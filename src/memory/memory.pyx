@@ -5,12 +5,16 @@ import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
 
 cdef extern from "Python.h":
+    ctypedef struct PyObject
+    Py_ssize_t Py_REFCNT(PyObject *o)
+    int _PyBytes_Resize(PyObject **value, Py_ssize_t n) except -1
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     str PyUnicode_New(Py_ssize_t size, unsigned int largest)
     void *PyUnicode_DATA(object text)
@@ -99,6 +103,7 @@ cdef class FreshBytes:
     """
 
     cdef readonly bytes value
+    cdef int views
 
     def __cinit__(self, size_t n):
         cdef uintptr_t start, end
@@ -111,11 +116,27 @@ cdef class FreshBytes:
             if end > start:
                 mf_huge(<void *> start, end - start)
 
+    def first(self, Py_ssize_t n):
+        """The first ``n`` bytes, and no memory beyond them. It is this memory itself, which is given up (the rest goes
+        back at once), unless there is a view of it or somebody has its value: then a copy."""
+        cdef PyObject *held = <PyObject *> self.value
+        if not 0 <= n <= len(self.value):
+            raise ValueError(f"{n} bytes of {len(self.value)}")
+        if self.views or Py_REFCNT(held) != 1:
+            return self.value[:n]
+        Py_INCREF(self.value)
+        self.value = b""
+        _PyBytes_Resize(&held, n)
+        value = <bytes> held
+        Py_DECREF(value)
+        return value
+
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.value), len(self.value), 0, flags)
+        self.views += 1
 
     def __releasebuffer__(self, Py_buffer *view):
-        pass
+        self.views -= 1
 
 
 cdef class FreshText:

@@ -334,6 +334,21 @@ def test_fresh_bytes():
     assert len(memory.FreshBytes(0).value) == 0
 
 
+@pytest.mark.parametrize("size", [0, 1, 20 << 20])
+@pytest.mark.parametrize("seen", [False, True])
+def test_the_beginning_of_fresh_bytes(size, seen):
+    """In place, unless somebody sees the rest."""
+    fresh = memory.FreshBytes(30 << 20)
+    memoryview(fresh)[: size + 1] = bytes(range(256)) * (size // 256) + bytes(range(size % 256 + 1))
+    view = memoryview(fresh) if seen else None
+    found = fresh.first(size)
+    assert found == (bytes(range(256)) * (size // 256 + 1))[:size]
+    assert len(fresh.value) == (30 << 20 if seen else 0)
+    assert view is None or view[:size] == found
+    with pytest.raises(ValueError, match="bytes of"):
+        fresh.first(len(fresh.value) + 1)
+
+
 @pytest.fixture
 def pool():
     if not getattr(sys, "_is_gil_enabled", lambda: True)():

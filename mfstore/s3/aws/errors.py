@@ -138,7 +138,7 @@ PASSING = (Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.FREE)
 
 _RETRIED_FAILURES = {
     calls.CONNECT, calls.DNS, calls.RESET, calls.TRUNCATED, calls.FIRST_BYTE, calls.STALL, calls.PROTOCOL,
-    calls.PROXY,
+    calls.PROXY, calls.WHOLE,
 }  # fmt: skip
 _TRANSIENT_CODES = {
     "InternalError", "InternalServerError", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict",
@@ -263,6 +263,7 @@ FAILURE_TEXTS = {
     calls.PROXY: "the proxy refused",
     calls.CANCELLED: "cancelled",
     calls.INTERNAL: "internal failure",
+    calls.WHOLE: "something other than the service answered a range",
 }
 
 FAILURE_HINTS = {

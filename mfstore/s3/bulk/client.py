@@ -196,7 +196,8 @@ class BulkClient:
             logged. ``MFSTORE_S3_ENGINE``; default "auto".
         concurrency: The number of parallel requests, which otherwise follows size, goodput and throttling.
             ``MFSTORE_S3_CONCURRENCY``.
-        memory: Bytes that results may take which wait for the caller. ``MFSTORE_MEMORY``; default 256 MiB.
+        memory: Bytes that results may take which wait for the caller, and the most that an object in memory may have
+            whose length the service does not say. ``MFSTORE_MEMORY``; default 256 MiB.
         max_bandwidth: Bytes per second, at most, of all operations of this client together.
         attempts: How often one request is sent, at most.
         retry_seconds: No new try of a request is begun this long after its first.

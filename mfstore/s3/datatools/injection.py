@@ -82,9 +82,11 @@ class FlakyChannel(Channel):
         failed, self._failed = self._failed, []
         return failed + self._inner.poll(0.0 if failed else timeout)
 
-    def resume(self, call: Call, target: memoryview | FileRange, stop: int | None = None) -> None:
+    def resume(
+        self, call: Call, target: memoryview | FileRange, stop: int | None = None, skip: int = 0
+    ) -> None:  # fmt: skip
         """As the real one."""
-        self._inner.resume(call, target, stop)
+        self._inner.resume(call, target, stop, skip)
 
     def cancel(self, call: Call) -> None:
         """As the real one."""

@@ -115,14 +115,16 @@ class AioChannel(Channel):
                     os.read(self._reader.fd, 64)
         return done
 
-    def resume(self, call: Call, target: memoryview | FileRange, stop: int | None = None) -> None:
+    def resume(
+        self, call: Call, target: memoryview | FileRange, stop: int | None = None, skip: int = 0
+    ) -> None:  # fmt: skip
         """See ``Channel``."""
         with self._lock:
             exchange = self._exchanges.get(call)
         if exchange is None or not exchange.announced:
             return  # failed or was cancelled meanwhile: its reply is on the way
         thread = self._engine.thread()
-        if exchange.land_in(target, stop):
+        if exchange.land_in(target, stop, skip):
             thread.flow(exchange)
 
     def cancel(self, call: Call) -> None:

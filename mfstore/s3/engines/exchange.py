@@ -52,6 +52,8 @@ class Exchange:
         self._source = BodySource(call.body, self._lock)
         self._sink = BodySink(call.target, self._lock)
         self._stop: int | None = None
+        self._skip = 0  # bytes of the body that the sink is not for, before those it is for
+        self._passed = 0  # of them have passed
         self._begun = b""  # of an announced body: what had been read to see that it is long
         self._resumed: asyncio.Event | None = None
         self._deadline = float("inf")
@@ -107,13 +109,15 @@ class Exchange:
             self._sink.drop()
             return True
 
-    def land_in(self, target: memoryview | FileRange, stop: int | None) -> bool:
-        """Where an announced body goes, and how much of it; ``flow`` has to follow. False if the exchange is over. From
-        any thread."""
+    def land_in(self, target: memoryview | FileRange, stop: int | None, skip: int) -> bool:
+        """Where an announced body goes, and how much of it after what; ``flow`` has to follow. False if the
+        exchange is over. From any thread."""
         with self._lock:
             if self.over:
                 return False
-            self._begun = bytes(self._sink.grown)
+            grown = self._sink.grown
+            self._begun, self._skip = bytes(grown[skip:]), skip
+            self._passed = min(skip, len(grown))
             self._sink = BodySink(target, self._lock)
             self._stop = stop
             return True
@@ -260,11 +264,13 @@ class Exchange:
                 self._failed = calls.OVERFLOW, "the reply does not end", 0
                 raise BodyDropped
             await self._announce()
+        elif ranged and reply.status == 200 and size != 0 and "content-range" not in reply.headers:
+            self._cut_out()
         sink = self._sink
         room = self._stop if self._stop is not None else sink.room
         assert room is not None
         limit = room
-        if size is not None and size > limit and self._stop is None:
+        if size is not None and size - self._skip > limit and self._stop is None:
             self._failed = calls.OVERFLOW, f"{size} bytes for {limit}", 0
             raise BodyDropped
         if checksum is not None:
@@ -280,6 +286,15 @@ class Exchange:
             self._failed = calls.OVERFLOW, f"more than {limit} bytes", 0
             raise BodyDropped
         return self._whole(size)
+
+    def _cut_out(self) -> None:
+        """The service has ignored the range. Without leave to cut it out, nothing is written to the target."""
+        call = self.call
+        if not call.cut or (call.start or 0) < 0:
+            self._failed = calls.WHOLE, "the whole object came for a range of it", 0
+            raise BodyDropped
+        self._skip = call.start or 0
+        self._stop = None if call.stop is None else call.stop - self._skip
 
     async def _announce(self) -> None:
         """Hand the decision to the scheduler and wait for it."""
@@ -298,6 +313,10 @@ class Exchange:
         sink, content = self._sink, response.content
         while chunk := await content.readany():
             self._came(len(chunk))
+            if self._passed < self._skip:
+                passed = min(self._skip - self._passed, len(chunk))
+                self._passed += passed
+                chunk = chunk[passed:]
             over = sink.received + len(chunk) > limit
             if over and sink.room is not None:
                 chunk = chunk[: limit - sink.received]
@@ -316,8 +335,9 @@ class Exchange:
     def _whole(self, size: int | None) -> bool:
         """Check the count and complete the reply. A body that ended early is never passed off as whole."""
         reply, sink = self.reply, self._sink
-        if size is not None and sink.received < size and (self._stop is None or sink.received < self._stop):
-            self._failed = calls.TRUNCATED, f"{sink.received} of {size} bytes", 0
+        came = self._passed + sink.received
+        if size is not None and came < size and (self._stop is None or sink.received < self._stop):
+            self._failed = calls.TRUNCATED, f"{came} of {size} bytes", 0
             raise BodyDropped
         if sink.room is None:
             reply.data = bytes(sink.grown)

@@ -34,10 +34,13 @@ class Channel(ABC):
         KeyboardInterrupt (and any signal handler) gets through within 50 ms."""
 
     @abstractmethod
-    def resume(self, call: Call, target: memoryview | FileRange, stop: int | None = None) -> None:
+    def resume(
+        self, call: Call, target: memoryview | FileRange, stop: int | None = None, skip: int = 0
+    ) -> None:  # fmt: skip
         """Let an announced body flow into ``target``, which is the engine's until the final reply; with ``stop`` only
         its first ``stop`` bytes are wanted (then the final reply has ``received == stop`` and no failure, and the rest
-        is not read). Nothing happens for a call that has ended meanwhile."""
+        is not read). ``skip`` bytes before them are discarded. Nothing happens for a call that has ended
+        meanwhile."""
 
     @abstractmethod
     def cancel(self, call: Call) -> None:

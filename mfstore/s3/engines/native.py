@@ -91,9 +91,11 @@ class NativeChannel(Channel):
         """Replies since the last poll; waits up to ``timeout`` seconds for the first."""
         return self._core.poll(timeout)
 
-    def resume(self, call: Call, target: memoryview | FileRange, stop: int | None = None) -> None:
-        """Let an announced body flow into ``target``, all of it or its first ``stop`` bytes."""
-        self._core.resume(call, target, stop)
+    def resume(
+        self, call: Call, target: memoryview | FileRange, stop: int | None = None, skip: int = 0
+    ) -> None:  # fmt: skip
+        """Let an announced body flow into ``target``, from byte ``skip``, all of it or ``stop`` bytes."""
+        self._core.resume(call, target, stop, skip)
 
     def cancel(self, call: Call) -> None:
         """Drop a call; its reply still comes."""

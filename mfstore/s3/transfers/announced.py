@@ -49,9 +49,8 @@ class AnnouncedBodies:
         oldest = min(active) if active else 0
         for key, (call, reply) in sorted(self.waiting.items(), key=lambda entry: entry[1][0].tag.job.index):
             job: GetJob = call.tag.job  # nothing else is announced
-            text = reply.headers.get("content-length", "0")
-            length = int(text) if text.isdigit() else 0
-            more = -job.weight if job.to_file else length - job.weight
+            length = job.takes(reply, memory)
+            more = length - job.weight
             if more > 0 and job.index != oldest and not has(more):
                 continue
             del self.waiting[key]

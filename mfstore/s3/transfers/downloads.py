@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from io import FileIO
-from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core import crc
-from mfstore._core.descriptor import memory_file
 from mfstore._core.memory import FreshBytes, FreshBytesPool
 from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, MfstoreError, Unsupported
 from mfstore.s3.aws.errors import SIZE_HINT
-from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.calls import NO_OPTIONS, OVERFLOW, WHOLE, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.jobs import (
     NO_CALLS,
@@ -42,16 +39,18 @@ _ALGORITHMS = ("crc64nvme", "crc32c", "crc32")
 LENGTHLESS = "the service does not say how long the object is"
 ENDLESS = 1 << 62
 """Room for a body of which nobody knows how long it is, in a file."""
-MOST_IN_MEMORY = 4 << 30
-"""Bytes of such a body that go into memory, which cannot be reserved for it."""
 
 
-def unnamed_file() -> FileIO:
-    """A file that goes with its descriptor: in memory where the system can."""
-    if hasattr(os, "memfd_create"):
-        return FileIO("mfstore-body", "rb+", opener=memory_file)
-    with NamedTemporaryFile() as file:
-        return FileIO(file.name, "rb+")
+class Landing(NamedTuple):
+    """Where an announced body goes."""
+
+    target: memoryview | FileRange
+    stop: int | None
+    """How many bytes of it; None for all, which are not more than the target holds."""
+    skip: int
+    """Bytes before those."""
+    more: Sequence[Call]
+    """Calls for the rest."""
 
 
 def too_long(length: int) -> BackendError:
@@ -89,11 +88,15 @@ class GetJob(Job):
     The first call asks for all of it. A short body is simply there; a long one is announced with its length, ETag and
     checksum, gets its final place, and is divided: the first call goes on with the first piece, others fetch the rest
     of the same version (If-Match). A call that breaks is continued where it broke.
+
+    Where the service ignores ranges and sends the whole object, what is wanted is cut out of it as it flows, by one
+    call at a time: each takes all that lies before. A body of unknown length is one stream, which is begun anew when it
+    breaks, and in memory may be as long as all results together.
     """
 
     __slots__ = (
         "_checked", "_destination", "_first", "_headers", "_length", "_memory", "_pieces",
-        "_resumed", "_spool", "_start", "_streamed", "_view", "stop",
+        "_resumed", "_start", "_streamed", "_undivided", "_view", "stop",
         "target", "verified", "verify",
     )  # fmt: skip
 
@@ -118,14 +121,14 @@ class GetJob(Job):
         self._checked: tuple[str, int] | None = None
         self._resumed: Partial | None = None
         self._streamed = False
-        """Whether the body is one of unknown length, or of more than the range that is wanted: one stream."""
-        self._spool: FileIO | None = None
-        """Where such a body goes that is wanted in memory."""
+        """Whether nobody says how long the body is."""
+        self._undivided = False
+        """Whether the service has ignored a range: every call then takes all that lies before its own."""
 
     def begin(self) -> Sequence[Call]:
         if self._destination is not None:
             self._destination.check()
-            partial = self._destination.reopen() if self._start is None and self.stop is None else None
+            partial = None if self._ranged or self._undivided else self._destination.reopen()
             if partial is not None and partial.url == f"s3://{self.bucket}/{self.key}":
                 return self._continue(partial)
         if self.target is not None:
@@ -140,10 +143,12 @@ class GetJob(Job):
             self.outcome = self._outcome(data=target)
             return NO_CALLS
         self._first, self._length, self._view = self._start, len(target), target
-        self._pieces = [
-            DownloadPiece(*bounds) for bounds in cut_pieces(self._length, -(-self._length // (2 * SHORTEST_PIECE)))
-        ]
-        return [self._ask(piece, fresh=False) for piece in self._pieces]
+        self._divide(-(-self._length // (2 * SHORTEST_PIECE)))
+        return [self._ask(piece, fresh=False) for piece in self._pieces or ()]
+
+    def _divide(self, pieces: int) -> None:
+        bounds = [(0, self._length)] if self._undivided else cut_pieces(self._length, pieces)
+        self._pieces = [DownloadPiece(*pair) for pair in bounds]
 
     def _continue(self, partial: Partial) -> Sequence[Call]:
         """Fetch what an interrupted download did not, of the same version of the object."""
@@ -177,8 +182,14 @@ class GetJob(Job):
         piece = call.tag.part
         if piece is None:
             return self._whole(reply)
+        self._same_version(reply)
         self._land(call, piece, reply)
         if self._streamed:
+            call.target = None  # a view less of the memory
+            if self._checked is None and piece.done < piece.stop and not chunked(reply.headers):
+                raise Unsupported(LENGTHLESS)
+            if self._ranged and not piece.done:
+                raise InvalidRange("the object has no such bytes", hint=SIZE_HINT)
             piece.stop = self._length = piece.done
         if piece.done < piece.stop - piece.start:
             self._check_end(reply)
@@ -196,24 +207,26 @@ class GetJob(Job):
         data = reply.data if reply.data is not None else b""
         if "etag" not in headers:
             refuse_page(headers)
-        cut = self._ignored(reply)
-        if not cut:
-            self._check_range(reply, self._start or 0, self._start is not None or self.stop is not None)
+        ranged = self._start is not None or self.stop is not None
+        whole = ranged and self._is_whole(reply)
+        if not whole:
+            self._check_range(reply, self._start or 0, ranged)
             self._check_extent(reply)
         # Mostly the one header says it; the other is for where it does not.
         length = len(data) if headers.get("content-length") == str(len(data)) else reply.length
         if length is not None and length != len(data):
             raise Retry(BackendError("the body is not as long as announced", expected=length, found=len(data)))
-        whole = self._start is None and self.stop is None
         # The engine computes what the response names: without that there is nothing to look for.
         checked = (
-            reply.checksum is not None and self.verify and whole
+            reply.checksum is not None and self.verify and not ranged
             and self._compare(expected_checksum(headers), reply.checksum, len(data))
         )  # fmt: skip
-        # The end of the connection may be the end of the object or not. Only the last chunk of a chunked body tells.
-        if length is None and not checked and "chunked" not in headers.get("transfer-encoding", "").lower():
+        # The end of the connection may be the end of the object or not. Only the last chunk of a chunked body tells, or
+        # that what is wanted ends before.
+        told = length is not None or checked or chunked(headers)
+        if not told and not (whole and (self._start or 0) >= 0 and self.stop is not None and self.stop <= len(data)):
             raise Unsupported(LENGTHLESS)
-        if cut:
+        if whole:
             begin, end = self._wanted(len(data))
             data = data[begin:end]
         if self._destination is not None:
@@ -223,15 +236,26 @@ class GetJob(Job):
             self.outcome = self._outcome(data=data, size=len(data), etag=etag_of(headers), headers=headers)
         return NO_CALLS
 
-    def _ignored(self, reply: Reply) -> bool:
-        """Whether the service has sent the whole object for a range, and does so always: it did before. What is wanted
-        is cut out then."""
-        if self.target is not None or self._destination is not None or (self._start is None and self.stop is None):
-            return False
+    @property
+    def _ranged(self) -> bool:
+        return self._start is not None or self.stop is not None
+
+    @staticmethod
+    def _is_whole(reply: Reply) -> bool:
+        """Whether the answer to a range is the service's, and the whole object: it knows no ranges."""
         headers = reply.headers
         return (
-            reply.status == 200 and "content-range" not in headers and reply.call.tag.odd > 0 and from_service(headers)
-        )
+            reply.status == 200 and "content-range" not in headers and from_service(headers) and reply.length != 0
+            and (reply.announced or bool(reply.data or reply.received or reply.length) or chunked(headers))
+        )  # fmt: skip
+
+    def _same_version(self, reply: Reply) -> None:
+        """A service that knows no ranges may know no conditions."""
+        before = self._headers.get("etag") if self._headers else None
+        if before and self._is_whole(reply) and reply.headers.get("etag", before) != before:
+            raise Restart(
+                Conflict("the object keeps changing while it is read", hint="Read it when its writers are done")
+            )
 
     def _wanted(self, length: int) -> tuple[int, int]:
         """Which bytes of an object of this length are wanted. InvalidRange for none."""
@@ -282,13 +306,20 @@ class GetJob(Job):
 
     def _check_end(self, reply: Reply) -> None:
         """Fewer bytes came than fit the target: asking again is no use when the object has no more."""
-        total = reply.headers.get("content-range", "").rpartition("/")[2]
-        if self.target is not None and self.stop is not None and total.isdigit() and int(total) < self.stop:
+        if self.target is None or self.stop is None:
+            return
+        headers = reply.headers
+        total = headers.get("content-range", "").rpartition("/")[2]
+        if not total.isdigit() and self._is_whole(reply):
+            total = headers.get("content-length", "")
+            if not total and chunked(headers):
+                raise InvalidRange("the object ends within the range", expected=self.stop, hint=SIZE_HINT)
+        if total.isdigit() and int(total) < self.stop:
             raise InvalidRange("the object ends within the range", expected=self.stop, found=int(total), hint=SIZE_HINT)
 
     def _land(self, call: Call, piece: DownloadPiece, reply: Reply) -> None:
         """Count what arrived for a piece, by its call's try."""
-        if (call.start is not None or self.target is not None) and not self._streamed:
+        if (call.start is not None or call.stop is not None) and not self._is_whole(reply):
             self._check_range(reply, self._first + piece.start + piece.done, True)
         self._count(piece, reply)
 
@@ -301,88 +332,114 @@ class GetJob(Job):
                 piece.checksum = crc.combine(name, piece.checksum, value, reply.received) if piece.done else value
         piece.done += reply.received
 
-    def announced(
-        self, call: Call, reply: Reply, pieces: int, pool: FreshBytesPool
-    ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
+    def takes(self, reply: Reply, most: int) -> int:
+        """Bytes of memory that an announced body takes: ``most``, which is for all results, where nobody says."""
+        length = reply.length
+        if length is None:
+            if self._start is not None and self._start >= 0:
+                return 0 if self.to_file else most if self.stop is None else min(most, self.stop - self._start)
+            return 0 if self.to_file and self._start is None else most
+        if self.to_file:
+            return 0
+        if self._ranged and self._is_whole(reply):
+            with suppress(InvalidRange):
+                begin, end = self._wanted(length)
+                return end - begin
+        return length
+
+    def announced(self, call: Call, reply: Reply, pieces: int, pool: FreshBytesPool) -> Landing:
         headers = reply.headers
         length = reply.length
-        ranged = self._start is not None or self.stop is not None
         if "etag" not in headers:
             refuse_page(headers)
-        if self._ignored(reply):
-            return self._stream(call, reply), None, NO_CALLS
-        self._check_range(reply, self._start or 0, ranged)
+        whole = self._ranged and self._is_whole(reply)
+        if not whole:
+            self._check_range(reply, self._start or 0, self._ranged)
         if length is None:
-            return self._stream(call, reply), None, NO_CALLS
-        self._check_extent(reply)
-        self._first = int(headers["content-range"].partition(" ")[2].partition("-")[0]) if ranged else 0
-        self._headers, self._length = headers, length
-        self._checked = expected_checksum(headers) if self.verify and not ranged else None
+            return self._stream(call, reply, whole)
+        begin, end = 0, length
+        if whole:
+            begin, end = self._wanted(length)
+        elif self._ranged:
+            self._check_extent(reply)
+            begin = int(headers["content-range"].partition(" ")[2].partition("-")[0])
+            end = begin + length
+        self._first, self._headers, self._length = begin, headers, end - begin
+        self._checked = expected_checksum(headers) if self.verify and not self._ranged else None
         if self._destination is not None:
-            self._destination.create(length)
+            self._destination.create(self._length)
         else:
             try:
-                self._memory = pool.take(length)
+                self._memory = pool.take(self._length)
             except (MemoryError, OverflowError) as error:
-                raise too_long(length) from error
+                raise too_long(self._length) from error
             self._view = memoryview(self._memory)
-        etag = headers.get("etag")
-        bounds = cut_pieces(length, pieces if etag else 1)
-        self._pieces = [DownloadPiece(*pair) for pair in bounds]
-        call.tag.part = self._pieces[0]
-        stop = bounds[0][1] if len(bounds) > 1 else None
+        # Pieces of an object that has no ETag could be of several versions.
+        self._undivided |= whole or "etag" not in headers
+        self._divide(pieces)
+        assert self._pieces is not None
+        first, *others = self._pieces
+        call.tag.part = first
+        stop = first.stop if others or whole else None
         # The call goes on under the pieces' rules, so a later try knows what it was for.
-        return self._place(self._pieces[0]), stop, [self._ask(piece, fresh=False) for piece in self._pieces[1:]]
+        more = [self._ask(piece, fresh=False) for piece in others]
+        return Landing(self._place(first), stop, begin if whole else 0, more)
 
-    def _stream(self, call: Call, reply: Reply) -> FileRange:
-        """Where a body goes that is a stream: of unknown length, or whole where a range was asked for. Unsupported when
-        nothing will tell its end: that of a connection may be the object's or not."""
+    def _stream(self, call: Call, reply: Reply, whole: bool) -> Landing:
+        """Where a body goes of which nobody says how long it is. Unsupported when nothing will tell its end either:
+        that of a connection may be the object's or not."""
         headers = self._headers = reply.headers
-        self._checked = expected_checksum(headers) if self.verify else None
-        if (
-            self._checked is None
-            and reply.length is None
-            and "chunked" not in headers.get("transfer-encoding", "").lower()
-        ):
+        start = self._start or 0
+        room = ENDLESS if self.stop is None or start < 0 else self.stop - start
+        self._checked = expected_checksum(headers) if self.verify and not self._ranged else None
+        if self._checked is None and room == ENDLESS and not chunked(headers):
             raise Unsupported(LENGTHLESS)
-        if self._destination is not None:
+        self._streamed, self._first, self._length = True, max(start, 0), 0
+        if self._destination is not None and start >= 0:
             self._destination.create(0)
-        elif self._spool is None:
-            self._spool = unnamed_file()
-        self._streamed, self._first, self._length = True, 0, 0
-        call.tag.part = DownloadPiece(0, ENDLESS)
+        else:
+            # What was reserved for it. Of a range from the end, which only the end tells, the whole comes.
+            room = min(room, self.weight)
+            try:
+                self._memory = FreshBytes(room)
+            except (MemoryError, OverflowError) as error:
+                raise too_long(room) from error
+            self._view = memoryview(self._memory)
+        call.tag.part = DownloadPiece(0, room)
         self._pieces = [call.tag.part]
-        return self._room()
-
-    def _room(self) -> FileRange:
-        if self._destination is not None:
-            return FileRange(self._destination.fd, 0, ENDLESS)
-        assert self._spool is not None
-        return FileRange(self._spool.fileno(), 0, MOST_IN_MEMORY)
+        # It is left at the end of the range; elsewhere it has to end by itself.
+        stop = room if self.stop is not None and room == self.stop - start else None
+        return Landing(self._place(call.tag.part), stop, self._first if whole else 0, NO_CALLS)
 
     def _stream_again(self, call: Call) -> Call:
         """A stream broke: it is begun anew, since its server may know no ranges."""
-        room, piece = self._room(), call.tag.part
-        os.ftruncate(room.fd, 0)
+        piece = call.tag.part
         piece.done = piece.checksum = 0
-        self._checked = expected_checksum(self._headers) if self.verify else None
+        if self._view is None:
+            assert self._destination is not None
+            os.ftruncate(self._destination.fd, 0)
+        self._checked = expected_checksum(self._headers) if self.verify and not self._ranged else None
+        start, stop = (None, None) if (self._start or 0) < 0 else (self._start, self.stop)
         return Call(
-            "GetObject", self.bucket, self.key, self.options, if_match=self._headers.get("etag"), target=room,
-            fresh=True, tag=call.tag,
+            "GetObject", self.bucket, self.key, self.options, start=start, stop=stop,
+            if_match=self._headers.get("etag"), target=self._place(piece), cut=True, fresh=True, tag=call.tag,
         )  # fmt: skip
 
     def _place(self, piece: DownloadPiece) -> memoryview | FileRange:
         start, stop = piece.start + piece.done, piece.stop
-        if self._destination is not None:
-            return FileRange(self._destination.fd, start, stop - start)
-        assert self._view is not None
-        return self._view[start:stop]
+        if self._view is not None:
+            return self._view[start:stop]
+        assert self._destination is not None
+        return FileRange(self._destination.fd, start, stop - start)
 
     def _ask(self, piece: DownloadPiece, fresh: bool) -> Call:
+        # Of several, each would take all that lies before it.
+        alone = self._undivided or len(self._pieces or ()) == 1
         return Call(
             "GetObject", self.bucket, self.key, self.options, None, self._first + piece.start + piece.done,
             self._first + piece.stop, self._headers.get("etag") if self._headers else None, target=self._place(piece),
-            checksum=self._checked[0].upper() if self._checked else None, fresh=fresh, tag=Try(self, piece),
+            checksum=self._checked[0].upper() if self._checked else None, cut=alone,
+            fresh=fresh, tag=Try(self, piece),
         )  # fmt: skip
 
     def again(self, call: Call, reply: Reply) -> Call:
@@ -392,13 +449,23 @@ class GetJob(Job):
         if self._streamed:
             return self._stream_again(call)
         if 200 <= reply.status < 300 and 0 < reply.received < piece.stop - piece.start - piece.done:
-            with suppress(Retry):
+            with suppress(Retry, Restart):
+                self._same_version(reply)
                 self._land(call, piece, reply)
         fresh = self._ask(piece, fresh=True)
         fresh.tag = call.tag
         return fresh
 
     def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
+        if reply.failure == WHOLE and from_service(reply.headers):
+            self._undivided = True
+            raise Restart(Unsupported("the service does not answer ranges"))
+        if reply.failure == OVERFLOW and self._streamed and self._view is not None:
+            raise BackendError(
+                "the service does not say how long the object is, and it is longer than all results may be together",
+                expected=f"at most {len(self._view)} bytes",
+                hint="Get it into a file, or raise `memory` (MFSTORE_MEMORY)",
+            )  # fmt: skip
         if reply.status == 412 and self._headers is not None:
             raise Restart(
                 Conflict("the object keeps changing while it is read", hint="Read it when its writers are done")
@@ -412,11 +479,10 @@ class GetJob(Job):
         return None
 
     def forget(self) -> None:
-        self._pieces = self._memory = self._headers = self._resumed = None
+        self._pieces = self._headers = self._resumed = None
         self._streamed = False
-        self._end_spool()
         if self.target is None:
-            self._view = None
+            self._memory = self._view = None
         if self._destination is not None:
             self._destination.discard()
 
@@ -436,16 +502,16 @@ class GetJob(Job):
             name = self._resumed.checksum[0].upper()
             self._compare(self._resumed.checksum, (name, self._destination.checksum(name)), self._length)
         size = self._length
+        data: Any = self.target
+        if self._streamed and self._memory is not None:
+            data = self._end_of_stream(self._memory)
+            size = len(data)
+        elif self._memory is not None:
+            data = self._memory.value
         if self._destination is not None:
-            self.outcome = self._outcome(
-                path=self._destination.finish(), size=size, etag=etag_of(headers), headers=headers
-            )
+            path = self._destination.write(data) if data is not None else self._destination.finish()
+            self.outcome = self._outcome(path=path, size=size, etag=etag_of(headers), headers=headers)
         else:
-            if self._spool is not None:
-                data: Any = self._spooled(self._spool)
-                size = len(data)
-            else:
-                data = self._memory.value if self._memory is not None else self.target
             self.outcome = self._outcome(data=data, size=size, etag=etag_of(headers), headers=headers)
         return NO_CALLS
 
@@ -464,24 +530,16 @@ class GetJob(Job):
         self.verified += size
         return True
 
-    def _spooled(self, spool: FileIO) -> bytes:
-        begin, end = self._wanted(self._length) if self._length else (0, 0)
-        spool.truncate(end)
-        spool.seek(begin)
-        try:
-            data = spool.readall()
-        except MemoryError as error:
-            raise too_long(end - begin) from error
-        self._end_spool()
-        return data
-
-    def _end_spool(self) -> None:
-        spool, self._spool = self._spool, None
-        if spool is not None:
-            spool.close()
+    def _end_of_stream(self, memory: FreshBytes) -> bytes:
+        """What is wanted of a stream that has ended, and no memory beyond that."""
+        self._view = None
+        data = memory.first(self._length)
+        if self._start is None or self._start >= 0:
+            return data
+        begin, end = self._wanted(self._length)
+        return data[begin:end]
 
     def abandon(self) -> None:
-        self._end_spool()
         if self._destination is not None:
             if (partial := self._partial()) is not None:
                 self._destination.save(partial)
@@ -562,6 +620,11 @@ class RangesJob(GetJob):
             )  # fmt: skip
         self.outcome = self._out.pop()
         return self._out
+
+
+def chunked(headers: Any) -> bool:
+    """Whether a body comes in chunks, of which the last says that it is."""
+    return "chunked" in headers.get("transfer-encoding", "").lower()
 
 
 def expected_checksum(headers: Any) -> tuple[str, int] | None:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
 from mfstore.s3.aws.errors import retryable_code
-from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from mfstore._core.memory import FreshBytesPool
     from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.aws.routes import Credentials
 
@@ -133,12 +132,6 @@ class Job:
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         """A good reply: further calls. Raises ``Retry`` to have the call repeated, MfstoreError to fail."""
-        raise NotImplementedError
-
-    def announced(
-        self, call: Call, reply: Reply, pieces: int, pool: FreshBytesPool
-    ) -> tuple[memoryview | FileRange, int | None, Sequence[Call]]:
-        """A long body waits: where it goes, how much of it, and calls for the rest."""
         raise NotImplementedError
 
     def again(self, call: Call, reply: Reply) -> Call:

@@ -756,20 +756,22 @@ class Scheduler:
         connections = int(self.admission.limiter.limit)
         for call, reply, more, pieces in self._announced.grants(self._active, connections, budget.limit, budget.has):
             job: GetJob = call.tag.job
+            job.weight += more
+            budget.take(more)
             try:
-                target, stop, further = job.announced(call, reply, pieces, self._pool)
+                landing = job.announced(call, reply, pieces, self._pool)
             except Retry as retry:
                 self._channel.cancel(call)
                 call.tag.wrong = retry
+                budget.take(-job.weight)
+                job.weight = 0
                 continue
             except Exception as error:
                 self._channel.cancel(call)
                 job.error = unforeseen(error)
                 continue
-            job.weight += more
-            budget.take(more)
-            self._channel.resume(call, target, stop)
-            self._calls.add(job, further)
+            self._channel.resume(call, landing.target, landing.stop, landing.skip)
+            self._calls.add(job, landing.more)
 
     # ---- the last few ---------------------------------------------------------------------
 

@@ -101,6 +101,23 @@ def test_range_into_memory_and_checksum(wire, channel):
     assert wire.requests[1][2]["range"] == "bytes=-7"
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("start", "stop"), [(0, 9), (5, 300_000), (SHORT_BODY + 5, None), (len(BIG) - 5, len(BIG))])
+def test_the_whole_for_a_range(wire, channel, chunked, start, stop):
+    wire.answers["/b/k"] = respond(200, BIG)
+    if chunked:
+        head = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n"
+        wire.answers["/b/k"] = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BIG), BIG)
+    wanted = BIG[start:stop]
+    room = bytearray(len(wanted) + 1)
+    asked = {"start": start, "stop": stop, "checksum": "CRC32", "target": memoryview(room)[:-1]}
+    reply = run(channel, get(**asked))
+    assert (reply.failure, reply.status, reply.received, room) == (words.WHOLE, 200, 0, bytes(len(room)))
+    reply = run(channel, get(cut=True, **asked))
+    assert (reply.failure, reply.received, room) == (None, len(wanted), wanted + b"\0")
+    assert reply.checksum == ("CRC32", zlib.crc32(wanted))
+
+
 def test_checksum_named_by_the_response(wire, channel):
     wire.answers["/b/k"] = respond(200, DATA, x_amz_checksum_crc32="AAAAAA==")
     assert run(channel, get()).checksum == ("CRC32", zlib.crc32(DATA))
@@ -144,6 +161,20 @@ def test_announced_then_resumed(wire, channel, chunked):
         assert not reply.announced and reply.failure is None, reply.message
         assert bytes(target) == BIG[:stop] and reply.received == len(target) and reply.data is None
         assert reply.checksum == ("CRC32", zlib.crc32(target))
+
+
+@pytest.mark.parametrize("skip", [1, SHORT_BODY, 2 * SHORT_BODY, len(BIG) - 1])
+def test_announced_then_resumed_from_within(wire, channel, skip):
+    wire.answers["/b/k"] = respond(200, BIG, x_amz_checksum_crc32="AAAAAA==")
+    for stop in (None, 1):
+        call = get()
+        assert run(channel, call).announced
+        wanted = BIG[skip:][:stop]
+        target = bytearray(len(wanted))
+        channel.resume(call, memoryview(target), stop, skip)
+        (reply,) = wait(channel)
+        assert (reply.failure, reply.received, target) == (None, len(wanted), wanted)
+        assert reply.checksum == ("CRC32", zlib.crc32(wanted))
 
 
 def test_announced_then_cancelled(wire, channel):

@@ -98,6 +98,25 @@ class TestBodies:
         assert reply.failure == "overflow"
         assert target[50:] == b"\0" * 10
 
+    @pytest.mark.parametrize("cut", [False, True])
+    @pytest.mark.parametrize("chunks", [False, True])
+    @pytest.mark.parametrize(("start", "stop"), [(0, 9), (5, 300_000), (900_000, 900_007), (999_995, None)])
+    def test_the_whole_for_a_range(self, rig: Rig, cut: bool, chunks: bool, start: int, stop: int | None) -> None:
+        data = bytes(range(250)) * 4000
+        whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf4240\r\n" + data + b"\r\n0\r\n\r\n"
+        channel = rig(raw(whole) if chunks else body_of(data))
+        wanted = data[start:stop]
+        room = bytearray(len(wanted) + 1)
+        reply = ask(
+            channel, get(start=start, stop=stop, cut=cut, checksum="CRC32C", target=memoryview(room)[: len(wanted)])
+        )
+        if cut:
+            assert (reply.failure, reply.received, room) == (None, len(wanted), wanted + b"\0")
+            assert reply.checksum == ("CRC32C", crc("CRC32C", wanted))
+        else:
+            assert (reply.failure, reply.status, reply.received, room) == ("whole", 200, 0, bytes(len(room)))
+        assert ask(channel, Call("HeadObject", "b", "k")).status == 200
+
     def test_target_of_another_kind(self, rig: Rig) -> None:
         with pytest.raises((TypeError, BufferError)):
             rig(body_of(b"")).submit([get(target=b"read-only")])
@@ -218,6 +237,18 @@ class TestAnnouncements:
         (final,) = drain(channel, 1)
         assert (final.failure, final.received, target) == (None, stop, self.DATA[:stop])
         assert ask(channel, Call("HeadObject", "b", "k")).status == 200
+
+    @pytest.mark.parametrize("skip", [1, SHORT_BODY - 1, SHORT_BODY, 3_000_000, len(DATA) - 1])
+    @pytest.mark.parametrize("stop", [None, 1])
+    def test_from_within(self, rig: Rig, skip: int, stop: int | None) -> None:
+        value = base64.b64encode(zlib.crc32(self.DATA).to_bytes(4, "big")).decode()
+        channel, call, _ = self.announced(rig, body_of(self.DATA, f"x-amz-checksum-crc32: {value}"))
+        wanted = self.DATA[skip:][:stop]
+        target = bytearray(len(wanted))
+        channel.resume(call, memoryview(target), stop, skip)
+        (final,) = drain(channel, 1)
+        assert (final.failure, final.received, target) == (None, len(wanted), wanted)
+        assert final.checksum == ("CRC32", zlib.crc32(wanted))
 
     def test_checksum_of_part(self, rig: Rig) -> None:
         value = base64.b64encode(zlib.crc32(self.DATA).to_bytes(4, "big")).decode()

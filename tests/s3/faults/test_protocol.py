@@ -4,11 +4,14 @@ engines."""
 import os
 import random
 
+import numpy
 import pytest
 
+import mfstore
 from mfstore._core import crc
 from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, InvalidRange, Unsupported
 from mfstore.s3 import BulkClient, PutItem
+from mfstore.s3.transfers import downloads
 from mfstore.s3.transfers.uploads import UploadSource
 from mfstore.testing.actions import (
     Action,
@@ -46,7 +49,7 @@ def answering(engine, s3_env):
     server."""
     opened = []
 
-    def make(head, body, again=False):
+    def make(head, body, again=False, **options):
         def answer(connection, request):
             connection.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + (b"" if request.method == "HEAD" else body))
             return again
@@ -54,7 +57,7 @@ def answering(engine, s3_env):
         server = Server(answer)
         keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "secret"}
         client = BulkClient(
-            "bucket", engine=engine, endpoint_url=server.origin, region_name="us-east-1", attempts=3, **keys
+            "bucket", engine=engine, endpoint_url=server.origin, region_name="us-east-1", attempts=3, **keys, **options
         )
         opened.extend([client, server])
         return client, server
@@ -164,10 +167,10 @@ RANGES = [("k", 0, 500), ("k", 1000, 500), ("k", -8, None), ("k", 99_990, 5000)]
 @pytest.mark.second
 @pytest.mark.parametrize("head", [CHUNKS, b"", None], ids=["chunked", "large", "small"])
 def test_a33_a_service_that_ignores_ranges(answering, head):
-    """The whole comes, as one stream, and what is wanted is cut out; into memory that waits for a range nothing goes."""
+    """The whole comes, as one stream, and what is wanted is cut out."""
     data = LARGE if head is not None else SMALL
     whole = chunked(data) + b"0\r\n\r\n" if head == CHUNKS else data
-    client, _ = answering((head or b"Content-Length: %d\r\n" % len(data)) + b"x-amz-request-id: r\r\n", whole)
+    client, server = answering((head or b"Content-Length: %d\r\n" % len(data)) + b"x-amz-request-id: r\r\n", whole)
     for item, outcome in zip(RANGES, client.get_many(RANGES), strict=True):
         start, length = item[1:]
         wanted = data[start:] if length is None else data[start : start + length]
@@ -175,9 +178,112 @@ def test_a33_a_service_that_ignores_ranges(answering, head):
     assert [bytes(outcome.data) for outcome in client.get_ranges([("k", 1000, 500)])] == [data[1000:1500]]
     (outcome,) = client.get_many([("k", len(data), 1)], on_error="return")
     assert isinstance(outcome.error, InvalidRange)
-    target = memoryview(bytearray(500))
-    (outcome,) = client.read_many([("k", 1000, 500, target)], on_error="return")
-    assert isinstance(outcome.error, (Unsupported, BackendError)), outcome
+    assert len(server.requests) == 6, "one for each range"
+
+
+INTO = [("k", 0, 500), ("k", 1000, 90_000), ("k", 1_500_000, 2_600_000), ("k", len(LARGE) - 7, 7)]
+UNTIL_CLOSE = b"Connection: close\r\n"
+
+
+@pytest.mark.second
+@pytest.mark.parametrize("head", [CHUNKS, UNTIL_CLOSE, b""], ids=["chunked", "until close", "length"])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a33_into_memory_where_ranges_are_ignored(answering, monkeypatch, tmp_path, head, pieces):
+    """Into the caller's memory, memory that waits for the range, and files: what is before and after is discarded."""
+    if pieces == 1:
+        monkeypatch.setattr(downloads, "SHORTEST_PIECE", 64 * MIB)
+    whole = chunked(LARGE) + b"0\r\n\r\n" if head == CHUNKS else LARGE
+    head = (head or b"Content-Length: %d\r\n" % len(LARGE)) + b"x-amz-request-id: r\r\n"
+    client, server = answering(head, whole)
+    for _, start, length in INTO:
+        room = bytearray(length + 2)
+        assert client.get_into(("k", start, length), memoryview(room)[1:-1]) == length
+        assert room[1:-1] == LARGE[start : start + length] and room[0] == room[-1] == 0
+    asked = len(server.requests)
+    assert asked == len(INTO) if pieces == 1 else asked <= len(INTO) + 3
+    targets = [memoryview(bytearray(length)) if start else None for _, start, length in INTO]
+    reads = [(*item, target) for item, target in zip(INTO, targets, strict=True)]
+    for outcome, (_, start, length) in zip(client.read_many(reads, ordered=True), INTO, strict=True):
+        assert outcome.data == LARGE[start : start + length]
+    (outcome,) = client.get_many([INTO[2]], into="files", dest=tmp_path)
+    assert (tmp_path / "k").read_bytes() == LARGE[1_500_000:4_100_000] and outcome.size == 2_600_000
+    if b"close" in head:
+        return  # where the object ends nothing tells
+    (outcome,) = client.get_many([("k", -2_000_000, None)], into="files", dest=tmp_path, overwrite=True)
+    assert (tmp_path / "k").read_bytes() == LARGE[-2_000_000:] and outcome.size == 2_000_000
+    for start in (len(LARGE) - 5, len(LARGE) + 5):
+        with pytest.raises(InvalidRange):
+            client.get_into(("k", start, 10), memoryview(bytearray(10)))
+
+
+@pytest.mark.second
+def test_a33_a_long_object_where_ranges_are_ignored(answering, tmp_path):
+    """It is divided once, in vain; then it comes whole. What breaks is continued in the whole, of the same version."""
+    client, server = answering(b'Content-Length: %d\r\nETag: "1"\r\nx-amz-request-id: r\r\n' % len(LARGE), LARGE)
+    (outcome,) = client.get_many(["k"])
+    assert outcome.data == LARGE
+    (outcome,) = client.get_many(["k"], into="files", dest=tmp_path)
+    assert (tmp_path / "k").read_bytes() == LARGE
+    whole, broken = server.answer, {}
+
+    def answer(connection, request):
+        broken.setdefault("range", request.headers.get("range"))
+        if len(server.requests) == 1:
+            begun = chunked(LARGE[: 3 * MIB - 5])
+            connection.send(b"HTTP/1.1 200 OK\r\nx-amz-request-id: r\r\n" + CHUNKS + b"\r\n" + begun)
+            return False
+        return whole(connection, request)
+
+    server.requests.clear()
+    server.answer = answer
+    target = memoryview(bytearray(MIB))
+    assert client.get_into(("k", 2 * MIB + 1, MIB), target) == MIB
+    assert target == LARGE[2 * MIB + 1 : 3 * MIB + 1] and len(server.requests) == 2
+
+
+def test_a33_another_version_where_ranges_and_conditions_are_ignored(answering):
+    """The rest of it is not put behind the beginning of the first."""
+    client, server = answering(b"", b"")
+    versions = [LARGE, LARGE[::-1]]
+
+    def answer(connection, request):
+        number = min(len(server.requests), 2)
+        data = versions[number - 1]
+        head = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "%d"\r\nx-amz-request-id: r\r\n\r\n'
+        connection.send(head % (len(data), number), data[: 3 * MIB] if number == 1 else data)
+        return False
+
+    server.answer = answer
+    (outcome,) = client.get_many([("k", MIB, 3 * MIB)])
+    assert outcome.data == versions[1][MIB:]
+
+
+def test_a07_streams_count_as_memory(answering):
+    """As much as there is for all results, since nobody says how long they are; what they took when they have ended."""
+    client, _ = answering(CHUNKS, chunked(LARGE) + b"0\r\n\r\n", memory=5 * MIB)
+    result = client.get_many(["a", "b", "c"])
+    for outcome in result:
+        assert outcome.data == LARGE
+        del outcome
+    assert 5 * MIB <= result.stats.memory <= 10 * MIB
+    small, _ = answering(CHUNKS, chunked(LARGE) + b"0\r\n\r\n", memory=3 * MIB)
+    (outcome,) = small.get_many(["k"], on_error="return")
+    assert isinstance(outcome.error, BackendError) and "MFSTORE_MEMORY" in str(outcome.error)
+    assert "3145728" in str(outcome.error), "the limit is named"
+
+
+@pytest.mark.second
+def test_a33_a_store_where_ranges_are_ignored(rig):
+    artifact = {"a": DATA, "b": numpy.arange(300_000), "c": "text" * 1000}
+    url = f"s3://{rig.bucket}/store"
+    with mfstore.open(url, **rig.options(rig.server.url)) as store:
+        key = store.put(artifact)
+    proxy = rig.proxy(fault(IgnoreRange()))
+    with mfstore.open(url, **rig.options(proxy.url)) as store:
+        found = store.get(key)
+        assert found["a"] == DATA and found["c"] == artifact["c"] and (found["b"] == artifact["b"]).all()
+        assert not store.verify("full").damage
+    assert any(entry.fault is not None for entry in proxy.log)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import itertools
 import os
 import sys
 
@@ -11,11 +10,10 @@ import pytest
 from mfstore.errors import BackendError, Conflict, InvalidKey, OutOfSpace, Unsupported
 from mfstore.host import file_systems
 from mfstore.host.file_systems import move_new
-from mfstore.s3.transfers import destinations, downloads, scheduler
+from mfstore.s3.transfers import destinations, scheduler
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.retry import RetryPolicy
-from tests.rigs.descriptors import open_below, open_files
-from tests.rigs.interrupts import Interrupt
+from tests.rigs.descriptors import open_below
 from tests.rigs.simulated_s3 import BIG, MIB, SimulatedS3, simulated_client
 
 
@@ -209,15 +207,3 @@ def test_ctrl_c_anywhere_leaves_no_descriptor(tmp_path, resume, step):
     del destination
     gc.collect()
     assert open_below(tmp_path) == []
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_anywhere_leaves_no_file_in_memory():
-    before = open_files()
-    for n in itertools.count(1):
-        with Interrupt(n, {downloads.__file__}) as interrupt:
-            downloads.unnamed_file().close()
-        assert open_files() == before, interrupt.at
-        if not interrupt.came:
-            break
-    assert n > 1

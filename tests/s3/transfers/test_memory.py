@@ -47,8 +47,8 @@ def bodies_last(monkeypatch):
         channel._queue += bodies
         return replies
 
-    def counted(channel, call, target, stop=None):
-        resume(channel, call, target, stop)
+    def counted(channel, call, target, stop=None, skip=0):
+        resume(channel, call, target, stop, skip)
         under_way.append(len({item.call.key for item in channel._queue if isinstance(item, Reply)}))
 
     monkeypatch.setattr(SimulatedChannel, "poll", announcements_first)
