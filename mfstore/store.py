@@ -21,6 +21,7 @@ from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
 from mfstore.format.refs import is_ref
 from mfstore.handle import Handle, StoreOptions
 from mfstore.host.buffers import bytes_of
+from mfstore.host.pipes import read_blocks
 from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader, load_artifacts, load_many
 from mfstore.refs import Refs
@@ -344,20 +345,16 @@ class Store:
         """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.
 
         Args:
-            path: The file. It must not change before this returns.
+            path: The file. It must not change before this returns. Of a pipe all is stored that comes until its
+                writers are done, and a device is read to its end.
 
         Raises:
             OSError: the file cannot be read. Also OutOfSpace and AccessDenied are OSErrors, of the store.
-            NotFound: there is no store, and it was opened with ``create=False``.
+            NotFound: there is no store, and it was opened with ``create=False``; or nobody writes to a named pipe
+                within ten seconds.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
-
-        def blocks() -> Iterator[bytes]:
-            with open(path, "rb", buffering=0) as file:
-                while block := file.read(FILE_BLOCK):
-                    yield block
-
-        return self._put_raw(blocks(), "bytes")
+        return self._put_raw(read_blocks(path, FILE_BLOCK), "bytes")
 
     def _put_raw(self, blocks: Iterable[Buffer], type_name: str) -> Key:
         found: list[str] = []

@@ -1,6 +1,7 @@
 """The front door: what the docstrings of Store promise."""
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import gc
@@ -8,6 +9,8 @@ import inspect
 import io
 import os
 import pickle
+import random
+import socket
 import threading
 import weakref
 from pathlib import Path
@@ -21,6 +24,7 @@ from mfstore.backends import open_backend
 from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import NotSerializable
+from mfstore.host import pipes
 from mfstore.maintenance.store.gc import GcPlan
 from mfstore.saving import drafts
 from mfstore.settings import resolve
@@ -273,6 +277,42 @@ def test_files(store, tmp_path):
         store.get_file("0" * 64, target)
     assert target.read_bytes() == b""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "store"]
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["a writer that comes", "a writer that waits"])
+def test_a_pipe_is_stored_to_its_end(store, tmp_path, opened):
+    pipe, data = tmp_path / "pipe", random.Random(1).randbytes(300_000)
+    os.mkfifo(pipe)
+    ahead = os.open(pipe, os.O_RDWR) if opened else None
+
+    def write():
+        with open(pipe, "wb") as file:  # comes back when there is a reader
+            file.write(data)  # more than a pipe holds: it is being read when this returns
+            if ahead is not None:
+                os.close(ahead)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    key = store.put_file(pipe)
+    writer.join()
+    assert store.get_bytes(key) == data
+
+
+def test_a_pipe_that_nobody_writes_to_is_told(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipes, "WRITER_SECONDS", 0.0)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(errors.NotFound, match="nobody writes to this pipe"):
+        store.put_file(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        server = socket.socket(socket.AF_UNIX)
+        with server, contextlib.chdir(tmp_path):
+            server.bind("socket")
+            store.put_file("socket")
+    assert store.get_bytes(store.put_file("/dev/null")) == b""
+    reader, writer = os.pipe()
+    os.close(writer)  # it is done, and has written nothing
+    assert store.get_bytes(store.put_file(f"/dev/fd/{reader}")) == b""
+    os.close(reader)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
