@@ -124,8 +124,9 @@ class Refs(MutableMapping[str, Key]):
         What is condemned may go before it is confirmed, and this process with it. So the ref names what it named
         before until then.
         """
-        if since(value.looked) >= KNOWLEDGE_SECONDS:
-            value = self._look(value.entry.key)  # so long ago that it may have been condemned and deleted since
+        if since(value.looked) >= KNOWLEDGE_SECONDS / 3:
+            # What was known then was up to two thirds old already: it may have been condemned and deleted since.
+            value = self._look(value.entry.key)
         marked = value.condemned.concerns(value.relied)
         if marked:
             etag = self._write(path, found, before, value.entry)

@@ -38,6 +38,9 @@ class Rules:
     marked: bool = True
     """A ref that names what is condemned is marked until it is confirmed, and names what it named before; 0.1.0: it is
     set, and taken back if it cannot be confirmed."""
+    repair_waits: bool = True
+    """What repair moves away without a condition is listed first, until writers know, and deleted as a collector
+    deletes; before: looked at and deleted."""
     by_version: bool = True
     """What was stored again since it was condemned can be named; 0.1.0: not while a deletion goes on."""
 
@@ -54,7 +57,7 @@ class Service:
     """Writers may go by a state that is old (by ``KNOWLEDGE_SECONDS``, which is far below a grace period)."""
 
 
-RULES, RULES_0_1_0 = Rules(), Rules(False, False, False, False, False, False)
+RULES, RULES_0_1_0 = Rules(), Rules(False, False, False, False, False, False, False)
 S3, PLAIN_S3, LOCAL = Service(), Service(conditional=False), Service(late=False, cached=False)
 
 
@@ -94,6 +97,8 @@ class World(NamedTuple):
     ref_version: int = 0
     marked: int = -1
     """The key that the ref will name once that is confirmed."""
+    damaged: int = 0
+    """The version of A that is damaged; 0: none is."""
     state: State = State()
     sent: frozenset[Sent] = NOTHING
     acknowledged: frozenset[int] = NOTHING
@@ -118,7 +123,11 @@ class World(NamedTuple):
     def lost(self) -> bool:
         """Whether something acknowledged cannot be read any more."""
         needed = self.acknowledged | ({self.named} if self.named >= 0 else NOTHING)
-        return any(not (self.stored[key] and self.stored[P]) for key in needed)
+        return any(not (self.whole(key) and self.stored[P]) for key in needed)
+
+    def whole(self, name: int) -> bool:
+        """Whether it is stored, and not damaged."""
+        return self.stored[name] != 0 and not (name == A and self.stored[A] == self.damaged)
 
     def dangles(self) -> bool:
         """Whether the ref names what cannot be read, acknowledged or not."""
@@ -138,6 +147,8 @@ class Guarded(NamedTuple):
     view: State = State()
     fresh: bool = True
     """No grace period has passed since the view was read."""
+    cached: bool = True
+    """It may go by what it knew before."""
     wrote: frozenset[int] = NOTHING
     relied: frozenset[int] = NOTHING
     put: int = 0
@@ -165,6 +176,19 @@ class Collector(NamedTuple):
     """Something it, or who was at it before, has sent may still be carried out."""
 
 
+class Repairer(NamedTuple):
+    """Moves a damaged A to quarantine: that is a deletion."""
+
+    at: str = "begin"
+    state: State = State()
+    held: bool = False
+    unanswered: bool = False
+
+
+REPAIRER = 99
+"""It as an owner of the state."""
+
+
 class Model:
     """The steps of all actors, under some rules, on some service."""
 
@@ -178,10 +202,12 @@ class Model:
             if actor.at == OVER:
                 continue
             moves = self._collector if isinstance(actor, Collector) else self._guarded
+            if isinstance(actor, Repairer):
+                moves = self._repairer
             if isinstance(actor, Guarded) and actor.kind == "unname":
                 moves = self._unnamer
             for label, after, following in moves(world, actor):
-                actors = (*world.actors[:number], following, *world.actors[number + 1 :])
+                actors = (*after.actors[:number], following, *after.actors[number + 1 :])
                 yield f"{number}.{label}", after._replace(actors=actors)
         yield from self._events(world)
 
@@ -206,7 +232,7 @@ class Model:
         for actor in world.actors:
             if isinstance(actor, Guarded) and actor.at == "wait":
                 actor = actor._replace(waited=1)
-            elif isinstance(actor, Collector) and self.rules.sent_once:
+            elif isinstance(actor, (Collector, Repairer)) and self.rules.sent_once:
                 actor = actor._replace(held=False, unanswered=False if actor.at == "quiet" else actor.unanswered)
             actors.append(actor)
         sent = NOTHING if self.rules.sent_once else world.sent
@@ -220,7 +246,7 @@ class Model:
             yield "look", world, actor._replace(at="find", view=world.state)
         elif at == "find" and actor.kind == "write":
             listed = {name for name, _ in actor.view.listed}
-            there = [bool(world.stored[name]) and name not in listed for name in (key, P)]
+            there = [world.whole(name) and name not in listed for name in (key, P)]
             if all(there):
                 yield "find", world, actor._replace(at="confirm", relied=frozenset((key, P)))
             elif there[1]:
@@ -228,15 +254,15 @@ class Model:
             else:
                 yield "find", world, actor._replace(at="pack")
         elif at == "find":
-            found = world.stored[key] and (world.stored[P] or not self.rules.refs_check_packs)
+            found = world.whole(key) and (world.stored[P] or not self.rules.refs_check_packs)
             relied = frozenset((key, P) if self.rules.refs_check_packs else (key,))
             yield "find", world, actor._replace(at="ref" if found else OVER, relied=relied)
         elif at == "pack":
             yield "put P", world.put(P), actor._replace(at="recipe", wrote=actor.wrote | {P})
         elif at == "recipe":
             yield f"put {NAMES[key]}", world.put(key), actor._replace(at="confirm", wrote=actor.wrote | {key})
-        elif at == "ref" and self.rules.marked and not actor.fresh:
-            yield "look", world, actor._replace(at="find", view=world.state, fresh=True)
+        elif at == "ref" and self.rules.marked and not (actor.fresh and actor.cached):
+            yield "look", world, actor._replace(at="find", view=world.state, fresh=True, cached=True)
         elif at == "ref" and self.rules.marked and actor.view.concerns(actor.relied):
             after = world._replace(marked=key, ref_version=world.ref_version + 1)
             yield "put mark", after, actor._replace(at="confirm", put=after.ref_version)
@@ -256,7 +282,7 @@ class Model:
                 yield "waited", world, actor._replace(at="check")
             yield "give up", *self._failed(world, actor)
         elif at == "check":
-            if all(world.stored[name] for name in actor.wrote | actor.relied):
+            if all(world.whole(name) for name in actor.wrote | actor.relied):
                 yield "checked", *self._done(world, actor)
             else:
                 yield "refused", *self._failed(world, actor)
@@ -264,7 +290,7 @@ class Model:
     def _confirm(self, world: World, actor: Guarded) -> Iterator[tuple[str, World, Guarded]]:
         before, both = actor.view, actor.wrote | actor.relied
         knowledge = [world.state]
-        if self.service.cached and actor.fresh:
+        if self.service.cached and actor.fresh and actor.cached:
             knowledge.append(before)
         for after in knowledge:
             if after.deletions == before.deletions and not (before.concerns(both) or after.concerns(both)):
@@ -307,6 +333,47 @@ class Model:
         if world.ref >= 0:
             after = world._replace(ref=-1, ref_version=world.ref_version + 1, marked=-1, named=-1)
             yield "put no ref", after, actor._replace(at=OVER)
+
+    # ---- repair ---------------------------------------------------------------------------------
+
+    def _repairer(self, world: World, actor: Repairer) -> Iterator[tuple[str, World, Repairer]]:
+        at, state = actor.at, world.state
+        told = self.rules.repair_waits and not self.service.conditional
+        mine = not told or state._replace(ready=NOTHING) == actor.state._replace(ready=NOTHING)
+        if at == "begin":
+            following = ("list" if told else "hold") if world.stored[A] == world.damaged else OVER
+            yield "find damage", world, actor._replace(at=following)
+        elif at == "list":
+            if state.owner >= 0 or state.deleting:
+                yield "list", world, actor._replace(at=OVER)  # a collector is at work
+                return
+            listed = state.listed | {(A, world.damaged)}
+            new = state._replace(epoch=state.epoch + 1, owner=REPAIRER, listed=listed)
+            yield "list", world._replace(state=new), actor._replace(at="known", state=new)
+        elif at == "known":
+            known = tuple(a._replace(cached=False) if isinstance(a, Guarded) else a for a in world.actors)
+            yield "known", world._replace(actors=known), actor._replace(at="claim")
+        elif not mine:
+            yield "hold", world, actor._replace(at=OVER)
+        elif at == "claim":
+            new = state._replace(epoch=state.epoch + 1, deleting=True, deletions=state.deletions + 1)
+            yield "claim", world._replace(state=new), actor._replace(at="hold", state=new)
+        elif at == "hold" and not actor.held:
+            held = world.stored[A] == world.damaged
+            yield "hold", world, actor._replace(at="hold" if held else "retire", held=held)
+        elif at == "hold":
+            request = Sent(A, world.damaged if self.service.conditional else 0)
+            done = world.without(A) if request.version in (0, world.stored[A]) else world
+            yield "delete A", done, actor._replace(at="retire")
+            if self.service.late:
+                flying = world._replace(sent=world.sent | {request})
+                yield "send A", flying, actor._replace(at="quiet", unanswered=True)
+        elif not told:
+            yield "end", world, actor._replace(at=OVER)
+        elif at == "retire" or not actor.unanswered:
+            listed = state.listed - {(A, world.damaged)}
+            new = state._replace(epoch=state.epoch + 1, owner=-1, deleting=False, listed=listed)
+            yield "retire", world._replace(state=new), actor._replace(at=OVER)
 
     # ---- collectors -----------------------------------------------------------------------------
 
@@ -501,7 +568,10 @@ WRITTEN_TWO = Case(
     "two collectors and a writer", condemned()._replace(windows=1, graces=0), (WRITE_A, Collector(0), Collector(1))
 )
 AGAIN = Case("stored again, and named", condemned()._replace(windows=1, graces=0), (WRITE_A, NAME_A, Collector(0)))
-CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO, AGAIN)
+DAMAGED = Case(
+    "stored again while repair sets it aside", garbage()._replace(damaged=1, graces=0), (WRITE_A, NAME_A, Repairer())
+)
+CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO, AGAIN, DAMAGED)
 
 
 # ---- one ref ---------------------------------------------------------------------------------------------------------

@@ -23,11 +23,13 @@ from mfstore.format.packs import PAGE, PackBuilder, PackEntry, fingerprint, pack
 from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.maintenance.quarantine import quarantine
+from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.checking.pack_state import entry_of, plan_spans
 from mfstore.maintenance.store.checking.recipe_reads import bad_inline
 from mfstore.maintenance.store.describing import write_description
 from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_repair, trailer_or_raise
 from mfstore.maintenance.store.report import RepairReport
+from mfstore.maintenance.store.setting_aside import set_aside
 from mfstore.maintenance.store.verify import StorePass, look_over
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.refs import SET_ATTEMPTS, read_ref, remove_ref
@@ -123,11 +125,11 @@ def _carry_out(
     relied = Names(packs=bytearray(b"".join(name for name, _ in plan.copies.values())))
     # Nothing goes before what stands in for it is out of a collector's reach.
     access.guard.confirm(condemned, wrote, relied)
-    for key in plan.leaving_recipes(drop_lost):
-        quarantine(backend, recipe_path(key.hex()), found.inventory.recipes[key])
-    for name in plan.salvage:
-        if name not in salvage.written:
-            quarantine(backend, pack_path(name.hex()), seal_etag(found.inventory.packs[name].etag))
+    set_aside(
+        backend, {key: found.inventory.recipes[key] for key in plan.leaving_recipes(drop_lost)},
+        {name: seal_etag(found.inventory.packs[name].etag) for name in plan.salvage if name not in salvage.written},
+        lambda done, total: found.tell(PhaseProgress("telling writers", done, total)),
+    )  # fmt: skip
     for path in plan.fragments:
         if path not in fresh:
             quarantine(backend, path, seal_etag(found.index.listing[path].etag))

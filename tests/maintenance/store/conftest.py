@@ -1,5 +1,6 @@
 import pytest
 
+from mfstore.maintenance.store import setting_aside
 from mfstore.maintenance.store.collecting import deletion, ownership
 from tests.rigs.gc import Clock
 
@@ -15,3 +16,4 @@ def nothing_is_late(monkeypatch):
     monkeypatch.setattr(ownership, "QUIET_SECONDS", 0.0)
     monkeypatch.setattr(ownership, "QUIET_SECONDS_LOCAL", 0.0)
     monkeypatch.setattr(deletion, "DELETION_PAUSE", 0.0)
+    monkeypatch.setattr(setting_aside, "KNOWN_SECONDS", 0.0)

@@ -58,7 +58,7 @@ def test_no_interleaving_loses_what_was_acknowledged(case, service):
     """And no ref ever names what is not there, wherever its setting ends."""
     found = case.explore(model.RULES, SERVICES[service], lost_or_dangling)
     assert found.trace is None
-    assert found.states > 500
+    assert found.states > (100 if case is model.DAMAGED else 500)
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_the_rules_of_0_1_0_lose(case, service):
     ("rule", "case", "service"),
     [
         ("refs_check_packs", model.PACK, "local"), ("sent_once", model.WRITTEN, "without conditional deletions"),
-        ("unanswered_waits", model.NAMED, "s3"),
+        ("unanswered_waits", model.NAMED, "s3"), ("repair_waits", model.DAMAGED, "without conditional deletions"),
     ],
 )  # fmt: skip
 def test_no_rule_can_be_left_out(rule, case, service):
@@ -496,7 +496,7 @@ def test_who_took_long_to_find_what_a_ref_is_to_name_looks_again(clock, monkeypa
     real = guard.Guard.condemned
     monkeypatch.setattr(guard.Guard, "condemned", lambda self: looks.append(1) or real(self))
     slow = Hooked(inner)
-    slow.on("get", "refs/", lambda: clock.advance(301))
+    slow.on("get", "refs/", lambda: clock.advance(101))
     store_on(slow).refs["anchor"] = key
     assert len(looks) == 3  # and once to confirm
 
