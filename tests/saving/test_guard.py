@@ -4,7 +4,7 @@ import pytest
 
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import Conflict, CorruptObject
-from mfstore.format.collection import STATE, ListRef, State, decode_list, encode_list, encode_state
+from mfstore.format.collection import STATE, ListRef, State, decode_list, encode_list, encode_state, seal_etag
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import recipe_path
 from mfstore.saving import guard
@@ -25,9 +25,10 @@ class Collected:
         self.changes += 1
 
     def condemn(self, *packs, **state):
-        """What a collector publishes: its list first, then the state that names it."""
+        """What a collector publishes: its list first, of the versions that are stored, then the state that names it."""
         key = f"gc/condemned/{len(list(self.backend.list('gc/')))}"
-        self.backend.put(key, [encode_list({}, dict.fromkeys(packs, 1))])
+        stored = {info.key: seal_etag(info.etag) for info in self.backend.list("packs/")}
+        self.backend.put(key, [encode_list({}, {name: stored.get(pack_path(name.hex()), 1) for name in packs})])
         self.publish(ListRef(key, 0.0, 0, len(packs), 0), **state)
         return key
 
@@ -139,6 +140,21 @@ def test_a_deletion_at_work_is_waited_for_and_then_given_up(collected, no_wait):
     collected.condemn(OLD, epoch=2, deletions=1, deleting=True)
     with pytest.raises(Conflict, match="is deleting what this operation relied on"):
         collected.guard.confirm(before, Names(), packs(OLD))
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_what_somebody_else_stored_again_is_relied_on_while_the_old_version_is_deleted(
+    collected, no_wait, monkeypatch, conditional
+):
+    monkeypatch.setattr(MemoryBackend, "deletes_conditionally", lambda self: conditional)
+    monkeypatch.setattr(guard.time, "sleep", lambda seconds: None)
+    collected.store(OLD)
+    collected.condemn(OLD, epoch=2, deletions=1, deleting=True)
+    before = collected.guard.condemned()
+    with pytest.raises(Conflict, match="Store the content again, or run mfstore gc"):
+        collected.guard.confirm(before, Names(), packs(OLD))
+    collected.store(OLD)
+    collected.guard.confirm(before, Names(), packs(OLD))
 
 
 def test_a_deletion_that_ends_is_waited_for(collected, monkeypatch):
