@@ -18,7 +18,15 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.metaflow.collecting import removal, state
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy, decide_runs, deployed, origin
-from mfstore.maintenance.metaflow.collecting.state import LISTS, STATE_PATH, StateFile, list_path
+from mfstore.maintenance.metaflow.collecting.state import (
+    LISTS,
+    STATE_PATH,
+    RootGcState,
+    StateFile,
+    decode_state,
+    encode_state,
+    list_path,
+)
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
@@ -382,6 +390,13 @@ def test_two_collectors_do_not_run_at_once(tree, monkeypatch):
     with pytest.raises(errors.Conflict, match="nothing more is removed"):
         collect(tree)
     assert files(tree) == before
+
+
+def test_a_state_that_is_written_again_meets_no_condition_of_before():
+    """Where an etag is a digest of the bytes."""
+    state = RootGcState({"Flow/1": 2.0}, ("Flow/2",), "somebody")
+    first, second = encode_state(state), encode_state(state)
+    assert first != second and decode_state(first) == decode_state(second) == state
 
 
 def test_a_state_that_makes_no_sense_stops_it(tree):

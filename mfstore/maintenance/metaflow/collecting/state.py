@@ -48,10 +48,11 @@ class RootGcState:
 
 
 def encode_state(state: RootGcState) -> bytes:
-    """As it is stored."""
+    """As it is stored. Never the same twice: where the bytes are the etag, a late request from before would end, or
+    bring back, an ownership."""
     document = {
         "version": STATE_VERSION, "owner": state.owner, "condemned": dict(state.condemned),
-        "removing": state.removing, "blobs": (),
+        "removing": state.removing, "blobs": (), "nonce": os.urandom(8).hex(),
     }  # fmt: skip
     return json.dumps(document).encode()
 
