@@ -473,9 +473,9 @@ class BulkClient:
         progress: Progress = None, *,
         stream: bool = False, ordered: bool = True, options: Mapping[str, Any] | None = None,
     ) -> BulkResult:  # fmt: skip
-        """Copy objects within the service, with all that was said of them: headers, metadata, tags, storage class,
-        encryption (of AES256, which all objects have, another bucket makes its own default). The bytes do not pass
-        through this machine.
+        """Copy objects within the service, with all that was said of them: headers, metadata, tags, storage class
+        (but GLACIER and DEEP_ARCHIVE, of which the copy could not be read), encryption (of AES256, which all objects
+        have, another bucket makes its own default). The bytes do not pass through this machine.
 
         Other parameters and errors as ``put_many``; ``options`` are parameters of CopyObject.
 

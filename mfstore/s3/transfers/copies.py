@@ -41,6 +41,9 @@ PLACED = {"x-amz-storage-class": "StorageClass", "x-amz-website-redirect-locatio
 """As DESCRIBED, but a copy of any kind has to be told, or it gets what its bucket has by default."""
 OF_THEIR_BUCKETS = ("STANDARD", "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW")
 """Storage classes that an object has by its bucket, and not by its own."""
+ARCHIVED = ("GLACIER", "DEEP_ARCHIVE")
+"""Storage classes of which nothing can be read without restoring it first. A copy, which takes that as well, is to be
+read: it gets what its bucket has by default, as from CopyObject and `aws s3 cp`."""
 TAGS_HINT = (
     "Allow s3:GetObjectTagging, or say what tags the copy is to have: "
     "options={'TaggingDirective': 'REPLACE', 'Tagging': ''}"
@@ -54,7 +57,7 @@ KEY_HINT = (
 def told(headers: Mapping[str, str], names: Mapping[str, str]) -> dict[str, Any]:
     """What the headers of an object say, as parameters of an operation that makes one."""
     said: dict[str, Any] = {name: headers[header] for header, name in names.items() if headers.get(header)}
-    if said.get("StorageClass") in OF_THEIR_BUCKETS:
+    if said.get("StorageClass") in (*OF_THEIR_BUCKETS, *ARCHIVED):
         del said["StorageClass"]
     if "BucketKeyEnabled" in said:
         said["BucketKeyEnabled"] = said["BucketKeyEnabled"].lower() == "true"
@@ -79,7 +82,8 @@ def put_again(headers: Mapping[str, str]) -> dict[str, Any]:
 class CopyJob(MultipartJob):
     """Copy an object inside the service. One request, or, beyond LARGEST_COPY, parts in parallel.
 
-    The copy has the original's headers, metadata, tags, encryption and storage class, but for what ``options`` say.
+    The copy has the original's headers, metadata, tags, encryption and storage class, but for what ``options`` say; not
+    a class that would have to be restored first, as the original was.
     Onto itself it makes the object young again.
     """
 

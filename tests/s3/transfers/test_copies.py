@@ -65,6 +65,18 @@ def test_what_the_options_say_is_not_the_originals(world):
     assert world.tags["copy"] == {"c": "d"}
 
 
+@pytest.mark.parametrize("kind", ["GLACIER", "DEEP_ARCHIVE", "GLACIER_IR", "INTELLIGENT_TIERING"])
+@pytest.mark.parametrize("target", ["copy", "k"])
+def test_a_copy_can_be_read_at_once(world, kind, target):
+    """Of an archived object that was restored, without which it could not have been copied."""
+    world.said["k"] = {"StorageClass": kind}
+    simulated_client(world).copy({"k": target})
+    assert world.said[target].get("StorageClass") == (None if kind in copies.ARCHIVED else kind)
+    world.said["k"] = {"StorageClass": kind}
+    simulated_client(world).copy({"k": target}, options={"StorageClass": "GLACIER"})
+    assert world.said[target]["StorageClass"] == "GLACIER"
+
+
 @pytest.mark.parametrize("number", range(1, 9))
 def test_a_copy_survives_any_lost_answer(world, number):
     world.lost = {number}
