@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import CHUNK_LIMIT
@@ -134,14 +135,16 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
 
 
 def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[PackEntry]:
-    """The chunks of a pack, from its trailer."""
+    """The chunks of a pack, from its trailer. No two lie in the same bytes: few could list gigabytes to decode."""
     expected = FOOTER.unpack(footer)[9]
     if xxh3(trailer) != expected:
         raise CorruptObject(
             "pack trailer is damaged", offset=trailer_at, expected=f"{expected:016x}", found=f"{xxh3(trailer):016x}"
         )
+    places: list[tuple[int, int]] = []
     for fields in ENTRY.iter_unpack(trailer):
         entry = PackEntry(*fields)
+        places.append((entry.offset, entry.offset + entry.csize))
         if max(entry.usize, entry.csize) > CHUNK_LIMIT or entry.offset + entry.csize > trailer_at:
             raise CorruptObject(
                 "chunk lies outside its pack",
@@ -150,6 +153,12 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[P
                 found=entry.offset + entry.csize,
             )
         yield entry
+    places.sort()  # they are in order already, and need not be
+    for (_, end), (start, _) in pairwise([(0, HEADER.size), *places]):
+        if start < end:
+            raise CorruptObject(
+                "chunks of a pack lie in the same bytes", offset=start, expected=f"at least {end}", found=start
+            )
 
 
 def entries_of(digest: Digest, name: bytes, trailer: bytes, footer: bytes, at: int) -> list[PackEntry]:
