@@ -32,6 +32,7 @@ def pack_of(entries, body):
     return DIGEST(trailer).hex(), HEADER.pack(MAGIC, VERSION, 0, BLAKE3) + body + trailer + footer
 
 
+@pytest.mark.second
 def test_no_two_chunks_lie_in_the_same_bytes(monkeypatch):
     memory = MemoryBackend()
     store = wrapped(memory)
