@@ -54,7 +54,8 @@ LARGEST_RECORD = 1 << 33
 TEMPORARY = ".tmp-"
 LOCK = ".lock"
 SWEPT = ".swept"
-COLLECTION = "gc/"
+COLLECTION = ("gc/", "mfstore.json")
+"""What a collection must write before it can free any room: its records, and that others have to know of them."""
 RESERVE = ".reserve"
 RESERVE_BYTES = 256 << 10
 """Room held back for the collector: lists of 6000 condemned objects."""
@@ -489,7 +490,8 @@ class LocalBackend(Backend):
         return True
 
     def _sweep(self) -> None:
-        """At most once a day per store, remove temporary files of processes that died."""
+        """At most once a day per store, remove temporary files of processes that died, and see to it that there is room
+        for a collection: once the disk is full, nothing can be held back any more."""
         if self._swept:
             return
         self._swept = True
@@ -504,6 +506,7 @@ class LocalBackend(Backend):
         with suppress(OSError):
             self.sweep(SWEEP_AGE)
             Descriptor(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW).close()
+        self.keep_reserve()
 
     def sweep(self, age: float) -> int:
         """Remove temporary files last written more than ``age`` seconds ago; returns how many."""

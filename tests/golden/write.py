@@ -49,7 +49,7 @@ if __name__ == "__main__":
     if target.exists():
         sys.exit(f"{target} exists and is never written again")
     keys = write(target)
-    for leftover in (".lock", ".swept"):
+    for leftover in (".lock", ".swept", ".reserve"):
         (target / leftover).unlink(missing_ok=True)
     (HERE / f"keys-{mfstore.__version__}.json").write_text(json.dumps(keys, indent=1) + "\n")
     shutil.rmtree(target / "__pycache__", ignore_errors=True)

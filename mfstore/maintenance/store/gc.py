@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
 from mfstore.description import enable, load
-from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, NotFound, Refused
+from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, NotFound, OutOfSpace, Refused
 from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, State, decode_list, encode_list
 from mfstore.format.description import OPERATIONS
 from mfstore.format.digests import Key, digest_function
@@ -71,7 +72,7 @@ class GcResult:
     refs: int = 0
     """Refs shortened or removed."""
     refs_changed: int = 0
-    """Refs left alone because somebody set them since the plan was made."""
+    """Refs left alone because somebody set them since the plan was made, or the disk is full."""
     repacked: int = 0
     """Packs given up for others, with what was still needed in them."""
     rewritten: int = 0
@@ -157,7 +158,7 @@ def plan_gc(
     warnings: list[str] = []
     try:
         now = store_time(backend)
-    except AccessDenied:
+    except (AccessDenied, OutOfSpace):
         warnings.append("nothing can be written there: ages are told by this machine's clock, and nothing can be done")
         now = time.time()
     unsafe = ""
@@ -283,7 +284,7 @@ class _Collection:
                 else:
                     remove_ref(self._backend, path, change.etag)
                     done += 1
-            except Conflict:
+            except (Conflict, OutOfSpace):  # the next collection does it, with the room that this one makes
                 conflicts += 1
             self._tell("changed refs", 1)
         return done, conflicts
@@ -307,23 +308,37 @@ class _Collection:
             algorithm,
             self._ownership.pulse,
         )
-        moved = worker.run(self._decision.repacks, self._live)
+        try:
+            moved = worker.run(self._decision.repacks, self._live)
+        except OutOfSpace:
+            # What was written is whole or garbage. What is garbage already must be condemned first.
+            moved = []
         self._tell("repacked", len(moved))
         return moved, worker.written
 
     def _condemn(self, moved: Sequence[bytes]) -> StoreAmount:
         """Publish the list of what is garbage now."""
         table, ownership = self._snapshot.packs, self._ownership
-        recipes = self._decision.condemns.recipes
+        recipes = dict(self._decision.condemns.recipes)
         packs = {**self._decision.condemns.packs, **{name: table.version(name) for name in moved}}
         if not recipes and not packs:
             return NO_AMOUNT
-        size = self._decision.condemns.bytes + sum(map(table.size, moved))
         key = f"{LISTS}{ownership.state.epoch + 1}-{os.urandom(8).hex()}"
-        self._backend.put(key, [encode_list(dict(recipes), packs)])
-        entry = ListRef(key, store_time(self._backend), len(recipes), len(packs), size)
-        begun = moment()
-        ownership.replace(lists=(*ownership.state.lists, entry))
+        while True:
+            size = sum(map(self._snapshot.recipes.size, recipes)) + sum(map(table.size, packs))
+            try:
+                self._backend.put(key, [encode_list(recipes, packs)])
+                entry = ListRef(key, store_time(self._backend), len(recipes), len(packs), size)
+                begun = moment()
+                ownership.replace(lists=(*ownership.state.lists, entry))
+                break
+            except OutOfSpace:
+                if len(recipes) + len(packs) < 2:
+                    raise
+                # As much as fits: what that frees is room for the rest.
+                self._backend.delete(key)
+                recipes = dict(islice(recipes.items(), (len(recipes) + 1) // 2))
+                packs = dict(islice(packs.items(), len(packs) // 2))
         if since(begun) > PUBLISHING_SECONDS:
             # It counts from when writers can see it.
             entry = replace(entry, time=store_time(self._backend))
