@@ -241,6 +241,11 @@ class S3Backend(Backend):
                 outcome.metadata,
             )
 
+    def described(self, key: str) -> tuple[int, Mapping[str, str]]:
+        """Size and user metadata of an object. NotFound when there is none."""
+        outcome = self._one(key, self._head(0, key))
+        return outcome.size, outcome.metadata
+
     def put_described(self, key: str, data: Buffer, metadata: Mapping[str, str]) -> None:
         """``put``, with user metadata."""
         self._all(jobs_of([key], lambda index, key: self._put(index, key, [data], metadata)))

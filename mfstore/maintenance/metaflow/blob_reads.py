@@ -1,8 +1,8 @@
-"""Blobs of a Metaflow root read whole, many at once."""
+"""Blobs of a Metaflow root read to their ends, many at once, long ones block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,45 @@ from mfstore.metaflow.stock import encoding
 from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX, parsed_metadata
 
 if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.holdings import BlobName
     from mfstore.maintenance.metaflow.root import Root
+
+
+LONG_BYTES = 32 << 20
+"""Of a blob of more bytes only BLOCK_BYTES are held at a time. To read one by parts takes more requests."""
+BLOCK_BYTES = 8 << 20
+
+
+class LongBlob:
+    """The bytes of a stored object, of which a block is in memory. For one thread."""
+
+    def __init__(self, root: Root, path: str, size: int, again: bool = False) -> None:
+        self._root = root
+        self._path = path
+        self._size = size
+        self._again = again
+        self._start = 0
+        self._block = b""
+
+    def again(self) -> LongBlob:
+        """The same, read anew, past what may be kept of it."""
+        return LongBlob(self._root, self._path, self._size, True)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        if stop <= start:
+            return b""
+        if not self._start <= start < stop <= self._start + len(self._block):
+            length = min(max(BLOCK_BYTES, stop - start), self._size - start)
+            backend = self._root.backend
+            read = backend.read_again if self._again else backend.get_range
+            self._block = b""  # gone before there is another
+            self._start, self._block = start, bytes(read(self._path, start, length))
+        return self._block[start - self._start : stop - self._start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +60,7 @@ class StoredBlob:
 
     flow: str
     key: str
-    data: bytes
+    data: bytes | LongBlob
     metadata: Any
     """What Metaflow stored with it; None when it has none."""
 
@@ -32,7 +69,9 @@ class StoredBlob:
         raw = isinstance(self.metadata, dict) and self.metadata.get("cas_raw")
         parts: list[bytes] = []
         size = 0
-        for part in [self.data] if raw else encoding.pieces(self.data):
+        if raw and len(self.data) > limit:
+            raise CorruptObject(f"more than {limit} bytes", key=layout.blob_path(self.flow, self.key))
+        for part in [self.data[:]] if raw else encoding.pieces(self.data):
             size += len(part)
             if size > limit:
                 raise CorruptObject(f"more than {limit} bytes", key=layout.blob_path(self.flow, self.key))
@@ -45,36 +84,44 @@ def read_blobs(
     names: Iterable[BlobName],
     described: Container[BlobName],
     work: Callable[[BlobName, StoredBlob | MfstoreError], None],
+    listed: Mapping[BlobName, ObjectInfo],
 ) -> None:
     """``work(name, the blob or the error it met)`` on the root's threads, in any order. ``described`` are those with a
-    metadata file."""
+    metadata file, ``listed`` tells how long they are."""
+
+    def size_of(name: BlobName) -> int:
+        return listed[name].size if name in listed else 0
 
     def one(item: tuple[BlobName, StoredBlob | MfstoreError | None]) -> None:
         name, arrived = item
-        work(name, _read(root, name, name in described) if arrived is None else arrived)
+        work(name, _read(root, name, name in described, size_of(name)) if arrived is None else arrived)
 
     def weight(item: tuple[BlobName, StoredBlob | MfstoreError | None]) -> int:
         return len(item[1].data) if isinstance(item[1], StoredBlob) else 0
 
-    spread(root.workers, _arrivals(root, names), one, weight, 16 * root.workers.threads)
+    spread(root.workers, _arrivals(root, names, size_of), one, weight, 16 * root.workers.threads)
 
 
-def read_objects(root: Root, paths: Iterable[str], work: Callable[[str, bytes | MfstoreError], None]) -> None:
-    """``work(path, the object or the error it met)`` on the root's threads, in any order."""
+def read_objects(
+    root: Root, paths: Iterable[str], work: Callable[[str, bytes | LongBlob | MfstoreError], None],
+    size_of: Callable[[str], int] = lambda path: 0,
+) -> None:  # fmt: skip
+    """``work(path, the object or the error it met)`` on the root's threads, in any order. ``size_of`` says how long
+    objects were when they were listed: long ones are read block by block."""
 
     def arrivals() -> Iterator[tuple[str, bytes | MfstoreError | None]]:
-        asked = [*paths]
-        if not root.remote:
-            yield from ((path, None) for path in asked)
-            return
-        for number, data, _ in root.backend.get_described(iter(asked)):
+        asked = [path for path in paths if size_of(path) <= LONG_BYTES] if root.remote else []
+        for number, data, _ in root.backend.get_described(iter(asked)) if asked else ():
             yield asked[number], data
+        yield from ((path, None) for path in paths if not root.remote or size_of(path) > LONG_BYTES)
 
     def one(item: tuple[str, bytes | MfstoreError | None]) -> None:
-        path, data = item
+        path, arrived = item
+        data: bytes | LongBlob | MfstoreError | None = arrived
         if data is None:
             try:
-                data = root.backend.get(path)
+                long = size_of(path) > LONG_BYTES
+                data = LongBlob(root, path, root.backend.head(path).size) if long else root.backend.get(path)
             except MfstoreError as error:
                 data = error
         work(path, data)
@@ -95,15 +142,22 @@ def drop_stored(root: Root, problems: dict[BlobName, tuple[str, str]], path_of: 
             del problems[name]
 
 
-def _arrivals(root: Root, names: Iterable[BlobName]) -> Iterator[tuple[BlobName, StoredBlob | MfstoreError | None]]:
-    """What S3 sends, as it comes; of a directory the names alone: files are read where they are worked on."""
+def _arrivals(
+    root: Root, names: Iterable[BlobName], size_of: Callable[[BlobName], int]
+) -> Iterator[tuple[BlobName, StoredBlob | MfstoreError | None]]:
+    """What S3 sends, as it comes; of a directory, and of what is long, the names alone: those are read where they are
+    worked on."""
     if not root.remote:
         yield from ((name, None) for name in names)
         return
     asked: list[BlobName] = []
+    long: list[BlobName] = []
 
     def paths() -> Iterator[str]:
         for name in names:
+            if size_of(name) > LONG_BYTES:
+                long.append(name)
+                continue
             asked.append(name)
             yield layout.blob_path(*name)
 
@@ -111,19 +165,28 @@ def _arrivals(root: Root, names: Iterable[BlobName]) -> Iterator[tuple[BlobName,
         flow, key = asked[number]
         blob = data if isinstance(data, MfstoreError) else StoredBlob(flow, key, data, _user_attributes(metadata))
         yield (flow, key), blob
+    yield from ((name, None) for name in long)
 
 
-def _read(root: Root, name: BlobName, described: bool) -> StoredBlob | MfstoreError:
+def _read(root: Root, name: BlobName, described: bool, size: int) -> StoredBlob | MfstoreError:
     path = layout.blob_path(*name)
     try:
+        if root.remote:
+            size, metadata = root.backend.described(path)
+            return StoredBlob(*name, LongBlob(root, path, size), _user_attributes(metadata))
         metadata = parsed_metadata(root.backend.get(path + METADATA_SUFFIX) if described else None)
-        return StoredBlob(name[0], name[1], root.backend.get(path), metadata)
+        # As it is now: one that is shorter than it was listed would look damaged.
+        size = root.backend.head(path).size if size > LONG_BYTES else size
+        data = LongBlob(root, path, size) if size > LONG_BYTES else root.backend.get(path)
+        return StoredBlob(name[0], name[1], data, metadata)
     except MfstoreError as error:
         return error
 
 
 def read_again(root: Root, blob: StoredBlob) -> StoredBlob:
     """A blob that seemed damaged, with its bytes read once more by another way."""
+    if isinstance(blob.data, LongBlob):
+        return replace(blob, data=blob.data.again())
     return replace(blob, data=root.backend.read_again(layout.blob_path(blob.flow, blob.key)))
 
 

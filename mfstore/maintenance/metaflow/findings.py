@@ -56,10 +56,10 @@ def judge(blob: StoredBlob, directory: bool) -> Problem | None:
 
 def _wrong(blob: StoredBlob, raw: bool) -> Problem | None:
     """What is wrong with a blob if it is stored like that."""
-    if not blob.data and not raw:
+    if not len(blob.data) and not raw:
         return EMPTY
     try:
-        found, size = (encoding.key_of(blob.data), len(blob.data)) if raw else encoding.digest_of(blob.data)
+        found, size = encoding.raw_digest_of(blob.data) if raw else encoding.digest_of(blob.data)
     except CorruptObject as error:
         return "damaged", error.message
     if len(blob.key) == KEY_DIGITS and found != blob.key:

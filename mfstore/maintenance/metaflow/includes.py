@@ -7,13 +7,13 @@ pickle that names its URL; nothing is unpickled here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, drop_stored, read_blobs, read_objects
+from mfstore.maintenance.metaflow.blob_reads import LongBlob, StoredBlob, drop_stored, read_blobs, read_objects
 from mfstore.maintenance.metaflow.findings import EMPTY, Problem, include_finding
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.metaflow.roots import layout
@@ -21,6 +21,7 @@ from mfstore.metaflow.roots.packed_keys import PackedArtifact, inline_pickle
 from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.holdings import BlobName, Holdings
     from mfstore.maintenance.metaflow.report import MetaflowFinding
     from mfstore.maintenance.metaflow.root import Root
@@ -33,10 +34,10 @@ Found = Callable[[str, str, "bytes | None"], None]
 
 def read_descriptions(
     root: Root, blobs: Iterable[BlobName], packed: Iterable[tuple[str, PackedArtifact]], described: Container[BlobName],
-    found: Found,
+    listed: Mapping[BlobName, ObjectInfo], found: Found,
 ) -> None:  # fmt: skip
     """The pickles of artifacts that stand for IncludeFiles, in any order and from any thread. ``described`` are the
-    blobs with a metadata file."""
+    blobs with a metadata file, ``listed`` tells how long blobs are."""
 
     def work(name: BlobName, blob: StoredBlob | MfstoreError) -> None:
         try:
@@ -48,7 +49,7 @@ def read_descriptions(
             return
         found(*name, content)
 
-    read_blobs(root, blobs, described, work)
+    read_blobs(root, blobs, described, work, listed)
     with ExitStack() as stack:
         store = None
         for flow, (name, key, bundle) in packed:
@@ -107,7 +108,7 @@ class IncludeCheck:
                         self.problems.setdefault(include, ("missing", "no such IncludeFile"))
 
         blobs = [name for name in self._described if name in self._holdings.blobs]
-        read_descriptions(self._root, blobs, self._packed, self._holdings.metas, told)
+        read_descriptions(self._root, blobs, self._packed, self._holdings.metas, self._holdings.blobs, told)
 
     def _named(self, content: bytes) -> Iterator[BlobName]:
         for scheme, place, flow, key in layout.includes_in(content):
@@ -122,13 +123,16 @@ class IncludeCheck:
         """Read IncludeFiles and compare them with their names."""
         by_path = {layout.include_path(*name): name for name in names}
 
-        def work(path: str, data: bytes | MfstoreError) -> None:
+        def again(path: str, data: bytes | LongBlob) -> bytes | LongBlob:
+            return data.again() if isinstance(data, LongBlob) else self._root.backend.read_again(path)
+
+        def work(path: str, data: bytes | LongBlob | MfstoreError) -> None:
             name = by_path[path]
             try:
                 if isinstance(data, MfstoreError):
                     raise data
                 # One bad read is no damage.
-                problem = _wrong(name[1], data) and _wrong(name[1], self._root.backend.read_again(path))
+                problem = _wrong(name[1], data) and _wrong(name[1], again(path, data))
             except NotFound:
                 return  # removed since it was listed
             except MfstoreError as error:
@@ -140,7 +144,7 @@ class IncludeCheck:
                 else:
                     self.problems[name] = problem
 
-        read_objects(self._root, by_path, work)
+        read_objects(self._root, by_path, work, lambda path: self._holdings.includes[by_path[path]].size)
 
     def confirm_missing(self) -> None:
         """Look again at what seems missing: it may have been stored since the listing."""
@@ -152,8 +156,8 @@ class IncludeCheck:
             yield include_finding(name, problem, self.touched.get(name, ()))
 
 
-def _wrong(key: str, data: bytes) -> Problem | None:
-    if not data:
+def _wrong(key: str, data: bytes | LongBlob) -> Problem | None:
+    if not len(data):
         return EMPTY
     try:
         found, size = encoding.digest_of(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mfstore.errors import MfstoreError, NotFound, Unsupported
 from mfstore.format.collection import seal_etag
 from mfstore.maintenance.metaflow.blob_reads import StoredBlob, read_again, read_blobs
-from mfstore.maintenance.metaflow.findings import judge
+from mfstore.maintenance.metaflow.findings import KEY_DIGITS, judge
 from mfstore.maintenance.metaflow.report import MetaflowRepair
 from mfstore.maintenance.metaflow.verify import RootPass, verify_metaflow
 from mfstore.maintenance.quarantine import quarantine
@@ -20,7 +20,7 @@ from mfstore.maintenance.report import RepairAction
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX
-from mfstore.metaflow.stock.encoding import digest_of, fits_key
+from mfstore.metaflow.stock.encoding import digest_of, raw_digest_of
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.holdings import BlobName
@@ -93,7 +93,7 @@ def _action(name: BlobName, kind: str) -> RepairAction:
 def _again(found: RootPass, name: BlobName) -> StoredBlob | None:
     """The blob as it is now; None when it is gone."""
     arrived: list[StoredBlob | MfstoreError] = []
-    read_blobs(found.root, [name], found.holdings.metas, lambda _, blob: arrived.append(blob))
+    read_blobs(found.root, [name], found.holdings.metas, lambda _, blob: arrived.append(blob), found.holdings.blobs)
     (blob,) = arrived
     if isinstance(blob, NotFound):
         return None
@@ -121,7 +121,7 @@ def _describe(found: RootPass, name: BlobName) -> None:
     blob, root = _again(found, name), found.root
     if blob is None:
         return
-    raw = fits_key(blob.key, blob.data)
+    raw = len(blob.key) != KEY_DIGITS or raw_digest_of(blob.data)[0] == blob.key
     if not raw:
         digest_of(blob.data)
     document = {"cas_raw": raw, "cas_version": 1}
@@ -129,6 +129,6 @@ def _describe(found: RootPass, name: BlobName) -> None:
     if root.remote:
         from mfstore.s3.datatools.uploading import attributes
 
-        root.backend.put_described(path, blob.data, attributes(document))
+        root.backend.put_described(path, blob.data[:], attributes(document))
     else:
         root.backend.put(path + METADATA_SUFFIX, [json.dumps(document).encode()])

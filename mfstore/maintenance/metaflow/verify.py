@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.recipes import recipe_path
-from mfstore.maintenance.metaflow.blob_reads import StoredBlob, drop_stored, read_again, read_blobs, read_objects
+from mfstore.maintenance.metaflow.blob_reads import (
+    LongBlob,
+    StoredBlob,
+    drop_stored,
+    read_again,
+    read_blobs,
+    read_objects,
+)
 from mfstore.maintenance.metaflow.findings import (
     EMPTY,
     RUNNING_SECONDS,
@@ -112,7 +119,7 @@ class BlobCheck:
                     self.problems[name] = problem
                 tell()
 
-        read_blobs(self._root, names, self._holdings.metas, work)
+        read_blobs(self._root, names, self._holdings.metas, work, self._holdings.blobs)
 
     def confirm_missing(self) -> None:
         """Look again at what seems missing: it may have been stored since the listing, and the task be gone."""
@@ -227,11 +234,11 @@ class RootPass:
         """Whether these show no damage."""
         found: list[MetaflowFinding] = []
 
-        def work(key: str, data: bytes | MfstoreError) -> None:
+        def work(key: str, data: bytes | LongBlob | MfstoreError) -> None:
             if isinstance(data, MfstoreError):
                 if not isinstance(data, NotFound):  # removed since it was listed
                     self.refused.add(key, data)
-            elif finding := card_finding(cards[key], key, data):
+            elif finding := card_finding(cards[key], key, data[:]):
                 found.append(finding)
 
         read_objects(self.root, cards, work)

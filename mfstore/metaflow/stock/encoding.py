@@ -12,11 +12,11 @@ import struct
 from collections.abc import Iterator
 from hashlib import sha1
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 from mfstore._core import crc
-from mfstore.errors import CorruptObject
+from mfstore.errors import CorruptObject, MfstoreError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -102,13 +102,21 @@ def decode(data: Buffer, workers: Workers) -> bytes:
         raise CorruptObject(f"not a whole gzip object: {error}") from None
 
 
-def pieces(data: Buffer) -> Iterator[bytes]:
+class Sliced(Protocol):
+    """Bytes that are not in memory: slices of them are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Buffer: ...
+
+
+def pieces(data: bytes | Sliced) -> Iterator[bytes]:
     """What a gzip object holds, whoever wrote it, in pieces of at most ``MEMBER_BYTES``: two megabytes may hold two
     gigabytes. CorruptObject, at the end at the latest, as ``decode``."""
     from isal import igzip_lib
 
-    view = memoryview(data).cast("B")
-    if not view:
+    view: Sliced = memoryview(data) if isinstance(data, bytes) else data
+    if not len(view):
         raise CorruptObject("an empty object", expected="gzip")
     at = 0
     try:
@@ -117,9 +125,9 @@ def pieces(data: Buffer) -> Iterator[bytes]:
             checksum = size = 0
             while not decompressor.eof:
                 given = view[at : at + GIVEN_BYTES] if decompressor.needs_input else view[:0]
-                if decompressor.needs_input and not given:
+                if decompressor.needs_input and at == len(view):
                     raise EOFError("the last member is cut")
-                at += len(given)
+                at += len(memoryview(given))
                 found = decompressor.decompress(given, MEMBER_BYTES)
                 checksum = crc32(found, checksum)
                 size += len(found)
@@ -128,13 +136,25 @@ def pieces(data: Buffer) -> Iterator[bytes]:
             # ISA-L takes a member for whole whose trailer is cut.
             if bytes(view[max(0, at - _TRAILER.size) : at]) != _TRAILER.pack(checksum, size & 0xFFFFFFFF):
                 raise EOFError("the last member is cut")
-            if not any(view[at : at + 1]):
-                at = len(view) - len(bytes(view[at:]).lstrip(b"\0"))
+            while at < len(view) and bytes(view[at : at + 1]) == b"\0":
+                block = bytes(view[at : at + GIVEN_BYTES])
+                at += len(block) - len(block.lstrip(b"\0"))
+    except MfstoreError:
+        raise  # of the storage, which some of them are OSErrors of
     except (EOFError, OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]
         raise CorruptObject(f"not a whole gzip object: {error}") from None
 
 
-def digest_of(data: Buffer) -> tuple[str, int]:
+def raw_digest_of(data: bytes | Sliced) -> tuple[str, int]:
+    """The SHA-1 of these bytes, and how many they are, in bounded memory."""
+    digest = sha1(usedforsecurity=False)
+    view: Sliced = memoryview(data) if isinstance(data, bytes) else data
+    for at in range(0, len(view), GIVEN_BYTES):
+        digest.update(view[at : at + GIVEN_BYTES])
+    return digest.hexdigest(), len(view)
+
+
+def digest_of(data: bytes | Sliced) -> tuple[str, int]:
     """The SHA-1 of what a gzip object holds, and its length, in bounded memory. CorruptObject as ``decode``."""
     digest = sha1(usedforsecurity=False)
     size = 0

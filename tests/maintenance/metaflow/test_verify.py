@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import random
 import time
 import tracemalloc
 from itertools import count
@@ -17,13 +18,14 @@ import pytest
 from mfstore import errors
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.host.workers import Workers
+from mfstore.maintenance.metaflow import blob_reads
 from mfstore.maintenance.metaflow import repair as metaflow_repair
 from mfstore.maintenance.metaflow import verify as metaflow_verify
 from mfstore.maintenance.metaflow.repair import repair_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions, verify_options
-from mfstore.metaflow.stock.encoding import encode
+from mfstore.metaflow.stock.encoding import digest_of, encode
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
 from tests.rigs.damage import DAMAGE
@@ -298,7 +300,11 @@ def test_places_that_are_no_root(tmp_path, tree):
     assert look(project).runs == 2
 
 
-def test_verify_and_repair_in_s3(tree, s3_server, bucket, s3_env, monkeypatch):
+@pytest.mark.parametrize("long", [False, True])
+def test_verify_and_repair_in_s3(tree, s3_server, bucket, s3_env, monkeypatch, long):
+    if long:  # all of them, read in several blocks
+        monkeypatch.setattr(blob_reads, "LONG_BYTES", 0)
+        monkeypatch.setattr(blob_reads, "BLOCK_BYTES", 1000)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
     monkeypatch.setenv("AWS_DEFAULT_REGION", s3_server.region)
@@ -364,6 +370,47 @@ def test_a_small_object_that_holds_much_takes_little_memory(tmp_path, whole):
     finally:
         tracemalloc.stop()
     assert report.clean == whole and {finding.kind for finding in report.findings} <= {"wrong-hash"}
+
+
+@pytest.mark.second
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "gzip"])
+def test_a_long_blob_is_read_block_by_block(tmp_path, raw):
+    """Found whole, with another byte, and cut."""
+    root = tmp_path / "mf"
+    task(root, "Flow", "1", "start", 1, {})
+    content = random.Random(3).randbytes(40 << 20)
+    key = hashlib.sha1(content).hexdigest()
+    path = Path(root, "Flow", "data", key[:2], key)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content if raw else gzip.compress(content, 0) + bytes(3 << 20))
+    Path(f"{path}_meta").write_text(json.dumps({"cas_raw": raw, "cas_version": 1}))
+    del content
+    tracemalloc.start()
+    try:
+        assert look(root).clean
+        with open(path, "r+b") as file:
+            file.seek(30 << 20)
+            file.write(b"other")
+        assert [finding.kind for finding in look(root).findings] == ["wrong-hash" if raw else "damaged"]
+        os.truncate(path, 35 << 20)
+        assert [finding.kind for finding in look(root).findings] == ["wrong-hash" if raw else "damaged"]
+        assert tracemalloc.get_traced_memory()[1] < 28 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_refusal_in_the_middle_of_a_long_blob_is_no_damage():
+    class Refusing:
+        def __len__(self):
+            return 3 << 20
+
+        def __getitem__(self, part):
+            if part.start:
+                raise errors.AccessDenied("no")
+            return gzip.compress(random.Random(3).randbytes(3 << 20), 0)[part]
+
+    with pytest.raises(errors.AccessDenied):
+        digest_of(Refusing())
 
 
 def test_many_blobs_are_checked_in_parallel_and_bounded_memory(tmp_path):

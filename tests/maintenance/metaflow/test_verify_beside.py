@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mfstore import errors
+from mfstore.maintenance.metaflow import blob_reads
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.maintenance.metaflow.repair import repair_metaflow
 from mfstore.maintenance.metaflow.root import Root
@@ -37,13 +38,16 @@ def write(root, path, data):
     place.write_bytes(data)
 
 
-@pytest.fixture(params=["stock", "packed"])
-def tree(tmp_path, request):
+@pytest.fixture(params=["stock", "packed", "stock, read in blocks"])
+def tree(tmp_path, request, monkeypatch):
     """A root with a run that has an IncludeFile and a card; one that another file server has; one that is nobody's."""
     root = tmp_path / "mf"
     here, elsewhere = f"local://{root}/data", "s3://elsewhere/data"
     values = {"file": descriptor(here), "other": descriptor(elsewhere, "ab" * 20)}
     infos = dict.fromkeys(values, INCLUDED)
+    if "blocks" in request.param:
+        monkeypatch.setattr(blob_reads, "LONG_BYTES", 0)
+        monkeypatch.setattr(blob_reads, "BLOCK_BYTES", 20)
     if request.param == "packed":
         with closing(Root(str(root))) as place, open_packed_store(place, create=True) as store:
             bundle = store.save(values)

@@ -122,5 +122,5 @@ def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedInclu
 
     blobs = [name for name in needs.included if name[0] in flows]
     packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
-    read_descriptions(root, blobs, packed, holdings.metas, told)
+    read_descriptions(root, blobs, packed, holdings.metas, holdings.blobs, told)
     return NamedIncludes(names, known)
