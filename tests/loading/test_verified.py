@@ -195,6 +195,7 @@ def test_far_away_a_place_is_compared_with_the_trailer_of_its_pack(how, long):
     assert rely.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
     # A chunk that is said to lie in two places must lie in both.
     assert rely.reliable([*there(wrong, A, B), *there(located, A)]) == {DIGEST(B)}
+    assert rely.whole([*there(wrong, A, B), *there(located, A)]) == {DIGEST(B)}
     # What this process wrote it need not ask about.
     fresh = reliance.Reliance(reader, verified.VerifiedRanges(backend))
     fresh.written(name, backend.head(pack_path(name)).size, [PackEntry(i, *at[1:]) for i, at in located.items()])

@@ -480,6 +480,14 @@ def test_lists_that_somebody_planted_shorten_no_grace_period(tree):
         assert not plan(tree, everything).remove
 
 
+def test_the_name_of_a_planted_list_shortens_not_even_a_minute(tree):
+    path = Path(tree, list_path(time.time() - 50))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"version": 1, "runs": RUNS}))
+    found = plan(tree, RunPolicy(age=0.0, grace=30.0))
+    assert found.waiting and not found.remove
+
+
 def test_condemned_runs_of_an_earlier_version_wait_anew(tree):
     """It wrote their times into the state, where anybody could."""
     plant(tree, condemned={"Flow/0": time.time() - 9 * DAY, "Flow/1": time.time() - 9 * DAY})

@@ -114,6 +114,8 @@ def test_a_root_one_level_too_high_is_refused_and_left_as_it_is(tree, work, besi
 
 def test_a_root_below_a_root_is_named_and_left_alone(tree, capsys):
     shutil.copytree(tree, tree / "dev")
+    # A flow's metadata there lies where that of a run of the flow "dev" would.
+    run_meta(tree / "dev", "Flow", ".", age=90 * DAY)
     before = {path for path in files(tree) if path.startswith("dev/")}
     for _ in range(3):
         plan, _ = collect(tree)

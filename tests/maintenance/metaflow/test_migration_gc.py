@@ -48,6 +48,18 @@ def test_what_was_left_behind_is_collected(tree):
     assert not collect(tree)[1].deleted.objects and load_all(tree) == values
 
 
+def test_records_that_an_earlier_version_brought_up_to_date_are_seen(tree):
+    """It did not write down that it had."""
+    age(tree, 2 * DAY)
+    migrate(tree, "packed")
+    for path in tree.glob("Flow/1/*/*/*.data.json"):
+        document = json.loads(path.read_text())
+        assert document["mfstore"].pop("recorded")
+        path.write_text(json.dumps(document))
+    collect(tree)
+    assert not blobs_of(tree, "Flow") and whole(tree) == ()
+
+
 def without_records(root):
     """As where a metadata service has the metadata."""
     for path in Path(root).rglob("_meta/*_artifact_*.json"):
