@@ -11,6 +11,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from mfstore._core.descriptor import elsewhere
+
 NETWORK = frozenset(
     (
         "9p", "afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
@@ -23,7 +25,13 @@ MOUNTS = "/proc/self/mountinfo"
 
 def on_network(path: str) -> bool:
     """Whether a directory lies on a file system that other machines write to as well: any type of FUSE counts as one,
-    as what is behind it is not known. False where it cannot be told, as on macOS, or there is no such directory."""
+    as what is behind it is not known. False where it cannot be told, or there is no such directory.
+
+    On macOS by the flags of the mount, where a FUSE file system may say that it is local. No test runs there.
+    """
+    told = elsewhere(path)
+    if told is not None:
+        return told
     try:
         device = Path(path).stat().st_dev
         number = f"{os.major(device)}:{os.minor(device)}"

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Descriptors that have an owner from the instant they exist.
+"""Descriptors that have an owner from the instant they exist; and where files lie, as far as the system says.
 
 Ctrl-C comes between two steps of the interpreter. One that comes after ``os.open`` has returned a number, and before
 the ``try`` that would close it, leaves the file open for ever. Here no step lies in between.
@@ -10,6 +10,24 @@ import os
 
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int fd)
+
+
+cdef extern from *:
+    """
+    #if defined(__APPLE__)
+    #include <sys/param.h>
+    #include <sys/mount.h>
+    /* 1: on another machine, or what is behind it is not known; 0: on this one; -1: it cannot be told. */
+    static int mf_elsewhere(const char *path) {
+        struct statfs found;
+        if (statfs(path, &found) != 0) return -1;
+        return (found.f_flags & MNT_LOCAL) == 0;
+    }
+    #else
+    static int mf_elsewhere(const char *path) { (void) path; return -1; }
+    #endif
+    """
+    int mf_elsewhere(const char *path) nogil
 
 
 cdef class Descriptor:
@@ -56,3 +74,14 @@ def pipe():
     os.set_blocking(reader.fd, False)
     os.set_blocking(writer.fd, False)
     return reader, writer
+
+
+def elsewhere(path):
+    """Whether a directory lies on a file system of another machine, by the flags of its mount on macOS; None where the
+    system has none or there is no such directory."""
+    cdef bytes name = os.fsencode(path)
+    cdef const char *start = name
+    cdef int answer
+    with nogil:
+        answer = mf_elsewhere(start)
+    return None if answer < 0 else answer == 1

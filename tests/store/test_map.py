@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from itertools import product
 
 import numpy as np
@@ -92,3 +93,7 @@ def test_file_systems_are_known_by_their_mounts(tmp_path, monkeypatch, kind, net
     assert not file_systems.on_network(str(tmp_path))
     monkeypatch.setattr(file_systems, "MOUNTS", str(tmp_path / "no such file"))
     assert not file_systems.on_network(str(tmp_path))
+    # Where the system itself tells, as macOS does, that is what counts.
+    assert file_systems.elsewhere(str(tmp_path)) is (None if sys.platform == "linux" else False)
+    monkeypatch.setattr(file_systems, "elsewhere", lambda path: network)
+    assert file_systems.on_network(str(tmp_path)) is network
