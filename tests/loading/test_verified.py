@@ -6,6 +6,7 @@ from mfstore.backends.local import LocalBackend
 from mfstore.format.packs import PackEntry, pack_path
 from mfstore.format.recipes import ChunkRef
 from mfstore.loading import reliance, verified
+from mfstore.loading.pack_layouts import PackLayouts
 from mfstore.loading.reliance import PlacedChunk
 from tests.rigs.parts import DIGEST, CountingBackend, damage, noise, parts, stored_pack
 
@@ -220,3 +221,14 @@ def test_many_doubtful_chunks_are_read_some_at_a_time():
     chunks = [noise(seed, 10) for seed in range(reliance.PROBED_TOGETHER + 1)]
     _, located = stored_pack(made.backend, chunks)
     assert made.context.reliance.reliable(there(located, *chunks)) == {DIGEST(data) for data in chunks}
+
+
+def test_far_away_the_trailer_of_another_pack_says_nothing():
+    backend = Vouching()
+    name, _ = stored_pack(backend, [A])
+    other, located = stored_pack(backend, [B])
+    backend.put(pack_path(name), [backend.get(pack_path(other))])
+    layouts = PackLayouts(backend, DIGEST)
+    for pack in (name, other):
+        layouts.read({pack: backend.head(pack_path(pack)).size})
+        assert layouts.holds(pack, PackEntry(DIGEST(B), *located[DIGEST(B)][1:])) is (pack == other)
