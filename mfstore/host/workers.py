@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,6 +18,13 @@ Result = TypeVar("Result")
 
 PARALLEL_FROM = 1 << 20
 """Bytes below which work stays in the calling thread: handing over a task costs 30 us, hashing 256 KiB 45 us."""
+
+
+_busy_with_pools: set[int] = set()
+"""Threads that hand over tasks, or wait for some. A signal handler that interrupted one of them there does its work
+itself: locks of the pool and of its futures, and one of all pools, may be held, which are not reentrant, and for which
+the pool's threads wait."""
+os.register_at_fork(after_in_child=lambda: _busy_with_pools.intersection_update({get_ident()}))
 
 
 class ThreadOwn(threading.local):
@@ -35,22 +43,26 @@ class Workers:
         """The calling thread's own things."""
         self._lock = threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
-        self._submitting: set[int] = set()
-        """Threads that are handing over a task. A signal handler that interrupted one of them there does its work
-        itself: the pool's locks, which are not reentrant, are held."""
         anew_in_children(self)
 
     def forked(self) -> None:
         """A child has none of the threads."""
         self._lock = threading.RLock()
         self._pool = None
-        self._submitting = set()
 
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], total: int) -> list[Result]:
         """``work`` of each task, in order; in parallel when ``total`` bytes are worth it. The first error is raised
         after every task ended, so no thread still touches the caller's memory."""
-        if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM or get_ident() in self._submitting:
+        if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM or get_ident() in _busy_with_pools:
             return [work(task) for task in tasks]
+        me = get_ident()
+        _busy_with_pools.add(me)
+        try:
+            return self._map(work, tasks)
+        finally:
+            _busy_with_pools.discard(me)
+
+    def _map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
         results: dict[int, Result] = {}
 
         def run(number: int) -> None:
@@ -60,7 +72,7 @@ class Workers:
         failure: BaseException | None = None
         try:
             for number in range(len(tasks)):
-                futures.append(self._submitted(run, number))
+                futures.append(self._executor().submit(run, number))
             wait(futures)
         except RuntimeError:
             # No thread could be started, or the interpreter takes no more tasks. A task may have been queued all
@@ -80,7 +92,7 @@ class Workers:
 
     def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
         """``work`` in another thread; at once in this one when there is none."""
-        if self.threads > 1 and get_ident() not in self._submitting:
+        if self.threads > 1 and get_ident() not in _busy_with_pools:
             try:
                 return self._submitted(work, *arguments)
             except RuntimeError:
@@ -95,11 +107,11 @@ class Workers:
     def _submitted(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
         """``work`` handed over. RuntimeError when there is no thread for it."""
         me = get_ident()
-        self._submitting.add(me)
+        _busy_with_pools.add(me)
         try:
             return self._executor().submit(work, *arguments)
         finally:
-            self._submitting.discard(me)
+            _busy_with_pools.discard(me)
 
     def _abandon(self) -> None:
         with self._lock:

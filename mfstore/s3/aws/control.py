@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +18,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mfstore.errors import BackendError, Unsupported
+from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.pages import Page, page
 from mfstore.s3.aws.regions import BucketRegions
@@ -49,7 +49,7 @@ class BotocoreControlPlane:
         self.keys = settings.keys
         """See ``interface.RouteSource``."""
         self._state: ProcessState | None = None
-        self._making = (os.getpid(), threading.Lock())
+        self._making = (os.getpid(), threading.RLock())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BotocoreControlPlane, (self.settings,)
@@ -60,9 +60,12 @@ class BotocoreControlPlane:
         state = self._state
         if state is not None and state.pid == os.getpid():
             return state
+        return uninterrupted(self._made)
+
+    def _made(self) -> ProcessState:
         if self._making[0] != os.getpid():
             # After a fork: another thread may have held any of the locks.
-            self._making = (os.getpid(), threading.Lock())
+            self._making = (os.getpid(), threading.RLock())
         with self._making[1]:
             state = self._state
             if state is None or state.pid != os.getpid():
@@ -112,7 +115,11 @@ class BotocoreControlPlane:
     def redirect(self, call: Call, reply: Reply) -> bool:
         """See ``interface.ControlPlane``: once per call and region."""
         process = self.process()
-        return process.regions.learn(call, reply, process.preparer.bucket_region, self._outdate)
+
+        def ask(bucket: str) -> str | None:
+            return uninterrupted(process.preparer.bucket_region, bucket)
+
+        return process.regions.learn(call, reply, ask, self._outdate)
 
     def _outdate(self) -> None:
         self.version += 1
@@ -223,24 +230,20 @@ class ProcessState:
 
 
 class _RouteCache:
-    """The routes used last. Safe to use from several threads."""
+    """The routes made last. Safe to use from several threads and signal handlers: each step is one of the dict's own,
+    and there is no lock that one could hold and another wait for."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self._routes: OrderedDict[_RouteName, Route] = OrderedDict()
+        self._routes: dict[_RouteName, Route] = {}
 
     def get(self, name: _RouteName) -> Route | None:
-        with self.lock:
-            found = self._routes.get(name)
-            if found is not None:
-                self._routes.move_to_end(name)
-            return found
+        return self._routes.get(name)
 
     def put(self, name: _RouteName, route: Route) -> None:
-        with self.lock:
-            self._routes[name] = route
-            while len(self._routes) > CACHED_ROUTES:
-                self._routes.popitem(last=False)
+        self._routes[name] = route
+        while len(self._routes) > CACHED_ROUTES:
+            with contextlib.suppress(RuntimeError, StopIteration):  # somebody else has just put or dropped one
+                self._routes.pop(next(iter(self._routes)), None)
 
 
 def _unusable(error: ImportError) -> Unsupported:

@@ -12,6 +12,7 @@ from typing import Any
 from botocore.credentials import Credentials as StaticCredentials
 
 from mfstore.errors import AccessDenied, BackendError, MfstoreError
+from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws.errors import copied, local, no_credentials
 from mfstore.s3.aws.routes import Credentials
@@ -19,6 +20,9 @@ from mfstore.s3.aws.settings import KEY_OPTIONS, ConnectionSettings
 
 SECONDS_BETWEEN_SEARCHES = 5.0
 """Between two forced refreshes, or two searches, that brought nothing."""
+REFRESHED_ASIDE = 15 * 60 + 1
+"""Seconds before credentials end: from a second before botocore thinks of refreshing them, which is a quarter of an
+hour before, they are asked for where no signal handler interrupts it."""
 
 
 class Keyring:
@@ -27,7 +31,7 @@ class Keyring:
     def __init__(self, settings: ConnectionSettings, session: Any) -> None:
         self._settings = settings
         self._session = session
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._found: Any = None
         self._useless: tuple[Credentials, float] | None = None
         """The last refused ones for which there were no others, and when that was seen."""
@@ -37,17 +41,20 @@ class Keyring:
     def botocore_credentials(self) -> Any:
         """botocore's credentials object. Raises AccessDenied when there is none."""
         if self._found is None:
-            with self._lock:
-                if self._found is None:
-                    # Asking the instance metadata in vain takes seconds: not again for each of many requests.
-                    if self._none is not None and time.monotonic() - self._none[1] < SECONDS_BETWEEN_SEARCHES:
-                        raise copied(self._none[0])
-                    try:
-                        self._found = self._find()
-                    except MfstoreError as error:
-                        self._none = copied(error), time.monotonic()
-                        raise
+            uninterrupted(self._search)
         return self._found
+
+    def _search(self) -> None:
+        with self._lock:
+            if self._found is None:
+                # Asking the instance metadata in vain takes seconds: not again for each of many requests.
+                if self._none is not None and time.monotonic() - self._none[1] < SECONDS_BETWEEN_SEARCHES:
+                    raise copied(self._none[0])
+                try:
+                    self._found = self._find()
+                except MfstoreError as error:
+                    self._none = copied(error), time.monotonic()
+                    raise
 
     def current(self) -> Credentials | None:
         """What to sign with now, refreshed when due; None for anonymous requests. Raises AccessDenied, BackendError."""
@@ -55,7 +62,9 @@ class Keyring:
             return None
         found = self._found or self.botocore_credentials()
         try:
-            frozen = found.get_frozen_credentials()
+            # botocore has a lock of its own while it refreshes, for which those who sign may wait.
+            refresh = internals.is_refreshable(found) and found.refresh_needed(REFRESHED_ASIDE)
+            frozen = uninterrupted(found.get_frozen_credentials) if refresh else found.get_frozen_credentials()
         except Exception as error:
             raise _unfit(error, self._profile) from error
         if not frozen.access_key or not frozen.secret_key:
@@ -67,6 +76,9 @@ class Keyring:
         if refused is None or self._settings.anonymous:
             return False
         self.botocore_credentials()
+        return uninterrupted(self._expire, refused)
+
+    def _expire(self, refused: Credentials) -> bool:
         with self._lock:
             if self._frozen() != refused:
                 return True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from mfstore.s3.aws.errors import said
 from mfstore.s3.calls import Call, Reply
@@ -15,7 +15,8 @@ WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "Redirect", "Authoriza
 
 
 class BucketRegions:
-    """The buckets of one client that are elsewhere than ``home``. Safe to use from several threads of one process.
+    """The buckets of one client that are elsewhere than ``home``. Safe to use from several threads of one process and
+    in signal handlers: there is no lock that one could hold and another wait for.
 
     Only a region's name is taken from a server, never a host: credentials go nowhere that botocore would not send them.
     """
@@ -23,12 +24,11 @@ class BucketRegions:
     def __init__(self, home: str, learned: Mapping[str, str]) -> None:
         self.learned = dict(learned)
         """The region of each bucket that a server told."""
-        self.asked: set[str] = set()
+        self.asked: dict[str, object] = {}
         """Buckets whose region was asked for."""
-        self.redirected: set[tuple[object, ...]] = set()
+        self.redirected: dict[tuple[object, ...], object] = {}
         """Calls that were told a region, with it: each is sent again once, or two servers could play ball with it."""
         self._home = home
-        self.lock = threading.Lock()
 
     def of(self, bucket: str) -> str | None:
         """The region of a bucket, None if nothing was said of it."""
@@ -36,7 +36,7 @@ class BucketRegions:
 
     def learn(self, call: Call, reply: Reply, ask: Callable[[str], str | None], changed: Callable[[], None]) -> bool:
         """What a reply says: True if the call is worth sending again, once per call and region. ``ask`` has a server
-        tell a bucket's region; ``changed`` is called, with the lock held, when a region was not known before."""
+        tell a bucket's region; ``changed`` is called when a region was not known before."""
         if call.bucket.startswith("arn:") or reply.failure is not None:
             return False
         what = said(reply)
@@ -47,28 +47,30 @@ class BucketRegions:
         region = reply.headers.get("x-amz-bucket-region") or what.region or self._answer(call.bucket, ask)
         if not region or not REGION.fullmatch(region):
             return False
-        with self.lock:
-            known = self.learned.get(call.bucket)
-            if known is None and region == self._home:
-                return False
-            # Many calls may be under way with the old region: each is told once.
-            told = (
-                call.bucket, region, call.operation, call.key, call.start, call.part, call.upload, repr(call.params),
-            )  # fmt: skip
-            if told in self.redirected:
-                return False
-            if len(self.redirected) >= REDIRECTS_REMEMBERED:
-                self.redirected.clear()
-            self.redirected.add(told)
-            if known != region:
-                self.learned[call.bucket] = region
-                changed()
-            return True
+        known = self.learned.get(call.bucket)
+        if known is None and region == self._home:
+            return False
+        # Many calls may be under way with the old region: each is told once.
+        told = (
+            call.bucket, region, call.operation, call.key, call.start, call.part, call.upload, repr(call.params),
+        )  # fmt: skip
+        if told not in self.redirected and len(self.redirected) >= REDIRECTS_REMEMBERED:
+            self.redirected.clear()
+        if not _first(self.redirected, told):
+            return False
+        if known != region:
+            self.learned[call.bucket] = region
+            changed()
+        return True
 
     def _answer(self, bucket: str, ask: Callable[[str], str | None]) -> str | None:
         """The region by a question of our own, which is put once."""
-        with self.lock:
-            if bucket in self.asked:
-                return self.learned.get(bucket)
-            self.asked.add(bucket)
+        if not _first(self.asked, bucket):
+            return self.learned.get(bucket)
         return ask(bucket)
+
+
+def _first(seen: dict[Any, object], what: object) -> bool:
+    """Note ``what``: whether nobody has before. One step, of all threads that come at once true for one."""
+    mine = object()
+    return seen.setdefault(what, mine) is mine

@@ -33,11 +33,11 @@ class Lease:
             return
         name = _name(settings)
         with _pool.lock:
-            shared = _pool.clients.pop(name, None)
-            if shared is None:
-                shared = _SharedClient(make_client(settings))
-            _pool.clients[name] = shared  # now the youngest
+            made = None if name in _pool.clients else _SharedClient(make_client(settings))
+            # A signal handler may have come in: it left one, or took the last away.
+            shared = _pool.clients.pop(name, None) or made or _SharedClient(make_client(settings))
             shared.users += 1
+            _pool.clients[name] = shared  # now the youngest
         self._name, self.client = name, shared.client
 
     def release(self) -> None:
@@ -65,12 +65,13 @@ class _SharedClient:
 
 class _Pool:
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Reentrant: a signal handler may want a client while its own thread gets one.
+        self.lock = threading.RLock()
         self.clients: dict[tuple[Any, ...], _SharedClient] = {}
 
     def renew(self) -> None:
         """In a forked child: another thread may have held the lock. The clients know by themselves."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
 
     def close(self) -> None:
         """At exit: end threads and connections."""

@@ -14,10 +14,12 @@ import select
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mfstore._core.descriptor import pipe
+from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.calls import CANCELLED, Call, FileRange, Reply
 from mfstore.s3.engines.event_loop import LoopThread
 from mfstore.s3.engines.exchange import Exchange
@@ -42,7 +44,7 @@ class AioEngine(Engine):
         self.control = control
         self._thread: LoopThread | None = None
         self._end: weakref.finalize[..., AioEngine] | None = None
-        self._lock = (os.getpid(), threading.Lock())
+        self._lock = (os.getpid(), threading.RLock())
 
     def channel(self) -> Channel:
         """A new channel."""
@@ -54,8 +56,11 @@ class AioEngine(Engine):
         thread = self._thread
         if thread is not None and thread.pid == os.getpid():
             return thread
+        return uninterrupted(self._started)
+
+    def _started(self) -> LoopThread:
         if self._lock[0] != os.getpid():
-            self._lock = (os.getpid(), threading.Lock())
+            self._lock = (os.getpid(), threading.RLock())
         with self._lock[1]:
             thread = self._thread
             if thread is not None and thread.pid != os.getpid():
@@ -79,13 +84,19 @@ class AioEngine(Engine):
 
 
 class AioChannel(Channel):
-    """The calls of one bulk operation: those under way, and the replies that wait for ``poll``."""
+    """The calls of one bulk operation: those under way, and the replies that wait for ``poll``.
+
+    The loop's thread takes its lock, and waits for nobody who might wait for the loop: what callers do often is done
+    without it, in steps that are each one of a dict's or a deque's own, and the rest where no signal handler comes in.
+    """
 
     def __init__(self, engine: AioEngine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         self._exchanges: dict[Call, Exchange] = {}
-        self._done: list[Reply] = []
+        self._done: deque[Reply] = deque()
+        self._told = False
+        """Whether ``poll`` has been woken since it last looked."""
         self._reader, self._writer = pipe()
         self._waiter = select.poll()
         self._waiter.register(self._reader, select.POLLIN)
@@ -97,10 +108,9 @@ class AioChannel(Channel):
             raise ValueError("the channel is closed")
         self._engine.control.credentials()  # fails here, in words, rather than in each reply
         thread = self._engine.thread()
-        exchanges = [Exchange(call, self._tell, self._ended) for call in calls]
-        with self._lock:
-            self._exchanges.update((exchange.call, exchange) for exchange in exchanges)
-        thread.start(exchanges)
+        exchanges = {call: Exchange(call, self._tell, self._ended) for call in calls}
+        self._exchanges.update(exchanges)
+        thread.start(list(exchanges.values()))
 
     def poll(self, timeout: float) -> list[Reply]:
         """See ``Channel``."""
@@ -108,31 +118,33 @@ class AioChannel(Channel):
             self._waiter.poll(max(0.0, timeout) * 1000)
             if self._done and self._exchanges:
                 time.sleep(0.0005)  # others are about to end as well: one turn for all
-        with self._lock:
-            done, self._done = self._done, []
-            if done:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._reader.fd, 64)
+        # In this order: who tells of another reply between two of these steps wakes the next poll, or is seen below.
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._reader.fd, 64)
+        self._told = False
+        done: list[Reply] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                done.append(self._done.popleft())
         return done
 
     def resume(
         self, call: Call, target: memoryview | FileRange, stop: int | None = None, skip: int = 0
     ) -> None:  # fmt: skip
         """See ``Channel``."""
-        with self._lock:
-            exchange = self._exchanges.get(call)
+        exchange = self._exchanges.get(call)
         if exchange is None or not exchange.announced:
             return  # failed or was cancelled meanwhile: its reply is on the way
         thread = self._engine.thread()
-        if exchange.land_in(target, stop, skip):
+        if uninterrupted(exchange.land_in, target, stop, skip):
             thread.flow(exchange)
 
     def cancel(self, call: Call) -> None:
         """See ``Channel``."""
-        with self._lock:
-            exchange = self._exchanges.get(call)
+        exchange = self._exchanges.get(call)
         if exchange is not None:
-            self._drop(exchange)
+            uninterrupted(self._drop, exchange)
             self._engine.thread().halt([exchange])
 
     def fileno(self) -> int:
@@ -141,6 +153,9 @@ class AioChannel(Channel):
 
     def close(self) -> None:
         """See ``Channel``."""
+        uninterrupted(self._close)
+
+    def _close(self) -> None:
         with self._lock:
             if self._closed:
                 return
@@ -160,7 +175,8 @@ class AioChannel(Channel):
             if self._closed:
                 return
             self._done.append(reply)
-            if len(self._done) == 1:
+            if not self._told:
+                self._told = True
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._writer.fd, b"\0")
 

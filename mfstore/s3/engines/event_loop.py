@@ -8,8 +8,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from mfstore.s3.engines.aiohttp import Connections
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
 
 TICK_SECONDS = 0.05  # between looks at the time-outs
-SIGNING_THREADS = 4  # they prepare and sign; one may be waiting for new credentials
+THREADS = 6  # they prepare and sign, and look names up; one may be waiting for new credentials
 
 
 class _ConnectionLoop(asyncio.SelectorEventLoop):
@@ -28,6 +28,7 @@ class _ConnectionLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
+        self._aside = _Threads()
         self._connections: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._closing: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
@@ -35,6 +36,16 @@ class _ConnectionLoop(asyncio.SelectorEventLoop):
         made = await super().create_connection(*args, **kwargs)
         self._connections.add(made[0])
         return made
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+        """``func`` in a thread of this loop's own, whatever ``executor`` is."""
+        future = self.create_future()
+        self._aside.run(self, future, func, args)
+        return future
+
+    def close(self) -> None:
+        super().close()
+        self._aside.end()
 
     def abort_closing(self) -> None:
         """End the connections that were closing at the last call and still are."""
@@ -55,6 +66,61 @@ class _ConnectionLoop(asyncio.SelectorEventLoop):
         return [connection for connection, sock in sockets if sock is not None and sock.fileno() >= 0]
 
 
+class _Threads:
+    """What blocks, for a loop. Not the library's pools: a thread that a signal handler interrupted may hold a lock of
+    all of them, and then the loop, for which the handler waits, would wait for that thread."""
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._started = 0
+        self._idle: list[None] = []
+
+    def run(self, loop: asyncio.AbstractEventLoop, future: Any, function: Callable[..., Any], args: Any) -> None:
+        """Have ``future`` be what ``function`` returns or raises. In the loop's thread."""
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        def task() -> None:
+            value, error = None, None
+            if not future.cancelled():
+                try:
+                    value = function(*args)
+                except BaseException as raised:
+                    error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, value, error)
+
+        self._tasks.put(task)
+        if self._started < THREADS and self._tasks.qsize() > len(self._idle):
+            threading.Thread(target=_work, args=(self._tasks, self._idle), name="mfstore-s3-aside", daemon=True).start()
+            self._started += 1
+
+    def end(self) -> None:
+        """What has not begun never does."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._tasks.get_nowait()
+        for _ in range(self._started):
+            self._tasks.put(None)
+
+
+def _work(tasks: SimpleQueue[Callable[[], None] | None], idle: list[None]) -> None:
+    while True:
+        idle.append(None)
+        task = tasks.get()
+        idle.pop()
+        if task is None:
+            return
+        task()
+        del task  # holds the caller's memory
+
+
 class LoopThread:
     """A thread that runs an event loop, its connections, and the exchanges under way on them. Of one process: a forked
     child has neither the thread nor the right to use the connections.
@@ -67,7 +133,6 @@ class LoopThread:
         self._control = control
         self._connections = Connections(control.transport())
         self._exchanges: set[Exchange] = set()
-        self._signers = ThreadPoolExecutor(SIGNING_THREADS, "mfstore-s3-sign")
         self._leaving: asyncio.Task[None] | None = None
         self._loop = _ConnectionLoop()
         self._loop.set_exception_handler(lambda loop, context: None)  # what fails is told in a reply
@@ -118,7 +183,6 @@ class LoopThread:
             self._loop.run_until_complete(asyncio.gather(ticker, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
-            self._signers.shutdown(wait=False, cancel_futures=True)
 
     async def _tick(self) -> None:
         due = time.monotonic() + TICK_SECONDS
@@ -143,7 +207,7 @@ class LoopThread:
 
     async def _carry_out(self, exchange: Exchange) -> None:
         try:
-            await exchange.run(self._control, self._connections, self._signers)
+            await exchange.run(self._control, self._connections)
         finally:
             self._exchanges.discard(exchange)
             exchange.finish()

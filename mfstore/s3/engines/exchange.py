@@ -8,7 +8,6 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 from mfstore.s3 import calls
@@ -143,11 +142,11 @@ class Exchange:
 
     # From signature to reply; in the loop's thread -------------------------------------------------------------------
 
-    async def run(self, control: ControlPlane, connections: Connections, signers: Executor) -> None:
+    async def run(self, control: ControlPlane, connections: Connections) -> None:
         """Carry the call out. Whatever happens is told in ``reply``; ``finish`` has to follow."""
         reply = self.reply
         try:
-            await self._send(control, connections, signers)
+            await self._send(control, connections)
         except (Exception, asyncio.CancelledError) as error:
             if self._failed is not None:
                 reply.failure, reply.message, reply.errno = self._failed
@@ -164,10 +163,10 @@ class Exchange:
             self.reply.received = self._sink.received
         self._ended(self)
 
-    async def _send(self, control: ControlPlane, connections: Connections, signers: Executor) -> None:
+    async def _send(self, control: ControlPlane, connections: Connections) -> None:
         from yarl import URL
 
-        signed, checksum = await asyncio.get_running_loop().run_in_executor(signers, self._sign, control)
+        signed, checksum = await asyncio.get_running_loop().run_in_executor(None, self._sign, control)
         call, reply = self.call, self.reply
         if checksum is not None:
             reply.checksum = checksum.pair()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
-from mfstore.host.forks import IMPORTING
+from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED
@@ -839,6 +840,10 @@ class Scheduler:
 # ---- what the operations of one client share ----------------------------------------------
 
 
+_choosing = {"lock": threading.RLock()}
+os.register_at_fork(after_in_child=lambda: _choosing.update(lock=threading.RLock()))
+
+
 class Transfers:
     """What runs the jobs of one client: its engine and control plane, how it retries, and how much it may do at once.
 
@@ -860,18 +865,22 @@ class Transfers:
         """What moves the bytes, chosen when first used. Unsupported when "native" was demanded and cannot serve this
         configuration. May be set to another, mostly one around it."""
         if self._engine is None:
-            # One engine, however many threads begin; and a fork meanwhile waits for what is imported.
-            with IMPORTING:
-                from mfstore.s3.engines.choice import choose
-
-                if self._engine is None:
-                    self._engine = choose(self._knobs.engine, self.control)
+            uninterrupted(self._choose, fork_waits=True)
+            assert self._engine is not None
         return self._engine
 
     @engine.setter
     def engine(self, engine: Engine) -> None:
         """Move the bytes by another."""
         self._engine = engine
+
+    def _choose(self) -> None:
+        # One engine, however many threads begin.
+        with _choosing["lock"]:
+            from mfstore.s3.engines.choice import choose
+
+            if self._engine is None:
+                self._engine = choose(self._knobs.engine, self.control)
 
     def scheduler(self, jobs: Iterator[Job], counts: TransferCounts) -> Scheduler:
         """A scheduler of ``jobs``, which are taken as there is room. Whoever asks for it closes it."""

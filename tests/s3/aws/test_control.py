@@ -372,7 +372,7 @@ def test_foreign_hosts_are_refused():
     control = control_plane(region=REGION)
     for region in ("evil.example", "x/../y", "us-west-2\n", "", "a" * 64, "evil.example#", "US-WEST-2"):
         call = Call("HeadObject", "bucket", "k", tag=region)
-        control.process().regions.asked.add("bucket")
+        control.process().regions.asked["bucket"] = True
         reply = Reply(call, 307, headers={"location": "https://evil.example/", "x-amz-bucket-region": region})
         assert not control.redirect(call, reply)
     assert not control.redirect(GET, moved(Endpoint="evil.example"))
@@ -496,8 +496,7 @@ def test_user_handlers_are_seen_and_kept(event, where):
 def test_after_a_fork():
     control = control_plane(region=REGION)
     control.redirect(GET, moved(region="us-west-2"))
-    process = control.process()
-    with process.routes.lock, process.regions.lock:
+    with control._making[1]:
         pid = os.fork()
         if not pid:
             thread = threading.Thread(target=control.route, args=("GetObject", "bucket"))
