@@ -16,6 +16,7 @@ from mfstore.format.digests import Key
 from mfstore.format.packs import pack_path
 from mfstore.format.quarantine import quarantine_path
 from mfstore.format.refs import (
+    LONGEST,
     PREFIX,
     RefEntry,
     StoredRef,
@@ -223,7 +224,12 @@ class Refs(MutableMapping[str, Key]):
         with suppress(CorruptObject):
             decode_ref(self._backend.read_again(path), path)
             raise _ChangedError
-        self._backend.copy(path, quarantine_path(path, info.modified))
+        kept = quarantine_path(path, info.modified)
+        if info.size > LONGEST:
+            # A hole in a file may claim more than the disk has, and no ref is behind its beginning.
+            self._backend.put(kept, [self._backend.get_range(path, 0, LONGEST)])
+        else:
+            self._backend.copy(path, kept)
         return info.etag
 
     def _read(self, name: str) -> tuple[str | None, Sequence[RefEntry]]:

@@ -39,6 +39,7 @@ from mfstore.errors import (
     NotFound,
     OutOfSpace,
 )
+from mfstore.format.refs import LONGEST as LONGEST_REF
 from mfstore.host.file_systems import move_new
 from mfstore.host.forks import anew_in_children
 
@@ -127,6 +128,8 @@ class LocalBackend(Backend):
 
     def get(self, key: str) -> bytes:
         with self._reading(key) as (fd, size):
+            if size > LONGEST_REF:
+                _check_record(key, size)
             if size < 1 << 20:
                 data = os.read(fd, size + 1)
                 if len(data) == size:
@@ -149,7 +152,9 @@ class LocalBackend(Backend):
 
     def read_again(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         with self._reading(key) as (fd, size):
-            length = max(0, size - start) if length is None else length
+            if length is None:
+                _check_record(key, size)
+                length = max(0, size - start)
             _check_end(start + length, size)
             first = start - start % PAGE
             with suppress(OSError, AttributeError):  # the first: not on every file system; the second: nor system
@@ -259,10 +264,6 @@ class LocalBackend(Backend):
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 raise CorruptObject("not a regular file", expected="a regular file", found=stat.filemode(info.st_mode))
-            if info.st_size > LARGEST_RECORD and key.startswith(RECORDS):
-                raise CorruptObject(
-                    "larger than any record", expected=f"at most {LARGEST_RECORD} bytes", found=info.st_size
-                )
             yield fd, info.st_size
 
     # ---- writing --------------------------------------------------------------------
@@ -725,6 +726,13 @@ def _and_above(directory: str) -> Iterator[str]:
         yield directory
         directory = directory.rpartition("/")[0]
     yield ""
+
+
+def _check_record(key: str, size: int) -> None:
+    """CorruptObject for what is longer than anything that is read whole under such a key."""
+    most = LONGEST_REF if key.startswith("refs/") else LARGEST_RECORD if key.startswith(RECORDS) else size
+    if size > most:
+        raise CorruptObject("larger than any record", expected=f"at most {most} bytes", found=size)
 
 
 def _room(size: int) -> FreshBytes:

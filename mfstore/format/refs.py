@@ -20,6 +20,8 @@ SEAL_LENGTH = len(SEAL % 0)
 _SEALED = re.compile(rb', "seal": "[0-9a-f]{16}"\}')
 HISTORY = 1000
 """Entries kept per ref: about 100 KB, rewritten with each change."""
+LONGEST = 1 << 20
+"""Bytes that no ref has: what is longer is none, and is not read."""
 NAME_LIMIT = 240
 """Longest encoded name: file names end at 255 bytes."""
 

@@ -1,11 +1,12 @@
-"""Objects of a store in S3 that a lifecycle rule would take are made young again as they are; on a simulated S3."""
+"""Objects of a store in S3 that a lifecycle rule would take are made young again as they are, and what cannot be a ref
+is not fetched; on a simulated S3."""
 
 import pytest
 
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.errors import Conflict
+from mfstore.errors import Conflict, CorruptObject
 from mfstore.s3.transfers.retry import RetryPolicy
-from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
+from tests.rigs.simulated_s3 import SimulatedChannel, SimulatedS3, simulated_client
 
 SAID = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "key", "StorageClass": "STANDARD_IA", "ContentType": "x/y"}
 METADATA = {"mfstore-bytes": "4"}
@@ -47,3 +48,14 @@ def test_what_is_gone_is_a_conflict(world, backend):
     world.objects.clear()
     with pytest.raises(Conflict):
         backend.refresh(["packs/a"])
+
+
+def test_what_cannot_be_a_ref_is_not_fetched(world, backend, monkeypatch):
+    world.objects = {"p/refs/name": bytes(2 << 20), "p/recipes/ab": bytes(2 << 20)}
+    monkeypatch.setattr(SimulatedChannel, "resume", lambda *_: pytest.fail("it was fetched"))
+    for read in (backend.get, backend.get_tagged, backend.read_again):
+        with pytest.raises(CorruptObject, match="larger than any record") as caught:
+            read("refs/name")
+        assert caught.value.key == "refs/name"
+    monkeypatch.undo()
+    assert len(backend.get("recipes/ab")) == 2 << 20

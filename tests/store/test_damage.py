@@ -494,6 +494,22 @@ def test_a_record_that_claims_to_be_huge_is_damage(root, size):
     assert store.get(key) == [1]
 
 
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 1 << 33, 1 << 43])
+def test_a_ref_that_claims_to_be_huge_can_be_set_anew(root, size):
+    """Of it its beginning is kept, which is more than any ref has."""
+    store = fresh(root)
+    key = store.put([1])
+    store.refs["name"] = key
+    before = Path(root, "refs", "name").read_bytes()
+    os.truncate(Path(root, "refs", "name"), size)
+    with pytest.raises(errors.CorruptObject, match="larger than any record"):
+        store.refs["name"]
+    store.refs["name"] = key
+    assert store.refs["name"] == key and [entry.key for entry in store.refs.history("name")] == [key]
+    (kept,) = Path(root, "quarantine").rglob("name*")
+    assert kept.read_bytes() == before + bytes((1 << 20) - len(before))
+
+
 def test_no_memory_for_an_object_is_told_as_such(root):
     store = fresh(root)
     store.backend.put("packs/ab/hole", [])

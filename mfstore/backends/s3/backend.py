@@ -27,6 +27,7 @@ from mfstore.errors import (
     NotFound,
     Unsupported,
 )
+from mfstore.format.refs import LONGEST as LONGEST_REF
 from mfstore.host.elapsed import moment, since
 from mfstore.s3.aws.settings import KEY_OPTIONS
 from mfstore.s3.bulk.client import BulkClient
@@ -127,7 +128,7 @@ class S3Backend(Backend):
     # ---- reading --------------------------------------------------------------------
 
     def get(self, key: str) -> bytes:
-        return self._one(key, GetJob(0, key, self.bucket, self._name(key))).data  # type: ignore[no-any-return]
+        return self._one(key, self._get(0, key)).data  # type: ignore[no-any-return]
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
         outcome = self._one(key, self._get(0, key))
@@ -140,7 +141,10 @@ class S3Backend(Backend):
         return outcome
 
     def _get(self, index: int, key: str) -> Job:
-        return GetJob(index, key, self.bucket, self._name(key))
+        job = GetJob(index, key, self.bucket, self._name(key))
+        if key.startswith("refs/"):
+            job.largest = LONGEST_REF
+        return job
 
     def _head(self, index: int, key: str) -> Job:
         return HeadJob(index, key, self.bucket, self._name(key))

@@ -96,7 +96,7 @@ class GetJob(Job):
 
     __slots__ = (
         "_checked", "_destination", "_first", "_headers", "_length", "_memory", "_pieces",
-        "_resumed", "_start", "_streamed", "_undivided", "_view", "stop",
+        "_resumed", "_start", "_streamed", "_undivided", "_view", "largest", "stop",
         "target", "verified", "verify",
     )  # fmt: skip
 
@@ -120,6 +120,8 @@ class GetJob(Job):
         self._first = 0
         self._checked: tuple[str, int] | None = None
         self._resumed: Partial | None = None
+        self.largest: int | None = None
+        """Bytes beyond which it cannot be what it is asked for as: CorruptObject, before they come."""
         self._streamed = False
         """Whether nobody says how long the body is."""
         self._undivided = False
@@ -352,6 +354,8 @@ class GetJob(Job):
         length = reply.length
         if "etag" not in headers:
             refuse_page(headers)
+        if self.largest is not None and (length is None or length > self.largest):
+            raise CorruptObject("larger than any record", expected=f"at most {self.largest} bytes", found=length)
         whole = self._ranged and self._is_whole(reply)
         if not whole:
             self._check_range(reply, self._start or 0, self._ranged)
