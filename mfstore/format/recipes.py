@@ -2,7 +2,7 @@
 
 The *content* section is what the key is the digest of: it names chunks by their digests and knows nothing of
 packs or codecs. The rest of a recipe (types, placements, inline chunks) may differ between two stores, or before and
-after a repack, under one key (docs/format.md, "Artifacts and segments", "Content section", "Recipe").
+after a repack, under one key (docs/format.md, "Artifacts and segments", "Content section", "Recipe", "Deltas").
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ARTIFACT = struct.Struct("<HBBIIQ")
 SEGMENT = struct.Struct("<QQQIBBH")
 CHUNK = struct.Struct("<32sI")
 PLACEMENT = struct.Struct("<IBBHQII")
+BASE_CHUNK = struct.Struct("<32sIIQIBBxx")
+PIECE = struct.Struct("<III")
 
 PICKLE = 1
 """Encoding: the body with its segments spliced in is a pickle (protocol 5)."""
@@ -35,12 +37,22 @@ RAW = 2
 """Encoding: the body is the artifact, byte for byte."""
 COMPRESSED = 1
 """Header flag: the tables are one zstd frame."""
+BASES = 2
+"""Header flag: some chunks are deltas; base chunks and pieces follow the placements."""
 LITERAL = 1
 """Artifact flag: the body itself is in the content section."""
 ONE = 1
 """Content kind: one artifact, without a name."""
 BUNDLE = 2
 """Content kind: named artifacts, ascending by the UTF-8 bytes of their names."""
+PREFIX = 3
+"""Codec of a delta: one zstd frame that refers to the base as to bytes before the chunk."""
+XOR = 4
+"""Codec of a delta: the chunk XOR its base, which is as long, shuffled, as one zstd frame."""
+DELTAS = frozenset((PREFIX, XOR))
+"""Codecs that need a base."""
+WHOLE = frozenset((NONE, LZ4, ZSTD))
+"""Codecs that need nothing but the encoded bytes."""
 INLINE = 0xFFFFFFFF
 """Pack number of a chunk that lies in the recipe itself."""
 
@@ -78,14 +90,39 @@ class ChunkRef(NamedTuple):
     usize: int
 
 
+class Piece(NamedTuple):
+    """A part of the base of a delta: ``length`` bytes of a base chunk, by its number in the recipe, from ``start`` on
+    in its uncompressed bytes."""
+
+    chunk: int
+    start: int
+    length: int
+
+
+class BaseChunk(NamedTuple):
+    """A chunk that bases of deltas are made of, and where it lies: in a pack, and not as a delta."""
+
+    id: bytes
+    pack: int
+    offset: int
+    csize: int
+    usize: int
+    codec: int
+    width: int
+
+
 class Placement(NamedTuple):
-    """Where an encoded chunk lies: pack number in the recipe (or INLINE), offset, length, codec and shuffle width."""
+    """Where an encoded chunk lies: pack number in the recipe (or INLINE), offset, length, codec and shuffle width.
+
+    Of a delta, ``pieces`` one after the other are its base; others have none.
+    """
 
     pack: int
     offset: int
     csize: int
     codec: int
     width: int
+    pieces: tuple[Piece, ...] = ()
 
 
 class Artifact(NamedTuple):
@@ -126,6 +163,8 @@ class Recipe:
     """Python type of each artifact, for people; not part of the content."""
     packs: tuple[bytes, ...] = ()
     placements: Sequence[Placement] = ()
+    bases: tuple[BaseChunk, ...] = ()
+    """What the pieces of deltas are parts of."""
     inline: bytes | memoryview = field(default=b"", repr=False)
     stored: int = 0
     """Bytes of the recipe object itself."""
@@ -169,17 +208,25 @@ def encode(
     placements: Iterable[Placement],
     inline: Sequence[bytes | memoryview],
     codec: Codec,
+    bases: Sequence[BaseChunk] = (),
 ) -> list[bytes | memoryview]:
     """A recipe as the parts of one stored object. A random nonce in it makes each storing a version of its own, so that
-    a collector never takes a new one for the old one."""
+    a collector never takes a new one for the old one. ``packs`` has the packs of base chunks too."""
     about = json.dumps({"types": types}, separators=(",", ":")).encode()
-    table = [PLACEMENT.pack(p.pack, p.codec, p.width, 0, p.offset, p.csize, 0) for p in placements]
-    tables = b"".join([content, about, *packs, *table])
-    flags, stored = 0, tables
+    table, pieces = [], []
+    for p in placements:
+        table.append(PLACEMENT.pack(p.pack, p.codec, p.width, len(p.pieces), p.offset, p.csize, 0))
+        if p.pieces or p.codec in DELTAS:
+            if not (p.pieces and p.codec in DELTAS and bases):
+                raise ValueError("a delta is placed without its base, or a base with what is no delta")
+            pieces += [PIECE.pack(*piece) for piece in p.pieces]
+    older = [BASE_CHUNK.pack(b.id, b.pack, b.csize, b.offset, b.usize, b.codec, b.width) for b in bases]
+    tables = b"".join([content, about, *packs, *table, *older, *pieces])
+    flags, stored = BASES if older else 0, tables
     if len(tables) >= 256 and len(tables) <= CHUNK_LIMIT:
         squeezed, sizes = codec.encode(tables, [len(tables)], ZSTD, 0, 1, 0.9)
         if sizes[0]:
-            flags, stored = COMPRESSED, bytes(squeezed)
+            flags, stored = flags | COMPRESSED, bytes(squeezed)
     inline_length = sum(len(part) for part in inline)
     fields = (
         MAGIC, VERSION, flags, algorithm, 0, len(content), len(about), len(packs), len(table),
@@ -225,10 +272,11 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
     stored = view[HEADER.size : HEADER.size + stored_length]
     if _seal(data[: HEADER.size], stored) != seal:
         raise CorruptObject("recipe is damaged: checksum of its tables differs", offset=HEADER.size)
-    if flags & ~COMPRESSED:
+    if flags & ~(COMPRESSED | BASES):
         raise Unsupported("recipe uses flags unknown to this mfstore", found=flags)
     claimed = content_length + about_length + n_packs * 32 + n_placements * PLACEMENT.size
-    if claimed != tables_length or tables_length > TABLES_LIMIT:
+    wrong = claimed >= tables_length if flags & BASES else claimed != tables_length
+    if wrong or tables_length > TABLES_LIMIT:
         raise CorruptObject("recipe tables have the wrong length", offset=16, expected=claimed, found=tables_length)
     if flags & COMPRESSED:
         if tables_length > CHUNK_LIMIT:
@@ -252,7 +300,16 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         raise CorruptObject("recipe places another number of chunks than it names", found=n_placements)
     at = content_length + about_length
     packs = tuple(tables[at + 32 * number : at + 32 * number + 32] for number in range(n_packs))
-    placements = _decode_placements(memoryview(tables)[at + 32 * n_packs :], n_packs, inline_length)
+    at_placements = at + 32 * n_packs
+    placed = memoryview(tables)[at_placements:claimed]
+    bases: tuple[BaseChunk, ...] = ()
+    if flags & BASES:
+        placements = _decode_placements(placed, n_packs, inline_length, at_placements, True)
+        counts = [fields[3] for fields in PLACEMENT.iter_unpack(placed)]
+        bases, pieces = _decode_bases(memoryview(tables)[claimed:], sum(counts), claimed, n_packs)
+        placements = _with_pieces(placements, counts, pieces, artifacts, at_placements)
+    else:
+        placements = _decode_placements(placed, n_packs, inline_length, at_placements, False)
     return Recipe(
         kind=kind,
         algorithm=algorithm,
@@ -261,14 +318,18 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         types=_decode_about(tables[content_length:at], len(artifacts)),
         packs=packs,
         placements=placements,
+        bases=bases,
         inline=view[HEADER.size + stored_length :],
         stored=len(data),
     )
 
 
-def _decode_placements(table: memoryview, n_packs: int, inline_length: int) -> list[Placement]:
-    placements = []
-    for pack, codec, width, _, offset, csize, _ in PLACEMENT.iter_unpack(table):
+def _decode_placements(
+    table: memoryview, n_packs: int, inline_length: int, at: int, deltas: bool
+) -> list[Placement]:  # fmt: skip
+    """The placements, still without pieces; ``at`` is where they begin in the tables, ``deltas`` whether any may be."""
+    placements: list[Placement] = []
+    for pack, codec, width, count, offset, csize, _ in PLACEMENT.iter_unpack(table):
         if csize > CHUNK_LIMIT:
             raise CorruptObject("placement claims too much", expected=f"at most {CHUNK_LIMIT}", found=csize)
         if pack == INLINE:
@@ -276,9 +337,97 @@ def _decode_placements(table: memoryview, n_packs: int, inline_length: int) -> l
                 raise CorruptObject("inline chunk lies outside the recipe", offset=offset, expected=inline_length)
         elif pack >= n_packs:
             raise CorruptObject("placement names a pack the recipe does not list", expected=n_packs, found=pack)
-        if codec not in (NONE, LZ4, ZSTD):
-            raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore")
+        if (count or codec not in WHOLE) and not (deltas and codec in DELTAS):
+            where = at + len(placements) * PLACEMENT.size
+            if codec in DELTAS:
+                raise CorruptObject("a chunk is a delta in a recipe without bases", offset=where, found=codec)
+            if codec not in WHOLE:
+                raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=where)
+            raise CorruptObject("a chunk has a base and is no delta", offset=where, expected=0, found=count)
         placements.append(Placement(pack, offset, csize, codec, width))
+    return placements
+
+
+def _decode_bases(
+    table: memoryview, n_pieces: int, at: int, n_packs: int
+) -> tuple[tuple[BaseChunk, ...], list[Piece]]:  # fmt: skip
+    """Base chunks, and the pieces of all deltas in order. ``at`` is where they begin in the tables."""
+    length = len(table) - n_pieces * PIECE.size
+    if length <= 0 or length % BASE_CHUNK.size:
+        raise CorruptObject(
+            "bases of deltas have the wrong length", offset=at,
+            expected=f"{n_pieces} pieces of {PIECE.size} bytes, and base chunks of {BASE_CHUNK.size}",
+            found=len(table),
+        )  # fmt: skip
+    bases: list[BaseChunk] = []
+    for chunk_id, pack, csize, offset, usize, codec, width in BASE_CHUNK.iter_unpack(table[:length]):
+        where = at + len(bases) * BASE_CHUNK.size
+        if pack >= n_packs:
+            raise CorruptObject(
+                "base chunk lies in a pack the recipe does not list", offset=where, expected=n_packs, found=pack
+            )
+        if not 0 < usize <= CHUNK_LIMIT or csize > CHUNK_LIMIT:
+            raise CorruptObject(
+                "base chunk claims too much or nothing", offset=where, expected=f"1 to {CHUNK_LIMIT}",
+                found=(usize, csize),
+            )  # fmt: skip
+        if codec in DELTAS:
+            raise CorruptObject("a base chunk is a delta itself", offset=where, found=codec)
+        if codec not in WHOLE:
+            raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=where)
+        bases.append(BaseChunk(chunk_id, pack, offset, csize, usize, codec, width))
+    if len({base.id for base in bases}) != len(bases):
+        raise CorruptObject("recipe lists a base chunk twice", offset=at)
+    at += length
+    pieces: list[Piece] = []
+    used = bytearray(len(bases))
+    for number, start, size in PIECE.iter_unpack(table[length:]):
+        where = at + len(pieces) * PIECE.size
+        if number >= len(bases):
+            raise CorruptObject(
+                "a piece is of a base chunk the recipe does not list", offset=where, expected=len(bases), found=number
+            )
+        if not size or start + size > bases[number].usize:
+            raise CorruptObject(
+                "a piece lies outside its base chunk, or is empty", offset=where,
+                expected=f"end at most {bases[number].usize}", found=(start, size),
+            )  # fmt: skip
+        used[number] = 1
+        pieces.append(Piece(number, start, size))
+    if 0 in used:
+        raise CorruptObject(
+            "a base chunk is of no use to any delta", offset=at - length + used.index(0) * BASE_CHUNK.size
+        )
+    return tuple(bases), pieces
+
+
+def _with_pieces(
+    placements: list[Placement],
+    counts: Sequence[int],
+    pieces: Sequence[Piece],
+    artifacts: Sequence[Artifact],
+    at: int,
+) -> list[Placement]:
+    """The placements with the pieces of their bases, so many for each."""
+    sizes = [chunk.usize for artifact in artifacts for chunk in artifact.chunks]
+    taken = 0
+    for number, (placement, count) in enumerate(zip(placements, counts, strict=True)):
+        if placement.codec not in DELTAS:
+            continue
+        own = tuple(pieces[taken : taken + count])
+        taken += count
+        length = sum(piece.length for piece in own)
+        where = at + number * PLACEMENT.size
+        if not 0 < length <= CHUNK_LIMIT:
+            raise CorruptObject(
+                "the base of a delta is too long or nothing", offset=where, expected=f"1 to {CHUNK_LIMIT}", found=length
+            )
+        if placement.codec == XOR and length != sizes[number]:
+            raise CorruptObject(
+                "the base of an XOR has another length than the chunk", offset=where, expected=sizes[number],
+                found=length,
+            )  # fmt: skip
+        placements[number] = placement._replace(pieces=own)
     return placements
 
 

@@ -68,6 +68,8 @@ def test_pack_footer_table_adds_up():
         ("Content section", "32 each | segments", recipes.SEGMENT),
         ("Content section", "36 each | chunks", recipes.CHUNK),
         ("Recipe", "one placement of 24 bytes", recipes.PLACEMENT),
+        ("Deltas", "56 each | base chunks", recipes.BASE_CHUNK),
+        ("Deltas", "12 each | pieces", recipes.PIECE),
         ("Pack", "56 each | trailer", packs.ENTRY),
         ("Index fragment", "56 each | entries", fragments.ENTRY),
         ("Garbage collection", "40 each | recipes", collection.ENTRY),
@@ -117,9 +119,10 @@ def test_constants(text, value):
 def test_versions_and_numbers():
     assert {recipes.VERSION, packs.VERSION, fragments.VERSION, description_format.VERSION, collection.VERSION} == {1}
     assert NAMES == {"blake3": 1, "sha256": 2}
-    assert (codec.NONE, codec.LZ4, codec.ZSTD) == (0, 1, 2)
+    assert (codec.NONE, codec.LZ4, codec.ZSTD, recipes.PREFIX, recipes.XOR) == (0, 1, 2, 3, 4)
     assert (pickler.BUFFER, pickler.BYTES, pickler.TEXT, pickler.BYTEARRAY) == (1, 2, 3, 4)
-    assert (recipes.ONE, recipes.BUNDLE, recipes.LITERAL, recipes.COMPRESSED) == (1, 2, 1, 1)
+    assert (recipes.ONE, recipes.BUNDLE, recipes.LITERAL) == (1, 2, 1)
+    assert (recipes.COMPRESSED, recipes.BASES) == (1, 2)
 
 
 def test_maps_start_where_raw_runs_are_aligned():

@@ -88,7 +88,7 @@ def match_placements(recipe: Recipe, packs: Mapping[bytes, PackState]) -> bool:
     well = None not in states
     pack = ENTRY.pack
     chunks = chain.from_iterable(artifact.chunks for artifact in recipe.artifacts)
-    for (chunk_id, usize), (number, offset, csize, codec, width) in zip(chunks, recipe.placements, strict=True):
+    for (chunk_id, usize), (number, offset, csize, codec, width, _) in zip(chunks, recipe.placements, strict=True):
         state = states[number] if number != INLINE else None
         if state is None:
             continue

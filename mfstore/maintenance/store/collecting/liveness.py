@@ -108,7 +108,7 @@ class Liveness:
             if row >= 0:
                 self.reachable[row] = 1
         seen, live_bytes, sizes = self._seen, self.live_bytes, packs.sizes
-        for number, offset, csize, _, _ in recipe.placements:
+        for number, offset, csize, _, _, _ in recipe.placements:
             if number == INLINE:
                 continue
             row = rows[number]

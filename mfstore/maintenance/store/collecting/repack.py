@@ -70,7 +70,7 @@ class Repacker:
             if wanted.isdisjoint(recipe.packs):
                 continue
             users.append(key)
-            for chunk, (number, offset, csize, codec, width) in placed_chunks(recipe):
+            for chunk, (number, offset, csize, codec, width, _) in placed_chunks(recipe):
                 if number != INLINE and recipe.packs[number] in wanted:
                     entry = PackEntry(chunk.id, offset, csize, chunk.usize, codec, width)
                     chunks[recipe.packs[number]][offset] = entry
