@@ -23,6 +23,8 @@ PACKAGES = {
 MINIMUM = {
     # CURLOPT_PREREQFUNCTION, which tells before a request is sent for the second time.
     "libcurl": ("7.80.0", "Debian 12, Ubuntu 22.04, Fedora 36"),
+    # References to a prefix, for deltas, came with this version.
+    "libzstd": ("1.4.0", "Debian 11, Ubuntu 20.04, Fedora 30"),
     # XXH3 got its final values in this version; those of earlier ones would not check what others have stored.
     "libxxhash": ("0.8.0", "Debian 11, Ubuntu 22.04, Fedora 33"),
 }
@@ -104,7 +106,13 @@ setup(
             extension("pickle/graph", "pickle/stack"),
             extension("pickle/pickler", "pickle/stack"),
             extension("chunk/chunk", "chunk/fastcdc"),
-            extension("codec/codec", "codec/compress", "codec/shuffle", libraries=("liblz4", "libzstd")),
+            extension(
+                "codec/codec",
+                "codec/compress",
+                "codec/delta",
+                "codec/shuffle",
+                libraries=("liblz4", "libzstd", "libxxhash"),
+            ),
             extension("table/table", "table/lookup"),
             extension("crc/crc", "crc/checksum"),
             extension("sigv4/sigv4", "sigv4/signature", libraries=("libcrypto",)),

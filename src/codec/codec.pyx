@@ -1,5 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Chunk encoding and decoding, one call per run of chunks, without the GIL."""
+"""Chunk encoding and decoding, one call per run of chunks, without the GIL.
+
+So too for deltas: chunks encoded as what differs from a *base*, bytes that the reader has.
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -8,7 +11,8 @@ from libc.stdint cimport uint8_t
 
 cdef extern from "codec/status.h" nogil:
     enum:
-        MF_OK, MF_NO_MEMORY, MF_UNKNOWN_CODEC, MF_BAD_WIDTH, MF_SHORT, MF_MALFORMED, MF_TOO_LONG
+        MF_OK, MF_NO_MEMORY, MF_UNKNOWN_CODEC, MF_BAD_WIDTH, MF_SHORT, MF_MALFORMED, MF_TOO_LONG,
+        MF_BAD_BASE, MF_BAD_SEAL
 
 
 cdef extern from "codec/compress.h" nogil:
@@ -25,14 +29,48 @@ cdef extern from "codec/compress.h" nogil:
                   unsigned width, uint8_t *dst, size_t usize)
 
 
+cdef extern from "codec/delta.h" nogil:
+    enum:
+        MF_PREFIX, MF_XOR
+    size_t mf_delta_bound(size_t n)
+    int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, size_t base_size,
+                        unsigned codec, unsigned width, int level, uint8_t *dst, size_t cap, size_t *size)
+    int mf_delta_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, const uint8_t *base, size_t base_size,
+                        unsigned codec, unsigned width, uint8_t *dst, size_t usize)
+    int mf_delta_is_sealed(const uint8_t *src, size_t csize)
+
+
 NONE = MF_NONE
 LZ4 = MF_LZ4
 ZSTD = MF_ZSTD
+PREFIX = MF_PREFIX
+XOR = MF_XOR
+DELTAS = (PREFIX, XOR)
 CHUNK_LIMIT = MF_CHUNK_LIMIT
+
+
+cdef inline const uint8_t *start_of(const uint8_t[::1] view) noexcept:
+    """A pointer, not &view[0]: a view may be empty."""
+    return &view[0] if view.shape[0] else NULL
+
+
+def delta_seal_is_right(const uint8_t[::1] encoded):
+    """Whether the encoded bytes of a delta end with their seal: nobody changed them, whatever its base is."""
+    cdef const uint8_t *source = start_of(encoded)
+    cdef size_t n = encoded.shape[0]
+    cdef bint right
+    with nogil:
+        right = mf_delta_is_sealed(source, n)
+    return right
 
 
 cdef struct Job:
     size_t src, csize, dst, usize
+    unsigned codec, width
+
+
+cdef struct DeltaJob:
+    size_t src, csize, base, base_size, dst, usize
     unsigned codec, width
 
 
@@ -68,8 +106,14 @@ cdef class Codec:
         if status == MF_UNKNOWN_CODEC:
             raise self.errors.Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=offset)
         if status == MF_BAD_WIDTH:
-            raise self.errors.CorruptObject("shuffle width out of range", offset=offset, expected="0, 2, 4 or 8",
-                                            found=width)
+            raise self.errors.CorruptObject("shuffle width out of range", offset=offset,
+                                            expected="0" if codec == MF_PREFIX else "0, 2, 4 or 8", found=width)
+        if status == MF_BAD_BASE:
+            raise self.errors.CorruptObject(
+                "base of a delta has the wrong length", offset=offset,
+                expected=f"{usize} bytes" if codec == MF_XOR else f"at most {CHUNK_LIMIT} bytes")
+        if status == MF_BAD_SEAL:
+            raise self.errors.CorruptObject("delta is damaged: it does not end with its seal", offset=offset)
         if status == MF_SHORT:
             raise self.errors.CorruptObject("chunk decodes to fewer bytes than its table says", offset=offset,
                                             expected=usize)
@@ -144,8 +188,7 @@ cdef class Codec:
                                                     found=table[i].src + table[i].csize)
                 if table[i].usize > limit_dst or table[i].dst > limit_dst - table[i].usize:
                     raise ValueError("chunk does not fit its destination")
-            # Pointers, not &view[0]: either view may be empty.
-            source = &src[0] if limit_src else NULL
+            source = start_of(src)
             target = &dst[0] if limit_dst else NULL
             with nogil:
                 for i in range(n):
@@ -194,3 +237,175 @@ cdef class Codec:
             return results
         finally:
             PyMem_Free(out)
+
+    def encode_delta(self, const uint8_t[::1] data, const uint8_t[::1] base, unsigned codec, unsigned width, int level):
+        """``data`` as a delta on ``base``: its encoded bytes with their seal, longer than ``data`` if it does not pay.
+
+        ``codec`` is PREFIX (then ``width`` is 0) or XOR (then ``base`` is as long as ``data``). ValueError when they
+        are not so, or when one exceeds CHUNK_LIMIT.
+        """
+        cdef size_t n = data.shape[0], base_size = base.shape[0], size = 0, cap = mf_delta_bound(n)
+        cdef const uint8_t *source = start_of(data)
+        cdef const uint8_t *old = start_of(base)
+        cdef int status
+        cdef uint8_t *out
+        self.may_encode(n, base_size, codec, width)
+        out = <uint8_t *> PyMem_Malloc(cap)
+        if out == NULL:
+            raise MemoryError()
+        try:
+            with nogil:
+                status = mf_delta_encode(self.ctx, source, n, old, base_size, codec, width, level, out, cap, &size)
+            self.check(status, 0, 0, n, codec, width)
+            if size == 0:
+                raise ValueError(f"the delta of a chunk of {n} bytes exceeds {CHUNK_LIMIT}")
+            return PyBytes_FromStringAndSize(<char *> out, size)
+        finally:
+            PyMem_Free(out)
+
+    def encode_deltas(self, const uint8_t[::1] data, const uint8_t[::1] bases, jobs, int level):
+        """Encode chunks of ``data`` as deltas on parts of ``bases``; returns ``(arena, sizes)`` as ``encode`` does.
+
+        ``jobs`` is a list of ``(offset, length, base_offset, base_length, codec, width, cap)``: offset and length in
+        ``data``, those of the base in ``bases``, and the most bytes that the delta may take with its seal. A size of 0
+        means that it would take more, or nearly as much: Zstandard gives up some bytes before. It then has no room in
+        the arena. ValueError as ``encode_delta``, and when a job
+        lies outside the two.
+        """
+        cdef size_t n = len(jobs), i, used = 0, size = 0, room = 0
+        cdef size_t limit_src = data.shape[0], limit_base = bases.shape[0]
+        cdef DeltaJob *table
+        cdef int status = MF_OK
+        cdef const uint8_t *source = start_of(data)
+        cdef const uint8_t *old = start_of(bases)
+        cdef uint8_t *out
+        cdef bytes arena
+        if n == 0:
+            return b"", []
+        table = <DeltaJob *> PyMem_Malloc(n * sizeof(DeltaJob))
+        if table == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                (table[i].src, table[i].usize, table[i].base, table[i].base_size, table[i].codec, table[i].width,
+                 table[i].csize) = jobs[i]
+                if table[i].usize > limit_src or table[i].src > limit_src - table[i].usize:
+                    raise ValueError("chunk lies outside the data")
+                if table[i].base_size > limit_base or table[i].base > limit_base - table[i].base_size:
+                    raise ValueError("base lies outside the bases")
+                self.may_encode(table[i].usize, table[i].base_size, table[i].codec, table[i].width)
+                # No delta needs more than its bound, whatever the caller allows.
+                table[i].csize = min(table[i].csize, mf_delta_bound(table[i].usize))
+                room += table[i].csize
+            arena = PyBytes_FromStringAndSize(NULL, room + 1)
+            out = <uint8_t *> PyBytes_AS_STRING(arena)
+            with nogil:
+                for i in range(n):
+                    status = mf_delta_encode(
+                        self.ctx, source + table[i].src, table[i].usize, old + table[i].base, table[i].base_size,
+                        table[i].codec, table[i].width, level, out + used, table[i].csize, &size)
+                    if status != MF_OK:
+                        break
+                    table[i].csize = size
+                    used += size
+            if status != MF_OK:
+                self.check(status, table[i].src, 0, table[i].usize, table[i].codec, table[i].width)
+            return memoryview(arena)[:used], [table[i].csize for i in range(n)]
+        finally:
+            PyMem_Free(table)
+
+    def decode_delta(self, const uint8_t[::1] encoded, const uint8_t[::1] base, unsigned codec, unsigned width,
+                     uint8_t[::1] into):
+        """Decode one delta on ``base``: writes all of ``into``, which overlaps neither, or raises CorruptObject.
+
+        CorruptObject when the encoded bytes do not end with their seal, are malformed, or do not decode to exactly the
+        length of ``into``; it is then partly written, and nothing outside it. A wrong base of the right length need
+        not raise: the caller compares the id of the chunk.
+        """
+        self.decode_deltas(encoded, base, into, [(0, encoded.shape[0], codec, width, 0, base.shape[0], 0,
+                                                  into.shape[0])])
+
+    def decode_deltas(self, const uint8_t[::1] src, const uint8_t[::1] bases, uint8_t[::1] dst, jobs):
+        """Decode deltas of ``src`` on parts of ``bases`` into ``dst``, which must be writable and overlap neither.
+
+        ``jobs`` is a list of ``(src_offset, csize, codec, width, base_offset, base_length, dst_offset, usize)``.
+        CorruptObject (with the offset in ``src``) as ``decode_delta``. Never writes outside ``dst``.
+        """
+        cdef size_t n = len(jobs), i
+        cdef size_t limit_src = src.shape[0], limit_base = bases.shape[0], limit_dst = dst.shape[0]
+        cdef DeltaJob *table
+        cdef int status = MF_OK
+        cdef const uint8_t *source = start_of(src)
+        cdef const uint8_t *old = start_of(bases)
+        cdef uint8_t *target = &dst[0] if limit_dst else NULL
+        if n == 0:
+            return
+        table = <DeltaJob *> PyMem_Malloc(n * sizeof(DeltaJob))
+        if table == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                (table[i].src, table[i].csize, table[i].codec, table[i].width, table[i].base, table[i].base_size,
+                 table[i].dst, table[i].usize) = jobs[i]
+                if table[i].csize > limit_src or table[i].src > limit_src - table[i].csize:
+                    raise self.errors.CorruptObject("chunk lies outside the bytes read", offset=table[i].src,
+                                                    expected=f"at most {limit_src}",
+                                                    found=table[i].src + table[i].csize)
+                if table[i].base_size > limit_base or table[i].base > limit_base - table[i].base_size:
+                    raise ValueError("base lies outside the bases")
+                if table[i].usize > limit_dst or table[i].dst > limit_dst - table[i].usize:
+                    raise ValueError("chunk does not fit its destination")
+            with nogil:
+                for i in range(n):
+                    status = mf_delta_decode(
+                        self.ctx, source + table[i].src, table[i].csize, old + table[i].base, table[i].base_size,
+                        table[i].codec, table[i].width, target + table[i].dst, table[i].usize)
+                    if status != MF_OK:
+                        break
+            if status != MF_OK:
+                self.check(status, table[i].src, table[i].csize, table[i].usize, table[i].codec, table[i].width)
+        finally:
+            PyMem_Free(table)
+
+    def trial_delta(self, const uint8_t[::1] data, const uint8_t[::1] base, widths, int level):
+        """Encoded sizes of ``data`` on ``base``: a list of ``(codec, width, size)``, size capped at its length.
+
+        PREFIX is tried, and if both are of one length XOR with each of ``widths`` (0 is without shuffle).
+        """
+        cdef size_t n = data.shape[0], base_size = base.shape[0], size = 0
+        cdef const uint8_t *source = start_of(data)
+        cdef const uint8_t *old = start_of(base)
+        cdef uint8_t *out
+        cdef int status
+        cdef unsigned codec, width
+        if n == 0:
+            return []
+        results = []
+        tried = [(PREFIX, 0)]
+        if n == base_size:
+            tried += [(XOR, candidate) for candidate in widths]
+        out = <uint8_t *> PyMem_Malloc(n)
+        if out == NULL:
+            raise MemoryError()
+        try:
+            for codec, width in tried:
+                self.may_encode(n, base_size, codec, width)
+                with nogil:
+                    status = mf_delta_encode(self.ctx, source, n, old, base_size, codec, width, level, out, n, &size)
+                self.check(status, 0, 0, n, codec, width)
+                results.append((codec, width, size or n))
+            return results
+        finally:
+            PyMem_Free(out)
+
+    cdef int may_encode(self, size_t n, size_t base_size, unsigned codec, unsigned width) except -1:
+        """ValueError for what the kernel would refuse: when encoding it is the caller's mistake and no damage."""
+        if codec != MF_PREFIX and codec != MF_XOR:
+            raise ValueError(f"{codec} is no codec of deltas")
+        if width and (codec == MF_PREFIX or (width != 2 and width != 4 and width != 8)):
+            raise ValueError(f"shuffle width {width} is out of range")
+        if base_size > MF_CHUNK_LIMIT:
+            raise ValueError(f"cannot encode on a base of {base_size} bytes: the limit is {CHUNK_LIMIT}")
+        if codec == MF_XOR and base_size != n:
+            raise ValueError(f"XOR of {n} bytes needs a base of that length, not of {base_size}")
+        return 0

@@ -5,15 +5,9 @@
 #include <string.h>
 #include <zstd.h>
 
+#include "codec/context.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
-
-struct mf_codec_ctx {
-    ZSTD_CCtx *compress;
-    ZSTD_DCtx *decompress;
-    uint8_t *scratch; /* the shuffled form of one chunk */
-    size_t scratch_size;
-};
 
 mf_codec_ctx *mf_codec_new(void) {
     return calloc(1, sizeof(mf_codec_ctx));
@@ -28,16 +22,26 @@ void mf_codec_free(mf_codec_ctx *ctx) {
     free(ctx);
 }
 
-static int reserve(mf_codec_ctx *ctx, size_t n) {
+int mf_codec_need_scratch(mf_codec_ctx *ctx, size_t n) {
     uint8_t *grown;
     if (ctx->scratch && n <= ctx->scratch_size)
         return MF_OK;
-    grown = realloc(ctx->scratch, n ? n : 1);
+    /* Not realloc, which would copy what nobody reads again. */
+    grown = malloc(n ? n : 1);
     if (!grown)
         return MF_NO_MEMORY;
+    free(ctx->scratch);
     ctx->scratch = grown;
     ctx->scratch_size = n;
     return MF_OK;
+}
+
+int mf_codec_need_compress(mf_codec_ctx *ctx) {
+    return ctx->compress || (ctx->compress = ZSTD_createCCtx()) ? MF_OK : MF_NO_MEMORY;
+}
+
+int mf_codec_need_decompress(mf_codec_ctx *ctx) {
+    return ctx->decompress || (ctx->decompress = ZSTD_createDCtx()) ? MF_OK : MF_NO_MEMORY;
 }
 
 int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, unsigned width,
@@ -47,7 +51,7 @@ int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, u
     if (n > MF_CHUNK_LIMIT)
         return MF_TOO_LONG;
     if (width) {
-        if ((status = reserve(ctx, n)) != MF_OK)
+        if ((status = mf_codec_need_scratch(ctx, n)) != MF_OK)
             return status;
         if ((status = mf_shuffle(src, ctx->scratch, n, width)) != MF_OK)
             return status;
@@ -60,8 +64,8 @@ int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, u
     }
     if (codec == MF_ZSTD) {
         size_t done;
-        if (!ctx->compress && !(ctx->compress = ZSTD_createCCtx()))
-            return MF_NO_MEMORY;
+        if ((status = mf_codec_need_compress(ctx)) != MF_OK)
+            return status;
         done = ZSTD_compressCCtx(ctx->compress, dst, cap, src, n, level);
         if (!ZSTD_isError(done)) {
             *size = done;
@@ -83,7 +87,7 @@ int mf_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned code
     if (width) {
         if (width != 2 && width != 4 && width != 8)
             return MF_BAD_WIDTH;
-        if ((status = reserve(ctx, usize)) != MF_OK)
+        if ((status = mf_codec_need_scratch(ctx, usize)) != MF_OK)
             return status;
         target = ctx->scratch;
     }
@@ -99,8 +103,8 @@ int mf_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned code
             return MF_SHORT;
     } else if (codec == MF_ZSTD) {
         size_t done;
-        if (!ctx->decompress && !(ctx->decompress = ZSTD_createDCtx()))
-            return MF_NO_MEMORY;
+        if ((status = mf_codec_need_decompress(ctx)) != MF_OK)
+            return status;
         done = ZSTD_decompressDCtx(ctx->decompress, target, usize, src, csize);
         if (ZSTD_isError(done))
             return MF_MALFORMED;

@@ -59,6 +59,7 @@ def test_without_a_library(tmp_path, missing, packages):
     ("library", "found", "needed", "packages"),
     [
         ("libcurl", "7.76.1", "7.80.0", ("libcurl4-openssl-dev", "libcurl-devel", "brew install curl", "Ubuntu 22.04")),
+        ("libzstd", "1.3.8", "1.4.0", ("libzstd-dev", "libzstd-devel", "brew install zstd", "Ubuntu 20.04")),
         ("libxxhash", "0.7.3", "0.8.0", ("libxxhash-dev", "xxhash-devel", "brew install xxhash", "Debian 11")),
     ],
 )

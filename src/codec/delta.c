@@ -1,0 +1,156 @@
+#include "codec/delta.h"
+
+#include <string.h>
+#include <xxhash.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "codec/context.h"
+#include "codec/shuffle.h"
+#include "codec/status.h"
+
+/* Zstandard's smallest window. */
+enum { WINDOW_LOG_MIN = 10 };
+
+size_t mf_delta_bound(size_t n) {
+    return ZSTD_compressBound(n) + MF_SEAL_LENGTH;
+}
+
+static uint64_t load_le64(const uint8_t *at) {
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value |= (uint64_t) at[i] << (8 * i);
+    return value;
+}
+
+static void store_le64(uint8_t *at, uint64_t value) {
+    for (int i = 0; i < 8; i++)
+        at[i] = (uint8_t) (value >> (8 * i));
+}
+
+int mf_delta_is_sealed(const uint8_t *src, size_t csize) {
+    if (csize < MF_SEAL_LENGTH)
+        return 0;
+    csize -= MF_SEAL_LENGTH;
+    return XXH3_64bits(src, csize) == load_le64(src + csize);
+}
+
+static void xor_bytes(const uint8_t *restrict a, const uint8_t *restrict b, uint8_t *restrict out, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        out[i] = a[i] ^ b[i];
+}
+
+static void xor_into(uint8_t *restrict out, const uint8_t *restrict b, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        out[i] ^= b[i];
+}
+
+/* What both directions refuse. */
+static int check(size_t n, size_t base_size, unsigned codec, unsigned width) {
+    if (codec != MF_PREFIX && codec != MF_XOR)
+        return MF_UNKNOWN_CODEC;
+    if (width && (codec == MF_PREFIX || (width != 2 && width != 4 && width != 8)))
+        return MF_BAD_WIDTH;
+    if (base_size > MF_CHUNK_LIMIT || (codec == MF_XOR && base_size != n))
+        return MF_BAD_BASE;
+    return MF_OK;
+}
+
+static size_t compress_with_prefix(ZSTD_CCtx *compress, const uint8_t *src, size_t n, const uint8_t *base,
+                                   size_t base_size, int level, uint8_t *dst, size_t cap) {
+    int window_log = WINDOW_LOG_MIN;
+    size_t done;
+    /* Else level 1 has a window of 512 KiB, and the start of a longer base is never found. */
+    while (((size_t) 1 << window_log) < n + base_size)
+        window_log++;
+    ZSTD_CCtx_reset(compress, ZSTD_reset_session_and_parameters);
+    done = ZSTD_CCtx_setParameter(compress, ZSTD_c_compressionLevel, level);
+    if (!ZSTD_isError(done))
+        done = ZSTD_CCtx_setParameter(compress, ZSTD_c_windowLog, window_log);
+    if (!ZSTD_isError(done))
+        done = ZSTD_CCtx_refPrefix(compress, base, base_size);
+    if (!ZSTD_isError(done))
+        done = ZSTD_compress2(compress, dst, cap, src, n);
+    /* A prefix is for one frame, but only if that frame was begun; the parameters would stay. */
+    ZSTD_CCtx_reset(compress, ZSTD_reset_session_and_parameters);
+    return done;
+}
+
+int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, size_t base_size,
+                    unsigned codec, unsigned width, int level, uint8_t *dst, size_t cap, size_t *size) {
+    int status;
+    size_t done;
+    *size = 0;
+    if (n > MF_CHUNK_LIMIT)
+        return MF_TOO_LONG;
+    if ((status = check(n, base_size, codec, width)) != MF_OK)
+        return status;
+    if ((status = mf_codec_need_compress(ctx)) != MF_OK)
+        return status;
+    /* A longer one is refused when it is read. */
+    if (cap > MF_CHUNK_LIMIT)
+        cap = MF_CHUNK_LIMIT;
+    if (cap <= MF_SEAL_LENGTH)
+        return MF_OK;
+    if (codec == MF_PREFIX) {
+        done = compress_with_prefix(ctx->compress, src, n, base, base_size, level, dst, cap - MF_SEAL_LENGTH);
+    } else {
+        if ((status = mf_codec_need_scratch(ctx, width ? 2 * n : n)) != MF_OK)
+            return status;
+        xor_bytes(src, base, ctx->scratch, n);
+        src = ctx->scratch;
+        if (width) {
+            if ((status = mf_shuffle(src, ctx->scratch + n, n, width)) != MF_OK)
+                return status;
+            src = ctx->scratch + n;
+        }
+        done = ZSTD_compressCCtx(ctx->compress, dst, cap - MF_SEAL_LENGTH, src, n, level);
+    }
+    if (ZSTD_isError(done))
+        return ZSTD_getErrorCode(done) == ZSTD_error_dstSize_tooSmall ? MF_OK : MF_NO_MEMORY;
+    store_le64(dst + done, XXH3_64bits(dst, done));
+    *size = done + MF_SEAL_LENGTH;
+    return MF_OK;
+}
+
+int mf_delta_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, const uint8_t *base, size_t base_size,
+                    unsigned codec, unsigned width, uint8_t *dst, size_t usize) {
+    uint8_t *target = dst;
+    size_t done;
+    int status;
+    if (usize > MF_CHUNK_LIMIT || csize > MF_CHUNK_LIMIT)
+        return MF_MALFORMED;
+    if ((status = check(usize, base_size, codec, width)) != MF_OK)
+        return status;
+    if (!mf_delta_is_sealed(src, csize))
+        return MF_BAD_SEAL;
+    csize -= MF_SEAL_LENGTH;
+    if ((status = mf_codec_need_decompress(ctx)) != MF_OK)
+        return status;
+    if (codec == MF_PREFIX) {
+        /* Not ZSTD_decompress_usingDict: it takes a base that begins like one of its dictionaries for one. */
+        done = ZSTD_DCtx_refPrefix(ctx->decompress, base, base_size);
+        if (ZSTD_isError(done))
+            return MF_NO_MEMORY;
+        done = ZSTD_decompressDCtx(ctx->decompress, dst, usize, src, csize);
+        /* A frame refused before it was begun leaves the prefix to the next one. */
+        ZSTD_DCtx_reset(ctx->decompress, ZSTD_reset_session_and_parameters);
+    } else {
+        if (width) {
+            if ((status = mf_codec_need_scratch(ctx, usize)) != MF_OK)
+                return status;
+            target = ctx->scratch;
+        }
+        done = ZSTD_decompressDCtx(ctx->decompress, target, usize, src, csize);
+    }
+    if (ZSTD_isError(done))
+        return MF_MALFORMED;
+    if (done != usize)
+        return MF_SHORT;
+    if (codec == MF_XOR) {
+        if (width && (status = mf_unshuffle(target, dst, usize, width)) != MF_OK)
+            return status;
+        xor_into(dst, base, usize);
+    }
+    return MF_OK;
+}

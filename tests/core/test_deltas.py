@@ -1,0 +1,304 @@
+"""Deltas in the core: both codecs against the rules of docs/format.md, damage of every kind, and contexts used again."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfstore import errors
+from mfstore._core import codec
+from mfstore._core.memory import xxh3
+from mfstore.errors import CorruptObject, Unsupported
+
+MARGIN = 64
+SEAL = 8
+
+
+def new_codec():
+    return codec.Codec(errors)
+
+
+def forms(length, base_length):
+    """Every codec and width that a chunk of one length can have on a base of another."""
+    return [(codec.PREFIX, 0)] + [(codec.XOR, width) for width in (0, 2, 4, 8) if length == base_length]
+
+
+def edited(base, seed, edits=20):
+    chooser, data = random.Random(seed), bytearray(base)
+    for _ in range(edits):
+        data[chooser.randrange(len(data))] = chooser.randrange(256)
+    return bytes(data)
+
+
+NOISE = random.Random(3).randbytes(20_000)
+PAIRS = {
+    "edited": (edited(NOISE, 1), NOISE),
+    "equal": (bytes(bytearray(NOISE)), NOISE),
+    "unrelated": (random.Random(4).randbytes(20_001), NOISE + b"?"),
+    "shifted": (NOISE[1000:] + b"new at the end", NOISE),
+    "longer base": (NOISE[9000:12_000], NOISE),
+    "one": (b"a", b"b"),
+    "like a dictionary": (b"\x37\xa4\x30\xec" + NOISE[4:3000], b"\x37\xa4\x30\xec" + NOISE[4:3000]),
+}
+
+
+def unzip(frame):
+    """What an ordinary Zstandard decoder without any base makes of a frame."""
+    for length in (0, 1, 3000, 19_014, 20_000, 20_001):
+        out = bytearray(length)
+        try:
+            new_codec().decode(frame, out, [(0, len(frame), codec.ZSTD, 0, 0, length)])
+        except CorruptObject:
+            continue
+        return bytes(out)
+    raise AssertionError("not a frame of a known length")
+
+
+def shuffled(data, width):
+    count = len(data) // width if width else 0
+    return bytes(data[i * width + j] for j in range(width) for i in range(count)) + data[count * width :]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_round_trip_into_exactly_its_place(name):
+    data, base = PAIRS[name]
+    for number, width in forms(len(data), len(base)):
+        encoded = new_codec().encode_delta(data, base, number, width, 1)
+        assert codec.delta_seal_is_right(encoded)
+        out = bytearray(b"\xa5" * (len(data) + 2 * MARGIN))
+        new_codec().decode_delta(encoded, base, number, width, memoryview(out)[MARGIN : MARGIN + len(data)])
+        assert out == b"\xa5" * MARGIN + data + b"\xa5" * MARGIN
+
+
+@given(
+    base=st.binary(min_size=1, max_size=600), edits=st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=9))),
+    level=st.sampled_from([-1, 1, 3, 9]),
+)  # fmt: skip
+def test_any_edits_come_back(base, edits, level):
+    data = base
+    for at, new in edits:
+        at %= len(data) + 1
+        data = data[:at] + new + data[at + len(new) // 2 :]
+    for number, width in forms(len(data), len(base)):
+        encoded = new_codec().encode_delta(data, base, number, width, level)
+        out = bytearray(len(data))
+        new_codec().decode_delta(encoded, base, number, width, out)
+        assert out == data
+
+
+def test_what_is_stored_is_what_the_format_says():
+    data, base = PAIRS["edited"]
+    for width in (0, 2, 4, 8):
+        encoded = new_codec().encode_delta(data, base, codec.XOR, width, 1)
+        assert unzip(encoded[:-SEAL]) == shuffled(bytes(a ^ b for a, b in zip(data, base, strict=True)), width)
+        assert int.from_bytes(encoded[-SEAL:], "little") == xxh3(encoded[:-SEAL])
+    # A frame that needs nothing of its base is an ordinary one: nothing else is in a delta.
+    assert unzip(new_codec().encode_delta(data, b"?", codec.PREFIX, 0, 1)[:-SEAL]) == data
+
+
+def test_a_prefix_is_used_wherever_it_lies():
+    base = random.Random(5).randbytes(300_000)
+    for at in (0, 100_000, 250_000):
+        assert len(new_codec().encode_delta(base[at : at + 40_000], base, codec.PREFIX, 0, 1)) < 4000
+
+
+def test_a_wrong_base_gives_other_bytes_or_is_refused():
+    data, base = PAIRS["edited"]
+    wrong = edited(base, 2, 4000)
+    for number, width in forms(len(data), len(base)):
+        encoded = new_codec().encode_delta(data, base, number, width, 1)
+        out = bytearray(len(data))
+        new_codec().decode_delta(encoded, wrong, number, width, out)
+        assert out != data
+    with pytest.raises(CorruptObject, match="base"):
+        new_codec().decode_delta(encoded, base[:-1], codec.XOR, 8, bytearray(len(data)))
+
+
+def sealed(frame):
+    return frame + xxh3(frame).to_bytes(SEAL, "little")
+
+
+@pytest.mark.parametrize(("number", "width"), [(codec.PREFIX, 0), (codec.XOR, 0), (codec.XOR, 4)])
+def test_truncated_and_flipped_deltas_are_refused_and_write_nowhere_else(number, width):
+    base = NOISE[:3000]
+    data = edited(base, 6)
+    encoded = new_codec().encode_delta(data, base, number, width, 1)
+    decoder, out = new_codec(), bytearray(b"\xa5" * (len(data) + 2 * MARGIN))
+    into = memoryview(out)[MARGIN : MARGIN + len(data)]
+    chooser = random.Random(7)
+
+    def refused(bad, *also):
+        try:
+            decoder.decode_delta(bad, base, number, width, into)
+        except CorruptObject:
+            pass
+        else:
+            assert also
+        assert out[:MARGIN] == out[-MARGIN:] == b"\xa5" * MARGIN
+
+    for end in range(len(encoded)):
+        refused(encoded[:end])
+        # Truncated by somebody who seals it anew: the frame itself is refused.
+        refused(sealed(encoded[: min(end, len(encoded) - SEAL - 1)]))
+        flipped = bytearray(encoded)
+        flipped[end] ^= 1 << chooser.randrange(8)
+        assert not codec.delta_seal_is_right(flipped)
+        refused(bytes(flipped))
+        if end < len(encoded) - SEAL:
+            # This one may decode, to other bytes of the same length.
+            refused(sealed(bytes(flipped[:-SEAL])), "may decode")
+    decoder.decode_delta(encoded, base, number, width, into)
+    assert into == data
+
+
+@pytest.mark.parametrize("wrong", [-1, 1, 100])
+def test_another_length_than_the_deltas_is_corrupt(wrong):
+    data, base = PAIRS["shifted"]
+    encoded = new_codec().encode_delta(data, base, codec.PREFIX, 0, 1)
+    with pytest.raises(CorruptObject):
+        new_codec().decode_delta(encoded, base, codec.PREFIX, 0, bytearray(len(data) + wrong))
+
+
+def test_what_is_not_a_delta_is_refused():
+    frame = sealed(b"frame")
+    with pytest.raises(Unsupported, match="codec 5"):
+        new_codec().decode_delta(frame, b"base", 5, 0, bytearray(4))
+    with pytest.raises(CorruptObject, match="width"):
+        new_codec().decode_delta(frame, b"base", codec.PREFIX, 4, bytearray(4))
+    with pytest.raises(CorruptObject, match="width"):
+        new_codec().decode_delta(frame, b"base", codec.XOR, 3, bytearray(4))
+    with pytest.raises(CorruptObject, match="seal"):
+        new_codec().decode_delta(b"1234567", b"base", codec.XOR, 0, bytearray(4))
+
+
+@pytest.mark.parametrize(
+    ("base", "number", "width"),
+    [(b"12345", codec.ZSTD, 0), (b"12345", codec.PREFIX, 2), (b"12345", codec.XOR, 16), (b"1234", codec.XOR, 0),
+     (bytes(codec.CHUNK_LIMIT + 1), codec.PREFIX, 0)],
+)  # fmt: skip
+def test_what_no_reader_would_take_is_not_encoded(base, number, width):
+    with pytest.raises(ValueError):
+        new_codec().encode_delta(b"12345", base, number, width, 1)
+    with pytest.raises(ValueError):
+        new_codec().encode_deltas(b"12345", base, [(0, 5, 0, len(base), number, width, 100)], 1)
+
+
+def test_a_chunk_beyond_the_limit_is_not_encoded():
+    with pytest.raises(ValueError, match="limit"):
+        new_codec().encode_delta(bytes(codec.CHUNK_LIMIT + 1), b"base", codec.PREFIX, 0, 1)
+
+
+def test_nothing_of_a_delta_is_left_for_the_next_call():
+    """One context, delta before each kind of call: what comes out is what a new context gives."""
+    data, base = PAIRS["edited"]
+    plain = new_codec().encode(data, [len(data)], codec.ZSTD, 0, 1, 2.0)
+    deltas = {form: new_codec().encode_delta(data, base, *form, 1) for form in forms(len(data), len(base))}
+    used = new_codec()
+
+    def stir():
+        used.encode_delta(data, base, codec.PREFIX, 0, 9)
+        # Refused for want of room, in the middle of a frame.
+        assert used.encode_deltas(NOISE, NOISE[::-1], [(0, 20_000, 0, 20_000, codec.PREFIX, 0, 100)], 1)[1] == [0]
+        # Refused before its frame is begun: the prefix must not wait for the next.
+        with pytest.raises(CorruptObject):
+            used.decode_delta(sealed(b"no frame"), base, codec.PREFIX, 0, bytearray(100))
+
+    stir()
+    again = used.encode(data, [len(data)], codec.ZSTD, 0, 1, 2.0)
+    assert (bytes(again[0]), again[1]) == (bytes(plain[0]), plain[1])
+    for form, encoded in deltas.items():
+        stir()
+        assert used.encode_delta(data, base, *form, 1) == encoded
+        stir()
+        out = bytearray(len(data))
+        used.decode_delta(encoded, base, *form, out)
+        assert out == data
+    # A frame that needs a prefix does not decode as an ordinary one, whatever was decoded before.
+    stir()
+    frame = deltas[codec.PREFIX, 0][:-SEAL]
+    with pytest.raises(CorruptObject):
+        used.decode(frame, bytearray(len(data)), [(0, len(frame), codec.ZSTD, 0, 0, len(data))])
+
+
+def test_a_batch_is_its_deltas_one_after_another():
+    data = b"".join(pair[0] for pair in PAIRS.values())
+    bases = b"".join(pair[1] for pair in PAIRS.values())
+    jobs, alone, at, base_at = [], [], 0, 0
+    for chunk, base in PAIRS.values():
+        for form in forms(len(chunk), len(base)):
+            encoded = new_codec().encode_delta(chunk, base, *form, 1)
+            # Zstandard wants some bytes more than it writes in the end.
+            for cap, fits in ((len(encoded) + 64, True), (len(encoded) - 1, False), (2**62, True), (8, False)):
+                jobs.append((at, len(chunk), base_at, len(base), *form, cap))
+                alone.append(encoded if fits else b"")
+        at += len(chunk)
+        base_at += len(base)
+    arena, sizes = new_codec().encode_deltas(data, bases, jobs, 1)
+    assert sizes == [len(encoded) for encoded in alone]
+    assert bytes(arena) == b"".join(alone)
+
+    back, out_at, arena_at = [], 0, 0
+    for (_, length, base_at, base_length, number, width, _), size in zip(jobs, sizes, strict=True):
+        if size:
+            back.append((arena_at, size, number, width, base_at, base_length, out_at, length))
+            out_at += length
+            arena_at += size
+    out = bytearray(out_at)
+    new_codec().decode_deltas(arena, bases, out, back)
+    assert out == b"".join(data[job[0] : job[0] + job[1]] for job, size in zip(jobs, sizes, strict=True) if size)
+
+
+@pytest.mark.parametrize("job", [(0, 6, 0, 5), (2**63, 5, 0, 5), (0, 5, 1, 5), (0, 5, 2**64 - 1, 5)])
+def test_a_batch_to_encode_stays_within_its_buffers(job):
+    with pytest.raises(ValueError, match="outside"):
+        new_codec().encode_deltas(b"12345", b"54321", [(*job, codec.PREFIX, 0, 100)], 1)
+
+
+def test_a_batch_to_decode_stays_within_its_buffers():
+    encoded = new_codec().encode_delta(b"12345", b"54321", codec.XOR, 0, 1)
+    n = len(encoded)
+    for place in ((0, n + 1), (1, n), (2**64 - 1, n)):
+        with pytest.raises(CorruptObject, match="outside"):
+            new_codec().decode_deltas(encoded, b"54321", bytearray(5), [(*place, codec.XOR, 0, 0, 5, 0, 5)])
+    for base in ((0, 6), (1, 5), (2**64 - 1, 5)):
+        with pytest.raises(ValueError, match="bases"):
+            new_codec().decode_deltas(encoded, b"54321", bytearray(5), [(0, n, codec.XOR, 0, *base, 0, 5)])
+    for into in ((0, 6), (1, 5), (2**64 - 1, 5)):
+        with pytest.raises(ValueError, match="destination"):
+            new_codec().decode_deltas(encoded, b"54321", bytearray(5), [(0, n, codec.XOR, 0, 0, 5, *into)])
+
+
+def test_damage_in_a_batch_is_placed():
+    encoded = new_codec().encode_delta(b"12345", b"54321", codec.XOR, 0, 1)
+    with pytest.raises(CorruptObject) as caught:
+        new_codec().decode_deltas(
+            encoded + encoded[:-1] + b"?", b"54321", bytearray(10),
+            [(0, len(encoded), codec.XOR, 0, 0, 5, 0, 5), (len(encoded), len(encoded), codec.XOR, 0, 0, 5, 5, 5)],
+        )  # fmt: skip
+    assert caught.value.offset == len(encoded)
+
+
+def test_empty_batches():
+    assert new_codec().encode_deltas(b"", b"", [], 1) == (b"", [])
+    new_codec().decode_deltas(b"", b"", bytearray(), [])
+
+
+def test_a_trial_is_what_encoding_gives():
+    data, base = PAIRS["edited"]
+    assert new_codec().trial_delta(data, base, (0, 4), 1) == [
+        (number, width, len(new_codec().encode_delta(data, base, number, width, 1)))
+        for number, width in ((codec.PREFIX, 0), (codec.XOR, 0), (codec.XOR, 4))
+    ]
+    # XOR needs one length; what does not shrink is as long as its chunk.
+    assert new_codec().trial_delta(NOISE[:500], NOISE[1000:], (0, 4), 1) == [(codec.PREFIX, 0, 500)]
+    assert new_codec().trial_delta(b"", b"", (0,), 1) == []
+
+
+def test_a_bomb_is_stopped_at_the_claimed_size():
+    base = bytes(codec.CHUNK_LIMIT)
+    for number in (codec.PREFIX, codec.XOR):
+        encoded = new_codec().encode_delta(bytes(codec.CHUNK_LIMIT), base, number, 0, 1)
+        assert len(encoded) < 3000
+        with pytest.raises(CorruptObject):
+            new_codec().decode_delta(encoded, base[:1000], number, 0, bytearray(1000))
