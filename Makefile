@@ -20,7 +20,7 @@ $(INSTALLED): $(BUILT_FROM) | system venv
 	$(RUN) -m pip install -q -e .
 	@touch $@
 
-.PHONY: demo test test-newest check check-fast soak bench bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
+.PHONY: demo test test-newest check check-fast soak bench bench-core bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -66,6 +66,12 @@ bench: system-test $(INSTALLED)
 	$(RUN) -m pytest benchmarks -q $(addprefix --ignore=benchmarks/,test_s3.py test_metaflow.py test_scenarios.py) \
 	  --benchmark-json build/benchmarks.json
 	$(RUN) -m benchmarks.report build/benchmarks.json
+
+# What is stored of ten versions, by mfstore and by others. SERIES='rows-*,wide-10-rows' takes only some, FLAGS is passed on.
+bench-core: system $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[bench]'
+	$(RUN) -m benchmarks.core.run build/bench-core.json --series '$(SERIES)' $(FLAGS)
+	$(RUN) -m benchmarks.report build/bench-core.json
 
 bench-s3: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[bench]'

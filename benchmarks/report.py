@@ -1,8 +1,10 @@
-"""Turns a pytest-benchmark JSON file into the tables of docs/performance.md: ``python -m benchmarks.report FILE``."""
+"""Turns a JSON file of benchmarks into the tables of docs/performance.md: ``python -m benchmarks.report FILE``."""
 
 import json
 import sys
 from typing import Any
+
+from benchmarks.core.table import Measured, tables
 
 WANTED = {
     "save 256 MiB float32": "wall and CPU seconds",
@@ -14,7 +16,15 @@ WANTED = {
 
 def main(path: str) -> None:
     with open(path) as file:
-        runs = json.load(file)["benchmarks"]
+        found = json.load(file)
+    if "core" in found:
+        tables([Measured(**one) for one in found["core"]])
+    else:
+        benchmarks(found["benchmarks"])
+
+
+def benchmarks(runs: list[dict[str, Any]]) -> None:
+    """The tables of what pytest-benchmark measured."""
     if any(run["group"] in WANTED for run in runs):
         stores(runs)
     if any("s3" in run["extra_info"] for run in runs):

@@ -1,0 +1,132 @@
+"""``make bench-core``: series are the same in every process, and every peer counts what it adds."""
+
+import math
+import pickle
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mfstore
+from benchmarks.core.catalogue import known
+from benchmarks.core.peers import Changed, Chunked, Mfstore, Shuffled, Whole, pickled
+from benchmarks.core.run import chosen, measure
+from benchmarks.core.series import Version
+from benchmarks.core.table import Measured, tables
+
+ROOT = Path(__file__).parents[2]
+SMALL = 0.02
+TRIED = ("cells-edited", "configurations", "finetuning-float32", "sqlite-row-changed")
+
+DIGEST = f"""
+import pickle, sys
+from hashlib import sha256
+from benchmarks.core.run import chosen
+for entry in chosen(sys.argv[1:]):
+    for version in entry.versions(scale={SMALL}, count=3):
+        print(sha256(pickle.dumps(version, 5)).hexdigest())
+"""
+
+
+def digests(names, **how):
+    return [
+        sha256(pickle.dumps(version, 5)).hexdigest()
+        for entry in chosen(names)
+        for version in entry.versions(scale=SMALL, count=3, **how)
+    ]
+
+
+def test_series_are_the_same_in_every_process():
+    there = subprocess.run(
+        [sys.executable, "-c", DIGEST, *TRIED], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    here = digests(TRIED)
+    assert here == there
+    assert len(set(here)) == 3 * len(TRIED)
+    assert digests(TRIED[:1], seed=1) != here[:3]
+
+
+def test_each_subject_has_series_and_no_two_are_called_the_same():
+    names = [entry.name for entry in known()]
+    assert len(names) >= 40
+    assert len(set(names)) == len(names)
+    assert [entry.name for entry in chosen(["wide-*"])] == ["wide-10-rows", "wide-100-rows"]
+    with pytest.raises(SystemExit, match="no series is called rows-apended"):
+        chosen(["rows-apended"])
+
+
+def test_series_go_through_every_peer(capsys):
+    found = [measure(entry, SMALL, 0, 3, {}) for entry in chosen(TRIED)]
+    for one in found:
+        assert len(one.sizes) == len(one.changed) == 3
+        assert {"mfstore", "fastcdc", "restic", "whole", "changed"} <= set(one.data)
+        assert all(len(added) == 3 and min(added) >= 0 for added in one.data.values())
+        assert one.changed[0] == one.sizes[0]
+        assert one.later("changed") <= one.later("whole")
+    assert [one.name for one in found if "shuffled" in one.data] == ["finetuning-float32"]
+    tables(found)
+    printed = capsys.readouterr().out
+    assert all(f"| {one.name}: {one.description} |" in printed for one in found)
+
+
+def added(peer, *values):
+    return [peer.add(Version(value, b""), pickled(value)).data for value in values]
+
+
+def test_a_store_adds_what_lies_in_it():
+    """Recipes, packs and index as the store itself counts them; trailers of packs go with the index."""
+    values = np.random.default_rng(0).normal(size=200_000)
+    peer = Mfstore("mfstore", False, {})
+    try:
+        first, again, other = (peer.add(Version(value), b"") for value in (values, values, values * 2))
+        assert again == (0, 0)
+        assert first.data > values.nbytes * 0.9 < other.data
+        assert 0 < first.index < 10_000
+        stats = mfstore.open(peer.root).stats()
+        assert sum(first) + sum(other) == stats.by_kind["recipes"] + stats.by_kind["packs"] + stats.by_kind["index"]
+    finally:
+        peer.close()
+    assert not peer.root.exists()
+
+
+def test_bytes_of_a_store_that_is_not_whole_are_not_reported():
+    peer = Mfstore("mfstore", False, {})
+    added(peer, np.random.default_rng(0).normal(size=200_000))
+    (pack,) = (path for path in (peer.root / "packs").rglob("*") if path.is_file())
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    with pytest.raises(AssertionError, match="what mfstore stored is not whole"):
+        peer.close()
+    assert not peer.root.exists()
+
+
+def test_the_other_peers_add_what_they_say():
+    rng = np.random.default_rng(0)
+    noise = rng.bytes(3 << 20)
+    first, again, inserted = added(Chunked("fastcdc", 16 << 10, 64 << 10, 256 << 10), noise, noise, b"x" + noise)
+    assert first > len(noise) * 0.99
+    assert again == 0
+    assert 0 < inserted < 512 << 10
+    assert added(Whole(), bytes(1 << 20), bytes(1 << 20))[1] < 1000
+    assert added(Changed(), noise) == [0]
+    weights = {"layer": {"weight": rng.normal(size=100_000).astype("float32")}}
+    assert added(Shuffled(4), weights)[0] < added(Whole(), weights)[0]
+
+
+def one_series(own, peers):
+    return Measured("s", "d", [9, 9], [9, 9], {"mfstore": own, **peers}, {}, {})
+
+
+def test_ratios_are_of_the_versions_after_the_first():
+    one = one_series([100, 10, 30], {"fastcdc": [50, 20, 60], "whole": [100, 20, 20]})
+    assert one.against("fastcdc") == 0.5
+    assert one.against_all("fastcdc") == 140 / 130
+    assert one.worst_version() == 1.5
+    assert one_series([1, 0], {"fastcdc": [1, 0]}).against("fastcdc") == 1.0
+    assert one_series([1, 5], {"fastcdc": [1, 0]}).against("fastcdc") == math.inf
+    based = one_series([100, 10, 30], {"mfstore based": [100, 1, 3], "fastcdc": [50, 20, 60]})
+    assert based.against("fastcdc") == 0.05
