@@ -110,6 +110,7 @@ setup(
                 "codec/codec",
                 "codec/compress",
                 "codec/delta",
+                "codec/planes",
                 "codec/shuffle",
                 libraries=("liblz4", "libzstd", "libxxhash"),
             ),

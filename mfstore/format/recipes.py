@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mfstore._core.codec import CHUNK_LIMIT, LZ4, NONE, ZSTD, Codec
+from mfstore._core.codec import CHUNK_LIMIT, LZ4, NONE, PLANES, ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.digests import digest_function
@@ -51,7 +51,7 @@ XOR = 4
 """Codec of a delta: the chunk XOR its base, which is as long, shuffled, as one zstd frame."""
 DELTAS = frozenset((PREFIX, XOR))
 """Codecs that need a base."""
-WHOLE = frozenset((NONE, LZ4, ZSTD))
+WHOLE = frozenset((NONE, LZ4, ZSTD, PLANES))
 """Codecs that need nothing but the encoded bytes."""
 INLINE = 0xFFFFFFFF
 """Pack number of a chunk that lies in the recipe itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import LZ4, NONE, ZSTD, Codec
+from mfstore._core.codec import LZ4, NONE, PLANES, ZSTD, Codec
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,8 +45,8 @@ class EncodedChunk(NamedTuple):
 
 
 LABELS = {
-    (codec, shuffled): name + ("+shuffle" if shuffled else "")
-    for codec, name in ((NONE, "raw"), (LZ4, "lz4"), (ZSTD, "zstd"))
+    (codec, shuffled): name + ("+shuffle" if shuffled and codec != PLANES else "")
+    for codec, name in ((NONE, "raw"), (LZ4, "lz4"), (ZSTD, "zstd"), (PLANES, "planes"))
     for shuffled in (False, True)
 }
 """Names for people of a codec, with and without shuffle."""

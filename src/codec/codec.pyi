@@ -9,6 +9,7 @@ ZSTD: int
 PREFIX: int
 XOR: int
 DELTAS: tuple[int, int]
+PLANES: int
 CHUNK_LIMIT: int
 
 def delta_seal_is_right(encoded: Buffer) -> bool: ...

@@ -17,7 +17,7 @@ cdef extern from "codec/status.h" nogil:
 
 cdef extern from "codec/compress.h" nogil:
     enum:
-        MF_NONE, MF_LZ4, MF_ZSTD
+        MF_NONE, MF_LZ4, MF_ZSTD, MF_PLANES
     size_t MF_CHUNK_LIMIT
     ctypedef struct mf_codec_ctx:
         pass
@@ -46,6 +46,7 @@ ZSTD = MF_ZSTD
 PREFIX = MF_PREFIX
 XOR = MF_XOR
 DELTAS = (PREFIX, XOR)
+PLANES = MF_PLANES
 CHUNK_LIMIT = MF_CHUNK_LIMIT
 
 

@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include "codec/context.h"
+#include "codec/planes.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
 
@@ -50,6 +51,11 @@ int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, u
     *size = 0;
     if (n > MF_CHUNK_LIMIT)
         return MF_TOO_LONG;
+    if (codec == MF_PLANES) {
+        if ((status = mf_codec_need_compress(ctx)) != MF_OK || (status = mf_codec_need_scratch(ctx, n)) != MF_OK)
+            return status;
+        return mf_planes_encode(ctx->compress, src, n, width, ctx->scratch, dst, cap, size);
+    }
     if (width) {
         if ((status = mf_codec_need_scratch(ctx, n)) != MF_OK)
             return status;
@@ -84,6 +90,11 @@ int mf_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned code
     int status;
     if (usize > MF_CHUNK_LIMIT || csize > MF_CHUNK_LIMIT)
         return MF_MALFORMED;
+    if (codec == MF_PLANES) {
+        if ((status = mf_codec_need_decompress(ctx)) != MF_OK || (status = mf_codec_need_scratch(ctx, usize)) != MF_OK)
+            return status;
+        return mf_planes_decode(ctx->decompress, src, csize, width, ctx->scratch, dst, usize);
+    }
     if (width) {
         if (width != 2 && width != 4 && width != 8)
             return MF_BAD_WIDTH;

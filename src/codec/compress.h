@@ -1,4 +1,4 @@
-/* Chunk codecs: none, LZ4 block, Zstandard frame, each with or without byte shuffle.
+/* Chunk codecs: none, LZ4 block, Zstandard frame, each with or without byte shuffle, and exponent planes.
  *
  * Decoding is bounds-checked: it writes at most usize bytes whatever the input says, and
  * anything but exactly usize bytes is an error. Contexts are owned by one thread at a time. */
@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum mf_codec { MF_NONE = 0, MF_LZ4 = 1, MF_ZSTD = 2 };
+enum mf_codec { MF_NONE = 0, MF_LZ4 = 1, MF_ZSTD = 2, MF_PLANES = 5 };
 
 /* A longer chunk is refused when decoding: no writer makes one (docs/format.md). */
 #define MF_CHUNK_LIMIT ((size_t) 16 << 20)

@@ -1,0 +1,153 @@
+#include "codec/planes.h"
+
+#include <string.h>
+
+#include "codec/status.h"
+
+enum { LENGTH = 4, WIDEST = 8 };
+
+/* Bytes, not memcpy of a number: stored bytes are little-endian on every machine. Compilers make one load of them. */
+static uint64_t load(const uint8_t *src, unsigned bytes) {
+    uint64_t value = 0;
+    for (unsigned i = 0; i < bytes; i++)
+        value |= (uint64_t) src[i] << (8 * i);
+    return value;
+}
+
+static void store_length(uint8_t *dst, size_t length) {
+    for (unsigned i = 0; i < LENGTH; i++)
+        dst[i] = (uint8_t) (length >> (8 * i));
+}
+
+/* A constant width lets the compiler turn the inner loops into vector code. */
+#define KERNELS(W, TYPE)                                                                                  \
+    static void split_##W(const uint8_t *restrict src, uint8_t *restrict dst, size_t count) {             \
+        for (size_t i = 0; i < count; i++) {                                                              \
+            TYPE x = (TYPE) load(src + i * W, W);                                                         \
+            x = (TYPE) (x << 1 | x >> (8 * W - 1));                                                       \
+            for (unsigned j = 0; j < W; j++)                                                              \
+                dst[j * count + i] = (uint8_t) (x >> (8 * (W - 1 - j)));                                  \
+        }                                                                                                 \
+    }                                                                                                     \
+    static void join_##W(const uint8_t *const *restrict planes, uint8_t *restrict dst, size_t count) {    \
+        const uint8_t *from[W];                                                                           \
+        for (unsigned j = 0; j < W; j++)                                                                  \
+            from[j] = planes[j];                                                                          \
+        for (size_t i = 0; i < count; i++) {                                                              \
+            TYPE x = 0;                                                                                   \
+            for (unsigned j = 0; j < W; j++)                                                              \
+                x = (TYPE) (x | (TYPE) from[j][i] << (8 * (W - 1 - j)));                                  \
+            x = (TYPE) (x >> 1 | x << (8 * W - 1));                                                       \
+            for (unsigned j = 0; j < W; j++)                                                              \
+                dst[i * W + j] = (uint8_t) (x >> (8 * j));                                                \
+        }                                                                                                 \
+    }
+
+KERNELS(2, uint16_t)
+KERNELS(4, uint32_t)
+KERNELS(8, uint64_t)
+
+/* Next to no search for matches: exponents have none worth the time. Of 8 MB float32 weights in chunks of 64 KiB this
+ * left 0.836 at 1.1 GB/s, level 1 0.849 at 0.57, level 3 0.855 at 0.43, Huffman alone (an experimental parameter of
+ * Zstandard, so not for us) 0.836 at 1.4. Planes that are constant still shrink to nothing. */
+static int prepare(ZSTD_CCtx *compress) {
+    static const struct {
+        ZSTD_cParameter parameter;
+        int value;
+    } settings[] = {
+        {ZSTD_c_compressionLevel, 1}, {ZSTD_c_strategy, ZSTD_fast}, {ZSTD_c_minMatch, 7}, {ZSTD_c_hashLog, 6}};
+    if (ZSTD_isError(ZSTD_CCtx_reset(compress, ZSTD_reset_session_and_parameters)))
+        return MF_NO_MEMORY;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        if (ZSTD_isError(ZSTD_CCtx_setParameter(compress, settings[i].parameter, settings[i].value)))
+            return MF_NO_MEMORY;
+    return MF_OK;
+}
+
+static int is_width(unsigned width) {
+    return width == 2 || width == 4 || width == 8;
+}
+
+int mf_planes_encode(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned width, uint8_t *scratch, uint8_t *dst,
+                     size_t cap, size_t *size) {
+    size_t count, tail, used, worth;
+    int status;
+    *size = 0;
+    if (!is_width(width))
+        return MF_BAD_WIDTH;
+    count = n / width;
+    tail = n % width;
+    used = LENGTH * (size_t) width;
+    if (cap < used + tail)
+        return MF_OK;
+    cap -= tail;
+    if ((status = prepare(compress)) != MF_OK)
+        return status;
+    switch (width) {
+    case 2: split_2(src, scratch, count); break;
+    case 4: split_4(src, scratch, count); break;
+    default: split_8(src, scratch, count); break;
+    }
+    /* A plane that shrinks by less than a thirty-second is copied when it is decoded instead. */
+    worth = count - count / 32;
+    for (unsigned j = 0; j < width; j++) {
+        const uint8_t *plane = scratch + j * count;
+        size_t room = cap - used < worth ? cap - used : worth;
+        size_t done = ZSTD_compress2(compress, dst + used, room, plane, count);
+        if (ZSTD_isError(done) || done >= count) {
+            if (count > cap - used)
+                return MF_OK;
+            if (count)
+                memcpy(dst + used, plane, count);
+            done = count;
+        }
+        store_length(dst + j * LENGTH, done);
+        used += done;
+    }
+    if (tail)
+        memcpy(dst + used, src + n - tail, tail);
+    *size = used + tail;
+    return MF_OK;
+}
+
+int mf_planes_decode(ZSTD_DCtx *decompress, const uint8_t *src, size_t csize, unsigned width, uint8_t *scratch,
+                     uint8_t *dst, size_t n) {
+    const uint8_t *planes[WIDEST];
+    size_t count, tail, left, at;
+    if (!is_width(width))
+        return MF_BAD_WIDTH;
+    count = n / width;
+    tail = n % width;
+    at = LENGTH * (size_t) width;
+    if (csize < at)
+        return MF_MALFORMED;
+    left = csize - at;
+    for (unsigned j = 0; j < width; j++) {
+        size_t length = (size_t) load(src + j * LENGTH, LENGTH);
+        if (length > left || length > count)
+            return MF_MALFORMED;
+        if (length == count) {
+            planes[j] = src + at;
+        } else {
+            uint8_t *plane = scratch + j * count;
+            size_t done = ZSTD_decompressDCtx(decompress, plane, count, src + at, length);
+            if (ZSTD_isError(done))
+                return MF_MALFORMED;
+            if (done != count)
+                return MF_SHORT;
+            planes[j] = plane;
+        }
+        at += length;
+        left -= length;
+    }
+    if (left != tail)
+        return MF_MALFORMED;
+    switch (width) {
+    case 2: join_2(planes, dst, count); break;
+    case 4: join_4(planes, dst, count); break;
+    default: join_8(planes, dst, count); break;
+    }
+    if (tail)
+        memcpy(dst + n - tail, src + at, tail);
+    return MF_OK;
+}

@@ -1,0 +1,167 @@
+"""Exponent planes against an oracle in Python, and what the decoder does with bytes that are none."""
+
+import random
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mfstore import errors
+from mfstore._core.codec import PLANES, ZSTD, Codec
+from mfstore.errors import CorruptObject
+from tests.rigs.parts import noise
+
+WIDTHS = (2, 4, 8)
+
+
+def encode(data, width, keep=2.0):
+    arena, sizes = Codec(errors).encode(data, [len(data)], PLANES, width, 1, keep)
+    assert len(arena) == sizes[0]
+    return bytes(arena)
+
+
+def decode(encoded, width, size):
+    target = bytearray(size)
+    Codec(errors).decode(encoded, target, [(0, len(encoded), PLANES, width, 0, size)])
+    return bytes(target)
+
+
+def oracle_decode(encoded, width, size):
+    """What docs/format.md says, one number at a time. Only Zstandard is the library's."""
+    count, tail = divmod(size, width)
+    lengths = struct.unpack_from(f"<{width}I", encoded)
+    at, planes = 4 * width, []
+    for length in lengths:
+        plane = bytearray(encoded[at : at + length])
+        if length != count:
+            plane = bytearray(count)
+            Codec(errors).decode(encoded[at : at + length], plane, [(0, length, ZSTD, 0, 0, count)])
+        planes.append(plane)
+        at += length
+    assert at + tail == len(encoded)
+    bits = 8 * width
+    out = bytearray()
+    for parts in zip(*planes, strict=True):
+        turned = int.from_bytes(bytes(parts), "big")
+        out += (turned >> 1 | (turned & 1) << (bits - 1)).to_bytes(width, "little")
+    return bytes(out) + encoded[at:]
+
+
+def oracle_plane(data, width, number):
+    """The plane ``number`` of numbers turned left by a bit, the highest first."""
+    bits = 8 * width
+    numbers = [int.from_bytes(data[at : at + width], "little") for at in range(0, len(data) // width * width, width)]
+    turned = [(value << 1 | value >> (bits - 1)) & ((1 << bits) - 1) for value in numbers]
+    return bytes([value >> (bits - 8 * (number + 1)) & 0xFF for value in turned])
+
+
+def weights(dtype, count=20_000):
+    values = np.random.default_rng(7).standard_normal(count) * 0.02
+    if dtype == "bfloat16":
+        return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    return values.astype(dtype).tobytes()
+
+
+@given(
+    data=st.one_of(
+        st.binary(max_size=300),
+        st.integers(0, 5000).map(lambda size: bytes(size)),
+        st.tuples(st.integers(0, 3), st.integers(0, 4000)).map(lambda drawn: noise(*drawn)),
+    ),
+    width=st.sampled_from(WIDTHS),
+)
+@example(data=b"", width=2)
+@example(data=weights("<f4", 1001) + b"xyz", width=4)
+@example(data=weights("bfloat16", 999), width=2)
+@example(data=weights("<f8", 500) + b"1234567", width=8)
+def test_planes_are_what_the_oracle_decodes(data, width):
+    if not data:
+        assert decode(bytes(4 * width), width, 0) == b""
+        return
+    encoded = encode(data, width, keep=40.0)
+    assert oracle_decode(encoded, width, len(data)) == data
+    assert decode(encoded, width, len(data)) == data
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_noise_lies_in_its_planes_as_it_is(width):
+    data = noise(3, 8 * 1000)
+    encoded = encode(data, width)
+    count = len(data) // width
+    assert struct.unpack_from(f"<{width}I", encoded) == (count,) * width
+    assert encoded[4 * width :] == b"".join(oracle_plane(data, width, number) for number in range(width))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "left"), [("<f4", 4, 0.85), ("<f2", 2, 0.87), ("bfloat16", 2, 0.69), ("<f8", 8, 0.90)]
+)
+def test_of_floats_the_exponents_shrink(dtype, width, left):
+    """Smaller than shuffle and Zstandard of level 1, which gives all planes the same Huffman code."""
+    data = weights(dtype, (64 << 10) // width)
+    encoded = encode(data, width)
+    assert decode(encoded, width, len(data)) == data
+    assert len(encoded) <= left * len(data)
+    _, sizes = Codec(errors).encode(data, [len(data)], ZSTD, width, 1, 1.0)
+    assert len(encoded) < 0.99 * (sizes[0] or len(data))
+
+
+def test_what_does_not_fit_is_left_to_be_stored_raw():
+    data = weights("<f4")
+    size = len(encode(data, 4))
+    for keep, fits in ((size / len(data), True), ((size - 1) / len(data), False), (0.5, False), (0.0001, False)):
+        _, sizes = Codec(errors).encode(data, [len(data)], PLANES, 4, 1, keep)
+        assert sizes == [size if fits else 0]
+
+
+@pytest.mark.parametrize("width", [0, 1, 3, 16, 255])
+def test_other_widths_are_refused(width):
+    with pytest.raises(CorruptObject, match="width"):
+        decode(bytes(1000), width, 1000)
+    with pytest.raises(CorruptObject, match="width"):
+        encode(bytes(1000), width)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_truncation_and_longer_or_shorter_claims_are_refused(width):
+    data = weights("<f4", 600) + b"z"
+    encoded = encode(data, width)
+    for size in range(len(encoded)):
+        with pytest.raises(CorruptObject):
+            decode(encoded[:size], width, len(data))
+    with pytest.raises(CorruptObject):
+        decode(encoded + b"x", width, len(data))
+    for wrong in (-width, -1, 1, width, 1000):
+        with pytest.raises(CorruptObject):
+            decode(encoded, width, len(data) + wrong)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_flipped_bit_is_refused_or_decodes_within_its_memory(width):
+    """What decodes to something else is caught by the chunk's id. The bytes beside the target are not touched."""
+    data = weights("<f4", 150) + b"z"
+    encoded = encode(data, width)
+    codec = Codec(errors)
+    for bit in range(8 * len(encoded)):
+        flipped = bytearray(encoded)
+        flipped[bit // 8] ^= 1 << bit % 8
+        around = bytearray(b"\xa5" * (len(data) + 64))
+        try:
+            codec.decode(flipped, around, [(0, len(flipped), PLANES, width, 32, len(data))])
+        except CorruptObject:
+            pass
+        assert around[:32] == around[-32:] == b"\xa5" * 32
+    assert decode(encoded, width, len(data)) == data
+
+
+def test_lengths_that_are_too_much_are_refused():
+    data = weights("<f4", 600)
+    encoded = encode(data, 4)
+    rng = random.Random(5)
+    for number in range(4):
+        for length in (0, 599, 601, 1 << 31, (1 << 32) - 1, rng.randrange(1 << 32)):
+            wrong = bytearray(encoded)
+            struct.pack_into("<I", wrong, 4 * number, length)
+            with pytest.raises(CorruptObject):
+                decode(wrong, 4, len(data))
