@@ -1,4 +1,4 @@
-"""Objects to segments and back: what is specific to Python, numpy and torch.
+"""Objects to segments and back: what is specific to Python, pandas and torch.
 
 Saving hands each large payload to the sink without a copy; loading lets the unpickler place
 buffers that already lie in their final memory.
@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.pickler import Payload, Pickler, Reduced
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
+from mfstore.pickling.arrays import array_reducers
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -28,33 +29,11 @@ if TYPE_CHECKING:
 # BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
 HEADER = 9
 NEXT_BUFFER = b"\x97"
-COPY = 16 << 20
-"""Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
 STREAM = 1 << 20
 """Buffer of a body that is read in blocks."""
 PIECE = 256 << 10
 """Bytes of a body that the unpickler gets at a time in a thread that is not the main one: between two pieces others
 have their turn, among them the event loop that waits for this one. A MiB of numbers and short texts takes 15 ms."""
-
-
-class Strided:
-    """An array that does not lie in one piece, read a part at a time: in the order of its indices (C order).
-
-    ``nbytes`` is its length; nothing is copied until ``read``.
-    """
-
-    __slots__ = ("_flat", "_itemsize", "nbytes")
-
-    def __init__(self, array: Any) -> None:
-        self._flat = array.flat
-        self._itemsize = array.dtype.itemsize
-        self.nbytes: int = array.nbytes
-
-    def read(self, start: int, end: int) -> bytes:
-        """Bytes ``start`` to ``end``, a copy."""
-        first = start // self._itemsize
-        part: bytes = self._flat[first : -(-end // self._itemsize)].tobytes()
-        return part[start - first * self._itemsize :][: end - start]
 
 
 def dump(obj: object, sink: Sink, name: str | None = None) -> int:
@@ -63,7 +42,8 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
     ``name`` is the artifact's name for the error message. NotSerializable names the path to the part
     that cannot be pickled.
     """
-    pickler = Pickler(sink, *_known_types())
+    known = _known_types()
+    pickler = Pickler(sink, known.reducers, known.values, known.once)
     try:
         return pickler.dump(obj)
     except Exception as error:
@@ -191,40 +171,56 @@ _VALUES = (
     ("numpy", ("dtype", "number", "bool_", "character", "datetime64")),
 )
 """Immutable value types by module: those of modules nobody imported cannot occur."""
-_MODULES = (*(module for module, _ in _VALUES), "torch", "pandas")
+_ONCE = (("datetime", "tzinfo"), ("numpy", "dtype"))
+"""Those of the values that are written once: few, long (a dtype has 45 bytes), and shared by many arrays, scalars and
+times. To know one again takes a pickle of its own; for a date or a Decimal, of 10 to 20 bytes, that would not pay."""
+_MODULES = (*(module for module, _ in _VALUES), "numpy.ma", "torch", "pandas")
 
-_types: tuple[tuple[bool, ...], dict[type, Callable[[Any], Any]], tuple[type, ...]] = ((), {}, ())
+
+class _Known(NamedTuple):
+    """What the pickler is told of the libraries this process has imported."""
+
+    seen: tuple[bool, ...]
+    reducers: dict[type, Callable[[Any], Any]]
+    values: tuple[type, ...]
+    once: tuple[type, ...]
 
 
-def _known_types() -> tuple[dict[type, Callable[[Any], Any]], tuple[type, ...]]:
-    """Reducers and value types of the libraries this process has imported."""
-    global _types
+_known = _Known((), {}, (), ())
+
+
+def _known_types() -> _Known:
+    global _known
     seen = tuple(sys.modules.get(module) is not None for module in _MODULES)
-    if seen == _types[0]:
-        return _types[1], _types[2]
+    if seen == _known.seen:
+        return _known
     reducers: dict[type, Callable[[Any], Any]] = {}
-    values = tuple(
-        getattr(sys.modules[module], name)
-        for module, names in _VALUES
-        for name in names
-        if sys.modules.get(module) is not None and hasattr(sys.modules[module], name)
-    )
+    values = tuple(_imported((module, name) for module, names in _VALUES for name in names))
+    once = tuple(_imported(_ONCE))
     np: Any = sys.modules.get("numpy")
     torch: Any = sys.modules.get("torch")
-    if hasattr(np, "ndarray"):
-        from_buffer = np.empty(1).__reduce_ex__(5)[0]
-        reducers[np.ndarray] = partial(_reduce_array, np, from_buffer)
+    if np is not None:
+        if not (hasattr(np, "memmap") and hasattr(np, "recarray")):
+            return _Known((), reducers, values, once)  # it is being imported: look again
+        reducers.update(array_reducers(np, sys.modules.get("numpy.ma")))
     if hasattr(torch, "UntypedStorage") and hasattr(torch, "storage"):
         reducers[torch.UntypedStorage] = partial(_reduce_storage, torch)
         reducers[torch.storage.TypedStorage] = partial(_reduce_typed_storage, torch)
     pandas: Any = sys.modules.get("pandas")
     if pandas is not None:
         if not hasattr(pandas, "arrays"):
-            return reducers, values  # it is being imported: look again
+            return _Known((), reducers, values, once)  # it is being imported: look again
         for kind in _extension_arrays(pandas):
             reducers[kind] = _reduce_extension_array
-    _types = seen, reducers, values
-    return reducers, values
+    _known = _Known(seen, reducers, values, once)
+    return _known
+
+
+def _imported(names: Iterable[tuple[str, str]]) -> Iterator[type]:
+    """The classes of these names, as far as their modules are imported."""
+    for module, name in names:
+        if hasattr(sys.modules.get(module), name):
+            yield getattr(sys.modules[module], name)
 
 
 def _extension_arrays(pandas: Any) -> Iterator[type]:
@@ -256,36 +252,6 @@ def _reduce_extension_array(array: Any) -> Any:
 
 def _without_notes(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in ("_cache", "_readonly")}
-
-
-def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
-    """An array as numpy's own rebuild function over one buffer, for every dtype that has a fixed size.
-
-    numpy does this only for types with a buffer format: datetime64 and timedelta64, and arrays
-    that are not contiguous, would go through a copy and an in-band bytes object. A non-contiguous array
-    is stored in C order, so that it has the key of an equal contiguous one.
-    """
-    dtype = array.dtype
-    if dtype.hasobject or dtype.itemsize == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
-        return NotImplemented
-    if array.size == 0:
-        # numpy's own pickle of an empty array forgets the byte order of dates.
-        return Reduced(np.zeros, (array.shape, dtype))
-    flat, order = array, "C"
-    if array.flags.f_contiguous and not array.flags.c_contiguous:
-        flat, order = array.T, "F"
-    row = flat.nbytes // flat.shape[0] if flat.ndim > 1 else 0
-    # complex numbers are pairs: their bytes vary together by component.
-    itemsize = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-    raw = flat.reshape(-1).view(np.uint8) if flat.flags.c_contiguous else _one_piece(np, flat)
-    return Reduced(from_buffer, (Payload(raw, itemsize, row), dtype, array.shape, order))
-
-
-def _one_piece(np: Any, array: Any) -> Any:
-    """The bytes of an array with gaps: copied at once when that is little, else as they are read."""
-    if array.nbytes < COPY:
-        return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return Strided(array)
 
 
 def _reduce_storage(torch: Any, storage: Any) -> Any:

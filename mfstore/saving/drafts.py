@@ -10,7 +10,8 @@ from mfstore._core.chunk import CDC_MIN
 from mfstore.format import recipes
 from mfstore.format.cuts import ContentCutter, fixed_cuts, is_opaque
 from mfstore.format.recipes import PICKLE, Artifact, ChunkRef, Segment
-from mfstore.pickling.streams import Strided, dump
+from mfstore.pickling.arrays import Strided
+from mfstore.pickling.streams import dump
 from mfstore.saving import codecs
 
 if TYPE_CHECKING:

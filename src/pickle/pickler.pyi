@@ -13,7 +13,7 @@ BYTEARRAY: int
 class Parts(Protocol):
     @property
     def nbytes(self) -> int: ...
-    def read(self, start: int, end: int, /) -> bytes: ...
+    def read(self, start: int, end: int, /) -> Buffer: ...
 
 class Reduced:
     func: Callable[..., Any]
@@ -37,6 +37,7 @@ class Pickler:
         sink: Sink,
         reducers: Mapping[type, Callable[[Any], Any]] | None = None,
         values: tuple[type, ...] = (),
+        once: tuple[type, ...] = (),
         block: int = ...,
         order: ContentOrder | None = None,
     ) -> None: ...

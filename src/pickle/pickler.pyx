@@ -5,10 +5,10 @@ The bytes written (body with the payloads spliced in) are an ordinary pickle tha
 ``pickle.loads`` reads without mfstore. What differs from the standard pickler, each
 difference legal in the protocol (PEP 3154, PEP 574):
 
-* equal content gives equal bytes: strings and bytes are memoised by value, sets and
-  their subclasses are written in the order of their elements' own pickles, short tuples
-  of atoms are never shared, buffers are always BYTEARRAY8 whether or not their memory
-  happens to be read-only;
+* equal content gives equal bytes: strings, bytes, and values such as dtypes and timezones
+  are memoised by value, sets and their subclasses are written in the order of their
+  elements' own pickles, short tuples of atoms are never shared, buffers are always
+  BYTEARRAY8 whether or not their memory happens to be read-only;
 * no FRAME opcodes and batches of 65 536 items, so that an insertion near the head of a
   list does not shift framing through the rest of the stream (framing defeats
   content-defined chunking: one item inserted in 120 000 re-stored 99 %);
@@ -17,6 +17,7 @@ difference legal in the protocol (PEP 3154, PEP 574):
 """
 
 from copyreg import dispatch_table as _copyreg_table
+from hashlib import sha256
 from pickle import PickleBuffer, PicklingError
 from types import FunctionType
 
@@ -76,8 +77,8 @@ cdef enum:
     MEMO_ALIGN_FROM = 4096
     MEMO_ALIGN = 1024
 
-# Strings and bytes are forgotten when this many are remembered: 13 MB for a graph of any size. Part of what makes
-# pickles canonical, so the number does not change.
+# Strings and bytes, and values that are written once, are each forgotten when this many are remembered: 13 MB for a
+# graph of any size. Part of what makes pickles canonical, so the number does not change.
 cdef enum:
     TEXT_MEMO = 131072
 
@@ -95,6 +96,12 @@ cdef enum:
     STEPS = 20
 
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
+
+# What instances of a class are to the pickler (see Pickler.standing).
+cdef enum:
+    OBJECT = 0
+    VALUE = 1
+    ONCE = 2
 
 # Classes that have no name to be found by.
 cdef dict _singletons = {type(value): value for value in (None, NotImplemented, ...)}
@@ -201,33 +208,39 @@ cdef class Pickler:
     ``sink.body(bytes)`` receives the body in blocks, in order; ``sink.payload(kind, data,
     itemsize, row, at)`` each large payload, where ``at`` is the body length so far. Payload
     memory is the object's own: the sink must be done with it, or hold a reference, on return.
-    Instances of ``values`` (a tuple of classes) are immutable values: written in full each time
-    and never shared, because whether two equal ones are one object says nothing about content.
+    Instances of ``values`` (a tuple of classes) are immutable values: whether two equal ones are
+    one object says nothing about content. They are written in full each time, those of ``once``
+    (a tuple of some of these classes) the first time, and afterwards by reference.
     ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
     usual way), a ``Reduced`` node, or the tuple or string of ``__reduce__``.
     After a failure, ``path()`` says where in the object it happened.
     """
 
-    cdef object sink, reducers, values, root, order
+    cdef object sink, reducers, values, once, root, order
     cdef bint plain
-    cdef dict memo, text_memo, bytes_memo
-    cdef list alive, trace
+    cdef dict memo, text_memo, bytes_memo, once_memo, once_ids, standings
+    cdef list alive, once_alive, trace
     cdef Output out
     cdef size_t block
     cdef uint64_t flushed
     cdef uint32_t memo_size
     cdef uintptr_t floor
 
-    def __cinit__(self, sink, reducers=None, tuple values=(), size_t block=1 << 20, order=None):
+    def __cinit__(self, sink, reducers=None, tuple values=(), tuple once=(), size_t block=1 << 20, order=None):
         self.sink = sink
         self.values = values
+        self.once = once
         self.plain = False
         self.order = order
         self.reducers = {} if reducers is None else reducers
         self.memo = {}
         self.text_memo = {}
         self.bytes_memo = {}
+        self.once_memo = {}
+        self.once_ids = {}
+        self.standings = {}
         self.alive = []
+        self.once_alive = []
         self.trace = []
         self.memo_size = 0
         self.flushed = 0
@@ -303,6 +316,25 @@ cdef class Pickler:
         self.memo_size += 1
         return put1(&self.out, 0x94)
 
+    cdef int remember_once(self, object obj, bytes content) except -1:
+        if len(self.once_memo) >= TEXT_MEMO:
+            self.once_memo.clear()
+            self.once_ids.clear()
+            self.once_alive.clear()
+        self.once_memo[content] = self.memo_size
+        self.note_once(obj, self.memo_size)
+        self.memo_size += 1
+        return put1(&self.out, 0x94)
+
+    cdef int note_once(self, object obj, uint32_t index) except -1:
+        """Spares this object's own pickle the next time. The bytes do not depend on it, so it may be forgotten."""
+        if len(self.once_alive) >= TEXT_MEMO:
+            self.once_ids.clear()
+            self.once_alive.clear()
+        self.once_ids[<size_t> <void *> obj] = index
+        self.once_alive.append(obj)
+        return 0
+
     cdef int align_memo(self, Py_ssize_t items) except -1:
         if items >= MEMO_ALIGN_FROM:
             while self.memo_size % MEMO_ALIGN:
@@ -361,6 +393,7 @@ cdef class Pickler:
 
     cdef int save_other(self, object obj, object kind) except -1:
         cdef object reduced, reducer
+        cdef bytes content = None
         if kind is set:
             put1(&self.out, 0x8f)
             self.memoize(obj)
@@ -391,6 +424,17 @@ cdef class Pickler:
             put1(&self.out, b'R')
             return self.memoize(obj)
 
+        if self.standing(kind) == ONCE and not getattr(obj, "__dict__", None):
+            known = self.once_ids.get(<size_t> <void *> obj)
+            if known is not None:
+                return self.get_memo(known)
+            # A digest, because the pickle of a dtype with many fields is long.
+            content = sha256(self.value_pickle(obj)).digest()
+            known = self.once_memo.get(content)
+            if known is not None:
+                self.note_once(obj, known)
+                return self.get_memo(known)
+
         reducer = self.reducers.get(kind)
         if reducer is not None:
             reduced = reducer(obj)
@@ -399,10 +443,10 @@ cdef class Pickler:
                     self.save(reduced)
                     # The node itself was memoised last; the object stands for it from now on.
                     return self.remember(obj, self.memo_size - 1)
-                return self.save_reduced(obj, reduced)
+                return self.save_reduced(obj, reduced, content)
         reducer = _copyreg_table.get(kind)
         if reducer is not None:
-            return self.save_reduced(obj, reducer(obj))
+            return self.save_reduced(obj, reducer(obj), content)
         if isinstance(obj, type):
             if obj in _singletons:
                 return self.save_reduce(type, (_singletons[obj],), None, None, None, None, obj)
@@ -413,9 +457,9 @@ cdef class Pickler:
         if isinstance(obj, (set, frozenset)) and kind.__reduce__ in _set_reduces and type(reduced) is tuple:
             # Their own way: the class, called with a list of the elements as they come.
             reduced = (reduced[0], (self.set_order(reduced[1][0]),), *reduced[2:])
-        return self.save_reduced(obj, reduced)
+        return self.save_reduced(obj, reduced, content)
 
-    cdef int save_reduced(self, object obj, object reduced) except -1:
+    cdef int save_reduced(self, object obj, object reduced, bytes content) except -1:
         if isinstance(reduced, str):
             return self.save_global(obj, reduced)
         if not isinstance(reduced, tuple):
@@ -424,7 +468,7 @@ cdef class Pickler:
         if not 2 <= n <= 6:
             raise PicklingError(f"__reduce__ of {_name(type(obj))} must return 2 to 6 elements, not {n}")
         full = reduced + (None,) * (6 - n)
-        return self.save_reduce(full[0], full[1], full[2], full[3], full[4], full[5], obj)
+        return self.save_reduce(full[0], full[1], full[2], full[3], full[4], full[5], obj, content)
 
     # ---- atoms --------------------------------------------------------------------
 
@@ -610,9 +654,19 @@ cdef class Pickler:
             self.trace.append(step(key, style))
             raise
 
-    cdef bint is_value(self, object obj):
+    cdef int standing(self, object kind) except -1:
+        """OBJECT, VALUE or ONCE, as ``values`` and ``once`` say. Asked once for each class."""
+        known = self.standings.get(kind)
+        if known is None:
+            known = OBJECT
+            if issubclass(kind, self.values):
+                known = ONCE if issubclass(kind, self.once) else VALUE
+            self.standings[kind] = known
+        return known
+
+    cdef bint is_value(self, object obj) except -1:
         """An immutable value: two equal ones need not be one object. A subclass with attributes is not one."""
-        return isinstance(obj, self.values) and not getattr(obj, "__dict__", None)
+        return self.standing(type(obj)) != OBJECT and not getattr(obj, "__dict__", None)
 
     cdef object set_order(self, object items):
         """Elements of a set in an order that does not depend on hash seeds or history, where they have one."""
@@ -624,7 +678,7 @@ cdef class Pickler:
         return self.order.sort(items)
 
     def value_pickle(self, item):
-        """The pickle of one immutable value on its own, or None for anything else."""
+        """The pickle of one immutable value on its own, all values in it in full, or None for anything else."""
         if not self.is_value(item):
             return None
         joined = Joined()
@@ -636,14 +690,17 @@ cdef class Pickler:
         when it is its turn."""
         short = Short()
         try:
-            Pickler(short, self.reducers, self.values, ELEMENT, order).dump(item)
+            Pickler(short, self.reducers, self.values, (), ELEMENT, order).dump(item)
             return short.all()
         except Exception:
             return None
 
     # ---- objects ------------------------------------------------------------------
 
-    cdef int save_reduce(self, func, args, state, listitems, dictitems, state_setter, obj) except -1:
+    cdef int save_reduce(
+        self, func, args, state, listitems, dictitems, state_setter, obj, bytes content=None
+    ) except -1:
+        """``content``: of a value that is written once, the digest of its own pickle."""
         if not isinstance(args, tuple):
             raise PicklingError(f"args from __reduce__ of {_name(type(obj))} must be a tuple")
         if not callable(func):
@@ -677,7 +734,9 @@ cdef class Pickler:
             # Recursive: pickling the arguments pickled the object.
             put1(&self.out, b'0')
             return self.get_memo(known)
-        if self.is_value(obj):
+        if content is not None:
+            self.remember_once(obj, content)
+        elif self.is_value(obj):
             self.memo_size += 1
             put1(&self.out, 0x94)
         else:

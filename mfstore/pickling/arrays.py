@@ -1,0 +1,165 @@
+"""Arrays and scalars of numpy as the pickler writes them: one buffer each, of content and nothing else.
+
+A buffer is the array's own memory wherever that is possible. What is no content is not written: the gaps of an array
+that does not lie in one piece, and the padding inside of its items.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from mfstore._core.pickler import Payload, Reduced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+COPY = 16 << 20
+"""Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
+LINE = 4096
+"""Padding is cleared by whole lines of about this many bytes: item by item it takes ten times as long."""
+X87_MANTISSA = 63
+X87_BYTES = 10
+"""A long double of x87 takes 80 bits of the 12 or 16 bytes that it lies in."""
+
+
+def array_reducers(np: Any, ma: Any) -> dict[type, Callable[[Any], Any]]:
+    """What the pickler is given for the classes of numpy, and of numpy.ma if that is imported."""
+    from_buffer = np.empty(1).__reduce_ex__(5)[0]
+    reducers: dict[type, Callable[[Any], Any]] = {np.ndarray: partial(_reduce_array, np, from_buffer)}
+    for kind in (np.recarray, np.memmap, *([ma.MaskedArray] if hasattr(ma, "MaskedArray") else [])):
+        reducers[kind] = partial(_reduce_subclass, np)
+    for kind in (np.void, np.record, np.longdouble, np.clongdouble):
+        reducers[kind] = partial(_reduce_scalar, np)
+    return reducers
+
+
+class Padding:
+    """The bytes inside of an item that belong to no field: gaps that align fields, and the six bytes that x87 leaves of
+    a long double. What lies there is chance, so it is written as zeros."""
+
+    __slots__ = ("_line", "_np")
+
+    def __init__(self, np: Any, content: Any) -> None:
+        self._np = np
+        self._line = np.tile(content, max(1, LINE // len(content)))
+
+    def cleared(self, items: Buffer) -> Any:
+        """A copy of whole items with zeros there, as an array of bytes."""
+        raw = self._np.frombuffer(items, self._np.uint8)
+        clear, line = self._np.empty_like(raw), self._line
+        whole = len(raw) - len(raw) % len(line)
+        shape = whole // len(line), len(line)
+        self._np.bitwise_and(raw[:whole].reshape(shape), line, out=clear[:whole].reshape(shape))
+        self._np.bitwise_and(raw[whole:], line[: len(raw) - whole], out=clear[whole:])
+        return clear
+
+
+def padding_of(np: Any, dtype: Any) -> Padding | None:
+    """The padding inside of an item, or None if all of it is content."""
+    # Only these can have any: most arrays go no further.
+    return None if dtype.hasobject or (dtype.names is None and dtype.char not in "gG") else _padding(np, dtype)
+
+
+@lru_cache(64)
+def _padding(np: Any, dtype: Any) -> Padding | None:
+    content = _content(np, dtype)
+    return None if content.all() else Padding(np, content)
+
+
+def _content(np: Any, dtype: Any) -> Any:
+    """255 for each byte of an item that is content, 0 for each that is padding."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return np.tile(_content(np, base), math.prod(shape))
+    if dtype.names is not None:
+        content = np.zeros(dtype.itemsize, np.uint8)
+        for field, start, *_ in dtype.fields.values():
+            # Fields may overlap: what is content of one is content.
+            content[start : start + field.itemsize] |= _content(np, field)
+        return content
+    content = np.full(dtype.itemsize, 255, np.uint8)
+    if dtype.char in "gG" and np.finfo(np.longdouble).nmant == X87_MANTISSA:
+        numbers = content.reshape(-1, np.dtype(np.longdouble).itemsize)
+        unused = slice(X87_BYTES, None) if dtype.isnative else slice(None, -X87_BYTES)
+        numbers[:, unused] = 0
+    return content
+
+
+class Strided:
+    """An array that is not written as it lies there, read a part at a time: in the order of its indices (C order), and
+    without what lies in its padding.
+
+    ``nbytes`` is its length; nothing is copied until ``read``.
+    """
+
+    __slots__ = ("_flat", "_itemsize", "_padding", "nbytes")
+
+    def __init__(self, array: Any, padding: Padding | None) -> None:
+        self._flat = array.flat
+        self._itemsize = array.dtype.itemsize
+        self._padding = padding
+        self.nbytes: int = array.nbytes
+
+    def read(self, start: int, end: int) -> Buffer:
+        """Bytes ``start`` to ``end``, a copy."""
+        first = start // self._itemsize
+        part = self._flat[first : -(-end // self._itemsize)].tobytes()
+        if self._padding is not None:
+            part = self._padding.cleared(part)
+        return memoryview(part)[start - first * self._itemsize :][: end - start]
+
+
+def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
+    """An array as numpy's own rebuild function over one buffer, for every dtype that has a fixed size.
+
+    numpy does this only for types with a buffer format: datetime64 and timedelta64, and arrays
+    that are not contiguous, would go through a copy and an in-band bytes object. A non-contiguous array
+    is stored in C order, so that it has the key of an equal contiguous one.
+    """
+    dtype = array.dtype
+    if dtype.hasobject or dtype.itemsize == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
+        return NotImplemented
+    if array.size == 0:
+        # numpy's own pickle of an empty array forgets the byte order of dates.
+        return Reduced(np.zeros, (array.shape, dtype))
+    flat, order = array, "C"
+    if array.flags.f_contiguous and not array.flags.c_contiguous:
+        flat, order = array.T, "F"
+    row = flat.nbytes // flat.shape[0] if flat.ndim > 1 else 0
+    # complex numbers are pairs: their bytes vary together by component.
+    itemsize = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+    return Reduced(from_buffer, (Payload(_bytes_of(np, flat), itemsize, row), dtype, array.shape, order))
+
+
+def _bytes_of(np: Any, array: Any) -> Any:
+    """The bytes of an array: its memory if that is in one piece and all content. Else a copy, made at once when that is
+    little, and otherwise as it is read."""
+    padding = padding_of(np, array.dtype)
+    whole = array.flags.c_contiguous
+    if array.nbytes >= COPY and not (whole and padding is None):
+        return Strided(array, padding)
+    raw = (array if whole else np.ascontiguousarray(array)).reshape(-1).view(np.uint8)
+    return raw if padding is None else padding.cleared(raw)
+
+
+def _reduce_subclass(np: Any, array: Any) -> Any:
+    """A subclass of arrays as it pickles itself, without what lies in its padding."""
+    padding = padding_of(np, array.dtype)
+    if padding is None:
+        return NotImplemented
+    build, args, state = array.__reduce_ex__(5)
+    version, shape, dtype, fortran, data, *rest = state
+    return build, args, (version, shape, dtype, fortran, padding.cleared(data).tobytes(), *rest)
+
+
+def _reduce_scalar(np: Any, scalar: Any) -> Any:
+    """A scalar as numpy pickles it, without what lies in its padding."""
+    padding = padding_of(np, scalar.dtype)
+    if padding is None:
+        return NotImplemented
+    build, (dtype, data) = scalar.__reduce__()
+    return build, (dtype, padding.cleared(data).tobytes())
