@@ -89,6 +89,10 @@ STEPS_BETWEEN = 100
 """Of training, from a checkpoint to the next."""
 
 
+NOISE = 12
+"""Divides what tells the classes apart: nearly half of the samples lie nearer to the centre of another class."""
+
+
 class Network:
     """Three layers that learn to tell ten classes, trained by Adam in float32."""
 
@@ -104,21 +108,24 @@ class Network:
         self.second = {name: np.zeros_like(value) for name, value in self.weights.items()}
         self.steps = 0
         self.centres = rng.normal(size=(10, sizes[0])).astype("float32")
-        self.labels = rng.integers(0, 10, 4000)
-        self.samples = self.centres[self.labels] + rng.normal(0, 3, (4000, sizes[0])).astype("float32")
 
     def train(self, steps: int, rate: float, only: str = "") -> Checkpoint:
         """Steps of Adam on batches of 64; with ``only``, of the layer of that name."""
         for _ in range(steps):
-            batch = self.rng.integers(0, len(self.samples), 64)
             self.steps += 1
-            for name, gradient in self._gradients(self.samples[batch], self.labels[batch]).items():
+            for name, gradient in self._gradients(*self._batch()).items():
                 if name.startswith(only):
                     self._move(name, gradient, rate)
         copies = (
             {name: value.copy() for name, value in part.items()} for part in (self.weights, self.first, self.second)
         )
         return Checkpoint(*copies, self.steps)
+
+    def _batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """New samples each time, and so noisy that many are told wrong: once all is learned weights hardly move."""
+        labels = self.rng.integers(0, 10, 64)
+        centres = self.centres[labels]
+        return centres / NOISE + self.rng.standard_normal(centres.shape, "float32"), labels
 
     def _gradients(self, samples: np.ndarray, labels: np.ndarray) -> Weights:
         layers = [samples]

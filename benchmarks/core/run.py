@@ -48,6 +48,12 @@ def chosen(patterns: Iterable[str]) -> list[Series]:
     return [entry for entry in known if not wanted or any(fnmatch.fnmatch(entry.name, one) for one in wanted)]
 
 
+def save(found: list[Measured], path: Path) -> None:
+    """As ``benchmarks.report`` reads it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"core": [asdict(one) for one in found]}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.core.run", description=__doc__)
     parser.add_argument("output", type=Path, help="the JSON file that python -m benchmarks.report shows")
@@ -64,8 +70,7 @@ def main() -> None:
     for entry in chosen(filter(None, given.series.split(","))):
         found.append(measure(entry, given.scale, given.seed, given.versions, options))
         print(line(found[-1]), file=sys.stderr, flush=True)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps({"core": [asdict(one) for one in found]}, indent=1) + "\n")
+    save(found, given.output)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,10 @@ def tables(found: list[Measured]) -> None:
     shuffled(found)
     worst("Worst against FastCDC, versions 2 to 10", found, lambda one: one.against("fastcdc"))
     worst("Worst version against whole", found, Measured.worst_version)
+    if based:
+        worst(
+            "Most CPU with a base against without", found, lambda one: one.cpu[one.own] / max(one.cpu["mfstore"], 1e-3)
+        )
     worst("Most CPU against zstd of whole versions", found, lambda one: one.cpu[one.own] / max(one.cpu["whole"], 1e-3))
 
 
