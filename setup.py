@@ -108,8 +108,10 @@ setup(
             extension("chunk/chunk", "chunk/fastcdc"),
             extension(
                 "codec/codec",
+                "codec/blocks",
                 "codec/compress",
                 "codec/delta",
+                "codec/entropy",
                 "codec/planes",
                 "codec/shuffle",
                 libraries=("liblz4", "libzstd", "libxxhash"),

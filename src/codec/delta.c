@@ -5,6 +5,7 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
+#include "codec/blocks.h"
 #include "codec/context.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
@@ -104,7 +105,7 @@ int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8
                 return status;
             src = ctx->scratch + n;
         }
-        done = ZSTD_compressCCtx(ctx->compress, dst, cap - MF_SEAL_LENGTH, src, n, level);
+        done = mf_compress_blocks(ctx->compress, src, n, width, level, dst, cap - MF_SEAL_LENGTH);
     }
     if (ZSTD_isError(done))
         return ZSTD_getErrorCode(done) == ZSTD_error_dstSize_tooSmall ? MF_OK : MF_NO_MEMORY;

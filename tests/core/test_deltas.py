@@ -31,8 +31,18 @@ def edited(base, seed, edits=20):
     return bytes(data)
 
 
+def moved(width, low):
+    """Numbers of ``width`` bytes and those that differ from them in the ``low`` lowest bytes."""
+    chooser, base = random.Random(width), random.Random(9).randbytes(8000 * width)
+    data = bytearray(base)
+    for at in range(0, len(data), width):
+        data[at : at + low] = chooser.randbytes(low)
+    return bytes(data), base
+
+
 NOISE = random.Random(3).randbytes(20_000)
 PAIRS = {
+    "moved": moved(4, 2),
     "edited": (edited(NOISE, 1), NOISE),
     "equal": (bytes(bytearray(NOISE)), NOISE),
     "unrelated": (random.Random(4).randbytes(20_001), NOISE + b"?"),
@@ -95,6 +105,35 @@ def test_what_is_stored_is_what_the_format_says():
         assert int.from_bytes(encoded[-SEAL:], "little") == xxh3(encoded[:-SEAL])
     # A frame that needs nothing of its base is an ordinary one: nothing else is in a delta.
     assert unzip(new_codec().encode_delta(data, b"?", codec.PREFIX, 0, 1)[:-SEAL]) == data
+
+
+def block_lengths(frame):
+    """How many bytes each block of a Zstandard frame decodes to, by RFC 8878 (a block that is compressed: 0)."""
+    descriptor, at = frame[4], 5
+    single, flag = descriptor >> 5 & 1, descriptor >> 6
+    at += (not single) + ((1 if single else 0) if flag == 0 else 1 << flag)
+    lengths, last = [], False
+    while not last:
+        header = int.from_bytes(frame[at : at + 3], "little")
+        last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        lengths.append(0 if kind == 2 else size)
+        at += 3 + (1 if kind == 1 else size)
+    assert at == len(frame)
+    return lengths
+
+
+def test_planes_of_noise_and_planes_of_none_get_blocks_of_their_own():
+    for width in (2, 4, 8):
+        data, base = moved(width, width // 2)
+        frame = new_codec().encode_delta(data, base, codec.XOR, width, 1)[:-SEAL]
+        assert block_lengths(frame) == [4000 * width, 4000 * width]
+        assert len(frame) < 4000 * width + 40
+
+
+def test_planes_that_are_alike_share_a_block():
+    data, base = PAIRS["edited"]
+    assert len(block_lengths(new_codec().encode_delta(data, base, codec.XOR, 8, 1)[:-SEAL])) == 1
+    assert len(block_lengths(new_codec().encode_delta(NOISE, base[::-1], codec.XOR, 8, 1)[:-SEAL])) == 1
 
 
 def test_a_prefix_is_used_wherever_it_lies():
@@ -200,6 +239,9 @@ def test_nothing_of_a_delta_is_left_for_the_next_call():
         used.encode_delta(data, base, codec.PREFIX, 0, 9)
         # Refused for want of room, in the middle of a frame.
         assert used.encode_deltas(NOISE, NOISE[::-1], [(0, 20_000, 0, 20_000, codec.PREFIX, 0, 100)], 1)[1] == [0]
+        # The same in the second block, and before the first is full.
+        for cap in (4030, 100):
+            assert used.encode_deltas(*moved(4, 2), [(0, 32_000, 0, 32_000, codec.XOR, 4, cap)], 1)[1] == [0]
         # Refused before its frame is begun: the prefix must not wait for the next.
         with pytest.raises(CorruptObject):
             used.decode_delta(sealed(b"no frame"), base, codec.PREFIX, 0, bytearray(100))
