@@ -1,8 +1,8 @@
 /* Zstandard frames whose blocks end where the planes of shuffled bytes end.
  *
  * A block has one table of codes for all its bytes, and a chunk of 64 KiB is one block: the high bytes of numbers, which
- * need three bits, and the lowest of mantissas, which need eight, would share a table. Weights of a network XOR those of
- * an earlier checkpoint, shuffled, zstd-1, share of chunks of 64 KiB that is left and microseconds to decode one:
+ * need three bits, and the lowest of mantissas, which need eight, would share a table. Weights of a network XOR those
+ * of an earlier checkpoint, shuffled, zstd-1, share of chunks of 64 KiB that is left, microseconds to decode one:
  *
  *                                       one block     blocks by plane
  *   float32, 100 steps of 1e-3          0.790, 49       0.760, 40
@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <zstd.h>
 
-/* Compresses src[0:n], shuffled with this width (0: not shuffled), into dst[0:cap]. Returns what ZSTD_compressCCtx
+/* Compresses src[0:n], shuffled with this width (0: not at all), into dst[0:cap]. Returns what ZSTD_compressCCtx
  * returns; compress is left without parameters. */
 size_t mf_compress_blocks(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned width, int level, uint8_t *dst,
                           size_t cap);
