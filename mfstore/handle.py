@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
@@ -190,10 +190,11 @@ class Handle:
 
     # ---- saving and loading -------------------------------------------------------------
 
-    def saving(self) -> Ingest:
-        """One operation that stores something. NotFound and Unsupported as ``require_write``."""
+    def saving(self, find_base: Callable[[], Recipe | None] | None = None) -> Ingest:
+        """One operation that stores something. NotFound and Unsupported as ``require_write``. ``find_base`` reads the
+        recipe that it builds upon, if there is one."""
         self.require_write()
-        return Ingest(self._shared().saving)
+        return Ingest(self._shared().saving, find_base)
 
     def count(self, written: SessionStats | int) -> None:
         """Count what an operation stored, or how many bytes of artifacts it loaded.

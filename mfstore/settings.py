@@ -36,6 +36,9 @@ class Knobs:
     map: bool | None = None
     """Map large raw arrays out of local files instead of reading them. ``MFSTORE_MAP``; default None: unless the files
     lie on a network file system."""
+    delta: bool = True
+    """Store what has a counterpart in the base that a save names as what differs from it. ``MFSTORE_DELTA``; default
+    on."""
 
 
 def resolve(
@@ -45,6 +48,7 @@ def resolve(
     fsync: str | None = None,
     expire_days: int | None = None,
     map: bool | None = None,  # noqa: A002
+    delta: bool | None = None,
 ) -> Knobs:
     """The knobs in force. ValueError (naming the source) when one is out of range."""
     return Knobs(
@@ -54,6 +58,7 @@ def resolve(
         fsync=_choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
         expire_days=_number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
         map=_flag("map", "MFSTORE_MAP", map, None),
+        delta=_flag("delta", "MFSTORE_DELTA", delta, True),
     )
 
 

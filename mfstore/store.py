@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mfstore.backends import Backend, open_backend
-from mfstore.errors import InvalidKey, InvalidRange, MfstoreError, NotFound, NotSerializable, OutOfSpace, Unsupported
+from mfstore.errors import (
+    CorruptObject,
+    InvalidKey,
+    InvalidRange,
+    MfstoreError,
+    NotFound,
+    NotSerializable,
+    OutOfSpace,
+    Unsupported,
+)
 from mfstore.format import recipes
 from mfstore.format.digests import NAMES, Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
-from mfstore.format.refs import is_ref
+from mfstore.format.refs import is_ref, ref_path
 from mfstore.handle import Handle, StoreOptions
 from mfstore.host.buffers import bytes_of
 from mfstore.host.pipes import read_blocks
@@ -77,7 +86,7 @@ class Store:
 
     # ---- one artifact -----------------------------------------------------------------
 
-    def put(self, obj: object) -> Key:
+    def put(self, obj: object, base: str | None = None) -> Key:
         """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store of
         the same ``hash``.
 
@@ -87,6 +96,9 @@ class Store:
 
         Args:
             obj: What pickle can describe. Arrays, tables, tensors, texts and bytes of any size are fast.
+            base: An older version of it: a key, or the name of a ref, which stands for its present value. What has
+                changed is then stored as what differs from it, where that pays. The key returned does not depend on it,
+                and neither does what is loaded. A version that is not there, or is damaged, is passed over.
 
         Raises:
             NotSerializable: a part of the object cannot be pickled; the message names it.
@@ -94,8 +106,9 @@ class Store:
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
+            InvalidKey: ``base`` can be neither a key nor the name of a ref.
         """
-        return self._put_all([obj], None, "")[0]
+        return self._put_all([obj], None, "", base)[0]
 
     def get(
         self, key: str, *, verify: bool | None = None, writable: bool = True,
@@ -143,10 +156,12 @@ class Store:
         """
         return self._put_all(objs, progress, "objs")
 
-    def _put_all(self, objs: Iterable[object], progress: ArtifactProgress | None, called: str) -> list[Key]:
+    def _put_all(
+        self, objs: Iterable[object], progress: ArtifactProgress | None, called: str, base: str | None = None
+    ) -> list[Key]:
         found: dict[int, str] = {}
         held_by_caller = isinstance(objs, (list, tuple))
-        with self.handle.saving() as ingest:
+        with self.handle.saving(self._base(base)) as ingest:
             count = 0
             for obj in objs:
                 try:
@@ -272,14 +287,15 @@ class Store:
 
     # ---- bundles ----------------------------------------------------------------------
 
-    def save(self, artifacts: Mapping[str, object]) -> Key:
+    def save(self, artifacts: Mapping[str, object], base: str | None = None) -> Key:
         """Store the named artifacts of one task as a bundle under one key: a recipe and at most one pack per 64 MiB.
 
         Args:
             artifacts: Objects by name, as for ``put``. Their order does not matter to the key.
+            base: An older bundle, as of ``put``; each artifact is compared with the one of its name.
 
         Raises:
-            InvalidKey: a name is not a string, or is longer than 65535 bytes.
+            InvalidKey: a name is not a string, or is longer than 65535 bytes; or ``base`` as of ``put``.
             NotSerializable: a part of an artifact cannot be pickled; the message names the artifact and the part.
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
@@ -290,7 +306,7 @@ class Store:
         for name in artifacts:
             if not isinstance(name, str) or len(name.encode("utf-8", "surrogatepass")) > 0xFFFF:
                 raise InvalidKey("artifact names are strings of up to 65535 bytes", found=f"{name!r:.80}")
-        with self.handle.saving() as ingest:
+        with self.handle.saving(self._base(base)) as ingest:
             ordered = sorted(artifacts, key=lambda name: name.encode("utf-8", "surrogatepass"))
             drafts = [ingest.draft(name, artifacts[name], named=True, alone=False) for name in ordered]
             ingest.recipe(BUNDLE, drafts, found.append)
@@ -326,11 +342,12 @@ class Store:
 
     # ---- bytes and files --------------------------------------------------------------
 
-    def put_bytes(self, data: Buffer) -> Key:
+    def put_bytes(self, data: Buffer, base: str | None = None) -> Key:
         """Store bytes as they are, without pickle. The same bytes as a file have the same key.
 
         Args:
             data: Contiguous memory. It must not change before this returns.
+            base: As of ``put``.
 
         Raises:
             NotSerializable: ``data`` is not memory in one piece, or holds addresses of objects (a TypeError).
@@ -338,30 +355,52 @@ class Store:
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
+            InvalidKey: ``base`` as of ``put``.
         """
-        return self._put_raw([bytes_of(data)], "bytes")
+        return self._put_raw([bytes_of(data)], "bytes", base)
 
-    def put_file(self, path: str | os.PathLike[str]) -> Key:
+    def put_file(self, path: str | os.PathLike[str], base: str | None = None) -> Key:
         """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.
 
         Args:
             path: The file. It must not change before this returns. Of a pipe all is stored that comes until its
                 writers are done, and a device is read to its end.
+            base: As of ``put``.
 
         Raises:
             OSError: the file cannot be read. Also OutOfSpace and AccessDenied are OSErrors, of the store.
             NotFound: there is no store, and it was opened with ``create=False``; or nobody writes to a named pipe
                 within ten seconds.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
+            InvalidKey: ``base`` as of ``put``.
         """
-        return self._put_raw(read_blocks(path, FILE_BLOCK), "bytes")
+        return self._put_raw(read_blocks(path, FILE_BLOCK), "bytes", base)
 
-    def _put_raw(self, blocks: Iterable[Buffer], type_name: str) -> Key:
+    def _put_raw(self, blocks: Iterable[Buffer], type_name: str, base: str | None) -> Key:
         found: list[str] = []
-        with self.handle.saving() as ingest:
+        with self.handle.saving(self._base(base)) as ingest:
             ingest.recipe(ONE, [ingest.draft_raw(blocks, type_name)], found.append)
             self.handle.count(ingest.commit())
         return Key(found[0])
+
+    def _base(self, base: str | None) -> Callable[[], Recipe | None] | None:
+        """How to read what a save names as an older version. InvalidKey when it cannot be a key or the name of a
+        ref."""
+        if base is None:
+            return None
+        try:
+            key: Key | None = Key(base)
+        except InvalidKey:
+            ref_path(base)
+            key = None
+
+        def find() -> Recipe | None:
+            # What it would save is bytes: whatever is wrong with it is for verify to tell.
+            with suppress(NotFound, CorruptObject, Unsupported):
+                return self.handle.recipe(self.refs[base] if key is None else key)
+            return None
+
+        return find if self.knobs.delta else None
 
     def get_bytes(
         self, key: str, start: int = 0, end: int | None = None, *, name: str | None = None, verify: bool | None = None
@@ -747,6 +786,7 @@ def open_store(
     hash: str = "blake3",  # noqa: A002
     expire_days: int | None = None,
     map: bool | None = None,  # noqa: A002
+    delta: bool | None = None,
     **options: Any,
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
@@ -766,6 +806,8 @@ def open_store(
             on is made young again in time. Default: what S3 says of its own rules.
         map: Whether large raw arrays in a local directory are mapped when they are loaded (see ``Store.get``). Default:
             unless the directory lies on a network file system, where other machines may change files under a map.
+        delta: Whether what has changed since the ``base`` that a save names may be stored as what differs from it.
+            Default: on.
         compress: False stores everything raw.
         hash: The digest of a store that is created, "blake3" or "sha256". A store that is there keeps its own.
         options: Go to the backend.
@@ -782,7 +824,7 @@ def open_store(
     text = os.fspath(url)
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days, map)
+    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta)
     backend = open_backend(text, knobs, **options)
     store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash)
     store.handle.require_read()

@@ -19,8 +19,11 @@ from mfstore.format.refs import ref_path
 @store_option
 @json_option
 @click.option("--ref", metavar="NAME", help="Point this ref at the (last) file stored.")
+@click.option(
+    "--base", metavar="KEY_OR_REF", help="An older version: what has changed is stored as what differs from it."
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-def put(url: str, as_json: bool, ref: str | None, files: tuple[str, ...]) -> None:
+def put(url: str, as_json: bool, ref: str | None, base: str | None, files: tuple[str, ...]) -> None:
     """Store FILES as raw bytes (- is standard input) and print their keys."""
     if ref is not None:
         ref_path(ref)  # a name that cannot be is told before anything is stored
@@ -29,7 +32,7 @@ def put(url: str, as_json: bool, ref: str | None, files: tuple[str, ...]) -> Non
         task = display.add_task("putting", total=len(files))
         for name in files:
             # A pipe is read in blocks like a file, so that memory stays bounded.
-            key = store.put_file("/dev/stdin" if name == "-" else name)
+            key = store.put_file("/dev/stdin" if name == "-" else name, base)
             display.advance(task)
             if as_json:
                 print_json({"file": name, "key": key, "size": store.stat(key).size})

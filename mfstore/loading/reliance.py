@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore._core.codec import delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import PackEntry, pack_path
+from mfstore.format.recipes import DELTAS
 from mfstore.loading.pack_layouts import PackLayouts
 from mfstore.loading.reads import ChunkRead, PackRead, plan_reads
 
@@ -69,7 +71,7 @@ class Reliance:
         self._layouts.add(pack, entries)
 
     def whole(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
-        """The ids of those that are readable and whole at that place.
+        """The ids of those that are readable and whole at that place; of a delta, its own bytes, not its base.
 
         What this process wrote or verified there, in files that did not change since, is not read again. A chunk that
         is said to lie in several places is only among them when it lies in each.
@@ -97,6 +99,22 @@ class Reliance:
         bad = {one.chunk.id for one in placed if (one.pack, one.placement, one.chunk.id) not in good}
         return {chunk_id for _, _, chunk_id in good} - bad
 
+    def contents(self, placed: Sequence[PlacedChunk]) -> dict[bytes, memoryview]:
+        """The bytes of those that are readable and whole at that place, by id: read now, and compared."""
+        reader = self._reader
+        chunks = [
+            ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize))) for chunk, pack, placement in placed
+        ]
+        reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
+        good: list[FoundChunk] = []
+        if reader.remote:
+            reader.read_remote(reads, partial(self._sift, good))
+        else:
+            for found in reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)):
+                good += found
+        whole = {chunk_id for _, _, chunk_id in good}
+        return {chunk.chunk.id: chunk.target for chunk in chunks if chunk.chunk.id in whole}
+
     def _sift(self, good: list[FoundChunk], read: PackRead, data: Buffer | MfstoreError) -> None:
         """Add those chunks of an answered read that are whole."""
         if isinstance(data, MfstoreError):
@@ -104,6 +122,11 @@ class Reliance:
         for wanted in read.chunks:
             placement = wanted.placement
             try:
+                if placement.codec in DELTAS:
+                    at = placement.offset - read.start
+                    self._check_delta(wanted, memoryview(data)[at : at + placement.csize])
+                    good.append(self._noted(wanted))
+                    continue
                 if read.target is None:
                     self._reader.decode([wanted], read.start, data)
                 self._reader.check(wanted.chunk, wanted.target, pack_path(wanted.pack), placement.offset)
@@ -119,13 +142,25 @@ class Reliance:
             placement = wanted.placement
             end = placement.offset + placement.csize
             try:
-                self._reader.read(wanted.pack, placement.offset, end, [wanted], True)
+                if placement.codec in DELTAS:
+                    path = pack_path(wanted.pack)
+                    self._check_delta(wanted, self._reader.backend.get_range(path, placement.offset, placement.csize))
+                else:
+                    self._reader.read(wanted.pack, placement.offset, end, [wanted], True)
                 good.append(self._noted(wanted))
             except (CorruptObject, Unsupported):
                 self._failed(wanted)
             except (NotFound, AccessDenied):
                 continue
         return good
+
+    def _check_delta(self, wanted: ChunkRead, encoded: Buffer) -> None:
+        """CorruptObject when these are not a delta's bytes as they were written."""
+        if not delta_seal_is_right(encoded):
+            raise CorruptObject(
+                "delta is damaged: it does not end with its seal", key=pack_path(wanted.pack),
+                backend=self._reader.backend.url, offset=wanted.placement.offset,
+            )  # fmt: skip
 
     def _failed(self, wanted: ChunkRead) -> None:
         """A chunk is not whole there: damage, unless the pack never had it there."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import LZ4, NONE, PLANES, ZSTD, Codec
+from mfstore.format.recipes import PREFIX, XOR
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -46,7 +47,14 @@ class EncodedChunk(NamedTuple):
 
 LABELS = {
     (codec, shuffled): name + ("+shuffle" if shuffled and codec != PLANES else "")
-    for codec, name in ((NONE, "raw"), (LZ4, "lz4"), (ZSTD, "zstd"), (PLANES, "planes"))
+    for codec, name in (
+        (NONE, "raw"),
+        (LZ4, "lz4"),
+        (ZSTD, "zstd"),
+        (PLANES, "planes"),
+        (PREFIX, "delta"),
+        (XOR, "xor"),
+    )
     for shuffled in (False, True)
 }
 """Names for people of a codec, with and without shuffle."""

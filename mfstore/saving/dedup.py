@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import ChunkRef, Recipe, placed_chunks, recipe_path
+from mfstore.format.recipes import ChunkRef, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.loading.reliance import PlacedChunk
 from mfstore.saving.guard import Condemned, Names
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Batch
     from mfstore.format.fragments import Location
     from mfstore.saving.context import SaveContext
+    from mfstore.saving.counterparts import Base, BasePiece
 
 
 class StoredChunks:
@@ -26,18 +27,24 @@ class StoredChunks:
     What others stored counts only when it is there, whole, and not condemned: an acknowledged save must read back.
     """
 
-    def __init__(self, context: SaveContext, batch: Batch, condemned: Condemned) -> None:
+    def __init__(self, context: SaveContext, batch: Batch, condemned: Condemned, base: Base | None = None) -> None:
         self.located: dict[bytes, Location] = {}
         """Where chunks lie, by id. A location's pack may still be open."""
+        self.pieces: dict[bytes, tuple[BasePiece, ...]] = {}
+        """Of those that are deltas, what they are deltas against."""
         self.relied = Names()
         """What others stored and this save relies on."""
         self._context = context
         self._batch = batch
         self._condemned = condemned
+        self._base = base
 
     def look_up(self, ids: Iterable[bytes]) -> None:
         """Locate those of the chunks that are stored and can be relied on."""
         missing = {chunk_id for chunk_id in ids if chunk_id not in self.located}
+        if self._base is not None:
+            self._look_up_in_base(self._base, missing)
+            missing -= self.located.keys()
         index = self._context.chunk_index
         found = index.find(list(missing)) if missing else {}
         if found and self._condemned:
@@ -53,8 +60,33 @@ class StoredChunks:
                 for copy in copies:
                     if self._whole([copy]):
                         found[chunk_id] = copy[1]
-        self._rely({location.pack.value for location in found.values()})
+        self.rely({location.pack.value for location in found.values()})
         self.located.update(found)
+
+    def _look_up_in_base(self, base: Base, ids: Iterable[bytes]) -> None:
+        """Locate what the base has: a delta only where what it is against is whole too."""
+        found = {chunk_id: base.chunks[chunk_id] for chunk_id in ids if chunk_id in base.chunks}
+        if not found:
+            return
+        placed = {(chunk_id, stored.at.pack.value, stored.at.offset): stored.at for chunk_id, stored in found.items()}
+        for stored in found.values():
+            placed.update({(piece.id, piece.at.pack.value, piece.at.offset): piece.at for piece in stored.pieces})
+        whole = self._whole([(chunk_id, at) for (chunk_id, _, _), at in placed.items()])
+        for chunk_id, (at, pieces) in found.items():
+            if chunk_id in whole and all(piece.id in whole for piece in pieces):
+                self.located[chunk_id] = at
+                if pieces:
+                    self.pieces[chunk_id] = pieces
+                self.rely({at.pack.value, *(piece.at.pack.value for piece in pieces)})
+
+    def contents(self, places: Mapping[bytes, Location]) -> dict[bytes, memoryview]:
+        """The bytes of stored chunks that are whole there, for deltas against them."""
+        return self._context.reliance.contents(
+            [
+                PlacedChunk(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement())
+                for chunk_id, at in places.items()
+            ]
+        )
 
     def has_recipe(self, key: bytes, found: bytes | MfstoreError | bool) -> bool:
         """Whether the stored recipe of this key, and every chunk it places, can be relied on.
@@ -78,7 +110,7 @@ class StoredChunks:
             return False
         self.relied.recipes += key
         self._batch.ensure([path])
-        self._rely(recipe.packs)
+        self.rely(recipe.packs)
         return True
 
     def _lasting(self, chunk_id: bytes, location: Location) -> Location | None:
@@ -88,7 +120,8 @@ class StoredChunks:
         copies = self._context.chunk_index.find_all(chunk_id, False)
         return next((copy for copy in copies if not self._condemned.pack(copy.pack.value)), None)
 
-    def _rely(self, packs: Iterable[bytes]) -> None:
+    def rely(self, packs: Collection[bytes]) -> None:
+        """From here on the save relies on these packs."""
         for name in packs:
             self.relied.packs += name
         self._batch.ensure([pack_path(name.hex()) for name in packs])
@@ -109,4 +142,12 @@ class StoredChunks:
             PlacedChunk(chunk, recipe.packs[placement.pack].hex(), placement)
             for chunk, placement in placed if placement.pack != recipes.INLINE
         ]  # fmt: skip
+        in_packs += [
+            PlacedChunk(
+                ChunkRef(base.id, base.usize),
+                recipe.packs[base.pack].hex(),
+                Placement(base.pack, base.offset, base.csize, base.codec, base.width),
+            )
+            for base in recipe.bases
+        ]
         return self._context.reliance.reliable(in_packs) == {chunk.id for chunk, _, _ in in_packs}

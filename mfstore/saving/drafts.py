@@ -32,6 +32,20 @@ STRIDED_READ = 8 << 20
 NO_BYTES = memoryview(b"")
 
 
+class Stream(NamedTuple):
+    """The body or a segment of an artifact on its way."""
+
+    artifact: str
+    """Its name."""
+    number: int
+    """Of the segment; -1: the body."""
+    kind: int = 0
+    itemsize: int = 1
+    row: int = 0
+    length: int = 0
+    """Bytes, 0 where that is not known yet (of a body)."""
+
+
 @dataclass(slots=True, eq=False)
 class Run:
     """Contiguous bytes and their cuts, on their way: first hashed, then looked up, encoded and laid out."""
@@ -47,6 +61,10 @@ class Run:
     """Of its chunks, once they are hashed."""
     inline: list[EncodedChunk] | None = None
     """Its chunks when they are to lie in the recipe."""
+    stream: Stream | None = None
+    """What it is a part of."""
+    at: int = 0
+    """Where in it it begins."""
 
     def own(self) -> None:
         """Copy memory that is not ours, because it may change before it is stored."""
@@ -76,6 +94,14 @@ class Run:
         for chunk_id, end in zip(self.ids, self.ends, strict=True):
             yield ChunkRef(chunk_id, end - start)
             start = end
+
+
+class RunPart(NamedTuple):
+    """The chunks of a run from ``first`` to before ``last``."""
+
+    run: Run
+    first: int
+    last: int
 
 
 class DraftSegment(NamedTuple):
@@ -137,6 +163,7 @@ class DraftSink:
         self._blocks: list[bytes] = []
         self._cutter: ContentCutter | None = None
         self._length = 0
+        self._run_at = 0
 
     def body(self, block: bytes) -> None:
         self._length += len(block)
@@ -155,6 +182,9 @@ class DraftSink:
 
     def _body_run(self, view: memoryview, ends: list[int]) -> None:
         run = Run(view, ends, 1, True)
+        run.stream = Stream(self._draft.name, -1, length=self._draft.body_length)
+        run.at = self._run_at
+        self._run_at += len(view)
         self._draft.body.append(run)
         self._submit(run)
 
@@ -162,10 +192,15 @@ class DraftSink:
         itemsize = itemsize if itemsize < 256 else 0
         runs: list[Run] = []
         length = data.nbytes if isinstance(data, Strided) else memoryview(data).nbytes
+        stream = Stream(self._draft.name, len(self._draft.segments), kind, itemsize, row, length)
         self._draft.segments.append(DraftSegment(kind, at, length, itemsize, row, runs))
+        done = 0
 
         def emit(part: memoryview, ends: list[int], held: bool = False) -> None:
+            nonlocal done
             run = Run(part, ends, itemsize, held)
+            run.stream, run.at = stream, done
+            done += len(part)
             runs.append(run)
             self._submit(run)
 

@@ -7,14 +7,17 @@ its recipe; the rest goes through the pipeline into packs.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
-from mfstore.format.recipes import RAW, Placement, recipe_path
+from mfstore.format.recipes import RAW, BaseChunk, Piece, Placement, recipe_path
 from mfstore.saving.codecs import LABELS, EncodedChunk
 from mfstore.saving.context import SaveContext, SessionStats
+from mfstore.saving.counterparts import Base, Counterparts
 from mfstore.saving.dedup import StoredChunks
+from mfstore.saving.deltas import Deltas
 from mfstore.saving.drafts import Draft, DraftSink, Run, draft_of
 from mfstore.saving.guard import Names
 from mfstore.saving.packing import PackWriter
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from mfstore._core.codec import Codec
     from mfstore.format.fragments import Location
     from mfstore.format.packs import PackEntry
+    from mfstore.format.recipes import Recipe
+    from mfstore.saving.counterparts import BasePiece
 
+NO_DELTAS: Mapping[bytes, Sequence[BasePiece]] = MappingProxyType({})
 INLINE_TRIAL = 1 << 20
 """Bytes of one recipe's chunks that are held back and encoded to see whether they fit into it, where the backend wants
 that: what they take encoded is hardly ever less than a quarter."""
@@ -127,14 +133,18 @@ class RecipeLayout(NamedTuple):
     packs: list[bytes]
     placements: list[Placement]
     inline: list[bytes | memoryview]
+    bases: list[BaseChunk]
 
 
 def lay_out_recipe(
-    drafts: Iterable[Draft], located: Mapping[bytes, Location], codec: Codec, compress: bool, written: SessionStats
-) -> RecipeLayout:
-    """Place every chunk of a recipe: where it is ``located``, else in the recipe itself, equal ones once."""
+    drafts: Iterable[Draft], located: Mapping[bytes, Location], codec: Codec, compress: bool, written: SessionStats,
+    deltas: Mapping[bytes, Sequence[BasePiece]] = NO_DELTAS,
+) -> RecipeLayout:  # fmt: skip
+    """Place every chunk of a recipe: where it is ``located``, else in the recipe itself, equal ones once. ``deltas``
+    are the pieces that located ones are deltas against."""
     packs: dict[bytes, int] = {}
-    layout = RecipeLayout([], [], [])
+    bases: dict[bytes, int] = {}
+    layout = RecipeLayout([], [], [], [])
     inline_at = 0
     here: dict[bytes, Placement] = {}
     sizes: dict[str, int] = written.codecs
@@ -146,7 +156,10 @@ def lay_out_recipe(
             for number, (chunk_id, end) in enumerate(zip(run.ids, run.ends, strict=True)):
                 at = located.get(chunk_id)
                 if at is not None:
-                    layout.placements.append(at.placement(packs.setdefault(at.pack.value, len(packs))))
+                    placement = at.placement(packs.setdefault(at.pack.value, len(packs)))
+                    if chunk_id in deltas:
+                        placement = placement._replace(pieces=_place_pieces(deltas[chunk_id], bases, packs, layout))
+                    layout.placements.append(placement)
                 elif chunk_id in here:
                     layout.placements.append(here[chunk_id])
                     written.duplicate += end - start
@@ -162,6 +175,20 @@ def lay_out_recipe(
                 start = end
     layout.packs.extend(packs)
     return layout
+
+
+def _place_pieces(
+    pieces: Iterable[BasePiece], bases: dict[bytes, int], packs: dict[bytes, int], layout: RecipeLayout
+) -> tuple[Piece, ...]:
+    """Pieces as the recipe states them, with what they are parts of."""
+    placed = []
+    for chunk_id, at, start, length in pieces:
+        number = bases.setdefault(chunk_id, len(bases))
+        if number == len(layout.bases):
+            pack = packs.setdefault(at.pack.value, len(packs))
+            layout.bases.append(BaseChunk(chunk_id, pack, at.offset, at.csize, at.usize, at.codec, at.width))
+        placed.append(Piece(number, start, length))
+    return tuple(placed)
 
 
 class WaitingRecipe(NamedTuple):
@@ -187,10 +214,13 @@ class Ingest:
     It owns the recipes that wait and the commit; chunks that do not lie in a recipe are the pipeline's.
     """
 
-    def __init__(self, context: SaveContext) -> None:
+    def __init__(self, context: SaveContext, find_base: Callable[[], Recipe | None] | None = None) -> None:
         self.written = SessionStats()
         self._context = context
         self._condemned = context.guard.condemned()
+        # After what is condemned: what goes on from here on is told at the end.
+        base = find_base() if find_base is not None else None
+        self._base = Base(base, lambda pack: not self._condemned.pack(pack)) if base is not None else None
         self._batch = context.backend.batch()
         self._trial = InlineTrial(context, self._submit) if context.backend.capabilities.inline else None
         # Most operations on small artifacts need none of these.
@@ -275,12 +305,16 @@ class Ingest:
         if self._pipeline is None:
             stored = self._dedup()
             self._packs = PackWriter(self._context, self._batch, stored.located, self.written)
-            self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written)
+            deltas = None
+            if self._base is not None and self._context.compress:
+                limit = self._context.memory // WINDOW_SHARE
+                deltas = Deltas(self._context, Counterparts(self._base), stored, limit)
+            self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written, deltas)
         self._pipeline.submit(run)
 
     def _dedup(self) -> StoredChunks:
         if self._stored is None:
-            self._stored = StoredChunks(self._context, self._batch, self._condemned)
+            self._stored = StoredChunks(self._context, self._batch, self._condemned, self._base)
         return self._stored
 
     # ---- recipes ----------------------------------------------------------------------
@@ -353,11 +387,13 @@ class Ingest:
     def _encoded(self, content: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
         codec = self._context.workers.thread.codec
         located = self._stored.located if self._stored is not None else {}
-        layout = lay_out_recipe(drafts, located, codec, self._context.compress, self.written)
+        pieces = self._stored.pieces if self._stored is not None else NO_DELTAS
+        layout = lay_out_recipe(drafts, located, codec, self._context.compress, self.written, pieces)
         types = [draft.type for draft in drafts]
         return recipes.encode(
-            self._context.algorithm, content, types, layout.packs, layout.placements, layout.inline, codec
-        )
+            self._context.algorithm, content, types, layout.packs, layout.placements, layout.inline, codec,
+            layout.bases,
+        )  # fmt: skip
 
     def _put(self, key: str, parts: Sequence[Buffer]) -> None:
         self._batch.put(key, parts)

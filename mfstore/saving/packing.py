@@ -13,6 +13,7 @@ from mfstore.saving.codecs import LABELS
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
     from mfstore.saving.context import SaveContext, SessionStats
+    from mfstore.saving.deltas import EncodedDelta
     from mfstore.saving.drafts import Run
 
 PACK_SHARE = 4
@@ -94,6 +95,15 @@ class PackWriter:
                 entry = (run.ids[number], end - start, end - start)
                 self._append(pack, run.view[start:end], [entry], NONE, 0, run.held)
             start = end
+
+    def add_delta(self, run: Run, number: int, delta: EncodedDelta) -> None:
+        """The next chunk, which is stored as a delta."""
+        if self._pack.held >= self._limit or self._pack.length >= self._limit:
+            self.close()
+        self._last_run = None
+        start = run.ends[number - 1] if number else 0
+        entry = (run.ids[number], len(delta.data), run.ends[number] - start)
+        self._append(self._pack, memoryview(delta.data), [entry], delta.codec, delta.width, True)
 
     def _append(
         self, pack: PackBuilder, data: memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int,

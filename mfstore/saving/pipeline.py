@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mfstore._core.codec import NONE
 from mfstore.saving import codecs
-from mfstore.saving.drafts import NO_BYTES, Run
+from mfstore.saving.deltas import ChunkOfRun
+from mfstore.saving.drafts import NO_BYTES, Run, RunPart
 
 if TYPE_CHECKING:
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.dedup import StoredChunks
+    from mfstore.saving.deltas import Deltas
     from mfstore.saving.packing import PackWriter
 
 WINDOW_SHARE = 8
 """A window of memory / 8 bytes is hashed, looked up and encoded at a time: 32 MiB by default."""
 TASK_BYTES = 4 << 20
 """Bytes per task: 16 chunks, 0.7 ms of hashing, against 30 us to hand it over."""
-
-
-class RunPart(NamedTuple):
-    """The chunks of a run from ``first`` to before ``last``."""
-
-    run: Run
-    first: int
-    last: int
 
 
 def plan_tasks(run: Run) -> Iterable[tuple[RunPart, int]]:
@@ -64,11 +58,15 @@ def plan_stores(parts: Iterable[RunPart], located: Container[bytes]) -> tuple[li
 class ChunkPipeline:
     """The runs that wait, and their way into packs."""
 
-    def __init__(self, context: SaveContext, stored: StoredChunks, packs: PackWriter, written: SessionStats) -> None:
+    def __init__(
+        self, context: SaveContext, stored: StoredChunks, packs: PackWriter, written: SessionStats,
+        deltas: Deltas | None = None,
+    ) -> None:  # fmt: skip
         self._context = context
         self._stored = stored
         self._packs = packs
         self._written = written
+        self._deltas = deltas
         self._window = context.memory // WINDOW_SHARE
         self._pending: list[Run] = []
         self._pending_bytes = 0
@@ -128,8 +126,27 @@ class ChunkPipeline:
         undecided = {id(run): run for run, _, _ in stores if run.choice is None}
         workers = self._context.workers
         workers.map(self._choose, list(undecided.values()), total)
+        if self._deltas is not None:
+            stores = list(self._store_deltas(self._deltas, window, stores))
         for part, encoded in zip(stores, workers.map(self._encode, stores, total), strict=True):
             self._packs.add(*part, *encoded)
+
+    def _store_deltas(self, deltas: Deltas, window: Sequence[RunPart], stores: Sequence[RunPart]) -> Iterator[RunPart]:
+        """Store what is to be a delta; what is left of ``stores``."""
+        encoded = deltas.encode(window, stores)
+        for part in stores:
+            run, first, last = part
+            for number in range(first, last):
+                delta = encoded.get(ChunkOfRun(id(run), number))
+                if delta is None:
+                    continue
+                if first < number:
+                    yield RunPart(run, first, number)
+                first = number + 1
+                self._packs.add_delta(run, number, delta)
+                self._stored.pieces[run.ids[number]] = delta.pieces
+            if first < last:
+                yield RunPart(run, first, last)
 
     def _hash(self, part: RunPart) -> list[bytes]:
         return part.run.hash(self._context.digest, part.first, part.last)

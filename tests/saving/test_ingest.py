@@ -156,7 +156,7 @@ def test_a_chunk_that_was_tried_is_not_encoded_again():
 
 def test_a_literal_has_no_placement_and_counts_as_raw():
     layout, written = lay_out([draft_with(literal=b"12345")], {})
-    assert layout == ([], [], [])
+    assert layout == ([], [], [], [])
     assert written.codecs == {"raw": 5}
 
 
