@@ -1,11 +1,13 @@
-/* mf_cdc_cut: cuts ascend, chunks keep their limits, and how the data arrives does not matter.
+/* mf_cdc_cut and mf_cut: cuts ascend, chunks keep their limits, and how the data arrives does not matter; nor does the
+ * implementation of mf_cut.
  *
- * Chunks are 64 KiB to 1 MiB and inputs a few bytes, so the input describes the data: stretches
+ * Chunks are 16 KiB to 1 MiB and inputs a few bytes, so the input describes the data: stretches
  * of noise, of one byte, and of the input repeated. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "chunk/cuts.h"
 #include "chunk/fastcdc.h"
 
 #define REQUIRE(condition)      \
@@ -16,6 +18,7 @@
 
 enum { HEADER = 8, STRETCH = 4 };
 #define LIMIT (4 * MF_CDC_MAX + 3)
+#define SEGMENT_LIMIT (3 * MF_CUT_MAX + 3)
 
 static size_t expand(const uint8_t *data, size_t size, size_t n, uint8_t *out) {
     size_t at = 0;
@@ -78,6 +81,66 @@ static void check(const size_t *ends, size_t count, size_t n, int last) {
     REQUIRE(last ? before == n : n - before < MF_CDC_MAX);
 }
 
+static size_t cut_segment(enum mf_cut_impl impl, struct mf_segment segment, const uint8_t *data, size_t n, int last,
+                          size_t base, size_t *ends) {
+    size_t bound = mf_cut_bound(n);
+    uint8_t *exact = malloc(n);
+    size_t *room = malloc(bound * sizeof *room);
+    size_t count;
+    REQUIRE(room && (exact || !n));
+    if (n)
+        memcpy(exact, data, n);
+    segment.start = base;
+    count = mf_cut(impl, segment, exact, n, last, room);
+    REQUIRE(count <= bound);
+    for (size_t i = 0; i < count; i++)
+        ends[i] = base + room[i];
+    free(exact);
+    free(room);
+    return count;
+}
+
+static void check_segment(struct mf_segment segment, const size_t *ends, size_t count, size_t n, int last) {
+    size_t unit = segment.itemsize ? segment.itemsize : 1, before = 0;
+    size_t run = segment.row >= MF_LONG_ROW ? segment.row : SIZE_MAX;
+    if (segment.row && segment.row < MF_LONG_ROW)
+        unit = segment.row;
+    for (size_t i = 0; i < count; i++) {
+        int run_ends = ends[i] % run == 0 || (last && i + 1 == count);
+        REQUIRE(ends[i] > before && ends[i] <= n);
+        REQUIRE(ends[i] - before <= MF_CUT_MAX);
+        REQUIRE(before / run == (ends[i] - 1) / run);
+        REQUIRE(run_ends || (ends[i] % run % unit == 0 && ends[i] - before >= MF_CUT_MIN));
+        before = ends[i];
+    }
+    REQUIRE(last ? before == n : n - before < MF_CUT_MAX);
+}
+
+static void segments(const uint8_t *bytes, size_t n, size_t split, struct mf_segment segment) {
+    size_t bound = mf_cut_bound(n) * 2 + 8, count = 0, first, tail;
+    size_t *whole = malloc(bound * sizeof *whole), *parts = malloc(bound * sizeof *parts);
+    REQUIRE(whole && parts);
+    for (int impl = 0; impl < MF_CUT_IMPLS; impl++) {
+        size_t again;
+        if (!mf_cut_available(impl))
+            continue;
+        again = cut_segment(impl, segment, bytes, n, 1, 0, parts);
+        if (impl == 0) {
+            count = again;
+            memcpy(whole, parts, count * sizeof *whole);
+            check_segment(segment, whole, count, n, 1);
+        }
+        REQUIRE(again == count && !memcmp(whole, parts, count * sizeof *whole));
+    }
+    first = cut_segment(MF_CUT_BEST, segment, bytes, split, 0, 0, parts);
+    check_segment(segment, parts, first, split, 0);
+    tail = first ? parts[first - 1] : 0;
+    first += cut_segment(MF_CUT_BEST, segment, bytes + tail, n - tail, 1, tail, parts + first);
+    REQUIRE(first == count && !memcmp(whole, parts, count * sizeof *whole));
+    free(whole);
+    free(parts);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint32_t a, b;
     size_t n, split, bound, count, first, pieces, tail;
@@ -106,6 +169,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pieces = first + cut(bytes + tail, n - tail, 1, tail, parts + first);
     REQUIRE(pieces == count);
     REQUIRE(!memcmp(whole, parts, count * sizeof *whole));
+
+    n = n < SEGMENT_LIMIT ? n : SEGMENT_LIMIT;
+    segments(bytes, n, split < n ? split : n,
+             (struct mf_segment) {.itemsize = data[3] & 15, .row = data[3] & 16 ? b >> 14 : 0});
 
     free(bytes);
     free(whole);
