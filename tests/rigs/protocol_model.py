@@ -1,6 +1,7 @@
 """The protocol of docs/protocol.md as a model: every interleaving of a few small actors, each state looked at once.
 
-Two keys, A and B, place chunks in one pack, P. Writers store keys, namers and unnamers set and remove a ref, collectors
+Two keys, A and B, place chunks in one pack, P; or, in a world with ``deltas``, B lies in its recipe and names P because
+the bases of its deltas lie there, if whoever stored it could rely on P. Writers store keys, namers and unnamers set and remove a ref, collectors
 condemn and delete. Time is two events: ``window`` passes, and ``grace`` passes. An actor that is never scheduled again
 was killed; one that is scheduled after all others was paused. A deletion that was sent may be carried out at once, late,
 twice, or never, and its answer may be lost.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +44,11 @@ class Rules:
     deletes; before: looked at and deleted."""
     by_version: bool = True
     """What was stored again since it was condemned can be named; 0.1.0: not while a deletion goes on."""
+    bases_named: bool = True
+    """A recipe needs the packs of its base chunks too; else: only those in which it places chunks."""
+    bases_relied: bool = True
+    """A writer relies on base chunks as on chunks that it has found; else: it takes for a base what it has once read,
+    whatever is condemned."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,10 @@ class World(NamedTuple):
     named: int = -1
     """The key that an acknowledged ref names."""
     actors: tuple[Any, ...] = ()
+    deltas: bool = False
+    """B lies in its recipe, and is stored as deltas against chunks in P where that can be."""
+    based: bool = True
+    """It is stored so now."""
     graces: int = 2
     """How many grace periods may still pass."""
     windows: int = 2
@@ -120,10 +130,18 @@ class World(NamedTuple):
         stored[name] = 0
         return self._replace(stored=tuple(stored), young=self.young - {name})
 
+    def packs(self, key: int) -> frozenset[int]:
+        """The packs that the recipe of a key names."""
+        return NOTHING if key == B and self.deltas and not self.based else frozenset((P,))
+
+    def packs_stored(self, key: int) -> bool:
+        """Whether they are there."""
+        return all(self.stored[pack] for pack in self.packs(key))
+
     def lost(self) -> bool:
         """Whether something acknowledged cannot be read any more."""
         needed = self.acknowledged | ({self.named} if self.named >= 0 else NOTHING)
-        return any(not (self.whole(key) and self.stored[P]) for key in needed)
+        return any(not (self.whole(key) and self.packs_stored(key)) for key in needed)
 
     def whole(self, name: int) -> bool:
         """Whether it is stored, and not damaged."""
@@ -131,7 +149,7 @@ class World(NamedTuple):
 
     def dangles(self) -> bool:
         """Whether the ref names what cannot be read, acknowledged or not."""
-        return self.ref >= 0 and not (self.stored[self.ref] and self.stored[P])
+        return self.ref >= 0 and not (self.stored[self.ref] and self.packs_stored(self.ref))
 
 
 Step = tuple[str, World]
@@ -151,6 +169,8 @@ class Guarded(NamedTuple):
     """It may go by what it knew before."""
     wrote: frozenset[int] = NOTHING
     relied: frozenset[int] = NOTHING
+    based: bool = True
+    """Of B, in a world with deltas: it stores deltas, and not whole chunks."""
     put: int = 0
     """The version of the ref that it stored."""
     relies: bool = False
@@ -246,21 +266,27 @@ class Model:
             yield "look", world, actor._replace(at="find", view=world.state)
         elif at == "find" and actor.kind == "write":
             listed = {name for name, _ in actor.view.listed}
-            there = [world.whole(name) and name not in listed for name in (key, P)]
-            if all(there):
-                yield "find", world, actor._replace(at="confirm", relied=frozenset((key, P)))
-            elif there[1]:
+            there = {name for name in (key, P) if world.whole(name) and name not in listed}
+            if world.packs(key) | {key} <= there:
+                yield "find", world, actor._replace(at="confirm", relied=world.packs(key) | {key})
+            elif world.deltas and key == B:
+                blind = not self.rules.bases_relied
+                based = world.stored[P] != 0 if blind else P in there
+                relied = frozenset((P,)) if based and not blind else NOTHING
+                yield "find", world, actor._replace(at="recipe", based=based, relied=relied)
+            elif P in there:
                 yield "find", world, actor._replace(at="recipe", relied=frozenset((P,)))
             else:
                 yield "find", world, actor._replace(at="pack")
         elif at == "find":
-            found = world.whole(key) and (world.stored[P] or not self.rules.refs_check_packs)
-            relied = frozenset((key, P) if self.rules.refs_check_packs else (key,))
+            found = world.whole(key) and (world.packs_stored(key) or not self.rules.refs_check_packs)
+            relied = world.packs(key) | {key} if self.rules.refs_check_packs else frozenset((key,))
             yield "find", world, actor._replace(at="ref" if found else OVER, relied=relied)
         elif at == "pack":
             yield "put P", world.put(P), actor._replace(at="recipe", wrote=actor.wrote | {P})
         elif at == "recipe":
-            yield f"put {NAMES[key]}", world.put(key), actor._replace(at="confirm", wrote=actor.wrote | {key})
+            after = world.put(key)._replace(based=actor.based if key == B else world.based)
+            yield f"put {NAMES[key]}", after, actor._replace(at="confirm", wrote=actor.wrote | {key})
         elif at == "ref" and self.rules.marked and not (actor.fresh and actor.cached):
             yield "look", world, actor._replace(at="find", view=world.state, fresh=True, cached=True)
         elif at == "ref" and self.rules.marked and actor.view.concerns(actor.relied):
@@ -413,15 +439,16 @@ class Model:
         live = {
             key for key in (A, B) if actor.recipes[key] and (key in (actor.ref, actor.marked) or key in actor.young)
         }
-        if actor.ref >= 0 and not (actor.recipes[actor.ref] and world.stored[P]):
+        if actor.ref >= 0 and not (actor.recipes[actor.ref] and world.packs_stored(actor.ref)):
             return actor._replace(at=OVER)  # something needed is missing: nothing is deleted
         listed, ready = actor.state.listed, actor.state.ready
         dead = {(key, version) for key, version in enumerate(actor.recipes) if version and key not in live}
         doomed = dead & ready
         condemns = dead - listed
         pack = (P, world.stored[P])
-        held = bool(live) or (self.rules.packs_last and bool(dead - doomed))
-        if pack[1] and not live and P not in actor.young:
+        needed = self._names(world, live)
+        held = needed or (self.rules.packs_last and self._names(world, {key for key, _ in dead - doomed}))
+        if pack[1] and not needed and P not in actor.young:
             if pack in ready and not held:
                 doomed |= {pack}
             elif pack not in listed or pack in ready:
@@ -430,12 +457,18 @@ class Model:
         at = "claim" if doomed or condemns or ready else OVER
         return actor._replace(at=at, doomed=doomed, condemns=condemns)
 
+    def _names(self, world: World, keys: Iterable[int]) -> bool:
+        """Whether one of these recipes names the pack, as collectors see it."""
+        seen = keys if self.rules.bases_named or not world.deltas else set(keys) - {B}
+        return any(P in world.packs(key) for key in seen)
+
     def _look_again(self, world: World, actor: Collector) -> Collector:
         spared = {key for key in (A, B) if world.stored[key] and world.stored[key] != actor.recipes[key]}
         spared.update({world.ref, world.marked} - {-1, actor.ref, actor.marked})
         doomed = frozenset(
             (name, version) for name, version in actor.doomed
-            if world.stored[name] == version and name not in spared and not (name == P and spared)
+            if world.stored[name] == version and name not in spared
+            and not (name == P and self._names(world, spared))
         )  # fmt: skip
         return actor._replace(at="delete" if doomed else "retire", doomed=doomed)
 
@@ -571,7 +604,15 @@ AGAIN = Case("stored again, and named", condemned()._replace(windows=1, graces=0
 DAMAGED = Case(
     "stored again while repair sets it aside", garbage()._replace(damaged=1, graces=0), (WRITE_A, NAME_A, Repairer())
 )
-CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO, AGAIN, DAMAGED)
+BASE = Case(
+    "a delta whose base nobody else needs", garbage()._replace(deltas=True, windows=0), (WRITE_B, NAME_B, Collector(0, 2))
+)  # fmt: skip
+BASE_GOES = Case(
+    "a delta while its base is deleted",
+    condemned()._replace(deltas=True, windows=1, graces=0),
+    (WRITE_B, NAME_B, Collector(0)),
+)
+CASES = (PACK, WRITTEN, SHARED, NAMED, TWO, WRITTEN_TWO, AGAIN, DAMAGED, BASE, BASE_GOES)
 
 
 # ---- one ref ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import NONE
 from mfstore.backends.base import decode_read
@@ -20,11 +20,11 @@ from mfstore.format import fragments, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, fingerprint, pack_path
-from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
+from mfstore.format.recipes import DELTAS, INLINE, BaseChunk, Placement, Recipe, recipe_path
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.report import PhaseProgress
-from mfstore.maintenance.store.checking.pack_state import entry_of, plan_spans
+from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, entry_of, plan_spans
 from mfstore.maintenance.store.checking.recipe_reads import bad_inline
 from mfstore.maintenance.store.describing import write_description
 from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_repair, trailer_or_raise
@@ -258,6 +258,23 @@ def _rebuild_index(
     return fresh
 
 
+class ResolvedChunk(NamedTuple):
+    """Where a chunk is."""
+
+    stored: StoredChunk
+    whole: bool
+    """Whether it can be read there."""
+
+
+class RepointedTables(NamedTuple):
+    """What is new in a recipe that is pointed elsewhere."""
+
+    packs: list[bytes]
+    placements: list[Placement]
+    bases: list[BaseChunk]
+    inline: list[memoryview]
+
+
 class RecipeRewriter:
     """Points recipes at whole chunks."""
 
@@ -283,39 +300,71 @@ class RecipeRewriter:
                 bad = bad_inline(self._found.check, recipe)
         except NotFound:
             return  # collected meanwhile
+        new = self.repointed(recipe, frozenset(bad) | self._found.deltas.undecodable.get(key, frozenset()))
+        parts = recipes.encode(
+            recipe.algorithm, recipe.content, recipe.types, new.packs, new.placements, new.inline,
+            self._workers.thread.codec, new.bases,
+        )  # fmt: skip
+        with suppress(Conflict):  # stored again meanwhile: that relies on nothing that is damaged
+            self._backend.put_if(path, b"".join(parts), etag)
+
+    def repointed(self, recipe: Recipe, bad: frozenset[int]) -> RepointedTables:
+        """Where everything of a recipe lies now. ``bad``: numbers of chunks that are not whole in it, or that their
+        deltas do not give.
+
+        A delta stays one, wherever it has moved, as long as its base can be read; else another copy of the chunk takes
+        its place. What nothing can be done about is left as it was.
+        """
         packs: dict[bytes, int] = {}
+        here = {base.number: self.resolve_base(base) for base in bases_in_packs(recipe)}
+        bases: dict[int, int] = {}
         inline: list[memoryview] = []
         inline_at = 0
         placements: list[Placement] = []
         for number, (chunk, placement) in enumerate(recipes.placed_chunks(recipe)):
-            stored = self.resolve(recipe, chunk, placement, number in bad)
+            baseless = any(not here[piece.chunk].whole for piece in placement.pieces)
+            stored = self.resolve(recipe, chunk, placement, number in bad or baseless)
+            pieces = () if stored is not None and stored.entry.codec not in DELTAS else placement.pieces
+            pieces = tuple(piece._replace(chunk=bases.setdefault(piece.chunk, len(bases))) for piece in pieces)
             if stored is None:
                 inline.append(memoryview(recipe.inline)[placement.offset : placement.offset + placement.csize])
-                placements.append(placement._replace(offset=inline_at))
+                placements.append(placement._replace(offset=inline_at, pieces=pieces))
                 inline_at += placement.csize
             else:
                 pack = packs.setdefault(stored.pack, len(packs))
                 entry = stored.entry
-                placements.append(Placement(pack, entry.offset, entry.csize, entry.codec, entry.width))
-        parts = recipes.encode(
-            recipe.algorithm, recipe.content, recipe.types, list(packs), placements, inline, self._workers.thread.codec
-        )
-        with suppress(Conflict):  # stored again meanwhile: that relies on nothing that is damaged
-            self._backend.put_if(path, b"".join(parts), etag)
+                placements.append(Placement(pack, entry.offset, entry.csize, entry.codec, entry.width, pieces))
+        table = []
+        for number in bases:
+            name, at = here[number].stored
+            where = packs.setdefault(name, len(packs))
+            table.append(BaseChunk(at.id, where, at.offset, at.csize, at.usize, at.codec, at.width))
+        return RepointedTables(list(packs), placements, table, inline)
 
     def resolve(self, recipe: Recipe, chunk: recipes.ChunkRef, placement: Placement, bad: bool) -> StoredChunk | None:
-        """Where a chunk of a recipe lies now; None: in the recipe itself. ``bad``: it lies there and is not whole."""
+        """Where a chunk of a recipe lies now; None: in the recipe itself. ``bad``: it lies there and is not whole, or
+        is a delta that does not give it."""
         entry = entry_of(chunk, placement)
-        here: StoredChunk | None = None
         if placement.pack == INLINE:
-            whole = not bad
-        else:
-            here = StoredChunk(recipe.packs[placement.pack], entry)
-            moved = self._moves.get((here.pack, fingerprint(entry)))
-            if moved is not None:
-                return moved
-            whole = self._found.state_of(here.pack).holds(entry)
-        copy = None if whole else self._copies.get(chunk.id)
-        if copy is None:
-            return here
-        return self._moves.get((copy.pack, fingerprint(copy.entry)), copy)
+            return self._copy_of(chunk.id) if bad else None
+        here = self.resolve_stored(StoredChunk(recipe.packs[placement.pack], entry))
+        return (self._copy_of(chunk.id) or here.stored) if bad else here.stored
+
+    def resolve_base(self, base: PlacedChunk) -> ResolvedChunk:
+        """Where a base chunk lies now."""
+        return self.resolve_stored(StoredChunk(base.pack, base.entry))
+
+    def resolve_stored(self, stored: StoredChunk) -> ResolvedChunk:
+        """Where a chunk is now that lay there."""
+        moved = self._moves.get((stored.pack, fingerprint(stored.entry)))
+        if moved is not None:
+            return ResolvedChunk(moved, True)
+        if self._found.state_of(stored.pack).holds(stored.entry):
+            return ResolvedChunk(stored, True)
+        copy = self._copy_of(stored.entry.id)
+        return ResolvedChunk(stored, False) if copy is None else ResolvedChunk(copy, True)
+
+    def _copy_of(self, chunk_id: bytes) -> StoredChunk | None:
+        """Where another whole copy of a chunk is now, if there is one."""
+        copy = self._copies.get(chunk_id)
+        return None if copy is None else self._moves.get((copy.pack, fingerprint(copy.entry)), copy)

@@ -10,10 +10,9 @@ from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreErr
 from mfstore.format import fragments
 from mfstore.format.description import PATH as DESCRIPTION
 from mfstore.format.packs import PackEntry, pack_path
-from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
+from mfstore.format.recipes import DELTAS, Recipe, recipe_path
 from mfstore.format.refs import ref_path
 from mfstore.maintenance.report import RepairAction
-from mfstore.maintenance.store.checking.pack_state import PlacedChunk, entry_of, placed_in_packs
 
 if TYPE_CHECKING:
     from mfstore.maintenance.store.report import VerifyReport
@@ -34,12 +33,12 @@ class RepairPlan:
     salvage: Mapping[bytes, Sequence[PackEntry]]
     """Damaged packs and the whole chunks in each."""
     copies: Mapping[bytes, StoredChunk]
-    """For chunks that are not whole where a recipe places them: where they are."""
+    """For chunks and base chunks that are not whole where a recipe places them: where they are."""
     rewrite: Sequence[bytes]
-    """Recipes that place chunks in what will move, or in what is gone and has a copy."""
+    """Recipes that place chunks, or have base chunks, in what will move, or in what is gone and has a copy."""
     damaged_recipes: Sequence[bytes]
     lost: Sequence[bytes]
-    """Recipes with chunks that are whole nowhere."""
+    """Recipes with chunks that are whole nowhere, or are deltas against what is whole nowhere."""
     rebuild: bool
     """Whether the index must be made anew."""
     fragments: Sequence[str]
@@ -108,19 +107,19 @@ def plan_repair(found: StorePass, report: VerifyReport) -> RepairPlan:
         return NOTHING_TO_DO
     damaged = _damaged_packs(found)
     wanted: set[bytes] = set()
-    for _, recipe, bad_inline in found.doubtful_recipes():
+    for key, recipe, bad_inline in found.doubtful_recipes():
         if isinstance(recipe, Recipe):
-            wanted.update(placed.entry.id for placed in _not_whole(found, recipe, bad_inline))
+            wanted |= found.broken_parts(key, recipe, bad_inline).ids()
     salvage, copies = _whole_chunks(found, wanted, damaged)
     rewrite, broken, lost = [], [], []
     for key, recipe, bad_inline in found.doubtful_recipes():
         if isinstance(recipe, CorruptObject):
             broken.append(key)
             continue
-        ids = {placed.entry.id for placed in _not_whole(found, recipe, bad_inline)}
-        if ids - copies.keys():
+        parts = found.broken_parts(key, recipe, bad_inline)
+        if parts.lost(lambda placed: placed.entry.id in copies):
             lost.append(key)
-        if ids & copies.keys() or any(placed.pack in damaged for placed in placed_in_packs(recipe)):
+        if parts.ids() & copies.keys() or not damaged.isdisjoint(recipe.packs):
             rewrite.append(key)
     dangling, former = found.dangling(), found.dangling_former()
     unusable = {*broken, *lost}
@@ -159,23 +158,12 @@ def _damaged_packs(found: StorePass) -> set[bytes]:
     return damaged | {name for name, state in states.items() if state.bad and name in found.inventory.packs}
 
 
-def _not_whole(found: StorePass, recipe: Recipe, bad_inline: frozenset[int]) -> Iterator[PlacedChunk]:
-    """The chunks of a recipe that are not whole where it places them."""
-    for number, (chunk, placement) in enumerate(placed_chunks(recipe)):
-        if placement.pack == INLINE:
-            if number in bad_inline:
-                yield PlacedChunk(number, b"", entry_of(chunk, placement))
-            continue
-        placed = PlacedChunk(number, recipe.packs[placement.pack], entry_of(chunk, placement))
-        if not found.state_of(placed.pack).holds(placed.entry):
-            yield placed
-
-
 def _whole_chunks(
     found: StorePass, wanted: set[bytes], damaged: Iterable[bytes]
 ) -> tuple[dict[bytes, list[PackEntry]], dict[bytes, StoredChunk]]:
     """The whole chunks of each damaged pack, and a whole copy of each wanted chunk that has one; by the trailers of all
-    packs, and for packs without a sound one by what others say is there."""
+    packs, and for packs without a sound one by what others say is there. A delta is no copy: its base is known only to
+    the recipes that place it."""
     states = found.packs.states
     salvage = {name: _whole_claims(found, name) for name in sorted(damaged)}
     candidates: dict[bytes, list[StoredChunk]] = {}
@@ -187,7 +175,7 @@ def _whole_chunks(
         if name in salvage:
             salvage[name] = _by_offset(entry for entry in entries if state.holds(entry))
         for entry in entries:
-            if entry.id in wanted and state.holds(entry):
+            if entry.id in wanted and entry.codec not in DELTAS and state.holds(entry):
                 candidates.setdefault(entry.id, []).append(StoredChunk(name, entry))
     found.data.read(sorted({name for stored in candidates.values() for name, _ in stored if not states[name].checked}))
     whole = {

@@ -27,6 +27,8 @@ class Finding:
     """Refs whose value cannot be read whole because of it."""
     harm: Harm = "data"
     """What is at stake: data; only deduplication (the index is a hint); nothing, when it is only strange."""
+    bases: tuple[str, ...] = ()
+    """Ids of base chunks that are lost with it: some of ``keys`` are stored as deltas against them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class VerifyReport:
     checked: int
     """Bytes of packs that were read, decoded and compared with their digests."""
     chunks: int
-    """Chunks compared with their digests, in packs and in recipes."""
+    """Chunks compared with their digests, in packs and in recipes; deltas there by their seals."""
     packs_checked: int
     """Packs whose every chunk was compared."""
     complete: bool
@@ -59,6 +61,8 @@ class VerifyReport:
     """False when what was verified could not be noted in the store: it will be verified again."""
     seconds: float
     """How long it took."""
+    deltas: int = 0
+    """Deltas that were decoded with their bases and compared with the digests of their chunks."""
 
     @property
     def damage(self) -> tuple[Finding, ...]:

@@ -19,12 +19,14 @@ from mfstore.format.recipes import recipe_path
 from mfstore.format.refs import decode_ref, is_sealed
 from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.maintenance.store.checking import findings
+from mfstore.maintenance.store.checking.broken_parts import BrokenParts, base_is_lost, broken_parts
 from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
+from mfstore.maintenance.store.checking.delta_reads import DeltaReader
 from mfstore.maintenance.store.checking.inventory import Inventory, take_inventory
 from mfstore.maintenance.store.checking.known_packs import KnownPacks, pack_windows
 from mfstore.maintenance.store.checking.listed_index import ListedIndex
 from mfstore.maintenance.store.checking.pack_reads import PackReader
-from mfstore.maintenance.store.checking.pack_state import PackState, placed_in_packs
+from mfstore.maintenance.store.checking.pack_state import PackState, PlacedChunk
 from mfstore.maintenance.store.checking.recipe_reads import CheckedRecipe, RecipeReader
 from mfstore.maintenance.store.checking.unread import Unread
 from mfstore.maintenance.store.report import Finding, VerifyReport
@@ -33,6 +35,7 @@ from mfstore.refs import read_ref
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.format.recipes import Recipe
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.report import PhaseCallback
 
@@ -98,6 +101,7 @@ class StorePass:
     index: ListedIndex
     recipes: RecipeReader
     data: PackReader
+    deltas: DeltaReader
     description_error: MfstoreError | None
     """What is wrong with the store's description."""
 
@@ -128,8 +132,17 @@ class StorePass:
                     if self.shards.expired():
                         return
                     self.data.read(window, tell)
-                whole = not any(states[name].kind or states[name].bad for name in names)
+                # After the packs: what is damaged there need not be tried.
+                whole = self._decode_deltas(shard)
+                whole = whole and not any(states[name].kind or states[name].bad for name in names)
                 self.shards.verified(shard, whole, begun)
+
+    def _decode_deltas(self, shard: str) -> bool:
+        """Decode the deltas of the recipes of a shard, wherever they and their bases lie. Whether all are well."""
+        keys = [key for key in self.recipes.with_deltas if shard_of(key) == shard]
+        well = not keys or self.deltas.read(self.recipes.read(keys, "deltas"))
+        self.recipes.suspects.update(self.deltas.undecodable)
+        return well
 
     def _counted(self, total: int) -> Callable[[int], None]:
         """Tells of bytes read, from any thread."""
@@ -179,13 +192,25 @@ class StorePass:
                 continue
             if bad_inline:
                 troubles.damaged_inline(key, len(bad_inline))
-            for placed in placed_in_packs(recipe):
-                state = self.state_of(placed.pack)
-                if not state.holds(placed.entry):
-                    lost = not self.packs.readable_elsewhere(placed, self.index)
-                    troubles.absent_chunk(key, placed.pack, state, lost)
+            broken = self.broken_parts(key, recipe, bad_inline)
+            for placed in broken.placed:
+                troubles.absent_chunk(key, placed.pack, self.state_of(placed.pack), not self._has_copy(placed))
+            if broken.undecodable:
+                lost = not all(map(self._has_copy, broken.undecodable))
+                troubles.undecodable_deltas(key, len(broken.undecodable), lost)
+            for one in broken.bases:
+                lost = base_is_lost(one, self._has_copy)
+                troubles.absent_base(key, one.base, self.state_of(one.base.pack), lost)
         troubles.damaged_packs(self.packs.states)
         return troubles.findings()
+
+    def broken_parts(self, key: bytes, recipe: Recipe, bad_inline: frozenset[int]) -> BrokenParts:
+        """What of a recipe is not whole where it says."""
+        undecodable = self.deltas.undecodable.get(key, frozenset())
+        return broken_parts(recipe, bad_inline, undecodable, lambda pack, entry: self.state_of(pack).holds(entry))
+
+    def _has_copy(self, placed: PlacedChunk) -> bool:
+        return self.packs.readable_elsewhere(placed, self.index)
 
     def dangling(self) -> dict[str, bytes]:
         """What refs name that is not stored."""
@@ -228,6 +253,7 @@ class StorePass:
             oldest=min(known) if len(known) == len(times) and known else None,
             remembered=self.shards.remembered,
             seconds=time.monotonic() - begun,
+            deltas=self.check.deltas,
         )
 
 
@@ -272,5 +298,8 @@ def _list_store(access: StoreAccess, options: VerifyOptions, tell: PhaseCallback
         packs=packs, refs=refs, index=index,
         recipes=RecipeReader(backend, workers, check, unread, tell),
         data=PackReader(backend, workers, check, unread, packs),
+        deltas=DeltaReader(
+            backend, workers, check, unread, packs, lambda pack, entry: packs.state_of(pack, index).holds(entry)
+        ),
         description_error=read_description(backend, unread),
     )  # fmt: skip

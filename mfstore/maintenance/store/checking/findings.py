@@ -17,7 +17,11 @@ from mfstore.maintenance.store.report import Finding, Harm
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.store.checking.inventory import Inventory
-    from mfstore.maintenance.store.checking.pack_state import PackState
+    from mfstore.maintenance.store.checking.pack_state import PackState, PlacedChunk
+
+
+NAMED = 3
+"""Base chunks named in a sentence; a finding has all of them."""
 
 
 @dataclass(slots=True)
@@ -27,6 +31,8 @@ class _Trouble:
     kind: str
     detail: str
     keys: set[str] = field(default_factory=set)
+    bases: set[str] = field(default_factory=set)
+    """Base chunks that are lost with it."""
 
 
 class DataTroubles:
@@ -51,23 +57,47 @@ class DataTroubles:
         else:
             self._add(pack_path(pack.hex()), *_describe(state), touched)
 
+    def undecodable_deltas(self, key: bytes, count: int, lost: bool) -> None:
+        """So many deltas of a recipe do not give its chunks, though they and their bases are whole. ``lost``: nor is
+        there another copy of each chunk."""
+        detail = f"{count} deltas do not give their chunks with the bases that it names"
+        self._add(recipe_path(key.hex()), "damaged", detail, key.hex() if lost else None)
+
+    def absent_base(self, key: bytes, base: PlacedChunk, state: PackState, lost: bool) -> None:
+        """A recipe has a base chunk in a pack that does not hold it. ``lost``: it costs a chunk, as far as is known."""
+        if state.prints is not None and not state.bad:
+            detail = "it has a base chunk where another lies, or none"
+            trouble = self._add(recipe_path(key.hex()), "damaged", detail, key.hex() if lost else None)
+        else:
+            trouble = self._add(pack_path(base.pack.hex()), *_describe(state), key.hex() if lost else None)
+        if lost:
+            trouble.bases.add(base.entry.id.hex())
+
     def damaged_packs(self, packs: Mapping[bytes, PackState]) -> None:
         """These are all packs: those with damage are told, whether a recipe needs them or not."""
         for name, state in packs.items():
             if state.kind == "damaged" or state.bad:
                 self._add(pack_path(name.hex()), *_describe(state), None)
 
-    def _add(self, path: str, kind: str, detail: str, key: str | None) -> None:
+    def _add(self, path: str, kind: str, detail: str, key: str | None) -> _Trouble:
         trouble = self._by_path.setdefault(path, _Trouble(kind, detail))
         if key is not None:
             trouble.keys.add(key)
+        return trouble
 
     def findings(self) -> Iterator[Finding]:
         """What is wrong with each object, and which artifacts it costs."""
         for path, found in self._by_path.items():
             harm: Harm = "data" if found.keys else "dedup"
             detail = found.detail if found.keys else f"{found.detail}; every artifact can still be read"
-            yield Finding(found.kind, path, detail, tuple(sorted(found.keys)), harm=harm)
+            if found.bases:
+                detail += f"; base chunks of deltas are lost: {_some(sorted(found.bases))}"
+            yield Finding(found.kind, path, detail, tuple(sorted(found.keys)), (), harm, tuple(sorted(found.bases)))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _describe(state: PackState) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
 from mfstore.format.packs import fingerprint, pack_path
-from mfstore.format.recipes import ChunkRef
+from mfstore.format.recipes import DELTAS, ChunkRef
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.checking.pack_state import PackState
 from mfstore.maintenance.store.checking.trailers import read_trailers
@@ -88,7 +88,7 @@ class KnownPacks:
         if len(found) <= self._room:
             self._room -= len(found)
             self._cached[name] = found
-        state.listed = index.lists_all([entry.id for entry in found])
+        state.listed = index.lists_all([entry.id for entry in found if entry.codec not in DELTAS])
 
     def failed(self, name: bytes, error: MfstoreError) -> None:
         """Note why a pack, or its trailer, could not be read."""

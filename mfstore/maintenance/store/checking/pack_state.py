@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mfstore._core.memory import xxh3
 from mfstore.format.fragments import Location
 from mfstore.format.packs import ENTRY, PackEntry, fingerprint
-from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, placed_chunks
+from mfstore.format.recipes import INLINE, BaseChunk, ChunkRef, Placement, Recipe, placed_chunks
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class PackState:
     checked: bool = False
     """Whether every chunk was compared with its digest."""
     used: bool = False
-    """Whether a recipe places a chunk here."""
+    """Whether a recipe places a chunk here, or has a base chunk here."""
     claimed: dict[int, PackEntry] = field(default_factory=dict)
     """Without a sound trailer: the chunks that recipes and index say are here, by fingerprint."""
     bad: dict[int, PackEntry] = field(default_factory=dict)
@@ -63,10 +63,10 @@ class PackState:
 
 
 class PlacedChunk(NamedTuple):
-    """A chunk as a recipe places it."""
+    """A chunk, or a base chunk, as a recipe places it."""
 
     number: int
-    """Of the chunk in the recipe."""
+    """Of the chunk, or of the base chunk, in the recipe."""
     pack: bytes
     entry: PackEntry
 
@@ -78,8 +78,14 @@ def placed_in_packs(recipe: Recipe) -> Iterator[PlacedChunk]:
             yield PlacedChunk(number, recipe.packs[placement.pack], entry_of(chunk, placement))
 
 
+def bases_in_packs(recipe: Recipe) -> Iterator[PlacedChunk]:
+    """The base chunks of a recipe, all of which lie in packs."""
+    for number, base in enumerate(recipe.bases):
+        yield PlacedChunk(number, recipe.packs[base.pack], entry_of_base(base))
+
+
 def match_placements(recipe: Recipe, packs: Mapping[bytes, PackState]) -> bool:
-    """Whether every chunk of a recipe that lies in packs lies where it says, as far as is known.
+    """Whether every chunk and base chunk of a recipe that lies in packs lies where it says, as far as is known.
 
     Notes in the packs' states that they are used, and for those without a sound trailer what is said to be there. Once
     per chunk of a store, so it makes no objects for those that are well.
@@ -97,12 +103,26 @@ def match_placements(recipe: Recipe, packs: Mapping[bytes, PackState]) -> bool:
         if state.prints is None and state.kind == "damaged":
             state.claimed[fp] = PackEntry(chunk_id, offset, csize, usize, codec, width)
         well = state.has(fp, offset + csize) and well
+    for base in recipe.bases:
+        state = states[base.pack]
+        if state is None:
+            continue
+        state.used = True
+        entry = entry_of_base(base)
+        if state.prints is None and state.kind == "damaged":
+            state.claimed[fingerprint(entry)] = entry
+        well = state.holds(entry) and well
     return well
 
 
 def entry_of(chunk: ChunkRef, where: Placement | Location) -> PackEntry:
     """A chunk and where it lies, as a pack's trailer states it."""
     return PackEntry(chunk.id, where.offset, where.csize, chunk.usize, where.codec, where.width)
+
+
+def entry_of_base(base: BaseChunk) -> PackEntry:
+    """A base chunk as the trailer of its pack states it."""
+    return PackEntry(base.id, base.offset, base.csize, base.usize, base.codec, base.width)
 
 
 class Span(NamedTuple):

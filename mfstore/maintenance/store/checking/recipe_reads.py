@@ -47,12 +47,16 @@ class RecipeReader:
         self._tell = tell
         self.suspects: set[bytes] = set()
         """Recipes that may not be readable whole."""
+        self.with_deltas: set[bytes] = set()
+        """Recipes that place deltas."""
 
     def match(self, keys: Iterable[bytes], packs: Mapping[bytes, PackState]) -> None:
         """Compare what these recipes say with what is known of the packs; and note there what recipes say."""
         for key, recipe, bad_inline in self.read(keys, "recipes"):
             if isinstance(recipe, CorruptObject) or not match_placements(recipe, packs) or bad_inline:
                 self.suspects.add(key)
+            if isinstance(recipe, Recipe) and recipe.bases:
+                self.with_deltas.add(key)
 
     def read(self, keys: Iterable[bytes], phase: str) -> Iterator[CheckedRecipe]:
         """Each of these recipes that is still stored."""
@@ -104,9 +108,10 @@ def bad_inline(check: ChunkCheck, recipe: Recipe) -> frozenset[int]:
     bad = []
     inline = memoryview(recipe.inline)
     known: dict[Placement, tuple[ChunkRef, bool]] = {}
-    for number, (chunk, at) in enumerate(placed_chunks(recipe)):
-        if at.pack != INLINE:
+    for number, (chunk, placement) in enumerate(placed_chunks(recipe)):
+        if placement.pack != INLINE:
             continue
+        at = placement._replace(pieces=())
         if at not in known:
             stored = inline[at.offset : at.offset + at.csize]
             known[at] = chunk, check.whole(entry_of(chunk, at), stored)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import Codec
@@ -16,7 +16,7 @@ from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import INLINE, Recipe, recipe_path
+from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
 from mfstore.format.refs import PREFIX, StoredRef, ref_name
 from mfstore.maintenance.store.collecting.retention import RefVersion
 from mfstore.refs import read_ref
@@ -81,7 +81,7 @@ class Liveness:
         self._packs = packs
         self._exists = exists
         self.live_bytes = array("Q", bytes(8 * len(packs)))
-        """Live bytes by row of ``packs``; each chunk once."""
+        """Live bytes by row of ``packs``; each chunk once, also one that is but the base of a delta."""
         self.reachable = bytearray(len(packs))
         """Whether a live recipe names the pack, by row."""
         self.lasting = bytes(len(packs))
@@ -108,7 +108,8 @@ class Liveness:
             if row >= 0:
                 self.reachable[row] = 1
         seen, live_bytes, sizes = self._seen, self.live_bytes, packs.sizes
-        for number, offset, csize, _, _, _ in recipe.placements:
+        bases = (Placement(base.pack, base.offset, base.csize, base.codec, base.width) for base in recipe.bases)
+        for number, offset, csize, _, _, _ in chain(recipe.placements, bases):
             if number == INLINE:
                 continue
             row = rows[number]

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import NONE, Codec
+from mfstore._core.codec import NONE, Codec, delta_seal_is_right
 from mfstore.backends.base import RangeRead, decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.fragments import PREFIX, encode_fragment
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
-from mfstore.format.recipes import INLINE, Placement, Recipe, placed_chunks, recipe_path
+from mfstore.format.recipes import DELTAS, INLINE, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.collecting.liveness import read_recipes
 from mfstore.maintenance.store.collecting.plan import PackToRewrite
 
@@ -74,6 +74,10 @@ class Repacker:
                 if number != INLINE and recipe.packs[number] in wanted:
                     entry = PackEntry(chunk.id, offset, csize, chunk.usize, codec, width)
                     chunks[recipe.packs[number]][offset] = entry
+            for base in recipe.bases:
+                if recipe.packs[base.pack] in wanted:
+                    entry = PackEntry(base.id, base.offset, base.csize, base.usize, base.codec, base.width)
+                    chunks[recipe.packs[base.pack]][base.offset] = entry
         left = [entry.pack for entry in plan]
         still_named: set[bytes] = set()
         while left:
@@ -139,6 +143,11 @@ class Repacker:
             raise data
         view = memoryview(data).cast("B")
         for entry in run:
+            if entry.codec in DELTAS:
+                # As it lay: it is told to be what was stored by its seal, and goes on with the base it had.
+                if not delta_seal_is_right(view[entry.offset - start : entry.offset - start + entry.csize]):
+                    raise CorruptObject("delta is damaged", key=pack_path(pack.hex()), offset=entry.offset)
+                continue
             out = bytearray(entry.usize)
             self._codec.decode(
                 view, out, [(entry.offset - start, entry.csize, entry.codec, entry.width, 0, entry.usize)]
@@ -173,24 +182,38 @@ class Repacker:
 
 
 def repoint(recipe: Recipe, moved: MovedChunks, codec: Codec) -> list[bytes | memoryview] | None:
-    """The recipe with where their chunks are now; None when it needs something from an old pack that was not moved."""
+    """The recipe with where its chunks and base chunks are now; None when it needs something from an old pack that was
+    not moved."""
     packs: dict[bytes, int] = {}
-    placements = []
     old = set(moved.packs)
-    for placement in recipe.placements:
-        if placement.pack == INLINE:
-            placements.append(placement)
-            continue
-        name, offset = recipe.packs[placement.pack], placement.offset
+
+    def now(number: int, offset: int) -> tuple[int, int] | None:
+        """The number of the pack, and the offset there, of what lay in that pack of the recipe at that offset."""
+        name = recipe.packs[number]
         if name in old:
             target = moved.targets.get(PackOffset(name, offset))
             if target is None:
                 return None
             name, offset = target
-        number = packs.setdefault(name, len(packs))
-        placements.append(Placement(number, offset, placement.csize, placement.codec, placement.width))
+        return packs.setdefault(name, len(packs)), offset
+
+    placements = []
+    for placement in recipe.placements:
+        if placement.pack == INLINE:
+            placements.append(placement)
+            continue
+        target = now(placement.pack, placement.offset)
+        if target is None:
+            return None
+        placements.append(placement._replace(pack=target[0], offset=target[1]))
+    bases = []
+    for base in recipe.bases:
+        target = now(base.pack, base.offset)
+        if target is None:
+            return None
+        bases.append(base._replace(pack=target[0], offset=target[1]))
     return recipes.encode(
-        recipe.algorithm, recipe.content, recipe.types, list(packs), placements, [recipe.inline], codec
+        recipe.algorithm, recipe.content, recipe.types, list(packs), placements, [recipe.inline], codec, bases
     )
 
 

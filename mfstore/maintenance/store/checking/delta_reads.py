@@ -1,0 +1,264 @@
+"""Deltas decoded with their bases, recipe by recipe: whether they give the chunks that the recipes say.
+
+A delta and its base lie in packs that are each read and compared by themselves: the delta by its seal, the base by its
+digest. That the one fits the other only the recipe tells, which names the base.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from mfstore._core.memory import xxh3
+from mfstore.backends.base import RangeRead
+from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.format.packs import ENTRY, fingerprint, pack_path
+from mfstore.format.recipes import DELTAS, INLINE, PIECE, Recipe, placed_chunks
+from mfstore.maintenance.reading import read_each, scratch, spread
+from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, entry_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+    from mfstore.backends.base import Backend
+    from mfstore.format.packs import PackEntry
+    from mfstore.format.recipes import Piece
+    from mfstore.host.workers import Workers
+    from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
+    from mfstore.maintenance.store.checking.known_packs import KnownPacks
+    from mfstore.maintenance.store.checking.recipe_reads import CheckedRecipe
+    from mfstore.maintenance.store.checking.unread import Unread
+
+    PackPlace = tuple[bytes, PackEntry]
+    """A chunk in a pack."""
+
+DECODED_TOGETHER = 64 << 20
+"""Bytes of bases and deltas that are held at a time."""
+
+
+class Delta(NamedTuple):
+    """A delta as a recipe places it."""
+
+    placed: PlacedChunk
+    pieces: tuple[Piece, ...]
+    bases: Mapping[int, PlacedChunk]
+    """The base chunks that its pieces are of, by their numbers."""
+    inline: memoryview | None
+    """Its bytes, when it lies in the recipe."""
+
+    def identity(self) -> int:
+        """64 bits of the chunk, where the delta lies and what its base is, wherever else it is placed so."""
+        parts = [self.placed.pack, ENTRY.pack(*self.placed.entry)]
+        for number, start, length in self.pieces:
+            base = self.bases[number]
+            parts += (base.pack, ENTRY.pack(*base.entry), PIECE.pack(0, start, length))
+        return xxh3(b"".join(parts))
+
+    def places(self) -> Iterator[PackPlace]:
+        """What must be read of packs for it."""
+        for base in self.bases.values():
+            yield base.pack, base.entry
+        if self.inline is None:
+            yield self.placed.pack, self.placed.entry
+
+
+class RecipeDeltas(NamedTuple):
+    """The deltas of a recipe, each place once: a few bytes can say that hundreds of thousands of chunks lie there, of
+    16 MiB each."""
+
+    deltas: list[Delta]
+    twins: dict[int, list[int]]
+    """Other chunks that are placed just as one of these, by the number of that."""
+    misfits: set[int]
+    """Chunks that are placed where another one is, or with another base: both cannot be."""
+
+
+def deltas_of(recipe: Recipe) -> RecipeDeltas:
+    """The deltas that a recipe places."""
+    inline = memoryview(recipe.inline)
+    bases = {base.number: base for base in bases_in_packs(recipe)}
+    first: dict[tuple[int, int, int], Delta] = {}
+    found = RecipeDeltas([], {}, set())
+    for number, (chunk, at) in enumerate(placed_chunks(recipe)):
+        if not at.pieces:
+            continue
+        here = at.pack == INLINE
+        delta = Delta(
+            PlacedChunk(number, b"" if here else recipe.packs[at.pack], entry_of(chunk, at)),
+            at.pieces,
+            {piece.chunk: bases[piece.chunk] for piece in at.pieces},
+            inline[at.offset : at.offset + at.csize] if here else None,
+        )
+        other = first.setdefault((at.pack, at.offset, at.csize), delta)
+        if other is delta:
+            found.deltas.append(delta)
+        elif (other.placed.entry, other.pieces) == (delta.placed.entry, delta.pieces):
+            found.twins.setdefault(other.placed.number, []).append(number)
+        else:
+            found.misfits.add(number)
+    return found
+
+
+class DeltaReader:
+    """Decodes deltas with their bases, and remembers which do not give their chunks."""
+
+    def __init__(
+        self, backend: Backend, workers: Workers, check: ChunkCheck, unread: Unread, packs: KnownPacks,
+        holds: Callable[[bytes, PackEntry], bool],
+    ) -> None:  # fmt: skip
+        self._backend = backend
+        self._workers = workers
+        self._check = check
+        self._unread = unread
+        self._packs = packs
+        self._holds = holds
+        self._lock = threading.Lock()
+        self._good: set[int] = set()
+        self.undecodable: dict[bytes, frozenset[int]] = {}
+        """By recipe: numbers of the chunks whose delta and bases are whole, and which these do not give."""
+
+    def read(self, recipes: Iterable[CheckedRecipe]) -> bool:
+        """Decode every delta of these recipes. Whether each gave its chunk."""
+        all_well = True
+        for key, recipe, bad_inline in recipes:
+            if isinstance(recipe, CorruptObject):
+                continue
+            found = deltas_of(recipe)
+            ready = [
+                delta for delta in found.deltas
+                if delta.placed.number not in bad_inline and all(self._holds(*place) for place in delta.places())
+            ]  # fmt: skip
+            all_well = all_well and len(ready) == len(found.deltas)
+            misfits = set(found.misfits)
+            for together in _groups(ready):
+                all_well = self._decode(together, misfits) and all_well
+            misfits.update(number for first in misfits & found.twins.keys() for number in found.twins[first])
+            if misfits:
+                self.undecodable[key] = frozenset(misfits)
+                all_well = False
+        return all_well
+
+    def _decode(self, deltas: list[Delta], misfits: set[int]) -> bool:
+        """Read what these need, and decode them. Whether everything could be read and was whole."""
+        fresh = [delta for delta in deltas if delta.inline is not None or delta.identity() not in self._good]
+        found = self._read({place: None for delta in fresh for place in delta.places()})
+        ready = [delta for delta in fresh if all(place in found for place in delta.places())]
+
+        def one(delta: Delta) -> None:
+            if self._gives(delta, found):
+                with self._lock:
+                    self._good.add(delta.identity())
+            else:
+                with self._lock:
+                    misfits.add(delta.placed.number)
+
+        spread(self._workers, ready, one, lambda delta: delta.placed.entry.usize, 3 * self._workers.threads)
+        return len(ready) == len(fresh)
+
+    def _gives(self, delta: Delta, found: Mapping[PackPlace, bytes | bytearray]) -> bool:
+        """Whether a delta and its base, both found whole, are the chunk."""
+        stored = delta.inline
+        if stored is None:
+            stored = memoryview(found[delta.placed.pack, delta.placed.entry])
+        self._check.count_delta()
+        return self._check.gives(delta.placed.entry, stored, _concatenated(delta, found))
+
+    def _read(self, places: Iterable[PackPlace]) -> dict[PackPlace, bytes | bytearray]:
+        """Base chunks, decoded, and deltas as they are stored, of those that are whole. What is not is noted in the
+        states of the packs."""
+        found: dict[PackPlace, bytes | bytearray] = {}
+        by_read: dict[tuple[str, int, int], list[PackPlace]] = {}
+        for place in places:
+            pack, entry = place
+            by_read.setdefault((pack_path(pack.hex()), entry.offset, entry.csize), []).append(place)
+
+        def arrived(read: RangeRead, data: Buffer | MfstoreError) -> None:
+            for place in by_read[read.key, read.start, read.length]:
+                whole = self._whole(place, data)
+                if whole is not None:
+                    with self._lock:
+                        found[place] = whole
+
+        read_each(self._backend, self._workers, [RangeRead(*where) for where in by_read], arrived)
+        return found
+
+    def _whole(self, place: PackPlace, data: Buffer | MfstoreError) -> bytes | bytearray | None:
+        """What lies at a place, if it is whole, read again if need be."""
+        pack, entry = place
+        path = pack_path(pack.hex())
+        try:
+            if isinstance(data, MfstoreError) and not isinstance(data, CorruptObject):
+                raise data
+            if not isinstance(data, MfstoreError):
+                content = self._content(entry, memoryview(data).cast("B"))
+                if content is not None:
+                    return content
+            content = self._content(entry, memoryview(self._backend.read_again(path, entry.offset, entry.csize)))
+            if content is not None:
+                self._unread.add_unsteady(path)
+                return content
+        except CorruptObject:
+            pass  # cut short since it was listed
+        except MfstoreError as error:
+            kind = self._unread.kind_of(path, error)
+            state = self._packs.states[pack]
+            with self._lock:
+                if kind in ("missing", "unreadable"):
+                    state.kind, state.detail, state.prints = kind, error.message, None
+                else:
+                    state.bad[fingerprint(entry)] = entry
+            return None
+        with self._lock:
+            self._packs.states[pack].bad[fingerprint(entry)] = entry
+        return None
+
+    def _content(self, entry: PackEntry, stored: memoryview) -> bytes | bytearray | None:
+        """A base chunk decoded, a delta as it is; None when it is not whole."""
+        if is_delta(entry):
+            return bytes(stored) if self._check.whole(entry, stored) else None
+        target = bytearray(entry.usize)
+        return target if self._check.decoded(entry, stored, target) else None
+
+
+def is_delta(entry: PackEntry) -> bool:
+    """Whether a chunk is stored as a delta."""
+    return entry.codec in DELTAS
+
+
+def _concatenated(delta: Delta, found: Mapping[PackPlace, bytes | bytearray]) -> memoryview:
+    """The base of a delta: its pieces one after the other. In memory of this thread, until the next one."""
+    parts = []
+    for number, start, length in delta.pieces:
+        base = delta.bases[number]
+        parts.append(memoryview(found[base.pack, base.entry])[start : start + length])
+    if len(parts) == 1:
+        return parts[0]
+    joined = scratch("base", sum(len(part) for part in parts))
+    at = 0
+    for part in parts:
+        joined[at : at + len(part)] = part
+        at += len(part)
+    return joined
+
+
+def _groups(deltas: Iterable[Delta]) -> Iterator[list[Delta]]:
+    """The deltas, as many at a time as DECODED_TOGETHER allows. What several of a group need is counted once."""
+    group: list[Delta] = []
+    held: set[PackPlace] = set()
+    size = 0
+    for delta in deltas:
+        more = [place for place in delta.places() if place not in held]
+        grown = sum(max(entry.usize, entry.csize) for _, entry in more)
+        if group and size + grown > DECODED_TOGETHER:
+            yield group
+            group, held, size = [], set(), 0
+            more = list(delta.places())
+            grown = sum(max(entry.usize, entry.csize) for _, entry in more)
+        group.append(delta)
+        held.update(more)
+        size += grown
+    if group:
+        yield group

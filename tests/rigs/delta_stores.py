@@ -1,0 +1,165 @@
+"""Stores that hold deltas, made of what was stored whole: so they are there whatever a writer chooses."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mfstore import errors
+from mfstore._core.codec import Codec
+from mfstore.format import fragments, recipes
+from mfstore.format.digests import digest_function
+from mfstore.format.packs import PackBuilder, pack_path
+from mfstore.format.recipes import DELTAS, INLINE, PREFIX, XOR, BaseChunk, Piece, Placement, placed_chunks, recipe_path
+from tests.rigs.damage import wrapped
+
+CODEC = Codec(errors)
+
+
+def recipe_of(backend, key):
+    return recipes.decode(backend.get(recipe_path(key)), CODEC, bytes.fromhex(key))
+
+
+def whole_chunk(backend, recipe, chunk, placement):
+    """The bytes of a chunk that is no delta."""
+    if placement.pack == INLINE:
+        stored = memoryview(recipe.inline)[placement.offset : placement.offset + placement.csize]
+    else:
+        path = pack_path(recipe.packs[placement.pack].hex())
+        stored = backend.get_range(path, placement.offset, placement.csize)
+    found = bytearray(chunk.usize)
+    CODEC.decode(stored, found, [(0, placement.csize, placement.codec, placement.width, 0, chunk.usize)])
+    return bytes(found)
+
+
+def pieces_of(old, first, size):
+    """Pieces of the base chunks ``old`` from number ``first`` on, round and round, until they are ``size`` bytes."""
+    pieces = []
+    while size:
+        length = min(size, old[first % len(old)][0].usize)
+        pieces.append(Piece(first % len(old), 0, length))
+        first, size = first + 1, size - length
+    return tuple(pieces)
+
+
+def store_as_deltas(backend, key, base, codec=PREFIX, width=0, inline=False):
+    """Replace the recipe of ``key`` by one whose chunks are deltas against the chunks that ``base`` has in packs; those
+    that both have stay as they are. What only the replaced recipe needed goes: packs, and what the index says of them.
+    """
+    recipe, older = recipe_of(backend, key), recipe_of(backend, base)
+    digest = digest_function(recipe.algorithm)
+    old = [(chunk, at) for chunk, at in placed_chunks(older) if at.pack != INLINE and at.codec not in DELTAS]
+    contents = [whole_chunk(backend, older, *one) for one in old]
+    shared = {chunk.id: at for chunk, at in old}
+    packs, bases, placements, in_recipe = {}, {}, [], []
+    builder = PackBuilder(recipe.algorithm)
+    deltas = {}
+    for number, (chunk, at) in enumerate(placed_chunks(recipe)):
+        if chunk.id in shared:
+            here = shared[chunk.id]
+            placements.append(here._replace(pack=packs.setdefault(older.packs[here.pack], len(packs))))
+            continue
+        if chunk.id not in deltas:
+            pieces = pieces_of(old, number, chunk.usize)
+            base_bytes = b"".join(contents[n][start : start + length] for n, start, length in pieces)
+            data = CODEC.encode_delta(whole_chunk(backend, recipe, chunk, at), base_bytes, codec, width, 1)
+            own = tuple(piece._replace(chunk=bases.setdefault(old[piece.chunk][0].id, len(bases))) for piece in pieces)
+            deltas[chunk.id] = Placement(INLINE, sum(map(len, in_recipe)), len(data), codec, width, own)
+            if inline:
+                in_recipe.append(data)
+            else:
+                deltas[chunk.id] = deltas[chunk.id]._replace(pack=-1, offset=builder.length)
+                builder.add(memoryview(data), [(chunk.id, len(data), chunk.usize)], codec, width, True)
+        placements.append(deltas[chunk.id])
+    if builder.entries:
+        name, parts = builder.close(digest)
+        backend.put(pack_path(name), parts)
+        number = packs.setdefault(bytes.fromhex(name), len(packs))
+        placements = [at._replace(pack=number) if at.pack == -1 else at for at in placements]
+    places = {chunk.id: (chunk, at) for chunk, at in old}
+    table = []
+    for chunk_id in bases:
+        chunk, at = places[chunk_id]
+        pack = packs.setdefault(older.packs[at.pack], len(packs))
+        table.append(BaseChunk(chunk.id, pack, at.offset, at.csize, chunk.usize, at.codec, at.width))
+    parts = recipes.encode(
+        recipe.algorithm, recipe.content, recipe.types, list(packs), placements, in_recipe, CODEC, table
+    )
+    backend.put(recipe_path(key), parts)
+    forget_packs(backend, set(recipe.packs) - set(packs) - set(older.packs), recipe.algorithm)
+
+
+def part_of(backend, recipe, numbers):
+    """Store a recipe of raw bytes that places these chunks of another as that does; its key."""
+    placed = placed_chunks(recipe)
+    used, placements, inline = {}, [], [b""]
+    for number in numbers:
+        at = placed[number][1]
+        own = tuple(piece._replace(chunk=used.setdefault(piece.chunk, len(used))) for piece in at.pieces)
+        if at.pack == INLINE:
+            inline.append(bytes(recipe.inline)[at.offset : at.offset + at.csize])
+            first = numbers.index(number)  # equal chunks share a place
+            at = at._replace(offset=sum(map(len, inline[:-1]))) if first == len(placements) else placements[first]
+        placements.append(at._replace(pieces=own))
+    chunks = [placed[number][0] for number in numbers]
+    body = recipes.Artifact("", recipes.RAW, sum(chunk.usize for chunk in chunks), None, (), chunks)
+    content = recipes.encode_content(recipes.ONE, recipe.algorithm, [body])
+    key = digest_function(recipe.algorithm)(content).hex()
+    bases = [recipe.bases[number] for number in used]
+    named = sorted({at.pack for at in (*placements, *bases)} - {INLINE})
+    packs = [recipe.packs[number] for number in named]
+    placements = [at if at.pack == INLINE else at._replace(pack=named.index(at.pack)) for at in placements]
+    bases = [base._replace(pack=named.index(base.pack)) for base in bases]
+    parts = recipes.encode(recipe.algorithm, content, ["bytes"], packs, placements, inline, CODEC, bases)
+    backend.put(recipe_path(key), parts)
+    return key
+
+
+def forget_packs(backend, gone, algorithm=1):
+    """Delete packs, and what the index says of them."""
+    for info in list(backend.list(fragments.PREFIX)):
+        fragment = fragments.decode_fragment(backend.get(info.key), info.key)
+        if gone & {name.value for name in fragment.packs}:
+            left = fragments.without_packs(fragment, gone, algorithm)
+            backend.delete(info.key)
+            if left is not None:
+                backend.put(fragments.PREFIX + digest_function(algorithm)(left).hex(), [left])
+    for name in gone:
+        backend.delete(pack_path(name.hex()))
+
+
+@dataclass
+class Versions:
+    """A store with an artifact of several chunks and a later version of it that is stored as deltas."""
+
+    backend: Any
+    old: str
+    """Key of the version whose chunks are bases."""
+    new: str
+    """Key of the version that is stored as deltas."""
+    values: dict[str, Any]
+    """What each key stands for."""
+
+    base_pack: str
+    """Where the bases lie."""
+    delta_pack: str
+    """Where the deltas lie; empty: in the recipe."""
+
+
+def versions(backend, codec=PREFIX, inline=False, size=160_000):
+    """An array, and the same with numbers in it changed; the later one as deltas."""
+    old = np.random.default_rng(3).random(size)
+    new = old.copy()
+    new[:: size // 40] += 1.0
+    store = wrapped(backend)
+    keys = [store.put(old), store.put(new)]
+    store.refs["new"] = keys[1]
+    store_as_deltas(backend, keys[1], keys[0], codec, 8 if codec == XOR else 0, inline)
+    (bases,) = recipe_of(backend, keys[0]).packs
+    own = set(recipe_of(backend, keys[1]).packs) - {bases}
+    paths = [pack_path(bases.hex()), *(pack_path(name.hex()) for name in own), ""][:2]
+    return Versions(backend, *keys, dict(zip(keys, [old, new], strict=True)), *paths)
+
+
+KINDS = {"prefix": {}, "xor": {"codec": XOR}, "inline": {"inline": True}}
+"""Ways in which deltas are stored, as arguments of ``versions``."""
