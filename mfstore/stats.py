@@ -20,12 +20,14 @@ class ArtifactStat:
     """Bytes of the artifact's stream (of a bundle: of all of its artifacts)."""
     stored: int
     """Bytes its chunks and its recipe take, whether or not other artifacts share them."""
+    bases: int
+    """Bytes of other chunks that are read with it, because chunks are stored as deltas against them."""
     chunks: int
     type: str
     """Python type, ``bytes`` for raw bytes, ``bundle`` for a bundle."""
     segments: int
     codecs: dict[str, int]
-    """Bytes by codec."""
+    """Bytes by codec; ``delta`` and ``xor`` are those stored as deltas."""
     artifacts: dict[str, str]
     """Of a bundle: the type of each artifact by name."""
 
@@ -52,11 +54,13 @@ def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
         name = LABELS[placement.codec, bool(placement.width)]
         by_codec[name] = by_codec.get(name, 0) + chunk.usize
     in_packs = sum(placement.csize for placement in recipe.placements if placement.pack != recipes.INLINE)
+    placed = {(placement.pack, placement.offset) for placement in recipe.placements}
     bundle = recipe.kind == BUNDLE
     return ArtifactStat(
         key=key,
         size=sum(artifact.size for artifact in recipe.artifacts),
         stored=recipe.stored + in_packs,
+        bases=sum(base.csize for base in recipe.bases if (base.pack, base.offset) not in placed),
         chunks=len(recipe.placements),
         type="bundle" if bundle else recipe.types[0],
         segments=sum(len(artifact.segments) for artifact in recipe.artifacts),

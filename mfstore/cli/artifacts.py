@@ -112,6 +112,7 @@ def stat(url: str, as_json: bool, keys: tuple[str, ...]) -> None:
             ("type", found.type),
             ("size", f"{size(found.size)} ({found.size} bytes)"),
             ("stored", f"{size(found.stored)} ({found.stored} bytes)"),
+            *([("bases", f"{size(found.bases)} of other chunks are read with it")] if found.bases else []),
             ("chunks", str(found.chunks)),
             ("segments", str(found.segments)),
             ("codecs", ", ".join(f"{name} {size(count)}" for name, count in found.codecs.items()) or "literal"),

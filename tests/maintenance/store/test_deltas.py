@@ -202,6 +202,21 @@ def test_deltas_in_packs_are_read_by_parts_of_the_store(memory):
     assert wrapped(memory).verify("full", sample=((shard + 1) % 256 + 1, 256)).deltas == 0
 
 
+@each_kind
+def test_stat_tells_what_is_read_besides(memory, kind):
+    found = of(memory, kind)
+    recipe = recipe_of(memory, found.new)
+    old, new = wrapped(memory).stat(found.old), wrapped(memory).stat(found.new)
+    assert old.bases == 0 and new.bases == sum(base.csize for base in recipe.bases) > 100_000
+    assert new.stored == recipe.stored + sum(at.csize for at in recipe.placements if at.pack != INLINE)
+    label = {"xor": "xor+shuffle"}.get(kind, "delta")
+    sizes = [chunk.usize for chunk, at in recipes.placed_chunks(recipe) if at.pieces]
+    assert new.codecs[label] == sum(sizes) and label not in old.codecs
+    # A chunk that it places as well is none of the others.
+    key = part_of(memory, recipe, numbers_of_deltas(recipe)[:1])
+    assert wrapped(memory).stat(key).bases == recipe.bases[0].csize
+
+
 # ---- repair ----------------------------------------------------------------------------------------------------------
 
 
