@@ -48,7 +48,6 @@ class StoreOptions(NamedTuple):
     knobs: Knobs
     create: bool
     """Whether a save may create the store."""
-    compress: bool
     digest: str
     """Of a store that is created: "blake3" or "sha256"."""
 
@@ -248,7 +247,7 @@ class Handle:
         saving = SaveContext(
             backend=self.backend, workers=self.workers, chunk_index=index, fetcher=fetcher,
             reliance=Reliance(reader, self._verified), verified=self._verified, guard=self.guard, digest=digest,
-            algorithm=algorithm, compress=self.options.compress, memory=self.options.knobs.memory,
+            algorithm=algorithm, compress=self.options.knobs.compress, memory=self.options.knobs.memory,
         )  # fmt: skip
         ways = product((False, True), (False, True), (None, False, True))
         return _Shared(saving, {way: Loading(fetcher, segments, *way) for way in ways})

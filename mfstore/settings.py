@@ -11,6 +11,8 @@ from typing import overload
 from mfstore.errors import InvalidKey
 
 FSYNC_POLICIES = ("none", "batch", "always")
+COMPRESSIONS = ("fast", "balanced", "small", "off")
+"""How hard chunks are compressed."""
 PROFILES = ("stock", "packed")
 """In which form artifacts of Metaflow's flows are written."""
 FORMER_PROFILES = {"native": "packed"}
@@ -39,6 +41,8 @@ class Knobs:
     delta: bool = True
     """Store what has a counterpart in the base that a save names as what differs from it. ``MFSTORE_DELTA``; default
     on."""
+    compress: str = "balanced"
+    """How hard chunks are compressed: fast, balanced, small or off. ``MFSTORE_COMPRESS``; default balanced."""
 
 
 def resolve(
@@ -49,6 +53,7 @@ def resolve(
     expire_days: int | None = None,
     map: bool | None = None,  # noqa: A002
     delta: bool | None = None,
+    compress: str | bool | None = None,
 ) -> Knobs:
     """The knobs in force. ValueError (naming the source) when one is out of range."""
     return Knobs(
@@ -59,6 +64,7 @@ def resolve(
         expire_days=_number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
         map=_flag("map", "MFSTORE_MAP", map, None),
         delta=_flag("delta", "MFSTORE_DELTA", delta, True),
+        compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
     )
 
 
@@ -170,6 +176,12 @@ def _flag(name: str, variable: str, given: bool | None, default: bool | None) ->
     if text.lower() not in words:
         raise InvalidKey(f"{variable} must be 0 or 1", found=repr(text))
     return words[text.lower()]
+
+
+def _compression(given: str | bool | None) -> str | None:
+    if isinstance(given, bool):
+        return "balanced" if given else "off"
+    return given
 
 
 def _choice(name: str, variable: str, given: str | None, default: str, allowed: tuple[str, ...]) -> str:

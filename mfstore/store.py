@@ -73,15 +73,13 @@ class Store:
     when the place turns out to hold something else, and, where it takes keys, InvalidKey for what cannot be one.
     """
 
-    def __init__(
-        self, url: str, backend: Backend, knobs: Knobs, *, create: bool, compress: bool, algorithm: str
-    ) -> None:
+    def __init__(self, url: str, backend: Backend, knobs: Knobs, *, create: bool, algorithm: str) -> None:
         self.url = url
         self.backend = backend
         self.knobs = knobs
         self.session = SessionStats()
         self.refs = Refs(backend, lambda: self.handle)
-        self._options = StoreOptions(url, backend, knobs, create, compress, algorithm)
+        self._options = StoreOptions(url, backend, knobs, create, algorithm)
         self._handles: dict[int, Handle] = {}
 
     # ---- one artifact -----------------------------------------------------------------
@@ -695,7 +693,7 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         how = self._options
-        return _reopen, (how.url, how.backend, how.knobs, how.create, how.compress, how.digest)
+        return _reopen, (how.url, how.backend, how.knobs, how.create, how.digest)
 
     def __repr__(self) -> str:
         return f"mfstore.open({self.backend.url!r})"
@@ -770,8 +768,8 @@ def _find(numbers: Mapping[str, int], key: str, name: str) -> int:
         raise NotFound(f"the bundle has no artifact {name!r}", key=key, hint=hint) from None
 
 
-def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, compress: bool, algorithm: str) -> Store:
-    return Store(url, backend, knobs, create=create, compress=compress, algorithm=algorithm)
+def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, algorithm: str) -> Store:
+    return Store(url, backend, knobs, create=create, algorithm=algorithm)
 
 
 def open_store(
@@ -782,7 +780,7 @@ def open_store(
     memory: int | None = None,
     verify: bool | None = None,
     fsync: str | None = None,
-    compress: bool = True,
+    compress: Literal["fast", "balanced", "small"] | bool | None = None,
     hash: str = "blake3",  # noqa: A002
     expire_days: int | None = None,
     map: bool | None = None,  # noqa: A002
@@ -808,7 +806,9 @@ def open_store(
             unless the directory lies on a network file system, where other machines may change files under a map.
         delta: Whether what has changed since the ``base`` that a save names may be stored as what differs from it.
             Default: on.
-        compress: False stores everything raw.
+        compress: "fast" takes what lz4 shrinks by a fifth; "balanced" what any codec shrinks by a twentieth, and of
+            these the smallest; "small" spends five times as long on it. False stores everything raw; True is
+            "balanced", which is the default. Any store reads what any of them wrote.
         hash: The digest of a store that is created, "blake3" or "sha256". A store that is there keeps its own.
         options: Go to the backend.
 
@@ -824,8 +824,8 @@ def open_store(
     text = os.fspath(url)
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta)
+    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress)
     backend = open_backend(text, knobs, **options)
-    store = Store(text, backend, knobs, create=create, compress=compress, algorithm=hash)
+    store = Store(text, backend, knobs, create=create, algorithm=hash)
     store.handle.require_read()
     return store

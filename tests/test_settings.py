@@ -27,3 +27,27 @@ def test_threads_follow_the_quota_of_a_container(tmp_path, text, cpus):
     (tmp_path / "a" / "cpu.max").write_text(text + "\n")
     assert settings._quota.__wrapped__(str(own), str(tmp_path)) == cpus
     assert settings._quota.__wrapped__(str(tmp_path / "none"), str(tmp_path / "none")) == 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "found"),
+    [
+        (None, None, "balanced"), (None, "small", "small"), (None, "off", "off"), ("fast", "small", "fast"),
+        (True, "small", "balanced"), (False, "small", "off"), ("off", None, "off"),
+    ],
+)  # fmt: skip
+def test_how_hard_chunks_are_compressed(monkeypatch, given, environment, found):
+    monkeypatch.delenv("MFSTORE_COMPRESS", raising=False)
+    if environment:
+        monkeypatch.setenv("MFSTORE_COMPRESS", environment)
+    assert settings.resolve(compress=given).compress == found
+
+
+def test_an_unknown_compression(monkeypatch):
+    with pytest.raises(errors.InvalidKey, match=r"compress must be one of fast, balanced, small, off .*'best'"):
+        settings.resolve(compress="best")
+    with pytest.raises(errors.InvalidKey, match=r"compress must be one of .*9"):
+        settings.resolve(compress=9)
+    monkeypatch.setenv("MFSTORE_COMPRESS", "1")
+    with pytest.raises(errors.InvalidKey, match="MFSTORE_COMPRESS must be one of fast, balanced, small, off"):
+        settings.resolve()

@@ -18,7 +18,7 @@ from blake3 import blake3
 from mfstore import errors
 from mfstore._core.codec import LZ4, ZSTD, Codec
 from mfstore.bench.payloads import payload
-from mfstore.saving.codecs import LEVEL
+from mfstore.saving.codecs import EFFORTS
 
 SECONDS = 0.15
 """For each. Over 0.1 s they repeat within 5 % on an idle machine."""
@@ -51,9 +51,9 @@ def measure_ceilings(directory: Path | None = None) -> Ceilings:
     """Of this machine, and of the file system of ``directory``. OSError when that is full."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     noise, half = payload(SAMPLE_BYTES, 0, "noise"), payload(SAMPLE_BYTES, 50, "half")
-    codec = Codec(errors)
-    encode = partial(codec.encode, half, [SAMPLE_BYTES], width=0, level=LEVEL, keep=1.0)
-    packed, _ = codec.encode(half, [SAMPLE_BYTES], ZSTD, 0, LEVEL, 1.0)
+    codec, level = Codec(errors), EFFORTS["balanced"].plain
+    encode = partial(codec.encode, half, [SAMPLE_BYTES], width=0, level=level, keep=1.0)
+    packed, _ = codec.encode(half, [SAMPLE_BYTES], ZSTD, 0, level, 1.0)
     room = bytearray(SAMPLE_BYTES)
     disk = _disk(directory) if directory is not None else (None, None)
     decode = partial(codec.decode, packed, room, [(0, len(packed), ZSTD, 0, 0, SAMPLE_BYTES)])

@@ -304,7 +304,7 @@ class S3Target(Target):
                 store.close()
             backend = S3Backend(url, engine=scenario.engine, concurrency=scenario.concurrency, **options)
             record(backend.client, traffic)
-            store = Store(url, backend, resolve(memory=MEMORY), create=True, compress=True, algorithm="blake3")
+            store = Store(url, backend, resolve(memory=MEMORY), create=True, algorithm="blake3")
             made[:] = [store]
             return store
 

@@ -75,7 +75,9 @@ class PackBuilder:
             self._parts.append(bytes(gap))
             self.length += gap
 
-    def add(self, run: memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int, held: bool) -> None:
+    def add(
+        self, run: bytes | memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int, held: bool
+    ) -> None:
         """Append the chunks of ``run``, back to back: ``(id, csize, usize)`` each."""
         at = self.length
         for chunk_id, csize, usize in entries:

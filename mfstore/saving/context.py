@@ -32,7 +32,8 @@ class SaveContext(NamedTuple):
     digest: Digest
     algorithm: int
     """Number of ``digest``."""
-    compress: bool
+    compress: str
+    """As of ``Knobs``."""
     memory: int
     """Bytes of extra memory that one save may hold."""
 

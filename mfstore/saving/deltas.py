@@ -173,7 +173,7 @@ def forms_of(candidate: Candidate) -> tuple[Form, ...]:
     if not candidate.found.aligned:
         return (Form(PREFIX, 0),)
     itemsize = candidate.run.itemsize
-    widths = codecs.shuffle_widths(itemsize) if itemsize != 1 else ()
+    widths = codecs.widths_of(itemsize) if itemsize != 1 else ()
     # Without shuffle: where few items differ, what differs of one lies together.
     return (Form(PREFIX, 0), Form(XOR, 0), *(Form(XOR, width) for width in widths))
 

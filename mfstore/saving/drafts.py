@@ -82,7 +82,7 @@ class Run:
             start = end
         return ids
 
-    def encode_chunk(self, start: int, end: int, codec: Codec, compress: bool) -> EncodedChunk:
+    def encode_chunk(self, start: int, end: int, codec: Codec, compress: str) -> EncodedChunk:
         """One chunk by its bytes. Chooses how, for the whole run, unless that is decided."""
         if self.choice is None:
             self.choice = codecs.choose(codec, self.view, self.itemsize, compress)

@@ -137,7 +137,7 @@ class RecipeLayout(NamedTuple):
 
 
 def lay_out_recipe(
-    drafts: Iterable[Draft], located: Mapping[bytes, Location], codec: Codec, compress: bool, written: SessionStats,
+    drafts: Iterable[Draft], located: Mapping[bytes, Location], codec: Codec, compress: str, written: SessionStats,
     deltas: Mapping[bytes, Sequence[BasePiece]] = NO_DELTAS,
 ) -> RecipeLayout:  # fmt: skip
     """Place every chunk of a recipe: where it is ``located``, else in the recipe itself, equal ones once. ``deltas``

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import NONE
@@ -12,6 +12,7 @@ from mfstore.saving.codecs import LABELS
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
+    from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.deltas import EncodedDelta
     from mfstore.saving.drafts import Run
@@ -58,23 +59,19 @@ class PackWriter:
         """Copy what the open pack holds of others' memory, which is about to change."""
         self._pack.own()
 
-    def add(self, run: Run, first: int, last: int, arena: memoryview | None, sizes: list[int] | None) -> None:
-        """The next chunks: those of ``run`` from ``first`` to before ``last``.
-
-        ``arena`` has them encoded, back to back, each of its ``sizes`` or 0 for one that did not shrink and lies raw;
-        None: all do.
-        """
-        assert run.choice is not None
+    def add(self, run: Run, first: int, last: int, encoded: Sequence[EncodedChunk] | None) -> None:
+        """The next chunks: those of ``run`` from ``first`` to before ``last``, as they are ``encoded``; None: all of
+        them lie raw."""
         pack = self._pack
         continues = self._last_run is run
         limit = self._limit + (self._overrun if len(run.view) <= ALIGN_FROM else 0)
-        if pack.held >= limit or (pack.length >= limit and not (continues and arena is None)):
+        if pack.held >= limit or (pack.length >= limit and not (continues and encoded is None)):
             self.close()
             pack = self._pack
             continues = False
         self._last_run = run
         start = run.ends[first - 1] if first else 0
-        if arena is None or sizes is None:
+        if encoded is None:
             if not continues and len(run.view) >= ALIGN_FROM:
                 pack.align()
             entries = []
@@ -84,16 +81,10 @@ class PackWriter:
                 at = run.ends[number]
             self._append(pack, run.view[start:at], entries, NONE, 0, run.held)
             return
-        taken = 0
-        for number, size in zip(range(first, last), sizes, strict=True):
+        for number, chunk in zip(range(first, last), encoded, strict=True):
             end = run.ends[number]
-            if size:
-                entry = (run.ids[number], size, end - start)
-                self._append(pack, arena[taken : taken + size], [entry], run.choice.codec, run.choice.width, True)
-                taken += size
-            else:
-                entry = (run.ids[number], end - start, end - start)
-                self._append(pack, run.view[start:end], [entry], NONE, 0, run.held)
+            entry = (run.ids[number], len(chunk.data), end - start)
+            self._append(pack, chunk.data, [entry], chunk.codec, chunk.width, chunk.codec != NONE or run.held)
             start = end
 
     def add_delta(self, run: Run, number: int, delta: EncodedDelta) -> None:
@@ -106,8 +97,8 @@ class PackWriter:
         self._append(self._pack, memoryview(delta.data), [entry], delta.codec, delta.width, True)
 
     def _append(
-        self, pack: PackBuilder, data: memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int,
-        held: bool,
+        self, pack: PackBuilder, data: bytes | memoryview, entries: list[tuple[bytes, int, int]], codec: int,
+        width: int, held: bool,
     ) -> None:  # fmt: skip
         at = pack.length
         pack.add(data, entries, codec, width, held)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import NONE
 from mfstore.saving import codecs
 from mfstore.saving.deltas import ChunkOfRun
 from mfstore.saving.drafts import NO_BYTES, Run, RunPart
 
 if TYPE_CHECKING:
+    from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.dedup import StoredChunks
     from mfstore.saving.deltas import Deltas
@@ -129,7 +129,7 @@ class ChunkPipeline:
         if self._deltas is not None:
             stores = list(self._store_deltas(self._deltas, window, stores))
         for part, encoded in zip(stores, workers.map(self._encode, stores, total), strict=True):
-            self._packs.add(*part, *encoded)
+            self._packs.add(*part, encoded)
 
     def _store_deltas(self, deltas: Deltas, window: Sequence[RunPart], stores: Sequence[RunPart]) -> Iterator[RunPart]:
         """Store what is to be a delta; what is left of ``stores``."""
@@ -155,13 +155,14 @@ class ChunkPipeline:
         context = self._context
         run.choice = codecs.choose(context.workers.thread.codec, run.view, run.itemsize, context.compress)
 
-    def _encode(self, part: RunPart) -> tuple[memoryview, list[int]] | tuple[None, None]:
+    def _encode(self, part: RunPart) -> list[EncodedChunk] | None:
+        """The chunks of a part; None when all of them lie raw."""
         run, first, last = part
         assert run.choice is not None
-        if run.choice.codec == NONE:
-            return None, None
         start = run.ends[first - 1] if first else 0
         ends = [end - start for end in run.ends[first:last]]
-        return self._context.workers.thread.codec.encode(
-            run.view[start : run.ends[last - 1]], ends, run.choice.codec, run.choice.width, codecs.LEVEL, codecs.KEEP
-        )
+        context = self._context
+        return codecs.encode_chunks(
+            context.workers.thread.codec, run.view[start : run.ends[last - 1]], ends, run.itemsize, run.choice,
+            context.compress,
+        )  # fmt: skip

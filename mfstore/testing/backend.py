@@ -372,7 +372,7 @@ class BackendTests:
     def store(self, backend: Backend) -> Store:
         """A store on this backend."""
         knobs = resolve(threads=2)
-        return Store(backend.url, backend, knobs, create=True, compress=True, algorithm="blake3")
+        return Store(backend.url, backend, knobs, create=True, algorithm="blake3")
 
     def test_store_round_trip(self, backend: Backend, tmp_path: Path) -> None:
         store = self.store(backend)

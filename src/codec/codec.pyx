@@ -204,38 +204,24 @@ cdef class Codec:
         finally:
             PyMem_Free(table)
 
-    def trial(self, const uint8_t[::1] sample, widths, int level):
-        """Encoded sizes of ``sample``: a list of ``(codec, width, size)``, size capped at its length.
-
-        LZ4 is tried plain and with each shuffle width; Zstandard on the best of those, and on every
-        one of them when LZ4 gains nothing anywhere (it has no entropy stage, so a tie says nothing).
-        """
+    def trial(self, const uint8_t[::1] sample, candidates):
+        """Encoded sizes of ``sample`` for each of ``candidates``, ``(codec, width, level)``, capped at its length."""
         cdef size_t n = sample.shape[0], size = 0
+        cdef const uint8_t *source = start_of(sample)
         cdef uint8_t *out
-        cdef int status
-        cdef unsigned width
-        if n == 0:
-            return []
-        results = []
-        out = <uint8_t *> PyMem_Malloc(n)
+        cdef int status, level
+        cdef unsigned codec, width
+        sizes = []
+        out = <uint8_t *> PyMem_Malloc(n + 1)
         if out == NULL:
             raise MemoryError()
         try:
-            for candidate in (0, *widths):
-                width = candidate
+            for codec, width, level in candidates:
                 with nogil:
-                    status = mf_encode(self.ctx, &sample[0], n, MF_LZ4, width, level, out, n, &size)
-                self.check(status, 0, 0, n, MF_LZ4, width)
-                results.append((MF_LZ4, candidate, size or n))
-            best = min(results, key=lambda row: row[2])
-            tied = best[2] >= 0.98 * n
-            for _, candidate, _ in list(results) if tied else [best]:
-                width = candidate
-                with nogil:
-                    status = mf_encode(self.ctx, &sample[0], n, MF_ZSTD, width, level, out, n, &size)
-                self.check(status, 0, 0, n, MF_ZSTD, width)
-                results.append((MF_ZSTD, candidate, size or n))
-            return results
+                    status = mf_encode(self.ctx, source, n, codec, width, level, out, n, &size)
+                self.check(status, 0, 0, n, codec, width)
+                sizes.append(size or n)
+            return sizes
         finally:
             PyMem_Free(out)
 

@@ -34,9 +34,7 @@ VALUES = [
 
 
 def wrapped(backend, threads=1):
-    return Store(
-        backend.url, backend, resolve(threads=threads, fsync="none"), create=True, compress=True, algorithm="blake3"
-    )
+    return Store(backend.url, backend, resolve(threads=threads, fsync="none"), create=True, algorithm="blake3")
 
 
 def fill(store):

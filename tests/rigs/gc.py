@@ -25,7 +25,7 @@ def noise(seed, size=20_000):
 
 
 def store_on(backend):
-    return Store(backend.url, backend, resolve(threads=1), create=True, compress=True, algorithm="blake3")
+    return Store(backend.url, backend, resolve(threads=1), create=True, algorithm="blake3")
 
 
 class Clock:

@@ -60,7 +60,7 @@ def parts(*, memory=64 * MIB, threads=1, **capabilities):
     context = SaveContext(
         backend=backend, workers=workers, chunk_index=index, fetcher=fetcher, reliance=Reliance(reader, verified),
         verified=verified, guard=Guard(backend, lambda: False, verified.clear), digest=DIGEST, algorithm=BLAKE3,
-        compress=True, memory=memory,
+        compress="balanced", memory=memory,
     )  # fmt: skip
     return Parts(backend, workers, index, verified, reader, fetcher, context)
 

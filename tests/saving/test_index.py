@@ -70,7 +70,7 @@ def test_saving_costs_the_same_requests_in_a_large_store(root):
     costs = []
     for _ in range(2):
         counting = FaultyBackend(store.backend)
-        handle = mfstore.Store("x", counting, store.knobs, create=True, compress=True, algorithm="blake3")
+        handle = mfstore.Store("x", counting, store.knobs, create=True, algorithm="blake3")
         handle.put(0)
         before = counting.calls
         for n in range(100):

@@ -1,9 +1,9 @@
 """In which pack a chunk lies, when a pack is full, and what is told of it."""
 
-from mfstore._core.codec import NONE, ZSTD
+from mfstore._core.codec import NONE, PLANES, ZSTD
 from mfstore.format.packs import ALIGN_FROM, HEADER, PAGE, decode_footer, decode_trailer, pack_path
 from mfstore.saving import packing
-from mfstore.saving.codecs import RAW_CHOICE, Choice
+from mfstore.saving.codecs import EncodedChunk
 from mfstore.saving.context import SessionStats
 from mfstore.saving.packing import PackWriter
 from tests.rigs.parts import DIGEST, KIB, MIB, noise, parts, run_of
@@ -17,9 +17,8 @@ class Writer:
         self.located, self.written = {}, SessionStats()
         self.packs = PackWriter(made.context, made.backend.batch(), self.located, self.written)
 
-    def add(self, run, arena=None, sizes=None):
-        run.choice = run.choice or RAW_CHOICE
-        self.packs.add(run, 0, len(run.ends), arena, sizes)
+    def add(self, run, encoded=None):
+        self.packs.add(run, 0, len(run.ends), encoded)
         return run
 
     def stored(self):
@@ -73,16 +72,16 @@ def test_nothing_is_stored_for_nothing():
 def test_encoded_and_raw_chunks_of_one_run_lie_side_by_side():
     writer = Writer()
     run = raw(noise(1, 600), 200, 400, 600)
-    run.choice = Choice(ZSTD, 4)
-    writer.add(run, memoryview(b"a" * 50 + b"c" * 70), [50, 0, 70])
+    chunks = [(b"a" * 50, ZSTD, 4), (run.view[200:400], NONE, 0), (b"c" * 70, PLANES, 4)]
+    writer.add(run, [EncodedChunk(*chunk) for chunk in chunks])
     places = [writer.located[chunk_id][1:] for chunk_id in run.ids]
     at = HEADER.size
-    assert places == [(at, 50, 200, ZSTD, 4), (at + 50, 200, 200, NONE, 0), (at + 250, 70, 200, ZSTD, 4)]
+    assert places == [(at, 50, 200, ZSTD, 4), (at + 50, 200, 200, NONE, 0), (at + 250, 70, 200, PLANES, 4)]
     writer.packs.close()
     (name,) = writer.stored()
     stored = writer.backend.get(pack_path(name))[at : at + 320]
     assert stored == b"a" * 50 + bytes(run.view[200:400]) + b"c" * 70
-    assert writer.written.codecs == {"zstd+shuffle": 400, "raw": 200}
+    assert writer.written.codecs == {"zstd+shuffle": 200, "raw": 200, "planes": 200}
 
 
 def test_a_full_pack_is_closed_before_the_next_run():
@@ -97,9 +96,8 @@ def test_a_full_pack_is_closed_before_the_next_run():
 def test_a_raw_run_stays_in_one_pack_whatever_its_length():
     writer = Writer(memory=4 * MIB)
     run = raw(noise(1, 3 * MIB), MIB, 2 * MIB, 3 * MIB, held=False)
-    run.choice = RAW_CHOICE
     for number in range(3):
-        writer.packs.add(run, number, number + 1, None, None)
+        writer.packs.add(run, number, number + 1, None)
     first, *_, last = (writer.located[chunk_id] for chunk_id in run.ids)
     assert first.pack is last.pack
     assert first.offset % PAGE == 0  # so that it can be mapped

@@ -13,7 +13,7 @@ from mfstore.backends.local import LocalBackend
 from mfstore.host import file_systems
 from mfstore.settings import resolve
 
-ARRAY = np.random.default_rng(0).random(200_000)
+ARRAY = np.random.default_rng(0).integers(1 << 63, size=200_000)
 
 
 @pytest.fixture

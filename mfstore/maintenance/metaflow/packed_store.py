@@ -30,7 +30,7 @@ def open_packed_store(root: Root, create: bool = False) -> Store:
     if not root.remote:
         return open_store(f"{root.backend.root}/{STORE_FOLDER}", create=create)
     backend = remote_backend(f"{root.url}/{STORE_FOLDER}")
-    return Store(backend.url, backend, resolve(), create=create, compress=True, algorithm="blake3")
+    return Store(backend.url, backend, resolve(), create=create, algorithm="blake3")
 
 
 def has_packed_store(root: Root) -> bool:

@@ -36,7 +36,7 @@ class StoreInBucket:
             "encryption": found.encryption,
         }
         self.backend = CachedS3Backend(url, writing, **options)
-        self.store = Store(self.backend.url, self.backend, knobs, create=True, compress=True, algorithm="blake3")
+        self.store = Store(self.backend.url, self.backend, knobs, create=True, algorithm="blake3")
 
 
 class CachedS3Backend(S3Backend):
