@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mfstore._core import table
-from mfstore._core.codec import CHUNK_LIMIT
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.packs import PackEntry, PackName
-from mfstore.format.recipes import DELTAS, Placement
+from mfstore.format.recipes import Placement
 
 VERSION = 1
 MAGIC = b"MFSI"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mfstore._core.codec import CHUNK_LIMIT, LZ4, NONE, PLANES, ZSTD, Codec
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, LZ4, NONE, PLANES, XOR, ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.digests import digest_function
@@ -45,12 +45,6 @@ ONE = 1
 """Content kind: one artifact, without a name."""
 BUNDLE = 2
 """Content kind: named artifacts, ascending by the UTF-8 bytes of their names."""
-PREFIX = 3
-"""Codec of a delta: one zstd frame that refers to the base as to bytes before the chunk."""
-XOR = 4
-"""Codec of a delta: the chunk XOR its base, which is as long, shuffled, as one zstd frame."""
-DELTAS = frozenset((PREFIX, XOR))
-"""Codecs that need a base."""
 WHOLE = frozenset((NONE, LZ4, ZSTD, PLANES))
 """Codecs that need nothing but the encoded bytes."""
 INLINE = 0xFFFFFFFF
@@ -61,6 +55,9 @@ LITERAL_LIMIT = 1 << 10
 INLINE_LIMIT = 64 << 10
 """A single artifact up to this size lies in its recipe: one object instead of three. Not for bundles, whose
 artifacts dedup against those of the next task by lying in packs."""
+BASE_LIMIT = 4 * CHUNK_LIMIT
+"""Most bytes of the base chunks of one delta, uncompressed and each counted once: whoever reads a delta holds as much,
+and few bytes could name thousands of the longest chunks. A base is at most a fourth of it."""
 TABLES_LIMIT = 1 << 31
 """Longest tables a reader accepts, uncompressed: 35 TiB of data."""
 
@@ -307,7 +304,7 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         placements = _decode_placements(placed, n_packs, inline_length, at_placements, True)
         counts = [fields[3] for fields in PLACEMENT.iter_unpack(placed)]
         bases, pieces = _decode_bases(memoryview(tables)[claimed:], sum(counts), claimed, n_packs)
-        placements = _with_pieces(placements, counts, pieces, artifacts, at_placements)
+        placements = _with_pieces(placements, counts, pieces, bases, artifacts, at_placements)
     else:
         placements = _decode_placements(placed, n_packs, inline_length, at_placements, False)
     return Recipe(
@@ -405,6 +402,7 @@ def _with_pieces(
     placements: list[Placement],
     counts: Sequence[int],
     pieces: Sequence[Piece],
+    bases: Sequence[BaseChunk],
     artifacts: Sequence[Artifact],
     at: int,
 ) -> list[Placement]:
@@ -426,6 +424,12 @@ def _with_pieces(
             raise CorruptObject(
                 "the base of an XOR has another length than the chunk", offset=where, expected=sizes[number],
                 found=length,
+            )  # fmt: skip
+        needed = sum(bases[chunk].usize for chunk in {piece.chunk for piece in own})
+        if needed > BASE_LIMIT:
+            raise CorruptObject(
+                "the base of a delta takes too many bytes of chunks", offset=where, expected=f"at most {BASE_LIMIT}",
+                found=needed,
             )  # fmt: skip
         placements[number] = placement._replace(pieces=own)
     return placements

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, decode, recipe_path
-from mfstore.loading.reads import ChunkRead, PackRead, plan_reads
+from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows, read_scratch, scratch_of
+from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, plan_reads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.format.fragments import Location
     from mfstore.format.recipes import ChunkRef
+    from mfstore.loading.deltas import Delta
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.verified import VerifiedRanges
 
@@ -41,27 +43,34 @@ class Fetcher:
         """Fetch chunks of one recipe into memory. CorruptObject when a chunk is not to be had whole; without ``verify``
         only its length is looked at."""
         reads: list[ChunkRead] = []
+        deltas: list[Delta] = []
         healed: list[Healed] = []
-        self._fetch(reads, self._collect(recipe, wanted, verify, reads, healed), verify, healed)
+        self._fetch(reads, deltas, self._collect(recipe, wanted, verify, reads, deltas, healed), verify, healed)
 
     def fill_all(self, parts: Iterable[tuple[Recipe, Iterable[WantedChunk]]], verify: bool) -> None:
         """``fill`` for several recipes, with common reads."""
         reads: list[ChunkRead] = []
+        deltas: list[Delta] = []
         healed: list[Healed] = []
-        total = sum(self._collect(recipe, wanted, verify, reads, healed) for recipe, wanted in parts)
-        self._fetch(reads, total, verify, healed)
+        total = sum(self._collect(recipe, wanted, verify, reads, deltas, healed) for recipe, wanted in parts)
+        self._fetch(reads, deltas, total, verify, healed)
 
     def _collect(
-        self, recipe: Recipe, wanted: Iterable[WantedChunk], verify: bool, reads: list[ChunkRead], healed: list[Healed]
-    ) -> int:
-        """Decode what lies in the recipe and list the rest, of so many bytes."""
+        self, recipe: Recipe, wanted: Iterable[WantedChunk], verify: bool, reads: list[ChunkRead], deltas: list[Delta],
+        healed: list[Healed],
+    ) -> int:  # fmt: skip
+        """Decode what lies in the recipe and list the rest, of so many bytes; deltas apart."""
         total = 0
         reader = self._reader
         if not verify and self._verified.met_damage:
             key = reader.digest(recipe.content).hex()
             verify = self._verified.is_damaged(key, recipe_path(key))
+        bases: dict[int, PlacedChunk] | None = {} if recipe.bases else None
         for number, chunk, target in wanted:
             placement = recipe.placements[number]
+            if bases is not None and placement.pieces:
+                deltas.append(delta_of(recipe, number, chunk, target, verify, bases))
+                continue
             if placement.pack == INLINE:
                 job = (placement.offset, placement.csize, placement.codec, placement.width, 0, chunk.usize)
                 try:
@@ -103,18 +112,123 @@ class Fetcher:
             raise error.where(backend=reader.backend.url)
         healed.append((path, False))
 
-    def _fetch(self, chunks: list[ChunkRead], total: int, verify: bool, healed: list[Healed]) -> None:
+    def _fetch(
+        self, chunks: list[ChunkRead], deltas: list[Delta], total: int, verify: bool, healed: list[Healed]
+    ) -> None:
         """``healed`` are the objects in which damage was met so far that another copy made up for."""
-        if chunks:
-            reads = plan_reads(chunks, self._gap, self._span)
-            if self._reader.remote:
-                self._reader.read_remote(reads, lambda read, data: self._arrived(read, data, verify, healed))
-            else:
-                self._reader.workers.map(lambda read: self._read(read, verify, healed), reads, total)
+        if deltas:
+            self._fetch_deltas(chunks, deltas, total, verify, healed)
+        elif chunks:
+            self._read_all(chunks, total, verify, healed)
         if healed:
             # What is damaged first: what is gone may just have been moved.
             path, gone = min(healed, key=itemgetter(1))
             self._verified.warn_healed(path, gone)
+
+    def _read_all(self, chunks: list[ChunkRead], total: int, verify: bool, healed: list[Healed]) -> None:
+        reads = plan_reads(chunks, self._gap, self._span)
+        if self._reader.remote:
+            self._reader.read_remote(reads, lambda read, data: self._arrived(read, data, verify, healed))
+        else:
+            self._reader.workers.map(lambda read: self._read(read, verify, healed), reads, total)
+
+    def _fetch_deltas(
+        self, chunks: list[ChunkRead], deltas: list[Delta], total: int, verify: bool, healed: list[Healed]
+    ) -> None:
+        """A window at a time; with the first one all chunks that are no deltas, so that these take no round of their
+        own."""
+        window: DeltaWindow | None = None
+        for planned in plan_windows(deltas):
+            window = DeltaWindow(self._reader, self._verified, planned, window)
+            total += sum(read.chunk.usize for read in window.reads)
+            self._read_all([*chunks, *window.reads], total, verify, healed)
+            chunks, total = [], 0
+            # One after the other: they may share base chunks, which are put right in place.
+            for number in window.decode_all():
+                self._heal(window, number, healed)
+
+    def _heal(self, window: DeltaWindow, number: int, healed: list[Healed]) -> None:
+        """A delta that could not be decoded, or not to what its digest says: it, or a base chunk, is read again or
+        found elsewhere; else its chunk is found whole."""
+        delta = window.deltas[number]
+        wanted = delta.wanted
+        lost = self._heal_bases(window, delta, healed)
+        failure = window.decode(number) if lost is None else scratch_of(lost).lost
+        if failure is None or (lost is None and self._read_delta_again(window, number, failure)):
+            return
+        if self._read_by_recipe(delta, lost is not None):
+            return
+        if lost is not None:
+            path, offset = pack_path(lost.pack), lost.placement.offset
+        else:
+            path, offset = self._note_damaged_delta(delta), wanted.placement.offset
+        if self._read_copy(wanted):
+            healed.append((path, isinstance(failure, NotFound)))
+            return
+        state = "missing" if isinstance(failure, NotFound) else "damaged"
+        chunk = f"chunk {wanted.chunk.id.hex()}"
+        raise CorruptObject(
+            f"a delta is {state}" if lost is None else f"a base of a delta is {state}", key=path,
+            backend=self._reader.backend.url, offset=offset,
+            expected=chunk if lost is None else f"base chunk {lost.chunk.id.hex()} of {chunk}",
+            hint="Store the same content again to repair it",
+        ) from failure  # fmt: skip
+
+    def _note_damaged_delta(self, delta: Delta) -> str:
+        """Where it lies."""
+        if delta.wanted.pack:
+            self._verified.forget(delta.wanted.pack)
+            return pack_path(delta.wanted.pack)
+        key = self._reader.digest(_source(delta)[0].content).hex()
+        self._verified.note_damage(key, recipe_path(key))
+        return recipe_path(key)
+
+    def _heal_bases(self, window: DeltaWindow, delta: Delta, healed: list[Healed]) -> ChunkRead | None:
+        """Put base chunks right that are not what their digests say; the first one that is not to be had."""
+        for base in window.bases(delta):
+            if window.is_whole(base):
+                continue
+            state = scratch_of(base)
+            if state.lost is None:
+                state.lost = self._find(base._replace(scratch=None), True, healed)
+            if state.lost is not None:
+                return base
+            state.failure, state.whole = None, True
+        return None
+
+    def _read_delta_again(self, window: DeltaWindow, number: int, failure: MfstoreError) -> bool:
+        """Whether a delta in a pack, whose base is whole, is whole when it is read by another way."""
+        wanted = window.deltas[number].wanted
+        if not wanted.pack or isinstance(failure, NotFound):
+            return False
+        try:
+            at = wanted.placement
+            data = self._reader.backend.read_again(pack_path(wanted.pack), at.offset, at.csize)
+        except (CorruptObject, NotFound):
+            return False
+        return window.decode(number, data) is None
+
+    def _read_by_recipe(self, delta: Delta, base_is_lost: bool) -> bool:
+        """Whether a delta is had by its recipe read again: that may have been read badly, or say another place by now.
+        The index would not tell where a delta was moved to."""
+        reader = self._reader
+        recipe, number = _source(delta)
+        key = reader.digest(recipe.content)
+        try:
+            again = decode(reader.backend.read_again(recipe_path(key.hex())), reader.workers.thread.codec, key)
+        except (CorruptObject, NotFound, Unsupported):
+            return False
+        wanted = delta.wanted
+        if not again.placements[number].pieces:
+            return False  # the index tells of it
+        moved = delta_of(again, number, wanted.chunk, wanted.target, True, {})
+        places = [(one.wanted.pack, one.wanted.placement[:5], one.base) for one in (moved, delta)]
+        same = places[0] == places[1]
+        if same and (wanted.pack or base_is_lost):
+            return False
+        window = DeltaWindow(reader, self._verified, [moved])
+        window.read_alone()
+        return window.decode(0) is None
 
     def _must_verify(self, pack: str) -> bool:
         """Whether a pack is known to be damaged: then what is read there is compared, whatever was asked for."""
@@ -142,28 +256,37 @@ class Fetcher:
     def _read_one_by_one(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
         """So that a damaged or missing chunk is found elsewhere and the rest is still used."""
         for wanted in read.chunks:
-            self._read_one(wanted, verify, healed)
+            if wanted.scratch is not None:
+                read_scratch(self._reader, wanted)
+                continue
+            failure = self._find(wanted, verify, healed)
+            if failure is None:
+                continue
+            path, url = pack_path(wanted.pack), self._reader.backend.url
+            if isinstance(failure, NotFound):
+                failure = CorruptObject("a pack is missing", key=path, backend=url)
+            raise failure.where(
+                key=path, backend=url, offset=wanted.placement.offset, hint="Store the same content again to repair it"
+            )
 
-    def _read_one(self, wanted: ChunkRead, verify: bool, healed: list[Healed]) -> None:
+    def _find(self, wanted: ChunkRead, verify: bool, healed: list[Healed]) -> MfstoreError | None:
+        """Read one chunk: from where it should lie, by another way, from another copy. What is wrong there when none
+        of them has it."""
         reader, placement = self._reader, wanted.placement
-        path, url = pack_path(wanted.pack), self._reader.backend.url
         try:
             reader.read(wanted.pack, placement.offset, placement.offset + placement.csize, [wanted], verify)
-            return
+            return None
         except NotFound as error:
             failure: MfstoreError = error
         except (CorruptObject, Unsupported) as error:
             failure = error
             if reader.read_again(wanted):
-                return  # the reads before were bad, and not what is stored
+                return None  # the reads before were bad, and not what is stored
         self._verified.forget(wanted.pack)
         if self._read_copy(wanted):
-            healed.append((path, isinstance(failure, NotFound)))
-            return
-        if isinstance(failure, NotFound):
-            failure = CorruptObject("a pack is missing", key=path, backend=url)
-        failure.where(key=path, backend=url, offset=placement.offset, hint="Store the same content again to repair it")
-        raise failure
+            healed.append((pack_path(wanted.pack), isinstance(failure, NotFound)))
+            return None
+        return failure
 
     def _read_copy(self, wanted: ChunkRead) -> bool:
         """Whether a whole copy of a chunk was found elsewhere and read."""
@@ -183,6 +306,11 @@ class Fetcher:
                 except (CorruptObject, NotFound, Unsupported):
                     continue
         return False
+
+
+def _source(delta: Delta) -> tuple[Recipe, int]:
+    assert delta.source is not None
+    return delta.source
 
 
 def targets(memory: Any, number: int, chunks: Sequence[ChunkRef]) -> Iterator[WantedChunk]:

@@ -119,9 +119,10 @@ class PackReader:
             codec.decode(source, wanted.target, [job])
 
     def check_all(self, chunks: Sequence[ChunkRead], path: str) -> None:
-        """``check`` each."""
+        """``check`` each, but for what deltas are decoded from: what that gives is checked."""
         for wanted in chunks:
-            self.check(wanted.chunk, wanted.target, path, wanted.placement.offset)
+            if wanted.scratch is None:
+                self.check(wanted.chunk, wanted.target, path, wanted.placement.offset)
 
     def check(self, chunk: ChunkRef, data: memoryview, path: str, offset: int) -> None:
         """CorruptObject, naming the place, when these bytes are not that chunk."""

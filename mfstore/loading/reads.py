@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.codec import NONE
 from mfstore._core.memory import distance
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe
+
+if TYPE_CHECKING:
+    from mfstore.errors import MfstoreError
+
+
+class PlacedChunk(NamedTuple):
+    """A chunk and where it is said to lie."""
+
+    chunk: ChunkRef
+    pack: str
+    placement: Placement
+    base: tuple[BasePart, ...] = ()
+    """Of a delta."""
+
+
+class BasePart(NamedTuple):
+    """A piece of a base: so many bytes of a chunk, from ``start`` on."""
+
+    of: PlacedChunk
+    start: int
+    length: int
+
+
+@dataclass(slots=True, eq=False)
+class Scratch:
+    """Of bytes that are fetched only because a delta needs them: what became of them."""
+
+    failure: MfstoreError | None = None
+    """Why they could not be read."""
+    whole: bool = False
+    """Whether they are known to be what their digest says."""
+    lost: MfstoreError | None = None
+    """Why they are not to be had at all."""
 
 
 class ChunkRead(NamedTuple):
@@ -19,6 +52,8 @@ class ChunkRead(NamedTuple):
     chunk: ChunkRef
     target: memoryview
     """Exactly ``chunk.usize`` writable bytes."""
+    scratch: Scratch | None = None
+    """Set for base chunks, and for deltas as they are stored: what is decoded from them is compared instead."""
 
 
 @dataclass(slots=True)

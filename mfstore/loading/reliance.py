@@ -5,36 +5,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from mfstore._core.codec import delta_seal_is_right
+from mfstore._core.codec import DELTAS, delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import PackEntry, pack_path
-from mfstore.format.recipes import DELTAS
+from mfstore.format.recipes import INLINE, placed_chunks
+from mfstore.loading.deltas import Delta, DeltaWindow, base_parts, placed_base, plan_windows, scratch_of
 from mfstore.loading.pack_layouts import PackLayouts
-from mfstore.loading.reads import ChunkRead, PackRead, plan_reads
+from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, plan_reads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from mfstore.format.recipes import ChunkRef, Placement
+    from mfstore.format.recipes import Placement, Recipe
     from mfstore.loading.pack_reader import PackReader
+    from mfstore.loading.reads import BasePart
     from mfstore.loading.verified import VerifiedRanges
 
-    FoundChunk = tuple[str, Placement, bytes]
-    """Pack, place and id of a chunk that lies there whole."""
+    FoundChunk = tuple[str, Placement, bytes, tuple[BasePart, ...]]
+    """Pack, place, id and base of a chunk that lies there whole."""
 
 PROBED_TOGETHER = 64
 """Chunks checked at a time before a dedup hit is relied on; bounds the memory they are decoded into."""
 
 
-class PlacedChunk(NamedTuple):
-    """A chunk and where it is said to lie."""
-
-    chunk: ChunkRef
-    pack: str
-    placement: Placement
+def placed_in_packs(recipe: Recipe) -> list[PlacedChunk]:
+    """All that a recipe needs of packs: chunks, and the base chunks of deltas."""
+    known: dict[int, PlacedChunk] = {}
+    placed = [
+        PlacedChunk(chunk, recipe.packs[at.pack].hex(), at, base_parts(recipe, number, known) if at.pieces else ())
+        for number, (chunk, at) in enumerate(placed_chunks(recipe)) if at.pack != INLINE
+    ]  # fmt: skip
+    return placed + [placed_base(recipe, number) for number in range(len(recipe.bases))]
 
 
 class Reliance:
@@ -51,14 +55,15 @@ class Reliance:
         if self._capabilities.cheap_reads:
             return self.whole(placed)
         ends: dict[str, int] = {}
-        for _, pack, placement in placed:
-            ends[pack] = max(ends.get(pack, 0), placement.offset + placement.csize)
+        for one in placed:
+            for _, pack, placement, _ in needed_of(one):
+                ends[pack] = max(ends.get(pack, 0), placement.offset + placement.csize)
         # That a pack is whole does not say that this chunk lies there: index and recipes may be wrong.
         vouched = self._verified.vouched(ends)
         self._layouts.read({pack: self._verified.length(pack) for pack in vouched})
         listed, rest = set(), []
         for one in placed:
-            if one.pack in vouched and self._layouts.holds(one.pack, entry_of(one)):
+            if all(it.pack in vouched and self._layouts.holds(it.pack, entry_of(it)) for it in needed_of(one)):
                 listed.add(one.chunk.id)
             else:
                 rest.append(one)
@@ -71,23 +76,28 @@ class Reliance:
         self._layouts.add(pack, entries)
 
     def whole(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
-        """The ids of those that are readable and whole at that place; of a delta, its own bytes, not its base.
+        """The ids of those that are readable and whole at that place; of a delta without its base, its own bytes.
 
         What this process wrote or verified there, in files that did not change since, is not read again. A chunk that
-        is said to lie in several places is only among them when it lies in each.
+        is said to lie in several places is only among them when it lies in each; a delta with its base when that is
+        whole too.
         """
         good: set[FoundChunk] = set()
-        doubtful = []
+        doubtful: list[PlacedChunk] = []
+        deltas: list[PlacedChunk] = []
+        has = self._verified.has
         for one in placed:
-            if self._verified.has(one.pack, one.placement.offset, one.placement.csize, one.chunk.id):
-                good.add((one.pack, one.placement, one.chunk.id))
+            if all(has(it.pack, it.placement.offset, it.placement.csize, it.chunk.id) for it in needed_of(one)):
+                good.add((one.pack, one.placement, one.chunk.id, one.base))
             else:
-                doubtful.append(one)
+                (deltas if one.base else doubtful).append(one)
+        for start in range(0, len(deltas), PROBED_TOGETHER):
+            good.update(self._whole_deltas(deltas[start : start + PROBED_TOGETHER]))
         reader = self._reader
         for start in range(0, len(doubtful), PROBED_TOGETHER):
             chunks = [
                 ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize)))
-                for chunk, pack, placement in doubtful[start : start + PROBED_TOGETHER]
+                for chunk, pack, placement, _ in doubtful[start : start + PROBED_TOGETHER]
             ]
             reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
             if reader.remote:
@@ -96,14 +106,37 @@ class Reliance:
                 good.update(found)
             else:
                 good.update(*reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)))
-        bad = {one.chunk.id for one in placed if (one.pack, one.placement, one.chunk.id) not in good}
-        return {chunk_id for _, _, chunk_id in good} - bad
+        bad = {one.chunk.id for one in placed if (one.pack, one.placement, one.chunk.id, one.base) not in good}
+        return {chunk_id for _, _, chunk_id, _ in good} - bad
+
+    def _whole_deltas(self, placed: Sequence[PlacedChunk]) -> list[FoundChunk]:
+        """Those deltas that are whole, with their base chunks."""
+        good = []
+        planned = [
+            Delta(ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize))), base, b"", True)
+            for chunk, pack, placement, base in placed
+        ]
+        for deltas in plan_windows(planned):
+            window = DeltaWindow(self._reader, self._verified, deltas)
+            window.read_alone()
+            failed = set(window.decode_all())
+            for number, delta in enumerate(deltas):
+                lost = window.lost_base(delta)
+                if lost is None and number not in failed:
+                    for base in window.bases(delta):
+                        self._noted(base)
+                    good.append(self._noted(delta.wanted, delta.base))
+                    continue
+                failure = window.decode(number) if lost is None else scratch_of(lost).failure
+                if not isinstance(failure, (NotFound, AccessDenied)):
+                    self._failed(delta.wanted if lost is None else lost)
+        return good
 
     def contents(self, placed: Sequence[PlacedChunk]) -> dict[bytes, memoryview]:
         """The bytes of those that are readable and whole at that place, by id: read now, and compared."""
         reader = self._reader
         chunks = [
-            ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize))) for chunk, pack, placement in placed
+            ChunkRead(one.pack, one.placement, one.chunk, memoryview(FreshBytes(one.chunk.usize))) for one in placed
         ]
         reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
         good: list[FoundChunk] = []
@@ -112,7 +145,7 @@ class Reliance:
         else:
             for found in reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)):
                 good += found
-        whole = {chunk_id for _, _, chunk_id in good}
+        whole = {chunk_id for _, _, chunk_id, _ in good}
         return {chunk.chunk.id: chunk.target for chunk in chunks if chunk.chunk.id in whole}
 
     def _sift(self, good: list[FoundChunk], read: PackRead, data: Buffer | MfstoreError) -> None:
@@ -168,9 +201,14 @@ class Reliance:
         if not self._layouts.knows(pack) or self._layouts.holds(pack, entry_of(PlacedChunk(chunk, pack, at))):
             self._verified.forget(pack)
 
-    def _noted(self, wanted: ChunkRead) -> FoundChunk:
+    def _noted(self, wanted: ChunkRead, base: tuple[BasePart, ...] = ()) -> FoundChunk:
         self._verified.add(wanted.pack, [(wanted.placement.offset, wanted.placement.csize, wanted.chunk.id)])
-        return wanted.pack, wanted.placement, wanted.chunk.id
+        return wanted.pack, wanted.placement, wanted.chunk.id, base
+
+
+def needed_of(placed: PlacedChunk) -> Sequence[PlacedChunk]:
+    """A chunk, and the base chunks that it needs."""
+    return (placed, *(part.of for part in placed.base)) if placed.base else (placed,)
 
 
 def entry_of(placed: PlacedChunk) -> PackEntry:

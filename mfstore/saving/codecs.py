@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import LZ4, NONE, PLANES, ZSTD, Codec
-from mfstore.format.recipes import PREFIX, XOR
+from mfstore._core.codec import LZ4, NONE, PLANES, PREFIX, XOR, ZSTD, Codec
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

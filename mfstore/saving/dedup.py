@@ -10,8 +10,9 @@ from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import ChunkRef, Placement, Recipe, placed_chunks, recipe_path
-from mfstore.loading.reliance import PlacedChunk
+from mfstore.format.recipes import ChunkRef, Recipe, placed_chunks, recipe_path
+from mfstore.loading.reads import PlacedChunk
+from mfstore.loading.reliance import placed_in_packs
 from mfstore.saving.guard import Condemned, Names
 
 if TYPE_CHECKING:
@@ -138,16 +139,5 @@ class StoredChunks:
             for number, (chunk, placement) in enumerate(placed) if placement.pack == recipes.INLINE
         ]  # fmt: skip
         self._context.fetcher.fill(recipe, inline, verify=True)
-        in_packs = [
-            PlacedChunk(chunk, recipe.packs[placement.pack].hex(), placement)
-            for chunk, placement in placed if placement.pack != recipes.INLINE
-        ]  # fmt: skip
-        in_packs += [
-            PlacedChunk(
-                ChunkRef(base.id, base.usize),
-                recipe.packs[base.pack].hex(),
-                Placement(base.pack, base.offset, base.csize, base.codec, base.width),
-            )
-            for base in recipe.bases
-        ]
-        return self._context.reliance.reliable(in_packs) == {chunk.id for chunk, _, _ in in_packs}
+        in_packs = placed_in_packs(recipe)
+        return self._context.reliance.reliable(in_packs) == {one.chunk.id for one in in_packs}

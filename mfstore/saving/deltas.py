@@ -12,8 +12,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mfstore._core.codec import NONE
-from mfstore.format.recipes import PREFIX, XOR
+from mfstore._core.codec import NONE, PREFIX, XOR
 from mfstore.saving import codecs
 from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import CHUNK_LIMIT, LZ4, NONE, ZSTD, Codec
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, LZ4, NONE, PREFIX, XOR, ZSTD, Codec
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format import fragments, packs, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PackEntry
-from mfstore.format.recipes import INLINE, PREFIX, RAW, XOR, Artifact, BaseChunk, ChunkRef, Piece, Placement
+from mfstore.format.recipes import INLINE, RAW, Artifact, BaseChunk, ChunkRef, Piece, Placement
 
 CODEC = Codec(errors)
 DIGEST = digest_function(1)
@@ -111,7 +111,7 @@ def test_what_is_changed_is_refused_or_makes_sense(layout, data):
     except (CorruptObject, Unsupported):
         return
     for placement in found.placements:
-        assert bool(placement.pieces) == (placement.codec in recipes.DELTAS)
+        assert bool(placement.pieces) == (placement.codec in DELTAS)
         for piece in placement.pieces:
             assert 0 < piece.length <= found.bases[piece.chunk].usize - piece.start
 
@@ -154,6 +154,11 @@ def delta(*pieces, codec=PREFIX):
         ("outside its base chunk, or is empty", [delta(Piece(0, 1, 2**32 - 1))], [base()]),
         ("outside its base chunk, or is empty", [delta(Piece(0, 0, 0))], [base()]),
         ("too long or nothing", [delta(*[Piece(0, 0, CHUNK_LIMIT)] * 2)], [base(usize=CHUNK_LIMIT)]),
+        (
+            "too many bytes of chunks",
+            [delta(*[Piece(number, 0, 1) for number in range(5)])],
+            [base(number, usize=CHUNK_LIMIT) for number in range(5)],
+        ),
         ("another length than the chunk", [delta(Piece(0, 0, 99), codec=XOR)], [base()]),
     ],
 )

@@ -103,6 +103,7 @@ def test_artifact_entry():
         ("single artifact of at most {} bytes", recipes.INLINE_LIMIT),
         ("raw runs of {} bytes", packs.ALIGN_FROM),
         ("multiple of {} and", packs.PAGE),
+        ("take more than {} bytes", recipes.BASE_LIMIT),
         ("No chunk is longer than {} bytes", codec.CHUNK_LIMIT),
         ("at most {}; the last one", ref_format.HISTORY),
         ("When there are {} fragments", index.FAN_IN),
@@ -119,7 +120,7 @@ def test_constants(text, value):
 def test_versions_and_numbers():
     assert {recipes.VERSION, packs.VERSION, fragments.VERSION, description_format.VERSION, collection.VERSION} == {1}
     assert NAMES == {"blake3": 1, "sha256": 2}
-    assert (codec.NONE, codec.LZ4, codec.ZSTD, recipes.PREFIX, recipes.XOR, codec.PLANES) == (0, 1, 2, 3, 4, 5)
+    assert (codec.NONE, codec.LZ4, codec.ZSTD, codec.PREFIX, codec.XOR, codec.PLANES) == (0, 1, 2, 3, 4, 5)
     assert (pickler.BUFFER, pickler.BYTES, pickler.TEXT, pickler.BYTEARRAY) == (1, 2, 3, 4)
     assert (recipes.ONE, recipes.BUNDLE, recipes.LITERAL) == (1, 2, 1)
     assert (recipes.COMPRESSED, recipes.BASES) == (1, 2)

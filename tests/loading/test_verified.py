@@ -7,7 +7,7 @@ from mfstore.format.packs import PackEntry, pack_path
 from mfstore.format.recipes import ChunkRef
 from mfstore.loading import reliance, verified
 from mfstore.loading.pack_layouts import PackLayouts
-from mfstore.loading.reliance import PlacedChunk
+from mfstore.loading.reads import PlacedChunk
 from tests.rigs.parts import DIGEST, CountingBackend, damage, noise, parts, stored_pack
 
 A, B = noise(1, 1000), noise(2, 2000)

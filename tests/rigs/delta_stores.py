@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from mfstore import errors
-from mfstore._core.codec import Codec
+from mfstore._core.codec import DELTAS, PREFIX, XOR, Codec
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PackBuilder, pack_path
-from mfstore.format.recipes import DELTAS, INLINE, PREFIX, XOR, BaseChunk, Piece, Placement, placed_chunks, recipe_path
+from mfstore.format.recipes import INLINE, BaseChunk, Piece, Placement, placed_chunks, recipe_path
 from tests.rigs.damage import wrapped
 
 CODEC = Codec(errors)

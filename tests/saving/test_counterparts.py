@@ -3,13 +3,13 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfstore._core.codec import XOR
 from mfstore.format.fragments import Location
 from mfstore.format.packs import PackName
 from mfstore.format.recipes import (
     BUNDLE,
     INLINE,
     PICKLE,
-    XOR,
     Artifact,
     BaseChunk,
     ChunkRef,

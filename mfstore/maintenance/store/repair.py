@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import NONE
+from mfstore._core.codec import DELTAS, NONE
 from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, NotFound
 from mfstore.format import fragments, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, fingerprint, pack_path
-from mfstore.format.recipes import DELTAS, INLINE, BaseChunk, Placement, Recipe, recipe_path
+from mfstore.format.recipes import INLINE, BaseChunk, Placement, Recipe, recipe_path
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.report import PhaseProgress

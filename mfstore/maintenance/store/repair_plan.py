@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore._core.codec import DELTAS
 from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError
 from mfstore.format import fragments
 from mfstore.format.description import PATH as DESCRIPTION
 from mfstore.format.packs import PackEntry, pack_path
-from mfstore.format.recipes import DELTAS, Recipe, recipe_path
+from mfstore.format.recipes import Recipe, recipe_path
 from mfstore.format.refs import ref_path
 from mfstore.maintenance.report import RepairAction
 

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 
 from mfstore import errors
+from mfstore._core.codec import DELTAS
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import FOOTER, decode_footer, entries_of, pack_path
-from mfstore.format.recipes import DELTAS, INLINE, recipe_path
+from mfstore.format.recipes import INLINE, recipe_path
 from tests.rigs.damage import DAMAGE, NOISE, damage, wrapped
 from tests.rigs.delta_stores import CODEC, KINDS, part_of, recipe_of, versions
 from tests.rigs.gc import DAY, RemoteMemory, objects

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import NONE, delta_seal_is_right
+from mfstore._core.codec import DELTAS, NONE, delta_seal_is_right
 from mfstore.errors import CorruptObject, Unsupported
-from mfstore.format.recipes import DELTAS
 from mfstore.maintenance.reading import scratch
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore._core.codec import DELTAS
 from mfstore._core.memory import xxh3
 from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.format.packs import ENTRY, fingerprint, pack_path
-from mfstore.format.recipes import DELTAS, INLINE, PIECE, Recipe, placed_chunks
+from mfstore.format.recipes import INLINE, PIECE, Recipe, placed_chunks
 from mfstore.maintenance.reading import read_each, scratch, spread
 from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, entry_of
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mfstore._core.codec import DELTAS
 from mfstore.errors import MfstoreError
 from mfstore.format.packs import fingerprint, pack_path
-from mfstore.format.recipes import DELTAS, ChunkRef
+from mfstore.format.recipes import ChunkRef
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.checking.pack_state import PackState
 from mfstore.maintenance.store.checking.trailers import read_trailers

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import NONE, Codec, delta_seal_is_right
+from mfstore._core.codec import DELTAS, NONE, Codec, delta_seal_is_right
 from mfstore.backends.base import RangeRead, decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.fragments import PREFIX, encode_fragment
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
-from mfstore.format.recipes import DELTAS, INLINE, Recipe, placed_chunks, recipe_path
+from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.collecting.liveness import read_recipes
 from mfstore.maintenance.store.collecting.plan import PackToRewrite
 
