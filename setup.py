@@ -109,9 +109,11 @@ setup(
             extension(
                 "codec/codec",
                 "codec/blocks",
+                "codec/choice",
                 "codec/compress",
                 "codec/delta",
                 "codec/entropy",
+                "codec/likeness",
                 "codec/planes",
                 "codec/shuffle",
                 libraries=("liblz4", "libzstd", "libxxhash"),

@@ -13,6 +13,7 @@ PLANES: int
 CHUNK_LIMIT: int
 
 def delta_seal_is_right(encoded: Buffer) -> bool: ...
+def likeness(data: Buffer, base: Buffer, width: int) -> tuple[int, int, int, int, int]: ...
 
 class Errors(Protocol):
     @property
@@ -31,6 +32,9 @@ class Codec:
     def encode_deltas(
         self, data: Buffer, bases: Buffer, jobs: Sequence[tuple[int, int, int, int, int, int, int]], level: int
     ) -> tuple[memoryview, list[int]]: ...
+    def best_deltas(
+        self, data: Buffer, bases: Buffer, jobs: Sequence[tuple[int, int, int, int, int, int]], level: int
+    ) -> tuple[memoryview, list[tuple[int, int, int]]]: ...
     def decode_delta(self, encoded: Buffer, base: Buffer, codec: int, width: int, into: Buffer) -> None: ...
     def decode_deltas(
         self, src: Buffer, bases: Buffer, dst: Buffer, jobs: Sequence[tuple[int, int, int, int, int, int, int, int]]

@@ -40,6 +40,21 @@ cdef extern from "codec/delta.h" nogil:
     int mf_delta_is_sealed(const uint8_t *src, size_t csize)
 
 
+cdef extern from "codec/likeness.h" nogil:
+    ctypedef struct mf_likeness:
+        size_t telling, equal, found, plain, changed
+    void mf_compare(const uint8_t *src, size_t n, const uint8_t *base, size_t base_size, unsigned width,
+                    mf_likeness *likeness)
+
+
+cdef extern from "codec/choice.h" nogil:
+    ctypedef struct mf_delta_choice:
+        size_t size
+        unsigned codec, width
+    int mf_delta_best(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, size_t base_size,
+                      unsigned width, int level, uint8_t *dst, size_t cap, mf_delta_choice *choice)
+
+
 NONE = MF_NONE
 LZ4 = MF_LZ4
 ZSTD = MF_ZSTD
@@ -63,6 +78,19 @@ def delta_seal_is_right(const uint8_t[::1] encoded):
     with nogil:
         right = mf_delta_is_sealed(source, n)
     return right
+
+
+def likeness(const uint8_t[::1] data, const uint8_t[::1] base, unsigned width):
+    """How much of ``data`` its base has: ``(telling, equal, found, plain, changed)``, lengths in bytes (likeness.h)."""
+    cdef const uint8_t *source = start_of(data)
+    cdef const uint8_t *old = start_of(base)
+    cdef size_t n = data.shape[0], base_size = base.shape[0]
+    cdef mf_likeness found
+    if width and width != 2 and width != 4 and width != 8:
+        raise ValueError(f"shuffle width {width} is out of range")
+    with nogil:
+        mf_compare(source, n, old, base_size, width, &found)
+    return found.telling, found.equal, found.found, found.plain, found.changed
 
 
 cdef struct Job:
@@ -301,6 +329,59 @@ cdef class Codec:
         finally:
             PyMem_Free(table)
 
+    def best_deltas(self, const uint8_t[::1] data, const uint8_t[::1] bases, jobs, int level):
+        """Encode chunks of ``data`` as deltas on parts of ``bases``, each by the codec that gives less, if it may pay.
+
+        ``jobs`` is a list of ``(offset, length, base_offset, base_length, width, cap)``: as in ``encode_deltas``, with
+        the length of a number (0, 2, 4 or 8) and without a codec. Returns ``(arena, deltas)``; ``deltas`` has for each
+        job ``(size, codec, width)``. A size of 0 means that the chunk has too little of its base, which takes a tenth
+        of the time that encoding it does, or that its delta would exceed ``cap``. ``level`` is that of Zstandard, and
+        at least 3 where a prefix is used.
+        """
+        cdef size_t n = len(jobs), i, used = 0, room = 0
+        cdef size_t limit_src = data.shape[0], limit_base = bases.shape[0]
+        cdef DeltaJob *table
+        cdef mf_delta_choice choice
+        cdef int status = MF_OK
+        cdef const uint8_t *source = start_of(data)
+        cdef const uint8_t *old = start_of(bases)
+        cdef uint8_t *out
+        cdef bytes arena
+        if n == 0:
+            return b"", []
+        table = <DeltaJob *> PyMem_Malloc(n * sizeof(DeltaJob))
+        if table == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                (table[i].src, table[i].usize, table[i].base, table[i].base_size, table[i].width,
+                 table[i].csize) = jobs[i]
+                if table[i].usize > limit_src or table[i].src > limit_src - table[i].usize:
+                    raise ValueError("chunk lies outside the data")
+                if table[i].base_size > limit_base or table[i].base > limit_base - table[i].base_size:
+                    raise ValueError("base lies outside the bases")
+                self.may_compare(table[i].base_size, table[i].width)
+                table[i].csize = min(table[i].csize, mf_delta_bound(table[i].usize))
+                room += table[i].csize
+            arena = PyBytes_FromStringAndSize(NULL, room + 1)
+            out = <uint8_t *> PyBytes_AS_STRING(arena)
+            with nogil:
+                for i in range(n):
+                    status = mf_delta_best(
+                        self.ctx, source + table[i].src, table[i].usize, old + table[i].base, table[i].base_size,
+                        table[i].width, level, out + used, table[i].csize, &choice)
+                    if status != MF_OK:
+                        break
+                    table[i].csize = choice.size
+                    table[i].codec = choice.codec
+                    table[i].width = choice.width
+                    used += choice.size
+            if status != MF_OK:
+                self.check(status, table[i].src, 0, table[i].usize, table[i].codec, table[i].width)
+            return memoryview(arena)[:used], [(table[i].csize, table[i].codec, table[i].width) for i in range(n)]
+        finally:
+            PyMem_Free(table)
+
     def decode_delta(self, const uint8_t[::1] encoded, const uint8_t[::1] base, unsigned codec, unsigned width,
                      uint8_t[::1] into):
         """Decode one delta on ``base``: writes all of ``into``, which overlaps neither, or raises CorruptObject.
@@ -389,10 +470,15 @@ cdef class Codec:
         """ValueError for what the kernel would refuse: when encoding it is the caller's mistake and no damage."""
         if codec != MF_PREFIX and codec != MF_XOR:
             raise ValueError(f"{codec} is no codec of deltas")
-        if width and (codec == MF_PREFIX or (width != 2 and width != 4 and width != 8)):
+        if codec == MF_PREFIX and width:
+            raise ValueError("PREFIX has no shuffle")
+        if codec == MF_XOR and base_size != n:
+            raise ValueError(f"XOR of {n} bytes needs a base of that length, not of {base_size}")
+        return self.may_compare(base_size, width)
+
+    cdef int may_compare(self, size_t base_size, unsigned width) except -1:
+        if width and width != 2 and width != 4 and width != 8:
             raise ValueError(f"shuffle width {width} is out of range")
         if base_size > MF_CHUNK_LIMIT:
             raise ValueError(f"cannot encode on a base of {base_size} bytes: the limit is {CHUNK_LIMIT}")
-        if codec == MF_XOR and base_size != n:
-            raise ValueError(f"XOR of {n} bytes needs a base of that length, not of {base_size}")
         return 0
