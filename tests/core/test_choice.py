@@ -135,14 +135,14 @@ def test_a_batch_is_its_chunks_one_after_another():
 )  # fmt: skip
 def test_whatever_is_chosen_comes_back(base, insert, at, width):
     data = base[:at] + insert + base[at:]
-    for base in (base, data[::-1], edited(data, 2) if data else b""):
+    for old in (base, data[::-1], edited(data, 2) if data else b""):
         arena, [(size, number, used)] = new_codec().best_deltas(
-            data, base, [(0, len(data), 0, len(base), width, len(data))], 1
+            data, old, [(0, len(data), 0, len(old), width, len(data))], 1
         )
         assert size == len(arena) <= len(data)
         if size:
             out = bytearray(len(data))
-            new_codec().decode_delta(arena, base, number, used, out)
+            new_codec().decode_delta(arena, old, number, used, out)
             assert out == data
 
 
