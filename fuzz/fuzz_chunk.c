@@ -18,7 +18,7 @@
 
 enum { HEADER = 8, STRETCH = 4 };
 #define LIMIT (4 * MF_CDC_MAX + 3)
-#define SEGMENT_LIMIT (3 * MF_CUT_MAX + 3)
+#define SEGMENT_LIMIT (MF_CUT_MAX + 3 * MF_CUT_NORMAL)
 
 static size_t expand(const uint8_t *data, size_t size, size_t n, uint8_t *out) {
     size_t at = 0;

@@ -9,11 +9,14 @@
 #endif
 
 /* One source for all implementations, written so that compilers vectorise each loop: constant lengths, 16-bit lanes,
- * no lane that waits for the one before. AVX2 is the same code compiled for it. */
+ * no lane that waits for the one before. AVX2 is the same code compiled for it.
+ *
+ * Instructions per byte of noise (callgrind, gcc 12), and GB of it per CPU second on an AMD EPYC, for words of 1, 2, 4
+ * and 8 bytes: BASE 6.5, 3.5, 2.9, 1.7 and 2.4, 5.1, 4.9, 7.5; AVX2 3.3, 1.7, 1.0, 0.7 and 4.4, 7.2, 11.3, 13.1. */
 #define INLINE static inline __attribute__((always_inline))
 
-/* The hash looks back over this many words. With 16 words, a column of two values of which one is rare shows too few
- * different windows to find cuts in. */
+/* The hash looks back over this many words: a hit needs a window that is one in 2^12 to 2^18, and booleans of which 5 %
+ * are true show 2^18 different ones in 64 words, 2^5 in 16. Each doubling is a step more. */
 #define WINDOW 64
 /* Words hashed at once: buffers that stay in the first-level cache. The words of the window before a block are hashed
  * again with it, a sixteenth more; a longer block hashes more in vain behind a cut. */
@@ -26,7 +29,7 @@
 /* One word in 1024 is a candidate. */
 #define CANDIDATE 0x7FC0
 
-/* Bytes per hit, before and from the normal point on: 17 % of the chunks of noise end before it. */
+/* Bytes per hit, before and from the normal point on: 17 % of the chunks of noise end before it, the mean is 75 kB. */
 #define STRICT (MF_CUT_NORMAL * 4)
 #define LOOSE (MF_CUT_NORMAL / 4)
 #define THRESHOLD(bytes, width) (((uint64_t) (width) << 42) / (bytes))
@@ -132,6 +135,7 @@ INLINE size_t next_cut(void hash(const uint8_t *, size_t, struct lanes *), const
     for (size_t first = MF_CUT_MIN / width - 1; first < words; first += BLOCK) {
         size_t count = words - first < BLOCK ? words - first : BLOCK;
         hash(data + first * width, count, lanes);
+        /* Whole groups are searched. */
         for (size_t i = count; i % GROUP; i++)
             lanes->a[i] = (uint16_t) INT16_MIN;
         for (size_t group = 0; group < count; group += GROUP) {
@@ -155,6 +159,8 @@ INLINE size_t next_cut(void hash(const uint8_t *, size_t, struct lanes *), const
     }
     if (limit < longest)
         return limit;
+    /* Windows so much alike that none is a hit. Cuts at the limit would not meet those of shifted data again: of 16 MiB
+     * of booleans of which 0.3 % are true, 6.8 MB were new without the first 7; with this it is 0.3 MB. */
     hash(data + greatest_at * width, words - greatest_at < GROUP ? words - greatest_at : GROUP, lanes);
     for (size_t i = words - greatest_at < GROUP ? words - greatest_at : GROUP; i--;)
         if (whole[i] == greatest)
@@ -215,6 +221,7 @@ int mf_cut_available(enum mf_cut_impl impl) {
 }
 
 size_t mf_cut(enum mf_cut_impl impl, struct mf_segment segment, const uint8_t *data, size_t n, int last, size_t *ends) {
+    (void) impl; /* where there is but one */
 #if X86
     if (impl == MF_CUT_AVX2 || (impl == MF_CUT_BEST && mf_cut_available(MF_CUT_AVX2)))
         return cut_avx2(segment, data, n, last, ends);

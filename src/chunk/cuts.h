@@ -9,7 +9,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Format constants: changing one changes the keys of all large data (docs/format.md). */
+/* Format constants: changing one changes the keys of all large data (docs/format.md). All four follow from NORMAL.
+ *
+ * Measured for NORMAL of 32, 64 and 128 KiB (-DMF_CUT_NORMAL), bytes of new chunks before any codec, in kB, means of 4:
+ *
+ *   200 000 x 10 float64, without the first row       37     94    144
+ *   the same, a window that slides by 1 % (160)       259    322    595
+ *   a value inserted into 10^6 float64                 30     73    150
+ *   20 000 x 100 float64 by column, 10 rows more     2007   3972   7533
+ *   1000 images of 12 288 bytes, without the first    135    151    338
+ *   200 000 x 10 float64, 50 cells changed           1859   3520   6054
+ *   chunks of 16 MB                                   428    214    109
+ *
+ * (Fixed cuts every 256 KiB: 16 000 kB for the first, second and fourth.) A shift costs about one chunk, so 32 KiB
+ * saves 60 kB a shift; it costs twice the entries, of 92 bytes each in content section and placements: 0.25 instead of
+ * 0.13 % of all data. It would pay for data of less than some 50 MB that is put again and again with a shift or with
+ * appended columns; scattered changes are better left to deltas. */
 #ifndef MF_CUT_NORMAL
 #define MF_CUT_NORMAL ((size_t) 64 << 10)
 #endif

@@ -100,6 +100,47 @@ def streamed(data, itemsize, row, pieces, implementation):
     return found
 
 
+def window(width, strict):
+    """64 words of which the last is a hit: of the strict kind, or of the loose one only."""
+    noise = np.random.default_rng(8).bytes(2 << 20)
+    hash_, number = hashes(noise, width)
+    strictly, loosely = number < (width << 42) // (CUT_NORMAL * 4), number < (width << 42) // (CUT_NORMAL // 4)
+    found = (hash_ >= 0x7FC0) & (strictly if strict else loosely & ~strictly)
+    end = (int(np.flatnonzero(found[63:])[0]) + 64) * width
+    return noise[end - 64 * width : end]
+
+
+@each
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_hits_count_from_the_least_and_the_normal_length_on(implementation, width):
+    def first(strict, end):
+        data = bytearray(CUT_MAX - 8)  # too short for the greatest hash to matter
+        hit = window(width, strict)
+        data[end - len(hit) : end] = hit
+        ends = cut(data, width, 0, True, implementation=implementation)
+        assert ends == oracle(bytes(data), width, 0)
+        return ends[0]
+
+    assert first(True, CUT_MIN) == CUT_MIN
+    assert first(True, CUT_MIN - width) == CUT_MAX - 8
+    assert first(True, CUT_NORMAL - width) == CUT_NORMAL - width
+    assert first(False, CUT_NORMAL) == CUT_NORMAL
+    assert first(False, CUT_NORMAL - width) == CUT_MAX - 8
+    assert first(False, CUT_MAX - 16) == CUT_MAX - 16
+
+
+@each
+@pytest.mark.parametrize("itemsize", [1, 2, 3, 4, 8, 24])
+def test_without_a_hit_the_greatest_hash_decides(implementation, itemsize):
+    # One value among zeros, so that few hashes are high: one of a word that is not there would show.
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        data = bytearray(CUT_MAX + 5 * seed)
+        at = int(generator.integers(CUT_MAX - 800 if seed % 2 else CUT_MIN, CUT_MAX - 8))
+        data[at : at + 8] = generator.bytes(8)
+        assert cut(data, itemsize, 0, True, implementation=implementation) == oracle(bytes(data), itemsize, 0)
+
+
 def test_every_processor_has_the_base():
     assert {"best", "base"} <= set(implementations())
 
