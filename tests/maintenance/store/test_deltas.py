@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from mfstore import errors
@@ -11,8 +12,9 @@ from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import FOOTER, decode_footer, entries_of, pack_path
 from mfstore.format.recipes import INLINE, recipe_path
+from mfstore.maintenance.store.collecting import plan
 from tests.rigs.damage import DAMAGE, NOISE, damage, wrapped
-from tests.rigs.delta_stores import CODEC, KINDS, part_of, recipe_of, versions
+from tests.rigs.delta_stores import CODEC, KINDS, part_of, recipe_of, store_as_deltas, versions
 from tests.rigs.gc import DAY, RemoteMemory, objects
 
 in_packs = pytest.mark.parametrize("kind", ["prefix", "xor"])
@@ -214,8 +216,12 @@ def test_stat_tells_what_is_read_besides(memory, kind):
     sizes = [chunk.usize for chunk, at in recipes.placed_chunks(recipe) if at.pieces]
     assert new.codecs[label] == sum(sizes) and label not in old.codecs
     # A chunk that it places as well is none of the others.
-    key = part_of(memory, recipe, numbers_of_deltas(recipe)[:1])
-    assert wrapped(memory).stat(key).bases == recipe.bases[0].csize
+    key = wrapped(memory).put(np.concatenate([found.values[found.old], found.values[found.new]]))
+    store_as_deltas(memory, key, found.old, **KINDS["inline"])
+    recipe = recipe_of(memory, key)
+    placed = {at[:2] for at in recipe.placements}
+    others = [base.csize for base in recipe.bases if (base.pack, base.offset) not in placed]
+    assert len(others) < len(recipe.bases) and wrapped(memory).stat(key).bases == sum(others)
 
 
 # ---- repair ----------------------------------------------------------------------------------------------------------
@@ -275,9 +281,9 @@ def test_what_depends_on_a_lost_base_is_lost_unless_it_has_a_copy(memory, kind):
     base = recipe_of(memory, found.new).bases[1]
     flip(memory, found.base_pack, base.offset + 1)
     before = {key: memory.get(key) for key in objects(memory, "packs")}
-    plan = wrapped(memory).repair(dry_run=True)
-    assert set(plan.lost) == {found.old, found.new}
-    assert {one.bases for one in plan.before.findings} == {(base.id.hex(),)}
+    dry = wrapped(memory).repair(dry_run=True)
+    assert set(dry.lost) == {found.old, found.new}
+    assert {one.bases for one in dry.before.findings} == {(base.id.hex(),)}
     assert {key: memory.get(key) for key in objects(memory, "packs")} == before
     # The new version's own chunk has a copy: the delta gives way to it, and others stay.
     store_copies(memory, [found.values[found.new]])
@@ -369,8 +375,9 @@ def test_bases_stay_as_long_as_a_recipe_names_them(memory, clock, kind):
 
 
 @each_kind
-def test_repacking_moves_bases_and_deltas(memory, clock, kind):
+def test_repacking_moves_bases_and_deltas(memory, clock, kind, monkeypatch):
     """Of the pack with the old version only the bases are needed; of the one with deltas, what one recipe places."""
+    monkeypatch.setattr(plan, "SMALLEST_REPACKED", 1)
     found = of(memory, kind)
     recipe = recipe_of(memory, found.new)
     key = part_of(memory, recipe, numbers_of_deltas(recipe)[-2:])
@@ -380,7 +387,7 @@ def test_repacking_moves_bases_and_deltas(memory, clock, kind):
     collected(memory, clock, 3, repack=1)
     after = recipe_of(memory, key)
     packs = objects(memory, "packs")
-    assert objects(memory, "recipes") == [recipe_path(key)] and found.base_pack not in packs
+    assert objects(memory, "recipes") == [recipe_path(key)] and not {found.base_pack, found.delta_pack} & {*packs}
     assert {pack_path(name.hex()) for name in after.packs} == set(packs)
     entries = [entry for path in packs for entry in trailer(memory, path)]
     assert sum(entry.codec not in DELTAS for entry in entries) == len(before.bases) == 2
@@ -390,7 +397,8 @@ def test_repacking_moves_bases_and_deltas(memory, clock, kind):
 
 
 @in_packs
-def test_a_damaged_delta_is_not_repacked(memory, clock, kind):
+def test_a_damaged_delta_is_not_repacked(memory, clock, kind, monkeypatch):
+    monkeypatch.setattr(plan, "SMALLEST_REPACKED", 1)
     found = of(memory, kind)
     recipe = recipe_of(memory, found.new)
     key = part_of(memory, recipe, numbers_of_deltas(recipe)[-1:])
