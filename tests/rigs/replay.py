@@ -21,6 +21,10 @@ CONTENT = {
     "A": {"shared": noise(1, 40_000)},
     "B": {"shared": noise(1, 40_000), "more": 2},
 }  # too long to lie in a recipe
+CHANGED = noise(1, 40_000)
+CHANGED[:8] += 1
+WITH_DELTAS = CONTENT | {"B": {"shared": CHANGED}}
+"""Where B is stored as deltas against what A has in its pack."""
 SLEEP = "sleep"
 CALLS = ("plan", "claim", "hold", "delete", "send", "put")
 """How the steps begin that are calls of a backend."""
@@ -143,7 +147,8 @@ class Replay:
         self.case, self.inner, self.clock = case, inner, clock
         store = store_on(inner)
         store.refs["anchor"] = store.put(1)
-        self.keys = {"A": store.save(CONTENT["A"]), "B": store_on(MemoryBackend()).save(CONTENT["B"])}
+        self.content = WITH_DELTAS if case.start.deltas else CONTENT
+        self.keys = {"A": store.save(self.content["A"]), "B": store_on(MemoryBackend()).save(self.content["B"])}
         (pack,) = [info.key for info in inner.list("packs/")]
         self.paths = {name: recipes.recipe_path(key) for name, key in self.keys.items()} | {"P": pack}
         clock.advance(GRACE + 1)
@@ -171,8 +176,9 @@ class Replay:
         if isinstance(actor, Collector):
             return Actor("collect", collect, self.inner, self.paths)
         name = NAMES[actor.key]
+        base = self.keys["A"] if self.case.start.deltas and name == "B" else None
         work = {
-            "write": lambda me: me.store().save(CONTENT[name]),
+            "write": lambda me: me.store().save(self.content[name], base),
             "name": lambda me: me.store().refs.update(late=self.keys[name]),
             "unname": lambda me: me.store().refs.pop("late"),
         }[actor.kind]
@@ -209,6 +215,6 @@ class Replay:
         for planned, actor in zip(self.case.actors, self.actors, strict=True):
             if actor.kind in ("write", "name") and not isinstance(actor.answer, errors.MfstoreError):
                 name = NAMES[planned.key]
-                if not same(store_on(self.inner), self.keys[name], CONTENT[name]):
+                if not same(store_on(self.inner), self.keys[name], self.content[name]):
                     lost.append((actor.kind, name))
         return lost

@@ -14,6 +14,7 @@ from mfstore.format import collection, recipes
 from mfstore.maintenance.store.collecting import deletion, ownership
 from mfstore.saving import guard
 from tests.rigs import protocol_model as model
+from tests.rigs.delta_stores import recipe_of
 from tests.rigs.gc import (
     DAY,
     Hooked,
@@ -150,6 +151,24 @@ def test_the_traces_of_the_model_lose_nothing_in_the_code(case, service, kind, c
     replay = Replay(case, kind(), clock, monkeypatch)
     replay.play(case.explore(model.RULES_0_1_0, SERVICES[service]).trace)
     assert replay.lost() == []
+
+
+@pytest.mark.parametrize(("rule", "case", "kind"), [
+    ("bases_named", model.BASE, MemoryBackend), ("bases_relied", model.BASE_GOES, MemoryBackend),
+    ("bases_relied", model.BASE_GOES, RemoteMemory), ("bases_relied", model.BASE_GOES, RemoteUnconditional),
+])  # fmt: skip
+def test_what_is_lost_without_the_rules_of_bases_is_not_lost_in_the_code(rule, case, kind, clock, monkeypatch):
+    monkeypatch.setattr(ownership, "QUIET_SECONDS", 70.0)
+    monkeypatch.setattr(ownership, "QUIET_SECONDS_LOCAL", 10.0)
+    service = {MemoryBackend: "local", RemoteMemory: "s3", RemoteUnconditional: "without conditional deletions"}[kind]
+    inner = kind()
+    replay = Replay(case, inner, clock, monkeypatch)
+    replay.play(case.explore(dataclasses.replace(model.RULES, **{rule: False}), SERVICES[service]).trace)
+    assert replay.lost() == []
+    # Where the base was not condemned it was relied on, and stayed: nothing else needs it.
+    bases = recipe_of(inner, replay.keys["B"]).bases
+    assert bool(bases) == (rule == "bases_named")
+    assert replay.paths["A"] not in objects(inner, "recipes")
 
 
 # ---- a pack goes last ------------------------------------------------------------------------------------------------
