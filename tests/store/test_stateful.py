@@ -77,6 +77,18 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.model.setdefault(key, value) is value or same(self.model[key], value)
         return key
 
+    @rule(target=keys, base=keys, at=st.integers(0, 10**9), size=st.sampled_from([0, 70_000]))
+    def put_a_change(self, base, at, size):
+        """What is an array, with a number changed and some more of them, is stored as deltas where that pays."""
+        value = self.model[base]
+        if not isinstance(value, np.ndarray):
+            return base
+        changed = np.concatenate([value, np.zeros(size, value.dtype)])
+        changed[at % len(changed)] += 1
+        key = self.store.put(changed, base)
+        self.model.setdefault(key, changed)
+        return key
+
     @rule(target=keys, objs=st.lists(values, min_size=1, max_size=4))
     def put_many(self, objs):
         found = self.store.put_many(objs)

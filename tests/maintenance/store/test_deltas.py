@@ -1,6 +1,7 @@
 """Chunks that are stored as deltas: verify, repair and collections know what they need besides themselves."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from mfstore.format.digests import digest_function
 from mfstore.format.packs import FOOTER, decode_footer, entries_of, pack_path
 from mfstore.format.recipes import INLINE, recipe_path
 from mfstore.maintenance.store.collecting import plan
-from tests.rigs.damage import DAMAGE, NOISE, damage, wrapped
+from tests.rigs.damage import DAMAGE, NOISE, damage, unreadable, wrapped
 from tests.rigs.delta_stores import CODEC, KINDS, part_of, recipe_of, store_as_deltas, versions
 from tests.rigs.gc import DAY, RemoteMemory, objects
 
@@ -62,8 +63,9 @@ def deltas(backend, key):
 
 
 def whole(backend, *keys):
-    """Whether a full pass finds nothing and decodes every delta of these keys."""
+    """Whether these keys can be read, and a full pass finds nothing and decodes every delta of them."""
     report = wrapped(backend).verify("full")
+    assert all(wrapped(backend).get_bytes(key) for key in keys)
     return report.clean and report.deltas == sum(len(deltas(backend, key)) for key in keys)
 
 
@@ -222,6 +224,31 @@ def test_stat_tells_what_is_read_besides(memory, kind):
     placed = {at[:2] for at in recipe.placements}
     others = [base.csize for base in recipe.bases if (base.pack, base.offset) not in placed]
     assert len(others) < len(recipe.bases) and wrapped(memory).stat(key).bases == sum(others)
+
+
+@pytest.mark.second
+@pytest.mark.parametrize("how", ["gone", "half", "middle"])
+@each_kind
+def test_what_verify_calls_unreadable_is_what_cannot_be_read(memory, kind, how):
+    """Of every object of a store with deltas in turn; and a lost base has another copy now and then."""
+    found = of(memory, kind)
+    for copies in (False, True):
+        if copies:
+            store_copies(memory, found.values[found.old])
+        for path in [*objects(memory, "packs"), *objects(memory, "recipes")]:
+            before = memory.get(path)
+            if how == "gone":
+                memory.delete(path)
+            else:
+                damage(memory, path, DAMAGE[how])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of reads that were healed
+                bad = unreadable(memory, found.values)
+            forgotten = path == recipe_path(found.old) and how == "gone"
+            told = set(wrapped(memory).verify("full").unreadable)
+            assert told & found.values.keys() == (set() if forgotten else bad), path
+            memory.put(path, [before])
+    assert wrapped(memory).verify("full").clean
 
 
 # ---- repair ----------------------------------------------------------------------------------------------------------

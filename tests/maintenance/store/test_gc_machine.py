@@ -59,6 +59,22 @@ class Collected(RuleBasedStateMachine):
         self.acknowledged(key)
         return key
 
+    @rule(target=keys, writer=st.integers(0, 1), base=keys, changed=st.integers(1, 3))
+    def save_a_change(self, writer, base, changed):
+        """What has changed is stored as deltas, if the base is there still; others may be made against the same."""
+        value = {name: array.copy() for name, array in self.values[base].items()}
+        for array in value.values():
+            array[:: 9_000 // changed] += 1.0
+        key = self.writers[writer].save(value, base)
+        self.values[key] = value
+        self.acknowledged(key)
+        return key
+
+    @rule()
+    def everything_is_whole(self):
+        report = store_on(self.inner).verify("full")
+        assert not [finding for finding in report.findings if finding.harm == "data"]
+
     @rule(target=keys, contents=parts, at=st.integers(1, 12), after=st.booleans())
     def save_and_crash(self, contents, at, after):
         value = {name: noise(seed, 9_000) for name, seed in contents.items()}
