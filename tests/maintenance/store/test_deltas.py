@@ -58,6 +58,10 @@ def numbers_of_deltas(recipe):
     return [number for number, at in enumerate(recipe.placements) if at.pieces]
 
 
+def everything(backend):
+    return [info.key for info in backend.list("")]
+
+
 def deltas(backend, key):
     return [at for at in recipe_of(backend, key).placements if at.codec in DELTAS]
 
@@ -174,7 +178,14 @@ def test_a_recipe_that_names_the_wrong_base_is_told_by_a_full_pass(memory, kind)
         (finding,) = wrapped(memory).verify("full", older_than=3600).findings
         assert (finding.object, finding.keys) == (recipe_path(found.new), (found.new,))
         assert finding.detail == "1 deltas do not give their chunks with the bases that it names"
-    # Another copy of that chunk mends it.
+    lost = {path: memory.get(path) for path in everything(memory)}
+    assert wrapped(memory).repair().lost == (found.new,)
+    assert wrapped(memory).put(found.values[found.new]) == found.new and wrapped(memory).verify("full").clean
+    # It mends it, and so does another copy of that chunk.
+    for path in everything(memory):
+        memory.delete(path)
+    for path, data in lost.items():
+        memory.put(path, [data])
     store_copies(memory, found.values[found.new])
     assert wrapped(memory).verify("full").unreadable == ()
     done = wrapped(memory).repair()
