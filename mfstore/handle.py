@@ -13,7 +13,7 @@ from mfstore import description
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
-from mfstore.format.description import PATH, Description
+from mfstore.format.description import PATH, PCODEC_FEATURE, Description
 from mfstore.format.digests import NAMES, Key, digest_function
 from mfstore.format.recipes import Recipe, recipe_path
 from mfstore.host.elapsed import moment, since
@@ -140,6 +140,15 @@ class Handle:
                 self._made = None
         self._require("write")
 
+    def _demand_pcodec(self) -> None:
+        """Say in the store's description that readers need pcodec. Unsupported when it is not installed here."""
+        self.workers.thread.codec.pcodec()
+        found = self._known[0]
+        if found is not None and PCODEC_FEATURE not in found.features["read"]:
+            with self._lock:
+                self._learn(description.enable(self.backend, "read", PCODEC_FEATURE))
+            self._require("write")
+
     def _learn(self, found: Description | None) -> None:
         self._known = found, set()
         if self._made is not None and found is not None and self._made.saving.algorithm != found.algorithm:
@@ -193,6 +202,8 @@ class Handle:
         """One operation that stores something. NotFound and Unsupported as ``require_write``. ``find_base`` reads the
         recipe that it builds upon, if there is one."""
         self.require_write()
+        if self.options.knobs.compress == "small":
+            self._demand_pcodec()
         return Ingest(self._shared().saving, find_base)
 
     def count(self, written: SessionStats | int) -> None:

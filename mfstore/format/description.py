@@ -15,7 +15,9 @@ PATH = "mfstore.json"
 VERSION = 1
 OPERATIONS = ("read", "write", "delete")
 REPAIR = "Run: mfstore repair -s {}. It writes the file anew, by what recipes and packs say"
-KNOWN_FEATURES = frozenset({FEATURE})
+PCODEC_FEATURE = "pcodec"
+"""Of ``read``: chunks may be stored with pcodec."""
+KNOWN_FEATURES = frozenset({FEATURE, PCODEC_FEATURE})
 """Features this version implements; a store may list ones it needs, per operation."""
 
 

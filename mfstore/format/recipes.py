@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mfstore._core.codec import CHUNK_LIMIT, DELTAS, LZ4, NONE, PLANES, XOR, ZSTD, Codec
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, LZ4, NONE, PCODEC, PLANES, XOR, ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.digests import digest_function
@@ -45,7 +45,7 @@ ONE = 1
 """Content kind: one artifact, without a name."""
 BUNDLE = 2
 """Content kind: named artifacts, ascending by the UTF-8 bytes of their names."""
-WHOLE = frozenset((NONE, LZ4, ZSTD, PLANES))
+WHOLE = frozenset((NONE, LZ4, ZSTD, PLANES, PCODEC))
 """Codecs that need nothing but the encoded bytes."""
 INLINE = 0xFFFFFFFF
 """Pack number of a chunk that lies in the recipe itself."""

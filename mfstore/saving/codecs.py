@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import LZ4, NONE, PLANES, PREFIX, XOR, ZSTD, Codec
+from mfstore._core.codec import LZ4, NONE, PCODEC, PLANES, PREFIX, XOR, ZSTD, Codec
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -19,10 +19,13 @@ SLICES = 4
 NEAR = 1.1
 """Opaque bytes whose planes take more than this much of what plain zstd takes hold no numbers worth splitting. Planes
 of CSV, SQLite, pickled forests and boosters took 1.18 to 1.6 times as much, those of Arrow files 0.8 times."""
-FASTER = 1.02
-"""Planes instead of zstd when they take at most this much of its size: they decode two to four times as fast."""
 KEEP = 0.95
 """A chunk that does not shrink to this is stored raw, whatever its segment chose."""
+PCODEC_PAYS = 0.97
+"""pcodec instead of what every reader has when it takes at most this much of its size. Of columns it takes 0.45 to 0.9,
+of weights 0.99."""
+PCODEC_KINDS = {2: (8, 9), 4: (3, 5), 8: (4, 6)}
+"""The number types of pcodec that are tried for a width: signed and float. Unsigned ones gain nothing over signed."""
 SHORT = 64
 """Fewer bytes than this are stored raw: a frame's header alone is a fifth of them."""
 RETRIED = 4
@@ -61,6 +64,11 @@ class Effort(NamedTuple):
     """zstd level of bytes as they are; 0: lz4 only."""
     shuffled: int
     """zstd level of shuffled bytes."""
+    numbers: int = 0
+    """Level of pcodec; 0: it is not tried."""
+    faster: float = 1.0
+    """Planes instead of what is smaller when they take at most this much of its size: they decode two to four times as
+    fast as zstd."""
 
 
 EFFORTS = {
@@ -68,9 +76,10 @@ EFFORTS = {
     "fast": Effort(pays=0.80, plain=0, shuffled=0),
     # Level 3 of bytes as they are: on Arrow, npz and polars data level 1 takes 1.03 to 1.27 times as much and is no
     # faster. On shuffled columns level 3 gains under 2 % at three quarters of the speed.
-    "balanced": Effort(pays=KEEP, plain=3, shuffled=1),
+    "balanced": Effort(pays=KEEP, plain=3, shuffled=1, faster=1.02),
+    # pcodec: its default, 85 MB/s; 12 gained 0.2 % at a quarter of that.
     # Level 9 leaves 0.88 to 0.97 of level 3 at a fifth of its speed; level 12 0.95 of that again at a third of it.
-    "small": Effort(pays=KEEP, plain=9, shuffled=9),
+    "small": Effort(pays=KEEP, plain=9, shuffled=9, numbers=8),
 }
 """By the setting ``compress``. "off" is none of them: everything is stored raw."""
 
@@ -84,12 +93,13 @@ class EncodedChunk(NamedTuple):
 
 
 LABELS = {
-    (codec, shuffled): name + ("+shuffle" if shuffled and codec != PLANES else "")
+    (codec, shuffled): name + ("+shuffle" if shuffled and codec not in (PLANES, PCODEC) else "")
     for codec, name in (
         (NONE, "raw"),
         (LZ4, "lz4"),
         (ZSTD, "zstd"),
         (PLANES, "planes"),
+        (PCODEC, "pcodec"),
         (PREFIX, "delta"),
         (XOR, "xor"),
     )
@@ -124,9 +134,13 @@ def choose(codec: Codec, data: Buffer, itemsize: int, compress: str) -> Choice:
     tried = _fast_candidates(itemsize) if not effort.plain else _candidates(codec, view, itemsize, effort)
     sample = _sample(view, SAMPLE)
     sizes = codec.trial(sample, [choice[:3] for choice in tried])
-    size, best = min(zip(sizes, tried, strict=True), key=lambda row: row[0])
-    for other, choice in zip(sizes, tried, strict=True):
-        if choice.codec == PLANES and other <= FASTER * size:
+    rows = list(zip(sizes, tried, strict=True))
+    size, best = min((row for row in rows if row[1].codec != PCODEC), key=lambda row: row[0])
+    for other, choice in rows:
+        if choice.codec == PLANES and other <= effort.faster * size:
+            size, best = other, choice
+    for other, choice in rows:
+        if choice.codec == PCODEC and other <= PCODEC_PAYS * size:
             size, best = other, choice
     left = size / min(len(view), SAMPLE)
     return best._replace(left=left) if left <= effort.pays else RAW_CHOICE
@@ -143,9 +157,12 @@ def _candidates(codec: Codec, view: memoryview, itemsize: int, effort: Effort) -
         first, *others = codec.trial(_sample(view, PROBE), [plain[:3], *[(PLANES, width, 0) for width in widths]])
         least = min(others)
         widths = (widths[others.index(least)],) if least <= NEAR * first else ()
-    return [plain] + [
-        choice for width in widths for choice in (Choice(PLANES, width), Choice(ZSTD, width, effort.shuffled))
-    ]
+    tried = [plain]
+    for width in widths:
+        tried += [Choice(PLANES, width), Choice(ZSTD, width, effort.shuffled)]
+        if effort.numbers:
+            tried += [Choice(PCODEC, kind, effort.numbers) for kind in PCODEC_KINDS[width]]
+    return tried
 
 
 def encode_chunk(codec: Codec, data: memoryview, choice: Choice) -> EncodedChunk:

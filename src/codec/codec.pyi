@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Protocol
 
 from typing_extensions import Buffer
@@ -10,6 +11,8 @@ PREFIX: int
 XOR: int
 DELTAS: tuple[int, int]
 PLANES: int
+PCODEC: int
+PCODEC_TYPES: dict[int, str]
 CHUNK_LIMIT: int
 
 def delta_seal_is_right(encoded: Buffer) -> bool: ...
@@ -23,6 +26,8 @@ class Errors(Protocol):
 
 class Codec:
     def __init__(self, errors: Errors) -> None: ...
+    def pcodec(self) -> tuple[ModuleType, type, ModuleType]: ...
+    def encode_numbers(self, data: Buffer, kind: int, level: int) -> bytes: ...
     def encode(
         self, data: Buffer, ends: Sequence[int], codec: int, width: int, level: int, keep: float
     ) -> tuple[memoryview, list[int]]: ...

@@ -7,6 +7,7 @@ So too for deltas: chunks encoded as what differs from a *base*, bytes that the 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 
 cdef extern from "codec/status.h" nogil:
@@ -62,6 +63,10 @@ PREFIX = MF_PREFIX
 XOR = MF_XOR
 DELTAS = (PREFIX, XOR)
 PLANES = MF_PLANES
+PCODEC = 6
+"""pcodec, a package of Python that is needed only where this codec is used: no kernel knows it."""
+PCODEC_TYPES = {1: "<u4", 2: "<u8", 3: "<i4", 4: "<i8", 5: "<f4", 6: "<f8", 7: "<u2", 8: "<i2", 9: "<f2"}
+"""numpy's name of each number type, by the format's own number of it, which stands in the place of the shuffle width."""
 CHUNK_LIMIT = MF_CHUNK_LIMIT
 
 
@@ -149,6 +154,61 @@ cdef class Codec:
         raise self.errors.CorruptObject(f"chunk of {csize} bytes cannot be decoded", offset=offset,
                                         expected=f"{usize} bytes")
 
+    def pcodec(self):
+        """The package, and numpy, which it needs. Unsupported when it is not there."""
+        try:
+            import numpy
+            from pcodec import ChunkConfig, standalone
+        except ImportError:
+            raise self.errors.Unsupported("pcodec is not installed: chunks are stored with it, or are to be",
+                                          hint="pip install 'mfstore[pcodec]'") from None
+        return numpy, ChunkConfig, standalone
+
+    def encode_numbers(self, const uint8_t[::1] data, unsigned kind, int level):
+        """``data`` as numbers of the type ``kind`` of PCODEC_TYPES; bytes behind the last number stay as they are."""
+        numpy, config, standalone = self.pcodec()
+        cdef size_t n = data.shape[0], length = n - n % (numpy.dtype(PCODEC_TYPES[kind]).itemsize)
+        # Copied: numbers have to lie at multiples of their size.
+        numbers = numpy.frombuffer(bytes(data[:length]), PCODEC_TYPES[kind])
+        return standalone.simple_compress(numbers, config(compression_level=level)) + bytes(data[length:])
+
+    cdef decode_numbers(self, const uint8_t[::1] encoded, unsigned kind, uint8_t[::1] target, size_t offset):
+        """What ``encode_numbers`` gave; ``offset`` is for errors. Writes all of ``target`` or nothing."""
+        cdef size_t n = target.shape[0], csize = encoded.shape[0], tail
+        cdef const uint8_t[::1] plain
+        if kind not in PCODEC_TYPES:
+            raise self.errors.CorruptObject("number type out of range", offset=offset, expected="1 to 9", found=kind)
+        numpy, _, standalone = self.pcodec()
+        if n > MF_CHUNK_LIMIT or csize > MF_CHUNK_LIMIT:
+            self.check(MF_MALFORMED, offset, csize, n, PCODEC, kind)
+        tail = n % (numpy.dtype(PCODEC_TYPES[kind]).itemsize)
+        if tail > csize:
+            self.check(MF_MALFORMED, offset, csize, n, PCODEC, kind)
+        numbers = numpy.empty(n // numpy.dtype(PCODEC_TYPES[kind]).itemsize, PCODEC_TYPES[kind])
+        try:
+            done = standalone.simple_decompress_into(bytes(encoded[:csize - tail]), numbers)
+        except RuntimeError:
+            self.check(MF_MALFORMED, offset, csize, n, PCODEC, kind)
+        if not done.finished or done.n_processed != len(numbers):
+            self.check(MF_SHORT, offset, csize, n, PCODEC, kind)
+        plain = numbers.view("u1")
+        if n > tail:
+            memcpy(&target[0], &plain[0], n - tail)
+        if tail:
+            memcpy(&target[n - tail], &encoded[csize - tail], tail)
+
+    cdef encode_each_as_numbers(self, const uint8_t[::1] data, ends, unsigned kind, int level, double keep):
+        cdef size_t start = 0, end
+        parts, sizes = [], []
+        for end in ends:
+            encoded = self.encode_numbers(data[start:end], kind, level)
+            if len(encoded) > <size_t> ((end - start) * keep):
+                encoded = b""
+            parts.append(encoded)
+            sizes.append(len(encoded))
+            start = end
+        return memoryview(b"".join(parts)), sizes
+
     def encode(self, const uint8_t[::1] data, ends, unsigned codec, unsigned width, int level, double keep):
         """Encode the chunks of ``data`` that end at ``ends``; returns ``(arena, sizes)``.
 
@@ -172,6 +232,8 @@ cdef class Codec:
                 if bounds[i] <= start or bounds[i] > total:
                     raise ValueError("chunk ends must ascend within the data")
                 start = bounds[i]
+            if codec == PCODEC:
+                return self.encode_each_as_numbers(data, ends, width, level, keep)
             arena = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> (bounds[n - 1] * keep) + 1)
             out = <uint8_t *> PyBytes_AS_STRING(arena)
             start = 0
@@ -200,6 +262,7 @@ cdef class Codec:
         cdef size_t n = len(jobs), i, limit_src = src.shape[0], limit_dst = dst.shape[0]
         cdef Job *table
         cdef int status = MF_OK
+        cdef unsigned pcodec = PCODEC
         cdef const uint8_t *source
         cdef uint8_t *target
         if n == 0:
@@ -217,11 +280,14 @@ cdef class Codec:
                                                     found=table[i].src + table[i].csize)
                 if table[i].usize > limit_dst or table[i].dst > limit_dst - table[i].usize:
                     raise ValueError("chunk does not fit its destination")
+                if table[i].codec == pcodec:
+                    self.decode_numbers(src[table[i].src:table[i].src + table[i].csize], table[i].width,
+                                        dst[table[i].dst:table[i].dst + table[i].usize], table[i].src)
             source = start_of(src)
             target = &dst[0] if limit_dst else NULL
             with nogil:
                 for i in range(n):
-                    if table[i].usize == 0 and table[i].csize == 0:
+                    if table[i].codec == pcodec or (table[i].usize == 0 and table[i].csize == 0):
                         continue
                     status = mf_decode(self.ctx, source + table[i].src, table[i].csize, table[i].codec,
                                        table[i].width, target + table[i].dst, table[i].usize)
@@ -245,6 +311,9 @@ cdef class Codec:
             raise MemoryError()
         try:
             for codec, width, level in candidates:
+                if codec == PCODEC:
+                    sizes.append(min(n, len(self.encode_numbers(sample, width, level))))
+                    continue
                 with nogil:
                     status = mf_encode(self.ctx, source, n, codec, width, level, out, n, &size)
                 self.check(status, 0, 0, n, codec, width)

@@ -1,12 +1,19 @@
 """How chunks are encoded is chosen by a trial on a sample, and a chunk that does not shrink is stored raw."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 
+import mfstore
 from mfstore import errors
-from mfstore._core.codec import LZ4, NONE, PLANES, ZSTD, Codec
+from mfstore._core.codec import LZ4, NONE, PCODEC, PLANES, ZSTD, Codec
+from mfstore.format import description
+from mfstore.format.description import PCODEC_FEATURE
 from mfstore.saving import codecs
 from mfstore.saving.codecs import RAW_CHOICE, Choice, choose, encode_chunk, encode_chunks, widths_of
+from mfstore.saving.packing import PackWriter
 from mfstore.settings import COMPRESSIONS
 from tests.rigs.parts import KIB, MIB, noise
 
@@ -70,8 +77,7 @@ def test_noise_stays_raw(codec, compress, itemsize):
 def test_integers_that_grow_slowly_are_shuffled(codec, compress):
     data = np.cumsum(np.random.default_rng(1).integers(0, 100, 100_000)).astype("<i8").tobytes()
     choice = choose(codec, data, 8, compress)
-    assert choice.codec == (LZ4 if compress == "fast" else ZSTD)
-    assert choice.width == 8
+    assert choice[:2] == {"fast": (LZ4, 8), "balanced": (ZSTD, 8), "small": (PCODEC, 4)}[compress]
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8"])
@@ -209,3 +215,58 @@ def test_of_the_old_choice_and_the_new_one_a_chunk_gets_the_smaller(codec, monke
     monkeypatch.setattr(codecs, "choose", lambda *_: RAW_CHOICE)
     made = encode_chunks(codec, memoryview(bytes(CHUNK)), [CHUNK], 1, Choice(ZSTD, 0, 3, 0.5), "balanced")
     assert made[0].codec == ZSTD
+
+
+# ---- pcodec --------------------------------------------------------------------------------
+
+
+def prices(count):
+    return np.round(np.exp(np.random.default_rng(1).normal(3, 1, count)), 2).astype("<f8").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "itemsize", "kind"),
+    [
+        (prices(20_000), 8, 6),
+        (np.cumsum(np.random.default_rng(1).integers(-50, 100, 40_000)).astype("<i8").tobytes(), 8, 4),
+        (np.random.default_rng(1).normal(0, 1000, 40_000).astype("<i4").tobytes(), 4, 3),
+    ],
+)
+def test_small_tries_numbers_as_what_they_may_be(codec, data, itemsize, kind):
+    assert choose(codec, data, itemsize, "small")[:2] == (PCODEC, kind)
+    assert choose(codec, data, itemsize, "balanced").codec != PCODEC
+
+
+def test_a_store_says_that_readers_need_pcodec_before_anything_needs_it(tmp_path, monkeypatch):
+    values = np.frombuffer(prices(20_000))
+    mfstore.open(tmp_path / "other").put(values)
+    assert PCODEC_FEATURE not in (tmp_path / "other" / "mfstore.json").read_text()
+
+    def failed(*_):
+        raise errors.BackendError("no room")
+
+    store = mfstore.open(tmp_path / "store", compress="small")
+    with monkeypatch.context() as patch:
+        patch.setattr(PackWriter, "add", failed)
+        with pytest.raises(errors.BackendError):
+            store.put(values)
+    assert json.loads((tmp_path / "store" / "mfstore.json").read_text())["features"]["read"] == [PCODEC_FEATURE]
+    key = store.put(values)
+    assert store.stat(key).codecs["pcodec"] == values.nbytes
+    assert np.array_equal(mfstore.open(tmp_path / "store").get(key), values)
+    monkeypatch.setattr(description, "KNOWN_FEATURES", frozenset())
+    with pytest.raises(errors.Unsupported, match="needs pcodec to read"):
+        mfstore.open(tmp_path / "store")
+
+
+def test_without_pcodec_small_stores_nothing_and_what_is_stored_otherwise_is_read(tmp_path, monkeypatch):
+    store = mfstore.open(tmp_path, compress="small")
+    packed, plain = store.put(np.frombuffer(prices(20_000))), store.put("text" * 30_000)
+    monkeypatch.setitem(sys.modules, "pcodec", None)
+    with pytest.raises(errors.Unsupported, match=r"mfstore\[pcodec\]"):
+        mfstore.open(tmp_path, compress="small").put(1)
+    reader = mfstore.open(tmp_path)
+    assert reader.get(plain) == "text" * 30_000
+    with pytest.raises(errors.Unsupported, match=r"mfstore\[pcodec\]"):
+        reader.get(packed)
+    reader.put(np.frombuffer(prices(10_000)))
