@@ -66,7 +66,7 @@ PLANES = MF_PLANES
 PCODEC = 6
 """pcodec, a package of Python that is needed only where this codec is used: no kernel knows it."""
 PCODEC_TYPES = {1: "<u4", 2: "<u8", 3: "<i4", 4: "<i8", 5: "<f4", 6: "<f8", 7: "<u2", 8: "<i2", 9: "<f2"}
-"""numpy's name of each number type, by the format's own number of it, which stands in the place of the shuffle width."""
+"""numpy's name of each number type, by pco's own number of it, which stands in the place of the shuffle width."""
 CHUNK_LIMIT = MF_CHUNK_LIMIT
 
 
