@@ -154,7 +154,7 @@ class Fetcher:
         wanted = delta.wanted
         lost = self._heal_bases(window, delta, healed)
         failure = window.decode(number) if lost is None else scratch_of(lost).lost
-        if failure is None or (lost is None and self._read_delta_again(window, number, failure)):
+        if failure is None or (lost is None and self._read_delta_again(window, number)):
             return
         if self._read_by_recipe(delta, lost is not None):
             return
@@ -193,13 +193,13 @@ class Fetcher:
                 state.lost = self._find(base._replace(scratch=None), True, healed)
             if state.lost is not None:
                 return base
-            state.failure, state.whole = None, True
+            state.failure = None
         return None
 
-    def _read_delta_again(self, window: DeltaWindow, number: int, failure: MfstoreError) -> bool:
+    def _read_delta_again(self, window: DeltaWindow, number: int) -> bool:
         """Whether a delta in a pack, whose base is whole, is whole when it is read by another way."""
         wanted = window.deltas[number].wanted
-        if not wanted.pack or isinstance(failure, NotFound):
+        if not wanted.pack:
             return False
         try:
             at = wanted.placement

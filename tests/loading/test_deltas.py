@@ -147,6 +147,7 @@ def test_far_away_bases_take_no_round_of_their_own(make):
     (asked,) = made.backend.rounds
     # What lies side by side is one request: both base chunks, each once, with the chunk that is no delta.
     assert sorted(asked) == sorted([(base_pack, 64, len(OLD) + len(OTHER) + 3000), (pack, 64, length)])
+    assert sorted(made.backend.reads) == sorted(asked)
 
 
 def test_bases_in_the_same_pack_come_with_the_deltas(make):
@@ -214,13 +215,13 @@ def test_windows_hold_what_they_may(sizes, wanted, inline):
 
 
 def test_a_base_that_the_next_window_needs_is_kept(make, monkeypatch):
-    made = make(remote=True, gap=0)
+    made = make(remote=True, gap=0, plain=[noise(9, 3000)])
     third, fourth = (made.recipe.placements[number].csize for number in (2, 3))
     monkeypatch.setattr(deltas_module, "DELTA_WINDOW", len(OLD) + len(OTHER) + third + fourth)
     assert made.load() == made.right
     assert len(made.backend.rounds) == 2
     asked = [length for asked in made.backend.rounds for key, _, length in asked if key == pack_path(made.base_pack)]
-    assert sorted(asked) == [len(OTHER), len(OLD)]
+    assert sorted(asked) == [3000, len(OTHER), len(OLD)] or sorted(asked) == [len(OTHER) + 3000, len(OLD)]
 
 
 def test_no_more_windows_are_held_than_one(make, monkeypatch):
@@ -256,6 +257,8 @@ def spoil(made, what):
         flip(made.backend, pack_path(made.pack), made.recipe.placements[0].offset + 5)
     elif what == "base":
         flip(made.backend, pack_path(made.base_pack), 64 + 100)
+    elif what == "base where one delta does not look":
+        flip(made.backend, pack_path(made.base_pack), 64 + 7)
     elif what == "base pack":
         made.backend.delete(pack_path(made.base_pack))
     elif what == "delta pack":
@@ -286,6 +289,7 @@ def test_damage_that_nothing_makes_up_for_is_named(make, what, message, blamed, 
         assert DIGEST(NEW[0]).hex() in str(caught.value)
         assert (DIGEST(OLD).hex() in str(caught.value)) == (blamed == "base_pack")
         assert caught.value.hint == "Store the same content again to repair it"
+        assert made.parts.verified.is_damaged(getattr(made, blamed), caught.value.key)
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -299,6 +303,17 @@ def test_whole_copies_of_the_chunks_make_up_for_it(make, what, remote):
         assert made.load() == made.right
     assert len(told) == 1
     assert made.load(False) == made.right
+
+
+def test_a_base_that_is_lost_is_looked_for_once(make):
+    """However many deltas need it."""
+    made = make()
+    listed_pack(made.parts, NEW)
+    spoil(made, "base pack")
+    with pytest.warns(RuntimeWarning, match="is gone"):
+        assert made.load() == made.right
+    # Together, each by itself, and once more when it is looked for.
+    assert [key for key, *_ in made.backend.reads].count(pack_path(made.base_pack)) == 1 + 2 + 2
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -374,6 +389,7 @@ def test_an_inline_delta_is_read_again_with_its_recipe(make):
     with pytest.raises(CorruptObject, match="a delta is damaged") as caught:
         made.load()
     assert caught.value.key == recipe_path(made.key)
+    assert made.parts.verified.is_damaged(made.key, recipe_path(made.key))
     listed_pack(made.parts, NEW)
     with pytest.warns(RuntimeWarning, match="recipes/.* is damaged"):
         assert made.load() == made.right
@@ -449,6 +465,17 @@ def test_deltas_can_be_relied_on_with_their_bases(make, remote):
     made.backend.reads.clear()
     assert rely.whole(placed) == everything
     assert not made.backend.reads
+    # Nor are bases that were read for their deltas.
+    made.parts.verified.clear()
+    alone = {DIGEST(data) for data in NEW}
+    assert rely.whole(placed[:4]) == alone
+    made.backend.reads.clear()
+    assert rely.whole(placed[:4]) == alone
+    assert not made.backend.reads
+    # A delta is as good as its base is now.
+    spoil(made, "base")
+    made.parts.verified.forget(made.base_pack)
+    assert rely.whole(placed[:4]) == {DIGEST(NEW[2])}
 
 
 @pytest.mark.parametrize(
@@ -456,6 +483,7 @@ def test_deltas_can_be_relied_on_with_their_bases(make, remote):
     [
         ("delta", [NEW[1], NEW[2], NEW[3], OLD, OTHER]),
         ("base", [NEW[2], OTHER]),
+        ("base where one delta does not look", [NEW[2], OTHER]),
         ("base pack", []),
         ("delta pack", [OLD, OTHER]),
     ],
@@ -467,7 +495,7 @@ def test_what_is_damaged_is_not_relied_on(make, what, left, remote):
     spoil(made, what)
     found = made.parts.context.reliance.whole(placed_in_packs(made.recipe))
     assert found == {DIGEST(data) for data in left}
-    damaged = {"delta": {made.pack}, "base": {made.base_pack}}.get(what, set())
+    damaged = set() if what.endswith("pack") else {made.pack if what == "delta" else made.base_pack}
     verified = made.parts.verified
     assert {name for name in (made.pack, made.base_pack) if verified.is_damaged(name, pack_path(name))} == damaged
 
