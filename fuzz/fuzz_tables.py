@@ -24,7 +24,7 @@ from typing import Any
 
 import mfstore
 from mfstore import description, errors
-from mfstore._core.codec import ZSTD, Codec
+from mfstore._core.codec import DELTAS, ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import MfstoreError
@@ -68,8 +68,20 @@ class Fuzzer:
         small = {"a": 1, "text": "word " * 400, "nested": [{"x": i} for i in range(200)]}
         numbers = struct.pack("<20000q", *range(20000))
         self.objects: dict[str, Any] = {}
+        self.bases: dict[str, str] = {}
+        """Artifacts that were saved with a base, so that their recipes have deltas, and what that is."""
         for obj in (None, small, numbers, bytearray(numbers), "t" * 5000, noise.randbytes(3000)):
             self.objects[self.store.put(obj)] = obj
+        old = noise.randbytes(300_000)
+        edited, moved = bytearray(old), bytearray(old)
+        for at in range(0, len(old), 5000):
+            edited[at] ^= 1
+        moved[::4] = noise.randbytes(len(moved[::4]))
+        for obj, new in ((old, bytes(edited)), (bytes(edited), old[:9] + old), (old, bytes(moved))):
+            base = self.store.put(obj)
+            self.objects[base] = obj
+            key = self.store.put(new, base=base)
+            self.objects[key], self.bases[key] = new, base
         for bundle in (
             {},
             {"x": 1},
@@ -96,10 +108,13 @@ class Fuzzer:
         self.local = mfstore.open(self.directory.name, threads=1, fsync="none")
         for key, obj in self.objects.items():
             bundle = recipes.decode(self.recipes[key], self.codec).kind == recipes.BUNDLE
-            if (self.local.save(obj) if bundle else self.local.put(obj)) != key:
+            if (self.local.save(obj) if bundle else self.local.put(obj, base=self.bases.get(key))) != key:
                 raise AssertionError("equal content has two keys")
         self.local_recipes = {k: bytes(self.local.backend.get(recipes.recipe_path(k))) for k in self.objects}
-        assert self.packs and self.fragments
+        codecs = {
+            place.codec for data in self.recipes.values() for place in recipes.decode(data, self.codec).placements
+        }
+        assert self.packs and self.fragments and codecs >= set(DELTAS)
 
     def close(self) -> None:
         self.local.close()
@@ -174,7 +189,7 @@ class Fuzzer:
             return key, self.mutate(data, donors)
         if self.half():
             return key, self._reseal_recipe(self.mutate(data, donors))
-        return key, self._rebuild_recipe(data, self.random.randrange(5))
+        return key, self._rebuild_recipe(data, self.random.randrange(6))
 
     def _reseal_recipe(self, data: bytes) -> bytes:
         """Lengths and seal of bytes that were changed anywhere."""
@@ -196,7 +211,8 @@ class Fuzzer:
         return recipes.HEADER.pack(*fields[:-1], seal) + rest
 
     def _rebuild_recipe(self, data: bytes, part: int) -> bytes:
-        """One of content, description, packs, placements and inline bytes changed; all lengths right."""
+        """One of content, description, packs, placements, bases with their pieces, and inline bytes changed; all
+        lengths right."""
         sections, fields = self.split_recipe(data)
         sections[part] = self.mutate(sections[part])
         return self.join_recipe(sections, fields)
@@ -211,21 +227,22 @@ class Fuzzer:
             unpacked = bytearray(length)
             self.codec.decode(tables, unpacked, [(0, stored, ZSTD, 0, 0, length)])
             tables = bytes(unpacked)
-        ends = [0, content, content + about, content + about + 32 * n_packs, len(tables)]
-        sections = [tables[ends[i] : ends[i + 1]] for i in range(4)]
+        places = content + about + 32 * n_packs
+        ends = [0, content, content + about, places, places + recipes.PLACEMENT.size * fields[8], len(tables)]
+        sections = [tables[ends[i] : ends[i + 1]] for i in range(5)]
         return [*sections, data[size + stored :]], fields
 
     def join_recipe(self, sections: list[bytes], fields: list[Any]) -> bytes:
-        content, about, names, places, inline = sections
+        content, about, names, places, older, inline = sections
         # What is left over after whole entries goes where it can be: the lengths must add up.
         names = names[: len(names) // 32 * 32]
         places = places[: len(places) // recipes.PLACEMENT.size * recipes.PLACEMENT.size]
-        tables = b"".join((content, about, names, places))
-        stored, flags = tables, 0
+        tables = b"".join((content, about, names, places, older))
+        stored, flags = tables, recipes.BASES if older else 0
         if tables and self.half():
             squeezed, sizes = self.codec.encode(tables, [len(tables)], ZSTD, 0, 1, 1.5)
             if sizes[0]:
-                stored, flags = bytes(squeezed), recipes.COMPRESSED
+                stored, flags = bytes(squeezed), flags | recipes.COMPRESSED
         fields = [*fields]
         fields[2] = flags
         fields[5:12] = [len(content), len(about), len(names) // 32, len(places) // recipes.PLACEMENT.size,
@@ -253,7 +270,7 @@ class Fuzzer:
         """A whole, verified read: the right object or an error, whatever the recipe says of places."""
         key = self.random.choice(list(self.recipes))
         store, kept = (self.store, self.recipes) if self.half() else (self.local, self.local_recipes)
-        data = self._rebuild_recipe(kept[key], self.random.choice((2, 3, 4)))
+        data = self._rebuild_recipe(kept[key], self.random.choice((2, 3, 4, 5)))
 
         def work() -> None:
             path = recipes.recipe_path(key)

@@ -1,8 +1,8 @@
 /* Zstandard frames whose blocks end where the planes of shuffled bytes end.
  *
- * A block has one table of codes for all its bytes, and a chunk of 64 KiB is one block: the high bytes of numbers
- * that need three bits and the lowest of mantissas, which need eight, would share a table. Weights of a network XOR those
- * of an earlier checkpoint, shuffled, zstd-1, share of chunks of 64 KiB that is left, microseconds to decode one:
+ * A block has one table of codes for all its bytes, and a chunk of 64 KiB is one block: the high bytes of numbers that
+ * need three bits, and the lowest of mantissas that need eight, would share a table. Weights of a network XOR those of
+ * an earlier checkpoint, shuffled, zstd-1: share of chunks of 64 KiB that is left, microseconds to decode one:
  *
  *                                       one block     blocks by plane
  *   float32, 100 steps of 1e-3          0.790, 49       0.760, 40

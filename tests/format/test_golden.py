@@ -8,11 +8,11 @@ import pytest
 
 import mfstore
 from mfstore import errors
-from mfstore._core.codec import Codec
+from mfstore._core.codec import DELTAS, Codec
 from mfstore.format import packs, recipes
 from mfstore.format.digests import digest_function
 from tests import ROOT
-from tests.golden.write import objects
+from tests.golden.write import objects, versions, write
 
 HERE = ROOT / "tests" / "golden"
 STORES = sorted(HERE.glob("store-*"))
@@ -22,6 +22,28 @@ def same(one, two):
     if isinstance(one, np.ndarray):
         return one.dtype == two.dtype and one.flags.f_contiguous == two.flags.f_contiguous and np.array_equal(one, two)
     return type(one) is type(two) and one == two
+
+
+def read_versions(store, keys):
+    for name, (old, new) in versions().items():
+        read = store.load if isinstance(old, dict) else store.get
+        for kind, obj in (("older", old), ("delta", new)):
+            found = read(keys[f"({kind}) {name}"], verify=True)
+            pairs = [(found[one], obj[one]) for one in obj] if isinstance(obj, dict) else [(found, obj)]
+            assert all(same(*pair) for pair in pairs), name
+
+
+def test_the_writer_makes_deltas_of_both_codecs(tmp_path):
+    """So that the store of the next release has them."""
+    keys = write(tmp_path / "store")
+    store = mfstore.open(tmp_path / "store")
+    made = {}
+    for name in versions():
+        data = bytes(store.backend.get(recipes.recipe_path(keys[f"(delta) {name}"])))
+        made[name] = {place.codec for place in recipes.decode(data, Codec(errors)).placements if place.pieces}
+    assert all(made.values())
+    assert set.union(*made.values()) == set(DELTAS)
+    read_versions(store, keys)
 
 
 def test_there_are_golden_stores():
@@ -39,6 +61,8 @@ def test_golden_stores_are_read(path):
     assert store.get_bytes(keys["(bytes)"]) == b"raw bytes " * 20_000
     assert store.refs["golden/bundle"] == keys["(bundle)"]
     assert set(store.keys()) == set(keys.values())
+    if "(delta) edited" in keys:
+        read_versions(store, keys)
 
 
 @pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)

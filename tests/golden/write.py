@@ -34,12 +34,37 @@ def objects():
     }
 
 
+def versions():
+    """Pairs of an older version and what is saved with it as its base, so that it lies there as deltas. Stores written
+    by 0.1.0 have none of them."""
+    rng = np.random.Generator(np.random.PCG64(2014))
+    noise = rng.integers(0, 256, 200_000, dtype=np.uint8)
+    edited = noise.copy()
+    edited[::20_011] ^= 1
+    weights = rng.normal(size=60_000).astype("<f4")
+    moved = weights * (1 + np.float32(1e-4) * rng.normal(size=60_000).astype("<f4"))
+    lines = [f"row {n}: {n * n % 7919}" for n in range(20_000)]
+    return {
+        "edited": (noise.tobytes(), edited.tobytes()),
+        "moved": (weights, moved),
+        "shifted": (noise.tobytes(), edited.tobytes()[:90_000] + b"inserted" + edited.tobytes()[90_000:]),
+        "bundle": (
+            {"lines": lines, "weights": weights},
+            {"lines": [*lines[:9000], "new", *lines[9000:]], "weights": moved},
+        ),
+    }
+
+
 def write(root):
     """Store them one by one, as a bundle, as raw bytes and under a ref; returns the keys."""
     store = mfstore.open(root)
     keys = {name: store.put(obj) for name, obj in objects().items()}
     keys["(bundle)"] = store.save(objects())
     keys["(bytes)"] = store.put_bytes(b"raw bytes " * 20_000)
+    for name, (old, new) in versions().items():
+        store_one = store.save if isinstance(old, dict) else store.put
+        keys[f"(older) {name}"] = store_one(old)
+        keys[f"(delta) {name}"] = store_one(new, base=keys[f"(older) {name}"])
     store.refs["golden/bundle"] = keys["(bundle)"]
     return keys
 
