@@ -105,7 +105,7 @@ setup(
         [
             extension("pickle/graph", "pickle/stack"),
             extension("pickle/pickler", "pickle/stack"),
-            extension("chunk/chunk", "chunk/cuts", "chunk/fastcdc"),
+            extension("chunk/chunk", "chunk/cuts"),
             extension(
                 "codec/codec",
                 "codec/blocks",

@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
+from fastcdc.fastcdc_cy import fastcdc_cy
 
 import mfstore
 from mfstore import errors
-from mfstore._core.chunk import cdc_cut
 from mfstore._core.codec import ZSTD, Codec
 from mfstore.demo.flights import flights, versions
 
@@ -76,10 +76,8 @@ def test_stored_bytes(benchmark, series):
         if digest not in seen_objects:
             seen_objects.add(digest)
             whole += len(zlib.compress(stream, 3))
-        start = 0
-        for end in cdc_cut(stream, True):
-            chunk = stream[start:end]
-            start = end
+        for found in fastcdc_cy(stream, 64 << 10, 256 << 10, 1 << 20, fat=False):
+            chunk = stream[found.offset : found.offset + found.length]
             digest = hashlib.sha1(chunk).digest()
             if digest not in seen_chunks:
                 seen_chunks.add(digest)

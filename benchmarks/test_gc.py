@@ -15,8 +15,8 @@ from mfstore.format import packs, recipes
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import RAW, Artifact, ChunkRef, Placement
 
-CHUNKS_PER_PACK = 250
-CHUNK = 256 << 10
+CHUNKS_PER_PACK = 1000
+CHUNK = 64 << 10
 MEMORY = 1 << 30
 
 PLAN = """

@@ -1,67 +1,51 @@
-"""Where to cut: fixed cuts that follow an array's shape, content-defined cuts for opaque bytes.
+"""Where to cut: by content, one rule for all segments and bodies.
 
-The rules are part of the format: they decide chunk ids and so keys (docs/format.md, "Cut rules").
+The rule is part of the format: it decides chunk ids and so keys (docs/format.md, "Cut rules"). It is computed in the
+core; here is how what is long, or comes in pieces, passes through it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mfstore._core.chunk import CDC_MAX, cdc_cut
-from mfstore._core.pickler import BUFFER
+from mfstore._core.chunk import CUT_MAX, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
-FIXED = 256 << 10
-"""Cut size of array segments. 64 KiB dedups little more (adding a column: 8.2, not 8.5 %) for 4 times the entries."""
-FIXED_LARGE = 1 << 20
-"""Cut size of array segments above LARGE_SEGMENT: a 60-byte entry per MiB keeps a recipe under 0.01 % of its data."""
-LARGE_SEGMENT = 256 << 20
-ROW_MIN = 64 << 10
-"""Cuts restart at each row of at least this many bytes: a pandas block holds one column per row."""
-OPAQUE_WINDOW = 8 << 20
-"""Opaque bytes are cut in windows of this size as they stream in."""
+    Emit = Callable[[memoryview, list[int]], None]
+    """Gets contiguous memory and the end offsets of the chunks in it."""
+
+WINDOW = 8 << 20
+"""Bytes that are cut at a time where not all are there, or need not stay together. Of each window up to CUT_MAX bytes
+at the end are looked at again with the next: a thirtieth."""
 
 
-def fixed_cuts(length: int, row: int) -> list[int]:
-    """End offsets of the chunks of an array segment of ``length`` bytes with rows of ``row`` bytes (0: none).
+def cut_in_windows(
+    read: Callable[[int, int], Buffer], length: int, itemsize: int, row: int
+) -> Iterator[tuple[memoryview, list[int]]]:
+    """A segment of ``length`` bytes, a window at a time: the bytes of whole chunks, and their ends in them.
 
-    A remainder under a quarter of the cut size joins the chunk before it.
+    ``read(start, end)`` gives bytes of the segment. The cuts are those of the whole.
     """
-    size = FIXED if length <= LARGE_SEGMENT else FIXED_LARGE
-    if not ROW_MIN <= row < length:
-        return _run_cuts(length, size)
-    whole = _run_cuts(row, size)
-    rest = length % row
-    ends = [start + end for start in range(0, length - rest, row) for end in whole]
-    return ends + [length - rest + end for end in _run_cuts(rest, size)]
-
-
-def _run_cuts(length: int, size: int) -> list[int]:
-    if not length:
-        return []
-    ends = list(range(size, length, size))
-    if ends and length - ends[-1] < size // 4:
-        ends.pop()
-    return [*ends, length]
-
-
-def is_opaque(kind: int, itemsize: int, row: int) -> bool:
-    """Whether a segment is cut by content: bytes, text, and one-dimensional buffers of single bytes."""
-    return kind != BUFFER or (itemsize == 1 and row == 0)
+    start = 0
+    while start < length:
+        end = min(start + WINDOW, length)
+        window = memoryview(read(start, end)).cast("B")
+        ends = cut(window, itemsize, row, end == length, start)
+        yield window[: ends[-1]], ends
+        start += ends[-1]
 
 
 class ContentCutter:
-    """Cuts a stream of buffers by content and hands over whole chunks in large runs.
+    """Cuts a stream of buffers that has no items or rows, and hands over whole chunks in large runs.
 
-    ``emit(view, ends)`` gets contiguous memory and the end offsets of the chunks in it. The cuts depend only on
-    the concatenated bytes, not on how they were split into buffers.
+    The cuts depend only on the concatenated bytes, not on how they were split into buffers.
     """
 
-    def __init__(self, emit: Callable[[memoryview, list[int]], None]) -> None:
+    def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._tail = b""
 
@@ -71,8 +55,8 @@ class ContentCutter:
         at = 0
         if self._tail:
             # Two maximal chunks of new bytes decide every cut that starts in the tail.
-            head = memoryview(self._tail + view[: 2 * CDC_MAX])
-            ends = cdc_cut(head, False)
+            head = memoryview(self._tail + view[: 2 * CUT_MAX])
+            ends = cut(head, 1, 0, False)
             while len(ends) > 1 and ends[-2] >= len(self._tail):
                 ends.pop()
             if not ends or ends[-1] < len(self._tail):
@@ -84,8 +68,8 @@ class ContentCutter:
             self._emit(head[: ends[-1]], ends)
             at = ends[-1] - len(self._tail)
         while at < len(view):
-            window = view[at : at + OPAQUE_WINDOW]
-            ends = cdc_cut(window, False)
+            window = view[at : at + WINDOW]
+            ends = cut(window, 1, 0, False)
             if not ends:
                 break
             self._emit(window[: ends[-1]], ends)
@@ -96,4 +80,4 @@ class ContentCutter:
         """No more bytes: cut what is left."""
         if self._tail:
             tail, self._tail = memoryview(self._tail), b""
-            self._emit(tail, cdc_cut(tail, True))
+            self._emit(tail, cut(tail, 1, 0, True))

@@ -22,7 +22,7 @@ VERSION = 1
 HEADER = struct.Struct("<4sBBBx56x")
 MAGIC = b"MFSP"
 END_BYTES = 64 << 10
-"""Bytes read from the end of a pack: the trailer of 1100 chunks, which is a pack of 280 MB with the usual cuts."""
+"""Bytes read from the end of a pack: the trailer of 1100 chunks, some 80 MB. A pack is closed at 64 MiB by default."""
 ENTRY = struct.Struct("<32sQIIBB6x")
 FOOTER = struct.Struct("<4sBBBxIIQ16sQQQ")
 END_MAGIC = b"MFSE"

@@ -100,7 +100,7 @@ class SegmentLoader:
             for chunk in chunks:
                 in_map.append((start + at, chunk, view[at : at + chunk.usize]))
                 at += chunk.usize
-            step = max(1, MAP_CHECK_BYTES // chunks[0].usize)
+            step = max(1, MAP_CHECK_BYTES * len(chunks) // length)
             tasks = [in_map[number : number + step] for number in range(0, len(in_map), step)]
 
             def check(task: list[tuple[int, ChunkRef, memoryview]]) -> None:

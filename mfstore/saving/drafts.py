@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.chunk import CDC_MIN
+from mfstore._core.chunk import CUT_MIN, LONG_ROW, cut
+from mfstore._core.pickler import BUFFER
 from mfstore.format import recipes
-from mfstore.format.cuts import ContentCutter, fixed_cuts, is_opaque
+from mfstore.format.cuts import ContentCutter, cut_in_windows
 from mfstore.format.recipes import PICKLE, Artifact, ChunkRef, Segment
 from mfstore.pickling.arrays import Strided
 from mfstore.pickling.streams import dump
@@ -25,9 +26,6 @@ BODY_STREAM = 8 << 20
 """A body longer than this is cut while it is being pickled instead of being collected."""
 ROW_TRIALS = 64
 """Arrays of up to this many long rows choose a codec per row (a trial costs 0.3 ms); larger ones once."""
-
-STRIDED_READ = 8 << 20
-"""Bytes of an array with gaps that are copied out at a time."""
 
 NO_BYTES = memoryview(b"")
 
@@ -205,17 +203,17 @@ class DraftSink:
             self._submit(run)
 
         if isinstance(data, Strided):
-            for start, ends in _groups(fixed_cuts(length, row), STRIDED_READ):
-                emit(memoryview(data.read(start, start + ends[-1])), ends, True)
+            for part, ends in cut_in_windows(data.read, length, itemsize, row):
+                emit(part, ends, True)
             return
         view = memoryview(data).cast("B")
-        if is_opaque(kind, itemsize, row):
-            cutter = ContentCutter(emit)
-            cutter.feed(view)
-            cutter.finish()
+        if kind != BUFFER:
+            # What is in a file or a text changes on the way, and nobody maps it: each window chooses its codec.
+            for part, ends in cut_in_windows(lambda start, end: view[start:end], length, itemsize, row):
+                emit(part, ends)
             return
-        ends = fixed_cuts(length, row)
-        if row and row < length and length // row <= ROW_TRIALS and row in ends:
+        ends = cut(view, itemsize, row, True)
+        if LONG_ROW <= row < length and length // row <= ROW_TRIALS:
             for start, group in _groups(ends, row):
                 emit(view[start : start + group[-1]], group)
             return
@@ -230,7 +228,7 @@ class DraftSink:
             if not draft.segments and len(body) <= recipes.LITERAL_LIMIT:
                 draft.literal = body
                 return
-            if 0 < len(body) <= CDC_MIN:
+            if 0 < len(body) <= CUT_MIN:
                 # Shorter than any cut: one chunk, whatever is in it.
                 self._body_run(memoryview(bytes(body)), [len(body)])
                 return

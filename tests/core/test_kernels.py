@@ -1,6 +1,5 @@
 """Every C kernel against a pure-Python oracle written from docs/format.md."""
 
-import hashlib
 import random
 import sys
 import tracemalloc
@@ -10,131 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core import chunk, codec, memory, table
+from mfstore._core import codec, memory, table
 from mfstore.errors import CorruptObject, Unsupported
-from mfstore.format.cuts import FIXED, FIXED_LARGE, LARGE_SEGMENT, ROW_MIN, ContentCutter, fixed_cuts
-from tests.rigs.soak import lasting
 
 # ---- oracles ----------------------------------------------------------------------------
-
-
-def splitmix(seed):
-    state, mask = seed, 2**64 - 1
-    while True:
-        state = (state + 0x9E3779B97F4A7C15) & mask
-        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-        yield z ^ (z >> 31)
-
-
-def gear():
-    numbers = splitmix(0x6D6673746F7265)
-    return [next(numbers) for _ in range(256)]
-
-
-def oracle_cuts(data):
-    values, ends, start = gear(), [], 0
-    while start < len(data):
-        length = min(len(data) - start, 1048576)
-        h, end = 0, length
-        for i in range(65536, length):
-            h = (2 * h + values[data[start + i]]) % 2**64
-            if h & (0xFFFFF00000000000 if i < 262144 else 0xFFFF000000000000) == 0:
-                end = i + 1
-                break
-        start += end
-        ends.append(start)
-    return ends
 
 
 def oracle_shuffle(data, width):
     count = len(data) // width
     return bytes(data[i * width + j] for j in range(width) for i in range(count)) + data[count * width :]
-
-
-def oracle_fixed(length, row):
-    size = FIXED if length <= LARGE_SEGMENT else FIXED_LARGE
-    ends, start = [], 0
-    step = row if ROW_MIN <= row < length else length
-    while start < length:
-        stop = min(start + step, length)
-        at = start
-        while stop - at > size:
-            at += size
-            if stop - at < size // 4:
-                break
-            ends.append(at)
-        ends.append(stop)
-        start = stop
-    return ends
-
-
-# ---- cuts -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 300_000, 1_100_000])
-def test_content_cuts_match_the_oracle(size):
-    data = random.Random(size).randbytes(size)
-    assert chunk.cdc_cut(data, True) == oracle_cuts(data)
-
-
-def test_content_cuts_of_constant_data_are_maximal():
-    assert chunk.cdc_cut(bytes(3_000_000), True) == oracle_cuts(bytes(3_000_000)) == [1048576, 2097152, 3000000]
-
-
-def test_golden_cut_points():
-    # If this changes, everything stored before stops deduplicating and every key of large opaque data changes.
-    data = hashlib.shake_256(b"mfstore cut points").digest(8 << 20)
-    ends = chunk.cdc_cut(data, True)
-    assert hashlib.sha256(repr(ends).encode()).hexdigest() == (
-        "6b033ecaa0b958173c3a4ccebe048e0f18abedae84f02f023823c5660200f919"
-    )
-
-
-@settings(max_examples=lasting(60), deadline=None)
-@given(seed=st.integers(0, 2**32), size=st.integers(0, 6 << 20), pieces=st.lists(st.integers(1, 3 << 20), max_size=8))
-def test_cutter_does_not_depend_on_how_the_stream_is_split(seed, size, pieces):
-    data = random.Random(seed).randbytes(size)
-    found, parts = [], []
-
-    def emit(view, ends):
-        assert ends[-1] == len(view)
-        base = len(b"".join(parts))
-        parts.append(bytes(view))
-        found.extend(base + end for end in ends)
-
-    cutter = ContentCutter(emit)
-    at = 0
-    for piece in pieces:
-        cutter.feed(data[at : at + piece])
-        at += piece
-    cutter.feed(data[at:])
-    cutter.finish()
-    assert b"".join(parts) == data
-    assert found == chunk.cdc_cut(data, True)
-
-
-@given(length=st.integers(0, 8 << 20), row=st.integers(0, 3 << 20))
-def test_fixed_cuts_match_the_oracle(length, row):
-    ends = fixed_cuts(length, row)
-    assert ends == oracle_fixed(length, row)
-    assert ends == sorted(set(ends))
-    assert (ends[-1] if ends else 0) == length
-
-
-@pytest.mark.parametrize(
-    ("length", "row"),
-    [(LARGE_SEGMENT + 8, 0), (LARGE_SEGMENT * 2, LARGE_SEGMENT // 2 + 8), (10**9, 10**6), (ROW_MIN * 3, ROW_MIN)],
-)
-def test_fixed_cuts_of_large_segments(length, row):
-    ends = fixed_cuts(length, row)
-    assert ends == oracle_fixed(length, row)
-    assert max(b - a for a, b in zip([0, *ends], ends, strict=False)) <= FIXED_LARGE * 5 // 4
-
-
-def test_appending_rows_keeps_earlier_cuts():
-    before, after = fixed_cuts(8 * 300_000, 0), fixed_cuts(8 * 303_000, 0)
-    assert before[:-1] == after[: len(before) - 1]
 
 
 # ---- codecs -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mfstore._core import chunk, codec, pickler
-from mfstore.format import collection, cuts, fragments, packs, recipes
+from mfstore.format import collection, fragments, packs, recipes
 from mfstore.format import description as description_format
 from mfstore.format import refs as ref_format
 from mfstore.format.digests import NAMES
@@ -92,13 +92,10 @@ def test_artifact_entry():
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("chunks of {} to", chunk.CDC_MIN),
-        ("{} bytes, normal point", chunk.CDC_MAX),
-        ("normal point {}", chunk.CDC_NORMAL),
-        ("every {} bytes, or", cuts.FIXED),
-        ("or every {} bytes", cuts.FIXED_LARGE),
-        ("longer than {} bytes", cuts.LARGE_SEGMENT),
-        ("at least {} bytes long", cuts.ROW_MIN),
+        ("*normal* {},", chunk.CUT_NORMAL),
+        ("*least* {} (normal / 4)", chunk.CUT_MIN),
+        ("*most* {} (4 normal)", chunk.CUT_MAX),
+        ("*long row* {} (normal / 2)", chunk.LONG_ROW),
         ("A body of at most {} bytes", recipes.LITERAL_LIMIT),
         ("single artifact of at most {} bytes", recipes.INLINE_LIMIT),
         ("raw runs of {} bytes", packs.ALIGN_FROM),

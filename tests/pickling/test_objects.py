@@ -319,11 +319,11 @@ GOLDEN = {
     ),
     "array": (
         np.arange(100_000, dtype="<f8").reshape(10, 10_000),
-        "d2d503aab621bdbdfd1dcfb6e2cd510b068cfbb80e19bd0db3bc12d7373d3f16",
+        "682894dce188acab5acfe4f1107022285ae56abfda19bf135603478d1757c3b0",
     ),
     "text": ("ü" * 50_000, "5f0437b23c1320fff0f8a575ac8e6bb7fb2263e66b46bc91f83b2b8f492f9ce3"),
 }
-GOLDEN_RAW = "c9d9f9d12abdbb76e28779f5d7cee1e9c546e47e584fdd127ebce49e4822bb2a"
+GOLDEN_RAW = "961252ea3384c9fa001f09115f0366e29ef945d97732990e954a9b0df4c14a4f"
 
 
 @pytest.mark.parametrize("name", GOLDEN)

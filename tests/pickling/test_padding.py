@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import mfstore
 from mfstore._core.pickler import Joined
+from mfstore.format import cuts
 from mfstore.pickling import arrays, streams
-from mfstore.saving import drafts
 from tests.rigs.soak import lasting
 
 ALIGNED = np.dtype([("a", "i1"), ("b", "f8"), ("c", "S3")], align=True)
@@ -164,7 +164,7 @@ def test_large_padded_arrays_are_read_in_pieces(tmp_path, monkeypatch):
         return read(self, start, end)
 
     monkeypatch.setattr(arrays, "COPY", 1 << 16)
-    monkeypatch.setattr(drafts, "STRIDED_READ", 1 << 18)
+    monkeypatch.setattr(cuts, "WINDOW", 1 << 19)
     monkeypatch.setattr(arrays.Strided, "read", noted)
     others = dirty(80_000, seed=5)
     cases = [others.reshape(400, 200), others.reshape(400, 200).T, others.reshape(400, 200)[:, 3:190], others[::-2]]

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from mfstore._core.chunk import CDC_MAX, CDC_MIN
-from mfstore.format.cuts import FIXED
+from mfstore._core.chunk import CUT_MAX, CUT_MIN, LONG_ROW, cut
+from mfstore.format import cuts
 from mfstore.format.digests import BLAKE3
 from mfstore.format.recipes import LITERAL_LIMIT, RAW
+from mfstore.pickling.arrays import COPY
 from mfstore.saving import drafts
 from mfstore.saving.drafts import Draft, DraftSink, draft_of
-from tests.rigs.parts import DIGEST, KIB, MIB, noise, run_of
+from tests.rigs.parts import DIGEST, MIB, noise, run_of
 
 
 def drafted(obj, name=""):
@@ -70,7 +71,7 @@ def test_a_small_object_is_a_literal():
 
 
 def test_the_longest_literal_and_the_shortest_chunk():
-    for length in (LITERAL_LIMIT, LITERAL_LIMIT + 1, CDC_MIN):
+    for length in (LITERAL_LIMIT, LITERAL_LIMIT + 1, CUT_MIN):
         draft, submitted = raw(noise(1, length))
         assert (draft.literal is not None) == (length <= LITERAL_LIMIT)
         assert [run.ends for run in submitted] == ([] if length <= LITERAL_LIMIT else [[length]])
@@ -90,25 +91,25 @@ def test_a_long_body_is_submitted_while_it_comes():
     sink = DraftSink(draft, submitted.append)
     sink.body(bytes(drafts.BODY_STREAM))
     assert submitted == []
-    sink.body(bytes(2 * CDC_MAX))
+    sink.body(bytes(2 * CUT_MAX))
     assert submitted
 
 
 def test_an_array_is_one_segment_of_the_callers_own_memory():
-    array = np.arange(3 * FIXED // 8, dtype="<i8")
+    array = np.arange(10 * CUT_MAX // 8, dtype="<i8")
     draft, submitted = drafted(array)
     (segment,) = draft.segments
     (run,) = segment.runs
     assert submitted[0] is run
     assert (segment.length, segment.itemsize, segment.row) == (array.nbytes, 8, 0)
-    assert run.ends == [FIXED, 2 * FIXED, 3 * FIXED]
+    assert run.ends == cut(array.tobytes(), 8, 0, True)
     assert np.shares_memory(np.frombuffer(run.view, "<i8"), array)
     assert not run.held
     assert draft.size == array.nbytes + draft.body_length
 
 
 def test_long_rows_choose_their_codecs_apart_unless_there_are_many():
-    row = 64 * KIB
+    row = LONG_ROW
     for rows, runs in ((3, 3), (drafts.ROW_TRIALS, drafts.ROW_TRIALS), (drafts.ROW_TRIALS + 1, 1)):
         draft, _ = drafted(np.zeros((rows, row // 8)))
         (segment,) = draft.segments
@@ -117,12 +118,30 @@ def test_long_rows_choose_their_codecs_apart_unless_there_are_many():
 
 
 def test_an_array_with_gaps_is_copied_a_part_at_a_time_and_cut_as_if_it_had_none():
-    array = np.arange(8 * MIB, dtype="<i4")[::2]
-    with_gaps, _ = drafted(array)
-    without, _ = drafted(array.copy())
-    runs = with_gaps.segments[0].runs
-    assert all(run.held for run in runs)
-    assert hashed(with_gaps).artifact().chunks == hashed(without).artifact().chunks
+    wide = np.frombuffer(noise(1, 40 * MIB), np.uint8)
+    for array in (
+        wide.view("<i4")[::2],
+        wide[::2],
+        wide.reshape(-1, 640)[:, :300],
+        wide.view("<f8").reshape(8, -1)[:, 100:500_000],
+        wide.view([("a", "<u4"), ("b", "u1"), ("c", "V3"), ("d", "<f8")])[::2],
+    ):
+        assert array.nbytes > COPY
+        with_gaps, _ = drafted(array)
+        without, _ = drafted(array.copy())
+        (one,), (two,) = with_gaps.segments, without.segments
+        assert all(run.held and len(run.view) <= cuts.WINDOW for run in one.runs)
+        assert not any(run.held for run in two.runs)
+        assert hashed(with_gaps).artifact().chunks == hashed(without).artifact().chunks
+
+
+def test_opaque_bytes_choose_a_codec_for_each_window():
+    data = noise(1, 2 * cuts.WINDOW)
+    draft, _ = drafted(data)
+    (segment,) = draft.segments
+    assert len(segment.runs) == 3
+    ends = [run.at + end for run in segment.runs for end in run.ends]
+    assert ends == cut(data, 1, 0, True)
 
 
 def test_the_key_is_of_content_not_of_name_or_type():
