@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     """Pack, place, id and base of a chunk that lies there whole."""
 
 PROBED_TOGETHER = 256
-"""Chunks, some 18 MB of them, checked at a time before a dedup hit is relied on; bounds the memory they are decoded into."""
+"""Chunks, some 18 MB, checked at a time before a dedup hit is relied on; bounds the memory they are decoded into."""
 
 
 def placed_in_packs(recipe: Recipe) -> list[PlacedChunk]:
