@@ -542,7 +542,7 @@ ARRAY = np.random.default_rng(3).random(150_000)
 def arrays():
     """An array and its next version, of which every chunk changed."""
     later = ARRAY.copy()
-    later[::5000] += 1
+    later[::1000] += 1  # at least twice in the shortest chunk
     return ARRAY, later
 
 

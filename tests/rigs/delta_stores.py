@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mfstore import errors
+from mfstore._core.chunk import cut
 from mfstore._core.codec import DELTAS, PREFIX, XOR, Codec
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
@@ -147,10 +148,11 @@ class Versions:
 
 
 def versions(backend, codec=PREFIX, inline=False, size=160_000):
-    """An array, and the same with numbers in it changed; the later one as deltas."""
+    """An array, and the same with a number changed in each chunk; the later one as deltas."""
     old = np.random.default_rng(3).random(size)
     new = old.copy()
-    new[:: size // 40] += 1.0
+    # At its start, where nothing decides cuts.
+    new[[end // 8 for end in (0, *cut(old.tobytes(), 8, 0, True)[:-1])]] += 1.0
     store = wrapped(backend)
     keys = [store.put(old), store.put(new)]
     store.refs["new"] = keys[1]
