@@ -103,8 +103,9 @@ def _looked_at(report: VerifyReport) -> str:
             f"level headers: every recipe, header and trailer, in {report.seconds:.1f} s; --level full reads the data"
         )
     rate = report.checked / max(report.seconds, 1e-9)
+    deltas = f"{count(report.deltas, 'delta')} with their bases, " if report.deltas else ""
     return (
-        f"level full: {report.packs_checked} of {report.objects['packs']} packs, {report.chunks} chunks, "
+        f"level full: {report.packs_checked} of {report.objects['packs']} packs, {report.chunks} chunks, {deltas}"
         f"{size(report.checked)} in {report.seconds:.1f} s ({size(rate)}/s){_since(report.oldest, 'pack')}"
     )
 

@@ -1,6 +1,7 @@
 """mfstore verify and repair as a person and as a script use them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,29 @@ def test_verify_of_a_whole_store(root, pack, capsys):
     assert "every pack was read since" in out
     assert call("verify", "-s", root, "-l", "full", "--older-than", "1h", "--for", "30m") == 0
     assert "0 of 1 packs" in capsys.readouterr().out
+
+
+def test_deltas_and_their_bases_are_told(root, tmp_path, capsys):
+    """How many were decoded, what is read besides, and the base that is lost; the file is longer than lies in a recipe."""
+    old = np.random.default_rng(1).bytes(300_000)
+    for name, data in (("old", old), ("new", old[:1000] + b"changed" + old[1000:])):
+        (tmp_path / name).write_bytes(data)
+    assert call("put", "-s", root, tmp_path / "old", "--ref", "old") == 0
+    assert call("put", "-s", root, tmp_path / "new", "--ref", "new", "--base", "old") == 0
+    store = mfstore.open(root)
+    capsys.readouterr()
+    assert call("stat", "-s", root, "new") == 0
+    assert "of other chunks are read with it" in capsys.readouterr().out
+    assert call("stat", "-s", root, "old") == 0
+    assert "bases" not in capsys.readouterr().out
+    assert call("verify", "-s", root, "-l", "full") == 0
+    assert re.search(r" chunks, [1-9] deltas? with their bases, ", capsys.readouterr().out)
+    (pack,) = (path for path in Path(root, "packs").rglob("*") if path.is_file() and path.stat().st_size > 250_000)
+    damage(pack, 100)
+    assert call("verify", "-s", root, "-l", "full", "--json") == 3
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert found["keys"] == sorted([store.refs["old"], store.refs["new"]]) and len(found["bases"]) == 1
+    assert f"base chunks of deltas are lost: {found['bases'][0]}" in found["detail"]
 
 
 def test_verify_and_repair_of_damage(root, pack, capsys):
