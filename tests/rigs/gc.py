@@ -21,7 +21,7 @@ DAY = 24 * HOUR
 
 def noise(seed, size=20_000):
     """160 kB that neither shrink nor resemble another seed's."""
-    return np.random.default_rng(seed).random(size)
+    return np.random.default_rng(seed).integers(1 << 63, size=size)
 
 
 def store_on(backend):

@@ -216,7 +216,7 @@ def test_repacking_frees_what_is_dead(store):
 
 def test_repacked_arrays_are_still_mapped(root):
     with mfstore.open(root) as store:
-        arrays = {str(number): np.random.default_rng(number).random(200_000) for number in range(5)}
+        arrays = {str(number): np.random.default_rng(number).integers(1 << 63, size=200_000) for number in range(5)}
         store.save(arrays)
         key = store.refs["kept"] = store.save({"3": arrays["3"]})
         collect(store, repack=1)

@@ -187,7 +187,7 @@ def test_r13_a_hit_on_a_truncated_pack(protected, monkeypatch):
     inner.put(pack, [inner.get(pack)[:5000]])
     writer = store_on(inner)
     if not protected:
-        everything = lambda self, places: {chunk.id for chunk, _, _ in places}  # noqa: E731
+        everything = lambda self, places: {chunk.id for chunk, *_ in places}  # noqa: E731
         monkeypatch.setattr(Reliance, "reliable", everything)
     key = writer.save({"old": noise(1)})
     assert same(store_on(inner), key, {"old": noise(1)}) is protected

@@ -378,7 +378,7 @@ def test_repair_at_the_level_of_headers_relies_on_nothing_unread(memory):
 
 
 def test_repaired_arrays_can_still_be_mapped(root):
-    value = np.random.default_rng(0).random(600_000)
+    value = np.random.default_rng(0).integers(1 << 63, size=600_000)
     store = mfstore.open(root, fsync="none")
     key = store.put(value)
     (pack,) = (path for path in Path(root, "packs").rglob("*") if path.is_file())
