@@ -55,6 +55,12 @@ def store(root):
 
 
 @pytest.fixture
+def whole_chunks(monkeypatch):
+    """Chunks are stored whole, whatever is stored that they resemble."""
+    monkeypatch.setenv("MFSTORE_DELTA", "0")
+
+
+@pytest.fixture
 def python():
     """Run code in a fresh interpreter and return what it printed."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import RangeRead
@@ -23,14 +23,21 @@ class PackLayouts:
     LIMIT = 1 << 20
     """Chunks remembered."""
 
+    RECENT = 1 << 14
+    """Chunks of which all is remembered, not only whether they lie there: 200 bytes each."""
+
     def __init__(self, backend: Backend, digest: Digest) -> None:
         self._backend = backend
         self._digest = digest
         self._prints: dict[str, array[int]] = {}
         self._count = 0
+        self._recent: dict[str, Sequence[PackEntry]] = {}
 
-    def add(self, pack: str, entries: Iterable[PackEntry]) -> None:
+    def add(self, pack: str, entries: Sequence[PackEntry]) -> None:
         """What lies in a pack."""
+        if sum(map(len, self._recent.values())) + len(entries) > self.RECENT:
+            self._recent = {}
+        self._recent[pack] = entries
         prints = array("Q", sorted(map(fingerprint, entries)))
         if self._count + len(prints) > self.LIMIT:
             self._prints = {}
@@ -46,9 +53,21 @@ class PackLayouts:
             AccessDenied: a pack may not be read.
             BackendError: the storage failed.
         """
-        unknown = {pack: size for pack, size in sizes.items() if pack not in self._prints and size > FOOTER.size}
+        self._read({pack: size for pack, size in sizes.items() if pack not in self._prints and size > FOOTER.size})
+
+    def entries(self, sizes: Mapping[str, int]) -> dict[str, Sequence[PackEntry]]:
+        """What lies in each of these packs, by their lengths; read unless it is remembered. Without those that are
+        damaged. Errors as ``read``."""
+        self._read({pack: size for pack, size in sizes.items() if pack not in self._recent and size > FOOTER.size})
+        return {pack: self._recent[pack] for pack in sizes if pack in self._recent}
+
+    def recent(self, pack: str) -> bool:
+        """Whether ``entries`` has it without reading."""
+        return pack in self._recent
+
+    def _read(self, sizes: Mapping[str, int]) -> None:
         longer = {}
-        for pack, start, data in self._reads({pack: max(0, size - END_BYTES) for pack, size in unknown.items()}, sizes):
+        for pack, start, data in self._reads({pack: max(0, size - END_BYTES) for pack, size in sizes.items()}, sizes):
             try:
                 at = decode_footer(data[-FOOTER.size :], sizes[pack])[0]
                 if at < start:

@@ -4,6 +4,7 @@ vouches for, or that are read now."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,19 @@ class Reliance:
                 if not isinstance(failure, (NotFound, AccessDenied)):
                     self._failed(delta.wanted if lost is None else lost)
         return good
+
+    def layouts(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
+        """What lies in these packs, as their trailers say; without those that are gone or damaged."""
+        sizes = {}
+        for pack in packs:
+            if self._layouts.recent(pack):
+                sizes[pack] = 0
+            elif self._capabilities.cheap_reads:
+                with suppress(NotFound):
+                    sizes[pack] = self._reader.backend.head(pack_path(pack)).size
+            else:
+                sizes[pack] = self._verified.length(pack)
+        return self._layouts.entries(sizes)
 
     def contents(self, placed: Sequence[PlacedChunk]) -> dict[bytes, memoryview]:
         """The bytes of those that are readable and whole at that place, by id: read now, and compared."""

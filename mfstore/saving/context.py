@@ -36,6 +36,8 @@ class SaveContext(NamedTuple):
     """As of ``Knobs``."""
     memory: int
     """Bytes of extra memory that one save may hold."""
+    delta: bool = True
+    """Whether chunks may be stored as deltas."""
 
 
 @dataclass(slots=True)

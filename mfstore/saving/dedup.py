@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,12 @@ from mfstore.format.recipes import ChunkRef, Recipe, placed_chunks, recipe_path
 from mfstore.loading.reads import PlacedChunk
 from mfstore.loading.reliance import placed_in_packs
 from mfstore.saving.guard import Condemned, Names
+from mfstore.saving.neighbours import Layout
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
     from mfstore.format.fragments import Location
+    from mfstore.format.packs import PackName
     from mfstore.saving.context import SaveContext
     from mfstore.saving.counterparts import Base, BasePiece
 
@@ -113,6 +115,11 @@ class StoredChunks:
         self._batch.ensure([path])
         self.rely(recipe.packs)
         return True
+
+    def layouts(self, packs: Sequence[PackName]) -> dict[bytes, Layout]:
+        """What lies in these packs, without those of which that cannot be told."""
+        found = self._context.reliance.layouts([pack.value.hex() for pack in packs])
+        return {pack.value: Layout(pack, found[pack.value.hex()]) for pack in packs if pack.value.hex() in found}
 
     def _lasting(self, chunk_id: bytes, location: Location) -> Location | None:
         """Where a chunk lies that is not about to be collected; None when nowhere: then it is stored again."""

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mfstore._core.codec import NONE, PREFIX, XOR
-from mfstore.saving import codecs
+from mfstore.saving import codecs, neighbours
 from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk
 
 if TYPE_CHECKING:
@@ -39,9 +39,14 @@ SAMPLE = 16 << 10
 ALSO = 1.5
 """Forms that took up to so many times what the best one took are tried on every chunk: which is best depends on how
 many bytes differ."""
-RENEW = 0.50
-"""A chunk is stored whole, for later versions to be deltas against, when its delta takes more than this of that and the
-version before was a delta already: deltas against one old chunk grow with each version."""
+RENEW = 0.60
+"""A chunk is stored whole, for later versions to be deltas against, when its delta takes more than this of that, and
+more than GROWN times what the version before took as a delta against the same: deltas against one old chunk grow with
+each version, and then storing it whole pays in the end. Over ten and thirty versions of tables with 0.05 to 10 % of
+cells edited, texts, and float32 and bfloat16 weights that all move, the mean of 14 series is 0.424 and 0.434 of whole
+chunks; 0.426 and 0.450 without ever doing so, 0.441 and 0.440 with 0.5."""
+GROWN = 1.03
+"""Weights that all move leave 0.7 against any version: storing them whole again gains nothing."""
 FIRST_SKIP = 8
 """Chunks left alone after the first that did not pay; twice as many after each further one."""
 LAST_SKIP = 64
@@ -164,7 +169,7 @@ def pays(delta: int, length: int, whole: float) -> bool:
 def renews(delta: int, whole: float, spent: int) -> bool:
     """Whether a chunk is stored whole though a delta pays. ``spent``: what the version before takes for it against the
     same base, 0 when that is the base."""
-    return spent > 0 and delta > RENEW * whole
+    return spent > 0 and delta > RENEW * whole and delta > GROWN * spent
 
 
 def forms_of(candidate: Candidate) -> tuple[Form, ...]:
@@ -172,7 +177,8 @@ def forms_of(candidate: Candidate) -> tuple[Form, ...]:
     if not candidate.found.aligned:
         return (Form(PREFIX, 0),)
     itemsize = candidate.run.itemsize
-    widths = codecs.widths_of(itemsize) if itemsize != 1 else ()
+    # Opaque bytes may be the weights of a file; 8 gains little over 4 there.
+    widths = (2, 4) if codecs.is_opaque(itemsize) else codecs.widths_of(itemsize)
     # Without shuffle: where few items differ, what differs of one lies together.
     return (Form(PREFIX, 0), Form(XOR, 0), *(Form(XOR, width) for width in widths))
 
@@ -180,7 +186,9 @@ def forms_of(candidate: Candidate) -> tuple[Form, ...]:
 class Deltas:
     """The deltas of one save, a window at a time."""
 
-    def __init__(self, context: SaveContext, counterparts: Counterparts, stored: StoredChunks, limit: int) -> None:
+    def __init__(
+        self, context: SaveContext, counterparts: Counterparts | None, stored: StoredChunks, limit: int
+    ) -> None:
         self._context = context
         self._counterparts = counterparts
         self._stored = stored
@@ -190,17 +198,12 @@ class Deltas:
         self._ratios: dict[Stream, float] = {}
         """Of each stream, how much smaller its chunks are when they are stored whole."""
 
-    def encode(self, window: Iterable[RunPart], stores: Iterable[RunPart]) -> dict[ChunkOfRun, EncodedDelta]:
+    def encode(self, window: Sequence[RunPart], stores: Sequence[RunPart]) -> dict[ChunkOfRun, EncodedDelta]:
         """Those of the new chunks in ``stores`` that are to be stored as deltas. ``window`` is all that comes with
         them."""
-        self._counterparts.learn([chunk for part in window for _, chunk in new_chunks(part)])
         groups: dict[SortKey, list[Candidate]] = {}
-        for part in stores:
-            for number, chunk in new_chunks(part):
-                found = self._counterparts.find(chunk)
-                if found is not None:
-                    candidate = Candidate(part.run, number, chunk, found)
-                    groups.setdefault(candidate.sort, []).append(candidate)
+        for candidate in self._candidates(window, stores):
+            groups.setdefault(candidate.sort, []).append(candidate)
         sorts = {key: self._sorts.setdefault(key, Sort()) for key in groups}
         doubtful = [one for key, group in groups.items() if not sorts[key].paying for one in sorts[key].some(group)]
         held: dict[bytes, memoryview] = {}
@@ -214,6 +217,27 @@ class Deltas:
             kept |= self._judge(batch, self._map(partial(self._encode, held), batch))
         self._stored.rely({piece.at.pack.value for delta in kept.values() for piece in delta.pieces})
         return kept
+
+    def _candidates(self, window: Iterable[RunPart], stores: Iterable[RunPart]) -> list[Candidate]:
+        """The new chunks that have a counterpart: in the base, else between their neighbours."""
+        chunks = [chunk for part in window for _, chunk in new_chunks(part)]
+        new = {chunk.id: (part.run, number, chunk) for part in stores for number, chunk in new_chunks(part)}
+        found: dict[bytes, Counterpart] = {}
+        if self._counterparts is not None:
+            self._counterparts.learn(chunks)
+            for _, _, chunk in new.values():
+                counterpart = self._counterparts.find(chunk)
+                if counterpart is not None:
+                    found[chunk.id] = counterpart
+        between = [
+            gap for gap in neighbours.gaps(chunks, self._stored.located, new)
+            if any(chunk.id not in found for chunk in chunks[gap.first : gap.last])
+        ]  # fmt: skip
+        layouts = self._stored.layouts(neighbours.packs_of(between)) if between else {}
+        for gap in between:
+            for number, counterpart in neighbours.counterparts(chunks, gap, layouts):
+                found.setdefault(chunks[number].id, counterpart)
+        return [Candidate(*new[chunk_id], counterpart) for chunk_id, counterpart in found.items()]
 
     def _batches(self, candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
         """Candidates whose bases fit into memory together."""

@@ -306,9 +306,10 @@ class Ingest:
             stored = self._dedup()
             self._packs = PackWriter(self._context, self._batch, stored.located, self.written)
             deltas = None
-            if self._base is not None and self._context.compress:
+            if self._context.delta and self._context.compress != "off":
                 limit = self._context.memory // WINDOW_SHARE
-                deltas = Deltas(self._context, Counterparts(self._base), stored, limit)
+                base = Counterparts(self._base) if self._base is not None else None
+                deltas = Deltas(self._context, base, stored, limit)
             self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written, deltas)
         self._pipeline.submit(run)
 

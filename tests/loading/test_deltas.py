@@ -27,6 +27,8 @@ from tests.rigs.deltas import as_deltas, flip, forget_unneeded, list_base_copies
 from tests.rigs.parts import DIGEST, KIB, CountingBackend, listed_pack, noise, parts, stored_pack
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
+pytestmark = pytest.mark.usefixtures("whole_chunks")  # deltas are what each test makes itself
+
 CODEC = Codec(errors)
 OLD = noise(1, 40 * KIB)
 OTHER = noise(2, 24 * KIB)

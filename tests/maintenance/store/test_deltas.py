@@ -18,6 +18,8 @@ from tests.rigs.damage import DAMAGE, NOISE, damage, unreadable, wrapped
 from tests.rigs.delta_stores import CODEC, KINDS, part_of, recipe_of, store_as_deltas, versions
 from tests.rigs.gc import DAY, RemoteMemory, objects
 
+pytestmark = pytest.mark.usefixtures("whole_chunks")  # deltas are what each test makes itself
+
 in_packs = pytest.mark.parametrize("kind", ["prefix", "xor"])
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -1,0 +1,100 @@
+"""What a new chunk is compared with when no base is named: what lies in a pack between its neighbours there."""
+
+from mfstore._core.codec import PREFIX
+from mfstore.format.fragments import Location
+from mfstore.format.packs import PackEntry, PackName
+from mfstore.saving.counterparts import NewChunk
+from mfstore.saving.drafts import Stream
+from mfstore.saving.neighbours import PACKS, Gap, Layout, counterparts, gaps, packs_of
+from tests.rigs.parts import DIGEST
+
+STREAM = Stream("x", 0, 1, 8, 0, 0)
+PACK, OTHER, OPEN = PackName(b"p" * 32), PackName(b"q" * 32), PackName()
+SIZE = 100
+
+
+def named(name):
+    return DIGEST(name.encode())
+
+
+def window(names):
+    """Chunks of SIZE bytes, a letter each."""
+    return [NewChunk(STREAM, SIZE * number, SIZE * number + SIZE, named(name)) for number, name in enumerate(names)]
+
+
+def located(names, pack=PACK):
+    return {named(name): Location(pack, 64 + 50 * number, 50, SIZE, 2, 0) for number, name in enumerate(names)}
+
+
+def layout(names, deltas=()):
+    entries = [
+        PackEntry(named(name), 64 + 50 * number, 50, SIZE, PREFIX if name in deltas else 2, 0)
+        for number, name in enumerate(names)
+    ]
+    return {PACK.value: Layout(PACK, entries[::-1])}
+
+
+def compared(new, stored, deltas=()):
+    """What each new chunk of a window (in capitals) is compared with, where ``stored`` lies in a pack in order."""
+    chunks = window(new)
+    fresh = {chunk.id for chunk, name in zip(chunks, new, strict=True) if name.isupper()}
+    letters = {named(name): name for name in stored}
+    found = {}
+    for gap in gaps(chunks, located(stored), fresh):
+        for number, one in counterparts(chunks, gap, layout(stored, deltas)):
+            found[new[number]] = "".join(letters[piece.id] for piece in one.pieces)
+    return found
+
+
+def test_a_gap_is_what_is_new_beside_what_was_found():
+    chunks = window("abCDeFG")
+    found = located("abe")
+    fresh = {named(name) for name in "CDFG"}
+    assert list(gaps(chunks, found, fresh)) == [
+        Gap(2, 4, found[named("b")], found[named("e")]),
+        Gap(5, 7, found[named("e")], None),
+    ]
+
+
+def test_what_has_nothing_stored_beside_it_is_no_gap():
+    chunks = window("ABc")
+    assert list(gaps(chunks, located("c", OPEN), {named("A"), named("B")})) == []
+
+
+def test_between_two_neighbours_lies_what_it_was():
+    assert compared("aXc", "abc") == {"X": "b"}
+    assert compared("aXYd", "abcd") == {"X": "b", "Y": "c"}
+
+
+def test_after_the_last_neighbour_comes_what_followed_it():
+    assert compared("aX", "abc") == {"X": "b"}
+
+
+def test_before_the_first_neighbour_comes_what_preceded_it():
+    assert compared("Xc", "abc") == {"X": "b"}
+
+
+def test_what_was_put_between_two_neighbours_is_compared_with_nothing():
+    assert compared("aXb", "abc") == {}
+
+
+def test_neighbours_that_lay_far_apart_say_what_followed_the_first():
+    assert compared("aXz", "abcdefghijz") == {"X": "b"}
+
+
+def test_a_delta_in_a_pack_is_no_base():
+    assert compared("aXc", "abc", deltas="b") == {}
+
+
+def test_packs_that_are_not_known_say_nothing():
+    chunks = window("aXc")
+    (gap,) = gaps(chunks, located("abc"), {named("X")})
+    assert list(counterparts(chunks, gap, {})) == []
+
+
+def test_only_the_packs_beside_most_are_looked_at():
+    places = [Location(PackName(bytes([number]) * 32), 64, 50, SIZE, 2, 0) for number in range(1, PACKS + 3)]
+    found = [Gap(0, 1, place, None) for place in places] + [Gap(0, 1, places[-1], None)]
+    names = packs_of(found)
+    assert len(names) == PACKS
+    assert names[0] == places[-1].pack

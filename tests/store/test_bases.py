@@ -1,0 +1,316 @@
+"""Saves that name an older version: what is stored then, and that nothing else depends on it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mfstore
+from mfstore.errors import InvalidKey, MfstoreError, OutOfSpace
+from mfstore.format.packs import pack_path
+from mfstore.format.recipes import DELTAS, recipe_path
+from tests.rigs.parts import KIB, noise
+
+CELLS = 1 << 16
+
+
+def table(seed=1):
+    return np.round(np.random.default_rng(seed).normal(100, 10, CELLS), 2)
+
+
+def edited(array, seed, cells=50):
+    chosen = np.random.default_rng(seed)
+    changed = array.copy()
+    changed[chosen.integers(0, len(array), cells)] = np.round(chosen.normal(100, 10, cells), 2)
+    return changed
+
+
+def deltas_of(store, key):
+    """Numbers of the chunks of a key that are deltas."""
+    return [number for number, at in enumerate(store.handle.recipe(key).placements) if at.codec in DELTAS]
+
+
+def stored_by(store, save):
+    before = store.stats().stored
+    return save(), store.stats().stored - before
+
+
+# ---- what is stored -----------------------------------------------------------------
+
+
+def test_scattered_edits_cost_what_they_are(store):
+    old = table()
+    base, whole = stored_by(store, lambda: store.put(old))
+    key, more = stored_by(store, lambda: store.put(edited(old, 2), base=base))
+    assert more < whole / 15
+    assert len(deltas_of(store, key)) > 0
+    assert np.array_equal(store.get(key), edited(old, 2))
+
+
+def test_what_the_base_has_is_not_stored_again_without_an_index(store):
+    old = {"a": table(1), "b": table(2)}
+    base = store.put(old)
+    for info in list(store.backend.list("index/")):
+        store.backend.delete_many([info.key])
+    with mfstore.open(store.url) as other:
+        _, more = stored_by(other, lambda: other.put({**old, "c": 1}, base=base))
+    assert more < 3 * KIB
+
+
+def test_ten_versions_of_a_table_are_ten_versions_again(store):
+    version, keys, versions = table(), [], []
+    sizes = []
+    for number in range(10):
+        base = keys[-1] if keys else None
+        key, more = stored_by(store, lambda version=version, base=base: store.put(version, base=base))
+        keys.append(key)
+        sizes.append(more)
+        versions.append(version)
+        version = edited(version, number, 650)  # a cell in a hundred
+    assert sum(sizes[1:]) < 2.5 * sizes[0]
+    for key, version in zip(keys, versions, strict=True):
+        assert np.array_equal(store.get(key), version)
+        recipe = store.handle.recipe(key)
+        assert all(base.codec not in DELTAS for base in recipe.bases)
+
+
+def test_weights_that_all_move_are_stored_as_how_they_moved(store):
+    chosen = np.random.default_rng(1)
+    weights = chosen.normal(0, 0.02, CELLS).astype(np.float32)
+    base, whole = stored_by(store, lambda: store.put(weights))
+    moved = weights * (1 + chosen.normal(0, 1e-4, CELLS).astype(np.float32))
+    key, more = stored_by(store, lambda: store.put(moved, base=base))
+    assert more < 0.7 * whole
+    assert np.array_equal(store.get(key), moved)
+
+
+def test_rows_dropped_and_cells_edited_are_found_where_they_went(store):
+    old = table()
+    base = store.put(old)
+    new = edited(old, 3)[100:]
+    key, more = stored_by(store, lambda: store.put(new, base=base))
+    assert more < 60 * KIB
+    assert np.array_equal(store.get(key), new)
+
+
+def test_bytes_and_files_have_bases_too(store, tmp_path):
+    old = bytes(noise(1, 400 * KIB))
+    new = bytearray(old)
+    new[100_000:100_004] = b"....."
+    base = store.put_bytes(old)
+    key, more = stored_by(store, lambda: store.put_bytes(bytes(new), base=base))
+    assert more < 4 * KIB
+    (tmp_path / "file").write_bytes(new[:-9])
+    other, more = stored_by(store, lambda: store.put_file(tmp_path / "file", base=key))
+    assert more < 6 * KIB
+    assert store.get_bytes(key) == new
+    assert store.get_bytes(other) == new[:-9]
+
+
+def test_artifacts_of_a_bundle_are_compared_by_name(store):
+    old = {"a": table(1), "b": table(2)}
+    base = store.save(old)
+    new = {"a": edited(old["a"], 3), "b": edited(old["b"], 4), "0": 1}
+    key, more = stored_by(store, lambda: store.save(new, base=base))
+    assert more < 20 * KIB
+    loaded = store.load(key)
+    assert all(np.array_equal(loaded[name], new[name]) for name in new)
+
+
+# ---- what it does not change ----------------------------------------------------------
+
+
+@settings(max_examples=25)
+@given(
+    data=st.data(),
+    seed=st.integers(0, 1000),
+    kind=st.sampled_from(["float64", "float32", "int16", "uint8"]),
+)
+def test_any_edit_comes_back_under_the_same_key(data, seed, kind):
+    chosen = np.random.default_rng(seed)
+    old = chosen.integers(0, 250, 40_000 * (8 // np.dtype(kind).itemsize)).astype(kind)
+    with mfstore.open(f"memory://{seed}-{kind}-{data.draw(st.uuids())}") as store:
+        versions, keys = [old], [store.put(old)]
+        for _ in range(data.draw(st.integers(1, 3))):
+            new = versions[-1].copy()
+            for _ in range(data.draw(st.integers(0, 4))):
+                at = data.draw(st.integers(0, len(new) - 1))
+                what = data.draw(st.sampled_from(["edit", "drop", "insert", "scatter"]))
+                if what == "edit":
+                    new[at : at + 500] = 7
+                elif what == "drop":
+                    new = np.delete(new, np.s_[at : at + 300])
+                elif what == "insert":
+                    new = np.insert(new, at, np.arange(200, dtype=kind))
+                else:
+                    new[chosen.integers(0, len(new), 100)] += 1
+            keys.append(store.put(new, base=keys[-1]))
+            versions.append(new)
+        with mfstore.open(f"memory://{data.draw(st.uuids())}", delta=False) as plain:
+            for key, version in zip(keys, versions, strict=True):
+                assert np.array_equal(store.get(key), version)
+                assert plain.put(version) == key
+        assert store.verify("full").clean
+
+
+def test_one_switch_turns_it_off(root):
+    old = table()
+    with mfstore.open(root, delta=False) as store:
+        base = store.put(old)
+        key = store.put(edited(old, 2), base=base)
+        assert deltas_of(store, key) == []
+
+
+def test_what_is_not_compressed_is_no_delta(root):
+    with mfstore.open(root, compress=False) as store:
+        base = store.put(table())
+        assert deltas_of(store, store.put(edited(table(), 2), base=base)) == []
+
+
+# ---- bases that cannot be used --------------------------------------------------------
+
+
+def test_the_name_of_a_ref_stands_for_its_present_value(store):
+    store.refs["tables/prices"] = store.put(table())
+    key = store.put(edited(table(), 2), base="tables/prices")
+    assert deltas_of(store, key)
+
+
+@pytest.mark.parametrize("base", ["0" * 64, "nothing/there"])
+def test_a_base_that_is_not_there_is_passed_over(store, base):
+    assert np.array_equal(store.get(store.put(table(), base=base)), table())
+
+
+def test_a_damaged_base_is_passed_over(store):
+    base = store.put(table())
+    store.backend.put(recipe_path(base), [b"damaged"])
+    key = store.put(edited(table(), 2), base=base)
+    assert np.array_equal(store.get(key), edited(table(), 2))
+
+
+@pytest.mark.parametrize("base", ["", "a//b", "a\n", 7, b"x"])
+def test_what_can_be_neither_key_nor_ref_is_refused(root, base):
+    for delta in (True, False):
+        with mfstore.open(root, delta=delta) as store:
+            with pytest.raises(InvalidKey):
+                store.put(1, base=base)
+            with pytest.raises(InvalidKey):
+                store.save({}, base=base)
+            with pytest.raises(InvalidKey):
+                store.put_bytes(b"", base=base)
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_base_whose_packs_are_not_whole_is_not_relied_on(root, harm):
+    with mfstore.open(root) as store:
+        base = store.put(table())
+        for name in store.handle.recipe(base).packs:
+            data = bytearray(store.backend.get(pack_path(name.hex())))
+            if harm == "gone":
+                store.backend.delete_many([pack_path(name.hex())])
+            else:
+                data[1000::1000] = bytes(len(data[1000::1000]))
+                store.backend.put(pack_path(name.hex()), [bytes(data)])
+    with mfstore.open(root) as store:
+        key = store.put(edited(table(), 2), base=base)
+        assert np.array_equal(store.get(key), edited(table(), 2))
+
+
+def test_a_base_in_condemned_packs_is_not_relied_on(root):
+    with mfstore.open(root) as store:
+        base = store.put(table())
+        old = set(store.handle.recipe(base).packs)
+        store.plan_gc(live=[], grace=0).execute(yes_really=True)
+    with mfstore.open(root) as store:
+        assert store.handle.guard.condemned()
+        key = store.put(edited(table(), 2), base=base)
+        assert old.isdisjoint(store.handle.recipe(key).packs)
+
+
+def test_a_collection_keeps_what_deltas_need(root):
+    with mfstore.open(root) as store:
+        base = store.put(table())
+        key = store.put(edited(table(), 2), base=base)
+        for _ in range(2):
+            store.plan_gc(live=[key], grace=0).execute()
+        assert not store.exists(base)
+        assert np.array_equal(store.get(key), edited(table(), 2))
+
+
+class FailsAtCall:
+    """A backend's calls, of which the n-th fails."""
+
+    def __init__(self, backend, number):
+        self.left = number
+        for name in ("get", "get_range", "read_into", "read_many", "get_many", "put", "exists_many", "list", "head"):
+            setattr(backend, name, self._counted(getattr(backend, name)))
+
+    def _counted(self, call):
+        def counted(*args, **kwargs):
+            self.left -= 1
+            if self.left == 0:
+                raise OutOfSpace("no room")
+            return call(*args, **kwargs)
+
+        return counted
+
+
+def test_whichever_call_fails_the_base_and_the_next_save_are_whole(tmp_path):
+    new = edited(table(), 2)
+    number, done = 0, False
+    while not done:
+        number += 1
+        root = str(tmp_path / str(number))
+        with mfstore.open(root) as store:
+            base = store.put(table())
+        with mfstore.open(root, fsync="none") as store:
+            fails = FailsAtCall(store.backend, number)
+            try:
+                store.put(new, base=base)
+            except MfstoreError:
+                pass
+            done = fails.left > 0
+        with mfstore.open(root) as store:
+            assert np.array_equal(store.get(base), table())
+            assert np.array_equal(store.get(store.put(new, base=base)), new)
+    assert number > 5
+
+
+# ---- without a base -------------------------------------------------------------------
+
+
+def test_rows_appended_to_a_wide_table_cost_little(store):
+    pandas = pytest.importorskip("pandas")
+    chosen = np.random.default_rng(1)
+    old = pandas.DataFrame(chosen.normal(size=(80_000, 8)))
+    new = pandas.concat([old, pandas.DataFrame(chosen.normal(size=(10, 8)))], ignore_index=True)
+    store.put(old)
+    key, more = stored_by(store, lambda: store.put(new))
+    assert more < 50 * KIB
+    assert store.get(key).equals(new)
+
+
+def test_an_edit_is_found_between_its_neighbours(store):
+    old = np.concatenate([table(seed) for seed in range(4)])
+    new = old.copy()
+    new[len(new) // 2] = -1
+    store.put(old)
+    key, more = stored_by(store, lambda: store.put(new))
+    assert more < 4 * KIB
+    assert deltas_of(store, key)
+    assert np.array_equal(store.get(key), new)
+
+
+def test_the_layouts_of_packs_are_read_once(root, monkeypatch):
+    old = np.concatenate([table(seed) for seed in range(4)])
+    with mfstore.open(root) as store:
+        store.put(old)
+    with mfstore.open(root) as store:
+        asked = []
+        read_many = store.backend.read_many
+        monkeypatch.setattr(store.backend, "read_many", lambda reads: read_many(asked.append(r) or r for r in reads))
+        for cell in (100, 100_000):
+            new = old.copy()
+            new[cell] = -1
+            store.put(new)
+        assert len(asked) == 1
