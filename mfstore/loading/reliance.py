@@ -86,7 +86,7 @@ class Reliance:
         good: set[FoundChunk] = set()
         doubtful: list[PlacedChunk] = []
         deltas: list[PlacedChunk] = []
-        has = self._verified.has
+        has = self._verified.has_now()
         for one in placed:
             if all(has(it.pack, it.placement.offset, it.placement.csize, it.chunk.id) for it in needed_of(one)):
                 good.add((one.pack, one.placement, one.chunk.id, one.base))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +55,26 @@ class VerifiedRanges:
 
     def has(self, pack: str, start: int, length: int, tag: bytes) -> bool:
         """Whether that range was found to hold that and its file has not changed."""
-        known = self._packs.get(pack)
-        if known is None or known[1].get(start) != (length, tag):
-            return False
+        return self.has_now()(pack, start, length, tag)
+
+    def has_now(self) -> Callable[[str, int, int, bytes], bool]:
+        """``has`` for many ranges at one time: each file is looked at once, not once per chunk."""
+        known: dict[str, Mapping[int, tuple[int, bytes]]] = {}
+
+        def has(pack: str, start: int, length: int, tag: bytes) -> bool:
+            if pack not in known:
+                known[pack] = self._unchanged(pack)
+            return known[pack].get(start) == (length, tag)
+
+        return has
+
+    def _unchanged(self, pack: str) -> Mapping[int, tuple[int, bytes]]:
+        """What was found in that pack, if its file is the same still."""
+        identity, ranges = self._packs.get(pack, (None, None))
         try:
-            return bool(self._identity(pack) == known[0])
+            return ranges if ranges and self._identity(pack) == identity else {}
         except MfstoreError:
-            return False
+            return {}
 
     def forget(self, pack: str) -> None:
         """Something in that pack was found damaged."""

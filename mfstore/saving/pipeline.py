@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,11 @@ TASK_BYTES = 4 << 20
 
 def plan_tasks(run: Run) -> Iterable[tuple[RunPart, int]]:
     """A run in parts of about TASK_BYTES, each with its bytes."""
-    first, start = 0, 0
-    for number, end in enumerate(run.ends):
-        if end - start >= TASK_BYTES:
-            yield RunPart(run, first, number + 1), end - start
-            first, start = number + 1, end
-    if first < len(run.ends):
-        yield RunPart(run, first, len(run.ends)), run.ends[-1] - start
+    ends, first, start = run.ends, 0, 0
+    while first < len(ends):
+        last = min(bisect_left(ends, start + TASK_BYTES, first), len(ends) - 1)
+        yield RunPart(run, first, last + 1), ends[last] - start
+        first, start = last + 1, ends[last]
 
 
 def plan_stores(parts: Iterable[RunPart], located: Container[bytes]) -> tuple[list[RunPart], int]:
