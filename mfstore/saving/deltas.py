@@ -272,7 +272,7 @@ class Deltas:
         return [one for done in self._context.workers.map(work, tasks, total) for one in done]
 
     def _try(self, bases: Mapping[bytes, memoryview], candidates: Sequence[Candidate]) -> list[Trial | None]:
-        """Encode a part of each in all forms, and whole. None where its base is not to be had."""
+        """Encode a part of each in all forms, and whole. None where its base is not to be had, or no delta can pay."""
         codec = self._context.workers.thread.codec
         trials: list[Trial | None] = []
         for candidate in candidates:
@@ -281,9 +281,12 @@ class Deltas:
                 trials.append(None)
                 continue
             data, base = _samples(candidate, base)
-            sizes = tuple(
-                len(codec.encode_delta(data, base, form.codec, form.width, form.level)) for form in forms_of(candidate)
-            )
+            forms = forms_of(candidate)
+            job = (0, len(data), 0, len(base), forms[-1].width, int(SHRINKS * len(data)))
+            if not codec.best_deltas(data, base, [job], LEVEL)[1][0][0]:
+                trials.append(None)  # a look at both, which takes a tenth of the rest, was enough
+                continue
+            sizes = tuple(len(codec.encode_delta(data, base, form.codec, form.width, form.level)) for form in forms)
             choice = candidate.run.choice
             whole = len(data)
             if choice is not None and choice.codec != NONE:

@@ -161,6 +161,7 @@ class DraftSink:
         self._blocks: list[bytes] = []
         self._cutter: ContentCutter | None = None
         self._length = 0
+        self._body: Stream | None = None
         self._run_at = 0
 
     def body(self, block: bytes) -> None:
@@ -180,7 +181,9 @@ class DraftSink:
 
     def _body_run(self, view: memoryview, ends: list[int]) -> None:
         run = Run(view, ends, 1, True)
-        run.stream = Stream(self._draft.name, -1, length=self._draft.body_length)
+        if self._body is None:
+            self._body = Stream(self._draft.name, -1, length=self._draft.body_length)
+        run.stream = self._body
         run.at = self._run_at
         self._run_at += len(view)
         self._draft.body.append(run)
