@@ -137,9 +137,16 @@ def test_planes_that_are_alike_share_a_block():
 
 
 def test_a_prefix_is_used_wherever_it_lies():
-    base = random.Random(5).randbytes(300_000)
-    for at in (0, 100_000, 250_000):
-        assert len(new_codec().encode_delta(base[at : at + 40_000], base, codec.PREFIX, 0, 1)) < 4000
+    base = random.Random(5).randbytes(5 << 20)
+    for length, level in ((300_000, 1), (1 << 20, 3), (5 << 20, 3)):
+        for at in (0, length // 2, length - 40_000):
+            encoded = new_codec().encode_delta(base[at : at + 40_000], base[:length], codec.PREFIX, 0, level)
+            assert len(encoded) < 4000, (length, at)
+
+
+def test_a_prefix_is_not_forgotten_in_a_long_chunk():
+    data = bytes(600_000) + NOISE
+    assert len(new_codec().encode_delta(data, NOISE, codec.PREFIX, 0, 1)) < 2000
 
 
 def test_a_wrong_base_gives_other_bytes_or_is_refused():
