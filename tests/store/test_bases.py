@@ -9,6 +9,8 @@ import mfstore
 from mfstore.errors import InvalidKey, MfstoreError, OutOfSpace
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import DELTAS, recipe_path
+from tests.rigs.damage import wrapped
+from tests.rigs.gc import RemoteMemory
 from tests.rigs.parts import KIB, noise
 
 CELLS = 1 << 16
@@ -314,3 +316,52 @@ def test_the_layouts_of_packs_are_read_once(root, monkeypatch):
             new[cell] = -1
             store.put(new)
         assert len(asked) == 1
+
+
+# ---- far away -------------------------------------------------------------------------
+
+
+class CountedRemote(RemoteMemory):
+    """Counts the requests that read."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def get(self, key):
+        self.asked.append(key)
+        return super().get(key)
+
+    def read_many(self, reads):
+        return super().read_many(self.asked.append(read.key) or read for read in reads)
+
+
+def test_a_base_far_away_is_its_recipe_and_what_is_compared():
+    """Besides what a save without a base asks: one recipe, a trailer, and the old chunks in two rounds of a few reads."""
+    backend = CountedRemote()
+    old = np.concatenate([table(seed) for seed in range(4)])
+    new = edited(old, 7, 400)
+    base = wrapped(backend).put(old)
+    assert wrapped(backend).handle.recipe(base).packs  # too large to lie in its recipe
+    backend.asked.clear()
+    store = wrapped(backend)
+    key = store.put(new, base=base)
+    assert deltas_of(store, key)
+    assert backend.asked.count(recipe_path(base)) == 1
+    assert sum(path.startswith("packs/") for path in backend.asked) <= 6
+    assert np.array_equal(wrapped(backend).get(key), new)
+
+
+def test_neighbours_far_away_are_found_by_the_trailer_that_hits_need():
+    backend = CountedRemote()
+    old = np.concatenate([table(seed) for seed in range(4)])
+    new = old.copy()
+    new[len(new) // 2] = -1
+    wrapped(backend).put(old)
+    backend.asked.clear()
+    store = wrapped(backend)
+    key, more = stored_by(store, lambda: store.put(new))
+    assert deltas_of(store, key)
+    assert more < 4 * KIB
+    assert sum(path.startswith("packs/") for path in backend.asked) <= 2  # the trailer, and the old chunk
+    assert np.array_equal(wrapped(backend).get(key), new)
