@@ -14,8 +14,8 @@ enum {
     /* Zstandard's smallest window. */
     WINDOW_LOG_MIN = 10,
     /* Base and chunk together beyond which long distance matching looks for matches too. The table of
-     * level 3 forgets the start of a longer base: of 64 KiB from the start of 4 MiB all was left, and 0.002 with it, for
-     * twice the time (5.8 ms). Up to 3 MiB as much was left without it. */
+     * level 3 forgets the start of a longer base: of 64 KiB from the start of 4 MiB all was left, and 0.002 with it,
+     * for twice the time (5.8 ms). Up to 3 MiB as much was left without it. */
     LONG_DISTANCE = 3 << 20
 };
 
