@@ -25,6 +25,18 @@ def run(root):
 
 
 @pytest.mark.second
+def test_put_with_a_base(run, tmp_path, root):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(os.urandom(400_000))
+    new.write_bytes(old.read_bytes()[:300_000] + b"new" + old.read_bytes()[300_000:])
+    run("put", str(old), "--ref", "files/it")
+    before = mfstore.open(root).stats().stored
+    key = run("put", str(new), "--base", "files/it").strip()
+    assert mfstore.open(root).stats().stored < before + 10_000
+    assert mfstore.open(root).get_bytes(key) == new.read_bytes()
+
+
+@pytest.mark.second
 def test_put_get_stat(run, tmp_path, root):
     path = tmp_path / "model.bin"
     path.write_bytes(os.urandom(200_000))
