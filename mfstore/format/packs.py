@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import CHUNK_LIMIT
@@ -101,7 +101,7 @@ class PackBuilder:
 
     def close(self, digest: Digest) -> tuple[str, list[Buffer]]:
         """The pack's name (hex) and its parts. The name is the digest of the trailer: same name, same layout."""
-        trailer = b"".join(ENTRY.pack(*entry) for entry in self.entries)
+        trailer = b"".join(starmap(ENTRY.pack, self.entries))
         self.name.value = digest(trailer)
         nonce = os.urandom(16)
         footer = encode_footer(len(self.entries), self._algorithm, self.length, nonce, trailer)

@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from mfstore._core.codec import CHUNK_LIMIT, DELTAS, LZ4, NONE, PCODEC, PLANES, XOR, ZSTD, Codec
@@ -193,7 +194,7 @@ def encode_content(kind: int, algorithm: int, artifacts: Sequence[Artifact]) -> 
             name,
         )
         parts += [SEGMENT.pack(s.at, s.length, s.row, s.chunks, s.kind, s.itemsize, 0) for s in segments]
-        parts += [CHUNK.pack(*chunk) for chunk in artifact.chunks]
+        parts += starmap(CHUNK.pack, artifact.chunks)
     return b"".join(parts)
 
 

@@ -249,7 +249,10 @@ class Fetcher:
     def _read(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
         verify = verify or self._must_verify(read.pack)
         try:
-            self._reader.read(read.pack, read.start, read.end, read.chunks, verify)
+            if read.in_place() is not None:
+                self._reader.read_in_place(read, verify)
+            else:
+                self._reader.read(read.pack, read.start, read.end, read.chunks, verify)
         except (CorruptObject, NotFound, Unsupported):
             self._read_one_by_one(read, verify, healed)
 

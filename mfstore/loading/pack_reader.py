@@ -56,6 +56,14 @@ class PackReader:
         if verify:
             self.check_all(chunks, path)
 
+    def read_in_place(self, read: PackRead, verify: bool) -> None:
+        """Fill the ``target`` of a read that has one: no memory between, no call for each chunk but the digest's."""
+        assert read.target is not None
+        path = pack_path(read.pack)
+        self.backend.read_into(path, read.start, read.target)
+        if verify:
+            self.check_all(read.chunks, path)
+
     def read_again(self, wanted: ChunkRead) -> bool:
         """Whether a chunk that seemed damaged is whole when it is read by another way; then it is in its target."""
         path, at = pack_path(wanted.pack), wanted.placement

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, starmap
+from operator import sub
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.chunk import CUT_MIN, LONG_ROW, cut
@@ -88,10 +90,8 @@ class Run:
 
     def chunks(self) -> Iterable[ChunkRef]:
         """The chunks as content, once hashed."""
-        start = 0
-        for chunk_id, end in zip(self.ids, self.ends, strict=True):
-            yield ChunkRef(chunk_id, end - start)
-            start = end
+        sizes = map(sub, self.ends, chain((0,), self.ends))
+        return starmap(ChunkRef, zip(self.ids, sizes, strict=True))
 
 
 class RunPart(NamedTuple):
@@ -144,7 +144,7 @@ class Draft:
             Segment(kind, at, length, itemsize, row, sum(len(run.ends) for run in runs))
             for kind, at, length, itemsize, row, runs in self.segments
         )
-        chunks = [chunk for run in self.runs() for chunk in run.chunks()]
+        chunks = list(chain.from_iterable(run.chunks() for run in self.runs()))
         return Artifact(self.name, self.encoding, self.body_length, None, segments, chunks)
 
     def key(self, digest: Digest, algorithm: int) -> str:

@@ -44,6 +44,37 @@ def test_neighbours_are_one_read():
     assert made.backend.reads == [(pack_path(name), 64, 6000)]
 
 
+def test_raw_neighbours_are_read_straight_into_their_memory(monkeypatch):
+    made = parts()
+    _, located = stored_pack(made.backend, [A, B, C])
+    recipe, wanted, memory = recipe_of(located, A, B, C)
+    read_into, filled = made.backend.read_into, []
+
+    def noted(key, start, target):
+        filled.append((start, len(target)))
+        read_into(key, start, target)
+
+    monkeypatch.setattr(made.backend, "read_into", noted)
+    made.fetcher.fill(recipe, wanted, True)
+    assert memory == A + B + C
+    assert filled == [(64, 6000)]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_damage_among_raw_neighbours_is_that_of_its_chunk(verify):
+    made = parts()
+    name, located = stored_pack(made.backend, [A, B, C])
+    recipe, wanted, memory = recipe_of(located, A, B, C)
+    damage(made.backend, name, 64 + 1500)
+    if verify:
+        with pytest.raises(CorruptObject) as caught:
+            made.fetcher.fill(recipe, wanted, True)
+        assert caught.value.offset == 64 + len(A)
+    else:
+        made.fetcher.fill(recipe, wanted, False)
+        assert memory != A + B + C and memory[: len(A)] == A
+
+
 def test_two_recipes_share_reads():
     made = parts()
     _, located = stored_pack(made.backend, [A, B])

@@ -48,6 +48,19 @@ def test_a_range_is_known_by_its_start_length_and_tag():
     assert not known.has("00" * 32, 64, 1000, b"tag")
 
 
+def test_a_file_is_looked_at_once_for_many_ranges(monkeypatch):
+    made = parts()
+    name, _ = stored_pack(made.backend, [A, B])
+    made.verified.add(name, [(64, 1000, b"one"), (1064, 2000, b"two")])
+    identity, asked = made.backend.identity, []
+    monkeypatch.setattr(made.backend, "identity", lambda key: asked.append(key) or identity(key))
+    has = made.verified.has_now()
+    assert has(name, 64, 1000, b"one") and has(name, 1064, 2000, b"two") and not has(name, 64, 1000, b"two")
+    assert asked == [pack_path(name)]
+    damage(made.backend, name, 70)
+    assert not made.verified.has_now()(name, 1064, 2000, b"two")
+
+
 @pytest.mark.parametrize("where", ["memory", "directory"])
 def test_a_file_that_changed_is_not_known_any_more(where, tmp_path):
     backend = CountingBackend() if where == "memory" else LocalBackend(str(tmp_path), fsync="none")
