@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from mfstore._core import table
@@ -12,7 +13,7 @@ from mfstore._core.codec import CHUNK_LIMIT, DELTAS
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.packs import PackEntry, PackName
-from mfstore.format.recipes import Placement
+from mfstore.format.recipes import Placement, new_placement
 
 VERSION = 1
 MAGIC = b"MFSI"
@@ -35,7 +36,12 @@ class Location(NamedTuple):
 
     def placement(self, number: int = 0) -> Placement:
         """This place as a recipe states it, with the pack's number there."""
-        return Placement(number, self.offset, self.csize, self.codec, self.width)
+        _, offset, csize, _, codec, width = self
+        return new_placement((number, offset, csize, codec, width, ()))
+
+
+new_location = partial(tuple.__new__, Location)
+"""From one tuple: a save makes one per chunk, in half of the time of calling the class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +60,17 @@ class Fragment:
         _, pack, csize, offset, usize, codec, width = ENTRY.unpack_from(self.entries, position * ENTRY.size)
         if pack >= len(self.packs) or csize > CHUNK_LIMIT or usize > CHUNK_LIMIT:
             return None
-        return Location(self.packs[pack], offset, csize, usize, codec, width)
+        return new_location((self.packs[pack], offset, csize, usize, codec, width))
 
 
 def encode_fragment(packs: Sequence[tuple[bytes, Sequence[PackEntry]]], algorithm: int) -> bytes:
     """A fragment listing the chunks of ``packs``: ``(name, entries)`` each. Deltas are left out: whoever found one
     would not know its base."""
     rows = {
-        entry.id: ENTRY.pack(entry.id, number, entry.csize, entry.offset, entry.usize, entry.codec, entry.width)
+        chunk_id: ENTRY.pack(chunk_id, number, csize, offset, usize, codec, width)
         for number, (_, entries) in enumerate(packs)
-        for entry in entries
-        if entry.codec not in DELTAS
+        for chunk_id, offset, csize, usize, codec, width in entries
+        if codec not in DELTAS
     }
     return _seal([name for name, _ in packs], [rows[key] for key in sorted(rows)], algorithm)
 

@@ -6,7 +6,8 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise, starmap
+from functools import partial
+from itertools import accumulate, pairwise, repeat, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import CHUNK_LIMIT
@@ -41,6 +42,10 @@ class PackEntry(NamedTuple):
     usize: int
     codec: int
     width: int
+
+
+_new_entry = partial(tuple.__new__, PackEntry)
+"""From one tuple: a save makes one per chunk, in half of the time of calling the class."""
 
 
 @dataclass(slots=True)
@@ -79,17 +84,16 @@ class PackBuilder:
         self, run: bytes | memoryview, entries: list[tuple[bytes, int, int]], codec: int, width: int, held: bool
     ) -> None:
         """Append the chunks of ``run``, back to back: ``(id, csize, usize)`` each."""
-        at = self.length
-        for chunk_id, csize, usize in entries:
-            self.entries.append(PackEntry(chunk_id, at, csize, usize, codec, width))
-            at += csize
+        ids, csizes, usizes = zip(*entries, strict=True)
+        offsets = accumulate(csizes, initial=self.length)
+        self.entries += map(_new_entry, zip(ids, offsets, csizes, usizes, repeat(codec), repeat(width)))
         if held:
             self.held += len(run)
         else:
             self.borrowed += len(run)
             self._borrowed.append(len(self._parts))
         self._parts.append(run)
-        self.length = at
+        self.length += sum(csizes)
 
     def own(self) -> None:
         """Copy the parts that are the caller's memory, which is about to change."""

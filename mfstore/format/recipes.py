@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import starmap
 from typing import Any, NamedTuple
 
@@ -88,6 +89,10 @@ class ChunkRef(NamedTuple):
     usize: int
 
 
+new_chunk = partial(tuple.__new__, ChunkRef)
+"""From one tuple: a save makes one per chunk, in half of the time of calling the class."""
+
+
 class Piece(NamedTuple):
     """A part of the base of a delta: ``length`` bytes of a base chunk, by its number in the recipe, from ``start`` on
     in its uncompressed bytes."""
@@ -121,6 +126,10 @@ class Placement(NamedTuple):
     codec: int
     width: int
     pieces: tuple[Piece, ...] = ()
+
+
+new_placement = partial(tuple.__new__, Placement)
+"""From one tuple of all fields, as ``new_chunk``."""
 
 
 class Artifact(NamedTuple):
@@ -212,12 +221,12 @@ def encode(
     a collector never takes a new one for the old one. ``packs`` has the packs of base chunks too."""
     about = json.dumps({"types": types}, separators=(",", ":")).encode()
     table, pieces = [], []
-    for p in placements:
-        table.append(PLACEMENT.pack(p.pack, p.codec, p.width, len(p.pieces), p.offset, p.csize, 0))
-        if p.pieces or p.codec in DELTAS:
-            if not (p.pieces and p.codec in DELTAS and bases):
+    for pack, offset, csize, form, width, own in placements:
+        table.append(PLACEMENT.pack(pack, form, width, len(own), offset, csize, 0))
+        if own or form in DELTAS:
+            if not (own and form in DELTAS and bases):
                 raise ValueError("a delta is placed without its base, or a base with what is no delta")
-            pieces += [PIECE.pack(*piece) for piece in p.pieces]
+            pieces += [PIECE.pack(*piece) for piece in own]
     older = [BASE_CHUNK.pack(b.id, b.pack, b.csize, b.offset, b.usize, b.codec, b.width) for b in bases]
     tables = b"".join([content, about, *packs, *table, *older, *pieces])
     flags, stored = BASES if older else 0, tables
@@ -342,7 +351,7 @@ def _decode_placements(
             if codec not in WHOLE:
                 raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=where)
             raise CorruptObject("a chunk has a base and is no delta", offset=where, expected=0, found=count)
-        placements.append(Placement(pack, offset, csize, codec, width))
+        placements.append(new_placement((pack, offset, csize, codec, width, ())))
     return placements
 
 
@@ -495,7 +504,7 @@ def _decode_artifact(content: bytes, at: int) -> tuple[Artifact, int]:
         Segment(kind, position, length, itemsize, row, chunks)
         for position, length, row, chunks, kind, itemsize, _ in SEGMENT.iter_unpack(content[at:middle])
     )
-    chunks = [ChunkRef(*fields) for fields in CHUNK.iter_unpack(content[middle:end])]
+    chunks = list(map(new_chunk, CHUNK.iter_unpack(content[middle:end])))
     artifact = Artifact(name, encoding, body_length, None, segments, chunks)
     _check_lengths(artifact, start)
     return artifact, end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.codec import NONE
@@ -22,6 +23,10 @@ class PlacedChunk(NamedTuple):
     placement: Placement
     base: tuple[BasePart, ...] = ()
     """Of a delta."""
+
+
+new_placed = partial(tuple.__new__, PlacedChunk)
+"""From one tuple of all fields: a save makes one per chunk, in half of the time of calling the class."""
 
 
 class BasePart(NamedTuple):

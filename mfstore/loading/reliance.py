@@ -15,7 +15,7 @@ from mfstore.format.packs import PackEntry, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import Delta, DeltaWindow, base_parts, placed_base, plan_windows, scratch_of
 from mfstore.loading.pack_layouts import PackLayouts
-from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, plan_reads
+from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, new_placed, plan_reads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -35,8 +35,9 @@ PROBED_TOGETHER = 256
 def placed_in_packs(recipe: Recipe) -> list[PlacedChunk]:
     """All that a recipe needs of packs: chunks, and the base chunks of deltas."""
     known: dict[int, PlacedChunk] = {}
+    names = [pack.hex() for pack in recipe.packs]
     placed = [
-        PlacedChunk(chunk, recipe.packs[at.pack].hex(), at, base_parts(recipe, number, known) if at.pieces else ())
+        new_placed((chunk, names[at.pack], at, base_parts(recipe, number, known) if at.pieces else ()))
         for number, (chunk, at) in enumerate(placed_chunks(recipe)) if at.pack != INLINE
     ]  # fmt: skip
     return placed + [placed_base(recipe, number) for number in range(len(recipe.bases))]
@@ -83,15 +84,21 @@ class Reliance:
         is said to lie in several places is only among them when it lies in each; a delta with its base when that is
         whole too.
         """
-        good: set[FoundChunk] = set()
+        known: set[bytes] = set()
         doubtful: list[PlacedChunk] = []
         deltas: list[PlacedChunk] = []
         has = self._verified.has_now()
         for one in placed:
-            if all(has(it.pack, it.placement.offset, it.placement.csize, it.chunk.id) for it in needed_of(one)):
-                good.add((one.pack, one.placement, one.chunk.id, one.base))
+            chunk, pack, at, base = one
+            if has(pack, at.offset, at.csize, chunk.id) and (
+                not base or all(has(of.pack, of.placement.offset, of.placement.csize, of.chunk.id) for of, _, _ in base)
+            ):
+                known.add(chunk.id)
             else:
-                (deltas if one.base else doubtful).append(one)
+                (deltas if base else doubtful).append(one)
+        if len(known) == len(placed):
+            return known
+        good: set[FoundChunk] = set()
         for start in range(0, len(deltas), PROBED_TOGETHER):
             good.update(self._whole_deltas(deltas[start : start + PROBED_TOGETHER]))
         reader = self._reader
@@ -107,8 +114,9 @@ class Reliance:
                 good.update(found)
             else:
                 good.update(*reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)))
-        bad = {one.chunk.id for one in placed if (one.pack, one.placement, one.chunk.id, one.base) not in good}
-        return {chunk_id for _, _, chunk_id, _ in good} - bad
+        unknown = doubtful + deltas
+        bad = {one.chunk.id for one in unknown if (one.pack, one.placement, one.chunk.id, one.base) not in good}
+        return (known | {chunk_id for _, _, chunk_id, _ in good}) - bad
 
     def _whole_deltas(self, placed: Sequence[PlacedChunk]) -> list[FoundChunk]:
         """Those deltas that are whole, with their base chunks."""

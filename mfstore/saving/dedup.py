@@ -10,8 +10,8 @@ from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import ChunkRef, Recipe, placed_chunks, recipe_path
-from mfstore.loading.reads import PlacedChunk
+from mfstore.format.recipes import Recipe, new_chunk, placed_chunks, recipe_path
+from mfstore.loading.reads import PlacedChunk, new_placed
 from mfstore.loading.reliance import placed_in_packs
 from mfstore.saving.guard import Condemned, Names
 from mfstore.saving.neighbours import Layout
@@ -84,12 +84,7 @@ class StoredChunks:
 
     def contents(self, places: Mapping[bytes, Location]) -> dict[bytes, memoryview]:
         """The bytes of stored chunks that are whole there, for deltas against them."""
-        return self._context.reliance.contents(
-            [
-                PlacedChunk(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement())
-                for chunk_id, at in places.items()
-            ]
-        )
+        return self._context.reliance.contents([_placed(chunk_id, at) for chunk_id, at in places.items()])
 
     def has_recipe(self, key: bytes, found: bytes | MfstoreError | bool) -> bool:
         """Whether the stored recipe of this key, and every chunk it places, can be relied on.
@@ -135,9 +130,7 @@ class StoredChunks:
         self._batch.ensure([pack_path(name.hex()) for name in packs])
 
     def _whole(self, found: Iterable[tuple[bytes, Location]]) -> set[bytes]:
-        return self._context.reliance.reliable(
-            [PlacedChunk(ChunkRef(chunk_id, at.usize), at.pack.value.hex(), at.placement()) for chunk_id, at in found]
-        )
+        return self._context.reliance.reliable([_placed(chunk_id, at) for chunk_id, at in found])
 
     def _chunks_are_whole(self, recipe: Recipe) -> bool:
         placed = placed_chunks(recipe)
@@ -148,3 +141,7 @@ class StoredChunks:
         self._context.fetcher.fill(recipe, inline, verify=True)
         in_packs = placed_in_packs(recipe)
         return self._context.reliance.reliable(in_packs) == {one.chunk.id for one in in_packs}
+
+
+def _placed(chunk_id: bytes, at: Location) -> PlacedChunk:
+    return new_placed((new_chunk((chunk_id, at.usize)), at.pack.value.hex(), at.placement(), ()))

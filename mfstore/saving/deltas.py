@@ -198,6 +198,11 @@ class Deltas:
         self._ratios: dict[Stream, float] = {}
         """Of each stream, how much smaller its chunks are when they are stored whole."""
 
+    def concern(self, stores: Sequence[RunPart], duplicate: int) -> bool:
+        """Whether a window is to be looked at, of which ``stores`` are new and so many bytes are not: without a base, a
+        counterpart is only found by what lies beside it."""
+        return self._counterparts is not None or bool(stores and duplicate)
+
     def encode(self, window: Sequence[RunPart], stores: Sequence[RunPart]) -> dict[ChunkOfRun, EncodedDelta]:
         """Those of the new chunks in ``stores`` that are to be stored as deltas. ``window`` is all that comes with
         them."""

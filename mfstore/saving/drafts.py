@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, starmap
+from itertools import chain
 from operator import sub
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +12,7 @@ from mfstore._core.chunk import CUT_MIN, LONG_ROW, cut
 from mfstore._core.pickler import BUFFER
 from mfstore.format import recipes
 from mfstore.format.cuts import ContentCutter, cut_in_windows
-from mfstore.format.recipes import PICKLE, Artifact, ChunkRef, Segment
+from mfstore.format.recipes import PICKLE, Artifact, Segment, new_chunk
 from mfstore.pickling.arrays import Strided
 from mfstore.pickling.streams import dump
 from mfstore.saving import codecs
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mfstore._core.codec import Codec
     from mfstore.format.digests import Digest
+    from mfstore.format.recipes import ChunkRef
     from mfstore.saving.codecs import Choice, EncodedChunk
 
 BODY_STREAM = 8 << 20
@@ -74,13 +75,9 @@ class Run:
 
     def hash(self, digest: Digest, first: int = 0, last: int | None = None) -> list[bytes]:
         """The ids of its chunks, or of those from ``first`` to before ``last``."""
-        view = self.view
-        start = self.ends[first - 1] if first else 0
-        ids = []
-        for end in self.ends[first:last]:
-            ids.append(digest(view[start:end]))
-            start = end
-        return ids
+        view, ends = self.view, self.ends[first:last]
+        starts = [self.ends[first - 1] if first else 0, *ends]
+        return [digest(view[start:end]) for start, end in zip(starts, ends, strict=False)]
 
     def encode_chunk(self, start: int, end: int, codec: Codec, compress: str) -> EncodedChunk:
         """One chunk by its bytes. Chooses how, for the whole run, unless that is decided."""
@@ -91,7 +88,7 @@ class Run:
     def chunks(self) -> Iterable[ChunkRef]:
         """The chunks as content, once hashed."""
         sizes = map(sub, self.ends, chain((0,), self.ends))
-        return starmap(ChunkRef, zip(self.ids, sizes, strict=True))
+        return map(new_chunk, zip(self.ids, sizes, strict=True))
 
 
 class RunPart(NamedTuple):

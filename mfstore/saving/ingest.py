@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
-from mfstore.format.recipes import RAW, BaseChunk, Piece, Placement, recipe_path
+from mfstore.format.recipes import RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
 from mfstore.saving.codecs import LABELS, EncodedChunk
 from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.counterparts import Base, Counterparts
@@ -147,6 +147,7 @@ def lay_out_recipe(
     layout = RecipeLayout([], [], [], [])
     inline_at = 0
     here: dict[bytes, Placement] = {}
+    last, pack = None, 0
     sizes: dict[str, int] = written.codecs
     for draft in drafts:
         if draft.literal is not None:
@@ -156,10 +157,11 @@ def lay_out_recipe(
             for number, (chunk_id, end) in enumerate(zip(run.ids, run.ends, strict=True)):
                 at = located.get(chunk_id)
                 if at is not None:
-                    placement = at.placement(packs.setdefault(at.pack.value, len(packs)))
-                    if chunk_id in deltas:
-                        placement = placement._replace(pieces=_place_pieces(deltas[chunk_id], bases, packs, layout))
-                    layout.placements.append(placement)
+                    name, offset, csize, _, form, width = at
+                    if name is not last:
+                        last, pack = name, packs.setdefault(name.value, len(packs))
+                    pieces = _place_pieces(deltas[chunk_id], bases, packs, layout) if chunk_id in deltas else ()
+                    layout.placements.append(new_placement((pack, offset, csize, form, width, pieces)))
                 elif chunk_id in here:
                     layout.placements.append(here[chunk_id])
                     written.duplicate += end - start
@@ -170,8 +172,8 @@ def lay_out_recipe(
                     layout.placements.append(placement)
                     layout.inline.append(chunk.data)
                     inline_at += placement.csize
-                    name = LABELS[chunk.codec, bool(chunk.width)]
-                    sizes[name] = sizes.get(name, 0) + end - start
+                    label = LABELS[chunk.codec, bool(chunk.width)]
+                    sizes[label] = sizes.get(label, 0) + end - start
                 start = end
     layout.packs.extend(packs)
     return layout

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
+from operator import sub
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import NONE
-from mfstore.format.fragments import Location
+from mfstore.format.fragments import new_location
 from mfstore.format.packs import ALIGN_FROM, PackBuilder, PackEntry, pack_path
 from mfstore.saving.codecs import LABELS
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
+    from mfstore.format.fragments import Location
     from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.deltas import EncodedDelta
@@ -74,12 +76,10 @@ class PackWriter:
         if encoded is None:
             if not continues and len(run.view) >= ALIGN_FROM:
                 pack.align()
-            entries = []
-            at = start
-            for number in range(first, last):
-                entries.append((run.ids[number], run.ends[number] - at, run.ends[number] - at))
-                at = run.ends[number]
-            self._append(pack, run.view[start:at], entries, NONE, 0, run.held)
+            ends = run.ends[first:last]
+            sizes = list(map(sub, ends, [start, *ends]))
+            entries = list(zip(run.ids[first:last], sizes, sizes, strict=True))
+            self._append(pack, run.view[start : ends[-1]], entries, NONE, 0, run.held)
             return
         for number, chunk in zip(range(first, last), encoded, strict=True):
             end = run.ends[number]
@@ -100,12 +100,11 @@ class PackWriter:
         self, pack: PackBuilder, data: bytes | memoryview, entries: list[tuple[bytes, int, int]], codec: int,
         width: int, held: bool,
     ) -> None:  # fmt: skip
-        at = pack.length
+        before = len(pack.entries)
         pack.add(data, entries, codec, width, held)
         fresh = 0
-        for chunk_id, csize, usize in entries:
-            self._located[chunk_id] = Location(pack.name, at, csize, usize, codec, width)
-            at += csize
+        for chunk_id, at, csize, usize, _, _ in pack.entries[before:]:
+            self._located[chunk_id] = new_location((pack.name, at, csize, usize, codec, width))
             fresh += usize
         name = LABELS[codec, bool(width)]
         self._written.codecs[name] = self._written.codecs.get(name, 0) + fresh

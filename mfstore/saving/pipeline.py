@@ -125,7 +125,7 @@ class ChunkPipeline:
         undecided = {id(run): run for run, _, _ in stores if run.choice is None}
         workers = self._context.workers
         workers.map(self._choose, list(undecided.values()), total)
-        if self._deltas is not None:
+        if self._deltas is not None and self._deltas.concern(stores, duplicate):
             stores = list(self._store_deltas(self._deltas, window, stores))
         for part, encoded in zip(stores, workers.map(self._encode, stores, total), strict=True):
             self._packs.add(*part, encoded)
@@ -133,6 +133,9 @@ class ChunkPipeline:
     def _store_deltas(self, deltas: Deltas, window: Sequence[RunPart], stores: Sequence[RunPart]) -> Iterator[RunPart]:
         """Store what is to be a delta; what is left of ``stores``."""
         encoded = deltas.encode(window, stores)
+        if not encoded:
+            yield from stores
+            return
         for part in stores:
             run, first, last = part
             for number in range(first, last):
