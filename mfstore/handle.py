@@ -198,13 +198,13 @@ class Handle:
 
     # ---- saving and loading -------------------------------------------------------------
 
-    def saving(self, find_base: Callable[[], Recipe | None] | None = None) -> Ingest:
+    def saving(self, find_base: Callable[[], Recipe | None] | None = None, worth: int = 0) -> Ingest:
         """One operation that stores something. NotFound and Unsupported as ``require_write``. ``find_base`` reads the
-        recipe that it builds upon, if there is one."""
+        recipe that it builds upon, if there is one: once, before what is longer than ``worth`` bytes goes to packs."""
         self.require_write()
         if self.options.knobs.compress == "small":
             self._demand_pcodec()
-        return Ingest(self._shared().saving, find_base)
+        return Ingest(self._shared().saving, find_base, worth)
 
     def count(self, written: SessionStats | int) -> None:
         """Count what an operation stored, or how many bytes of artifacts it loaded.

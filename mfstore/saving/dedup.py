@@ -30,7 +30,7 @@ class StoredChunks:
     What others stored counts only when it is there, whole, and not condemned: an acknowledged save must read back.
     """
 
-    def __init__(self, context: SaveContext, batch: Batch, condemned: Condemned, base: Base | None = None) -> None:
+    def __init__(self, context: SaveContext, batch: Batch, condemned: Condemned) -> None:
         self.located: dict[bytes, Location] = {}
         """Where chunks lie, by id. A location's pack may still be open."""
         self.pieces: dict[bytes, tuple[BasePiece, ...]] = {}
@@ -40,6 +40,10 @@ class StoredChunks:
         self._context = context
         self._batch = batch
         self._condemned = condemned
+        self._base: Base | None = None
+
+    def build_on(self, base: Base) -> None:
+        """From here on what this has is looked for in it first."""
         self._base = base
 
     def look_up(self, ids: Iterable[bytes]) -> None:

@@ -186,11 +186,9 @@ def forms_of(candidate: Candidate) -> tuple[Form, ...]:
 class Deltas:
     """The deltas of one save, a window at a time."""
 
-    def __init__(
-        self, context: SaveContext, counterparts: Counterparts | None, stored: StoredChunks, limit: int
-    ) -> None:
+    def __init__(self, context: SaveContext, stored: StoredChunks, limit: int) -> None:
         self._context = context
-        self._counterparts = counterparts
+        self._counterparts: Counterparts | None = None
         self._stored = stored
         self._limit = limit
         """Bytes of counterparts that are held at a time."""
@@ -202,6 +200,10 @@ class Deltas:
         """Whether a window is to be looked at, of which ``stores`` are new and so many bytes are not: without a base, a
         counterpart is only found by what lies beside it."""
         return self._counterparts is not None or bool(stores and duplicate)
+
+    def build_on(self, counterparts: Counterparts) -> None:
+        """From the next window on counterparts are looked for here first."""
+        self._counterparts = counterparts
 
     def encode(self, window: Sequence[RunPart], stores: Sequence[RunPart]) -> dict[ChunkOfRun, EncodedDelta]:
         """Those of the new chunks in ``stores`` that are to be stored as deltas. ``window`` is all that comes with

@@ -67,6 +67,11 @@ class Run:
     at: int = 0
     """Where in it it begins."""
 
+    @property
+    def of_length(self) -> int:
+        """Bytes of what it is a part of, as far as they are known."""
+        return max(len(self.view), self.stream.length if self.stream is not None else 0)
+
     def own(self) -> None:
         """Copy memory that is not ours, because it may change before it is stored."""
         if not self.held:

@@ -216,18 +216,20 @@ class Ingest:
     It owns the recipes that wait and the commit; chunks that do not lie in a recipe are the pipeline's.
     """
 
-    def __init__(self, context: SaveContext, find_base: Callable[[], Recipe | None] | None = None) -> None:
+    def __init__(
+        self, context: SaveContext, find_base: Callable[[], Recipe | None] | None = None, worth: int = 0
+    ) -> None:
         self.written = SessionStats()
         self._context = context
         self._condemned = context.guard.condemned()
-        # After what is condemned: what goes on from here on is told at the end.
-        base = find_base() if find_base is not None else None
-        self._base = Base(base, lambda pack: not self._condemned.pack(pack)) if base is not None else None
+        self._find_base = find_base
+        self._worth = worth
         self._batch = context.backend.batch()
         self._trial = InlineTrial(context, self._submit) if context.backend.capabilities.inline else None
         # Most operations on small artifacts need none of these.
         self._pipeline: ChunkPipeline | None = None
         self._packs: PackWriter | None = None
+        self._deltas: Deltas | None = None
         self._stored: StoredChunks | None = None
         self._recipes: list[WaitingRecipe] = []
         self._recipe_bytes = 0
@@ -307,17 +309,27 @@ class Ingest:
         if self._pipeline is None:
             stored = self._dedup()
             self._packs = PackWriter(self._context, self._batch, stored.located, self.written)
-            deltas = None
             if self._context.delta and self._context.compress != "off":
-                limit = self._context.memory // WINDOW_SHARE
-                base = Counterparts(self._base) if self._base is not None else None
-                deltas = Deltas(self._context, base, stored, limit)
-            self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written, deltas)
+                self._deltas = Deltas(self._context, stored, self._context.memory // WINDOW_SHARE)
+            self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written, self._deltas)
+        if self._find_base is not None and run.of_length > self._worth:
+            self._build_on(self._find_base())
+            self._find_base = None
         self._pipeline.submit(run)
+
+    def _build_on(self, recipe: Recipe | None) -> None:
+        """From here on what is saved is compared with this. It was read after what is condemned was: what goes on from
+        there is told at the end."""
+        if recipe is None:
+            return
+        base = Base(recipe, lambda pack: not self._condemned.pack(pack))
+        self._dedup().build_on(base)
+        if self._deltas is not None:
+            self._deltas.build_on(Counterparts(base))
 
     def _dedup(self) -> StoredChunks:
         if self._stored is None:
-            self._stored = StoredChunks(self._context, self._batch, self._condemned, self._base)
+            self._stored = StoredChunks(self._context, self._batch, self._condemned)
         return self._stored
 
     # ---- recipes ----------------------------------------------------------------------

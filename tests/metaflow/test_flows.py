@@ -95,6 +95,17 @@ def test_packed_profile(s3_rig, table):
         mine.read(my_run, side=OFF)
 
 
+def test_the_next_run_of_a_packed_flow_stores_what_differs(local_rig):
+    rig = local_rig()
+    packs = []
+    for version in (1, 2):
+        finished = rig.run("versions.py", "run", "--version", str(version), side=PACKED)
+        packs.append(sum(path.stat().st_size for path in rig.files("mf.store/packs/*/*").values()))
+    assert packs[0] > 200_000 and packs[1] < 1.2 * packs[0]
+    assert [*rig.files("mf.store/latest/*")] == ["mf.store/latest/Versions.start"]
+    assert rig.read(f"Versions/{finished.run_id}", side=MFSTORE)["successful"]
+
+
 def test_switching_back_from_the_packed_profile(s3_rig):
     rig = s3_rig()
     first = rig.run("halting.py", "run", side=PACKED, check=False, HALT="1", METAFLOW_USER="first")

@@ -352,6 +352,14 @@ def test_a_base_far_away_is_its_recipe_and_what_is_compared():
     assert np.array_equal(wrapped(backend).get(key), new)
 
 
+def test_a_base_far_away_is_not_read_for_what_lies_in_the_recipe():
+    backend = CountedRemote()
+    base = wrapped(backend).put(table())
+    backend.asked.clear()
+    wrapped(backend).put(b"small" * 100, base=base)
+    assert recipe_path(base) not in backend.asked
+
+
 def test_neighbours_far_away_are_found_by_the_trailer_that_hits_need():
     backend = CountedRemote()
     old = np.concatenate([table(seed) for seed in range(4)])

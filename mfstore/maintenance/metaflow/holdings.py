@@ -12,7 +12,8 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, STORE_FOLDER, ParsedPath, Task
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, ParsedPath, Task
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root

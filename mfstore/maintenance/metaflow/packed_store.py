@@ -14,7 +14,7 @@ from mfstore.maintenance.metaflow.root import Root, remote_backend
 from mfstore.maintenance.store.collecting.plan import GcOptions
 from mfstore.maintenance.store.collecting.retention import Retention
 from mfstore.maintenance.store.gc import plan_gc
-from mfstore.metaflow.roots.layout import STORE_FOLDER
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.settings import resolve
 from mfstore.store import Store, open_store
 

@@ -36,7 +36,8 @@ from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.maintenance.verification import REFUSALS, ShardPass, VerifyOptions
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import DATA
-from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, STORE_FOLDER, References
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, References
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mfstore.errors import Refused
-from mfstore.metaflow.roots.layout import STORE_FOLDER
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 
 def refuse_store_of_metaflow(url: str) -> None:

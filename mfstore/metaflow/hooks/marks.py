@@ -19,6 +19,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from mfstore.metaflow.roots.attempts import BEGAN, STARTED
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.s3.datatools.exceptions import metaflow_errors
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def save_metadata(original: Any) -> Any:
 
 
 def is_not_waited_for(path: str) -> bool:
-    """Whether what is stored at ``path`` (``flow/run/step/task/<attempt>.<name>``) is such a mark."""
-    return path.rpartition("/")[2].partition(".")[2] in NOT_WAITED_FOR
+    """Whether what is stored at ``path`` (``flow/run/step/task/<attempt>.<name>``) is such a mark. What a storage is
+    given for the packed profile's store is one too: hints, of which nothing depends on one."""
+    return path.startswith(f"{STORE_FOLDER}/") or path.rpartition("/")[2].partition(".")[2] in NOT_WAITED_FOR
 
 
 @dataclass(slots=True, eq=False)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from metaflow import metaflow_config
@@ -25,13 +26,14 @@ from mfstore.metaflow.hooks.task_data import parsed_task_data
 from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.attempts import DATA, STARTED
 from mfstore.metaflow.roots.migration_record import Form, current_form
-from mfstore.metaflow.roots.packed_keys import ENCODING, PackedArtifact, bundle_of, is_packed
+from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArtifact, bundle_of, is_packed
 from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
     from mfstore.store import Store
 
 
+FOREACH = "_foreach_stack"
 TOLD = 5
 """Names in a message."""
 
@@ -47,22 +49,26 @@ def save_artifacts(original: Any) -> Any:
             original(self, artifacts_iter, len_hint)
             return
         packs = process_state().knobs.profile == "packed" and _has_blobs(self)
-        artifacts = _not_inherited(self, artifacts_iter, packs)
+        splits: list[Any] = []
+        artifacts = _not_inherited(self, _noting_splits(artifacts_iter, splits), packs)
         if not packs:
             original(self, artifacts, len_hint)
             _tell_taken_over(self)
             return
         claimed: list[tuple[str, Any]] = []
-        _save_packed(self, _unclaimed(self, artifacts, claimed))
+        _save_packed(self, _unclaimed(self, artifacts, claimed), splits)
         if claimed:
             original(self, iter(claimed), len(claimed))
 
     return save_artifacts
 
 
-def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]]) -> None:
+def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]], splits: list[Any]) -> None:
+    """``splits`` is the task's foreach stack once ``artifacts`` have been taken."""
     from mfstore.metaflow.packed import bundles
+    from mfstore.metaflow.packed.previous import PreviousBundle, is_first_split
 
+    previous = PreviousBundle(task._parent.flow_name, task._step_name)
     known = {
         key: task._info[name]
         for name, key in task._objects.items()
@@ -70,11 +76,23 @@ def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]]) -> None:
     }
     with data_errors():
         try:
-            saved = bundles.save(lambda: _store_to_write(task), artifacts, known)
+            saved = bundles.save(lambda: _store_to_write(task), artifacts, known, previous)
         except NotSerializable as error:
             raise _unpicklable(error) from error
+        hint = previous.hint()
+        if hint is not None and is_first_split(splits):
+            # Sent, and waited for when the attempt is done.
+            task._storage_impl.save_bytes([(f"{STORE_FOLDER}/{previous.path}", BytesIO(hint))], overwrite=True)
     for name, (key, info) in saved.items():
         task._objects[name], task._info[name] = key, info
+
+
+def _noting_splits(artifacts: Iterable[tuple[str, Any]], splits: list[Any]) -> Iterator[tuple[str, Any]]:
+    """All of them; the frames of the foreach stack, which is among what Metaflow saves of a task, go to ``splits``."""
+    for name, obj in artifacts:
+        if name == FOREACH:
+            splits += obj
+        yield name, obj
 
 
 def _not_inherited(task: Any, artifacts: Iterable[tuple[str, Any]], packs: bool) -> Iterator[tuple[str, Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import BUNDLE
+from mfstore.metaflow.packed.previous import WORTH, PreviousBundle, finds_deltas
 from mfstore.metaflow.roots.packed_keys import (
     INLINE_PICKLE_BYTES,
     PackedArtifact,
@@ -32,9 +34,11 @@ class Saved(NamedTuple):
 
 
 def save(
-    store: Callable[[], Store], artifacts: Iterable[tuple[str, object]], known: Mapping[str, dict[str, Any]]
-) -> dict[str, Saved]:
-    """Store artifacts, durably when it returns; ``known`` are keys already stored, with their infos.
+    store: Callable[[], Store], artifacts: Iterable[tuple[str, object]], known: Mapping[str, dict[str, Any]],
+    previous: PreviousBundle | None = None,
+) -> dict[str, Saved]:  # fmt: skip
+    """Store artifacts, durably when it returns; ``known`` are keys already stored, with their infos. Artifacts are
+    compared with those of the same names in ``previous``, which learns what this has become.
 
     The store is not asked for when nothing needs storing. NotSerializable names the artifact and the part of it.
     """
@@ -46,7 +50,9 @@ def save(
 
         def ingest() -> Ingest:
             if not opened:
-                opened.append(stack.enter_context(store().handle.saving()))
+                into = store()
+                find = partial(previous.recipe, into) if previous is not None and finds_deltas(into) else None
+                opened.append(stack.enter_context(into.handle.saving(find, WORTH)))
             return opened[0]
 
         for name, obj in artifacts:
@@ -69,6 +75,8 @@ def save(
                 writer.drafted(draft)
             writer.recipe(BUNDLE, left, bundle.append)
             store().handle.count(writer.commit())
+            if previous is not None:
+                previous.saved(bundle[0])
         stored = {draft.name for draft in left}
         for draft in drafts:
             key = writer.key_of(draft)

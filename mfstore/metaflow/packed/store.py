@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mfstore.metaflow.process_state import ProcessState, process_state
-from mfstore.metaflow.roots.layout import STORE_FOLDER
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.store import Store, open_store
 
 if TYPE_CHECKING:

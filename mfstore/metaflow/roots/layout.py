@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from mfstore.backends.base import ObjectInfo
 
-STORE_FOLDER = "mf.store"
-"""Of the packed profile's store. No flow has a dot in its name, so Metaflow looks at it as little as at
-``mf.cards``."""
 MAINTENANCE_FOLDER = "mf.maintenance"
 """Of what verify, repair and garbage collection keep below the root."""
 CAS_VERSIONS = (1,)

@@ -1,4 +1,4 @@
-"""What ``data.json`` says of an artifact of the packed profile.
+"""Where the packed profile's store is, and what ``data.json`` says of an artifact in it.
 
 Its key is one of
 
@@ -17,6 +17,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+STORE_FOLDER = "mf.store"
+"""Of the packed profile's store. No flow has a dot in its name, so Metaflow looks at it as little as at
+``mf.cards``."""
 ENCODING = "mfstore-1"
 ANY_VERSION = "mfstore-"
 """Begins the encoding of what this or a later version packs."""
