@@ -20,6 +20,7 @@ from mfstore.format.recipes import (
 )
 from mfstore.saving.counterparts import (
     BASE_LIMIT,
+    FURTHER,
     LONG_ROW,
     SHIFT_LIMIT,
     Anchor,
@@ -76,6 +77,27 @@ def test_what_is_new_between_others_has_no_pair():
 
 def test_what_is_gone_is_passed_over():
     assert pair_segments([SHAPES[0], SHAPES[3]], SHAPES, [None, None]) == [0, 3]
+
+
+class Looked(list):
+    """Counts how often it is asked for an item."""
+
+    count = 0
+
+    def __getitem__(self, number):
+        self.count += 1
+        return super().__getitem__(number)
+
+
+def test_pairing_many_segments_looks_at_each_a_few_times():
+    for shape in (SHAPES[0], SHAPES[2]):
+        old = Looked([shape] * 500)
+        pair_segments([SHAPES[0]] * 501, old, [None] * 501)
+        assert 500 <= old.count <= 2000
+    count = 8 * FURTHER
+    moved = Looked([SHAPES[0]] * count)
+    pair_segments([SHAPES[0]] * 16, moved, [16 - number if number % 2 else None for number in range(16)])
+    assert moved.count <= 8 * 3 * (FURTHER + 1)
 
 
 def test_between_two_known_pairs_the_rest_is_in_order():
