@@ -389,7 +389,12 @@ class Store:
         try:
             key: Key | None = Key(base)
         except InvalidKey:
-            ref_path(base)
+            try:
+                ref_path(base)
+            except InvalidKey as error:
+                raise InvalidKey(
+                    "base is neither a key nor the name of a ref", found=f"{base!r:.80}", hint=error.hint
+                ) from None
             key = None
 
         def find() -> Recipe | None:

@@ -194,7 +194,7 @@ def test_a_damaged_base_is_passed_over(store):
 def test_what_can_be_neither_key_nor_ref_is_refused(root, base):
     for delta in (True, False):
         with mfstore.open(root, delta=delta) as store:
-            with pytest.raises(InvalidKey):
+            with pytest.raises(InvalidKey, match="base is neither a key nor the name of a ref"):
                 store.put(1, base=base)
             with pytest.raises(InvalidKey):
                 store.save({}, base=base)
