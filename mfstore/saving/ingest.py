@@ -430,7 +430,9 @@ class Ingest:
                 if context.backend.capabilities.remote:
                     context.reliance.written(name.hex(), self._packs.sizes[name], entries)
                 else:
-                    context.verified.add(name.hex(), [(entry.offset, entry.csize, entry.id) for entry in entries])
+                    context.verified.add(
+                        name.hex(), [(at, csize, chunk_id) for chunk_id, at, csize, _, _, _ in entries]
+                    )
         if self._fragments:
             context.chunk_index.compact()
         return self.written

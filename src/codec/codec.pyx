@@ -347,65 +347,16 @@ cdef class Codec:
         finally:
             PyMem_Free(out)
 
-    def encode_deltas(self, const uint8_t[::1] data, const uint8_t[::1] bases, jobs, int level):
-        """Encode chunks of ``data`` as deltas on parts of ``bases``; returns ``(arena, sizes)`` as ``encode`` does.
-
-        ``jobs`` is a list of ``(offset, length, base_offset, base_length, codec, width, cap)``: offset and length in
-        ``data``, those of the base in ``bases``, and the most bytes that the delta may take with its seal. A size of 0
-        means that it would take more, or nearly as much: Zstandard gives up some bytes before. It then has no room in
-        the arena. ValueError as ``encode_delta``, and when a job
-        lies outside the two.
-        """
-        cdef size_t n = len(jobs), i, used = 0, size = 0, room = 0
-        cdef size_t limit_src = data.shape[0], limit_base = bases.shape[0]
-        cdef DeltaJob *table
-        cdef int status = MF_OK
-        cdef const uint8_t *source = start_of(data)
-        cdef const uint8_t *old = start_of(bases)
-        cdef uint8_t *out
-        cdef bytes arena
-        if n == 0:
-            return b"", []
-        table = <DeltaJob *> PyMem_Malloc(n * sizeof(DeltaJob))
-        if table == NULL:
-            raise MemoryError()
-        try:
-            for i in range(n):
-                (table[i].src, table[i].usize, table[i].base, table[i].base_size, table[i].codec, table[i].width,
-                 table[i].csize) = jobs[i]
-                if table[i].usize > limit_src or table[i].src > limit_src - table[i].usize:
-                    raise ValueError("chunk lies outside the data")
-                if table[i].base_size > limit_base or table[i].base > limit_base - table[i].base_size:
-                    raise ValueError("base lies outside the bases")
-                self.may_encode(table[i].usize, table[i].base_size, table[i].codec, table[i].width)
-                # No delta needs more than its bound, whatever the caller allows.
-                table[i].csize = min(table[i].csize, mf_delta_bound(table[i].usize))
-                room += table[i].csize
-            arena = PyBytes_FromStringAndSize(NULL, room + 1)
-            out = <uint8_t *> PyBytes_AS_STRING(arena)
-            with nogil:
-                for i in range(n):
-                    status = mf_delta_encode(
-                        self.ctx, source + table[i].src, table[i].usize, old + table[i].base, table[i].base_size,
-                        table[i].codec, table[i].width, level, out + used, table[i].csize, &size)
-                    if status != MF_OK:
-                        break
-                    table[i].csize = size
-                    used += size
-            if status != MF_OK:
-                self.check(status, table[i].src, 0, table[i].usize, table[i].codec, table[i].width)
-            return memoryview(arena)[:used], [table[i].csize for i in range(n)]
-        finally:
-            PyMem_Free(table)
-
     def best_deltas(self, const uint8_t[::1] data, const uint8_t[::1] bases, jobs, int level):
         """Encode chunks of ``data`` as deltas on parts of ``bases``, each by the codec that gives less, if it may pay.
 
-        ``jobs`` is a list of ``(offset, length, base_offset, base_length, width, cap)``: as in ``encode_deltas``, with
-        the length of a number (0, 2, 4 or 8) and without a codec. Returns ``(arena, deltas)``; ``deltas`` has for each
-        job ``(size, codec, width)``. A size of 0 means that the chunk has too little of its base, which takes a tenth
-        of the time that encoding it does, or that its delta would exceed ``cap``. ``level`` is that of Zstandard, and
-        at least 3 where a prefix is used.
+        ``jobs`` is a list of ``(offset, length, base_offset, base_length, width, cap)``: offset and length in ``data``,
+        those of the base in ``bases``, the length of a number (0, 2, 4 or 8), and the most bytes that the delta may
+        take with its seal. Returns ``(arena, deltas)``; ``deltas`` has for each job ``(size, codec, width)``. A size
+        of 0 means that the chunk has too little of its base, which takes a tenth of the time that encoding it does, or
+        that its delta would exceed ``cap``, or nearly so: Zstandard gives up some bytes before. It then has no room in
+        the arena. ``level`` is that of Zstandard, and at least 3 where a prefix is used. ValueError as
+        ``encode_delta``, and when a job lies outside the two.
         """
         cdef size_t n = len(jobs), i, used = 0, room = 0
         cdef size_t limit_src = data.shape[0], limit_base = bases.shape[0]
@@ -459,81 +410,14 @@ cdef class Codec:
         length of ``into``; it is then partly written, and nothing outside it. A wrong base of the right length need
         not raise: the caller compares the id of the chunk.
         """
-        self.decode_deltas(encoded, base, into, [(0, encoded.shape[0], codec, width, 0, base.shape[0], 0,
-                                                  into.shape[0])])
-
-    def decode_deltas(self, const uint8_t[::1] src, const uint8_t[::1] bases, uint8_t[::1] dst, jobs):
-        """Decode deltas of ``src`` on parts of ``bases`` into ``dst``, which must be writable and overlap neither.
-
-        ``jobs`` is a list of ``(src_offset, csize, codec, width, base_offset, base_length, dst_offset, usize)``.
-        CorruptObject (with the offset in ``src``) as ``decode_delta``. Never writes outside ``dst``.
-        """
-        cdef size_t n = len(jobs), i
-        cdef size_t limit_src = src.shape[0], limit_base = bases.shape[0], limit_dst = dst.shape[0]
-        cdef DeltaJob *table
-        cdef int status = MF_OK
-        cdef const uint8_t *source = start_of(src)
-        cdef const uint8_t *old = start_of(bases)
-        cdef uint8_t *target = &dst[0] if limit_dst else NULL
-        if n == 0:
-            return
-        table = <DeltaJob *> PyMem_Malloc(n * sizeof(DeltaJob))
-        if table == NULL:
-            raise MemoryError()
-        try:
-            for i in range(n):
-                (table[i].src, table[i].csize, table[i].codec, table[i].width, table[i].base, table[i].base_size,
-                 table[i].dst, table[i].usize) = jobs[i]
-                if table[i].csize > limit_src or table[i].src > limit_src - table[i].csize:
-                    raise self.errors.CorruptObject("chunk lies outside the bytes read", offset=table[i].src,
-                                                    expected=f"at most {limit_src}",
-                                                    found=table[i].src + table[i].csize)
-                if table[i].base_size > limit_base or table[i].base > limit_base - table[i].base_size:
-                    raise ValueError("base lies outside the bases")
-                if table[i].usize > limit_dst or table[i].dst > limit_dst - table[i].usize:
-                    raise ValueError("chunk does not fit its destination")
-            with nogil:
-                for i in range(n):
-                    status = mf_delta_decode(
-                        self.ctx, source + table[i].src, table[i].csize, old + table[i].base, table[i].base_size,
-                        table[i].codec, table[i].width, target + table[i].dst, table[i].usize)
-                    if status != MF_OK:
-                        break
-            if status != MF_OK:
-                self.check(status, table[i].src, table[i].csize, table[i].usize, table[i].codec, table[i].width)
-        finally:
-            PyMem_Free(table)
-
-    def trial_delta(self, const uint8_t[::1] data, const uint8_t[::1] base, widths, int level):
-        """Encoded sizes of ``data`` on ``base``: a list of ``(codec, width, size)``, size capped at its length.
-
-        PREFIX is tried, and if both are of one length XOR with each of ``widths`` (0 is without shuffle).
-        """
-        cdef size_t n = data.shape[0], base_size = base.shape[0], size = 0
-        cdef const uint8_t *source = start_of(data)
+        cdef size_t n = encoded.shape[0], base_size = base.shape[0], usize = into.shape[0]
+        cdef const uint8_t *source = start_of(encoded)
         cdef const uint8_t *old = start_of(base)
-        cdef uint8_t *out
+        cdef uint8_t *target = &into[0] if usize else NULL
         cdef int status
-        cdef unsigned codec, width
-        if n == 0:
-            return []
-        results = []
-        tried = [(PREFIX, 0)]
-        if n == base_size:
-            tried += [(XOR, candidate) for candidate in widths]
-        out = <uint8_t *> PyMem_Malloc(n)
-        if out == NULL:
-            raise MemoryError()
-        try:
-            for codec, width in tried:
-                self.may_encode(n, base_size, codec, width)
-                with nogil:
-                    status = mf_delta_encode(self.ctx, source, n, old, base_size, codec, width, level, out, n, &size)
-                self.check(status, 0, 0, n, codec, width)
-                results.append((codec, width, size or n))
-            return results
-        finally:
-            PyMem_Free(out)
+        with nogil:
+            status = mf_delta_decode(self.ctx, source, n, old, base_size, codec, width, target, usize)
+        self.check(status, 0, n, usize, codec, width)
 
     cdef int may_encode(self, size_t n, size_t base_size, unsigned codec, unsigned width) except -1:
         """ValueError for what the kernel would refuse: when encoding it is the caller's mistake and no damage."""

@@ -226,8 +226,6 @@ def test_what_is_not_a_delta_is_refused():
 def test_what_no_reader_would_take_is_not_encoded(base, number, width):
     with pytest.raises(ValueError):
         new_codec().encode_delta(b"12345", base, number, width, 1)
-    with pytest.raises(ValueError):
-        new_codec().encode_deltas(b"12345", base, [(0, 5, 0, len(base), number, width, 100)], 1)
 
 
 def test_a_chunk_beyond_the_limit_is_not_encoded():
@@ -244,11 +242,11 @@ def test_nothing_of_a_delta_is_left_for_the_next_call():
 
     def stir():
         used.encode_delta(data, base, codec.PREFIX, 0, 9)
-        # Refused for want of room, in the middle of a frame.
-        assert used.encode_deltas(NOISE, NOISE[::-1], [(0, 20_000, 0, 20_000, codec.PREFIX, 0, 100)], 1)[1] == [0]
-        # The same in the second block, and before the first is full.
+        # Refused for want of room, in the middle of a frame: with a prefix, and without in the second block and before
+        # the first is full.
+        assert used.best_deltas(data, base, [(0, len(data), 0, len(base), 0, 50)], 1)[1][0][0] == 0
         for cap in (4030, 100):
-            assert used.encode_deltas(*moved(4, 2), [(0, 32_000, 0, 32_000, codec.XOR, 4, cap)], 1)[1] == [0]
+            assert used.best_deltas(*moved(4, 2), [(0, 32_000, 0, 32_000, 4, cap)], 1)[1][0][0] == 0
         # Refused before its frame is begun: the prefix must not wait for the next.
         with pytest.raises(CorruptObject):
             used.decode_delta(sealed(b"no frame"), base, codec.PREFIX, 0, bytearray(100))
@@ -268,80 +266,6 @@ def test_nothing_of_a_delta_is_left_for_the_next_call():
     frame = deltas[codec.PREFIX, 0][:-SEAL]
     with pytest.raises(CorruptObject):
         used.decode(frame, bytearray(len(data)), [(0, len(frame), codec.ZSTD, 0, 0, len(data))])
-
-
-def test_a_batch_is_its_deltas_one_after_another():
-    data = b"".join(pair[0] for pair in PAIRS.values())
-    bases = b"".join(pair[1] for pair in PAIRS.values())
-    jobs, alone, at, base_at = [], [], 0, 0
-    for chunk, base in PAIRS.values():
-        for form in forms(len(chunk), len(base)):
-            encoded = new_codec().encode_delta(chunk, base, *form, 1)
-            # Zstandard wants some bytes more than it writes in the end.
-            for cap, fits in ((len(encoded) + 64, True), (len(encoded) - 1, False), (2**62, True), (8, False)):
-                jobs.append((at, len(chunk), base_at, len(base), *form, cap))
-                alone.append(encoded if fits else b"")
-        at += len(chunk)
-        base_at += len(base)
-    arena, sizes = new_codec().encode_deltas(data, bases, jobs, 1)
-    assert sizes == [len(encoded) for encoded in alone]
-    assert bytes(arena) == b"".join(alone)
-
-    back, out_at, arena_at = [], 0, 0
-    for (_, length, base_at, base_length, number, width, _), size in zip(jobs, sizes, strict=True):
-        if size:
-            back.append((arena_at, size, number, width, base_at, base_length, out_at, length))
-            out_at += length
-            arena_at += size
-    out = bytearray(out_at)
-    new_codec().decode_deltas(arena, bases, out, back)
-    assert out == b"".join(data[job[0] : job[0] + job[1]] for job, size in zip(jobs, sizes, strict=True) if size)
-
-
-@pytest.mark.parametrize("job", [(0, 6, 0, 5), (2**63, 5, 0, 5), (0, 5, 1, 5), (0, 5, 2**64 - 1, 5)])
-def test_a_batch_to_encode_stays_within_its_buffers(job):
-    with pytest.raises(ValueError, match="outside"):
-        new_codec().encode_deltas(b"12345", b"54321", [(*job, codec.PREFIX, 0, 100)], 1)
-
-
-def test_a_batch_to_decode_stays_within_its_buffers():
-    encoded = new_codec().encode_delta(b"12345", b"54321", codec.XOR, 0, 1)
-    n = len(encoded)
-    for place in ((0, n + 1), (1, n), (2**64 - 1, n)):
-        with pytest.raises(CorruptObject, match="outside"):
-            new_codec().decode_deltas(encoded, b"54321", bytearray(5), [(*place, codec.XOR, 0, 0, 5, 0, 5)])
-    for base in ((0, 6), (1, 5), (2**64 - 1, 5)):
-        with pytest.raises(ValueError, match="bases"):
-            new_codec().decode_deltas(encoded, b"54321", bytearray(5), [(0, n, codec.XOR, 0, *base, 0, 5)])
-    for into in ((0, 6), (1, 5), (2**64 - 1, 5)):
-        with pytest.raises(ValueError, match="destination"):
-            new_codec().decode_deltas(encoded, b"54321", bytearray(5), [(0, n, codec.XOR, 0, 0, 5, *into)])
-
-
-def test_damage_in_a_batch_is_placed():
-    encoded = new_codec().encode_delta(b"12345", b"54321", codec.XOR, 0, 1)
-    with pytest.raises(CorruptObject) as caught:
-        new_codec().decode_deltas(
-            encoded + encoded[:-1] + b"?", b"54321", bytearray(10),
-            [(0, len(encoded), codec.XOR, 0, 0, 5, 0, 5), (len(encoded), len(encoded), codec.XOR, 0, 0, 5, 5, 5)],
-        )  # fmt: skip
-    assert caught.value.offset == len(encoded)
-
-
-def test_empty_batches():
-    assert new_codec().encode_deltas(b"", b"", [], 1) == (b"", [])
-    new_codec().decode_deltas(b"", b"", bytearray(), [])
-
-
-def test_a_trial_is_what_encoding_gives():
-    data, base = PAIRS["edited"]
-    assert new_codec().trial_delta(data, base, (0, 4), 1) == [
-        (number, width, len(new_codec().encode_delta(data, base, number, width, 1)))
-        for number, width in ((codec.PREFIX, 0), (codec.XOR, 0), (codec.XOR, 4))
-    ]
-    # XOR needs one length; what does not shrink is as long as its chunk.
-    assert new_codec().trial_delta(NOISE[:500], NOISE[1000:], (0, 4), 1) == [(codec.PREFIX, 0, 500)]
-    assert new_codec().trial_delta(b"", b"", (0,), 1) == []
 
 
 def test_a_bomb_is_stopped_at_the_claimed_size():

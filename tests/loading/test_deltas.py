@@ -23,7 +23,7 @@ from mfstore.loading.fetch import targets
 from mfstore.loading.reads import BasePart, ChunkRead, PlacedChunk, raw_run
 from mfstore.loading.reliance import placed_in_packs
 from tests.rigs.damage import wrapped
-from tests.rigs.deltas import as_deltas, flip, forget_unneeded, list_base_copies, read_recipe
+from tests.rigs.deltas import as_deltas, flip, forget_unneeded, list_base_copies, recipe_of
 from tests.rigs.parts import DIGEST, KIB, CountingBackend, listed_pack, noise, parts, stored_pack
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
@@ -106,7 +106,7 @@ class Made:
         self.key = DIGEST(content).hex()
         parts_of_recipe = recipes.encode(BLAKE3, content, ["bytes"], packs, placements, [arena], CODEC, bases)
         backend.put(recipe_path(self.key), [b"".join(parts_of_recipe)])
-        self.recipe = read_recipe(backend, self.key)
+        self.recipe = recipe_of(backend, self.key)
         backend.reads.clear()
 
     def load(self, verify=True):
@@ -560,7 +560,7 @@ def test_every_way_to_read_an_artifact(backend, how, tmp_path):
     as_deltas(backend, bundle, base, copies=True, **how)
     as_deltas(backend, raw_key, raw_base, copies=True, **how)
     forget_unneeded(backend)
-    assert any(place.codec in DELTAS for place in read_recipe(backend, bundle).placements)
+    assert any(place.codec in DELTAS for place in recipe_of(backend, bundle).placements)
     store = wrapped(backend)
     for verify in (True, False):
         assert np.array_equal(store.get(key, verify=verify), new)
@@ -610,7 +610,7 @@ def test_the_same_content_is_stored_again_when_a_base_is_damaged(backend):
     places = as_deltas(backend, key, base)
     store = wrapped(backend)
     assert store.put(new) == key
-    assert any(place.pieces for place in read_recipe(backend, key).placements)
+    assert any(place.pieces for place in recipe_of(backend, key).placements)
     flip(backend, pack_path(places.bases[0][0]), places.bases[0][1] + 9)
     store = wrapped(backend)
     with pytest.raises(CorruptObject):

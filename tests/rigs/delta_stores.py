@@ -5,32 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from mfstore import errors
 from mfstore._core.chunk import cut
-from mfstore._core.codec import DELTAS, PREFIX, XOR, Codec
+from mfstore._core.codec import DELTAS, PREFIX, XOR
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PackBuilder, pack_path
 from mfstore.format.recipes import INLINE, BaseChunk, Piece, Placement, placed_chunks, recipe_path
 from tests.rigs.damage import wrapped
-
-CODEC = Codec(errors)
-
-
-def recipe_of(backend, key):
-    return recipes.decode(backend.get(recipe_path(key)), CODEC, bytes.fromhex(key))
-
-
-def whole_chunk(backend, recipe, chunk, placement):
-    """The bytes of a chunk that is no delta."""
-    if placement.pack == INLINE:
-        stored = memoryview(recipe.inline)[placement.offset : placement.offset + placement.csize]
-    else:
-        path = pack_path(recipe.packs[placement.pack].hex())
-        stored = backend.get_range(path, placement.offset, placement.csize)
-    found = bytearray(chunk.usize)
-    CODEC.decode(stored, found, [(0, placement.csize, placement.codec, placement.width, 0, chunk.usize)])
-    return bytes(found)
+from tests.rigs.deltas import CODEC, chunk_bytes, recipe_of
 
 
 def pieces_of(old, first, size):
@@ -49,13 +31,16 @@ def store_as_deltas(backend, key, base, codec=PREFIX, width=0, inline=False):
     """
     recipe, older = recipe_of(backend, key), recipe_of(backend, base)
     digest = digest_function(recipe.algorithm)
-    old = [(chunk, at) for chunk, at in placed_chunks(older) if at.pack != INLINE and at.codec not in DELTAS]
-    contents = [whole_chunk(backend, older, *one) for one in old]
+    whole = [
+        number for number, (_, at) in enumerate(placed_chunks(older)) if at.pack != INLINE and at.codec not in DELTAS
+    ]
+    old = [placed_chunks(older)[number] for number in whole]
+    contents = [chunk_bytes(backend, older, number) for number in whole]
     shared = {chunk.id: at for chunk, at in old}
     packs, bases, placements, in_recipe = {}, {}, [], []
     builder = PackBuilder(recipe.algorithm)
     deltas = {}
-    for number, (chunk, at) in enumerate(placed_chunks(recipe)):
+    for number, (chunk, _) in enumerate(placed_chunks(recipe)):
         if chunk.id in shared:
             here = shared[chunk.id]
             placements.append(here._replace(pack=packs.setdefault(older.packs[here.pack], len(packs))))
@@ -63,7 +48,7 @@ def store_as_deltas(backend, key, base, codec=PREFIX, width=0, inline=False):
         if chunk.id not in deltas:
             pieces = pieces_of(old, number, chunk.usize)
             base_bytes = b"".join(contents[n][start : start + length] for n, start, length in pieces)
-            data = CODEC.encode_delta(whole_chunk(backend, recipe, chunk, at), base_bytes, codec, width, 1)
+            data = CODEC.encode_delta(chunk_bytes(backend, recipe, number), base_bytes, codec, width, 1)
             own = tuple(piece._replace(chunk=bases.setdefault(old[piece.chunk][0].id, len(bases))) for piece in pieces)
             deltas[chunk.id] = Placement(INLINE, sum(map(len, in_recipe)), len(data), codec, width, own)
             if inline:

@@ -25,16 +25,19 @@ class DeltaPlaces(NamedTuple):
     """Pack and offset of each base chunk."""
 
 
-def read_recipe(backend, key):
-    return recipes.decode(backend.get(recipe_path(key)), CODEC)
+def recipe_of(backend, key):
+    return recipes.decode(backend.get(recipe_path(key)), CODEC, bytes.fromhex(key))
 
 
 def chunk_bytes(backend, recipe, number):
     """A chunk of a recipe that is no delta."""
     chunk, at = placed_chunks(recipe)[number]
-    source = recipe.inline if at.pack == INLINE else backend.get(pack_path(recipe.packs[at.pack].hex()))
+    if at.pack == INLINE:
+        stored = recipe.inline[at.offset : at.offset + at.csize]
+    else:
+        stored = backend.get_range(pack_path(recipe.packs[at.pack].hex()), at.offset, at.csize)
     out = bytearray(chunk.usize)
-    CODEC.decode(source, out, [(at.offset, at.csize, at.codec, at.width, 0, chunk.usize)])
+    CODEC.decode(stored, out, [(0, at.csize, at.codec, at.width, 0, chunk.usize)])
     return bytes(out)
 
 
@@ -62,7 +65,7 @@ def as_deltas(backend, key, base_key, *, codec=PREFIX, width=0, inline=False, sa
         same_pack: Whether the base chunks are copied into the pack of the deltas.
         copies: Whether the whole chunks stay where they are, and in the index.
     """
-    old, new = read_recipe(backend, base_key), read_recipe(backend, key)
+    old, new = recipe_of(backend, base_key), recipe_of(backend, key)
     older = placed_chunks(old)
     datas = [chunk_bytes(backend, old, number) for number in range(len(older))]
     there = {chunk.id: at for chunk, at in older}
@@ -115,7 +118,7 @@ def as_deltas(backend, key, base_key, *, codec=PREFIX, width=0, inline=False, sa
 def forget_unneeded(backend):
     """Remove packs that no recipe names, and the whole index."""
     keys = [info.key for info in backend.list("recipes/")]
-    needed = {pack_path(name.hex()) for key in keys for name in read_recipe(backend, key[-64:]).packs}
+    needed = {pack_path(name.hex()) for key in keys for name in recipe_of(backend, key[-64:]).packs}
     for info in [*backend.list("packs/"), *backend.list("index/")]:
         if info.key not in needed:
             backend.delete(info.key)
@@ -123,7 +126,7 @@ def forget_unneeded(backend):
 
 def list_base_copies(backend, key):
     """Store the base chunks of a key once more, raw and in another order, in a pack that the index lists."""
-    recipe = read_recipe(backend, key)
+    recipe = recipe_of(backend, key)
     builder = PackBuilder(BLAKE3)
     for base in reversed(recipe.bases):
         data = bytearray(base.usize)

@@ -15,7 +15,8 @@ from mfstore.format.packs import FOOTER, decode_footer, entries_of, pack_path
 from mfstore.format.recipes import INLINE, recipe_path
 from mfstore.maintenance.store.collecting import plan
 from tests.rigs.damage import DAMAGE, NOISE, damage, unreadable, wrapped
-from tests.rigs.delta_stores import CODEC, KINDS, part_of, recipe_of, store_as_deltas, versions
+from tests.rigs.delta_stores import KINDS, part_of, store_as_deltas, versions
+from tests.rigs.deltas import CODEC, recipe_of
 from tests.rigs.gc import DAY, RemoteMemory, objects
 
 pytestmark = pytest.mark.usefixtures("whole_chunks")  # deltas are what each test makes itself

@@ -14,7 +14,7 @@ from mfstore.format import collection, recipes
 from mfstore.maintenance.store.collecting import deletion, ownership
 from mfstore.saving import guard
 from tests.rigs import protocol_model as model
-from tests.rigs.delta_stores import recipe_of
+from tests.rigs.deltas import recipe_of
 from tests.rigs.gc import (
     DAY,
     Hooked,
