@@ -198,9 +198,10 @@ class Handle:
 
     # ---- saving and loading -------------------------------------------------------------
 
-    def saving(self, find_base: Callable[[], Recipe | None] | None = None, worth: int = 0) -> Ingest:
-        """One operation that stores something. NotFound and Unsupported as ``require_write``. ``find_base`` reads the
-        recipe that it builds upon, if there is one: once, before what is longer than ``worth`` bytes goes to packs."""
+    def saving(self, find_base: Callable[[str], Recipe | None] | None = None, worth: int = 0) -> Ingest:
+        """One operation that stores something. NotFound and Unsupported as ``require_write``. ``find_base`` gives
+        the recipe that an artifact builds upon, if there is one, by its name: asked once for each, before what is
+        longer than ``worth`` bytes goes to packs."""
         self.require_write()
         if self.options.knobs.compress == "small":
             self._demand_pcodec()

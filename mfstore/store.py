@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -381,7 +381,7 @@ class Store:
             self.handle.count(ingest.commit())
         return Key(found[0])
 
-    def _base(self, base: str | None) -> Callable[[], Recipe | None] | None:
+    def _base(self, base: str | None) -> Callable[[str], Recipe | None] | None:
         """How to read what a save names as an older version. InvalidKey when it cannot be a key or the name of a
         ref."""
         if base is None:
@@ -397,13 +397,14 @@ class Store:
                 ) from None
             key = None
 
+        @cache
         def find() -> Recipe | None:
             # What it would save is bytes: whatever is wrong with it is for verify to tell.
             with suppress(NotFound, CorruptObject, Unsupported):
                 return self.handle.recipe(self.refs[base] if key is None else key)
             return None
 
-        return find if self.knobs.delta else None
+        return (lambda _name: find()) if self.knobs.delta else None
 
     def get_bytes(
         self, key: str, start: int = 0, end: int | None = None, *, name: str | None = None, verify: bool | None = None

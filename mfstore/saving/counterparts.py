@@ -127,14 +127,29 @@ class BaseArtifact(NamedTuple):
 
 
 class Base:
-    """A stored recipe that a save builds upon. ``usable`` tells whether a pack may be relied on."""
+    """Stored artifacts that a save builds upon. ``usable`` tells whether a pack may be relied on."""
 
-    def __init__(self, recipe: Recipe, usable: Callable[[bytes], bool]) -> None:
+    def __init__(self, usable: Callable[[bytes], bool]) -> None:
         self.artifacts: dict[str, BaseArtifact] = {}
+        """By the names of the new ones."""
         self.chunks: dict[bytes, StoredAs] = {}
         """How each chunk is stored that lies in a pack."""
+        self._usable = usable
+        self._recipes: list[tuple[Recipe, dict[str, BaseArtifact]]] = []
+
+    def learn(self, name: str, recipe: Recipe) -> None:
+        """The artifact of that name builds upon the one that this recipe has, if it has one."""
+        known = next((artifacts for other, artifacts in self._recipes if other is recipe), None)
+        if known is None:
+            known = self._artifacts(recipe)
+            self._recipes.append((recipe, known))
+        if name in known:
+            self.artifacts[name] = known[name]
+
+    def _artifacts(self, recipe: Recipe) -> dict[str, BaseArtifact]:
+        artifacts: dict[str, BaseArtifact] = {}
         names = [PackName(name) for name in recipe.packs]
-        good = [usable(name) for name in recipe.packs]
+        good = [self._usable(name) for name in recipe.packs]
         at = 0
         for artifact in recipe.artifacts:
             stored: list[StoredAs | None] = []
@@ -168,7 +183,8 @@ class Base:
                     )
                 )
             at += len(artifact.chunks)
-            self.artifacts[artifact.name] = self._streams(artifact, stored)
+            artifacts[artifact.name] = self._streams(artifact, stored)
+        return artifacts
 
     def _streams(self, artifact: Artifact, stored: Sequence[StoredAs | None]) -> BaseArtifact:
         body = BaseStream(Shape(0, 1, 0, artifact.body_length))

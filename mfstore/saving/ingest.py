@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mfstore.format.recipes import Recipe
     from mfstore.saving.counterparts import BasePiece
 
+    FindBase = Callable[[str], Recipe | None]
+
 NO_DELTAS: Mapping[bytes, Sequence[BasePiece]] = MappingProxyType({})
 INLINE_TRIAL = 1 << 20
 """Bytes of one recipe's chunks that are held back and encoded to see whether they fit into it, where the backend wants
@@ -216,14 +218,15 @@ class Ingest:
     It owns the recipes that wait and the commit; chunks that do not lie in a recipe are the pipeline's.
     """
 
-    def __init__(
-        self, context: SaveContext, find_base: Callable[[], Recipe | None] | None = None, worth: int = 0
-    ) -> None:
+    def __init__(self, context: SaveContext, find_base: FindBase | None = None, worth: int = 0) -> None:
         self.written = SessionStats()
         self._context = context
         self._condemned = context.guard.condemned()
         self._find_base = find_base
         self._worth = worth
+        self._base: Base | None = None
+        self._looked: set[str] = set()
+        """Artifacts for which a base was looked for."""
         self._batch = context.backend.batch()
         self._trial = InlineTrial(context, self._submit) if context.backend.capabilities.inline else None
         # Most operations on small artifacts need none of these.
@@ -312,20 +315,26 @@ class Ingest:
             if self._context.delta and self._context.compress != "off":
                 self._deltas = Deltas(self._context, stored, self._context.memory // WINDOW_SHARE)
             self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written, self._deltas)
-        if self._find_base is not None and run.of_length > self._worth:
-            self._build_on(self._find_base())
-            self._find_base = None
+        if self._find_base is not None:
+            self._look_for_base(self._find_base, run)
         self._pipeline.submit(run)
 
-    def _build_on(self, recipe: Recipe | None) -> None:
-        """From here on what is saved is compared with this. It was read after what is condemned was: what goes on from
-        there is told at the end."""
+    def _look_for_base(self, find_base: FindBase, run: Run) -> None:
+        """Learn what an artifact builds upon before its first long run goes to packs. It is read after what is
+        condemned was: what goes on from there is told at the end."""
+        name = run.stream.artifact if run.stream is not None else ""
+        if name in self._looked or run.of_length <= self._worth:
+            return
+        self._looked.add(name)
+        recipe = find_base(name)
         if recipe is None:
             return
-        base = Base(recipe, lambda pack: not self._condemned.pack(pack))
-        self._dedup().build_on(base)
-        if self._deltas is not None:
-            self._deltas.build_on(Counterparts(base))
+        if self._base is None:
+            self._base = Base(lambda pack: not self._condemned.pack(pack))
+            self._dedup().build_on(self._base)
+            if self._deltas is not None:
+                self._deltas.build_on(Counterparts(self._base))
+        self._base.learn(name, recipe)
 
     def _dedup(self) -> StoredChunks:
         if self._stored is None:

@@ -43,6 +43,14 @@ from tests.rigs.parts import DIGEST
 PACK = PackName(bytes(32))
 
 
+def base_of(recipe, usable):
+    """All artifacts of a recipe under their own names."""
+    base = Base(usable)
+    for artifact in recipe.artifacts:
+        base.learn(artifact.name, recipe)
+    return base
+
+
 def named(name):
     return DIGEST(name.encode())
 
@@ -301,13 +309,13 @@ def test_a_chunk_is_usable_with_all_packs_that_it_needs():
     placements = [
         Placement(0, 64, 100, 0, 0), Placement(0, 200, 30, XOR, 8, (Piece(0, 0, 100),)), Placement(INLINE, 0, 9, 0, 0)
     ]  # fmt: skip
-    chunks = Base(recipe_of(placements, [base]), lambda pack: True).chunks
+    chunks = base_of(recipe_of(placements, [base]), lambda pack: True).chunks
     assert chunks.keys() == {named("c0"), named("c1")}
     assert chunks[named("c1")].pieces == (
         BasePiece(named("r"), Location(PackName(named("q")), 64, 50, 100, 0, 0), 0, 100),
     )
-    assert Base(recipe_of(placements, [base]), lambda pack: pack != named("q")).chunks.keys() == {named("c0")}
-    assert Base(recipe_of(placements, [base]), lambda pack: pack != named("p")).chunks.keys() == set()
+    assert base_of(recipe_of(placements, [base]), lambda pack: pack != named("q")).chunks.keys() == {named("c0")}
+    assert base_of(recipe_of(placements, [base]), lambda pack: pack != named("p")).chunks.keys() == set()
 
 
 def whole(count):
@@ -321,7 +329,7 @@ def chunks_of(stream, *names, length=100):
 
 
 def test_what_moved_is_found_by_its_neighbours():
-    counterparts = Counterparts(Base(recipe_of(whole(6)), lambda pack: True))
+    counterparts = Counterparts(base_of(recipe_of(whole(6)), lambda pack: True))
     stream = Stream("x", 0, 1, 8, 0, 400)
     new = chunks_of(stream, "c2", "?", "c4", "c5")
     counterparts.learn(new)
@@ -330,7 +338,7 @@ def test_what_moved_is_found_by_its_neighbours():
 
 
 def test_what_came_in_the_window_before_is_a_neighbour_still():
-    counterparts = Counterparts(Base(recipe_of(whole(6)), lambda pack: True))
+    counterparts = Counterparts(base_of(recipe_of(whole(6)), lambda pack: True))
     new = chunks_of(Stream("x", 0, 1, 8, 0, 200), "c3", "?")
     counterparts.learn(new[:1])
     counterparts.learn(new[1:])
@@ -338,7 +346,7 @@ def test_what_came_in_the_window_before_is_a_neighbour_still():
 
 
 def test_another_artifact_has_no_counterpart():
-    counterparts = Counterparts(Base(recipe_of(whole(2)), lambda pack: True))
+    counterparts = Counterparts(base_of(recipe_of(whole(2)), lambda pack: True))
     (new,) = chunks_of(Stream("y", 0, 1, 8, 0, 100), "?")
     counterparts.learn([new])
     assert counterparts.find(new) is None
@@ -347,7 +355,7 @@ def test_another_artifact_has_no_counterpart():
 def test_a_chunk_that_is_twice_in_the_base_says_nothing():
     recipe = recipe_of(whole(4))
     twice = recipe.artifacts[0]._replace(chunks=[*recipe.artifacts[0].chunks[:3], recipe.artifacts[0].chunks[1]])
-    base = Base(Recipe(BUNDLE, 1, b"", (twice,), ("t",), recipe.packs, recipe.placements), lambda pack: True)
+    base = base_of(Recipe(BUNDLE, 1, b"", (twice,), ("t",), recipe.packs, recipe.placements), lambda pack: True)
     counterparts = Counterparts(base)
     new = chunks_of(Stream("x", 0, 1, 8, 0, 300), "c1", "?", "c1")
     counterparts.learn(new)
@@ -370,7 +378,7 @@ def test_an_edit_is_compared_with_what_it_edits(data):
             names.append(f"edited{number}" if what == "edit" else f"c{number + 1}")
     if not names:
         return
-    counterparts = Counterparts(Base(recipe_of(whole(count + 1)), lambda pack: True))
+    counterparts = Counterparts(base_of(recipe_of(whole(count + 1)), lambda pack: True))
     new = chunks_of(Stream("x", 0, 1, 8, 0, 100 * len(names)), *names)
     counterparts.learn(new)
     for number, old in oracle.items():

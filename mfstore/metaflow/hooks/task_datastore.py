@@ -30,6 +30,7 @@ from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArt
 from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
+    from mfstore.metaflow.packed.previous import PreviousBundle
     from mfstore.store import Store
 
 
@@ -76,7 +77,8 @@ def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]], splits: list[A
     }
     with data_errors():
         try:
-            saved = bundles.save(lambda: _store_to_write(task), artifacts, known, previous)
+            given = _noting_read(task, artifacts, previous)
+            saved = bundles.save(lambda: _store_to_write(task), given, known, previous)
         except NotSerializable as error:
             raise _unpicklable(error) from error
         hint = previous.hint()
@@ -85,6 +87,19 @@ def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]], splits: list[A
             task._storage_impl.save_bytes([(f"{STORE_FOLDER}/{previous.path}", BytesIO(hint))], overwrite=True)
     for name, (key, info) in saved.items():
         task._objects[name], task._info[name] = key, info
+
+
+def _noting_read(
+    task: Any, artifacts: Iterable[tuple[str, Any]], previous: PreviousBundle
+) -> Iterator[tuple[str, Any]]:
+    """All of them; of those that are still what the task read, ``previous`` learns the bundle it came from."""
+    for name, obj in artifacts:
+        info = task._info.get(name)
+        if is_packed(info) and _was_read(name, task._objects.get(name), obj):
+            bundle = bundle_of(info)
+            if bundle is not None:
+                previous.was_read(name, bundle)
+        yield name, obj
 
 
 def _noting_splits(artifacts: Iterable[tuple[str, Any]], splits: list[Any]) -> Iterator[tuple[str, Any]]:

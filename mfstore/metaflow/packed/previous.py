@@ -6,15 +6,16 @@ bundle is saved as any other.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, Unsupported
+from mfstore.format.digests import Key
 from mfstore.format.latest import decode_latest, encode_latest, latest_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mfstore.format.digests import Key
     from mfstore.format.recipes import Recipe
     from mfstore.store import Store
 
@@ -30,21 +31,35 @@ class PreviousBundle:
         self.path = latest_path(flow, step)
         """Of the hint, in the store."""
         self.is_wanted = False
-        """Whether something was saved that is worth comparing."""
+        """Whether something was saved that is worth comparing with it."""
         self._named: Key | None = None
+        self._recipes: dict[str, Recipe | None] = {}
+        self._read: dict[str, str] = {}
         self._saved: str | None = None
 
-    def recipe(self, store: Store) -> Recipe | None:
-        """Its recipe, None where there is none to be had. Asked once, when the first long artifact is saved."""
-        self.is_wanted = True
-        try:
-            self._named = decode_latest(store.handle.backend.get(self.path))
-        except MfstoreError:
-            return None  # whatever it is, what the save itself needs meets it too
-        try:
-            return store.handle.recipe(self._named) if self._named is not None else None
-        except (NotFound, CorruptObject, Unsupported):
-            return None
+    def was_read(self, name: str, bundle: str) -> None:
+        """This artifact is the object that the task read from an input, whose bundle is the better base: mostly it is
+        the same, and its chunks are found there also if they are deltas, which no index has."""
+        self._read[name] = bundle
+
+    def recipe(self, store: Store, name: str) -> Recipe | None:
+        """That of the bundle an artifact is compared with, None where there is none to be had."""
+        found = self._load(store, self._read[name]) if name in self._read else None
+        if found is not None:
+            return found
+        if not self.is_wanted:
+            self.is_wanted = True
+            # Whatever the error is, what the save itself needs meets it too.
+            with suppress(MfstoreError):
+                self._named = decode_latest(store.handle.backend.get(self.path))
+        return self._load(store, self._named) if self._named is not None else None
+
+    def _load(self, store: Store, bundle: str) -> Recipe | None:
+        if bundle not in self._recipes:
+            self._recipes[bundle] = None
+            with suppress(NotFound, CorruptObject, Unsupported, InvalidKey):
+                self._recipes[bundle] = store.handle.recipe(Key(bundle))
+        return self._recipes[bundle]
 
     def saved(self, bundle: str) -> None:
         """This task has saved its own."""

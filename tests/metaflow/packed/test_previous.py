@@ -91,6 +91,25 @@ def test_one_split_of_a_foreach_writes_for_all(datastore):
     assert hint(datastore).decode() == bundle_of(first._info["x"])
 
 
+def test_what_a_task_only_read_is_found_where_it_lies(datastore):
+    """Though its chunks are deltas, which no index has."""
+    for run in (1, 2):
+        made = save(datastore.flow(), f"{run}/a/{run}", {"x": table(run)})
+    assert bases(datastore, made)
+    inputs = datastore.flow().get_task_datastore("2", "a", "2")
+    task = datastore.flow().get_task_datastore("2", "b", "3", attempt=0, mode="w")
+    task.init_task()
+    task._objects.update(inputs._objects)
+    task._info.update(inputs._info)
+    before = packed_store(datastore.root, writing=True).stats().stored
+    task.save_artifacts(iter([("x", inputs["x"]), ("own", "text" * 500)]))
+    task.done()
+    assert packed_store(datastore.root, writing=True).stats().stored - before < 10_000
+    with pytest.raises(NotFound):
+        packed_store(datastore.root).backend.get(latest_path("Flow", "b"))
+    assert same(datastore.flow().get_task_datastore("2", "b", "3")["x"], table(2))
+
+
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"0" * 64, b"{}"])
 def test_a_hint_that_names_nothing_is_passed_over(datastore, damage):
     save(datastore.flow(), "1/a/1", {"x": table()})
