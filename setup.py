@@ -112,6 +112,7 @@ setup(
                 "codec/choice",
                 "codec/compress",
                 "codec/delta",
+                "codec/difference",
                 "codec/entropy",
                 "codec/likeness",
                 "codec/planes",

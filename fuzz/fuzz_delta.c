@@ -53,7 +53,7 @@ static void decode_anything(mf_codec_ctx *ctx, const uint8_t *data, size_t size,
     REQUIRE(status != MF_NO_MEMORY && status != MF_TOO_LONG);
     if (status == MF_OK) {
         REQUIRE(usize <= MF_CHUNK_LIMIT && mf_delta_is_sealed(src, length));
-        REQUIRE(codec == MF_PREFIX ? !width : codec == MF_XOR && base_size == usize);
+        REQUIRE(codec == MF_PREFIX ? !width : codec == MF_DIFFERENCE && base_size == usize);
         /* Different before, equal after: every byte was written. */
         REQUIRE(!room || !memcmp(one, two, room));
     }
@@ -82,7 +82,7 @@ static void round_trip(mf_codec_ctx *ctx, const uint8_t *plain, size_t n, const 
     uint8_t *out = block(NULL, cap);
     size_t done = (size_t) -1;
     int status = mf_delta_encode(ctx, plain, n, base, base_size, codec, width, level, out, cap, &done);
-    if (codec == MF_XOR && base_size != n) {
+    if (codec == MF_DIFFERENCE && base_size != n) {
         REQUIRE(status == MF_BAD_BASE && !done);
     } else if (codec == MF_PREFIX && width) {
         REQUIRE(status == MF_BAD_WIDTH && !done);
@@ -133,7 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     data += HEADER;
     size -= HEADER;
 
-    /* The base is what an edit of the rest is made of, so that PREFIX and XOR find something; then anything of it. */
+    /* The base is what an edit of the rest is made of, so that both codecs find something; then anything of it. */
     if (base_size > size)
         base_size = size;
     base = block(data, base_size);
@@ -154,7 +154,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         plain[i] ^= (uint8_t) (i * 31 + claim);
     for (unsigned i = 0; i < sizeof widths / sizeof *widths; i++) {
         int level = (int) (claim % 7) - 1;
-        for (codec = MF_PREFIX; codec <= MF_XOR; codec++) {
+        for (codec = MF_PREFIX; codec <= MF_DIFFERENCE; codec++) {
             round_trip(ctx, plain, n, base, base_size, codec, widths[i], level, mf_delta_bound(n));
             round_trip(ctx, plain, n, base, base_size, codec, widths[i], 1, claim % (n + 64));
         }

@@ -27,7 +27,7 @@ class ArtifactStat:
     """Python type, ``bytes`` for raw bytes, ``bundle`` for a bundle."""
     segments: int
     codecs: dict[str, int]
-    """Bytes by codec; ``delta`` and ``xor`` are those stored as deltas."""
+    """Bytes by codec; ``delta`` and ``difference`` are those stored as deltas."""
     artifacts: dict[str, str]
     """Of a bundle: the type of each artifact by name."""
 

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import starmap
 from typing import Any, NamedTuple
 
-from mfstore._core.codec import CHUNK_LIMIT, DELTAS, LZ4, NONE, PCODEC, PLANES, XOR, ZSTD, Codec
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, DIFFERENCE, LZ4, NONE, PCODEC, PLANES, ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.digests import digest_function
@@ -430,9 +430,9 @@ def _with_pieces(
             raise CorruptObject(
                 "the base of a delta is too long or nothing", offset=where, expected=f"1 to {CHUNK_LIMIT}", found=length
             )
-        if placement.codec == XOR and length != sizes[number]:
+        if placement.codec == DIFFERENCE and length != sizes[number]:
             raise CorruptObject(
-                "the base of an XOR has another length than the chunk", offset=where, expected=sizes[number],
+                "the base of a DIFFERENCE has another length than the chunk", offset=where, expected=sizes[number],
                 found=length,
             )  # fmt: skip
         needed = sum(bases[chunk].usize for chunk in {piece.chunk for piece in own})

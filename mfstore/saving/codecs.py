@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import LZ4, NONE, PCODEC, PLANES, PREFIX, XOR, ZSTD, Codec
+from mfstore._core.codec import DIFFERENCE, LZ4, NONE, PCODEC, PLANES, PREFIX, ZSTD, Codec
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -101,7 +101,7 @@ LABELS = {
         (PLANES, "planes"),
         (PCODEC, "pcodec"),
         (PREFIX, "delta"),
-        (XOR, "xor"),
+        (DIFFERENCE, "difference"),
     )
     for shuffled in (False, True)
 }

@@ -12,7 +12,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mfstore._core.codec import NONE, PREFIX, XOR
+from mfstore._core.codec import DIFFERENCE, NONE, PREFIX
 from mfstore.saving import codecs, neighbours
 from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 PAYS = 0.90
 """A delta is kept when it takes at most this much of what the chunk takes otherwise: reading it reads its base too."""
 SHRINKS = 0.80
-"""And at most this much of the chunk itself: XOR takes noise in float32 to 0.88, at a tenth of the speed of raw."""
+"""And at most this much of the chunk itself: codec 4 takes noise in float32 to 0.88, at a tenth of the speed of raw."""
 LEVEL = 3
 """zstd level. A table of 64 KiB in which 80 of 8192 cells are edited takes 702 bytes with a prefix at level 3, 2202 at
 1 and 687 at 9, in 65, 50 and 230 us."""
@@ -180,7 +180,7 @@ def forms_of(candidate: Candidate) -> tuple[Form, ...]:
     # Opaque bytes may be the weights of a file; 8 gains little over 4 there.
     widths = (2, 4) if codecs.is_opaque(itemsize) else codecs.widths_of(itemsize)
     # Without shuffle: where few items differ, what differs of one lies together.
-    return (Form(PREFIX, 0), Form(XOR, 0), *(Form(XOR, width) for width in widths))
+    return (Form(PREFIX, 0), Form(DIFFERENCE, 0), *(Form(DIFFERENCE, width) for width in widths))
 
 
 class Deltas:

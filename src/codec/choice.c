@@ -16,13 +16,13 @@ static int prefix_may_pay(const mf_likeness *likeness) {
 }
 
 /* A tenth less, and a sixty-fourth of the chunk: unrelated numbers are estimated within 0.03 of each other. */
-static int xor_may_pay(const mf_likeness *likeness, size_t n, size_t base_size) {
+static int difference_may_pay(const mf_likeness *likeness, size_t n, size_t base_size) {
     size_t least = likeness->plain / 10 > n / 64 ? likeness->plain / 10 : n / 64;
     return n == base_size && likeness->changed + least < likeness->plain;
 }
 
 /* What is found is a lower bound (short matches are not looked for), so PREFIX may leave a fourth of its estimate. */
-static int xor_is_far_better(const mf_likeness *likeness) {
+static int difference_is_far_better(const mf_likeness *likeness) {
     double left = (double) likeness->plain * (1.0 - (double) likeness->found / (double) likeness->telling);
     return left > 4.0 * (double) likeness->changed;
 }
@@ -31,7 +31,7 @@ int mf_delta_best(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t
                   unsigned width, int level, uint8_t *dst, size_t cap, mf_delta_choice *choice) {
     mf_likeness likeness;
     size_t size = 0;
-    int status, prefix, exclusive_or;
+    int status, prefix, difference;
     *choice = (mf_delta_choice) {0, MF_PREFIX, 0};
     if (n > MF_CHUNK_LIMIT)
         return MF_TOO_LONG;
@@ -40,14 +40,14 @@ int mf_delta_best(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t
     if (width && width != 2 && width != 4 && width != 8)
         return MF_BAD_WIDTH;
     mf_compare(src, n, base, base_size, width, &likeness);
-    exclusive_or = xor_may_pay(&likeness, n, base_size);
-    prefix = prefix_may_pay(&likeness) && !(exclusive_or && xor_is_far_better(&likeness));
-    if (exclusive_or) {
-        status = mf_delta_encode(ctx, src, n, base, base_size, MF_XOR, width, level, dst, cap, &size);
+    difference = difference_may_pay(&likeness, n, base_size);
+    prefix = prefix_may_pay(&likeness) && !(difference && difference_is_far_better(&likeness));
+    if (difference) {
+        status = mf_delta_encode(ctx, src, n, base, base_size, MF_DIFFERENCE, width, level, dst, cap, &size);
         if (status != MF_OK)
             return status;
         if (size) {
-            *choice = (mf_delta_choice) {size, MF_XOR, width};
+            *choice = (mf_delta_choice) {size, MF_DIFFERENCE, width};
             cap = size;
         }
     }

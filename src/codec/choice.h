@@ -16,6 +16,7 @@
  *   unrelated float64, 2 decimals   0.702,  84        16       0.413, 411      0.763, 113
  *   unrelated noise                 1.000,  10         9       1.000,  52      1.000,  16
  *
+ * DIFFERENCE leaves less than XOR, in whose place it is: of bfloat16 weights 0.445 for 0.497 and 0.267 for 0.307.
  * PREFIX at level 3 takes 2 to 9 microseconds more than at level 1 where it pays, for up to six times less (each tenth
  * edited: 0.235 at level 1). Where it does not pay it takes several times what encoding without a base does: so it is
  * not tried there. */

@@ -8,7 +8,7 @@ NONE: int
 LZ4: int
 ZSTD: int
 PREFIX: int
-XOR: int
+DIFFERENCE: int
 DELTAS: tuple[int, int]
 PLANES: int
 PCODEC: int

@@ -32,7 +32,7 @@ cdef extern from "codec/compress.h" nogil:
 
 cdef extern from "codec/delta.h" nogil:
     enum:
-        MF_PREFIX, MF_XOR
+        MF_PREFIX, MF_DIFFERENCE
     size_t mf_delta_bound(size_t n)
     int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, size_t base_size,
                         unsigned codec, unsigned width, int level, uint8_t *dst, size_t cap, size_t *size)
@@ -60,8 +60,8 @@ NONE = MF_NONE
 LZ4 = MF_LZ4
 ZSTD = MF_ZSTD
 PREFIX = MF_PREFIX
-XOR = MF_XOR
-DELTAS = (PREFIX, XOR)
+DIFFERENCE = MF_DIFFERENCE
+DELTAS = (PREFIX, DIFFERENCE)
 PLANES = MF_PLANES
 PCODEC = 6
 """pcodec, a package of Python that is needed only where this codec is used: no kernel knows it."""
@@ -145,7 +145,7 @@ cdef class Codec:
         if status == MF_BAD_BASE:
             raise self.errors.CorruptObject(
                 "base of a delta has the wrong length", offset=offset,
-                expected=f"{usize} bytes" if codec == MF_XOR else f"at most {CHUNK_LIMIT} bytes")
+                expected=f"{usize} bytes" if codec == MF_DIFFERENCE else f"at most {CHUNK_LIMIT} bytes")
         if status == MF_BAD_SEAL:
             raise self.errors.CorruptObject("delta is damaged: it does not end with its seal", offset=offset)
         if status == MF_SHORT:
@@ -325,8 +325,8 @@ cdef class Codec:
     def encode_delta(self, const uint8_t[::1] data, const uint8_t[::1] base, unsigned codec, unsigned width, int level):
         """``data`` as a delta on ``base``: its encoded bytes with their seal, longer than ``data`` if it does not pay.
 
-        ``codec`` is PREFIX (then ``width`` is 0) or XOR (then ``base`` is as long as ``data``). ValueError when they
-        are not so, or when one exceeds CHUNK_LIMIT.
+        ``codec`` is PREFIX (then ``width`` is 0) or DIFFERENCE (then ``base`` is as long as ``data``). ValueError when
+        they are not so, or when one exceeds CHUNK_LIMIT.
         """
         cdef size_t n = data.shape[0], base_size = base.shape[0], size = 0, cap = mf_delta_bound(n)
         cdef const uint8_t *source = start_of(data)
@@ -421,12 +421,12 @@ cdef class Codec:
 
     cdef int may_encode(self, size_t n, size_t base_size, unsigned codec, unsigned width) except -1:
         """ValueError for what the kernel would refuse: when encoding it is the caller's mistake and no damage."""
-        if codec != MF_PREFIX and codec != MF_XOR:
+        if codec != MF_PREFIX and codec != MF_DIFFERENCE:
             raise ValueError(f"{codec} is no codec of deltas")
         if codec == MF_PREFIX and width:
             raise ValueError("PREFIX has no shuffle")
-        if codec == MF_XOR and base_size != n:
-            raise ValueError(f"XOR of {n} bytes needs a base of that length, not of {base_size}")
+        if codec == MF_DIFFERENCE and base_size != n:
+            raise ValueError(f"DIFFERENCE of {n} bytes needs a base of that length, not of {base_size}")
         return self.may_compare(base_size, width)
 
     cdef int may_compare(self, size_t base_size, unsigned width) except -1:

@@ -9,7 +9,7 @@
 struct mf_codec_ctx {
     ZSTD_CCtx *compress;
     ZSTD_DCtx *decompress;
-    uint8_t *scratch; /* of one chunk: its shuffled form; of a delta: its XOR with the base, and that shuffled */
+    uint8_t *scratch; /* of one chunk: its shuffled form; of a delta: its differences, and those shuffled */
     size_t scratch_size;
 };
 

@@ -7,6 +7,7 @@
 
 #include "codec/blocks.h"
 #include "codec/context.h"
+#include "codec/difference.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
 
@@ -42,23 +43,13 @@ int mf_delta_is_sealed(const uint8_t *src, size_t csize) {
     return XXH3_64bits(src, csize) == load_le64(src + csize);
 }
 
-static void xor_bytes(const uint8_t *restrict a, const uint8_t *restrict b, uint8_t *restrict out, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        out[i] = a[i] ^ b[i];
-}
-
-static void xor_into(uint8_t *restrict out, const uint8_t *restrict b, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        out[i] ^= b[i];
-}
-
 /* What both directions refuse. */
 static int check(size_t n, size_t base_size, unsigned codec, unsigned width) {
-    if (codec != MF_PREFIX && codec != MF_XOR)
+    if (codec != MF_PREFIX && codec != MF_DIFFERENCE)
         return MF_UNKNOWN_CODEC;
     if (width && (codec == MF_PREFIX || (width != 2 && width != 4 && width != 8)))
         return MF_BAD_WIDTH;
-    if (base_size > MF_CHUNK_LIMIT || (codec == MF_XOR && base_size != n))
+    if (base_size > MF_CHUNK_LIMIT || (codec == MF_DIFFERENCE && base_size != n))
         return MF_BAD_BASE;
     return MF_OK;
 }
@@ -106,7 +97,7 @@ int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8
     } else {
         if ((status = mf_codec_need_scratch(ctx, width ? 2 * n : n)) != MF_OK)
             return status;
-        xor_bytes(src, base, ctx->scratch, n);
+        mf_differences(src, base, ctx->scratch, n, width);
         src = ctx->scratch;
         if (width) {
             if ((status = mf_shuffle(src, ctx->scratch + n, n, width)) != MF_OK)
@@ -156,10 +147,10 @@ int mf_delta_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, const u
         return MF_MALFORMED;
     if (done != usize)
         return MF_SHORT;
-    if (codec == MF_XOR) {
+    if (codec == MF_DIFFERENCE) {
         if (width && (status = mf_unshuffle(target, dst, usize, width)) != MF_OK)
             return status;
-        xor_into(dst, base, usize);
+        mf_add_differences(dst, base, usize, width);
     }
     return MF_OK;
 }

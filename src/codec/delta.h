@@ -1,7 +1,8 @@
 /* Chunks encoded as what differs from a base: other bytes that the reader has (docs/format.md).
  *
- *   PREFIX  one Zstandard frame whose matches may reach into the base, which lies before the chunk. Any lengths.
- *   XOR     chunk XOR base, shuffled, in one Zstandard frame. Base and chunk are of one length.
+ *   PREFIX      one Zstandard frame whose matches may reach into the base, which lies before the chunk. Any lengths.
+ *   DIFFERENCE  the numbers of the chunk minus those of the base, shuffled, in one Zstandard frame. Without a width,
+ *               the bytes XOR those of the base. Base and chunk are of one length.
  *
  * After the frame of either lies its seal: XXH3-64 (seed 0) of the frame, 8 bytes, little-endian. It tells a damaged
  * delta from a damaged base without the base. It authenticates nothing: what is decoded from a wrong base is found by
@@ -15,7 +16,7 @@
 
 #include "codec/compress.h"
 
-enum mf_delta { MF_PREFIX = 3, MF_XOR = 4 };
+enum mf_delta { MF_PREFIX = 3, MF_DIFFERENCE = 4 };
 
 #define MF_SEAL_LENGTH ((size_t) 8)
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "codec/difference.h"
 #include "codec/entropy.h"
 #include "codec/shuffle.h"
 
@@ -125,7 +126,7 @@ static size_t coded(const uint8_t *sample, size_t length, unsigned width, size_t
 
 static void compare_codes(const uint8_t *src, const uint8_t *base, size_t n, size_t base_size, unsigned width,
                           mf_likeness *likeness) {
-    uint8_t plain[SAMPLE], changed[SAMPLE];
+    uint8_t plain[SAMPLE], old[SAMPLE], changed[SAMPLE];
     size_t length = n / SAMPLED < SAMPLE_MIN ? SAMPLE_MIN : n / SAMPLED > SAMPLE ? SAMPLE : n / SAMPLED;
     size_t runs = length / RUN;
     int whole = n <= length;
@@ -137,13 +138,12 @@ static void compare_codes(const uint8_t *src, const uint8_t *base, size_t n, siz
         size_t run = whole ? n : RUN;
         memcpy(plain + i * RUN, src + at, run);
         if (n == base_size)
-            memcpy(changed + i * RUN, base + at, run);
+            memcpy(old + i * RUN, base + at, run);
     }
     likeness->plain = coded(plain, length, width, n);
     if (n != base_size)
         return;
-    for (size_t i = 0; i < length; i++)
-        changed[i] ^= plain[i];
+    mf_differences(plain, old, changed, length, width);
     likeness->changed = coded(changed, length, width, n);
 }
 

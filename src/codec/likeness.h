@@ -11,7 +11,7 @@ typedef struct {
     size_t equal;   /* of these, in blocks that are equal to the base at the same offset */
     size_t found;   /* of these, in places that the base has somewhere, 48 bytes or more in a row */
     size_t plain;   /* what is left of the chunk when each byte of its shuffled form is coded by itself */
-    size_t changed; /* the same of the chunk XOR its base; equal to n if they are not of one length */
+    size_t changed; /* the same of its differences from the base; equal to n if they are not of one length */
 } mf_likeness;
 
 /* width: 0, 2, 4 or 8, as of a shuffle. */

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mfstore import errors
 from mfstore._core import codec
+from tests.rigs.deltas import differences
 
 N = 32_768
 
@@ -51,8 +52,8 @@ PAYS = {
     "noise, as long and shifted": (NOISE[1111:] + NOISE[:1111], NOISE, 8, codec.PREFIX),
     "numbers, edited": (edited(DOUBLES, 20), DOUBLES, 8, codec.PREFIX),
     "text, a word more": (text(1)[:9000] + b"more" + text(1)[9000:-4], text(1), 0, codec.PREFIX),
-    "numbers, all moved": (MOVED, DOUBLES, 8, codec.XOR),
-    "numbers, most moved": (DOUBLES[:3000] + MOVED[3000:], DOUBLES, 8, codec.XOR),
+    "numbers, all moved": (MOVED, DOUBLES, 8, codec.DIFFERENCE),
+    "numbers, most moved": (DOUBLES[:3000] + MOVED[3000:], DOUBLES, 8, codec.DIFFERENCE),
 }
 PAYS_NOT = {
     "noise": (NOISE, random.Random(2).randbytes(N), 0),
@@ -68,8 +69,8 @@ PAYS_NOT = {
 
 
 def sizes_of(data, base, widths, level):
-    """What each codec makes of a chunk, by codec and width: XOR where both are of one length."""
-    forms = [(codec.PREFIX, 0)] + [(codec.XOR, width) for width in widths if len(data) == len(base)]
+    """What each codec makes of a chunk, by codec and width: DIFFERENCE where both are of one length."""
+    forms = [(codec.PREFIX, 0)] + [(codec.DIFFERENCE, width) for width in widths if len(data) == len(base)]
     return {form: len(new_codec().encode_delta(data, base, *form, level)) for form in forms}
 
 
@@ -78,7 +79,7 @@ def test_what_pays_is_encoded_by_the_codec_that_gives_less(name):
     data, base, width, expected = PAYS[name]
     arena, [(size, number, used)] = new_codec().best_deltas(data, base, [(0, len(data), 0, len(base), width, N)], 1)
     assert number == expected
-    assert used == (width if number == codec.XOR else 0)
+    assert used == (width if number == codec.DIFFERENCE else 0)
     assert arena == new_codec().encode_delta(data, base, number, used, 3 if number == codec.PREFIX else 1)
     assert size == min(sizes_of(data, base, [width], 3 if number == codec.PREFIX else 1).values())
     out = bytearray(len(data))
@@ -104,20 +105,20 @@ def test_what_is_not_tried_would_not_have_saved_a_fifth(name):
 
 def test_a_delta_beyond_its_cap_is_none():
     data, base, width, _ = PAYS["numbers, all moved"]
-    size = len(new_codec().encode_delta(data, base, codec.XOR, width, 1))
+    size = len(new_codec().encode_delta(data, base, codec.DIFFERENCE, width, 1))
     for cap, fits in ((size + 64, True), (size - 1, False), (0, False)):
         arena, [delta] = new_codec().best_deltas(data, base, [(0, N, 0, N, width, cap)], 1)
-        assert (delta, len(arena)) == (((size, codec.XOR, 8), size) if fits else ((0, codec.PREFIX, 0), 0))
+        assert (delta, len(arena)) == (((size, codec.DIFFERENCE, 8), size) if fits else ((0, codec.PREFIX, 0), 0))
 
 
 def test_both_are_tried_and_the_smaller_is_kept():
-    """Half of it equal, half of it moved: XOR is better, and the arena holds nothing of the other."""
+    """Half of it equal, half of it moved: DIFFERENCE is better, and the arena holds nothing of the other."""
     data, base = DOUBLES[: N // 2] + MOVED[N // 2 :], DOUBLES
     sizes = sizes_of(data, base, [8], 3)
     arena, [delta] = new_codec().best_deltas(data, base, [(0, N, 0, N, 8, N)], 3)
-    assert sizes[codec.XOR, 8] < sizes[codec.PREFIX, 0]
-    assert delta == (sizes[codec.XOR, 8], codec.XOR, 8)
-    assert arena == new_codec().encode_delta(data, base, codec.XOR, 8, 3)
+    assert sizes[codec.DIFFERENCE, 8] < sizes[codec.PREFIX, 0]
+    assert delta == (sizes[codec.DIFFERENCE, 8], codec.DIFFERENCE, 8)
+    assert arena == new_codec().encode_delta(data, base, codec.DIFFERENCE, 8, 3)
 
 
 def test_a_batch_is_its_chunks_one_after_another():
@@ -181,9 +182,9 @@ def oracle_bits(data):
 def test_codes_match_the_oracle(width):
     """Of 2 KiB nothing is left out."""
     data, base = (struct.pack("<256d", *numbers(seed)[:256]) for seed in (1, 2))
-    changed = bytes(a ^ b for a, b in zip(data, base, strict=True))
-    _, _, _, plain, xored = codec.likeness(data, base, width)
-    for found, content in ((plain, data), (xored, changed)):
+    changed = differences(data, base, width)
+    _, _, _, plain, left = codec.likeness(data, base, width)
+    for found, content in ((plain, data), (left, changed)):
         planes = [content[j :: width or 1] for j in range(width or 1)]
         assert found == pytest.approx(sum(len(plane) * oracle_bits(plane) / 8 for plane in planes), rel=0.002, abs=2)
 

@@ -1,5 +1,6 @@
 """Deltas in the core: both codecs against the rules of docs/format.md, damage of every kind, and contexts used again."""
 
+import itertools
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from mfstore import errors
 from mfstore._core import codec
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
+from tests.rigs.deltas import differences
 
 MARGIN = 64
 SEAL = 8
@@ -21,7 +23,7 @@ def new_codec():
 
 def forms(length, base_length):
     """Every codec and width that a chunk of one length can have on a base of another."""
-    return [(codec.PREFIX, 0)] + [(codec.XOR, width) for width in (0, 2, 4, 8) if length == base_length]
+    return [(codec.PREFIX, 0)] + [(codec.DIFFERENCE, width) for width in (0, 2, 4, 8) if length == base_length]
 
 
 def edited(base, seed, edits=20):
@@ -32,12 +34,13 @@ def edited(base, seed, edits=20):
 
 
 def moved(width, low):
-    """Numbers of ``width`` bytes and those that differ from them in the ``low`` lowest bytes."""
+    """Numbers of ``width`` bytes and those that differ from them by as much as ``low`` bytes can tell."""
     chooser, base = random.Random(width), random.Random(9).randbytes(8000 * width)
-    data = bytearray(base)
-    for at in range(0, len(data), width):
-        data[at : at + low] = chooser.randbytes(low)
-    return bytes(data), base
+    data = b""
+    for at in range(0, len(base), width):
+        number = int.from_bytes(base[at : at + width], "little") + chooser.randrange(256**low) - 256**low // 2
+        data += (number % 256**width).to_bytes(width, "little")
+    return data, base
 
 
 NOISE = random.Random(3).randbytes(20_000)
@@ -98,10 +101,10 @@ def test_any_edits_come_back(base, edits, level):
 
 
 def test_what_is_stored_is_what_the_format_says():
-    data, base = PAIRS["edited"]
-    for width in (0, 2, 4, 8):
-        encoded = new_codec().encode_delta(data, base, codec.XOR, width, 1)
-        assert unzip(encoded[:-SEAL]) == shuffled(bytes(a ^ b for a, b in zip(data, base, strict=True)), width)
+    for name, width in itertools.product(("edited", "unrelated"), (0, 2, 4, 8)):
+        data, base = PAIRS[name]
+        encoded = new_codec().encode_delta(data, base, codec.DIFFERENCE, width, 1)
+        assert unzip(encoded[:-SEAL]) == shuffled(differences(data, base, width), width)
         assert int.from_bytes(encoded[-SEAL:], "little") == xxh3(encoded[:-SEAL])
     # A frame that needs nothing of its base is an ordinary one: nothing else is in a delta.
     assert unzip(new_codec().encode_delta(data, b"?", codec.PREFIX, 0, 1)[:-SEAL]) == data
@@ -125,15 +128,15 @@ def block_lengths(frame):
 def test_planes_of_noise_and_planes_of_none_get_blocks_of_their_own():
     for width in (2, 4, 8):
         data, base = moved(width, width // 2)
-        frame = new_codec().encode_delta(data, base, codec.XOR, width, 1)[:-SEAL]
+        frame = new_codec().encode_delta(data, base, codec.DIFFERENCE, width, 1)[:-SEAL]
         assert block_lengths(frame) == [4000 * width, 4000 * width]
         assert len(frame) < 4000 * width + 40
 
 
 def test_planes_that_are_alike_share_a_block():
     data, base = PAIRS["edited"]
-    assert len(block_lengths(new_codec().encode_delta(data, base, codec.XOR, 8, 1)[:-SEAL])) == 1
-    assert len(block_lengths(new_codec().encode_delta(NOISE, base[::-1], codec.XOR, 8, 1)[:-SEAL])) == 1
+    assert len(block_lengths(new_codec().encode_delta(data, base, codec.DIFFERENCE, 8, 1)[:-SEAL])) == 1
+    assert len(block_lengths(new_codec().encode_delta(NOISE, base[::-1], codec.DIFFERENCE, 8, 1)[:-SEAL])) == 1
 
 
 def test_a_prefix_is_used_wherever_it_lies():
@@ -158,14 +161,14 @@ def test_a_wrong_base_gives_other_bytes_or_is_refused():
         new_codec().decode_delta(encoded, wrong, number, width, out)
         assert out != data
     with pytest.raises(CorruptObject, match="base"):
-        new_codec().decode_delta(encoded, base[:-1], codec.XOR, 8, bytearray(len(data)))
+        new_codec().decode_delta(encoded, base[:-1], codec.DIFFERENCE, 8, bytearray(len(data)))
 
 
 def sealed(frame):
     return frame + xxh3(frame).to_bytes(SEAL, "little")
 
 
-@pytest.mark.parametrize(("number", "width"), [(codec.PREFIX, 0), (codec.XOR, 0), (codec.XOR, 4)])
+@pytest.mark.parametrize(("number", "width"), [(codec.PREFIX, 0), (codec.DIFFERENCE, 0), (codec.DIFFERENCE, 4)])
 def test_truncated_and_flipped_deltas_are_refused_and_write_nowhere_else(number, width):
     base = NOISE[:3000]
     data = edited(base, 6)
@@ -213,14 +216,14 @@ def test_what_is_not_a_delta_is_refused():
     with pytest.raises(CorruptObject, match="width"):
         new_codec().decode_delta(frame, b"base", codec.PREFIX, 4, bytearray(4))
     with pytest.raises(CorruptObject, match="width"):
-        new_codec().decode_delta(frame, b"base", codec.XOR, 3, bytearray(4))
+        new_codec().decode_delta(frame, b"base", codec.DIFFERENCE, 3, bytearray(4))
     with pytest.raises(CorruptObject, match="seal"):
-        new_codec().decode_delta(b"1234567", b"base", codec.XOR, 0, bytearray(4))
+        new_codec().decode_delta(b"1234567", b"base", codec.DIFFERENCE, 0, bytearray(4))
 
 
 @pytest.mark.parametrize(
     ("base", "number", "width"),
-    [(b"12345", codec.ZSTD, 0), (b"12345", codec.PREFIX, 2), (b"12345", codec.XOR, 16), (b"1234", codec.XOR, 0),
+    [(b"12345", codec.ZSTD, 0), (b"12345", codec.PREFIX, 2), (b"12345", codec.DIFFERENCE, 16), (b"1234", codec.DIFFERENCE, 0),
      (bytes(codec.CHUNK_LIMIT + 1), codec.PREFIX, 0)],
 )  # fmt: skip
 def test_what_no_reader_would_take_is_not_encoded(base, number, width):
@@ -270,7 +273,7 @@ def test_nothing_of_a_delta_is_left_for_the_next_call():
 
 def test_a_bomb_is_stopped_at_the_claimed_size():
     base = bytes(codec.CHUNK_LIMIT)
-    for number in (codec.PREFIX, codec.XOR):
+    for number in (codec.PREFIX, codec.DIFFERENCE):
         encoded = new_codec().encode_delta(bytes(codec.CHUNK_LIMIT), base, number, 0, 1)
         assert len(encoded) < 3000
         with pytest.raises(CorruptObject):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import CHUNK_LIMIT, DELTAS, LZ4, NONE, PREFIX, XOR, ZSTD, Codec
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, DIFFERENCE, LZ4, NONE, PREFIX, ZSTD, Codec
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format import fragments, packs, recipes
 from mfstore.format.digests import digest_function
@@ -71,7 +71,7 @@ def layouts(draw):
             length = sum(piece.length for piece in pieces)
             if draw(st.booleans()):
                 size = length
-            codec = draw(st.sampled_from([PREFIX, XOR] if size == length else [PREFIX]))
+            codec = draw(st.sampled_from([PREFIX, DIFFERENCE] if size == length else [PREFIX]))
             placement = placement._replace(codec=codec, pieces=tuple(pieces))
         placements.append(placement)
         sizes.append(size)
@@ -146,7 +146,7 @@ def delta(*pieces, codec=PREFIX):
         ("claims too much or nothing", [delta()], [base(usize=CHUNK_LIMIT + 1)]),
         ("claims too much or nothing", [delta()], [base(csize=CHUNK_LIMIT + 1)]),
         ("a base chunk is a delta itself", [delta()], [base(codec=PREFIX)]),
-        ("a base chunk is a delta itself", [delta()], [base(codec=XOR)]),
+        ("a base chunk is a delta itself", [delta()], [base(codec=DIFFERENCE)]),
         ("lists a base chunk twice", [delta(Piece(0, 0, 1), Piece(1, 0, 1))], [base(), base(offset=1)]),
         ("is of no use to any delta", [delta()], [base(), base(1)]),
         ("of a base chunk the recipe does not list", [delta(Piece(1, 0, 1))], [base()]),
@@ -159,7 +159,7 @@ def delta(*pieces, codec=PREFIX):
             [delta(*[Piece(number, 0, 1) for number in range(5)])],
             [base(number, usize=CHUNK_LIMIT) for number in range(5)],
         ),
-        ("another length than the chunk", [delta(Piece(0, 0, 99), codec=XOR)], [base()]),
+        ("another length than the chunk", [delta(Piece(0, 0, 99), codec=DIFFERENCE)], [base()]),
     ],
 )
 def test_what_makes_no_sense_is_refused(message, placements, bases):
@@ -193,7 +193,7 @@ BASE = struct.pack("<32sIIQIBBxx", chunk_id(7), 1, 50, 64, 100, ZSTD, 0)
     ("message", "data"),
     [
         ("delta in a recipe without bases", forged(0, [placed(PREFIX, 0)])),
-        ("delta in a recipe without bases", forged(0, [placed(XOR, 1)])),
+        ("delta in a recipe without bases", forged(0, [placed(DIFFERENCE, 1)])),
         ("has a base and is no delta", forged(0, [placed(ZSTD, 1)])),
         ("has a base and is no delta", forged(recipes.BASES, [placed(NONE, 1)], BASE, PIECE)),
         ("too long or nothing", forged(recipes.BASES, [placed(PREFIX, 0), placed(PREFIX, 1)], BASE, PIECE)),
@@ -234,21 +234,25 @@ def test_a_writer_is_told_that_a_base_is_missing(placement, bases):
 
 
 def test_a_trailer_lists_deltas():
-    entries = [PackEntry(chunk_id(n), 64 + 10 * n, 10, 100, codec, 4) for n, codec in enumerate((ZSTD, PREFIX, XOR))]
+    entries = [
+        PackEntry(chunk_id(n), 64 + 10 * n, 10, 100, codec, 4) for n, codec in enumerate((ZSTD, PREFIX, DIFFERENCE))
+    ]
     trailer = b"".join(packs.ENTRY.pack(*entry) for entry in entries)
     footer = packs.encode_footer(3, 1, 94, bytes(16), trailer)
     assert packs.entries_of(DIGEST, DIGEST(trailer), trailer, footer, 94) == entries
 
 
 def test_an_index_fragment_leaves_deltas_out():
-    entries = [PackEntry(chunk_id(n), 64 + 10 * n, 10, 100, codec, 0) for n, codec in enumerate((ZSTD, PREFIX, XOR))]
+    entries = [
+        PackEntry(chunk_id(n), 64 + 10 * n, 10, 100, codec, 0) for n, codec in enumerate((ZSTD, PREFIX, DIFFERENCE))
+    ]
     data = fragments.encode_fragment([(PACKS[0], entries)], 1)
     found = fragments.decode_fragment(data, "index/x")
     assert len(found) == 1
     assert fragments.ENTRY.unpack_from(found.entries)[0] == chunk_id(0)
 
 
-@pytest.mark.parametrize("codec", [PREFIX, XOR])
+@pytest.mark.parametrize("codec", [PREFIX, DIFFERENCE])
 def test_an_index_fragment_with_a_delta_is_damaged(codec):
     entries = [PackEntry(bytes([n]) * 32, 64 + 10 * n, 10, 100, ZSTD, codec) for n in range(5)]
     data = fragments.encode_fragment([(PACKS[0], entries)], 1)

@@ -117,7 +117,7 @@ def test_constants(text, value):
 def test_versions_and_numbers():
     assert {recipes.VERSION, packs.VERSION, fragments.VERSION, description_format.VERSION, collection.VERSION} == {1}
     assert NAMES == {"blake3": 1, "sha256": 2}
-    assert (codec.NONE, codec.LZ4, codec.ZSTD, codec.PREFIX, codec.XOR) == (0, 1, 2, 3, 4)
+    assert (codec.NONE, codec.LZ4, codec.ZSTD, codec.PREFIX, codec.DIFFERENCE) == (0, 1, 2, 3, 4)
     assert (codec.PLANES, codec.PCODEC) == (5, 6)
     assert (pickler.BUFFER, pickler.BYTES, pickler.TEXT, pickler.BYTEARRAY) == (1, 2, 3, 4)
     assert (recipes.ONE, recipes.BUNDLE, recipes.LITERAL) == (1, 2, 1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import DELTAS, NONE, PREFIX, XOR, ZSTD, Codec
+from mfstore._core.codec import DELTAS, DIFFERENCE, NONE, PREFIX, ZSTD, Codec
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.memory import MemoryBackend
 from mfstore.backends.s3.backend import S3Backend
@@ -131,7 +131,7 @@ def make(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "how",
-    [{}, {"codec": XOR}, {"codec": XOR, "width": 4}, {"inline": True}, {"inline": True, "codec": XOR, "width": 8},
+    [{}, {"codec": DIFFERENCE}, {"codec": DIFFERENCE, "width": 4}, {"inline": True}, {"inline": True, "codec": DIFFERENCE, "width": 8},
      {"same_pack": True}, {"plain": [noise(9, 3000)]}],
     ids=str,
 )  # fmt: skip
@@ -400,7 +400,7 @@ def test_an_inline_delta_is_read_again_with_its_recipe(make):
 def test_a_delta_that_was_moved_is_found_by_its_recipe(make):
     """A collector repacked it while a reader held the recipe from before: the index does not list deltas."""
     made = make()
-    moved = make(codec=XOR, same_pack=True)
+    moved = make(codec=DIFFERENCE, same_pack=True)
     for kind in ("packs/", "recipes/"):
         for info in list(moved.backend.list(kind)):
             made.backend.put(info.key, [moved.backend.get(info.key)])
@@ -428,7 +428,7 @@ def test_a_refusal_is_no_damage(make, pack, remote):
     assert not made.parts.verified.met_damage
 
 
-@pytest.mark.parametrize("how", [{}, {"codec": XOR, "width": 8}, {"inline": True}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"codec": DIFFERENCE, "width": 8}, {"inline": True}], ids=str)
 def test_no_wrong_byte_is_ever_returned(make, how):
     """Flips all over both packs, and the recipe: an error, or what was stored."""
     made = make(**how)
@@ -548,7 +548,7 @@ def arrays():
     return ARRAY, later
 
 
-@pytest.mark.parametrize("how", [{}, {"codec": XOR, "width": 8}, {"inline": True}, {"same_pack": True}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"codec": DIFFERENCE, "width": 8}, {"inline": True}, {"same_pack": True}], ids=str)
 def test_every_way_to_read_an_artifact(backend, how, tmp_path):
     old, new = arrays()
     store = wrapped(backend)

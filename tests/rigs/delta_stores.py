@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mfstore._core.chunk import cut
-from mfstore._core.codec import DELTAS, PREFIX, XOR
+from mfstore._core.codec import DELTAS, DIFFERENCE, PREFIX
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PackBuilder, pack_path
@@ -141,12 +141,12 @@ def versions(backend, codec=PREFIX, inline=False, size=160_000):
     store = wrapped(backend)
     keys = [store.put(old), store.put(new)]
     store.refs["new"] = keys[1]
-    store_as_deltas(backend, keys[1], keys[0], codec, 8 if codec == XOR else 0, inline)
+    store_as_deltas(backend, keys[1], keys[0], codec, 8 if codec == DIFFERENCE else 0, inline)
     (bases,) = recipe_of(backend, keys[0]).packs
     own = set(recipe_of(backend, keys[1]).packs) - {bases}
     paths = [pack_path(bases.hex()), *(pack_path(name.hex()) for name in own), ""][:2]
     return Versions(backend, *keys, dict(zip(keys, [old, new], strict=True)), *paths)
 
 
-KINDS = {"prefix": {}, "xor": {"codec": XOR}, "inline": {"inline": True}}
+KINDS = {"prefix": {}, "difference": {"codec": DIFFERENCE}, "inline": {"inline": True}}
 """Ways in which deltas are stored, as arguments of ``versions``."""

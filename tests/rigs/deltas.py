@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mfstore import errors
-from mfstore._core.codec import PREFIX, XOR, Codec
+from mfstore._core.codec import DIFFERENCE, PREFIX, Codec
 from mfstore.format import recipes
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.fragments import encode_fragment
@@ -23,6 +23,19 @@ class DeltaPlaces(NamedTuple):
     """Of the deltas, in it."""
     bases: list[tuple[str, int]]
     """Pack and offset of each base chunk."""
+
+
+def differences(data, base, width):
+    """What codec 4 compresses, by docs/format.md."""
+    if not width:
+        return bytes(a ^ b for a, b in zip(data, base, strict=True))
+    whole, bits = len(data) - len(data) % width, 8 * width
+    out = b""
+    for at in range(0, whole, width):
+        new, old = (int.from_bytes(one[at : at + width], "little") for one in (data, base))
+        d = (new - old) % 2**bits
+        out += (2 * d if d < 2 ** (bits - 1) else 2 ** (bits + 1) - 1 - 2 * d).to_bytes(width, "little")
+    return out + differences(data[whole:], base[whole:], 0)
 
 
 def recipe_of(backend, key):
@@ -59,8 +72,8 @@ def as_deltas(backend, key, base_key, *, codec=PREFIX, width=0, inline=False, sa
         backend: Where both are stored, in packs.
         key: Its recipe is replaced.
         base_key: Its chunks become base chunks.
-        codec: XOR where the base is long enough for it, else PREFIX.
-        width: Shuffle width of XOR.
+        codec: DIFFERENCE where the base is long enough for it, else PREFIX.
+        width: Shuffle width of DIFFERENCE.
         inline: Whether the deltas lie in the recipe.
         same_pack: Whether the base chunks are copied into the pack of the deltas.
         copies: Whether the whole chunks stay where they are, and in the index.
@@ -89,7 +102,7 @@ def as_deltas(backend, key, base_key, *, codec=PREFIX, width=0, inline=False, sa
                 bases.append(BaseChunk(chunk_id, *place[:3], len(datas[part.chunk]), *place[3:5]))
             pieces.append(part._replace(chunk=numbers[chunk_id]))
         kind = codec if codec == PREFIX or len(base) == chunk.usize else PREFIX
-        shuffle = width if kind == XOR else 0
+        shuffle = width if kind == DIFFERENCE else 0
         encoded = CODEC.encode_delta(chunk_bytes(backend, new, number), base, kind, shuffle, 1)
         offset = len(arena) if inline else builder.length
         placements.append(Placement(mine, offset, len(encoded), kind, shuffle, tuple(pieces)))

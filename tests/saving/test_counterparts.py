@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfstore._core.codec import XOR
+from mfstore._core.codec import DIFFERENCE
 from mfstore.format.fragments import Location
 from mfstore.format.packs import PackName
 from mfstore.format.recipes import (
@@ -307,7 +307,7 @@ def recipe_of(placements, bases=(), usizes=None):
 def test_a_chunk_is_usable_with_all_packs_that_it_needs():
     base = BaseChunk(named("r"), 1, 64, 50, 100, 0, 0)
     placements = [
-        Placement(0, 64, 100, 0, 0), Placement(0, 200, 30, XOR, 8, (Piece(0, 0, 100),)), Placement(INLINE, 0, 9, 0, 0)
+        Placement(0, 64, 100, 0, 0), Placement(0, 200, 30, DIFFERENCE, 8, (Piece(0, 0, 100),)), Placement(INLINE, 0, 9, 0, 0)
     ]  # fmt: skip
     chunks = base_of(recipe_of(placements, [base]), lambda pack: True).chunks
     assert chunks.keys() == {named("c0"), named("c1")}

@@ -21,7 +21,7 @@ from tests.rigs.gc import DAY, RemoteMemory, objects
 
 pytestmark = pytest.mark.usefixtures("whole_chunks")  # deltas are what each test makes itself
 
-in_packs = pytest.mark.parametrize("kind", ["prefix", "xor"])
+in_packs = pytest.mark.parametrize("kind", ["prefix", "difference"])
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -228,7 +228,7 @@ def test_stat_tells_what_is_read_besides(memory, kind):
     old, new = wrapped(memory).stat(found.old), wrapped(memory).stat(found.new)
     assert old.bases == 0 and new.bases == sum(base.csize for base in recipe.bases) > 100_000
     assert new.stored == recipe.stored + sum(at.csize for at in recipe.placements if at.pack != INLINE)
-    label = {"xor": "xor+shuffle"}.get(kind, "delta")
+    label = {"difference": "difference+shuffle"}.get(kind, "delta")
     sizes = [chunk.usize for chunk, at in recipes.placed_chunks(recipe) if at.pieces]
     assert new.codecs[label] == sum(sizes) and label not in old.codecs
     # A chunk that it places as well is none of the others.
