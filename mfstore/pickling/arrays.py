@@ -21,6 +21,8 @@ COPY = 16 << 20
 """Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
 LINE = 4096
 """Padding is cleared by whole lines of about this many bytes: item by item it takes ten times as long."""
+LIST_PICKLE = 2
+"""Flag of a dtype that numpy pickles item by item. Others, as bfloat16 of ml_dtypes, are their bytes to it too."""
 X87_MANTISSA = 63
 X87_BYTES = 10
 """A long double of x87 takes 80 bits of the 12 or 16 bytes that it lies in."""
@@ -116,12 +118,12 @@ class Strided:
 def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
     """An array as numpy's own rebuild function over one buffer, for every dtype that has a fixed size.
 
-    numpy does this only for types with a buffer format: datetime64 and timedelta64, and arrays
-    that are not contiguous, would go through a copy and an in-band bytes object. A non-contiguous array
-    is stored in C order, so that it has the key of an equal contiguous one.
+    numpy does this only for types with a buffer format: datetime64 and timedelta64, types that other packages register
+    (as bfloat16), and arrays that are not contiguous, would go through a copy and an in-band bytes object. A
+    non-contiguous array is stored in C order, so that it has the key of an equal contiguous one.
     """
     dtype = array.dtype
-    if dtype.hasobject or dtype.itemsize == 0 or dtype.isbuiltin == 2 or dtype.kind == "T":
+    if dtype.hasobject or dtype.itemsize == 0 or dtype.flags & LIST_PICKLE or dtype.kind == "T":
         return NotImplemented
     if array.size == 0:
         # numpy's own pickle of an empty array forgets the byte order of dates.

@@ -23,6 +23,7 @@ from hypothesis.extra import numpy as hnp
 
 import mfstore
 from mfstore.errors import NotSerializable
+from mfstore.saving.drafts import draft_of
 from tests.rigs.soak import lasting
 
 
@@ -467,6 +468,26 @@ def test_torch_round_trips(shared):
     assert shared.put({name: tensor.clone() for name, tensor in state.items()}) == shared.put(
         {name: tensor.clone() for name, tensor in state.items()}
     )
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
+def test_dtypes_that_other_packages_register_are_buffers(shared, name):
+    dtype = np.dtype(getattr(pytest.importorskip("ml_dtypes"), name))
+    numbers = np.arange(160_000).reshape(400, 400).astype(dtype)
+    values = {
+        "whole": numbers,
+        "turned": numbers.T,
+        "some": numbers[::2, ::3],
+        "one": numbers[3, 3],
+        "none": numbers[:0],
+    }
+    back = shared.get(shared.put(values))
+    for which, value in values.items():
+        assert (back[which].dtype, back[which].shape) == (dtype, value.shape)
+        assert back[which].tobytes() == value.tobytes()
+    assert back["turned"].flags.f_contiguous
+    draft = draft_of("", numbers, lambda run: None)
+    assert [(segment.itemsize, segment.row) for segment in draft.segments] == [(dtype.itemsize, 400 * dtype.itemsize)]
 
 
 # ---- changes to what was loaded ---------------------------------------------------------------
