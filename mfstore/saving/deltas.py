@@ -227,7 +227,11 @@ class Deltas:
         return kept
 
     def _candidates(self, window: Iterable[RunPart], stores: Iterable[RunPart]) -> list[Candidate]:
-        """The new chunks that have a counterpart: in the base, else between their neighbours."""
+        """The new chunks that have a counterpart: in the base, else between their neighbours.
+
+        Not between neighbours in a bundle: no index lists deltas, so an artifact that stays as it is beside others
+        that change would be stored again with each bundle that names no base.
+        """
         chunks = [chunk for part in window for _, chunk in new_chunks(part)]
         new = {chunk.id: (part.run, number, chunk) for part in stores for number, chunk in new_chunks(part)}
         found: dict[bytes, Counterpart] = {}
@@ -239,7 +243,7 @@ class Deltas:
                     found[chunk.id] = counterpart
         between = [
             gap for gap in neighbours.gaps(chunks, self._stored.located, new)
-            if any(chunk.id not in found for chunk in chunks[gap.first : gap.last])
+            if any(chunk.id not in found and not chunk.stream.artifact for chunk in chunks[gap.first : gap.last])
         ]  # fmt: skip
         layouts = self._stored.layouts(neighbours.packs_of(between)) if between else {}
         for gap in between:

@@ -64,7 +64,7 @@ class Collected(RuleBasedStateMachine):
         """What has changed is stored as deltas, if the base is there still; others may be made against the same."""
         value = {name: array.copy() for name, array in self.values[base].items()}
         for array in value.values():
-            array[:: 9_000 // changed] += 1.0
+            array[:: 9_000 // changed] += 1
         key = self.writers[writer].save(value, base)
         self.values[key] = value
         self.acknowledged(key)
