@@ -155,7 +155,7 @@ def test_the_demo_runs(tmp_path):
     for row in rows[:-1]:
         assert row["artifacts"] == 22
         assert row["mfstore"]["stored"] < row["metaflow"]["stored"] or row["version"] == "unchanged"
-    assert rows[-2]["mfstore"]["stored"] < 20_000
+    assert rows[-2]["mfstore"]["stored"] < 25_000  # the recipe: 60 bytes for each chunk
     assert rows[-1]["total"]["stored"] < rows[-1]["total"]["metaflow_stored"] / 2.5
     stats = mfstore.open(tmp_path / "demo" / "mfstore").stats()
     assert stats.recipes == 11
