@@ -7,12 +7,7 @@
 #include <string.h>
 
 #include "chunk/cuts.h"
-
-#define REQUIRE(condition)      \
-    do {                        \
-        if (!(condition))       \
-            __builtin_trap();   \
-    } while (0)
+#include "fuzzing.h"
 
 enum { HEADER = 8, STRETCH = 4 };
 #define LIMIT (MF_CUT_MAX + 3 * MF_CUT_NORMAL)

@@ -9,25 +9,11 @@
 #include "codec/compress.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
-
-/* Not assert: it must hold whatever NDEBUG says, and libFuzzer keeps the input of an abort. */
-#define REQUIRE(condition)      \
-    do {                        \
-        if (!(condition))       \
-            __builtin_trap();   \
-    } while (0)
+#include "fuzzing.h"
 
 enum { HEADER = 6 };
 static const unsigned widths[] = {0, 2, 4, 8};
 static const unsigned encoders[] = {MF_LZ4, MF_ZSTD, MF_PLANES};
-
-static uint8_t *block(const uint8_t *data, size_t n) {
-    uint8_t *copy = malloc(n);
-    REQUIRE(copy || !n);
-    if (n && data)
-        memcpy(copy, data, n);
-    return copy;
-}
 
 static void decode_anything(mf_codec_ctx *ctx, const uint8_t *data, size_t size, unsigned codec,
                             unsigned width, size_t usize) {

@@ -11,23 +11,10 @@
 #include "codec/delta.h"
 #include "codec/likeness.h"
 #include "codec/status.h"
-
-#define REQUIRE(condition)      \
-    do {                        \
-        if (!(condition))       \
-            __builtin_trap();   \
-    } while (0)
+#include "fuzzing.h"
 
 enum { HEADER = 8 };
 static const unsigned widths[] = {0, 2, 4, 8};
-
-static uint8_t *block(const uint8_t *data, size_t n) {
-    uint8_t *copy = malloc(n);
-    REQUIRE(copy || !n);
-    if (n && data)
-        memcpy(copy, data, n);
-    return copy;
-}
 
 static void decode_anything(mf_codec_ctx *ctx, const uint8_t *data, size_t size, int seal, const uint8_t *base,
                             size_t base_size, unsigned codec, unsigned width, size_t usize) {

@@ -4,12 +4,7 @@
 #include <string.h>
 
 #include "table/lookup.h"
-
-#define REQUIRE(condition)      \
-    do {                        \
-        if (!(condition))       \
-            __builtin_trap();   \
-    } while (0)
+#include "fuzzing.h"
 
 enum { HEADER = 4, SORT = 1, SHORT_FORM = 2, TERSE = 4 };
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mfstore._core.codec import NONE
 from mfstore._core.memory import FreshBytes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.reads import PackRead
     from mfstore.loading.verified import VerifiedRanges
+
+Item = TypeVar("Item")
 
 DELTA_WINDOW = 64 << 20
 """Bytes of base chunks and encoded deltas held at a time. Far away each window is one round of requests, so that a load
@@ -72,23 +74,40 @@ def delta_of(
     )
 
 
+def together(
+    items: Iterable[Item], needs: Callable[[Item], Mapping[Hashable, int]], limit: int
+) -> Iterator[list[Item]]:
+    """``items`` in order, as many at a time as need up to ``limit`` bytes together, and at least one. ``needs`` tells
+    of each what it needs, with its bytes; what several need counts once."""
+    group: list[Item] = []
+    held: set[Hashable] = set()
+    size = 0
+    for item in items:
+        needed = needs(item)
+        more = sum(length for what, length in needed.items() if what not in held)
+        if group and size + more > limit:
+            yield group
+            group, held, size = [], set(), 0
+            more = sum(needed.values())
+        group.append(item)
+        held.update(needed)
+        size += more
+    if group:
+        yield group
+
+
 def plan_windows(deltas: Iterable[Delta]) -> list[list[Delta]]:
     """Deltas to be decoded together, in an order in which those that share base chunks are neighbours."""
-    windows: list[list[Delta]] = []
-    seen: set[PlacedChunk] = set()
-    size = DELTA_WINDOW
-    for delta in sorted(deltas, key=lambda delta: (delta.base[0].of.pack, delta.base[0].of.placement.offset)):
-        needed = {part.of for part in delta.base}
-        encoded = delta.wanted.placement.csize if delta.wanted.pack else 0
-        more = encoded + sum(base.chunk.usize for base in needed - seen)
-        if size + more > DELTA_WINDOW:
-            windows.append([])
-            seen, size = set(), 0
-            more = encoded + sum(base.chunk.usize for base in needed)
-        windows[-1].append(delta)
-        seen |= needed
-        size += more
-    return windows
+    ordered = sorted(deltas, key=lambda delta: (delta.base[0].of.pack, delta.base[0].of.placement.offset))
+    return list(together(ordered, _needs, DELTA_WINDOW))
+
+
+def _needs(delta: Delta) -> dict[Hashable, int]:
+    """Base chunks, and the delta's own bytes, which are for it alone, unless they lie in its recipe."""
+    needed: dict[Hashable, int] = {part.of: part.of.chunk.usize for part in delta.base}
+    if delta.wanted.pack:
+        needed[id(delta)] = delta.wanted.placement.csize
+    return needed
 
 
 class DeltaWindow:

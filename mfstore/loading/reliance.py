@@ -3,9 +3,10 @@ vouches for, or that are read now."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DELTAS, delta_seal_is_right
@@ -101,19 +102,8 @@ class Reliance:
         good: set[FoundChunk] = set()
         for start in range(0, len(deltas), PROBED_TOGETHER):
             good.update(self._whole_deltas(deltas[start : start + PROBED_TOGETHER]))
-        reader = self._reader
         for start in range(0, len(doubtful), PROBED_TOGETHER):
-            chunks = [
-                ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize)))
-                for chunk, pack, placement, _ in doubtful[start : start + PROBED_TOGETHER]
-            ]
-            reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
-            if reader.remote:
-                found: list[FoundChunk] = []
-                reader.read_remote(reads, partial(self._sift, found))
-                good.update(found)
-            else:
-                good.update(*reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)))
+            good.update(self._probe_all(_into_memory(doubtful[start : start + PROBED_TOGETHER])))
         unknown = doubtful + deltas
         bad = {one.chunk.id for one in unknown if (one.pack, one.placement, one.chunk.id, one.base) not in good}
         return (known | {chunk_id for _, _, chunk_id, _ in good}) - bad
@@ -121,10 +111,7 @@ class Reliance:
     def _whole_deltas(self, placed: Sequence[PlacedChunk]) -> list[FoundChunk]:
         """Those deltas that are whole, with their base chunks."""
         good = []
-        planned = [
-            Delta(ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize))), base, b"", True)
-            for chunk, pack, placement, base in placed
-        ]
+        planned = [Delta(read, one.base, b"", True) for read, one in zip(_into_memory(placed), placed, strict=True)]
         for deltas in plan_windows(planned):
             window = DeltaWindow(self._reader, self._verified, deltas)
             window.read_alone()
@@ -156,19 +143,20 @@ class Reliance:
 
     def contents(self, placed: Sequence[PlacedChunk]) -> dict[bytes, memoryview]:
         """The bytes of those that are readable and whole at that place, by id: read now, and compared."""
-        reader = self._reader
-        chunks = [
-            ChunkRead(one.pack, one.placement, one.chunk, memoryview(FreshBytes(one.chunk.usize))) for one in placed
-        ]
-        reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
-        good: list[FoundChunk] = []
-        if reader.remote:
-            reader.read_remote(reads, partial(self._sift, good))
-        else:
-            for found in reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks)):
-                good += found
-        whole = {chunk_id for _, _, chunk_id, _ in good}
+        chunks = _into_memory(placed)
+        whole = {chunk_id for _, _, chunk_id, _ in self._probe_all(chunks)}
         return {chunk.chunk.id: chunk.target for chunk in chunks if chunk.chunk.id in whole}
+
+    def _probe_all(self, chunks: list[ChunkRead]) -> list[FoundChunk]:
+        """Read these; those that are whole."""
+        reader = self._reader
+        reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
+        if reader.remote:
+            good: list[FoundChunk] = []
+            reader.read_remote(reads, partial(self._sift, good))
+            return good
+        probed = reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks))
+        return list(chain.from_iterable(probed))
 
     def _sift(self, good: list[FoundChunk], read: PackRead, data: Buffer | MfstoreError) -> None:
         """Add those chunks of an answered read that are whole."""
@@ -226,6 +214,13 @@ class Reliance:
     def _noted(self, wanted: ChunkRead, base: tuple[BasePart, ...] = ()) -> FoundChunk:
         self._verified.add(wanted.pack, [(wanted.placement.offset, wanted.placement.csize, wanted.chunk.id)])
         return wanted.pack, wanted.placement, wanted.chunk.id, base
+
+
+def _into_memory(placed: Iterable[PlacedChunk]) -> list[ChunkRead]:
+    """Reads of these, each into memory of its own."""
+    return [
+        ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize))) for chunk, pack, placement, _ in placed
+    ]
 
 
 def needed_of(placed: PlacedChunk) -> Sequence[PlacedChunk]:

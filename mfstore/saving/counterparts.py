@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore._core.chunk import LONG_ROW
 from mfstore.format.fragments import Location
 from mfstore.format.packs import PackName
 from mfstore.format.recipes import INLINE
@@ -21,13 +22,10 @@ if TYPE_CHECKING:
     from mfstore.format.recipes import Artifact, Recipe
     from mfstore.saving.drafts import Stream
 
-LONG_ROW = 32 << 10
-"""Rows of at least so many bytes are paired by their number when their length has changed: a block of pandas has one
-column per row, and grows in each of them. Shorter rows lie several to a chunk of 64 KiB, and are paired by offset."""
 FURTHER = 256
 """Segments that are looked at beyond as many as are new in a row: of 8000 segments whose order has changed, each row
 of new ones would look at all others, for 6 s instead of 0.4."""
-BASE_LIMIT = 4
+LONGEST_BASE = 4
 """The bytes before a chunk that are taken for its counterpart are at most this many times its own length: what an
 encoder has to look through costs as much as what it encodes."""
 SHIFT_LIMIT = 64 << 10
@@ -153,35 +151,24 @@ class Base:
         at = 0
         for artifact in recipe.artifacts:
             stored: list[StoredAs | None] = []
-            for placement in recipe.placements[at : at + len(artifact.chunks)]:
-                bases = [recipe.bases[piece.chunk] for piece in placement.pieces]
-                if placement.pack == INLINE or not all(
-                    good[number] for number in (placement.pack, *[b.pack for b in bases])
-                ):
+            placements = recipe.placements[at : at + len(artifact.chunks)]
+            for (_, usize), placement in zip(artifact.chunks, placements, strict=True):
+                number, offset, csize, codec, width, pieces = placement
+                bases = [recipe.bases[piece.chunk] for piece in pieces]
+                if number == INLINE or not all(good[one] for one in (number, *[base.pack for base in bases])):
                     stored.append(None)
                     continue
-                pieces = tuple(
+                where = Location(names[number], offset, csize, usize, codec, width)
+                against = tuple(
                     BasePiece(
                         base.id,
                         Location(names[base.pack], base.offset, base.csize, base.usize, base.codec, base.width),
                         piece.start,
                         piece.length,
                     )
-                    for piece, base in zip(placement.pieces, bases, strict=True)
+                    for piece, base in zip(pieces, bases, strict=True)
                 )
-                stored.append(
-                    StoredAs(
-                        Location(
-                            names[placement.pack],
-                            placement.offset,
-                            placement.csize,
-                            0,
-                            placement.codec,
-                            placement.width,
-                        ),
-                        pieces,
-                    )
-                )
+                stored.append(StoredAs(where, against))
             at += len(artifact.chunks)
             artifacts[artifact.name] = self._streams(artifact, stored)
         return artifacts
@@ -196,7 +183,6 @@ class Base:
                 chunk_id, usize = artifact.chunks[number]
                 found = stored[number]
                 if found is not None:
-                    found = found._replace(at=found.at._replace(usize=usize))
                     self.chunks.setdefault(chunk_id, found)
                 stream.add(chunk_id, usize, found)
                 number += 1
@@ -349,7 +335,7 @@ def counterpart(stream: BaseStream, found: Range, length: int) -> Counterpart | 
                 aligned = False
                 pieces += stored.pieces
         number += 1
-    joined = _joined(pieces) if aligned else _united(pieces, BASE_LIMIT * length)
+    joined = _joined(pieces) if aligned else _united(pieces, LONGEST_BASE * length)
     total = sum(piece.length for piece in joined)
     if not total:
         return None
@@ -496,6 +482,8 @@ class Counterparts:
         before = pair.anchors[at - 1] if at else None
         after = pair.anchors[at] if at < len(pair.anchors) else None
         stream, old = chunk.stream, pair.old.shape
+        # Rows that are cut one by one are paired so: a block of pandas has a column per row, and grows in each of them.
+        # Shorter ones lie several to a chunk, and are paired by offset.
         if stream.row != old.row and min(stream.row, old.row) >= LONG_ROW:
             new = Shape(stream.kind, stream.itemsize, stream.row, stream.length)
             found = row_range(chunk.start, chunk.end, new, old, before, after)

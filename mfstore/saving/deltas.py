@@ -13,12 +13,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mfstore._core.codec import DIFFERENCE, NONE, PREFIX
+from mfstore.loading.deltas import together
 from mfstore.saving import codecs, neighbours
 from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore._core.codec import Codec
     from mfstore.saving.context import SaveContext
     from mfstore.saving.dedup import StoredChunks
     from mfstore.saving.drafts import Run, RunPart, Stream
@@ -199,8 +201,8 @@ class Deltas:
 
     def concern(self, stores: Sequence[RunPart], duplicate: int) -> bool:
         """Whether a window is to be looked at, of which ``stores`` are new and so many bytes are not: without a base, a
-        counterpart is only found by what lies beside it."""
-        return self._counterparts is not None or bool(stores and duplicate)
+        counterpart is only found by what lies beside it, and not in a bundle."""
+        return self._counterparts is not None or bool(duplicate and any(map(_is_alone, stores)))
 
     def build_on(self, counterparts: Counterparts) -> None:
         """From the next window on counterparts are looked for here first."""
@@ -253,20 +255,9 @@ class Deltas:
 
     def _batches(self, candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
         """Candidates whose bases fit into memory together."""
-        batch: list[Candidate] = []
-        ids: set[bytes] = set()
-        held = 0
-        for candidate in candidates:
-            bases = {piece.id: piece.at.usize for piece in candidate.found.pieces}
-            more = sum(size for chunk_id, size in bases.items() if chunk_id not in ids)
-            if batch and held + more > self._limit:
-                yield batch
-                batch, ids, held, more = [], set(), 0, sum(bases.values())
-            batch.append(candidate)
-            ids.update(bases)
-            held += more
-        if batch:
-            yield batch
+        return together(
+            candidates, lambda candidate: {piece.id: piece.at.usize for piece in candidate.found.pieces}, self._limit
+        )
 
     def _contents(
         self, batch: Iterable[Candidate], held: Mapping[bytes, memoryview] = MappingProxyType({})
@@ -299,11 +290,7 @@ class Deltas:
                 trials.append(None)  # a look at both, which takes a tenth of the rest, was enough
                 continue
             sizes = tuple(len(codec.encode_delta(data, base, form.codec, form.width, form.level)) for form in forms)
-            choice = candidate.run.choice
-            whole = len(data)
-            if choice is not None and choice.codec != NONE:
-                whole = len(codecs.encode_chunk(codec, data, choice).data)
-            trials.append(Trial(len(data), sizes, whole))
+            trials.append(Trial(len(data), sizes, _whole_size(codec, data, candidate)))
         return trials
 
     def _judge_trials(self, candidates: Sequence[Candidate], trials: Sequence[Trial | None]) -> None:
@@ -365,9 +352,13 @@ class Deltas:
             return 1.0
         if stream not in self._ratios:
             data = candidate.data()[:SAMPLE]
-            codec = self._context.workers.thread.codec
-            self._ratios[stream] = len(codecs.encode_chunk(codec, data, choice).data) / len(data)
+            self._ratios[stream] = _whole_size(self._context.workers.thread.codec, data, candidate) / len(data)
         return self._ratios[stream]
+
+
+def _whole_size(codec: Codec, data: memoryview, candidate: Candidate) -> int:
+    """Bytes that a part of a chunk takes without a base."""
+    return len(codecs.encode_chunk(codec, data, candidate.run.choice or codecs.RAW_CHOICE).data)
 
 
 def _base(bases: Mapping[bytes, memoryview], candidate: Candidate) -> Buffer | None:
@@ -389,6 +380,11 @@ def _samples(candidate: Candidate, base: Buffer) -> tuple[memoryview, memoryview
         return data[start : start + SAMPLE], old[start : start + SAMPLE]
     middle = start * len(old) // len(data)
     return data[start : start + SAMPLE], old[max(0, middle - SAMPLE // 2) : middle + SAMPLE + SAMPLE // 2]
+
+
+def _is_alone(part: RunPart) -> bool:
+    """Whether it is of an artifact with a recipe of its own."""
+    return part.run.stream is not None and not part.run.stream.artifact
 
 
 def new_chunks(part: RunPart) -> Iterator[tuple[int, NewChunk]]:

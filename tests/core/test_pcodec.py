@@ -10,21 +10,18 @@ from hypothesis import strategies as st
 from mfstore import errors
 from mfstore._core.codec import PCODEC, PCODEC_TYPES, Codec
 from mfstore.errors import CorruptObject, Unsupported
+from tests.rigs import one_chunk
 from tests.rigs.parts import noise
 
 KINDS = sorted(PCODEC_TYPES)
 
 
 def encode(data, kind, keep=100.0):
-    arena, sizes = Codec(errors).encode(data, [len(data)], PCODEC, kind, 8, keep)
-    assert len(arena) == sizes[0]
-    return bytes(arena)
+    return one_chunk.encode(data, PCODEC, kind, 8, keep)
 
 
 def decode(encoded, kind, size):
-    target = bytearray(size)
-    Codec(errors).decode(encoded, target, [(0, len(encoded), PCODEC, kind, 0, size)])
-    return bytes(target)
+    return one_chunk.decode(encoded, PCODEC, kind, size)
 
 
 def prices(count=1000):

@@ -11,21 +11,18 @@ from hypothesis import strategies as st
 from mfstore import errors
 from mfstore._core.codec import PLANES, ZSTD, Codec
 from mfstore.errors import CorruptObject
+from tests.rigs import one_chunk
 from tests.rigs.parts import noise
 
 WIDTHS = (2, 4, 8)
 
 
 def encode(data, width, keep=2.0):
-    arena, sizes = Codec(errors).encode(data, [len(data)], PLANES, width, 1, keep)
-    assert len(arena) == sizes[0]
-    return bytes(arena)
+    return one_chunk.encode(data, PLANES, width, 1, keep)
 
 
 def decode(encoded, width, size):
-    target = bytearray(size)
-    Codec(errors).decode(encoded, target, [(0, len(encoded), PLANES, width, 0, size)])
-    return bytes(target)
+    return one_chunk.decode(encoded, PLANES, width, size)
 
 
 def oracle_decode(encoded, width, size):

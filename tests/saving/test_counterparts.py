@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfstore._core.chunk import LONG_ROW
 from mfstore._core.codec import DIFFERENCE
 from mfstore.format.fragments import Location
 from mfstore.format.packs import PackName
@@ -19,9 +20,8 @@ from mfstore.format.recipes import (
     Segment,
 )
 from mfstore.saving.counterparts import (
-    BASE_LIMIT,
     FURTHER,
-    LONG_ROW,
+    LONGEST_BASE,
     SHIFT_LIMIT,
     Anchor,
     Base,
@@ -254,7 +254,7 @@ def test_bytes_that_several_deltas_are_against_are_taken_once():
 def test_what_is_compared_with_is_not_much_longer():
     stream = stream_of(("a", 1000, (piece("r", 0, 500), piece("s", 0, 600))))
     found = counterpart(stream, Range(0, 10, True, True), 10)
-    assert found.length == BASE_LIMIT * 10
+    assert found.length == LONGEST_BASE * 10
 
 
 @st.composite

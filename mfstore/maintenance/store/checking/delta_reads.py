@@ -7,7 +7,7 @@ digest. That the one fits the other only the recipe tells, which names the base.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import DELTAS
@@ -16,6 +16,7 @@ from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.format.packs import ENTRY, fingerprint, pack_path
 from mfstore.format.recipes import INLINE, PIECE, Recipe, placed_chunks
+from mfstore.loading.deltas import together
 from mfstore.maintenance.reading import read_each, scratch, spread
 from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, entry_of
 
@@ -134,8 +135,8 @@ class DeltaReader:
             ]  # fmt: skip
             all_well = all_well and len(ready) == len(found.deltas)
             misfits = set(found.misfits)
-            for together in _groups(ready):
-                all_well = self._decode(together, misfits) and all_well
+            for group in together(ready, _needs, DECODED_TOGETHER):
+                all_well = self._decode(group, misfits) and all_well
             misfits.update(number for first in misfits & found.twins.keys() for number in found.twins[first])
             if misfits:
                 self.undecodable[key] = frozenset(misfits)
@@ -229,6 +230,11 @@ def is_delta(entry: PackEntry) -> bool:
     return entry.codec in DELTAS
 
 
+def _needs(delta: Delta) -> dict[Hashable, int]:
+    """What is read of packs for it, with the most bytes that are held of it."""
+    return {(pack, entry): max(entry.usize, entry.csize) for pack, entry in delta.places()}
+
+
 def _concatenated(delta: Delta, found: Mapping[PackPlace, bytes | bytearray]) -> memoryview:
     """The base of a delta: its pieces one after the other. In memory of this thread, until the next one."""
     parts = []
@@ -243,23 +249,3 @@ def _concatenated(delta: Delta, found: Mapping[PackPlace, bytes | bytearray]) ->
         joined[at : at + len(part)] = part
         at += len(part)
     return joined
-
-
-def _groups(deltas: Iterable[Delta]) -> Iterator[list[Delta]]:
-    """The deltas, as many at a time as DECODED_TOGETHER allows. What several of a group need is counted once."""
-    group: list[Delta] = []
-    held: set[PackPlace] = set()
-    size = 0
-    for delta in deltas:
-        more = [place for place in delta.places() if place not in held]
-        grown = sum(max(entry.usize, entry.csize) for _, entry in more)
-        if group and size + grown > DECODED_TOGETHER:
-            yield group
-            group, held, size = [], set(), 0
-            more = list(delta.places())
-            grown = sum(max(entry.usize, entry.csize) for _, entry in more)
-        group.append(delta)
-        held.update(more)
-        size += grown
-    if group:
-        yield group
