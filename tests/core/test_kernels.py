@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 
 import pytest
+import xxhash
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -200,7 +201,6 @@ def test_table_order_is_checked():
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 100_000])
 def test_xxh3_matches_another_implementation(size):
-    xxhash = pytest.importorskip("xxhash")
     data = random.Random(size).randbytes(size)
     assert memory.xxh3(data) == xxhash.xxh3_64_intdigest(data)
 

@@ -447,7 +447,7 @@ def test_models_round_trip(shared):
 
 
 def test_torch_round_trips(shared):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")  # 200 MB and more: in no extra
     weights = torch.arange(200_000, dtype=torch.float32).reshape(400, 500)
     half = weights.to(torch.bfloat16)
     state = {
@@ -472,7 +472,9 @@ def test_torch_round_trips(shared):
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
 def test_dtypes_that_other_packages_register_are_buffers(shared, name):
-    dtype = np.dtype(getattr(pytest.importorskip("ml_dtypes"), name))
+    import ml_dtypes
+
+    dtype = np.dtype(getattr(ml_dtypes, name))
     numbers = np.arange(160_000).reshape(400, 400).astype(dtype)
     values = {
         "whole": numbers,

@@ -282,7 +282,8 @@ def test_whichever_call_fails_the_base_and_the_next_save_are_whole(tmp_path):
 
 
 def test_rows_appended_to_a_wide_table_cost_little(store):
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     chosen = np.random.default_rng(1)
     old = pandas.DataFrame(chosen.normal(size=(80_000, 8)))
     new = pandas.concat([old, pandas.DataFrame(chosen.normal(size=(10, 8)))], ignore_index=True)
