@@ -26,8 +26,11 @@ FURTHER = 256
 """Segments that are looked at beyond as many as are new in a row: of 8000 segments whose order has changed, each row
 of new ones would look at all others, for 6 s instead of 0.4."""
 LONGEST_BASE = 4
-"""The bytes before a chunk that are taken for its counterpart are at most this many times its own length: what an
-encoder has to look through costs as much as what it encodes."""
+"""The bytes before a chunk that are taken for its counterpart are at most this many times its own length, or of AROUND
+where that is more: what an encoder has to look through costs as much as what it encodes."""
+AROUND = 1 << 10
+"""Where a part of a delta comes from in its own base is told by their lengths, if what was inserted and removed before
+it is no longer than this."""
 SHIFT_LIMIT = 64 << 10
 """Without equal chunks to tell by, lengths that differ by up to this (a chunk) say how far the rest may have moved."""
 
@@ -329,13 +332,13 @@ def counterpart(stream: BaseStream, found: Range, length: int) -> Counterpart | 
             pieces.append(BasePiece(stream.ids[number], stored.at, low, high - low))
         else:
             spent += stored.at.csize * (high - low) / (end - start)
-            if sum(piece.length for piece in stored.pieces) == end - start:
-                pieces += _part(stored.pieces, low, high)
-            else:
+            longer = sum(piece.length for piece in stored.pieces) - (end - start)
+            if longer:
                 aligned = False
-                pieces += stored.pieces
+                low, high = low + min(longer, 0) - AROUND, high + max(longer, 0) + AROUND
+            pieces += _part(stored.pieces, low, high)
         number += 1
-    joined = _joined(pieces) if aligned else _united(pieces, LONGEST_BASE * length)
+    joined = _joined(pieces) if aligned else _united(pieces, LONGEST_BASE * max(length, AROUND))
     total = sum(piece.length for piece in joined)
     if not total:
         return None
@@ -367,7 +370,7 @@ def _joined(pieces: Iterable[BasePiece]) -> tuple[BasePiece, ...]:
 
 
 def _united(pieces: Iterable[BasePiece], limit: int) -> tuple[BasePiece, ...]:
-    """What the pieces cover, each byte once, chunk by chunk; at most ``limit`` bytes of it."""
+    """What the pieces cover, each byte once, chunk by chunk; of more than ``limit`` bytes the middle."""
     covers: dict[bytes, list[BasePiece]] = {}
     for piece in pieces:
         covers.setdefault(piece.id, []).append(piece)
@@ -381,13 +384,8 @@ def _united(pieces: Iterable[BasePiece], limit: int) -> tuple[BasePiece, ...]:
                 united[-1] = last._replace(length=end - last.start)
             else:
                 united.append(piece)
-    left = limit
-    kept = []
-    for piece in united:
-        if left:
-            kept.append(piece._replace(length=min(piece.length, left)))
-            left -= kept[-1].length
-    return tuple(kept)
+    longer = max(sum(piece.length for piece in united) - limit, 0)
+    return tuple(_part(united, longer // 2, longer // 2 + limit))
 
 
 # ---- a save's windows -------------------------------------------------------------------

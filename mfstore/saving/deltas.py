@@ -378,8 +378,9 @@ def _samples(candidate: Candidate, base: Buffer) -> tuple[memoryview, memoryview
     start = (len(data) - SAMPLE) // 16 * 8  # a multiple of 8: where an element begins
     if candidate.found.aligned:
         return data[start : start + SAMPLE], old[start : start + SAMPLE]
-    middle = start * len(old) // len(data)
-    return data[start : start + SAMPLE], old[max(0, middle - SAMPLE // 2) : middle + SAMPLE + SAMPLE // 2]
+    longer = len(old) - len(data)
+    first, last = start + min(longer, 0) - SAMPLE // 2, start + SAMPLE + max(longer, 0) + SAMPLE // 2
+    return data[start : start + SAMPLE], old[max(0, first) : last]
 
 
 def _is_alone(part: RunPart) -> bool:

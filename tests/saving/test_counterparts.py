@@ -20,6 +20,7 @@ from mfstore.format.recipes import (
     Segment,
 )
 from mfstore.saving.counterparts import (
+    AROUND,
     FURTHER,
     LONGEST_BASE,
     SHIFT_LIMIT,
@@ -231,7 +232,17 @@ def test_a_delta_is_replaced_by_what_it_is_against():
     assert (found.aligned, found.spent) == (True, 25)
 
 
-def test_a_delta_against_other_lengths_gives_all_of_it():
+def test_a_part_of_a_delta_comes_from_where_the_lengths_say():
+    longer = stream_of(("a", 9000, (piece("r", 30, 9500),)))
+    found = counterpart(longer, Range(4000, 6000, True, True), 2000)
+    assert told(found) == [(named("r"), 30 + 4000 - AROUND, 2000 + 500 + 2 * AROUND)]
+    assert not found.aligned
+    shorter = stream_of(("a", 9000, (piece("r", 0, 5000), piece("s", 70, 3500))))
+    found = counterpart(shorter, Range(7000, 7400, True, True), 400)
+    assert told(found) == [(named("s"), 70 + 7000 - 500 - AROUND - 5000, 400 + 500 + 2 * AROUND)]
+
+
+def test_a_delta_against_other_lengths_is_replaced_by_all_of_it_that_there_is():
     stream = stream_of(("a", 100, (piece("r", 30, 60),)))
     found = counterpart(stream, Range(50, 100, True, True), 50)
     assert told(found) == [(named("r"), 30, 60)]
@@ -252,9 +263,10 @@ def test_bytes_that_several_deltas_are_against_are_taken_once():
 
 
 def test_what_is_compared_with_is_not_much_longer():
-    stream = stream_of(("a", 1000, (piece("r", 0, 500), piece("s", 0, 600))))
-    found = counterpart(stream, Range(0, 10, True, True), 10)
-    assert found.length == LONGEST_BASE * 10
+    stream = stream_of(("a", 9000, (piece("r", 0, 9000), piece("s", 0, 9000))))
+    found = counterpart(stream, Range(0, 9000, True, True), 2000)
+    assert told(found) == [(named("r"), 5000, 4000), (named("s"), 0, 4000)]
+    assert found.length == LONGEST_BASE * 2000
 
 
 @st.composite

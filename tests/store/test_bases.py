@@ -1,5 +1,7 @@
 """Saves that name an older version: what is stored then, and that nothing else depends on it."""
 
+from uuid import uuid4
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,6 +76,42 @@ def test_ten_versions_of_a_table_are_ten_versions_again(store):
         assert np.array_equal(store.get(key), version)
         recipe = store.handle.recipe(key)
         assert all(base.codec not in DELTAS for base in recipe.bases)
+
+
+def stored_over_versions(versions, based):
+    """Bytes that all versions but the first take."""
+    with mfstore.open(f"memory://{uuid4()}") as store:
+        key = store.put(versions[0])
+        first = store.stats().stored
+        for version in versions[1:]:
+            key = store.put(version, base=key if based else None)
+        return store.stats().stored - first
+
+
+def rows_dropped(chosen):
+    rows = chosen.normal(size=5 * CELLS)
+    for _ in range(10):
+        yield rows
+        rows = np.delete(rows, chosen.choice(len(rows), 50, replace=False))
+
+
+def text_edited(chosen):
+    words = [bytes(chosen.integers(97, 123, chosen.integers(2, 9), np.uint8)) for _ in range(3000)]
+    text = [words[number] for number in chosen.integers(0, len(words), 200_000)]
+    for _ in range(10):
+        yield b" ".join(text)
+        for _ in range(5):
+            at, gone = chosen.integers(0, len(text), 2)
+            text[at:at] = [words[number] for number in chosen.integers(0, len(words), 150)]
+            del text[gone : gone + 140]
+
+
+@pytest.mark.parametrize("changing", [rows_dropped, text_edited])
+def test_what_moves_and_is_cut_anew_is_found_in_each_of_ten_versions(changing):
+    versions = list(changing(np.random.default_rng(1)))
+    based = stored_over_versions(versions, True)
+    assert based < 0.1 * memoryview(versions[0]).nbytes
+    assert based < 1.02 * stored_over_versions(versions, False) + 10_000
 
 
 def test_weights_that_all_move_are_stored_as_how_they_moved(store):
