@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 
 from mfstore.cli.options import json_option, store_option
-from mfstore.cli.output import opened, print_json, print_table, printable, progress, resolve_key, size
+from mfstore.cli.output import Compression, opened, print_json, print_table, printable, progress, resolve_key, size
 from mfstore.format.refs import ref_path
+from mfstore.settings import COMPRESSIONS
 
 
 @click.command()
@@ -22,12 +23,18 @@ from mfstore.format.refs import ref_path
 @click.option(
     "--base", metavar="KEY_OR_REF", help="An older version: what has changed is stored as what differs from it."
 )
+@click.option(
+    "--compress", type=click.Choice(COMPRESSIONS),
+    help="How hard to compress; off stores raw. [env: MFSTORE_COMPRESS; default: balanced]",
+)  # fmt: skip
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-def put(url: str, as_json: bool, ref: str | None, base: str | None, files: tuple[str, ...]) -> None:
+def put(
+    url: str, as_json: bool, ref: str | None, base: str | None, compress: Compression | None, files: tuple[str, ...]
+) -> None:
     """Store FILES as raw bytes (- is standard input) and print their keys."""
     if ref is not None:
         ref_path(ref)  # a name that cannot be is told before anything is stored
-    store = opened(url, create=True)
+    store = opened(url, create=True, compress=compress)
     with progress() as display:
         task = display.add_task("putting", total=len(files))
         for name in files:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import click
 
@@ -17,12 +17,13 @@ from mfstore.store import Store, open_store
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+Compression: TypeAlias = Literal["fast", "balanced", "small", "off"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def opened(url: str, *, create: bool = False) -> Store:
+def opened(url: str, *, create: bool = False, compress: Compression | None = None) -> Store:
     """The store of a command."""
-    return open_store(url, create=create)
+    return open_store(url, create=create, compress=False if compress == "off" else compress)
 
 
 def resolve_key(store: Store, text: str) -> Key:

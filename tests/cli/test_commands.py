@@ -36,6 +36,18 @@ def test_put_with_a_base(run, tmp_path, root):
     assert mfstore.open(root).get_bytes(key) == new.read_bytes()
 
 
+def test_put_with_a_compression(run, tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"all the same " * 10_000)
+    codecs = {}
+    for compress in ("fast", "balanced", "off"):
+        store = str(tmp_path / compress)
+        key = run("put", "-s", store, "--compress", compress, str(path), env={"MFSTORE_COMPRESS": "small"}).strip()
+        codecs[compress] = set(mfstore.open(store).stat(key).codecs)
+    assert codecs == {"fast": {"lz4"}, "balanced": {"zstd"}, "off": {"raw"}}
+    assert "--compress" in run("put", "--compress", "hard", str(path), code=2)
+
+
 @pytest.mark.second
 def test_put_get_stat(run, tmp_path, root):
     path = tmp_path / "model.bin"
