@@ -39,6 +39,16 @@ def array_reducers(np: Any, ma: Any) -> dict[type, Callable[[Any], Any]]:
     return reducers
 
 
+def without_metadata(dtype: Any) -> bool:
+    """Whether nobody has noted anything in this dtype or one within it. Metadata are objects, which may be changed: two
+    that are equal stay two."""
+    if dtype.metadata is not None:
+        return False
+    if dtype.subdtype is not None:
+        return without_metadata(dtype.base)
+    return dtype.names is None or all(without_metadata(field) for field, *_ in dtype.fields.values())
+
+
 class Padding:
     """The bytes inside of an item that belong to no field: gaps that align fields, and the six bytes that x87 leaves of
     a long double. What lies there is chance, so it is written as zeros."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mfstore._core.pickler import Payload, Pickler, Reduced
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
-from mfstore.pickling.arrays import array_reducers
+from mfstore.pickling.arrays import array_reducers, without_metadata
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -171,9 +171,13 @@ _VALUES = (
     ("numpy", ("dtype", "number", "bool_", "character", "datetime64")),
 )
 """Immutable value types by module: those of modules nobody imported cannot occur."""
-_ONCE = (("datetime", "tzinfo"), ("numpy", "dtype"))
+_ONCE: dict[tuple[str, str], Callable[[Any], bool] | None] = {
+    ("datetime", "tzinfo"): None,
+    ("numpy", "dtype"): without_metadata,
+}
 """Those of the values that are written once: few, long (a dtype has 45 bytes), and shared by many arrays, scalars and
-times. To know one again takes a pickle of its own; for a date or a Decimal, of 10 to 20 bytes, that would not pay."""
+times. To know one again takes a pickle of its own; for a date or a Decimal, of 10 to 20 bytes, that would not pay. A
+function says of which instances it is so."""
 _MODULES = (*(module for module, _ in _VALUES), "numpy.ma", "torch", "pandas")
 
 
@@ -183,10 +187,10 @@ class _Known(NamedTuple):
     seen: tuple[bool, ...]
     reducers: dict[type, Callable[[Any], Any]]
     values: tuple[type, ...]
-    once: tuple[type, ...]
+    once: dict[type, Callable[[Any], bool] | None]
 
 
-_known = _Known((), {}, (), ())
+_known = _Known((), {}, (), {})
 
 
 def _known_types() -> _Known:
@@ -196,7 +200,7 @@ def _known_types() -> _Known:
         return _known
     reducers: dict[type, Callable[[Any], Any]] = {}
     values = tuple(_imported((module, name) for module, names in _VALUES for name in names))
-    once = tuple(_imported(_ONCE))
+    once = {kind: test for place, test in _ONCE.items() for kind in _imported([place])}
     np: Any = sys.modules.get("numpy")
     torch: Any = sys.modules.get("torch")
     if np is not None:

@@ -37,7 +37,7 @@ class Pickler:
         sink: Sink,
         reducers: Mapping[type, Callable[[Any], Any]] | None = None,
         values: tuple[type, ...] = (),
-        once: tuple[type, ...] = (),
+        once: dict[type, Callable[[Any], bool] | None] | None = None,
         block: int = ...,
         order: ContentOrder | None = None,
     ) -> None: ...

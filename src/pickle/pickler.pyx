@@ -210,15 +210,16 @@ cdef class Pickler:
     memory is the object's own: the sink must be done with it, or hold a reference, on return.
     Instances of ``values`` (a tuple of classes) are immutable values: whether two equal ones are
     one object says nothing about content. They are written in full each time, those of ``once``
-    (a tuple of some of these classes) the first time, and afterwards by reference.
+    the first time, and afterwards by reference. ``once`` maps some of these classes to None, or to
+    ``callable(obj)`` that says of which instances this is so.
     ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
     usual way), a ``Reduced`` node, or the tuple or string of ``__reduce__``.
     After a failure, ``path()`` says where in the object it happened.
     """
 
-    cdef object sink, reducers, values, once, root, order
+    cdef object sink, reducers, values, root, order
     cdef bint plain
-    cdef dict memo, text_memo, bytes_memo, once_memo, once_ids, standings
+    cdef dict once, memo, text_memo, bytes_memo, once_memo, once_ids, standings, once_tests
     cdef list alive, once_alive, trace
     cdef Output out
     cdef size_t block
@@ -226,10 +227,10 @@ cdef class Pickler:
     cdef uint32_t memo_size
     cdef uintptr_t floor
 
-    def __cinit__(self, sink, reducers=None, tuple values=(), tuple once=(), size_t block=1 << 20, order=None):
+    def __cinit__(self, sink, reducers=None, tuple values=(), dict once=None, size_t block=1 << 20, order=None):
         self.sink = sink
         self.values = values
-        self.once = once
+        self.once = {} if once is None else once
         self.plain = False
         self.order = order
         self.reducers = {} if reducers is None else reducers
@@ -239,6 +240,7 @@ cdef class Pickler:
         self.once_memo = {}
         self.once_ids = {}
         self.standings = {}
+        self.once_tests = {}
         self.alive = []
         self.once_alive = []
         self.trace = []
@@ -428,12 +430,14 @@ cdef class Pickler:
             known = self.once_ids.get(<size_t> <void *> obj)
             if known is not None:
                 return self.get_memo(known)
-            # A digest, because the pickle of a dtype with many fields is long.
-            content = sha256(self.value_pickle(obj)).digest()
-            known = self.once_memo.get(content)
-            if known is not None:
-                self.note_once(obj, known)
-                return self.get_memo(known)
+            test = self.once_tests[kind]
+            if test is None or test(obj):
+                # A digest, because the pickle of a dtype with many fields is long.
+                content = sha256(self.value_pickle(obj)).digest()
+                known = self.once_memo.get(content)
+                if known is not None:
+                    self.note_once(obj, known)
+                    return self.get_memo(known)
 
         reducer = self.reducers.get(kind)
         if reducer is not None:
@@ -660,7 +664,11 @@ cdef class Pickler:
         if known is None:
             known = OBJECT
             if issubclass(kind, self.values):
-                known = ONCE if issubclass(kind, self.once) else VALUE
+                known = VALUE
+                for cls, test in self.once.items():
+                    if issubclass(kind, cls):
+                        known = ONCE
+                        self.once_tests[kind] = test
             self.standings[kind] = known
         return known
 
@@ -690,7 +698,7 @@ cdef class Pickler:
         when it is its turn."""
         short = Short()
         try:
-            Pickler(short, self.reducers, self.values, (), ELEMENT, order).dump(item)
+            Pickler(short, self.reducers, self.values, None, ELEMENT, order).dump(item)
             return short.all()
         except Exception:
             return None

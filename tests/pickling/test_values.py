@@ -96,6 +96,45 @@ def test_dtypes_are_one_only_when_nothing_differs():
         assert dumps(back) == dumps(kinds)
 
 
+class Unit:
+    """Counts how often instances are pickled."""
+
+    pickled = 0
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        Unit.pickled += 1
+        return Unit, (self.name,)
+
+
+@pytest.mark.parametrize(
+    "within",
+    [lambda dtype: dtype, lambda dtype: np.dtype([("a", "i4"), ("b", dtype)]), lambda dtype: np.dtype((dtype, (2,)))],
+    ids=["itself", "in a field", "of a subarray"],
+)
+def test_metadata_of_a_dtype_stay_whose_they_are(within):
+    def noted():
+        return within(np.dtype("f8", metadata={"units": []}))
+
+    def metadata(dtype):
+        return (dtype.fields["b"][0] if dtype.names else dtype.base).metadata
+
+    one = noted()
+    back = pickle.loads(dumps([one, noted(), one]))
+    metadata(back[0])["units"].append("m")
+    assert [metadata(dtype)["units"] for dtype in back] == [["m"], [], ["m"]]
+    assert dumps([one, one]) == dumps(pickle.loads(dumps([one, one])))
+
+
+def test_metadata_of_a_dtype_are_pickled_once():
+    dtype = np.dtype("f8", metadata={"unit": Unit("m")})
+    before = Unit.pickled
+    assert pickle.loads(dumps(np.zeros(3, dtype))).dtype.metadata["unit"].name == "m"
+    assert Unit.pickled == before + 1
+
+
 def test_dtypes_within_dtypes_take_time_in_proportion():
     deep = np.dtype("f8")
     for _ in range(60):
