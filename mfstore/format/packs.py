@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.format.digests import Digest
+    from mfstore.format.recipes import BaseChunk, ChunkRef, Placement
 
 VERSION = 1
 HEADER = struct.Struct("<4sBBBx56x")
@@ -46,6 +47,16 @@ class PackEntry(NamedTuple):
 
 _new_entry = partial(tuple.__new__, PackEntry)
 """From one tuple: a save makes one per chunk, in half of the time of calling the class."""
+
+
+def entry_of(chunk: ChunkRef, at: Placement) -> PackEntry:
+    """A chunk and where it lies, as the trailer of its pack states it."""
+    return PackEntry(chunk.id, at.offset, at.csize, chunk.usize, at.codec, at.width)
+
+
+def entry_of_base(base: BaseChunk) -> PackEntry:
+    """A base chunk as the trailer of its pack states it."""
+    return PackEntry(base.id, base.offset, base.csize, base.usize, base.codec, base.width)
 
 
 @dataclass(slots=True)

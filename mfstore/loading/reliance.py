@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mfstore._core.codec import DELTAS, delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.packs import PackEntry, pack_path
+from mfstore.format.packs import entry_of, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import Delta, DeltaWindow, base_parts, placed_base, plan_windows, scratch_of
 from mfstore.loading.pack_layouts import PackLayouts
@@ -21,6 +21,7 @@ from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, new_placed, 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore.format.packs import PackEntry
     from mfstore.format.recipes import Placement, Recipe
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.reads import BasePart
@@ -66,7 +67,10 @@ class Reliance:
         self._layouts.read({pack: self._verified.length(pack) for pack in vouched})
         listed, rest = set(), []
         for one in placed:
-            if all(it.pack in vouched and self._layouts.holds(it.pack, entry_of(it)) for it in needed_of(one)):
+            if all(
+                it.pack in vouched and self._layouts.holds(it.pack, entry_of(it.chunk, it.placement))
+                for it in needed_of(one)
+            ):
                 listed.add(one.chunk.id)
             else:
                 rest.append(one)
@@ -208,7 +212,7 @@ class Reliance:
     def _failed(self, wanted: ChunkRead) -> None:
         """A chunk is not whole there: damage, unless the pack never had it there."""
         pack, at, chunk = wanted.pack, wanted.placement, wanted.chunk
-        if not self._layouts.knows(pack) or self._layouts.holds(pack, entry_of(PlacedChunk(chunk, pack, at))):
+        if not self._layouts.knows(pack) or self._layouts.holds(pack, entry_of(chunk, at)):
             self._verified.forget(pack)
 
     def _noted(self, wanted: ChunkRead, base: tuple[BasePart, ...] = ()) -> FoundChunk:
@@ -226,9 +230,3 @@ def _into_memory(placed: Iterable[PlacedChunk]) -> list[ChunkRead]:
 def needed_of(placed: PlacedChunk) -> Sequence[PlacedChunk]:
     """A chunk, and the base chunks that it needs."""
     return (placed, *(part.of for part in placed.base)) if placed.base else (placed,)
-
-
-def entry_of(placed: PlacedChunk) -> PackEntry:
-    """A placed chunk as the trailer of its pack states it."""
-    chunk, at = placed.chunk, placed.placement
-    return PackEntry(chunk.id, at.offset, at.csize, chunk.usize, at.codec, at.width)

@@ -19,12 +19,12 @@ from mfstore.errors import Conflict, NotFound
 from mfstore.format import fragments, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
-from mfstore.format.packs import PAGE, PackBuilder, PackEntry, fingerprint, pack_path
+from mfstore.format.packs import PAGE, PackBuilder, PackEntry, entry_of, fingerprint, pack_path
 from mfstore.format.recipes import INLINE, BaseChunk, Placement, Recipe, recipe_path
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.report import PhaseProgress
-from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, entry_of, plan_spans
+from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, plan_spans
 from mfstore.maintenance.store.checking.recipe_reads import bad_inline
 from mfstore.maintenance.store.describing import write_description
 from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_repair, trailer_or_raise

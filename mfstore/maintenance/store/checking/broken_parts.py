@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore.format.packs import entry_of
 from mfstore.format.recipes import INLINE, Recipe, placed_chunks
-from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, entry_of
+from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs
 
 if TYPE_CHECKING:
     from mfstore.format.packs import PackEntry

@@ -14,11 +14,11 @@ from mfstore._core.codec import DELTAS
 from mfstore._core.memory import xxh3
 from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError
-from mfstore.format.packs import ENTRY, fingerprint, pack_path
+from mfstore.format.packs import ENTRY, entry_of, fingerprint, pack_path
 from mfstore.format.recipes import INLINE, PIECE, Recipe, placed_chunks
 from mfstore.loading.deltas import together
 from mfstore.maintenance.reading import read_each, scratch, spread
-from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, entry_of
+from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

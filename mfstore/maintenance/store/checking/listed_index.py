@@ -10,9 +10,8 @@ from mfstore._core import table
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format.fragments import ENTRY as INDEX_ENTRY
 from mfstore.format.fragments import PREFIX, Fragment, decode_fragment
-from mfstore.format.packs import ENTRY, FOOTER, PackEntry, fingerprint
+from mfstore.format.packs import ENTRY, FOOTER, PackEntry, entry_of, fingerprint
 from mfstore.maintenance.store.checking.inventory import Inventory
-from mfstore.maintenance.store.checking.pack_state import entry_of
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend, ObjectInfo
@@ -81,7 +80,7 @@ class ListedIndex:
             at = table.find(fragment.entries, INDEX_ENTRY.size, chunk.id)[0]
             location = fragment.location(at) if at >= 0 else None
             if location is not None and location.usize == chunk.usize:
-                yield location.pack.value, entry_of(chunk, location)
+                yield location.pack.value, entry_of(chunk, location.placement())
 
     def chunks_in(self, packs: frozenset[bytes]) -> Iterator[tuple[bytes, PackEntry]]:
         """Every chunk that the index says lies in one of these packs."""

@@ -10,9 +10,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from mfstore._core.memory import xxh3
-from mfstore.format.fragments import Location
-from mfstore.format.packs import ENTRY, PackEntry, fingerprint
-from mfstore.format.recipes import INLINE, BaseChunk, ChunkRef, Placement, Recipe, placed_chunks
+from mfstore.format.packs import ENTRY, PackEntry, entry_of, entry_of_base, fingerprint
+from mfstore.format.recipes import INLINE, Recipe, placed_chunks
 
 
 @dataclass(slots=True)
@@ -113,16 +112,6 @@ def match_placements(recipe: Recipe, packs: Mapping[bytes, PackState]) -> bool:
             state.claimed[fingerprint(entry)] = entry
         well = state.holds(entry) and well
     return well
-
-
-def entry_of(chunk: ChunkRef, where: Placement | Location) -> PackEntry:
-    """A chunk and where it lies, as a pack's trailer states it."""
-    return PackEntry(chunk.id, where.offset, where.csize, chunk.usize, where.codec, where.width)
-
-
-def entry_of_base(base: BaseChunk) -> PackEntry:
-    """A base chunk as the trailer of its pack states it."""
-    return PackEntry(base.id, base.offset, base.csize, base.usize, base.codec, base.width)
 
 
 class Span(NamedTuple):

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.format.packs import entry_of
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, decode, placed_chunks, recipe_path
 from mfstore.maintenance.report import PhaseProgress
-from mfstore.maintenance.store.checking.pack_state import entry_of, match_placements
+from mfstore.maintenance.store.checking.pack_state import match_placements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

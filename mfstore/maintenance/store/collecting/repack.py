@@ -16,7 +16,7 @@ from mfstore.backends.base import RangeRead, decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.fragments import PREFIX, encode_fragment
-from mfstore.format.packs import PAGE, PackBuilder, PackEntry, pack_path
+from mfstore.format.packs import PAGE, PackBuilder, PackEntry, entry_of, entry_of_base, pack_path
 from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.collecting.liveness import read_recipes
 from mfstore.maintenance.store.collecting.plan import PackToRewrite
@@ -70,14 +70,12 @@ class Repacker:
             if wanted.isdisjoint(recipe.packs):
                 continue
             users.append(key)
-            for chunk, (number, offset, csize, codec, width, _) in placed_chunks(recipe):
-                if number != INLINE and recipe.packs[number] in wanted:
-                    entry = PackEntry(chunk.id, offset, csize, chunk.usize, codec, width)
-                    chunks[recipe.packs[number]][offset] = entry
+            for chunk, at in placed_chunks(recipe):
+                if at.pack != INLINE and recipe.packs[at.pack] in wanted:
+                    chunks[recipe.packs[at.pack]][at.offset] = entry_of(chunk, at)
             for base in recipe.bases:
                 if recipe.packs[base.pack] in wanted:
-                    entry = PackEntry(base.id, base.offset, base.csize, base.usize, base.codec, base.width)
-                    chunks[recipe.packs[base.pack]][base.offset] = entry
+                    chunks[recipe.packs[base.pack]][base.offset] = entry_of_base(base)
         left = [entry.pack for entry in plan]
         still_named: set[bytes] = set()
         while left:
