@@ -114,6 +114,7 @@ setup(
                 "codec/delta",
                 "codec/difference",
                 "codec/entropy",
+                "codec/group",
                 "codec/likeness",
                 "codec/planes",
                 "codec/shuffle",

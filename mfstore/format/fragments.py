@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core import table
-from mfstore._core.codec import CHUNK_LIMIT, DELTAS
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, GROUP, GROUP_LIMIT
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.packs import PackEntry, PackName
 from mfstore.format.recipes import Placement, new_placement
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 VERSION = 1
 MAGIC = b"MFSI"
 HEADER = struct.Struct("<4sBBBxIIQ32xQ")
-ENTRY = struct.Struct("<32sIIQIBB2x")
+ENTRY = struct.Struct("<32sIIQII")
+"""Of the last number the lowest byte is the codec, the rest the width, as in a trailer."""
 CODEC_AT = 52
 """Where in an entry its codec is."""
 PREFIX = "index/"
@@ -57,17 +61,42 @@ class Fragment:
 
     def location(self, position: int) -> Location | None:
         """The location in entry ``position``, or None when the entry makes no sense: then it is a miss."""
-        _, pack, csize, offset, usize, codec, width = ENTRY.unpack_from(self.entries, position * ENTRY.size)
+        _, pack, csize, offset, usize, form = ENTRY.unpack_from(self.entries, position * ENTRY.size)
+        codec, width = form & 0xFF, form >> 8
         if pack >= len(self.packs) or csize > CHUNK_LIMIT or usize > CHUNK_LIMIT:
             return None
+        if codec == GROUP and width + usize > GROUP_LIMIT:
+            return None
         return new_location((self.packs[pack], offset, csize, usize, codec, width))
+
+
+class FragmentRow(NamedTuple):
+    """One entry of a fragment."""
+
+    id: bytes
+    pack: int
+    """Its number in the fragment."""
+    csize: int
+    offset: int
+    usize: int
+    codec: int
+    width: int
+
+
+_new_row = partial(tuple.__new__, FragmentRow)
+
+
+def decode_rows(entries: Buffer) -> Iterator[FragmentRow]:
+    """The entries of a fragment."""
+    for chunk_id, pack, csize, offset, usize, form in ENTRY.iter_unpack(entries):
+        yield _new_row((chunk_id, pack, csize, offset, usize, form & 0xFF, form >> 8))
 
 
 def encode_fragment(packs: Sequence[tuple[bytes, Sequence[PackEntry]]], algorithm: int) -> bytes:
     """A fragment listing the chunks of ``packs``: ``(name, entries)`` each. Deltas are left out: whoever found one
     would not know its base."""
     rows = {
-        chunk_id: ENTRY.pack(chunk_id, number, csize, offset, usize, codec, width)
+        chunk_id: ENTRY.pack(chunk_id, number, csize, offset, usize, codec | width << 8)
         for number, (_, entries) in enumerate(packs)
         for chunk_id, offset, csize, usize, codec, width in entries
         if codec not in DELTAS

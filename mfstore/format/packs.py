@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise, repeat, starmap
+from itertools import accumulate, pairwise, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import CHUNK_LIMIT
+from mfstore._core.codec import CHUNK_LIMIT, GROUP, GROUP_LIMIT
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 
@@ -25,7 +25,8 @@ HEADER = struct.Struct("<4sBBBx56x")
 MAGIC = b"MFSP"
 END_BYTES = 64 << 10
 """Bytes read from the end of a pack: the trailer of 1100 chunks, some 80 MB. A pack is closed at 64 MiB by default."""
-ENTRY = struct.Struct("<32sQIIBB6x")
+ENTRY = struct.Struct("<32sQIII4x")
+"""Of the last number the lowest byte is the codec, the rest the width."""
 FOOTER = struct.Struct("<4sBBBxIIQ16sQQQ")
 END_MAGIC = b"MFSE"
 PAGE = 4096
@@ -43,6 +44,19 @@ class PackEntry(NamedTuple):
     usize: int
     codec: int
     width: int
+    """Of shuffle; of a chunk in a group, where in the uncompressed group it starts."""
+
+
+def encode_entry(entry: tuple[bytes, int, int, int, int, int]) -> bytes:
+    """A ``PackEntry`` as a trailer states it."""
+    chunk_id, offset, csize, usize, codec, width = entry
+    return ENTRY.pack(chunk_id, offset, csize, usize, codec | width << 8)
+
+
+def decode_entries(trailer: Buffer) -> Iterator[PackEntry]:
+    """What a trailer lists, as it is there."""
+    for chunk_id, offset, csize, usize, form in ENTRY.iter_unpack(trailer):
+        yield _new_entry((chunk_id, offset, csize, usize, form & 0xFF, form >> 8))
 
 
 _new_entry = partial(tuple.__new__, PackEntry)
@@ -106,6 +120,14 @@ class PackBuilder:
         self._parts.append(run)
         self.length += sum(csizes)
 
+    def add_group(self, encoded: bytes, chunks: Iterable[tuple[bytes, int, int]]) -> None:
+        """Append an encoded group; of each of its chunks ``(id, start in the group, usize)``."""
+        at, csize = self.length, len(encoded)
+        self.entries += [_new_entry((chunk_id, at, csize, usize, GROUP, start)) for chunk_id, start, usize in chunks]
+        self.held += csize
+        self._parts.append(encoded)
+        self.length += csize
+
     def own(self) -> None:
         """Copy the parts that are the caller's memory, which is about to change."""
         for number in self._borrowed:
@@ -116,7 +138,7 @@ class PackBuilder:
 
     def close(self, digest: Digest) -> tuple[str, list[Buffer]]:
         """The pack's name (hex) and its parts. The name is the digest of the trailer: same name, same layout."""
-        trailer = b"".join(starmap(ENTRY.pack, self.entries))
+        trailer = b"".join(map(encode_entry, self.entries))
         self.name.value = digest(trailer)
         nonce = os.urandom(16)
         footer = encode_footer(len(self.entries), self._algorithm, self.length, nonce, trailer)
@@ -152,16 +174,25 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
 
 
 def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[PackEntry]:
-    """The chunks of a pack, from its trailer. No two lie in the same bytes: few could list gigabytes to decode."""
+    """The chunks of a pack, from its trailer. No two lie in the same bytes, of the pack or of their group: few could
+    list gigabytes to decode."""
     expected = FOOTER.unpack(footer)[9]
     if xxh3(trailer) != expected:
         raise CorruptObject(
             "pack trailer is damaged", offset=trailer_at, expected=f"{expected:016x}", found=f"{xxh3(trailer):016x}"
         )
-    places: list[tuple[int, int]] = []
-    for fields in ENTRY.iter_unpack(trailer):
-        entry = PackEntry(*fields)
-        places.append((entry.offset, entry.offset + entry.csize))
+    places: list[tuple[int, int, int, int]] = []
+    for entry in decode_entries(trailer):
+        grouped = entry.codec == GROUP
+        if grouped and entry.width + entry.usize > GROUP_LIMIT:
+            raise CorruptObject(
+                "chunk lies outside its group",
+                offset=entry.offset,
+                expected=f"end at most {GROUP_LIMIT}",
+                found=entry.width + entry.usize,
+            )
+        place = entry.offset, entry.offset + entry.csize
+        places.append((*place, entry.width, entry.width + entry.usize) if grouped else (*place, 0, CHUNK_LIMIT))
         if max(entry.usize, entry.csize) > CHUNK_LIMIT or entry.offset + entry.csize > trailer_at:
             raise CorruptObject(
                 "chunk lies outside its pack",
@@ -171,8 +202,10 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[P
             )
         yield entry
     places.sort()  # they are in order already, and need not be
-    for (_, end), (start, _) in pairwise([(0, HEADER.size), *places]):
-        if start < end:
+    for before, after in pairwise([(0, HEADER.size, 0, CHUNK_LIMIT), *places]):
+        start, end = after[0], before[1]
+        # Of one group, one after the other in it: what is in none takes all of its place.
+        if start < end and not (before[:2] == after[:2] and before[3] <= after[2]):
             raise CorruptObject(
                 "chunks of a pack lie in the same bytes", offset=start, expected=f"at least {end}", found=start
             )
@@ -186,10 +219,16 @@ def entries_of(digest: Digest, name: bytes, trailer: bytes, footer: bytes, at: i
     return entries
 
 
+def place_of(offset: int, codec: int, width: int) -> int:
+    """One number for where in a pack a chunk lies: its offset; those of a group have the same, so also where in the
+    group it starts."""
+    return offset << 24 | width if codec == GROUP else offset
+
+
 def fingerprint(entry: PackEntry) -> int:
     """64 bits of a chunk and where it lies, to compare millions of them in 8 bytes each. Whoever could forge one could
     write to the store anyway."""
-    return xxh3(ENTRY.pack(*entry))
+    return xxh3(encode_entry(entry))
 
 
 def pack_path(name: str) -> str:

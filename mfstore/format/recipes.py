@@ -16,7 +16,19 @@ from functools import partial
 from itertools import starmap
 from typing import Any, NamedTuple
 
-from mfstore._core.codec import CHUNK_LIMIT, DELTAS, DIFFERENCE, LZ4, NONE, PCODEC, PLANES, ZSTD, Codec
+from mfstore._core.codec import (
+    CHUNK_LIMIT,
+    DELTAS,
+    DIFFERENCE,
+    GROUP,
+    GROUP_LIMIT,
+    LZ4,
+    NONE,
+    PCODEC,
+    PLANES,
+    ZSTD,
+    Codec,
+)
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.digests import digest_function
@@ -30,7 +42,8 @@ ARTIFACT = struct.Struct("<HBBIIQ")
 SEGMENT = struct.Struct("<QQQIBBH")
 CHUNK = struct.Struct("<32sI")
 PLACEMENT = struct.Struct("<IBBHQII")
-BASE_CHUNK = struct.Struct("<32sIIQIBBxx")
+BASE_CHUNK = struct.Struct("<32sIIQII")
+"""Of the last number the lowest byte is the codec, the rest the width, as in a trailer."""
 PIECE = struct.Struct("<III")
 
 PICKLE = 1
@@ -47,7 +60,7 @@ ONE = 1
 """Content kind: one artifact, without a name."""
 BUNDLE = 2
 """Content kind: named artifacts, ascending by the UTF-8 bytes of their names."""
-WHOLE = frozenset((NONE, LZ4, ZSTD, PLANES, PCODEC))
+WHOLE = frozenset((NONE, LZ4, ZSTD, PLANES, PCODEC, GROUP))
 """Codecs that need nothing but the encoded bytes."""
 INLINE = 0xFFFFFFFF
 """Pack number of a chunk that lies in the recipe itself."""
@@ -115,7 +128,8 @@ class BaseChunk(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where an encoded chunk lies: pack number in the recipe (or INLINE), offset, length, codec and shuffle width.
+    """Where an encoded chunk lies: pack number in the recipe (or INLINE), offset, length, codec and shuffle width. Of a
+    chunk in a group, place and length are the group's, and the width is where in the uncompressed group it starts.
 
     Of a delta, ``pieces`` one after the other are its base; others have none.
     """
@@ -222,12 +236,15 @@ def encode(
     about = json.dumps({"types": types}, separators=(",", ":")).encode()
     table, pieces = [], []
     for pack, offset, csize, form, width, own in placements:
-        table.append(PLACEMENT.pack(pack, form, width, len(own), offset, csize, 0))
+        if form == GROUP:
+            table.append(PLACEMENT.pack(pack, form, 0, len(own), offset, csize, width))
+        else:
+            table.append(PLACEMENT.pack(pack, form, width, len(own), offset, csize, 0))
         if own or form in DELTAS:
             if not (own and form in DELTAS and bases):
                 raise ValueError("a delta is placed without its base, or a base with what is no delta")
             pieces += [PIECE.pack(*piece) for piece in own]
-    older = [BASE_CHUNK.pack(b.id, b.pack, b.csize, b.offset, b.usize, b.codec, b.width) for b in bases]
+    older = [BASE_CHUNK.pack(b.id, b.pack, b.csize, b.offset, b.usize, b.codec | b.width << 8) for b in bases]
     tables = b"".join([content, about, *packs, *table, *older, *pieces])
     flags, stored = BASES if older else 0, tables
     if len(tables) >= 256 and len(tables) <= CHUNK_LIMIT:
@@ -317,6 +334,7 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         placements = _with_pieces(placements, counts, pieces, bases, artifacts, at_placements)
     else:
         placements = _decode_placements(placed, n_packs, inline_length, at_placements, False)
+    _check_groups(placements, artifacts, at_placements)
     return Recipe(
         kind=kind,
         algorithm=algorithm,
@@ -336,7 +354,7 @@ def _decode_placements(
 ) -> list[Placement]:  # fmt: skip
     """The placements, still without pieces; ``at`` is where they begin in the tables, ``deltas`` whether any may be."""
     placements: list[Placement] = []
-    for pack, codec, width, count, offset, csize, _ in PLACEMENT.iter_unpack(table):
+    for pack, codec, width, count, offset, csize, start in PLACEMENT.iter_unpack(table):
         if csize > CHUNK_LIMIT:
             raise CorruptObject("placement claims too much", expected=f"at most {CHUNK_LIMIT}", found=csize)
         if pack == INLINE:
@@ -351,8 +369,25 @@ def _decode_placements(
             if codec not in WHOLE:
                 raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=where)
             raise CorruptObject("a chunk has a base and is no delta", offset=where, expected=0, found=count)
+        if codec == GROUP:
+            width = start
         placements.append(new_placement((pack, offset, csize, codec, width, ())))
     return placements
+
+
+def _check_groups(placements: Sequence[Placement], artifacts: Sequence[Artifact], at: int) -> None:
+    """Chunks of groups must lie in them; ``at`` is where the placements begin in the tables."""
+    grouped = [number for number, placement in enumerate(placements) if placement[3] == GROUP]
+    if not grouped:
+        return
+    sizes = [chunk.usize for artifact in artifacts for chunk in artifact.chunks]
+    for number in grouped:
+        end = placements[number].width + sizes[number]
+        if end > GROUP_LIMIT:
+            raise CorruptObject(
+                "chunk lies outside its group", offset=at + number * PLACEMENT.size,
+                expected=f"end at most {GROUP_LIMIT}", found=end,
+            )  # fmt: skip
 
 
 def _decode_bases(
@@ -367,7 +402,8 @@ def _decode_bases(
             found=len(table),
         )  # fmt: skip
     bases: list[BaseChunk] = []
-    for chunk_id, pack, csize, offset, usize, codec, width in BASE_CHUNK.iter_unpack(table[:length]):
+    for chunk_id, pack, csize, offset, usize, form in BASE_CHUNK.iter_unpack(table[:length]):
+        codec, width = form & 0xFF, form >> 8
         where = at + len(bases) * BASE_CHUNK.size
         if pack >= n_packs:
             raise CorruptObject(
@@ -382,6 +418,11 @@ def _decode_bases(
             raise CorruptObject("a base chunk is a delta itself", offset=where, found=codec)
         if codec not in WHOLE:
             raise Unsupported(f"chunk codec {codec} is unknown to this version of mfstore", offset=where)
+        if codec == GROUP and width + usize > GROUP_LIMIT:
+            raise CorruptObject(
+                "base chunk lies outside its group", offset=where, expected=f"end at most {GROUP_LIMIT}",
+                found=width + usize,
+            )  # fmt: skip
         bases.append(BaseChunk(chunk_id, pack, offset, csize, usize, codec, width))
     if len({base.id for base in bases}) != len(bases):
         raise CorruptObject("recipe lists a base chunk twice", offset=at)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from mfstore._core.codec import GROUP
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, decode, recipe_path
 from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows, read_scratch, scratch_of
-from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, plan_reads
+from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, plan_reads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -66,10 +67,14 @@ class Fetcher:
             key = reader.digest(recipe.content).hex()
             verify = self._verified.is_damaged(key, recipe_path(key))
         bases: dict[int, PlacedChunk] | None = {} if recipe.bases else None
+        grouped: list[tuple[int, ChunkRead]] = []
         for number, chunk, target in wanted:
             placement = recipe.placements[number]
             if bases is not None and placement.pieces:
                 deltas.append(delta_of(recipe, number, chunk, target, verify, bases))
+                continue
+            if placement.pack == INLINE and placement.codec == GROUP:
+                grouped.append((number, ChunkRead("", placement, chunk, target)))
                 continue
             if placement.pack == INLINE:
                 job = (placement.offset, placement.csize, placement.codec, placement.width, 0, chunk.usize)
@@ -82,7 +87,35 @@ class Fetcher:
                 continue
             reads.append(ChunkRead(recipe.packs[placement.pack].hex(), placement, chunk, target))
             total += chunk.usize
+        if grouped:
+            self._decode_groups(recipe, grouped, verify, healed)
         return total
+
+    def _decode_groups(
+        self, recipe: Recipe, grouped: list[tuple[int, ChunkRead]], verify: bool, healed: list[Healed]
+    ) -> None:
+        """Chunks of groups that lie in the recipe, by their numbers there: each group is decoded once."""
+        reader = self._reader
+        grouped.sort(key=lambda one: (one[1].placement.offset, one[1].placement.width))
+        numbers = iter(grouped)
+        for together in by_place([wanted for _, wanted in grouped]):
+            at = together[0].placement
+            failure: MfstoreError | None = None
+            try:
+                encoded = memoryview(recipe.inline)[at.offset : at.offset + at.csize]
+                parts = [(wanted.placement.width, wanted.target) for wanted in together]
+                reader.workers.thread.codec.decode_group(encoded, parts, at.offset)
+            except (CorruptObject, Unsupported) as error:
+                failure = error
+            for wanted in together:
+                number, _ = next(numbers)
+                try:
+                    if failure is not None:
+                        raise failure
+                    if verify:
+                        reader.check(wanted.chunk, wanted.target, "recipe", at.offset)
+                except (CorruptObject, Unsupported) as error:
+                    self._decode_again(recipe, number, wanted.chunk, wanted.target, error, healed)
 
     def _decode_again(
         self,

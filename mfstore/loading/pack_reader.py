@@ -7,10 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, wait
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import NONE
+from mfstore._core.codec import GROUP, NONE
 from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import pack_path
+from mfstore.loading.reads import by_place
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -117,10 +118,17 @@ class PackReader:
             wait(futures)
 
     def decode(self, chunks: Sequence[ChunkRead], start: int, source: Buffer) -> None:
-        """Fill the targets of ``chunks`` from the bytes of their pack that begin at offset ``start``."""
+        """Fill the targets of ``chunks``, which are in the order of their places, from the bytes of their pack that
+        begin at offset ``start``. A group is decoded once for all that lie in it."""
         codec = self.workers.thread.codec
-        for wanted in chunks:
+        for together in by_place(chunks):
+            wanted = together[0]
             placement = wanted.placement
+            if placement.codec == GROUP:
+                at = placement.offset - start
+                parts = [(one.placement.width, one.target) for one in together]
+                codec.decode_group(memoryview(source)[at : at + placement.csize], parts, placement.offset)
+                continue
             job = (
                 placement.offset - start, placement.csize, placement.codec, placement.width, 0, wanted.chunk.usize,
             )  # fmt: skip

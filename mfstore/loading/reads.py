@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mfstore._core.codec import NONE
+from mfstore._core.codec import GROUP, NONE
 from mfstore._core.memory import distance
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe
 
@@ -105,17 +105,20 @@ def _joined(views: Sequence[memoryview]) -> memoryview | None:
 
 def plan_reads(chunks: Iterable[ChunkRead], gap: int, span: int) -> list[PackRead]:
     """Coalesce chunks into reads: those of one pack with up to ``gap`` bytes between them, as long as neither what is
-    read nor what it decodes to is longer than ``span``."""
+    read nor what it decodes to is longer than ``span``. Those of one group are in one read, in the order of the group,
+    whatever it decodes to: it is read and decoded once."""
     reads: list[PackRead] = []
     current: PackRead | None = None
-    for wanted in sorted(chunks, key=lambda wanted: (wanted.pack, wanted.placement.offset)):
+    for wanted in sorted(chunks, key=lambda wanted: (wanted.pack, wanted.placement.offset, wanted.placement.width)):
         start, end = wanted.placement.offset, wanted.placement.offset + wanted.placement.csize
-        if (
-            current is None
-            or current.pack != wanted.pack
-            or start > current.end + gap
-            or max(end, current.end) - current.start > span
-            or current.decoded + wanted.chunk.usize > span
+        if current is None or (
+            not in_one_group(current.chunks[-1], wanted)
+            and (
+                current.pack != wanted.pack
+                or start > current.end + gap
+                or max(end, current.end) - current.start > span
+                or current.decoded + wanted.chunk.usize > span
+            )
         ):
             current = PackRead(wanted.pack, start, end)
             reads.append(current)
@@ -123,6 +126,25 @@ def plan_reads(chunks: Iterable[ChunkRead], gap: int, span: int) -> list[PackRea
         current.chunks.append(wanted)
         current.decoded += wanted.chunk.usize
     return reads
+
+
+def in_one_group(one: ChunkRead, other: ChunkRead) -> bool:
+    """Whether two chunks are said to lie in the same group."""
+    at, its = one.placement, other.placement
+    return (
+        at.codec == GROUP == its.codec and at.offset == its.offset and at.csize == its.csize and one.pack == other.pack
+    )
+
+
+def by_place(chunks: Sequence[ChunkRead]) -> Iterator[Sequence[ChunkRead]]:
+    """Chunks in the order of their places: those of one group together, each other by itself."""
+    first = 0
+    while first < len(chunks):
+        last = first + 1
+        while last < len(chunks) and in_one_group(chunks[first], chunks[last]):
+            last += 1
+        yield chunks[first:last]
+        first = last
 
 
 def raw_run(recipe: Recipe, first: int, count: int) -> tuple[str, int] | None:

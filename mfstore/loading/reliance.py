@@ -3,7 +3,7 @@ vouches for, or that are read now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from mfstore._core.codec import DELTAS, delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.packs import entry_of, pack_path
+from mfstore.format.packs import entry_of, pack_path, place_of
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import Delta, DeltaWindow, base_parts, placed_base, plan_windows, scratch_of
 from mfstore.loading.pack_layouts import PackLayouts
-from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, new_placed, plan_reads
+from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, new_placed, plan_reads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -95,8 +95,8 @@ class Reliance:
         has = self._verified.has_now()
         for one in placed:
             chunk, pack, at, base = one
-            if has(pack, at.offset, at.csize, chunk.id) and (
-                not base or all(has(of.pack, of.placement.offset, of.placement.csize, of.chunk.id) for of, _, _ in base)
+            if has(pack, place_of(at.offset, at.codec, at.width), at.csize, chunk.id) and (
+                not base or all(_is_known(has, of) for of, _, _ in base)
             ):
                 known.add(chunk.id)
             else:
@@ -166,40 +166,54 @@ class Reliance:
         """Add those chunks of an answered read that are whole."""
         if isinstance(data, MfstoreError):
             return
-        for wanted in read.chunks:
-            placement = wanted.placement
+        for together in by_place(read.chunks):
+            placement = together[0].placement
             try:
                 if placement.codec in DELTAS:
                     at = placement.offset - read.start
-                    self._check_delta(wanted, memoryview(data)[at : at + placement.csize])
-                    good.append(self._noted(wanted))
+                    self._check_delta(together[0], memoryview(data)[at : at + placement.csize])
+                    good.append(self._noted(together[0]))
                     continue
                 if read.target is None:
-                    self._reader.decode([wanted], read.start, data)
-                self._reader.check(wanted.chunk, wanted.target, pack_path(wanted.pack), placement.offset)
+                    self._reader.decode(together, read.start, data)
             except (CorruptObject, Unsupported):
-                self._failed(wanted)
+                for wanted in together:
+                    self._failed(wanted)
                 continue
-            good.append(self._noted(wanted))
+            good += self._compared(together)
 
     def _probe(self, read: PackRead) -> list[FoundChunk]:
         """Which chunks of a read are whole."""
         good = []
-        for wanted in read.chunks:
-            placement = wanted.placement
+        for together in by_place(read.chunks):
+            placement = together[0].placement
             end = placement.offset + placement.csize
             try:
                 if placement.codec in DELTAS:
-                    path = pack_path(wanted.pack)
-                    self._check_delta(wanted, self._reader.backend.get_range(path, placement.offset, placement.csize))
-                else:
-                    self._reader.read(wanted.pack, placement.offset, end, [wanted], True)
-                good.append(self._noted(wanted))
+                    path = pack_path(read.pack)
+                    encoded = self._reader.backend.get_range(path, placement.offset, placement.csize)
+                    self._check_delta(together[0], encoded)
+                    good.append(self._noted(together[0]))
+                    continue
+                self._reader.read(read.pack, placement.offset, end, together, False)
             except (CorruptObject, Unsupported):
-                self._failed(wanted)
+                for wanted in together:
+                    self._failed(wanted)
+                continue
             except (NotFound, AccessDenied):
                 continue
+            good += self._compared(together)
         return good
+
+    def _compared(self, chunks: Iterable[ChunkRead]) -> Iterator[FoundChunk]:
+        """Those chunks, which have been read, that are what their digests say."""
+        for wanted in chunks:
+            try:
+                self._reader.check(wanted.chunk, wanted.target, pack_path(wanted.pack), wanted.placement.offset)
+            except CorruptObject:
+                self._failed(wanted)
+                continue
+            yield self._noted(wanted)
 
     def _check_delta(self, wanted: ChunkRead, encoded: Buffer) -> None:
         """CorruptObject when these are not a delta's bytes as they were written."""
@@ -216,7 +230,8 @@ class Reliance:
             self._verified.forget(pack)
 
     def _noted(self, wanted: ChunkRead, base: tuple[BasePart, ...] = ()) -> FoundChunk:
-        self._verified.add(wanted.pack, [(wanted.placement.offset, wanted.placement.csize, wanted.chunk.id)])
+        at = wanted.placement
+        self._verified.add(wanted.pack, [(place_of(at.offset, at.codec, at.width), at.csize, wanted.chunk.id)])
         return wanted.pack, wanted.placement, wanted.chunk.id, base
 
 
@@ -225,6 +240,11 @@ def _into_memory(placed: Iterable[PlacedChunk]) -> list[ChunkRead]:
     return [
         ChunkRead(pack, placement, chunk, memoryview(FreshBytes(chunk.usize))) for chunk, pack, placement, _ in placed
     ]
+
+
+def _is_known(has: Callable[[str, int, int, bytes], bool], placed: PlacedChunk) -> bool:
+    chunk, pack, at, _ = placed
+    return has(pack, place_of(at.offset, at.codec, at.width), at.csize, chunk.id)
 
 
 def needed_of(placed: PlacedChunk) -> Sequence[PlacedChunk]:

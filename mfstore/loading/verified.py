@@ -21,6 +21,8 @@ request."""
 class VerifiedRanges:
     """What this process wrote to packs or found whole in them, as long as the files stay as they were.
 
+    The range of a chunk starts at its ``place_of``.
+
     A range is trusted to hold one thing: ``tag`` is the chunk's id, or for a mapped run the digest of its ids.
     """
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
+from mfstore.format.packs import place_of
 from mfstore.format.recipes import RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
 from mfstore.saving.codecs import LABELS, EncodedChunk
 from mfstore.saving.context import SaveContext, SessionStats
@@ -440,7 +441,11 @@ class Ingest:
                     context.reliance.written(name.hex(), self._packs.sizes[name], entries)
                 else:
                     context.verified.add(
-                        name.hex(), [(at, csize, chunk_id) for chunk_id, at, csize, _, _, _ in entries]
+                        name.hex(),
+                        [
+                            (place_of(at, codec, width), csize, chunk_id)
+                            for chunk_id, at, csize, _, codec, width in entries
+                        ],
                     )
         if self._fragments:
             context.chunk_index.compact()

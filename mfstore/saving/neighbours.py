@@ -41,17 +41,22 @@ class Gap(NamedTuple):
     after: Location | None
 
 
+def _place(at: PackEntry | Location) -> tuple[int, int]:
+    """The chunks of a group have one offset."""
+    return at.offset, at.width
+
+
 class Layout:
     """What lies in a pack, in order."""
 
     def __init__(self, name: PackName, entries: Sequence[PackEntry]) -> None:
         self.name = name
-        self.entries = sorted(entries, key=lambda entry: entry.offset)
-        self._numbers = {entry.offset: number for number, entry in enumerate(self.entries)}
+        self.entries = sorted(entries, key=_place)
+        self._numbers = {_place(entry): number for number, entry in enumerate(self.entries)}
 
     def number(self, at: Location | None) -> int | None:
         """Of the chunk that lies there."""
-        return None if at is None or at.pack.value != self.name.value else self._numbers.get(at.offset)
+        return None if at is None or at.pack.value != self.name.value else self._numbers.get(_place(at))
 
     def stream(self, first: int, last: int) -> BaseStream:
         """The chunks from ``first`` to before ``last``, as if they were one stream."""

@@ -16,9 +16,16 @@ cdef extern from "codec/status.h" nogil:
         MF_BAD_BASE, MF_BAD_SEAL
 
 
+cdef extern from "codec/group.h" nogil:
+    size_t MF_GROUP_LIMIT
+    ctypedef struct mf_group_part:
+        size_t start, usize
+        uint8_t *dst
+
+
 cdef extern from "codec/compress.h" nogil:
     enum:
-        MF_NONE, MF_LZ4, MF_ZSTD, MF_PLANES
+        MF_NONE, MF_LZ4, MF_ZSTD, MF_PLANES, MF_GROUP
     size_t MF_CHUNK_LIMIT
     ctypedef struct mf_codec_ctx:
         pass
@@ -28,6 +35,9 @@ cdef extern from "codec/compress.h" nogil:
                   int level, uint8_t *dst, size_t cap, size_t *size)
     int mf_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned codec,
                   unsigned width, uint8_t *dst, size_t usize)
+    int mf_encode_group(mf_codec_ctx *ctx, const uint8_t *src, const size_t *ends, size_t count, int level,
+                        uint8_t *dst, size_t cap, size_t *sizes, size_t *size)
+    int mf_decode_group(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, const mf_group_part *parts, size_t count)
 
 
 cdef extern from "codec/delta.h" nogil:
@@ -68,6 +78,9 @@ PCODEC = 6
 PCODEC_TYPES = {1: "<u4", 2: "<u8", 3: "<i4", 4: "<i8", 5: "<f4", 6: "<f8", 7: "<u2", 8: "<i2", 9: "<f2"}
 """numpy's name of each number type, by pco's own number of it, which stands in the place of the shuffle width."""
 CHUNK_LIMIT = MF_CHUNK_LIMIT
+GROUP = MF_GROUP
+"""Several chunks in one frame; where one starts in the uncompressed group stands in the place of the shuffle width."""
+GROUP_LIMIT = MF_GROUP_LIMIT
 
 
 cdef inline const uint8_t *start_of(const uint8_t[::1] view) noexcept:
@@ -295,6 +308,69 @@ cdef class Codec:
                         break
             if status != MF_OK:
                 self.check(status, table[i].src, table[i].csize, table[i].usize, table[i].codec, table[i].width)
+        finally:
+            PyMem_Free(table)
+
+    def encode_group(self, const uint8_t[::1] data, ends, int level, double keep):
+        """The chunks of ``data`` that end at ``ends``, the last at its end, as one group: ``(encoded, sizes)``.
+
+        ``sizes`` are what each chunk takes of it. ``encoded`` is empty when the group does not shrink to ``keep`` of
+        its length; then sizes say nothing. ValueError when it exceeds GROUP_LIMIT.
+        """
+        cdef size_t n = len(ends), i, start = 0, size = 0, total = data.shape[0], cap = <size_t> (total * keep)
+        cdef const uint8_t *source = start_of(data)
+        cdef uint8_t *out
+        cdef size_t *bounds
+        cdef int status
+        if total > MF_GROUP_LIMIT:
+            raise ValueError(f"cannot encode a group of {total} bytes: the limit is {GROUP_LIMIT}")
+        bounds = <size_t *> PyMem_Malloc(2 * n * sizeof(size_t) + 1)
+        out = <uint8_t *> PyMem_Malloc(cap + 1)
+        try:
+            if bounds == NULL or out == NULL:
+                raise MemoryError()
+            for i in range(n):
+                bounds[i] = ends[i]
+                if bounds[i] <= start or bounds[i] > total:
+                    raise ValueError("chunk ends must ascend within the data")
+                start = bounds[i]
+            if start != total or n == 0:
+                raise ValueError("the last chunk of a group ends with its data")
+            with nogil:
+                status = mf_encode_group(self.ctx, source, bounds, n, level, out, cap, bounds + n, &size)
+            self.check(status, 0, 0, total, MF_GROUP, 0)
+            return PyBytes_FromStringAndSize(<char *> out, size), [bounds[n + i] for i in range(n)]
+        finally:
+            PyMem_Free(bounds)
+            PyMem_Free(out)
+
+    def decode_group(self, const uint8_t[::1] encoded, parts, size_t offset=0):
+        """Decode parts of a group into memory: ``parts`` is a list of ``(start, target)``, ascending by start, and each
+        writable target is filled with the bytes of the uncompressed group from there on.
+
+        Once for all of them, and not behind the last; where they are the whole group and lie side by side as in it,
+        straight into them. CorruptObject, with ``offset``, when the group is malformed or a part does not lie in it;
+        targets are then partly written, and nothing outside them.
+        """
+        cdef size_t n = len(parts), i, csize = encoded.shape[0]
+        cdef const uint8_t *source = start_of(encoded)
+        cdef uint8_t[::1] target
+        cdef mf_group_part *table
+        cdef int status
+        if n == 0:
+            return
+        table = <mf_group_part *> PyMem_Malloc(n * sizeof(mf_group_part))
+        if table == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                # The caller's list keeps the memory alive.
+                table[i].start, target = parts[i]
+                table[i].usize = target.shape[0]
+                table[i].dst = &target[0] if table[i].usize else NULL
+            with nogil:
+                status = mf_decode_group(self.ctx, source, csize, table, n)
+            self.check(status, offset, csize, table[n - 1].usize, MF_GROUP, 0)
         finally:
             PyMem_Free(table)
 

@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include "codec/context.h"
+#include "codec/group.h"
 #include "codec/planes.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
@@ -95,6 +96,10 @@ int mf_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned code
             return status;
         return mf_planes_decode(ctx->decompress, src, csize, width, ctx->scratch, dst, usize);
     }
+    if (codec == MF_GROUP) {
+        mf_group_part part = {width, usize, dst};
+        return mf_decode_group(ctx, src, csize, &part, 1);
+    }
     if (width) {
         if (width != 2 && width != 4 && width != 8)
             return MF_BAD_WIDTH;
@@ -125,4 +130,20 @@ int mf_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned code
         return MF_UNKNOWN_CODEC;
     }
     return width ? mf_unshuffle(target, dst, usize, width) : MF_OK;
+}
+
+int mf_encode_group(mf_codec_ctx *ctx, const uint8_t *src, const size_t *ends, size_t count, int level, uint8_t *dst,
+                    size_t cap, size_t *sizes, size_t *size) {
+    int status = mf_codec_need_compress(ctx);
+    return status == MF_OK ? mf_group_encode(ctx->compress, src, ends, count, level, dst, cap, sizes, size) : status;
+}
+
+int mf_decode_group(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, const mf_group_part *parts, size_t count) {
+    int status;
+    if (csize > MF_CHUNK_LIMIT)
+        return MF_MALFORMED;
+    if ((status = mf_codec_need_decompress(ctx)) != MF_OK
+        || (status = mf_codec_need_scratch(ctx, MF_GROUP_SCRATCH)) != MF_OK)
+        return status;
+    return mf_group_decode(ctx->decompress, src, csize, parts, count, ctx->scratch);
 }

@@ -237,7 +237,7 @@ def test_a_trailer_lists_deltas():
     entries = [
         PackEntry(chunk_id(n), 64 + 10 * n, 10, 100, codec, 4) for n, codec in enumerate((ZSTD, PREFIX, DIFFERENCE))
     ]
-    trailer = b"".join(packs.ENTRY.pack(*entry) for entry in entries)
+    trailer = b"".join(packs.encode_entry(entry) for entry in entries)
     footer = packs.encode_footer(3, 1, 94, bytes(16), trailer)
     assert packs.entries_of(DIGEST, DIGEST(trailer), trailer, footer, 94) == entries
 

@@ -102,6 +102,7 @@ def test_artifact_entry():
         ("multiple of {} and", packs.PAGE),
         ("take more than {} bytes", recipes.BASE_LIMIT),
         ("No chunk is longer than {} bytes", codec.CHUNK_LIMIT),
+        ("content, which is at most {} bytes", codec.GROUP_LIMIT),
         ("at most {}; the last one", ref_format.HISTORY),
         ("When there are {} fragments", index.FAN_IN),
         ("0x{:X} for", recipes.INLINE),

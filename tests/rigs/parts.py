@@ -1,9 +1,12 @@
 """The parts of saving and loading as a handle puts them together, over memory, for tests of one of them alone."""
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
+from mfstore import errors
+from mfstore._core.codec import Codec
 from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format.digests import BLAKE3, digest_function
@@ -83,15 +86,34 @@ def stored_pack(backend, chunks):
     builder = PackBuilder(BLAKE3)
     for data in chunks:
         builder.add(memoryview(data), [(DIGEST(data), len(data), len(data))], 0, 0, True)
+    return _put(backend, builder)
+
+
+def stored_groups(backend, groups):
+    """Store a pack of groups, each a list of chunks, one of them by itself raw; as ``stored_pack``."""
+    builder = PackBuilder(BLAKE3)
+    for chunks in groups:
+        ends = list(accumulate(map(len, chunks)))
+        if len(chunks) == 1:
+            builder.add(memoryview(chunks[0]), [(DIGEST(chunks[0]), ends[0], ends[0])], 0, 0, True)
+            continue
+        encoded, _ = Codec(errors).encode_group(b"".join(chunks), ends, 3, 2.0)
+        builder.add_group(
+            encoded, [(DIGEST(data), end - len(data), len(data)) for data, end in zip(chunks, ends, strict=True)]
+        )
+    return _put(backend, builder)
+
+
+def _put(backend, builder):
     name, stored = builder.close(DIGEST)
     backend.put(pack_path(name), stored)
     pack = PackName(bytes.fromhex(name))
-    return name, {entry.id: Location(pack, entry.offset, entry.csize, entry.usize, 0, 0) for entry in builder.entries}
+    return name, {entry.id: Location(pack, *entry[1:]) for entry in builder.entries}
 
 
-def listed_pack(made, chunks):
-    """``stored_pack``, and an index fragment that lists it."""
-    name, located = stored_pack(made.backend, chunks)
+def listed_pack(made, chunks, store=stored_pack):
+    """``stored_pack``, or another such, and an index fragment that lists it."""
+    name, located = store(made.backend, chunks)
     entries = [PackEntry(chunk_id, *at[1:]) for chunk_id, at in located.items()]
     key, data = made.index.make_fragment([(bytes.fromhex(name), entries)])
     made.backend.put(key, [data])

@@ -151,7 +151,7 @@ def test_an_index_that_lies_is_not_believed(root):
     fragment = fragments.decode_fragment(path.read_bytes(), "index/x")
     entries = [
         packs.PackEntry(fields[0], fields[3] + 64, fields[2], fields[4], fields[5], fields[6])
-        for fields in fragments.ENTRY.iter_unpack(fragment.entries)
+        for fields in fragments.decode_rows(fragment.entries)
     ]
     path.unlink()
     path.write_bytes(fragments.encode_fragment([(fragment.packs[0].value, entries)], 1))

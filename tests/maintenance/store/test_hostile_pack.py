@@ -8,13 +8,13 @@ from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import CorruptObject
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.packs import (
-    ENTRY,
     FOOTER,
     HEADER,
     MAGIC,
     VERSION,
     PackEntry,
     decode_trailer,
+    encode_entry,
     encode_footer,
     pack_path,
 )  # fmt: skip
@@ -27,7 +27,7 @@ DIGEST = digest_function(BLAKE3)
 
 def pack_of(entries, body):
     """The bytes of a pack with these chunks, whatever it holds; and its name."""
-    trailer = b"".join(ENTRY.pack(*entry) for entry in entries)
+    trailer = b"".join(encode_entry(entry) for entry in entries)
     footer = encode_footer(len(entries), BLAKE3, HEADER.size + len(body), bytes(16), trailer)
     return DIGEST(trailer).hex(), HEADER.pack(MAGIC, VERSION, 0, BLAKE3) + body + trailer + footer
 

@@ -14,7 +14,7 @@ from mfstore._core.codec import DELTAS
 from mfstore._core.memory import xxh3
 from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError
-from mfstore.format.packs import ENTRY, entry_of, fingerprint, pack_path
+from mfstore.format.packs import encode_entry, entry_of, fingerprint, pack_path
 from mfstore.format.recipes import INLINE, PIECE, Recipe, placed_chunks
 from mfstore.loading.deltas import together
 from mfstore.maintenance.reading import read_each, scratch, spread
@@ -53,10 +53,10 @@ class Delta(NamedTuple):
 
     def identity(self) -> int:
         """64 bits of the chunk, where the delta lies and what its base is, wherever else it is placed so."""
-        parts = [self.placed.pack, ENTRY.pack(*self.placed.entry)]
+        parts = [self.placed.pack, encode_entry(self.placed.entry)]
         for number, start, length in self.pieces:
             base = self.bases[number]
-            parts += (base.pack, ENTRY.pack(*base.entry), PIECE.pack(0, start, length))
+            parts += (base.pack, encode_entry(base.entry), PIECE.pack(0, start, length))
         return xxh3(b"".join(parts))
 
     def places(self) -> Iterator[PackPlace]:

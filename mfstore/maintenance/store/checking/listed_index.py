@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mfstore._core import table
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format.fragments import ENTRY as INDEX_ENTRY
-from mfstore.format.fragments import PREFIX, Fragment, decode_fragment
+from mfstore.format.fragments import PREFIX, Fragment, decode_fragment, decode_rows
 from mfstore.format.packs import ENTRY, FOOTER, PackEntry, entry_of, fingerprint
 from mfstore.maintenance.store.checking.inventory import Inventory
 
@@ -87,7 +87,7 @@ class ListedIndex:
         for fragment in self.fragments:
             wanted = {number: name.value for number, name in enumerate(fragment.packs) if name.value in packs}
             if wanted:
-                for chunk_id, pack, csize, offset, usize, codec, width in INDEX_ENTRY.iter_unpack(fragment.entries):
+                for chunk_id, pack, csize, offset, usize, codec, width in decode_rows(fragment.entries):
                     if pack in wanted:
                         yield wanted[pack], PackEntry(chunk_id, offset, csize, usize, codec, width)
 
@@ -97,7 +97,7 @@ class ListedIndex:
         for fragment in self.fragments:
             states = [packs.get(name.value) for name in fragment.packs]
             count = 0
-            for chunk_id, pack, csize, offset, usize, codec, width in INDEX_ENTRY.iter_unpack(fragment.entries):
+            for chunk_id, pack, csize, offset, usize, codec, width in decode_rows(fragment.entries):
                 state = states[pack] if pack < len(states) else None
                 if state is not None and state.prints is not None:
                     fp = fingerprint(PackEntry(chunk_id, offset, csize, usize, codec, width))

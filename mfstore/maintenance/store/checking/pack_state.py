@@ -10,7 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from mfstore._core.memory import xxh3
-from mfstore.format.packs import ENTRY, PackEntry, entry_of, entry_of_base, fingerprint
+from mfstore.format.packs import PackEntry, encode_entry, entry_of, entry_of_base, fingerprint
 from mfstore.format.recipes import INLINE, Recipe, placed_chunks
 
 
@@ -91,14 +91,13 @@ def match_placements(recipe: Recipe, packs: Mapping[bytes, PackState]) -> bool:
     """
     states = [packs.get(name) for name in recipe.packs]
     well = None not in states
-    pack = ENTRY.pack
     chunks = chain.from_iterable(artifact.chunks for artifact in recipe.artifacts)
     for (chunk_id, usize), (number, offset, csize, codec, width, _) in zip(chunks, recipe.placements, strict=True):
         state = states[number] if number != INLINE else None
         if state is None:
             continue
         state.used = True
-        fp = xxh3(pack(chunk_id, offset, csize, usize, codec, width))
+        fp = xxh3(encode_entry((chunk_id, offset, csize, usize, codec, width)))
         if state.prints is None and state.kind == "damaged":
             state.claimed[fp] = PackEntry(chunk_id, offset, csize, usize, codec, width)
         well = state.has(fp, offset + csize) and well
