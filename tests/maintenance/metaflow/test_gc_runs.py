@@ -1,4 +1,4 @@
-"""Thirty real runs of stock Metaflow, collected: what is kept loads whole through stock Metaflow, the rest is gone."""
+"""Real runs of stock Metaflow, collected: what is kept loads whole through stock Metaflow, the rest is gone."""
 
 import json
 import os
@@ -159,20 +159,21 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Thirty runs: 14 of a flow with an IncludeFile, 8 with cards and a foreach, 4 failed and 4 that resumed them."""
-    project = Project(tmp_path_factory.mktemp("thirty"))
+    """Sixteen runs: 8 of a flow with an IncludeFile, 4 with cards and a foreach, 2 failed and 2 that resumed them. A run
+    takes two seconds of CPU."""
+    project = Project(tmp_path_factory.mktemp("project"))
 
     def linear():
         ids = []
-        for number in range(14):
-            (project.place / "included.txt").write_text(f"included {number // 3} " * 1000)
-            more = ("--tag", "release") if number == 2 else ()
+        for number in range(8):
+            (project.place / "included.txt").write_text(f"included {number // 2} " * 1000)
+            more = ("--tag", "release") if number == 1 else ()
             ids.append(project.run("LinearFlow", number, *more))
         return ids
 
     def others():
-        fan = [project.run("FanFlow", number) for number in range(8)]
-        failed = [project.run("ResumeFlow", number, well=False, ok=False) for number in range(4)]
+        fan = [project.run("FanFlow", number) for number in range(4)]
+        failed = [project.run("ResumeFlow", number, well=False, ok=False) for number in range(2)]
         return fan, failed, [project.resume("ResumeFlow", origin) for origin in failed]
 
     with ThreadPoolExecutor(2) as pool:
@@ -182,17 +183,17 @@ def project(tmp_path_factory):
     return project
 
 
-def test_thirty_runs_collected_to_the_last_five_of_each_flow(project, capsys):
+def test_runs_collected_to_the_last_three_of_each_flow(project, capsys):
     def gc(*arguments):
-        main(["gc", "--metaflow", str(project.root), "--keep-last", "5", "--tag", "release", "--json", *arguments])
+        main(["gc", "--metaflow", str(project.root), "--keep-last", "3", "--tag", "release", "--json", *arguments])
         return json.loads(capsys.readouterr().out)
 
     before_values = project.dump(*FLOWS)
-    assert len(before_values) == 30
+    assert len(before_values) == 16
     before = files(project.root)
-    kept = {f"LinearFlow/{run}" for run in [project.ids["LinearFlow"][2], *project.ids["LinearFlow"][-5:]]}
-    kept |= {f"FanFlow/{run}" for run in project.ids["FanFlow"][-5:]}
-    # Four resumed after four that failed: the last five are these and one of those.
+    kept = {f"LinearFlow/{run}" for run in [project.ids["LinearFlow"][1], *project.ids["LinearFlow"][-3:]]}
+    kept |= {f"FanFlow/{run}" for run in project.ids["FanFlow"][-3:]}
+    # Two resumed after two that failed: the last three are these and one of those.
     kept |= {f"ResumeFlow/{run}" for run in [project.failed[-1], *project.resumed]}
 
     plan = gc()
@@ -224,11 +225,11 @@ def test_thirty_runs_collected_to_the_last_five_of_each_flow(project, capsys):
         for path in Path(project.root, flow).rglob("*.data.json"):
             needed.update(json.loads(path.read_text())["objects"].values())
         assert blobs_of(project.root, flow) == needed
-    assert len(list(Path(project.root, "data", "LinearFlow").iterdir())) == 3  # of five IncludeFiles
+    assert len(list(Path(project.root, "data", "LinearFlow").iterdir())) == 3  # of four IncludeFiles
     root = Root(str(project.root))
     report, _ = verify_metaflow(root, VerifyOptions("full"))
     root.close()
-    assert report.findings == () and report.runs == 16
+    assert report.findings == () and report.runs == 10
     # And life goes on.
     project.run("LinearFlow", 99)
-    assert gc("--grace", "0s")["condemn"] == [min(kept & {f"LinearFlow/{r}" for r in project.ids["LinearFlow"][-5:]})]
+    assert gc("--grace", "0s")["condemn"] == [min(kept & {f"LinearFlow/{r}" for r in project.ids["LinearFlow"][-3:]})]
