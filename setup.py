@@ -118,6 +118,7 @@ setup(
                 "codec/likeness",
                 "codec/planes",
                 "codec/shuffle",
+                "codec/sparse",
                 libraries=("liblz4", "libzstd", "libxxhash"),
             ),
             extension("table/table", "table/lookup"),

@@ -6,63 +6,66 @@
 #include "codec/entropy.h"
 
 enum {
-    /* Of each plane so many bytes are counted, in runs from all over it: 1 to 2 % of what compressing takes. */
+    /* Of the longest part so many bytes are counted, in runs from all over it: 1 to 2 % of what compressing takes. Of
+     * others as many for their length, so that counts may be added, but so many at least. */
     SAMPLE = 1024,
+    LEAST = 256,
     RUN = 64,
-    MAX_WIDTH = 8,
     /* What a further block costs at most: its header, and a table of codes for 256 values. */
     BLOCK_COST = 160
 };
 
-static void sample(mf_histogram *histogram, const uint8_t *plane, size_t n) {
-    size_t runs = SAMPLE / RUN;
+static void sample(mf_histogram *histogram, const uint8_t *part, size_t n, size_t longest) {
+    size_t some = SAMPLE * n / longest, runs = (some < LEAST ? LEAST : some) / RUN;
     memset(histogram, 0, sizeof *histogram);
-    if (n <= SAMPLE) {
-        mf_histogram_add(histogram, plane, n);
+    if (n <= runs * RUN) {
+        mf_histogram_add(histogram, part, n);
         return;
     }
     for (size_t i = 0; i < runs; i++)
-        mf_histogram_add(histogram, plane + i * ((n - RUN) / (runs - 1)), RUN);
+        mf_histogram_add(histogram, part + i * ((n - RUN) / (runs - 1)), RUN);
 }
 
-/* Writes to cuts[] how many planes each block has, and returns how many blocks that are. A plane joins the block before
- * it unless a table of its own saves more than it costs. */
-static unsigned group(const uint8_t *src, size_t count, unsigned width, unsigned *cuts) {
+/* Writes to blocks[] where each block ends, and returns how many there are. A part joins the block before it unless a
+ * table of its own saves more than it costs. */
+static unsigned group(const uint8_t *src, const size_t *ends, unsigned parts, size_t *blocks) {
     mf_histogram block, next, both;
     float block_bits, next_bits, both_bits;
-    unsigned blocks = 0, planes = 1;
-    sample(&block, src, count);
+    size_t length = ends[0], longest = ends[0];
+    unsigned found = 0;
+    for (unsigned j = 1; j < parts; j++)
+        longest = ends[j] - ends[j - 1] > longest ? ends[j] - ends[j - 1] : longest;
+    sample(&block, src, length, longest);
     block_bits = mf_bits(&block);
-    for (unsigned j = 1; j < width; j++) {
-        sample(&next, src + j * count, count);
+    for (unsigned j = 1; j < parts; j++) {
+        size_t start = ends[j - 1], more = ends[j] - start;
+        sample(&next, src + start, more, longest);
         next_bits = mf_bits(&next);
         mf_histogram_sum(&both, &block, &next);
         both_bits = mf_bits(&both);
-        if (((float) (planes + 1) * both_bits - (float) planes * block_bits - next_bits) * (float) count
+        if ((float) (length + more) * both_bits - (float) length * block_bits - (float) more * next_bits
             > 8.0f * BLOCK_COST) {
-            cuts[blocks++] = planes;
-            planes = 1;
+            blocks[found++] = start;
+            length = more;
             block = next;
             block_bits = next_bits;
         } else {
-            planes++;
+            length += more;
             block = both;
             block_bits = both_bits;
         }
     }
-    cuts[blocks++] = planes;
-    return blocks;
+    blocks[found++] = ends[parts - 1];
+    return found;
 }
 
-size_t mf_compress_blocks(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned width, int level, uint8_t *dst,
+size_t mf_compress_blocks(ZSTD_CCtx *compress, const uint8_t *src, const mf_packed *packed, int level, uint8_t *dst,
                           size_t cap) {
-    unsigned cuts[MAX_WIDTH], blocks = 1;
-    size_t count = width ? n / width : 0, left = 0;
+    size_t ends[MF_MAX_PARTS], n = packed->parts ? packed->ends[packed->parts - 1] : 0, left;
+    unsigned blocks = packed->parts ? group(src, packed->ends, packed->parts, ends) : 0;
     ZSTD_outBuffer out = {dst, cap, 0};
     ZSTD_inBuffer in = {src, 0, 0};
-    if (width && width <= MAX_WIDTH && count)
-        blocks = group(src, count, width, cuts);
-    if (blocks == 1)
+    if (blocks <= 1)
         return ZSTD_compressCCtx(compress, dst, cap, src, n, level);
     ZSTD_CCtx_reset(compress, ZSTD_reset_session_and_parameters);
     left = ZSTD_CCtx_setParameter(compress, ZSTD_c_compressionLevel, level);
@@ -70,7 +73,7 @@ size_t mf_compress_blocks(ZSTD_CCtx *compress, const uint8_t *src, size_t n, uns
         left = ZSTD_CCtx_setPledgedSrcSize(compress, n);
     for (unsigned i = 0; i < blocks && !ZSTD_isError(left); i++) {
         ZSTD_EndDirective end = i + 1 < blocks ? ZSTD_e_flush : ZSTD_e_end;
-        in.size = i + 1 < blocks ? in.size + cuts[i] * count : n;
+        in.size = ends[i];
         do
             left = ZSTD_compressStream2(compress, &out, &in, end);
         while (left && !ZSTD_isError(left) && out.pos < out.size);

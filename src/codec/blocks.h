@@ -1,4 +1,4 @@
-/* Zstandard frames whose blocks end where the planes of shuffled bytes end.
+/* Zstandard frames whose blocks end where parts of packed planes end (codec/sparse.h).
  *
  * A block has one table of codes for all its bytes, and a chunk of 64 KiB is one block: the high bytes of numbers that
  * need three bits, and the lowest of mantissas that need eight, would share a table. Weights of a network XOR those of
@@ -19,9 +19,11 @@
 #include <stdint.h>
 #include <zstd.h>
 
-/* Compresses src[0:n], shuffled with this width (0: not at all), into dst[0:cap]. Returns what ZSTD_compressCCtx
- * returns; compress is left without parameters. */
-size_t mf_compress_blocks(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned width, int level, uint8_t *dst,
+#include "codec/sparse.h"
+
+/* Compresses the parts of src into dst[0:cap]. Returns what ZSTD_compressCCtx returns; compress is left without
+ * parameters. */
+size_t mf_compress_blocks(ZSTD_CCtx *compress, const uint8_t *src, const mf_packed *packed, int level, uint8_t *dst,
                           size_t cap);
 
 #endif

@@ -9,6 +9,7 @@
 #include "codec/context.h"
 #include "codec/difference.h"
 #include "codec/shuffle.h"
+#include "codec/sparse.h"
 #include "codec/status.h"
 
 enum {
@@ -21,7 +22,7 @@ enum {
 };
 
 size_t mf_delta_bound(size_t n) {
-    return ZSTD_compressBound(n) + MF_SEAL_LENGTH;
+    return 1 + ZSTD_compressBound(n) + MF_SEAL_LENGTH;
 }
 
 static uint64_t load_le64(const uint8_t *at) {
@@ -76,6 +77,39 @@ static size_t compress_with_prefix(ZSTD_CCtx *compress, const uint8_t *src, size
     return done;
 }
 
+/* The differences of numbers: which planes lie sparse, and the frame. As ZSTD_compressCCtx. */
+static int compress_numbers(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, unsigned width,
+                            int level, uint8_t *dst, size_t cap, size_t *done) {
+    uint8_t *changed, *shuffled;
+    const uint8_t *planes;
+    mf_packed packed;
+    int status;
+    if ((status = mf_codec_need_scratch(ctx, 2 * n)) != MF_OK)
+        return status;
+    changed = ctx->scratch;
+    shuffled = ctx->scratch + n;
+    mf_differences(src, base, changed, n, width);
+    if ((status = mf_shuffle(changed, shuffled, n, width)) != MF_OK)
+        return status;
+    planes = mf_pack_planes(shuffled, changed, n, width, &packed);
+    dst[0] = (uint8_t) packed.sparse;
+    *done = mf_compress_blocks(ctx->compress, planes, &packed, level, dst + 1, cap - 1);
+    if (!ZSTD_isError(*done))
+        *done += 1;
+    return MF_OK;
+}
+
+/* Without a width: a frame, as ZSTD_compressCCtx. */
+static int compress_bytes(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, int level, uint8_t *dst,
+                          size_t cap, size_t *done) {
+    int status = mf_codec_need_scratch(ctx, n);
+    if (status != MF_OK)
+        return status;
+    mf_differences(src, base, ctx->scratch, n, 0);
+    *done = ZSTD_compressCCtx(ctx->compress, dst, cap, ctx->scratch, n, level);
+    return MF_OK;
+}
+
 int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, size_t base_size,
                     unsigned codec, unsigned width, int level, uint8_t *dst, size_t cap, size_t *size) {
     int status;
@@ -92,20 +126,15 @@ int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8
         cap = MF_CHUNK_LIMIT;
     if (cap <= MF_SEAL_LENGTH)
         return MF_OK;
-    if (codec == MF_PREFIX) {
-        done = compress_with_prefix(ctx->compress, src, n, base, base_size, level, dst, cap - MF_SEAL_LENGTH);
-    } else {
-        if ((status = mf_codec_need_scratch(ctx, width ? 2 * n : n)) != MF_OK)
-            return status;
-        mf_differences(src, base, ctx->scratch, n, width);
-        src = ctx->scratch;
-        if (width) {
-            if ((status = mf_shuffle(src, ctx->scratch + n, n, width)) != MF_OK)
-                return status;
-            src = ctx->scratch + n;
-        }
-        done = mf_compress_blocks(ctx->compress, src, n, width, level, dst, cap - MF_SEAL_LENGTH);
-    }
+    cap -= MF_SEAL_LENGTH;
+    if (codec == MF_PREFIX)
+        done = compress_with_prefix(ctx->compress, src, n, base, base_size, level, dst, cap);
+    else if (width)
+        status = compress_numbers(ctx, src, n, base, width, level, dst, cap, &done);
+    else
+        status = compress_bytes(ctx, src, n, base, level, dst, cap, &done);
+    if (status != MF_OK)
+        return status;
     if (ZSTD_isError(done))
         return ZSTD_getErrorCode(done) == ZSTD_error_dstSize_tooSmall ? MF_OK : MF_NO_MEMORY;
     store_le64(dst + done, XXH3_64bits(dst, done));
@@ -113,9 +142,28 @@ int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8
     return MF_OK;
 }
 
+/* The differences of numbers, from what compress_numbers made of them. Sparse planes are decoded where the numbers are
+ * to be: they take less. */
+static int decompress_numbers(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, unsigned width, uint8_t *dst,
+                              size_t n) {
+    size_t done;
+    int status;
+    if (csize < 1)
+        return MF_MALFORMED;
+    if ((status = mf_codec_need_scratch(ctx, n)) != MF_OK)
+        return status;
+    done = ZSTD_decompressDCtx(ctx->decompress, src[0] ? dst : ctx->scratch, n, src + 1, csize - 1);
+    if (ZSTD_isError(done))
+        return MF_MALFORMED;
+    if (src[0])
+        status = mf_unpack_planes(dst, done, ctx->scratch, n, width, src[0]);
+    else if (done != n)
+        status = MF_SHORT;
+    return status != MF_OK ? status : mf_unshuffle(ctx->scratch, dst, n, width);
+}
+
 int mf_delta_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, const uint8_t *base, size_t base_size,
                     unsigned codec, unsigned width, uint8_t *dst, size_t usize) {
-    uint8_t *target = dst;
     size_t done;
     int status;
     if (usize > MF_CHUNK_LIMIT || csize > MF_CHUNK_LIMIT)
@@ -127,30 +175,26 @@ int mf_delta_decode(mf_codec_ctx *ctx, const uint8_t *src, size_t csize, const u
     csize -= MF_SEAL_LENGTH;
     if ((status = mf_codec_need_decompress(ctx)) != MF_OK)
         return status;
-    if (codec == MF_PREFIX) {
-        /* Not ZSTD_decompress_usingDict: it takes a base that begins like one of its dictionaries for one. */
-        done = ZSTD_DCtx_refPrefix(ctx->decompress, base, base_size);
-        if (ZSTD_isError(done))
-            return MF_NO_MEMORY;
+    if (width) {
+        if ((status = decompress_numbers(ctx, src, csize, width, dst, usize)) != MF_OK)
+            return status;
+    } else {
+        if (codec == MF_PREFIX) {
+            /* Not ZSTD_decompress_usingDict: it takes a base that begins like one of its dictionaries for one. */
+            done = ZSTD_DCtx_refPrefix(ctx->decompress, base, base_size);
+            if (ZSTD_isError(done))
+                return MF_NO_MEMORY;
+        }
         done = ZSTD_decompressDCtx(ctx->decompress, dst, usize, src, csize);
         /* Nothing refers to the base any longer, whatever became of the frame. */
-        ZSTD_DCtx_reset(ctx->decompress, ZSTD_reset_session_and_parameters);
-    } else {
-        if (width) {
-            if ((status = mf_codec_need_scratch(ctx, usize)) != MF_OK)
-                return status;
-            target = ctx->scratch;
-        }
-        done = ZSTD_decompressDCtx(ctx->decompress, target, usize, src, csize);
+        if (codec == MF_PREFIX)
+            ZSTD_DCtx_reset(ctx->decompress, ZSTD_reset_session_and_parameters);
+        if (ZSTD_isError(done))
+            return MF_MALFORMED;
+        if (done != usize)
+            return MF_SHORT;
     }
-    if (ZSTD_isError(done))
-        return MF_MALFORMED;
-    if (done != usize)
-        return MF_SHORT;
-    if (codec == MF_DIFFERENCE) {
-        if (width && (status = mf_unshuffle(target, dst, usize, width)) != MF_OK)
-            return status;
+    if (codec == MF_DIFFERENCE)
         mf_add_differences(dst, base, usize, width);
-    }
     return MF_OK;
 }

@@ -1,10 +1,11 @@
 /* Chunks encoded as what differs from a base: other bytes that the reader has (docs/format.md).
  *
  *   PREFIX      one Zstandard frame whose matches may reach into the base, which lies before the chunk. Any lengths.
- *   DIFFERENCE  the numbers of the chunk minus those of the base, shuffled, in one Zstandard frame. Without a width,
- *               the bytes XOR those of the base. Base and chunk are of one length.
+ *   DIFFERENCE  the numbers of the chunk minus those of the base, shuffled and packed (codec/sparse.h): a byte that
+ *               says which planes lie sparse, and a Zstandard frame. Without a width, a frame of the bytes XOR those of
+ *               the base. Base and chunk are of one length.
  *
- * After the frame of either lies its seal: XXH3-64 (seed 0) of the frame, 8 bytes, little-endian. It tells a damaged
+ * After either lies its seal: XXH3-64 (seed 0) of what is before, 8 bytes, little-endian. It tells a damaged
  * delta from a damaged base without the base. It authenticates nothing: what is decoded from a wrong base is found by
  * the id of the chunk.
  *

@@ -26,7 +26,7 @@ class DeltaPlaces(NamedTuple):
 
 
 def differences(data, base, width):
-    """What codec 4 compresses, by docs/format.md."""
+    """What codec 4 makes of a chunk before its bytes are shuffled, by docs/format.md."""
     if not width:
         return bytes(a ^ b for a, b in zip(data, base, strict=True))
     whole, bits = len(data) - len(data) % width, 8 * width
@@ -36,6 +36,21 @@ def differences(data, base, width):
         d = (new - old) % 2**bits
         out += (2 * d if d < 2 ** (bits - 1) else 2 ** (bits + 1) - 1 - 2 * d).to_bytes(width, "little")
     return out + differences(data[whole:], base[whole:], 0)
+
+
+def unpacked(content, sparse, length, width):
+    """The shuffled bytes that codec 4 packed, by docs/format.md: ``sparse`` says which planes lie as map and rest."""
+    count, at, out = length // width, 0, b""
+    for plane in range(width):
+        if not sparse >> plane & 1:
+            out, at = out + content[at : at + count], at + count
+            continue
+        there = [content[at + i // 8] >> i % 8 & 1 for i in range(count)]
+        at += -(-count // 8)
+        others = iter(content[at : at + sum(there)])
+        out += bytes(next(others) if is_there else 0 for is_there in there)
+        at += sum(there)
+    return out + content[at:]
 
 
 def recipe_of(backend, key):
