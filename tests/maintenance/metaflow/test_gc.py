@@ -313,16 +313,17 @@ def test_bundles_that_kept_runs_need_are_told(tree):
 
 
 class Vanishing(FaultyBackend):
-    """One object is gone when it is read."""
+    """One object is gone when it is read, or fails otherwise."""
 
-    def __init__(self, inner, key):
+    def __init__(self, inner, key, error=errors.NotFound):
         super().__init__(inner)
         self.root = inner.root
         self.key = key
+        self.error = error
 
     def get(self, key):
         if key == self.key:
-            raise errors.NotFound("no such object", key=key)
+            raise self.error("no such object", key=key)
         return super().get(key)
 
 
@@ -353,6 +354,20 @@ def test_nothing_is_done_when_what_a_kept_run_needs_is_not_known(tree):
     for _ in range(2):
         found, done = collect(tree)
     assert done.removed == ("Other/0",) and found.unknown == 1
+
+
+def test_what_is_not_handed_out_now_leaves_no_garbage(tree):
+    make_run(tree, "Other", "1", 3, {"own": 1})
+    collect(tree)
+    before = blobs_of(tree, "Flow")
+    with opened(tree) as place:
+        place.backend = Vanishing(place.backend, "Flow/0/start/1/0.data.json", errors.BackendError)
+        found, done = collect_metaflow(place, LAST)
+    assert done.removed == ("Other/0",) and set(found.waiting) == {("Flow", "0"), ("Flow", "1")}
+    assert "Flow/0/start/1/0.data.json could not be read: no such object" in done.held["Flow"]
+    assert blobs_of(tree, "Flow") == before and {flow for flow, _ in found.blobs} == {"Other"}
+    found, done = collect(tree)
+    assert done.removed == ("Flow/0", "Flow/1") and not found.unreferred.objects
 
 
 def test_a_policy_that_drops_everything_is_refused(tree):

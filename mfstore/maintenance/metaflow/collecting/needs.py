@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mfstore.errors import BackendError
 from mfstore.maintenance.metaflow.includes import read_descriptions
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.metaflow.roots import layout
@@ -52,7 +53,9 @@ class NeedsByFate:
     former: set[BlobName] = field(default_factory=set)
     """Blobs that stay because migrated artifacts were that before, and for no other reason."""
     unknown: int = 0
-    """Files of dropped runs that could not be read."""
+    """Files of dropped runs that cannot be read."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Flows with runs to go now of which the storage did not hand out a file, and why: another time it may."""
 
 
 def read_needs(
@@ -69,6 +72,10 @@ def read_needs(
             if run in kept:
                 found.hint = "Nothing was changed: what a run that is kept refers to must be known"
                 raise found
+            if run in due and isinstance(found, BackendError):
+                needs.unread.setdefault(
+                    name[0], f"{'/'.join(name)}/{attempt}.{kind} could not be read: {found.message}"
+                )
             needs.unknown += 1
             continue
         group = needs.kept if run in kept else needs.due if run in due else needs.later

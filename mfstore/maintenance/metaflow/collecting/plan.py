@@ -130,6 +130,7 @@ def make_plan(
     fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
+    fates.hold_unread(needs.unread)
     migrated = _ripe(needs, fates)
     needs.due.blobs |= migrated
     includes = _includes(root, holdings, needs, fates.held)
@@ -153,6 +154,14 @@ class _Fates:
         for name, task in holdings.tasks.items():
             if name[0] in flows and task.running(self.now, self.policy.running):
                 self.held[name[0]] = f"{'/'.join(name)} is running"
+        self._wait()
+
+    def hold_unread(self, unread: Mapping[str, str]) -> None:
+        """Let nothing go of these flows: what a run refers to that goes without it is garbage that nobody knows."""
+        self.held.update(unread)
+        self._wait()
+
+    def _wait(self) -> None:
         for run in [run for run in self.due if run[0] in self.held]:
             self.due.discard(run)
             self.waiting[run] = self.now
@@ -202,7 +211,7 @@ def _assemble(
     stay, go, later = needs.kept, needs.due, needs.later
     # Metadata alone is what an interrupted collection leaves of a blob.
     there = holdings.blobs.keys() | holdings.metas.keys()
-    blobs = frozenset((go.blobs - stay.blobs - later.blobs) & there)
+    blobs = frozenset(blob for blob in (go.blobs - stay.blobs - later.blobs) & there if blob[0] not in fates.held)
     soon = (go.blobs | later.blobs) - stay.blobs - blobs
     known = stay.blobs | go.blobs | later.blobs
     dropped, due = fates.dropped, fates.due
