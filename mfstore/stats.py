@@ -27,7 +27,8 @@ class ArtifactStat:
     """Python type, ``bytes`` for raw bytes, ``bundle`` for a bundle."""
     segments: int
     codecs: dict[str, int]
-    """Bytes by codec; ``delta`` and ``difference`` are those stored as deltas."""
+    """Bytes by codec; ``delta`` and ``difference`` are those stored as deltas, ``group`` those that several chunks
+    together were encoded with."""
     artifacts: dict[str, str]
     """Of a bundle: the type of each artifact by name."""
 
@@ -53,14 +54,15 @@ def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
     for chunk, placement in placed_chunks(recipe):
         name = LABELS[placement.codec, bool(placement.width)]
         by_codec[name] = by_codec.get(name, 0) + chunk.usize
-    in_packs = sum(placement.csize for placement in recipe.placements if placement.pack != recipes.INLINE)
-    placed = {(placement.pack, placement.offset) for placement in recipe.placements}
+    # Chunks of a group lie in one place, and so do equal ones.
+    placed = {(at.pack, at.offset): at.csize for at in recipe.placements if at.pack != recipes.INLINE}
+    bases = {(base.pack, base.offset): base.csize for base in recipe.bases}
     bundle = recipe.kind == BUNDLE
     return ArtifactStat(
         key=key,
         size=sum(artifact.size for artifact in recipe.artifacts),
-        stored=recipe.stored + in_packs,
-        bases=sum(base.csize for base in recipe.bases if (base.pack, base.offset) not in placed),
+        stored=recipe.stored + sum(placed.values()),
+        bases=sum(csize for place, csize in bases.items() if place not in placed),
         chunks=len(recipe.placements),
         type="bundle" if bundle else recipe.types[0],
         segments=sum(len(artifact.segments) for artifact in recipe.artifacts),

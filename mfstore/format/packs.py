@@ -120,7 +120,7 @@ class PackBuilder:
         self._parts.append(run)
         self.length += sum(csizes)
 
-    def add_group(self, encoded: bytes, chunks: Iterable[tuple[bytes, int, int]]) -> None:
+    def add_group(self, encoded: bytes | memoryview, chunks: Iterable[tuple[bytes, int, int]]) -> None:
         """Append an encoded group; of each of its chunks ``(id, start in the group, usize)``."""
         at, csize = self.length, len(encoded)
         self.entries += [_new_entry((chunk_id, at, csize, usize, GROUP, start)) for chunk_id, start, usize in chunks]

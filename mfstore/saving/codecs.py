@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import DIFFERENCE, LZ4, NONE, PCODEC, PLANES, PREFIX, ZSTD, Codec
+from mfstore._core.codec import DIFFERENCE, GROUP, LZ4, NONE, PCODEC, PLANES, PREFIX, ZSTD, Codec
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -93,7 +93,7 @@ class EncodedChunk(NamedTuple):
 
 
 LABELS = {
-    (codec, shuffled): name + ("+shuffle" if shuffled and codec not in (PLANES, PCODEC) else "")
+    (codec, shuffled): name + ("+shuffle" if shuffled and codec not in (PLANES, PCODEC, GROUP) else "")
     for codec, name in (
         (NONE, "raw"),
         (LZ4, "lz4"),
@@ -102,6 +102,7 @@ LABELS = {
         (PCODEC, "pcodec"),
         (PREFIX, "delta"),
         (DIFFERENCE, "difference"),
+        (GROUP, "group"),
     )
     for shuffled in (False, True)
 }

@@ -7,12 +7,14 @@ import numpy as np
 
 from mfstore._core.chunk import cut
 from mfstore._core.codec import DELTAS, DIFFERENCE, PREFIX
-from mfstore.format import fragments, recipes
+from mfstore.format import recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PackBuilder, pack_path
 from mfstore.format.recipes import INLINE, BaseChunk, Piece, Placement, placed_chunks, recipe_path
 from tests.rigs.damage import wrapped
 from tests.rigs.deltas import CODEC, chunk_bytes, recipe_of
+from tests.rigs.group_stores import store_in_groups
+from tests.rigs.stored import forget_packs
 
 
 def pieces_of(old, first, size):
@@ -75,45 +77,6 @@ def store_as_deltas(backend, key, base, codec=PREFIX, width=0, inline=False):
     forget_packs(backend, set(recipe.packs) - set(packs) - set(older.packs), recipe.algorithm)
 
 
-def part_of(backend, recipe, numbers):
-    """Store a recipe of raw bytes that places these chunks of another as that does; its key."""
-    placed = placed_chunks(recipe)
-    used, placements, inline = {}, [], [b""]
-    for number in numbers:
-        at = placed[number][1]
-        own = tuple(piece._replace(chunk=used.setdefault(piece.chunk, len(used))) for piece in at.pieces)
-        if at.pack == INLINE:
-            inline.append(bytes(recipe.inline)[at.offset : at.offset + at.csize])
-            first = numbers.index(number)  # equal chunks share a place
-            at = at._replace(offset=sum(map(len, inline[:-1]))) if first == len(placements) else placements[first]
-        placements.append(at._replace(pieces=own))
-    chunks = [placed[number][0] for number in numbers]
-    body = recipes.Artifact("", recipes.RAW, sum(chunk.usize for chunk in chunks), None, (), chunks)
-    content = recipes.encode_content(recipes.ONE, recipe.algorithm, [body])
-    key = digest_function(recipe.algorithm)(content).hex()
-    bases = [recipe.bases[number] for number in used]
-    named = sorted({at.pack for at in (*placements, *bases)} - {INLINE})
-    packs = [recipe.packs[number] for number in named]
-    placements = [at if at.pack == INLINE else at._replace(pack=named.index(at.pack)) for at in placements]
-    bases = [base._replace(pack=named.index(base.pack)) for base in bases]
-    parts = recipes.encode(recipe.algorithm, content, ["bytes"], packs, placements, inline, CODEC, bases)
-    backend.put(recipe_path(key), parts)
-    return key
-
-
-def forget_packs(backend, gone, algorithm=1):
-    """Delete packs, and what the index says of them."""
-    for info in list(backend.list(fragments.PREFIX)):
-        fragment = fragments.decode_fragment(backend.get(info.key), info.key)
-        if gone & {name.value for name in fragment.packs}:
-            left = fragments.without_packs(fragment, gone, algorithm)
-            backend.delete(info.key)
-            if left is not None:
-                backend.put(fragments.PREFIX + digest_function(algorithm)(left).hex(), [left])
-    for name in gone:
-        backend.delete(pack_path(name.hex()))
-
-
 @dataclass
 class Versions:
     """A store with an artifact of several chunks and a later version of it that is stored as deltas."""
@@ -132,8 +95,9 @@ class Versions:
     """Where the deltas lie; empty: in the recipe."""
 
 
-def versions(backend, codec=PREFIX, inline=False, size=160_000):
-    """An array, and the same with a number changed in each chunk; the later one as deltas."""
+def versions(backend, codec=PREFIX, inline=False, grouped=False, size=160_000):
+    """An array, and the same with a number changed in each chunk; the later one as deltas, and the earlier one in
+    groups if it is ``grouped``."""
     old = np.random.default_rng(3).random(size)
     new = old.copy()
     # At its start, where nothing decides cuts.
@@ -141,6 +105,8 @@ def versions(backend, codec=PREFIX, inline=False, size=160_000):
     store = wrapped(backend)
     keys = [store.put(old), store.put(new)]
     store.refs["new"] = keys[1]
+    if grouped:
+        store_in_groups(backend, keys[0])
     store_as_deltas(backend, keys[1], keys[0], codec, 8 if codec == DIFFERENCE else 0, inline)
     (bases,) = recipe_of(backend, keys[0]).packs
     own = set(recipe_of(backend, keys[1]).packs) - {bases}
@@ -148,5 +114,8 @@ def versions(backend, codec=PREFIX, inline=False, size=160_000):
     return Versions(backend, *keys, dict(zip(keys, [old, new], strict=True)), *paths)
 
 
-KINDS = {"prefix": {}, "difference": {"codec": DIFFERENCE}, "inline": {"inline": True}}
+KINDS = {
+    "prefix": {}, "difference": {"codec": DIFFERENCE}, "inline": {"inline": True},
+    "grouped": {"codec": DIFFERENCE, "grouped": True},
+}  # fmt: skip
 """Ways in which deltas are stored, as arguments of ``versions``."""

@@ -35,11 +35,13 @@ from mfstore.maintenance.store.collecting.plan import (
     GcSnapshot,
     StoreAmount,
     decide,
+    depend_on_groups,
     doomed_recipes,
     live_keys,
 )
 from mfstore.maintenance.store.collecting.repack import Repacker
 from mfstore.maintenance.store.collecting.retention import RefChange, plan_refs
+from mfstore.maintenance.store.group_lengths import share_out_groups
 from mfstore.refs import remove_ref
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, read_state
 
@@ -196,6 +198,8 @@ def plan_gc(
     if liveness.unread:
         warnings.append(f"a recipe that nobody needs cannot be read, so that no pack is deleted now: {liveness.unread}")
     chunks = liveness.chunks
+    doubtful = depend_on_groups(packs, liveness, now, options)
+    share_out_groups(access, digest_function(access.algorithm), packs, doubtful, liveness)
     liveness.forget_chunks()
     snapshot = GcSnapshot(now, stored, state, recipes, packs, {name: ref.etag for name, ref in refs.items()})
     return GcPlan(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import DELTAS, NONE
+from mfstore._core.codec import DELTAS, GROUP, NONE
 from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, NotFound
 from mfstore.format import fragments, recipes
@@ -27,6 +27,7 @@ from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs, plan_spans
 from mfstore.maintenance.store.checking.recipe_reads import bad_inline
 from mfstore.maintenance.store.describing import write_description
+from mfstore.maintenance.store.groups import by_place, move_group
 from mfstore.maintenance.store.repair_plan import RepairPlan, StoredChunk, plan_repair, trailer_or_raise
 from mfstore.maintenance.store.report import RepairReport
 from mfstore.maintenance.store.setting_aside import set_aside
@@ -36,6 +37,7 @@ from mfstore.refs import SET_ATTEMPTS, read_ref, remove_ref
 from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
+    from mfstore._core.codec import Codec
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
     from mfstore.handle import StoreAccess
@@ -113,7 +115,7 @@ def _carry_out(
 ) -> list[bytes]:
     """Do everything; returns the names of the packs written."""
     backend, digest, drop_lost = access.backend, digest_function(access.algorithm), options.drop_lost
-    salvage = PackSalvage(backend, access.algorithm, digest, found.check)
+    salvage = PackSalvage(backend, access.algorithm, access.workers.thread.codec, digest, found.check)
     for name, entries in plan.salvage.items():
         salvage.store_again(name, entries)
     fresh = _rebuild_index(access, found, plan, salvage.written) if plan.rebuild else set()
@@ -172,9 +174,10 @@ def _drop_values(backend: Backend, name: str, keys: frozenset[bytes], roll_back:
 class PackSalvage:
     """Stores the whole chunks of damaged packs again."""
 
-    def __init__(self, backend: Backend, algorithm: int, digest: Digest, check: ChunkCheck) -> None:
+    def __init__(self, backend: Backend, algorithm: int, codec: Codec, digest: Digest, check: ChunkCheck) -> None:
         self._backend = backend
         self._algorithm = algorithm
+        self._codec = codec
         self._digest = digest
         self._check = check
         self.written: dict[bytes, list[PackEntry]] = {}
@@ -191,27 +194,32 @@ class PackSalvage:
         for span in plan_spans(entries, self._backend.capabilities.span):
             read = self._backend.map if maps else self._backend.get_range
             view = memoryview(read(path, span.start, span.end - span.start)).cast("B")
-            for entry in span.entries:
+            for together in by_place(span.entries):
+                first = together[0]
                 if builder.held >= PACK_LIMIT and not maps:
                     self._close(name, builder, origins)
                     builder, origins = PackBuilder(self._algorithm), []
-                # As it lay: what was aligned may be the first chunk of a run that can be mapped.
-                if entry.codec == NONE and entry.offset % PAGE == 0:
-                    builder.align()
-                at = entry.offset - span.start
-                stored = self._whole(path, entry, view[at : at + entry.csize])
-                builder.add(stored, [(entry.id, entry.csize, entry.usize)], entry.codec, entry.width, True)
-                origins.append(entry)
+                at = first.offset - span.start
+                stored = self._whole(path, together, view[at : at + first.csize])
+                if first.codec == GROUP:
+                    move_group(builder, self._codec, stored, together)
+                else:
+                    # As it lay: what was aligned may be the first chunk of a run that can be mapped.
+                    if first.codec == NONE and first.offset % PAGE == 0:
+                        builder.align()
+                    builder.add(stored, [(first.id, first.csize, first.usize)], first.codec, first.width, True)
+                origins += together
         self._close(name, builder, origins)
 
-    def _whole(self, path: str, entry: PackEntry, stored: memoryview) -> memoryview:
-        """The bytes of a chunk that was found whole, if they were read so this time too: what stands in for a damaged
-        pack must not be made of a bad read."""
-        if not self._check.whole(entry, stored):
-            stored = memoryview(self._backend.read_again(path, entry.offset, entry.csize))
-            if not self._check.whole(entry, stored):
+    def _whole(self, path: str, together: Sequence[PackEntry], stored: memoryview) -> memoryview:
+        """The bytes of chunks that lie together and were found whole, if they were read so this time too: what stands
+        in for a damaged pack must not be made of a bad read."""
+        first = together[0]
+        if self._check.broken(together, stored):
+            stored = memoryview(self._backend.read_again(path, first.offset, first.csize))
+            if self._check.broken(together, stored):
                 raise Conflict(
-                    "a chunk that was whole is damaged now", key=path, backend=self._backend.url, offset=entry.offset,
+                    "a chunk that was whole is damaged now", key=path, backend=self._backend.url, offset=first.offset,
                     hint="Nothing was moved away. Look at the machine's memory, cables and controllers; repair again",
                 )  # fmt: skip
         return stored
@@ -320,6 +328,7 @@ class RecipeRewriter:
         bases: dict[int, int] = {}
         inline: list[memoryview] = []
         inline_at = 0
+        moved_inline: dict[tuple[int, int], int] = {}
         placements: list[Placement] = []
         for number, (chunk, placement) in enumerate(recipes.placed_chunks(recipe)):
             baseless = any(not here[piece.chunk].whole for piece in placement.pieces)
@@ -327,9 +336,12 @@ class RecipeRewriter:
             pieces = () if stored is not None and stored.entry.codec not in DELTAS else placement.pieces
             pieces = tuple(piece._replace(chunk=bases.setdefault(piece.chunk, len(bases))) for piece in pieces)
             if stored is None:
-                inline.append(memoryview(recipe.inline)[placement.offset : placement.offset + placement.csize])
-                placements.append(placement._replace(offset=inline_at, pieces=pieces))
-                inline_at += placement.csize
+                place = placement.offset, placement.csize
+                if place not in moved_inline:  # equal chunks may share a place, and those of a group do
+                    moved_inline[place] = inline_at
+                    inline.append(memoryview(recipe.inline)[placement.offset : placement.offset + placement.csize])
+                    inline_at += placement.csize
+                placements.append(placement._replace(offset=moved_inline[place], pieces=pieces))
             else:
                 pack = packs.setdefault(stored.pack, len(packs))
                 entry = stored.entry

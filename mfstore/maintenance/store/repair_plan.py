@@ -14,6 +14,7 @@ from mfstore.format.packs import PackEntry, pack_path
 from mfstore.format.recipes import Recipe, recipe_path
 from mfstore.format.refs import ref_path
 from mfstore.maintenance.report import RepairAction
+from mfstore.maintenance.store.groups import by_place
 
 if TYPE_CHECKING:
     from mfstore.maintenance.store.report import VerifyReport
@@ -192,7 +193,7 @@ def _whole_claims(found: StorePass, name: bytes) -> list[PackEntry]:
 
 
 def _by_offset(entries: Iterable[PackEntry]) -> list[PackEntry]:
-    return sorted(entries, key=lambda entry: entry.offset)
+    return [entry for together in by_place(entries) for entry in together]
 
 
 def trailer_or_raise(trailer: list[PackEntry] | MfstoreError) -> list[PackEntry] | None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import DELTAS, NONE, delta_seal_is_right
+from mfstore._core.codec import DELTAS, GROUP, NONE, delta_seal_is_right
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.maintenance.reading import scratch
+from mfstore.maintenance.store.groups import decode_group, part_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Buffer
 
     from mfstore.format.digests import Digest
@@ -39,6 +43,31 @@ class ChunkCheck:
         if entry.codec == NONE and not entry.width:
             return entry.csize == entry.usize and self._digest(stored) == entry.id
         return self.decoded(entry, stored, scratch("chunk", entry.usize))
+
+    def broken(self, together: Sequence[PackEntry], stored: memoryview) -> list[PackEntry]:
+        """Those chunks that are not whole, of such as lie together: in a group, which these encoded bytes are, or one
+        that is in none. A group is decoded once; what comes before the damage in it may be whole."""
+        if together[0].codec != GROUP:
+            return [entry for entry in together if not self.whole(entry, stored)]
+        whole = self._parts(together, stored)
+        return [entry for entry in together if entry not in whole]
+
+    def contents(self, together: Sequence[PackEntry], stored: memoryview) -> dict[PackEntry, bytes]:
+        """The bytes of those that are whole, of chunks that lie together as for ``broken`` and are no deltas."""
+        if together[0].codec == GROUP:
+            return {entry: bytes(part) for entry, part in self._parts(together, stored).items()}
+        found = {}
+        for entry in together:
+            target = scratch("chunk", entry.usize)
+            if self.decoded(entry, stored, target):
+                found[entry] = bytes(target)
+        return found
+
+    def _parts(self, together: Sequence[PackEntry], stored: memoryview) -> dict[PackEntry, memoryview]:
+        """The whole chunks of a group, in memory of this thread, until the next ones."""
+        content, _ = decode_group(self._workers.thread.codec, stored, together, partial(scratch, "group"))
+        parts = {entry: part_of(content, entry) for entry in together}
+        return {entry: part for entry, part in parts.items() if self._digest(part) == entry.id}
 
     def decoded(self, entry: PackEntry, stored: memoryview, target: memoryview | bytearray) -> bool:
         """Whether these encoded bytes, which are no delta, are that chunk; then it is in ``target``."""

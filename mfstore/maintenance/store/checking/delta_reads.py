@@ -10,7 +10,7 @@ import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import DELTAS
+from mfstore._core.codec import DELTAS, GROUP
 from mfstore._core.memory import xxh3
 from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError
@@ -19,6 +19,7 @@ from mfstore.format.recipes import INLINE, PIECE, Recipe, placed_chunks
 from mfstore.loading.deltas import together
 from mfstore.maintenance.reading import read_each, scratch, spread
 from mfstore.maintenance.store.checking.pack_state import PlacedChunk, bases_in_packs
+from mfstore.maintenance.store.groups import by_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +161,7 @@ class DeltaReader:
         spread(self._workers, ready, one, lambda delta: delta.placed.entry.usize, 3 * self._workers.threads)
         return len(ready) == len(fresh)
 
-    def _gives(self, delta: Delta, found: Mapping[PackPlace, bytes | bytearray]) -> bool:
+    def _gives(self, delta: Delta, found: Mapping[PackPlace, bytes]) -> bool:
         """Whether a delta and its base, both found whole, are the chunk."""
         stored = delta.inline
         if stored is None:
@@ -168,61 +169,63 @@ class DeltaReader:
         self._check.count_delta()
         return self._check.gives(delta.placed.entry, stored, _concatenated(delta, found))
 
-    def _read(self, places: Iterable[PackPlace]) -> dict[PackPlace, bytes | bytearray]:
+    def _read(self, places: Iterable[PackPlace]) -> dict[PackPlace, bytes]:
         """Base chunks, decoded, and deltas as they are stored, of those that are whole. What is not is noted in the
         states of the packs."""
-        found: dict[PackPlace, bytes | bytearray] = {}
+        found: dict[PackPlace, bytes] = {}
         by_read: dict[tuple[str, int, int], list[PackPlace]] = {}
         for place in places:
             pack, entry = place
             by_read.setdefault((pack_path(pack.hex()), entry.offset, entry.csize), []).append(place)
 
         def arrived(read: RangeRead, data: Buffer | MfstoreError) -> None:
-            for place in by_read[read.key, read.start, read.length]:
-                whole = self._whole(place, data)
-                if whole is not None:
-                    with self._lock:
-                        found[place] = whole
+            there = by_read[read.key, read.start, read.length]
+            pack = there[0][0]
+            for alike in by_place(entry for _, entry in there):
+                contents = self._whole(pack, alike, data)
+                with self._lock:
+                    found.update(((pack, entry), content) for entry, content in contents.items())
 
         read_each(self._backend, self._workers, [RangeRead(*where) for where in by_read], arrived)
         return found
 
-    def _whole(self, place: PackPlace, data: Buffer | MfstoreError) -> bytes | bytearray | None:
-        """What lies at a place, if it is whole, read again if need be."""
-        pack, entry = place
+    def _whole(self, pack: bytes, together: list[PackEntry], data: Buffer | MfstoreError) -> dict[PackEntry, bytes]:
+        """Of chunks that lie together in a pack, those that are whole, read again if need be."""
         path = pack_path(pack.hex())
+        contents: dict[PackEntry, bytes] = {}
+        broken = together
         try:
             if isinstance(data, MfstoreError) and not isinstance(data, CorruptObject):
                 raise data
             if not isinstance(data, MfstoreError):
-                content = self._content(entry, memoryview(data).cast("B"))
-                if content is not None:
-                    return content
-            content = self._content(entry, memoryview(self._backend.read_again(path, entry.offset, entry.csize)))
-            if content is not None:
-                self._unread.add_unsteady(path)
-                return content
+                contents = self._contents(together, memoryview(data).cast("B"))
+                broken = [entry for entry in together if entry not in contents]
+            if broken:
+                first = broken[0]
+                again = self._contents(broken, memoryview(self._backend.read_again(path, first.offset, first.csize)))
+                if again:
+                    self._unread.add_unsteady(path)
+                contents |= again
+                broken = [entry for entry in broken if entry not in again]
         except CorruptObject:
             pass  # cut short since it was listed
         except MfstoreError as error:
             kind = self._unread.kind_of(path, error)
-            state = self._packs.states[pack]
-            with self._lock:
-                if kind in ("missing", "unreadable"):
+            if kind in ("missing", "unreadable"):
+                state = self._packs.states[pack]
+                with self._lock:
                     state.kind, state.detail, state.prints = kind, error.message, None
-                else:
-                    state.bad[fingerprint(entry)] = entry
-            return None
-        with self._lock:
-            self._packs.states[pack].bad[fingerprint(entry)] = entry
-        return None
+                return {}
+        if broken:
+            with self._lock:
+                self._packs.states[pack].bad.update((fingerprint(entry), entry) for entry in broken)
+        return contents
 
-    def _content(self, entry: PackEntry, stored: memoryview) -> bytes | bytearray | None:
-        """A base chunk decoded, a delta as it is; None when it is not whole."""
-        if is_delta(entry):
-            return bytes(stored) if self._check.whole(entry, stored) else None
-        target = bytearray(entry.usize)
-        return target if self._check.decoded(entry, stored, target) else None
+    def _contents(self, together: list[PackEntry], stored: memoryview) -> dict[PackEntry, bytes]:
+        """Base chunks decoded, deltas as they are; without those that are not whole."""
+        if is_delta(together[0]):
+            return {entry: bytes(stored) for entry in together if self._check.whole(entry, stored)}
+        return self._check.contents(together, stored)
 
 
 def is_delta(entry: PackEntry) -> bool:
@@ -232,10 +235,13 @@ def is_delta(entry: PackEntry) -> bool:
 
 def _needs(delta: Delta) -> dict[Hashable, int]:
     """What is read of packs for it, with the most bytes that are held of it."""
-    return {(pack, entry): max(entry.usize, entry.csize) for pack, entry in delta.places()}
+    return {
+        (pack, entry): entry.usize if entry.codec == GROUP else max(entry.usize, entry.csize)
+        for pack, entry in delta.places()
+    }
 
 
-def _concatenated(delta: Delta, found: Mapping[PackPlace, bytes | bytearray]) -> memoryview:
+def _concatenated(delta: Delta, found: Mapping[PackPlace, bytes]) -> memoryview:
     """The base of a delta: its pieces one after the other. In memory of this thread, until the next one."""
     parts = []
     for number, start, length in delta.pieces:

@@ -11,6 +11,7 @@ from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.format.packs import fingerprint, pack_path
 from mfstore.maintenance.reading import read_each
 from mfstore.maintenance.store.checking.pack_state import Span, plan_spans
+from mfstore.maintenance.store.groups import by_place
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -95,12 +96,12 @@ class PackReader:
             if not isinstance(data, MfstoreError):
                 view = memoryview(data).cast("B")
                 bad = [
-                    entry for entry in span.entries if not self._check.whole(
-                        entry, view[entry.offset - span.start : entry.offset - span.start + entry.csize]
-                    )
-                ]  # fmt: skip
+                    entry
+                    for together in by_place(span.entries)
+                    for entry in self._check.broken(together, _stored(together[0], view, span.start))
+                ]
                 self._check.count(len(span.entries), len(view))
-            bad = [entry for entry in bad if not self._whole_again(name, entry)]
+            bad = [entry for together in by_place(bad) for entry in self._broken_again(name, together)]
         except MfstoreError as error:
             kind = self._unread.kind_of(pack_path(name.hex()), error)
             with self._lock:
@@ -113,15 +114,20 @@ class PackReader:
             with self._lock:
                 state.bad.update((fingerprint(entry), entry) for entry in bad)
 
-    def _whole_again(self, name: bytes, entry: PackEntry) -> bool:
-        """Whether a chunk that seemed damaged is whole when it is read again. Raises when the storage does not give
-        it."""
+    def _broken_again(self, name: bytes, together: list[PackEntry]) -> list[PackEntry]:
+        """Which of the chunks that lie together and seemed damaged are so when they are read again. Raises when the
+        storage does not give them."""
         path = pack_path(name.hex())
         try:
-            stored = self._backend.read_again(path, entry.offset, entry.csize)
+            stored = self._backend.read_again(path, together[0].offset, together[0].csize)
         except CorruptObject:
-            return False
-        if not self._check.whole(entry, memoryview(stored)):
-            return False
-        self._unread.add_unsteady(path)
-        return True
+            return together
+        broken = self._check.broken(together, memoryview(stored))
+        if len(broken) < len(together):
+            self._unread.add_unsteady(path)
+        return broken
+
+
+def _stored(entry: PackEntry, view: memoryview, start: int) -> memoryview:
+    """The encoded bytes of a chunk, in what was read from ``start`` on."""
+    return view[entry.offset - start : entry.offset - start + entry.csize]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from mfstore._core.memory import xxh3
 from mfstore.format.packs import PackEntry, encode_entry, entry_of, entry_of_base, fingerprint
 from mfstore.format.recipes import INLINE, Recipe, placed_chunks
+from mfstore.maintenance.store.groups import by_place
 
 
 @dataclass(slots=True)
@@ -122,17 +123,18 @@ class Span(NamedTuple):
 
 
 def plan_spans(entries: Iterable[PackEntry], limit: int) -> Iterator[Span]:
-    """Ranges of up to ``limit`` bytes that together hold every chunk. Chunks with longer ones have their own."""
+    """Ranges of up to ``limit`` bytes that together hold every chunk, those of a group in one. Chunks with longer ones
+    have their own."""
     current: list[PackEntry] = []
     start = end = 0
-    for entry in sorted(entries, key=lambda entry: entry.offset):
-        stop = max(end, entry.offset + entry.csize)
-        if current and stop - start > limit:
+    for together in by_place(entries):
+        first, last = together[0].offset, together[0].offset + together[0].csize
+        if current and max(end, last) - start > limit:
             yield Span(start, end, current)
             current = []
         if not current:
-            start, stop = entry.offset, entry.offset + entry.csize
-        current.append(entry)
-        end = stop
+            start = end = first
+        current += together
+        end = max(end, last)
     if current:
         yield Span(start, end, current)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
@@ -11,11 +12,13 @@ from mfstore.format.packs import entry_of
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, decode, placed_chunks, recipe_path
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.checking.pack_state import match_placements
+from mfstore.maintenance.store.groups import by_place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mfstore.backends.base import Backend
+    from mfstore.format.packs import PackEntry
     from mfstore.host.workers import Workers
     from mfstore.maintenance.report import PhaseCallback
     from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
@@ -106,18 +109,34 @@ def bad_inline(check: ChunkCheck, recipe: Recipe) -> frozenset[int]:
     Each place is decoded once, however many chunks are said to lie there: a few hundred bytes can say that of hundreds
     of thousands, of 16 MiB each.
     """
-    bad = []
     inline = memoryview(recipe.inline)
-    known: dict[Placement, tuple[ChunkRef, bool]] = {}
+    first: dict[Placement, ChunkRef] = {}
+    numbers: dict[Placement, list[int]] = {}
+    bad = []
     for number, (chunk, placement) in enumerate(placed_chunks(recipe)):
         if placement.pack != INLINE:
             continue
         at = placement._replace(pieces=())
-        if at not in known:
-            stored = inline[at.offset : at.offset + at.csize]
-            known[at] = chunk, check.whole(entry_of(chunk, at), stored)
         # Two chunks cannot both be what lies there.
-        other, whole = known[at]
-        if other != chunk or not whole:
+        if first.setdefault(at, chunk) != chunk:
             bad.append(number)
+        else:
+            numbers.setdefault(at, []).append(number)
+    places = {entry_of(chunk, at): at for at, chunk in first.items()}
+    for together in by_place(places):
+        stored = inline[together[0].offset : together[0].offset + together[0].csize]
+        apart, misfits = _apart(together)
+        for entry in chain(check.broken(apart, stored), misfits):
+            bad += numbers[places[entry]]
     return frozenset(bad)
+
+
+def _apart(together: Sequence[PackEntry]) -> tuple[list[PackEntry], list[PackEntry]]:
+    """Of chunks that lie together, in the order in which they do: those that lie one after the other, and those that
+    lie in the bytes of one before."""
+    apart: list[PackEntry] = []
+    misfits: list[PackEntry] = []
+    for entry in together:
+        fits = not apart or apart[-1].width + apart[-1].usize <= entry.width
+        (apart if fits else misfits).append(entry)
+    return apart, misfits

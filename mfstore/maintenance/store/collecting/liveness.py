@@ -6,19 +6,20 @@ A million chunks take about 100 MB here: objects are columns, and a chunk that i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import Codec
+from mfstore._core.codec import GROUP, GROUP_LIMIT, Codec
 from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import INLINE, Placement, Recipe, recipe_path
+from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
 from mfstore.format.refs import PREFIX, StoredRef, ref_name
 from mfstore.maintenance.store.collecting.retention import RefVersion
+from mfstore.maintenance.store.groups import start_of
 from mfstore.refs import read_ref
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 RECIPES_TOGETHER = 256
 """Recipes asked for together: they are decoded while the next ones are on their way."""
 OFFSET_BITS = 48
-"""Of the number that a chunk is: its pack's row, and its offset there."""
+"""Of the number that a place is: a pack's row, and an offset there."""
+START_BITS = 24
+"""Of the number that a chunk is: its place, and where it starts in its group there, 0 if it is in none."""
 
 
 def read_refs(backend: Backend) -> dict[str, RefVersion]:
@@ -74,6 +77,18 @@ def read_recipes(
             yield key, recipe
 
 
+class LiveGroup(NamedTuple):
+    """A group of which something is live."""
+
+    csize: int
+    live: int
+    """Bytes of its live chunks, uncompressed."""
+
+    def dead(self, length: int) -> int:
+        """Its share of encoded bytes that nobody needs, if it decodes to so many."""
+        return self.csize * max(length - self.live, 0) // length
+
+
 class Liveness:
     """How much of each pack is live."""
 
@@ -81,7 +96,8 @@ class Liveness:
         self._packs = packs
         self._exists = exists
         self.live_bytes = array("Q", bytes(8 * len(packs)))
-        """Live bytes by row of ``packs``; each chunk once, also one that is but the base of a delta."""
+        """Live bytes by row of ``packs``; each chunk once, also one that is but the base of a delta. A group counts
+        whole, unless ``share_out`` is told how long it is."""
         self.reachable = bytearray(len(packs))
         """Whether a live recipe names the pack, by row."""
         self.lasting = bytes(len(packs))
@@ -92,6 +108,8 @@ class Liveness:
         self.unread = ""
         """Why one of these could not be read, so that every pack stays; empty: all were."""
         self._seen: set[int] = set()
+        self._groups: dict[int, LiveGroup] = {}
+        """By place."""
 
     def add(self, key: bytes, recipe: Recipe) -> None:
         """A recipe is live. CorruptObject when a pack it needs is missing or too short."""
@@ -108,8 +126,9 @@ class Liveness:
             if row >= 0:
                 self.reachable[row] = 1
         seen, live_bytes, sizes = self._seen, self.live_bytes, packs.sizes
-        bases = (Placement(base.pack, base.offset, base.csize, base.codec, base.width) for base in recipe.bases)
-        for number, offset, csize, _, _, _ in chain(recipe.placements, bases):
+        placed = ((chunk.usize, *at[:5]) for chunk, at in placed_chunks(recipe))
+        bases = ((base.usize, base.pack, base.offset, base.csize, base.codec, base.width) for base in recipe.bases)
+        for usize, number, offset, csize, codec, width in chain(placed, bases):
             if number == INLINE:
                 continue
             row = rows[number]
@@ -122,10 +141,32 @@ class Liveness:
                         found=sizes[row],
                     ), f"the key {key.hex()} needs it",
                 )  # fmt: skip
-            chunk = row << OFFSET_BITS | offset
-            if chunk not in seen:
-                seen.add(chunk)
-                live_bytes[row] += csize
+            place = row << OFFSET_BITS | offset
+            chunk = place << START_BITS | start_of(codec, width)
+            if chunk in seen:
+                continue
+            seen.add(chunk)
+            if codec == GROUP:
+                group = self._groups.get(place)
+                self._groups[place] = LiveGroup(csize, usize + (group.live if group else 0))
+                if group:
+                    continue
+            live_bytes[row] += csize
+
+    def least_bytes(self) -> array[int]:
+        """Live bytes by row if every group is as long as can be, so that the least part of it is live."""
+        least = array("Q", self.live_bytes)
+        for place, group in self._groups.items():
+            least[place >> OFFSET_BITS] -= group.dead(GROUP_LIMIT)
+        return least
+
+    def share_out(self, name: bytes, lengths: Mapping[int, int]) -> None:
+        """Groups of a pack decode to so many bytes, by their offsets: of each, as much is live as of these."""
+        row = self._packs.rows[name]
+        for offset, length in lengths.items():
+            group = self._groups.get(row << OFFSET_BITS | offset)
+            if group is not None:
+                self.live_bytes[row] -= group.dead(length)
 
     def hold(self, recipe: Recipe) -> None:
         """A recipe that nobody needs stays: so do its packs, if they are there."""
@@ -142,6 +183,7 @@ class Liveness:
     def forget_chunks(self) -> None:
         """Free the memory that only further ``add`` would need."""
         self._seen.clear()
+        self._groups.clear()
 
 
 def trace(

@@ -236,15 +236,7 @@ def decide(
 def plan_repacks(packs: ObjectTable, liveness: Liveness, now: float, options: GcOptions) -> list[PackToRewrite]:
     """The packs worth rewriting: mostly dead, the most dead first, up to the share of the stored bytes. Not those that
     only young keys need: they may die by themselves, and a recipe that is rewritten is young again."""
-    if not options.repack:
-        return []
-    live = liveness.live_bytes
-    found = [
-        PackToRewrite(name, packs.sizes[row], live[row])
-        for name, row in packs.rows.items()
-        if live[row] < (1 - DEAD_SHARE) * packs.sizes[row] and liveness.lasting[row]
-        and now - packs.modified[row] >= options.grace and packs.sizes[row] >= SMALLEST_REPACKED
-    ]  # fmt: skip
+    found = _mostly_dead(packs, liveness, liveness.live_bytes, now, options)
     found.sort(key=lambda entry: (entry.live / entry.size, entry.pack))
     budget = max(options.repack * sum(packs.sizes), REWRITTEN_AT_LEAST)
     chosen = []
@@ -253,3 +245,24 @@ def plan_repacks(packs: ObjectTable, liveness: Liveness, now: float, options: Gc
             chosen.append(entry)
             budget -= entry.live
     return chosen
+
+
+def depend_on_groups(packs: ObjectTable, liveness: Liveness, now: float, options: GcOptions) -> list[bytes]:
+    """The packs of which the lengths of their groups decide whether they are worth rewriting."""
+    counted = {entry.pack for entry in _mostly_dead(packs, liveness, liveness.live_bytes, now, options)}
+    possible = _mostly_dead(packs, liveness, liveness.least_bytes(), now, options)
+    return [entry.pack for entry in possible if entry.pack not in counted]
+
+
+def _mostly_dead(
+    packs: ObjectTable, liveness: Liveness, live: Sequence[int], now: float, options: GcOptions
+) -> list[PackToRewrite]:
+    """The packs that may be rewritten, if so many bytes of each, by row, are live."""
+    if not options.repack:
+        return []
+    return [
+        PackToRewrite(name, packs.sizes[row], live[row])
+        for name, row in packs.rows.items()
+        if live[row] < (1 - DEAD_SHARE) * packs.sizes[row] and liveness.lasting[row]
+        and now - packs.modified[row] >= options.grace and packs.sizes[row] >= SMALLEST_REPACKED
+    ]  # fmt: skip

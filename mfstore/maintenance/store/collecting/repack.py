@@ -9,38 +9,50 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mfstore._core.codec import DELTAS, NONE, Codec, delta_seal_is_right
+from mfstore._core.codec import DELTAS, GROUP, NONE, Codec, delta_seal_is_right
 from mfstore.backends.base import RangeRead, decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.fragments import PREFIX, encode_fragment
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, entry_of, entry_of_base, pack_path
-from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
+from mfstore.format.recipes import INLINE, BaseChunk, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.collecting.liveness import read_recipes
 from mfstore.maintenance.store.collecting.plan import PackToRewrite
+from mfstore.maintenance.store.groups import by_place, decode_group, move_group, part_of, start_of
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
 
+PlaceT = TypeVar("PlaceT", Placement, BaseChunk)
+
 PACK_BYTES = 64 << 20
 """A new pack is closed at this length; as large as a save makes them by default."""
 
 
-class PackOffset(NamedTuple):
-    """Where a chunk begins."""
+class OldPlace(NamedTuple):
+    """Where a chunk began."""
 
     pack: bytes
     offset: int
+    start: int
+    """In its group; 0 if it was in none."""
+
+
+class NewPlace(NamedTuple):
+    """Where a chunk is now."""
+
+    pack: bytes
+    entry: PackEntry
 
 
 @dataclass(frozen=True, slots=True)
 class MovedChunks:
     """Where chunks are now."""
 
-    targets: Mapping[PackOffset, PackOffset]
+    targets: Mapping[OldPlace, NewPlace]
     """By where they were."""
     packs: Sequence[bytes]
     """The packs they were in, of which all chunks that were asked for have moved."""
@@ -64,36 +76,34 @@ class Repacker:
         """Rewrite the packs of ``plan`` for the recipes among ``keys``; returns the packs that none of these names any
         more. One whose chunks are damaged is left as it is."""
         wanted = {entry.pack for entry in plan}
-        chunks: dict[bytes, dict[int, PackEntry]] = {name: {} for name in wanted}
+        chunks: dict[bytes, dict[tuple[int, int], PackEntry]] = {name: {} for name in wanted}
         users: list[bytes] = []
         for key, recipe in read_recipes(self._backend, keys, self._codec):
             if wanted.isdisjoint(recipe.packs):
                 continue
             users.append(key)
-            for chunk, at in placed_chunks(recipe):
-                if at.pack != INLINE and recipe.packs[at.pack] in wanted:
-                    chunks[recipe.packs[at.pack]][at.offset] = entry_of(chunk, at)
-            for base in recipe.bases:
-                if recipe.packs[base.pack] in wanted:
-                    chunks[recipe.packs[base.pack]][base.offset] = entry_of_base(base)
+            needed = [(at.pack, entry_of(chunk, at)) for chunk, at in placed_chunks(recipe) if at.pack != INLINE]
+            for number, entry in [*needed, *((base.pack, entry_of_base(base)) for base in recipe.bases)]:
+                if recipe.packs[number] in wanted:
+                    chunks[recipe.packs[number]][entry.offset, start_of(entry.codec, entry.width)] = entry
         left = [entry.pack for entry in plan]
         still_named: set[bytes] = set()
         while left:
-            group: list[bytes] = []
+            some: list[bytes] = []
             size = 0
-            while left and (not group or size < PACK_BYTES):
-                group.append(left.pop(0))
-                size += sum(entry.csize for entry in chunks[group[-1]].values())
-            moved = self._move({name: chunks[name] for name in group})
-            still_named |= set(group) - set(moved.packs)
+            while left and (not some or size < PACK_BYTES):
+                some.append(left.pop(0))
+                size += sum(together[0].csize for together in by_place(chunks[some[-1]].values()))
+            moved = self._move({name: chunks[name] for name in some})
+            still_named |= set(some) - set(moved.packs)
             still_named |= self._point(users, moved)
         return [entry.pack for entry in plan if entry.pack not in still_named]
 
-    def _move(self, chunks: Mapping[bytes, Mapping[int, PackEntry]]) -> MovedChunks:
+    def _move(self, chunks: Mapping[bytes, Mapping[tuple[int, int], PackEntry]]) -> MovedChunks:
         """Store the chunks of these packs again, in one or more packs, and list them in the index."""
         builder = PackBuilder(self._algorithm)
-        unclosed: dict[PackOffset, int] = {}
-        targets: dict[PackOffset, PackOffset] = {}
+        unclosed: dict[OldPlace, PackEntry] = {}
+        targets: dict[OldPlace, NewPlace] = {}
         done: list[tuple[bytes, list[PackEntry]]] = []
         good: list[bytes] = []
 
@@ -106,23 +116,26 @@ class Repacker:
                 self.written += sum(memoryview(part).nbytes for part in parts)
                 done.append((builder.name.value, builder.entries))
                 new = builder.name.value
-                targets.update({origin: PackOffset(new, at) for origin, at in unclosed.items()})
+                targets.update({origin: NewPlace(new, entry) for origin, entry in unclosed.items()})
             unclosed.clear()
             builder = PackBuilder(self._algorithm)
 
         for name, wanted in chunks.items():
             try:
-                for run in _runs(sorted(wanted.values(), key=lambda entry: entry.offset)):
+                for run in _runs(by_place(wanted.values())):
                     held = self.read(name, run)
                     if builder.length >= PACK_BYTES:
                         close()
-                    # A raw run that could be mapped still can.
-                    if run[0].codec == NONE and run[0].offset % PAGE == 0:
-                        builder.align()
-                    at = builder.length
-                    for entry in run:
-                        unclosed[PackOffset(name, entry.offset)] = at + entry.offset - run[0].offset
-                    builder.add(held, [(e.id, e.csize, e.usize) for e in run], run[0].codec, run[0].width, True)
+                    before = len(builder.entries)
+                    if run[0].codec == GROUP:
+                        move_group(builder, self._codec, held, run)
+                    else:
+                        # A raw run that could be mapped still can.
+                        if run[0].codec == NONE and run[0].offset % PAGE == 0:
+                            builder.align()
+                        builder.add(held, [(e.id, e.csize, e.usize) for e in run], run[0].codec, run[0].width, True)
+                    for old, entry in zip(run, builder.entries[before:], strict=True):
+                        unclosed[OldPlace(name, old.offset, start_of(old.codec, old.width))] = entry
             except (CorruptObject, NotFound):
                 continue  # verify reports it
             good.append(name)
@@ -136,22 +149,28 @@ class Repacker:
     def read(self, pack: bytes, run: Sequence[PackEntry]) -> memoryview:
         """The encoded bytes of a run, each chunk checked: what is moved must not be damage."""
         start, end = run[0].offset, run[-1].offset + run[-1].csize
-        ((_, data),) = self._backend.read_many([RangeRead(pack_path(pack.hex()), start, end - start)])
+        path = pack_path(pack.hex())
+        ((_, data),) = self._backend.read_many([RangeRead(path, start, end - start)])
         if isinstance(data, MfstoreError):
             raise data
         view = memoryview(data).cast("B")
+        content = memoryview(b"")
+        if run[0].codec == GROUP:
+            content, _ = decode_group(self._codec, view, run, lambda size: memoryview(bytearray(size)))
         for entry in run:
+            at = entry.offset - start
             if entry.codec in DELTAS:
                 # As it lay: it is told to be what was stored by its seal, and goes on with the base it had.
-                if not delta_seal_is_right(view[entry.offset - start : entry.offset - start + entry.csize]):
-                    raise CorruptObject("delta is damaged", key=pack_path(pack.hex()), offset=entry.offset)
+                if not delta_seal_is_right(view[at : at + entry.csize]):
+                    raise CorruptObject("delta is damaged", key=path, offset=entry.offset)
                 continue
-            out = bytearray(entry.usize)
-            self._codec.decode(
-                view, out, [(entry.offset - start, entry.csize, entry.codec, entry.width, 0, entry.usize)]
-            )
+            if entry.codec == GROUP:
+                out: bytearray | memoryview = part_of(content, entry)
+            else:
+                out = bytearray(entry.usize)
+                self._codec.decode(view, out, [(at, entry.csize, entry.codec, entry.width, 0, entry.usize)])
             if self._digest(out) != entry.id:
-                raise CorruptObject("chunk differs from its digest", key=pack_path(pack.hex()), offset=entry.offset)
+                raise CorruptObject("chunk differs from its digest", key=path, offset=entry.offset)
         return view
 
     def _point(self, keys: Sequence[bytes], moved: MovedChunks) -> set[bytes]:
@@ -185,47 +204,49 @@ def repoint(recipe: Recipe, moved: MovedChunks, codec: Codec) -> list[bytes | me
     packs: dict[bytes, int] = {}
     old = set(moved.packs)
 
-    def now(number: int, offset: int) -> tuple[int, int] | None:
-        """The number of the pack, and the offset there, of what lay in that pack of the recipe at that offset."""
-        name = recipe.packs[number]
-        if name in old:
-            target = moved.targets.get(PackOffset(name, offset))
-            if target is None:
-                return None
-            name, offset = target
-        return packs.setdefault(name, len(packs)), offset
+    def now(place: PlaceT) -> PlaceT | None:
+        """Where a chunk of the recipe is that it places there."""
+        name = recipe.packs[place.pack]
+        if name not in old:
+            return place._replace(pack=packs.setdefault(name, len(packs)))
+        target = moved.targets.get(OldPlace(name, place.offset, start_of(place.codec, place.width)))
+        if target is None:
+            return None
+        number, entry = packs.setdefault(target.pack, len(packs)), target.entry
+        return place._replace(
+            pack=number, offset=entry.offset, csize=entry.csize, codec=entry.codec, width=entry.width
+        )  # fmt: skip
 
     placements = []
     for placement in recipe.placements:
-        if placement.pack == INLINE:
-            placements.append(placement)
-            continue
-        target = now(placement.pack, placement.offset)
-        if target is None:
+        moved_to = placement if placement.pack == INLINE else now(placement)
+        if moved_to is None:
             return None
-        placements.append(placement._replace(pack=target[0], offset=target[1]))
+        placements.append(moved_to)
     bases = []
     for base in recipe.bases:
-        target = now(base.pack, base.offset)
-        if target is None:
+        base_now = now(base)
+        if base_now is None:
             return None
-        bases.append(base._replace(pack=target[0], offset=target[1]))
+        bases.append(base_now)
     return recipes.encode(
         recipe.algorithm, recipe.content, recipe.types, list(packs), placements, [recipe.inline], codec, bases
     )
 
 
-def _runs(entries: Sequence[PackEntry]) -> Iterator[list[PackEntry]]:
-    """Chunks that lie back to back and are encoded alike."""
+def _runs(places: Iterable[Sequence[PackEntry]]) -> Iterator[list[PackEntry]]:
+    """Chunks that lie back to back and are encoded alike, or in one group."""
     run: list[PackEntry] = []
-    for entry in entries:
+    for together in places:
+        entry = together[0]
         if run and (
             entry.offset != run[-1].offset + run[-1].csize
             or (entry.codec, entry.width) != (run[0].codec, run[0].width)
             or entry.offset + entry.csize - run[0].offset > PACK_BYTES
+            or GROUP in (entry.codec, run[0].codec)
         ):
             yield run
             run = []
-        run.append(entry)
+        run += together
     if run:
         yield run
