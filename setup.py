@@ -109,7 +109,6 @@ setup(
             extension(
                 "codec/codec",
                 "codec/blocks",
-                "codec/choice",
                 "codec/compress",
                 "codec/delta",
                 "codec/difference",

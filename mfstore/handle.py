@@ -260,7 +260,7 @@ class Handle:
             backend=self.backend, workers=self.workers, chunk_index=index, fetcher=fetcher,
             reliance=Reliance(reader, self._verified), verified=self._verified, guard=self.guard, digest=digest,
             algorithm=algorithm, compress=self.options.knobs.compress, memory=self.options.knobs.memory,
-            delta=self.options.knobs.delta,
+            delta=self.options.knobs.builds,
         )  # fmt: skip
         ways = product((False, True), (False, True), (None, False, True))
         return _Shared(saving, {way: Loading(fetcher, segments, *way) for way in ways})

@@ -44,6 +44,12 @@ class Knobs:
     compress: str = "balanced"
     """How hard chunks are compressed: fast, balanced, small or off. ``MFSTORE_COMPRESS``; default balanced."""
 
+    @property
+    def builds(self) -> bool:
+        """Whether saves build upon what they name as a base: not where nothing is compressed, as reading would cost
+        more than nothing then."""
+        return self.delta and self.compress != "off"
+
 
 def resolve(
     threads: int | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -58,6 +59,8 @@ RECIPES_AHEAD = 64
 LOADED_TOGETHER = 32 << 20
 """Bytes of objects that ``get_many`` loads together from a remote backend, so that their chunks share requests."""
 DAY = 24 * 3600.0
+CUT_KEY = re.compile("[0-9a-fA-F]{8,}")
+"""What a base that is no key was meant to be, unless a ref is called so."""
 
 
 class Store:
@@ -382,19 +385,21 @@ class Store:
         return Key(found[0])
 
     def _base(self, base: str | None) -> Callable[[str], Recipe | None] | None:
-        """How to read what a save names as an older version. InvalidKey when it cannot be a key or the name of a
-        ref."""
+        """How to read what a save names as an older version. InvalidKey when it cannot be a key or the name of a ref,
+        or is what is left of a key and no ref is called so."""
         if base is None:
             return None
         try:
             key: Key | None = Key(base)
-        except InvalidKey:
+        except InvalidKey as no_key:
             try:
                 ref_path(base)
             except InvalidKey as error:
                 raise InvalidKey(
                     "base is neither a key nor the name of a ref", found=f"{base!r:.80}", hint=error.hint
                 ) from None
+            if CUT_KEY.fullmatch(base) and base not in self.refs:
+                raise no_key
             key = None
 
         @cache
@@ -404,7 +409,7 @@ class Store:
                 return self.handle.recipe(self.refs[base] if key is None else key)
             return None
 
-        return (lambda _name: find()) if self.knobs.delta else None
+        return (lambda _name: find()) if self.knobs.builds else None
 
     def get_bytes(
         self, key: str, start: int = 0, end: int | None = None, *, name: str | None = None, verify: bool | None = None

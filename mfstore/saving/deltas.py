@@ -12,14 +12,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mfstore._core.codec import DIFFERENCE, NONE, PREFIX
+from mfstore._core.codec import DIFFERENCE, NONE, PREFIX, likeness
 from mfstore.loading.deltas import together
 from mfstore.saving import codecs, neighbours
 from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from mfstore._core.codec import Codec
     from mfstore.saving.context import SaveContext
     from mfstore.saving.dedup import StoredChunks
@@ -175,6 +173,19 @@ def renews(codec: int, delta: int, whole: float, spent: int) -> bool:
     return codec == PREFIX and spent > 0 and delta > RENEW * whole and delta > GROWN * spent
 
 
+def may_pay(data: memoryview, base: memoryview, width: int) -> bool:
+    """Whether a delta of numbers of so many bytes can pay, by a look at both, which takes a tenth of encoding it.
+
+    A prefix, when a quarter of what tells something is found in the base: of less the look does not know whether it is
+    chance. Differences, when their codes take a tenth less and a sixty-fourth of the chunk: those of unrelated numbers
+    are estimated within 0.03 of each other.
+    """
+    telling, _, found, plain, changed = likeness(data, base, width)
+    if telling and found >= telling // 4:
+        return True
+    return len(data) == len(base) and changed + max(plain // 10, len(data) // 64) < plain
+
+
 def forms_of(candidate: Candidate) -> tuple[Form, ...]:
     """The ways worth trying."""
     if not candidate.found.aligned:
@@ -285,9 +296,8 @@ class Deltas:
                 continue
             data, base = _samples(candidate, base)
             forms = forms_of(candidate)
-            job = (0, len(data), 0, len(base), forms[-1].width, int(SHRINKS * len(data)))
-            if not codec.best_deltas(data, base, [job], LEVEL)[1][0][0]:
-                trials.append(None)  # a look at both, which takes a tenth of the rest, was enough
+            if not may_pay(data, base, forms[-1].width):
+                trials.append(None)
                 continue
             sizes = tuple(len(codec.encode_delta(data, base, form.codec, form.width, form.level)) for form in forms)
             trials.append(Trial(len(data), sizes, _whole_size(codec, data, candidate)))
@@ -312,7 +322,7 @@ class Deltas:
             self._sorts[key].forms = tuple(form for form, size in taken.items() if size <= most)
 
     def _encode(self, bases: Mapping[bytes, memoryview], candidates: Sequence[Candidate]) -> list[EncodedDelta | None]:
-        """Each as a delta, in the form that is smallest. None where its base is not to be had."""
+        """Each as a delta, in the form that is smallest. None where its base is not to be had, or none pays."""
         codec = self._context.workers.thread.codec
         outcomes: list[EncodedDelta | None] = []
         for candidate in candidates:
@@ -322,10 +332,12 @@ class Deltas:
                 continue
             data = candidate.data()
             best: EncodedDelta | None = None
+            most = int(SHRINKS * len(data))
             for form in self._sorts[candidate.sort].forms:
-                encoded = codec.encode_delta(data, base, form.codec, form.width, form.level)
-                if best is None or len(encoded) < len(best.data):
+                encoded = codec.encode_delta(data, base, form.codec, form.width, form.level, most)
+                if encoded:
                     best = EncodedDelta(encoded, form.codec, form.width, candidate.found.pieces)
+                    most = len(encoded) - 1
             outcomes.append(best)
         return outcomes
 
@@ -361,18 +373,18 @@ def _whole_size(codec: Codec, data: memoryview, candidate: Candidate) -> int:
     return len(codecs.encode_chunk(codec, data, candidate.run.choice or codecs.RAW_CHOICE).data)
 
 
-def _base(bases: Mapping[bytes, memoryview], candidate: Candidate) -> Buffer | None:
+def _base(bases: Mapping[bytes, memoryview], candidate: Candidate) -> memoryview | None:
     """The bytes that a chunk would be a delta against; None when some are not to be had."""
     pieces = candidate.found.pieces
     if any(piece.id not in bases for piece in pieces):
         return None
     parts = [bases[piece.id][piece.start : piece.start + piece.length] for piece in pieces]
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
-def _samples(candidate: Candidate, base: Buffer) -> tuple[memoryview, memoryview]:
-    """A part of a chunk, from its middle, and what is before it in the base."""
-    data, old = candidate.data(), memoryview(base)
+def _samples(candidate: Candidate, old: memoryview) -> tuple[memoryview, memoryview]:
+    """A part of a chunk, from its middle, and what is before it in ``old``."""
+    data = candidate.data()
     if len(data) <= 2 * SAMPLE:
         return data, old
     start = (len(data) - SAMPLE) // 16 * 8  # a multiple of 8: where an element begins

@@ -313,7 +313,7 @@ class Ingest:
         if self._pipeline is None:
             stored = self._dedup()
             self._packs = PackWriter(self._context, self._batch, stored.located, self.written)
-            if self._context.delta and self._context.compress != "off":
+            if self._context.delta:
                 self._deltas = Deltas(self._context, stored, self._context.memory // WINDOW_SHARE)
             self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written, self._deltas)
         if self._find_base is not None:

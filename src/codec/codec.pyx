@@ -58,14 +58,6 @@ cdef extern from "codec/likeness.h" nogil:
                     mf_likeness *likeness)
 
 
-cdef extern from "codec/choice.h" nogil:
-    ctypedef struct mf_delta_choice:
-        size_t size
-        unsigned codec, width
-    int mf_delta_best(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8_t *base, size_t base_size,
-                      unsigned width, int level, uint8_t *dst, size_t cap, mf_delta_choice *choice)
-
-
 NONE = MF_NONE
 LZ4 = MF_LZ4
 ZSTD = MF_ZSTD
@@ -113,11 +105,6 @@ def likeness(const uint8_t[::1] data, const uint8_t[::1] base, unsigned width):
 
 cdef struct Job:
     size_t src, csize, dst, usize
-    unsigned codec, width
-
-
-cdef struct DeltaJob:
-    size_t src, csize, base, base_size, dst, usize
     unsigned codec, width
 
 
@@ -398,8 +385,10 @@ cdef class Codec:
         finally:
             PyMem_Free(out)
 
-    def encode_delta(self, const uint8_t[::1] data, const uint8_t[::1] base, unsigned codec, unsigned width, int level):
+    def encode_delta(self, const uint8_t[::1] data, const uint8_t[::1] base, unsigned codec, unsigned width, int level,
+                     most=None):
         """``data`` as a delta on ``base``: its encoded bytes with their seal, longer than ``data`` if it does not pay.
+        With ``most``, b"" when they are more than that, or nearly so: Zstandard gives up some bytes before.
 
         ``codec`` is PREFIX (then ``width`` is 0) or DIFFERENCE (then ``base`` is as long as ``data``). ValueError when
         they are not so, or when one exceeds CHUNK_LIMIT.
@@ -410,73 +399,20 @@ cdef class Codec:
         cdef int status
         cdef uint8_t *out
         self.may_encode(n, base_size, codec, width)
-        out = <uint8_t *> PyMem_Malloc(cap)
+        if most is not None:
+            cap = min(cap, <size_t> most)
+        out = <uint8_t *> PyMem_Malloc(cap + 1)
         if out == NULL:
             raise MemoryError()
         try:
             with nogil:
                 status = mf_delta_encode(self.ctx, source, n, old, base_size, codec, width, level, out, cap, &size)
             self.check(status, 0, 0, n, codec, width)
-            if size == 0:
+            if size == 0 and most is None:
                 raise ValueError(f"the delta of a chunk of {n} bytes exceeds {CHUNK_LIMIT}")
             return PyBytes_FromStringAndSize(<char *> out, size)
         finally:
             PyMem_Free(out)
-
-    def best_deltas(self, const uint8_t[::1] data, const uint8_t[::1] bases, jobs, int level):
-        """Encode chunks of ``data`` as deltas on parts of ``bases``, each by the codec that gives less, if it may pay.
-
-        ``jobs`` is a list of ``(offset, length, base_offset, base_length, width, cap)``: offset and length in ``data``,
-        those of the base in ``bases``, the length of a number (0, 2, 4 or 8), and the most bytes that the delta may
-        take with its seal. Returns ``(arena, deltas)``; ``deltas`` has for each job ``(size, codec, width)``. A size
-        of 0 means that the chunk has too little of its base, which takes a tenth of the time that encoding it does, or
-        that its delta would exceed ``cap``, or nearly so: Zstandard gives up some bytes before. It then has no room in
-        the arena. ``level`` is that of Zstandard, and at least 3 where a prefix is used. ValueError as
-        ``encode_delta``, and when a job lies outside the two.
-        """
-        cdef size_t n = len(jobs), i, used = 0, room = 0
-        cdef size_t limit_src = data.shape[0], limit_base = bases.shape[0]
-        cdef DeltaJob *table
-        cdef mf_delta_choice choice
-        cdef int status = MF_OK
-        cdef const uint8_t *source = start_of(data)
-        cdef const uint8_t *old = start_of(bases)
-        cdef uint8_t *out
-        cdef bytes arena
-        if n == 0:
-            return b"", []
-        table = <DeltaJob *> PyMem_Malloc(n * sizeof(DeltaJob))
-        if table == NULL:
-            raise MemoryError()
-        try:
-            for i in range(n):
-                (table[i].src, table[i].usize, table[i].base, table[i].base_size, table[i].width,
-                 table[i].csize) = jobs[i]
-                if table[i].usize > limit_src or table[i].src > limit_src - table[i].usize:
-                    raise ValueError("chunk lies outside the data")
-                if table[i].base_size > limit_base or table[i].base > limit_base - table[i].base_size:
-                    raise ValueError("base lies outside the bases")
-                self.may_compare(table[i].base_size, table[i].width)
-                table[i].csize = min(table[i].csize, mf_delta_bound(table[i].usize))
-                room += table[i].csize
-            arena = PyBytes_FromStringAndSize(NULL, room + 1)
-            out = <uint8_t *> PyBytes_AS_STRING(arena)
-            with nogil:
-                for i in range(n):
-                    status = mf_delta_best(
-                        self.ctx, source + table[i].src, table[i].usize, old + table[i].base, table[i].base_size,
-                        table[i].width, level, out + used, table[i].csize, &choice)
-                    if status != MF_OK:
-                        break
-                    table[i].csize = choice.size
-                    table[i].codec = choice.codec
-                    table[i].width = choice.width
-                    used += choice.size
-            if status != MF_OK:
-                self.check(status, table[i].src, 0, table[i].usize, table[i].codec, table[i].width)
-            return memoryview(arena)[:used], [(table[i].csize, table[i].codec, table[i].width) for i in range(n)]
-        finally:
-            PyMem_Free(table)
 
     def decode_delta(self, const uint8_t[::1] encoded, const uint8_t[::1] base, unsigned codec, unsigned width,
                      uint8_t[::1] into):
@@ -503,9 +439,6 @@ cdef class Codec:
             raise ValueError("PREFIX has no shuffle")
         if codec == MF_DIFFERENCE and base_size != n:
             raise ValueError(f"DIFFERENCE of {n} bytes needs a base of that length, not of {base_size}")
-        return self.may_compare(base_size, width)
-
-    cdef int may_compare(self, size_t base_size, unsigned width) except -1:
         if width and width != 2 and width != 4 and width != 8:
             raise ValueError(f"shuffle width {width} is out of range")
         if base_size > MF_CHUNK_LIMIT:

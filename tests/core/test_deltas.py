@@ -329,9 +329,9 @@ def test_nothing_of_a_delta_is_left_for_the_next_call():
         used.encode_delta(data, base, codec.PREFIX, 0, 9)
         # Refused for want of room, in the middle of a frame: with a prefix, and without in the second block and before
         # the first is full.
-        assert used.best_deltas(data, base, [(0, len(data), 0, len(base), 0, 50)], 1)[1][0][0] == 0
-        for cap in (4030, 100):
-            assert used.best_deltas(*moved(4, 2), [(0, 32_000, 0, 32_000, 4, cap)], 1)[1][0][0] == 0
+        assert used.encode_delta(data, base, codec.PREFIX, 0, 3, 50) == b""
+        for most in (4030, 100):
+            assert used.encode_delta(*moved(4, 2), codec.DIFFERENCE, 4, 1, most) == b""
         # Refused before its frame is begun: the prefix must not wait for the next.
         with pytest.raises(CorruptObject):
             used.decode_delta(sealed(b"no frame"), base, codec.PREFIX, 0, bytearray(100))

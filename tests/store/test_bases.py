@@ -205,6 +205,11 @@ def test_what_is_not_compressed_is_no_delta(root):
     with mfstore.open(root, compress=False) as store:
         base = store.put(table())
         assert deltas_of(store, store.put(edited(table(), 2), base=base)) == []
+    with mfstore.open(root) as store:
+        base = store.put(edited(table(), 3), base=base)
+        assert deltas_of(store, base)
+    with mfstore.open(root, compress=False) as store:
+        assert deltas_of(store, store.put(np.append(edited(table(), 3), 0), base=base)) == []
 
 
 # ---- bases that cannot be used --------------------------------------------------------
@@ -238,6 +243,19 @@ def test_what_can_be_neither_key_nor_ref_is_refused(root, base):
                 store.save({}, base=base)
             with pytest.raises(InvalidKey):
                 store.put_bytes(b"", base=base)
+
+
+@pytest.mark.parametrize("cut", [slice(12), slice(63), slice(8, None)])
+def test_a_part_of_a_key_is_refused_unless_a_ref_is_called_so(store, cut):
+    base = store.put(table())
+    for wrong in (base[cut], base[cut].upper()):
+        with pytest.raises(InvalidKey) as raised:
+            store.get(wrong)
+        with pytest.raises(InvalidKey) as told:
+            store.put(edited(table(), 2), base=wrong)
+        assert str(told.value) == str(raised.value)
+    store.refs[base[cut]] = base
+    assert deltas_of(store, store.put(edited(table(), 2), base=base[cut]))
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import BUNDLE
-from mfstore.metaflow.packed.previous import WORTH, PreviousBundle, finds_deltas
+from mfstore.metaflow.packed.previous import WORTH, PreviousBundle
 from mfstore.metaflow.roots.packed_keys import (
     INLINE_PICKLE_BYTES,
     PackedArtifact,
@@ -51,7 +51,7 @@ def save(
         def ingest() -> Ingest:
             if not opened:
                 into = store()
-                find = partial(previous.recipe, into) if previous is not None and finds_deltas(into) else None
+                find = partial(previous.recipe, into) if previous is not None and into.knobs.builds else None
                 opened.append(stack.enter_context(into.handle.saving(find, WORTH)))
             return opened[0]
 

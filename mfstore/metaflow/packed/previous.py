@@ -72,11 +72,6 @@ class PreviousBundle:
         return encode_latest(self._saved)
 
 
-def finds_deltas(store: Store) -> bool:
-    """Whether saves in this store build upon others."""
-    return store.knobs.delta and store.knobs.compress != "off"
-
-
 def is_first_split(foreach: Iterable[Any]) -> bool:
     """Whether the task with this foreach stack writes the hint for all splits of its step: one object that a thousand
     tasks write at a time would slow all of them down."""

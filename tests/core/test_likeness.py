@@ -1,4 +1,4 @@
-"""Which chunks become deltas, and of which codec: a look at chunk and base, against what encoding them gives."""
+"""Whether a chunk can become a delta: a look at chunk and base, against what encoding them gives."""
 
 import math
 import random
@@ -6,11 +6,10 @@ import struct
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mfstore import errors
 from mfstore._core import codec
+from mfstore.saving.deltas import may_pay
 from tests.rigs.deltas import differences
 
 N = 32_768
@@ -75,24 +74,19 @@ def sizes_of(data, base, widths, level):
 
 
 @pytest.mark.parametrize("name", PAYS)
-def test_what_pays_is_encoded_by_the_codec_that_gives_less(name):
+def test_what_may_pay_is_told_and_does(name):
     data, base, width, expected = PAYS[name]
-    arena, [(size, number, used)] = new_codec().best_deltas(data, base, [(0, len(data), 0, len(base), width, N)], 1)
-    assert number == expected
-    assert used == (width if number == codec.DIFFERENCE else 0)
-    assert arena == new_codec().encode_delta(data, base, number, used, 3 if number == codec.PREFIX else 1)
-    assert size == min(sizes_of(data, base, [width], 3 if number == codec.PREFIX else 1).values())
-    out = bytearray(len(data))
-    new_codec().decode_delta(arena, base, number, used, out)
-    assert out == data
+    assert may_pay(data, base, width)
+    plain = min(new_codec().trial(data, [(codec.ZSTD, 0, 1), (codec.ZSTD, width, 1)]))
+    sizes = sizes_of(data, base, [width], 3)
+    best = min(sizes, key=sizes.get)
+    assert best[0] == expected
+    assert sizes[best] < 0.8 * plain
 
 
 @pytest.mark.parametrize("name", PAYS_NOT)
-def test_nothing_is_encoded_where_nothing_can_be_gained(name):
-    """Though there is room for it: so it is the look that says no, and no codec ran."""
-    data, base, width = PAYS_NOT[name]
-    jobs = [(0, len(data), 0, len(base), width, 2 * N)]
-    assert new_codec().best_deltas(data, base, jobs, 1) == (b"", [(0, codec.PREFIX, 0)])
+def test_what_cannot_pay_is_told(name):
+    assert not may_pay(*PAYS_NOT[name])
 
 
 @pytest.mark.parametrize("name", PAYS_NOT)
@@ -103,69 +97,11 @@ def test_what_is_not_tried_would_not_have_saved_a_fifth(name):
     assert delta > 0.8 * plain or plain < N // 64
 
 
-def test_a_delta_beyond_its_cap_is_none():
+def test_a_delta_beyond_most_is_none():
     data, base, width, _ = PAYS["numbers, all moved"]
-    size = len(new_codec().encode_delta(data, base, codec.DIFFERENCE, width, 1))
-    for cap, fits in ((size + 64, True), (size - 1, False), (0, False)):
-        arena, [delta] = new_codec().best_deltas(data, base, [(0, N, 0, N, width, cap)], 1)
-        assert (delta, len(arena)) == (((size, codec.DIFFERENCE, 8), size) if fits else ((0, codec.PREFIX, 0), 0))
-
-
-def test_both_are_tried_and_the_smaller_is_kept():
-    """Half of it equal, half of it moved: DIFFERENCE is better, and the arena holds nothing of the other."""
-    data, base = DOUBLES[: N // 2] + MOVED[N // 2 :], DOUBLES
-    sizes = sizes_of(data, base, [8], 3)
-    arena, [delta] = new_codec().best_deltas(data, base, [(0, N, 0, N, 8, N)], 3)
-    assert sizes[codec.DIFFERENCE, 8] < sizes[codec.PREFIX, 0]
-    assert delta == (sizes[codec.DIFFERENCE, 8], codec.DIFFERENCE, 8)
-    assert arena == new_codec().encode_delta(data, base, codec.DIFFERENCE, 8, 3)
-
-
-def test_a_batch_is_its_chunks_one_after_another():
-    cases = [(data, base, width) for data, base, width, *_ in (*PAYS.values(), *PAYS_NOT.values())]
-    jobs, alone, at, base_at = [], [], 0, 0
-    for data, base, width in cases:
-        jobs.append((at, len(data), base_at, len(base), width, N))
-        alone.append(new_codec().best_deltas(data, base, [(0, len(data), 0, len(base), width, N)], 1))
-        at, base_at = at + len(data), base_at + len(base)
-    data, bases = b"".join(case[0] for case in cases), b"".join(case[1] for case in cases)
-    arena, deltas = new_codec().best_deltas(data, bases, jobs, 1)
-    assert deltas == [delta for _, [delta] in alone]
-    assert arena == b"".join(bytes(one) for one, _ in alone)
-
-
-@given(
-    base=st.binary(max_size=900), insert=st.binary(max_size=900), at=st.integers(0, 900),
-    width=st.sampled_from([0, 2, 4, 8]),
-)  # fmt: skip
-def test_whatever_is_chosen_comes_back(base, insert, at, width):
-    data = base[:at] + insert + base[at:]
-    for old in (base, data[::-1], edited(data, 2) if data else b""):
-        arena, [(size, number, used)] = new_codec().best_deltas(
-            data, old, [(0, len(data), 0, len(old), width, len(data))], 1
-        )
-        assert size == len(arena) <= len(data)
-        if size:
-            out = bytearray(len(data))
-            new_codec().decode_delta(arena, old, number, used, out)
-            assert out == data
-
-
-@pytest.mark.parametrize(
-    "job",
-    [(0, 6, 0, 5, 0, 9), (2**63, 5, 0, 5, 0, 9), (0, 5, 1, 5, 0, 9), (0, 5, 2**64 - 1, 5, 0, 9), (0, 5, 0, 5, 3, 9)],
-)
-def test_a_job_outside_is_refused(job):
-    with pytest.raises(ValueError, match="out"):
-        new_codec().best_deltas(b"12345", b"54321", [job], 1)
-
-
-def test_chunks_and_bases_beyond_the_limit_are_refused():
-    long = bytes(codec.CHUNK_LIMIT + 1)
-    with pytest.raises(ValueError, match="limit"):
-        new_codec().best_deltas(long, b"12345", [(0, len(long), 0, 5, 0, 9)], 1)
-    with pytest.raises(ValueError, match="limit"):
-        new_codec().best_deltas(b"12345", long, [(0, 5, 0, len(long), 0, 9)], 1)
+    encoded = new_codec().encode_delta(data, base, codec.DIFFERENCE, width, 1)
+    for most, found in ((len(encoded) + 64, encoded), (len(encoded) - 1, b""), (0, b"")):
+        assert new_codec().encode_delta(data, base, codec.DIFFERENCE, width, 1, most) == found
 
 
 # ---- the look ---------------------------------------------------------------------------
