@@ -229,8 +229,8 @@ def reset():
     open('/proc/self/clear_refs', 'w').write('5')
 def rss(kind):
     return int(open('/proc/self/status').read().split(kind + ':')[1].split()[0]) * 1024
-root, what, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-store = mfstore.open(root, fsync='none')
+root, what, size, memory = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+store = mfstore.open(root, fsync='none', memory=memory)
 store.put(np.random.default_rng(0).random(300_000))
 if what == 'noise':
     obj = np.random.default_rng(0).random(size // 8)
@@ -257,9 +257,11 @@ def test_extra_memory_is_bounded(python, root, what):
     """Beyond the object itself, whatever its size."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("needs /proc/self/clear_refs")
-    save, load = map(int, python(PEAK, root, what, 1 << 30).split())
-    assert save <= 256 << 20, "saving"
-    assert load <= 256 << 20, "loading"
+    budget = 128 << 20
+    save, load = map(int, python(PEAK, root, what, 4 * budget, budget).split())
+    # What the unpickler itself remembers of a graph takes all of it; pages of the interpreter come on top.
+    assert save <= budget + (16 << 20), "saving"
+    assert load <= budget + (16 << 20), "loading"
 
 
 def test_large_work_runs_on_several_threads(root):

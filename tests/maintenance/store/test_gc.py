@@ -323,9 +323,15 @@ def policy(live):
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_fail_the_nth_call(tmp_path, after, forever, kind):
+    model = LocalBackend(str(tmp_path / "model"), fsync="none") if kind == "local" else MemoryBackend()
+    live, keep = prepared(model)
     for n in count(1):
-        inner = LocalBackend(str(tmp_path / str(n)), fsync="none") if kind == "local" else MemoryBackend()
-        live, keep = prepared(inner)
+        if kind == "local":
+            shutil.copytree(model.root, tmp_path / str(n))
+            inner = LocalBackend(str(tmp_path / str(n)), fsync="none")
+        else:
+            inner = MemoryBackend()
+            inner._objects.update(model._objects)
         faulty = FaultyBackend(inner, Fault(at=n, after=after, forever=forever))
         try:
             store_on(faulty).plan_gc(**policy(live)).execute()
