@@ -1,4 +1,4 @@
-/* mf_decode of anything, and mf_encode followed by mf_decode.
+/* mf_decode of anything, and mf_encode followed by mf_decode; of groups too.
  *
  * Every buffer is a heap block of exactly the size the kernel is told, so that one byte too
  * many is AddressSanitizer's to see. */
@@ -31,8 +31,12 @@ static void decode_anything(mf_codec_ctx *ctx, const uint8_t *data, size_t size,
     REQUIRE(status == again);
     REQUIRE(status != MF_NO_MEMORY && status != MF_TOO_LONG);
     if (status == MF_OK) {
-        REQUIRE(usize <= MF_CHUNK_LIMIT && (codec <= MF_ZSTD || (codec == MF_PLANES && width)));
-        REQUIRE(width == 0 || width == 2 || width == 4 || width == 8);
+        REQUIRE(usize <= MF_CHUNK_LIMIT);
+        REQUIRE(codec <= MF_ZSTD || (codec == MF_PLANES && width) || codec == MF_GROUP);
+        if (codec == MF_GROUP)
+            REQUIRE(usize <= MF_GROUP_LIMIT && width <= MF_GROUP_LIMIT - usize);
+        else
+            REQUIRE(width == 0 || width == 2 || width == 4 || width == 8);
         /* Different before, equal after: every byte was written. */
         REQUIRE(!room || !memcmp(one, two, room));
     }
@@ -86,6 +90,62 @@ static void round_trip(mf_codec_ctx *ctx, const uint8_t *plain, size_t n, size_t
     }
 }
 
+/* Four chunks as a group, all of them and some of them out of it, side by side and apart. */
+static void group_round_trip(mf_codec_ctx *ctx, const uint8_t *plain, size_t n, size_t cap, int level, uint32_t pick) {
+    size_t ends[4], sizes[4], count = 0, done, total = 0, first;
+    uint8_t *out, *whole, *copies[4];
+    mf_group_part parts[5];
+    for (unsigned i = 1; i <= 4; i++) {
+        size_t end = i < 4 ? (size_t) (pick >> (8 * (i - 1)) & 0xFF) * n >> 8 : n;
+        if (end > (count ? ends[count - 1] : 0))
+            ends[count++] = end;
+    }
+    if (!count || ends[count - 1] != n)
+        return;
+    out = block(NULL, cap);
+    REQUIRE(mf_encode_group(ctx, plain, ends, count, level, out, cap, sizes, &done) == MF_OK);
+    REQUIRE(done <= cap);
+    if (done) {
+        uint8_t *src = block(out, done);
+        for (size_t i = 0; i < count; i++)
+            total += sizes[i];
+        REQUIRE(total == done);
+        whole = block(NULL, n);
+        for (size_t i = 0; i < count; i++) {
+            size_t start = i ? ends[i - 1] : 0;
+            parts[i] = (mf_group_part) {start, ends[i] - start, whole + start};
+        }
+        REQUIRE(mf_decode_group(ctx, src, done, parts, count) == MF_OK && !memcmp(whole, plain, n));
+        for (size_t i = 0; i < count; i++) {
+            copies[i] = block(NULL, parts[i].usize);
+            parts[i].dst = copies[i];
+        }
+        first = pick & 1 && count > 1;
+        REQUIRE(mf_decode_group(ctx, src, done, parts + first, count - first) == MF_OK);
+        for (size_t i = first; i < count; i++)
+            REQUIRE(!memcmp(copies[i], plain + parts[i].start, parts[i].usize));
+        parts[count - 1].usize++;
+        parts[count - 1].dst = whole;
+        REQUIRE(mf_decode_group(ctx, src, done, parts + count - 1, 1) != MF_OK);
+        for (size_t i = 0; i < count; i++)
+            free(copies[i]);
+        free(whole);
+        free(src);
+    }
+    free(out);
+}
+
+/* Anything as a group, of which parts are wanted that need not lie in it, nor in order. */
+static void decode_any_group(mf_codec_ctx *ctx, const uint8_t *data, size_t size, uint32_t claim) {
+    uint8_t *src = block(data, size), *dst = block(NULL, 3000);
+    mf_group_part parts[3];
+    for (unsigned i = 0; i < 3; i++)
+        parts[i] = (mf_group_part) {(claim >> (4 * i)) % 5000, (claim >> (3 * i)) % 1001, dst + 1000 * i};
+    REQUIRE(mf_decode_group(ctx, src, size, parts, 3) != MF_NO_MEMORY);
+    free(src);
+    free(dst);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     /* Kept between inputs as a thread keeps it: state left behind by a failed call must not
      * matter. Now and then a new one, whose scratch memory does not exist yet. */
@@ -123,6 +183,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         plain[i] ^= (uint8_t) (i * 31 + claim);
     round_trip(ctx, plain, n, n, (int) (claim % 7) - 1);
     round_trip(ctx, plain, n, claim % (n + 64), 1);
+    decode_any_group(ctx, data, size, claim);
+    group_round_trip(ctx, plain, n, n + 64, (int) (claim % 7) - 1, claim);
+    group_round_trip(ctx, plain, n, claim % (n + 64), 1, claim);
     free(plain);
     if (ctx != kept)
         mf_codec_free(ctx);

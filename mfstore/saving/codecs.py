@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import DIFFERENCE, GROUP, LZ4, NONE, PCODEC, PLANES, PREFIX, ZSTD, Codec
@@ -85,7 +84,7 @@ EFFORTS = {
 
 
 class EncodedChunk(NamedTuple):
-    """A chunk as it is stored."""
+    """A chunk as it is stored. Of one in a group, ``data`` is the group, and ``width`` where the chunk starts in it."""
 
     data: bytes | memoryview
     codec: int
@@ -176,39 +175,57 @@ def encode_chunk(codec: Codec, data: memoryview, choice: Choice) -> EncodedChunk
     return EncodedChunk(data, NONE, 0)
 
 
-def encode_chunks(
-    codec: Codec, data: memoryview, ends: Sequence[int], itemsize: int, choice: Choice, compress: str
-) -> list[EncodedChunk] | None:
-    """The chunks of ``data`` that end at ``ends``, or None when all of them are to lie raw. ``choice`` is how, until a
-    chunk turns out to be something else: files held in memory, and blocks of a table, mix text and numbers of all
-    widths."""
-    if choice.codec == NONE and not (compress in EFFORTS and is_opaque(itemsize)):
-        return None
-    made = []
-    start, credit = 0, 1.0
-    for end in ends:
-        chunk = data[start:end]
-        encoded = encode_chunk(codec, chunk, choice)
-        credit += 1 / RETRIED
-        if credit >= 1 and _is_off(codec, chunk, encoded, choice):
-            credit = 0
-            found = choose(codec, chunk, itemsize, compress)
-            if found[:3] != choice[:3]:
-                other = encode_chunk(codec, chunk, found)
-                encoded = min(encoded, other, key=lambda chunk: len(chunk.data))
-            choice = found
-        made.append(encoded)
-        start = end
-    return None if all(encoded.codec == NONE for encoded in made) else made
+class Follower:
+    """How the chunks of a run are encoded one after the other: as chosen, until one turns out to be something else."""
+
+    def __init__(self, codec: Codec, itemsize: int, choice: Choice, compress: str) -> None:
+        self.choice = choice
+        self._codec = codec
+        self._itemsize = itemsize
+        self._compress = compress
+        self._credit = 1.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the next chunk is to be zstd of bytes as they are."""
+        return self.choice.codec == ZSTD and not self.choice.width
+
+    def encode(self, chunk: memoryview) -> EncodedChunk:
+        """The next chunk, alone."""
+        encoded = encode_chunk(self._codec, chunk, self.choice)
+        before = self.choice
+        if self._tried(chunk, len(encoded.data)) and self.choice[:3] != before[:3]:
+            other = encode_chunk(self._codec, chunk, self.choice)
+            encoded = min(encoded, other, key=lambda chunk: len(chunk.data))
+        return encoded
+
+    def encode_plain(self, chunk: memoryview) -> EncodedChunk:
+        """A chunk that went by, as bytes as they are."""
+        return encode_chunk(self._codec, chunk, Choice(ZSTD, 0, EFFORTS[self._compress].plain))
+
+    def saw(self, chunk: memoryview, size: int) -> None:
+        """The next chunk was encoded as chosen, together with others, and takes ``size`` bytes of that."""
+        if self._tried(chunk, size) and self.is_plain:
+            # Beside others it takes less than a trial tells: that is what the next one is compared with.
+            self.choice = self.choice._replace(left=size / len(chunk))
+
+    def _tried(self, chunk: memoryview, size: int) -> bool:
+        """Whether the chunk is something else than the last one tried, which makes a new choice."""
+        self._credit += 1 / RETRIED
+        if self._credit < 1 or not _is_off(self._codec, chunk, size, self.choice):
+            return False
+        self._credit = 0
+        self.choice = choose(self._codec, chunk, self._itemsize, self._compress)
+        return True
 
 
-def _is_off(codec: Codec, chunk: memoryview, encoded: EncodedChunk, choice: Choice) -> bool:
+def _is_off(codec: Codec, chunk: memoryview, size: int, choice: Choice) -> bool:
     if len(chunk) < SHORT:
         return False
     if choice.codec == NONE:
         glance = chunk[len(chunk) // 2 :][:GLANCE]
         return codec.trial(glance, [(ZSTD, 0, 1)])[0] <= GLANCED * len(glance)
-    difference = abs(len(encoded.data) / len(chunk) - choice.left)
+    difference = abs(size / len(chunk) - choice.left)
     return difference > LEFT and difference > OFF * choice.left
 
 

@@ -9,6 +9,7 @@ from operator import sub
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.chunk import CUT_MIN, LONG_ROW, cut
+from mfstore._core.codec import NONE
 from mfstore._core.pickler import BUFFER
 from mfstore.format import recipes
 from mfstore.format.cuts import ContentCutter, cut_in_windows
@@ -16,6 +17,8 @@ from mfstore.format.recipes import PICKLE, Artifact, Segment, new_chunk
 from mfstore.pickling.arrays import Strided
 from mfstore.pickling.streams import dump
 from mfstore.saving import codecs
+from mfstore.saving.codecs import EncodedChunk
+from mfstore.saving.groups import encode_chunks
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from mfstore._core.codec import Codec
     from mfstore.format.digests import Digest
     from mfstore.format.recipes import ChunkRef
-    from mfstore.saving.codecs import Choice, EncodedChunk
+    from mfstore.saving.codecs import Choice
 
 BODY_STREAM = 8 << 20
 """A body longer than this is cut while it is being pickled instead of being collected."""
@@ -89,6 +92,18 @@ class Run:
         if self.choice is None:
             self.choice = codecs.choose(codec, self.view, self.itemsize, compress)
         return codecs.encode_chunk(codec, self.view[start:end], self.choice)
+
+    def encode(self, codec: Codec, compress: str) -> list[EncodedChunk]:
+        """All chunks. Those of one group have the same ``data`` object."""
+        if len(self.ends) == 1:
+            return [self.encode_chunk(0, self.ends[0], codec, compress)]
+        if self.choice is None:
+            self.choice = codecs.choose(codec, self.view, self.itemsize, compress)
+        made = encode_chunks(codec, self.view, self.ends, self.itemsize, self.choice, compress)
+        if made is None:
+            starts = [0, *self.ends]
+            made = [EncodedChunk(self.view[start:end], NONE, 0) for start, end in zip(starts, self.ends, strict=False)]
+        return made
 
     def chunks(self) -> Iterable[ChunkRef]:
         """The chunks as content, once hashed."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore._core.codec import GROUP
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.packs import place_of
@@ -105,13 +106,8 @@ class InlineTrial:
             codec, compress = self._context.workers.thread.codec, self._context.compress
             size = 0
             for run in self._runs:
-                run.inline = []
-                start = 0
-                for end in run.ends:
-                    chunk = run.encode_chunk(start, end, codec, compress)
-                    run.inline.append(chunk)
-                    size += len(chunk.data)
-                    start = end
+                run.inline = run.encode(codec, compress)
+                size += sum(len(data) for data in {id(chunk.data): chunk.data for chunk in run.inline}.values())
                 if size > self._limit:
                     break
             if size > self._limit:
@@ -150,6 +146,7 @@ def lay_out_recipe(
     layout = RecipeLayout([], [], [], [])
     inline_at = 0
     here: dict[bytes, Placement] = {}
+    groups: dict[int, int] = {}
     last, pack = None, 0
     sizes: dict[str, int] = written.codecs
     for draft in drafts:
@@ -157,6 +154,9 @@ def lay_out_recipe(
             sizes["raw"] = sizes.get("raw", 0) + len(draft.literal)
         for run in draft.runs():
             start = 0
+            made = run.inline
+            if not (made or any(chunk_id in located or chunk_id in here for chunk_id in run.ids)):
+                made = run.encode(codec, compress)
             for number, (chunk_id, end) in enumerate(zip(run.ids, run.ends, strict=True)):
                 at = located.get(chunk_id)
                 if at is not None:
@@ -169,12 +169,16 @@ def lay_out_recipe(
                     layout.placements.append(here[chunk_id])
                     written.duplicate += end - start
                 else:
-                    chunk = run.inline[number] if run.inline else run.encode_chunk(start, end, codec, compress)
-                    placement = Placement(recipes.INLINE, inline_at, len(chunk.data), chunk.codec, chunk.width)
+                    chunk = made[number] if made else run.encode_chunk(start, end, codec, compress)
+                    begin = inline_at
+                    if chunk.codec == GROUP:
+                        begin = groups.setdefault(id(chunk.data), inline_at)
+                    placement = Placement(recipes.INLINE, begin, len(chunk.data), chunk.codec, chunk.width)
                     here[chunk_id] = placement
                     layout.placements.append(placement)
-                    layout.inline.append(chunk.data)
-                    inline_at += placement.csize
+                    if begin == inline_at:
+                        layout.inline.append(chunk.data)
+                        inline_at += placement.csize
                     label = LABELS[chunk.codec, bool(chunk.width)]
                     sizes[label] = sizes.get(label, 0) + end - start
                 start = end

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping, Sequence
 from operator import sub
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import NONE
+from mfstore._core.codec import GROUP, NONE
 from mfstore.format.fragments import new_location
 from mfstore.format.packs import ALIGN_FROM, PackBuilder, PackEntry, pack_path
 from mfstore.saving.codecs import LABELS
@@ -81,8 +81,16 @@ class PackWriter:
             entries = list(zip(run.ids[first:last], sizes, sizes, strict=True))
             self._append(pack, run.view[start : ends[-1]], entries, NONE, 0, run.held)
             return
+        groups = _members(run, first, last, encoded)
         for number, chunk in zip(range(first, last), encoded, strict=True):
             end = run.ends[number]
+            if chunk.codec == GROUP:
+                if (members := groups.pop(id(chunk.data), None)) is not None:
+                    before = len(pack.entries)
+                    pack.add_group(bytes(chunk.data), members)
+                    self._learn(pack, before)
+                start = end
+                continue
             entry = (run.ids[number], len(chunk.data), end - start)
             self._append(pack, chunk.data, [entry], chunk.codec, chunk.width, chunk.codec != NONE or run.held)
             start = end
@@ -102,8 +110,12 @@ class PackWriter:
     ) -> None:  # fmt: skip
         before = len(pack.entries)
         pack.add(data, entries, codec, width, held)
+        self._learn(pack, before)
+
+    def _learn(self, pack: PackBuilder, before: int) -> None:
+        """Where the chunks lie that the pack has beyond so many: they are encoded alike."""
         fresh = 0
-        for chunk_id, at, csize, usize, _, _ in pack.entries[before:]:
+        for chunk_id, at, csize, usize, codec, width in pack.entries[before:]:
             self._located[chunk_id] = new_location((pack.name, at, csize, usize, codec, width))
             fresh += usize
         name = LABELS[codec, bool(width)]
@@ -129,3 +141,15 @@ class PackWriter:
         """Name and chunks of each pack stored since this was asked last: what the index has to learn."""
         closed, self._closed = self._closed, []
         return closed
+
+
+def _members(
+    run: Run, first: int, last: int, encoded: Sequence[EncodedChunk]
+) -> dict[int, list[tuple[bytes, int, int]]]:
+    """Of each group, by the ``id`` of its bytes, what lies in it: id, start and length of each chunk."""
+    groups: dict[int, list[tuple[bytes, int, int]]] = {}
+    for number, chunk in zip(range(first, last), encoded, strict=True):
+        if chunk.codec == GROUP:
+            usize = run.ends[number] - (run.ends[number - 1] if number else 0)
+            groups.setdefault(id(chunk.data), []).append((run.ids[number], chunk.width, usize))
+    return groups

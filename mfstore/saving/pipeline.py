@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mfstore.saving import codecs
 from mfstore.saving.deltas import ChunkOfRun
 from mfstore.saving.drafts import NO_BYTES, Run, RunPart
+from mfstore.saving.groups import encode_chunks
 
 if TYPE_CHECKING:
     from mfstore.saving.codecs import EncodedChunk
@@ -164,7 +165,7 @@ class ChunkPipeline:
         start = run.ends[first - 1] if first else 0
         ends = [end - start for end in run.ends[first:last]]
         context = self._context
-        return codecs.encode_chunks(
+        return encode_chunks(
             context.workers.thread.codec, run.view[start : run.ends[last - 1]], ends, run.itemsize, run.choice,
             context.compress,
         )  # fmt: skip

@@ -8,11 +8,12 @@ import pytest
 
 import mfstore
 from mfstore import errors
-from mfstore._core.codec import LZ4, NONE, PCODEC, PLANES, ZSTD, Codec
+from mfstore._core.codec import GROUP, LZ4, NONE, PCODEC, PLANES, ZSTD, Codec
 from mfstore.format import description
 from mfstore.format.description import PCODEC_FEATURE
 from mfstore.saving import codecs
-from mfstore.saving.codecs import RAW_CHOICE, Choice, choose, encode_chunk, encode_chunks, widths_of
+from mfstore.saving.codecs import RAW_CHOICE, Choice, choose, encode_chunk, widths_of
+from mfstore.saving.groups import encode_chunks
 from mfstore.saving.packing import PackWriter
 from mfstore.settings import COMPRESSIONS
 from tests.rigs.parts import KIB, MIB, noise
@@ -175,7 +176,8 @@ def chunks_of(codec, data, itemsize, compress="balanced"):
 def test_a_file_of_several_kinds_is_encoded_by_what_each_chunk_holds(codec):
     kinds = [text(4 * CHUNK), weights(CHUNK), noise(1, 4 * CHUNK), np.arange(CHUNK // 2, dtype="<i8").tobytes()]
     made = chunks_of(codec, b"".join(kinds), 1)
-    assert [chunk[1:] for chunk in made[:12]] == [(ZSTD, 0)] * 4 + [(PLANES, 4)] * 4 + [(NONE, 0)] * 4
+    assert [chunk.codec for chunk in made[:12]] == [GROUP] * 4 + [PLANES] * 4 + [NONE] * 4
+    assert [chunk.width for chunk in made[:8]] == [0, CHUNK, 2 * CHUNK, 3 * CHUNK, 4, 4, 4, 4]
     assert all(chunk.width and len(chunk.data) < 1000 for chunk in made[12:])
 
 
