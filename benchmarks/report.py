@@ -4,7 +4,8 @@ import json
 import sys
 from typing import Any
 
-from benchmarks.core.table import Measured, tables
+from benchmarks.core.table import Measured, tables, unrelated
+from benchmarks.core.unrelated import Unrelated
 
 WANTED = {
     "save 256 MiB float32": "wall and CPU seconds",
@@ -19,6 +20,7 @@ def main(path: str) -> None:
         found = json.load(file)
     if "core" in found:
         tables([Measured(**one) for one in found["core"]])
+        unrelated([Unrelated(**one) for one in found["unrelated"]])
     else:
         benchmarks(found["benchmarks"])
 

@@ -12,6 +12,7 @@ from benchmarks.core.catalogue import catalogue, missing
 from benchmarks.core.peers import Added, peers, pickled
 from benchmarks.core.series import SEED, VERSIONS, Series
 from benchmarks.core.table import Measured, line
+from benchmarks.core.unrelated import Unrelated, measure_unrelated, pairs_of_kinds, pairs_of_series
 
 
 def measure(entry: Series, scale: float, seed: int, count: int, options: dict[str, object]) -> Measured:
@@ -48,10 +49,11 @@ def chosen(patterns: Iterable[str]) -> list[Series]:
     return [entry for entry in known if not wanted or any(fnmatch.fnmatch(entry.name, one) for one in wanted)]
 
 
-def save(found: list[Measured], path: Path) -> None:
+def save(found: list[Measured], unrelated: list[Unrelated], path: Path) -> None:
     """As ``benchmarks.report`` reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"core": [asdict(one) for one in found]}, indent=1) + "\n")
+    rows = {"core": [asdict(one) for one in found], "unrelated": [asdict(one) for one in unrelated]}
+    path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main() -> None:
@@ -67,10 +69,13 @@ def main() -> None:
     for entry in missing():
         print(f"{entry.name} is left out: {entry.needs} is not installed", file=sys.stderr)
     found: list[Measured] = []
-    for entry in chosen(filter(None, given.series.split(","))):
+    entries = chosen(filter(None, given.series.split(",")))
+    for entry in entries:
         found.append(measure(entry, given.scale, given.seed, given.versions, options))
         print(line(found[-1]), file=sys.stderr, flush=True)
-    save(found, given.output)
+    unrelated = [measure_unrelated(*pair) for pair in pairs_of_kinds(given.seed)] if not given.series else []
+    unrelated += [measure_unrelated(*pair) for pair in pairs_of_series(entries, given.scale, given.seed)]
+    save(found, [one for one in unrelated if one is not None], given.output)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.core.unrelated import LIMIT, Unrelated
+
 WORST = 8
 """Rows that are shown again, of each kind."""
 NOTHING_TO_SAVE = 1.02
@@ -124,6 +126,19 @@ def shuffled(found: list[Measured]) -> None:
     for one in rows:
         both = megabytes(sum(one.data[one.own])), megabytes(sum(one.data["shuffled"]))
         print(f"| {one.name} | {both[0]} | {both[1]} | {times(one.against_all('shuffled'))} |")
+
+
+def unrelated(found: list[Unrelated]) -> None:
+    """What a base costs that has nothing of what is saved."""
+    print("\nA save that names a base which has nothing of it: CPU of the process, medians of three.\n")
+    print("| first version, and that of another seed | without, ms | with a base, ms | against | bytes |")
+    print("|---|--:|--:|--:|--:|")
+    for one in found:
+        cells = [f"{one.without * 1e3:.1f}", f"{one.based * 1e3:.1f}", times(one.based / one.without)]
+        print(f"| {one.name} | " + " | ".join([*cells, times(share(one.bytes_based, one.bytes_without))]) + " |")
+    if found:
+        ratios = [one.based / one.without for one in found]
+        print(f"\n{counted(ratios, LIMIT)} beyond {LIMIT} x; median {times(statistics.median(ratios))}.")
 
 
 def worst(title: str, found: list[Measured], value: Callable[[Measured], float]) -> None:

@@ -369,8 +369,14 @@ def _joined(pieces: Iterable[BasePiece]) -> tuple[BasePiece, ...]:
     return tuple(joined)
 
 
-def _united(pieces: Iterable[BasePiece], limit: int) -> tuple[BasePiece, ...]:
+def _united(pieces: Sequence[BasePiece], limit: int) -> tuple[BasePiece, ...]:
     """What the pieces cover, each byte once, chunk by chunk; of more than ``limit`` bytes the middle."""
+    united = list(pieces) if len({piece.id for piece in pieces}) == len(pieces) else _merged(pieces)
+    longer = sum([piece.length for piece in united]) - limit
+    return tuple(united if longer <= 0 else _part(united, longer // 2, longer // 2 + limit))
+
+
+def _merged(pieces: Iterable[BasePiece]) -> list[BasePiece]:
     covers: dict[bytes, list[BasePiece]] = {}
     for piece in pieces:
         covers.setdefault(piece.id, []).append(piece)
@@ -384,8 +390,7 @@ def _united(pieces: Iterable[BasePiece], limit: int) -> tuple[BasePiece, ...]:
                 united[-1] = last._replace(length=end - last.start)
             else:
                 united.append(piece)
-    longer = max(sum(piece.length for piece in united) - limit, 0)
-    return tuple(_part(united, longer // 2, longer // 2 + limit))
+    return united
 
 
 # ---- a save's windows -------------------------------------------------------------------

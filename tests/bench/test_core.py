@@ -17,6 +17,7 @@ from benchmarks.core.peers import Changed, Chunked, Mfstore, Shuffled, Whole, pi
 from benchmarks.core.run import chosen, measure, save
 from benchmarks.core.series import Version
 from benchmarks.core.table import Measured
+from benchmarks.core.unrelated import measure_unrelated, pairs_of_kinds, pairs_of_series, plain_kinds
 
 ROOT = Path(__file__).parents[2]
 SMALL = 0.02
@@ -69,10 +70,21 @@ def test_series_go_through_every_peer(capsys, tmp_path):
         assert one.changed[0] == one.sizes[0]
         assert one.later("changed") <= one.later("whole")
     assert [one.name for one in found if "shuffled" in one.data] == ["finetuning-float32"]
-    save(found, tmp_path / "core.json")
+    unrelated = [measure_unrelated(*pair) for pair in pairs_of_series(chosen(TRIED[:1]), SMALL)]
+    save(found, unrelated, tmp_path / "core.json")
     report.main(str(tmp_path / "core.json"))
     printed = capsys.readouterr().out
     assert all(f"| {one.name}: {one.description} |" in printed for one in found)
+    assert f"\n| {TRIED[0]} | {unrelated[0].without * 1e3:.1f} |" in printed
+
+
+def test_what_is_unrelated_is_stored_as_without_a_base():
+    kinds = [kind for kind in plain_kinds() if kind[0] in ("200 kB of int64, 0 to 999", "1 MB of text")]
+    for name, old, new in pairs_of_kinds(kinds=kinds):
+        found = measure_unrelated(name, old, new)
+        assert found.bytes_based == found.bytes_without > 0
+        assert found.based > 0
+        assert measure_unrelated(name, old, old) is None
 
 
 def added(peer, *values):
