@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "memory/little_endian.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define X86 1
 #else
@@ -49,29 +51,15 @@ INLINE uint16_t lane_1(const uint8_t *data) {
 }
 
 INLINE uint16_t lane_2(const uint8_t *data) {
-    uint16_t word;
-    memcpy(&word, data, 2);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = __builtin_bswap16(word);
-#endif
-    return spread_16(word);
+    return spread_16(mf_load_16(data));
 }
 
 INLINE uint16_t lane_4(const uint8_t *data) {
-    uint32_t word;
-    memcpy(&word, data, 4);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = __builtin_bswap32(word);
-#endif
-    return (uint16_t) (spread(word) >> 16);
+    return (uint16_t) (spread(mf_load_32(data)) >> 16);
 }
 
 INLINE uint16_t lane_8(const uint8_t *data) {
-    uint64_t word;
-    memcpy(&word, data, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = __builtin_bswap64(word);
-#endif
+    uint64_t word = mf_load_64(data);
     return (uint16_t) (spread((uint32_t) (word + (word >> 32))) >> 16);
 }
 

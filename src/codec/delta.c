@@ -11,6 +11,7 @@
 #include "codec/shuffle.h"
 #include "codec/sparse.h"
 #include "codec/status.h"
+#include "memory/little_endian.h"
 
 enum {
     /* Zstandard's smallest window. */
@@ -25,23 +26,11 @@ size_t mf_delta_bound(size_t n) {
     return 1 + ZSTD_compressBound(n) + MF_SEAL_LENGTH;
 }
 
-static uint64_t load_le64(const uint8_t *at) {
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++)
-        value |= (uint64_t) at[i] << (8 * i);
-    return value;
-}
-
-static void store_le64(uint8_t *at, uint64_t value) {
-    for (int i = 0; i < 8; i++)
-        at[i] = (uint8_t) (value >> (8 * i));
-}
-
 int mf_delta_is_sealed(const uint8_t *src, size_t csize) {
     if (csize < MF_SEAL_LENGTH)
         return 0;
     csize -= MF_SEAL_LENGTH;
-    return XXH3_64bits(src, csize) == load_le64(src + csize);
+    return XXH3_64bits(src, csize) == mf_load_64(src + csize);
 }
 
 /* What both directions refuse. */
@@ -137,7 +126,7 @@ int mf_delta_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, const uint8
         return status;
     if (ZSTD_isError(done))
         return ZSTD_getErrorCode(done) == ZSTD_error_dstSize_tooSmall ? MF_OK : MF_NO_MEMORY;
-    store_le64(dst + done, XXH3_64bits(dst, done));
+    mf_store_64(dst + done, XXH3_64bits(dst, done));
     *size = done + MF_SEAL_LENGTH;
     return MF_OK;
 }

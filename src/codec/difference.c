@@ -1,41 +1,22 @@
 #include "codec/difference.h"
 
-#include <string.h>
+#include "memory/little_endian.h"
 
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-#define LITTLE_ENDIAN_16(x) __builtin_bswap16(x)
-#define LITTLE_ENDIAN_32(x) __builtin_bswap32(x)
-#define LITTLE_ENDIAN_64(x) __builtin_bswap64(x)
-#else
-#define LITTLE_ENDIAN_16(x) (x)
-#define LITTLE_ENDIAN_32(x) (x)
-#define LITTLE_ENDIAN_64(x) (x)
-#endif
-
-/* Copies of a constant length are loads and stores, and compilers make vector instructions of the loops. */
 #define KERNELS(BITS)                                                                                           \
     static void subtract_##BITS(const uint8_t *restrict src, const uint8_t *restrict base, uint8_t *restrict out, \
                                 size_t count) {                                                                 \
         for (size_t i = 0; i < count; i++) {                                                                    \
-            uint##BITS##_t a, b, d;                                                                             \
-            memcpy(&a, src + i * sizeof a, sizeof a);                                                           \
-            memcpy(&b, base + i * sizeof b, sizeof b);                                                          \
-            d = (uint##BITS##_t) (LITTLE_ENDIAN_##BITS(a) - LITTLE_ENDIAN_##BITS(b));                           \
-            d = (uint##BITS##_t) (d << 1) ^ (uint##BITS##_t) (0 - (d >> (BITS - 1)));                           \
-            d = LITTLE_ENDIAN_##BITS(d);                                                                        \
-            memcpy(out + i * sizeof d, &d, sizeof d);                                                           \
+            size_t at = i * (BITS / 8);                                                                         \
+            uint##BITS##_t d = (uint##BITS##_t) (mf_load_##BITS(src + at) - mf_load_##BITS(base + at));         \
+            mf_store_##BITS(out + at, (uint##BITS##_t) (d << 1) ^ (uint##BITS##_t) (0 - (d >> (BITS - 1))));    \
         }                                                                                                       \
     }                                                                                                           \
     static void add_##BITS(uint8_t *restrict data, const uint8_t *restrict base, size_t count) {                \
         for (size_t i = 0; i < count; i++) {                                                                    \
-            uint##BITS##_t d, b;                                                                                \
-            memcpy(&d, data + i * sizeof d, sizeof d);                                                          \
-            memcpy(&b, base + i * sizeof b, sizeof b);                                                          \
-            d = LITTLE_ENDIAN_##BITS(d);                                                                        \
+            size_t at = i * (BITS / 8);                                                                         \
+            uint##BITS##_t d = mf_load_##BITS(data + at);                                                       \
             d = (uint##BITS##_t) ((d >> 1) ^ (uint##BITS##_t) (0 - (d & 1)));                                   \
-            d = (uint##BITS##_t) (d + LITTLE_ENDIAN_##BITS(b));                                                 \
-            d = LITTLE_ENDIAN_##BITS(d);                                                                        \
-            memcpy(data + i * sizeof d, &d, sizeof d);                                                          \
+            mf_store_##BITS(data + at, (uint##BITS##_t) (d + mf_load_##BITS(base + at)));                       \
         }                                                                                                       \
     }
 
