@@ -16,10 +16,9 @@ from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import INLINE, Recipe, placed_chunks, recipe_path
+from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.format.refs import PREFIX, StoredRef, ref_name
 from mfstore.maintenance.store.collecting.retention import RefVersion
-from mfstore.maintenance.store.groups import start_of
 from mfstore.refs import read_ref
 
 if TYPE_CHECKING:
@@ -126,9 +125,10 @@ class Liveness:
             if row >= 0:
                 self.reachable[row] = 1
         seen, live_bytes, sizes = self._seen, self.live_bytes, packs.sizes
-        placed = ((chunk.usize, *at[:5]) for chunk, at in placed_chunks(recipe))
-        bases = ((base.usize, base.pack, base.offset, base.csize, base.codec, base.width) for base in recipe.bases)
-        for usize, number, offset, csize, codec, width in chain(placed, bases):
+        bases = (
+            (ChunkRef(b.id, b.usize), Placement(b.pack, b.offset, b.csize, b.codec, b.width)) for b in recipe.bases
+        )
+        for chunk, (number, offset, csize, codec, width, _) in chain(placed_chunks(recipe), bases):
             if number == INLINE:
                 continue
             row = rows[number]
@@ -142,13 +142,15 @@ class Liveness:
                     ), f"the key {key.hex()} needs it",
                 )  # fmt: skip
             place = row << OFFSET_BITS | offset
-            chunk = place << START_BITS | start_of(codec, width)
-            if chunk in seen:
+            identity = place << START_BITS
+            if codec == GROUP:
+                identity |= width
+            if identity in seen:
                 continue
-            seen.add(chunk)
+            seen.add(identity)
             if codec == GROUP:
                 group = self._groups.get(place)
-                self._groups[place] = LiveGroup(csize, usize + (group.live if group else 0))
+                self._groups[place] = LiveGroup(csize, chunk.usize + (group.live if group else 0))
                 if group:
                     continue
             live_bytes[row] += csize
