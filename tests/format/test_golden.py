@@ -8,11 +8,12 @@ import pytest
 
 import mfstore
 from mfstore import errors
-from mfstore._core.codec import DELTAS, Codec
+from mfstore._core.codec import DELTAS, GROUP, Codec
 from mfstore.format import packs, recipes
 from mfstore.format.digests import digest_function
 from tests import ROOT
 from tests.golden.write import objects, versions, write
+from tests.rigs.deltas import recipe_of
 
 HERE = ROOT / "tests" / "golden"
 STORES = sorted(HERE.glob("store-*"))
@@ -33,16 +34,19 @@ def read_versions(store, keys):
             assert all(same(*pair) for pair in pairs), name
 
 
-def test_the_writer_makes_deltas_of_both_codecs(tmp_path):
-    """So that the store of the next release has them."""
+def test_the_writer_makes_deltas_of_both_codecs_and_groups(tmp_path):
+    """So that the store of the next release has them: groups in packs and in recipes, and bases in groups."""
     keys = write(tmp_path / "store")
     store = mfstore.open(tmp_path / "store")
-    made = {}
+    made, grouped, bases = {}, set(), set()
     for name in versions():
-        data = bytes(store.backend.get(recipes.recipe_path(keys[f"(delta) {name}"])))
-        made[name] = {place.codec for place in recipes.decode(data, Codec(errors)).placements if place.pieces}
-    assert all(made.values())
+        recipe = recipe_of(store.backend, keys[f"(delta) {name}"])
+        made[name] = {place.codec for place in recipe.placements if place.pieces}
+        grouped |= {place.pack == recipes.INLINE for place in recipe.placements if place.codec == GROUP}
+        bases |= {base.codec for base in recipe.bases}
+    assert [name for name, codecs in made.items() if not codecs] == ["notes"]
     assert set.union(*made.values()) == set(DELTAS)
+    assert grouped == {False, True} and GROUP in bases
     read_versions(store, keys)
 
 
@@ -144,9 +148,9 @@ def test_an_artifact_is_readable_with_the_format_page_alone(path):
         at += 32 * n_segments
         sizes = [struct.unpack_from("<32sI", tables, at + 36 * n)[1] for n in range(n_chunks)]
         chunks = []
-        for (pack, number, width, _, offset, length, _), usize in zip(places, sizes, strict=True):
+        for (pack, number, width, _, offset, length, start), usize in zip(places, sizes, strict=True):
             source = inline if pack == 0xFFFFFFFF else (path / "packs" / names[pack][:2] / names[pack]).read_bytes()
-            chunks.append(decode(source[offset : offset + length], number, width, usize))
+            chunks.append(decode(source[offset : offset + length], number, start if number == GROUP else width, usize))
         count = n_chunks - sum(segment[3] for segment in segments)
         body, position, stream, last = b"".join(chunks[:count]), count, [], 0
         for splice, _, _, many, *_ in segments:

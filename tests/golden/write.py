@@ -35,8 +35,8 @@ def objects():
 
 
 def versions():
-    """Pairs of an older version and what is saved with it as its base, so that it lies there as deltas. Stores written
-    by 0.1.0 have none of them."""
+    """Pairs of an older version and what is saved with it as its base, so that it lies there as deltas; of ``notes`` two
+    chunks lie in the recipe as a group. Stores written by 0.1.0 have none of them."""
     rng = np.random.Generator(np.random.PCG64(2014))
     noise = rng.integers(0, 256, 200_000, dtype=np.uint8)
     edited = noise.copy()
@@ -44,6 +44,7 @@ def versions():
     weights = rng.normal(size=60_000).astype("<f4")
     moved = weights * (1 + np.float32(1e-4) * rng.normal(size=60_000).astype("<f4"))
     lines = [f"row {n}: {n * n % 7919}" for n in range(20_000)]
+    notes = "".join(f"note {n}: {n * n % 100}\n" for n in range(4000))
     return {
         "edited": (noise.tobytes(), edited.tobytes()),
         "moved": (weights, moved),
@@ -52,6 +53,7 @@ def versions():
             {"lines": lines, "weights": weights},
             {"lines": [*lines[:9000], "new", *lines[9000:]], "weights": moved},
         ),
+        "notes": (notes.encode(), notes.encode() + b"one more"),
     }
 
 
