@@ -21,6 +21,11 @@ def text(seed, size=700_000):
     return np.random.default_rng(seed).integers(97, 105, size, dtype=np.uint8).tobytes()
 
 
+def lines(seed, size=200_000):
+    """Lines of text, of which a writer makes groups."""
+    return "".join(f"line {n}: {n * n % (7907 + seed)}\n" for n in range(size // 13)).encode()[:size]
+
+
 def frame(datas):
     """A group of chunks, by another implementation than the core's."""
     return zstandard.ZstdCompressor(level=3, write_content_size=True).compress(b"".join(datas))

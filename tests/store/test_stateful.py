@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 import mfstore
 from mfstore import errors
+from tests.rigs.group_stores import lines
 from tests.rigs.soak import lasting
 
 OTHER = """
@@ -39,6 +40,7 @@ values = (
     | noise
     | ramp
     | st.binary(min_size=60_000, max_size=70_000)
+    | st.builds(lines, st.integers(0, 2))  # in groups
     | st.dictionaries(st.text(max_size=3), small | noise, max_size=4)
 )
 names = st.sampled_from(["a", "b/c", "b/d", "models/churn"])

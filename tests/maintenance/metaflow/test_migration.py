@@ -11,16 +11,34 @@ from pathlib import Path
 
 import pytest
 
+import mfstore
 from mfstore import errors
+from mfstore._core.codec import GROUP
 from mfstore.backends import local
+from mfstore.backends.local import LocalBackend
 from mfstore.cli import main
 from mfstore.maintenance.metaflow import migrate as migrate_module
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.metaflow.roots import layout
 from mfstore.testing import FaultyBackend
+from tests.rigs.group_stores import lines
 from tests.rigs.metaflow_trees import blob, blobs_of, files, task
-from tests.rigs.migration import DAY, LARGE, build, collect, documents, forms, load_all, migrate, record, records, whole
+from tests.rigs.migration import (
+    DAY,
+    LARGE,
+    build,
+    collect,
+    documents,
+    forms,
+    load_all,
+    migrate,
+    record,
+    records,
+    task_as_stock,
+    whole,
+)
+from tests.rigs.stored import entries_of_pack
 
 
 @pytest.fixture
@@ -75,6 +93,28 @@ def test_there_and_back(tree):
     assert load_all(tree) == values and records(tree) == told
     assert forms(tree) == {path: {**found, "mfstore": None} for path, found in before.items()}
     assert whole(tree) == ()
+
+
+def test_what_lies_in_groups_comes_back(tmp_path):
+    """And what is damaged of it is told."""
+    root = tmp_path / "mf"
+    task_as_stock(root, "Flow", "1", "start", 1, {"text": lines(1).decode(), "more": lines(2).decode()}, age=DAY)
+    before, values = blobs_of(root, "Flow"), load_all(root)
+    _, result = migrate(root, "packed")
+    shutil.rmtree(root / "Flow" / "data")
+    assert (result.artifacts, result.failures) == (2, []) and load_all(root) == values and whole(root) == ()
+    (pack,) = (root / "mf.store" / "packs").glob("*/*")
+    whole_pack = pack.read_bytes()
+    entries = entries_of_pack(LocalBackend(str(root / "mf.store")), f"packs/{pack.parent.name}/{pack.name}")
+    groups = {entry.offset for entry in entries if entry.codec == GROUP}
+    assert len(groups) == 2
+    pack.write_bytes(whole_pack[: max(groups)] + b"\0" + whole_pack[max(groups) + 1 :])
+    (finding,) = mfstore.open(root / "mf.store").verify("full").findings
+    (bundle,) = {info["encoding"].partition("/")[2] for info in next(iter(documents(root).values()))["info"].values()}
+    assert finding.object == f"packs/{pack.parent.name}/{pack.name}" and finding.keys == (bundle,)
+    pack.write_bytes(whole_pack)
+    _, result = migrate(root, "stock")
+    assert not result.failures and load_all(root) == values and blobs_of(root, "Flow") == before
 
 
 def test_back_when_the_blobs_are_gone(tree):

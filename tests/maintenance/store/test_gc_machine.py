@@ -7,6 +7,7 @@ a grace period since it was last acknowledged.
 import time
 from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -16,11 +17,17 @@ from mfstore import errors
 from mfstore.backends.memory import MemoryBackend
 from mfstore.testing import Fault, FaultyBackend
 from tests.rigs.gc import HOUR, RemoteMemory, Unconditional, noise, objects, store_on
+from tests.rigs.group_stores import lines
 from tests.rigs.soak import lasting
 
 GRACE = 24 * HOUR
 names = st.sampled_from(["a", "b", "runs/1", "runs/2", "runs/3"])
 parts = st.dictionaries(st.sampled_from("xyz"), st.integers(0, 6), min_size=1, max_size=3)
+
+
+def content(seed):
+    """Numbers, or text whose chunks lie in a group."""
+    return noise(seed, 9_000) if seed % 2 else np.frombuffer(lines(seed), np.uint8).copy()
 
 
 def same(one, two):
@@ -53,7 +60,7 @@ class Collected(RuleBasedStateMachine):
 
     @rule(target=keys, writer=st.integers(0, 1), contents=parts)
     def save(self, writer, contents):
-        value = {name: noise(seed, 9_000) for name, seed in contents.items()}
+        value = {name: content(seed) for name, seed in contents.items()}
         key = self.writers[writer].save(value)
         self.values[key] = value
         self.acknowledged(key)
@@ -64,7 +71,7 @@ class Collected(RuleBasedStateMachine):
         """What has changed is stored as deltas, if the base is there still; others may be made against the same."""
         value = {name: array.copy() for name, array in self.values[base].items()}
         for array in value.values():
-            array[:: 9_000 // changed] += 1
+            array[:: len(array) // changed] += 1
         key = self.writers[writer].save(value, base)
         self.values[key] = value
         self.acknowledged(key)
@@ -77,7 +84,7 @@ class Collected(RuleBasedStateMachine):
 
     @rule(target=keys, contents=parts, at=st.integers(1, 12), after=st.booleans())
     def save_and_crash(self, contents, at, after):
-        value = {name: noise(seed, 9_000) for name, seed in contents.items()}
+        value = {name: content(seed) for name, seed in contents.items()}
         faulty = FaultyBackend(self.inner, Fault(at=at, after=after, forever=True))
         try:
             key = store_on(faulty).save(value)
