@@ -4,10 +4,86 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
+#include "codec/entropy.h"
 #include "codec/status.h"
 
-/* log2 of MF_GROUP_LIMIT. */
-enum { WINDOW_LOG_MAX = 21 };
+enum {
+    /* log2 of MF_GROUP_LIMIT. */
+    WINDOW_LOG_MAX = 21,
+    /* Within a chunk a block may begin every so many bytes, of which these are counted, in runs from all over them. */
+    STEP = 8 << 10,
+    SAMPLE = 1024,
+    RUN = 64,
+    /* What a further block costs at most: its header, and a table of codes for 256 values. */
+    BLOCK_COST = 160
+};
+
+/* The bytes since the last block began, by samples of them. */
+typedef struct {
+    mf_histogram histogram;
+    float bits;
+    size_t length;
+} current_block;
+
+static void sample(mf_histogram *histogram, const uint8_t *src, size_t n) {
+    size_t runs = SAMPLE / RUN;
+    memset(histogram, 0, sizeof *histogram);
+    if (n <= SAMPLE) {
+        mf_histogram_add(histogram, src, n);
+        return;
+    }
+    for (size_t i = 0; i < runs; i++)
+        mf_histogram_add(histogram, src + i * ((n - RUN) / (runs - 1)), RUN);
+}
+
+static void begin_block(current_block *block, const uint8_t *src, size_t n) {
+    sample(&block->histogram, src, n);
+    block->bits = mf_bits(&block->histogram);
+    block->length = n;
+}
+
+/* Takes the next n bytes into the block. Or begins another one with them and returns 1, if a table of codes of their
+ * own saves more than it costs: zstd has one for up to 128 KiB, and the rows of an image differ from one another. */
+static int begins_block(current_block *block, const uint8_t *src, size_t n) {
+    mf_histogram next, both;
+    float next_bits, both_bits;
+    sample(&next, src, n);
+    next_bits = mf_bits(&next);
+    mf_histogram_sum(&both, &block->histogram, &next);
+    both_bits = mf_bits(&both);
+    if ((float) (block->length + n) * both_bits - (float) block->length * block->bits - (float) n * next_bits
+        > 8.0f * BLOCK_COST) {
+        *block = (current_block) {next, next_bits, n};
+        return 1;
+    }
+    *block = (current_block) {both, both_bits, block->length + n};
+    return 0;
+}
+
+/* Compresses what comes before in->size, to the end of a block, or of the frame. 0 when all of it is in out. */
+static size_t feed(ZSTD_CCtx *compress, ZSTD_outBuffer *out, ZSTD_inBuffer *in, ZSTD_EndDirective end) {
+    size_t left;
+    do
+        left = ZSTD_compressStream2(compress, out, in, end);
+    while (left && !ZSTD_isError(left) && out->pos < out->size);
+    return !left && in->pos < in->size ? 1 : left;
+}
+
+/* The same for a chunk of so many bytes, in one block or several. */
+static size_t feed_chunk(ZSTD_CCtx *compress, ZSTD_outBuffer *out, ZSTD_inBuffer *in, size_t n, ZSTD_EndDirective end) {
+    const uint8_t *src = (const uint8_t *) in->src + in->size;
+    current_block block;
+    size_t left;
+    begin_block(&block, src, n < STEP ? n : STEP);
+    for (size_t at = STEP; at < n; at += STEP) {
+        in->size += STEP;
+        if (begins_block(&block, src + at, n - at < STEP ? n - at : STEP)
+            && (left = feed(compress, out, in, ZSTD_e_flush)))
+            return left;
+    }
+    in->size += n - (n - 1) / STEP * STEP;
+    return feed(compress, out, in, end);
+}
 
 int mf_group_encode(ZSTD_CCtx *compress, const uint8_t *src, const size_t *ends, size_t count, int level, uint8_t *dst,
                     size_t cap, size_t *sizes, size_t *size) {
@@ -22,14 +98,11 @@ int mf_group_encode(ZSTD_CCtx *compress, const uint8_t *src, const size_t *ends,
     if (!ZSTD_isError(left))
         left = ZSTD_CCtx_setPledgedSrcSize(compress, ends[count - 1]);
     for (size_t i = 0; i < count && !ZSTD_isError(left); i++) {
-        ZSTD_EndDirective end = i + 1 < count ? ZSTD_e_flush : ZSTD_e_end;
-        in.size = ends[i];
-        do
-            left = ZSTD_compressStream2(compress, &out, &in, end);
-        while (left && !ZSTD_isError(left) && out.pos < out.size);
+        size_t n = ends[i] - (i ? ends[i - 1] : 0);
+        left = feed_chunk(compress, &out, &in, n, i + 1 < count ? ZSTD_e_flush : ZSTD_e_end);
         sizes[i] = out.pos - before;
         before = out.pos;
-        if (left || in.pos < in.size)
+        if (left)
             break;
     }
     if (!ZSTD_isError(left) && !left && in.pos == ends[count - 1])

@@ -98,6 +98,22 @@ def test_a_group_that_does_not_shrink_is_none():
     assert encoded == b""
 
 
+def test_bytes_that_are_spread_otherwise_begin_a_block():
+    """Eight KiB each of another sixteen values: a table of codes for all of them takes six bits of each."""
+    rng = np.random.default_rng(3)
+    parts = [rng.integers(16 * kind, 16 * kind + 16, 8 << 10, dtype="u1").tobytes() for kind in (0, 3, 7, 9) * 4]
+    plain = b"".join(parts)
+    ends = [64 << 10, len(plain)]
+    encoded, _ = CODEC.encode_group(plain, ends, 3, 0.95)
+    _, (alone,) = CODEC.encode(plain, [len(plain)], ZSTD, 0, 3, 0.95)
+    assert len(encoded) < 0.53 * len(plain) < 0.7 * len(plain) < alone
+    # Where they are spread evenly there is none.
+    even = rng.integers(0, 16, len(plain), dtype="u1").tobytes()
+    encoded, _ = CODEC.encode_group(even, [len(even)], 3, 0.95)
+    _, (alone,) = CODEC.encode(even, [len(even)], ZSTD, 0, 3, 0.95)
+    assert len(encoded) <= alone + 3
+
+
 @pytest.mark.parametrize("ends", [[], [10], [10, 10, 20], [20, 10], [10, 30]])
 def test_ends_that_make_no_sense(ends):
     with pytest.raises(ValueError, match=r"ascend|ends with"):
