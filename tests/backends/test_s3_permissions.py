@@ -8,6 +8,7 @@ import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.format.latest import latest_path
 from tests.backends.test_s3 import options
 from tests.servers.base import boto_client
 
@@ -15,12 +16,15 @@ READ = ("s3:GetObject", "s3:ListBucket")
 # An object belongs to who stored it: without these rules also the bucket's owner may not read another user's.
 WRITE = (*READ, "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 GRACE = 600
+FOLDERS = ("mfstore.json", "packs/*", "recipes/*", "index/*", "refs/*", "latest/*", ".mfstore-probe-*")
+"""What a writer stores, as docs/gc.md says."""
 
 
 @pytest.fixture(scope="module")
 def users(radosgw):
     """A user for each set of rights."""
     rights = {"reader": READ, "writer": WRITE, "keeper": ("s3:*",), "getter": ("s3:GetObject",), "stranger": ()}
+    rights["task"] = ()  # what it may is in a policy of folders
     return {name: (actions, radosgw.create_user(name)) for name, actions in rights.items()}
 
 
@@ -38,6 +42,14 @@ def place(radosgw, users):
         }
         for name, (actions, _) in users.items()
         if actions
+    ]
+    statements += [
+        {"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/task"]}, "Action": actions, "Resource": resources}
+        for actions, resources in (
+            (["s3:ListBucket"], [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]),
+            ([*WRITE], [f"arn:aws:s3:::{bucket}/team/{folder}" for folder in FOLDERS]),
+            (["s3:GetObject"], [f"arn:aws:s3:::{bucket}/team/gc/*"]),
+        )
     ]
     boto.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
     stores = []
@@ -104,6 +116,25 @@ def test_who_may_not_delete_writes(filled):
     key = store.put({"new": b"x" * 3_000_000})
     store.refs["new"] = key
     assert filled.open("writer").get(filled.open("writer").refs["new"]) == {"new": b"x" * 3_000_000}
+
+
+def test_a_policy_of_folders_is_enough_to_write(filled):
+    with filled.open("keeper") as keeper:
+        keeper.plan_gc(grace=GRACE).execute()  # condemned lists are to be read
+    before = filled.snapshot()
+    store = filled.open("task")
+    data = b"".join(b"%d squared is %d\n" % (n, n * n) for n in range(100_000))
+    store.refs["new"] = store.put_bytes(data)
+    store.refs["new"] = key = store.put_bytes(data.replace(b"7 squared", b"seven squared"), base="new")
+    assert store.stat(key).bases
+    store.backend.put(latest_path("Flow", "start"), [key.encode()])
+    assert filled.open("reader").get_bytes(key) == store.get_bytes(key)
+    with pytest.raises(errors.AccessDenied):
+        store.plan_gc(grace=0).execute()
+    folders = {name.removeprefix("team/").split("/")[0] for name in filled.snapshot().keys() - before.keys()}
+    assert {name for name in folders if not name.startswith(".mfstore-probe-")} == {
+        folder.split("/")[0] for folder in FOLDERS[1:-1]
+    }
 
 
 def test_who_may_not_delete_collects_nothing(filled):

@@ -12,12 +12,14 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from mfstore.errors import AccessDenied
 from mfstore.metaflow.roots.attempts import BEGAN, STARTED
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.s3.datatools.exceptions import metaflow_errors
@@ -96,13 +98,21 @@ def wait_later(url: str, result: BulkResult, release: Callable[[], None]) -> Non
 
 def wait_for_marks(*below: str, name: str = "") -> None:
     """Wait for the marks that this thread sent to where URLs begin with one of ``below``, or for those of a name, and
-    raise what they met as ``S3Storage.save_bytes`` does."""
+    raise what they met as ``S3Storage.save_bytes`` does. A hint that may not be stored is told, and fails no task."""
     due = [mark for mark in _of_thread.sent if mark.url.endswith(name) and mark.url.startswith(below)]
     for mark in due:
         _of_thread.sent.remove(mark)
         del _of_process[id(mark)]
         with metaflow_errors():
-            mark.wait()
+            try:
+                mark.wait()
+            except AccessDenied:
+                if f"/{STORE_FOLDER}/" not in mark.url:
+                    raise
+                sys.stderr.write(
+                    f"mfstore: {mark.url} may not be written (s3:PutObject): the next run will store in full what it "
+                    "could store as what differs from this one\n"
+                )
 
 
 def _at_exit() -> None:

@@ -15,7 +15,7 @@ from mfstore.metaflow.packed.store import packed_store
 from mfstore.metaflow.process_state import forget_process_state
 from mfstore.metaflow.roots.packed_keys import bundle_of
 from mfstore.testing import NetworkFault
-from mfstore.testing.actions import Stall
+from mfstore.testing.actions import Stall, access_denied
 from tests.rigs.metaflow_stores import another_host, local_datastore, save
 
 HINT = "mf.store/" + latest_path("Flow", "a")
@@ -152,6 +152,15 @@ def test_nobody_waits_for_the_put(s3):
     (data,) = s3.proxy.requests("PUT", "data[.]json")
     (done,) = s3.proxy.requests("PUT", "DONE[.]lock")
     assert data.started < put.finished <= done.started
+
+
+def test_a_hint_that_may_not_be_stored_fails_no_task(s3, capsys):
+    s3.proxy.faults = [NetworkFault(action=access_denied(), method=method, path=HINTS) for method in ("GET", "PUT")]
+    task = save(s3.flow(), "1/a/1", {"x": table()})
+    assert same(s3.flow().get_task_datastore("1", "a", "1")["x"], table())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mf.store/latest/Flow.a may not be written (s3:PutObject)" in line
+    assert not bases(s3, task)
 
 
 @pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.server)])

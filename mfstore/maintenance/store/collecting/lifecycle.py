@@ -21,7 +21,7 @@ PARTS = {
     "recipes/": "keys that were not saved again since, also when refs name them",
     "packs/": "data that was not saved again since, also when refs name it",
 }
-"""What an expiration takes, by where it is. Index fragments cost deduplication only."""
+"""What an expiration takes, by where it is. Index fragments and `latest/` cost deduplication only."""
 FROZEN = ("GLACIER", "DEEP_ARCHIVE")
 """Storage classes that cannot be read without restoring first. GLACIER_IR can."""
 
