@@ -447,8 +447,8 @@ class Store:
         capabilities = self.backend.capabilities
         # Of a remote store a few reads at once, of the longest kind.
         block = 2 * capabilities.span if capabilities.remote else FILE_BLOCK
-        for at in range(0, reader.size, block):
-            yield reader.read(at, min(at + block, reader.size))
+        for start, end in reader.blocks(block):
+            yield reader.read(start, end)
         self.handle.count(reader.size)
 
     def get_file(

@@ -11,6 +11,7 @@ from mfstore._core.memory import FreshBytes
 from mfstore.errors import MfstoreError
 from mfstore.format.recipes import PICKLE
 from mfstore.loading.fetch import targets
+from mfstore.loading.reads import have_one_place
 from mfstore.pickling.streams import load, load_literal
 
 if TYPE_CHECKING:
@@ -160,11 +161,17 @@ def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -
     start = size = 0
     for number, chunk in enumerate(chunks, 1):
         size += chunk.usize
-        if size >= BODIES_TOGETHER or number == len(chunks):
+        if number == len(chunks) or (size >= BODIES_TOGETHER and not _go_together(recipe, first + number)):
             block = FreshBytes(size)
             how.fetcher.fill(recipe, targets(block, first + start, chunks[start:number]), how.verify)
             yield block.value
             start, size = number, 0
+
+
+def _go_together(recipe: Recipe, number: int) -> bool:
+    """Whether a chunk lies in the same group as the one before it: who reads both at once reads the group once."""
+    one, other = recipe.placements[number - 1 : number + 1]
+    return one.pack == other.pack and have_one_place(one, other)
 
 
 class _StreamPart(NamedTuple):
@@ -189,6 +196,28 @@ class ArtifactReader:
         parts = _stream_parts(artifact, first_chunks(recipe)[artifact.name]) if self._literal is None else ()
         self._parts = list(parts)
         self.size = artifact.size
+
+    def blocks(self, size: int) -> Iterator[tuple[int, int]]:
+        """The stream as ranges for ``read``: of up to ``size`` bytes, or longer where one chunk or group is. None of
+        these is read for two ranges, but a chunk of the body in which segments are spliced."""
+        start = last = 0
+        for at in self._beginnings():
+            if at - start > size and last > start:
+                yield start, last
+                start = last
+            last = at
+        if last > start:
+            yield start, last
+
+    def _beginnings(self) -> Iterator[int]:
+        """Where in the stream a chunk or a group begins, and its end."""
+        before: int | None = None
+        for part in self._parts:
+            goes_on = before is not None and part.number in (before, before + 1)
+            if not goes_on or (part.number != before and not _go_together(self._recipe, part.number)):
+                yield part.at
+            before = part.number
+        yield self.size
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes ``start`` to ``end``; both must lie in the stream."""

@@ -130,10 +130,12 @@ def plan_reads(chunks: Iterable[ChunkRead], gap: int, span: int) -> list[PackRea
 
 def in_one_group(one: ChunkRead, other: ChunkRead) -> bool:
     """Whether two chunks are said to lie in the same group."""
-    at, its = one.placement, other.placement
-    return (
-        at.codec == GROUP == its.codec and at.offset == its.offset and at.csize == its.csize and one.pack == other.pack
-    )
+    return one.pack == other.pack and have_one_place(one.placement, other.placement)
+
+
+def have_one_place(one: Placement, other: Placement) -> bool:
+    """Whether two chunks of one pack, or of one recipe's inline region, are said to lie in the same group."""
+    return one.codec == GROUP == other.codec and one.offset == other.offset and one.csize == other.csize
 
 
 def by_place(chunks: Sequence[ChunkRead]) -> Iterator[Sequence[ChunkRead]]:

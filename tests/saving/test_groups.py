@@ -269,6 +269,26 @@ def test_the_bytes_of_packs_are_read_once():
     assert sum(length for _, _, length in backend.reads) <= size
 
 
+def test_in_blocks_they_are_read_once_too(monkeypatch):
+    """A file, in pieces; and the body of a pickle that is longer than what is held of it."""
+    monkeypatch.setattr("mfstore.store.FILE_BLOCK", 700 * KIB)
+    monkeypatch.setattr("mfstore.loading.artifacts.BODIES_TOGETHER", 700 * KIB)
+    backend = CountingBackend(cheap_reads=True)
+    data = lines(5 * MIB)
+    short = [data[at : at + 30 * KIB] for at in range(0, len(data), 30 * KIB)]
+    store = store_of(backend, delta=False)
+    file, pickled = store.put_bytes(data), store.put(short)
+    for key, load in ((file, lambda key: b"".join(store.iter_bytes(key))), (pickled, store.get)):
+        backend.reads.clear()
+        loaded = load(key)
+        assert loaded == (data if key == file else short)
+        assert len(backend.reads) > 3
+        places = {at[:3] for at in recipe_of(backend, key).placements if at.pack != INLINE}
+        assert sum(length for _, _, length in backend.reads) == sum(csize for _, _, csize in places)
+    blocks = [len(block) for block in store.iter_bytes(file)]
+    assert len(blocks) >= 3 and max(blocks) <= LONGEST + 256 * KIB
+
+
 @settings(max_examples=6)
 @given(data=st.data())
 def test_any_mix_of_what_is_known_and_new(data):
