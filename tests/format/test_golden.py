@@ -38,13 +38,17 @@ def test_the_writer_makes_deltas_of_both_codecs_and_groups(tmp_path):
     """So that the store of the next release has them: groups in packs and in recipes, and bases in groups."""
     keys = write(tmp_path / "store")
     store = mfstore.open(tmp_path / "store")
-    made, grouped, bases = {}, set(), set()
+    made, inline, parts, grouped, bases = {}, set(), set(), set(), set()
     for name in versions():
         recipe = recipe_of(store.backend, keys[f"(delta) {name}"])
-        made[name] = {place.codec for place in recipe.placements if place.pieces}
+        deltas = [place for place in recipe.placements if place.pieces]
+        made[name] = {place.codec for place in deltas}
+        inline |= {name for place in deltas if place.pack == recipes.INLINE}
+        parts |= {len(place.pieces) for place in deltas}
         grouped |= {place.pack == recipes.INLINE for place in recipe.placements if place.codec == GROUP}
         bases |= {base.codec for base in recipe.bases}
     assert [name for name, codecs in made.items() if not codecs] == ["notes"]
+    assert inline == {"in the recipe"} and max(parts) > 1
     assert set.union(*made.values()) == set(DELTAS)
     assert grouped == {False, True} and GROUP in bases
     read_versions(store, keys)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import mfstore
+from tests.rigs.delta_stores import store_as_deltas
 
 HERE = Path(__file__).parent
 
@@ -45,10 +46,12 @@ def versions():
     moved = weights * (1 + np.float32(1e-4) * rng.normal(size=60_000).astype("<f4"))
     lines = [f"row {n}: {n * n % 7919}" for n in range(20_000)]
     notes = "".join(f"note {n}: {n * n % 100}\n" for n in range(4000))
+    alone = rng.integers(0, 256, 200_000, dtype=np.uint8).tobytes()
     return {
         "edited": (noise.tobytes(), edited.tobytes()),
         "moved": (weights, moved),
         "shifted": (noise.tobytes(), edited.tobytes()[:90_000] + b"inserted" + edited.tobytes()[90_000:]),
+        "in the recipe": (alone, alone[:60_000] + b"inserted here" + alone[60_000:]),
         "bundle": (
             {"lines": lines, "weights": weights},
             {"lines": [*lines[:9000], "new", *lines[9000:]], "weights": moved},
@@ -64,9 +67,13 @@ def write(root):
     keys["(bundle)"] = store.save(objects())
     keys["(bytes)"] = store.put_bytes(b"raw bytes " * 20_000)
     for name, (old, new) in versions().items():
-        store_one = store.save if isinstance(old, dict) else store.put
-        keys[f"(older) {name}"] = store_one(old)
-        keys[f"(delta) {name}"] = store_one(new, base=keys[f"(older) {name}"])
+        inline = name == "in the recipe"
+        with mfstore.open(root, delta=not inline) as versioned:
+            store_one = versioned.save if isinstance(old, dict) else versioned.put
+            keys[f"(older) {name}"] = store_one(old)
+            keys[f"(delta) {name}"] = store_one(new, base=keys[f"(older) {name}"])
+            if inline:  # where no writer puts deltas, and every reader reads them
+                store_as_deltas(versioned.backend, keys[f"(delta) {name}"], keys[f"(older) {name}"], inline=True)
     store.refs["golden/bundle"] = keys["(bundle)"]
     return keys
 
