@@ -8,11 +8,12 @@ from mfstore import errors
 from mfstore._core.codec import GROUP, ZSTD
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import recipes
-from mfstore.format.packs import FOOTER, pack_path
+from mfstore.format.packs import FOOTER, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Artifact, ChunkRef, Placement, placed_chunks, recipe_path
 from mfstore.maintenance.store import groups
 from mfstore.maintenance.store.checking import chunk_check
 from mfstore.maintenance.store.checking.delta_reads import DeltaReader
+from mfstore.maintenance.store.checking.pack_state import plan_spans
 from mfstore.testing import Fault, FaultyBackend
 from tests.rigs.damage import unreadable, wrapped
 from tests.rigs.delta_stores import versions
@@ -82,31 +83,42 @@ def test_what_verify_calls_broken_is_what_cannot_be_read(memory, at):
     assert finding.detail.startswith(f"{len(lost) - 1} of {len(found.parts)} chunks differ")
 
 
+def read_badly_once(backend, path, offset):
+    """The next read of the group there has one bit flipped."""
+
+    class BadOnce(type(backend)):
+        def get_range(self, key, start, length):
+            data = super().get_range(key, start, length)
+            if self.bad and key == path and start <= offset < start + length:
+                self.bad = False
+                data = bytearray(data)
+                data[offset - start + 9] ^= 8
+            return bytes(data)
+
+    backend.__class__, backend.bad = BadOnce, True
+
+
 @backends
 def test_a_group_that_is_read_badly_once_is_whole(kind):
     found = grouped(kind())
     at = found.at(0)
 
-    class Once(type(found.backend)):
-        bad = 1
-
-        def flipped(self, key, start, length, data):
-            if self.bad and key == found.pack and start <= at.offset < start + length:
-                self.bad = 0
-                data = bytearray(data)
-                data[at.offset - start + 9] ^= 8
-            return data
-
-        def get_range(self, key, start, length):
-            return bytes(self.flipped(key, start, length, super().get_range(key, start, length)))
-
-    found.backend.__class__ = Once
-    trailers = wrapped(found.backend).verify("headers")  # reads both ends, and what lies there
-    assert trailers.clean
-    found.backend.bad = 1
+    read_badly_once(found.backend, found.pack, at.offset)
+    assert wrapped(found.backend).verify("headers").clean  # it reads both ends, and what lies there
+    read_badly_once(found.backend, found.pack, at.offset)
     report = wrapped(found.backend).verify("full")
     assert not found.backend.bad and report.clean
     assert [finding.kind for finding in report.findings] == ["unsteady"]
+
+
+@pytest.mark.parametrize("limit", [1, 150, 1000])
+def test_a_group_is_in_one_read_however_long(limit):
+    entries = [PackEntry(bytes([n]) * 32, 100 * (n // 3), 100, 50, GROUP, 50 * (n % 3)) for n in range(9)]
+    spans = list(plan_spans(reversed(entries), limit))
+    assert [entry for span in spans for entry in span.entries] == entries
+    assert [(span.start, span.end, len(span.entries)) for span in spans] == (
+        [(0, 300, 9)] if limit == 1000 else [(0, 100, 3), (100, 200, 3), (200, 300, 3)]
+    )
 
 
 @pytest.mark.parametrize("what", ["start", "place"])
@@ -187,16 +199,27 @@ def test_bases_that_are_lost_with_a_group_are_told(memory):
     assert finding.bases == tuple(sorted(base.id.hex() for base in mates))
 
 
+def before_deltas_are_decoded(monkeypatch, action):
+    decode = DeltaReader.read
+
+    def acted_before(self, recipes):
+        action()
+        return decode(self, recipes)
+
+    monkeypatch.setattr(DeltaReader, "read", acted_before)
+
+
+def test_a_group_of_bases_that_is_read_badly_once_is_whole(memory, monkeypatch):
+    found, offset, _ = grouped_bases(memory)
+    before_deltas_are_decoded(monkeypatch, lambda: read_badly_once(memory, found.base_pack, offset))
+    report = wrapped(memory).verify("full")
+    assert not memory.bad and report.clean and [finding.kind for finding in report.findings] == ["unsteady"]
+
+
 def test_a_group_of_bases_that_is_damaged_between_two_reads_is_told(memory, monkeypatch):
     """After its pack was found whole."""
     found, offset, mates = grouped_bases(memory)
-    decode = DeltaReader.read
-
-    def damaged_before(self, recipes):
-        flip(memory, found.base_pack, offset)
-        return decode(self, recipes)
-
-    monkeypatch.setattr(DeltaReader, "read", damaged_before)
+    before_deltas_are_decoded(monkeypatch, lambda: flip(memory, found.base_pack, offset))
     (finding,) = data_findings(wrapped(memory).verify("full"))
     assert set(finding.bases) == {base.id.hex() for base in mates}
 
@@ -358,6 +381,14 @@ def test_repacking_keeps_groups_that_are_mostly_needed(kind, clock):
     store = wrapped(found.backend)
     store.put_bytes(b"".join(kept.values()))
     assert store.session.stored < 200_000
+
+
+def test_groups_that_are_needed_from_their_starts_are_moved_apart(memory, clock):
+    """They lie back to back, and their first chunks start at the same place in them."""
+    found = grouped(memory, size=3)
+    kept = keep(found, *found.groups[0], found.groups[1][0])
+    collected(memory, clock)
+    assert objects(memory, "packs") != [found.pack] and not unreadable(memory, kept)
 
 
 @pytest.mark.parametrize(("of_each", "moved"), [(1, True), (3, False)])
