@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import DELTAS, GROUP, GROUP_LIMIT, NONE, PLANES, ZSTD, Codec
+from mfstore._core.codec import DELTAS, GROUP, GROUP_LIMIT, PLANES, ZSTD, Codec
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format.packs import decode_footer, decode_trailer
 from mfstore.format.recipes import INLINE
@@ -216,13 +216,13 @@ def test_chunks_longer_than_a_group_may_be_are_alone():
 
 def test_a_group_lies_in_a_pack_once():
     writer = Writer()
-    data = lines(300 * KIB) + noise(5, 10 * KIB)
-    ends = [*cut(300 * KIB), len(data)]
-    run = raw(data, *ends)
+    ends = cut(300 * KIB)
+    run, other = raw(lines(300 * KIB), *ends), raw(noise(5, 10 * KIB))
     made = encode_chunks(Codec(errors), run.view, ends, 1, PLAIN, "balanced")
-    assert [chunk.codec for chunk in made] == [GROUP] * 5 + [NONE]
+    assert [chunk.codec for chunk in made] == [GROUP] * 5
     writer.add(run, made)
-    places = [writer.located[chunk_id] for chunk_id in run.ids]
+    writer.add(other)
+    places = [writer.located[chunk_id] for chunk_id in run.ids + other.ids]
     assert {place[1:3] for place in places[:5]} == {(64, len(made[0].data))}
     assert [place.width for place in places[:5]] == [0, *ends[:4]]
     assert places[5].offset == 64 + len(made[0].data)
