@@ -1,7 +1,7 @@
 """The local directory backend: crash-safe files, private maps, one fsync pass per bulk operation.
 
-A write goes to a temporary file in the target directory, is checked for length, then renamed. Durability is a
-policy (``fsync``):
+A write goes to a temporary file in the target directory, is checked for length, then renamed at the end of the bulk
+operation. Durability is a policy (``fsync``):
 
 * ``always``: file and directory are synced before each put returns;
 * ``batch``: objects become visible at the end of the bulk operation, after one pass that syncs all its files, then
@@ -22,11 +22,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 from weakref import ref
 
-from mfstore._core.descriptor import Descriptor
+from mfstore._core.descriptor import OPENS_PLAINLY, Descriptor
 from mfstore._core.memory import FileMap, FreshBytes, sync_file_system
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo, needs_refresh
 from mfstore.errors import (
@@ -114,6 +114,8 @@ class LocalBackend(Backend):
         self._swept = not sweep
         self._maps_safely: bool | None = None
         self._link_flag = 0 if follow_links else os.O_NOFOLLOW
+        self.plain_below = OPENS_PLAINLY or follow_links
+        """Whether ``open_below`` takes paths of several steps."""
         self.durable: set[str] = set()
         """Keys, and directories with a final slash, that this process made durable: relying on them costs nothing."""
 
@@ -308,9 +310,9 @@ class LocalBackend(Backend):
             if self.fsync == "always":
                 _fsync(fd)
 
-    def open_directory(self, directory: str, create: bool) -> Descriptor:
+    def open_directory(self, directory: str, create: bool, root: Descriptor | None = None) -> Descriptor:
         """A directory below the root, opened step by step so that no step follows a link; where links are
-        followed, in one step if it exists."""
+        followed, in one step if it exists. ``root``: the root, if it is open."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         if not self._link_flag:
             path = os.path.join(self.root, directory)
@@ -323,11 +325,11 @@ class LocalBackend(Backend):
                 self._make_root(self.root)
             os.makedirs(path, exist_ok=True)
             return Descriptor(path, flags)
-        if create and not os.path.isdir(self.root):
+        if root is None and create and not os.path.isdir(self.root):
             self._make_root(self.root)
-        reached = Descriptor(self.root, flags)
+        reached = Descriptor(self.root, flags) if root is None else root
         for name in directory.split("/") if directory else ():
-            with reached as fd:
+            with nullcontext(root.fd) if reached is root else reached as fd:
                 try:
                     below = Descriptor(name, flags | self._link_flag, dir_fd=fd)
                 except FileNotFoundError:
@@ -338,6 +340,13 @@ class LocalBackend(Backend):
                     below = Descriptor(name, flags | self._link_flag, dir_fd=fd)
             reached = below
         return reached
+
+    def open_below(self, directory: int, path: str, flags: int) -> Descriptor:
+        """A file or directory below an open directory. ``path`` may have several steps only where ``plain_below``: then
+        the system refuses it if one of them is a link, unless links are followed."""
+        if self._link_flag and OPENS_PLAINLY:
+            return Descriptor.plain(path, flags, dir_fd=directory)
+        return Descriptor(path, flags, dir_fd=directory)
 
     def _make_root(self, path: str) -> None:
         """Create the store's directory and those above it, each named durably in its parent."""
@@ -588,6 +597,14 @@ def _interrupted(*args: Any, **kwargs: Any) -> None:
     raise _InterruptedError
 
 
+class _Staged(NamedTuple):
+    """A file that was written under a temporary name."""
+
+    directory: str
+    temporary: str
+    name: str
+
+
 class LocalBatch(Batch):
     """Stages temporary files and makes them visible, in order, at ``commit``."""
 
@@ -599,10 +616,14 @@ class LocalBatch(Batch):
         self._hold, self._entries = locked if locked is not None else (None, 0)
         """The lock that this is done under, and how often a signal handler had got in when the caller looked."""
         self._replacing = backend.replacing if locked is None else nullcontext
-        self._staged: list[tuple[str, str, str]] = []
+        self._staged: list[_Staged] = []
         self._relied: set[str] = set()
         self._open: dict[str, Descriptor] = {}
+        self._there: set[str] = set()
+        """Directories that this has made, or found."""
         self._process = os.getpid()
+        self._token = os.urandom(8).hex()
+        self._count = 0
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         before = len(self._staged)
@@ -619,22 +640,31 @@ class LocalBatch(Batch):
     def _put(self, key: str, parts: Sequence[Buffer]) -> None:
         backend = self.backend
         directory, _, name = key.rpartition("/")
-        temporary = f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
-        with backend._translate(key):
-            target = self._directory(directory)
+        self._count += 1
+        temporary = f"{TEMPORARY}{os.getpid()}-{self._token}{self._count:x}"
+        try:
+            target, below = self._reach(directory)
+            missing = self._make(directory, target, below)
             # Listed before it exists, so that an interrupt in between leaves no file behind.
-            self._staged.append((directory, temporary, name))
-            with Descriptor(temporary, NEW_FILE, dir_fd=target) as fd:
+            self._staged.append(_Staged(directory, temporary, name))
+            try:
+                opened = backend.open_below(target, below + temporary, NEW_FILE)
+            except FileNotFoundError:
+                raise missing or NotFound("its directory was removed") from None
+            with opened as fd:
                 _write_all(fd, parts)
                 if backend.fsync == "always":
                     _flush(fd)
-            if backend.fsync != "batch":
+            if backend.fsync == "always":
                 with self._replacing():
-                    self._rename(len(self._staged) - 1)
+                    self._rename(self._staged[-1])
                 self._staged.clear()
-                if backend.fsync == "always":
-                    for above in _and_above(directory):
-                        _fsync(self._directory(above))
+                for above in _and_above(directory):
+                    _fsync(self._directory(above))
+        except MfstoreError as error:
+            raise error.where(key=key, backend=backend.url) from None
+        except OSError as error:
+            raise backend._error(error, key) from error
 
     def ensure(self, keys: Iterable[str]) -> None:
         if self.backend.expire_days is not None:
@@ -644,24 +674,32 @@ class LocalBatch(Batch):
 
     def commit(self) -> None:
         backend = self.backend
-        if backend.fsync == "none" or not (self._staged or self._relied):
+        syncs = backend.fsync != "none"
+        if not (self._staged or (self._relied and syncs)):
             return
-        with backend._translate(self._staged[0][0] if self._staged else ""):
-            files = [*self._relied, *(f"{directory}/{temporary}" for directory, temporary, _ in self._staged)]
-            self._sync(files, os.O_RDONLY)
+        with backend._translate(self._staged[0].directory if self._staged else ""):
+            if syncs:
+                files = [*self._relied, *(f"{staged.directory}/{staged.temporary}" for staged in self._staged)]
+                self._sync(files, os.O_RDONLY)
             with self._replacing():
-                for number in range(len(self._staged)):
-                    self._rename(number)
-            written = [*self._relied, *(f"{directory}/{name}" for directory, _, name in self._staged)]
-            touched = [key.rpartition("/")[0] for key in written]
-            # Directories above are synced once per handle: another process may have made them and not synced yet.
-            above = {directory.rpartition("/")[0] for directory in touched} | {""}
-            touched += [directory for directory in above if f"{directory}/" not in backend.durable]
-            self._sync(list(dict.fromkeys(touched)), os.O_RDONLY | os.O_DIRECTORY)
-        backend.remember_durable([*written, *(f"{directory}/" for directory in above)])
+                for staged in self._staged:
+                    self._rename(staged)
+            if syncs:
+                self._sync_directories()
         self._staged.clear()
         self._relied.clear()
         self._close_directories()
+
+    def _sync_directories(self) -> None:
+        """Those that name what was renamed or is relied on."""
+        durable = self.backend.durable
+        written = [*self._relied, *(f"{staged.directory}/{staged.name}" for staged in self._staged)]
+        touched = [key.rpartition("/")[0] for key in written]
+        # Directories above are synced once per handle: another process may have made them and not synced yet.
+        above = {directory.rpartition("/")[0] for directory in touched} | {""}
+        touched += [directory for directory in above if f"{directory}/" not in durable]
+        self._sync(list(dict.fromkeys(touched)), os.O_RDONLY | os.O_DIRECTORY)
+        self.backend.remember_durable([*written, *(f"{directory}/" for directory in above)])
 
     def _sync(self, paths: Sequence[str], flags: int) -> None:
         """Flush files or directories below the root, one by one or, when they are many, all at once."""
@@ -672,10 +710,11 @@ class LocalBatch(Batch):
             except OSError as error:
                 if error.errno != errno.ENOSYS:
                     raise
+        flags |= os.O_CLOEXEC | (self.backend._link_flag if flags & os.O_DIRECTORY else os.O_NOFOLLOW)
         for path in paths:
             directory, _, name = path.rpartition("/")
-            no_links = self.backend._link_flag if flags & os.O_DIRECTORY else os.O_NOFOLLOW
-            with Descriptor(name or ".", flags | os.O_CLOEXEC | no_links, dir_fd=self._directory(directory)) as fd:
+            target, below = self._reach(directory) if name else (self._directory(""), "")
+            with self.backend.open_below(target, below + (name or "."), flags) as fd:
                 _fsync(fd)
 
     def abort(self) -> None:
@@ -687,22 +726,48 @@ class LocalBatch(Batch):
         # What a forked child inherited is its parent's to commit.
         for directory, temporary, _ in self._staged[first:] if self._process == os.getpid() else ():
             with suppress(OSError):
-                os.unlink(temporary, dir_fd=self._directory(directory))
+                target, below = self._reach(directory)
+                os.unlink(below + temporary, dir_fd=target)
         del self._staged[first:]
 
-    def _rename(self, number: int) -> None:
-        directory, temporary, name = self._staged[number]
-        fd = self._directory(directory)
+    def _rename(self, staged: _Staged) -> None:
+        directory, temporary, name = staged
+        fd, below = self._reach(directory)
+        temporary, name = below + temporary, below + name
         # No call between the look and the act: signal handlers run after calls.
         act = os.rename if self._hold is None or self._hold.entries == self._entries else _interrupted
         act(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+
+    def _reach(self, directory: str) -> tuple[int, str]:
+        """An open directory, and how paths begin there that lead into ``directory``: the one above, where the system
+        refuses links on the way by itself. So the 256 directories of recipes need not be opened each."""
+        if not directory or not self.backend.plain_below:
+            return self._directory(directory), ""
+        above, _, last = directory.rpartition("/")
+        return self._directory(above), last + "/"
+
+    def _make(self, directory: str, target: int, below: str) -> OSError | None:
+        """See to it that ``directory``, reached so, is there; why it cannot be made, if it is not. Made without a look:
+        that would cost as much."""
+        if not below or directory in self._there:
+            return None
+        try:
+            os.mkdir(below[:-1], dir_fd=target)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            return error
+        self._there.add(directory)
+        return None
 
     def _directory(self, directory: str) -> int:
         opened = self._open.get(directory)
         if opened is None:
             if len(self._open) >= DIRECTORIES:
                 self._close_directories()
-            opened = self._open[directory] = self.backend.open_directory(directory, create=True)
+            if directory:
+                self._directory("")  # where the way to it begins
+            opened = self._open[directory] = self.backend.open_directory(directory, True, self._open.get(""))
         return opened.fd
 
     def _close_directories(self) -> None:
@@ -758,8 +823,8 @@ def _read_exactly(fd: int, start: int, target: memoryview) -> None:
 
 
 def _write_all(fd: int, parts: Sequence[Buffer]) -> None:
-    views = [view for view in (memoryview(part).cast("B") for part in parts) if len(view)]
-    expected = sum(len(view) for view in views)
+    views = list(filter(len, [memoryview(part).cast("B") for part in parts]))
+    expected = sum(map(len, views))
     at = 0
     while at < len(views):
         count = os.writev(fd, views[at : at + WRITE_PARTS])

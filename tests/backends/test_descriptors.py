@@ -75,10 +75,12 @@ def directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", [*OPERATIONS, "put, following links"])
-def test_ctrl_c_anywhere_leaves_nothing_open(directory, name):
-    name, _, follow_links = name.partition(", ")
-    backend = local.LocalBackend(str(directory), fsync="always", follow_links=bool(follow_links))
+@pytest.mark.parametrize("name", [*OPERATIONS, "put, following links", "put, step by step"])
+def test_ctrl_c_anywhere_leaves_nothing_open(directory, name, monkeypatch):
+    name, _, how = name.partition(", ")
+    if how == "step by step":
+        monkeypatch.setattr(local, "OPENS_PLAINLY", False)
+    backend = local.LocalBackend(str(directory), fsync="always", follow_links=how == "following links")
     for n in itertools.count(1):
         fill(directory)
         interrupt = Interrupt(n, STEPS)
