@@ -120,13 +120,20 @@ class PackBuilder:
         self._parts.append(run)
         self.length += sum(csizes)
 
-    def add_group(self, encoded: bytes | memoryview, chunks: Iterable[tuple[bytes, int, int]]) -> None:
-        """Append an encoded group; of each of its chunks ``(id, start in the group, usize)``."""
+    def add_group(self, encoded: bytes | memoryview, chunks: Iterable[tuple[bytes, int, int]]) -> int:
+        """Append an encoded group and list chunks of it, each ``(id, start in the group, usize)``. Where it lies."""
         at, csize = self.length, len(encoded)
-        self.entries += [_new_entry((chunk_id, at, csize, usize, GROUP, start)) for chunk_id, start, usize in chunks]
         self.held += csize
         self._parts.append(encoded)
         self.length += csize
+        for chunk in chunks:
+            self.list_chunk(at, csize, chunk)
+        return at
+
+    def list_chunk(self, at: int, csize: int, chunk: tuple[bytes, int, int]) -> None:
+        """List a chunk of the group that lies there."""
+        chunk_id, start, usize = chunk
+        self.entries.append(_new_entry((chunk_id, at, csize, usize, GROUP, start)))
 
     def own(self) -> None:
         """Copy the parts that are the caller's memory, which is about to change."""

@@ -1,6 +1,6 @@
 """Counterparts without a base: what lies in a pack between chunks that were found there. Pure planning.
 
-A save lays out chunks in the order in which they come. When the next save finds those around a new one in a pack, what
+A save lists chunks in the order in which they come. When the next save finds those around a new one in a pack, what
 lies between them there is what the new one was before.
 """
 
@@ -47,11 +47,11 @@ def _place(at: PackEntry | Location) -> tuple[int, int]:
 
 
 class Layout:
-    """What lies in a pack, in order."""
+    """What lies in a pack, in the order of its trailer, which is that in which it came."""
 
     def __init__(self, name: PackName, entries: Sequence[PackEntry]) -> None:
         self.name = name
-        self.entries = sorted(entries, key=_place)
+        self.entries = entries
         self._numbers = {_place(entry): number for number, entry in enumerate(self.entries)}
 
     def number(self, at: Location | None) -> int | None:

@@ -81,14 +81,17 @@ class PackWriter:
             entries = list(zip(run.ids[first:last], sizes, sizes, strict=True))
             self._append(pack, run.view[start : ends[-1]], entries, NONE, 0, run.held)
             return
-        groups = _members(run, first, last, encoded)
+        groups: dict[int, int] = {}
+        """Where each group lies, by the ``id`` of its bytes."""
         for number, chunk in zip(range(first, last), encoded, strict=True):
             end = run.ends[number]
             if chunk.codec == GROUP:
-                if (members := groups.pop(id(chunk.data), None)) is not None:
-                    before = len(pack.entries)
-                    pack.add_group(bytes(chunk.data), members)
-                    self._learn(pack, before)
+                # Listed in the order in which they come, whatever lies between them: a later save finds what was there.
+                before = len(pack.entries)
+                if (at := groups.get(id(chunk.data))) is None:
+                    at = groups[id(chunk.data)] = pack.add_group(bytes(chunk.data), ())
+                pack.list_chunk(at, len(chunk.data), (run.ids[number], chunk.width, end - start))
+                self._learn(pack, before)
                 start = end
                 continue
             entry = (run.ids[number], len(chunk.data), end - start)
@@ -141,15 +144,3 @@ class PackWriter:
         """Name and chunks of each pack stored since this was asked last: what the index has to learn."""
         closed, self._closed = self._closed, []
         return closed
-
-
-def _members(
-    run: Run, first: int, last: int, encoded: Sequence[EncodedChunk]
-) -> dict[int, list[tuple[bytes, int, int]]]:
-    """Of each group, by the ``id`` of its bytes, what lies in it: id, start and length of each chunk."""
-    groups: dict[int, list[tuple[bytes, int, int]]] = {}
-    for number, chunk in zip(range(first, last), encoded, strict=True):
-        if chunk.codec == GROUP:
-            usize = run.ends[number] - (run.ends[number - 1] if number else 0)
-            groups.setdefault(id(chunk.data), []).append((run.ids[number], chunk.width, usize))
-    return groups

@@ -31,7 +31,7 @@ def layout(names, deltas=()):
         PackEntry(named(name), 64 + 50 * number, 50, SIZE, PREFIX if name in deltas else 2, 0)
         for number, name in enumerate(names)
     ]
-    return {PACK.value: Layout(PACK, entries[::-1])}
+    return {PACK.value: Layout(PACK, entries)}
 
 
 def compared(new, stored, deltas=()):
@@ -84,6 +84,17 @@ def test_neighbours_that_lay_far_apart_say_what_followed_the_first():
 
 def test_a_delta_in_a_pack_is_no_base():
     assert compared("aXc", "abc", deltas="b") == {}
+
+
+def test_a_pack_is_in_the_order_of_its_trailer():
+    """A group lies where the first of its chunks came, and others come between those."""
+    places = {"a": (64, 7, 0), "b": (564, 2, 0), "c": (64, 7, SIZE), "d": (614, 2, 0)}
+    entries = [PackEntry(named(name), at, 50, SIZE, codec, start) for name, (at, codec, start) in places.items()]
+    found = {one.id: Location(PACK, one.offset, 50, SIZE, one.codec, one.width) for one in entries}
+    chunks = window("aBc")
+    (gap,) = gaps(chunks, found, {named("B")})
+    ((_, one),) = counterparts(chunks, gap, {PACK.value: Layout(PACK, entries)})
+    assert [piece.id for piece in one.pieces] == [named("b")]
 
 
 def test_packs_that_are_not_known_say_nothing():

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfstore
+from mfstore._core.codec import GROUP, NONE
 from mfstore.errors import InvalidKey, MfstoreError, OutOfSpace
-from mfstore.format.packs import pack_path
+from mfstore.format import recipes
+from mfstore.format.packs import decode_footer, decode_trailer, pack_path
 from mfstore.format.recipes import DELTAS, recipe_path
 from tests.rigs.damage import wrapped
 from tests.rigs.gc import RemoteMemory
@@ -358,6 +360,22 @@ def test_an_edit_is_found_between_its_neighbours(store):
     assert more < 4 * KIB
     assert deltas_of(store, key)
     assert np.array_equal(store.get(key), new)
+
+
+def test_packs_list_chunks_in_the_order_in_which_they_come(store):
+    """Also where some lie in a group and what lies between them does not."""
+    chosen = np.random.default_rng(1)
+    words = [chosen.bytes(3).hex().encode() for _ in range(900)]
+    parts = []
+    for _ in range(4):
+        parts += [b" ".join(words[n] for n in chosen.integers(0, 900, 40_000)), chosen.bytes(200_000)]
+    recipe = store.handle.recipe(store.put_bytes(b"".join(parts)))
+    (pack,) = recipe.packs
+    data = store.backend.get(pack_path(pack.hex()))
+    at, _ = decode_footer(data[-64:], len(data))
+    listed = list(decode_trailer(bytes(data[at:-64]), bytes(data[-64:]), at))
+    assert {entry.codec for entry in listed} >= {NONE, GROUP}
+    assert [entry.id for entry in listed] == [chunk.id for chunk, _ in recipes.placed_chunks(recipe)]
 
 
 def test_the_layouts_of_packs_are_read_once(root, monkeypatch):
