@@ -156,7 +156,7 @@ class DeltaWindow:
                 elif read.target is None:
                     reader.decode(read.chunks, read.start, data)
             except (AccessDenied, CorruptObject, NotFound, Unsupported):
-                for wanted in read.chunks:
+                for wanted in reader.left_after(read.chunks, False):
                     read_scratch(reader, wanted)
 
         if reader.remote:

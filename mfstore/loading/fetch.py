@@ -291,7 +291,7 @@ class Fetcher:
 
     def _read_one_by_one(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
         """So that a damaged or missing chunk is found elsewhere and the rest is still used."""
-        for wanted in read.chunks:
+        for wanted in self._reader.left_after(read.chunks, verify):
             if wanted.scratch is not None:
                 read_scratch(self._reader, wanted)
                 continue

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, wait
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP, NONE
 from mfstore.backends.base import RangeRead
-from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import pack_path
 from mfstore.loading.reads import by_place
 
@@ -56,6 +56,20 @@ class PackReader:
             self.decode(chunks, start, self.backend.get_range(path, start, end - start))
         if verify:
             self.check_all(chunks, path)
+
+    def left_after(self, chunks: Sequence[ChunkRead], verify: bool) -> Iterator[ChunkRead]:
+        """Chunks of one pack, in the order of their places, that are to be read one by one after reading all of them
+        failed. Those of a group are tried together first: a whole group is not read once for each chunk of it because
+        another one is damaged."""
+        for together in by_place(chunks):
+            if len(together) > 1:
+                at = together[0].placement
+                try:
+                    self.read(together[0].pack, at.offset, at.offset + at.csize, together, verify)
+                    continue
+                except (AccessDenied, CorruptObject, NotFound, Unsupported):
+                    pass
+            yield from together
 
     def read_in_place(self, read: PackRead, verify: bool) -> None:
         """Fill the ``target`` of a read that has one: no memory between, no call for each chunk but the digest's."""

@@ -5,12 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import GROUP, Codec
+from mfstore._core.codec import GROUP, PREFIX, Codec
 from mfstore.errors import CorruptObject
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe
+from mfstore.loading.deltas import Delta, DeltaWindow
 from mfstore.loading.fetch import targets
-from mfstore.loading.reads import PlacedChunk, plan_reads
+from mfstore.loading.reads import BasePart, ChunkRead, PlacedChunk, plan_reads
 from tests.loading.test_fetch import recipe_of
 from tests.loading.test_reads import chunk, spans
 from tests.rigs.parts import DIGEST, damage, listed_pack, noise, parts, stored_groups
@@ -101,6 +102,36 @@ def test_each_chunk_of_a_damaged_group_comes_from_another_copy(remote, verify):
     with pytest.warns(RuntimeWarning, match="is damaged"):
         made.fetcher.fill(recipe, wanted, verify)
     assert memory == b"".join([*ONE, *TWO])
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("as_bases", [False, True])
+def test_a_whole_group_is_not_read_for_each_of_its_chunks_where_another_is_damaged(remote, as_bases):
+    made = parts(remote=remote)
+    name, located = stored_groups(made.backend, [ONE, TWO])
+    damage(made.backend, name, 64)
+    group = located[DIGEST(TWO[0])]
+    if as_bases:
+        deltas = [
+            Delta(ChunkRead("", Placement(INLINE, 0, 0, PREFIX, 0), ChunkRef(b"", 0), memoryview(bytearray())), base,
+                  memoryview(b""), True)
+            for base in ((BasePart(one, 0, one.chunk.usize),) for one in placed(located, *ONE, *TWO))
+        ]  # fmt: skip
+        window = DeltaWindow(made.reader, made.verified, deltas)
+        window.read_alone()
+        whole = [window.is_whole(base) for delta in deltas for base in window.bases(delta)]
+        assert whole == [False] * len(ONE) + [True] * len(TWO)
+    else:
+        listed_pack(made, ONE)
+        recipe, wanted, memory = recipe_of(located, *ONE, *TWO)
+        with pytest.warns(RuntimeWarning, match="is damaged"):
+            made.fetcher.fill(recipe, wanted, True)
+        assert memory == b"".join([*ONE, *TWO])
+    reads = [
+        (start, length) for pack, start, length in made.backend.reads
+        if pack == pack_path(name) and start + length > group.offset
+    ]  # fmt: skip
+    assert reads == [(64, group.offset + group.csize - 64), (group.offset, group.csize)]
 
 
 def test_a_group_that_is_damaged_and_nowhere_else():
