@@ -8,7 +8,7 @@ from mfstore import errors
 from mfstore._core.codec import GROUP, ZSTD
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import recipes
-from mfstore.format.packs import FOOTER, PackEntry, pack_path
+from mfstore.format.packs import FOOTER, PackBuilder, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Artifact, ChunkRef, Placement, placed_chunks, recipe_path
 from mfstore.maintenance.store import groups
 from mfstore.maintenance.store.checking import chunk_check
@@ -410,6 +410,26 @@ def test_groups_of_a_pack_that_cannot_be_read_count_whole(memory, clock):
     assert wrapped(memory).plan_gc(repack=1).decision.repacks
     flip(memory, found.pack, -1)
     assert not wrapped(memory).plan_gc(repack=1).decision.repacks
+
+
+def test_a_trailer_that_says_a_group_is_empty_stops_no_collection(memory, clock):
+    found = grouped(memory)
+    kept = keep(found, found.groups[0][0])
+    (key,) = kept
+    recipe = recipe_of(memory, key)
+    at = entries_of_pack(memory, found.pack)[0]
+    stored = memory.get(found.pack)
+    builder = PackBuilder(recipe.algorithm)
+    builder.add_group(stored[at.offset : at.offset + at.csize], [(at.id, 0, 0)])
+    name, parts = builder.close(DIGEST)
+    memory.put(pack_path(name), parts)
+    moved = [bytes.fromhex(name)], [recipe.placements[0]._replace(offset=64)]
+    memory.put(recipe_path(key), recipes.encode(recipe.algorithm, recipe.content, recipe.types, *moved, [], CODEC))
+    assert not unreadable(memory, kept)
+    clock.advance(2 * DAY)
+    assert name not in {entry.pack.hex() for entry in wrapped(memory).plan_gc(repack=1).decision.repacks}
+    collected(memory, clock)
+    assert not unreadable(memory, kept)
 
 
 def test_a_damaged_group_is_not_repacked(memory, clock):

@@ -85,7 +85,7 @@ class LiveGroup(NamedTuple):
 
     def dead(self, length: int) -> int:
         """Its share of encoded bytes that nobody needs, if it decodes to so many."""
-        return self.csize * max(length - self.live, 0) // length
+        return self.csize * (length - self.live) // length if length > self.live else 0
 
 
 class Liveness:
