@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core.codec import GROUP
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.packs import pack_path
+from mfstore.format.packs import pack_path, place_of
 from mfstore.format.recipes import INLINE, Recipe, decode, recipe_path
 from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows, read_scratch, scratch_of
 from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, plan_reads
@@ -327,13 +327,15 @@ class Fetcher:
     def _read_copy(self, wanted: ChunkRead) -> bool:
         """Whether a whole copy of a chunk was found elsewhere and read."""
         reader = self._reader
-        tried = {(wanted.pack, wanted.placement.offset)}
+        at = wanted.placement
+        tried = {(wanted.pack, place_of(at.offset, at.codec, at.width))}
         for reload in (False, True):
             for copy in self._find_copies(wanted.chunk.id, reload):
                 name = copy.pack.value.hex()
-                if (name, copy.offset) in tried or copy.usize != wanted.chunk.usize:
+                place = name, place_of(copy.offset, copy.codec, copy.width)
+                if place in tried or copy.usize != wanted.chunk.usize:
                     continue
-                tried.add((name, copy.offset))
+                tried.add(place)
                 try:
                     moved = wanted._replace(pack=name, placement=copy.placement())
                     # Always checked: an index entry is a hint.

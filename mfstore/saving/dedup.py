@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
-from mfstore.format.packs import pack_path
+from mfstore.format.packs import pack_path, place_of
 from mfstore.format.recipes import Recipe, new_chunk, placed_chunks, recipe_path
 from mfstore.loading.reads import PlacedChunk, new_placed
 from mfstore.loading.reliance import placed_in_packs
@@ -75,10 +75,10 @@ class StoredChunks:
         found = {chunk_id: base.chunks[chunk_id] for chunk_id in ids if chunk_id in base.chunks}
         if not found:
             return
-        placed = {(chunk_id, stored.at.pack.value, stored.at.offset): stored.at for chunk_id, stored in found.items()}
+        placed = {_identity(chunk_id, stored.at): (chunk_id, stored.at) for chunk_id, stored in found.items()}
         for stored in found.values():
-            placed.update({(piece.id, piece.at.pack.value, piece.at.offset): piece.at for piece in stored.pieces})
-        whole = self._whole([(chunk_id, at) for (chunk_id, _, _), at in placed.items()])
+            placed.update({_identity(piece.id, piece.at): (piece.id, piece.at) for piece in stored.pieces})
+        whole = self._whole(placed.values())
         for chunk_id, (at, pieces) in found.items():
             if chunk_id in whole and all(piece.id in whole for piece in pieces):
                 self.located[chunk_id] = at
@@ -145,6 +145,11 @@ class StoredChunks:
         self._context.fetcher.fill(recipe, inline, verify=True)
         in_packs = placed_in_packs(recipe)
         return self._context.reliance.reliable(in_packs) == {one.chunk.id for one in in_packs}
+
+
+def _identity(chunk_id: bytes, at: Location) -> tuple[bytes, bytes, int]:
+    """A chunk and where it lies."""
+    return chunk_id, at.pack.value, place_of(at.offset, at.codec, at.width)
 
 
 def _placed(chunk_id: bytes, at: Location) -> PlacedChunk:

@@ -104,6 +104,15 @@ def test_each_chunk_of_a_damaged_group_comes_from_another_copy(remote, verify):
     assert memory == b"".join([*ONE, *TWO])
 
 
+def test_a_chunk_that_a_recipe_places_elsewhere_in_its_group_comes_from_where_the_index_says():
+    made = parts()
+    _, located = listed_pack(made, [ONE], stored_groups)
+    recipe, wanted, memory = recipe_of({**located, DIGEST(ONE[2]): located[DIGEST(ONE[1])]}, *ONE)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        made.fetcher.fill(recipe, wanted, True)
+    assert memory == b"".join(ONE)
+
+
 @pytest.mark.parametrize("remote", [False, True])
 @pytest.mark.parametrize("as_bases", [False, True])
 def test_a_whole_group_is_not_read_for_each_of_its_chunks_where_another_is_damaged(remote, as_bases):
