@@ -186,18 +186,19 @@ class PackSalvage:
         """Where chunks are now, by the pack they were in and their fingerprint there."""
 
     def store_again(self, name: bytes, entries: Sequence[PackEntry]) -> None:
-        """Store these chunks of a pack in new ones."""
+        """Store these chunks of a pack in new ones, which list them in this order."""
         path = pack_path(name.hex())
         maps = self._backend.capabilities.map
         builder = PackBuilder(self._algorithm)
         origins: list[PackEntry] = []
+        listed = {entry: number for number, entry in enumerate(entries)}
         for span in plan_spans(entries, self._backend.capabilities.span):
             read = self._backend.map if maps else self._backend.get_range
             view = memoryview(read(path, span.start, span.end - span.start)).cast("B")
             for together in by_place(span.entries):
                 first = together[0]
                 if builder.held >= PACK_LIMIT and not maps:
-                    self._close(name, builder, origins)
+                    self._close(name, builder, origins, listed)
                     builder, origins = PackBuilder(self._algorithm), []
                 at = first.offset - span.start
                 stored = self._whole(path, together, view[at : at + first.csize])
@@ -209,7 +210,7 @@ class PackSalvage:
                         builder.align()
                     builder.add(stored, [(first.id, first.csize, first.usize)], first.codec, first.width, True)
                 origins += together
-        self._close(name, builder, origins)
+        self._close(name, builder, origins, listed)
 
     def _whole(self, path: str, together: Sequence[PackEntry], stored: memoryview) -> memoryview:
         """The bytes of chunks that lie together and were found whole, if they were read so this time too: what stands
@@ -224,16 +225,20 @@ class PackSalvage:
                 )  # fmt: skip
         return stored
 
-    def _close(self, name: bytes, builder: PackBuilder, origins: Sequence[PackEntry]) -> None:
+    def _close(
+        self, name: bytes, builder: PackBuilder, origins: Sequence[PackEntry], listed: Mapping[PackEntry, int]
+    ) -> None:
         if not origins:
             return
+        moved = sorted(zip(origins, builder.entries, strict=True), key=lambda move: listed[move[0]])
+        builder.entries = [entry for _, entry in moved]
         new, parts = builder.close(self._digest)
         if bytes.fromhex(new) == name:
             # Every chunk was whole and only the frame was damaged: the new pack takes the place of the old one.
             quarantine(self._backend, pack_path(new), None, replaced=True)
         self._backend.put(pack_path(new), parts)
-        self.written[bytes.fromhex(new)] = list(builder.entries)
-        for origin, entry in zip(origins, builder.entries, strict=True):
+        self.written[bytes.fromhex(new)] = builder.entries
+        for origin, entry in moved:
             self.moves[name, fingerprint(origin)] = StoredChunk(bytes.fromhex(new), entry)
 
 

@@ -163,9 +163,9 @@ def _damaged_packs(found: StorePass) -> set[bytes]:
 def _whole_chunks(
     found: StorePass, wanted: set[bytes], damaged: Iterable[bytes]
 ) -> tuple[dict[bytes, list[PackEntry]], dict[bytes, StoredChunk]]:
-    """The whole chunks of each damaged pack, and a whole copy of each wanted chunk that has one; by the trailers of all
-    packs, and for packs without a sound one by what others say is there. A delta is no copy: its base is known only to
-    the recipes that place it."""
+    """The whole chunks of each damaged pack, in the order in which its trailer lists them, and a whole copy of each
+    wanted chunk that has one; by the trailers of all packs, and for packs without a sound one by what others say is
+    there. A delta is no copy: its base is known only to the recipes that place it."""
     states = found.packs.states
     salvage = {name: _whole_claims(found, name) for name in sorted(damaged)}
     candidates: dict[bytes, list[StoredChunk]] = {}
@@ -175,7 +175,7 @@ def _whole_chunks(
             entries = salvage.get(name, [])
         state = states[name]
         if name in salvage:
-            salvage[name] = _by_offset(entry for entry in entries if state.holds(entry))
+            salvage[name] = [entry for entry in entries if state.holds(entry)]
         for entry in entries:
             if entry.id in wanted and entry.codec not in DELTAS and state.holds(entry):
                 candidates.setdefault(entry.id, []).append(StoredChunk(name, entry))
@@ -189,11 +189,8 @@ def _whole_chunks(
 
 def _whole_claims(found: StorePass, name: bytes) -> list[PackEntry]:
     state = found.packs.states[name]
-    return _by_offset(entry for fp, entry in state.claimed.items() if fp not in state.bad)
-
-
-def _by_offset(entries: Iterable[PackEntry]) -> list[PackEntry]:
-    return [entry for together in by_place(entries) for entry in together]
+    whole = (entry for fp, entry in state.claimed.items() if fp not in state.bad)
+    return [entry for together in by_place(whole) for entry in together]
 
 
 def trailer_or_raise(trailer: list[PackEntry] | MfstoreError) -> list[PackEntry] | None:

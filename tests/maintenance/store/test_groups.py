@@ -2,6 +2,7 @@
 
 from itertools import count
 
+import numpy as np
 import pytest
 
 from mfstore import errors
@@ -19,7 +20,7 @@ from tests.rigs.damage import unreadable, wrapped
 from tests.rigs.delta_stores import versions
 from tests.rigs.deltas import CODEC, DIGEST, flip, recipe_of
 from tests.rigs.gc import DAY, RemoteMemory, objects
-from tests.rigs.group_stores import frame, grouped, store_in_groups
+from tests.rigs.group_stores import frame, grouped, lines, store_in_groups
 from tests.rigs.stored import entries_of_pack, stored_again
 
 pytestmark = pytest.mark.usefixtures("whole_chunks")
@@ -260,6 +261,22 @@ def test_a_pack_with_a_damaged_frame_keeps_its_groups_and_its_name(memory):
     assert not wrapped(memory).repair().lost
     assert objects(memory, "packs") == [found.pack] and entries_of_pack(memory, found.pack) == before
     assert wrapped(memory).verify("full").clean and not unreadable(memory, found.values())
+
+
+def test_what_is_whole_of_a_damaged_pack_is_listed_in_the_order_in_which_it_came(memory):
+    """What lies between the chunks of a group too."""
+    chosen = np.random.default_rng(1)
+    numbers = [chosen.integers(0, 1000, 30_000).astype("int64").tobytes() for _ in range(3)]
+    value = b"".join(lines(n, 150_000) + data for n, data in enumerate(numbers))
+    key = wrapped(memory).put_bytes(value)
+    (path,) = objects(memory, "packs")
+    before = entries_of_pack(memory, path)
+    assert before != sorted(before, key=lambda entry: entry.offset)
+    flip(memory, path, before[-1].offset)
+    wrapped(memory).repair()
+    (after,) = objects(memory, "packs")
+    assert [entry.id for entry in entries_of_pack(memory, after)] == [entry.id for entry in before[:-1]]
+    assert wrapped(memory).put_bytes(value) == key and not unreadable(memory, {key: value})
 
 
 def test_an_index_that_is_rebuilt_lists_the_chunks_of_groups(memory):
