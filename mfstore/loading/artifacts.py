@@ -161,17 +161,18 @@ def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -
     start = size = 0
     for number, chunk in enumerate(chunks, 1):
         size += chunk.usize
-        if number == len(chunks) or (size >= BODIES_TOGETHER and not _go_together(recipe, first + number)):
+        if number == len(chunks) or (size >= BODIES_TOGETHER and not _goes_on(recipe, first + number, chunk.usize)):
             block = FreshBytes(size)
             how.fetcher.fill(recipe, targets(block, first + start, chunks[start:number]), how.verify)
             yield block.value
             start, size = number, 0
 
 
-def _go_together(recipe: Recipe, number: int) -> bool:
-    """Whether a chunk lies in the same group as the one before it: who reads both at once reads the group once."""
+def _goes_on(recipe: Recipe, number: int, usize: int) -> bool:
+    """Whether a chunk lies in the same group as the one before it, of ``usize`` bytes, and behind that: who reads both
+    at once reads the group once. What comes again, like zeros, does not go on: that may be as long as anything."""
     one, other = recipe.placements[number - 1 : number + 1]
-    return one.pack == other.pack and have_one_place(one, other)
+    return one.pack == other.pack and have_one_place(one, other) and one.width + usize <= other.width
 
 
 class _StreamPart(NamedTuple):
@@ -211,12 +212,15 @@ class ArtifactReader:
 
     def _beginnings(self) -> Iterator[int]:
         """Where in the stream a chunk or a group begins, and its end."""
-        before: int | None = None
+        before: _StreamPart | None = None
         for part in self._parts:
-            goes_on = before is not None and part.number in (before, before + 1)
-            if not goes_on or (part.number != before and not _go_together(self._recipe, part.number)):
+            goes_on = before is not None and (
+                part.number == before.number
+                or (part.number == before.number + 1 and _goes_on(self._recipe, part.number, before.chunk.usize))
+            )
+            if not goes_on:
                 yield part.at
-            before = part.number
+            before = part
         yield self.size
 
     def read(self, start: int, end: int) -> bytes:

@@ -1,5 +1,7 @@
 """Which chunks are encoded together, that each of them is what it was, and what the rest of a save does with them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -287,6 +289,18 @@ def test_in_blocks_they_are_read_once_too(monkeypatch):
         assert sum(length for _, _, length in backend.reads) == sum(csize for _, _, csize in places)
     blocks = [len(block) for block in store.iter_bytes(file)]
     assert len(blocks) >= 3 and max(blocks) <= LONGEST + 256 * KIB
+
+
+def test_blocks_are_bounded_where_a_chunk_of_a_group_comes_again(monkeypatch):
+    """As often as may be: zeros behind a text, the first of which lie in a group with that."""
+    monkeypatch.setattr("mfstore.store.FILE_BLOCK", 700 * KIB)
+    backend = CountingBackend(cheap_reads=True)
+    store = store_of(backend, delta=False)
+    data = lines(300 * KIB) + bytes(6 * MIB)
+    key = store.put_bytes(data)
+    assert any(one == two and one.codec == GROUP for one, two in pairwise(recipe_of(backend, key).placements))
+    blocks = [len(block) for block in store.iter_bytes(key)]
+    assert sum(blocks) == len(data) and max(blocks) <= LONGEST + 256 * KIB
 
 
 @settings(max_examples=6)
