@@ -125,6 +125,7 @@ setup(
             extension("sigv4/sigv4", "sigv4/signature", libraries=("libcrypto",)),
             extension("memory/memory", "memory/utf8", libraries=("libxxhash",)),
             extension("files/descriptor"),
+            extension("files/reading", "files/whole"),
             extension(
                 "http/transfer",
                 "http/engine",

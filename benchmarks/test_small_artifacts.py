@@ -1,5 +1,10 @@
-"""1 000 small artifacts of one task, saved and loaded; Metaflow's share includes its pickling, as ours does."""
+"""1 000 small artifacts of one task, saved and loaded; Metaflow's share includes its pickling, as ours does.
 
+The floor is a file for each in one directory, written and read by Python's own ``open``; the system's floor is read by
+its calls alone.
+"""
+
+import os
 import pickle
 
 import joblib
@@ -25,6 +30,9 @@ class TestSave:
     def test_joblib(self, measure, place, artifacts):
         save = lambda root: [joblib.dump(obj, root / name) for name, obj in artifacts.items()]  # noqa: E731
         measure(save, lambda: (place(),))
+
+    def test_floor(self, measure, place, artifacts):
+        measure(lambda root: write_each(root, artifacts), lambda: (place(),))
 
     def test_mfstore(self, measure, place, artifacts):
         measure(lambda store: store.save(artifacts), lambda: (ready(place(), "none"),), rounds=20)
@@ -53,6 +61,17 @@ class TestLoad:
         loaded = measure(lambda: {name: joblib.load(root / name) for name in artifacts})
         assert loaded == artifacts
 
+    def test_floor(self, measure, place, artifacts):
+        root = place()
+        write_each(root, artifacts)
+        assert measure(lambda: [read_one(root / name) for name in artifacts]) == list(artifacts.values())
+
+    def test_system_floor(self, measure, place, artifacts):
+        root = place()
+        write_each(root, artifacts)
+        paths = [str(root / name) for name in artifacts]
+        assert measure(lambda: [read_by_calls(path) for path in paths]) == list(artifacts.values())
+
     def test_mfstore(self, measure, place, artifacts):
         root = place()
         key = mfstore.open(root).save(artifacts)
@@ -63,6 +82,24 @@ class TestLoad:
         keys = mfstore.open(root).put_many(artifacts.values())
         loaded = measure(lambda store: [obj for _, obj in store.get_many(keys)], lambda: (mfstore.open(root),))
         assert loaded == list(artifacts.values())
+
+
+def write_each(root, artifacts):
+    for name, obj in artifacts.items():
+        with open(root / name, "wb") as file:
+            file.write(pickle.dumps(obj, 5))
+
+
+def read_one(path):
+    with open(path, "rb") as file:
+        return pickle.loads(file.read())
+
+
+def read_by_calls(path):
+    fd = os.open(path, os.O_RDONLY)
+    data = os.read(fd, 1 << 14)
+    os.close(fd)
+    return pickle.loads(data)
 
 
 def ready(root, fsync):

@@ -34,6 +34,7 @@ from mfstore.host.buffers import bytes_of
 from mfstore.host.pipes import read_blocks
 from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader, load_artifacts, load_many
+from mfstore.pickling.streams import load_literal
 from mfstore.refs import Refs
 from mfstore.settings import Knobs, resolve
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
@@ -221,22 +222,34 @@ class Store:
 
     def _get_local(self, keys: Iterable[str], how: _Wishes) -> Iterator[tuple[Key, Any]]:
         """Each key with its object, or with how it failed."""
-        source = iter(keys)
+        source, writable = iter(keys), how.writable
         while window := list(islice(source, RECIPES_AHEAD)):
             self.handle.require_read()
-            found = self.backend.get_many([recipe_path(key) for key in map(_checked, window) if isinstance(key, Key)])
-            for given in window:
-                key = _checked(given)
-                if isinstance(key, _Failed):
-                    yield given, key  # type: ignore[misc]
-                    continue
-                _, data = next(found)
-                try:
-                    recipe = self.handle.decode(key, data)
-                    value = self._load(key, recipe, recipe.artifacts, how, recipe.kind == BUNDLE)
-                except Exception as error:
-                    value = _Failed(error)
-                yield key, value
+            checked = [key if type(key) is Key else _checked(key) for key in window]
+            found = self.backend.get_many([recipe_path(key) for key in checked if isinstance(key, Key)])
+            loaded = 0
+            try:
+                for given, key in zip(window, checked, strict=True):
+                    if isinstance(key, _Failed):
+                        yield given, key  # type: ignore[misc]
+                        continue
+                    _, data = next(found)
+                    pickled = None
+                    try:
+                        if writable and isinstance(data, bytes):
+                            pickled = recipes.literal_of(data, bytes.fromhex(key))
+                        if pickled is not None:
+                            value = load_literal(pickled)
+                            loaded += len(pickled)
+                        else:
+                            recipe = self.handle.decode(key, data)
+                            value = self._load(key, recipe, recipe.artifacts, how, recipe.kind == BUNDLE)
+                    except Exception as error:
+                        value = _Failed(error if pickled is None else self._located(error, key))
+                    yield key, value
+            finally:
+                if loaded:
+                    self.handle.count(loaded)
 
     def _get_remote(self, keys: Iterable[str], how: _Wishes) -> Iterator[tuple[Key, Any]]:
         """As ``_get_local``, with all recipes asked for as one operation, and objects loaded together."""
@@ -739,10 +752,14 @@ class Store:
                 return list(load_artifacts(self.handle.loading(*how._replace(verify=True)), recipe, wanted))
             except Exception as verified:
                 error = verified
+        raise self._located(error, key) from error.__cause__
+
+    def _located(self, error: Exception, key: Key) -> Exception:
+        """The error, saying what could not be loaded from where."""
         if isinstance(error, MfstoreError):
             error.where(key=key, backend=self.backend.url)
         error.add_note(f"while loading {key} from {self.backend.url}")
-        raise error from error.__cause__
+        return error
 
 
 class _Wishes(NamedTuple):

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from weakref import ref
 
 from mfstore._core.descriptor import OPENS_PLAINLY, Descriptor
 from mfstore._core.memory import FileMap, FreshBytes, sync_file_system
+from mfstore._core.reading import read_whole
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo, needs_refresh
 from mfstore.errors import (
     AccessDenied,
@@ -78,6 +80,10 @@ DIRECT_BYTES = 1 << 20
 """Bytes read past the page cache at a time."""
 WRITE_PARTS = 512
 """Parts per writev; the kernel takes 1024."""
+SMALL_FILE = 16 << 10
+"""Bytes of a file that is read with others: a literal takes less than 2 KiB. Longer ones cost more than their calls."""
+FILES_TOGETHER = 64
+"""Files read ahead of their use: at most a MiB of them. The call costs a hundredth of them."""
 DIRECTORIES = 8
 """Directory descriptors a batch keeps open: with many threads more of them meet the limit of a process."""
 
@@ -102,6 +108,7 @@ class LocalBackend(Backend):
         follow_links: bool = False,
     ) -> None:
         self.root = os.path.abspath(path)
+        self._below = os.path.join(self.root, "")
         self.url = f"file://{quote(self.root)}"
         self.fsync = fsync
         self.expire_days = expire_days
@@ -139,6 +146,17 @@ class LocalBackend(Backend):
             fresh = _room(size)
             _read_exactly(fd, 0, memoryview(fresh))
             return fresh.value
+
+    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | MfstoreError]]:
+        source = iter(keys)
+        while some := list(islice(source, FILES_TOGETHER)):
+            for key, data in zip(some, read_whole(list(map(self._path, some)), READ_FILE, SMALL_FILE), strict=True):
+                if isinstance(data, bytes):
+                    yield key, data
+                elif data > 0:
+                    yield key, self._error(OSError(data, os.strerror(data)), key)
+                else:
+                    yield from super().get_many([key])
 
     def get_range(self, key: str, start: int, length: int) -> Buffer:
         with self._reading(key) as (fd, size):
@@ -536,9 +554,9 @@ class LocalBackend(Backend):
 
     def _path(self, key: str) -> str:
         # Keys are made by mfstore; the check keeps a mistake of ours from leaving the root.
-        if key.startswith("/") or ".." in key.split("/") or "\0" in key:
+        if key.startswith("/") or "\0" in key or (".." in key and ".." in key.split("/")):
             raise BackendError("key would leave the store", key=key, backend=self.url)
-        return os.path.join(self.root, key)
+        return f"{self._below}{key}"
 
     @contextmanager
     def _translate(self, key: str) -> Iterator[None]:

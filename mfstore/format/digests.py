@@ -41,18 +41,20 @@ class Key(str):
         return (str.__str__(self),)
 
 
-def digest_function(algorithm: int) -> Digest:
-    """The digest of one buffer, by algorithm number. Unsupported when the number is unknown."""
-    if algorithm == BLAKE3:
-        return _blake3
-    if algorithm == SHA256:
-        return _sha256
-    raise Unsupported("digest algorithm is unknown to this version of mfstore", found=algorithm)
-
-
 def _blake3(data: Buffer) -> bytes:
     return blake3(data).digest()
 
 
 def _sha256(data: Buffer) -> bytes:
     return hashlib.sha256(data).digest()
+
+
+DIGESTS: dict[int, Digest] = {BLAKE3: _blake3, SHA256: _sha256}
+
+
+def digest_function(algorithm: int) -> Digest:
+    """The digest of one buffer, by algorithm number. Unsupported when the number is unknown."""
+    try:
+        return DIGESTS[algorithm]
+    except KeyError:
+        raise Unsupported("digest algorithm is unknown to this version of mfstore", found=algorithm) from None

@@ -31,7 +31,7 @@ from mfstore._core.codec import (
 )
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
-from mfstore.format.digests import digest_function
+from mfstore.format.digests import DIGESTS, digest_function
 
 VERSION = 1
 MAGIC = b"MFSR"
@@ -39,6 +39,8 @@ HEADER = struct.Struct("<4sBBBBIIIIQQQQQ")
 CONTENT = struct.Struct("<4sBBHI")
 CONTENT_MAGIC = b"MFSC"
 ARTIFACT = struct.Struct("<HBBIIQ")
+ONE_LITERAL = struct.Struct("<4sBBHIHBBIIQ")
+"""``CONTENT`` and the ``ARTIFACT`` of a literal without a name, which follows."""
 SEGMENT = struct.Struct("<QQQIBBH")
 CHUNK = struct.Struct("<32sI")
 PLACEMENT = struct.Struct("<IBBHQII")
@@ -46,6 +48,11 @@ BASE_CHUNK = struct.Struct("<32sIIQII")
 """Of the last number the lowest byte is the codec, the rest the width, as in a trailer."""
 PIECE = struct.Struct("<III")
 
+PLAIN = MAGIC + bytes((VERSION, 0))
+"""How a recipe without flags begins; then comes the number of its digest."""
+LENGTH = struct.Struct("<I")
+LENGTH_AT = 8
+"""Where in ``HEADER`` the length of the content section stands."""
 PICKLE = 1
 """Encoding: the body with its segments spliced in is a pickle (protocol 5)."""
 RAW = 2
@@ -73,6 +80,9 @@ artifacts dedup against those of the next task by lying in packs."""
 BASE_LIMIT = 4 * CHUNK_LIMIT
 """Most bytes of the base chunks of one delta, uncompressed and each counted once: whoever reads a delta holds as much,
 and few bytes could name thousands of the longest chunks. A base is at most a fourth of it."""
+BLOCK = 4 << 10
+"""Tables without placements, of literals, that are shorter than this are not compressed: hardly a file takes less room
+than 4 KiB, and of one small artifact it would be a fifth of the CPU of its save and its load."""
 TABLES_LIMIT = 1 << 31
 """Longest tables a reader accepts, uncompressed: 35 TiB of data."""
 
@@ -247,7 +257,7 @@ def encode(
     older = [BASE_CHUNK.pack(b.id, b.pack, b.csize, b.offset, b.usize, b.codec | b.width << 8) for b in bases]
     tables = b"".join([content, about, *packs, *table, *older, *pieces])
     flags, stored = BASES if older else 0, tables
-    if len(tables) >= 256 and len(tables) <= CHUNK_LIMIT:
+    if (BLOCK if not table else 256) <= len(tables) <= CHUNK_LIMIT:
         squeezed, sizes = codec.encode(tables, [len(tables)], ZSTD, 0, 1, 0.9)
         if sizes[0]:
             flags, stored = flags | COMPRESSED, bytes(squeezed)
@@ -347,6 +357,29 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         inline=view[HEADER.size + stored_length :],
         stored=len(data),
     )
+
+
+def literal_of(data: bytes, key: bytes) -> bytes | None:
+    """The pickle of the usual small artifact, from its whole recipe: a literal in tables that are not compressed. None
+    of any other recipe, and of one that is not as it should be, of which ``decode`` tells.
+
+    Where the content section lies is believed without the seal: only the right bytes have the right digest.
+    """
+    if not data.startswith(PLAIN) or len(data) < HEADER.size + ONE_LITERAL.size:
+        return None
+    algorithm = data[len(PLAIN)]
+    (length,) = LENGTH.unpack_from(data, LENGTH_AT)
+    content = data[HEADER.size : HEADER.size + length]
+    length -= ONE_LITERAL.size
+    # What this must be is written and compared in less time than it is read.
+    if (
+        length < 0 or algorithm not in DIGESTS or DIGESTS[algorithm](content) != key
+        or not content.startswith(
+            ONE_LITERAL.pack(CONTENT_MAGIC, ONE, algorithm, 0, 1, 0, PICKLE, LITERAL, 0, 0, length)
+        )
+    ):  # fmt: skip
+        return None
+    return content[ONE_LITERAL.size :]
 
 
 def _decode_placements(

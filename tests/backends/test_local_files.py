@@ -6,8 +6,9 @@ import pytest
 
 from mfstore._core.descriptor import OPENS_PLAINLY, Descriptor
 from mfstore.backends import local
-from mfstore.backends.local import TEMPORARY, LocalBackend
+from mfstore.backends.local import SMALL_FILE, TEMPORARY, LocalBackend
 from mfstore.errors import CorruptObject, NotFound, OutOfSpace
+from tests.rigs.descriptors import open_below
 
 pytestmark = pytest.mark.skipif(not OPENS_PLAINLY, reason="needs openat2")
 
@@ -23,12 +24,66 @@ sys.addaudithook(count)
 store.put_many(range(1000))
 print(opened)
 """
+COUNTED_READS = """
+import sys, mfstore
+keys = mfstore.open(sys.argv[1], fsync="none").put_many(range(1000))
+store = mfstore.open(sys.argv[1])
+list(store.get_many(keys[:1]))
+opened = 0
+def count(event, args):
+    global opened
+    opened += event == "open"
+sys.addaudithook(count)
+assert [obj for _, obj in store.get_many(keys)] == list(range(1000))
+print(opened)
+"""
 
 
 @pytest.mark.parametrize("fsync", ["none", "batch"])
 def test_a_bulk_put_opens_each_file_once(root, python, fsync):
     """A budget on counts: 1000 files, their two directories, and little else."""
     assert 1000 <= int(python(COUNTED, root, fsync)) <= 1010
+
+
+def test_a_bulk_get_opens_each_file_once(root, python):
+    assert int(python(COUNTED_READS, root)) == 1000
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_FILE - 1, SMALL_FILE, SMALL_FILE + 1, 5 * SMALL_FILE])
+def test_files_read_together_are_what_each_is(tmp_path, size):
+    backend = LocalBackend(str(tmp_path))
+    data = {f"packs/{n}": os.urandom(size + n % 2) for n in range(150)}
+    for key, content in data.items():
+        (tmp_path / key).parent.mkdir(exist_ok=True)
+        (tmp_path / key).write_bytes(content)
+    assert dict(backend.get_many(data)) == data
+
+
+def test_what_cannot_be_read_is_told_in_its_place(tmp_path):
+    backend = LocalBackend(str(tmp_path))
+    (tmp_path / "file").write_bytes(b"data")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    keys = ["file", "none", "link", "directory", "fifo", "file"]
+    found = list(backend.get_many(iter(keys)))
+    assert [key for key, _ in found] == keys
+    assert [data if isinstance(data, bytes) else type(data) for _, data in found] == [
+        b"data", NotFound, CorruptObject, CorruptObject, CorruptObject, b"data",
+    ]  # fmt: skip
+    assert [error.key for _, error in found[1:5]] == keys[1:5]
+    for key, error in found[1:5]:
+        with pytest.raises(type(error)) as alone:
+            backend.get(key)
+        assert str(alone.value) == str(error)
+
+
+def test_files_that_are_read_leave_nothing_open(tmp_path):
+    backend = LocalBackend(str(tmp_path))
+    (tmp_path / "file").write_bytes(b"data")
+    (tmp_path / "directory").mkdir()
+    list(backend.get_many(["file", "directory", "none"] * 100))
+    assert open_below(str(tmp_path)) == []
 
 
 @pytest.fixture(params=["by the system", "step by step"])

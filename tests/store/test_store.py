@@ -799,3 +799,30 @@ def test_bad_knobs_name_their_source(monkeypatch, root, variable, value):
     monkeypatch.undo()
     with pytest.raises(errors.InvalidKey, match="fsync"):
         mfstore.open(root, fsync="sometimes")
+
+
+class Refusing:
+    """Pickles, and cannot be unpickled."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def test_what_is_loaded_together_is_what_each_is(root):
+    """Literals, a bundle, bytes and what lies in packs, in one order; and it is counted as much."""
+    store = mfstore.open(root)
+    values = [1, "text" * 100, b"x" * 5000, np.arange(20_000), np.zeros(3), None, list(range(300))]
+    keys = [*store.put_many(values), store.save({"a": 1}), store.put_bytes(b"raw"), store.put(Refusing())]
+    apart, together = mfstore.open(root), mfstore.open(root)
+    for key, found in together.get_many(keys, on_error="return"):
+        try:
+            alone = apart.get(key)
+        except ValueError as error:
+            assert type(found) is ValueError
+            assert (str(found), found.__notes__) == (str(error), error.__notes__)
+        else:
+            np.testing.assert_equal(found, alone)
+            assert type(found) is type(alone)
+    assert together.session.loaded == apart.session.loaded > 0
+    for _, array in together.get_many([keys[4]], writable=False):
+        assert not array.flags.writeable

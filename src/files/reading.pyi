@@ -1,0 +1,3 @@
+OTHER: int
+
+def read_whole(paths: list[str], flags: int, longest: int) -> list[bytes | int]: ...

@@ -1,0 +1,58 @@
+"""The short way to the usual small artifact gives what the long one gives, or nothing."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfstore import errors
+from mfstore._core.codec import Codec
+from mfstore.format import recipes
+from mfstore.format.digests import BLAKE3, SHA256, digest_function
+from mfstore.format.recipes import BUNDLE, ONE, PICKLE, RAW, Artifact
+
+CODEC = Codec(errors)
+
+
+def recipe(literal, kind=ONE, encoding=PICKLE, algorithm=BLAKE3, name=""):
+    """Key and recipe of one literal."""
+    content = recipes.encode_content(kind, algorithm, [Artifact(name, encoding, len(literal), literal)])
+    parts = recipes.encode(algorithm, content, ["int"], [], [], [], CODEC)
+    return digest_function(algorithm)(content), b"".join(parts)
+
+
+@given(st.binary(max_size=recipes.LITERAL_LIMIT), st.sampled_from([BLAKE3, SHA256]))
+def test_it_gives_the_literal(literal, algorithm):
+    key, data = recipe(literal, algorithm=algorithm)
+    assert recipes.literal_of(data, key) == literal
+    assert recipes.decode(data, CODEC, key).artifacts[0].literal == literal
+    assert recipes.literal_of(data, bytes(32)) is None
+
+
+@pytest.mark.parametrize("other", [{"kind": BUNDLE, "name": "a"}, {"encoding": RAW}])
+def test_of_anything_else_it_gives_nothing(other):
+    key, data = recipe(b"literal", **other)
+    assert recipes.literal_of(data, key) is None
+    assert recipes.decode(data, CODEC, key).artifacts[0].literal == b"literal"
+
+
+def test_no_damage_changes_what_it_gives():
+    literal = pickle.dumps([1, "two", 3.0], 5)
+    key, data = recipe(literal)
+    for at in range(len(data)):
+        for change in (0x01, 0x80, 0xFF):
+            damaged = bytearray(data)
+            damaged[at] ^= change
+            assert recipes.literal_of(bytes(damaged), key) in (None, literal)
+        assert recipes.literal_of(data[:at], key) in (None, literal)
+    for at in (4, 5, 6, 8, recipes.HEADER.size, recipes.HEADER.size + recipes.ONE_LITERAL.size):
+        damaged = bytearray(data)
+        damaged[at] ^= 0x02
+        assert recipes.literal_of(bytes(damaged), key) is None
+
+
+def test_small_literals_are_not_compressed():
+    """Or they would have to be decoded before they can be loaded."""
+    _, data = recipe(bytes(recipes.LITERAL_LIMIT))
+    assert data[5] == 0
