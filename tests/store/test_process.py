@@ -102,7 +102,8 @@ def test_a_forked_child_does_not_wait_for_locks_of_the_parent(store):
 def test_a_forked_child_goes_on_with_its_parents_iterators(store):
     data = np.random.default_rng(0).bytes(24 << 20)
     key = store.put_bytes(data)
-    for begun, everything in ((store.iter_bytes(key), data), (store.get_many([key, key]), 2 * data)):
+    objects = (value for _, value in store.get_many([key, key]))
+    for begun, everything in ((store.iter_bytes(key), data), (objects, 2 * data)):
         first = next(begun)  # threads are running now, and only in the parent
         assert in_a_child(lambda begun=begun: list(begun)) == 0
         assert b"".join([first, *begun]) == everything
