@@ -106,13 +106,13 @@ def _joined(views: Sequence[memoryview]) -> memoryview | None:
 def plan_reads(chunks: Iterable[ChunkRead], gap: int, span: int) -> list[PackRead]:
     """Coalesce chunks into reads: those of one pack with up to ``gap`` bytes between them, as long as neither what is
     read nor what it decodes to is longer than ``span``. Those of one group are in one read, in the order of the group,
-    whatever it decodes to: it is read and decoded once."""
+    whatever it decodes to: it is read and decoded once. But one that comes again, as zeros do, may be gigabytes."""
     reads: list[PackRead] = []
     current: PackRead | None = None
     for wanted in sorted(chunks, key=lambda wanted: (wanted.pack, wanted.placement.offset, wanted.placement.width)):
         start, end = wanted.placement.offset, wanted.placement.offset + wanted.placement.csize
         if current is None or (
-            not in_one_group(current.chunks[-1], wanted)
+            not _goes_on(current.chunks[-1], wanted)
             and (
                 current.pack != wanted.pack
                 or start > current.end + gap
@@ -126,6 +126,11 @@ def plan_reads(chunks: Iterable[ChunkRead], gap: int, span: int) -> list[PackRea
         current.chunks.append(wanted)
         current.decoded += wanted.chunk.usize
     return reads
+
+
+def _goes_on(one: ChunkRead, other: ChunkRead) -> bool:
+    """Whether a chunk lies in the same group as the one before it, and behind that."""
+    return in_one_group(one, other) and one.placement.width < other.placement.width
 
 
 def in_one_group(one: ChunkRead, other: ChunkRead) -> bool:

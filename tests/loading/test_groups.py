@@ -47,6 +47,12 @@ def test_chunks_of_a_group_are_in_one_read_whatever_it_decodes_to():
     assert [one.placement.width for one in reads[0].chunks] == [0, 40, 80, 120, 160]
 
 
+def test_a_chunk_of_a_group_that_comes_again_and_again_is_shared_out_among_reads():
+    again = chunk("a", 64, 30, usize=40, codec=GROUP, width=40)
+    reads = plan_reads([chunk("a", 64, 30, usize=40, codec=GROUP, width=0), *[again] * 7], 0, 100)
+    assert spans(reads) == [("a", 64, 94, 2)] * 4
+
+
 @pytest.mark.parametrize("remote", [False, True])
 @settings(max_examples=30)
 @given(wanted=st.lists(st.sampled_from(CHUNKS), min_size=1, max_size=14))
