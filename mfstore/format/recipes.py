@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import starmap
 from typing import Any, NamedTuple
 
@@ -243,7 +243,7 @@ def encode(
 ) -> list[bytes | memoryview]:
     """A recipe as the parts of one stored object. A random nonce in it makes each storing a version of its own, so that
     a collector never takes a new one for the old one. ``packs`` has the packs of base chunks too."""
-    about = json.dumps({"types": types}, separators=(",", ":")).encode()
+    about = _about_one(types[0]) if len(types) == 1 else _about(types)
     table, pieces = [], []
     for pack, offset, csize, form, width, own in placements:
         if form == GROUP:
@@ -268,6 +268,15 @@ def encode(
     )  # fmt: skip
     unsealed = HEADER.pack(*fields, 0)
     return [HEADER.pack(*fields, _seal(unsealed, stored)), stored, *inline]
+
+
+def _about(types: Sequence[str]) -> bytes:
+    return json.dumps({"types": types}, separators=(",", ":")).encode()
+
+
+@lru_cache(256)
+def _about_one(name: str) -> bytes:
+    return _about([name])
 
 
 def _seal(header: bytes, stored: bytes | memoryview) -> int:

@@ -22,6 +22,8 @@ from mfstore.format.recipes import Segment
 from mfstore.pickling.arrays import array_reducers, without_metadata
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from typing_extensions import Buffer
 
     from mfstore._core.pickler import Sink
@@ -184,7 +186,7 @@ _MODULES = (*(module for module, _ in _VALUES), "numpy.ma", "torch", "pandas")
 class _Known(NamedTuple):
     """What the pickler is told of the libraries this process has imported."""
 
-    seen: tuple[bool, ...]
+    seen: tuple[ModuleType | None, ...]
     reducers: dict[type, Callable[[Any], Any]]
     values: tuple[type, ...]
     once: dict[type, Callable[[Any], bool] | None]
@@ -195,7 +197,7 @@ _known = _Known((), {}, (), {})
 
 def _known_types() -> _Known:
     global _known
-    seen = tuple(sys.modules.get(module) is not None for module in _MODULES)
+    seen = tuple(map(sys.modules.get, _MODULES))
     if seen == _known.seen:
         return _known
     reducers: dict[type, Callable[[Any], Any]] = {}
