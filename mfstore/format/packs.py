@@ -208,7 +208,7 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[P
                 found=entry.offset + entry.csize,
             )
         yield entry
-    places.sort()  # they are in order already, and need not be
+    places.sort()  # most are in order already
     for before, after in pairwise([(0, HEADER.size, 0, CHUNK_LIMIT), *places]):
         start, end = after[0], before[1]
         # Of one group, one after the other in it: what is in none takes all of its place.

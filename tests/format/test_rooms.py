@@ -13,7 +13,6 @@ SECTIONS = dict(re.findall(r"^##+ (.+)\n((?:(?!^##+ ).*\n)*)", TEXT, re.MULTILIN
 ELSEWHERE = {
     "Objects": "the paths are in the modules of what lies there",
     "Codecs": "the compiled core",
-    "Groups": "the compiled core",
     "Equal content": "what picklers do",
     "Invariants": "rules for all of them",
     "Maintenance of Metaflow roots": "no part of a store",
