@@ -130,7 +130,7 @@ def shuffled(found: list[Measured]) -> None:
 
 def unrelated(found: list[Unrelated]) -> None:
     """What a base costs that has nothing of what is saved."""
-    print("\nA save that names a base which has nothing of it: CPU of the process, medians of three.\n")
+    print("\nA save that names a base which has nothing of it: CPU of the process, the least of five saves.\n")
     print("| first version, and that of another seed | without, ms | with a base, ms | against | bytes |")
     print("|---|--:|--:|--:|--:|")
     for one in found:
