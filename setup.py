@@ -103,8 +103,9 @@ class BuildWithStubs(build_py):
 setup(
     ext_modules=cythonize(
         [
+            extension("pickle/cycles"),
             extension("pickle/graph", "pickle/stack"),
-            extension("pickle/pickler", "pickle/stack"),
+            extension("pickle/pickler", "pickle/memo", "pickle/stack"),
             extension("chunk/chunk", "chunk/cuts"),
             extension(
                 "codec/codec",

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mfstore._core.cycles import without_search
 from mfstore._core.pickler import Payload, Pickler, Reduced
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
@@ -76,10 +77,12 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence
     try:
         aside = memoryview(first).nbytes > PIECE and threading.current_thread() is not threading.main_thread()
         if second is None and writable and not aside:
-            return pickle.loads(first, buffers=payloads)
-        stream = io.BufferedReader(_BlockStream(chain((first, second or b""), blocks)), PIECE if aside else STREAM)
+            return without_search(pickle.loads, first, buffers=payloads)
+        begun = [first, second or b""]
+        del first, second  # a block lives until it is read
+        stream = io.BufferedReader(_BlockStream(chain(_taken(begun), blocks)), PIECE if aside else STREAM)
         unpickler = pickle.Unpickler if writable else _ReadOnly
-        return unpickler(stream, buffers=payloads).load()
+        return without_search(unpickler(stream, buffers=payloads).load)
     except (pickle.UnpicklingError, EOFError) as error:
         raise _no_pickle(error) from error
 
@@ -87,7 +90,7 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence
 def load_literal(body: Any) -> Any:
     """Unpickle a body that has no segments, into writable arrays. Executes pickle, as ``load``."""
     try:
-        return pickle.loads(body)
+        return without_search(pickle.loads, body)
     except (pickle.UnpicklingError, EOFError) as error:
         raise _no_pickle(error) from error
 
@@ -124,6 +127,12 @@ def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterat
         at += len(view)
 
 
+def _taken(blocks: list[Buffer]) -> Iterator[Buffer]:
+    """The blocks, none of which is held any longer here."""
+    while blocks:
+        yield blocks.pop(0)
+
+
 class _BlockStream(io.RawIOBase):
     """A stream over buffers, read once from front to back."""
 
@@ -136,6 +145,7 @@ class _BlockStream(io.RawIOBase):
 
     def readinto(self, target: Buffer) -> int:
         while not self._left:
+            self._left = memoryview(b"")  # what is read to its end goes before the next one comes
             block = next(self._blocks, None)
             if block is None:
                 return 0

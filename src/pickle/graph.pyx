@@ -7,6 +7,13 @@ from hashlib import sha256
 from operator import itemgetter
 from pickle import PicklingError, whichmodule
 
+from cpython.dict cimport PyDict_CheckExact
+from cpython.float cimport PyFloat_CheckExact
+from cpython.list cimport PyList_CheckExact
+from cpython.long cimport PyLong_CheckExact
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport uintptr_t
 
 from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
@@ -14,6 +21,7 @@ from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_s
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object value)
+    int PyDict_Next(object mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
 
 
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
@@ -54,33 +62,70 @@ def holds_addresses(kind):
     return kind != "B" and _addresses.search(_names.sub("", kind)) is not None
 
 
+cdef enum:
+    LEAF = 0
+    CONTAINER = 1
+    OTHER = 2
+
+
+cdef inline int sort_of(object obj):
+    if PyUnicode_CheckExact(obj) or PyLong_CheckExact(obj) or PyFloat_CheckExact(obj) or obj is None:
+        return LEAF
+    if PyDict_CheckExact(obj) or PyList_CheckExact(obj) or PyTuple_CheckExact(obj):
+        return CONTAINER
+    if type(obj) in _leaves:
+        return LEAF
+    return CONTAINER if type(obj) is set or type(obj) is frozenset else OTHER
+
+
 def is_plain(root):
     """Whether ``root`` holds nothing but exact builtin containers and atoms.
 
     Pickling such a graph runs no code of any class, so an object in it is reached only through the containers that
-    hold a counted reference to it. Memory: a pointer per waiting object and an entry per object reached twice.
+    hold a counted reference to it. Memory: a pointer per waiting container and an entry per one reached twice.
     """
     cdef list waiting = [root]
     cdef set seen = set()
-    cdef object obj, kind
+    cdef object obj, item
+    cdef Py_ssize_t position
+    cdef PyObject *key_at
+    cdef PyObject *value_at
+    if sort_of(root) == OTHER:
+        return False
+    if sort_of(root) == LEAF:
+        return True
     while waiting:
         obj = waiting.pop()
-        kind = type(obj)
-        if kind in _leaves:
-            continue
-        if kind is not list and kind is not dict and kind is not tuple and kind is not set and kind is not frozenset:
-            return False
         # One reference is the variable's, one the only container's: such an object is not met again.
         if Py_REFCNT(obj) > 2:
             if id(obj) in seen:
                 continue
             seen.add(id(obj))
-        if kind is dict:
-            waiting.extend(obj.keys())
-            waiting.extend(obj.values())
+        if PyDict_CheckExact(obj):
+            position = 0
+            while PyDict_Next(obj, &position, &key_at, &value_at):
+                if not look_into(<object> key_at, waiting) or not look_into(<object> value_at, waiting):
+                    return False
+        elif PyList_CheckExact(obj):
+            for item in <list> obj:
+                if not look_into(item, waiting):
+                    return False
+        elif PyTuple_CheckExact(obj):
+            for item in <tuple> obj:
+                if not look_into(item, waiting):
+                    return False
         else:
-            waiting.extend(obj)
+            for item in obj:
+                if not look_into(item, waiting):
+                    return False
     return True
+
+
+cdef inline bint look_into(object item, list waiting) except -1:
+    cdef int sort = sort_of(item)
+    if sort == CONTAINER:
+        waiting.append(item)
+    return sort != OTHER
 
 
 # How deep elements may lie in sets of elements to be ordered. Each level is a pickle inside of a pickle; objects that

@@ -3,7 +3,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Realloc
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 
@@ -78,17 +78,33 @@ cdef inline int put_raw(Output *out, const uint8_t *data, size_t n) except -1:
     return 0
 
 
+cdef inline int put_int64(Output *out, int64_t value) except -1:
+    """An int that 64 bits hold, in the shortest opcode."""
+    cdef int width = 5
+    if 0 <= value < 256:
+        return put2(out, b'K', <uint8_t> value)
+    if 0 <= value < 65536:
+        return put_int(out, b'M', <uint64_t> value, 2)
+    if -2147483648 <= value <= 2147483647:
+        return put_int(out, b'J', <uint64_t> value, 4)
+    # LONG1: as many bytes as a signed number needs.
+    while width < 8 and not -(<int64_t> 1 << (8 * width - 1)) <= value < <int64_t> 1 << (8 * width - 1):
+        width += 1
+    put1(out, 0x8a)
+    return put_int(out, <uint8_t> width, <uint64_t> value, width)
+
+
+cdef inline int64_t as_int64(object obj, int *overflow) except? -1:
+    """The value of an int, if ``overflow`` stays 0."""
+    return PyLong_AsLongLongAndOverflow(obj, overflow)
+
+
 cdef inline int put_integer(Output *out, object obj) except -1:
     """An int of any size, in the shortest opcode."""
     cdef int overflow = 0
-    cdef long long value = PyLong_AsLongLongAndOverflow(obj, &overflow)
+    cdef int64_t value = as_int64(obj, &overflow)
     if not overflow:
-        if 0 <= value < 256:
-            return put2(out, b'K', <uint8_t> value)
-        if 0 <= value < 65536:
-            return put_int(out, b'M', <uint64_t> value, 2)
-        if -2147483648 <= value <= 2147483647:
-            return put_int(out, b'J', <uint64_t> value, 4)
+        return put_int64(out, value)
     cdef bytes data = obj.to_bytes((obj.bit_length() >> 3) + 1, "little", signed=True)
     if obj < 0 and len(data) > 1 and data[-1] == 0xff and data[-2] & 0x80:
         data = data[:-1]

@@ -19,21 +19,28 @@ difference legal in the protocol (PEP 3154, PEP 574):
 from copyreg import dispatch_table as _copyreg_table
 from hashlib import sha256
 from pickle import PickleBuffer, PicklingError
-from types import FunctionType
+from types import FunctionType, GetSetDescriptorType
 
 from mfstore._core.graph import ContentOrder, find_global, holds_addresses, is_plain
 from mfstore._core.memory import AsciiView, LargeValue, encode_text
 
 cimport cython
-from cpython.buffer cimport PyObject_CheckBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.unicode cimport PyUnicode_AsEncodedString
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from cpython.unicode cimport PyUnicode_AsEncodedString, PyUnicode_CheckExact
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memset
 
+from memo cimport (
+    PyObject_Hash, add_object, add_value, clear_objects, clear_values, keep_referenced, mf_object_slot, mf_objects,
+    mf_value_slot, mf_values, object_slot, value_slot,
+)
 from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
-from output cimport Output, put1, put2, put_double, put_int, put_integer, put_raw
+from output cimport Output, as_int64, put1, put2, put_double, put_int, put_int64, put_integer, put_raw
 
 
 cdef extern from "Python.h":
@@ -71,16 +78,22 @@ cdef enum:
 
 # Before a list or dict of this many items the memo is padded (by memoising the container again, one
 # byte each) to a multiple of MEMO_ALIGN, so that the references inside it keep their numbers when something small
-# changes ahead of it. Measured on an object column of 336 776 strings: reordering the other columns re-stored all of
-# its 1.6 MB before and one chunk after.
+# changes ahead of it; to MEMO_FEW if there is next to nothing ahead, so that what is met first in it has a number below
+# 256, to which a reference takes two bytes and not five. Measured on an object column of 336 776 strings: reordering
+# the other columns re-stored all of its 1.6 MB before and one chunk after.
 cdef enum:
     MEMO_ALIGN_FROM = 4096
     MEMO_ALIGN = 1024
+    MEMO_FEW = 16
 
-# Strings and bytes, and values that are written once, are each forgotten when this many are remembered: 13 MB for a
-# graph of any size. Part of what makes pickles canonical, so the number does not change.
+# Strings and bytes are forgotten when this many of each are remembered, except for those that were referred to, if they
+# are no more than TEXT_KEPT: the keys of records stay, so that each takes two bytes and not five. 500 000 dicts of
+# three keys and a name of their own took 21.3 MB where all were forgotten, and take 16.8. Values that are written once
+# are all forgotten. 6 MB for a graph of any size, and the values. Part of what makes pickles canonical, so the numbers
+# do not change.
 cdef enum:
     TEXT_MEMO = 131072
+    TEXT_KEPT = 65536
 
 # Texts and bytes of this length are remembered as what is hashed and compared without the GIL: by themselves they keep
 # it for 0.3 ms a MiB.
@@ -112,6 +125,20 @@ cdef object _set_reduces = (set.__reduce__, frozenset.__reduce__)
 # Types whose own order is total.
 cdef object _natural = frozenset([str, bytes, int])
 
+# Sets of so few numbers are ordered without making objects.
+cdef enum:
+    FEW = 64
+
+# Bit of a class's __flags__: it was made by a class statement.
+cdef enum:
+    MADE_BY_CLASS = 1 << 9
+
+# What a class or an instance says when it is not to be pickled as its class and its attributes.
+cdef object _own_ways = frozenset([
+    "__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__", "__getnewargs_ex__", "__getattr__",
+    "__getattribute__", "__class__", "__slots__",
+])
+
 
 @cython.final
 cdef class Reduced:
@@ -142,9 +169,42 @@ cdef class Payload:
         self.row = row
 
 
-cdef object length_of(object data):
-    """The bytes of a payload."""
-    return memoryview(data).nbytes if PyObject_CheckBuffer(data) else data.nbytes
+@cython.final
+cdef class Kind:
+    """What a pickler knows of a class, found out once for each."""
+
+    cdef int standing
+    # OBJECT, VALUE or ONCE.
+    cdef object test
+    # Says of which instances ONCE is so.
+    cdef object reducer
+    cdef bint of_attributes
+    # Whether object.__reduce_ex__ would say of its instances: the class, and the attributes if there are any.
+    cdef bint a_class
+    # Whether its instances are classes.
+    cdef bint may_have_attributes
+
+    def __cinit__(self):
+        self.standing = OBJECT
+        self.of_attributes = self.a_class = False
+        self.may_have_attributes = True
+
+
+cdef bint is_of_attributes(object kind) except -1:
+    """Whether ``kind`` and what it comes from leave pickling to object.__reduce_ex__, which makes four tuples and looks
+    up ten names to say what is known: a third of what an instance of a dataclass takes."""
+    cdef object base, parts
+    if type(kind) is not type:
+        return False
+    for base in kind.__mro__:
+        if base is object:
+            continue
+        parts = base.__dict__
+        if not base.__flags__ & MADE_BY_CLASS or not _own_ways.isdisjoint(parts):
+            return False
+        if "__dict__" in parts and type(parts["__dict__"]) is not GetSetDescriptorType:
+            return False
+    return kind.__dictoffset__ != 0
 
 
 @cython.final
@@ -217,10 +277,13 @@ cdef class Pickler:
     After a failure, ``path()`` says where in the object it happened.
     """
 
-    cdef object sink, reducers, values, root, order
+    cdef object sink, reducers, values, root, order, last_type
+    cdef Kind last_kind
     cdef bint plain
-    cdef dict once, memo, text_memo, bytes_memo, once_memo, once_ids, standings, once_tests
-    cdef list alive, once_alive, trace
+    cdef dict once, once_memo, once_ids, kinds
+    cdef list once_alive, trace
+    cdef mf_objects memo
+    cdef mf_values text_memo, bytes_memo
     cdef Output out
     cdef size_t block
     cdef uint64_t flushed
@@ -234,14 +297,13 @@ cdef class Pickler:
         self.plain = False
         self.order = order
         self.reducers = {} if reducers is None else reducers
-        self.memo = {}
-        self.text_memo = {}
-        self.bytes_memo = {}
+        memset(&self.memo, 0, sizeof(self.memo))
+        memset(&self.text_memo, 0, sizeof(self.text_memo))
+        memset(&self.bytes_memo, 0, sizeof(self.bytes_memo))
         self.once_memo = {}
         self.once_ids = {}
-        self.standings = {}
-        self.once_tests = {}
-        self.alive = []
+        self.kinds = {}
+        self.last_type = None
         self.once_alive = []
         self.trace = []
         self.memo_size = 0
@@ -255,6 +317,9 @@ cdef class Pickler:
 
     def __dealloc__(self):
         PyMem_Free(self.out.data)
+        clear_objects(&self.memo)
+        clear_values(&self.text_memo)
+        clear_values(&self.bytes_memo)
 
     def dump(self, obj):
         """Write ``obj``; returns the length of the body in bytes."""
@@ -305,16 +370,20 @@ cdef class Pickler:
         return put1(&self.out, 0x94)
 
     cdef int remember(self, object obj, uint32_t index) except -1:
-        self.memo[<size_t> <void *> obj] = index
-        self.alive.append(obj)
-        if len(self.alive) == PLAIN_CHECK:
+        add_object(&self.memo, obj, index)
+        if self.memo.used == PLAIN_CHECK:
             self.plain = is_plain(self.root)
         return 0
 
-    cdef int remember_value(self, dict memo, object value) except -1:
-        if len(memo) >= TEXT_MEMO:
-            memo.clear()
-        memo[value] = self.memo_size
+    cdef int remember_value(self, mf_values *memo, object value, uint64_t hash) except -1:
+        if memo.used >= TEXT_MEMO:
+            keep_referenced(memo, TEXT_KEPT)
+        add_value(memo, value, hash, self.memo_size)
+        self.memo_size += 1
+        return put1(&self.out, 0x94)
+
+    cdef int count_memo(self) except -1:
+        """As ``memoize`` of what nothing else refers to."""
         self.memo_size += 1
         return put1(&self.out, 0x94)
 
@@ -339,7 +408,7 @@ cdef class Pickler:
 
     cdef int align_memo(self, Py_ssize_t items) except -1:
         if items >= MEMO_ALIGN_FROM:
-            while self.memo_size % MEMO_ALIGN:
+            while self.memo_size % MEMO_ALIGN and self.memo_size != MEMO_FEW:
                 self.memo_size += 1
                 put1(&self.out, 0x94)
         return 0
@@ -352,24 +421,36 @@ cdef class Pickler:
     # ---- dispatch -----------------------------------------------------------------
 
     cdef int save(self, object obj) except -1:
-        cdef object kind
-        cdef object known
+        # How many references there are to ``obj`` counts (see ``memoize``): one is the caller's.
+        cdef int atom = self.save_atom(obj)
+        if atom:
+            return 0
+        return self.save_object(obj)
+
+    cdef int save_atom(self, object obj) except -1:
+        """Write an atom and return 1, or return 0."""
         if obj is None:
-            return put1(&self.out, b'N')
-        kind = type(obj)
-        if kind is str:
-            return self.save_str(obj)
-        if kind is int:
-            return put_integer(&self.out, obj)
-        if kind is float:
-            return put_double(&self.out, obj)
-        if kind is bool:
-            return put1(&self.out, 0x88 if obj else 0x89)
-        if kind is bytes:
-            return self.save_bytes(obj)
-        known = self.memo.get(<size_t> <void *> obj)
-        if known is not None:
-            return self.get_memo(known)
+            put1(&self.out, b'N')
+        elif PyUnicode_CheckExact(obj):
+            self.save_str(obj)
+        elif PyLong_CheckExact(obj):
+            put_integer(&self.out, obj)
+        elif PyFloat_CheckExact(obj):
+            put_double(&self.out, PyFloat_AS_DOUBLE(obj))
+        elif obj is True or obj is False:
+            put1(&self.out, 0x88 if obj is True else 0x89)
+        elif PyBytes_CheckExact(obj):
+            self.save_bytes(obj)
+        else:
+            return 0
+        return 1
+
+    cdef int save_object(self, object obj) except -1:
+        """Write what is no atom."""
+        cdef object kind = type(obj)
+        cdef const mf_object_slot *known = object_slot(&self.memo, obj)
+        if known != NULL:
+            return self.get_memo(known.number)
         if self.out.used >= self.block:
             self.flush()
         mf_enter_recursion(b" while pickling an object")
@@ -396,9 +477,13 @@ cdef class Pickler:
     cdef int save_other(self, object obj, object kind) except -1:
         cdef object reduced, reducer
         cdef bytes content = None
+        cdef Kind its
+        cdef const mf_object_slot *known
         if kind is set:
             put1(&self.out, 0x8f)
             self.memoize(obj)
+            if self.save_numbers(obj):
+                return 0
             items = self.set_order(obj)
             for start in range(0, len(items), BATCH):
                 put1(&self.out, b'(')
@@ -408,10 +493,10 @@ cdef class Pickler:
         if kind is frozenset:
             put1(&self.out, b'(')
             self.save_each(self.set_order(obj))
-            known = self.memo.get(<size_t> <void *> obj)
-            if known is not None:
+            known = object_slot(&self.memo, obj)
+            if known != NULL:
                 put1(&self.out, b'1')
-                return self.get_memo(known)
+                return self.get_memo(known.number)
             put1(&self.out, 0x91)
             return self.memoize(obj)
         if kind is bytearray:
@@ -419,29 +504,30 @@ cdef class Pickler:
         if kind is PickleBuffer:
             return self.save_picklebuffer(obj)
         if kind is Payload:
-            return self.save_buffer(obj, obj.data, obj.itemsize, obj.row)
+            # A reducer's node: nobody else refers to it, and its memory need not outlive it.
+            self.save_buffer((<Payload> obj).data, (<Payload> obj).itemsize, (<Payload> obj).row)
+            return self.count_memo()
         if kind is Reduced:
-            self.save(obj.func)
-            self.save(obj.args)
+            self.save((<Reduced> obj).func)
+            self.save_arguments((<Reduced> obj).args, 1)
             put1(&self.out, b'R')
-            return self.memoize(obj)
+            return self.count_memo()
 
-        if self.standing(kind) == ONCE and not getattr(obj, "__dict__", None):
-            known = self.once_ids.get(<size_t> <void *> obj)
-            if known is not None:
-                return self.get_memo(known)
-            test = self.once_tests[kind]
-            if test is None or test(obj):
+        its = self.kind_of(kind)
+        if its.standing == ONCE and not (its.may_have_attributes and getattr(obj, "__dict__", None)):
+            number = self.once_ids.get(<size_t> <void *> obj)
+            if number is not None:
+                return self.get_memo(number)
+            if its.test is None or its.test(obj):
                 # A digest, because the pickle of a dtype with many fields is long.
                 content = sha256(self.value_pickle(obj)).digest()
-                known = self.once_memo.get(content)
-                if known is not None:
-                    self.note_once(obj, known)
-                    return self.get_memo(known)
+                number = self.once_memo.get(content)
+                if number is not None:
+                    self.note_once(obj, number)
+                    return self.get_memo(number)
 
-        reducer = self.reducers.get(kind)
-        if reducer is not None:
-            reduced = reducer(obj)
+        if its.reducer is not None:
+            reduced = its.reducer(obj)
             if reduced is not NotImplemented:
                 if type(reduced) is Reduced:
                     self.save(reduced)
@@ -451,17 +537,63 @@ cdef class Pickler:
         reducer = _copyreg_table.get(kind)
         if reducer is not None:
             return self.save_reduced(obj, reducer(obj), content)
-        if isinstance(obj, type):
+        if its.of_attributes and self.save_attributes(obj, kind):
+            return 0
+        if its.a_class:
             if obj in _singletons:
                 return self.save_reduce(type, (_singletons[obj],), None, None, None, None, obj)
             return self.save_global(obj, None)
         if kind is FunctionType:
             return self.save_global(obj, None)
-        reduced = getattr(obj, "__reduce_ex__")(5)
+        reduced = obj.__reduce_ex__(5)
         if isinstance(obj, (set, frozenset)) and kind.__reduce__ in _set_reduces and type(reduced) is tuple:
             # Their own way: the class, called with a list of the elements as they come.
             reduced = (reduced[0], (self.set_order(reduced[1][0]),), *reduced[2:])
         return self.save_reduced(obj, reduced, content)
+
+    cdef bint save_attributes(self, object obj, object kind) except -1:
+        """Write an instance as object.__reduce_ex__ would say, or return 0 because it has ways of its own."""
+        cdef dict attributes = obj.__dict__
+        if attributes and ("__reduce_ex__" in attributes or "__reduce__" in attributes or "__getstate__" in attributes):
+            return 0
+        try:
+            self.save(kind)
+            put2(&self.out, b')', 0x81)
+        except BaseException:
+            if self.trace:
+                self.trace.append(f".<{_name(kind)}.__reduce__>")
+            raise
+        self.memoize(obj)
+        if attributes:
+            self.save_state(attributes)
+            put1(&self.out, b'b')
+        return 1
+
+    cdef bint save_numbers(self, set obj) except -1:
+        """Write the elements of a set of few numbers, or return 0 because it is none."""
+        cdef int64_t values[FEW]
+        cdef int64_t value
+        cdef Py_ssize_t count = 0, at
+        cdef int overflow = 0
+        if not 0 < len(obj) <= FEW:
+            return 0
+        for item in obj:
+            if not PyLong_CheckExact(item):
+                return 0
+            value = as_int64(item, &overflow)
+            if overflow:
+                return 0
+            at = count
+            while at > 0 and values[at - 1] > value:
+                values[at] = values[at - 1]
+                at -= 1
+            values[at] = value
+            count += 1
+        put1(&self.out, b'(')
+        for at in range(count):
+            put_int64(&self.out, values[at])
+        put1(&self.out, 0x90)
+        return 1
 
     cdef int save_reduced(self, object obj, object reduced, bytes content) except -1:
         if isinstance(reduced, str):
@@ -471,18 +603,22 @@ cdef class Pickler:
         n = len(reduced)
         if not 2 <= n <= 6:
             raise PicklingError(f"__reduce__ of {_name(type(obj))} must return 2 to 6 elements, not {n}")
-        full = reduced + (None,) * (6 - n)
-        return self.save_reduce(full[0], full[1], full[2], full[3], full[4], full[5], obj, content)
+        return self.save_reduce(
+            reduced[0], reduced[1], reduced[2] if n > 2 else None, reduced[3] if n > 3 else None,
+            reduced[4] if n > 4 else None, reduced[5] if n > 5 else None, obj, content, Py_REFCNT(reduced) == 1,
+        )
 
     # ---- atoms --------------------------------------------------------------------
 
     cdef int save_str(self, str obj) except -1:
         cdef Py_ssize_t n
         cdef const char *data
-        value = obj if len(obj) < LARGE else LargeValue(obj)
-        known = self.text_memo.get(value)
-        if known is not None:
-            return self.get_memo(known)
+        cdef object value = obj if len(obj) < LARGE else LargeValue(obj)
+        cdef uint64_t hash = <uint64_t> PyObject_Hash(value)
+        cdef mf_value_slot *known = value_slot(&self.text_memo, value, hash)
+        if known != NULL:
+            known.used_again = 1
+            return self.get_memo(known.number)
         # A long text is passed on without a copy if it is ASCII; else it is encoded here, because asking for its UTF-8
         # would leave a copy of it inside the caller's string.
         encoded = None
@@ -504,14 +640,16 @@ cdef class Pickler:
             else:
                 put_int(&self.out, b'X', n, 4)
             self.put_raw(<const uint8_t *> data, n)
-        return self.remember_value(self.text_memo, value)
+        return self.remember_value(&self.text_memo, value, hash)
 
     cdef int save_bytes(self, bytes obj) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(obj)
-        value = obj if n < LARGE else LargeValue(obj)
-        known = self.bytes_memo.get(value)
-        if known is not None:
-            return self.get_memo(known)
+        cdef object value = obj if n < LARGE else LargeValue(obj)
+        cdef uint64_t hash = <uint64_t> PyObject_Hash(value)
+        cdef mf_value_slot *known = value_slot(&self.bytes_memo, value, hash)
+        if known != NULL:
+            known.used_again = 1
+            return self.get_memo(known.number)
         if n >= OUT_OF_LINE:
             self.payload(0x8e, 2, obj, n, 1, 0)
         else:
@@ -520,7 +658,7 @@ cdef class Pickler:
             else:
                 put_int(&self.out, b'B', n, 4)
             self.put_raw(<const uint8_t *> PyBytes_AS_STRING(obj), n)
-        return self.remember_value(self.bytes_memo, value)
+        return self.remember_value(&self.bytes_memo, value, hash)
 
     cdef int save_bytearray(self, bytearray obj) except -1:
         cdef size_t n = len(obj)
@@ -541,19 +679,27 @@ cdef class Pickler:
         row = 0
         if view.ndim > 1 and view.nbytes:
             row = view.nbytes // (view.shape[0] if view.c_contiguous else view.shape[view.ndim - 1])
-        return self.save_buffer(obj, obj.raw(), itemsize, row)
-
-    cdef int save_buffer(self, object obj, object data, itemsize, row) except -1:
-        cdef const uint8_t[::1] flat
-        cdef size_t n = length_of(data)
-        if n >= OUT_OF_LINE:
-            self.payload(0x96, 1, data, n, itemsize, row)
-        else:
-            flat = data
-            put_int(&self.out, 0x96, n, 8)
-            if n:
-                self.put_raw(&flat[0], n)
+        self.save_buffer(obj.raw(), itemsize, row)
         return self.memoize(obj)
+
+    cdef int save_buffer(self, object data, itemsize, row) except -1:
+        """Without a place in the memo."""
+        cdef Py_buffer view
+        cdef size_t n
+        if not PyObject_CheckBuffer(data):
+            n = data.nbytes
+            return self.payload(0x96, 1, data, n, itemsize, row)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            n = view.len
+            if n >= OUT_OF_LINE:
+                self.payload(0x96, 1, data, n, itemsize, row)
+            else:
+                put_int(&self.out, 0x96, n, 8)
+                self.put_raw(<const uint8_t *> view.buf, n)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
 
     # ---- containers ---------------------------------------------------------------
 
@@ -566,56 +712,72 @@ cdef class Pickler:
                 raise
         return 0
 
-    cdef int save_tuple(self, tuple obj) except -1:
-        cdef Py_ssize_t n = len(obj)
-        cdef Py_ssize_t i
+    cdef int save_arguments(self, tuple args, Py_ssize_t others) except -1:
+        """As ``save``. Where nothing but ``others`` and the caller's variable refers to them, nothing ever will, so
+        they are not remembered, and what is in them lives no longer than they."""
+        if Py_REFCNT(args) > others + 1 or len(args) == 0 or self.out.used >= self.block:
+            return self.save(args)
+        return self.save_tuple(args, 1)
+
+    cdef int save_tuple(self, tuple obj, bint ours=0) except -1:
+        """``ours``: nobody else refers to it."""
+        cdef Py_ssize_t n = len(obj), i = 0
         cdef bint plain = n <= ATOM_TUPLE
-        # A tuple is memoised after its items, so an item may be reached again through the tuple itself: this list is
-        # the further reference that makes `memoize` remember each of them.
-        cdef list pinned = list(obj)
+        cdef list pinned
+        cdef const mf_object_slot *known
+        cdef object item
         if n == 0:
             return put1(&self.out, b')')
         if n > 3:
             put1(&self.out, b'(')
-        for i in range(n):
-            item = pinned[i]
-            if plain and type(item) not in _atoms:
-                plain = False
-            try:
-                self.save(item)
-            except BaseException:
-                self.trace.append(f"[{i}]")
-                raise
-        if not plain:
-            known = self.memo.get(<size_t> <void *> obj)
-            if known is not None:
+        try:
+            while i < n and self.save_atom(obj[i]):
+                i += 1
+            if i < n:
+                plain = 0
+                # A tuple is memoised after its items, so an item may be reached again through the tuple itself: this
+                # list is the further reference that makes `memoize` remember each of them.
+                pinned = None if ours else list(obj)
+                while i < n:
+                    item = obj[i]
+                    self.save(item)
+                    i += 1
+        except BaseException:
+            self.trace.append(f"[{i}]")
+            raise
+        if not plain and not ours:
+            known = object_slot(&self.memo, obj)
+            if known != NULL:
                 # Recursive tuple: saving its items saved it. Drop the items, use that one.
                 if n > 3:
                     put1(&self.out, b'1')
                 else:
                     for i in range(n):
                         put1(&self.out, b'0')
-                return self.get_memo(known)
+                return self.get_memo(known.number)
         put1(&self.out, <uint8_t> (0x84 + n) if n <= 3 else <uint8_t> b't')
         if plain:
             return 0
-        return self.memoize(obj)
+        return self.count_memo() if ours else self.memoize(obj)
 
     cdef int append_items(self, list items) except -1:
         cdef Py_ssize_t index = 0, size = len(items)
+        cdef object item
         if size > 1:
             put1(&self.out, b'(')
-        while index < len(items):  # an item's __reduce__ may change the list
-            if index and index % BATCH == 0:
-                put1(&self.out, b'e')
-                put1(&self.out, b'(')
-            item = items[index]
-            try:
+        try:
+            while index < len(items):  # an item's __reduce__ may change the list
+                if index and index % BATCH == 0:
+                    put1(&self.out, b'e')
+                    put1(&self.out, b'(')
+                item = items[index]
                 self.save(item)
-            except BaseException:
-                self.trace.append(f"[{index}]")
-                raise
-            index += 1
+                index += 1
+                if self.out.used >= self.block:
+                    self.flush()
+        except BaseException:
+            self.trace.append(f"[{index}]")
+            raise
         if index != size:
             raise RuntimeError("list changed size during iteration")
         if size:
@@ -630,19 +792,26 @@ cdef class Pickler:
         cdef Py_ssize_t position = 0, done = 0, size = len(obj)
         cdef PyObject *key_at
         cdef PyObject *value_at
-        cdef object key, value
+        cdef object key = None, value
         if size > 1:
             put1(&self.out, b'(')
-        while PyDict_Next(obj, &position, &key_at, &value_at):
-            key = <object> key_at
-            value = <object> value_at
-            if done and done % BATCH == 0:
-                put1(&self.out, b'u')
-                put1(&self.out, b'(')
-            self.save_pair(key, value, style)
-            done += 1
-            if len(obj) != size:
-                raise RuntimeError("dictionary changed size during iteration")
+        try:
+            while len(obj) == size and PyDict_Next(obj, &position, &key_at, &value_at):
+                key = <object> key_at
+                value = <object> value_at
+                if done and done % BATCH == 0:
+                    put1(&self.out, b'u')
+                    put1(&self.out, b'(')
+                self.save(key)
+                self.save(value)
+                done += 1
+                if self.out.used >= self.block:
+                    self.flush()
+        except BaseException:
+            self.trace.append(step(key, style))
+            raise
+        if len(obj) != size:
+            raise RuntimeError("dictionary changed size during iteration")
         if done != size:
             raise RuntimeError("dictionary changed during iteration")
         if size:
@@ -658,28 +827,46 @@ cdef class Pickler:
             self.trace.append(step(key, style))
             raise
 
-    cdef int standing(self, object kind) except -1:
-        """OBJECT, VALUE or ONCE, as ``values`` and ``once`` say. Asked once for each class."""
-        known = self.standings.get(kind)
+    cdef Kind kind_of(self, object kind):
+        """What is known of a class. Asked once for each."""
+        cdef Kind its
+        if kind is self.last_type:
+            return self.last_kind
+        known = self.kinds.get(kind)
         if known is None:
-            known = OBJECT
+            its = Kind()
             if issubclass(kind, self.values):
-                known = VALUE
+                its.standing = VALUE
                 for cls, test in self.once.items():
                     if issubclass(kind, cls):
-                        known = ONCE
-                        self.once_tests[kind] = test
-            self.standings[kind] = known
-        return known
+                        its.standing = ONCE
+                        its.test = test
+            its.reducer = self.reducers.get(kind)
+            its.a_class = issubclass(kind, type)
+            its.may_have_attributes = any(["__dict__" in base.__dict__ for base in kind.__mro__])
+            its.of_attributes = its.standing == OBJECT and is_of_attributes(kind)
+            self.kinds[kind] = its
+        else:
+            its = <Kind> known
+        self.last_type = kind
+        self.last_kind = its
+        return its
 
     cdef bint is_value(self, object obj) except -1:
         """An immutable value: two equal ones need not be one object. A subclass with attributes is not one."""
-        return self.standing(type(obj)) != OBJECT and not getattr(obj, "__dict__", None)
+        cdef Kind its = self.kind_of(type(obj))
+        return its.standing != OBJECT and not (its.may_have_attributes and getattr(obj, "__dict__", None))
 
     cdef object set_order(self, object items):
         """Elements of a set in an order that does not depend on hash seeds or history, where they have one."""
-        cdef object kinds = set(map(type, items))
-        if len(kinds) == 1 and kinds <= _natural:
+        cdef object kind = None, item
+        for item in items:
+            if kind is None:
+                kind = type(item)
+            elif type(item) is not kind:
+                kind = None
+                break
+        if kind in _natural:
             return sorted(items)
         if self.order is None:
             self.order = ContentOrder(self.value_pickle, self.element_pickle)
@@ -706,14 +893,17 @@ cdef class Pickler:
     # ---- objects ------------------------------------------------------------------
 
     cdef int save_reduce(
-        self, func, args, state, listitems, dictitems, state_setter, obj, bytes content=None
+        self, func, args, state, listitems, dictitems, state_setter, obj, bytes content=None, bint ours=0
     ) except -1:
-        """``content``: of a value that is written once, the digest of its own pickle."""
+        """``content``: of a value that is written once, the digest of its own pickle. ``ours``: nobody else refers to
+        the tuple that these came in."""
+        cdef const mf_object_slot *known
         if not isinstance(args, tuple):
             raise PicklingError(f"args from __reduce__ of {_name(type(obj))} must be a tuple")
         if not callable(func):
             raise PicklingError(f"func from __reduce__ of {_name(type(obj))} must be callable")
-        func_name = getattr(func, "__name__", "")
+        # Of functions: to ask a class for its name takes longer than to write what it is called with.
+        func_name = "" if type(func) is type else getattr(func, "__name__", "")
         try:
             if func_name == "__newobj_ex__":
                 cls, new_args, kwargs = args
@@ -726,27 +916,29 @@ cdef class Pickler:
                 cls = args[0]
                 self.check_new(cls, obj, func_name)
                 self.save(cls)
-                self.save(args[1:])
+                self.save_arguments(args[1:], 0)
                 put1(&self.out, 0x81)
             else:
                 self.save(func)
-                self.save(args)
+                if ours:
+                    self.save_arguments(args, 1)
+                else:
+                    self.save(args)
                 put1(&self.out, b'R')
         except BaseException:
             # The index is into the arguments of the reconstructor, not into the object.
             if self.trace:
                 self.trace.append(f".<{_name(type(obj))}.__reduce__>")
             raise
-        known = self.memo.get(<size_t> <void *> obj)
-        if known is not None:
+        known = object_slot(&self.memo, obj)
+        if known != NULL:
             # Recursive: pickling the arguments pickled the object.
             put1(&self.out, b'0')
-            return self.get_memo(known)
+            return self.get_memo(known.number)
         if content is not None:
             self.remember_once(obj, content)
         elif self.is_value(obj):
-            self.memo_size += 1
-            put1(&self.out, 0x94)
+            self.count_memo()
         else:
             self.memoize(obj)
         if listitems is not None:
@@ -773,14 +965,14 @@ cdef class Pickler:
 
     cdef int save_state(self, object state) except -1:
         # A plain instance dict is written here, so that a failure inside reads `.attribute`.
-        if type(state) is dict and (<size_t> <void *> state) not in self.memo:
+        if type(state) is dict and object_slot(&self.memo, state) == NULL:
             put1(&self.out, b'}')
             self.memoize(state)
             return self.set_dict(state, 2)
         return self.save(state)
 
     cdef int check_new(self, cls, obj, name) except -1:
-        if not hasattr(cls, "__new__"):
+        if not isinstance(cls, type) and not hasattr(cls, "__new__"):
             raise PicklingError(f"first argument of {name}() must be a class")
         if cls is not obj.__class__:
             raise PicklingError(f"first argument of {name}() is not the class of the object")

@@ -1,0 +1,191 @@
+"""Short ways of the pickler write what the long ones would."""
+
+import gc
+import os
+import pickle
+import pickletools
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfstore._core.cycles import without_search
+from mfstore._core.pickler import BUFFER, Joined
+from mfstore.pickling.streams import dump
+
+REMEMBERED = 131072
+KEPT = 65536
+
+
+def dumps(obj):
+    joined = Joined()
+    dump(obj, joined)
+    return joined.all()
+
+
+def names(stream):
+    return [opcode.name for opcode, _, _ in pickletools.genops(stream)]
+
+
+class Short1:
+    pass
+
+
+class Long11:
+    def __reduce_ex__(self, protocol):
+        return super().__reduce_ex__(protocol)
+
+
+class Slotted:
+    __slots__ = ("__dict__", "x")
+
+
+class Stated:
+    def __getstate__(self):
+        return {"state": "own"}
+
+
+class Lying:
+    def __getattr__(self, name):
+        if name == "__getnewargs__":
+            return tuple
+        raise AttributeError(name)
+
+
+class Numbers(list):
+    pass
+
+
+@pytest.mark.parametrize("attributes", [{}, {"x": 1}, {"x": [1], "y": {"z": (1, [2])}}])
+def test_an_instance_is_written_as_its_reduction_says(attributes):
+    streams = []
+    for cls in (Short1, Long11):
+        one = cls()
+        one.__dict__.update(attributes)
+        again = [one, one, one.__dict__]
+        streams.append(dumps(again).replace(cls.__name__.encode(), b"-"))
+        back = pickle.loads(dumps(again))
+        assert back[0] is back[1] and back[0].__dict__ == attributes
+        assert back[2] == attributes
+    assert streams[0] == streams[1]
+
+
+def test_an_instance_that_leads_back_to_itself():
+    one = Short1()
+    one.me, one.all = one, [one.__dict__]
+    back = pickle.loads(dumps(one))
+    assert back.me is back and back.all[0]["me"] is back and back.all[0]["all"] is back.all
+
+
+@pytest.mark.parametrize("cls", [Slotted, Stated, Lying, Numbers])
+def test_a_class_with_ways_of_its_own_goes_by_them(cls):
+    one = cls()
+    one.x = 7
+    assert vars(pickle.loads(dumps(one))) == vars(pickle.loads(pickle.dumps(one, 5)))
+    assert getattr(pickle.loads(dumps(one)), "x", None) == getattr(pickle.loads(pickle.dumps(one, 5)), "x", None)
+
+
+def test_an_instance_may_say_itself_how_it_is_reduced():
+    one = Short1()
+    one.__reduce_ex__ = lambda protocol: (int, ("7",))
+    assert pickle.loads(dumps(one)) == 7
+
+
+@given(st.sets(st.integers(-(1 << 70), 1 << 70) | st.integers(-300, 70000), max_size=70))
+def test_sets_of_numbers_are_written_in_their_order(numbers):
+    stream = dumps(numbers)
+    assert pickle.loads(stream) == numbers
+    written = [
+        value for opcode, value, _ in pickletools.genops(stream) if type(value) is int and opcode.name != "PROTO"
+    ]
+    assert written == sorted(numbers)
+    assert stream == dumps({number + 0 for number in list(numbers)[::-1]})
+
+
+def test_numbers_take_no_more_bytes_than_in_an_ordinary_pickle():
+    edges = [sign * (1 << bits) + more for bits in range(70) for sign in (1, -1) for more in (-1, 0, 1)]
+    for number in edges:
+        assert dumps(number)[2:] == pickle.dumps(number, 5).replace(b"\x80\x05\x95", b"")[-len(dumps(number)) + 2 :]
+        assert pickle.loads(dumps(number)) == number
+
+
+def test_what_is_referred_to_is_remembered_when_texts_are_forgotten():
+    rows = [{"key": str(number)} for number in range(REMEMBERED + 1000)]
+    stream = dumps(rows)
+    assert stream.count(b"\x8c\x03key") == 1
+    # A reference of two bytes, since little was ahead of the list.
+    assert names(stream).count("BINGET") == len(rows) - 1
+    assert pickle.loads(stream) == rows
+
+
+def test_all_texts_are_forgotten_when_too_many_were_referred_to():
+    for kept in (KEPT, KEPT + 1):
+        twice = [str(number) for number in range(kept)] * 2
+        others = [f"-{number}" for number in range(REMEMBERED + 1 - kept)]
+        stream = dumps([*twice, *others, "0"])
+        assert stream.count(b"\x8c\x010") == (1 if kept == KEPT else 2)
+
+
+def test_copies_of_arrays_do_not_live_to_the_end():
+    seen = []
+
+    class Sink:
+        def body(self, block):
+            pass
+
+        def payload(self, kind, data, itemsize, row, at):
+            assert kind == BUFFER and all(one() is None for one in seen)
+            seen.append(weakref.ref(data))
+
+    dump([np.zeros((200, 200))[:, ::2] for _ in range(4)], Sink())
+    assert len(seen) == 4
+
+
+@pytest.fixture
+def searching():
+    gc.enable()
+    yield
+    assert gc.isenabled()
+
+
+def test_no_cycles_are_searched_for_during_a_call(searching):
+    assert without_search(gc.isenabled) is False
+    assert without_search(lambda value, *, more: value + more, 1, more=2) == 3
+    assert without_search(lambda: (without_search(gc.isenabled), gc.isenabled())) == (False, False)
+    with pytest.raises(ZeroDivisionError):
+        without_search(lambda: 1 / 0)
+
+
+def test_the_last_of_calls_that_overlap_lets_the_search_go_on(searching):
+    inside, leave = threading.Event(), threading.Event()
+    other = threading.Thread(target=without_search, args=(lambda: (inside.set(), leave.wait()),))
+    other.start()
+    inside.wait()
+    without_search(int)
+    assert not gc.isenabled()
+    leave.set()
+    other.join()
+
+
+def test_what_its_user_switched_off_stays_off(searching):
+    gc.disable()
+    without_search(int)
+    assert not gc.isenabled()
+    gc.enable()
+
+
+def test_a_child_of_a_fork_searches(searching):
+    inside, leave = threading.Event(), threading.Event()
+    other = threading.Thread(target=without_search, args=(lambda: (inside.set(), leave.wait()),))
+    other.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        without_search(int)
+        os._exit(0 if gc.isenabled() else 1)
+    leave.set()
+    other.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
