@@ -253,12 +253,13 @@ class Handle:
     def _make(self, algorithm: int) -> _Shared:
         digest = digest_function(algorithm)
         reader = PackReader(self.backend, self.workers, digest)
-        index = ChunkIndex(self.backend, digest, algorithm)
+        reliance = Reliance(reader, self._verified)
+        index = ChunkIndex(self.backend, digest, algorithm, reliance.trailers)
         fetcher = Fetcher(reader, index.find_all, self._verified)
         segments = SegmentLoader(reader, self._verified, self.options.knobs.map)
         saving = SaveContext(
             backend=self.backend, workers=self.workers, chunk_index=index, fetcher=fetcher,
-            reliance=Reliance(reader, self._verified), verified=self._verified, guard=self.guard, digest=digest,
+            reliance=reliance, verified=self._verified, guard=self.guard, digest=digest,
             algorithm=algorithm, compress=self.options.knobs.compress, memory=self.options.knobs.memory,
             delta=self.options.knobs.builds,
         )  # fmt: skip

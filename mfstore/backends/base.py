@@ -225,6 +225,10 @@ class Backend(ABC):
         for prefix in prefixes:
             yield from self.list(prefix)
 
+    def list_first(self, prefix: str, count: int) -> Sequence[ObjectInfo]:
+        """Of what ``list`` shows the first ``count``, by their keys, in any order."""
+        return sorted(self.list(prefix), key=lambda info: info.key)[:count]
+
     def exists_many(self, keys: Sequence[str]) -> Answers:
         """Whether each object exists, in order. MUST NOT report False for a refusal."""
         answers = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.packs import PackEntry, PackName
 from mfstore.format.recipes import Placement, new_placement
+from mfstore.format.tree import mark
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -26,6 +28,7 @@ ENTRY = struct.Struct("<32sIIQII")
 CODEC_AT = 52
 """Where in an entry its codec is."""
 PREFIX = "index/"
+_KEY = re.compile(r"index/(-[0-9a-f]{8}-)?([0-9a-f]{64})")
 
 
 class Location(NamedTuple):
@@ -59,6 +62,12 @@ class Fragment:
     def __len__(self) -> int:
         return len(self.entries) // ENTRY.size
 
+    def marks(self) -> Iterator[bytes]:
+        """Its entries as the index's tree has them."""
+        for fields in ENTRY.iter_unpack(self.entries):
+            if fields[1] < len(self.packs):
+                yield mark(fields[0], self.packs[fields[1]].value)
+
     def location(self, position: int) -> Location | None:
         """The location in entry ``position``, or None when the entry makes no sense: then it is a miss."""
         _, pack, csize, offset, usize, form = ENTRY.unpack_from(self.entries, position * ENTRY.size)
@@ -90,6 +99,17 @@ def decode_rows(entries: Buffer) -> Iterator[FragmentRow]:
     """The entries of a fragment."""
     for chunk_id, pack, csize, offset, usize, form in ENTRY.iter_unpack(entries):
         yield _new_row((chunk_id, pack, csize, offset, usize, form & 0xFF, form >> 8))
+
+
+def fragment_key(digest: bytes, seconds: float) -> str:
+    """Key of a fragment that is stored now: the newest sorts first, so that the first page of a listing has it."""
+    return f"{PREFIX}-{0xFFFFFFFF - int(seconds) & 0xFFFFFFFF:08x}-{digest.hex()}"
+
+
+def digest_in_key(key: str) -> bytes | None:
+    """Digest of the fragment of that key; None for what is none. mfstore 0.1.0 wrote keys without the time."""
+    match = _KEY.fullmatch(key)
+    return bytes.fromhex(match[2]) if match is not None else None
 
 
 def encode_fragment(packs: Sequence[tuple[bytes, Sequence[PackEntry]]], algorithm: int) -> bytes:

@@ -3,7 +3,7 @@ vouches for, or that are read now."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -143,6 +143,10 @@ class Reliance:
                     sizes[pack] = self._reader.backend.head(pack_path(pack)).size
             else:
                 sizes[pack] = self._verified.length(pack)
+        return self._layouts.entries(sizes)
+
+    def trailers(self, sizes: Mapping[str, int]) -> dict[str, Sequence[PackEntry]]:
+        """As ``layouts``, of packs whose lengths are known."""
         return self._layouts.entries(sizes)
 
     def contents(self, placed: Sequence[PlacedChunk]) -> dict[bytes, memoryview]:

@@ -1,4 +1,4 @@
-"""The dedup index: immutable fragments that say which pack holds a chunk (docs/format.md, "Index fragment").
+"""The dedup index: which pack holds a chunk (docs/format.md, "Index fragment" and "Index tree").
 
 Only deduplication reads it. Losing it, or reading an old one, costs bytes and never data: a hit is checked before
 it is trusted, and recipes carry their own placements.
@@ -7,29 +7,60 @@ it is trusted, and recipes carry their own placements.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore._core import table
-from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.backends.base import decode_read
+from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.fragments import (
     ENTRY,
     PREFIX,
     Fragment,
     Location,
     decode_fragment,
+    digest_in_key,
     encode_fragment,
+    fragment_key,
     merge_fragments,
 )
 from mfstore.format.packs import PackEntry
+from mfstore.format.tree import ROOT, ROOT_KEY, Node, decode_node
 from mfstore.host.forks import anew_in_children
+from mfstore.saving.folding import fold
+from mfstore.saving.tree import MarkedPacks, find, find_all
 
 if TYPE_CHECKING:
-    from mfstore.backends.base import Backend
+    from mfstore.backends.base import Backend, ObjectInfo
     from mfstore.format.digests import Digest
+    from mfstore.saving.tree import Trailers
 
+PAGE = 1000
+"""Objects of the index that are listed, newest fragments first: S3 lists so many with one request. Who may not delete
+leaves more, and those behind are empty."""
 FAN_IN = 16
-"""Fragments of one size class are merged when there are this many, so a store of n chunks has O(log n) of them."""
+"""While there is no tree, fragments of one size class are merged when there are this many, so that there are O(log n)
+of them."""
+TREE_FROM = 1 << 14
+"""Chunks from which on a store has a tree, some 1 GB: as fragments they take 0.9 MB, which every process reads."""
+MOST_AT_ONCE = 1 << 18
+"""Chunks that one writer puts into a new tree: 64 nodes and the root. Of a store that is larger by then, as mfstore
+0.1.0 left them, a collection makes the tree."""
+FRESH = 4
+"""Fragments that are read beside a tree, the newest: the chunks of others that were stored at the same moment count as
+new. More than these a writer puts into the tree."""
+CARRIED = 1 << 8
+"""Chunks of fragments that a new fragment takes over beside a tree, so that there is one: 14 kB at most. Then they go
+into the tree: 430 kB are written for each 85 saves of three chunks."""
+FOLDED = 16
+"""Fragments that are put into the tree at once. Of 10^5 that were stored at one moment each later writer takes so
+many."""
+PUSHED = 1 << 8
+"""Chunks of which each so many new ones let a writer push a bucket of the tree a level down, beside the first: a push
+moves at least twice as many."""
 
 
 def plan_compaction(fragments: Sequence[Fragment]) -> list[Fragment]:
@@ -41,14 +72,39 @@ def plan_compaction(fragments: Sequence[Fragment]) -> list[Fragment]:
     return classes[full[0]] if full else []
 
 
-class ChunkIndex:
-    """The fragments of one store, read when first needed."""
+def is_folders_turn(fragments: int, lot: int) -> bool:
+    """Whether one of many writers that all see so many fragments puts some into the tree: some sixteen of them do.
+    ``lot`` is its own number, 0 to 255."""
+    return lot * fragments <= 256 * FOLDED
 
-    def __init__(self, backend: Backend, digest: Digest, algorithm: int) -> None:
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The index as it was listed and read."""
+
+    fragments: tuple[Fragment, ...]
+    """Those that were read, the newest last."""
+    unread: tuple[str, ...] = ()
+    """Keys of older ones that were not."""
+    root: Node | None = None
+    """Of the tree, if there is one."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.fragments))
+
+
+class ChunkIndex:
+    """The index of one store, read when first needed."""
+
+    def __init__(self, backend: Backend, digest: Digest, algorithm: int, trailers: Trailers) -> None:
         self._backend = backend
         self._digest = digest
         self._algorithm = algorithm
-        self._fragments: list[Fragment] | None = None
+        self._packs = MarkedPacks(backend, trailers)
+        self._view: View | None = None
+        self._carried: dict[str, list[str]] = {}
+        """Keys of the fragments that a new one takes over, by its key."""
+        self._may_delete = True
         self.forked()
         anew_in_children(self)
 
@@ -58,10 +114,12 @@ class ChunkIndex:
         self._lock = threading.RLock()
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, Location]:
-        """Where chunks lie, for those that are known. Newer fragments win."""
+        """Where chunks lie, of those that are known. Newer fragments win. Beside a tree some may not be found that
+        are there."""
+        view = self._load()
         found: dict[bytes, Location] = {}
         missing = list(ids)
-        for fragment in reversed(self._load()):
+        for fragment in reversed(view.fragments):
             if not missing:
                 break
             positions = table.find(fragment.entries, ENTRY.size, b"".join(missing))
@@ -70,67 +128,159 @@ class ChunkIndex:
                 if location is not None:
                     found[chunk_id] = location
             missing = [chunk_id for chunk_id in missing if chunk_id not in found]
+        if missing and view.root is not None:
+            found.update(find(view.root, missing, self._backend, self._packs))
         return found
 
     def find_all(self, chunk_id: bytes, reload: bool) -> list[Location]:
-        """Every location a chunk is listed at, for when one of them failed; ``reload`` reads the fragments anew."""
+        """Every location a chunk is listed at, for when one of them failed; ``reload`` reads the index anew."""
         if reload:
             self.forget()
+        view = self._load()
         locations = []
-        for fragment in reversed(self._load()):
+        for fragment in reversed(view.fragments):
             position = table.find(fragment.entries, ENTRY.size, chunk_id)[0]
             location = fragment.location(position) if position >= 0 else None
             if location is not None:
                 locations.append(location)
+        if view.root is not None:
+            locations += find_all(view.root, chunk_id, self._backend, self._packs)
         return locations
 
     def forget(self) -> None:
-        """Read the fragments anew when they are next needed."""
+        """Read the index anew when it is next needed."""
         with self._lock:
-            self._fragments = None
+            self._view = None
+            self._packs.forget()
 
     def make_fragment(self, packs: Sequence[tuple[bytes, Sequence[PackEntry]]]) -> tuple[str, bytes]:
-        """Key and bytes of the fragment for newly written packs."""
+        """Key and bytes of the fragment for newly written packs. Beside a tree it takes over those that it fits into
+        one with."""
         data = encode_fragment(packs, self._algorithm)
-        return PREFIX + self._digest(data).hex(), data
+        with self._lock:
+            view = self._view
+            if view is None or view.root is None:
+                return fragment_key(self._digest(data), time.time()), data
+            made = decode_fragment(data, "")
+            taken = [of for of in view.fragments if len(of) + len(made) <= CARRIED]
+            if taken and sum(map(len, taken)) + len(made) <= CARRIED:
+                data = merge_fragments([*taken, made], self._algorithm)
+            else:
+                taken = []
+            key = fragment_key(self._digest(data), time.time())
+            self._carried[key] = [of.key for of in taken if of.key != key]
+            return key, data
 
     def add(self, key: str, data: bytes) -> None:
         """Use a fragment that was just stored."""
         fragment = decode_fragment(data, key)
         with self._lock:
-            if self._fragments is not None:
-                self._fragments = [*(f for f in self._fragments if f.key != key), fragment]
+            if self._view is not None:
+                gone = {key, *self._carried.get(key, ())}
+                rest = (of for of in self._view.fragments if of.key not in gone)
+                self._view = View((*rest, fragment), self._view.unread, self._view.root)
 
     def compact(self) -> None:
-        """Merge small fragments when there are many: the merged one is stored before the others are deleted.
+        """Merge fragments when there are many, or put them into the tree: what takes them over is stored before they
+        are removed.
 
-        Best effort: without the right to delete, or when another process was faster, nothing is lost.
+        Best effort: without the right to write, or when another process was faster, nothing is lost.
         """
-        small = plan_compaction(self._load())
+        with self._lock:
+            carried, self._carried = self._carried, {}
+        self._retire([key for keys in carried.values() for key in keys])
+        view = self._load()
+        try:
+            if view.root is not None or TREE_FROM < len(view) <= MOST_AT_ONCE:
+                self._fold(view)
+            else:
+                self._merge(plan_compaction(view.fragments))
+        except MfstoreError:
+            return
+
+    def _merge(self, small: Sequence[Fragment]) -> None:
         if not small:
             return
         data = merge_fragments(small, self._algorithm)
-        key = PREFIX + self._digest(data).hex()
+        key = fragment_key(self._digest(data), time.time())
+        self._backend.put(key, [data])
+        gone = {fragment.key for fragment in small} - {key}
+        self._retire(sorted(gone))
+        with self._lock:
+            if self._view is not None:
+                rest = [of for of in self._view.fragments if of.key not in gone and of.key != key]
+                self._view = View((decode_fragment(data, key), *rest), self._view.unread, self._view.root)
+
+    def _fold(self, view: View) -> None:
+        """Put fragments into the tree, if there are so many that it is worth it."""
+        count = len(view.fragments) + len(view.unread)
+        if view.root is not None and count < FRESH and len(view) <= CARRIED:
+            return
+        own = view.fragments[-1].key if view.fragments else ""
+        if not is_folders_turn(count, int(own[-2:], 16) if own else 0):
+            return
+        folded = list(view.fragments)
+        folded += self._read(view.unread[-max(0, FOLDED - len(folded)) :])
+        marks = {mark for fragment in folded for mark in fragment.marks()}
+        root = fold(self._backend, self._algorithm, marks, 1 + len(marks) // PUSHED)
+        if root is None:
+            return
+        gone = {fragment.key for fragment in folded}
+        self._retire(sorted(gone))
+        with self._lock:
+            if self._view is not None:
+                rest = (of for of in self._view.fragments if of.key not in gone)
+                unread = (key for key in self._view.unread if key not in gone)
+                self._view = View(tuple(rest), tuple(unread), root)
+
+    def _retire(self, keys: Sequence[str]) -> None:
+        """Remove fragments whose chunks are listed elsewhere. Who may not makes them empty, so that nobody reads them
+        nor merges them again."""
+        if not keys:
+            return
         try:
-            self._backend.put(key, [data])
-            gone = {fragment.key for fragment in small} - {key}
-            self._backend.delete_many(sorted(gone))
+            if self._may_delete:
+                self._backend.delete_many(keys)
+                return
+        except AccessDenied:
+            self._may_delete = False
         except MfstoreError:
             return
-        with self._lock:
-            if self._fragments is not None:
-                rest = [f for f in self._fragments if f.key not in gone and f.key != key]
-                self._fragments = [decode_fragment(data, key), *rest]
+        try:
+            for key in keys:
+                self._backend.put(key, [])
+        except MfstoreError:
+            return
 
-    def _load(self) -> list[Fragment]:
+    def _load(self) -> View:
         with self._lock:
-            if self._fragments is None:
-                infos = sorted(self._backend.list(PREFIX), key=lambda info: info.modified)
-                self._fragments = list(self._read(info.key for info in infos))
-            return self._fragments
+            if self._view is None:
+                self._view = self._read_view(self._backend.list_first(PREFIX, PAGE))
+            return self._view
+
+    def _read_view(self, infos: Iterable[ObjectInfo]) -> View:
+        infos = sorted(infos, key=lambda info: info.modified)
+        keys = [info.key for info in infos if info.size and digest_in_key(info.key) is not None]
+        if not any(info.key == ROOT_KEY for info in infos):
+            return View(tuple(self._read(keys)))
+        fresh = keys[-FRESH:]
+        data: Mapping[str, bytes | MfstoreError] = dict(self._backend.get_many([ROOT_KEY, *fresh]))
+        fragments = self._decode((key, data[key]) for key in fresh)
+        return View(tuple(fragments), tuple(keys[: -len(fresh) or None]), self._root(data[ROOT_KEY]))
+
+    def _root(self, data: bytes | MfstoreError) -> Node | None:
+        try:
+            if isinstance(data, MfstoreError):
+                raise data
+            return decode_read(self._backend, ROOT_KEY, data, partial(decode_node, name=ROOT))
+        except (CorruptObject, NotFound, Unsupported):
+            return None
 
     def _read(self, keys: Iterable[str]) -> Iterable[Fragment]:
-        for key, data in self._backend.get_many(keys):
+        return self._decode(self._backend.get_many(keys))
+
+    def _decode(self, read: Iterable[tuple[str, bytes | MfstoreError]]) -> Iterable[Fragment]:
+        for key, data in read:
             try:
                 if isinstance(data, NotFound):
                     continue  # merged away by another process since it was listed

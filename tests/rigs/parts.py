@@ -58,10 +58,11 @@ def parts(*, memory=64 * MIB, threads=1, **capabilities):
     workers = Workers(threads)
     verified = VerifiedRanges(backend)
     reader = PackReader(backend, workers, DIGEST)
-    index = ChunkIndex(backend, DIGEST, BLAKE3)
+    reliance = Reliance(reader, verified)
+    index = ChunkIndex(backend, DIGEST, BLAKE3, reliance.trailers)
     fetcher = Fetcher(reader, index.find_all, verified)
     context = SaveContext(
-        backend=backend, workers=workers, chunk_index=index, fetcher=fetcher, reliance=Reliance(reader, verified),
+        backend=backend, workers=workers, chunk_index=index, fetcher=fetcher, reliance=reliance,
         verified=verified, guard=Guard(backend, lambda: False, verified.clear), digest=DIGEST, algorithm=BLAKE3,
         compress="balanced", memory=memory,
     )  # fmt: skip

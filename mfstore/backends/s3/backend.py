@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
@@ -288,6 +289,11 @@ class S3Backend(Backend):
             key = found.key.removeprefix(self._prefix)
             if not key.rpartition("/")[2].startswith("."):
                 yield ObjectInfo(key, found.size, found.modified or 0.0, (found.etag or "").strip('"'))
+
+    def list_first(self, prefix: str, count: int) -> Sequence[ObjectInfo]:
+        # Keys come in their order, so those of the first pages are the first.
+        listed = self.list(prefix)
+        return list(islice(listed, count))
 
     def _listed(self, prefixes: Sequence[str], delimiter: str | None = None) -> Iterator[ListingEntry]:
         def job(index: int, prefix: str) -> Job:

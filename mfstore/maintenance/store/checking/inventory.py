@@ -11,6 +11,7 @@ from mfstore.format import fragments, packs, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import is_ref, ref_name
+from mfstore.format.tree import NodeName, node_name
 from mfstore.maintenance.report import PhaseProgress
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from mfstore.maintenance.report import PhaseCallback
 
 _NAME = re.compile(r"(packs|recipes)/([0-9a-f]{2})/(\2[0-9a-f]{62})")
-_FRAGMENT = re.compile(r"index/[0-9a-f]{64}")
 SMALLEST = {
     "packs": packs.HEADER.size + packs.ENTRY.size + packs.FOOTER.size,
     "recipes": recipes.HEADER.size + recipes.CONTENT.size + recipes.ARTIFACT.size,
@@ -34,6 +34,7 @@ class Inventory:
     """Which version of each there is, by ``seal_etag``: of the other objects the ETag tells."""
     packs: dict[bytes, ObjectInfo] = field(default_factory=dict)
     fragments: dict[str, ObjectInfo] = field(default_factory=dict)
+    nodes: dict[NodeName, ObjectInfo] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     """Key of the object by name of the ref."""
     short: list[ObjectInfo] = field(default_factory=list)
@@ -60,8 +61,11 @@ class Inventory:
                     self.recipes[bytes.fromhex(match[3])] = seal_etag(info.etag)
             elif kind == "refs":
                 self.refs[ref_name(info.key)] = info.key
-            elif _FRAGMENT.fullmatch(info.key):
-                self.fragments[info.key] = info
+            elif fragments.digest_in_key(info.key) is not None:
+                if info.size:  # else one that was merged by who may not delete
+                    self.fragments[info.key] = info
+            elif (node := node_name(info.key)) is not None:
+                self.nodes[node] = info
             else:
                 self.foreign.append(info)
 

@@ -1,0 +1,171 @@
+"""How the index's tree grows (docs/format.md, "Index tree"): marks go into the root, and what is too much there a level
+down, a bucket at a time. Each of these is one conditional write after one read, so that a writer does few of them and
+many writers share the work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mfstore.backends.base import decode_read
+from mfstore.errors import Conflict, CorruptObject, NotFound
+from mfstore.format.tree import (
+    FANOUT,
+    LEAVES,
+    MARK,
+    ROOT,
+    bytes_of,
+    decode_code,
+    decode_node,
+    divided,
+    empty_node,
+    encode_node,
+)
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.format.tree import Node, NodeName
+
+ROOT_MARKS = 1 << 15
+"""Marks that the root holds, which every process reads: 400 kB. With half of them each push from it would move half as
+many marks for as many bytes."""
+NODE_LEAST, NODE_MOST = 1 << 11, 1 << 16
+"""Marks that a node of level 1 holds: twice as many as one of its leaves, within these. Then leaves have 97 % of all
+(from 170 GB on, when the least is not more), and a push to one of them rewrites 260 bytes for each mark. With the most,
+which leaves of 10 TB call for, a push from the root rewrites 800 bytes for each."""
+TRIES = 4
+"""Times that a root which others write too is written, before its marks are left where they are."""
+
+
+class _Growing:
+    """A node and what is added to it."""
+
+    def __init__(self, node: Node, more: Iterable[bytes], without: Collection[bytes] = ()) -> None:
+        self.name = node.name
+        self._node = node
+        self._more = divided(node.name, more)
+        self._without = without
+        self._gone: set[int] = set()
+
+    def __len__(self) -> int:
+        return sum(map(self._length, range(len(self._more))))
+
+    def _length(self, number: int) -> int:
+        if number in self._gone:
+            return 0
+        if self._without:
+            return len(self.marks(number))
+        return len(self._node.buckets[number]) + len(self._more[number])
+
+    def fullest(self) -> int:
+        """Number of the bucket with most marks."""
+        return max(range(len(self._more)), key=self._length)
+
+    def marks(self, number: int) -> set[bytes]:
+        """Those of a bucket."""
+        if number in self._gone:
+            return set()
+        return self._more[number].union(self._node.buckets[number].split()).difference(self._without)
+
+    def drop(self, number: int) -> None:
+        """The marks of a bucket lie a level down."""
+        self._gone.add(number)
+
+    def encode(self, algorithm: int, sizes: bytes = b"") -> bytes:
+        """One bucket after the other, so that a large node is not held mark by mark. Buckets get no shorter: the root
+        tells how long they are, and would be wrong if this is stopped before it is written."""
+        least = self._node.code if self.name.level else 1
+        return encode_node(self.name, map(self.marks, range(len(self._more))), algorithm, sizes, least)
+
+
+def limit_of(sizes: bytes, bucket: int) -> int:
+    """How many marks the root's child of that number holds, by what the root tells of the leaves."""
+    first = FANOUT * (1 + bucket)
+    return min(NODE_MOST, max(NODE_LEAST, 2 * bytes_of(sizes[first : first + FANOUT]) // FANOUT // MARK))
+
+
+def fold(backend: Backend, algorithm: int, marks: Collection[bytes], pushes: int) -> Node | None:
+    """Put ``marks`` into the tree, and at most so many buckets a level down where nodes have too many; the root then.
+    None when others were at it all the time, and some marks may lie nowhere. A mark that lies twice does no harm."""
+    moved: set[bytes] = set()
+    sizes: dict[int, int] = {}
+    for _ in range(TRIES):
+        root, etag = _read(backend, ROOT)
+        grown = _Growing(root, marks, moved)
+        while len(grown) > ROOT_MARKS and pushes > 0:
+            number = grown.fullest()
+            taken = grown.marks(number)
+            limit = limit_of(root.sizes, number)
+            used = _push(backend, algorithm, ROOT.child(number), taken, limit, pushes, sizes)
+            pushes = pushes - used if used else 0
+            if used:
+                grown.drop(number)
+                moved |= taken
+        told = bytearray(root.sizes)
+        for at, code in sizes.items():
+            told[at] = code
+        data = grown.encode(algorithm, bytes(told))
+        try:
+            backend.put_if(ROOT.key, data, etag)
+        except Conflict:
+            continue
+        return decode_node(data, ROOT)
+    return None
+
+
+def _push(
+    backend: Backend, algorithm: int, name: NodeName, marks: Collection[bytes], limit: int, pushes: int,
+    sizes: dict[int, int],
+) -> int:  # fmt: skip
+    """Put marks into a node below the root, and pass on what it then has above ``limit``. How many pushes that took; 0
+    when another writer was faster. ``sizes`` learns the codes of what was written."""
+    node, etag = _read(backend, name)
+    grown = _Growing(node, marks)
+    used = 1
+    while name.level < LEAVES and len(grown) > limit and used < pushes + 1:
+        number = grown.fullest()
+        if not _push(backend, algorithm, name.child(number), grown.marks(number), 0, 1, sizes):
+            break
+        grown.drop(number)
+        used += 1
+    data = grown.encode(algorithm)
+    try:
+        backend.put_if(name.key, data, etag)
+    except Conflict:
+        return 0
+    sizes[name.size_number] = decode_code(data, name)
+    return used
+
+
+def _read(backend: Backend, name: NodeName) -> tuple[Node, str | None]:
+    """A node and its etag; an empty one in the place of one that is damaged, or not there."""
+    try:
+        data, etag = backend.get_tagged(name.key)
+    except NotFound:
+        return empty_node(name), None
+    try:
+        return decode_read(backend, name.key, data, partial(decode_node, name=name)), etag
+    except CorruptObject:
+        return empty_node(name), etag  # what it said is lost, and costs dedup only
+
+
+def without(backend: Backend, algorithm: int, names: Iterable[NodeName], packs: Collection[bytes]) -> int:
+    """Take the marks of packs that are to be removed out of nodes; how many nodes were written."""
+    beginnings = {pack[:6] for pack in packs}
+    written = 0
+    for name in names:
+        node, etag = _read(backend, name)
+        if etag is None:
+            continue
+        kept: Sequence[list[bytes]] = [
+            [mark for mark in bucket.split() if mark[6:] not in beginnings] for bucket in node.buckets
+        ]
+        if sum(map(len, kept)) == len(node):
+            continue
+        try:
+            backend.put_if(name.key, encode_node(name, kept, algorithm, node.sizes, node.code), etag)
+            written += 1
+        except Conflict:
+            continue  # somebody added to it: the next collection finds them
+    return written

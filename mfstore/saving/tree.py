@@ -1,0 +1,189 @@
+"""Looking chunks up in the index's tree (docs/format.md, "Index tree"): few buckets, and the packs that they name.
+
+What is saved together is stored together, so that one chunk that is found brings its neighbours: the pack's trailer
+lists them. So some chunks are looked up first, and others only where that is needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mfstore._core.codec import DELTAS
+from mfstore.backends.base import RangeRead
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.format.fragments import new_location
+from mfstore.format.packs import PackName, pack_path
+from mfstore.format.tree import (
+    FANOUT,
+    HALF,
+    HEADER,
+    LEAVES,
+    ROOT,
+    bucket_range,
+    bytes_of,
+    decode_bucket,
+    decode_code,
+    node_of,
+)
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.format.fragments import Location
+    from mfstore.format.packs import PackEntry
+    from mfstore.format.tree import Node, NodeName
+
+    Trailers = Callable[[Mapping[str, int]], Mapping[str, Sequence[PackEntry]]]
+    """What lies in packs, by their names and lengths."""
+
+FEW = 4
+"""Chunks of which each is looked up: so many cost five buckets. Of more it is a sample, as long as that finds some."""
+SAMPLE = 16
+"""One in so many is looked up at a time. Of an artifact that is stored as it is one find is enough; of 1000 chunks 64
+that lie in one pack are found with a probability of 0.98, and cost 126 requests of some KiB at most."""
+ROUNDS = 8
+"""Samples that are taken while each finds something that the ones before did not."""
+LITTLE = 0.05
+"""Of the marks: a level with less is asked only about the first sample."""
+PACKS = 16
+"""Packs looked into for one sample, those first that most of it lie in."""
+REMEMBERED = 1 << 14
+"""Chunks of packs that were looked into last: 300 bytes each."""
+
+
+class MarkedPacks:
+    """The packs that marks name, looked into when they are needed. Shared by all lookups of a process."""
+
+    def __init__(self, backend: Backend, trailers: Trailers) -> None:
+        self._backend = backend
+        self._trailers = trailers
+        self._recent: dict[bytes, dict[bytes, Location]] = {}
+
+    def known(self, chunk_ids: Iterable[bytes]) -> dict[bytes, Location]:
+        """Those of the chunks that lie in packs which were looked into already."""
+        recent = list(self._recent.values())
+        return {
+            chunk_id: pack[chunk_id] for chunk_id in chunk_ids for pack in recent if chunk_id in pack
+        }  # fmt: skip
+
+    def read(self, beginnings: Sequence[bytes]) -> None:
+        """Look into the packs whose names begin so. One that is gone or damaged has nothing in it."""
+        sizes = {}
+        for info in self._backend.list_many([_path_of(one) for one in beginnings if one not in self._recent]):
+            sizes[info.key.rpartition("/")[2]] = info.size
+        for name, entries in self._trailers(sizes).items():
+            pack = PackName(bytes.fromhex(name))
+            if sum(map(len, self._recent.values())) + len(entries) > REMEMBERED:
+                self._recent = {}
+            self._recent[pack.value[:HALF]] = {
+                chunk_id: new_location((pack, offset, csize, usize, codec, width))
+                for chunk_id, offset, csize, usize, codec, width in entries
+                if codec not in DELTAS  # its base is known to recipes only
+            }
+
+    def forget(self) -> None:
+        """Packs may have been removed."""
+        self._recent = {}
+
+
+def _path_of(beginning: bytes) -> str:
+    return pack_path(beginning.hex())
+
+
+def find(root: Node, chunk_ids: Iterable[bytes], backend: Backend, packs: MarkedPacks) -> dict[bytes, Location]:
+    """Where chunks lie, of those that some lookups find. By their ids, which are digests: a sample of them is one of
+    the content, and another save of it takes the same."""
+    unknown = sorted(chunk_ids)
+    found = packs.known(unknown)
+    count = len(unknown)
+    looked: set[bytes] = set()
+
+    def learn(hits: Mapping[bytes, Sequence[bytes]]) -> bool:
+        counts = Counter(pack for names in hits.values() for pack in names)
+        packs.read([pack for pack, _ in counts.most_common(PACKS)])
+        more = packs.known(chunk_id for chunk_id in unknown if chunk_id not in found)
+        found.update(more)
+        return bool(more)
+
+    def sample(size: int) -> list[bytes]:
+        taken = [chunk_id for chunk_id in unknown if chunk_id not in found and chunk_id not in looked][:size]
+        looked.update(taken)
+        return taken
+
+    at_hand = {chunk_id: list(_bucket_of(root, chunk_id)) for chunk_id in unknown if chunk_id not in found}
+    learn({chunk_id: names for chunk_id, names in at_hand.items() if names})
+    more = learn(look_up(root, sample(max(1, count // SAMPLE)), range(1, LEAVES + 1), backend))
+    rest = sample(FEW if count <= FEW else 2 + count // SAMPLE)
+    more |= learn(look_up(root, rest, levels_that_matter(root), backend))
+    for _ in range(ROUNDS):
+        taken = sample(1 + (count - len(found)) // SAMPLE) if more else []
+        if not taken:
+            break
+        more = learn(look_up(root, taken, range(1, LEAVES + 1), backend))
+    return found
+
+
+def levels_that_matter(root: Node) -> Sequence[int]:
+    """The levels that have more than a little of what the tree has."""
+    upper, leaves = bytes_of(root.sizes[:FANOUT]), bytes_of(root.sizes[FANOUT:])
+    return (LEAVES,) if upper < LITTLE * leaves else range(1, LEAVES + 1)
+
+
+def find_all(root: Node, chunk_id: bytes, backend: Backend, packs: MarkedPacks) -> list[Location]:
+    """Wherever the tree says that one chunk lies."""
+    hits = [*_bucket_of(root, chunk_id)]
+    hits += look_up(root, [chunk_id], range(1, LEAVES + 1), backend).get(chunk_id, [])
+    found = []
+    for pack in dict.fromkeys(hits):
+        packs.forget()
+        packs.read([pack])
+        found += packs.known([chunk_id]).values()
+    return found
+
+
+def look_up(
+    root: Node, chunk_ids: Sequence[bytes], levels: Iterable[int], backend: Backend
+) -> dict[bytes, list[bytes]]:
+    """How the names of the packs begin in which chunks lie, by the nodes of some levels: a request for each bucket."""
+    wanted: dict[tuple[NodeName, int], list[bytes]] = {}
+    for level in levels:
+        for chunk_id in chunk_ids:
+            name = node_of(chunk_id, level)
+            if root.sizes[name.size_number]:
+                wanted.setdefault((name, name.bucket(chunk_id)), []).append(chunk_id)
+    places = list(wanted)
+    reads = [
+        RangeRead(name.key, *bucket_range(number, root.sizes[name.size_number])) for name, number in places
+    ]  # fmt: skip
+    hits: dict[bytes, list[bytes]] = {}
+    for at, data in backend.read_many(reads):
+        name, number = places[at]
+        try:
+            if isinstance(data, MfstoreError):
+                raise data
+            bucket = decode_bucket(memoryview(data), name, number)
+        except NotFound:
+            continue
+        except (CorruptObject, Unsupported):
+            again = _read_anew(backend, name, number)
+            if again is None:
+                continue
+            bucket = again
+        for chunk_id in wanted[name, number]:
+            hits.setdefault(chunk_id, []).extend(bucket.packs(chunk_id))
+    return {chunk_id: names for chunk_id, names in hits.items() if names}
+
+
+def _bucket_of(root: Node, chunk_id: bytes) -> Iterator[bytes]:
+    return root.buckets[ROOT.bucket(chunk_id)].packs(chunk_id)
+
+
+def _read_anew(backend: Backend, name: NodeName, number: int):  # type: ignore[no-untyped-def]
+    """A bucket of a node that has grown since the root was read; None when it is damaged."""
+    try:
+        code = decode_code(backend.read_again(name.key, 0, HEADER.size), name)
+        start, length = bucket_range(number, code)
+        return decode_bucket(backend.read_again(name.key, start, length), name, number)
+    except (CorruptObject, NotFound, Unsupported):
+        return None

@@ -1,0 +1,450 @@
+"""The index's tree: what is put into it is found, with few requests, whoever writes at the same time."""
+
+import hashlib
+import random
+from dataclasses import replace
+
+import pytest
+
+from mfstore.backends.memory import MemoryBackend
+from mfstore.errors import AccessDenied, Conflict, CorruptObject, Unsupported
+from mfstore.format import tree
+from mfstore.format.packs import PackEntry
+from mfstore.saving import folding, index
+from mfstore.saving.tree import MarkedPacks, find, find_all, look_up
+from tests.rigs.parts import DIGEST, listed_pack, parts
+
+
+def ids_of(seed, count):
+    """Chunk ids: digests."""
+    return [hashlib.blake2b(f"{seed}-{number}".encode(), digest_size=32).digest() for number in range(count)]
+
+
+def marks_of(seed, count):
+    return {tree.mark(one, b"p" * 6) for one in ids_of(seed, count)}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Nodes that are full soon."""
+    monkeypatch.setattr(folding, "ROOT_MARKS", 200)
+    monkeypatch.setattr(folding, "NODE_LEAST", 60)
+    monkeypatch.setattr(folding, "NODE_MOST", 60)
+    monkeypatch.setattr(index, "TREE_FROM", 40)
+    monkeypatch.setattr(index, "CARRIED", 8)
+
+
+# ---- the format ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", [tree.ROOT, tree.NodeName(1, 0), tree.NodeName(1, 63), tree.NodeName(2, 0), tree.NodeName(2, 4095)]
+)
+def test_a_node_is_read_as_it_was_written(name):
+    marks = marks_of(name, 500)
+    sizes = bytes(range(256)) * 16 + bytes(64) if name == tree.ROOT else b""
+    data = tree.encode_node(name, tree.divided(name, marks), 1, sizes)
+    node = tree.decode_node(data, name)
+    assert {mark for bucket in node.buckets for mark in bucket.split()} == marks
+    assert (len(node), node.sizes) == (500, sizes)
+    for number in range(tree.FANOUT):
+        start, length = tree.bucket_range(number, node.code, name == tree.ROOT)
+        assert tree.decode_bucket(data[start : start + length], name, number).split() == node.buckets[number].split()
+        for mark in node.buckets[number].split():
+            assert name.bucket(mark) == number
+    assert tree.node_name(name.key) == name
+
+
+@pytest.mark.parametrize("key", ["index/~", "index/~0", "index/~08", "index/~000", "index/" + "0" * 64, "index/--tree"])
+def test_other_objects_are_no_nodes(key):
+    assert tree.node_name(key) is None
+
+
+def test_no_byte_of_a_node_can_change_unseen():
+    """But for what fills its buckets, which nobody reads."""
+    name = tree.NodeName(1, 7)
+    buckets = tree.divided(name, marks_of(1, 70))
+    data = tree.encode_node(name, buckets, 1)
+    size = tree.size_of_code(tree.decode_node(data, name).code)
+    for at in range(len(data)):
+        number, inside = divmod(at - tree.HEADER.size, size)
+        if at >= tree.HEADER.size and inside >= tree.BUCKET.size + len(buckets[number]) * tree.MARK:
+            continue
+        if at >= tree.HEADER.size and 4 <= inside < 8:
+            continue
+        wrong = bytearray(data)
+        wrong[at] ^= 1
+        with pytest.raises((CorruptObject, Unsupported)):
+            tree.decode_node(bytes(wrong), name)
+    with pytest.raises(CorruptObject):
+        tree.decode_node(data, tree.NodeName(1, 8))
+    with pytest.raises(CorruptObject):
+        tree.decode_node(data[:-1], name)
+
+
+def test_a_bucket_is_of_one_node_at_one_place():
+    name = tree.NodeName(1, 7)
+    data = tree.encode_node(name, tree.divided(name, marks_of(1, 70)), 1)
+    start, length = tree.bucket_range(3, tree.decode_code(data, name))
+    bucket = data[start : start + length]
+    tree.decode_bucket(bucket, name, 3)
+    for other, number in [(name, 4), (tree.NodeName(1, 8), 3), (tree.NodeName(2, 7), 3)]:
+        with pytest.raises(CorruptObject):
+            tree.decode_bucket(bucket, other, number)
+    for cut in (0, 15, 16 + 5):
+        with pytest.raises(CorruptObject):
+            tree.decode_bucket(bucket[:cut], name, 3)
+
+
+def test_lengths_of_buckets_have_codes():
+    assert [tree.code_of_size(tree.size_of_code(code)) for code in range(1, 256)] == list(range(1, 256))
+    for size in range(1, 5000):
+        assert size <= tree.size_of_code(tree.code_of_size(size)) <= max(128, size * 9 // 8 + 1)
+
+
+# ---- growing ----------------------------------------------------------------------------
+
+
+def marks_in(backend):
+    """Every mark of a tree, by level."""
+    found = {}
+    for info in backend.list("index/"):
+        name = tree.node_name(info.key)
+        if name is not None:
+            node = tree.decode_node(backend.get(info.key), name)
+            found.setdefault(name.level, set()).update(mark for bucket in node.buckets for mark in bucket.split())
+    return found
+
+
+def everything(backend):
+    return set().union(*marks_in(backend).values())
+
+
+def test_what_is_folded_in_is_in_the_tree_and_goes_down(small):
+    backend = MemoryBackend()
+    expected = set()
+    for number in range(300):
+        more = marks_of(number, 30)
+        expected |= more
+        root = folding.fold(backend, 1, more, 40)
+        assert len(root) <= 2 * folding.ROOT_MARKS
+        assert root == tree.decode_node(backend.get(tree.ROOT_KEY), tree.ROOT)
+    levels = marks_in(backend)
+    assert everything(backend) == expected
+    assert sum(map(len, levels.values())) == len(expected)  # nothing lies twice
+    assert len(levels[0]) <= 200
+    for info in backend.list("index/"):
+        name = tree.node_name(info.key)
+        if name.level:
+            assert root.sizes[name.size_number] == tree.decode_node(backend.get(info.key), name).code
+    for mark in random.Random(1).sample(sorted(expected), 300):
+        hits = look_up(root, [mark[:6] + bytes(26)], [1, 2], backend)
+        assert hits or mark in levels[0]
+
+
+def test_a_fold_makes_few_requests(small):
+    class Counting(MemoryBackend):
+        calls = 0
+
+        def get_tagged(self, key):
+            self.calls += 1
+            return super().get_tagged(key)
+
+        def put_if(self, key, data, etag):
+            self.calls += 1
+            return super().put_if(key, data, etag)
+
+    backend = Counting()
+    for number in range(400):
+        before = backend.calls
+        folding.fold(backend, 1, marks_of(number, 12), 1)
+        assert backend.calls - before <= 6  # root, a node of level 1, a leaf: each read and written
+    assert marks_in(backend).keys() == {0, 1, 2}
+
+
+@pytest.mark.parametrize("when", range(1, 7))
+def test_writers_at_the_same_moment_lose_nothing(small, when):
+    """Another writer folds just before one of the requests."""
+
+    class Interrupted(MemoryBackend):
+        left = 0
+
+        def put_if(self, key, data, etag):
+            self.left -= 1
+            if self.left == 0:
+                folding.fold(self, 1, marks_of("other", 60), 3)
+            return super().put_if(key, data, etag)
+
+    backend = Interrupted()
+    expected = set()
+    for number in range(40):
+        expected |= marks_of(number, 40)
+        folding.fold(backend, 1, marks_of(number, 40), 3)
+    backend.left = when
+    root = folding.fold(backend, 1, marks_of("mine", 60), 3)
+    while backend.left > 0:
+        root = folding.fold(backend, 1, marks_of(f"more {backend.left}", 60), 3)
+    assert root is not None
+    assert everything(backend) >= expected | marks_of("mine", 60) | marks_of("other", 60)
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_a_writer_that_dies_leaves_all_that_was_there(small, stop):
+    class Dies(MemoryBackend):
+        left = 0
+
+        def put_if(self, key, data, etag):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return super().put_if(key, data, etag)
+
+    backend = Dies()
+    expected = set()
+    for number in range(60):
+        expected |= marks_of(number, 40)
+        folding.fold(backend, 1, marks_of(number, 40), 3)
+    backend.left = stop
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            folding.fold(backend, 1, marks_of("more", 600), 9)
+    assert everything(backend) >= expected
+    folding.fold(backend, 1, marks_of("more", 600), 9)
+    assert everything(backend) >= expected | marks_of("more", 600)
+
+
+def test_who_is_always_too_late_gives_up(small):
+    class Busy(MemoryBackend):
+        def put_if(self, key, data, etag):
+            raise Conflict("another", key=key)
+
+    assert folding.fold(Busy(), 1, marks_of(1, 10), 1) is None
+
+
+def test_a_damaged_node_is_begun_anew(small):
+    backend = MemoryBackend()
+    for number in range(60):
+        folding.fold(backend, 1, marks_of(number, 40), 3)
+    backend.put(tree.ROOT_KEY, [b"damaged"])
+    root = folding.fold(backend, 1, marks_of("new", 10), 3)
+    assert {mark for bucket in root.buckets for mark in bucket.split()} == marks_of("new", 10)
+
+
+def test_a_node_holds_twice_what_its_leaves_hold():
+    """So that leaves have nearly everything, whatever the store's size."""
+    assert folding.limit_of(bytes(tree.SIZES), 3) == folding.NODE_LEAST
+    code = tree.code_of_size(16 + 40 * tree.MARK)
+    sizes = bytearray(tree.SIZES)
+    sizes[64 + 3 * 64 : 64 + 4 * 64] = bytes([code]) * 64
+    marks = tree.size_of_code(code) * 64 // tree.MARK
+    assert folding.limit_of(bytes(sizes), 3) in (2 * marks, 2 * marks + 1)
+    assert folding.limit_of(bytes(sizes), 4) == folding.NODE_LEAST
+    assert folding.limit_of(bytes([200]) * tree.SIZES, 3) == folding.NODE_MOST
+
+
+# ---- looking up -------------------------------------------------------------------------
+
+
+class Store:
+    """A tree over memory, and packs that exist by their trailers alone."""
+
+    def __init__(self):
+        self.backend = MemoryBackend()
+        self.trailers = {}
+        self.looked = []
+        self.requests = []
+        inner = self.backend.get_range
+
+        def get_range(key, start, length):
+            self.requests.append((key, length))
+            return inner(key, start, length)
+
+        self.backend.get_range = get_range
+        self.packs = MarkedPacks(self.backend, self.read)
+
+    def read(self, sizes):
+        self.looked += sizes
+        return {name: self.trailers[name] for name in sizes}
+
+    def add(self, ids):
+        """A pack of these chunks."""
+        name = DIGEST(b"".join(ids))
+        self.trailers[name.hex()] = [PackEntry(one, 64 + at, 10, 20, 0, 0) for at, one in enumerate(ids)]
+        self.backend.put(f"packs/{name.hex()[:2]}/{name.hex()}", [b"pack"])
+        self.root = folding.fold(self.backend, 1, {tree.mark(one, name) for one in ids}, 8)
+        return name
+
+    def find(self, ids):
+        self.requests.clear()
+        return find(self.root, ids, self.backend, self.packs)
+
+
+@pytest.fixture(scope="module")
+def grown():
+    """One with a tree of three levels, that takes two seconds to make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "ROOT_MARKS", 200)
+        patch.setattr(folding, "NODE_LEAST", 60)
+        patch.setattr(folding, "NODE_MOST", 60)
+        made = Store()
+        made.names = {number: made.add(ids_of(number, 20)) for number in range(400)}
+    assert marks_in(made.backend).keys() == {0, 1, 2}
+    return made
+
+
+@pytest.fixture
+def store(grown, small):
+    made = Store()
+    made.backend._objects.update(grown.backend._objects)
+    made.trailers, made.names, made.root = dict(grown.trailers), dict(grown.names), grown.root
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_of_few_chunks_nearly_every_one_is_found_alone(store, count):
+    found = total = 0
+    for seed in range(0, 400, 3):
+        ids = [ids_of(seed + at, 20)[at] for at in range(count) if seed + at < 400]
+        hits = store.find(ids)
+        assert len(store.requests) <= 2 * count
+        for chunk_id, location in hits.items():
+            assert location.pack.value in store.names.values()
+            entries = store.trailers[location.pack.value.hex()]
+            assert entries[location.offset - 64].id == chunk_id
+        found, total = found + len(hits), total + len(ids)
+    assert found >= 0.95 * total
+
+
+def test_one_find_brings_what_was_stored_with_it(store):
+    for seed in (3, 200, 399):
+        store.packs.forget()
+        ids = ids_of(seed, 20)
+        assert store.find(ids).keys() == set(ids)
+        assert len(store.requests) <= 16
+        assert store.find(ids).keys() == set(ids)
+        assert store.requests == []
+
+
+def test_what_is_new_costs_a_sample(store):
+    assert store.find(ids_of("new", 320)) == {}
+    assert len(store.requests) <= 2 * 20 + 22
+    assert store.looked == []
+
+
+def test_what_lies_in_no_pack_any_more_is_not_found(store):
+    ids = ids_of(5, 20)
+    name = store.names[5].hex()
+    store.backend.delete(f"packs/{name[:2]}/{name}")
+    assert store.find(ids) == {}
+    assert find_all(store.root, ids[0], store.backend, store.packs) == []
+
+
+def test_each_pack_that_has_a_chunk_is_told(store):
+    chunk_id = ids_of(7, 20)[3]
+    other = store.add([chunk_id, *ids_of("more", 3)])
+    found = find_all(store.root, chunk_id, store.backend, store.packs)
+    assert {location.pack.value for location in found} == {store.names[7], other}
+
+
+def test_a_node_that_has_grown_is_found_by_its_own_header(store):
+    old = store.root
+    # As if it had been written with shorter buckets.
+    sizes = bytes(code and code - 1 for code in old.sizes)
+    ids = [one for seed in range(40) for one in ids_of(seed, 1) if look_up(old, [one], [2], store.backend)]
+    wrong = replace(old, sizes=sizes)
+    assert look_up(wrong, ids, [2], store.backend) == look_up(old, ids, [2], store.backend)
+
+
+def test_damaged_nodes_cost_deduplication_only(store):
+    for info in list(store.backend.list("index/~")):
+        store.backend.put(info.key, [bytes(100)])
+    found = store.find([one for seed in range(50) for one in ids_of(seed, 20)])
+    assert len(found) < 1000
+
+
+def test_deltas_are_not_found_by_what_a_trailer_says(store):
+    ids = ids_of(9, 20)
+    name = store.names[9].hex()
+    store.trailers[name] = [entry._replace(codec=3) for entry in store.trailers[name]]
+    assert store.find(ids) == {}
+
+
+def test_marks_of_removed_packs_are_taken_out(store):
+    names = [tree.node_name(info.key) for info in store.backend.list("index/")]
+    gone = {store.names[number] for number in range(0, 400, 2)}
+    before = everything(store.backend)
+    assert folding.without(store.backend, 1, names, gone) > 10
+    beginnings = {name[:6] for name in gone}
+    assert everything(store.backend) == {mark for mark in before if mark[6:] not in beginnings}
+    assert folding.without(store.backend, 1, names, gone) == 0
+    store.root = tree.decode_node(store.backend.get(tree.ROOT_KEY), tree.ROOT)
+    store.packs.forget()
+    assert store.find(ids_of(1, 20)).keys() == set(ids_of(1, 20))
+    assert store.find(ids_of(2, 20)) == {}
+
+
+# ---- the index of one process --------------------------------------------------------------
+
+
+def test_a_store_that_has_grown_makes_a_tree(small):
+    made = parts()
+    contents = [[f"{number} {part}".encode() * 9 for part in range(3)] for number in range(60)]
+    for chunks in contents:
+        listed_pack(made, chunks)
+        made.index.compact()
+    listing = [info.key for info in made.backend.list("index/")]
+    assert tree.ROOT_KEY in listing
+    assert len([key for key in listing if tree.node_name(key) is None]) <= 2
+    for chunks in contents:
+        made.index.forget()
+        assert made.index.find([DIGEST(data) for data in chunks]).keys() == {DIGEST(data) for data in chunks}
+
+
+class NoDeletes(MemoryBackend):
+    """May write, and not remove."""
+
+    def delete(self, key):
+        raise AccessDenied("no", key=key)
+
+
+class Process(MemoryBackend):
+    """A process's way to what others store too; counts what it reads."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.gets = []
+        self.put, self.put_if, self.delete, self.list = shared.put, shared.put_if, shared.delete, shared.list
+        self.head, self.get_range, self._get = shared.head, shared.get_range, shared.get
+        self.index = index.ChunkIndex(self, DIGEST, 1, lambda sizes: {})
+
+    def get(self, key):
+        self.gets.append(key)
+        return self._get(key)
+
+
+def saved(shared, numbers):
+    """Processes one after the other that each store a pack of three chunks; how many objects each reads before."""
+    reads = []
+    for number in numbers:
+        process = Process(shared)
+        ids = ids_of(number, 3)
+        process.index.find(ids)
+        reads.append(len(process.gets))
+        entries = [PackEntry(chunk_id, 64 + part, 9, 9, 0, 0) for part, chunk_id in enumerate(ids)]
+        key, data = process.index.make_fragment([(DIGEST(f"pack {number}".encode()), entries)])
+        shared.put(key, [data])
+        process.index.add(key, data)
+        process.index.compact()
+    return reads
+
+
+@pytest.mark.parametrize("kind", [MemoryBackend, NoDeletes])
+def test_many_writers_leave_little_to_read_whether_or_not_they_may_delete(small, kind):
+    backend = kind()
+    reads = saved(backend, range(300))
+    assert max(reads[-100:]) <= 1 + index.FRESH
+    assert sum(reads[-100:]) <= 2.5 * 100
+    live = [info for info in backend.list("index/") if info.size]
+    assert sum(tree.node_name(info.key) is None for info in live) <= 2
+    assert len(everything(backend)) >= 300 * 3 - index.CARRIED
+    assert sum(map(len, marks_in(backend).values())) == len(everything(backend))
