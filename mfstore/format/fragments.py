@@ -28,6 +28,8 @@ ENTRY = struct.Struct("<32sIIQII")
 CODEC_AT = 52
 """Where in an entry its codec is."""
 PREFIX = "index/"
+MERGED = b"MFSI\0merged"
+"""What takes the place of a fragment whose chunks are listed elsewhere, by who may not delete it."""
 _KEY = re.compile(r"index/(-[0-9a-f]{8}-)?([0-9a-f]{64})")
 
 

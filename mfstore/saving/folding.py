@@ -9,12 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
-from mfstore.errors import Conflict, CorruptObject, NotFound
+from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.format.fragments import ENTRY, MERGED, PREFIX, decode_fragment, digest_in_key
 from mfstore.format.tree import (
     FANOUT,
     LEAVES,
     MARK,
     ROOT,
+    ROOT_KEY,
     bytes_of,
     decode_code,
     decode_node,
@@ -34,6 +36,10 @@ NODE_LEAST, NODE_MOST = 1 << 11, 1 << 16
 """Marks that a node of level 1 holds: twice as many as one of its leaves, within these. Then leaves have 97 % of all
 (from 170 GB on, when the least is not more), and a push to one of them rewrites 260 bytes for each mark. With the most,
 which leaves of 10 TB call for, a push from the root rewrites 800 bytes for each."""
+TREE_FROM = 1 << 14
+"""Chunks from which on a store has a tree, some 1 GB: as fragments they take 0.9 MB, which every process reads."""
+FOLDED_TOGETHER = 1 << 18
+"""Marks that are put into a tree at once by who takes all of them: 30 MB."""
 TRIES = 4
 """Times that a root which others write too is written, before its marks are left where they are."""
 
@@ -169,3 +175,32 @@ def without(backend: Backend, algorithm: int, names: Iterable[NodeName], packs: 
         except Conflict:
             continue  # somebody added to it: the next collection finds them
     return written
+
+
+def settle(backend: Backend, algorithm: int) -> int:
+    """Put all fragments of a large store into the tree, whatever that takes, and remove those that were merged; how
+    many were removed. For who may delete and has the time: repair and collections."""
+    infos = [info for info in backend.list(PREFIX) if digest_in_key(info.key) is not None]
+    merged = [info.key for info in infos if info.size == len(MERGED)]
+    stored = sum(info.size for info in infos) // ENTRY.size
+    rooted = bool(backend.exists_many([ROOT_KEY])[0])
+    done: list[str] = []
+    if stored > TREE_FROM or (rooted and stored):
+        for key, data in backend.get_many([info.key for info in infos if info.size != len(MERGED)]):
+            if isinstance(data, NotFound):
+                continue
+            if isinstance(data, MfstoreError):
+                raise data
+            try:
+                fragment = decode_fragment(data, key)
+            except (CorruptObject, Unsupported):
+                continue  # verify reports it
+            marks = list(fragment.marks())
+            for start in range(0, len(marks), FOLDED_TOGETHER):
+                part = marks[start : start + FOLDED_TOGETHER]
+                if fold(backend, algorithm, part, FANOUT + FANOUT * FANOUT) is None:
+                    break
+            else:
+                done.append(key)
+    backend.delete_many([*merged, *done])
+    return len(merged) + len(done)

@@ -18,6 +18,7 @@ from mfstore.backends.base import decode_read
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.fragments import (
     ENTRY,
+    MERGED,
     PREFIX,
     Fragment,
     Location,
@@ -30,6 +31,7 @@ from mfstore.format.fragments import (
 from mfstore.format.packs import PackEntry
 from mfstore.format.tree import ROOT, ROOT_KEY, Node, decode_node
 from mfstore.host.forks import anew_in_children
+from mfstore.saving import folding
 from mfstore.saving.folding import fold
 from mfstore.saving.tree import MarkedPacks, find, find_all
 
@@ -40,12 +42,10 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 """Objects of the index that are listed, newest fragments first: S3 lists so many with one request. Who may not delete
-leaves more, and those behind are empty."""
+leaves more, and those behind have been merged."""
 FAN_IN = 16
 """While there is no tree, fragments of one size class are merged when there are this many, so that there are O(log n)
 of them."""
-TREE_FROM = 1 << 14
-"""Chunks from which on a store has a tree, some 1 GB: as fragments they take 0.9 MB, which every process reads."""
 MOST_AT_ONCE = 1 << 18
 """Chunks that one writer puts into a new tree: 64 nodes and the root. Of a store that is larger by then, as mfstore
 0.1.0 left them, a collection makes the tree."""
@@ -191,7 +191,7 @@ class ChunkIndex:
         self._retire([key for keys in carried.values() for key in keys])
         view = self._load()
         try:
-            if view.root is not None or TREE_FROM < len(view) <= MOST_AT_ONCE:
+            if view.root is not None or folding.TREE_FROM < len(view) <= MOST_AT_ONCE:
                 self._fold(view)
             else:
                 self._merge(plan_compaction(view.fragments))
@@ -234,8 +234,8 @@ class ChunkIndex:
                 self._view = View(tuple(rest), tuple(unread), root)
 
     def _retire(self, keys: Sequence[str]) -> None:
-        """Remove fragments whose chunks are listed elsewhere. Who may not makes them empty, so that nobody reads them
-        nor merges them again."""
+        """Remove fragments whose chunks are listed elsewhere. Who may not says so in their place, so that nobody reads
+        them nor merges them again."""
         if not keys:
             return
         try:
@@ -248,7 +248,7 @@ class ChunkIndex:
             return
         try:
             for key in keys:
-                self._backend.put(key, [])
+                self._backend.put(key, [MERGED])
         except MfstoreError:
             return
 
@@ -260,7 +260,7 @@ class ChunkIndex:
 
     def _read_view(self, infos: Iterable[ObjectInfo]) -> View:
         infos = sorted(infos, key=lambda info: info.modified)
-        keys = [info.key for info in infos if info.size and digest_in_key(info.key) is not None]
+        keys = [info.key for info in infos if info.size > len(MERGED) and digest_in_key(info.key) is not None]
         if not any(info.key == ROOT_KEY for info in infos):
             return View(tuple(self._read(keys)))
         fresh = keys[-FRESH:]

@@ -134,7 +134,7 @@ def find_all(root: Node, chunk_id: bytes, backend: Backend, packs: MarkedPacks) 
     """Wherever the tree says that one chunk lies."""
     hits = [*_bucket_of(root, chunk_id)]
     hits += look_up(root, [chunk_id], range(1, LEAVES + 1), backend).get(chunk_id, [])
-    found = []
+    found: list[Location] = []
     for pack in dict.fromkeys(hits):
         packs.forget()
         packs.read([pack])

@@ -291,9 +291,8 @@ class S3Backend(Backend):
                 yield ObjectInfo(key, found.size, found.modified or 0.0, (found.etag or "").strip('"'))
 
     def list_first(self, prefix: str, count: int) -> Sequence[ObjectInfo]:
-        # Keys come in their order, so those of the first pages are the first.
-        listed = self.list(prefix)
-        return list(islice(listed, count))
+        """Keys come in their order, so that the first pages have them."""
+        return list(islice(self.list(prefix), count))
 
     def _listed(self, prefixes: Sequence[str], delimiter: str | None = None) -> Iterator[ListingEntry]:
         def job(index: int, prefix: str) -> Job:

@@ -43,6 +43,7 @@ from mfstore.maintenance.store.collecting.repack import Repacker
 from mfstore.maintenance.store.collecting.retention import RefChange, plan_refs
 from mfstore.maintenance.store.group_lengths import share_out_groups
 from mfstore.refs import remove_ref
+from mfstore.saving.folding import settle
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, read_state
 
 if TYPE_CHECKING:
@@ -265,6 +266,8 @@ class _Collection:
             moved, rewritten = self._repack()
             condemned = self._condemn(moved)
             self._sweep()
+            with suppress(OutOfSpace, Conflict):
+                self._tell("merged index", settle(self._backend, self._access.algorithm))
             ownership.replace(owner="")
         except BaseException as error:
             ownership.release(error)

@@ -7,6 +7,7 @@ again makes the same one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from mfstore.maintenance.store.setting_aside import set_aside
 from mfstore.maintenance.store.verify import StorePass, look_over
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.refs import SET_ATTEMPTS, read_ref, remove_ref
+from mfstore.saving.folding import settle
 from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
@@ -135,6 +137,8 @@ def _carry_out(
     for path in plan.fragments:
         if path not in fresh:
             quarantine(backend, path, seal_etag(found.index.listing[path].etag))
+    if fresh:
+        settle(backend, access.algorithm)
     for ref, keys in plan.shortened(drop_lost, options.roll_back).items():
         _drop_values(backend, ref, frozenset(keys))
     for ref in plan.returns if options.roll_back else ():
@@ -254,7 +258,7 @@ def _rebuild_index(
     def store() -> None:
         if gathered:
             data = fragments.encode_fragment(gathered, access.algorithm)
-            key = fragments.PREFIX + digest(data).hex()
+            key = fragments.fragment_key(digest(data), time.time())
             access.backend.put(key, [data])
             fresh.add(key)
 

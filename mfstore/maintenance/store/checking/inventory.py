@@ -11,7 +11,7 @@ from mfstore.format import fragments, packs, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import is_ref, ref_name
-from mfstore.format.tree import NodeName, node_name
+from mfstore.format.tree import node_name
 from mfstore.maintenance.report import PhaseProgress
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Inventory:
     """Which version of each there is, by ``seal_etag``: of the other objects the ETag tells."""
     packs: dict[bytes, ObjectInfo] = field(default_factory=dict)
     fragments: dict[str, ObjectInfo] = field(default_factory=dict)
-    nodes: dict[NodeName, ObjectInfo] = field(default_factory=dict)
+    """The index: its fragments and the nodes of its tree."""
     refs: dict[str, str] = field(default_factory=dict)
     """Key of the object by name of the ref."""
     short: list[ObjectInfo] = field(default_factory=list)
@@ -61,11 +61,8 @@ class Inventory:
                     self.recipes[bytes.fromhex(match[3])] = seal_etag(info.etag)
             elif kind == "refs":
                 self.refs[ref_name(info.key)] = info.key
-            elif fragments.digest_in_key(info.key) is not None:
-                if info.size:  # else one that was merged by who may not delete
-                    self.fragments[info.key] = info
-            elif (node := node_name(info.key)) is not None:
-                self.nodes[node] = info
+            elif fragments.digest_in_key(info.key) is not None or node_name(info.key) is not None:
+                self.fragments[info.key] = info
             else:
                 self.foreign.append(info)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DELTAS
 from mfstore.errors import MfstoreError
 from mfstore.format.packs import fingerprint, pack_path
 from mfstore.format.recipes import ChunkRef
+from mfstore.format.tree import HALF
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.checking.pack_state import PackState
 from mfstore.maintenance.store.checking.trailers import read_trailers
@@ -118,9 +119,19 @@ class KnownPacks:
         """Whether the index knows another place of a chunk that holds it, as far as is known."""
         chunk = ChunkRef(placed.entry.id, placed.entry.usize)
         return any(
-            self.state_of(pack, index).holds(entry) for pack, entry in index.locations(chunk)
+            self.state_of(pack, index).holds(entry)
+            for pack, entry in chain(index.locations(chunk), self._marked(chunk, index))
             if (pack, entry) != (placed.pack, placed.entry)
-        )  # fmt: skip
+        )
+
+    def _marked(self, chunk: ChunkRef, index: ListedIndex) -> Iterator[tuple[bytes, PackEntry]]:
+        """Wherever the index's tree says that a chunk lies, as the trailers there say."""
+        beginnings = set(index.marked(chunk.id))
+        if not beginnings:
+            return
+        for pack, found in self.chunks_of([name for name in self.states if name[:HALF] in beginnings]):
+            if not isinstance(found, MfstoreError):
+                yield from ((pack, entry) for entry in found if (entry.id, entry.usize) == chunk)
 
     def unlisted(self, index: ListedIndex) -> list[bytes]:
         """The packs of which some chunk is placed by a recipe and not in the index, as it is now."""

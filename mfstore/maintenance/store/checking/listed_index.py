@@ -1,4 +1,4 @@
-"""The index as it is stored, every fragment of it: which chunks it says are where."""
+"""The index as it is stored, every fragment and node of it: which chunks it says are where."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from mfstore._core import table
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format.fragments import ENTRY as INDEX_ENTRY
-from mfstore.format.fragments import PREFIX, Fragment, decode_fragment, decode_rows
+from mfstore.format.fragments import MERGED, PREFIX, Fragment, decode_fragment, decode_rows, digest_in_key
 from mfstore.format.packs import ENTRY, FOOTER, PackEntry, entry_of, fingerprint
+from mfstore.format.tree import LEAVES, Node, NodeName, decode_node, node_name, node_of
 from mfstore.maintenance.store.checking.inventory import Inventory
 
 if TYPE_CHECKING:
@@ -22,24 +23,32 @@ if TYPE_CHECKING:
 
 
 class ListedIndex:
-    """The fragments of a listing that could be read."""
+    """The fragments and nodes of a listing that could be read."""
 
     def __init__(self, backend: Backend, digest: Digest, unread: Unread, listing: Mapping[str, ObjectInfo]) -> None:
         self._backend = backend
         self._digest = digest
         self._unread = unread
         self.listing = listing
-        """The fragments as they were listed last, by key."""
+        """They as they were listed last, by key."""
         self.fragments: list[Fragment] = []
+        self.nodes: dict[NodeName, Node] = {}
         self.errors: dict[str, MfstoreError] = {}
         """What is wrong with the damaged ones, by key."""
 
     def read(self) -> None:
-        """Read the fragments that are listed."""
+        """Read what is listed."""
         for key, data in self._backend.get_many(list(self.listing)):
             try:
                 if isinstance(data, MfstoreError):
                     raise data
+                name = node_name(key)
+                if name is not None:
+                    decode = partial(decode_node, name=name)
+                    self.nodes[name] = self._unread.decode(self._backend, key, data, decode)
+                    continue
+                if data == MERGED:
+                    continue
                 self.fragments.append(self._unread.decode(self._backend, key, data, partial(self._decode, key)))
             except NotFound:
                 continue  # merged with others since it was listed
@@ -49,7 +58,7 @@ class ListedIndex:
                 self._unread.add(key, error)
 
     def _decode(self, key: str, data: bytes) -> Fragment:
-        if self._digest(data).hex() != key.removeprefix(PREFIX):
+        if self._digest(data) != digest_in_key(key):
             raise CorruptObject("index fragment is not the one its name says", key=key)
         return decode_fragment(data, key)
 
@@ -60,7 +69,7 @@ class ListedIndex:
         if fresh.fragments.keys() == self.listing.keys():
             return False
         self.listing = fresh.fragments
-        self.fragments, self.errors = [], {}
+        self.fragments, self.nodes, self.errors = [], {}, {}
         self.read()
         return True
 
@@ -72,7 +81,14 @@ class ListedIndex:
             missing = [chunk_id for chunk_id, at in zip(missing, positions, strict=True) if at < 0]
             if not missing:
                 return True
-        return not missing
+        return all(any(True for _ in self.marked(chunk_id)) for chunk_id in missing)
+
+    def marked(self, chunk_id: bytes) -> Iterator[bytes]:
+        """How the names of the packs begin in which the tree says that a chunk lies."""
+        for level in range(LEAVES + 1):
+            name = node_of(chunk_id, level)
+            if name in self.nodes:
+                yield from self.nodes[name].buckets[name.bucket(chunk_id)].packs(chunk_id)
 
     def locations(self, chunk: ChunkRef) -> Iterator[tuple[bytes, PackEntry]]:
         """Wherever the index says that a chunk lies: pack and entry."""

@@ -13,10 +13,12 @@ from mfstore.errors import AccessDenied, BackendError, CorruptObject, NotFound, 
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.fragments import PREFIX as INDEX
-from mfstore.format.fragments import decode_fragment, without_packs
+from mfstore.format.fragments import decode_fragment, fragment_key, without_packs
+from mfstore.format.tree import node_name
 from mfstore.maintenance.store.collecting.liveness import read_recipes, read_refs
 from mfstore.maintenance.store.collecting.object_table import ObjectTable, list_objects
 from mfstore.maintenance.store.collecting.plan import GcDecision, GcSnapshot, StoreAmount
+from mfstore.saving.folding import without
 
 if TYPE_CHECKING:
     from mfstore.handle import StoreAccess
@@ -134,12 +136,19 @@ class Deletion:
         )  # fmt: skip
 
     def rewrite_index(self, packs: set[bytes]) -> None:
-        """Store each fragment that names one of ``packs`` without it, before the first of them is deleted."""
+        """Store each fragment that names one of ``packs``, and each node of the index's tree, without it, before the
+        first of them is deleted."""
         if not packs:
             return
         algorithm = self._access.algorithm
         digest = digest_function(algorithm)
         for key in [info.key for info in self._backend.list(INDEX)]:
+            node = node_name(key)
+            if node is not None:
+                self._ownership.hold()
+                with suppress(OutOfSpace):
+                    self._tell("rewrote index", without(self._backend, algorithm, [node], packs))
+                continue
             try:
                 fragment = decode_read(self._backend, key, self._backend.get(key), partial(decode_fragment, key=key))
             except (NotFound, CorruptObject):
@@ -151,6 +160,6 @@ class Deletion:
             if data is not None:
                 # Without room for it the index learns to do without: it is a hint, and what follows makes room.
                 with suppress(OutOfSpace):
-                    self._backend.put(INDEX + digest(data).hex(), [data])
+                    self._backend.put(fragment_key(digest(data), time.time()), [data])
             self._backend.delete(key)
             self._tell("rewrote index", 1)

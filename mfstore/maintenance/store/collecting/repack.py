@@ -6,6 +6,7 @@ afterwards like anything else nobody needs, so readers of older recipes find it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from mfstore._core.codec import DELTAS, GROUP, NONE, Codec, delta_seal_is_right
 from mfstore.backends.base import RangeRead, decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
-from mfstore.format.fragments import PREFIX, encode_fragment
+from mfstore.format.fragments import encode_fragment, fragment_key
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, entry_of, entry_of_base, pack_path
 from mfstore.format.recipes import INLINE, BaseChunk, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.collecting.liveness import read_recipes
@@ -143,7 +144,7 @@ class Repacker:
         if done:
             self._hold()
             fragment = encode_fragment(done, self._algorithm)
-            self._backend.put(PREFIX + self._digest(fragment).hex(), [fragment])
+            self._backend.put(fragment_key(self._digest(fragment), time.time()), [fragment])
         return MovedChunks(targets, good)
 
     def read(self, pack: bytes, run: Sequence[PackEntry]) -> memoryview:
