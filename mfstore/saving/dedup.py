@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -46,14 +46,15 @@ class StoredChunks:
         """From here on what this has is looked for in it first."""
         self._base = base
 
-    def look_up(self, ids: Iterable[bytes]) -> None:
-        """Locate those of the chunks that are stored and can be relied on."""
+    def look_up(self, ids: Iterable[bytes], small: Container[bytes] = ()) -> None:
+        """Locate those of the chunks that are stored and can be relied on. For the ``small`` ones nothing more is
+        asked than what the others need."""
         missing = {chunk_id for chunk_id in ids if chunk_id not in self.located}
         if self._base is not None:
             self._look_up_in_base(self._base, missing)
             missing -= self.located.keys()
         index = self._context.chunk_index
-        found = index.find(list(missing)) if missing else {}
+        found = index.find(list(missing), small) if missing else {}
         if found and self._condemned:
             found = {chunk_id: other for chunk_id, at in found.items() if (other := self._lasting(chunk_id, at))}
         if found:

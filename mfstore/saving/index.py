@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -113,9 +113,9 @@ class ChunkIndex:
         own thread does, and finds each of them in a state in which it may be used."""
         self._lock = threading.RLock()
 
-    def find(self, ids: Sequence[bytes]) -> dict[bytes, Location]:
+    def find(self, ids: Sequence[bytes], small: Container[bytes] = ()) -> dict[bytes, Location]:
         """Where chunks lie, of those that are known. Newer fragments win. Beside a tree some may not be found that
-        are there."""
+        are there, the ``small`` ones among them unless they lie with others."""
         view = self._load()
         found: dict[bytes, Location] = {}
         missing = list(ids)
@@ -129,7 +129,7 @@ class ChunkIndex:
                     found[chunk_id] = location
             missing = [chunk_id for chunk_id in missing if chunk_id not in found]
         if missing and view.root is not None:
-            found.update(find(view.root, missing, self._backend, self._packs))
+            found.update(find(view.root, missing, small, self._backend, self._packs))
         return found
 
     def find_all(self, chunk_id: bytes, reload: bool) -> list[Location]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mfstore.saving.deltas import Deltas
     from mfstore.saving.packing import PackWriter
 
+WORTH_A_REQUEST = 8 << 10
+"""Bytes of the least chunk that is worth a request to find out whether it is stored. The last chunk of a body or a
+segment is as short; others have 16 KiB at least."""
 WINDOW_SHARE = 8
 """A window of memory / 8 bytes is hashed, looked up and encoded at a time: 32 MiB by default."""
 TASK_BYTES = 4 << 20
@@ -53,6 +56,14 @@ def plan_stores(parts: Iterable[RunPart], located: Container[bytes]) -> tuple[li
         if start is not None:
             stores.append(RunPart(run, start, last))
     return stores, duplicate
+
+
+def small_chunks(window: Iterable[RunPart]) -> Iterator[bytes]:
+    """The ids of chunks that are too small to be looked for by a request. They are the last of their runs."""
+    for run, first, last in window:
+        start = run.ends[last - 2] if last > 1 else 0
+        if last > first and run.ends[last - 1] - start < WORTH_A_REQUEST:
+            yield run.ids[last - 1]
 
 
 class ChunkPipeline:
@@ -120,7 +131,9 @@ class ChunkPipeline:
             run.view = NO_BYTES  # what a raw chunk still needs of it, the open pack holds
 
     def _store(self, window: Sequence[RunPart], total: int) -> None:
-        self._stored.look_up({chunk_id for run, first, last in window for chunk_id in run.ids[first:last]})
+        self._stored.look_up(
+            {chunk_id for run, first, last in window for chunk_id in run.ids[first:last]}, set(small_chunks(window))
+        )
         stores, duplicate = plan_stores(window, self._stored.located)
         self._written.duplicate += duplicate
         undecided = {id(run): run for run, _, _ in stores if run.choice is None}

@@ -7,7 +7,7 @@ lists them. So some chunks are looked up first, and others only where that is ne
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DELTAS
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     Trailers = Callable[[Mapping[str, int]], Mapping[str, Sequence[PackEntry]]]
     """What lies in packs, by their names and lengths."""
 
-FEW = 4
-"""Chunks of which each is looked up: so many cost five buckets. Of more it is a sample, as long as that finds some."""
+FEW = 8
+"""Chunks of which each is looked up: so many cost nine buckets or so. Of more it is a sample, as long as that finds
+some."""
 SAMPLE = 16
 """One in so many is looked up at a time. Of an artifact that is stored as it is one find is enough; of 1000 chunks 64
 that lie in one pack are found with a probability of 0.98, and cost 126 requests of some KiB at most."""
@@ -91,13 +92,15 @@ def _path_of(beginning: bytes) -> str:
     return pack_path(beginning.hex())
 
 
-def find(root: Node, chunk_ids: Iterable[bytes], backend: Backend, packs: MarkedPacks) -> dict[bytes, Location]:
-    """Where chunks lie, of those that some lookups find. By their ids, which are digests: a sample of them is one of
-    the content, and another save of it takes the same."""
+def find(
+    root: Node, chunk_ids: Iterable[bytes], small: Container[bytes], backend: Backend, packs: MarkedPacks
+) -> dict[bytes, Location]:
+    """Where chunks lie, of those that some lookups find, none of them for a ``small`` chunk. By their ids, which are
+    digests: a sample of them is one of the content, and another save of it takes the same."""
     unknown = sorted(chunk_ids)
     found = packs.known(unknown)
-    count = len(unknown)
-    looked: set[bytes] = set()
+    looked = {chunk_id for chunk_id in unknown if chunk_id in small}
+    count = len(unknown) - len(looked)
 
     def learn(hits: Mapping[bytes, Sequence[bytes]]) -> bool:
         counts = Counter(pack for names in hits.values() for pack in names)

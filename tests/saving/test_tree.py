@@ -275,9 +275,9 @@ class Store:
         self.root = folding.fold(self.backend, 1, {tree.mark(one, name) for one in ids}, 8)
         return name
 
-    def find(self, ids):
+    def find(self, ids, small=()):
         self.requests.clear()
-        return find(self.root, ids, self.backend, self.packs)
+        return find(self.root, ids, small, self.backend, self.packs)
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +324,13 @@ def test_one_find_brings_what_was_stored_with_it(store):
         assert len(store.requests) <= 16
         assert store.find(ids).keys() == set(ids)
         assert store.requests == []
+
+
+def test_a_small_chunk_is_found_beside_others_and_not_looked_for(store):
+    ids = sorted(ids_of(50, 20), key=lambda one: bool(list(store.root.buckets[tree.ROOT.bucket(one)].packs(one))))[:3]
+    assert store.find(ids[:1], ids[:1]) == {}
+    assert store.requests == []
+    assert store.find(ids[:2], ids[:1]).keys() == set(ids[:2])
 
 
 def test_what_is_new_costs_a_sample(store):
