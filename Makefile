@@ -23,7 +23,7 @@ $(INSTALLED): $(BUILT_FROM) | system venv
 	@$(RUN) -m compileall -q mfstore metaflow_extensions
 	@touch $@
 
-.PHONY: demo test test-newest check check-fast soak bench bench-core bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
+.PHONY: demo test test-newest check check-fast soak bench bench-core bench-index bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -77,6 +77,12 @@ bench-core: system $(INSTALLED)
 	$(RUN) -m benchmarks.report build/bench-core.json
 	$(RUN) -m benchmarks.core.everyday build/bench-everyday.json
 	$(RUN) -m benchmarks.report build/bench-everyday.json
+
+# What one small save reads of the index of stores of 10 GB to 100 TB. Needs 1 GB below TMPDIR.
+bench-index: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[bench]'
+	$(RUN) -m benchmarks.index.run build/bench-index.json $(FLAGS)
+	$(RUN) -m benchmarks.report build/bench-index.json
 
 bench-s3: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[bench]'

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.core.everyday import Cost, everyday_table
 from benchmarks.core.table import Measured, tables, unrelated
 from benchmarks.core.unrelated import Unrelated
+from benchmarks.index.table import tables as index_tables
 
 WANTED = {
     "save 256 MiB float32": "wall and CPU seconds",
@@ -24,6 +25,8 @@ def main(path: str) -> None:
         unrelated([Unrelated(**one) for one in found["unrelated"]])
     elif "everyday" in found:
         everyday_table([Cost(**one) for one in found["everyday"]])
+    elif "index" in found:
+        index_tables(found)
     else:
         benchmarks(found["benchmarks"])
 

@@ -29,7 +29,7 @@ from mfstore._core.memory import xxh3
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import MfstoreError
 from mfstore.format import description as description_format
-from mfstore.format import fragments, packs, recipes
+from mfstore.format import fragments, packs, recipes, tree
 
 MEMORY = 2 << 30
 """Address space: a length that is believed before it is checked shows as MemoryError."""
@@ -95,6 +95,11 @@ class Fuzzer:
         self.recipes = {k: bytes(backend.get(recipes.recipe_path(k))) for k in self.objects}
         self.packs = [self._fixed_nonce(bytes(backend.get(info.key))) for info in backend.list("packs/")]
         self.fragments = [bytes(backend.get(info.key)) for info in backend.list("index/")]
+        self.nodes = {
+            name: tree.encode_node(name, tree.divided(name, marks), 1, bytes(tree.SIZES) if name == tree.ROOT else b"")
+            for name in (tree.ROOT, tree.NodeName(1, 7), tree.NodeName(2, 4095))
+            for marks in [[self.random.randbytes(tree.MARK) for _ in range(100)]]
+        }
         document = json.loads(backend.get(description_format.PATH))
         document["uuid"] = "0f5b0e3c-6a51-4d6e-9d1e-0a4c5f1b7e21"
         self.config = json.dumps(document, indent=2).encode()
@@ -376,6 +381,45 @@ class Fuzzer:
         whole = [names[i : i + 32] for i in range(0, len(names) // 32 * 32, 32)]
         return fragments._seal(whole, table, fields[3])
 
+    def node(self) -> Callable[[], object]:
+        name = self.random.choice(list(self.nodes))
+        data = self.mutate(self.nodes[name], list(self.nodes.values()))
+        if self.half() and len(data) >= tree.HEADER.size:
+            data = self._reseal_node(data, name)
+        at = self.random.randrange(len(data) + 1)
+
+        def work() -> None:
+            node = tree.decode_node(data, name)
+            for bucket in node.buckets:
+                for mark in bucket.split():
+                    list(bucket.packs(mark))
+            tree.encode_node(name, [bucket.split() for bucket in node.buckets], 1, node.sizes)
+
+        def bucket() -> None:
+            tree.decode_bucket(data[at:], name, 3)
+
+        return self._keep(data, work if self.random.randrange(4) else bucket)
+
+    def _reseal_node(self, data: bytes, name: tree.NodeName) -> bytes:
+        """Header and buckets with seals that are right, as far as there are any."""
+        fields = list(tree.HEADER.unpack_from(data))
+        fields[0], fields[1], fields[2], fields[6] = tree.MAGIC, tree.VERSION, *name
+        root = name == tree.ROOT
+        sizes = data[tree.HEADER.size : tree.HEADER.size + tree.SIZES] if root else b""
+        fields[7] = tree._seal_of_header(tree.HEADER.pack(*fields[:-1], 0), sizes)
+        out = bytearray(data)
+        out[: tree.HEADER.size] = tree.HEADER.pack(*fields)
+        start = tree.HEADER.size + len(sizes)
+        for number in range(tree.FANOUT):
+            at = start + number * fields[5]
+            if at + tree.BUCKET.size > len(out):
+                break
+            count = tree.BUCKET.unpack_from(out, at)[0]
+            marks = bytes(out[at + tree.BUCKET.size : at + tree.BUCKET.size + count * tree.MARK])
+            if len(marks) == count * tree.MARK:
+                out[at : at + tree.BUCKET.size] = tree.BUCKET.pack(count, tree._seal_of_bucket(name, number, marks))
+        return bytes(out)
+
     # ---- JSON -------------------------------------------------------------------------
 
     def configuration(self) -> Callable[[], object]:
@@ -442,7 +486,7 @@ class Fuzzer:
 
     def targets(self) -> list[Callable[[], Callable[[], object]]]:
         often = [self.recipe, self.recipe, self.recipe]
-        return [*often, self.load, self.pack, self.fragment, self.configuration, self.refs]
+        return [*often, self.load, self.pack, self.fragment, self.node, self.configuration, self.refs]
 
 
 def where(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from mfstore.format.collection import FEATURE
 from mfstore.format.description import PATH, PCODEC_FEATURE, Description
 from mfstore.format.digests import NAMES, Key, digest_function
 from mfstore.format.recipes import Recipe, recipe_path
+from mfstore.host.cache import HostCache, index_cache
 from mfstore.host.elapsed import moment, since
 from mfstore.host.forks import anew_in_children
 from mfstore.host.workers import Workers
@@ -254,7 +255,7 @@ class Handle:
         digest = digest_function(algorithm)
         reader = PackReader(self.backend, self.workers, digest)
         reliance = Reliance(reader, self._verified)
-        index = ChunkIndex(self.backend, digest, algorithm, reliance.trailers)
+        index = ChunkIndex(self.backend, digest, algorithm, reliance.trailers, self._index_cache)
         fetcher = Fetcher(reader, index.find_all, self._verified)
         segments = SegmentLoader(reader, self._verified, self.options.knobs.map)
         saving = SaveContext(
@@ -265,6 +266,10 @@ class Handle:
         )  # fmt: skip
         ways = product((False, True), (False, True), (None, False, True))
         return _Shared(saving, {way: Loading(fetcher, segments, *way) for way in ways})
+
+    def _index_cache(self) -> HostCache:
+        """Where what processes of this host read of the index is shared: on a local store the page cache is that."""
+        return index_cache(self.options.knobs.cache) if self.backend.capabilities.remote else HostCache(None)
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:
         """Whether something is stored under each key, in order."""

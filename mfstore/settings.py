@@ -41,6 +41,9 @@ class Knobs:
     delta: bool = True
     """Store what has a counterpart in the base that a save names as what differs from it. ``MFSTORE_DELTA``; default
     on."""
+    cache: str | None = None
+    """Directory where parts of the indexes of stores in S3 are remembered, for all processes of this user.
+    ``MFSTORE_CACHE``, empty for none; default None: one below the temporary directory that only this user may read."""
     compress: str = "balanced"
     """How hard chunks are compressed: fast, balanced, small or off. ``MFSTORE_COMPRESS``; default balanced."""
 
@@ -70,6 +73,7 @@ def resolve(
         expire_days=_number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
         map=_flag("map", "MFSTORE_MAP", map, None),
         delta=_flag("delta", "MFSTORE_DELTA", delta, True),
+        cache=os.environ.get("MFSTORE_CACHE"),
         compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
     )
 

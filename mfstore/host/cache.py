@@ -1,4 +1,4 @@
-"""Tiny objects seen on this host, shared by the processes of one user: every task of a flow reads the same few.
+"""Small objects seen on this host, shared by the processes of one user: every task of a flow reads the same few.
 
 Entries carry a digest of themselves and are dropped when it does not fit. Whoever reads one knows by its name what it
 must be: blobs are named by their content, other objects by their ETag. That something is cached does not tell that it
@@ -7,12 +7,15 @@ is still stored.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic, sleep
 
 from mfstore.errors import InvalidKey
 
@@ -20,13 +23,19 @@ LARGEST = 16 << 10
 """Bytes of the largest entry. Metaflow's own artifacts take 4 to 300, a task's data.json 3000."""
 SHARD = 64
 """Entries of each of 256 directories; the older half goes when there are more: 16 000 entries, at most 256 MB."""
+INDEX_LARGEST, INDEX_SHARD = 1 << 20, 2
+"""The same of parts of an index: its root takes 430 kB, so 220 MB."""
+PATIENCE = 5.0
+"""Seconds that a process waits for another one that reads the same. A slow request takes one."""
 
 
 class HostCache:
     """Entries in ``directory``; None caches nothing. A cache that cannot be used is no error."""
 
-    def __init__(self, directory: str | None) -> None:
+    def __init__(self, directory: str | None, largest: int = LARGEST, shard: int = SHARD) -> None:
         self._root = None if directory is None else Path(directory)
+        self._largest = largest
+        self._shard = shard
 
     def get(self, name: str) -> bytes | None:
         """What was put under ``name``, if it is still there and whole."""
@@ -41,7 +50,7 @@ class HostCache:
 
     def put(self, name: str, data: bytes) -> None:
         """Keep ``data`` for a while, if it is small enough."""
-        if self._root is None or len(data) > LARGEST:
+        if self._root is None or len(data) > self._largest:
             return
         path = self._path(name)
         temporary = path.with_name(f".{os.getpid()}-{os.urandom(6).hex()}")
@@ -54,6 +63,48 @@ class HostCache:
             finally:
                 temporary.unlink(missing_ok=True)
 
+    def get_or_read(self, name: str, read: Callable[[], bytes]) -> bytes:
+        """What is remembered under ``name``, or what ``read`` gives, which is then remembered. Of processes that begin
+        together one reads, and the others wait for it for a few seconds."""
+        if self._root is None:
+            return read()
+        found = self.get(name)
+        if found is not None:
+            return found
+        with self._alone(name):
+            found = self.get(name)
+            if found is None:
+                found = read()
+                self.put(name, found)
+            return found
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """No other process is in here with the same name, unless it takes too long, or files cannot be locked."""
+        path = self._path(name)
+        path = path.with_name(f".{path.name}.lock")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            yield
+            return
+        try:
+            end = monotonic() + PATIENCE
+            while monotonic() < end:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    sleep(0.01)
+                except OSError:
+                    break
+            yield
+        finally:
+            os.close(descriptor)
+            with suppress(OSError):
+                path.unlink()
+
     def _path(self, name: str) -> Path:
         assert self._root is not None
         digest = sha256(name.encode()).hexdigest()
@@ -61,7 +112,7 @@ class HostCache:
 
     def _make_room(self, directory: Path) -> None:
         entries = list(os.scandir(directory))
-        if len(entries) < SHARD:
+        if len(entries) < self._shard:
             return
         ages = []
         for entry in entries:
@@ -79,14 +130,25 @@ def _digest(name: str, data: bytes) -> bytes:
 def host_cache(setting: str | None) -> HostCache:
     """The cache in the directory of ``setting``, by default one in the temporary directory that nobody else may read;
     the empty text is no cache. InvalidKey for a directory that others may write to."""
+    path = _directory(setting)
+    return HostCache(None if path is None else str(path / "metaflow"))
+
+
+def index_cache(setting: str | None) -> HostCache:
+    """As ``host_cache``, of parts of the indexes of stores."""
+    path = _directory(setting)
+    return HostCache(None if path is None else str(path / "index"), INDEX_LARGEST, INDEX_SHARD)
+
+
+def _directory(setting: str | None) -> Path | None:
     if setting == "":
-        return HostCache(None)
+        return None
     try:
         path = Path(setting) if setting else Path(tempfile.gettempdir()) / f"mfstore-{os.getuid()}"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
     except OSError:
-        return HostCache(None)
+        return None
     # Entries name pickles: nobody else may have made the directory, or may write to it.
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or not stat.S_ISDIR(status.st_mode):
         if setting:
@@ -94,5 +156,5 @@ def host_cache(setting: str | None) -> HostCache:
                 "MFSTORE_CACHE must be a directory of this user's that nobody else may use",
                 found=f"{setting} with mode {stat.filemode(status.st_mode)}", hint=f"chmod 700 {setting}",
             )  # fmt: skip
-        return HostCache(None)
-    return HostCache(str(path / "metaflow"))
+        return None
+    return path

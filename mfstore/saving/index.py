@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ from mfstore.format.fragments import (
 )
 from mfstore.format.packs import PackEntry
 from mfstore.format.tree import ROOT, ROOT_KEY, Node, decode_node
+from mfstore.host.cache import HostCache
 from mfstore.host.forks import anew_in_children
 from mfstore.saving import folding
 from mfstore.saving.folding import fold
@@ -96,11 +97,15 @@ class View:
 class ChunkIndex:
     """The index of one store, read when first needed."""
 
-    def __init__(self, backend: Backend, digest: Digest, algorithm: int, trailers: Trailers) -> None:
+    def __init__(
+        self, backend: Backend, digest: Digest, algorithm: int, trailers: Trailers,
+        open_cache: Callable[[], HostCache] = lambda: HostCache(None),
+    ) -> None:  # fmt: skip
         self._backend = backend
         self._digest = digest
         self._algorithm = algorithm
         self._packs = MarkedPacks(backend, trailers)
+        self._open_cache = open_cache
         self._view: View | None = None
         self._carried: dict[str, list[str]] = {}
         """Keys of the fragments that a new one takes over, by its key."""
@@ -261,20 +266,41 @@ class ChunkIndex:
     def _read_view(self, infos: Iterable[ObjectInfo]) -> View:
         infos = sorted(infos, key=lambda info: info.modified)
         keys = [info.key for info in infos if info.size > len(MERGED) and digest_in_key(info.key) is not None]
-        if not any(info.key == ROOT_KEY for info in infos):
+        roots = [info.etag for info in infos if info.key == ROOT_KEY]
+        if not roots:
             return View(tuple(self._read(keys)))
         fresh = keys[-FRESH:]
-        data: Mapping[str, bytes | MfstoreError] = dict(self._backend.get_many([ROOT_KEY, *fresh]))
+        root, data = self._read_shared(roots[0], fresh)
         fragments = self._decode((key, data[key]) for key in fresh)
-        return View(tuple(fragments), tuple(keys[: -len(fresh) or None]), self._root(data[ROOT_KEY]))
+        return View(tuple(fragments), tuple(keys[: -len(fresh) or None]), root)
 
-    def _root(self, data: bytes | MfstoreError) -> Node | None:
-        try:
-            if isinstance(data, MfstoreError):
+    def _read_shared(self, etag: str, fresh: Sequence[str]) -> tuple[Node | None, Mapping[str, bytes | MfstoreError]]:
+        """The root, and fragments by their keys: what another process of this host has read is not asked for again."""
+        cache = self._open_cache()
+        found: dict[str, bytes | MfstoreError] = {}
+
+        def name(key: str) -> str:
+            return f"{self._backend.url}/{key}"
+
+        def read() -> bytes:
+            found.update(self._backend.get_many([ROOT_KEY, *fresh]))
+            for key in fresh:
+                if isinstance(data := found[key], bytes):
+                    cache.put(name(key), data)
+            if isinstance(data := found[ROOT_KEY], MfstoreError):
                 raise data
-            return decode_read(self._backend, ROOT_KEY, data, partial(decode_node, name=ROOT))
+            return data
+
+        try:
+            data = cache.get_or_read(f"{name(ROOT_KEY)} {etag}", read)
+            root = decode_read(self._backend, ROOT_KEY, data, partial(decode_node, name=ROOT))
         except (CorruptObject, NotFound, Unsupported):
-            return None
+            root = None
+        for key in fresh:
+            if key not in found and (kept := cache.get(name(key))) is not None:
+                found[key] = kept
+        found.update(self._backend.get_many([key for key in fresh if key not in found]))
+        return root, found
 
     def _read(self, keys: Iterable[str]) -> Iterable[Fragment]:
         return self._decode(self._backend.get_many(keys))

@@ -11,6 +11,7 @@ from mfstore.errors import AccessDenied, Conflict, CorruptObject, Unsupported
 from mfstore.format import tree
 from mfstore.format.fragments import MERGED
 from mfstore.format.packs import PackEntry
+from mfstore.host.cache import HostCache
 from mfstore.saving import folding, index
 from mfstore.saving.tree import MarkedPacks, find, find_all, look_up
 from tests.rigs.parts import DIGEST, listed_pack, parts
@@ -28,9 +29,9 @@ def marks_of(seed, count):
 @pytest.fixture
 def small(monkeypatch):
     """Nodes that are full soon."""
-    monkeypatch.setattr(folding, "ROOT_MARKS", 200)
-    monkeypatch.setattr(folding, "NODE_LEAST", 60)
-    monkeypatch.setattr(folding, "NODE_MOST", 60)
+    monkeypatch.setattr(folding, "ROOT_MARKS", 100)
+    monkeypatch.setattr(folding, "NODE_LEAST", 24)
+    monkeypatch.setattr(folding, "NODE_MOST", 24)
     monkeypatch.setattr(folding, "TREE_FROM", 40)
     monkeypatch.setattr(index, "CARRIED", 8)
 
@@ -124,16 +125,16 @@ def everything(backend):
 def test_what_is_folded_in_is_in_the_tree_and_goes_down(small):
     backend = MemoryBackend()
     expected = set()
-    for number in range(300):
-        more = marks_of(number, 30)
+    for number in range(80):
+        more = marks_of(number, 50)
         expected |= more
-        root = folding.fold(backend, 1, more, 40)
+        root = folding.fold(backend, 1, more, 80)
         assert len(root) <= 2 * folding.ROOT_MARKS
         assert root == tree.decode_node(backend.get(tree.ROOT_KEY), tree.ROOT)
     levels = marks_in(backend)
     assert everything(backend) == expected
     assert sum(map(len, levels.values())) == len(expected)  # nothing lies twice
-    assert len(levels[0]) <= 200
+    assert len(levels[0]) <= 100
     for info in backend.list("index/"):
         name = tree.node_name(info.key)
         if name.level:
@@ -156,9 +157,9 @@ def test_a_fold_makes_few_requests(small):
             return super().put_if(key, data, etag)
 
     backend = Counting()
-    for number in range(400):
+    for number in range(150):
         before = backend.calls
-        folding.fold(backend, 1, marks_of(number, 12), 1)
+        folding.fold(backend, 1, marks_of(number, 20), 1)
         assert backend.calls - before <= 6  # root, a node of level 1, a leaf: each read and written
     assert marks_in(backend).keys() == {0, 1, 2}
 
@@ -284,11 +285,11 @@ class Store:
 def grown():
     """One with a tree of three levels, that takes two seconds to make."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folding, "ROOT_MARKS", 200)
-        patch.setattr(folding, "NODE_LEAST", 60)
-        patch.setattr(folding, "NODE_MOST", 60)
+        patch.setattr(folding, "ROOT_MARKS", 100)
+        patch.setattr(folding, "NODE_LEAST", 24)
+        patch.setattr(folding, "NODE_MOST", 24)
         made = Store()
-        made.names = {number: made.add(ids_of(number, 20)) for number in range(400)}
+        made.names = {number: made.add(ids_of(number, 20)) for number in range(160)}
     assert marks_in(made.backend).keys() == {0, 1, 2}
     return made
 
@@ -304,8 +305,8 @@ def store(grown, small):
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_of_few_chunks_nearly_every_one_is_found_alone(store, count):
     found = total = 0
-    for seed in range(0, 400, 3):
-        ids = [ids_of(seed + at, 20)[at] for at in range(count) if seed + at < 400]
+    for seed in range(0, 160, 3):
+        ids = [ids_of(seed + at, 20)[at] for at in range(count) if seed + at < 160]
         hits = store.find(ids)
         assert len(store.requests) <= 2 * count
         for chunk_id, location in hits.items():
@@ -317,7 +318,7 @@ def test_of_few_chunks_nearly_every_one_is_found_alone(store, count):
 
 
 def test_one_find_brings_what_was_stored_with_it(store):
-    for seed in (3, 200, 399):
+    for seed in (3, 80, 159):
         store.packs.forget()
         ids = ids_of(seed, 20)
         assert store.find(ids).keys() == set(ids)
@@ -379,7 +380,7 @@ def test_deltas_are_not_found_by_what_a_trailer_says(store):
 
 def test_marks_of_removed_packs_are_taken_out(store):
     names = [tree.node_name(info.key) for info in store.backend.list("index/")]
-    gone = {store.names[number] for number in range(0, 400, 2)}
+    gone = {store.names[number] for number in range(0, 160, 2)}
     before = everything(store.backend)
     assert folding.without(store.backend, 1, names, gone) > 10
     beginnings = {name[:6] for name in gone}
@@ -421,6 +422,7 @@ class Process(MemoryBackend):
     def __init__(self, shared):
         super().__init__()
         self.gets = []
+        self.url = shared.url
         self.put, self.put_if, self.delete, self.list = shared.put, shared.put_if, shared.delete, shared.list
         self.head, self.get_range, self._get = shared.head, shared.get_range, shared.get
         self.index = index.ChunkIndex(self, DIGEST, 1, lambda sizes: {})
@@ -456,3 +458,23 @@ def test_many_writers_leave_little_to_read_whether_or_not_they_may_delete(small,
     assert sum(tree.node_name(info.key) is None for info in live) <= 2
     assert len(everything(backend)) >= 300 * 3 - index.CARRIED
     assert sum(map(len, marks_in(backend).values())) == len(everything(backend))
+
+
+def test_processes_of_one_host_read_the_root_and_fragments_once(small, tmp_path):
+    shared = MemoryBackend()
+    saved(shared, range(30))
+    reads = []
+    for number in range(3):
+        process = Process(shared)
+        process.index = index.ChunkIndex(
+            process, DIGEST, 1, lambda sizes: {}, lambda: HostCache(str(tmp_path), 1 << 20)
+        )
+        process.index.find(ids_of(number, 1))
+        reads.append(len(process.gets))
+    assert reads[0] >= 2
+    assert reads[1:] == [0, 0]
+    saved(shared, range(30, 50))  # another root
+    process = Process(shared)
+    process.index = index.ChunkIndex(process, DIGEST, 1, lambda sizes: {}, lambda: HostCache(str(tmp_path), 1 << 20))
+    process.index.find(ids_of(1, 1))
+    assert process.gets

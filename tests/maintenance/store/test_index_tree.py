@@ -1,0 +1,147 @@
+"""Maintenance of stores whose index has a tree: what verify says of it, what repair and collections do to it."""
+
+import numpy as np
+import pytest
+
+from mfstore.backends.memory import MemoryBackend
+from mfstore.format import tree
+from mfstore.format.fragments import digest_in_key
+from mfstore.saving import folding, index
+from tests.rigs.gc import Hooked, RemoteMemory, check_all, collect, noise, objects, store_on
+
+COUNT = 16
+MADE = {}
+"""The store before the test, by its backend."""
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Trees that stores of a few packs have, with all three levels."""
+    monkeypatch.setattr(folding, "TREE_FROM", 8)
+    monkeypatch.setattr(folding, "ROOT_MARKS", 16)
+    monkeypatch.setattr(folding, "NODE_LEAST", 1)
+    monkeypatch.setattr(folding, "NODE_MOST", 1)
+    monkeypatch.setattr(index, "CARRIED", 4)
+    monkeypatch.setattr(index, "PUSHED", 1)
+
+
+@pytest.fixture(params=[MemoryBackend, RemoteMemory])
+def backend(small, request):
+    """A store with two dozen arrays, each saved by a process of its own."""
+    if request.param not in MADE:
+        first = MADE[request.param] = request.param()
+        for seed in range(COUNT):
+            store = store_on(first)
+            store.refs[f"a{seed}"] = store.put(noise(seed))
+        assert {name.level for name in nodes(first)} == {0, 1, 2}
+    backend = request.param()
+    for info in MADE[request.param].list(""):
+        backend.put(info.key, [MADE[request.param].get(info.key)])
+    return backend
+
+
+def nodes(backend):
+    return {name: info.key for info in backend.list("index/") if (name := tree.node_name(info.key)) is not None}
+
+
+def marks(backend):
+    return {
+        mark
+        for name, key in nodes(backend).items()
+        for bucket in tree.decode_node(backend.get(key), name).buckets
+        for mark in bucket.split()
+    }
+
+
+def stored_again(backend):
+    """Bytes of packs that a save of what is there adds, by processes that know nothing yet."""
+    before = store_on(backend).stats().by_kind["packs"]
+    for seed in range(COUNT):
+        store_on(backend).put({"again": noise(seed), "seed": seed})
+    return store_on(backend).stats().by_kind["packs"] - before
+
+
+def test_what_is_in_the_tree_is_not_stored_again(backend):
+    assert store_on(backend).verify("full").clean
+    # The bodies are new, and lie in packs of their own.
+    assert stored_again(backend) < COUNT * 1000
+    for seed in range(COUNT):
+        np.testing.assert_array_equal(store_on(backend).get(store_on(backend).refs[f"a{seed}"]), noise(seed))
+    assert store_on(backend).verify("full").clean
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_damaged_node_is_told_and_made_anew(backend, level):
+    name = max(name for name in nodes(backend) if name.level == level)
+    data = bytearray(backend.get(name.key))
+    data[tree.HEADER.size - 1] ^= 1
+    backend.put(name.key, [data])
+    report = store_on(backend).verify()
+    assert [
+        (finding.object, finding.kind, finding.harm) for finding in report.damage if finding.object == name.key
+    ] == [(name.key, "damaged", "dedup")]
+    assert not report.unreadable
+    store_on(backend).repair()
+    assert store_on(backend).verify("full").clean
+    assert stored_again(backend) < COUNT * 1000
+
+
+def test_a_node_that_is_gone_is_missed_and_made_anew(backend):
+    name = max(name for name in nodes(backend) if name.level == 2)
+    backend.delete(name.key)
+    assert [finding.kind for finding in store_on(backend).verify().damage] == ["unlisted"]
+    store_on(backend).repair()
+    assert store_on(backend).verify("full").clean
+
+
+def test_collections_take_out_the_marks_of_what_they_delete(backend):
+    store = store_on(backend)
+    before = marks(backend)
+    for seed in range(0, COUNT, 2):
+        del store.refs[f"a{seed}"]
+    collect(store)
+    gone = before - marks(backend)
+    assert {mark[6:] for mark in gone}.isdisjoint(mark[6:] for mark in marks(backend))
+    assert {mark[6:] for mark in marks(backend)} <= {bytes.fromhex(key[-64:])[:6] for key in objects(backend, "packs")}
+    check_all(store)
+    assert store_on(backend).verify("full").clean
+
+
+@pytest.mark.parametrize("operation", ["get_range", "put_if", "delete"])
+def test_a_writer_and_a_collection_at_the_same_moment_lose_nothing(backend, operation):
+    """The writer saves what is being deleted, at the moment when the collector is at the index."""
+    hooked = Hooked(backend)
+    store = store_on(hooked)
+    for seed in range(0, COUNT, 2):
+        del store.refs[f"a{seed}"]
+    store.plan_gc(grace=0, repack=0).execute(yes_really=True)
+    kept = []
+
+    def save():
+        writer = store_on(backend)
+        kept.append(writer.put(noise(4)))
+        writer.refs["back"] = kept[0]
+
+    hooked.on(operation, "index/" if operation != "get_range" else "packs/", save)
+    store.plan_gc(grace=0, repack=0).execute(yes_really=True)
+    if not kept:
+        save()
+    np.testing.assert_array_equal(store_on(backend).get(kept[0]), noise(4))
+    check_all(store_on(backend))
+    assert not store_on(backend).verify("full").unreadable
+
+
+def test_a_collection_puts_the_fragments_of_a_large_store_into_a_tree(backend, monkeypatch):
+    """As those of a store that had no tree, and that no writer would put there."""
+    with monkeypatch.context() as patch:
+        patch.setattr(folding, "TREE_FROM", 1 << 14)
+        for key in nodes(backend).values():
+            backend.delete(key)
+        store_on(backend).repair()
+        assert nodes(backend) == {}
+    monkeypatch.setattr(index, "MOST_AT_ONCE", 10)
+    store_on(backend).put(noise(1000))
+    assert nodes(backend) == {}
+    collect(store_on(backend))
+    assert [key for key in objects(backend, "index") if digest_in_key(key)] == []
+    assert stored_again(backend) < COUNT * 1000
