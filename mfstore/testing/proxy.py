@@ -22,6 +22,7 @@ import ssl
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -232,6 +233,8 @@ class FaultProxy:
             task = loop.create_task(self._serve(wire, self.connections))
             self._flows.add(task)
             task.add_done_callback(self._flows.discard)
+            # A task that is cancelled before its first step runs nothing of its own.
+            task.add_done_callback(partial(_close, wire))
 
     async def _serve(self, wire: Wire, number: int) -> None:
         self._clients.add(wire)
@@ -306,3 +309,7 @@ class FaultProxy:
             if other_method == method and other_path != path:
                 return data
         return None
+
+
+def _close(wire: Wire, _: object) -> None:
+    wire.close()

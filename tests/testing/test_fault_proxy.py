@@ -205,6 +205,22 @@ def test_many_at_once(proxy, upstream):
     assert {entry.status for entry in proxy.log} == {200, 503}
 
 
+def test_a_connection_that_ends_before_it_is_served_is_closed(proxy):
+    async def accept_and_end():
+        await proxy._stop_listening()
+        proxy._listener = listener
+        proxy._accept()
+        proxy._listener = None
+        await proxy._reset_all()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        with socket.create_connection(listener.getsockname()) as client:
+            client.settimeout(10)
+            proxy._call(accept_and_end)
+            assert client.recv(1) == b""
+
+
 def test_closing_ends_everything(upstream):
     before = threading.active_count()
     with FaultProxy(upstream.url, fault(Stall())) as proxy:
