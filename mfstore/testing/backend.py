@@ -196,6 +196,14 @@ class BackendTests:
         assert sorted(info.key for info in backend.list_many(["packs/ac", "recipes/", "index/"])) == keys[1:]
         assert list(backend.list_many([])) == []
 
+    def test_list_first_shows_the_first_by_their_keys(self, backend: Backend) -> None:
+        for name in ("c", "a", "d", "b"):
+            self.raw_set(backend, f"index/{name}", b"")
+        self.raw_set(backend, "gc/state", b"")
+        for count in range(1, 6):
+            assert sorted(info.key[-1] for info in backend.list_first("index/", count)) == list("abcd")[:count]
+        assert list(backend.list_first("packs/", 3)) == []
+
     def test_copy(self, backend: Backend) -> None:
         for number, data in enumerate((b"", b"bytes" * 1000)):
             self.raw_set(backend, f"packs/ab/{number}", data)
