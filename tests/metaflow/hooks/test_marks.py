@@ -132,7 +132,8 @@ def test_a_forked_child_leaves_the_parents_marks_alone(s3):
 
 def test_done_comes_last(s3):
     save(s3.flow(), "1/a/7", {"x": os.urandom(3000), "y": np.arange(300_000)})
-    names = [r.path.rpartition("/")[2] for r in s3.proxy.requests("PUT")]
+    # The packed profile's hint is on its way with data.json, and comes when it comes: nothing depends on it.
+    names = [r.path.rpartition("/")[2] for r in s3.proxy.requests("PUT") if "/latest/" not in r.path]
     assert (
         "0.attempt.json" in names
     )  # and before data.json, whatever else is on its way with it: test_metaflow_marks.py

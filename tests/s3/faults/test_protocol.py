@@ -323,10 +323,13 @@ def test_a_file_that_shrinks_before_it_is_read_is_named(answering, tmp_path, mon
 
 
 def test_a07_garbage_behind_the_last_chunk(answering):
+    # So short that all of it comes at once: what comes later is the next reply to aiohttp, as it is to any client that
+    # has sent the next request by then.
+    data = SMALL[:9000]
     garbage = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"
-    client, server = answering(CHUNKS, chunked(SMALL) + b"0\r\n\r\n" + garbage, again=True)
+    client, server = answering(CHUNKS, chunked(data) + b"0\r\n\r\n" + garbage, again=True)
     for _ in range(5):
-        assert [outcome.data for outcome in client.get_many(["k"] * 4, on_error="return")] == [SMALL] * 4
+        assert [outcome.data for outcome in client.get_many(["k"] * 4, on_error="return")] == [data] * 4
     assert len(server.connections) > 1
 
 
