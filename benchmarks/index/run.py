@@ -196,14 +196,12 @@ def places(s3: bool) -> Iterator[Iterator[tuple[str, Any]]]:
         if not s3:
             yield iter(found)
             return
+        from tests.servers.base import client_options
         from tests.servers.radosgw import Radosgw
 
         with Radosgw() as server:
             server.create_bucket("index")
-            named = {
-                "endpoint_url": server.url, "aws_access_key_id": server.access_key,
-                "aws_secret_access_key": server.secret_key, "region_name": "us-east-1",
-            }  # fmt: skip
+            named = client_options(server)
             found.append(("s3", lambda number: open_backend(f"s3://index/{number}", KNOBS, **named)))
             yield iter(found)
 

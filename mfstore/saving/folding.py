@@ -13,6 +13,7 @@ from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsu
 from mfstore.format.fragments import ENTRY, MERGED, PREFIX, decode_fragment, digest_in_key
 from mfstore.format.tree import (
     FANOUT,
+    HALF,
     LEAVES,
     MARK,
     ROOT,
@@ -158,14 +159,14 @@ def _read(backend: Backend, name: NodeName) -> tuple[Node, str | None]:
 
 def without(backend: Backend, algorithm: int, names: Iterable[NodeName], packs: Collection[bytes]) -> int:
     """Take the marks of packs that are to be removed out of nodes; how many nodes were written."""
-    beginnings = {pack[:6] for pack in packs}
+    beginnings = {pack[:HALF] for pack in packs}
     written = 0
     for name in names:
         node, etag = _read(backend, name)
         if etag is None:
             continue
         kept: Sequence[list[bytes]] = [
-            [mark for mark in bucket.split() if mark[6:] not in beginnings] for bucket in node.buckets
+            [mark for mark in bucket.split() if mark[HALF:] not in beginnings] for bucket in node.buckets
         ]
         if sum(map(len, kept)) == len(node):
             continue

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.fragments import Location
     from mfstore.format.packs import PackEntry
-    from mfstore.format.tree import Node, NodeName
+    from mfstore.format.tree import Bucket, Node, NodeName
 
     Trailers = Callable[[Mapping[str, int]], Mapping[str, Sequence[PackEntry]]]
     """What lies in packs, by their names and lengths."""
@@ -182,7 +182,7 @@ def _bucket_of(root: Node, chunk_id: bytes) -> Iterator[bytes]:
     return root.buckets[ROOT.bucket(chunk_id)].packs(chunk_id)
 
 
-def _read_anew(backend: Backend, name: NodeName, number: int):  # type: ignore[no-untyped-def]
+def _read_anew(backend: Backend, name: NodeName, number: int) -> Bucket | None:
     """A bucket of a node that has grown since the root was read; None when it is damaged."""
     try:
         code = decode_code(backend.read_again(name.key, 0, HEADER.size), name)

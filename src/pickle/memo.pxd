@@ -40,6 +40,23 @@ cdef extern from "Python.h":
     int Py_EQ
 
 
+ctypedef fused mf_table:
+    mf_objects
+    mf_values
+
+
+cdef inline void clear_table(mf_table *table) noexcept:
+    cdef mf_table old = table[0]
+    cdef size_t at
+    table.slots = NULL
+    table.used = table.mask = 0
+    if old.slots != NULL:
+        for at in range(old.mask + 1):
+            if old.slots[at].key:
+                Py_DECREF(<object> <PyObject *> old.slots[at].key)
+    free(old.slots)
+
+
 cdef inline const mf_object_slot *object_slot(const mf_objects *table, object obj) noexcept:
     """Where an object is remembered, or NULL. Identity, whatever its class says."""
     return mf_objects_find(table, <uintptr_t> <void *> obj)
@@ -52,18 +69,6 @@ cdef inline int add_object(mf_objects *table, object obj, uint32_t number) excep
     if added:
         Py_INCREF(obj)
     return 0
-
-
-cdef inline void clear_objects(mf_objects *table) noexcept:
-    cdef mf_objects old = table[0]
-    cdef size_t at
-    table.slots = NULL
-    table.used = table.mask = 0
-    if old.slots != NULL:
-        for at in range(old.mask + 1):
-            if old.slots[at].key:
-                Py_DECREF(<object> <PyObject *> old.slots[at].key)
-    free(old.slots)
 
 
 cdef inline mf_value_slot *value_slot(const mf_values *table, object value, uint64_t hash) except? NULL:
@@ -84,18 +89,6 @@ cdef inline int add_value(mf_values *table, object value, uint64_t hash, uint32_
     return 0
 
 
-cdef inline void clear_values(mf_values *table) noexcept:
-    cdef mf_values old = table[0]
-    cdef size_t at
-    table.slots = NULL
-    table.used = table.mask = 0
-    if old.slots != NULL:
-        for at in range(old.mask + 1):
-            if old.slots[at].key:
-                Py_DECREF(<object> <PyObject *> old.slots[at].key)
-    free(old.slots)
-
-
 cdef inline int keep_referenced(mf_values *table, size_t most) except -1:
     """Forget what was not referred to since it was added or kept, and all if more than ``most`` would stay."""
     cdef mf_values old = table[0]
@@ -112,5 +105,5 @@ cdef inline int keep_referenced(mf_values *table, size_t most) except -1:
                 if slot.key and slot.used_again:
                     add_value(table, <object> <PyObject *> slot.key, slot.hash, slot.number)
     finally:
-        clear_values(&old)
+        clear_table(&old)
     return 0

@@ -36,7 +36,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
 from memo cimport (
-    PyObject_Hash, add_object, add_value, clear_objects, clear_values, keep_referenced, mf_object_slot, mf_objects,
+    PyObject_Hash, add_object, add_value, clear_table, keep_referenced, mf_object_slot, mf_objects,
     mf_value_slot, mf_values, object_slot, value_slot,
 )
 from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
@@ -317,9 +317,9 @@ cdef class Pickler:
 
     def __dealloc__(self):
         PyMem_Free(self.out.data)
-        clear_objects(&self.memo)
-        clear_values(&self.text_memo)
-        clear_values(&self.bytes_memo)
+        clear_table(&self.memo)
+        clear_table(&self.text_memo)
+        clear_table(&self.bytes_memo)
 
     def dump(self, obj):
         """Write ``obj``; returns the length of the body in bytes."""

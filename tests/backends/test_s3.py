@@ -19,7 +19,7 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.clock import written
 from mfstore.testing import BackendTests, NetworkFault
 from mfstore.testing.actions import LoseResponse
-from tests.servers.base import boto_client
+from tests.servers.base import boto_client, client_options
 
 pytestmark = pytest.mark.server
 
@@ -28,14 +28,7 @@ BUCKET = f"stores-{uuid.uuid4().hex[:12]}"
 
 def options(server, engine="native", **more):
     """What S3Backend needs to find a server."""
-    return {
-        "endpoint_url": server.url,
-        "aws_access_key_id": server.access_key,
-        "aws_secret_access_key": server.secret_key,
-        "region_name": server.region,
-        "engine": engine,
-        **more,
-    }
+    return {**client_options(server), "engine": engine, **more}
 
 
 @cache

@@ -9,18 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfstore
-from mfstore._core.pickler import Joined
 from mfstore.format import cuts
-from mfstore.pickling import arrays, streams
+from mfstore.pickling import arrays
+from tests.rigs.pickles import dumps
 from tests.rigs.soak import lasting
 
 ALIGNED = np.dtype([("a", "i1"), ("b", "f8"), ("c", "S3")], align=True)
-
-
-def dumps(obj):
-    joined = Joined()
-    streams.dump(obj, joined)
-    return joined.all()
 
 
 def gapped(fields):

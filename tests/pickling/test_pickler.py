@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 import mfstore
-from mfstore._core.pickler import Joined
 from mfstore.errors import NotSerializable
-from mfstore.pickling.streams import dump
+from tests.rigs.pickles import dumps
 
 
 @pytest.fixture(scope="module")
@@ -292,9 +291,3 @@ def test_identity_is_what_the_standard_pickle_makes_of_it():
         back = pickle.loads(ours)
         assert shape(back) == shape(pickle.loads(pickle.dumps(obj, 5))), seed
         assert dumps(back) == ours, seed
-
-
-def dumps(obj):
-    joined = Joined()
-    dump(obj, joined)
-    return joined.all()

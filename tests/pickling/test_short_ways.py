@@ -13,17 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfstore._core.cycles import without_search
-from mfstore._core.pickler import BUFFER, Joined
+from mfstore._core.pickler import BUFFER
 from mfstore.pickling.streams import dump
+from tests.rigs.pickles import REMEMBERED, dumps
 
-REMEMBERED = 131072
 KEPT = 65536
-
-
-def dumps(obj):
-    joined = Joined()
-    dump(obj, joined)
-    return joined.all()
 
 
 def names(stream):

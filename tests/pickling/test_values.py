@@ -11,17 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mfstore._core.pickler import Joined
-from mfstore.pickling.streams import dump
+from tests.rigs.pickles import REMEMBERED, dumps
 from tests.rigs.soak import lasting
-
-REMEMBERED = 131072
-
-
-def dumps(obj):
-    joined = Joined()
-    dump(obj, joined)
-    return joined.all()
 
 
 def another(dtype):

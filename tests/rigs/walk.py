@@ -54,7 +54,7 @@ def bulk_walk(client):
 
 def main():
     from mfstore.s3 import BulkClient
-    from tests.servers import Radosgw
+    from tests.servers import Radosgw, client_options
 
     walks = {}
     with tempfile.TemporaryDirectory() as directory:
@@ -62,10 +62,7 @@ def main():
             walks[f"`store.{name}` in a directory"] = files
     with Radosgw() as server:
         server.create_bucket("walk")
-        named = {
-            "endpoint_url": server.url, "aws_access_key_id": server.access_key,
-            "aws_secret_access_key": server.secret_key, "region_name": "us-east-1",
-        }  # fmt: skip
+        named = client_options(server)
         for name, files in store_walks("s3://walk/store", **named).items():
             walks[f"`store.{name}` in S3"] = files
         with BulkClient("walk", **named) as client:

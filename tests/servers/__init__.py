@@ -5,11 +5,21 @@ the checksums and conditions of newer S3. ``Nginx`` stores bytes faster than any
 S3, for Metaflow: ``Moto`` for what its schedulers ask of AWS, ``MetadataService`` for its runs.
 """
 
-from tests.servers.base import Missing, Server, boto_client
+from tests.servers.base import Missing, Server, boto_client, client_options
 from tests.servers.metadata import MetadataService
 from tests.servers.ministack import Ministack
 from tests.servers.moto import Moto
 from tests.servers.nginx import Nginx
 from tests.servers.radosgw import Radosgw
 
-__all__ = ["MetadataService", "Ministack", "Missing", "Moto", "Nginx", "Radosgw", "Server", "boto_client"]
+__all__ = [
+    "MetadataService",
+    "Ministack",
+    "Missing",
+    "Moto",
+    "Nginx",
+    "Radosgw",
+    "Server",
+    "boto_client",
+    "client_options",
+]

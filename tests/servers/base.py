@@ -210,6 +210,16 @@ def _loader():
     return create_loader()
 
 
+def client_options(server):
+    """What ``BulkClient`` and ``S3Backend`` need to find a server."""
+    return {
+        "endpoint_url": server.url,
+        "aws_access_key_id": server.access_key,
+        "aws_secret_access_key": server.secret_key,
+        "region_name": server.region,
+    }
+
+
 def boto_client(server, service="s3", *, secure=False, endpoint_url=None, **options):
     """A boto3 client of the server, to check what is there by other means than ours.
 
@@ -227,10 +237,8 @@ def boto_client(server, service="s3", *, secure=False, endpoint_url=None, **opti
         max_pool_connections=50,
     )
     defaults = {
+        **client_options(server),
         "endpoint_url": endpoint_url or (server.https_url if secure else server.url),
-        "region_name": server.region,
-        "aws_access_key_id": server.access_key,
-        "aws_secret_access_key": server.secret_key,
         "verify": server.ca_file,
         "config": config,
     }

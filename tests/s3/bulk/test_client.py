@@ -14,7 +14,7 @@ import pytest
 
 from mfstore.errors import AccessDenied, BackendError, Conflict, InvalidKey, InvalidRange, NotFound, Unsupported
 from mfstore.s3 import BulkClient, PutItem
-from tests.servers import boto_client
+from tests.servers import boto_client, client_options
 
 MIB = 1 << 20
 ODD_KEYS = [
@@ -24,10 +24,7 @@ ODD_KEYS = [
 
 
 def arguments(server, **more):
-    return {
-        "endpoint_url": server.url, "aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key,
-        "region_name": server.region, **more,
-    }  # fmt: skip
+    return {**client_options(server), **more}
 
 
 @pytest.fixture(params=["native", "aiobotocore"])
