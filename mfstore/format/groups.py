@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import GROUP_LIMIT
+from mfstore._core.codec import GROUP, GROUP_LIMIT
 from mfstore.errors import CorruptObject
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from mfstore.format.packs import PackEntry
+    from mfstore.format.recipes import Placement
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 """Of a Zstandard frame."""
@@ -28,3 +31,8 @@ def group_length(encoded: Buffer) -> int:
     if length > GROUP_LIMIT:
         raise CorruptObject("group claims too much", expected=f"at most {GROUP_LIMIT}", found=length)
     return length
+
+
+def have_one_place(one: Placement | PackEntry, other: Placement | PackEntry) -> bool:
+    """Whether two chunks of one pack, or of one recipe's inline region, are said to lie in the same group."""
+    return one.codec == GROUP == other.codec and one.offset == other.offset and one.csize == other.csize

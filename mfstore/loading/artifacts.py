@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import MfstoreError
+from mfstore.format.groups import have_one_place
 from mfstore.format.recipes import PICKLE
 from mfstore.loading.fetch import targets
-from mfstore.loading.reads import have_one_place
 from mfstore.pickling.streams import load, load_literal
 
 if TYPE_CHECKING:

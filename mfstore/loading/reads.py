@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mfstore._core.codec import GROUP, NONE
+from mfstore._core.codec import NONE
 from mfstore._core.memory import distance
+from mfstore.format.groups import have_one_place
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe
 
 if TYPE_CHECKING:
@@ -136,11 +137,6 @@ def _goes_on(one: ChunkRead, other: ChunkRead) -> bool:
 def in_one_group(one: ChunkRead, other: ChunkRead) -> bool:
     """Whether two chunks are said to lie in the same group."""
     return one.pack == other.pack and have_one_place(one.placement, other.placement)
-
-
-def have_one_place(one: Placement, other: Placement) -> bool:
-    """Whether two chunks of one pack, or of one recipe's inline region, are said to lie in the same group."""
-    return one.codec == GROUP == other.codec and one.offset == other.offset and one.csize == other.csize
 
 
 def by_place(chunks: Sequence[ChunkRead]) -> Iterator[Sequence[ChunkRead]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP, GROUP_LIMIT, ZSTD, Codec
 from mfstore.errors import CorruptObject
-from mfstore.format.groups import group_length
+from mfstore.format.groups import group_length, have_one_place
 from mfstore.saving.codecs import EFFORTS, Choice, encode_chunk
 
 if TYPE_CHECKING:
@@ -28,16 +28,12 @@ def by_place(entries: Iterable[PackEntry]) -> Iterator[list[PackEntry]]:
     """Chunks in the order in which they lie: those of a group together, any other alone."""
     together: list[PackEntry] = []
     for entry in sorted(entries, key=_order):
-        if together and not (entry.codec == GROUP == together[0].codec and _place(entry) == _place(together[0])):
+        if together and not have_one_place(together[0], entry):
             yield together
             together = []
         together.append(entry)
     if together:
         yield together
-
-
-def _place(entry: PackEntry) -> tuple[int, int]:
-    return entry.offset, entry.csize
 
 
 def _order(entry: PackEntry) -> tuple[int, int, int, int]:
