@@ -11,6 +11,7 @@ from mfstore import errors
 from mfstore._core.codec import DELTAS, GROUP, Codec, delta_seal_is_right
 from mfstore.format import packs, recipes
 from mfstore.format.digests import digest_function
+from mfstore.format.tree import node_name
 from tests import ROOT
 from tests.golden.write import objects, versions, write
 from tests.rigs.deltas import recipe_of
@@ -34,8 +35,9 @@ def read_versions(store, keys):
             assert all(same(*pair) for pair in pairs), name
 
 
-def test_the_writer_makes_deltas_of_both_codecs_and_groups(tmp_path):
-    """So that the store of the next release has them: groups in packs and in recipes, and bases in groups."""
+def test_the_writer_makes_deltas_of_both_codecs_groups_and_a_tree(tmp_path):
+    """So that the store of the next release has them: groups in packs and in recipes, bases in groups, and a tree of all
+    levels."""
     keys = write(tmp_path / "store")
     store = mfstore.open(tmp_path / "store")
     made, inline, parts, grouped, bases = {}, set(), set(), set(), set()
@@ -49,6 +51,8 @@ def test_the_writer_makes_deltas_of_both_codecs_and_groups(tmp_path):
         bases |= {base.codec for base in recipe.bases}
     assert [name for name, codecs in made.items() if not codecs] == ["notes"]
     assert inline == {"in the recipe"} and max(parts) > 1
+    nodes = [node_name(info.key) for info in store.backend.list("index/")]
+    assert {node.level for node in nodes if node is not None} == {0, 1, 2}
     assert set.union(*made.values()) == set(DELTAS)
     assert grouped == {False, True} and GROUP in bases
     read_versions(store, keys)

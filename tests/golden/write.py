@@ -12,6 +12,7 @@ import numpy as np
 
 import mfstore
 from tests.rigs.delta_stores import store_as_deltas
+from tests.rigs.small_trees import small_trees
 
 HERE = Path(__file__).parent
 
@@ -61,7 +62,13 @@ def versions():
 
 
 def write(root):
-    """Store them one by one, as a bundle, as raw bytes and under a ref; returns the keys."""
+    """Store them one by one, as a bundle, as raw bytes and under a ref, in a store whose index is a tree of all levels;
+    returns the keys."""
+    with small_trees():
+        return _write(root)
+
+
+def _write(root):
     store = mfstore.open(root)
     keys = {name: store.put(obj) for name, obj in objects().items()}
     keys["(bundle)"] = store.save(objects())

@@ -6,6 +6,7 @@ from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import FOOTER, decode_footer, entries_of, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks, recipe_path
+from mfstore.format.tree import node_name
 from tests.rigs.deltas import CODEC, recipe_of
 
 
@@ -53,8 +54,10 @@ def part_of(backend, recipe, numbers):
 
 
 def forget_packs(backend, gone, algorithm=1):
-    """Delete packs, and what the index says of them."""
+    """Delete packs, and what fragments of the index say of them. Marks in a tree become misses."""
     for info in list(backend.list(fragments.PREFIX)):
+        if node_name(info.key) is not None:
+            continue
         fragment = fragments.decode_fragment(backend.get(info.key), info.key)
         if gone & {name.value for name in fragment.packs}:
             left = fragments.without_packs(fragment, gone, algorithm)

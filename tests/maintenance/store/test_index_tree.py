@@ -8,6 +8,7 @@ from mfstore.format import tree
 from mfstore.format.fragments import digest_in_key
 from mfstore.saving import folding, index
 from tests.rigs.gc import Hooked, RemoteMemory, check_all, collect, noise, objects, store_on
+from tests.rigs.small_trees import small_trees
 
 COUNT = 16
 MADE = {}
@@ -15,14 +16,9 @@ MADE = {}
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Trees that stores of a few packs have, with all three levels."""
-    monkeypatch.setattr(folding, "TREE_FROM", 8)
-    monkeypatch.setattr(folding, "ROOT_MARKS", 16)
-    monkeypatch.setattr(folding, "NODE_LEAST", 1)
-    monkeypatch.setattr(folding, "NODE_MOST", 1)
-    monkeypatch.setattr(index, "CARRIED", 4)
-    monkeypatch.setattr(index, "PUSHED", 1)
+def small():
+    with small_trees():
+        yield
 
 
 @pytest.fixture(params=[MemoryBackend, RemoteMemory])
