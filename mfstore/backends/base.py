@@ -58,7 +58,8 @@ class Capabilities:
     """Longest read: the unit of parallel work, and of extra memory."""
     inline: int = 0
     """Chunks of one recipe that take up to this many bytes encoded lie in it, instead of in a pack that costs two more
-    requests to write (pack and index fragment) and one to read. They do not dedup."""
+    requests to write (pack and index fragment) and one to read. They do not dedup, so what is like the base that a save
+    names does not lie there."""
 
 
 DELETION_WINDOW = 10.0

@@ -35,6 +35,10 @@ SHIFT_LIMIT = 64 << 10
 """Without equal chunks to tell by, lengths that differ by up to this (a chunk) say how far the rest may have moved."""
 
 
+IN_RECIPE = PackName()
+"""In the place of a pack: of what lies in the recipe of the base."""
+
+
 class BasePiece(NamedTuple):
     """Bytes of a chunk that is stored whole in a pack."""
 
@@ -49,6 +53,8 @@ class StoredAs(NamedTuple):
 
     at: Location
     pieces: tuple[BasePiece, ...] = ()
+    data: memoryview | bytes = b""
+    """The bytes of what lies in the recipe."""
 
 
 class Counterpart(NamedTuple):
@@ -128,14 +134,23 @@ class BaseArtifact(NamedTuple):
 
 
 class Base:
-    """Stored artifacts that a save builds upon. ``usable`` tells whether a pack may be relied on."""
+    """Stored artifacts that a save builds upon. ``usable`` tells whether a pack may be relied on.
 
-    def __init__(self, usable: Callable[[bytes], bool]) -> None:
+    No delta can name what lies whole in a recipe. With ``inline`` it counts all the same, as what could be built upon
+    if it lay in a pack.
+    """
+
+    def __init__(self, usable: Callable[[bytes], bool], inline: bool = False) -> None:
         self.artifacts: dict[str, BaseArtifact] = {}
         """By the names of the new ones."""
         self.chunks: dict[bytes, StoredAs] = {}
         """How each chunk is stored that lies in a pack."""
+        self.deltas: dict[bytes, StoredAs] = {}
+        """The same of those that are deltas in the recipe."""
+        self.inline: dict[bytes, StoredAs] = {}
+        """The same of those that lie whole there, if they count."""
         self._usable = usable
+        self._inline = inline
         self._recipes: list[tuple[Recipe, dict[str, BaseArtifact]]] = []
 
     def learn(self, name: str, recipe: Recipe) -> None:
@@ -158,10 +173,18 @@ class Base:
             for (_, usize), placement in zip(artifact.chunks, placements, strict=True):
                 number, offset, csize, codec, width, pieces = placement
                 bases = [recipe.bases[piece.chunk] for piece in pieces]
-                if number == INLINE or not all(good[one] for one in (number, *[base.pack for base in bases])):
+                needed = [base.pack for base in bases]
+                data: memoryview | bytes = b""
+                if number == INLINE:
+                    where = Location(IN_RECIPE, offset, csize, usize, codec, width)
+                    data = memoryview(recipe.inline)[offset : offset + csize]
+                else:
+                    where = Location(names[number], offset, csize, usize, codec, width)
+                    needed.append(number)
+                counts = number != INLINE or pieces or self._inline
+                if not counts or not all(good[one] for one in needed):
                     stored.append(None)
                     continue
-                where = Location(names[number], offset, csize, usize, codec, width)
                 against = tuple(
                     BasePiece(
                         base.id,
@@ -171,7 +194,7 @@ class Base:
                     )
                     for piece, base in zip(pieces, bases, strict=True)
                 )
-                stored.append(StoredAs(where, against))
+                stored.append(StoredAs(where, against, data))
             at += len(artifact.chunks)
             artifacts[artifact.name] = self._streams(artifact, stored)
         return artifacts
@@ -186,7 +209,10 @@ class Base:
                 chunk_id, usize = artifact.chunks[number]
                 found = stored[number]
                 if found is not None:
-                    self.chunks.setdefault(chunk_id, found)
+                    kind = self.chunks
+                    if found.at.pack is IN_RECIPE:
+                        kind = self.deltas if found.pieces else self.inline
+                    kind.setdefault(chunk_id, found)
                 stream.add(chunk_id, usize, found)
                 number += 1
         return BaseArtifact(body, segments)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mfstore._core.codec import delta_seal_is_right
 from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
@@ -13,6 +14,7 @@ from mfstore.format.packs import pack_path, place_of
 from mfstore.format.recipes import Recipe, new_chunk, placed_chunks, recipe_path
 from mfstore.loading.reads import PlacedChunk, new_placed
 from mfstore.loading.reliance import placed_in_packs
+from mfstore.saving.deltas import EncodedDelta
 from mfstore.saving.guard import Condemned, Names
 from mfstore.saving.neighbours import Layout
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from mfstore.format.fragments import Location
     from mfstore.format.packs import PackName
     from mfstore.saving.context import SaveContext
-    from mfstore.saving.counterparts import Base, BasePiece
+    from mfstore.saving.counterparts import Base, BasePiece, StoredAs
 
 
 class StoredChunks:
@@ -35,6 +37,8 @@ class StoredChunks:
         """Where chunks lie, by id. A location's pack may still be open."""
         self.pieces: dict[bytes, tuple[BasePiece, ...]] = {}
         """Of those that are deltas, what they are deltas against."""
+        self.inline: dict[bytes, EncodedDelta] = {}
+        """Deltas that are to lie in the recipes that need them."""
         self.relied = Names()
         """What others stored and this save relies on."""
         self._context = context
@@ -72,20 +76,47 @@ class StoredChunks:
         self.located.update(found)
 
     def _look_up_in_base(self, base: Base, ids: Iterable[bytes]) -> None:
-        """Locate what the base has: a delta only where what it is against is whole too."""
+        """Locate what the base has."""
+        for chunk_id, (at, pieces, _) in self.in_base(base, ids).items():
+            self.located[chunk_id] = at
+            if pieces:
+                self.pieces[chunk_id] = pieces
+            self.rely({at.pack.value, *(piece.at.pack.value for piece in pieces)})
+
+    def in_base(self, base: Base, ids: Iterable[bytes]) -> dict[bytes, StoredAs]:
+        """Which chunks the base has in packs that can be relied on: a delta only where what it is against is whole."""
         found = {chunk_id: base.chunks[chunk_id] for chunk_id in ids if chunk_id in base.chunks}
         if not found:
-            return
+            return {}
         placed = {_identity(chunk_id, stored.at): (chunk_id, stored.at) for chunk_id, stored in found.items()}
-        for stored in found.values():
-            placed.update({_identity(piece.id, piece.at): (piece.id, piece.at) for piece in stored.pieces})
-        whole = self._whole(placed.values())
-        for chunk_id, (at, pieces) in found.items():
-            if chunk_id in whole and all(piece.id in whole for piece in pieces):
-                self.located[chunk_id] = at
-                if pieces:
-                    self.pieces[chunk_id] = pieces
-                self.rely({at.pack.value, *(piece.at.pack.value for piece in pieces)})
+        whole = self._whole([*placed.values(), *_bases_of(found.values())])
+        return {
+            chunk_id: stored for chunk_id, stored in found.items()
+            if chunk_id in whole and all(piece.id in whole for piece in stored.pieces)
+        }  # fmt: skip
+
+    def deltas_in_base(self, base: Base, ids: Iterable[bytes]) -> dict[bytes, EncodedDelta]:
+        """Which chunks are deltas in the recipe of the base, and can be stored as the same deltas again: their seals
+        are right, and what they are against is whole. Who does so relies on the packs of that."""
+        found = {
+            chunk_id: base.deltas[chunk_id] for chunk_id in ids
+            if chunk_id in base.deltas and delta_seal_is_right(base.deltas[chunk_id].data)
+        }  # fmt: skip
+        whole = self._whole(_bases_of(found.values())) if found else set()
+        return {
+            chunk_id: EncodedDelta(data, at.codec, at.width, pieces)
+            for chunk_id, (at, pieces, data) in found.items() if all(piece.id in whole for piece in pieces)
+        }  # fmt: skip
+
+    def carry(self, ids: Iterable[bytes]) -> dict[bytes, EncodedDelta]:
+        """``deltas_in_base`` of chunks that lie nowhere else so far. They are relied on."""
+        if self._base is None or not self._base.deltas:
+            return {}
+        found = self.deltas_in_base(
+            self._base, [one for one in ids if one not in self.located and one not in self._base.chunks]
+        )
+        self.rely({piece.at.pack.value for delta in found.values() for piece in delta.pieces})
+        return found
 
     def contents(self, places: Mapping[bytes, Location]) -> dict[bytes, memoryview]:
         """The bytes of stored chunks that are whole there, for deltas against them."""
@@ -151,6 +182,12 @@ class StoredChunks:
 def _identity(chunk_id: bytes, at: Location) -> tuple[bytes, bytes, int]:
     """A chunk and where it lies."""
     return chunk_id, at.pack.value, place_of(at.offset, at.codec, at.width)
+
+
+def _bases_of(stored: Iterable[StoredAs]) -> list[tuple[bytes, Location]]:
+    """What deltas are against, each place once."""
+    pieces = {_identity(piece.id, piece.at): (piece.id, piece.at) for one in stored for piece in one.pieces}
+    return list(pieces.values())
 
 
 def _placed(chunk_id: bytes, at: Location) -> PlacedChunk:

@@ -6,11 +6,11 @@ counterparts lie in is read in few large reads, is compared with its digests, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from mfstore._core.codec import DIFFERENCE, NONE, PREFIX, likeness
 from mfstore.loading.deltas import together
@@ -19,9 +19,11 @@ from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, Ne
 
 if TYPE_CHECKING:
     from mfstore._core.codec import Codec
+    from mfstore.format.fragments import Location
+    from mfstore.format.packs import PackName
     from mfstore.saving.context import SaveContext
-    from mfstore.saving.dedup import StoredChunks
     from mfstore.saving.drafts import Run, RunPart, Stream
+    from mfstore.saving.neighbours import Layout
 
 Result = TypeVar("Result")
 
@@ -58,10 +60,27 @@ TASK_CHUNKS = 16
 """Chunks per task of a thread: 1 MiB, as handing over a task costs 30 us and a delta of 64 KiB 100 to 200."""
 
 
+class BaseBytes(Protocol):
+    """What bases are read from: ``StoredChunks``, or what looks at them without relying on anything."""
+
+    @property
+    def located(self) -> Mapping[bytes, Location]:
+        """Where chunks were found, beside which counterparts may lie."""
+
+    def contents(self, places: Mapping[bytes, Location]) -> dict[bytes, memoryview]:
+        """The bytes of chunks that are whole there."""
+
+    def layouts(self, packs: Sequence[PackName]) -> dict[bytes, Layout]:
+        """What lies in these packs, without those of which that cannot be told."""
+
+    def rely(self, packs: Collection[bytes]) -> None:
+        """Deltas against what lies in these packs are going to be stored."""
+
+
 class EncodedDelta(NamedTuple):
     """A chunk as it is stored against its base."""
 
-    data: bytes
+    data: bytes | memoryview
     codec: int
     width: int
     pieces: tuple[BasePiece, ...]
@@ -200,7 +219,7 @@ def forms_of(candidate: Candidate) -> tuple[Form, ...]:
 class Deltas:
     """The deltas of one save, a window at a time."""
 
-    def __init__(self, context: SaveContext, stored: StoredChunks, limit: int) -> None:
+    def __init__(self, context: SaveContext, stored: BaseBytes, limit: int) -> None:
         self._context = context
         self._counterparts: Counterparts | None = None
         self._stored = stored

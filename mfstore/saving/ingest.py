@@ -24,6 +24,7 @@ from mfstore.saving.drafts import Draft, DraftSink, Run, draft_of
 from mfstore.saving.guard import Names
 from mfstore.saving.packing import PackWriter
 from mfstore.saving.pipeline import WINDOW_SHARE, ChunkPipeline
+from mfstore.saving.small_versions import BUILDS, SmallVersions
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from mfstore.format.packs import PackEntry
     from mfstore.format.recipes import Recipe
     from mfstore.saving.counterparts import BasePiece
+    from mfstore.saving.deltas import EncodedDelta
 
     FindBase = Callable[[str], Recipe | None]
 
 NO_DELTAS: Mapping[bytes, Sequence[BasePiece]] = MappingProxyType({})
+NO_INLINE: Mapping[bytes, EncodedDelta] = MappingProxyType({})
 INLINE_TRIAL = 1 << 20
 """Bytes of one recipe's chunks that are held back and encoded to see whether they fit into it, where the backend wants
 that: what they take encoded is hardly ever less than a quarter."""
@@ -71,10 +74,15 @@ class InlineTrial:
     """The runs of the next recipe, where all chunks of a recipe lie in it if they are small enough encoded: kept
     together until they are too many."""
 
-    def __init__(self, context: SaveContext, submit: Callable[[Run], None]) -> None:
+    def __init__(
+        self, context: SaveContext, submit: Callable[[Run], None],
+        divide: Callable[[list[Run], int], list[Run]] = lambda runs, _: runs,
+    ) -> None:  # fmt: skip
         self._context = context
         self._limit = context.backend.capabilities.inline
         self._submit = submit
+        self._divide = divide
+        """Of runs that take so many bytes encoded, those that are to lie in the recipe; others go on from there."""
         self._runs: list[Run] | None = []
         """None: too many of this recipe's."""
         self._bytes = 0
@@ -114,7 +122,7 @@ class InlineTrial:
                 for run in self._runs:
                     run.inline = None
                 self._release()
-            for run in self._runs or ():
+            for run in self._divide(self._runs, size) if self._runs else ():
                 run.own()
                 run.inline = [EncodedChunk(bytes(chunk.data), *chunk[1:]) for chunk in run.inline or ()]
                 run.ids = run.ids or run.hash(self._context.digest)
@@ -137,10 +145,10 @@ class RecipeLayout(NamedTuple):
 
 def lay_out_recipe(
     drafts: Iterable[Draft], located: Mapping[bytes, Location], codec: Codec, compress: str, written: SessionStats,
-    deltas: Mapping[bytes, Sequence[BasePiece]] = NO_DELTAS,
+    deltas: Mapping[bytes, Sequence[BasePiece]] = NO_DELTAS, inline: Mapping[bytes, EncodedDelta] = NO_INLINE,
 ) -> RecipeLayout:  # fmt: skip
     """Place every chunk of a recipe: where it is ``located``, else in the recipe itself, equal ones once. ``deltas``
-    are the pieces that located ones are deltas against."""
+    are the pieces that located ones are deltas against, ``inline`` what lies there as a delta."""
     packs: dict[bytes, int] = {}
     bases: dict[bytes, int] = {}
     layout = RecipeLayout([], [], [], [])
@@ -155,7 +163,7 @@ def lay_out_recipe(
         for run in draft.runs():
             start = 0
             made = run.inline
-            if not (made or any(chunk_id in located or chunk_id in here for chunk_id in run.ids)):
+            if not (made or any(one in located or one in here or one in inline for one in run.ids)):
                 made = run.encode(codec, compress)
             for number, (chunk_id, end) in enumerate(zip(run.ids, run.ends, strict=True)):
                 at = located.get(chunk_id)
@@ -169,11 +177,18 @@ def lay_out_recipe(
                     layout.placements.append(here[chunk_id])
                     written.duplicate += end - start
                 else:
-                    chunk = made[number] if made else run.encode_chunk(start, end, codec, compress)
+                    chunk: EncodedChunk | EncodedDelta
+                    pieces = ()
+                    if made:
+                        chunk = made[number]
+                    elif (delta := inline.get(chunk_id)) is not None:
+                        chunk, pieces = delta, _place_pieces(delta.pieces, bases, packs, layout)
+                    else:
+                        chunk = run.encode_chunk(start, end, codec, compress)
                     begin = inline_at
                     if chunk.codec == GROUP:
                         begin = groups.setdefault(id(chunk.data), inline_at)
-                    placement = Placement(recipes.INLINE, begin, len(chunk.data), chunk.codec, chunk.width)
+                    placement = Placement(recipes.INLINE, begin, len(chunk.data), chunk.codec, chunk.width, pieces)
                     here[chunk_id] = placement
                     layout.placements.append(placement)
                     if begin == inline_at:
@@ -233,12 +248,13 @@ class Ingest:
         self._looked: set[str] = set()
         """Artifacts for which a base was looked for."""
         self._batch = context.backend.batch()
-        self._trial = InlineTrial(context, self._submit) if context.backend.capabilities.inline else None
+        self._trial = InlineTrial(context, self._submit, self._divide) if context.backend.capabilities.inline else None
         # Most operations on small artifacts need none of these.
         self._pipeline: ChunkPipeline | None = None
         self._packs: PackWriter | None = None
         self._deltas: Deltas | None = None
         self._stored: StoredChunks | None = None
+        self._versions: SmallVersions | None = None
         self._recipes: list[WaitingRecipe] = []
         self._recipe_bytes = 0
         self._recipe_keys = bytearray()
@@ -314,19 +330,53 @@ class Ingest:
             self._pipeline.copy_borrowed()
 
     def _submit(self, run: Run) -> None:
+        pipeline = self._pipes()
+        if self._find_base is not None:
+            self._look_for_base(self._find_base, run)
+        pipeline.submit(run)
+
+    def _pipes(self) -> ChunkPipeline:
+        """The way to packs."""
         if self._pipeline is None:
             stored = self._dedup()
             self._packs = PackWriter(self._context, self._batch, stored.located, self.written)
             if self._context.delta:
                 self._deltas = Deltas(self._context, stored, self._context.memory // WINDOW_SHARE)
             self._pipeline = ChunkPipeline(self._context, stored, self._packs, self.written, self._deltas)
-        if self._find_base is not None:
+        return self._pipeline
+
+    def _divide(self, runs: list[Run], size: int) -> list[Run]:
+        """Of runs that could lie in their recipe, where they take so many bytes, those that will. The others build upon
+        a base, of which they are mostly made."""
+        if self._find_base is None or not self._context.delta or size < BUILDS:
+            return runs
+        pipeline, stored = self._pipes(), self._dedup()
+        if self._versions is None:
+            limit = self._context.memory // WINDOW_SHARE
+            self._versions = SmallVersions(self._context, stored, self._usable, limit)
+        for run in runs:
             self._look_for_base(self._find_base, run)
-        self._pipeline.submit(run)
+        if self._base is None:
+            return runs
+        for run in runs:
+            run.ids = run.ids or run.hash(self._context.digest)
+        gone: set[int] = set()
+        for plan in self._versions.plan(runs):
+            if not plan.inline:
+                stored.rely({piece.at.pack.value for delta in plan.deltas.values() for piece in delta.pieces})
+                pipeline.expect(plan.runs, plan.deltas)
+            for run in plan.runs:
+                gone.add(id(run))
+                run.inline = None
+                pipeline.submit(run)
+        return [run for run in runs if id(run) not in gone]
+
+    def _usable(self, pack: bytes) -> bool:
+        return not self._condemned.pack(pack)
 
     def _look_for_base(self, find_base: FindBase, run: Run) -> None:
-        """Learn what an artifact builds upon before its first long run goes to packs. It is read after what is
-        condemned was: what goes on from there is told at the end."""
+        """Learn what an artifact builds upon before its first long run goes to packs, or would go into a recipe that
+        is long enough. It is read after what is condemned was: what goes on from there is told at the end."""
         name = run.stream.artifact if run.stream is not None else ""
         if name in self._looked or run.of_length <= self._worth:
             return
@@ -335,11 +385,13 @@ class Ingest:
         if recipe is None:
             return
         if self._base is None:
-            self._base = Base(lambda pack: not self._condemned.pack(pack))
+            self._base = Base(self._usable)
             self._dedup().build_on(self._base)
             if self._deltas is not None:
                 self._deltas.build_on(Counterparts(self._base))
         self._base.learn(name, recipe)
+        if self._versions is not None:
+            self._versions.learn(name, recipe)
 
     def _dedup(self) -> StoredChunks:
         if self._stored is None:
@@ -417,7 +469,8 @@ class Ingest:
         codec = self._context.workers.thread.codec
         located = self._stored.located if self._stored is not None else {}
         pieces = self._stored.pieces if self._stored is not None else NO_DELTAS
-        layout = lay_out_recipe(drafts, located, codec, self._context.compress, self.written, pieces)
+        inline = self._stored.inline if self._stored is not None else NO_INLINE
+        layout = lay_out_recipe(drafts, located, codec, self._context.compress, self.written, pieces, inline)
         types = [draft.type for draft in drafts]
         return recipes.encode(
             self._context.algorithm, content, types, layout.packs, layout.placements, layout.inline, codec,

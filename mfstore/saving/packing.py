@@ -53,6 +53,11 @@ class PackWriter:
         self._closed: list[tuple[bytes, list[PackEntry]]] = []
 
     @property
+    def is_empty(self) -> bool:
+        """Whether this save has put nothing into packs so far."""
+        return not self._pack.entries and not self.names
+
+    @property
     def borrowed(self) -> int:
         """Bytes of the open pack that are the memory of who saves."""
         return self._pack.borrowed

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mfstore.saving import codecs
-from mfstore.saving.deltas import ChunkOfRun
 from mfstore.saving.drafts import NO_BYTES, Run, RunPart
 from mfstore.saving.groups import encode_chunks
 
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.dedup import StoredChunks
-    from mfstore.saving.deltas import Deltas
+    from mfstore.saving.deltas import Deltas, EncodedDelta
     from mfstore.saving.packing import PackWriter
 
 WORTH_A_REQUEST = 8 << 10
 """Bytes of the least chunk that is worth a request to find out whether it is stored. The last chunk of a body or a
 segment is as short; others have 16 KiB at least."""
+INLINE_DELTAS = 8 << 10
+"""Bytes of deltas that lie in the recipe where that saves two requests to store them, which cost what keeping 430 KB
+for a month does. Versions in which such chunks stay as they are have the same deltas again, each of a thousand tasks
+that pass an artifact on: so not more than this, unless the chunks would lie there whole otherwise."""
 WINDOW_SHARE = 8
 """A window of memory / 8 bytes is hashed, looked up and encoded at a time: 32 MiB by default."""
 TASK_BYTES = 4 << 20
@@ -81,6 +85,18 @@ class ChunkPipeline:
         self._window = context.memory // WINDOW_SHARE
         self._pending: list[Run] = []
         self._pending_bytes = 0
+        self._judged: set[int] = set()
+        """Runs of which it is known which chunks are deltas, by ``id``."""
+        self._ready: dict[bytes, EncodedDelta] = {}
+        """Those deltas, by the ids of their chunks."""
+        self._inline = 0
+        """Bytes of deltas that are to lie in recipes."""
+
+    def expect(self, runs: Iterable[Run], deltas: Mapping[bytes, EncodedDelta]) -> None:
+        """Of hashed runs that are about to be submitted, and could lie in their recipe whole, these chunks are deltas,
+        and no others."""
+        self._judged.update(map(id, runs))
+        self._ready.update(deltas)
 
     def submit(self, run: Run) -> None:
         """Take the next run. Its memory is read until ``flush``, unless ``copy_borrowed`` comes first."""
@@ -131,38 +147,58 @@ class ChunkPipeline:
             run.view = NO_BYTES  # what a raw chunk still needs of it, the open pack holds
 
     def _store(self, window: Sequence[RunPart], total: int) -> None:
-        self._stored.look_up(
-            {chunk_id for run, first, last in window for chunk_id in run.ids[first:last]}, set(small_chunks(window))
-        )
-        stores, duplicate = plan_stores(window, self._stored.located)
+        stored = self._stored
+        ids = {chunk_id for run, first, last in window for chunk_id in run.ids[first:last]} - stored.inline.keys()
+        ready = {chunk_id: self._ready[chunk_id] for chunk_id in ids & self._ready.keys()}
+        ready |= stored.carry(ids - ready.keys())
+        stored.look_up(ids - ready.keys(), set(small_chunks(window)))
+        known: Mapping[bytes, object] = ChainMap(stored.located, stored.inline) if stored.inline else stored.located  # type: ignore[arg-type]
+        stores, duplicate = plan_stores(window, known)
         self._written.duplicate += duplicate
         undecided = {id(run): run for run, _, _ in stores if run.choice is None}
         workers = self._context.workers
         workers.map(self._choose, list(undecided.values()), total)
-        if self._deltas is not None and self._deltas.concern(stores, duplicate):
-            stores = list(self._store_deltas(self._deltas, window, stores))
+        deltas = ready | self._find_deltas(window, stores, duplicate, ready)
+        if deltas:
+            stores = self._store_deltas(stores, deltas)
         for part, encoded in zip(stores, workers.map(self._encode, stores, total), strict=True):
             self._packs.add(*part, encoded)
 
-    def _store_deltas(self, deltas: Deltas, window: Sequence[RunPart], stores: Sequence[RunPart]) -> Iterator[RunPart]:
-        """Store what is to be a delta; what is left of ``stores``."""
-        encoded = deltas.encode(window, stores)
-        if not encoded:
-            yield from stores
-            return
-        for part in stores:
-            run, first, last = part
-            for number in range(first, last):
-                delta = encoded.get(ChunkOfRun(id(run), number))
-                if delta is None:
-                    continue
-                if first < number:
-                    yield RunPart(run, first, number)
-                first = number + 1
-                self._packs.add_delta(run, number, delta)
-                self._stored.pieces[run.ids[number]] = delta.pieces
-            if first < last:
-                yield RunPart(run, first, last)
+    def _find_deltas(
+        self, window: Sequence[RunPart], stores: Sequence[RunPart], duplicate: int, ready: Container[bytes]
+    ) -> dict[bytes, EncodedDelta]:
+        """Which chunks of ``stores`` are to be deltas beside those that are ``ready``."""
+        if ready or self._judged:
+            window = [part for part in window if id(part.run) not in self._judged]
+            stores, _ = plan_stores([part for part in stores if id(part.run) not in self._judged], ready)
+        if self._deltas is None or not self._deltas.concern(stores, duplicate):
+            return {}
+        runs = {id(run): run for run, _, _ in stores}
+        return {runs[run].ids[number]: delta for (run, number), delta in self._deltas.encode(window, stores).items()}
+
+    def _store_deltas(self, stores: Sequence[RunPart], deltas: Mapping[bytes, EncodedDelta]) -> list[RunPart]:
+        """Store what is to be a delta; what is left of ``stores``.
+
+        Where it saves requests, and nothing else goes to packs, deltas are left to lie in the recipe. No index lists
+        deltas, so nobody will look for them in a pack.
+        """
+        places = [
+            (run, number, delta) for run, first, last in stores for number in range(first, last)
+            if (delta := deltas.get(run.ids[number])) is not None
+        ]  # fmt: skip
+        left, _ = plan_stores(stores, deltas)
+        size = sum(len(delta.data) for _, _, delta in places)
+        limit = self._context.backend.capabilities.inline
+        if any(id(run) not in self._judged for run, _, _ in places):
+            limit = min(limit, INLINE_DELTAS)
+        if not left and self._packs.is_empty and self._inline + size <= limit:
+            self._inline += size
+            self._stored.inline.update((run.ids[number], delta) for run, number, delta in places)
+            return []
+        for run, number, delta in places:
+            self._packs.add_delta(run, number, delta)
+            self._stored.pieces[run.ids[number]] = delta.pieces
+        return left
 
     def _hash(self, part: RunPart) -> list[bytes]:
         return part.run.hash(self._context.digest, part.first, part.last)

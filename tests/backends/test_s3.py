@@ -162,6 +162,28 @@ def test_few_requests_for_small_things(place, fault_proxy):
     assert counts(proxy) == {"GET": 1}
 
 
+def test_few_requests_for_versions_of_something_small(place, fault_proxy):
+    proxy = fault_proxy()
+    value = np.round(np.random.default_rng(1).normal(100, 10, 25_000), 2)
+    first = key = place.open(proxy).put(value)
+    for number, puts in enumerate((3, 1, 1)):
+        store = place.open(proxy)
+        value[number::9000] = number
+        counts(proxy)
+        key = store.put(value, base=key)
+        done = counts(proxy)
+        assert done["PUT"] == puts
+        if puts == 1:
+            # The base, its pack's trailer and chunks, and whether this is there.
+            assert done == {"GET": 4, "HEAD": 1, "PUT": 1}
+        other = place.open(proxy)
+        counts(proxy)
+        np.testing.assert_array_equal(other.get(key), value)
+        assert counts(proxy) == {"GET": 2}
+    other.get(first)
+    assert counts(proxy) == {"GET": 1}
+
+
 def test_few_requests_for_a_large_array(place, fault_proxy):
     proxy = fault_proxy()
     array = np.random.default_rng(1).integers(0, 1 << 63, 8 << 20)
