@@ -122,7 +122,17 @@ def test_a_bomb_is_stopped_at_the_claimed_size():
 )
 @example("\x7f\x80\xff\u0100\u07ff\u0800\uffff\U00010000\U0010ffff", "")
 def test_texts_are_encoded_as_python_does(text, more):
-    text += more * 9
+    same_as_python(text + more * 9)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("a\x7f\x80éÿĀж߿ࠀ一\ud800\uffff😀\U0010ffff"), st.integers(1, 11)), max_size=9)
+)
+def test_kinds_of_characters_may_change_anywhere(runs):
+    same_as_python("".join(character * count for character, count in runs))
+
+
+def same_as_python(text):
     data = text.encode("utf-8", "surrogatepass")
     assert memory.encode_text(text) == data
     fresh = memory.FreshText(len(data))
@@ -131,7 +141,14 @@ def test_texts_are_encoded_as_python_does(text, more):
     assert sys.getsizeof(fresh.value) == sys.getsizeof("".join(list(text)))  # no wider than it need be
 
 
-@given(st.binary(max_size=12), st.sampled_from([b"", b"abcdefgh", b"\xc3\xa9", b"\xe4\xb8\x80", b"\xf0\x9f\x98\x80"]))
+@given(
+    st.binary(max_size=12),
+    st.sampled_from([b"", b"abcdefgh", b"\xc3\xa9", b"\xe4\xb8\x80", b"\xe4\xb8\x80" * 3, b"\xf0\x9f\x98\x80"]),
+)
+@example(b"\xc3\xa9\xc1\xbf\xc3\xa9\xc3\xa9", b"")
+@example(b"\xc3\xa9\xc3\xa9\xc3\xa9\xc3\x29", b"")
+@example(b"\xe4\xb8\x80\xe0\x9f\xbf\xe4\xb8\x80", b"")
+@example(b"\xe0\x9f\xbf\xe4\xb8\x80\xe4\xb8\x80", b"")
 @example(b"\xc0\x80", b"")
 @example(b"\xe0\x9f\xbf", b"")
 @example(b"\xf0\x8f\xbf\xbf", b"")
