@@ -10,7 +10,7 @@ from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, ChunkRef, Placement
-from mfstore.loading.reads import BasePart, ChunkRead, PlacedChunk, Scratch, plan_reads
+from mfstore.loading.reads import BasePart, ChunkRead, PlacedChunk, Scratch, by_place, plan_reads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -156,8 +156,9 @@ class DeltaWindow:
                 elif read.target is None:
                     reader.decode(read.chunks, read.start, data)
             except (AccessDenied, CorruptObject, NotFound, Unsupported):
-                for wanted in reader.left_after(read.chunks, False):
-                    read_scratch(reader, wanted)
+                for together in by_place(read.chunks):
+                    for wanted, error in reader.read_each(together, False):
+                        scratch_of(wanted).failure = error
 
         if reader.remote:
             reader.read_remote(reads, work)
@@ -237,12 +238,3 @@ def scratch_of(read: ChunkRead) -> Scratch:
     """Of a read that is for a delta."""
     assert read.scratch is not None
     return read.scratch
-
-
-def read_scratch(reader: PackReader, wanted: ChunkRead) -> None:
-    """Fetch by itself what a delta is decoded from; what cannot be read is noted, as there may be other ways."""
-    at = wanted.placement
-    try:
-        reader.read(wanted.pack, at.offset, at.offset + at.csize, [wanted], False)
-    except (AccessDenied, CorruptObject, NotFound, Unsupported) as error:
-        scratch_of(wanted).failure = error

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.codec import GROUP
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.packs import pack_path, place_of
+from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, decode, recipe_path
-from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows, read_scratch, scratch_of
-from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, plan_reads
+from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows, scratch_of
+from mfstore.loading.elsewhere import Elsewhere
+from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, in_order, plan_reads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from mfstore.format.fragments import Location
     from mfstore.format.recipes import ChunkRef
     from mfstore.loading.deltas import Delta
+    from mfstore.loading.elsewhere import FindCopies, Healed
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.verified import VerifiedRanges
 
+    NumberedFailure = tuple[int, ChunkRead, MfstoreError]
+    """Number of a chunk in its recipe, the chunk, and what is wrong with it."""
     WantedChunk = tuple[int, ChunkRef, memoryview]
     """Number of a chunk in its recipe, what it is, and where its bytes go: a plain tuple, as there are millions."""
-    Healed = tuple[str, bool]
-    """An object in which something could not be read, and whether it is gone."""
-    FindCopies = Callable[[bytes, bool], Sequence[Location]]
 
 
 class Fetcher:
@@ -35,7 +35,7 @@ class Fetcher:
 
     def __init__(self, reader: PackReader, find_copies: FindCopies, verified: VerifiedRanges) -> None:
         self._reader = reader
-        self._find_copies = find_copies
+        self._elsewhere = Elsewhere(reader, find_copies, verified)
         self._verified = verified
         self._gap = reader.backend.capabilities.gap
         self._span = reader.backend.capabilities.span
@@ -68,6 +68,7 @@ class Fetcher:
             verify = self._verified.is_damaged(key, recipe_path(key))
         bases: dict[int, PlacedChunk] | None = {} if recipe.bases else None
         grouped: list[tuple[int, ChunkRead]] = []
+        failed: list[NumberedFailure] = []
         for number, chunk, target in wanted:
             placement = recipe.placements[number]
             if bases is not None and placement.pieces:
@@ -83,18 +84,22 @@ class Fetcher:
                     if verify and reader.digest(target) != chunk.id:
                         reader.check(chunk, target, "recipe", placement.offset)
                 except (CorruptObject, Unsupported) as error:
-                    self._decode_again(recipe, number, chunk, target, error, healed)
+                    failed.append((number, ChunkRead("", placement, chunk, target), error))
                 continue
             reads.append(ChunkRead(recipe.packs[placement.pack].hex(), placement, chunk, target))
             total += chunk.usize
         if grouped:
-            self._decode_groups(recipe, grouped, verify, healed)
+            failed += self._decode_groups(recipe, grouped, verify)
+        if failed:
+            self._decode_again(recipe, failed, healed)
         return total
 
     def _decode_groups(
-        self, recipe: Recipe, grouped: list[tuple[int, ChunkRead]], verify: bool, healed: list[Healed]
-    ) -> None:
-        """Chunks of groups that lie in the recipe, by their numbers there: each group is decoded once."""
+        self, recipe: Recipe, grouped: list[tuple[int, ChunkRead]], verify: bool
+    ) -> list[NumberedFailure]:
+        """Chunks of groups that lie in the recipe, by their numbers there: each group is decoded once. Those that are
+        not whole."""
+        failed: list[NumberedFailure] = []
         reader = self._reader
         grouped.sort(key=lambda one: (one[1].placement.offset, one[1].placement.width))
         numbers = iter(grouped)
@@ -115,35 +120,41 @@ class Fetcher:
                     if verify:
                         reader.check(wanted.chunk, wanted.target, "recipe", at.offset)
                 except (CorruptObject, Unsupported) as error:
-                    self._decode_again(recipe, number, wanted.chunk, wanted.target, error, healed)
+                    failed.append((number, wanted, error))
+        return failed
 
-    def _decode_again(
-        self,
-        recipe: Recipe,
-        number: int,
-        chunk: ChunkRef,
-        target: memoryview,
-        error: MfstoreError,
-        healed: list[Healed],
-    ) -> None:
-        """A chunk that lies in the recipe and is not whole: from the recipe read again, else from another copy."""
+    def _decode_again(self, recipe: Recipe, failed: Sequence[NumberedFailure], healed: list[Healed]) -> None:
+        """Chunks that lie in the recipe and are not whole: from the recipe read again, else from other copies."""
         reader = self._reader
         key = reader.digest(recipe.content)
         path = recipe_path(key.hex())
+        left = failed
         try:
             again = decode(reader.backend.read_again(path), reader.workers.thread.codec, key)
-            at = again.placements[number]
-            if at.pack == INLINE:
-                job = (at.offset, at.csize, at.codec, at.width, 0, chunk.usize)
-                reader.workers.thread.codec.decode(again.inline, target, [job])
-                reader.check(chunk, target, path, at.offset)
-                return
+            left = [one for one in failed if not self._decode_inline(again, one[0], one[1], path)]
         except (CorruptObject, NotFound, Unsupported):
             pass
+        if not left:
+            return
         self._verified.note_damage(key.hex(), path)
-        if not self._read_copy(ChunkRead("", recipe.placements[number], chunk, target)):
-            raise error.where(backend=reader.backend.url)
+        lost = {id(wanted) for wanted in self._elsewhere.read_copies([wanted for _, wanted, _ in left])}
+        for _, wanted, error in left:
+            if id(wanted) in lost:
+                raise error.where(backend=reader.backend.url)
         healed.append((path, False))
+
+    def _decode_inline(self, recipe: Recipe, number: int, wanted: ChunkRead, path: str) -> bool:
+        """Whether a chunk that lies in the recipe is whole."""
+        at, reader = recipe.placements[number], self._reader
+        if at.pack != INLINE or at.pieces:
+            return False
+        job = (at.offset, at.csize, at.codec, at.width, 0, wanted.chunk.usize)
+        try:
+            reader.workers.thread.codec.decode(recipe.inline, wanted.target, [job])
+            reader.check(wanted.chunk, wanted.target, path, at.offset)
+        except (CorruptObject, Unsupported):
+            return False
+        return True
 
     def _fetch(
         self, chunks: list[ChunkRead], deltas: list[Delta], total: int, verify: bool, healed: list[Healed]
@@ -176,16 +187,30 @@ class Fetcher:
             total += sum(read.chunk.usize for read in window.reads)
             self._read_all([*chunks, *window.reads], total, verify, healed)
             chunks, total = [], 0
-            # One after the other: they may share base chunks, which are put right in place.
-            for number in window.decode_all():
+            failed = window.decode_all()
+            if failed:
+                self._find_bases(window, failed, healed)
+            for number in failed:
                 self._heal(window, number, healed)
 
+    def _find_bases(self, window: DeltaWindow, failed: Sequence[int], healed: list[Healed]) -> None:
+        """Put the base chunks of these deltas right that are not what their digests say."""
+        bases = {id(base): base for number in failed for base in window.bases(window.deltas[number])}
+        broken = [base for base in bases.values() if not window.is_whole(base)]
+        for together in by_place(in_order(broken)):
+            for base in together:
+                scratch_of(base).failure = None
+            again = [base._replace(scratch=None) for base in together]
+            lost = {id(one): error for one, error in self._elsewhere.find(again, True, healed)}
+            for base, one in zip(together, again, strict=True):
+                scratch_of(base).lost = lost.get(id(one))
+
     def _heal(self, window: DeltaWindow, number: int, healed: list[Healed]) -> None:
-        """A delta that could not be decoded, or not to what its digest says: it, or a base chunk, is read again or
-        found elsewhere; else its chunk is found whole."""
+        """A delta that could not be decoded, or not to what its digest says; its base chunks have been looked for. It
+        is read again, or its chunk is found whole."""
         delta = window.deltas[number]
         wanted = delta.wanted
-        lost = self._heal_bases(window, delta, healed)
+        lost = next((base for base in window.bases(delta) if scratch_of(base).lost is not None), None)
         failure = window.decode(number) if lost is None else scratch_of(lost).lost
         if failure is None or (lost is None and self._read_delta_again(window, number)):
             return
@@ -195,7 +220,7 @@ class Fetcher:
             path, offset = pack_path(lost.pack), lost.placement.offset
         else:
             path, offset = self._note_damaged_delta(delta), wanted.placement.offset
-        if self._read_copy(wanted):
+        if not self._elsewhere.read_copies([wanted]):
             healed.append((path, isinstance(failure, NotFound)))
             return
         state = "missing" if isinstance(failure, NotFound) else "damaged"
@@ -215,19 +240,6 @@ class Fetcher:
         key = self._reader.digest(_source(delta)[0].content).hex()
         self._verified.note_damage(key, recipe_path(key))
         return recipe_path(key)
-
-    def _heal_bases(self, window: DeltaWindow, delta: Delta, healed: list[Healed]) -> ChunkRead | None:
-        """Put base chunks right that are not what their digests say; the first one that is not to be had."""
-        for base in window.bases(delta):
-            if window.is_whole(base):
-                continue
-            state = scratch_of(base)
-            if state.lost is None:
-                state.lost = self._find(base._replace(scratch=None), True, healed)
-            if state.lost is not None:
-                return base
-            state.failure = None
-        return None
 
     def _read_delta_again(self, window: DeltaWindow, number: int) -> bool:
         """Whether a delta in a pack, whose base is whole, is whole when it is read by another way."""
@@ -291,59 +303,15 @@ class Fetcher:
 
     def _read_one_by_one(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
         """So that a damaged or missing chunk is found elsewhere and the rest is still used."""
-        for wanted in self._reader.left_after(read.chunks, verify):
-            if wanted.scratch is not None:
-                read_scratch(self._reader, wanted)
-                continue
-            failure = self._find(wanted, verify, healed)
-            if failure is None:
-                continue
-            path, url = pack_path(wanted.pack), self._reader.backend.url
-            if isinstance(failure, NotFound):
-                failure = CorruptObject("a pack is missing", key=path, backend=url)
-            raise failure.where(
-                key=path, backend=url, offset=wanted.placement.offset, hint="Store the same content again to repair it"
-            )
-
-    def _find(self, wanted: ChunkRead, verify: bool, healed: list[Healed]) -> MfstoreError | None:
-        """Read one chunk: from where it should lie, by another way, from another copy. What is wrong there when none
-        of them has it."""
-        reader, placement = self._reader, wanted.placement
-        try:
-            reader.read(wanted.pack, placement.offset, placement.offset + placement.csize, [wanted], verify)
-            return None
-        except NotFound as error:
-            failure: MfstoreError = error
-        except (CorruptObject, Unsupported) as error:
-            failure = error
-            if reader.read_again(wanted):
-                return None  # the reads before were bad, and not what is stored
-        self._verified.forget(wanted.pack)
-        if self._read_copy(wanted):
-            healed.append((pack_path(wanted.pack), isinstance(failure, NotFound)))
-            return None
-        return failure
-
-    def _read_copy(self, wanted: ChunkRead) -> bool:
-        """Whether a whole copy of a chunk was found elsewhere and read."""
-        reader = self._reader
-        at = wanted.placement
-        tried = {(wanted.pack, place_of(at.offset, at.codec, at.width))}
-        for reload in (False, True):
-            for copy in self._find_copies(wanted.chunk.id, reload):
-                name = copy.pack.value.hex()
-                place = name, place_of(copy.offset, copy.codec, copy.width)
-                if place in tried or copy.usize != wanted.chunk.usize:
-                    continue
-                tried.add(place)
-                try:
-                    moved = wanted._replace(pack=name, placement=copy.placement())
-                    # Always checked: an index entry is a hint.
-                    reader.read(name, copy.offset, copy.offset + copy.csize, [moved], True)
-                    return True
-                except (CorruptObject, NotFound, Unsupported):
-                    continue
-        return False
+        for together in by_place(read.chunks):
+            for wanted, failure in self._elsewhere.find(together, verify, healed):
+                path, url = pack_path(wanted.pack), self._reader.backend.url
+                if isinstance(failure, NotFound):
+                    failure = CorruptObject("a pack is missing", key=path, backend=url)
+                raise failure.where(
+                    key=path, backend=url, offset=wanted.placement.offset,
+                    hint="Store the same content again to repair it",
+                )  # fmt: skip
 
 
 def _source(delta: Delta) -> tuple[Recipe, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, wait
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mfstore.format.recipes import ChunkRef
     from mfstore.host.workers import Workers
     from mfstore.loading.reads import ChunkRead, PackRead
+
+    Failure = tuple[ChunkRead, MfstoreError]
+    """A chunk that could not be read, and what is wrong."""
 
 READ_BACKLOG = 64 << 20
 """Bytes read from a remote backend that may wait to be decoded; then reading pauses."""
@@ -57,19 +60,42 @@ class PackReader:
         if verify:
             self.check_all(chunks, path)
 
-    def left_after(self, chunks: Sequence[ChunkRead], verify: bool) -> Iterator[ChunkRead]:
-        """Chunks of one pack, in the order of their places, that are to be read one by one after reading all of them
-        failed. Those of a group are tried together first: a whole group is not read once for each chunk of it because
-        another one is damaged."""
-        for together in by_place(chunks):
-            if len(together) > 1:
-                at = together[0].placement
-                try:
-                    self.read(together[0].pack, at.offset, at.offset + at.csize, together, verify)
-                    continue
-                except (AccessDenied, CorruptObject, NotFound, Unsupported):
-                    pass
-            yield from together
+    def read_each(self, together: Sequence[ChunkRead], verify: bool) -> list[Failure]:
+        """Fill the targets of chunks of one place, in one read, as far as each is to be had; those that are not, with
+        what is wrong."""
+        return self._read_each(together, verify, self.backend.get_range)
+
+    def read_each_again(self, together: Sequence[ChunkRead]) -> list[Failure]:
+        """The same by another way, of chunks that seemed damaged: each is compared with its digest."""
+        return self._read_each(together, True, self.backend.read_again)
+
+    def _read_each(
+        self, together: Sequence[ChunkRead], verify: bool, get: Callable[[str, int, int], Buffer]
+    ) -> list[Failure]:
+        at = together[0].placement
+        path = pack_path(together[0].pack)
+        try:
+            data = get(path, at.offset, at.csize)
+        except (AccessDenied, CorruptObject, NotFound, Unsupported) as error:
+            return [(wanted, error) for wanted in together]
+        try:
+            self.decode(together, at.offset, data)
+            whole = True
+        except (CorruptObject, Unsupported) as error:
+            if len(together) == 1:
+                return [(together[0], error)]
+            whole = False
+        failed: list[Failure] = []
+        for wanted in together:
+            try:
+                if not whole:
+                    # As far as the frame decodes. What it gives then is compared, whatever was asked for.
+                    self.decode([wanted], at.offset, data)
+                if (verify or not whole) and wanted.scratch is None:
+                    self.check(wanted.chunk, wanted.target, path, at.offset)
+            except (CorruptObject, Unsupported) as error:
+                failed.append((wanted, error))
+        return failed
 
     def read_in_place(self, read: PackRead, verify: bool) -> None:
         """Fill the ``target`` of a read that has one: no memory between, no call for each chunk but the digest's."""
@@ -78,17 +104,6 @@ class PackReader:
         self.backend.read_into(path, read.start, read.target)
         if verify:
             self.check_all(read.chunks, path)
-
-    def read_again(self, wanted: ChunkRead) -> bool:
-        """Whether a chunk that seemed damaged is whole when it is read by another way; then it is in its target."""
-        path, at = pack_path(wanted.pack), wanted.placement
-        try:
-            data = self.backend.read_again(path, at.offset, at.csize)
-            self.decode([wanted], at.offset, data)
-            self.check(wanted.chunk, wanted.target, path, at.offset)
-        except (CorruptObject, NotFound, Unsupported):
-            return False
-        return True
 
     def read_remote(self, reads: Sequence[PackRead], work: Callable[[PackRead, Buffer | MfstoreError], None]) -> None:
         """All reads at once; ``work`` is done on each by the workers while others are on their way. What has a

@@ -110,7 +110,7 @@ def plan_reads(chunks: Iterable[ChunkRead], gap: int, span: int) -> list[PackRea
     whatever it decodes to: it is read and decoded once. But one that comes again, as zeros do, may be gigabytes."""
     reads: list[PackRead] = []
     current: PackRead | None = None
-    for wanted in sorted(chunks, key=lambda wanted: (wanted.pack, wanted.placement.offset, wanted.placement.width)):
+    for wanted in in_order(chunks):
         start, end = wanted.placement.offset, wanted.placement.offset + wanted.placement.csize
         if current is None or (
             not _goes_on(current.chunks[-1], wanted)
@@ -127,6 +127,11 @@ def plan_reads(chunks: Iterable[ChunkRead], gap: int, span: int) -> list[PackRea
         current.chunks.append(wanted)
         current.decoded += wanted.chunk.usize
     return reads
+
+
+def in_order(chunks: Iterable[ChunkRead]) -> list[ChunkRead]:
+    """Chunks in the order of their places."""
+    return sorted(chunks, key=lambda wanted: (wanted.pack, wanted.placement.offset, wanted.placement.width))
 
 
 def _goes_on(one: ChunkRead, other: ChunkRead) -> bool:

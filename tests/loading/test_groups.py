@@ -8,7 +8,7 @@ from mfstore import errors
 from mfstore._core.codec import GROUP, PREFIX, Codec
 from mfstore.errors import CorruptObject
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe
+from mfstore.format.recipes import INLINE, BaseChunk, ChunkRef, Piece, Placement, Recipe
 from mfstore.loading.deltas import Delta, DeltaWindow
 from mfstore.loading.fetch import targets
 from mfstore.loading.reads import BasePart, ChunkRead, PlacedChunk, plan_reads
@@ -108,6 +108,120 @@ def test_each_chunk_of_a_damaged_group_comes_from_another_copy(remote, verify):
     with pytest.warns(RuntimeWarning, match="is damaged"):
         made.fetcher.fill(recipe, wanted, verify)
     assert memory == b"".join([*ONE, *TWO])
+
+
+class Again:
+    """Counts what is read by another way, and how often the index is read anew."""
+
+    def __init__(self, made, monkeypatch):
+        self.reads = []
+        self.reloads = 0
+        read_again, forget = made.backend.read_again, made.index.forget
+
+        def noted(*args):
+            self.reads.append(args)
+            return read_again(*args)
+
+        def forgotten():
+            self.reloads += 1
+            forget()
+
+        monkeypatch.setattr(made.backend, "read_again", noted)
+        monkeypatch.setattr(made.index, "forget", forgotten)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("as_bases", [False, True])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_damaged_group_is_looked_for_once(remote, as_bases, listed, monkeypatch):
+    """Not each of its chunks: a read there, one by another way, one of a copy; and the index is read anew once."""
+    made = parts(remote=remote)
+    name, located = stored_groups(made.backend, [TWO])
+    damage(made.backend, name, 64)
+    made.index.find([DIGEST(b"")])  # read before the copy is listed
+    forget = made.index.forget
+    if not listed:
+        made.index.forget = lambda: None
+    copy, _ = listed_pack(made, [ONE, TWO], stored_groups)
+    made.index.forget = forget
+    again = Again(made, monkeypatch)
+    if as_bases:
+        codec = Codec(errors)
+        deltas = [codec.encode_delta(memoryview(data + b"!"), memoryview(data), PREFIX, 0, 3) for data in TWO]
+        memory, wanted = bytearray(sum(len(data) + 1 for data in TWO)), []
+        recipe = recipe_of_deltas(located, deltas)
+        wanted = list(targets(memory, 0, [ChunkRef(DIGEST(data + b"!"), len(data) + 1) for data in TWO]))
+        expected = b"".join(data + b"!" for data in TWO)
+    else:
+        recipe, wanted, memory = recipe_of(located, *TWO)
+        expected = b"".join(TWO)
+    made.backend.reads.clear()
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        made.fetcher.fill(recipe, wanted, True)
+    assert memory == expected
+    group = located[DIGEST(TWO[0])]
+    there = (pack_path(name), group.offset, group.csize)
+    assert again.reads == [there]
+    assert again.reloads == (not listed)
+    assert sum(pack == pack_path(copy) for pack, _, _ in made.backend.reads) == 1
+    assert made.backend.reads.count(there) <= (4 if as_bases else 3)
+
+
+def recipe_of_deltas(located, deltas):
+    """A recipe with deltas in it, the n-th against the n-th chunk of those."""
+    (pack,) = {at.pack.value for at in located.values()}
+    bases = tuple(BaseChunk(chunk_id, 0, *at[1:]) for chunk_id, at in located.items())
+    placements, at = [], 0
+    for number, (data, base) in enumerate(zip(deltas, bases, strict=True)):
+        placements.append(Placement(INLINE, at, len(data), PREFIX, 0, (Piece(number, 0, base.usize),)))
+        at += len(data)
+    return Recipe(1, 1, b"", (), packs=(pack,), placements=placements, bases=bases, inline=b"".join(deltas))
+
+
+def test_of_a_damaged_group_in_a_recipe_each_is_looked_for_together(monkeypatch):
+    made = parts()
+    group, _ = Codec(errors).encode_group(b"".join(ONE), [*_ends(ONE)], 3, 0.95)
+    placements = [Placement(INLINE, 0, len(group), GROUP, start) for start in [0, *_ends(ONE)[:-1]]]
+    recipe = Recipe(1, 1, b"", (), placements=placements, inline=bytes(len(group)))
+    copy, _ = listed_pack(made, [ONE], stored_groups)
+    memory = bytearray(sum(map(len, ONE)))
+    again = Again(made, monkeypatch)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        made.fetcher.fill(recipe, targets(memory, 0, [ChunkRef(DIGEST(data), len(data)) for data in ONE]), True)
+    assert memory == b"".join(ONE)
+    assert len(again.reads) == 1
+    assert [pack for pack, _, _ in made.backend.reads] == [pack_path(copy)]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_is_whole_of_a_damaged_group_is_not_looked_for(remote):
+    made = parts(remote=remote)
+    datas = [noise(number, 500) for number in range(3)]
+    name, located = stored_groups(made.backend, [datas])
+    damage(made.backend, name, located[DIGEST(datas[1])].offset + 12 + 700)  # no two of noise depend on each other
+    copies = [listed_pack(made, [data])[0] for data in datas]
+    recipe, wanted, memory = recipe_of(located, *datas)
+    made.backend.reads.clear()
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        made.fetcher.fill(recipe, wanted, True)
+    assert memory == b"".join(datas)
+    assert {pack for pack, _, _ in made.backend.reads} == {pack_path(name), pack_path(copies[1])}
+
+
+def test_copies_of_its_chunks_are_taken_from_wherever_they_are_whole():
+    made = parts()
+    name, located = listed_pack(made, [TWO], stored_groups)
+    damage(made.backend, name, 64)
+    for first, broken in ((0, True), (0, False), (3, False)):
+        copy, _ = listed_pack(made, [TWO[first:], ONE[first:]], stored_groups)
+        if broken:
+            damage(made.backend, copy, 64)
+        if not first:
+            listed_pack(made, TWO[: first + 3])
+    recipe, wanted, memory = recipe_of(located, *TWO)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        made.fetcher.fill(recipe, wanted, True)
+    assert memory == b"".join(TWO)
 
 
 def test_a_chunk_that_a_recipe_places_elsewhere_in_its_group_comes_from_where_the_index_says():
