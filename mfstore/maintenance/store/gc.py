@@ -310,7 +310,7 @@ class _Collection:
         algorithm = self._access.algorithm
         worker = Repacker(
             self._backend,
-            self._access.workers.thread.codec,
+            self._access.workers,
             digest_function(algorithm),
             algorithm,
             self._ownership.pulse,

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP, GROUP_LIMIT, ZSTD, Codec
 from mfstore.errors import CorruptObject
 from mfstore.format.groups import group_length, have_one_place
-from mfstore.saving.codecs import EFFORTS, Choice, encode_chunk
+from mfstore.saving.codecs import EFFORTS, KEEP, Choice, encode_chunk
 
 if TYPE_CHECKING:
     from mfstore.format.packs import PackBuilder, PackEntry
@@ -87,13 +88,22 @@ def move_group(
     """Put chunks of a group, all of which are whole in these bytes, into another pack; what each is there, in order.
 
     The group as it is, with these chunks alone listed, if they are more than half of its bytes and there is no error in
-    what they need of it; each by itself otherwise. So at most half of a group are bytes that nobody needs.
+    what they need of it; else a group of these alone, or each by itself where it is one or a group would not shrink. So
+    at most half of a group are bytes that nobody needs.
     """
     content, sound = decode_group(codec, stored, together, lambda size: memoryview(bytearray(size)))
     before = len(builder.entries)
-    if sound and 2 * sum(entry.usize for entry in together) > group_length(stored):
+    total = sum(entry.usize for entry in together)
+    if sound and 2 * total > group_length(stored):
         builder.add_group(stored, [(entry.id, entry.width, entry.usize) for entry in together])
         return builder.entries[before:]
+    ends = [*accumulate(entry.usize for entry in together)]
+    if len(together) > 1 and total <= GROUP_LIMIT:
+        joined = b"".join(part_of(content, entry) for entry in together)
+        encoded, _ = codec.encode_group(joined, ends, ALONE.level, KEEP)
+        if encoded:
+            builder.add_group(encoded, [(e.id, end - e.usize, e.usize) for e, end in zip(together, ends, strict=True)])
+            return builder.entries[before:]
     for entry in together:
         chunk = encode_chunk(codec, part_of(content, entry), ALONE)
         builder.add(chunk.data, [(entry.id, len(chunk.data), entry.usize)], chunk.codec, chunk.width, True)

@@ -9,6 +9,7 @@ from mfstore import errors
 from mfstore._core.codec import GROUP, ZSTD
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import recipes
+from mfstore.format.groups import group_length
 from mfstore.format.packs import FOOTER, PackBuilder, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Artifact, ChunkRef, Placement, placed_chunks, recipe_path
 from mfstore.maintenance.store import groups
@@ -21,7 +22,7 @@ from tests.rigs.delta_stores import versions
 from tests.rigs.deltas import CODEC, DIGEST, flip, recipe_of
 from tests.rigs.gc import DAY, RemoteMemory, objects
 from tests.rigs.group_stores import frame, grouped, lines, store_in_groups
-from tests.rigs.stored import entries_of_pack, stored_again
+from tests.rigs.stored import entries_of_pack, part_of, stored_again
 
 pytestmark = pytest.mark.usefixtures("whole_chunks")
 
@@ -398,6 +399,42 @@ def test_repacking_keeps_groups_that_are_mostly_needed(kind, clock):
     store = wrapped(found.backend)
     store.put_bytes(b"".join(kept.values()))
     assert store.session.stored < 200_000
+
+
+@backends
+def test_repacking_makes_a_group_of_the_few_that_are_needed_of_one(kind, clock):
+    """With nothing in it that nobody needs."""
+    found = grouped(kind(), size=6)
+    kept = keep(found, *found.groups[0][1:3], found.groups[1][-1])
+    collected(found.backend, clock)
+    (path,) = objects(found.backend, "packs")
+    entries = entries_of_pack(found.backend, path)
+    assert path != found.pack and [entry.codec for entry in entries] == [GROUP, GROUP, ZSTD]
+    one, other, _ = entries
+    assert (one.offset, one.csize, one.width, other.width) == (other.offset, other.csize, 0, one.usize)
+    stored = found.backend.get_range(path, one.offset, one.csize)
+    assert group_length(stored) == one.usize + other.usize
+    assert not unreadable(found.backend, kept) and wrapped(found.backend).verify("full").clean
+
+
+def test_repacking_keeps_the_order_in_which_chunks_came(memory, clock):
+    """What lies between the chunks of a group too, so that a later save finds what lay beside what."""
+    chosen = np.random.default_rng(1)
+    numbers = [chosen.integers(0, 1000, 30_000).astype("int64").tobytes() for _ in range(6)]
+    value = b"".join(lines(n, 150_000) + data for n, data in enumerate(numbers))
+    key = wrapped(memory).put_bytes(value)
+    (path,) = objects(memory, "packs")
+    before = entries_of_pack(memory, path)
+    numbers = range(0, len(before), 2)
+    for number in numbers:
+        wrapped(memory).refs[f"part/{number}"] = part_of(memory, recipe_of(memory, key), [number])
+    ids = [before[number].id for number in numbers]
+    places = [before[number].offset for number in numbers]
+    assert places != sorted(places)
+    collected(memory, clock)
+    (after,) = objects(memory, "packs")
+    assert after != path and [entry.id for entry in entries_of_pack(memory, after)] == ids
+    assert wrapped(memory).verify("full").clean
 
 
 def test_groups_that_are_needed_from_their_starts_are_moved_apart(memory, clock):

@@ -19,6 +19,8 @@ from mfstore.format import recipes
 from mfstore.format.fragments import encode_fragment, fragment_key
 from mfstore.format.packs import PAGE, PackBuilder, PackEntry, entry_of, entry_of_base, pack_path
 from mfstore.format.recipes import INLINE, BaseChunk, Placement, Recipe, placed_chunks, recipe_path
+from mfstore.maintenance.store.checking.trailers import read_trailers
+from mfstore.maintenance.store.checking.unread import Unread
 from mfstore.maintenance.store.collecting.liveness import read_recipes
 from mfstore.maintenance.store.collecting.plan import PackToRewrite
 from mfstore.maintenance.store.groups import by_place, decode_group, move_group, part_of, start_of
@@ -26,6 +28,7 @@ from mfstore.maintenance.store.groups import by_place, decode_group, move_group,
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
+    from mfstore.host.workers import Workers
 
 PlaceT = TypeVar("PlaceT", Placement, BaseChunk)
 
@@ -63,10 +66,11 @@ class Repacker:
     """Rewrites the packs of one plan. ``hold`` is called before each step and raises when this collector must stop."""
 
     def __init__(
-        self, backend: Backend, codec: Codec, digest: Digest, algorithm: int, hold: Callable[[], None]
+        self, backend: Backend, workers: Workers, digest: Digest, algorithm: int, hold: Callable[[], None]
     ) -> None:
         self._backend = backend
-        self._codec = codec
+        self._workers = workers
+        self._codec = workers.thread.codec
         self._digest = digest
         self._algorithm = algorithm
         self._hold = hold
@@ -87,6 +91,7 @@ class Repacker:
             for number, entry in [*needed, *((base.pack, entry_of_base(base)) for base in recipe.bases)]:
                 if recipe.packs[number] in wanted:
                     chunks[recipe.packs[number]][entry.offset, start_of(entry.codec, entry.width)] = entry
+        sizes = {entry.pack: entry.size for entry in plan}
         left = [entry.pack for entry in plan]
         still_named: set[bytes] = set()
         while left:
@@ -95,13 +100,26 @@ class Repacker:
             while left and (not some or size < PACK_BYTES):
                 some.append(left.pop(0))
                 size += sum(together[0].csize for together in by_place(chunks[some[-1]].values()))
-            moved = self._move({name: chunks[name] for name in some})
+            moved = self._move({name: chunks[name] for name in some}, self._order({name: sizes[name] for name in some}))
             still_named |= set(some) - set(moved.packs)
             still_named |= self._point(users, moved)
         return [entry.pack for entry in plan if entry.pack not in still_named]
 
-    def _move(self, chunks: Mapping[bytes, Mapping[tuple[int, int], PackEntry]]) -> MovedChunks:
-        """Store the chunks of these packs again, in one or more packs, and list them in the index."""
+    def _order(self, sizes: Mapping[bytes, int]) -> dict[OldPlace, int]:
+        """The order in which these packs, of so many bytes, list their chunks, as far as that can be read: those of a
+        group lie together, and come with others between them."""
+        order: dict[OldPlace, int] = {}
+        for name, found in read_trailers(self._backend, self._workers, self._digest, sizes, Unread()):
+            if not isinstance(found, MfstoreError):
+                for entry in found:
+                    order[OldPlace(name, entry.offset, start_of(entry.codec, entry.width))] = len(order)
+        return order
+
+    def _move(
+        self, chunks: Mapping[bytes, Mapping[tuple[int, int], PackEntry]], order: Mapping[OldPlace, int]
+    ) -> MovedChunks:
+        """Store the chunks of these packs again, in one or more packs, and list them in the index. New packs list them
+        in this ``order``, in which later saves look for what lay beside what."""
         builder = PackBuilder(self._algorithm)
         unclosed: dict[OldPlace, PackEntry] = {}
         targets: dict[OldPlace, NewPlace] = {}
@@ -112,6 +130,8 @@ class Repacker:
             nonlocal builder
             if builder.entries:
                 self._hold()
+                places = sorted(unclosed, key=lambda place: order.get(place, len(order)))
+                builder.entries = [unclosed[place] for place in places]
                 name, parts = builder.close(self._digest)
                 self._backend.put(pack_path(name), parts)
                 self.written += sum(memoryview(part).nbytes for part in parts)
