@@ -125,8 +125,10 @@ setup(
             extension("crc/crc", "crc/checksum"),
             extension("sigv4/sigv4", "sigv4/signature", libraries=("libcrypto",)),
             extension("memory/memory", "memory/utf8", libraries=("libxxhash",)),
-            extension("files/descriptor"),
+            extension("recipe/literal", "recipe/records", libraries=("libxxhash",)),
+            extension("files/descriptor", "files/plain"),
             extension("files/reading", "files/whole"),
+            extension("files/writing", "files/fresh", "files/plain"),
             extension(
                 "http/transfer",
                 "http/engine",

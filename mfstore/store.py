@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -161,25 +161,23 @@ class Store:
     def _put_all(
         self, objs: Iterable[object], progress: ArtifactProgress | None, called: str, base: str | None = None
     ) -> list[Key]:
-        found: dict[int, str] = {}
+        found: list[Key] = []
         held_by_caller = isinstance(objs, (list, tuple))
         with self.handle.saving(self._base(base)) as ingest:
-            count = 0
-            for obj in objs:
+            for count, obj in enumerate(objs):
                 try:
                     draft = ingest.draft("", obj, named=False, alone=True)
                 except NotSerializable as error:
                     if called:
                         error.message = f"{called}[{count}]: {error.message}"
                     raise
-                ingest.recipe(ONE, [draft], partial(found.__setitem__, count))
-                count += 1
+                ingest.recipe(ONE, [draft], found.append)
                 if not held_by_caller:
                     ingest.copy_borrowed()
                 if progress is not None:
                     progress(1)
             self.handle.count(ingest.commit())
-        return [Key(found[number]) for number in range(count)]
+        return found
 
     def get_many(
         self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise",
@@ -210,13 +208,14 @@ class Store:
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
         get = self._get_remote if self.backend.capabilities.remote else self._get_local
-        for key, found in get(keys, _Wishes(verify, writable, map)):
+        for item in get(keys, _Wishes(verify, writable, map)):
+            found = item[1]
             if not isinstance(found, _Failed):
-                yield key, found
+                yield item
             elif on_error == "raise":
                 raise found.error
             elif on_error == "return":
-                yield key, found.error
+                yield item[0], found.error
             if progress is not None:
                 progress(1)
 

@@ -20,7 +20,7 @@ def test_public_things_have_docstrings(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "the module"
     inherited = {"get", "get_range", "put", "put_if", "delete", "list", "head", "get_many", "exists_many", "read_into"}
-    inherited |= {"map", "identity", "batch", "ensure", "commit", "abort", "close", "where", "main"}
+    inherited |= {"put_many", "map", "identity", "batch", "ensure", "commit", "abort", "close", "where", "main"}
     inherited |= {"begin", "on_reply", "announced", "again", "rescued", "cleanup", "forget", "abandon", "take", "fail"}
     inherited |= {
         "channel",

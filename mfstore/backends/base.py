@@ -112,6 +112,12 @@ class Batch:
         """
         self.backend.put(key, parts)
 
+    def put_many(self, items: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
+        """``put`` of each key with its parts, in order. ``items`` is consumed as there is room for more; parts MAY be
+        read until the next item but a hundred is asked for, and a MiB at most."""
+        for key, parts in items:
+            self.put(key, parts)
+
     def ensure(self, keys: Iterable[str]) -> None:
         """What others stored and this operation relies on: ``commit`` MUST make it as durable as its own objects, and,
         where something removes objects by age, as young. ``keys`` were there when they were looked up."""

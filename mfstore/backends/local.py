@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -29,7 +29,8 @@ from weakref import ref
 
 from mfstore._core.descriptor import OPENS_PLAINLY, Descriptor
 from mfstore._core.memory import FileMap, FreshBytes, sync_file_system
-from mfstore._core.reading import read_whole
+from mfstore._core.reading import look, read_whole
+from mfstore._core.writing import WrongLengthError, rename_each, write_fresh
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo, needs_refresh
 from mfstore.errors import (
     AccessDenied,
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
 
 RECORDS = ("recipes/", "index/", "refs/", "gc/", "mfstore.json")
 """What is read whole."""
+SEALED = ("recipes/", "index/")
+"""What whoever reads it can tell from anything else, and looks at again then: that it is a file, and its length, need
+not be asked before."""
 LARGEST_RECORD = 1 << 33
 """Bytes. The tables of a recipe take 2 GiB at most, an index fragment as many for every 10 TB."""
 TEMPORARY = ".tmp-"
@@ -83,7 +87,14 @@ WRITE_PARTS = 512
 SMALL_FILE = 16 << 10
 """Bytes of a file that is read with others: a literal takes less than 2 KiB. Longer ones cost more than their calls."""
 FILES_TOGETHER = 64
-"""Files read ahead of their use: at most a MiB of them. The call costs a hundredth of them."""
+"""Files read ahead of their use, or written in one call: at most a MiB of them. The call costs a hundredth of them."""
+FROM_ROOT = 8
+"""Paths from which on they are walked from the root, which is opened for that: 2 us once, and 0.3 less for each."""
+BYTES_TOGETHER = 1 << 20
+"""Bytes after which no more files are written in one call: they are held until then, and Ctrl-C waits."""
+RENAMED_TOGETHER = 256
+"""Files renamed in one call: 1 to 3 ms, in which Ctrl-C waits."""
+WRONG_LENGTH = "file has the wrong length after writing"
 DIRECTORIES = 8
 """Directory descriptors a batch keeps open: with many threads more of them meet the limit of a process."""
 
@@ -120,6 +131,8 @@ class LocalBackend(Backend):
         self._sweeps = sweep
         self._swept = not sweep
         self._maps_safely: bool | None = None
+        self.refuses_links = not follow_links
+        """Whether no step of a path below the root may be a link."""
         self._link_flag = 0 if follow_links else os.O_NOFOLLOW
         self.plain_below = OPENS_PLAINLY or follow_links
         """Whether ``open_below`` takes paths of several steps."""
@@ -150,9 +163,12 @@ class LocalBackend(Backend):
     def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | MfstoreError]]:
         source = iter(keys)
         while some := list(islice(source, FILES_TOGETHER)):
-            for key, data in zip(some, read_whole(list(map(self._path, some)), READ_FILE, SMALL_FILE), strict=True):
+            sealed = all(key.startswith(SEALED) for key in some)
+            found = read_whole(*_paths(self, some), READ_FILE, SMALL_FILE, sealed)
+            for got in zip(some, found, strict=True):
+                key, data = got
                 if isinstance(data, bytes):
-                    yield key, data
+                    yield got  # type: ignore[misc]
                 elif data > 0:
                     yield key, self._error(OSError(data, os.strerror(data)), key)
                 else:
@@ -237,16 +253,11 @@ class LocalBackend(Backend):
             return _info(key, os.stat(self._path(key), follow_symlinks=False))
 
     def exists_many(self, keys: Sequence[str]) -> Answers:
-        answers = []
-        for key in keys:
-            try:
-                os.stat(self._path(key), follow_symlinks=False)
-                answers.append(True)
-            except FileNotFoundError:
-                answers.append(False)
-            except OSError as error:
-                raise self._error(error, key) from error
-        return answers
+        found = look(*_paths(self, keys))
+        for key, code in zip(keys, found, strict=True):
+            if code not in (0, errno.ENOENT):
+                raise self._error(OSError(code, os.strerror(code)), key)
+        return [code == 0 for code in found]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = prefix.rpartition("/")[0]
@@ -684,6 +695,55 @@ class LocalBatch(Batch):
         except OSError as error:
             raise backend._error(error, key) from error
 
+    def put_many(self, items: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
+        if not self.backend.plain_below or self.backend.fsync == "always":
+            super().put_many(items)
+            return
+        for above, some in _together(items):
+            if above is None or len(some) == 1:
+                super().put_many(some)
+            else:
+                self._put_together(above, some)
+
+    def _put_together(self, above: str, items: list[tuple[str, Sequence[Buffer]]]) -> None:
+        """As ``put`` of each. Their directories lie in ``above``."""
+        backend = self.backend
+        before = len(self._staged)
+        prefix = f"{TEMPORARY}{os.getpid()}-{self._token}"
+        start = len(above) + 1 if above else 0
+        paths: list[str] = []
+        missing: dict[str, OSError | None] = {}
+        key = items[0][0]
+        try:
+            target = self._directory(above)
+            for key, _ in items:
+                directory, _, name = key.rpartition("/")
+                below = directory[start:] + "/"
+                if directory not in self._there:
+                    missing[directory] = self._make(directory, target, below)
+                self._count += 1
+                temporary = f"{prefix}{self._count:x}"
+                paths.append(below + temporary)
+                # Listed before it exists, as in ``_put``.
+                self._staged.append(_Staged(directory, temporary, name))
+            write_fresh(target, paths, [parts for _, parts in items], OPENS_PLAINLY and backend.refuses_links)
+        except WrongLengthError as error:
+            self._unstage(before)
+            raise BackendError(
+                WRONG_LENGTH, key=items[paths.index(error.path)][0], backend=backend.url, expected=error.expected,
+                found=error.found,
+            ) from None  # fmt: skip
+        except OSError as error:
+            self._unstage(before)
+            if error.filename in paths:
+                key = items[paths.index(error.filename)][0]
+            if isinstance(error, FileNotFoundError):
+                why = missing.get(key.rpartition("/")[0])
+                if why is None:
+                    raise NotFound("its directory was removed", key=key, backend=backend.url) from None
+                error = why
+            raise backend._error(error, key) from error
+
     def ensure(self, keys: Iterable[str]) -> None:
         if self.backend.expire_days is not None:
             keys = list(keys)
@@ -700,8 +760,11 @@ class LocalBatch(Batch):
                 files = [*self._relied, *(f"{staged.directory}/{staged.temporary}" for staged in self._staged)]
                 self._sync(files, os.O_RDONLY)
             with self._replacing():
-                for staged in self._staged:
-                    self._rename(staged)
+                if self._hold is None and len(self._staged) > 1:
+                    self._rename_together()
+                else:
+                    for staged in self._staged:
+                        self._rename(staged)
             if syncs:
                 self._sync_directories()
         self._staged.clear()
@@ -756,6 +819,20 @@ class LocalBatch(Batch):
         act = os.rename if self._hold is None or self._hold.entries == self._entries else _interrupted
         act(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
 
+    def _rename_together(self) -> None:
+        """Everything that is staged, in order. Only without a lock that signal handlers may get into."""
+        plain = self.backend.plain_below
+        for where, some in groupby(
+            self._staged, lambda staged: _above(staged.directory) if plain else staged.directory
+        ):
+            start = len(where) + 1 if where else 0
+            same = list(some)
+            for first in range(0, len(same), RENAMED_TOGETHER):
+                part = same[first : first + RENAMED_TOGETHER]
+                olds = [_joined(staged.directory, staged.temporary)[start:] for staged in part]
+                news = [_joined(staged.directory, staged.name)[start:] for staged in part]
+                rename_each(self._directory(where), olds, news)
+
     def _reach(self, directory: str) -> tuple[int, str]:
         """An open directory, and how paths begin there that lead into ``directory``: the one above, where the system
         refuses links on the way by itself. So the 256 directories of recipes need not be opened each."""
@@ -802,6 +879,56 @@ def _reopen(
 
 def _info(key: str, info: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, info.st_size, info.st_mtime, f"{info.st_ino}-{info.st_mtime_ns}-{info.st_size}")
+
+
+def _paths(backend: LocalBackend, keys: Sequence[str]) -> tuple[str | None, list[str]]:
+    """A directory and paths below it, which are the keys; of few keys none, and whole paths."""
+    if len(keys) < FROM_ROOT:
+        return None, list(map(backend._path, keys))
+    every = "\n".join(keys)
+    if every.startswith("/") or "\n/" in every or "\0" in every or ".." in every:
+        for key in keys:
+            backend._path(key)
+    return backend.root, list(keys)
+
+
+def _joined(directory: str, name: str) -> str:
+    return f"{directory}/{name}" if directory else name
+
+
+def _above(directory: str) -> str:
+    """The directory in which one lies; of the root, the root."""
+    return directory.rpartition("/")[0]
+
+
+def _begins_at(item: tuple[str, Sequence[Buffer]]) -> str | None:
+    """The directory above that of an object. None of those that are put by themselves: what lies in the root, and what
+    the collector's room is for."""
+    key = item[0]
+    directory = _above(key)
+    return _above(directory) if directory and not key.startswith(COLLECTION) else None
+
+
+def _together(
+    items: Iterable[tuple[str, Sequence[Buffer]]],
+) -> Iterator[tuple[str | None, list[tuple[str, Sequence[Buffer]]]]]:
+    """Objects in order, as many as are written in one call, with what ``_begins_at`` says of all of them. They are to
+    be done with before the next ones are asked for."""
+    some: list[tuple[str, Sequence[Buffer]]] = []
+    above: str | None = None
+    size = 0
+    for item in items:
+        begins = _begins_at(item)
+        if some and (begins != above or len(some) == FILES_TOGETHER or size >= BYTES_TOGETHER):
+            yield above, some
+            some.clear()
+            size = 0
+        above = begins
+        some.append(item)
+        for part in item[1]:
+            size += len(part) if type(part) is bytes else memoryview(part).nbytes
+    if some:
+        yield above, some
 
 
 def _and_above(directory: str) -> Iterator[str]:
@@ -853,7 +980,7 @@ def _write_all(fd: int, parts: Sequence[Buffer]) -> None:
             views[at] = views[at][count:]
     found = os.fstat(fd).st_size
     if found != expected:
-        raise BackendError("file has the wrong length after writing", expected=expected, found=found)
+        raise BackendError(WRONG_LENGTH, expected=expected, found=found)
 
 
 FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)

@@ -41,6 +41,11 @@ class Key(str):
         return (str.__str__(self),)
 
 
+def key_of(digest: bytes) -> Key:
+    """The key that a digest, of 32 bytes, makes."""
+    return str.__new__(Key, digest.hex())
+
+
 def _blake3(data: Buffer) -> bytes:
     return blake3(data).digest()
 

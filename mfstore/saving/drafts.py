@@ -145,6 +145,8 @@ class Draft:
     @property
     def size(self) -> int:
         """Bytes of the artifact's stream."""
+        if not self.segments:
+            return self.body_length
         return self.body_length + sum([segment.length for segment in self.segments])
 
     def runs(self) -> Iterable[Run]:

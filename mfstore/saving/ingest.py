@@ -6,15 +6,17 @@ its recipe; the rest goes through the pipeline into packs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import GROUP
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
+from mfstore.format.digests import key_of
 from mfstore.format.packs import place_of
-from mfstore.format.recipes import RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
+from mfstore.format.recipes import NONCE, RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
 from mfstore.saving.codecs import LABELS, EncodedChunk
 from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.counterparts import Base, Counterparts
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore._core.codec import Codec
+    from mfstore.format.digests import Key
     from mfstore.format.fragments import Location
     from mfstore.format.packs import PackEntry
     from mfstore.format.recipes import Recipe
@@ -220,8 +223,21 @@ class WaitingRecipe(NamedTuple):
 
     kind: int
     drafts: list[Draft]
-    deliver: Callable[[str], None]
+    deliver: Callable[[Key], None]
     """Gets the key once it is known."""
+
+
+class FinishedRecipe(NamedTuple):
+    """A recipe whose key is known."""
+
+    key: bytes
+    path: str
+    """Where it is stored."""
+    content: bytes
+    """Its content section."""
+    drafts: list[Draft]
+    literal: bytes | None
+    """What it consists of, if that is one literal without a name."""
 
 
 class WrittenFragment(NamedTuple):
@@ -400,7 +416,7 @@ class Ingest:
 
     # ---- recipes ----------------------------------------------------------------------
 
-    def recipe(self, kind: int, drafts: list[Draft], deliver: Callable[[str], None]) -> None:
+    def recipe(self, kind: int, drafts: list[Draft], deliver: Callable[[Key], None]) -> None:
         """Write a recipe for these artifacts; ``deliver`` gets the key once it is known."""
         if self._trial is not None:
             self._trial.finish()
@@ -418,37 +434,46 @@ class Ingest:
         waiting, self._recipes, self._recipe_bytes = self._recipes, [], 0
         digest, algorithm = self._context.digest, self._context.algorithm
         finished = []
-        for recipe in waiting:
-            content = recipes.encode_content(recipe.kind, algorithm, [draft.artifact() for draft in recipe.drafts])
-            key = digest(content)
-            finished.append((key, content, recipe.drafts))
-            recipe.deliver(key.hex())
-        exists = self._existing([key for key, _, _ in finished])
+        for waits in waiting:
+            drafts = waits.drafts
+            literal = drafts[0].literal if waits.kind == recipes.ONE and not drafts[0].name else None
+            if literal is not None:
+                content = recipes.literal_content(algorithm, drafts[0].encoding, literal)
+            else:
+                content = recipes.encode_content(waits.kind, algorithm, [draft.artifact() for draft in drafts])
+            digested = digest(content)
+            key = key_of(digested)
+            finished.append(FinishedRecipe(digested, recipe_path(key), content, drafts, literal))
+            waits.deliver(key)
+        exists = self._existing([recipe.path for recipe in finished])
         seen: set[bytes] = set()
         unneeded: set[int] = set()
         new = []
-        for (key, content, drafts), there in zip(finished, exists, strict=True):
-            if key in seen or (there is not False and self._dedup().has_recipe(key, there)):
-                runs = [run for draft in drafts for run in draft.runs()]
+        for recipe, there in zip(finished, exists, strict=True):
+            if recipe.key in seen or (there is not False and self._dedup().has_recipe(recipe.key, there)):
+                runs = [run for draft in recipe.drafts for run in draft.runs()]
                 unneeded.update(map(id, runs))
                 # What went through a window before has been counted there.
                 self.written.duplicate += sum(len(run.view) for run in runs)
-                self.written.duplicate += sum(len(draft.literal or b"") for draft in drafts)
+                self.written.duplicate += sum(len(draft.literal or b"") for draft in recipe.drafts)
                 continue
-            seen.add(key)
-            new.append((key, content, drafts))
+            seen.add(recipe.key)
+            new.append(recipe)
         if self._pipeline is not None:
             self._pipeline.drop(unneeded)
             self._pipeline.flush()
         self._close_packs()
-        for key, content, drafts in new:
-            self._put(recipe_path(key.hex()), self._encoded(content, drafts))
-            self._recipe_keys += key
+        encoded = self._all_encoded(new)
+        if len(new) == 1:
+            for recipe, data in encoded:
+                self._put(recipe.path, data)
+        else:
+            self._batch.put_many((recipe.path, self._counted(data)) for recipe, data in encoded)
+        self._recipe_keys += b"".join([recipe.key for recipe in new])
 
-    def _existing(self, keys: Sequence[bytes]) -> Sequence[bytes | MfstoreError | bool]:
+    def _existing(self, paths: Sequence[str]) -> Sequence[bytes | MfstoreError | bool]:
         """For each recipe whether there is one, or what reading it gave."""
         backend = self._context.backend
-        paths = [recipe_path(key.hex()) for key in keys]
         if not backend.capabilities.remote:
             return backend.exists_many(paths)
         # Asking whether it is there costs as much as asking for it.
@@ -465,6 +490,21 @@ class Ingest:
             self._put(key, [data])
             self._fragments.append(WrittenFragment(key, data, closed))
 
+    def _all_encoded(self, finished: Sequence[FinishedRecipe]) -> Iterator[tuple[FinishedRecipe, Sequence[Buffer]]]:
+        """Each recipe with the parts of what is stored of it, made when it is asked for."""
+        nonces = os.urandom(NONCE * len(finished))  # of all at once: a call of the system costs as much as a recipe
+        for number, recipe in enumerate(finished):
+            data = None
+            if recipe.literal is not None:
+                nonce = nonces[number * NONCE : number * NONCE + NONCE]
+                data = recipes.encode_literal(self._context.algorithm, recipe.content, recipe.drafts[0].type, nonce)
+            if data is None:
+                yield recipe, self._encoded(recipe.content, recipe.drafts)
+                continue
+            sizes: dict[str, int] = self.written.codecs
+            sizes["raw"] = sizes.get("raw", 0) + len(recipe.literal or b"")
+            yield recipe, [data]
+
     def _encoded(self, content: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
         codec = self._context.workers.thread.codec
         located = self._stored.located if self._stored is not None else {}
@@ -478,9 +518,13 @@ class Ingest:
         )  # fmt: skip
 
     def _put(self, key: str, parts: Sequence[Buffer]) -> None:
-        self._batch.put(key, parts)
-        self.written.stored += sum([memoryview(part).nbytes for part in parts])
+        self._batch.put(key, self._counted(parts))
+
+    def _counted(self, parts: Sequence[Buffer]) -> Sequence[Buffer]:
+        """The parts of an object that is being stored, counted: should that fail, nobody is told the numbers."""
+        self.written.stored += sum([len(part) if type(part) is bytes else memoryview(part).nbytes for part in parts])
         self.written.objects += 1
+        return parts
 
     def commit(self) -> SessionStats:
         """Make everything durable and visible, in order; then other operations may use it."""

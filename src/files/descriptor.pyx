@@ -16,40 +16,12 @@ cdef extern from "unistd.h" nogil:
     int c_close "close"(int fd)
 
 
-cdef extern from *:
-    """
-    #include <errno.h>
-    #include <stdint.h>
-    #if defined(__linux__)
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    #endif
+cdef extern from "files/plain.h" nogil:
+    int mf_open_plain(int directory, const char *path, int flags, unsigned int mode)
+    bint mf_opens_plainly()
 
-    /* A file below an open directory, where no step of the path may be a link or lead out. As openat; ENOSYS where the
-       system cannot do that. */
-    static int mf_open_plain(int directory, const char *path, int flags, unsigned int mode) {
-    #if defined(SYS_openat2)
-        struct { uint64_t flags, mode, resolve; } how = {(uint64_t) flags, mode, 0x04 | 0x08};
-        return (int) syscall(SYS_openat2, directory, path, &how, sizeof how);
-    #else
-        (void) directory, (void) path, (void) flags, (void) mode;
-        errno = ENOSYS;
-        return -1;
-    #endif
-    }
 
-    /* Whether it can: asked with nothing to open, which it then finds fault with. A filter of system calls may refuse
-       it with EPERM, as a directory may. */
-    static int mf_opens_plainly(void) {
-    #if defined(SYS_openat2)
-        return syscall(SYS_openat2, -1, NULL, NULL, (size_t) 0) == -1 && errno == EINVAL;
-    #else
-        return 0;
-    #endif
-    }
-    """
-    int mf_open_plain(int directory, const char *path, int flags, unsigned int mode) nogil
-    bint mf_opens_plainly() nogil
+cdef extern from "<errno.h>" nogil:
     int c_errno "errno"
 
 

@@ -37,6 +37,22 @@ def test_of_anything_else_it_gives_nothing(other):
     assert recipes.decode(data, CODEC, key).artifacts[0].literal == b"literal"
 
 
+@given(st.binary(max_size=recipes.LITERAL_LIMIT), st.sampled_from([PICKLE, RAW]), st.text(max_size=20))
+def test_it_is_written_as_the_long_way_writes_it(literal, encoding, name):
+    content = recipes.encode_content(ONE, SHA256, [Artifact("", encoding, len(literal), literal)])
+    assert recipes.literal_content(SHA256, encoding, literal) == content
+    (long, tables) = recipes.encode(SHA256, content, [name], [], [], [], CODEC)
+    nonce = long[48:56]
+    assert recipes.encode_literal(SHA256, content, name, nonce) == long + tables
+
+
+def test_what_would_be_compressed_is_left_to_the_long_way():
+    content = recipes.literal_content(BLAKE3, PICKLE, bytes(1000))
+    for length in (100, 3050, 3051, 3052, 3053, 3054, 5000):
+        flags = recipes.encode(BLAKE3, content, ["x" * length], [], [], [], CODEC)[0][5]
+        assert (recipes.encode_literal(BLAKE3, content, "x" * length, bytes(8)) is None) == bool(flags)
+
+
 def test_no_damage_changes_what_it_gives():
     literal = pickle.dumps([1, "two", 3.0], 5)
     key, data = recipe(literal)
@@ -46,7 +62,7 @@ def test_no_damage_changes_what_it_gives():
             damaged[at] ^= change
             assert recipes.literal_of(bytes(damaged), key) in (None, literal)
         assert recipes.literal_of(data[:at], key) in (None, literal)
-    for at in (4, 5, 6, 8, recipes.HEADER.size, recipes.HEADER.size + recipes.ONE_LITERAL.size):
+    for at in (4, 5, 6, 8, recipes.HEADER.size, recipes.HEADER.size + 32):
         damaged = bytearray(data)
         damaged[at] ^= 0x02
         assert recipes.literal_of(bytes(damaged), key) is None

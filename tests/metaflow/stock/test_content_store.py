@@ -9,6 +9,7 @@ import uuid
 import pytest
 from metaflow.datastore.exceptions import DataException, UnpicklableArtifactException
 
+from mfstore.backends import local
 from mfstore.host.cache import HostCache
 from mfstore.metaflow.process_state import forget_process_state, process_state
 from mfstore.metaflow.stock.content_store import SENT_UNSEEN_BYTES
@@ -216,22 +217,18 @@ def test_many_threads_and_a_forked_child(datastore):
 
 def test_an_object_is_never_there_without_its_metadata(tmp_path, monkeypatch):
     datastore = local_datastore(tmp_path)
-    rename = os.rename
-    for fail_at in (1, 2):
-        calls = 0
+    rename_each = local.rename_each
+    for done in (0, 1):
 
-        def failing(*args, fail_at=fail_at, **options):
-            nonlocal calls
-            calls += 1
-            if calls == fail_at:
-                raise OSError(28, "No space left on device")
-            rename(*args, **options)
+        def failing(directory, olds, news, done=done):
+            rename_each(directory, olds[:done], news[:done])
+            raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(os, "rename", failing)
-        blob = f"metadata {fail_at}".encode()
+        monkeypatch.setattr(local, "rename_each", failing)
+        blob = f"metadata {done}".encode()
         with pytest.raises(DataException, match="No space left"):
             datastore.content().save_blobs([blob])
-        monkeypatch.setattr(os, "rename", rename)
+        monkeypatch.setattr(local, "rename_each", rename_each)
         names = {name for _, _, files in os.walk(datastore.root) for name in files}
         assert key_of(blob) not in names
         assert not any(name.startswith(".tmp") for name in names), "no temporary file stays behind"

@@ -1,0 +1,9 @@
+from collections.abc import Callable, Mapping
+
+from typing_extensions import Buffer
+
+def content_of(algorithm: int, encoding: int, literal: Buffer) -> bytes: ...
+def recipe_of(algorithm: int, content: bytes, about: bytes, nonce: bytes) -> bytes: ...
+def literal_of(
+    data: bytes, key: bytes, encoding: int, digests: Mapping[int, Callable[[bytes], bytes]]
+) -> bytes | None: ...
