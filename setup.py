@@ -1,5 +1,6 @@
 """Builds the native core: Cython drivers and C kernels from src/ into mfstore/_core (src/README.md)."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 SOURCES = Path("src")
@@ -89,6 +91,14 @@ def extension(driver: str, *kernels: str, libraries: tuple[str, ...] = ()) -> Ex
     )
 
 
+class BuildAtOnce(build_ext):
+    """Compiles as many extensions at a time as there are cores, which takes half of the time on two."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+
 class BuildWithStubs(build_py):
     """Ships the .pyi of each extension beside it; src/ is where they are kept."""
 
@@ -146,5 +156,5 @@ setup(
         build_dir="build/cython",
         compiler_directives={"language_level": "3", "freethreading_compatible": True},
     ),
-    cmdclass={"build_py": BuildWithStubs},
+    cmdclass={"build_ext": BuildAtOnce, "build_py": BuildWithStubs},
 )

@@ -8,15 +8,16 @@ import pytest
 from tests import ROOT
 
 SETUP = ROOT / "setup.py"
-# setup.py with its two imports replaced: only what it says before it builds is under test.
+# setup.py with its imports replaced: only what it says before it builds is under test.
 CODE = """
 import sys, types
-for name in ("Cython", "Cython.Build", "setuptools", "setuptools.command", "setuptools.command.build_py"):
+for name in ("Cython", "Cython.Build", "setuptools", *(f"setuptools.command{part}" for part in ("", ".build_ext", ".build_py"))):
     sys.modules[name] = types.ModuleType(name)
 sys.modules["Cython.Build"].cythonize = lambda modules, **options: modules
 sys.modules["setuptools"].Extension = lambda *args, **options: None
 sys.modules["setuptools"].setup = lambda **options: print("built")
 sys.modules["setuptools.command.build_py"].build_py = object
+sys.modules["setuptools.command.build_ext"].build_ext = object
 exec(compile(open(sys.argv[1]).read(), "setup.py", "exec"))
 """
 
