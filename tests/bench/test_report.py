@@ -1,6 +1,7 @@
 """What a benchmark says: verdicts, reports, comparisons, files. On results made up here."""
 
 import copy
+import functools
 import json
 import re
 from dataclasses import replace
@@ -31,9 +32,6 @@ def cell(operation="get", size=MIB, count=2000, seconds=10.0, cpu=1.0, machine=N
     scenario = Scenario(OBJECTS, ((size, count),), (operation,))
     fields = {name: more.pop(name) for name in [*more] if name in ("concurrency", "failure", "layer", "engine")}
     scenario = replace(scenario, **fields)
-    rows = [
-        Row(number, number * seconds / count, seconds / count, 0.001, size, 1, size, None) for number in range(count)
-    ]
     numbers = {
         "retries": 0,
         "throttled": 0,
@@ -46,9 +44,19 @@ def cell(operation="get", size=MIB, count=2000, seconds=10.0, cpu=1.0, machine=N
     return Cell(
         scenario=scenario, number=0, operation=operation, engine=engine, objects=count, wanted=count,
         bytes=size * count, usage=Usage(seconds, cpu, machine, 100 << 20), verified=size * count, stored=None,
-        latency=spread([row.seconds for row in rows]), first_byte=spread([row.first_byte for row in rows]),
-        slices=slices(rows, 0, seconds), tail=tail(rows, 0), **numbers,
+        **measured(size, count, seconds), **numbers,
     )  # fmt: skip
+
+
+@functools.cache  # most cells have the same rows
+def measured(size, count, seconds):
+    rows = [
+        Row(number, number * seconds / count, seconds / count, 0.001, size, 1, size, None) for number in range(count)
+    ]
+    return {
+        "latency": spread([row.seconds for row in rows]), "first_byte": spread([row.first_byte for row in rows]),
+        "slices": slices(rows, 0, seconds), "tail": tail(rows, 0),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

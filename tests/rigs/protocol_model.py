@@ -13,6 +13,7 @@ something is lost that was acknowledged.
 from __future__ import annotations
 
 import functools
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -535,6 +536,17 @@ class Found(NamedTuple):
 
 def explore(model: Any, start: Any, bad: Callable[[Any], bool], limit: int = 2_000_000) -> Found:
     """Go through every state that can be reached, nearest first, until one is ``bad``."""
+    # States refer to no other: all that Python's collector could do here is take a quarter of the time.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return _explore(model, start, bad, limit)
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _explore(model: Any, start: Any, bad: Callable[[Any], bool], limit: int) -> Found:
     cause: dict[Any, tuple[Any, str] | None] = {start: None}
     queue = deque([start])
     while queue:
