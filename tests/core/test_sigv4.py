@@ -91,7 +91,7 @@ def by_botocore(method, url, params, headers, body, credentials, region, service
 
 
 @pytest.mark.second
-@settings(max_examples=lasting(500), deadline=None)
+@settings(max_examples=lasting(200), deadline=None)
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "HEAD", "DELETE"]),
     key=keys,

@@ -11,7 +11,7 @@ from tests.rigs.installs import stock
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
 
-SPLITS = 1000
+SPLITS = 400
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_the_trivial_flow_in_the_packed_profile(s3_rig, proxy):
 
 
 @pytest.mark.parametrize("side", [MFSTORE, PACKED], ids=["default", "packed"])
-def test_a_join_of_a_thousand(s3_rig, proxy, side):
-    """Opening the inputs and loading one artifact of each: 18 000 requests of stock Metaflow for the opening alone."""
+def test_a_join_of_hundreds(s3_rig, proxy, side):
+    """Opening the inputs and loading one artifact of each: 18 requests of stock Metaflow for the opening of one."""
     made = proxy()
     rig = s3_rig(made.url)
     assert rig.python("many_inputs.py", "write", SPLITS, side=side) == {"written": SPLITS}
@@ -79,4 +79,4 @@ def test_a_join_of_a_thousand(s3_rig, proxy, side):
     rig.temporary.mkdir()
     found = rig.python("many_inputs.py", "read", SPLITS, side=side)
     assert found == {"sum": sum(range(SPLITS)), "processes": []}
-    assert len(made.log) <= 2100, requests(made.log)
+    assert len(made.log) <= 2.1 * SPLITS, requests(made.log)

@@ -258,7 +258,7 @@ def test_extra_memory_is_bounded(python, root, what):
     """Beyond the object itself, whatever its size."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("needs /proc/self/clear_refs")
-    budget = 128 << 20
+    budget = 64 << 20
     save, load = map(int, python(PEAK, root, what, 4 * budget, budget).split())
     # What the unpickler itself remembers of a graph takes all of it; pages of the interpreter come on top.
     assert save <= budget + (16 << 20), "saving"
@@ -299,7 +299,7 @@ def test_a_task_runs_once_even_when_threads_cannot_be_started(store, monkeypatch
     """Queued before the failure shows, a task must not run again later, over memory already handed out."""
     import threading
 
-    zeros = np.repeat(np.arange(40_000.0), 1024)
+    zeros = np.repeat(np.arange(8_000.0), 1024)
     key = store.put(zeros)
     store.close()
     start, failed = threading.Thread.start, []

@@ -159,13 +159,13 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Sixteen runs: 8 of a flow with an IncludeFile, 4 with cards and a foreach, 2 failed and 2 that resumed them. A run
+    """Fifteen runs: 7 of a flow with an IncludeFile, 4 with cards and a foreach, 2 failed and 2 that resumed them. A run
     takes two seconds of CPU."""
     project = Project(tmp_path_factory.mktemp("project"))
 
     def linear():
         ids = []
-        for number in range(8):
+        for number in range(7):
             (project.place / "included.txt").write_text(f"included {number // 2} " * 1000)
             more = ("--tag", "release") if number == 1 else ()
             ids.append(project.run("LinearFlow", number, *more))
@@ -189,7 +189,7 @@ def test_runs_collected_to_the_last_three_of_each_flow(project, capsys):
         return json.loads(capsys.readouterr().out)
 
     before_values = project.dump(*FLOWS)
-    assert len(before_values) == 16
+    assert len(before_values) == 15
     before = files(project.root)
     kept = {f"LinearFlow/{run}" for run in [project.ids["LinearFlow"][1], *project.ids["LinearFlow"][-3:]]}
     kept |= {f"FanFlow/{run}" for run in project.ids["FanFlow"][-3:]}
