@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mfstore._core.pickler import Payload, Reduced
+from mfstore._core.pickler import LIST_PART, Items, Payload, Reduced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
@@ -31,7 +32,8 @@ X87_BYTES = 10
 def array_reducers(np: Any, ma: Any) -> dict[type, Callable[[Any], Any]]:
     """What the pickler is given for the classes of numpy, and of numpy.ma if that is imported."""
     from_buffer = np.empty(1).__reduce_ex__(5)[0]
-    reducers: dict[type, Callable[[Any], Any]] = {np.ndarray: partial(_reduce_array, np, from_buffer)}
+    from_list = np.empty(1, object).__reduce_ex__(5)[0]
+    reducers: dict[type, Callable[[Any], Any]] = {np.ndarray: partial(_reduce_array, np, from_buffer, from_list)}
     for kind in (np.recarray, np.memmap, *([ma.MaskedArray] if hasattr(ma, "MaskedArray") else [])):
         reducers[kind] = partial(_reduce_subclass, np)
     for kind in (np.void, np.record, np.longdouble, np.clongdouble):
@@ -125,7 +127,7 @@ class Strided:
         return memoryview(part)[start - first * self._itemsize :][: end - start]
 
 
-def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
+def _reduce_array(np: Any, from_buffer: Any, from_list: Any, array: Any) -> Any:
     """An array as numpy's own rebuild function over one buffer, for every dtype that has a fixed size.
 
     numpy does this only for types with a buffer format: datetime64 and timedelta64, types that other packages register
@@ -133,7 +135,9 @@ def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
     non-contiguous array is stored in C order, so that it has the key of an equal contiguous one.
     """
     dtype = array.dtype
-    if dtype.hasobject or dtype.itemsize == 0 or dtype.flags & LIST_PICKLE or dtype.kind == "T":
+    if dtype.flags & LIST_PICKLE:
+        return _reduce_items(np, from_list, array)
+    if dtype.hasobject or dtype.itemsize == 0 or dtype.kind == "T":
         return NotImplemented
     if array.size == 0:
         # numpy's own pickle of an empty array forgets the byte order of dates.
@@ -145,6 +149,26 @@ def _reduce_array(np: Any, from_buffer: Any, array: Any) -> Any:
     # complex numbers are pairs: their bytes vary together by component.
     itemsize = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
     return Reduced(from_buffer, (Payload(_bytes_of(np, flat), itemsize, row), dtype, array.shape, order))
+
+
+def _reduce_items(np: Any, from_list: Any, array: Any) -> Any:
+    """An array of objects, or of texts of any length, as numpy pickles it: by a list of its items. That is made a part
+    at a time, since it takes as much memory as the array, and the texts in it several times as much."""
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    items = Items(array.size, _lists_of(array))
+    return from_list, (np.ndarray, (0,), b"b"), (1, array.shape, array.dtype, fortran, items)
+
+
+def _lists_of(array: Any) -> Iterator[list[Any]]:
+    """Its items in the order of its indices."""
+    if array.dtype.kind == "T":
+        # One by one: in a copy of a part numpy loses texts that are long.
+        items = iter(array.flat)
+        while part := list(islice(items, LIST_PART)):
+            yield part
+        return
+    for start in range(0, array.size, LIST_PART):
+        yield array.flat[start : start + LIST_PART].tolist()
 
 
 def _bytes_of(np: Any, array: Any) -> Any:

@@ -46,7 +46,7 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
     that cannot be pickled.
     """
     known = _known_types()
-    pickler = Pickler(sink, known.reducers, known.values, known.once)
+    pickler = Pickler(sink, known.reducers, known.values, known.once, counted=_COUNTED)
     try:
         return pickler.dump(obj)
     except Exception as error:
@@ -173,6 +173,13 @@ def _frozen(build: Callable[..., Any], *args: Any) -> Any:
     return array
 
 
+_COUNTED = frozenset([
+    "_io", "_pickle", "array", "builtins", "collections", "numpy", "numpy.ma", "pandas._libs.arrays",
+    "pandas._libs.internals", "pandas._libs.sparse", "pickle", "pyarrow.lib",
+])  # fmt: skip
+"""Modules whose classes in C hold what they refer to by references that Python counts, and are found by no other means:
+what a reducer makes of them is freed once it is written. Not torch, which keeps the Python object of a tensor or of a
+storage as long as the one in C++: two tensors find the same object though neither refers to it."""
 _VALUES = (
     ("builtins", ("complex", "range")),
     ("datetime", ("date", "time", "timedelta", "tzinfo")),

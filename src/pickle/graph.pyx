@@ -62,6 +62,27 @@ def holds_addresses(kind):
     return kind != "B" and _addresses.search(_names.sub("", kind)) is not None
 
 
+cdef extern from *:
+    """
+    /* What Python gives to the classes of class statements, and to nobody else. */
+    static int mf_same_end(PyObject *one, PyObject *other) {
+        return ((PyTypeObject *) one)->tp_dealloc == ((PyTypeObject *) other)->tp_dealloc;
+    }
+    """
+    bint mf_same_end(object one, object other)
+
+
+class _Made:
+    """A class of a class statement."""
+
+
+def counts_references(kind, counted):
+    """Whether whatever leads to an instance of ``kind`` is a reference that Python counts, or a weak one: true of
+    classes of Python code, and of classes in C from the modules named in ``counted``. Others may find an object again
+    that they hold by means of their own, as torch does tensors."""
+    return all([base.__module__ in counted or mf_same_end(base, _Made) for base in kind.__mro__])
+
+
 cdef enum:
     LEAF = 0
     CONTAINER = 1

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from typing_extensions import Buffer
@@ -9,6 +9,7 @@ BUFFER: int
 BYTES: int
 TEXT: int
 BYTEARRAY: int
+LIST_PART: int
 
 class Parts(Protocol):
     @property
@@ -26,6 +27,11 @@ class Payload:
     row: int
     def __init__(self, data: Buffer | Parts, itemsize: int, row: int) -> None: ...
 
+class Items:
+    length: int
+    parts: Iterable[list[Any]]
+    def __init__(self, length: int, parts: Iterable[list[Any]]) -> None: ...
+
 class Sink(Protocol):
     def body(self, block: bytes) -> None: ...
     # data: bytes-like, or the Parts of a Payload that had them.
@@ -40,6 +46,7 @@ class Pickler:
         once: dict[type, Callable[[Any], bool] | None] | None = None,
         block: int = ...,
         order: ContentOrder | None = None,
+        counted: frozenset[str] = ...,
     ) -> None: ...
     def dump(self, obj: object) -> int: ...
     def path(self) -> str: ...

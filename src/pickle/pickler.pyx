@@ -18,10 +18,12 @@ difference legal in the protocol (PEP 3154, PEP 574):
 
 from copyreg import dispatch_table as _copyreg_table
 from hashlib import sha256
+from itertools import islice
 from pickle import PickleBuffer, PicklingError
 from types import FunctionType, GetSetDescriptorType
+from weakref import getweakrefcount
 
-from mfstore._core.graph import ContentOrder, find_global, holds_addresses, is_plain
+from mfstore._core.graph import ContentOrder, counts_references, find_global, holds_addresses, is_plain
 from mfstore._core.memory import AsciiView, LargeValue, encode_text
 
 cimport cython
@@ -66,6 +68,8 @@ cdef enum:
 cdef enum:
     BATCH = 65536
 
+LIST_PART = BATCH
+
 # Tuples up to this length made of atoms are written again rather than shared by identity:
 # the compiler merges equal constants, so identity there says nothing about content.
 cdef enum:
@@ -95,10 +99,15 @@ cdef enum:
     TEXT_MEMO = 131072
     TEXT_KEPT = 65536
 
-# Texts and bytes of this length are remembered as what is hashed and compared without the GIL: by themselves they keep
-# it for 0.3 ms a MiB.
+# Texts and bytes of this length are remembered as a LargeValue: it is hashed faster, without the GIL where that takes
+# long, and can let go of what nobody else holds. Of shorter ones TEXT_MEMO are remembered, so at most 128 MiB.
 cdef enum:
-    LARGE = 1048576
+    LARGE = 1024
+
+# Bytes of texts and bytes that nobody else holds (see Pickler.save_as) and that are remembered as they are. Of what is
+# more only digests are, which takes a pass of BLAKE3: 0.3 ms a MiB. A single model of 8 MiB in bytes pays nothing.
+cdef enum:
+    ALONE_KEPT = 8 << 20
 
 # Elements of sets that take more bytes by themselves are not ordered, so that ordering takes time in proportion.
 cdef enum:
@@ -170,6 +179,19 @@ cdef class Payload:
 
 
 @cython.final
+cdef class Items:
+    """A node that pickles as the list of what is in ``parts``, lists of LIST_PART items each (the last one of what is
+    left): ``length`` items in all."""
+
+    cdef readonly Py_ssize_t length
+    cdef readonly object parts
+
+    def __init__(self, Py_ssize_t length, parts):
+        self.length = length
+        self.parts = parts
+
+
+@cython.final
 cdef class Kind:
     """What a pickler knows of a class, found out once for each."""
 
@@ -183,10 +205,12 @@ cdef class Kind:
     cdef bint a_class
     # Whether its instances are classes.
     cdef bint may_have_attributes
+    cdef bint counted
+    # Whether all there is that leads to an instance is counted as a reference to it.
 
     def __cinit__(self):
         self.standing = OBJECT
-        self.of_attributes = self.a_class = False
+        self.of_attributes = self.a_class = self.counted = False
         self.may_have_attributes = True
 
 
@@ -274,6 +298,9 @@ cdef class Pickler:
     ``callable(obj)`` that says of which instances this is so.
     ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
     usual way), a ``Reduced`` node, or the tuple or string of ``__reduce__``.
+    ``counted`` are names of modules whose classes in C own what they refer to, by counted references. What nobody but
+    the pickler refers to, because a reducer has made it, lives no longer than it takes to write it, if it is of these
+    classes or of Python's own.
     After a failure, ``path()`` says where in the object it happened.
     """
 
@@ -281,7 +308,9 @@ cdef class Pickler:
     cdef Kind last_kind
     cdef bint plain
     cdef dict once, once_memo, once_ids, kinds
-    cdef list once_alive, trace
+    cdef list once_alive, trace, alone
+    cdef size_t alone_bytes
+    cdef frozenset counted
     cdef mf_objects memo
     cdef mf_values text_memo, bytes_memo
     cdef Output out
@@ -290,7 +319,10 @@ cdef class Pickler:
     cdef uint32_t memo_size
     cdef uintptr_t floor
 
-    def __cinit__(self, sink, reducers=None, tuple values=(), dict once=None, size_t block=1 << 20, order=None):
+    def __cinit__(
+        self, sink, reducers=None, tuple values=(), dict once=None, size_t block=1 << 20, order=None,
+        frozenset counted=frozenset(),
+    ):
         self.sink = sink
         self.values = values
         self.once = {} if once is None else once
@@ -306,6 +338,9 @@ cdef class Pickler:
         self.last_type = None
         self.once_alive = []
         self.trace = []
+        self.alone = []
+        self.alone_bytes = 0
+        self.counted = counted
         self.memo_size = 0
         self.flushed = 0
         self.block = block
@@ -361,10 +396,11 @@ cdef class Pickler:
 
     # ---- memo ---------------------------------------------------------------------
 
-    cdef int memoize(self, object obj) except -1:
+    cdef int memoize(self, object obj, bint ours) except -1:
         # In a plain graph two references are the caller's variable and at most one container, so no other path leads
-        # here and nothing need be remembered. The opcode is written all the same: the bytes do not depend on counts.
-        if not self.plain or Py_REFCNT(obj) > 2:
+        # here and nothing need be remembered. So it is in what is ours (see ``save_as``). The opcode is written all the
+        # same: the bytes do not depend on counts.
+        if not (self.plain or ours) or Py_REFCNT(obj) > 2:
             self.remember(obj, self.memo_size)
         self.memo_size += 1
         return put1(&self.out, 0x94)
@@ -373,6 +409,22 @@ cdef class Pickler:
         add_object(&self.memo, obj, index)
         if self.memo.used == PLAIN_CHECK:
             self.plain = is_plain(self.root)
+        return 0
+
+    cdef int complete(self, object obj, bint ours) except -1:
+        """As ``memoize``, after all of it has been written. References that there are more of by now, as of a sink to a
+        buffer, lead nobody here."""
+        return self.count_memo() if ours else self.memoize(obj, 0)
+
+    cdef int keep_alone(self, object value, size_t n) except -1:
+        """Note a LargeValue of ``n`` bytes that nobody else holds: what comes is not to be many of these."""
+        self.alone.append(value)
+        self.alone_bytes += n
+        if self.alone_bytes > ALONE_KEPT:
+            for value in self.alone:
+                value.let_go()
+            self.alone.clear()
+            self.alone_bytes = 0
         return 0
 
     cdef int remember_value(self, mf_values *memo, object value, uint64_t hash) except -1:
@@ -421,18 +473,23 @@ cdef class Pickler:
     # ---- dispatch -----------------------------------------------------------------
 
     cdef int save(self, object obj) except -1:
-        # How many references there are to ``obj`` counts (see ``memoize``): one is the caller's.
-        cdef int atom = self.save_atom(obj)
+        return self.save_as(obj, 0)
+
+    cdef int save_as(self, object obj, bint ours) except -1:
+        """Write any object. ``ours``: it comes out of a container that a reducer has made and nobody else refers to. If
+        that and the caller's variable are all that refers to it, nothing else leads here, so it need not be
+        remembered, and may be freed with that container. How many references there are counts."""
+        cdef int atom = self.save_atom(obj, ours)
         if atom:
             return 0
-        return self.save_object(obj)
+        return self.save_object(obj, ours)
 
-    cdef int save_atom(self, object obj) except -1:
-        """Write an atom and return 1, or return 0."""
+    cdef int save_atom(self, object obj, bint ours) except -1:
+        """Write an atom and return 1, or return 0. ``ours``: as of ``save_as``."""
         if obj is None:
             put1(&self.out, b'N')
         elif PyUnicode_CheckExact(obj):
-            self.save_str(obj)
+            self.save_str(<str> obj, ours)
         elif PyLong_CheckExact(obj):
             put_integer(&self.out, obj)
         elif PyFloat_CheckExact(obj):
@@ -440,13 +497,13 @@ cdef class Pickler:
         elif obj is True or obj is False:
             put1(&self.out, 0x88 if obj is True else 0x89)
         elif PyBytes_CheckExact(obj):
-            self.save_bytes(obj)
+            self.save_bytes(<bytes> obj, ours)
         else:
             return 0
         return 1
 
-    cdef int save_object(self, object obj) except -1:
-        """Write what is no atom."""
+    cdef int save_object(self, object obj, bint ours) except -1:
+        """Write what is no atom. ``ours``: as of ``save_as``."""
         cdef object kind = type(obj)
         cdef const mf_object_slot *known = object_slot(&self.memo, obj)
         if known != NULL:
@@ -458,30 +515,32 @@ cdef class Pickler:
             # The recursion limit may be set to anything, and what a level takes of the stack depends on the object.
             if mf_stack_here() < self.floor:
                 self.floor = look_further(b"the object")
+            ours = ours and Py_REFCNT(obj) <= 2
             if kind is tuple:
-                return self.save_tuple(obj)
+                return self.save_tuple(<tuple> obj, ours)
             if kind is list:
                 put1(&self.out, b']')
-                self.memoize(obj)
+                self.memoize(obj, ours)
                 self.align_memo(len(obj))
-                return self.append_items(obj)
+                return self.append_items(<list> obj, ours)
             if kind is dict:
                 put1(&self.out, b'}')
-                self.memoize(obj)
+                self.memoize(obj, ours)
                 self.align_memo(len(obj))
-                return self.set_dict(obj, 1)
-            return self.save_other(obj, kind)
+                return self.set_dict(<dict> obj, 1, ours)
+            return self.save_other(obj, kind, ours and getweakrefcount(obj) == 0)
         finally:
             Py_LeaveRecursiveCall()
 
-    cdef int save_other(self, object obj, object kind) except -1:
+    cdef int save_other(self, object obj, object kind, bint ours) except -1:
+        """``ours``: nobody else refers to it, if it is of a class of which that can be told."""
         cdef object reduced, reducer
         cdef bytes content = None
         cdef Kind its
         cdef const mf_object_slot *known
         if kind is set:
             put1(&self.out, 0x8f)
-            self.memoize(obj)
+            self.memoize(obj, ours)
             if self.save_numbers(obj):
                 return 0
             items = self.set_order(obj)
@@ -498,11 +557,11 @@ cdef class Pickler:
                 put1(&self.out, b'1')
                 return self.get_memo(known.number)
             put1(&self.out, 0x91)
-            return self.memoize(obj)
+            return self.memoize(obj, ours)
         if kind is bytearray:
-            return self.save_bytearray(obj)
+            return self.save_bytearray(<bytearray> obj, ours)
         if kind is PickleBuffer:
-            return self.save_picklebuffer(obj)
+            return self.save_picklebuffer(obj, ours)
         if kind is Payload:
             # A reducer's node: nobody else refers to it, and its memory need not outlive it.
             self.save_buffer((<Payload> obj).data, (<Payload> obj).itemsize, (<Payload> obj).row)
@@ -512,8 +571,14 @@ cdef class Pickler:
             self.save_arguments((<Reduced> obj).args, 1)
             put1(&self.out, b'R')
             return self.count_memo()
+        if kind is Items:
+            put1(&self.out, b']')
+            self.count_memo()
+            self.align_memo((<Items> obj).length)
+            return self.append_parts((<Items> obj).parts, 1)
 
         its = self.kind_of(kind)
+        ours = ours and its.counted
         if its.standing == ONCE and not (its.may_have_attributes and getattr(obj, "__dict__", None)):
             number = self.once_ids.get(<size_t> <void *> obj)
             if number is not None:
@@ -532,16 +597,16 @@ cdef class Pickler:
                 if type(reduced) is Reduced:
                     self.save(reduced)
                     # The node itself was memoised last; the object stands for it from now on.
-                    return self.remember(obj, self.memo_size - 1)
-                return self.save_reduced(obj, reduced, content)
+                    return 0 if ours else self.remember(obj, self.memo_size - 1)
+                return self.save_reduced(obj, reduced, content, ours)
         reducer = _copyreg_table.get(kind)
         if reducer is not None:
-            return self.save_reduced(obj, reducer(obj), content)
-        if its.of_attributes and self.save_attributes(obj, kind):
+            return self.save_reduced(obj, reducer(obj), content, ours)
+        if its.of_attributes and self.save_attributes(obj, kind, ours):
             return 0
         if its.a_class:
             if obj in _singletons:
-                return self.save_reduce(type, (_singletons[obj],), None, None, None, None, obj)
+                return self.save_reduce(type, (_singletons[obj],), None, None, None, None, obj, None, 0, 0)
             return self.save_global(obj, None)
         if kind is FunctionType:
             return self.save_global(obj, None)
@@ -549,9 +614,9 @@ cdef class Pickler:
         if isinstance(obj, (set, frozenset)) and kind.__reduce__ in _set_reduces and type(reduced) is tuple:
             # Their own way: the class, called with a list of the elements as they come.
             reduced = (reduced[0], (self.set_order(reduced[1][0]),), *reduced[2:])
-        return self.save_reduced(obj, reduced, content)
+        return self.save_reduced(obj, reduced, content, ours)
 
-    cdef bint save_attributes(self, object obj, object kind) except -1:
+    cdef bint save_attributes(self, object obj, object kind, bint ours) except -1:
         """Write an instance as object.__reduce_ex__ would say, or return 0 because it has ways of its own."""
         cdef dict attributes = obj.__dict__
         if attributes and ("__reduce_ex__" in attributes or "__reduce__" in attributes or "__getstate__" in attributes):
@@ -563,9 +628,9 @@ cdef class Pickler:
             if self.trace:
                 self.trace.append(f".<{_name(kind)}.__reduce__>")
             raise
-        self.memoize(obj)
+        self.memoize(obj, ours)
         if attributes:
-            self.save_state(attributes)
+            self.save_state(attributes, ours)
             put1(&self.out, b'b')
         return 1
 
@@ -595,7 +660,7 @@ cdef class Pickler:
         put1(&self.out, 0x90)
         return 1
 
-    cdef int save_reduced(self, object obj, object reduced, bytes content) except -1:
+    cdef int save_reduced(self, object obj, object reduced, bytes content, bint ours) except -1:
         if isinstance(reduced, str):
             return self.save_global(obj, reduced)
         if not isinstance(reduced, tuple):
@@ -606,13 +671,15 @@ cdef class Pickler:
         return self.save_reduce(
             reduced[0], reduced[1], reduced[2] if n > 2 else None, reduced[3] if n > 3 else None,
             reduced[4] if n > 4 else None, reduced[5] if n > 5 else None, obj, content, Py_REFCNT(reduced) == 1,
+            ours,
         )
 
     # ---- atoms --------------------------------------------------------------------
 
-    cdef int save_str(self, str obj) except -1:
+    cdef int save_str(self, str obj, bint ours) except -1:
         cdef Py_ssize_t n
         cdef const char *data
+        cdef bint alone = ours and len(obj) >= LARGE and Py_REFCNT(obj) <= 2
         cdef object value = obj if len(obj) < LARGE else LargeValue(obj)
         cdef uint64_t hash = <uint64_t> PyObject_Hash(value)
         cdef mf_value_slot *known = value_slot(&self.text_memo, value, hash)
@@ -640,10 +707,12 @@ cdef class Pickler:
             else:
                 put_int(&self.out, b'X', n, 4)
             self.put_raw(<const uint8_t *> data, n)
-        return self.remember_value(&self.text_memo, value, hash)
+        self.remember_value(&self.text_memo, value, hash)
+        return self.keep_alone(value, n) if alone else 0
 
-    cdef int save_bytes(self, bytes obj) except -1:
+    cdef int save_bytes(self, bytes obj, bint ours) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(obj)
+        cdef bint alone = ours and n >= LARGE and Py_REFCNT(obj) <= 2
         cdef object value = obj if n < LARGE else LargeValue(obj)
         cdef uint64_t hash = <uint64_t> PyObject_Hash(value)
         cdef mf_value_slot *known = value_slot(&self.bytes_memo, value, hash)
@@ -658,18 +727,19 @@ cdef class Pickler:
             else:
                 put_int(&self.out, b'B', n, 4)
             self.put_raw(<const uint8_t *> PyBytes_AS_STRING(obj), n)
-        return self.remember_value(&self.bytes_memo, value, hash)
+        self.remember_value(&self.bytes_memo, value, hash)
+        return self.keep_alone(value, n) if alone else 0
 
-    cdef int save_bytearray(self, bytearray obj) except -1:
+    cdef int save_bytearray(self, bytearray obj, bint ours) except -1:
         cdef size_t n = len(obj)
         if n >= OUT_OF_LINE:
             self.payload(0x96, 4, obj, n, 1, 0)
         else:
             put_int(&self.out, 0x96, n, 8)
             self.put_raw(<const uint8_t *> <char *> obj, n)
-        return self.memoize(obj)
+        return self.complete(obj, ours)
 
-    cdef int save_picklebuffer(self, object obj) except -1:
+    cdef int save_picklebuffer(self, object obj, bint ours) except -1:
         view = memoryview(obj)
         if not view.contiguous:
             raise PicklingError("PickleBuffer can not be pickled when pointing to a non-contiguous buffer")
@@ -680,7 +750,7 @@ cdef class Pickler:
         if view.ndim > 1 and view.nbytes:
             row = view.nbytes // (view.shape[0] if view.c_contiguous else view.shape[view.ndim - 1])
         self.save_buffer(obj.raw(), itemsize, row)
-        return self.memoize(obj)
+        return self.complete(obj, ours)
 
     cdef int save_buffer(self, object data, itemsize, row) except -1:
         """Without a place in the memo."""
@@ -715,11 +785,13 @@ cdef class Pickler:
     cdef int save_arguments(self, tuple args, Py_ssize_t others) except -1:
         """As ``save``. Where nothing but ``others`` and the caller's variable refers to them, nothing ever will, so
         they are not remembered, and what is in them lives no longer than they."""
-        if Py_REFCNT(args) > others + 1 or len(args) == 0 or self.out.used >= self.block:
+        if Py_REFCNT(args) > others + 1 or len(args) == 0:
             return self.save(args)
+        if self.out.used >= self.block:
+            self.flush()
         return self.save_tuple(args, 1)
 
-    cdef int save_tuple(self, tuple obj, bint ours=0) except -1:
+    cdef int save_tuple(self, tuple obj, bint ours) except -1:
         """``ours``: nobody else refers to it."""
         cdef Py_ssize_t n = len(obj), i = 0
         cdef bint plain = n <= ATOM_TUPLE
@@ -731,7 +803,7 @@ cdef class Pickler:
         if n > 3:
             put1(&self.out, b'(')
         try:
-            while i < n and self.save_atom(obj[i]):
+            while i < n and self.save_atom(obj[i], ours):
                 i += 1
             if i < n:
                 plain = 0
@@ -740,7 +812,7 @@ cdef class Pickler:
                 pinned = None if ours else list(obj)
                 while i < n:
                     item = obj[i]
-                    self.save(item)
+                    self.save_as(item, ours)
                     i += 1
         except BaseException:
             self.trace.append(f"[{i}]")
@@ -758,9 +830,9 @@ cdef class Pickler:
         put1(&self.out, <uint8_t> (0x84 + n) if n <= 3 else <uint8_t> b't')
         if plain:
             return 0
-        return self.count_memo() if ours else self.memoize(obj)
+        return self.count_memo() if ours else self.memoize(obj, 0)
 
-    cdef int append_items(self, list items) except -1:
+    cdef int append_items(self, list items, bint ours) except -1:
         cdef Py_ssize_t index = 0, size = len(items)
         cdef object item
         if size > 1:
@@ -771,7 +843,7 @@ cdef class Pickler:
                     put1(&self.out, b'e')
                     put1(&self.out, b'(')
                 item = items[index]
-                self.save(item)
+                self.save_as(item, ours)
                 index += 1
                 if self.out.used >= self.block:
                     self.flush()
@@ -784,7 +856,30 @@ cdef class Pickler:
             put1(&self.out, b'e' if size > 1 else b'a')
         return 0
 
-    cdef int set_dict(self, dict obj, int style) except -1:
+    cdef int append_parts(self, object parts, bint ours) except -1:
+        """As ``append_items`` of all that is in ``parts``, lists of BATCH items each but for the last one."""
+        cdef Py_ssize_t index = 0
+        cdef list part
+        cdef object item
+        try:
+            for part in parts:
+                if index:
+                    put1(&self.out, b'e')
+                if index or len(part) > 1:
+                    put1(&self.out, b'(')
+                for item in part:
+                    self.save_as(item, ours)
+                    index += 1
+                    if self.out.used >= self.block:
+                        self.flush()
+        except BaseException:
+            self.trace.append(f"[{index}]")
+            raise
+        if index:
+            put1(&self.out, b'e' if index > 1 else b'a')
+        return 0
+
+    cdef int set_dict(self, dict obj, int style, bint ours) except -1:
         """``style`` 1: a dict, steps of a path are ``['k']``; 2: the state of an object, steps are ``.k``.
 
         Holds one reference to each value and no more (see ``memoize``).
@@ -802,8 +897,8 @@ cdef class Pickler:
                 if done and done % BATCH == 0:
                     put1(&self.out, b'u')
                     put1(&self.out, b'(')
-                self.save(key)
-                self.save(value)
+                self.save_as(key, ours)
+                self.save_as(value, ours)
                 done += 1
                 if self.out.used >= self.block:
                     self.flush()
@@ -843,6 +938,7 @@ cdef class Pickler:
                         its.test = test
             its.reducer = self.reducers.get(kind)
             its.a_class = issubclass(kind, type)
+            its.counted = counts_references(kind, self.counted)
             its.may_have_attributes = any(["__dict__" in base.__dict__ for base in kind.__mro__])
             its.of_attributes = its.standing == OBJECT and is_of_attributes(kind)
             self.kinds[kind] = its
@@ -893,10 +989,10 @@ cdef class Pickler:
     # ---- objects ------------------------------------------------------------------
 
     cdef int save_reduce(
-        self, func, args, state, listitems, dictitems, state_setter, obj, bytes content=None, bint ours=0
+        self, func, args, state, listitems, dictitems, state_setter, obj, bytes content, bint fresh, bint ours
     ) except -1:
-        """``content``: of a value that is written once, the digest of its own pickle. ``ours``: nobody else refers to
-        the tuple that these came in."""
+        """``content``: of a value that is written once, the digest of its own pickle. ``fresh``: nobody else refers to
+        the tuple that these came in; ``ours``: nor to ``obj``."""
         cdef const mf_object_slot *known
         if not isinstance(args, tuple):
             raise PicklingError(f"args from __reduce__ of {_name(type(obj))} must be a tuple")
@@ -920,8 +1016,9 @@ cdef class Pickler:
                 put1(&self.out, 0x81)
             else:
                 self.save(func)
-                if ours:
-                    self.save_arguments(args, 1)
+                if fresh and type(args) is tuple:
+                    # Cast, since a check of the type would hold one reference more.
+                    self.save_arguments(<tuple> args, 1)
                 else:
                     self.save(args)
                 put1(&self.out, b'R')
@@ -939,20 +1036,21 @@ cdef class Pickler:
             self.remember_once(obj, content)
         elif self.is_value(obj):
             self.count_memo()
+        elif state is None and listitems is None and dictitems is None:
+            self.complete(obj, ours)
         else:
-            self.memoize(obj)
+            self.memoize(obj, ours)
         if listitems is not None:
-            self.append_items(list(listitems))
+            self.append_parts(batches(listitems), 0)
         if dictitems is not None:
-            pairs = list(dictitems)
-            for start in range(0, len(pairs), BATCH):
+            for pairs in batches(dictitems):
                 put1(&self.out, b'(')
-                for key, value in pairs[start:start + BATCH]:
+                for key, value in pairs:
                     self.save_pair(key, value, 1)
                 put1(&self.out, b'u')
         if state is not None:
             if state_setter is None:
-                self.save_state(state)
+                self.save_state(state, fresh)
                 put1(&self.out, b'b')
             else:
                 self.save(state_setter)
@@ -963,13 +1061,14 @@ cdef class Pickler:
                 put1(&self.out, b'0')
         return 0
 
-    cdef int save_state(self, object state) except -1:
+    cdef int save_state(self, object state, bint ours) except -1:
         # A plain instance dict is written here, so that a failure inside reads `.attribute`.
         if type(state) is dict and object_slot(&self.memo, state) == NULL:
+            ours = ours and Py_REFCNT(state) <= 2
             put1(&self.out, b'}')
-            self.memoize(state)
-            return self.set_dict(state, 2)
-        return self.save(state)
+            self.memoize(state, ours)
+            return self.set_dict(<dict> state, 2, ours)
+        return self.save_as(state, ours)
 
     cdef int check_new(self, cls, obj, name) except -1:
         if not isinstance(cls, type) and not hasattr(cls, "__new__"):
@@ -983,7 +1082,14 @@ cdef class Pickler:
         self.save(module)
         self.save(name)
         put1(&self.out, 0x93)
-        return self.memoize(obj)
+        return self.memoize(obj, 0)
+
+
+def batches(items):
+    """What an iterator gives, in lists of BATCH."""
+    items = iter(items)
+    while part := list(islice(items, BATCH)):
+        yield part
 
 
 cdef str step(object key, int style):

@@ -19,7 +19,7 @@ from mfstore.metaflow.roots.packed_keys import (
     is_inline,
 )
 from mfstore.pickling.streams import load_literal
-from mfstore.saving.drafts import Draft, Run, draft_of
+from mfstore.saving.drafts import NO_BYTES, Draft, Run, draft_of
 
 if TYPE_CHECKING:
     from mfstore.saving.ingest import Ingest
@@ -102,15 +102,14 @@ def _info(draft: Draft, kind: str, bundle: str | None) -> dict[str, Any]:
 def key_of(obj: object) -> str:
     """The key an object has in this format; nothing is stored. NotSerializable as ``save``."""
     digest = digest_function(BLAKE3)
-    runs: list[Run] = []
-    draft = draft_of("", obj, runs.append, named=False)
+
+    def hash_run(run: Run) -> None:
+        run.ids = run.hash(digest)
+        run.view = NO_BYTES  # a copy, where an array does not lie in one piece
+
+    draft = draft_of("", obj, hash_run, named=False)
     early = _early_key(draft)
-    if early is not None:
-        return early
-    for run in runs:
-        starts = [0, *run.ends[:-1]]
-        run.ids = [digest(run.view[start:end]) for start, end in zip(starts, run.ends, strict=True)]
-    return draft.key(digest, BLAKE3)
+    return draft.key(digest, BLAKE3) if early is None else early
 
 
 def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterator[tuple[str, Any]]:
