@@ -24,7 +24,7 @@ from typing import Any
 
 import mfstore
 from mfstore import description, errors
-from mfstore._core.codec import DELTAS, ZSTD, Codec
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, ZSTD, Codec
 from mfstore._core.memory import xxh3
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import MfstoreError
@@ -131,7 +131,7 @@ class Fuzzer:
         size = packs.FOOTER.size
         fields = packs.FOOTER.unpack(pack[-size:])
         trailer = pack[fields[6] : -size]
-        return pack[:-size] + packs.encode_footer(fields[4], fields[3], fields[6], bytes(16), trailer)
+        return pack[:-size] + packs.encode_footer(fields[4], fields[3], fields[6], bytes(16), trailer, fields[5])
 
     # ---- mutation ---------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ class Fuzzer:
         data = self.random.choice(self.packs)
         size = packs.FOOTER.size
         fields = packs.FOOTER.unpack(data[-size:])
-        algorithm, count, at, nonce = fields[3], fields[4], fields[6], fields[7]
+        algorithm, count, pieces, at, nonce = *fields[3:6], *fields[6:8]
         trailer = data[at:-size]
         # The chunks are no concern of these decoders: only their length counts.
         if self.half():
@@ -305,12 +305,13 @@ class Fuzzer:
             if self.half():
                 trailer = self.mutate(trailer, self.packs)
             if self.half():
-                count = len(trailer) // packs.ENTRY.size
+                pieces = pieces if self.half() else self.random.randrange(4)
+                count = max(0, len(trailer) - pieces * packs.PIECE.size) // packs.ENTRY.size
             else:
                 count = self.random.choice((*NUMBERS, count)) % 2**32
             if self.random.randrange(4) == 0:
                 at = self.random.choice((*NUMBERS, at - 1, at + 1))
-            footer = bytearray(packs.encode_footer(count, algorithm, at, nonce, trailer))
+            footer = bytearray(packs.encode_footer(count, algorithm, at, nonce, trailer, pieces))
             if self.random.randrange(4) == 0:
                 footer = bytearray(self.mutate(bytes(footer)))
                 footer[-8:] = xxh3(bytes(footer[:-8])).to_bytes(8, "little")
@@ -319,12 +320,15 @@ class Fuzzer:
 
         def work() -> None:
             footer = tail[-size:]
-            start, entries = packs.decode_footer(footer, length)
+            start, _ = packs.decode_footer(footer, length)
             # As a reader does: the trailer is what lies between, and may be shorter than promised.
-            trailer = tail[max(0, len(tail) - size - entries * packs.ENTRY.size) : len(tail) - size]
+            trailer = tail[max(0, len(tail) - (length - start)) : len(tail) - size]
             for entry in packs.decode_trailer(trailer, footer, start):
                 if entry.offset + entry.csize > start:
                     raise AssertionError("entry lies outside the chunks")
+            for found in packs.decode_pieces(trailer, footer).values():
+                if not found or any(not 0 < piece.length <= CHUNK_LIMIT - piece.start for piece in found):
+                    raise AssertionError("piece lies outside a chunk")
 
         return self._keep(tail, work)
 

@@ -25,8 +25,6 @@ MAGIC = b"MFSI"
 HEADER = struct.Struct("<4sBBBxIIQ32xQ")
 ENTRY = struct.Struct("<32sIIQII")
 """Of the last number the lowest byte is the codec, the rest the width, as in a trailer."""
-CODEC_AT = 52
-"""Where in an entry its codec is."""
 PREFIX = "index/"
 MERGED = b"MFSI\0merged"
 """What takes the place of a fragment whose chunks are listed elsewhere, by who may not delete it."""
@@ -114,26 +112,30 @@ def digest_in_key(key: str) -> bytes | None:
     return bytes.fromhex(match[2]) if match is not None else None
 
 
-def encode_fragment(packs: Sequence[tuple[bytes, Sequence[PackEntry]]], algorithm: int) -> bytes:
-    """A fragment listing the chunks of ``packs``: ``(name, entries)`` each. Deltas are left out: whoever found one
-    would not know its base."""
+def encode_fragment(
+    packs: Sequence[tuple[bytes, Sequence[PackEntry]]], algorithm: int, deltas: bool = False
+) -> bytes:  # fmt: skip
+    """A fragment listing the chunks of ``packs``: ``(name, entries)`` each. ``deltas``: those too, because the trailers
+    of their packs tell their bases."""
     rows = {
         chunk_id: ENTRY.pack(chunk_id, number, csize, offset, usize, codec | width << 8)
         for number, (_, entries) in enumerate(packs)
         for chunk_id, offset, csize, usize, codec, width in entries
-        if codec not in DELTAS
+        if deltas or codec not in DELTAS
     }
     return _seal([name for name, _ in packs], [rows[key] for key in sorted(rows)], algorithm)
 
 
 def merge_fragments(fragments: Sequence[Fragment], algorithm: int) -> bytes:
-    """One fragment with the entries of several; where they disagree the last one wins."""
+    """One fragment with the entries of several; where they disagree the last one wins, but a delta never."""
     numbers: dict[bytes, int] = {}
     rows: dict[bytes, bytes] = {}
     for fragment in fragments:
         for fields in ENTRY.iter_unpack(fragment.entries):
             if fields[1] >= len(fragment.packs):
                 continue  # a miss, as in `location`
+            if fields[5] & 0xFF in DELTAS and fields[0] in rows:
+                continue
             number = numbers.setdefault(fragment.packs[fields[1]].value, len(numbers))
             rows[fields[0]] = ENTRY.pack(fields[0], number, *fields[2:])
     return _seal(list(numbers), [rows[key] for key in sorted(rows)], algorithm)
@@ -178,10 +180,4 @@ def decode_fragment(data: bytes, key: str) -> Fragment:
     packs = tuple(PackName(bytes(data[at : at + 32])) for at in range(HEADER.size, start, 32))
     if not table.is_sorted(view[start:], ENTRY.size):
         raise CorruptObject("index fragment is not sorted", key=key, offset=start)
-    # One byte of each entry, so that a million are looked through in the time of a few copies.
-    codecs = bytes(view[start + CODEC_AT :: ENTRY.size])
-    for codec in DELTAS:
-        if codec in codecs:
-            at = start + codecs.index(codec) * ENTRY.size
-            raise CorruptObject("index fragment lists a delta, which has a base", key=key, offset=at, found=codec)
     return Fragment(key, packs, view[start:])

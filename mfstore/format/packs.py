@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise, repeat
+from itertools import accumulate, islice, pairwise, repeat
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore._core.codec import CHUNK_LIMIT, GROUP, GROUP_LIMIT
+from mfstore._core.codec import CHUNK_LIMIT, DELTAS, GROUP, GROUP_LIMIT
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 
@@ -25,8 +26,9 @@ HEADER = struct.Struct("<4sBBBx56x")
 MAGIC = b"MFSP"
 END_BYTES = 64 << 10
 """Bytes read from the end of a pack: the trailer of 1100 chunks, some 80 MB. A pack is closed at 64 MiB by default."""
-ENTRY = struct.Struct("<32sQIII4x")
-"""Of the last number the lowest byte is the codec, the rest the width."""
+ENTRY = struct.Struct("<32sQIIII")
+"""Of the last number but one the lowest byte is the codec, the rest the width. The last: how many pieces it has."""
+PIECE = struct.Struct("<32sII")
 FOOTER = struct.Struct("<4sBBBxIIQ16sQQQ")
 END_MAGIC = b"MFSE"
 PAGE = 4096
@@ -47,15 +49,27 @@ class PackEntry(NamedTuple):
     """Of shuffle; of a chunk in a group, where in the uncompressed group it starts."""
 
 
-def encode_entry(entry: tuple[bytes, int, int, int, int, int]) -> bytes:
-    """A ``PackEntry`` as a trailer states it."""
+class PackPiece(NamedTuple):
+    """Bytes of another chunk, wherever that lies, in the base of a delta."""
+
+    id: bytes
+    start: int
+    length: int
+
+
+Pieces = tuple[PackPiece, ...]
+NO_PIECES: Mapping[int, Pieces] = MappingProxyType({})
+
+
+def encode_entry(entry: tuple[bytes, int, int, int, int, int], pieces: int = 0) -> bytes:
+    """A ``PackEntry`` as a trailer states it, with the number of its pieces there."""
     chunk_id, offset, csize, usize, codec, width = entry
-    return ENTRY.pack(chunk_id, offset, csize, usize, codec | width << 8)
+    return ENTRY.pack(chunk_id, offset, csize, usize, codec | width << 8, pieces)
 
 
-def decode_entries(trailer: Buffer) -> Iterator[PackEntry]:
-    """What a trailer lists, as it is there."""
-    for chunk_id, offset, csize, usize, form in ENTRY.iter_unpack(trailer):
+def decode_entries(entries: Buffer) -> Iterator[PackEntry]:
+    """The chunks that a trailer lists, as they are there."""
+    for chunk_id, offset, csize, usize, form, _ in ENTRY.iter_unpack(entries):
         yield _new_entry((chunk_id, offset, csize, usize, form & 0xFF, form >> 8))
 
 
@@ -92,6 +106,8 @@ class PackBuilder:
         self.held = 0
         """Bytes of memory the pack keeps alive that is not the caller's own."""
         self.entries: list[PackEntry] = []
+        self.pieces: dict[int, Pieces] = {}
+        """Of deltas whose base others are to be told: by where they lie."""
         self._algorithm = algorithm
         self.borrowed = 0
         """Bytes of parts that are the caller's own memory."""
@@ -145,16 +161,28 @@ class PackBuilder:
 
     def close(self, digest: Digest) -> tuple[str, list[Buffer]]:
         """The pack's name (hex) and its parts. The name is the digest of the trailer: same name, same layout."""
-        trailer = b"".join(map(encode_entry, self.entries))
+        trailer = encode_trailer(self.entries, self.pieces)
         self.name.value = digest(trailer)
         nonce = os.urandom(16)
-        footer = encode_footer(len(self.entries), self._algorithm, self.length, nonce, trailer)
+        count, pieces = len(self.entries), sum(map(len, self.pieces.values()))
+        footer = encode_footer(count, self._algorithm, self.length, nonce, trailer, pieces)
         return self.name.value.hex(), [*self._parts, trailer, footer]
 
 
-def encode_footer(count: int, algorithm: int, trailer_at: int, nonce: bytes, trailer: bytes) -> bytes:
+def encode_trailer(entries: Sequence[PackEntry], pieces: Mapping[int, Pieces] = NO_PIECES) -> bytes:
+    """What lies in a pack. ``pieces`` are those of deltas, by where these lie."""
+    if not pieces:
+        return b"".join(map(encode_entry, entries))
+    owned = [pieces.get(entry.offset, ()) if entry.codec in DELTAS else () for entry in entries]
+    rows = [encode_entry(entry, len(own)) for entry, own in zip(entries, owned, strict=True)]
+    return b"".join([*rows, *(PIECE.pack(*piece) for own in owned for piece in own)])
+
+
+def encode_footer(
+    count: int, algorithm: int, trailer_at: int, nonce: bytes, trailer: bytes, pieces: int = 0
+) -> bytes:  # fmt: skip
     """The last 64 bytes of a pack."""
-    fields = (END_MAGIC, VERSION, 0, algorithm, count, 0, trailer_at, nonce, 0, xxh3(trailer))
+    fields = (END_MAGIC, VERSION, 0, algorithm, count, pieces, trailer_at, nonce, 0, xxh3(trailer))
     unsealed = FOOTER.pack(*fields, 0)
     return FOOTER.pack(*fields, xxh3(unsealed[:-8]))
 
@@ -164,7 +192,7 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
     if size < HEADER.size + FOOTER.size or len(tail) != FOOTER.size:
         raise CorruptObject("pack is too short", expected=f"at least {HEADER.size + FOOTER.size} bytes", found=size)
     at = size - FOOTER.size
-    magic, version, _, _, count, _, trailer_at, _, _, _, seal = FOOTER.unpack(tail)
+    magic, version, _, _, count, pieces, trailer_at, _, _, _, seal = FOOTER.unpack(tail)
     if magic != END_MAGIC:
         raise CorruptObject("pack does not end in a footer", offset=at, expected=END_MAGIC, found=magic)
     if version != VERSION:
@@ -173,9 +201,10 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
         raise CorruptObject(
             "pack footer is damaged", offset=at, expected=f"{seal:016x}", found=f"{xxh3(tail[:-8]):016x}"
         )
-    if trailer_at + count * ENTRY.size != at:
+    length = count * ENTRY.size + pieces * PIECE.size
+    if trailer_at + length != at:
         raise CorruptObject(
-            "pack trailer has the wrong length", offset=trailer_at, expected=at - trailer_at, found=count * ENTRY.size
+            "pack trailer has the wrong length", offset=trailer_at, expected=at - trailer_at, found=length
         )
     return trailer_at, count
 
@@ -183,13 +212,16 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
 def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[PackEntry]:
     """The chunks of a pack, from its trailer. No two lie in the same bytes, of the pack or of their group: few could
     list gigabytes to decode."""
-    expected = FOOTER.unpack(footer)[9]
+    _, _, _, _, count, pieces, _, _, _, expected, _ = FOOTER.unpack(footer)
     if xxh3(trailer) != expected:
         raise CorruptObject(
             "pack trailer is damaged", offset=trailer_at, expected=f"{expected:016x}", found=f"{xxh3(trailer):016x}"
         )
+    length = count * ENTRY.size + pieces * PIECE.size
+    if len(trailer) != length:
+        raise CorruptObject("pack trailer has the wrong length", offset=trailer_at, expected=length, found=len(trailer))
     places: list[tuple[int, int, int, int]] = []
-    for entry in decode_entries(trailer):
+    for entry in decode_entries(memoryview(trailer)[: count * ENTRY.size]):
         grouped = entry.codec == GROUP
         if grouped and entry.width + entry.usize > GROUP_LIMIT:
             raise CorruptObject(
@@ -221,9 +253,36 @@ def decode_trailer(trailer: bytes, footer: bytes, trailer_at: int) -> Iterator[P
 def entries_of(digest: Digest, name: bytes, trailer: bytes, footer: bytes, at: int) -> list[PackEntry]:
     """The chunks that a trailer lists. CorruptObject when it is not the one of that pack."""
     entries = list(decode_trailer(trailer, footer, at))
+    decode_pieces(trailer, footer)
     if digest(trailer) != name:
         raise CorruptObject("pack is not the one its name says", offset=at)
     return entries
+
+
+def decode_pieces(trailer: bytes, footer: bytes) -> Mapping[int, Pieces]:
+    """What the deltas of a pack are against that its trailer tells it of, by where they lie."""
+    count, total = FOOTER.unpack(footer)[4:6]
+    if not total:
+        return NO_PIECES
+    view, at = memoryview(trailer), count * ENTRY.size
+    rows = (PackPiece(*row) for row in PIECE.iter_unpack(view[at:]))
+    found: dict[int, Pieces] = {}
+    for _, offset, _, _, form, own in ENTRY.iter_unpack(view[:at]):
+        if not own:
+            continue
+        pieces = tuple(islice(rows, own))
+        length = sum(piece.length for piece in pieces)
+        total -= own
+        if form & 0xFF not in DELTAS or len(pieces) != own or length > CHUNK_LIMIT or not all(map(_is_part, pieces)):
+            raise CorruptObject("pack tells pieces that make no base", offset=offset, found=own)
+        found[offset] = pieces
+    if total:
+        raise CorruptObject("pack tells pieces of no chunk", offset=at, found=total)
+    return found
+
+
+def _is_part(piece: PackPiece) -> bool:
+    return 0 < piece.length <= CHUNK_LIMIT - piece.start
 
 
 def place_of(offset: int, codec: int, width: int) -> int:

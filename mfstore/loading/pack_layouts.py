@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 
 from mfstore.backends.base import RangeRead
 from mfstore.errors import AccessDenied, BackendError, MfstoreError
-from mfstore.format.packs import END_BYTES, FOOTER, decode_footer, entries_of, fingerprint, pack_path
+from mfstore.format.packs import (
+    END_BYTES,
+    FOOTER,
+    NO_PIECES,
+    decode_footer,
+    decode_pieces,
+    entries_of,
+    fingerprint,
+    pack_path,
+)
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
-    from mfstore.format.packs import PackEntry
+    from mfstore.format.packs import PackEntry, Pieces
 
 
 class PackLayouts:
@@ -32,12 +41,14 @@ class PackLayouts:
         self._prints: dict[str, array[int]] = {}
         self._count = 0
         self._recent: dict[str, Sequence[PackEntry]] = {}
+        self._pieces: dict[str, Mapping[int, Pieces]] = {}
 
-    def add(self, pack: str, entries: Sequence[PackEntry]) -> None:
-        """What lies in a pack."""
+    def add(self, pack: str, entries: Sequence[PackEntry], pieces: Mapping[int, Pieces] = NO_PIECES) -> None:
+        """What lies in a pack, and what its deltas are against, by where they lie."""
         if sum(map(len, self._recent.values())) + len(entries) > self.RECENT:
-            self._recent = {}
+            self._recent, self._pieces = {}, {}
         self._recent[pack] = entries
+        self._pieces[pack] = pieces
         prints = array("Q", sorted(map(fingerprint, entries)))
         if self._count + len(prints) > self.LIMIT:
             self._prints = {}
@@ -60,6 +71,10 @@ class PackLayouts:
         damaged. Errors as ``read``."""
         self._read({pack: size for pack, size in sizes.items() if pack not in self._recent and size > FOOTER.size})
         return {pack: self._recent[pack] for pack in sizes if pack in self._recent}
+
+    def pieces(self, pack: str) -> Mapping[int, Pieces]:
+        """What the deltas of a pack are against whose ``entries`` were read, as far as its trailer tells."""
+        return self._pieces.get(pack, NO_PIECES)
 
     def recent(self, pack: str) -> bool:
         """Whether ``entries`` has it without reading."""
@@ -106,5 +121,6 @@ class PackLayouts:
                 yield names[number], reads[number].start, bytes(memoryview(data).cast("B"))
 
     def _learn(self, pack: str, data: bytes, at: int) -> None:
-        footer = data[-FOOTER.size :]
-        self.add(pack, entries_of(self._digest, bytes.fromhex(pack), data[: -FOOTER.size], footer, at))
+        trailer, footer = data[: -FOOTER.size], data[-FOOTER.size :]
+        entries = entries_of(self._digest, bytes.fromhex(pack), trailer, footer, at)
+        self.add(pack, entries, decode_pieces(trailer, footer))

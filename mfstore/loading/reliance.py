@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mfstore._core.codec import DELTAS, delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.packs import entry_of, pack_path, place_of
+from mfstore.format.packs import NO_PIECES, entry_of, pack_path, place_of
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import Delta, DeltaWindow, base_parts, placed_base, plan_windows, scratch_of
 from mfstore.loading.pack_layouts import PackLayouts
@@ -21,7 +21,7 @@ from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, ne
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from mfstore.format.packs import PackEntry
+    from mfstore.format.packs import PackEntry, Pieces
     from mfstore.format.recipes import Placement, Recipe
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.reads import BasePart
@@ -77,10 +77,12 @@ class Reliance:
         whole = self.whole(rest)
         return whole | (listed - {one.chunk.id for one in rest})
 
-    def written(self, pack: str, size: int, entries: Sequence[PackEntry]) -> None:
-        """This process stored that pack, of so many bytes, with these chunks."""
+    def written(
+        self, pack: str, size: int, entries: Sequence[PackEntry], pieces: Mapping[int, Pieces] = NO_PIECES
+    ) -> None:  # fmt: skip
+        """This process stored that pack, of so many bytes, with these chunks and pieces of its deltas."""
         self._verified.written(pack, size)
-        self._layouts.add(pack, entries)
+        self._layouts.add(pack, entries, pieces)
 
     def whole(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
         """The ids of those that are readable and whole at that place; of a delta without its base, its own bytes.
@@ -135,6 +137,8 @@ class Reliance:
     def layouts(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
         """What lies in these packs, as their trailers say; without those that are gone or damaged."""
         sizes = {}
+        if not self._capabilities.cheap_reads:
+            self._verified.vouched({pack: 0 for pack in packs if not self._layouts.recent(pack)})
         for pack in packs:
             if self._layouts.recent(pack):
                 sizes[pack] = 0
@@ -144,6 +148,10 @@ class Reliance:
             else:
                 sizes[pack] = self._verified.length(pack)
         return self._layouts.entries(sizes)
+
+    def pieces(self, pack: str) -> Mapping[int, Pieces]:
+        """What the deltas of a pack are against, by where they lie, as far as its trailer tells. After ``layouts``."""
+        return self._layouts.pieces(pack)
 
     def trailers(self, sizes: Mapping[str, int]) -> dict[str, Sequence[PackEntry]]:
         """As ``layouts``, of packs whose lengths are known."""

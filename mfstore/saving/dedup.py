@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import delta_seal_is_right
+from mfstore._core.codec import DELTAS, delta_seal_is_right
 from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path, place_of
 from mfstore.format.recipes import Recipe, new_chunk, placed_chunks, recipe_path
-from mfstore.loading.reads import PlacedChunk, new_placed
+from mfstore.loading.reads import BasePart, PlacedChunk, new_placed
 from mfstore.loading.reliance import placed_in_packs
+from mfstore.saving.counterparts import BasePiece
 from mfstore.saving.deltas import EncodedDelta
 from mfstore.saving.guard import Condemned, Names
 from mfstore.saving.neighbours import Layout
@@ -21,9 +23,13 @@ from mfstore.saving.neighbours import Layout
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
     from mfstore.format.fragments import Location
-    from mfstore.format.packs import PackName
+    from mfstore.format.packs import PackName, Pieces
     from mfstore.saving.context import SaveContext
-    from mfstore.saving.counterparts import Base, BasePiece, StoredAs
+    from mfstore.saving.counterparts import Base, StoredAs
+
+DELTA_PACKS = 16
+"""Packs whose trailers are read to know what deltas that the index lists are against, those with most of them first: a
+request each where they are far away. What lies in others is stored again, and lies together then."""
 
 
 class StoredChunks:
@@ -45,6 +51,8 @@ class StoredChunks:
         self._batch = batch
         self._condemned = condemned
         self._base: Base | None = None
+        self._copies: dict[bytes, Location | None] = {}
+        """Where base chunks lie by the index, once it was asked."""
 
     def build_on(self, base: Base) -> None:
         """From here on what this has is looked for in it first."""
@@ -59,6 +67,7 @@ class StoredChunks:
             missing -= self.located.keys()
         index = self._context.chunk_index
         found = index.find(list(missing), small) if missing else {}
+        deltas = {chunk_id: found.pop(chunk_id) for chunk_id, at in list(found.items()) if at.codec in DELTAS}
         if found and self._condemned:
             found = {chunk_id: other for chunk_id, at in found.items() if (other := self._lasting(chunk_id, at))}
         if found:
@@ -74,14 +83,47 @@ class StoredChunks:
                         found[chunk_id] = copy[1]
         self.rely({location.pack.value for location in found.values()})
         self.located.update(found)
+        if deltas and self._context.delta:
+            self._look_up_deltas(deltas)
+
+    def _look_up_deltas(self, found: Mapping[bytes, Location]) -> None:
+        """Locate those of these that are whole, and whose base is, by what the trailers of their packs tell of it."""
+        counts = Counter(at.pack.value for at in found.values() if not self._condemned.pack(at.pack.value))
+        packs = {pack.hex() for pack, _ in counts.most_common(DELTA_PACKS)}
+        reliance = self._context.reliance
+        layouts = reliance.layouts(sorted(packs))
+        told: dict[bytes, Pieces] = {}
+        for chunk_id, at in found.items():
+            pack = at.pack.value.hex()
+            pieces = reliance.pieces(pack).get(at.offset) if pack in layouts else None
+            if pieces:
+                told[chunk_id] = pieces
+        bases = self._whole_copies({piece.id for pieces in told.values() for piece in pieces})
+        against = {chunk_id: _based(pieces, bases) for chunk_id, pieces in told.items()}
+        placed = [_placed_delta(chunk_id, found[chunk_id], pieces) for chunk_id, pieces in against.items() if pieces]
+        for chunk_id in reliance.reliable(placed):
+            self._take(chunk_id, found[chunk_id], against[chunk_id])
+
+    def _whole_copies(self, ids: Collection[bytes]) -> dict[bytes, Location]:
+        """Where those of the chunks lie that are stored, and not as deltas."""
+        missing = [chunk_id for chunk_id in ids if chunk_id not in self._copies]
+        found = self._context.chunk_index.find(missing) if missing else {}
+        for chunk_id in missing:
+            at = found.get(chunk_id)
+            is_usable = at is not None and at.codec not in DELTAS and not self._condemned.pack(at.pack.value)
+            self._copies[chunk_id] = at if is_usable else None
+        return {chunk_id: at for chunk_id in ids if (at := self._copies[chunk_id]) is not None}
+
+    def _take(self, chunk_id: bytes, at: Location, pieces: tuple[BasePiece, ...]) -> None:
+        self.located[chunk_id] = at
+        if pieces:
+            self.pieces[chunk_id] = pieces
+        self.rely({at.pack.value, *(piece.at.pack.value for piece in pieces)})
 
     def _look_up_in_base(self, base: Base, ids: Iterable[bytes]) -> None:
         """Locate what the base has."""
         for chunk_id, (at, pieces, _) in self.in_base(base, ids).items():
-            self.located[chunk_id] = at
-            if pieces:
-                self.pieces[chunk_id] = pieces
-            self.rely({at.pack.value, *(piece.at.pack.value for piece in pieces)})
+            self._take(chunk_id, at, pieces)
 
     def in_base(self, base: Base, ids: Iterable[bytes]) -> dict[bytes, StoredAs]:
         """Which chunks the base has in packs that can be relied on: a delta only where what it is against is whole."""
@@ -149,8 +191,17 @@ class StoredChunks:
 
     def layouts(self, packs: Sequence[PackName]) -> dict[bytes, Layout]:
         """What lies in these packs, without those of which that cannot be told."""
-        found = self._context.reliance.layouts([pack.value.hex() for pack in packs])
-        return {pack.value: Layout(pack, found[pack.value.hex()]) for pack in packs if pack.value.hex() in found}
+        reliance = self._context.reliance
+        found = reliance.layouts([pack.value.hex() for pack in packs])
+        told = {name: reliance.pieces(name) for name in found}
+        bases = self._whole_copies({piece.id for of in told.values() for pieces in of.values() for piece in pieces})
+        layouts = {}
+        for pack in packs:
+            name = pack.value.hex()
+            if name in found:
+                against = {at: _based(pieces, bases) for at, pieces in told[name].items()}
+                layouts[pack.value] = Layout(pack, found[name], against)
+        return layouts
 
     def _lasting(self, chunk_id: bytes, location: Location) -> Location | None:
         """Where a chunk lies that is not about to be collected; None when nowhere: then it is stored again."""
@@ -188,6 +239,18 @@ def _bases_of(stored: Iterable[StoredAs]) -> list[tuple[bytes, Location]]:
     """What deltas are against, each place once."""
     pieces = {_identity(piece.id, piece.at): (piece.id, piece.at) for one in stored for piece in one.pieces}
     return list(pieces.values())
+
+
+def _based(pieces: Pieces, bases: Mapping[bytes, Location]) -> tuple[BasePiece, ...]:
+    """Pieces with where the chunks lie that they are parts of; none when one is not to be had."""
+    if all(piece.id in bases and piece.start + piece.length <= bases[piece.id].usize for piece in pieces):
+        return tuple(BasePiece(of, bases[of], start, length) for of, start, length in pieces)
+    return ()
+
+
+def _placed_delta(chunk_id: bytes, at: Location, pieces: Iterable[BasePiece]) -> PlacedChunk:
+    parts = tuple(BasePart(_placed(piece.id, piece.at), piece.start, piece.length) for piece in pieces)
+    return _placed(chunk_id, at)._replace(base=parts)
 
 
 def _placed(chunk_id: bytes, at: Location) -> PlacedChunk:

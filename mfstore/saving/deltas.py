@@ -67,6 +67,10 @@ class BaseBytes(Protocol):
     def located(self) -> Mapping[bytes, Location]:
         """Where chunks were found, beside which counterparts may lie."""
 
+    @property
+    def pieces(self) -> Mapping[bytes, Sequence[BasePiece]]:
+        """Of those that are deltas, what they are deltas against."""
+
     def contents(self, places: Mapping[bytes, Location]) -> dict[bytes, memoryview]:
         """The bytes of chunks that are whole there."""
 
@@ -274,7 +278,7 @@ class Deltas:
                 if counterpart is not None:
                     found[chunk.id] = counterpart
         between = [
-            gap for gap in neighbours.gaps(chunks, self._stored.located, new)
+            gap for gap in neighbours.gaps(chunks, self._stored.located, new, self._stored.pieces)
             if any(chunk.id not in found and not chunk.stream.artifact for chunk in chunks[gap.first : gap.last])
         ]  # fmt: skip
         layouts = self._stored.layouts(neighbours.packs_of(between)) if between else {}

@@ -250,12 +250,11 @@ class DraftSink:
             if not draft.segments and len(body) <= recipes.LITERAL_LIMIT:
                 draft.literal = body
                 return
-            if 0 < len(body) <= CUT_MIN:
-                # Shorter than any cut: one chunk, whatever is in it.
-                self._body_run(memoryview(bytes(body)), [len(body)])
-                return
-            self._cutter = ContentCutter(self._body_run)
-            self._cutter.feed(body)
+            if body:
+                # In one run, so that its end has the rest beside it in a group.
+                view = memoryview(bytes(body))
+                self._body_run(view, [len(body)] if len(body) <= CUT_MIN else cut(view, 1, 0, True))
+            return
         self._cutter.finish()
 
 

@@ -14,7 +14,7 @@ from mfstore.saving.codecs import EFFORTS, KEEP, EncodedChunk, Follower, encode_
 
 if TYPE_CHECKING:
     from mfstore._core.codec import Codec
-    from mfstore.saving.codecs import Choice
+    from mfstore.saving.codecs import Choice, Effort
 
 LONGEST = 1536 << 10
 """Bytes that are one group at most, and a chunk more. Over whole zstd at level 3, groups of 512 KiB take 1.04 times as
@@ -80,7 +80,7 @@ def encode_chunks(
         starts = [0, *ends]
         made = [follower.encode(data[start:end]) for start, end in zip(starts, ends, strict=False)]
     else:
-        made = Grouping(codec, data, ends, follower, effort.plain).encode()
+        made = Grouping(codec, data, ends, follower, effort).encode()
     return None if all(encoded.codec == NONE for encoded in made) else made
 
 
@@ -88,13 +88,13 @@ class Grouping:
     """The chunks of one part of a run, on their way into groups."""
 
     def __init__(
-        self, codec: Codec, data: memoryview, ends: Sequence[int], follower: Follower, level: int
+        self, codec: Codec, data: memoryview, ends: Sequence[int], follower: Follower, effort: Effort
     ) -> None:  # fmt: skip
         self._codec = codec
         self._data = data
         self._starts = [0, *ends]
         self._follower = follower
-        self._level = level
+        self._level = effort.plain if ends[-1] > LONGEST else effort.short
 
     def encode(self) -> list[EncodedChunk]:
         """All of them, each as it takes least."""

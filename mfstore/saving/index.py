@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore._core import table
+from mfstore._core.codec import DELTAS
 from mfstore.backends.base import decode_read
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.fragments import (
@@ -119,10 +120,12 @@ class ChunkIndex:
         self._lock = threading.RLock()
 
     def find(self, ids: Sequence[bytes], small: Container[bytes] = ()) -> dict[bytes, Location]:
-        """Where chunks lie, of those that are known. Newer fragments win. Beside a tree some may not be found that
-        are there, the ``small`` ones among them unless they lie with others."""
+        """Where chunks lie, of those that are known. Newer fragments win, and of any whoever lists a chunk as no delta.
+        Beside a tree some may not be found that are there, the ``small`` ones among them unless they lie with
+        others."""
         view = self._load()
         found: dict[bytes, Location] = {}
+        deltas: dict[bytes, Location] = {}
         missing = list(ids)
         for fragment in reversed(view.fragments):
             if not missing:
@@ -131,14 +134,16 @@ class ChunkIndex:
             for chunk_id, position in zip(missing, positions, strict=True):
                 location = fragment.location(position) if position >= 0 else None
                 if location is not None:
-                    found[chunk_id] = location
+                    (deltas if location.codec in DELTAS else found).setdefault(chunk_id, location)
             missing = [chunk_id for chunk_id in missing if chunk_id not in found]
+        missing = [chunk_id for chunk_id in missing if chunk_id not in deltas]
         if missing and view.root is not None:
             found.update(find(view.root, missing, small, self._backend, self._packs))
-        return found
+        return {**deltas, **found} if deltas else found
 
     def find_all(self, chunk_id: bytes, reload: bool) -> list[Location]:
-        """Every location a chunk is listed at, for when one of them failed; ``reload`` reads the index anew."""
+        """Every location a chunk is listed at as no delta, for when one of them failed; ``reload`` reads the index
+        anew."""
         if reload:
             self.forget()
         view = self._load()
@@ -150,7 +155,7 @@ class ChunkIndex:
                 locations.append(location)
         if view.root is not None:
             locations += find_all(view.root, chunk_id, self._backend, self._packs)
-        return locations
+        return [location for location in locations if location.codec not in DELTAS]
 
     def forget(self) -> None:
         """Read the index anew when it is next needed."""
@@ -159,9 +164,9 @@ class ChunkIndex:
             self._packs.forget()
 
     def make_fragment(self, packs: Sequence[tuple[bytes, Sequence[PackEntry]]]) -> tuple[str, bytes]:
-        """Key and bytes of the fragment for newly written packs. Beside a tree it takes over those that it fits into
-        one with."""
-        data = encode_fragment(packs, self._algorithm)
+        """Key and bytes of the fragment for newly written packs, whose trailers tell what deltas are against. Beside a
+        tree it takes over those that it fits into one with."""
+        data = encode_fragment(packs, self._algorithm, True)
         with self._lock:
             view = self._view
             if view is None or view.root is None:

@@ -539,7 +539,7 @@ class Ingest:
             context.chunk_index.add(fragment.key, fragment.data)
             for name, entries in fragment.packs:
                 if context.backend.capabilities.remote:
-                    context.reliance.written(name.hex(), self._packs.sizes[name], entries)
+                    context.reliance.written(name.hex(), self._packs.sizes[name], entries, self._packs.pieces[name])
                 else:
                     context.verified.add(
                         name.hex(),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore._core.codec import DELTAS
 from mfstore.format.fragments import Location
 from mfstore.saving.counterparts import (
     Anchor,
+    BasePiece,
     BaseStream,
     Counterpart,
     NewChunk,
@@ -32,13 +34,21 @@ FURTHER = 2
 """Chunks of a pack that are looked at beyond as many as are new: content-defined cuts may have been more."""
 
 
+class Edge(NamedTuple):
+    """Where something new begins or ends: in a stored chunk, so many bytes from its start."""
+
+    at: Location
+    offset: int
+
+
 class Gap(NamedTuple):
-    """New chunks in a row, from ``first`` to before ``last`` of a window, and where those around them were found."""
+    """New chunks in a row, from ``first`` to before ``last`` of a window, and where those around them were found. Of a
+    delta, where what it is against lies comes first: what was there before lies beside that."""
 
     first: int
     last: int
-    before: Location | None
-    after: Location | None
+    before: tuple[Edge, ...]
+    after: tuple[Edge, ...]
 
 
 def _place(at: PackEntry | Location) -> tuple[int, int]:
@@ -49,14 +59,22 @@ def _place(at: PackEntry | Location) -> tuple[int, int]:
 class Layout:
     """What lies in a pack, in the order of its trailer, which is that in which it came."""
 
-    def __init__(self, name: PackName, entries: Sequence[PackEntry]) -> None:
+    def __init__(
+        self, name: PackName, entries: Sequence[PackEntry],
+        against: Mapping[int, tuple[BasePiece, ...]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """``against``: what deltas are against, as far as it is known, by where they lie."""
         self.name = name
+        self._against = against
         self.entries = entries
         self._numbers = {_place(entry): number for number, entry in enumerate(self.entries)}
 
-    def number(self, at: Location | None) -> int | None:
-        """Of the chunk that lies there."""
-        return None if at is None or at.pack.value != self.name.value else self._numbers.get(_place(at))
+    def edge(self, edges: Sequence[Edge]) -> tuple[int | None, int]:
+        """The number of the chunk that one of them lies in, and where; None when none does."""
+        for at, offset in edges:
+            if at.pack.value == self.name.value and (number := self._numbers.get(_place(at))) is not None:
+                return number, offset
+        return None, 0
 
     def stream(self, first: int, last: int) -> BaseStream:
         """The chunks from ``first`` to before ``last``, as if they were one stream."""
@@ -64,19 +82,28 @@ class Layout:
         stream = BaseStream(Shape(0, 0, 0, sum(entry.usize for entry in entries)))
         for entry in entries:
             at = Location(self.name, entry.offset, entry.csize, entry.usize, entry.codec, entry.width)
-            # What a delta is against is known to recipes only.
-            stream.add(entry.id, entry.usize, None if entry.codec in DELTAS else StoredAs(at))
+            against = self._against.get(entry.offset, ()) if entry.codec in DELTAS else ()
+            known = against or entry.codec not in DELTAS
+            stream.add(entry.id, entry.usize, StoredAs(at, against) if known else None)
         return stream
 
 
-def gaps(window: Sequence[NewChunk], located: Mapping[bytes, Location], new: Container[bytes]) -> Iterator[Gap]:
-    """Where something new lies beside what was found stored."""
+def gaps(
+    window: Sequence[NewChunk], located: Mapping[bytes, Location], new: Container[bytes],
+    pieces: Mapping[bytes, Sequence[BasePiece]] = MappingProxyType({}),
+) -> Iterator[Gap]:  # fmt: skip
+    """Where something new lies beside what was found stored. ``pieces`` are those of deltas."""
 
-    def found(number: int) -> Location | None:
+    def found(number: int, is_before: bool) -> Iterator[Edge]:
         if not 0 <= number < len(window) or window[number].id in new:
-            return None
-        at = located.get(window[number].id)
-        return at if at is not None and at.pack.value else None  # a pack that is still open is this save's own
+            return
+        chunk_id = window[number].id
+        if chunk_id in pieces:
+            piece = pieces[chunk_id][-1 if is_before else 0]
+            yield Edge(piece.at, piece.start + piece.length if is_before else piece.start)
+        at = located.get(chunk_id)
+        if at is not None and at.pack.value:  # a pack that is still open is this save's own
+            yield Edge(at, at.usize if is_before else 0)
 
     first = 0
     while first < len(window):
@@ -86,8 +113,8 @@ def gaps(window: Sequence[NewChunk], located: Mapping[bytes, Location], new: Con
         last = first
         while last < len(window) and window[last].id in new:
             last += 1
-        gap = Gap(first, last, found(first - 1), found(last))
-        if gap.before is not None or gap.after is not None:
+        gap = Gap(first, last, tuple(found(first - 1, True)), tuple(found(last, False)))
+        if gap.before or gap.after:
             yield gap
         first = last
 
@@ -97,11 +124,40 @@ def packs_of(found: Sequence[Gap]) -> list[PackName]:
     names: dict[bytes, PackName] = {}
     counts: Counter[bytes] = Counter()
     for gap in found:
-        for at in (gap.before, gap.after):
-            if at is not None:
-                names[at.pack.value] = at.pack
-                counts[at.pack.value] += 1
+        for edge in (*gap.before, *gap.after):
+            names[edge.at.pack.value] = edge.at.pack
+            counts[edge.at.pack.value] += 1
     return [names[name] for name, _ in counts.most_common(PACKS)]
+
+
+class _Found(NamedTuple):
+    """A pack in which a gap has edges, and at which of its chunks."""
+
+    layout: Layout
+    first: int | None
+    before: int
+    """Bytes of the first chunk that are before the gap."""
+    last: int | None
+    after: int
+    """Bytes of the last one that are not behind it."""
+
+
+def _find(gap: Gap, layouts: Mapping[bytes, Layout]) -> _Found | None:
+    """The pack that has both edges, not far from each other, or else one."""
+    best: _Found | None = None
+    for edge in (*gap.before, *gap.after):
+        layout = layouts.get(edge.at.pack.value)
+        if layout is None:
+            continue
+        first, before = layout.edge(gap.before)
+        last, after = layout.edge(gap.after)
+        if first is not None and last is not None:
+            if first < last <= first + gap.last - gap.first + 1 + FURTHER:
+                return _Found(layout, first, before, last, after)
+            last = None
+        if best is None and (first is not None or last is not None):
+            best = _Found(layout, first, before, last, after)
+    return best
 
 
 def counterparts(
@@ -109,28 +165,26 @@ def counterparts(
 ) -> Iterator[tuple[int, Counterpart]]:
     """The counterparts of the chunks of a gap, each by its number in the window."""
     count = gap.last - gap.first
-    layout = next((layouts[at.pack.value] for at in (gap.before, gap.after) if at and at.pack.value in layouts), None)
-    if layout is None:
+    found_in = _find(gap, layouts)
+    if found_in is None:
         return
-    first, last = layout.number(gap.before), layout.number(gap.after)
-    if first is not None and last is not None and not first < last <= first + count + 1 + FURTHER:
-        last = None
+    layout, first, offset_before, last, offset_after = found_in
     if first is not None:
         stream = layout.stream(first, last + 1 if last is not None else first + count + 1 + FURTHER)
-    elif last is not None:
-        stream = layout.stream(last - count - FURTHER, last + 1)
     else:
-        return
+        assert last is not None
+        stream = layout.stream(last - count - FURTHER, last + 1)
     sizes = [chunk.end - chunk.start for chunk in window[gap.first : gap.last]]
     before = after = None
     start = 0
     if first is not None:
-        start = stream.starts[1]
+        start = offset_before
         before = Anchor(0, start, 0)
     total = start + sum(sizes)
     if last is not None:
-        size = stream.starts[-1] - stream.starts[-2]
-        after = Anchor(total, total + size, stream.starts[-2])
+        old = stream.starts[-2] + offset_after
+        size = stream.starts[-1] - old
+        after = Anchor(total, total + size, old)
         total += size
     for number, size in enumerate(sizes, gap.first):
         found = counterpart_range(start, start + size, total, stream.starts[-1], before, after)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from operator import sub
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP, NONE
 from mfstore.format.fragments import new_location
-from mfstore.format.packs import ALIGN_FROM, PackBuilder, PackEntry, pack_path
+from mfstore.format.packs import ALIGN_FROM, PackBuilder, PackEntry, PackPiece, pack_path
 from mfstore.saving.codecs import LABELS
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
     from mfstore.format.fragments import Location
+    from mfstore.format.packs import Pieces
     from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.deltas import EncodedDelta
@@ -41,6 +42,8 @@ class PackWriter:
         """Names of the packs stored so far, back to back."""
         self.sizes: dict[bytes, int] = {}
         """Stored bytes of each."""
+        self.pieces: dict[bytes, Mapping[int, Pieces]] = {}
+        """Of each, what its deltas are against, by where they lie."""
         self._digest = context.digest
         self._algorithm = context.algorithm
         self._limit = context.memory // PACK_SHARE
@@ -110,6 +113,9 @@ class PackWriter:
         self._last_run = None
         start = run.ends[number - 1] if number else 0
         entry = (run.ids[number], len(delta.data), run.ends[number] - start)
+        self._pack.pieces[self._pack.length] = tuple(
+            PackPiece(piece.id, piece.start, piece.length) for piece in delta.pieces
+        )
         self._append(self._pack, memoryview(delta.data), [entry], delta.codec, delta.width, True)
 
     def _append(
@@ -142,6 +148,7 @@ class PackWriter:
         self._written.stored += size
         self._written.objects += 1
         self.sizes[pack.name.value] = size
+        self.pieces[pack.name.value] = pack.pieces
         self.names += pack.name.value
         self._closed.append((pack.name.value, pack.entries))
 

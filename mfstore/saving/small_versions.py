@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mfstore.format.packs import PackName
     from mfstore.format.recipes import Recipe
     from mfstore.saving.context import SaveContext
+    from mfstore.saving.counterparts import BasePiece
     from mfstore.saving.dedup import StoredChunks
     from mfstore.saving.neighbours import Layout
 
@@ -122,6 +123,7 @@ class _BaseBytes:
     def __init__(self, context: SaveContext, stored: StoredChunks) -> None:
         self.recipes: list[Recipe] = []
         self.located: Mapping[bytes, Location] = {}
+        self.pieces: Mapping[bytes, Sequence[BasePiece]] = {}
         self._fetcher = context.fetcher
         self._stored = stored
         self._more: Mapping[bytes, Location] = {}

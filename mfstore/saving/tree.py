@@ -62,11 +62,14 @@ class MarkedPacks:
         self._recent: dict[bytes, dict[bytes, Location]] = {}
 
     def known(self, chunk_ids: Iterable[bytes]) -> dict[bytes, Location]:
-        """Those of the chunks that lie in packs which were looked into already."""
+        """Those of the chunks that lie in packs which were looked into already, rather as no deltas."""
         recent = list(self._recent.values())
-        return {
-            chunk_id: pack[chunk_id] for chunk_id in chunk_ids for pack in recent if chunk_id in pack
-        }  # fmt: skip
+        found: dict[bytes, Location] = {}
+        for chunk_id in chunk_ids:
+            for pack in recent:
+                if chunk_id in pack and (chunk_id not in found or found[chunk_id].codec in DELTAS):
+                    found[chunk_id] = pack[chunk_id]
+        return found
 
     def read(self, beginnings: Sequence[bytes]) -> None:
         """Look into the packs whose names begin so. One that is gone or damaged has nothing in it."""
@@ -80,7 +83,6 @@ class MarkedPacks:
             self._recent[pack.value[:HALF]] = {
                 chunk_id: new_location((pack, offset, csize, usize, codec, width))
                 for chunk_id, offset, csize, usize, codec, width in entries
-                if codec not in DELTAS  # its base is known to recipes only
             }
 
     def forget(self) -> None:

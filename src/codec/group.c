@@ -14,8 +14,9 @@ enum {
     STEP = 8 << 10,
     SAMPLE = 1024,
     RUN = 64,
-    /* What a further block costs at most: its header, and a table of codes for 256 values. */
-    BLOCK_COST = 160
+    /* What a further block costs: its header, a table of codes for 256 values, and more for the sequences. With 160
+     * boosters take 1.3 % more; with 320 Arrow files 0.8 %, and images 0.2 %. */
+    BLOCK_COST = 220
 };
 
 /* The bytes since the last block began, by samples of them. */

@@ -11,7 +11,7 @@ from mfstore._core.codec import CHUNK_LIMIT, DELTAS, DIFFERENCE, LZ4, NONE, PREF
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format import fragments, packs, recipes
 from mfstore.format.digests import digest_function
-from mfstore.format.packs import PackEntry
+from mfstore.format.packs import PackEntry, PackPiece
 from mfstore.format.recipes import INLINE, RAW, Artifact, BaseChunk, ChunkRef, Piece, Placement
 
 CODEC = Codec(errors)
@@ -242,25 +242,99 @@ def test_a_trailer_lists_deltas():
     assert packs.entries_of(DIGEST, DIGEST(trailer), trailer, footer, 94) == entries
 
 
-def test_an_index_fragment_leaves_deltas_out():
+def trailer_of(entries, pieces=packs.NO_PIECES, footer_pieces=None):
+    """A trailer, its footer, and where it begins."""
+    trailer = packs.encode_trailer(entries, pieces)
+    count = sum(map(len, pieces.values())) if footer_pieces is None else footer_pieces
+    return trailer, packs.encode_footer(len(entries), 1, 94, bytes(16), trailer, count), 94
+
+
+def deltas_in_a_pack(count=2):
+    return [PackEntry(chunk_id(n), 64 + 10 * n, 10, 100, PREFIX if n else ZSTD, 0) for n in range(count + 1)]
+
+
+def test_a_trailer_tells_what_deltas_are_against():
+    entries = deltas_in_a_pack()
+    told = {74: (PackPiece(chunk_id(7), 0, 100), PackPiece(chunk_id(8), 5, 95)), 84: (PackPiece(chunk_id(7), 3, 9),)}
+    trailer, footer, at = trailer_of(entries, told)
+    assert len(trailer) == 3 * 56 + 3 * 40
+    assert packs.decode_footer(footer, 94 + len(trailer) + len(footer)) == (94, 3)
+    assert packs.entries_of(DIGEST, DIGEST(trailer), trailer, footer, at) == entries
+    assert packs.decode_pieces(trailer, footer) == told
+    plain, footer, _ = trailer_of(entries)
+    assert packs.decode_pieces(plain, footer) == {}
+    assert DIGEST(plain) != DIGEST(trailer)
+
+
+def test_a_builder_tells_what_its_deltas_are_against():
+    builder = packs.PackBuilder(1)
+    builder.add(b"whole", [(chunk_id(0), 5, 9)], ZSTD, 0, True)
+    builder.pieces[builder.length] = (PackPiece(chunk_id(0), 1, 8),)
+    builder.add(b"delta", [(chunk_id(1), 5, 9)], PREFIX, 0, True)
+    name, parts = builder.close(DIGEST)
+    data = b"".join(bytes(part) for part in parts)
+    at, count = packs.decode_footer(data[-64:], len(data))
+    assert count == 2
+    assert packs.entries_of(DIGEST, bytes.fromhex(name), data[at:-64], data[-64:], at) == builder.entries
+    assert packs.decode_pieces(data[at:-64], data[-64:]) == builder.pieces
+
+
+def test_a_trailer_is_as_long_as_what_it_tells():
+    trailer, footer, _ = trailer_of(deltas_in_a_pack(), {74: (PackPiece(chunk_id(7), 0, 100),)}, footer_pieces=2)
+    with pytest.raises(CorruptObject, match="wrong length"):
+        packs.decode_footer(footer, 94 + len(trailer) + len(footer))
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        {74: (PackPiece(chunk_id(7), 0, 0),)},
+        {74: (PackPiece(chunk_id(7), CHUNK_LIMIT, 1),)},
+        {74: (PackPiece(chunk_id(7), 0, CHUNK_LIMIT), PackPiece(chunk_id(8), 0, 1))},
+    ],
+)
+def test_pieces_that_make_no_base_are_damage(pieces):
+    trailer, footer, at = trailer_of(deltas_in_a_pack(), pieces)
+    with pytest.raises(CorruptObject, match="make no base") as caught:
+        packs.entries_of(DIGEST, DIGEST(trailer), trailer, footer, at)
+    assert caught.value.offset == 74
+
+
+def test_only_a_delta_has_pieces():
+    rows = [packs.encode_entry(entry, entry.codec == ZSTD) for entry in deltas_in_a_pack()]
+    trailer = b"".join(rows) + packs.PIECE.pack(chunk_id(7), 0, 9)
+    footer = packs.encode_footer(3, 1, 94, bytes(16), trailer, 1)
+    with pytest.raises(CorruptObject, match="make no base") as caught:
+        packs.decode_pieces(trailer, footer)
+    assert caught.value.offset == 64
+
+
+@pytest.mark.parametrize(("told", "there", "message"), [(2, 1, "make no base"), (1, 2, "of no chunk")])
+def test_each_piece_is_of_one_chunk(told, there, message):
+    rows = [packs.encode_entry(entry, told * (entry.offset == 74)) for entry in deltas_in_a_pack()]
+    trailer = b"".join(rows) + there * packs.PIECE.pack(chunk_id(7), 0, 9)
+    footer = packs.encode_footer(3, 1, 94, bytes(16), trailer, there)
+    with pytest.raises(CorruptObject, match=message):
+        packs.decode_pieces(trailer, footer)
+
+
+@pytest.mark.parametrize("deltas", [False, True])
+def test_an_index_fragment_lists_deltas_if_trailers_tell_their_bases(deltas):
     entries = [
         PackEntry(chunk_id(n), 64 + 10 * n, 10, 100, codec, 0) for n, codec in enumerate((ZSTD, PREFIX, DIFFERENCE))
     ]
-    data = fragments.encode_fragment([(PACKS[0], entries)], 1)
-    found = fragments.decode_fragment(data, "index/x")
-    assert len(found) == 1
-    assert fragments.ENTRY.unpack_from(found.entries)[0] == chunk_id(0)
+    found = fragments.decode_fragment(fragments.encode_fragment([(PACKS[0], entries)], 1, deltas), "index/x")
+    assert {row.id for row in fragments.decode_rows(found.entries)} == {chunk_id(n) for n in range(3 if deltas else 1)}
 
 
-@pytest.mark.parametrize("codec", [PREFIX, DIFFERENCE])
-def test_an_index_fragment_with_a_delta_is_damaged(codec):
-    entries = [PackEntry(bytes([n]) * 32, 64 + 10 * n, 10, 100, ZSTD, codec) for n in range(5)]
-    data = fragments.encode_fragment([(PACKS[0], entries)], 1)
-    assert len(fragments.decode_fragment(data, "index/x")) == 5  # another field that is 3 or 4 is none
-    payload = bytearray(data[64:])
-    at = 32 + 3 * 56 + fragments.CODEC_AT
-    payload[at] = codec
-    seal = recipes.xxh3(data[:56] + recipes.xxh3(payload).to_bytes(8, "little"))
-    with pytest.raises(CorruptObject, match="lists a delta") as caught:
-        fragments.decode_fragment(data[:56] + struct.pack("<Q", seal) + payload, "index/x")
-    assert caught.value.offset == 64 + 32 + 3 * 56
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_merged_fragments_what_is_no_delta_counts(order):
+    made = [
+        fragments.decode_fragment(
+            fragments.encode_fragment([(PACKS[n], [PackEntry(chunk_id(0), 64, 10, 100, codec, 0)])], 1, True), str(n)
+        )
+        for n, codec in enumerate((ZSTD, PREFIX))
+    ]
+    merged = fragments.decode_fragment(fragments.merge_fragments(made[::order], 1), "index/x")
+    assert merged.location(0).codec == ZSTD
+    assert merged.location(0).pack.value == PACKS[0]

@@ -371,11 +371,25 @@ def test_damaged_nodes_cost_deduplication_only(store):
     assert len(found) < 1000
 
 
-def test_deltas_are_not_found_by_what_a_trailer_says(store):
+def test_deltas_are_found_by_what_a_trailer_says(store):
     ids = ids_of(9, 20)
     name = store.names[9].hex()
     store.trailers[name] = [entry._replace(codec=3) for entry in store.trailers[name]]
-    assert store.find(ids) == {}
+    found = store.find(ids)
+    assert found.keys() == set(ids)
+    assert {at.codec for at in found.values()} == {3}
+
+
+def test_what_is_no_delta_is_found_rather(store):
+    """Whichever pack was looked into first."""
+    ids = ids_of(9, 20)
+    other = store.add([*ids, b"more" * 8])
+    store.trailers[other.hex()] = [entry._replace(codec=3) for entry in store.trailers[other.hex()]]
+    for names in ((store.names[9], other), (other, store.names[9])):
+        store.packs.forget()
+        for name in names:
+            store.packs.read([name[:6]])
+        assert {at.pack.value for at in store.packs.known(ids).values()} == {store.names[9]}
 
 
 def test_marks_of_removed_packs_are_taken_out(store):

@@ -1,5 +1,6 @@
 """Saves that name an older version: what is stored then, and that nothing else depends on it."""
 
+import time
 from uuid import uuid4
 
 import numpy as np
@@ -11,11 +12,14 @@ import mfstore
 from mfstore._core.codec import GROUP
 from mfstore.errors import InvalidKey, MfstoreError, OutOfSpace
 from mfstore.format import recipes
-from mfstore.format.packs import decode_footer, decode_trailer, pack_path
+from mfstore.format.digests import BLAKE3, digest_function
+from mfstore.format.fragments import encode_fragment, fragment_key
+from mfstore.format.packs import PackBuilder, decode_footer, decode_trailer, pack_path
 from mfstore.format.recipes import DELTAS, recipe_path
 from tests.rigs.damage import wrapped
 from tests.rigs.gc import RemoteMemory
 from tests.rigs.parts import KIB, noise
+from tests.rigs.stored import entries_of_pack
 
 CELLS = 1 << 16
 
@@ -201,6 +205,10 @@ def test_one_switch_turns_it_off(root):
         base = store.put(old)
         key = store.put(edited(old, 2), base=base)
         assert deltas_of(store, key) == []
+    with mfstore.open(root) as store:
+        assert deltas_of(store, store.put(edited(old, 3), base=base))
+    with mfstore.open(root, delta=False) as store:
+        assert deltas_of(store, store.put(np.append(edited(old, 3), 0))) == []
 
 
 def test_what_is_not_compressed_is_no_delta(root):
@@ -368,7 +376,7 @@ def test_packs_list_chunks_in_the_order_in_which_they_come(store):
     words = [chosen.bytes(3).hex().encode() for _ in range(900)]
     parts = []
     for _ in range(4):
-        numbers = chosen.integers(0, 1000, 50_000).astype("int64").tobytes()
+        numbers = chosen.normal(size=50_000).tobytes()
         parts += [b" ".join(words[n] for n in chosen.integers(0, 900, 40_000)), numbers]
     recipe = store.handle.recipe(store.put_bytes(b"".join(parts)))
     (pack,) = recipe.packs
@@ -377,6 +385,104 @@ def test_packs_list_chunks_in_the_order_in_which_they_come(store):
     listed = list(decode_trailer(bytes(data[at:-64]), bytes(data[-64:]), at))
     assert {entry.codec for entry in listed} > {GROUP}
     assert [entry.id for entry in listed] == [chunk.id for chunk, _ in recipes.placed_chunks(recipe)]
+
+
+def four_tables():
+    return np.concatenate([table(seed) for seed in range(4)])
+
+
+def changed_at(array, *cells):
+    array = array.copy()
+    array[list(cells)] = -1
+    return array
+
+
+def places_of(store, key):
+    """Where each chunk of a key lies, by its id."""
+    recipe = store.handle.recipe(key)
+    return {chunk.id: (recipe.packs[at.pack], at.offset) for chunk, at in recipes.placed_chunks(recipe)}
+
+
+@pytest.fixture(params=["directory", "far away"])
+def opened(request, root):
+    """Opens one store as another process does."""
+    if request.param == "directory":
+        return lambda **options: mfstore.open(root, **options)
+    backend = RemoteMemory()
+    return lambda: wrapped(backend)
+
+
+def test_a_delta_is_found_again_by_who_names_no_base(opened):
+    """A version that grows stores what is between its old and new parts once."""
+    old = four_tables()
+    edits = len(old) // 2, len(old) // 3
+    opened().put(old)
+    store = opened()
+    second = store.put(changed_at(old, edits[0]))
+    third = changed_at(old, *edits)
+    with opened() as other:
+        key, more = stored_by(other, lambda: other.put(third))
+        assert more < 4 * KIB
+        assert len(deltas_of(other, key)) == 2
+        before, after = places_of(store, second), places_of(other, key)
+        assert all(after[one] == before[one] for one in before.keys() & after.keys())
+        (number,) = deltas_of(store, second)
+        assert store.handle.recipe(second).artifacts[0].chunks[number].id in after
+    assert np.array_equal(opened().get(key), third)
+    assert opened().verify("full").clean
+
+
+def test_a_delta_whose_base_is_damaged_is_not_found(store):
+    """What is saved then is stored again, and is whole. Far away a save relies on what the storage vouches for."""
+    old = four_tables()
+    store.put(old)
+    second = changed_at(old, len(old) // 2)
+    recipe = store.handle.recipe(store.put(second))
+    (base,) = recipe.bases
+    path = pack_path(recipe.packs[base.pack].hex())
+    data = bytearray(store.backend.get(path))
+    data[base.offset + base.csize // 2] ^= 1
+    store.backend.put(path, [data])
+    with mfstore.open(store.url) as other:
+        third = np.append(second, 0)
+        key = other.put(third)
+        assert all(one.id != base.id for one in other.handle.recipe(key).bases)
+        assert np.array_equal(other.get(key), third)
+
+
+def test_a_delta_whose_pack_tells_no_base_is_stored_again(store):
+    """As after a collection has moved it."""
+    old = four_tables()
+    store.put(old)
+    second = changed_at(old, len(old) // 2)
+    recipe = store.handle.recipe(store.put(second))
+    (number,) = [number for number, at in enumerate(recipe.placements) if at.codec in DELTAS]
+    at, chunk = recipe.placements[number], recipe.artifacts[0].chunks[number]
+    delta = store.backend.get_range(pack_path(recipe.packs[at.pack].hex()), at.offset, at.csize)
+    builder = PackBuilder(BLAKE3)
+    builder.add(bytes(delta), [(chunk.id, at.csize, chunk.usize)], at.codec, at.width, True)
+    name, parts = builder.close(digest_function(BLAKE3))
+    store.backend.put(pack_path(name), parts)
+    data = encode_fragment([(bytes.fromhex(name), builder.entries)], BLAKE3, True)
+    store.backend.put(fragment_key(digest_function(BLAKE3)(data), time.time() + 60), [data])
+    with mfstore.open(store.url) as other:
+        key = other.put(np.append(second, 0))
+        assert places_of(other, key)[chunk.id][0] != bytes.fromhex(name)
+        assert np.array_equal(other.get(key), np.append(second, 0))
+
+
+def test_ten_versions_that_grow_store_nothing_twice(root):
+    """Of a text that grows by 2 %, what all versions take is little more than the last one alone does."""
+    chosen = np.random.default_rng(1)
+    words = [chosen.bytes(3).hex() for _ in range(900)]
+    whole = " ".join(words[n] for n in chosen.integers(0, 900, 70_000)).encode()
+    lengths = [len(whole) * (50 + number) // 60 for number in range(10)]
+    for length in lengths:
+        with mfstore.open(root) as store:
+            store.put_bytes(whole[:length])
+    with mfstore.open(root) as store:
+        ids = [entry.id for info in store.backend.list("packs/") for entry in entries_of_pack(store.backend, info.key)]
+    assert len(ids) == len(set(ids))
 
 
 def test_the_layouts_of_packs_are_read_once(root, monkeypatch):

@@ -125,13 +125,16 @@ class KnownPacks:
         )
 
     def _marked(self, chunk: ChunkRef, index: ListedIndex) -> Iterator[tuple[bytes, PackEntry]]:
-        """Wherever the index's tree says that a chunk lies, as the trailers there say."""
+        """Wherever the index's tree says that a chunk lies, as the trailers there say, and no delta."""
         beginnings = set(index.marked(chunk.id))
         if not beginnings:
             return
         for pack, found in self.chunks_of([name for name in self.states if name[:HALF] in beginnings]):
             if not isinstance(found, MfstoreError):
-                yield from ((pack, entry) for entry in found if (entry.id, entry.usize) == chunk)
+                yield from (
+                    (pack, entry) for entry in found
+                    if (entry.id, entry.usize) == chunk and entry.codec not in DELTAS
+                )  # fmt: skip
 
     def unlisted(self, index: ListedIndex) -> list[bytes]:
         """The packs of which some chunk is placed by a recipe and not in the index, as it is now."""

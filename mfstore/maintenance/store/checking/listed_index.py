@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore._core import table
+from mfstore._core.codec import DELTAS
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format.fragments import ENTRY as INDEX_ENTRY
 from mfstore.format.fragments import MERGED, PREFIX, Fragment, decode_fragment, decode_rows, digest_in_key
@@ -91,11 +92,11 @@ class ListedIndex:
                 yield from self.nodes[name].buckets[name.bucket(chunk_id)].packs(chunk_id)
 
     def locations(self, chunk: ChunkRef) -> Iterator[tuple[bytes, PackEntry]]:
-        """Wherever the index says that a chunk lies: pack and entry."""
+        """Wherever the index says that a chunk lies as no delta: pack and entry."""
         for fragment in self.fragments:
             at = table.find(fragment.entries, INDEX_ENTRY.size, chunk.id)[0]
             location = fragment.location(at) if at >= 0 else None
-            if location is not None and location.usize == chunk.usize:
+            if location is not None and location.usize == chunk.usize and location.codec not in DELTAS:
                 yield location.pack.value, entry_of(chunk, location.placement())
 
     def chunks_in(self, packs: frozenset[bytes]) -> Iterator[tuple[bytes, PackEntry]]:

@@ -9,7 +9,6 @@ from mfstore.backends.base import RangeRead
 from mfstore.errors import CorruptObject, MfstoreError, Unsupported
 from mfstore.format.packs import (
     END_BYTES,
-    ENTRY,
     FOOTER,
     HEADER,
     MAGIC,
@@ -60,8 +59,8 @@ def read_trailer_again(backend: Backend, digest: Digest, name: bytes, size: int)
     path = pack_path(name.hex())
     check_header(backend.read_again(path, 0, HEADER.size))
     footer = backend.read_again(path, size - FOOTER.size, FOOTER.size)
-    at, count = decode_footer(footer, size)
-    return entries_of(digest, name, backend.read_again(path, at, count * ENTRY.size), footer, at)
+    at, _ = decode_footer(footer, size)
+    return entries_of(digest, name, backend.read_again(path, at, size - FOOTER.size - at), footer, at)
 
 
 class _Ends:
@@ -101,10 +100,10 @@ class _Ends:
             if read.start + read.length < size:
                 return
             footer = bytes(view[-FOOTER.size :])
-            at, count = decode_footer(footer, size)
+            at, _ = decode_footer(footer, size)
             self._footers[name] = footer
             if at < read.start:
-                self.longer.append(RangeRead(read.key, at, count * ENTRY.size))
+                self.longer.append(RangeRead(read.key, at, size - FOOTER.size - at))
             else:
                 self._decode(name, bytes(view[at - read.start : -FOOTER.size]), at)
         except MfstoreError as error:
