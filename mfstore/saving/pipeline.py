@@ -126,7 +126,16 @@ class ChunkPipeline:
 
     def drop(self, runs: Container[int]) -> None:
         """Forget what waits of these runs, given by ``id``: a stored recipe has their chunks."""
+        self._forget([run for run in self._pending if id(run) in runs])
         self._pending = [run for run in self._pending if id(run) not in runs]
+
+    def _forget(self, runs: Iterable[Run]) -> None:
+        """What was expected of runs that wait no longer."""
+        if self._judged:
+            for run in runs:
+                self._judged.discard(id(run))
+                for chunk_id in run.ids:
+                    self._ready.pop(chunk_id, None)
 
     def flush(self) -> None:
         """Bring everything that waits into packs. The last pack stays open."""
@@ -143,6 +152,7 @@ class ChunkPipeline:
                     window, total = [], 0
         if window:
             self._store(window, total)
+        self._forget(runs)
         for run in runs:
             run.view = NO_BYTES  # what a raw chunk still needs of it, the open pack holds
 

@@ -5,6 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mfstore._core.codec import DELTAS
 from mfstore.backends.base import Capabilities
@@ -254,6 +256,33 @@ def test_the_same_version_again_stores_nothing(far):
     keys, values, _ = series(far, table(), edited, 3)
     key, stored = put(far, values[-1], keys[-2])
     assert (key, stored) == (keys[-1], {})
+
+
+EDITS = {
+    "cells": edited,
+    "appended": lambda array, seed: np.append(array, np.random.default_rng(seed).random(500)),
+    "dropped": lambda array, seed: np.delete(array, np.s_[seed : seed + 300]),
+    "moved": lambda array, seed: array + np.random.default_rng(seed).normal(size=len(array)) * 1e-9,
+    "another": lambda array, seed: np.random.default_rng(seed).random(len(array)),
+    "same": lambda array, seed: array,
+}
+
+
+@settings(max_examples=10)
+@given(steps=st.lists(st.tuples(st.sampled_from([*EDITS]), st.integers(0, 9), st.booleans()), min_size=2, max_size=7))
+def test_whatever_versions_build_upon_each_is_what_was_put_and_the_store_is_whole(steps):
+    far = Far()
+    values = [{"x": table(12_000), "y": noise(1, 40 * KIB)}]
+    keys = [wrapped(far).save(values[0])]
+    for seed, (edit, back, other) in enumerate(steps):
+        number = len(keys) - 1 - back % len(keys)
+        value = {"x": EDITS[edit](values[number]["x"], seed), "y": noise(seed, 40 * KIB) if other else values[0]["y"]}
+        keys.append(wrapped(far).save(value, base=keys[number]))
+        values.append(value)
+    for key, value in zip(keys, values, strict=True):
+        found = wrapped(far).load(key)
+        assert np.array_equal(found["x"], value["x"]) and found["y"] == value["y"]
+    assert wrapped(far).verify("full").clean
 
 
 # ---- what is longer ---------------------------------------------------------------------
