@@ -20,24 +20,24 @@ Data flows one way down, store -> pickling -> saving -> format -> backends -> s3
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mfstore import errors
-from mfstore.format.digests import Key
-from mfstore.host.forks import IMPORTING
-
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     import os
 
+    from mfstore import errors
+    from mfstore.format.digests import Key
     from mfstore.s3.datatools.s3 import S3
     from mfstore.store import Store
     from mfstore.store import open_store as open  # noqa: A004
 
 __all__ = ["S3", "Key", "Store", "__version__", "aopen", "errors", "open"]
 
-_LATER = {
+_LATER: dict[str, tuple[str, str | None]] = {
+    "Key": ("mfstore.format.digests", "Key"),
     "S3": ("mfstore.s3.datatools.s3", "S3"),
     "Store": ("mfstore.store", "Store"),
+    "errors": ("mfstore.errors", None),
     "open": ("mfstore.store", "open_store"),
 }
 """Imported at their first use: who needs one of them does not wait for the others."""
@@ -46,9 +46,14 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mfstore.host.forks import IMPORTING
+
     module, member = _LATER[name]
     with IMPORTING:
-        found = globals()[name] = getattr(import_module(module), member)
+        found: Any = import_module(module)
+        if member is not None:
+            found = getattr(found, member)
+        globals()[name] = found
     return found
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import overload
+from typing import NamedTuple, overload
 
 from mfstore.errors import InvalidKey
 
@@ -20,8 +19,7 @@ FORMER_PROFILES = {"native": "packed"}
 ENGINES = ("auto", "native", "aiobotocore")
 
 
-@dataclass(frozen=True, slots=True)
-class Knobs:
+class Knobs(NamedTuple):
     """Settings of one store handle."""
 
     threads: int
@@ -78,8 +76,7 @@ def resolve(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class S3Knobs:
+class S3Knobs(NamedTuple):
     """Settings of one S3 client."""
 
     engine: str
@@ -99,8 +96,7 @@ def resolve_s3(engine: str | None = None, concurrency: int | None = None, memory
     )
 
 
-@dataclass(frozen=True, slots=True)
-class MetaflowKnobs:
+class MetaflowKnobs(NamedTuple):
     """Settings of Metaflow's datastore on mfstore."""
 
     threads: int

@@ -76,6 +76,11 @@ def install():
     from metaflow.datastore import datastore_set, flow_datastore, task_datastore
     from metaflow.plugins import DATASTORES
 
+    if any(storage.__module__.startswith("mfstore.") for storage in DATASTORES):
+        # Otherwise when the first storage is made: what would take the place of what is timed would not be.
+        from mfstore.metaflow.hooks.rebinding import install as rebind
+
+        rebind()
     owners = [flow_datastore.FlowDataStore, task_datastore.TaskDataStore, datastore_set.TaskDataStoreSet]
     for owner in (*owners, *flow_datastore.ContentAddressedStore.__mro__[:-1]):
         wrap(owner)

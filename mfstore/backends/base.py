@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 Decoded = TypeVar("Decoded")
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """What a listing or ``head`` tells about one stored object."""
 
     key: str
@@ -39,8 +37,7 @@ class ObjectInfo:
     """Changes whenever the bytes change; otherwise opaque. ``put_if`` and ``delete_unchanged`` take it back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a backend can do beyond the minimum."""
 
     map: bool = False

@@ -176,7 +176,7 @@ class S3Target(Target):
     kind = "s3"
 
     def __init__(self, url: str, *, checksum: bool = True, **options: Any) -> None:
-        from mfstore.s3.bulk.items import split_url
+        from mfstore.s3.urls import split_url
 
         self.url = url
         self.options = options

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from mfstore._core.memory import xxh3
@@ -26,8 +26,7 @@ NAME_LIMIT = 240
 """Longest encoded name: file names end at 255 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefEntry:
+class RefEntry(NamedTuple):
     """One value a ref had."""
 
     key: Key
@@ -35,8 +34,7 @@ class RefEntry:
     """Seconds since the epoch on the writer's clock; order is the order of the list, not of the times."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRef:
+class StoredRef(NamedTuple):
     """What a stored ref says."""
 
     entries: tuple[RefEntry, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from contextlib import suppress
@@ -55,6 +54,8 @@ _NOT_KNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 @cache
 def _renameat2() -> Any:
+    import ctypes  # here, since few processes rename this way
+
     return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
@@ -69,6 +70,8 @@ def move_new(source: Path, target: Path) -> None:
     if rename is not None:
         if not rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _NOREPLACE):
             return
+        import ctypes
+
         code = ctypes.get_errno()
         if code not in _NOT_KNOWN:
             raise OSError(code, os.strerror(code), str(source), None, str(target))

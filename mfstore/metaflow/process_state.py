@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 from metaflow.metaflow_config_funcs import from_conf
 
-from mfstore.host.cache import HostCache, host_cache
-from mfstore.host.workers import Workers
 from mfstore.settings import MetaflowKnobs, resolve_metaflow
+
+if TYPE_CHECKING:
+    from mfstore.host.cache import HostCache
+    from mfstore.host.workers import Workers
 
 MOST_TINY_BLOBS = 10_000
 
@@ -43,11 +46,25 @@ class ProcessState:
 
     def __init__(self) -> None:
         self.knobs: MetaflowKnobs = resolve_metaflow(from_conf("MFSTORE_PROFILE"))
-        self.workers = Workers(self.knobs.threads)
-        self.host_cache: HostCache = host_cache(self.knobs.cache)
         self.tiny_blobs = TinyBlobs()
         self.packed_read: dict[tuple[str, str], int] = {}
         """Artifacts of the packed profile that were read, by name and key: the identity of the object last given."""
+
+    # Imported at their first use: tasks of few small artifacts in a directory need neither.
+
+    @cached_property
+    def workers(self) -> Workers:
+        """Threads, for what is large."""
+        from mfstore.host.workers import Workers
+
+        return Workers(self.knobs.threads)
+
+    @cached_property
+    def host_cache(self) -> HostCache:
+        """Small objects from S3 that processes of this host have seen. InvalidKey as ``host_cache``."""
+        from mfstore.host.cache import host_cache
+
+        return host_cache(self.knobs.cache)
 
 
 @cache

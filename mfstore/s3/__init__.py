@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mfstore.host.forks import IMPORTING
-
 if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.bulk.items import PutItem
@@ -27,6 +25,8 @@ def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
+
+    from mfstore.host.forks import IMPORTING
 
     with IMPORTING:
         return getattr(import_module(f"mfstore.s3.{_ROOMS[name]}"), name)

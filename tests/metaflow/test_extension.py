@@ -15,6 +15,7 @@ from metaflow import S3
 from metaflow.plugins import DATASTORES, DATACLIENTS
 from metaflow.datastore import flow_datastore
 classes = {{d.TYPE: d for d in DATASTORES}}
+classes["local"]("/nowhere")
 print(S3.__module__, classes["s3"].__module__, classes["local"].__module__,
       flow_datastore.ContentAddressedStore.__module__, *(d.__module__ for d in DATACLIENTS if d.TYPE == "s3"))
 """

@@ -1,6 +1,6 @@
 """The parts of saving and loading as a handle puts them together, over memory, for tests of one of them alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -31,7 +31,7 @@ class CountingBackend(MemoryBackend):
 
     def __init__(self, **capabilities):
         super().__init__()
-        self.capabilities = replace(Capabilities(cheap_reads=True), **capabilities)
+        self.capabilities = Capabilities(cheap_reads=True)._replace(**capabilities)
         self.reads = []
 
     def get_range(self, key, start, length):

@@ -32,7 +32,6 @@ from mfstore.format.refs import LONGEST as LONGEST_REF
 from mfstore.host.elapsed import moment, since
 from mfstore.s3.aws.settings import KEY_OPTIONS
 from mfstore.s3.bulk.client import BulkClient
-from mfstore.s3.bulk.items import split_url
 from mfstore.s3.calls import Options, shared_options
 from mfstore.s3.transfers.copies import CopyJob, put_again
 from mfstore.s3.transfers.deletions import delete_jobs
@@ -43,6 +42,7 @@ from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import abandoning
 from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
+from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -8,14 +8,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaflow import metaflow_config
 
 from mfstore.metaflow.errors import data_errors
-from mfstore.metaflow.hooks.joins import FEWEST_INPUTS, JoinInputs
-from mfstore.metaflow.hooks.task_listing import TaskListing, TaskQuery
-from mfstore.metaflow.stock.s3_blobs import S3Blobs
+
+if TYPE_CHECKING:
+    from mfstore.metaflow.hooks.task_listing import TaskListing
 
 
 def get_task_datastore(original: Any) -> Any:
@@ -62,6 +62,9 @@ def get_task_datastores(original: Any) -> Any:
         listing = _listing(flow)
         if listing is None:
             return original(*call.args, **call.kwargs)
+        from mfstore.metaflow.hooks.joins import FEWEST_INPUTS, JoinInputs
+        from mfstore.metaflow.hooks.task_listing import TaskQuery
+
         attempts = _attempts(given["attempt"], given["include_prior"])
         query = TaskQuery(
             flow.flow_name, given["run_id"], given["steps"], given["pathspecs"], attempts, given["allow_not_done"],
@@ -91,4 +94,10 @@ def _attempts(attempt: int | None, include_prior: bool) -> range:
 def _listing(flow: Any) -> TaskListing | None:
     """The tasks of a flow datastore in which they are found by listing."""
     blobs = getattr(flow._storage_impl, "blobs", None)
+    if blobs is None or not blobs.remote:
+        return None
+    # Local flows need not import what S3 takes.
+    from mfstore.metaflow.hooks.task_listing import TaskListing
+    from mfstore.metaflow.stock.s3_blobs import S3Blobs
+
     return TaskListing(flow, blobs) if isinstance(blobs, S3Blobs) else None

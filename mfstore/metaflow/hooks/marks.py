@@ -15,8 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import AccessDenied
@@ -57,25 +56,27 @@ def is_not_waited_for(path: str) -> bool:
     return path.startswith(f"{STORE_FOLDER}/") or path.rpartition("/")[2].partition(".")[2] in NOT_WAITED_FOR
 
 
-@dataclass(slots=True, eq=False)
 class _SentMark:
-    """A mark under way: sent by ``process``, stored when ``result`` was waited for, which ends with ``release``."""
+    """A mark under way: sent by this process, stored when ``result`` was waited for, which ends with ``release``."""
 
-    url: str
-    result: BulkResult
-    release: Callable[[], None]
-    process: int
-    lock: threading.Lock
+    __slots__ = ("_lock", "_process", "_release", "_result", "url")
+
+    def __init__(self, url: str, result: BulkResult, release: Callable[[], None]) -> None:
+        self.url = url
+        self._result = result
+        self._release = release
+        self._process = os.getpid()
+        self._lock = threading.Lock()
 
     def wait(self) -> None:
         # In a forked child it is the parent's.
-        if self.process != os.getpid():
+        if self._process != os.getpid():
             return
-        with self.lock:
+        with self._lock:
             try:
-                self.result.wait()
+                self._result.wait()
             finally:
-                self.release()
+                self._release()
 
 
 class _MarksOfThread(threading.local):
@@ -91,7 +92,8 @@ _of_process: dict[int, _SentMark] = {}
 
 def wait_later(url: str, result: BulkResult, release: Callable[[], None]) -> None:
     """This thread has sent a mark to ``url``. ``release`` is called when it is answered."""
-    mark = _SentMark(url, result, release, os.getpid(), threading.Lock())
+    _wait_at_exit()
+    mark = _SentMark(url, result, release)
     _of_process[id(mark)] = mark
     _of_thread.sent.append(mark)
 
@@ -115,6 +117,12 @@ def wait_for_marks(*below: str, name: str = "") -> None:
                 )
 
 
+@cache
+def _wait_at_exit() -> None:
+    """What is registered last is called first: before the clients, which sent the marks, are closed."""
+    atexit.register(_at_exit)
+
+
 def _at_exit() -> None:
     """What was sent last by a process, or thread, that failed before it asked for more."""
     while _of_process:
@@ -123,6 +131,3 @@ def _at_exit() -> None:
             mark.wait()
         except Exception as error:
             log.error("%s could not be stored: %s", mark.url, error)
-
-
-atexit.register(_at_exit)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from metaflow.datastore import flow_datastore
 from metaflow.datastore.flow_datastore import FlowDataStore
@@ -25,8 +24,7 @@ RELEASE = "2.19"
 """Of Metaflow, whose methods these are."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReboundMethod:
+class ReboundMethod(NamedTuple):
     """One method of one of Metaflow's classes."""
 
     owner: type

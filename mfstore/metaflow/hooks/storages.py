@@ -1,33 +1,25 @@
-"""The storage classes that replace Metaflow's ``s3`` and ``local``: the same layout, parallel and atomic."""
+"""The storage classes that replace Metaflow's ``s3`` and ``local``: the same layout, parallel and atomic.
+
+Every process that imports Metaflow imports this module. So what a storage does is imported when it is used, and all
+that is rebound in Metaflow is rebound when the first storage is made: Metaflow's datastores make theirs before they
+make or do anything else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaflow.datastore.datastore_storage import CloseAfterUse, DataStoreStorage
-from metaflow.metaflow_config import ARTIFACT_LOCALROOT, DATASTORE_SYSROOT_S3
+from metaflow.datastore.datastore_storage import DataStoreStorage
+from metaflow.metaflow_config import DATASTORE_SYSROOT_S3
 from metaflow.plugins.datastores.local_storage import LocalStorage as StockLocal
 
-from mfstore.metaflow.hooks import marks
-from mfstore.metaflow.hooks.task_data import cache_task_data
-from mfstore.metaflow.process_state import process_state
-from mfstore.metaflow.roots.attempts import DATA, DONE
-from mfstore.metaflow.stock.blob_storage import NewBlob
-from mfstore.metaflow.stock.local_blobs import LocalBlobs
-from mfstore.metaflow.stock.s3_blobs import S3Blobs
-from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.datatools.clients import Lease
-from mfstore.s3.datatools.exceptions import metaflow_errors
-from mfstore.s3.datatools.s3 import S3
-from mfstore.s3.datatools.settings import ClientSettings, settings
-from mfstore.s3.datatools.uploading import Upload, attributes, store
-
 if TYPE_CHECKING:
-    from mfstore.s3.transfers.outcomes import Outcome
+    from mfstore.metaflow.hooks.bucket import ObjectsOfStorage
+    from mfstore.metaflow.stock.blob_storage import NewBlob
+    from mfstore.metaflow.stock.local_blobs import LocalBlobs
+    from mfstore.metaflow.stock.s3_blobs import S3Blobs
 
 
 class S3Storage(DataStoreStorage):  # type: ignore[misc]
@@ -36,15 +28,25 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
 
     TYPE = "s3"
 
+    def __init__(self, root: str | None = None) -> None:
+        _rebind()
+        super().__init__(root)
+
     @classmethod
     def get_datastore_root_from_config(cls, echo: Any, create_on_absent: bool = True) -> str | None:
         """``METAFLOW_DATASTORE_SYSROOT_S3``."""
         return DATASTORE_SYSROOT_S3  # type: ignore[no-any-return]
 
     @cached_property
+    def _objects(self) -> ObjectsOfStorage:
+        from mfstore.metaflow.hooks.bucket import ObjectsOfStorage
+
+        return ObjectsOfStorage(self)
+
+    @property
     def blobs(self) -> S3Blobs:
         """Blobs and other small files below the root, in memory."""
-        return S3Blobs(self._root_now, marks.wait_for_marks)
+        return self._objects.blobs
 
     @cached_property
     def s3_client(self) -> Any:
@@ -53,129 +55,32 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
 
         return S3Client()
 
-    def _root_now(self) -> str:
-        return str(self.datastore_root)
-
-    def _s3(self) -> S3:
-        marks.wait_for_marks(f"{self._root_now().rstrip('/')}/")
-        return S3(s3root=self.datastore_root, tmproot=ARTIFACT_LOCALROOT)
-
     def is_file(self, paths: Iterable[str]) -> list[bool]:
         """Whether each is an object, all asked at once."""
-        with self._s3() as s3:
-            return [found.exists for found in s3.info_many(paths, return_missing=True)]
+        return self._objects.is_file(paths)
 
     def info_file(self, path: str) -> tuple[bool, Any]:
         """Whether it is an object, and its metadata."""
-        with self._s3() as s3:
-            found = s3.info(path, return_missing=True)
-            return found.exists, found.metadata
+        return self._objects.info_file(path)
 
     def size_file(self, path: str) -> int | None:
         """Bytes, None when there is no such object."""
-        with self._s3() as s3:
-            return s3.info(path, return_missing=True).size
+        return self._objects.size_file(path)
 
     def list_content(self, paths: Iterable[str]) -> list[Any]:
         """What is directly under each of ``paths``."""
-        skip = len(self.datastore_root.rstrip("/")) + 1
-        with self._s3() as s3:
-            return [
-                self.list_content_result(path=found.url[skip:], is_file=found.exists) for found in s3.list_paths(paths)
-            ]
+        return self._objects.list_content(paths)
 
     def save_bytes(
         self, path_and_bytes_iter: Iterable[tuple[str, Any]], overwrite: bool = False, len_hint: int = 0
     ) -> None:
         """Store objects in parallel; each arrives whole or not at all, ``DONE.lock`` after all others. A mark that
         nobody waits for is on its way when this returns (see ``marks``)."""
-        with metaflow_errors():
-            if not overwrite:
-                self._save_new(path_and_bytes_iter)
-                return
-            given = iter(path_and_bytes_iter)
-            first = [*islice(given, 1)]
-            if first and marks.is_not_waited_for(first[0][0]):
-                first += given
-                if len(first) == 1:
-                    self._send_mark(*first[0])
-                    return
-            self._replace(chain(first, given))
-
-    def _save_new(self, items: Iterable[tuple[str, Any]]) -> None:
-        with self.blobs.client() as (client, root):
-            store(client, [_upload(root, path, value) for path, value in items], False, None)
-
-    def _send_mark(self, path: str, value: Any) -> None:
-        lease = Lease(ClientSettings(settings()))
-        try:
-            item = _upload(f"{self._root_now().rstrip('/')}/", path, value).item(None, False)
-            marks.wait_later(str(item.key), lease.client.put_many([item], stream=True).begin(), lease.release)
-        except BaseException:
-            lease.release()
-            raise
-
-    def _replace(self, items: Iterable[tuple[str, Any]]) -> None:
-        with self.blobs.client() as (client, root):
-            saving = _Saving(root)
-            for outcome in client.put_many(saving.first_ones(items), stream=True):
-                saving.stored(outcome)
-            marks.wait_for_marks(root)
-            client.put_many(saving.last)
+        self._objects.save_bytes(path_and_bytes_iter, overwrite)
 
     def load_bytes(self, paths: Sequence[str]) -> Any:
         """Objects as files that are gone after the ``with`` block."""
-        if not paths:
-            return CloseAfterUse(iter(()))
-        s3 = self._s3()
-        try:
-            found = s3.get_many(paths, return_missing=True)
-        except BaseException:
-            s3.close()
-            raise
-        return CloseAfterUse(iter([(one.key, one.path, one.metadata) for one in found]), closer=s3)
-
-
-class _Saving:
-    """The order in which objects may be stored, and what is remembered of them."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self.last: list[PutItem] = []
-        """What tells that all the rest is there."""
-        self._files: list[Any] = []
-        self._task_data: dict[int, tuple[str, bytes]] = {}
-
-    def first_ones(self, items: Iterable[tuple[str, Any]]) -> Iterator[PutItem]:
-        """What may be stored in any order; the rest goes to ``last``."""
-        sent = 0
-        for path, value in items:
-            item = _upload(self._root, path, value).item(None, False)
-            if isinstance(item.data, Path):
-                self._files.append(value)  # sent by its descriptor, which has to stay open
-            if path.endswith(DONE):
-                self.last.append(item)
-                continue
-            if path.endswith(f".{DATA}"):
-                self._task_data[sent] = path, item.data
-            sent += 1
-            yield item
-
-    def stored(self, outcome: Outcome) -> None:
-        """One of the first ones is stored."""
-        if outcome.index in self._task_data:
-            path, data = self._task_data.pop(outcome.index)
-            cache_task_data(self._root.rstrip("/"), path, outcome.etag, data)
-
-
-def _upload(root: str, path: str, value: Any) -> Upload:
-    file, metadata = _file_and_metadata(value)
-    return Upload(path, root + path, root + path, file, None, attributes(metadata), settings().encryption)
-
-
-def _file_and_metadata(value: Any) -> tuple[Any, Any]:
-    """The file, and the metadata or None, of what Metaflow gives to be stored."""
-    return value if isinstance(value, tuple) else (value, None)
+        return self._objects.load_bytes(paths)
 
 
 class _SharedRoot(type(StockLocal)):  # type: ignore[misc]
@@ -196,9 +101,16 @@ class LocalStorage(StockLocal, metaclass=_SharedRoot):  # type: ignore[misc]
     fsync: str | None = None
     """How durable what is stored is; None: as the settings say."""
 
+    def __init__(self, root: str | None = None) -> None:
+        _rebind()
+        super().__init__(root)
+
     @cached_property
     def blobs(self) -> LocalBlobs:
         """Blobs and other small files below the root, in memory."""
+        from mfstore.metaflow.process_state import process_state
+        from mfstore.metaflow.stock.local_blobs import LocalBlobs
+
         return LocalBlobs(self._root_now, self.fsync or process_state().knobs.fsync)
 
     def _root_now(self) -> str:
@@ -211,7 +123,15 @@ class LocalStorage(StockLocal, metaclass=_SharedRoot):  # type: ignore[misc]
         self.blobs.put(self._new(path_and_bytes_iter, overwrite))
 
     def _new(self, items: Iterable[tuple[str, Any]], overwrite: bool) -> Iterator[NewBlob]:
+        from mfstore.metaflow.stock.blob_storage import NewBlob
+
         for path, value in items:
-            file, metadata = _file_and_metadata(value)
+            file, metadata = value if isinstance(value, tuple) else (value, None)
             if overwrite or not self.is_file([path])[0]:
                 yield NewBlob(path, [file.read()], metadata)
+
+
+def _rebind() -> None:
+    from mfstore.metaflow.hooks.rebinding import install
+
+    install()

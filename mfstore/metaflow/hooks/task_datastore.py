@@ -27,7 +27,6 @@ from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.attempts import DATA, STARTED
 from mfstore.metaflow.roots.migration_record import Form, current_form
 from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArtifact, bundle_of, is_packed
-from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
     from mfstore.metaflow.packed.previous import PreviousBundle
@@ -151,7 +150,9 @@ def _has_key(key: str, info: Any, obj: Any) -> bool:
             return bundles.key_of(obj) == key
         if not str(info.get("encoding", "")).endswith("pickle-v4"):
             return False
-        return encoding.key_of(PickleSerializer.serialize(obj)[0][0].value) == key
+        from mfstore.metaflow.stock.encoding import key_of
+
+        return key_of(PickleSerializer.serialize(obj)[0][0].value) == key
     except Exception:
         return False  # what cannot be serialized says so when it is saved
 

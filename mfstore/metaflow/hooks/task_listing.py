@@ -8,9 +8,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from metaflow.datastore.exceptions import DataException
 
@@ -25,8 +24,7 @@ ListedName = tuple[str, str, float]
 """Path below the root, ETag, and time in seconds since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskQuery:
+class TaskQuery(NamedTuple):
     """Which attempts of which tasks of a flow are wanted."""
 
     flow: str
@@ -41,8 +39,7 @@ class TaskQuery:
     include_prior: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FoundAttempt:
+class FoundAttempt(NamedTuple):
     """An attempt to be read."""
 
     task: str

@@ -7,7 +7,6 @@ started is read, and only if it ended. ``<N>.task_begin`` tells that it ran: one
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 STARTED = "attempt.json"
 DONE = "DONE.lock"
@@ -18,17 +17,18 @@ RESUMED = ("_resume_done", "_resume_leader")
 """Files of a task, without an attempt, that only a resumed run has: of its parameters."""
 
 
-@dataclass(slots=True)
 class Attempts:
     """What a listing shows of one task."""
 
-    started: set[int] = field(default_factory=set)
-    done: set[int] = field(default_factory=set)
-    data: dict[int, tuple[str, float]] = field(default_factory=dict)
-    """ETag, and time in seconds since the epoch, of the data.json of each attempt that has one."""
+    __slots__ = ("data", "done", "ran", "resumed", "started")
 
-    ran: set[int] = field(default_factory=set)
-    resumed: bool = False
+    def __init__(self) -> None:
+        self.started: set[int] = set()
+        self.done: set[int] = set()
+        self.data: dict[int, tuple[str, float]] = {}
+        """ETag, and time in seconds since the epoch, of the data.json of each attempt that has one."""
+        self.ran: set[int] = set()
+        self.resumed = False
 
     def stored_its_own(self, task: str, attempt: int) -> bool:
         """Whether a finished attempt stored what its data.json refers to, rather than took it over from the task of

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -21,8 +20,7 @@ UNREADABLE: Metadata = MappingProxyType({})
 """Metadata that is there and is no JSON object: no reader can use the blob, and saving it again replaces it."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBlob:
+class StoredBlob(NamedTuple):
     """A blob as it is stored, or its end: ``size`` is that of the whole."""
 
     data: bytes
@@ -31,8 +29,7 @@ class StoredBlob:
     """What Metaflow stored with it; None when it has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewBlob:
+class NewBlob(NamedTuple):
     """A blob to store."""
 
     path: str

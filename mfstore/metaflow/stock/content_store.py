@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metaflow.datastore.content_addressed_store import ContentAddressedStore as Stock
 from metaflow.datastore.exceptions import DataException
@@ -26,6 +25,7 @@ from mfstore.metaflow.stock.blob_storage import UNREADABLE, NewBlob, StoredBlob
 from mfstore.metaflow.stock.encoding import decode, encode, fits_key, key_of, tail_fits
 
 if TYPE_CHECKING:
+    from mfstore.host.workers import Workers
     from mfstore.metaflow.stock.blob_storage import BlobStorage
 
 SENT_UNSEEN_BYTES = 256 << 10
@@ -45,8 +45,7 @@ CAS_VERSION = 1
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class _NamedBlob:
+class _NamedBlob(NamedTuple):
     path: str
     key: str
     data: bytes
@@ -245,7 +244,7 @@ class ContentStore(Stock):  # type: ignore[misc]
                 f"{CAS_VERSION}: it was written by a newer Metaflow, or is damaged",
                 key,
             )
-        return decode(found.data, process_state().workers)
+        return decode(found.data, _workers)
 
     # ---- tiny blobs -------------------------------------------------------------------
 
@@ -286,8 +285,12 @@ def _version(metadata: Mapping[str, Any]) -> Any:
 
 
 def _new(blob: _NamedBlob, replace: bool) -> NewBlob:
-    parts = [blob.data] if blob.raw else encode(blob.data, process_state().workers)
+    parts = [blob.data] if blob.raw else encode(blob.data, _workers)
     return NewBlob(blob.path, parts, {"cas_raw": blob.raw, "cas_version": CAS_VERSION}, replace)
+
+
+def _workers() -> Workers:
+    return process_state().workers
 
 
 def _windows(blobs: Iterator[_NamedBlob]) -> Iterator[list[_NamedBlob]]:

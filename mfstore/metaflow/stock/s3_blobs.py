@@ -10,11 +10,12 @@ from mfstore.errors import Conflict, InvalidRange, NotFound, Unsupported
 from mfstore.metaflow.roots.attempts import STARTED
 from mfstore.metaflow.stock.blob_storage import BlobStorage, NewBlob, StoredBlob, parsed_metadata
 from mfstore.metaflow.stock.encoding import GZIP_TRAILER_BYTES
-from mfstore.s3.bulk.items import PutItem, split_url
+from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.datatools.clients import Lease
 from mfstore.s3.datatools.objects import ATTRIBUTES
 from mfstore.s3.datatools.settings import ClientSettings, settings
 from mfstore.s3.datatools.uploading import attributes
+from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:
     from mfstore.metaflow.stock.blob_storage import Metadata

@@ -25,7 +25,6 @@ from mfstore.s3.bulk.items import (
     put_item,
     several,
     source_of,
-    split_url,
 )
 from mfstore.s3.bulk.results import (
     BulkResult,
@@ -52,6 +51,7 @@ from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Pace, Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
+from mfstore.s3.urls import split_url
 from mfstore.settings import resolve_s3
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
 from mfstore.host.buffers import bytes_of
 from mfstore.s3.transfers.jobs import check_key
+from mfstore.s3.urls import split_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,6 @@ class Address(NamedTuple):
     key: str
     start: int | None = None
     stop: int | None = None
-
-
-def split_url(url: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``; the key may be empty."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    if bucket.startswith("arn:"):
-        # arn:aws:s3:region:account:accesspoint/name/key: the name belongs to the bucket
-        name, _, rest = key.partition("/")
-        bucket, key = f"{bucket}/{name}", rest
-    if not bucket:
-        raise InvalidKey("an S3 URL is s3://bucket/key", found=repr(url))
-    return bucket, key
 
 
 def locate(text: Any, bucket: str | None) -> tuple[str, str]:

@@ -6,8 +6,8 @@ import os.path
 import sys
 from typing import Any
 
-from mfstore.s3.bulk.items import split_url
 from mfstore.s3.datatools.exceptions import MetaflowS3Exception, MetaflowS3InvalidRange, MetaflowS3URLException, failure
+from mfstore.s3.urls import split_url
 
 
 def find_root(run: Any, s3root: str | None, bucket: str | None, prefix: str | None, configured: str | None) -> Any:

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Unsupported
@@ -57,10 +57,10 @@ class Lease:
             client.close()
 
 
-@dataclass
 class _SharedClient:
-    client: BulkClient
-    users: int = 0
+    def __init__(self, client: BulkClient) -> None:
+        self.client = client
+        self.users = 0
 
 
 class _Pool:

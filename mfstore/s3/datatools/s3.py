@@ -1,4 +1,8 @@
-"""``mfstore.S3``: what ``metaflow.S3`` does, on the bulk client."""
+"""``mfstore.S3``: what ``metaflow.S3`` does, on the bulk client.
+
+Every process that imports Metaflow imports this module, and few of them use S3: so what the methods need is imported
+where it is used.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,15 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from importlib.util import find_spec
 from io import BufferedReader
 from itertools import count
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import quote
 
 from mfstore.errors import NotFound, Unsupported
 from mfstore.s3.datatools.addressing import find_root, full_url, listed, ranged, target
-from mfstore.s3.datatools.clients import Lease
 from mfstore.s3.datatools.exceptions import (
     MetaflowS3AccessDenied,
     MetaflowS3Exception,
@@ -28,16 +30,16 @@ from mfstore.s3.datatools.exceptions import (
     failure,
     raises_metaflows,
 )
-from mfstore.s3.datatools.objects import RangeInfo, S3GetObject, S3Object, S3PutObject, info_of, range_of
-from mfstore.s3.datatools.settings import ClientSettings, settings
-from mfstore.s3.datatools.uploading import Upload, attributes, checked, local_file, store, streamed
-from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 if TYPE_CHECKING:
     from typing import Self
 
     from mfstore.s3.bulk.client import BulkClient
+    from mfstore.s3.datatools.clients import Lease
+    from mfstore.s3.datatools.objects import RangeInfo, S3GetObject, S3Object, S3PutObject
+    from mfstore.s3.datatools.uploading import Upload
     from mfstore.s3.datatools.writers import ObjectWriter
+    from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
 __all__ = [
     "S3", "MetaflowS3AccessDenied", "MetaflowS3Exception", "MetaflowS3InsufficientDiskSpace",
@@ -45,8 +47,15 @@ __all__ = [
     "S3GetObject", "S3Object", "S3PutObject",
 ]  # fmt: skip
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_OBJECTS = frozenset(("RangeInfo", "S3GetObject", "S3Object", "S3PutObject"))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OBJECTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mfstore.s3.datatools import objects
+
+    return getattr(objects, name)
 
 
 class _Configured:
@@ -107,6 +116,8 @@ class S3:
     @classmethod
     def get_root_from_config(cls, echo: Any, create_on_absent: bool = True) -> str | None:
         """``DATATOOLS_S3ROOT``, None if it is not configured."""
+        from mfstore.s3.datatools.settings import settings
+
         return settings().root
 
     @raises_metaflows
@@ -118,6 +129,8 @@ class S3:
         engine: str | None = None, concurrency: int | None = None, memory: int | None = None,
         max_bandwidth: float | None = None, attempts: int | None = None, retry_seconds: float | None = None,
     ) -> None:  # fmt: skip
+        from mfstore.s3.datatools.settings import ClientSettings, settings
+
         if find_spec("botocore") is None:
             raise Unsupported("S3 needs boto3", hint="pip install 'mfstore[s3]'")
         self._settings = settings()
@@ -157,15 +170,17 @@ class S3:
         state = self.__dict__.copy()
         for name in ("_settings", "_tmpdir", "_names", "_leases", "_forgotten"):
             del state[name]
-        made_of = state["_client_settings"] = self._client_settings.without_secrets()
+        made_of = self._client_settings.without_secrets()
         state.update(_s3_client_params=made_of.client_params, _s3_session_vars=made_of.session_vars)
-        state["_client_settings"] = replace(made_of, configured=None)  # type: ignore[arg-type]  # read where it is used
+        state["_client_settings"] = made_of._replace(configured=None)  # type: ignore[arg-type]  # read where it is used
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        from mfstore.s3.datatools.settings import settings
+
         self.__dict__.update(state)
         self._settings = settings()
-        self._client_settings = replace(self._client_settings, configured=self._settings)
+        self._client_settings = self._client_settings._replace(configured=self._settings)
         self._tmpdir, self._names, self._leases = None, count(), []
         self._forgotten = weakref.finalize(self, _release, self._leases)
 
@@ -221,6 +236,8 @@ class S3:
         return self._info(keys, return_missing)
 
     def _info(self, keys: Iterable[Any], return_missing: bool) -> list[S3Object]:
+        from mfstore.s3.datatools.objects import S3Object, info_of
+
         urls = [full_url(self._s3root, key) for key in keys]
         if not urls:
             return []
@@ -300,6 +317,8 @@ class S3:
         return self.get_recursive([None], return_info, in_memory=in_memory)
 
     def _get(self, keys: Iterable[Any], return_missing: bool, return_info: bool, in_memory: bool) -> list[S3Object]:
+        from mfstore.s3.datatools.objects import S3Object
+
         pairs = [(key, full_url(self._s3root, key)) for key in keys]
         if not pairs:
             return []
@@ -323,6 +342,8 @@ class S3:
         )
 
     def _gotten(self, prefix: str | None, url: str, outcome: Outcome, return_info: bool) -> S3Object:
+        from mfstore.s3.datatools.objects import S3Object, info_of, range_of
+
         info = {**info_of(outcome), "range_info": range_of(outcome)} if return_info else {}
         return S3Object(prefix, url, outcome.path, outcome.size, data=outcome.data, spill=self._spill, **info)
 
@@ -360,6 +381,8 @@ class S3:
             MetaflowS3AccessDenied: refused; also when it cannot be told whether the object exists.
             TypeError: JSON cannot hold ``metadata``.
         """
+        from mfstore.s3.datatools.uploading import checked, store, streamed
+
         checked(key, obj)
         upload = self._upload(key, obj, content_type, metadata, None)
         if not hasattr(obj, "seek"):
@@ -391,6 +414,8 @@ class S3:
             MetaflowS3URLException: a key is no address: nothing was stored.
             MetaflowS3AccessDenied: refused; also when it cannot be told whether an object exists.
         """
+        from mfstore.s3.datatools.uploading import checked
+
         uploads = []
         for item in key_objs:
             key, value = (item.key, item.value) if hasattr(item, "value") else (item[0], item[1])
@@ -409,6 +434,8 @@ class S3:
         Raises:
             MetaflowS3NotFound: a local file does not exist: nothing was stored. Or there is no such bucket.
         """
+        from mfstore.s3.datatools.uploading import local_file
+
         uploads = []
         for item in key_paths:
             key, path = (item.key, item.path) if hasattr(item, "path") else (item[0], item[1])
@@ -422,11 +449,15 @@ class S3:
     def _upload(
         self, key: Any, data: Any, content_type: str | None, metadata: Mapping[str, Any] | None, encryption: str | None
     ) -> Upload:
+        from mfstore.s3.datatools.uploading import Upload, attributes
+
         url = full_url(self._s3root, key)
         encryption = encryption or self._encryption or ("aws:kms" if self._kms_key else None)
         return Upload(key, url, target(url), data, content_type, attributes(metadata), encryption)
 
     def _put(self, uploads: list[Upload], overwrite: bool) -> list[tuple[str, str]]:
+        from mfstore.s3.datatools.uploading import store
+
         if not uploads:
             return []
         stored = store(self._client, uploads, overwrite, self._kms_key)
@@ -557,6 +588,8 @@ class S3:
     @property
     def _client(self) -> BulkClient:
         if not self._leases:
+            from mfstore.s3.datatools.clients import Lease
+
             self._leases.append(Lease(self._client_settings))
         return self._leases[0].client
 
@@ -583,6 +616,8 @@ def _listed_url(entry: ListingEntry) -> str:
 
 
 def _listed_object(prefix: str, entry: ListingEntry) -> S3Object:
+    from mfstore.s3.datatools.objects import S3Object
+
     if entry.is_prefix:
         return S3Object(prefix, f"s3://{entry.bucket}/{entry.key}", None)
     return S3Object(prefix, _listed_url(entry), None, entry.size)

@@ -7,9 +7,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mfstore.errors import InvalidKey, NotSerializable
 
@@ -21,8 +20,7 @@ _DEFAULTS: Mapping[str, Any] = {
 """Metaflow's own. What is not listed is None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What Metaflow's ``METAFLOW_…`` variables and files say."""
 
     root: str | None
@@ -43,8 +41,7 @@ class Settings:
     """Whether clients have to come from Metaflow: ``DEFAULT_AWS_CLIENT_PROVIDER`` or the sandbox."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
+class ClientSettings(NamedTuple):
     """What a client is made of: what is ``configured``, and what an S3 was asked for instead (None: nothing)."""
 
     configured: Settings
@@ -77,7 +74,7 @@ class ClientSettings:
             )
         held: list[str] = list(self.withheld)
         left = [_without_secrets(given, held) for given in (self.client_params, self.session_vars)]
-        return replace(self, client_params=left[0], session_vars=left[1], withheld=tuple(dict.fromkeys(held)))
+        return self._replace(client_params=left[0], session_vars=left[1], withheld=tuple(dict.fromkeys(held)))
 
     @property
     def transfer_arguments(self) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.s3.bulk.items import PutItem
@@ -25,8 +24,7 @@ READ_AT_ONCE = 1 << 20
 """Open files of up to this many bytes are read; longer ones are sent by the engine."""
 
 
-@dataclass(slots=True)
-class Upload:
+class Upload(NamedTuple):
     """One object to store."""
 
     key: str

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.host.buffers import bytes_of
-from mfstore.s3.bulk.items import PutItem, split_url
+from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.calls import NO_OPTIONS, Options
 from mfstore.s3.datatools.exceptions import raises_metaflows
 from mfstore.s3.datatools.readers import only
 from mfstore.s3.transfers.jobs import Job
 from mfstore.s3.transfers.outcomes import Outcome
 from mfstore.s3.transfers.uploads import PART_BYTES, SingleCallJob, StreamedPutJob
+from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:
     from types import TracebackType

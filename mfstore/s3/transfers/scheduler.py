@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -910,7 +910,7 @@ class Transfers:
         other.policy = policy or self.policy
         other.quota = quota or self.quota
         if memory is not None:
-            other._knobs = replace(self._knobs, memory=memory)
+            other._knobs = self._knobs._replace(memory=memory)
         return other
 
     def close(self) -> None:

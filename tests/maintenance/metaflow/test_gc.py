@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import time
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -569,7 +568,7 @@ def test_a_service_that_asks_to_slow_down_ends_no_collection(tree, monkeypatch):
         return look_again(self, work)
 
     monkeypatch.setattr(LocalBackend, "delete_unchanged", slow)
-    monkeypatch.setattr(LocalBackend, "capabilities", replace(LocalBackend.capabilities, remote=True))
+    monkeypatch.setattr(LocalBackend, "capabilities", LocalBackend.capabilities._replace(remote=True))
     monkeypatch.setattr(removal.Removal, "look_again", look)
     monkeypatch.setattr(removal.time, "sleep", lambda _: None)
     _, done = collect(tree)

@@ -344,7 +344,7 @@ def test_large_blobs_of_several_members_are_checked(tmp_path):
         data = np.random.default_rng(number).bytes(5 << 20) + bytes(4 << 20)
         path = path_of(root, data)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"".join(encode(data, workers)))
+        path.write_bytes(b"".join(encode(data, lambda: workers)))
         Path(f"{path}_meta").write_text('{"cas_raw": false, "cas_version": 1}')
     workers.close()
     assert look(root).blobs_checked == 6 and look(root).clean

@@ -9,7 +9,8 @@ from mfstore.metaflow.stock.content_store import ContentStore
 from tests.rigs.metaflow_stores import local_datastore
 
 
-def test_everything_is_rebound():
+def test_everything_is_rebound_when_a_storage_is_made(tmp_path):
+    local_datastore(tmp_path).storage()
     assert version("metaflow").startswith(f"{RELEASE}.")
     assert flow_datastore.ContentAddressedStore is ContentStore
     for method in METHODS:

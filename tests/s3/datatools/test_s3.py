@@ -90,7 +90,7 @@ with mfstore.S3(s3root=root) as ours, stock.S3(s3root=root) as theirs:
         assert isinstance(again, stock.MetaflowS3NotFound) and str(again) == str(error) and again.status == 404
     from dataclasses import replace
     from mfstore.s3.datatools import clients, settings
-    configured = replace(settings.settings(), provider=True)
+    configured = settings.settings()._replace(provider=True)
     provided = clients.make_client(settings.ClientSettings(configured))
     assert [outcome.size for outcome in provided.head_many([root + "/a/1"])] == [1]
     print("fine")

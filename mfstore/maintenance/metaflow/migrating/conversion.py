@@ -28,11 +28,12 @@ class Conversion:
     def __init__(self, root: Root, to: str) -> None:
         try:
             # Also where the extension is switched off: this process reads both forms.
-            import mfstore.metaflow.extension  # noqa: F401
+            from mfstore.metaflow.hooks.rebinding import install
         except ImportError as error:
             raise Unsupported(
                 f"migrating needs Metaflow: {error}", hint="pip install 'mfstore[metaflow]'", backend=root.url
             ) from error
+        install()
         self._root = root
         self._to = to
         self.store: Store = open_packed_store(root, create=to == "packed")
