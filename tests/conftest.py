@@ -21,6 +21,10 @@ from tests.servers import MetadataService, Ministack, Missing, Moto, Nginx, Rado
 # what our requests are compared with. Read when botocore is imported.
 os.environ.setdefault("BOTO_DISABLE_CRT", "true")
 
+# Beside other workers the threads of a model that is trained wait for each other, spinning: a test with twelve such
+# trainings took three times the CPU.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell starts its background jobs with Ctrl-C ignored, and so would be the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

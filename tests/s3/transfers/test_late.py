@@ -1,18 +1,15 @@
 """What the scheduler does as time passes: what is late, what waits, and how it ends early. The clock is simulated as
 well."""
 
-import random
-
 import pytest
 
 from mfstore.s3.calls import Reply
 from mfstore.s3.transfers import ending, scheduler
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs import simulated_s3
-from tests.rigs.simulated_s3 import SimulatedChannel, SimulatedS3, simulated_client
+from tests.rigs.simulated_s3 import BIG, SimulatedChannel, SimulatedS3, simulated_client
 
 MIB = 1 << 20
-BIG = random.Random(7).randbytes(40 * MIB)
 
 
 @pytest.fixture(autouse=True)
