@@ -1,4 +1,4 @@
-"""Prints, as JSON, what the Client API knows of a run, with the cards of the steps named; long values as their
+"""Prints, as JSON, what the Client API knows of runs, each with the cards of the steps named; long values as their
 digest."""
 
 import hashlib
@@ -37,17 +37,13 @@ def read_task(task):
     }
 
 
-def main():
-    metaflow.namespace(None)
-    run = metaflow.Run(sys.argv[1])
+def read_run(name, cards_of):
+    run = metaflow.Run(name)
     steps = {step.id: sorted((read_task(task) for task in step), key=json.dumps) for step in run}
     tags = sorted(run.user_tags)
-    cards = ["<html" in card.get() for step in sys.argv[2:] for card in get_cards(run[step].task)]
-    print(
-        json.dumps(
-            {"cards": cards, "steps": steps, "tags": tags, "successful": run.successful, "finished": run.finished}
-        )
-    )
+    cards = ["<html" in card.get() for step in cards_of for card in get_cards(run[step].task)]
+    return {"cards": cards, "steps": steps, "tags": tags, "successful": run.successful, "finished": run.finished}
 
 
-main()
+metaflow.namespace(None)
+print(json.dumps({name: read_run(name, cards_of) for name, cards_of in json.loads(sys.argv[1]).items()}))

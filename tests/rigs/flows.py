@@ -144,8 +144,14 @@ class FlowRig:
         return json.loads(done.stdout.splitlines()[-1])
 
     def read(self, run, *cards_of, side=MFSTORE, **environment):
-        """What the Client API of ``side`` finds of a run ("Flow/1"), see ``read_run.py``."""
-        return self.python("read_run.py", run, *cards_of, side=side, **environment)
+        """What the Client API of ``side`` finds of a run ("Flow/1"), see ``read_runs.py``."""
+        return self.read_all({run: cards_of}, side, **environment)[run]
+
+    def read_all(self, runs, side=MFSTORE, **environment):
+        """The same of several, by one process: ``{run: steps whose cards are wanted}``."""
+        return self.python(
+            "read_runs.py", json.dumps({run: [*cards] for run, cards in runs.items()}), side=side, **environment
+        )
 
     def files(self, pattern="**/*"):
         """The local datastore's files, relative to it."""
