@@ -106,6 +106,25 @@ def test_text_is_plain_and_tried_in_planes_on_a_probe_only(codec):
     assert choose(codec, text(MIB), 1, "fast")[:2] == (LZ4, 0)
 
 
+def test_numbers_are_tried_on_a_sample_only_where_a_probe_leaves_it_open():
+    """As the nodes of trees, of which there is an array in each: a sample is half of it."""
+    nodes = np.zeros(2000, [("left", "<i8"), ("right", "<i8"), ("at", "<f8"), ("count", "<f8")])
+    nodes["left"], nodes["right"] = np.arange(2000), np.arange(2000) + 1
+    nodes["at"] = np.random.default_rng(1).integers(0, 9, 2000) / 7
+    counting = CountingCodec(errors)
+    choice = choose(counting, nodes.tobytes(), 8, "balanced")
+    (probe, tried), *rest = counting.trials
+    assert (probe, len(tried), rest) == (codecs.PROBE, 3, [])
+    sizes = Codec(errors).trial(nodes.tobytes(), tried)
+    assert choice[:3] == tried[sizes.index(min(sizes))]
+
+    counting = CountingCodec(errors)
+    floats = np.random.default_rng(1).standard_normal(100_000).tobytes()
+    assert choose(counting, floats, 8, "balanced")[:2] == (PLANES, 8)
+    (_, tried), (sample, again) = counting.trials
+    assert sample == codecs.SAMPLE and (PLANES, 8, 0) in again and 1 < len(again) <= len(tried)
+
+
 def test_planes_are_taken_where_zstd_is_hardly_smaller():
     class Told:
         """Sizes as a test wants them: plain zstd, planes, shuffled zstd."""
