@@ -236,7 +236,7 @@ class Store:
                     pickled = None
                     try:
                         if writable and isinstance(data, bytes):
-                            pickled = recipes.literal_of(data, bytes.fromhex(key))
+                            pickled = recipes.literal_of(data, key)
                         if pickled is not None:
                             value = load_literal(pickled)
                             loaded += len(pickled)

@@ -205,7 +205,7 @@ def placed_chunks(recipe: Recipe) -> list[tuple[ChunkRef, Placement]]:
 
 def recipe_path(key: str) -> str:
     """Where the recipe of a key is stored."""
-    return f"recipes/{key[:2]}/{key}"
+    return "recipes/" + key[:2] + "/" + key
 
 
 def encode_content(kind: int, algorithm: int, artifacts: Sequence[Artifact]) -> bytes:
@@ -378,13 +378,11 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
     )
 
 
-def literal_of(data: bytes, key: bytes) -> bytes | None:
-    """The pickle of the usual small artifact, from its whole recipe: a literal in tables that are not compressed. None
-    of any other recipe, and of one that is not as it should be, of which ``decode`` tells.
+literal_of = partial(literals.literal_of, PICKLE, DIGESTS)
+"""``literal_of(data, key)``: the pickle of the usual small artifact, from its whole recipe: a literal in tables that
+are not compressed. None of any other recipe, and of one that is not as it should be, of which ``decode`` tells.
 
-    Where the content section lies is believed without the seal: only the right bytes have the right digest.
-    """
-    return literals.literal_of(data, key, PICKLE, DIGESTS)
+Where the content section lies is believed without the seal: only the right bytes have the right digest."""
 
 
 def _decode_placements(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -240,6 +241,10 @@ class FinishedRecipe(NamedTuple):
     """What it consists of, if that is one literal without a name."""
 
 
+new_finished = partial(tuple.__new__, FinishedRecipe)
+"""From one tuple, as ``recipes.new_chunk``."""
+
+
 class WrittenFragment(NamedTuple):
     """An index fragment of this operation, to be used by the next one."""
 
@@ -443,7 +448,7 @@ class Ingest:
                 content = recipes.encode_content(waits.kind, algorithm, [draft.artifact() for draft in drafts])
             digested = digest(content)
             key = key_of(digested)
-            finished.append(FinishedRecipe(digested, recipe_path(key), content, drafts, literal))
+            finished.append(new_finished((digested, recipe_path(key), content, drafts, literal)))
             waits.deliver(key)
         exists = self._existing([recipe.path for recipe in finished])
         seen: set[bytes] = set()
@@ -465,10 +470,10 @@ class Ingest:
         self._close_packs()
         encoded = self._all_encoded(new)
         if len(new) == 1:
-            for recipe, data in encoded:
-                self._put(recipe.path, data)
+            for path, data in encoded:
+                self._batch.put(path, data)
         else:
-            self._batch.put_many((recipe.path, self._counted(data)) for recipe, data in encoded)
+            self._batch.put_many(encoded)
         self._recipe_keys += b"".join([recipe.key for recipe in new])
 
     def _existing(self, paths: Sequence[str]) -> Sequence[bytes | MfstoreError | bool]:
@@ -490,20 +495,27 @@ class Ingest:
             self._put(key, [data])
             self._fragments.append(WrittenFragment(key, data, closed))
 
-    def _all_encoded(self, finished: Sequence[FinishedRecipe]) -> Iterator[tuple[FinishedRecipe, Sequence[Buffer]]]:
-        """Each recipe with the parts of what is stored of it, made when it is asked for."""
+    def _all_encoded(self, finished: Sequence[FinishedRecipe]) -> Iterator[tuple[str, Sequence[Buffer]]]:
+        """Where each recipe is stored, with the parts of what is, made when it is asked for, and counted: should it not
+        be stored, nobody is told the numbers."""
         nonces = os.urandom(NONCE * len(finished))  # of all at once: a call of the system costs as much as a recipe
-        for number, recipe in enumerate(finished):
+        algorithm, written = self._context.algorithm, self.written
+        raw = 0
+        for number, (_, path, content, drafts, literal) in enumerate(finished):
             data = None
-            if recipe.literal is not None:
+            if literal is not None:
                 nonce = nonces[number * NONCE : number * NONCE + NONCE]
-                data = recipes.encode_literal(self._context.algorithm, recipe.content, recipe.drafts[0].type, nonce)
-            if data is None:
-                yield recipe, self._encoded(recipe.content, recipe.drafts)
+                data = recipes.encode_literal(algorithm, content, drafts[0].type, nonce)
+            if literal is None or data is None:
+                yield path, self._counted(self._encoded(content, drafts))
                 continue
-            sizes: dict[str, int] = self.written.codecs
-            sizes["raw"] = sizes.get("raw", 0) + len(recipe.literal or b"")
-            yield recipe, [data]
+            raw += len(literal)
+            written.stored += len(data)
+            written.objects += 1
+            yield path, [data]
+        if raw:
+            sizes: dict[str, int] = written.codecs
+            sizes["raw"] = sizes.get("raw", 0) + raw
 
     def _encoded(self, content: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
         codec = self._context.workers.thread.codec
@@ -521,7 +533,7 @@ class Ingest:
         self._batch.put(key, self._counted(parts))
 
     def _counted(self, parts: Sequence[Buffer]) -> Sequence[Buffer]:
-        """The parts of an object that is being stored, counted: should that fail, nobody is told the numbers."""
+        """The parts of an object that is being stored, counted."""
         self.written.stored += sum([len(part) if type(part) is bytes else memoryview(part).nbytes for part in parts])
         self.written.objects += 1
         return parts

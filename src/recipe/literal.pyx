@@ -43,18 +43,20 @@ def recipe_of(uint8_t algorithm, bytes content not None, bytes about not None, b
     return recipe
 
 
-def literal_of(bytes data not None, bytes key not None, uint8_t encoding, digests):
+def literal_of(uint8_t encoding, digests, bytes data not None, key):
     """The literal, from a whole recipe; None of any other recipe, and of one whose content section has not the digest
-    ``key`` by that of ``digests`` which it names."""
+    that ``key`` has, by that of ``digests`` which it names."""
     cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(data)
     cdef uint8_t algorithm = 0
     cdef size_t length = mf_literal_content(start, PyBytes_GET_SIZE(data), encoding, &algorithm)
+    cdef bytes found
     if length == 0:
         return None
     digest = digests.get(algorithm)
     if digest is None:
         return None
     start += MF_RECIPE_HEADER
-    if digest(PyBytes_FromStringAndSize(<const char *> start, length)) != key:
+    found = digest(PyBytes_FromStringAndSize(<const char *> start, length))
+    if found.hex() != key:
         return None
     return PyBytes_FromStringAndSize(<const char *> start + MF_LITERAL_BEGINS, length - MF_LITERAL_BEGINS)
