@@ -259,7 +259,10 @@ class Fuzzer:
         expected = bytes.fromhex(key) if self.half() else None
 
         def work() -> None:
+            literal = recipes.literal_of(data, key)
             decoded = recipes.decode(data, self.codec, expected)
+            if literal is not None and [literal] != [artifact.literal for artifact in decoded.artifacts]:
+                raise AssertionError("what is taken from a recipe without its seal is something else")
             # What every caller relies on without looking again.
             count = sum(len(artifact.chunks) for artifact in decoded.artifacts)
             if count != len(decoded.placements) or len(decoded.types) != len(decoded.artifacts):
