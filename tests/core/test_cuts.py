@@ -129,6 +129,28 @@ def test_hits_count_from_the_least_and_the_normal_length_on(implementation, widt
     assert first(False, CUT_MAX - 16) == CUT_MAX - 16
 
 
+def near_hits():
+    """Words of 8 bytes up to a hit of the loose kind, and those up to the next, fewer than 32 words later."""
+    noise = np.random.default_rng(9).bytes(8 << 20)
+    hash_, number = hashes(noise, 8)
+    hits = np.flatnonzero((hash_ >= 0x7FC0) & (number < (8 << 42) // (CUT_NORMAL // 4)))
+    pairs = [(first, second) for first, second in itertools.pairwise(hits.tolist()) if 0 < second - first < 32]
+    return [(noise[(first - 63) * 8 : first * 8 + 8], noise[first * 8 + 8 : second * 8 + 8]) for first, second in pairs]
+
+
+@each
+def test_of_hits_next_to_each_other_the_first_counts(implementation):
+    # They are searched many at once: wherever both lie in what is searched together, in whatever order.
+    pairs = near_hits()
+    distances = {len(then) // 8 % 8 for _, then in pairs}
+    assert distances == set(range(8))
+    for at, (hit, then) in enumerate(pairs):
+        for shift in range(0, 8 * 8, 8):
+            end = CUT_NORMAL + 8 * 8 * at + shift
+            data = bytes(end - len(hit)) + hit + then + bytes(1000)
+            assert cut(data, 8, 0, True, implementation=implementation)[0] == end
+
+
 @each
 @pytest.mark.parametrize("itemsize", [1, 2, 3, 4, 8, 24])
 def test_without_a_hit_the_greatest_hash_decides(implementation, itemsize):
@@ -139,6 +161,24 @@ def test_without_a_hit_the_greatest_hash_decides(implementation, itemsize):
         at = int(generator.integers(CUT_MAX - 800 if seed % 2 else CUT_MIN, CUT_MAX - 8))
         data[at : at + 8] = generator.bytes(8)
         assert cut(data, itemsize, 0, True, implementation=implementation) == oracle(bytes(data), itemsize, 0)
+
+
+@each
+def test_words_that_are_not_there_are_no_hits(implementation):
+    # Ends that would be followed by a hit if zeros followed them.
+    ends = np.random.default_rng(10).bytes(64 * 8 * 200)
+    padded = b"".join(ends[at : at + 512] + bytes(512) for at in range(0, len(ends), 512))
+    hash_, number = hashes(padded, 8)
+    hits = np.flatnonzero((hash_ >= 0x7FC0) & (number < (8 << 42) // (CUT_NORMAL // 4)))
+    behind = sorted(
+        {int(hit) // 128 for hit in hits if hit % 128 >= 64} - {int(hit) // 128 for hit in hits if hit % 128 < 64}
+    )
+    assert behind
+    for at in behind:
+        data = bytes(CUT_MAX - 512) + padded[at * 1024 : at * 1024 + 512]
+        expected = oracle(data, 8, 0)
+        assert expected[0] < CUT_MAX
+        assert cut(data, 8, 0, True, implementation=implementation) == expected
 
 
 def test_every_processor_has_the_base():
