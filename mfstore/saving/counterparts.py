@@ -362,7 +362,7 @@ def counterpart(stream: BaseStream, found: Range, length: int) -> Counterpart | 
             if longer:
                 aligned = False
                 low, high = low + min(longer, 0) - AROUND, high + max(longer, 0) + AROUND
-            pieces += _part(stored.pieces, low, high)
+            pieces += part_of(stored.pieces, low, high)
         number += 1
     joined = _joined(pieces) if aligned else _united(pieces, LONGEST_BASE * max(length, AROUND))
     total = sum(piece.length for piece in joined)
@@ -371,7 +371,7 @@ def counterpart(stream: BaseStream, found: Range, length: int) -> Counterpart | 
     return Counterpart(joined, total, aligned, round(spent), found.anchored)
 
 
-def _part(pieces: Iterable[BasePiece], low: int, high: int) -> list[BasePiece]:
+def part_of(pieces: Iterable[BasePiece], low: int, high: int) -> list[BasePiece]:
     """Bytes ``low`` to ``high`` of what the pieces are together."""
     part = []
     at = 0
@@ -399,7 +399,7 @@ def _united(pieces: Sequence[BasePiece], limit: int) -> tuple[BasePiece, ...]:
     """What the pieces cover, each byte once, chunk by chunk; of more than ``limit`` bytes the middle."""
     united = list(pieces) if len({piece.id for piece in pieces}) == len(pieces) else _merged(pieces)
     longer = sum([piece.length for piece in united]) - limit
-    return tuple(united if longer <= 0 else _part(united, longer // 2, longer // 2 + limit))
+    return tuple(united if longer <= 0 else part_of(united, longer // 2, longer // 2 + limit))
 
 
 def _merged(pieces: Iterable[BasePiece]) -> list[BasePiece]:

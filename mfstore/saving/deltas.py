@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from mfstore._core.codec import DIFFERENCE, NONE, PREFIX, likeness
 from mfstore.loading.deltas import together
 from mfstore.saving import codecs, neighbours
-from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk
+from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk, part_of
 
 if TYPE_CHECKING:
     from mfstore._core.codec import Codec
@@ -249,7 +249,9 @@ class Deltas:
         for candidate in self._candidates(window, stores):
             groups.setdefault(candidate.sort, []).append(candidate)
         sorts = {key: self._sorts.setdefault(key, Sort()) for key in groups}
-        doubtful = [one for key, group in groups.items() if not sorts[key].paying for one in sorts[key].some(group)]
+        doubtful = [
+            _sampled(one) for key, group in groups.items() if not sorts[key].paying for one in sorts[key].some(group)
+        ]
         held: dict[bytes, memoryview] = {}
         for batch in self._batches(doubtful):
             held = self._contents(batch)
@@ -317,7 +319,7 @@ class Deltas:
             if base is None:
                 trials.append(None)
                 continue
-            data, base = _samples(candidate, base)
+            data = _sample(candidate.data())
             forms = forms_of(candidate)
             if not may_pay(data, base, forms[-1].width):
                 trials.append(None)
@@ -405,17 +407,28 @@ def _base(bases: Mapping[bytes, memoryview], candidate: Candidate) -> memoryview
     return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
-def _samples(candidate: Candidate, old: memoryview) -> tuple[memoryview, memoryview]:
-    """A part of a chunk, from its middle, and what is before it in ``old``."""
-    data = candidate.data()
-    if len(data) <= 2 * SAMPLE:
-        return data, old
-    start = (len(data) - SAMPLE) // 16 * 8  # a multiple of 8: where an element begins
-    if candidate.found.aligned:
-        return data[start : start + SAMPLE], old[start : start + SAMPLE]
-    longer = len(old) - len(data)
-    first, last = start + min(longer, 0) - SAMPLE // 2, start + SAMPLE + max(longer, 0) + SAMPLE // 2
-    return data[start : start + SAMPLE], old[max(0, first) : last]
+def _sample_start(length: int) -> int:
+    """Where in a chunk the part begins that is tried: a multiple of 8, where an element begins."""
+    return 0 if length <= 2 * SAMPLE else (length - SAMPLE) // 16 * 8
+
+
+def _sample(data: memoryview) -> memoryview:
+    """A part of a chunk, from its middle; all of a short one."""
+    start = _sample_start(len(data))
+    return data[start : start + SAMPLE] if start else data
+
+
+def _sampled(candidate: Candidate) -> Candidate:
+    """The same with what ``_sample`` may be a delta against: of a counterpart of three chunks one or two are read."""
+    length, found = candidate.length, candidate.found
+    start = _sample_start(length)
+    if not start:
+        return candidate
+    first, last = start, start + SAMPLE
+    if not found.aligned:
+        longer = found.length - length
+        first, last = start + min(longer, 0) - SAMPLE // 2, last + max(longer, 0) + SAMPLE // 2
+    return candidate._replace(found=found._replace(pieces=tuple(part_of(found.pieces, first, last))))
 
 
 def _is_alone(part: RunPart) -> bool:
