@@ -215,19 +215,32 @@ def test_many_threads_and_a_forked_child(datastore):
 # ---- local files -----------------------------------------------------------------------------
 
 
-def test_an_object_is_never_there_without_its_metadata(tmp_path, monkeypatch):
+@pytest.mark.parametrize("fsync", ["none", "batch"])
+def test_an_object_is_never_there_without_its_metadata(tmp_path, monkeypatch, fsync):
+    """Renames fail from one of the two on, one by one or many in a call."""
+    monkeypatch.setenv("MFSTORE_FSYNC", fsync)
     datastore = local_datastore(tmp_path)
-    rename_each = local.rename_each
+    rename, rename_each = os.rename, local.rename_each
     for done in (0, 1):
+        left = done
 
-        def failing(directory, olds, news, done=done):
+        def failing(*args, **options):
+            nonlocal left
+            if left == 0:
+                raise OSError(28, "No space left on device")
+            left -= 1
+            rename(*args, **options)
+
+        def failing_each(directory, olds, news, done=done):
             rename_each(directory, olds[:done], news[:done])
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(local, "rename_each", failing)
+        monkeypatch.setattr(os, "rename", failing)
+        monkeypatch.setattr(local, "rename_each", failing_each)
         blob = f"metadata {done}".encode()
         with pytest.raises(DataException, match="No space left"):
             datastore.content().save_blobs([blob])
+        monkeypatch.setattr(os, "rename", rename)
         monkeypatch.setattr(local, "rename_each", rename_each)
         names = {name for _, _, files in os.walk(datastore.root) for name in files}
         assert key_of(blob) not in names
