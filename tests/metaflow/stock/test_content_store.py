@@ -11,6 +11,7 @@ from metaflow.datastore.exceptions import DataException, UnpicklableArtifactExce
 
 from mfstore.backends import local
 from mfstore.host.cache import HostCache
+from mfstore.metaflow.hooks.storages import LocalStorage
 from mfstore.metaflow.process_state import forget_process_state, process_state
 from mfstore.metaflow.stock.content_store import SENT_UNSEEN_BYTES
 from mfstore.metaflow.stock.encoding import MEMBER_BYTES, key_of
@@ -218,7 +219,7 @@ def test_many_threads_and_a_forked_child(datastore):
 @pytest.mark.parametrize("fsync", ["none", "batch"])
 def test_an_object_is_never_there_without_its_metadata(tmp_path, monkeypatch, fsync):
     """Renames fail from one of the two on, one by one or many in a call."""
-    monkeypatch.setenv("MFSTORE_FSYNC", fsync)
+    monkeypatch.setattr(LocalStorage, "fsync", fsync)
     datastore = local_datastore(tmp_path)
     rename, rename_each = os.rename, local.rename_each
     for done in (0, 1):
