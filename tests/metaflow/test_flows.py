@@ -77,10 +77,14 @@ def test_without_what_it_needs(local_rig):
     assert rig.read(f"Halting/{second.run_id}", side=BROKEN)["steps"]["end"][0]["artifacts"]["made_by"] == "'first'"
 
 
-@pytest.mark.parametrize("version", [None, OLDER], ids=["current", OLDER])
-def test_released_metaflows_read_and_are_read(make_rig, version):
-    """Without a line of ours on their path."""
+@pytest.mark.parametrize(
+    ("place", "version"), [("local", None), ("local", OLDER), pytest.param("s3", OLDER, marks=pytest.mark.server)]
+)
+def test_released_metaflows_read_and_are_read(request, place, version):
+    """Without a line of ours on their path. In S3 the current one, of which a run takes twenty seconds of CPU, sends
+    what it sends with ours switched off (test_flow_requests.py)."""
     side = stock(version)
+    make_rig = request.getfixturevalue(f"{place}_rig")
     (mine, my_run), (theirs, their_run) = pair(make_rig, "halting.py", "run", sides=(MFSTORE, side))
     read = mine.read(my_run, side=side)
     assert read == theirs.read(their_run, side=MFSTORE)
@@ -89,7 +93,7 @@ def test_released_metaflows_read_and_are_read(make_rig, version):
 
 def test_packed_profile(s3_rig, table):
     """Whoever has mfstore reads it, whatever the profile; who has not is told to update, and gets no wrong data."""
-    (mine, my_run), (theirs, their_run) = pair(s3_rig, "branches.py", "run", sides=(PACKED, OFF))
+    (mine, my_run), (theirs, their_run) = pair(s3_rig, "branches.py", "run", sides=(PACKED, MFSTORE))
     assert mine.read(my_run, side=MFSTORE) == theirs.read(their_run, side=PACKED)
     with pytest.raises(AssertionError, match="No deserializer claimed artifact"):
         mine.read(my_run, side=OFF)
