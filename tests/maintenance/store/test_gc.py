@@ -26,7 +26,7 @@ from mfstore.maintenance.store.collecting.retention import RefVersion, Retention
 from mfstore.saving import guard
 from mfstore.testing import Fault, FaultyBackend
 from tests import ROOT
-from tests.rigs.changes import Noting, calls_after_changes, killed_at
+from tests.rigs.changes import Noting, calls_after_changes, killed_at, twin
 from tests.rigs.gc import HOUR, check_all, collect, noise, objects, store_on
 
 # ---- what is kept ----------------------------------------------------------------------------------------------------
@@ -329,8 +329,7 @@ def test_fail_the_nth_call(tmp_path, after, forever, kind):
     seen = set()
     for n in count(1):
         if kind == "local":
-            shutil.copytree(model.root, tmp_path / str(n))
-            inner = LocalBackend(str(tmp_path / str(n)), fsync="none")
+            inner = LocalBackend(twin(model.root, tmp_path / str(n)), fsync="none")
         else:
             inner = MemoryBackend()
             inner._objects.update(model._objects)
@@ -377,15 +376,17 @@ def finish(inner, live, keep):
 def test_kill_at_any_call(tmp_path):
     """SIGKILL at the n-th storage call, in a process of its own."""
     live, keep = prepared(LocalBackend(str(tmp_path / "model"), fsync="none"))
-    whole = FaultyBackend(LocalBackend(shutil.copytree(tmp_path / "model", tmp_path / "whole"), fsync="none"))
+    whole = FaultyBackend(LocalBackend(twin(tmp_path / "model", tmp_path / "whole"), fsync="none"))
     store_on(whole).plan_gc(**policy(live)).execute()
 
     def collected(backend):
         store_on(backend).plan_gc(**policy(live)).execute()
 
+    deleted = {key.partition("/")[0] for operation, key in whole.log if operation == "delete_unchanged"}
+    assert deleted == {"packs", "recipes", "refs"}
     calls = calls_after_changes(whole.log)
     for n in calls:
-        inner = LocalBackend(shutil.copytree(tmp_path / "model", tmp_path / str(n)), fsync="none")
+        inner = LocalBackend(twin(tmp_path / "model", tmp_path / str(n)), fsync="none")
         assert killed_at(n, inner, collected) is (n <= whole.calls)
         finish(inner, live, keep)
     assert len(calls) > 15

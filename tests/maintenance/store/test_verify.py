@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import threading
 import time
 from itertools import count
@@ -24,7 +23,7 @@ from mfstore.maintenance.store.checking.pack_state import plan_spans
 from mfstore.maintenance.verification import VerifyOptions, choose_shards, read_progress
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
-from tests.rigs.changes import Noting, calls_after_changes, killed_at
+from tests.rigs.changes import Noting, calls_after_changes, killed_at, twin
 from tests.rigs.damage import DAMAGE, NOISE, damage, fill, unreadable, wound, wrapped
 from tests.rigs.gc import objects
 from tests.rigs.parts import DIGEST
@@ -430,10 +429,10 @@ def finished(inner, live):
 def test_repair_that_is_killed_at_any_call_is_finished_by_the_next(tmp_path):
     model = tmp_path / "model"
     live, _ = wound(LocalBackend(str(model), fsync="none"), 4)
-    whole = FaultyBackend(LocalBackend(shutil.copytree(model, tmp_path / "whole"), fsync="none"))
+    whole = FaultyBackend(LocalBackend(twin(model, tmp_path / "whole"), fsync="none"))
     wrapped(whole).repair()
     for n in calls_after_changes(whole.log):
-        inner = LocalBackend(shutil.copytree(model, tmp_path / str(n)), fsync="none")
+        inner = LocalBackend(twin(model, tmp_path / str(n)), fsync="none")
         assert killed_at(n, inner, lambda backend: wrapped(backend).repair()) is (n <= whole.calls)
         finished(inner, live)
     assert n > 40
