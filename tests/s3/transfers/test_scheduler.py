@@ -134,11 +134,14 @@ def fail_each(run, check, plans):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", ["reset", "truncated", "stall", "first-byte", "connect", 500, 502, 503, 504, 429])
+@pytest.mark.parametrize("plan", ["reset", "truncated", "stall", "first-byte", "connect", 500, 503])
 def test_a_get_survives_any_call_failing_once(plan):
+    """Of statuses, one of each verdict (test_planning.py)."""
+    big = BIG[: 24 * MIB]
+
     def run(number, plan):
-        world = SimulatedS3({"big": BIG, "a": b"1"}, plan={number: plan})
-        assert [o.data for o in client_on(world).get_many(["a", "big", "a"])] == [b"1", BIG, b"1"]
+        world = SimulatedS3({"big": big, "a": b"1"}, plan={number: plan})
+        assert [o.data for o in client_on(world).get_many(["a", "big", "a"])] == [b"1", big, b"1"]
         return world
 
     fail_each(run, lambda *_: None, [plan])
