@@ -147,12 +147,19 @@ def _assemble(
             yield data
             continue
         try:
-            values = [memory.value(how.writable) for memory in segments]
-            yield load(blocks, artifact.segments, values, writable=how.writable)
+            yield load(blocks, artifact.segments, _taken(segments, how.writable), writable=how.writable)
         except Exception as error:
             if isinstance(error, MfstoreError):
                 error.where(key=artifact.name or None)
             raise _of(artifact, error) from error.__cause__
+
+
+def _taken(segments: list[SegmentMemory], writable: bool) -> Iterator[Any]:
+    """What the unpickler takes for each segment, none of which is held any longer here: a text is made from memory that
+    takes as much, and other objects copy what they are made from."""
+    segments.reverse()
+    while segments:
+        yield segments.pop().value(writable)
 
 
 def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -> Iterator[bytes]:

@@ -64,12 +64,12 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
         ) from error
 
 
-def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Sequence[Any], *, writable: bool = True) -> Any:
+def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Iterable[Any], *, writable: bool = True) -> Any:
     """Unpickle an artifact from the blocks of its body and the objects its segments became.
 
-    ``payloads[i]`` is used as is for ``segments[i]``: writable memory makes a writable array. With
-    ``writable`` false small arrays, which lie in the body, are made read-only too. Executes pickle: only for
-    trusted stores.
+    Each of ``payloads`` is used as is for its segment, and taken when it is needed: writable memory makes a writable
+    array. With ``writable`` false small arrays, which lie in the body, are made read-only too. Executes pickle: only
+    for trusted stores.
     """
     blocks = _placeholders(body, segments) if segments else iter(body)
     first = next(blocks, b"")

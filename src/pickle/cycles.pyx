@@ -1,31 +1,49 @@
 # cython: language_level=3
 """Python's search for cycles, held back while one call makes many objects that all stay."""
 
+import gc
 import os
 
 cimport cython
 
 
-cdef extern from "Python.h":
-    int PyGC_Disable()
-    int PyGC_Enable()
-
-
 cdef object _gate = object()
 cdef int _calls = 0
-cdef bint _was_on = False
+cdef tuple _before = None
+# What the thresholds were before the first call; None: they were left alone.
+
+
+cdef hold_back():
+    """A first threshold of 0 holds the search back. Whether it is switched on is another matter, which others may
+    decide meanwhile."""
+    global _before
+    _before = gc.get_threshold()
+    if _before[0] == 0:
+        _before = None
+    else:
+        gc.set_threshold(0)
+
+
+cdef let_go_on():
+    """As it was before, unless somebody has set thresholds meanwhile."""
+    global _before
+    before, _before = _before, None
+    if before is not None and gc.get_threshold() == (0, *before[1:]):
+        gc.set_threshold(*before)
 
 
 def without_search(call, *args, **kwargs):
-    """``call(*args, **kwargs)``, during which no thread of this process searches for cycles. Calls may overlap and
-    nest: the last one that ends lets the search go on, if it was on when the first one began.
+    """``call(*args, **kwargs)``, during which no thread of this process searches for cycles by itself. Calls may
+    overlap and nest: the last one that ends lets the search go on, as it was when the first one began. What another
+    thread says meanwhile holds: ``gc.disable``, ``gc.enable``, ``gc.set_threshold``, after which the search goes on at
+    once.
 
-    No signal handler runs between a step here and the next, so nothing that interrupts leaves the search off.
+    No signal handler runs between a step here and the next, so nothing that interrupts leaves the search held back.
     """
-    global _calls, _was_on
+    global _calls
     with cython.critical_section(_gate):
         if _calls == 0:
-            _was_on = PyGC_Disable()
+            hold_back()
         _calls += 1
     try:
         return call(*args, **kwargs)
@@ -34,8 +52,8 @@ def without_search(call, *args, **kwargs):
             # 0 in the child of a fork.
             if _calls:
                 _calls -= 1
-                if _calls == 0 and _was_on:
-                    PyGC_Enable()
+                if _calls == 0:
+                    let_go_on()
 
 
 def _forked():
@@ -43,8 +61,7 @@ def _forked():
     global _calls
     if _calls:
         _calls = 0
-        if _was_on:
-            PyGC_Enable()
+        let_go_on()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -140,28 +140,57 @@ def test_copies_of_arrays_do_not_live_to_the_end():
 
 @pytest.fixture
 def searching():
+    before = gc.get_threshold()
     gc.enable()
     yield
     assert gc.isenabled()
+    assert gc.get_threshold() == before
+    assert before[0]
+
+
+def held_back():
+    return gc.get_threshold()[0] == 0
 
 
 def test_no_cycles_are_searched_for_during_a_call(searching):
-    assert without_search(gc.isenabled) is False
+    assert without_search(held_back)
     assert without_search(lambda value, *, more: value + more, 1, more=2) == 3
-    assert without_search(lambda: (without_search(gc.isenabled), gc.isenabled())) == (False, False)
+    assert without_search(lambda: (without_search(held_back), held_back())) == (True, True)
     with pytest.raises(ZeroDivisionError):
         without_search(lambda: 1 / 0)
 
 
-def test_the_last_of_calls_that_overlap_lets_the_search_go_on(searching):
+def test_a_search_that_is_held_back_does_not_happen(searching):
+    def make():
+        before = gc.get_stats()[0]["collections"]
+        kept = [[] for _ in range(100_000)]
+        return len(kept), gc.get_stats()[0]["collections"] - before
+
+    assert without_search(make)[1] == 0
+    assert make()[1] > 0
+
+
+@pytest.fixture
+def overlapping():
+    """A call of another thread that has begun, and what ends it."""
     inside, leave = threading.Event(), threading.Event()
     other = threading.Thread(target=without_search, args=(lambda: (inside.set(), leave.wait()),))
     other.start()
     inside.wait()
+
+    def end():
+        leave.set()
+        other.join()
+
+    yield end
+    end()
+
+
+def test_the_last_of_calls_that_overlap_lets_the_search_go_on(searching, overlapping):
     without_search(int)
-    assert not gc.isenabled()
-    leave.set()
-    other.join()
+    assert held_back()
+    overlapping()
+    assert not held_back()
 
 
 def test_what_its_user_switched_off_stays_off(searching):
@@ -171,15 +200,34 @@ def test_what_its_user_switched_off_stays_off(searching):
     gc.enable()
 
 
-def test_a_child_of_a_fork_searches(searching):
-    inside, leave = threading.Event(), threading.Event()
-    other = threading.Thread(target=without_search, args=(lambda: (inside.set(), leave.wait()),))
-    other.start()
-    inside.wait()
+def test_what_its_user_switches_off_meanwhile_stays_off(searching, overlapping):
+    gc.disable()
+    overlapping()
+    assert not gc.isenabled()
+    gc.enable()
+
+
+def test_what_its_user_switches_on_meanwhile_stays_on(searching):
+    gc.disable()
+    without_search(gc.enable)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("threshold", [12345, 0])
+def test_thresholds_of_its_user_stay(searching, threshold):
+    before = gc.get_threshold()
+    gc.set_threshold(threshold)
+    without_search(int)
+    assert gc.get_threshold()[0] == threshold
+    without_search(gc.set_threshold, 54321)
+    assert gc.get_threshold()[0] == 54321
+    gc.set_threshold(*before)
+
+
+def test_a_child_of_a_fork_searches(searching, overlapping):
     child = os.fork()
     if child == 0:
         without_search(int)
-        os._exit(0 if gc.isenabled() else 1)
-    leave.set()
-    other.join()
+        os._exit(1 if held_back() else 0)
+    overlapping()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

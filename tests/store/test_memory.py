@@ -1,5 +1,6 @@
 """Objects of many parts are saved within the budget, whichever way they go."""
 
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -20,6 +21,16 @@ class Copied:
 
     def __getstate__(self):
         return {"array": self.array.tobytes()}
+
+
+class Called:
+    """An array, loaded by a call that copies the buffer it gets."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __reduce_ex__(self, protocol):
+        return bytes, (pickle.PickleBuffer(self.array),)
 
 
 def parts():
@@ -50,3 +61,28 @@ def test_copies_of_parts_stay_within_the_budget(root, way):
             assert tracemalloc.get_traced_memory()[1] <= BUDGET
         finally:
             tracemalloc.stop()
+
+
+def peak_of(call):
+    """Bytes held at once while it runs, with its result."""
+    tracemalloc.start()
+    try:
+        assert call() is not None
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_texts_are_loaded_one_after_the_other(store):
+    """The UTF-8 of each, which takes twice as much here, is freed once the text is made of it."""
+    texts = [chr(0xE0 + number) * (1 << 20) for number in range(16)]
+    key = store.put(texts)
+    assert peak_of(lambda: store.get(key)) <= 40 << 20
+
+
+def test_what_artifacts_of_a_bundle_copy_is_freed_one_after_the_other(root):
+    """The buffers are read together; the copies made of them take no more than these."""
+    noise = np.random.default_rng(0)
+    with mfstore.open(root, memory=BUDGET, fsync="none", threads=2) as store:
+        key = store.save({f"n{number}": Called(np.frombuffer(noise.bytes(PART), np.uint8)) for number in range(16)})
+        assert peak_of(lambda: store.load(key, map=False)) <= 16 * PART + (20 << 20)
