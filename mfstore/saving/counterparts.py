@@ -502,6 +502,11 @@ class Counterparts:
         for stream, old in zip(segments, found, strict=True):
             self._pairs[stream] = _Pair(None if old is None else artifact.segments[old])
 
+    def is_adrift(self, stream: Stream) -> bool:
+        """Whether nothing of a stream was found in what it is paired with: its chunks lie alike to that."""
+        pair = self._pairs.get(stream)
+        return pair is not None and not pair.anchors
+
     def find(self, chunk: NewChunk) -> Counterpart | None:
         """The counterpart of a chunk that the base does not have."""
         pair = self._pairs.get(chunk.stream)

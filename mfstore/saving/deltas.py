@@ -147,6 +147,17 @@ class Candidate(NamedTuple):
         return self.run.view[start : self.run.ends[self.number]]
 
 
+class Possible(NamedTuple):
+    """A new chunk that has a counterpart, as far as is known."""
+
+    run: Run
+    number: int
+    chunk: NewChunk
+    sort: SortKey
+    found: Counterpart | None
+    """None: it has not been looked for yet, and ``sort`` is that of the chunk before."""
+
+
 class Trial(NamedTuple):
     """What trying a part of a chunk told."""
 
@@ -169,14 +180,14 @@ class Sort:
     """Chunks to be left alone before the next is tried."""
     skip: int = FIRST_SKIP
 
-    def some(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    def some(self, possible: Iterable[Possible]) -> Iterator[Possible]:
         """Those to be tried as long as none has paid."""
-        for candidate in candidates:
+        for one in possible:
             if self.left:
                 self.left -= 1
                 continue
             self.left, self.skip = self.skip, min(2 * self.skip, LAST_SKIP)
-            yield candidate
+            yield one
 
     def learn(self, kept: int, tried: int) -> None:
         """Of so many that were tried, ``kept`` pay."""
@@ -232,6 +243,9 @@ class Deltas:
         self._sorts: dict[SortKey, Sort] = {}
         self._ratios: dict[Stream, float] = {}
         """Of each stream, how much smaller its chunks are when they are stored whole."""
+        self._adrift: dict[Stream, SortKey] = {}
+        """Of streams of which nothing was found in the base so far, the sort of a chunk. Most chunks of one that is
+        unlike the base are left alone, and need no counterpart: finding one takes 10 us."""
 
     def concern(self, stores: Sequence[RunPart], duplicate: int) -> bool:
         """Whether a window is to be looked at, of which ``stores`` are new and so many bytes are not: without a base, a
@@ -245,18 +259,22 @@ class Deltas:
     def encode(self, window: Sequence[RunPart], stores: Sequence[RunPart]) -> dict[ChunkOfRun, EncodedDelta]:
         """Those of the new chunks in ``stores`` that are to be stored as deltas. ``window`` is all that comes with
         them."""
-        groups: dict[SortKey, list[Candidate]] = {}
-        for candidate in self._candidates(window, stores):
-            groups.setdefault(candidate.sort, []).append(candidate)
+        groups: dict[SortKey, list[Possible]] = {}
+        for possible in self._possible(window, stores):
+            groups.setdefault(possible.sort, []).append(possible)
         sorts = {key: self._sorts.setdefault(key, Sort()) for key in groups}
         doubtful = [
-            _sampled(one) for key, group in groups.items() if not sorts[key].paying for one in sorts[key].some(group)
-        ]
+            _sampled(candidate) for key, group in groups.items() if not sorts[key].paying
+            for one in sorts[key].some(group) if (candidate := self._candidate(one)) is not None
+        ]  # fmt: skip
         held: dict[bytes, memoryview] = {}
         for batch in self._batches(doubtful):
             held = self._contents(batch)
             self._judge_trials(batch, self._map(partial(self._try, held), batch))
-        certain = [one for key, group in groups.items() if sorts[key].paying for one in group]
+        certain = [
+            candidate for key, group in groups.items() if sorts[key].paying
+            for one in group if (candidate := self._candidate(one)) is not None
+        ]  # fmt: skip
         kept: dict[ChunkOfRun, EncodedDelta] = {}
         for batch in self._batches(certain):
             held = self._contents(batch, held)
@@ -264,21 +282,41 @@ class Deltas:
         self._stored.rely({piece.at.pack.value for delta in kept.values() for piece in delta.pieces})
         return kept
 
-    def _candidates(self, window: Iterable[RunPart], stores: Iterable[RunPart]) -> list[Candidate]:
+    def _candidate(self, possible: Possible) -> Candidate | None:
+        """The chunk with its counterpart, if it has one."""
+        run, number, chunk, _, found = possible
+        if found is None:
+            assert self._counterparts is not None
+            found = self._counterparts.find(chunk)
+        if found is None:
+            return None
+        candidate = Candidate(run, number, chunk, found)
+        self._sorts.setdefault(candidate.sort, Sort())
+        return candidate
+
+    def _possible(self, window: Iterable[RunPart], stores: Iterable[RunPart]) -> Iterator[Possible]:
         """The new chunks that have a counterpart: in the base, else between their neighbours.
 
-        Not between neighbours in a bundle: no index lists deltas, so an artifact that stays as it is beside others
-        that change would be stored again with each bundle that names no base.
+        Not between neighbours in a bundle: those who save bundles again name the one before, and each of them would
+        read trailers.
         """
         chunks = [chunk for part in window for _, chunk in new_chunks(part)]
         new = {chunk.id: (part.run, number, chunk) for part in stores for number, chunk in new_chunks(part)}
-        found: dict[bytes, Counterpart] = {}
+        found: dict[bytes, Counterpart | None] = {}
         if self._counterparts is not None:
             self._counterparts.learn(chunks)
-            for _, _, chunk in new.values():
+            for run, number, chunk in new.values():
+                if self._counterparts.is_adrift(chunk.stream):
+                    if chunk.stream in self._adrift:
+                        found[chunk.id] = None
+                        continue
+                else:
+                    self._adrift.pop(chunk.stream, None)
                 counterpart = self._counterparts.find(chunk)
                 if counterpart is not None:
                     found[chunk.id] = counterpart
+                    if not counterpart.anchored:
+                        self._adrift[chunk.stream] = Candidate(run, number, chunk, counterpart).sort
         between = [
             gap for gap in neighbours.gaps(chunks, self._stored.located, new, self._stored.pieces)
             if any(chunk.id not in found and not chunk.stream.artifact for chunk in chunks[gap.first : gap.last])
@@ -287,7 +325,10 @@ class Deltas:
         for gap in between:
             for number, counterpart in neighbours.counterparts(chunks, gap, layouts):
                 found.setdefault(chunks[number].id, counterpart)
-        return [Candidate(*new[chunk_id], counterpart) for chunk_id, counterpart in found.items()]
+        for chunk_id, one in found.items():
+            run, number, chunk = new[chunk_id]
+            sort = Candidate(run, number, chunk, one).sort if one is not None else self._adrift[chunk.stream]
+            yield Possible(run, number, chunk, sort, one)
 
     def _batches(self, candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
         """Candidates whose bases fit into memory together."""

@@ -189,8 +189,7 @@ class ChunkPipeline:
     def _store_deltas(self, stores: Sequence[RunPart], deltas: Mapping[bytes, EncodedDelta]) -> list[RunPart]:
         """Store what is to be a delta; what is left of ``stores``.
 
-        Where it saves requests, and nothing else goes to packs, deltas are left to lie in the recipe. No index lists
-        deltas, so nobody will look for them in a pack.
+        Where it saves requests, and nothing else goes to packs, deltas are left to lie in the recipe.
         """
         places = [
             (run, number, delta) for run, first, last in stores for number in range(first, last)

@@ -39,7 +39,7 @@ class PreviousBundle:
 
     def was_read(self, name: str, bundle: str) -> None:
         """This artifact is the object that the task read from an input, whose bundle is the better base: mostly it is
-        the same, and its chunks are found there also if they are deltas, which no index has."""
+        the same, and its chunks are found there without the index, deltas too."""
         self._read[name] = bundle
 
     def recipe(self, store: Store, name: str) -> Recipe | None:
