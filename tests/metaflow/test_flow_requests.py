@@ -46,7 +46,8 @@ def costs(s3_rig, proxy, sides, latency=0.0):
     """The logs of the trivial flow on each side."""
     proxies = [proxy(latency=latency) for _ in sides]
     running = [
-        s3_rig(made.url).start("trivial.py", "run", side=side) for made, side in zip(proxies, sides, strict=True)
+        s3_rig(made.url).start("trivial.py", "run", side=side, METAFLOW_S3_WORKER_COUNT="64")
+        for made, side in zip(proxies, sides, strict=True)
     ]
     finish_all(running)
     return [made.log for made in proxies]

@@ -28,11 +28,14 @@ class Side:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+ONE_WORKER = {"METAFLOW_S3_WORKER_COUNT": "1"}
+"""Released Metaflow starts a process with a client of its own for each object that it moves at once, up to 64, which is
+most of what its flows cost in S3."""
 MFSTORE = Side("mfstore")
 PACKED = Side("packed", environment={"METAFLOW_MFSTORE_PROFILE": "packed"})
-OFF = Side("off", environment={"METAFLOW_MFSTORE": "0"})
+OFF = Side("off", environment={"METAFLOW_MFSTORE": "0", **ONE_WORKER})
 """Metaflow as released: the extension is there, but switched off."""
-BROKEN = Side("broken", path=(FLOWS / "without_mfstore", ROOT))
+BROKEN = Side("broken", path=(FLOWS / "without_mfstore", ROOT), environment=ONE_WORKER)
 """The extension is found, and what it needs cannot be imported."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rigs.flows import ROOT, Side
+from tests.rigs.flows import ONE_WORKER, ROOT, Side
 
 PLACE = ROOT / "build" / "installs"
 OLDER = "2.12.39"
@@ -56,7 +56,7 @@ def stock(version=None):
     version = version or current_metaflow()
     directory = PLACE / f"metaflow-{version}"
     _once(directory, _make_target, [f"metaflow=={version}"])
-    return Side(f"stock-{version}", python=image(), path=(directory,))
+    return Side(f"stock-{version}", python=image(), path=(directory,), environment=ONE_WORKER)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def test_same_as_metaflow(radosgw):
     client = boto_client(radosgw)
     environment = {
         **os.environ,
-        **environment_of(radosgw, METAFLOW_DATATOOLS_S3ROOT="s3://tools/da/ta", METAFLOW_S3_WORKER_COUNT="2"),
+        **environment_of(radosgw, METAFLOW_DATATOOLS_S3ROOT="s3://tools/da/ta", METAFLOW_S3_WORKER_COUNT="1"),
         # What metaflow.S3 retries, it would for an hour.
         "METAFLOW_S3_RETRY_COUNT": "0", "METAFLOW_S3_TRANSIENT_RETRY_COUNT": "0",
     }  # fmt: skip
