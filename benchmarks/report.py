@@ -61,6 +61,10 @@ def stores(runs: list[dict[str, Any]]) -> None:
     for kind in ("noise", "compressible"):
         extra = found["extra memory for 2 GiB", f"test_extra_memory[{kind}]"]
         print(f"| extra memory to save, load 2 GiB ({kind}) | {extra['save_mib']}, {extra['load_mib']} MiB |")
+    for (group, name), extra in found.items():
+        if group == "extra memory for 48 parts of 12 MiB":
+            kind = name.removeprefix("test_extra_memory_of_many_parts[").removesuffix("]")
+            print(f"| extra memory to save, load 48 {kind} of 12 MiB | {extra['save_mib']}, {extra['load_mib']} MiB |")
     for at, (put, get) in found["cost per artifact in one store", "test_cost_per_artifact"].items():
         print(f"| CPU to put, get one small artifact among {at.removeprefix('at_')} | {put}, {get} us |")
     print(f"| import | {found['import', 'test_import']['ms']} ms |")

@@ -39,6 +39,64 @@ def test_extra_memory(benchmark, place, kind):
     assert max(save, load) <= 256
 
 
+PARTS = """
+import ctypes, sys, numpy as np, mfstore
+def status(name):
+    return int(open('/proc/self/status').read().split(name + ':')[1].split()[0]) * 1024
+def reset():
+    ctypes.CDLL(None).malloc_trim(0)
+    open('/proc/self/clear_refs', 'w').write('5')
+root, kind, size = sys.argv[1], sys.argv[2], 12 << 20
+noise = np.random.default_rng(0)
+def numbers(count):
+    return noise.integers(0, 2**63, count)
+def frame(data):
+    import pandas
+    return pandas.DataFrame(data)
+def polars(data):
+    import polars
+    return polars.DataFrame(data)
+def matrix(data):
+    import scipy.sparse
+    count = len(data)
+    return scipy.sparse.csr_array((data * 1.0, np.arange(count) % 1000, np.arange(0, count + 1, 128)))
+words = np.array([f'word {number}' for number in range(1000)], object)
+make = {
+    'strided arrays': lambda: numbers(size // 4)[::2],
+    'arrays of objects': lambda: words[numbers(size // 8) % 1000],
+    'masked arrays': lambda: np.ma.masked_array(numbers(size // 8), False),
+    'frames of every other row': lambda: frame(numbers(size // 4).reshape(-1, 8)).iloc[::2],
+    'frames of polars': lambda: polars({'a': numbers(size // 16), 'b': numbers(size // 16)}),
+    'sparse matrices': lambda: matrix(numbers(128 * (size // 2048))),
+}[kind]
+store = mfstore.open(root, fsync='none')
+store.put([make(), noise.random(300_000)])
+obj = [make() for _ in range(48)]
+reset(); before = status('VmRSS'); key = store.put(obj); print(status('VmHWM') - before)
+del obj
+reset(); back = store.get(key); peak = status('VmHWM'); reset(); print(peak - status('VmRSS'))
+"""
+MANY_PARTS = (
+    "strided arrays", "arrays of objects", "masked arrays", "frames of every other row", "frames of polars",
+    "sparse matrices",
+)  # fmt: skip
+
+
+@pytest.mark.benchmark(group="extra memory for 48 parts of 12 MiB")
+@pytest.mark.parametrize("kind", MANY_PARTS)
+def test_extra_memory_of_many_parts(benchmark, place, kind):
+    """What loading takes beyond is what the unpickler remembers: texts and bytes of which a part is made."""
+    done = benchmark.pedantic(
+        lambda: subprocess.run(
+            [sys.executable, "-c", PARTS, place(), kind], capture_output=True, text=True, check=True
+        ),
+        rounds=1,
+    )
+    save, load = (int(line) / (1 << 20) for line in done.stdout.split())
+    benchmark.extra_info.update(save_mib=round(save), load_mib=round(load))
+    assert save <= 256
+
+
 @pytest.mark.benchmark(group="cost per artifact in one store")
 def test_cost_per_artifact(benchmark, place):
     """CPU per put and get of a new small artifact when the store already holds that many."""
