@@ -8,6 +8,7 @@ import pickle
 import tracemalloc
 import weakref
 from collections import OrderedDict, deque
+from functools import partial
 from typing import NamedTuple
 
 import ml_dtypes
@@ -17,6 +18,7 @@ import pyarrow
 import pytest
 import scipy.sparse
 
+from mfstore._core.graph import counts_references
 from mfstore.errors import NotSerializable
 from mfstore.pickling.streams import dump
 from tests.rigs.pickles import dumps
@@ -221,6 +223,18 @@ def test_what_a_weak_reference_finds_again_is_shared():
 
     one, other = pickle.loads(dumps([Finds(), Finds()]))
     assert one[0] is other[0]
+
+
+def test_what_some_library_may_find_again_is_remembered():
+    """Objects of classes in C whose module is not known, and of classes that come from one of these."""
+
+    class Mixed(scipy.sparse.csr_array, partial):
+        pass
+
+    assert counts_references(scipy.sparse.csr_array, {"builtins"})
+    assert not counts_references(partial, {"builtins"})
+    assert not counts_references(Mixed, {"builtins"})
+    assert counts_references(Mixed, {"builtins", "functools"})
 
 
 def test_an_object_that_its_state_leads_back_to_is_one():
