@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
 from io import BytesIO
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from metaflow import metaflow_config
@@ -22,14 +23,13 @@ from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSeri
 from mfstore.errors import NotSerializable
 from mfstore.metaflow.errors import data_errors
 from mfstore.metaflow.hooks.marks import wait_for_marks
-from mfstore.metaflow.hooks.task_data import parsed_task_data
 from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.attempts import DATA, STARTED
-from mfstore.metaflow.roots.migration_record import Form, current_form
-from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArtifact, bundle_of, is_packed
+from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArtifact, bundle_of, is_inline, is_packed
 
 if TYPE_CHECKING:
     from mfstore.metaflow.packed.previous import PreviousBundle
+    from mfstore.metaflow.roots.migration_record import Form
     from mfstore.store import Store
 
 
@@ -65,6 +65,34 @@ def save_artifacts(original: Any) -> Any:
 
 def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]], splits: list[Any]) -> None:
     """``splits`` is the task's foreach stack once ``artifacts`` have been taken."""
+    from mfstore.metaflow.packed.plain import plain_info, plain_key
+
+    plain: dict[str, tuple[str, Any]] = {}
+
+    def others() -> Iterator[tuple[str, Any]]:
+        for name, obj in artifacts:
+            key = plain_key(obj)
+            if key is None:
+                yield name, obj
+            else:
+                plain[name] = key, plain_info(key, obj)
+
+    left = others()
+    first = [*islice(left, 1)]
+    if first:
+        _save_bundle(task, _taken(first, left), splits)
+    for name, (key, info) in plain.items():
+        task._objects[name], task._info[name] = key, info
+
+
+def _taken(first: list[tuple[str, Any]], left: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Both, of which ``first`` is emptied: nobody else keeps a large object while it is saved."""
+    while first:
+        yield first.pop()
+    yield from left
+
+
+def _save_bundle(task: Any, artifacts: Iterable[tuple[str, Any]], splits: list[Any]) -> None:
     from mfstore.metaflow.packed import bundles
     from mfstore.metaflow.packed.previous import PreviousBundle, is_first_split
 
@@ -243,15 +271,28 @@ def _loaded(original: Any, task: Any, names: list[str]) -> Iterator[tuple[str, A
     ]
     stock = [name for name in names if not is_packed(infos.get(name))]
     if packed:
-        from mfstore.metaflow.packed import bundles
-
         with data_errors():
             read = process_state().packed_read
-            for name, obj in bundles.load(lambda: _store_to_read(task), packed):
+            for name, obj in _loaded_packed(task, packed):
                 read[name, task._objects[name]] = id(obj)
                 yield name, obj
     if stock or not names:
         yield from original(task, stock)
+
+
+def _loaded_packed(task: Any, packed: Sequence[PackedArtifact]) -> Iterator[tuple[str, Any]]:
+    from mfstore.metaflow.packed.plain import load_inline
+
+    in_bundles = []
+    for artifact in packed:
+        if is_inline(artifact.key):
+            yield artifact.name, load_inline(artifact.key)
+        else:
+            in_bundles.append(artifact)
+    if in_bundles:
+        from mfstore.metaflow.packed import bundles
+
+        yield from bundles.load(lambda: _store_to_read(task), in_bundles)
 
 
 def _learn_migrated(task: Any, names: list[str]) -> bool:
@@ -259,6 +300,8 @@ def _learn_migrated(task: Any, names: list[str]) -> bool:
     data.json read a while ago, may name the one they had before."""
     if task._mode != "r" or not _has_blobs(task):
         return False
+    from mfstore.metaflow.roots.migration_record import current_form
+
     found: dict[str, Form] = {}
     documents = []
     with suppress(DataException):
@@ -275,6 +318,8 @@ def _learn_migrated(task: Any, names: list[str]) -> bool:
 
 def _documents(task: Any) -> list[dict[str, Any]]:
     """The data.json of each attempt of a task."""
+    from mfstore.metaflow.hooks.task_data import parsed_task_data
+
     paths = [f"{task._path}/{number}.{DATA}" for number in range(metaflow_config.MAX_ATTEMPTS)]
     found = task._storage_impl.blobs.read(paths)
     return [parsed_task_data(path, stored.data) for path, stored in found if stored is not None]

@@ -1,0 +1,79 @@
+"""What a process pays for mfstore, by what it imports and opens: Metaflow is imported by each process of a flow, and by
+all that only look at runs."""
+
+import json
+import subprocess
+
+import pytest
+
+from tests.rigs.flows import MFSTORE, OFF, PACKED, FlowRig
+
+AT_IMPORT = {
+    "mfstore", "mfstore._core", "mfstore.errors", "mfstore.metaflow", "mfstore.metaflow.extension",
+    "mfstore.metaflow.hooks", "mfstore.metaflow.hooks.storages", "mfstore.metaflow.needs", "mfstore.s3",
+    "mfstore.s3.datatools", "mfstore.s3.datatools.addressing", "mfstore.s3.datatools.exceptions",
+    "mfstore.s3.datatools.s3", "mfstore.s3.urls",
+}  # fmt: skip
+IN_A_TASK = 20
+"""Modules that a task with small values in a local datastore imports besides, none of them compiled."""
+
+SCRIPT = """
+import json, sys
+import metaflow
+imported = [*sys.modules]
+from metaflow.datastore import FlowDataStore
+from metaflow.plugins import DATASTORES
+
+storage = next(one for one in DATASTORES if one.TYPE == "local")
+opened = []
+sys.addaudithook(lambda event, given: event == "open" and str(given[0]).startswith(sys.argv[1]) and opened.append(given[0]))
+flow = FlowDataStore("F", storage_impl=storage, ds_root=sys.argv[1])
+
+def task(step, before):
+    made = flow.get_task_datastore("1", step, "1", attempt=0, mode="w")
+    made.init_task()
+    if before:
+        read = flow.get_task_datastore("1", before, "1")
+        assert (read["x"], read["name"], read["y"]) == (1, "F", {"a": [1, None]})
+    made.save_metadata({"task_begin": {"code": 1}})
+    made.save_artifacts(iter([("x", 1), ("name", "F"), ("y", {"a": [1, None]}), ("_transition", ([step], None))]), 4)
+    made.save_metadata({"task_end": {}})
+    made.done()
+
+task("start", None)
+task("end", "start")
+json.dump({"imported": imported, "used": [*sys.modules], "opened": len(opened)}, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    """What a process of each side imports with Metaflow, and what two tasks of it import and open."""
+    found = {}
+    for side in (OFF, MFSTORE, PACKED):
+        home = tmp_path_factory.mktemp(side.name)
+        command = [side.python, "-c", SCRIPT, str(home / "root")]
+        environment = FlowRig(home).environment(side)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home)
+        assert done.returncode == 0, done.stderr
+        found[side.name] = json.loads(done.stdout)
+    return found
+
+
+def test_importing_metaflow_imports_few_modules_and_nothing_compiled(costs):
+    ours, theirs = ({*costs[side.name]["imported"]} for side in (MFSTORE, OFF))
+    assert ours - theirs == AT_IMPORT
+
+
+@pytest.mark.parametrize("side", [MFSTORE, PACKED], ids=lambda side: side.name)
+def test_a_task_with_small_values_imports_few_modules_and_nothing_compiled(costs, side):
+    used = {*costs[side.name]["used"]} - {*costs[side.name]["imported"]} - {*costs[OFF.name]["used"]}
+    assert {name.partition(".")[0] for name in used} == {"mfstore"}
+    assert len(used) <= IN_A_TASK, sorted(used)
+
+
+def test_a_task_with_small_values_opens_few_files(costs):
+    """Two tasks, of which one reads the other. In the default profile each new blob is looked for, and two files of it
+    are written; in the packed profile there is none."""
+    assert costs[MFSTORE.name]["opened"] <= costs[OFF.name]["opened"] + 12
+    assert costs[PACKED.name]["opened"] <= costs[OFF.name]["opened"] // 2
