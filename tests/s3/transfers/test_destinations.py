@@ -1,5 +1,6 @@
 """Local files as destinations: whole or not at all, replacing nothing, leaving nothing open."""
 
+import ctypes
 import errno
 import gc
 import os
@@ -34,7 +35,7 @@ def renames(request, monkeypatch):
     elif request.param != "renameat2":
 
         def refused(*_):
-            file_systems.ctypes.set_errno(errno.EINVAL)
+            ctypes.set_errno(errno.EINVAL)
             return -1
 
         monkeypatch.setattr(file_systems, "_renameat2", lambda: refused)
