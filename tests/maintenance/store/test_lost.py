@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +159,7 @@ def test_a_pack_that_is_no_file_is_told_and_left_alone(root, kind, tmp_path, mon
         os.mkfifo(pack)
     if kind == "directory of CephFS":  # which says of one how much lies below it
         head = LocalBackend.head
-        monkeypatch.setattr(LocalBackend, "head", lambda *given: replace(head(*given), size=1 << 30))
+        monkeypatch.setattr(LocalBackend, "head", lambda *given: head(*given)._replace(size=1 << 30))
     for _ in range(2):
         (found,) = (finding for finding in mfstore.open(root).verify().damage if finding.keys)
         assert found.object == str(pack.relative_to(root)) and found.keys == (key,) and found.refs == ("a",)
