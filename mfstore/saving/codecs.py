@@ -84,7 +84,8 @@ EFFORTS = {
     # Level 3 of bytes as they are: on Arrow, npz and polars data level 1 takes 1.03 to 1.27 times as much and is no
     # faster. On shuffled columns level 3 gains under 2 % at three quarters of the speed.
     # Level 4 of what is short: a version of dataclasses (1.2 MB) takes 1.019 times zstd-3 of its ordinary pickle, and
-    # 1.025 at level 3. zstd of it took 4.2 ms at level 3 and 7.0 at 4, of a save of 22. Of longer ones no series needs it, and 3 decides their CPU.
+    # 1.025 at level 3. zstd of it took 4.2 ms at level 3 and 7.0 at 4, of a save of 22.
+    # Of longer ones no series needs it, and 3 decides their CPU.
     "balanced": Effort(pays=KEEP, plain=3, short=4, shuffled=1, faster=1.02),
     # pcodec: its default, 85 MB/s; 12 gained 0.2 % at a quarter of that.
     # Level 9 leaves 0.88 to 0.97 of level 3 at a fifth of its speed; level 12 0.95 of that again at a third of it.
