@@ -29,6 +29,8 @@ END_BYTES = 64 << 10
 ENTRY = struct.Struct("<32sQIIII")
 """Of the last number but one the lowest byte is the codec, the rest the width. The last: how many pieces it has."""
 PIECE = struct.Struct("<32sII")
+MOST_PIECES = 0xFFFF
+"""Of one delta: a recipe states their number in two bytes."""
 FOOTER = struct.Struct("<4sBBBxIIQ16sQQQ")
 END_MAGIC = b"MFSE"
 PAGE = 4096
@@ -273,7 +275,8 @@ def decode_pieces(trailer: bytes, footer: bytes) -> Mapping[int, Pieces]:
         pieces = tuple(islice(rows, own))
         length = sum(piece.length for piece in pieces)
         total -= own
-        if form & 0xFF not in DELTAS or len(pieces) != own or length > CHUNK_LIMIT or not all(map(_is_part, pieces)):
+        is_base = len(pieces) == own <= MOST_PIECES and length <= CHUNK_LIMIT and all(map(_is_part, pieces))
+        if form & 0xFF not in DELTAS or not is_base:
             raise CorruptObject("pack tells pieces that make no base", offset=offset, found=own)
         found[offset] = pieces
     if total:

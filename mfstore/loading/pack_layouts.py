@@ -68,8 +68,13 @@ class PackLayouts:
 
     def entries(self, sizes: Mapping[str, int]) -> dict[str, Sequence[PackEntry]]:
         """What lies in each of these packs, by their lengths; read unless it is remembered. Without those that are
-        damaged. Errors as ``read``."""
-        self._read({pack: size for pack, size in sizes.items() if pack not in self._recent and size > FOOTER.size})
+        damaged, or may not be read.
+
+        Raises:
+            BackendError: the storage failed.
+        """
+        missing = {pack: size for pack, size in sizes.items() if pack not in self._recent and size > FOOTER.size}
+        self._read(missing, refusals=False)
         return {pack: self._recent[pack] for pack in sizes if pack in self._recent}
 
     def pieces(self, pack: str) -> Mapping[int, Pieces]:
@@ -80,9 +85,11 @@ class PackLayouts:
         """Whether ``entries`` has it without reading."""
         return pack in self._recent
 
-    def _read(self, sizes: Mapping[str, int]) -> None:
+    def _read(self, sizes: Mapping[str, int], refusals: bool = True) -> None:
+        """``refusals``: that a pack may not be read is raised."""
         longer = {}
-        for pack, start, data in self._reads({pack: max(0, size - END_BYTES) for pack, size in sizes.items()}, sizes):
+        starts = {pack: max(0, size - END_BYTES) for pack, size in sizes.items()}
+        for pack, start, data in self._reads(starts, sizes, refusals):
             try:
                 at = decode_footer(data[-FOOTER.size :], sizes[pack])[0]
                 if at < start:
@@ -91,7 +98,7 @@ class PackLayouts:
                     self._learn(pack, data[at - start :], at)
             except MfstoreError:
                 continue  # then what is said to lie there is read itself
-        for pack, at, data in self._reads(longer, sizes):
+        for pack, at, data in self._reads(longer, sizes, refusals):
             try:
                 self._learn(pack, data, at)
             except MfstoreError:
@@ -110,12 +117,14 @@ class PackLayouts:
         at = bisect_left(prints, print_)
         return at < len(prints) and prints[at] == print_
 
-    def _reads(self, starts: Mapping[str, int], sizes: Mapping[str, int]) -> Iterator[tuple[str, int, bytes]]:
+    def _reads(
+        self, starts: Mapping[str, int], sizes: Mapping[str, int], refusals: bool
+    ) -> Iterator[tuple[str, int, bytes]]:
         """Each of these packs from an offset to its end."""
         names = list(starts)
         reads = [RangeRead(pack_path(pack), at, sizes[pack] - at) for pack, at in starts.items()]
         for number, data in self._backend.read_many(reads):
-            if isinstance(data, (AccessDenied, BackendError)):
+            if isinstance(data, BackendError) or (refusals and isinstance(data, AccessDenied)):
                 raise data
             if not isinstance(data, MfstoreError):
                 yield names[number], reads[number].start, bytes(memoryview(data).cast("B"))

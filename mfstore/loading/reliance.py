@@ -135,7 +135,7 @@ class Reliance:
         return good
 
     def layouts(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
-        """What lies in these packs, as their trailers say; without those that are gone or damaged."""
+        """What lies in these packs, as their trailers say; without those that are gone, damaged, or may not be read."""
         sizes = {}
         if not self._capabilities.cheap_reads:
             self._verified.vouched({pack: 0 for pack in packs if not self._layouts.recent(pack)})
@@ -143,7 +143,7 @@ class Reliance:
             if self._layouts.recent(pack):
                 sizes[pack] = 0
             elif self._capabilities.cheap_reads:
-                with suppress(NotFound):
+                with suppress(NotFound, AccessDenied):
                     sizes[pack] = self._reader.backend.head(pack_path(pack)).size
             else:
                 sizes[pack] = self._verified.length(pack)

@@ -12,7 +12,7 @@ from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.packs import pack_path, place_of
-from mfstore.format.recipes import Recipe, new_chunk, placed_chunks, recipe_path
+from mfstore.format.recipes import BASE_LIMIT, Recipe, new_chunk, placed_chunks, recipe_path
 from mfstore.loading.reads import BasePart, PlacedChunk, new_placed
 from mfstore.loading.reliance import placed_in_packs
 from mfstore.saving.counterparts import BasePiece
@@ -242,8 +242,11 @@ def _bases_of(stored: Iterable[StoredAs]) -> list[tuple[bytes, Location]]:
 
 
 def _based(pieces: Pieces, bases: Mapping[bytes, Location]) -> tuple[BasePiece, ...]:
-    """Pieces with where the chunks lie that they are parts of; none when one is not to be had."""
-    if all(piece.id in bases and piece.start + piece.length <= bases[piece.id].usize for piece in pieces):
+    """Pieces with where the chunks lie that they are parts of; none when one is not to be had, or they are parts of so
+    much that no recipe could say so."""
+    if not all(piece.id in bases and piece.start + piece.length <= bases[piece.id].usize for piece in pieces):
+        return ()
+    if sum(bases[chunk_id].usize for chunk_id in {piece.id for piece in pieces}) <= BASE_LIMIT:
         return tuple(BasePiece(of, bases[of], start, length) for of, start, length in pieces)
     return ()
 

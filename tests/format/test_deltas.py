@@ -291,6 +291,7 @@ def test_a_trailer_is_as_long_as_what_it_tells():
         {74: (PackPiece(chunk_id(7), 0, 0),)},
         {74: (PackPiece(chunk_id(7), CHUNK_LIMIT, 1),)},
         {74: (PackPiece(chunk_id(7), 0, CHUNK_LIMIT), PackPiece(chunk_id(8), 0, 1))},
+        {74: (PackPiece(chunk_id(7), 0, 1),) * 65536},
     ],
 )
 def test_pieces_that_make_no_base_are_damage(pieces):

@@ -2,10 +2,12 @@
 
 import pytest
 
+from mfstore._core.codec import CHUNK_LIMIT, PREFIX, ZSTD
 from mfstore.errors import AccessDenied, NotFound
 from mfstore.format import recipes
 from mfstore.format.collection import ListRef, State, decode_list, encode_list
-from mfstore.format.packs import pack_path
+from mfstore.format.digests import BLAKE3
+from mfstore.format.packs import PackBuilder, PackPiece, pack_path
 from mfstore.format.recipes import PICKLE, recipe_path
 from mfstore.saving.context import SessionStats
 from mfstore.saving.dedup import StoredChunks
@@ -102,6 +104,78 @@ def test_a_copy_in_a_condemned_pack_does_not_make_up_for_damage():
     chunks = stored(made, condemned(packs=[bytes.fromhex(going)]))
     chunks.look_up([DIGEST(A)])
     assert chunks.located == {}
+
+
+# ---- deltas that trailers tell --------------------------------------------------------
+
+
+def told_delta(made, bases, data):
+    """Store these base chunks, whole, and a pack with ``data`` as a delta against the first bytes of each, as its trailer
+    tells; the name of that pack."""
+    codec = made.workers.thread.codec
+    builder = PackBuilder(BLAKE3)
+    for base in bases:
+        encoded, _ = codec.encode(base, [len(base)], ZSTD, 0, 1, 1.0)
+        builder.add(bytes(encoded), [(DIGEST(base), len(encoded), len(base))], ZSTD, 0, True)
+    packs = [builder]
+    encoded = codec.encode_delta(data, b"".join([base[:1000] for base in bases]), PREFIX, 0, 3)
+    builder = PackBuilder(BLAKE3)
+    builder.pieces[builder.length] = tuple(PackPiece(DIGEST(base), 0, 1000) for base in bases)
+    builder.add(bytes(encoded), [(DIGEST(data), len(encoded), len(data))], PREFIX, 0, True)
+    packs.append(builder)
+    for one in packs:
+        name, stored_parts = one.close(DIGEST)
+        made.backend.put(pack_path(name), stored_parts)
+        key, fragment = made.index.make_fragment([(one.name.value, one.entries)])
+        made.backend.put(key, [fragment])
+    made.index.forget()
+    return name
+
+
+ONES, TWOS = bytes([1]) * 2000, bytes([2]) * 2000
+LIKE = bytes([1]) * 1000 + bytes([2]) * 1000 + b"!"
+
+
+def test_a_delta_is_located_by_its_trailer_with_what_it_is_against():
+    made = parts()
+    told_delta(made, [ONES, TWOS], LIKE)
+    chunks = stored(made)
+    chunks.look_up([DIGEST(LIKE)])
+    assert chunks.located.keys() == chunks.pieces.keys() == {DIGEST(LIKE)}
+    assert [(piece.id, piece.start, piece.length) for piece in chunks.pieces[DIGEST(LIKE)]] == [
+        (DIGEST(ONES), 0, 1000), (DIGEST(TWOS), 0, 1000),
+    ]  # fmt: skip
+
+
+def test_a_delta_in_a_pack_that_may_not_be_read_is_stored_again(monkeypatch):
+    """As any other chunk there."""
+    made = parts()
+    path = pack_path(told_delta(made, [ONES], LIKE))
+    read_many = made.backend.read_many
+    monkeypatch.setattr(
+        made.backend,
+        "read_many",
+        lambda reads: (
+            (number, AccessDenied("no", key=read.key)) if read.key == path else next(iter(read_many([read])))
+            for number, read in enumerate(reads)
+        ),
+    )
+    chunks = stored(made)
+    chunks.look_up([DIGEST(LIKE)])
+    assert chunks.located == {}
+    monkeypatch.setattr(made.backend, "head", lambda key: (_ for _ in ()).throw(AccessDenied("no", key=key)))
+    chunks.look_up([DIGEST(LIKE)])
+    assert chunks.located == {}
+
+
+@pytest.mark.parametrize("chunks_of_a_base", [4, 5])
+def test_a_delta_is_not_relied_on_if_no_recipe_could_say_what_it_is_against(chunks_of_a_base):
+    made = parts()
+    bases = [bytes([number]) * CHUNK_LIMIT for number in range(chunks_of_a_base)]
+    told_delta(made, bases, A)
+    chunks = stored(made)
+    chunks.look_up([DIGEST(A)])
+    assert (DIGEST(A) in chunks.located) == (chunks_of_a_base * CHUNK_LIMIT <= recipes.BASE_LIMIT)
 
 
 # ---- recipes ------------------------------------------------------------------------
