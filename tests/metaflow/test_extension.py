@@ -60,6 +60,26 @@ def test_without_what_it_needs_metaflow_runs_on_with_one_warning(missing):
     assert "Metaflow's own storage is used" in said[0]
 
 
+OLDER = """
+class Older:
+    def find_spec(self, name, path=None, target=None):
+        asks = sys._getframe(1)
+        while "importlib" in asks.f_globals["__name__"]:
+            asks = asks.f_back
+        if name.endswith(".pickle_serializer") and asks.f_globals["__name__"].startswith("mfstore."):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Older())
+"""
+
+
+def test_a_metaflow_that_lacks_what_it_needs_keeps_its_storage_with_one_warning():
+    """As 2.19.0 does; the installed release needs that module itself, so only mfstore does not get it."""
+    found, said = probe(OLDER)
+    assert found.split()[1:4] == STOCK.split()[1:4]
+    assert len(said) == 1
+    assert "Metaflow's own storage is used" in said[0]
+
+
 def test_nothing_of_it_is_imported_where_it_is_off():
     code = "import metaflow, sys; print([name for name in sys.modules if name.split('.')[0] == 'mfstore'])"
     done = subprocess.run(

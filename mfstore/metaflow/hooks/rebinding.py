@@ -15,6 +15,7 @@ from metaflow.datastore import flow_datastore
 from metaflow.datastore.flow_datastore import FlowDataStore
 from metaflow.datastore.task_datastore import TaskDataStore
 
+from mfstore.host.forks import IMPORTING
 from mfstore.metaflow.hooks.flow_datastore import get_task_datastore, get_task_datastores
 from mfstore.metaflow.hooks.marks import save_metadata
 from mfstore.metaflow.hooks.task_datastore import get, load_artifacts, save_artifacts, transfer_artifacts
@@ -69,10 +70,12 @@ METHODS = (
 
 
 def install() -> None:
-    """Have Metaflow use all this, from now on and in this process. Does nothing the second time."""
-    if flow_datastore.ContentAddressedStore is ContentStore:
-        return
-    flow_datastore.ContentAddressedStore = ContentStore
-    for method in METHODS:
-        if method.fits():
-            setattr(method.owner, method.name, method.replace(getattr(method.owner, method.name)))
+    """Have Metaflow use all this, from now on and in this process. Does nothing the second time; a thread that comes
+    while another one is at it waits until all is rebound."""
+    with IMPORTING:
+        if flow_datastore.ContentAddressedStore is ContentStore:
+            return
+        flow_datastore.ContentAddressedStore = ContentStore
+        for method in METHODS:
+            if method.fits():
+                setattr(method.owner, method.name, method.replace(getattr(method.owner, method.name)))

@@ -1,10 +1,13 @@
 """What the replacements need of Metaflow is there in the release they were written for."""
 
+import threading
 from importlib.metadata import version
 
 from metaflow.datastore import flow_datastore
+from metaflow.datastore.content_addressed_store import ContentAddressedStore
 
-from mfstore.metaflow.hooks.rebinding import METHODS, RELEASE
+from mfstore.metaflow.hooks import rebinding
+from mfstore.metaflow.hooks.rebinding import METHODS, RELEASE, ReboundMethod
 from mfstore.metaflow.stock.content_store import ContentStore
 from tests.rigs.metaflow_stores import local_datastore
 
@@ -16,6 +19,29 @@ def test_everything_is_rebound_when_a_storage_is_made(tmp_path):
     for method in METHODS:
         assert method.fits(), method.name
         assert "/mfstore/metaflow/hooks/" in getattr(method.owner, method.name).__code__.co_filename, method.name
+
+
+class Owner:
+    def method(self):
+        return "Metaflow's"
+
+
+def test_a_thread_that_comes_meanwhile_finds_all_rebound(monkeypatch):
+    """And nothing is rebound twice."""
+    found = []
+    other = threading.Thread(target=lambda: (rebinding.install(), found.append(Owner().method())))
+
+    def replace(original):
+        other.start()
+        other.join(0.1)  # it waits for this thread
+        return lambda self: ["ours", original(self)]
+
+    monkeypatch.setattr(Owner, "method", Owner.method)
+    monkeypatch.setattr(flow_datastore, "ContentAddressedStore", ContentAddressedStore)
+    monkeypatch.setattr(rebinding, "METHODS", (ReboundMethod(Owner, "method", ("self",), replace),))
+    rebinding.install()
+    other.join()
+    assert found == [["ours", "Metaflow's"]]
 
 
 def test_the_attributes_that_are_used(tmp_path):
