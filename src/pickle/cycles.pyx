@@ -12,23 +12,27 @@ cdef int _calls = 0
 cdef tuple _before = None
 # What the thresholds were before the first call; None: they were left alone.
 
+# Stands for the first threshold meanwhile, and is never reached. Not 0, which others may set for reasons of their own.
+cdef enum:
+    HELD = 0x7FFFFFFF
+
 
 cdef hold_back():
-    """A first threshold of 0 holds the search back. Whether it is switched on is another matter, which others may
-    decide meanwhile."""
+    """By the first threshold. Whether the search is switched on is another matter, which others may decide
+    meanwhile."""
     global _before
     _before = gc.get_threshold()
     if _before[0] == 0:
         _before = None
     else:
-        gc.set_threshold(0)
+        gc.set_threshold(HELD)
 
 
 cdef let_go_on():
     """As it was before, unless somebody has set thresholds meanwhile."""
     global _before
     before, _before = _before, None
-    if before is not None and gc.get_threshold() == (0, *before[1:]):
+    if before is not None and gc.get_threshold() == (HELD, *before[1:]):
         gc.set_threshold(*before)
 
 

@@ -149,7 +149,7 @@ def searching():
 
 
 def held_back():
-    return gc.get_threshold()[0] == 0
+    return gc.get_threshold()[0] == (1 << 31) - 1
 
 
 def test_no_cycles_are_searched_for_during_a_call(searching):
@@ -219,8 +219,10 @@ def test_thresholds_of_its_user_stay(searching, threshold):
     gc.set_threshold(threshold)
     without_search(int)
     assert gc.get_threshold()[0] == threshold
-    without_search(gc.set_threshold, 54321)
-    assert gc.get_threshold()[0] == 54321
+    for meanwhile in (54321, 0):
+        gc.set_threshold(threshold)
+        without_search(gc.set_threshold, meanwhile)
+        assert gc.get_threshold()[0] == meanwhile
     gc.set_threshold(*before)
 
 
