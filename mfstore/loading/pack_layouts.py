@@ -45,7 +45,8 @@ class PackLayouts:
 
     def add(self, pack: str, entries: Sequence[PackEntry], pieces: Mapping[int, Pieces] = NO_PIECES) -> None:
         """What lies in a pack, and what its deltas are against, by where they lie."""
-        if sum(map(len, self._recent.values())) + len(entries) > self.RECENT:
+        recent = list(self._recent.values())  # other threads add to it meanwhile
+        if sum(map(len, recent)) + len(entries) > self.RECENT:
             self._recent, self._pieces = {}, {}
         self._recent[pack] = entries
         self._pieces[pack] = pieces

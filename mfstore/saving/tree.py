@@ -78,7 +78,8 @@ class MarkedPacks:
             sizes[info.key.rpartition("/")[2]] = info.size
         for name, entries in self._trailers(sizes).items():
             pack = PackName(bytes.fromhex(name))
-            if sum(map(len, self._recent.values())) + len(entries) > REMEMBERED:
+            recent = list(self._recent.values())  # other threads add to it meanwhile
+            if sum(map(len, recent)) + len(entries) > REMEMBERED:
                 self._recent = {}
             self._recent[pack.value[:HALF]] = {
                 chunk_id: new_location((pack, offset, csize, usize, codec, width))

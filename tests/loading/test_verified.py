@@ -245,3 +245,20 @@ def test_far_away_the_trailer_of_another_pack_says_nothing():
     for pack in (name, other):
         layouts.read({pack: backend.head(pack_path(pack)).size})
         assert layouts.holds(pack, PackEntry(DIGEST(B), *located[DIGEST(B)][1:])) is (pack == other)
+
+
+def test_layouts_are_learnt_by_several_threads():
+    layouts = PackLayouts(CountingBackend(), DIGEST)
+
+    others = ["other"]
+
+    class Slow(list):
+        def __len__(self):
+            """Meanwhile another thread learns one."""
+            if layouts.recent("first") and others:
+                layouts.add(others.pop(), [])
+            return super().__len__()
+
+    layouts.add("first", Slow())
+    layouts.add("second", [])
+    assert all(map(layouts.recent, ("first", "second", "other")))

@@ -302,6 +302,24 @@ def store(grown, small):
     return made
 
 
+def test_packs_are_looked_into_by_several_threads():
+    store = Store()
+    first, second, third = (store.add(ids_of(number, 20)) for number in range(3))
+    beginnings = [third[: tree.HALF]]
+
+    class Slow(dict):
+        def __len__(self):
+            """Meanwhile another thread looks into one."""
+            if beginnings:
+                store.packs.read([beginnings.pop()])
+            return super().__len__()
+
+    store.packs.read([first[: tree.HALF]])
+    store.packs._recent[first[: tree.HALF]] = Slow(store.packs._recent[first[: tree.HALF]])
+    store.packs.read([second[: tree.HALF]])
+    assert len(store.packs.known(one for number in range(3) for one in ids_of(number, 20))) == 60
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_of_few_chunks_nearly_every_one_is_found_alone(store, count):
     found = total = 0
