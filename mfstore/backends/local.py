@@ -333,6 +333,7 @@ class LocalBackend(Backend):
     def delete(self, key: str) -> None:
         if not os.path.isdir(self.root):
             return
+        self.check_keys([key])
         directory, _, name = key.rpartition("/")
         # Locked as put_if is: what that found must not go between its look and its rename, and come back by it.
         with suppress(NotFound), self._exclusive(), self._translate(key), self.open_directory(directory, False) as fd:
@@ -570,6 +571,13 @@ class LocalBackend(Backend):
             raise BackendError("key would leave the store", key=key, backend=self.url)
         return f"{self._below}{key}"
 
+    def check_keys(self, keys: Sequence[str]) -> None:
+        """BackendError for the first that would leave the root."""
+        every = "\n".join(keys)
+        if every.startswith("/") or "\n/" in every or "\0" in every or ".." in every:
+            for key in keys:
+                self._path(key)
+
     @contextmanager
     def _translate(self, key: str) -> Iterator[None]:
         try:
@@ -669,6 +677,7 @@ class LocalBatch(Batch):
 
     def _put(self, key: str, parts: Sequence[Buffer]) -> None:
         backend = self.backend
+        backend.check_keys([key])
         directory, _, name = key.rpartition("/")
         self._count += 1
         temporary = f"{TEMPORARY}{os.getpid()}-{self._token}{self._count:x}"
@@ -709,6 +718,7 @@ class LocalBatch(Batch):
     def _put_together(self, above: str, items: list[tuple[str, Sequence[Buffer]]]) -> None:
         """As ``put`` of each. Their directories lie in ``above``."""
         backend = self.backend
+        backend.check_keys([key for key, _ in items])
         before = len(self._staged)
         prefix = f"{TEMPORARY}{os.getpid()}-{self._token}"
         start = len(above) + 1 if above else 0
@@ -831,8 +841,14 @@ class LocalBatch(Batch):
             for first in range(0, len(same), RENAMED_TOGETHER):
                 part = same[first : first + RENAMED_TOGETHER]
                 olds = [_joined(staged.directory, staged.temporary)[start:] for staged in part]
-                news = [_joined(staged.directory, staged.name)[start:] for staged in part]
-                rename_each(self._directory(where), olds, news)
+                keys = [_joined(staged.directory, staged.name) for staged in part]
+                target = self._directory(where)
+                try:
+                    rename_each(target, olds, [key[start:] for key in keys])
+                except OSError as error:
+                    if error.filename not in olds:
+                        raise
+                    raise self.backend._error(error, keys[olds.index(error.filename)]) from error
 
     def _reach(self, directory: str) -> tuple[int, str]:
         """An open directory, and how paths begin there that lead into ``directory``: the one above, where the system
@@ -886,10 +902,7 @@ def _paths(backend: LocalBackend, keys: Sequence[str]) -> tuple[str | None, list
     """A directory and paths below it, which are the keys; of few keys none, and whole paths."""
     if len(keys) < FROM_ROOT:
         return None, list(map(backend._path, keys))
-    every = "\n".join(keys)
-    if every.startswith("/") or "\n/" in every or "\0" in every or ".." in every:
-        for key in keys:
-            backend._path(key)
+    backend.check_keys(keys)
     return backend.root, list(keys)
 
 

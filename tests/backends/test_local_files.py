@@ -114,6 +114,24 @@ def test_no_key_leaves_the_store(tmp_path, key, fill):
             ask(keys)
 
 
+@pytest.mark.parametrize("key", ["../file", "/file", "recipes/../../below/file", "recipes/a\0b"])
+@pytest.mark.parametrize("follow_links", [False, True], ids=["plain", "links"])
+def test_no_key_that_is_written_or_deleted_leaves_the_store(tmp_path, key, follow_links):
+    (tmp_path / "file").write_bytes(b"outside")
+    backend = LocalBackend(str(tmp_path / "store"), follow_links=follow_links)
+    for write in (
+        lambda batch: batch.put(key, [b"new"]),
+        lambda batch: batch.put_many([("recipes/ab", [b"new"]), (key, [b"new"])]),
+    ):
+        with pytest.raises(BackendError, match="leave the store"), backend.batch() as batch:
+            write(batch)
+    with pytest.raises(BackendError, match="leave the store"):
+        (tmp_path / "store").mkdir(exist_ok=True)
+        backend.delete(key)
+    assert files(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"outside"
+
+
 def test_files_that_are_read_leave_nothing_open(tmp_path):
     backend = LocalBackend(str(tmp_path))
     (tmp_path / "file").write_bytes(b"data")
@@ -363,6 +381,16 @@ def test_the_first_that_cannot_be_renamed_is_told(tmp_path):
             rename_each(fd, ["d"], [])
     assert (failed.value.filename, failed.value.filename2) == ("c", "C")
     assert files(tmp_path) == ["A", "B", "d"]
+
+
+def test_what_cannot_become_visible_is_told_and_nothing_is_left_over(tmp_path):
+    keys = [key for key, _ in recipes_of(20)]
+    (tmp_path / keys[7]).mkdir(parents=True)
+    with pytest.raises(CorruptObject) as failed, LocalBackend(str(tmp_path)).batch() as batch:
+        batch.put_many(recipes_of(20))
+        batch.commit()
+    assert failed.value.key == keys[7]
+    assert not [*tmp_path.rglob(".tmp-*")]
 
 
 def test_parts_of_any_number_and_length_are_written(tmp_path):
