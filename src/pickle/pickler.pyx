@@ -666,6 +666,9 @@ cdef class Pickler:
         if not isinstance(reduced, tuple):
             raise PicklingError(f"__reduce__ of {_name(type(obj))} must return a string or a tuple")
         n = len(reduced)
+        # Its own code has run, and may have put it where others find it. A buffer is held by what is to be written.
+        if ours and (getweakrefcount(obj) or (Py_REFCNT(obj) > 2 and not PyObject_CheckBuffer(obj))):
+            ours = 0
         if not 2 <= n <= 6:
             raise PicklingError(f"__reduce__ of {_name(type(obj))} must return 2 to 6 elements, not {n}")
         return self.save_reduce(

@@ -225,6 +225,23 @@ def test_what_a_weak_reference_finds_again_is_shared():
     assert one[0] is other[0]
 
 
+@pytest.mark.parametrize("keep", [list, weakref.WeakSet])
+def test_what_lets_itself_be_found_while_it_is_asked_is_shared(keep):
+    """By counted references, or by weak ones, of which there are none before."""
+    registry = keep()
+
+    class Registers(Found):
+        def __reduce_ex__(self, protocol):
+            (registry.append if keep is list else registry.add)(self)
+            return list, ()
+
+    def found(held):
+        return next(iter(registry), None) or Registers()
+
+    one, other = pickle.loads(dumps([Copies(None, found), Copies(None, found)]))
+    assert one.held is other.held
+
+
 def test_what_some_library_may_find_again_is_remembered():
     """Objects of classes in C whose module is not known, and of classes that come from one of these."""
 
