@@ -154,8 +154,12 @@ class Reliance:
         return self._layouts.pieces(pack)
 
     def trailers(self, sizes: Mapping[str, int]) -> dict[str, Sequence[PackEntry]]:
-        """As ``layouts``, of packs whose lengths are known."""
-        return self._layouts.entries(sizes)
+        """As ``layouts``, of packs whose lengths are known, without deltas whose base is known to recipes alone."""
+        found: dict[str, Sequence[PackEntry]] = {}
+        for pack, entries in self._layouts.entries(sizes).items():
+            told = self._layouts.pieces(pack)
+            found[pack] = [entry for entry in entries if entry.codec not in DELTAS or entry.offset in told]
+        return found
 
     def contents(self, placed: Sequence[PlacedChunk]) -> dict[bytes, memoryview]:
         """The bytes of those that are readable and whole at that place, by id: read now, and compared."""

@@ -109,9 +109,9 @@ def test_a_copy_in_a_condemned_pack_does_not_make_up_for_damage():
 # ---- deltas that trailers tell --------------------------------------------------------
 
 
-def told_delta(made, bases, data):
+def told_delta(made, bases, data, told=True):
     """Store these base chunks, whole, and a pack with ``data`` as a delta against the first bytes of each, as its trailer
-    tells; the name of that pack."""
+    tells, unless it is not ``told``; the name of that pack."""
     codec = made.workers.thread.codec
     builder = PackBuilder(BLAKE3)
     for base in bases:
@@ -120,7 +120,8 @@ def told_delta(made, bases, data):
     packs = [builder]
     encoded = codec.encode_delta(data, b"".join([base[:1000] for base in bases]), PREFIX, 0, 3)
     builder = PackBuilder(BLAKE3)
-    builder.pieces[builder.length] = tuple(PackPiece(DIGEST(base), 0, 1000) for base in bases)
+    if told:
+        builder.pieces[builder.length] = tuple(PackPiece(DIGEST(base), 0, 1000) for base in bases)
     builder.add(bytes(encoded), [(DIGEST(data), len(encoded), len(data))], PREFIX, 0, True)
     packs.append(builder)
     for one in packs:
@@ -166,6 +167,16 @@ def test_a_delta_in_a_pack_that_may_not_be_read_is_stored_again(monkeypatch):
     monkeypatch.setattr(made.backend, "head", lambda key: (_ for _ in ()).throw(AccessDenied("no", key=key)))
     chunks.look_up([DIGEST(LIKE)])
     assert chunks.located == {}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_pack_that_is_looked_into_has_no_delta_whose_base_is_known_to_recipes_alone(told):
+    """Who finds it there looks no further, and a copy elsewhere may be of use."""
+    made = parts()
+    name = told_delta(made, [ONES], LIKE, told)
+    size = made.backend.head(pack_path(name)).size
+    (found,) = made.context.reliance.trailers({name: size}).values()
+    assert [entry.id for entry in found] == [DIGEST(LIKE)] * told
 
 
 @pytest.mark.parametrize("chunks_of_a_base", [4, 5])
