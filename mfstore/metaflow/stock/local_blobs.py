@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
 from mfstore.errors import NotFound
@@ -42,7 +43,7 @@ class LocalBlobs(BlobStorage):
         self._fsync = fsync
         self._made: tuple[str, LocalBackend] | None = None
         self._token = os.urandom(4).hex()
-        self._count = 0
+        self._numbers = count()
 
     def _backend(self) -> LocalBackend:
         root = self._root()
@@ -80,15 +81,10 @@ class LocalBlobs(BlobStorage):
     def _write(self, path: str, parts: Sequence[Buffer]) -> None:
         target = self._place(path)
         directory = target.rpartition("/")[0]
-        self._count += 1
-        temporary = f"{directory}/{TEMPORARY}{os.getpid()}-{self._token}{self._count:x}"
+        temporary = f"{directory}/{TEMPORARY}{os.getpid()}-{self._token}{next(self._numbers):x}"
         try:
-            fd = os.open(temporary, NEW_FILE, 0o666)
-        except FileNotFoundError:
-            os.makedirs(directory, exist_ok=True)  # noqa: PTH103
-            fd = os.open(temporary, NEW_FILE, 0o666)
-        try:
-            with open(fd, "wb", buffering=0) as file:
+            # Made in here, so that an interrupt in between leaves no file behind.
+            with open(_new_file(temporary), "wb", buffering=0) as file:
                 for part in parts:
                     left = memoryview(part).cast("B")
                     while left:
@@ -155,6 +151,14 @@ class LocalBlobs(BlobStorage):
 
     def _metadata(self, path: str) -> Metadata:
         return parsed_metadata(self._get(path + METADATA_SUFFIX))
+
+
+def _new_file(path: str) -> int:
+    try:
+        return os.open(path, NEW_FILE, 0o666)
+    except FileNotFoundError:
+        os.makedirs(path.rpartition("/")[0], exist_ok=True)  # noqa: PTH103
+        return os.open(path, NEW_FILE, 0o666)
 
 
 def _files(new: NewBlob) -> Iterator[tuple[str, Sequence[Buffer]]]:
