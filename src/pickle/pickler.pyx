@@ -1042,7 +1042,8 @@ cdef class Pickler:
         elif state is None and listitems is None and dictitems is None:
             self.complete(obj, ours)
         else:
-            self.memoize(obj, ours)
+            # What sets the state is given the object, which is referred to for that.
+            self.memoize(obj, ours and state_setter is None)
         if listitems is not None:
             self.append_parts(batches(listitems), 0)
         if dictitems is not None:

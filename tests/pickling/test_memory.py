@@ -225,6 +225,21 @@ def test_what_a_weak_reference_finds_again_is_shared():
     assert one[0] is other[0]
 
 
+def test_the_state_is_set_of_what_a_reducer_has_made():
+    """The object is written once, and not once more for what sets its state."""
+    found = pickle.loads(dumps(Copies(None, lambda held: [SetsState(), SetsState()])))
+    assert [vars(one) for one in found.held] == [{"state": {"a": 1}}] * 2
+
+
+class SetsState:
+    def __reduce_ex__(self, protocol):
+        return SetsState, (), {"a": 1}, None, None, set_state
+
+
+def set_state(obj, state):
+    obj.state = state
+
+
 @pytest.mark.parametrize("keep", [list, weakref.WeakSet])
 def test_what_lets_itself_be_found_while_it_is_asked_is_shared(keep):
     """By counted references, or by weak ones, of which there are none before."""
