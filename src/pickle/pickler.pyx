@@ -1037,7 +1037,7 @@ cdef class Pickler:
             return self.get_memo(known.number)
         if content is not None:
             self.remember_once(obj, content)
-        elif self.is_value(obj):
+        elif state_setter is None and self.is_value(obj):
             self.count_memo()
         elif state is None and listitems is None and dictitems is None:
             self.complete(obj, ours)

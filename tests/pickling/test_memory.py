@@ -8,6 +8,7 @@ import pickle
 import tracemalloc
 import weakref
 from collections import OrderedDict, deque
+from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
@@ -229,6 +230,18 @@ def test_the_state_is_set_of_what_a_reducer_has_made():
     """The object is written once, and not once more for what sets its state."""
     found = pickle.loads(dumps(Copies(None, lambda held: [SetsState(), SetsState()])))
     assert [vars(one) for one in found.held] == [{"state": {"a": 1}}] * 2
+
+
+def test_the_state_is_set_of_a_value():
+    found = pickle.loads(dumps(ValueWithState("1.5")))
+    assert (found, found.state) == (Decimal("1.5"), 7)
+
+
+class ValueWithState(Decimal):
+    __slots__ = ("state",)
+
+    def __reduce_ex__(self, protocol):
+        return ValueWithState, (str(self),), 7, None, None, set_state
 
 
 class SetsState:
