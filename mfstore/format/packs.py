@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mfstore.format.recipes import BaseChunk, ChunkRef, Placement
 
 VERSION = 1
+VERSION_WITH_PIECES = 2
+"""Of the footer, where the trailer tells what deltas are made against. mfstore 0.1.0 refuses it by name; it would take
+the longer trailer for a damaged one."""
 HEADER = struct.Struct("<4sBBBx56x")
 MAGIC = b"MFSP"
 END_BYTES = 64 << 10
@@ -184,7 +187,8 @@ def encode_footer(
     count: int, algorithm: int, trailer_at: int, nonce: bytes, trailer: bytes, pieces: int = 0
 ) -> bytes:  # fmt: skip
     """The last 64 bytes of a pack."""
-    fields = (END_MAGIC, VERSION, 0, algorithm, count, pieces, trailer_at, nonce, 0, xxh3(trailer))
+    version = VERSION_WITH_PIECES if pieces else VERSION
+    fields = (END_MAGIC, version, 0, algorithm, count, pieces, trailer_at, nonce, 0, xxh3(trailer))
     unsealed = FOOTER.pack(*fields, 0)
     return FOOTER.pack(*fields, xxh3(unsealed[:-8]))
 
@@ -197,12 +201,14 @@ def decode_footer(tail: bytes, size: int) -> tuple[int, int]:
     magic, version, _, _, count, pieces, trailer_at, _, _, _, seal = FOOTER.unpack(tail)
     if magic != END_MAGIC:
         raise CorruptObject("pack does not end in a footer", offset=at, expected=END_MAGIC, found=magic)
-    if version != VERSION:
-        raise Unsupported("pack version is unknown to this mfstore", expected=VERSION, found=version)
+    if version not in (VERSION, VERSION_WITH_PIECES):
+        raise Unsupported("pack version is unknown to this mfstore", expected=VERSION_WITH_PIECES, found=version)
     if seal != xxh3(tail[:-8]):
         raise CorruptObject(
             "pack footer is damaged", offset=at, expected=f"{seal:016x}", found=f"{xxh3(tail[:-8]):016x}"
         )
+    if pieces and version == VERSION:
+        raise CorruptObject("pack of version 1 tells pieces of deltas", offset=at, expected=0, found=pieces)
     length = count * ENTRY.size + pieces * PIECE.size
     if trailer_at + length != at:
         raise CorruptObject(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mfstore import errors
 from mfstore._core.codec import CHUNK_LIMIT, DELTAS, DIFFERENCE, LZ4, NONE, PREFIX, ZSTD, Codec
+from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format import fragments, packs, recipes
 from mfstore.format.digests import digest_function
@@ -264,6 +265,18 @@ def test_a_trailer_tells_what_deltas_are_against():
     plain, footer, _ = trailer_of(entries)
     assert packs.decode_pieces(plain, footer) == {}
     assert DIGEST(plain) != DIGEST(trailer)
+
+
+def test_who_knows_no_pieces_is_told_so_by_the_version_of_the_footer():
+    told = {74: (PackPiece(chunk_id(7), 0, 100),)}
+    plain, of_plain, at = trailer_of(deltas_in_a_pack())
+    trailer, footer, _ = trailer_of(deltas_in_a_pack(), told)
+    assert (of_plain[4], footer[4]) == (1, 2)
+    for version, error in ((1, CorruptObject), (3, Unsupported)):
+        unsealed = footer[:4] + bytes([version]) + footer[5:-8]
+        with pytest.raises(error, match="version"):
+            packs.decode_footer(unsealed + struct.pack("<Q", xxh3(unsealed)), at + len(trailer) + len(footer))
+    assert packs.decode_footer(of_plain, at + len(plain) + len(of_plain)) == (at, 3)
 
 
 def test_a_builder_tells_what_its_deltas_are_against():
