@@ -70,13 +70,16 @@ bench: system-test $(INSTALLED)
 	  --benchmark-json build/benchmarks.json
 	$(RUN) -m benchmarks.report build/benchmarks.json
 
-# What is stored of ten versions, by mfstore and by others; then the CPU of objects that are no large arrays. SERIES='rows-*,wide-10-rows' takes only some, FLAGS is passed on.
+# What is stored of ten versions, by mfstore and by others; then the CPU of objects that are no large arrays,
+# and how fast cuts are found. SERIES='rows-*,wide-10-rows' takes only some, FLAGS is passed on.
 bench-core: system $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[bench]'
 	$(RUN) -m benchmarks.core.run build/bench-core.json --series '$(SERIES)' $(FLAGS)
 	$(RUN) -m benchmarks.report build/bench-core.json
 	$(RUN) -m benchmarks.core.everyday build/bench-everyday.json
 	$(RUN) -m benchmarks.report build/bench-everyday.json
+	$(RUN) -m benchmarks.core.cutting build/bench-cutting.json
+	$(RUN) -m benchmarks.report build/bench-cutting.json
 
 # What one small save reads of the index of stores of 10 GB to 100 TB. Needs 1 GB below TMPDIR.
 bench-index: system-test $(INSTALLED)

@@ -4,6 +4,7 @@ import json
 import sys
 from typing import Any
 
+from benchmarks.core.cutting import Rate, cutting_table
 from benchmarks.core.everyday import Cost, everyday_table
 from benchmarks.core.table import Measured, tables, unrelated
 from benchmarks.core.unrelated import Unrelated
@@ -23,6 +24,8 @@ def main(path: str) -> None:
     if "core" in found:
         tables([Measured(**one) for one in found["core"]])
         unrelated([Unrelated(**one) for one in found["unrelated"]])
+    elif "cutting" in found:
+        cutting_table([Rate(**one) for one in found["cutting"]])
     elif "everyday" in found:
         everyday_table([Cost(**one) for one in found["everyday"]])
     elif "index" in found:

@@ -12,12 +12,14 @@ import pytest
 
 import mfstore
 from benchmarks import report
+from benchmarks.core import cutting
 from benchmarks.core.catalogue import known
 from benchmarks.core.peers import Changed, Chunked, Mfstore, Shuffled, Whole, pickled
 from benchmarks.core.run import chosen, measure, save
 from benchmarks.core.series import Version
 from benchmarks.core.table import Measured
 from benchmarks.core.unrelated import measure_unrelated, pairs_of_kinds, pairs_of_series, plain_kinds
+from mfstore._core.chunk import implementations
 
 ROOT = Path(__file__).parents[2]
 SMALL = 0.02
@@ -85,6 +87,19 @@ def test_what_is_unrelated_is_stored_as_without_a_base():
         assert found.bytes_based == found.bytes_without > 0
         assert found.based > 0
         assert measure_unrelated(name, old, old) is None
+
+
+def test_each_implementation_that_cuts_is_in_the_table(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cutting, "SIZES", {"64 KiB": 64 << 10})
+    monkeypatch.setattr(cutting, "LEAST", 1e-6)
+    monkeypatch.setattr("sys.argv", ["cutting", str(tmp_path / "cutting.json")])
+    cutting.main()
+    report.main(str(tmp_path / "cutting.json"))
+    printed = capsys.readouterr().out
+    assert implementations()[0] == "best"
+    for name in implementations()[1:]:
+        assert all(f"| mfstore, {name}, words of {width} | " in printed for width in (1, 2, 4, 8))
+    assert "| FastCDC, 64 KiB | " in printed and "best" not in printed
 
 
 def added(peer, *values):
