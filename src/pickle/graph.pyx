@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """What the pickler asks about objects: the name of a class, whether a graph is plain, how a set is ordered."""
 
+import builtins
 import re
 import sys
 from hashlib import sha256
@@ -80,7 +81,13 @@ def counts_references(kind, counted):
     """Whether whatever leads to an instance of ``kind`` is a reference that Python counts, or a weak one: true of
     classes of Python code, and of classes in C from the modules named in ``counted``. Others may find an object again
     that they hold by means of their own, as torch does tensors."""
-    return all([base.__module__ in counted or mf_same_end(base, _Made) for base in kind.__mro__])
+    return all([_is_from(base, counted) or mf_same_end(base, _Made) for base in kind.__mro__])
+
+
+cdef bint _is_from(base, counted):
+    # A class in C that names no module says that it is a builtin one.
+    module = base.__module__
+    return module in counted and (module != "builtins" or getattr(builtins, base.__name__, None) is base)
 
 
 cdef enum:

@@ -280,6 +280,7 @@ def test_what_some_library_may_find_again_is_remembered():
     assert not counts_references(partial, {"builtins"})
     assert not counts_references(Mixed, {"builtins"})
     assert counts_references(Mixed, {"builtins", "functools"})
+    assert not counts_references(type(iter([])), {"builtins"})  # says so, and is not there
 
 
 def test_an_object_that_its_state_leads_back_to_is_one():
