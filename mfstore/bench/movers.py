@@ -142,10 +142,10 @@ class ThreadMover(Mover):
                 rows.put(None)
 
         threads = [threading.Thread(target=serve, daemon=True) for _ in range(self.threads)]
-        for thread in threads:
-            thread.start()
         left = len(threads)
         try:
+            for thread in threads:
+                thread.start()
             while left:
                 row = rows.get()
                 if row is None:
@@ -157,7 +157,8 @@ class ThreadMover(Mover):
         finally:
             stopped.set()
             for thread in threads:
-                thread.join()
+                if thread.is_alive():  # one that has not begun finds that it is to stop
+                    thread.join()
 
     def _one(self, number: int, item: Item, work: Callable[[int, Item], tuple[int, int]]) -> Row:
         begin = monotonic()

@@ -3,6 +3,7 @@
 import csv
 import errno
 import gzip
+import itertools
 import json
 import os
 import pty
@@ -10,16 +11,20 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from mfstore.backends import open_backend
 from mfstore.bench import run as runs
 from mfstore.bench import targets
+from mfstore.bench.movers import BackendMover
 from mfstore.bench.plan import plan
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
 from mfstore.bench.targets import open_target
 from mfstore.errors import AccessDenied, MfstoreError, NotFound
+from mfstore.settings import resolve
 from mfstore.testing import FaultProxy, NetworkFault, actions
 from tests import ROOT
 from tests.servers import boto_client
@@ -372,6 +377,25 @@ def test_interrupted_on_a_directory(tmp_path, begun, sign):
     process = begun(tmp_path, "--size", "4KiB", "--count", "100000")
     interrupt(process, sign, lambda: len(list(tmp_path.glob("*/objects/0/*/*"))) > 50)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_while_its_threads_begin(tmp_path, monkeypatch):
+    """Those that have begun end first, and one that begins later does nothing: none writes while all is removed."""
+    mover = BackendMover(open_backend(str(tmp_path / "store"), resolve()), "directory", 3)
+    start, began = threading.Thread.start, []
+
+    def interrupted(thread):
+        start(thread)
+        began.append(thread)
+        if len(began) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    rows = mover.put((f"{number:x}/object", b"data") for number in itertools.count())
+    with pytest.raises(KeyboardInterrupt):
+        next(rows)
+    assert [thread.is_alive() for thread in began] == [False, False]
+    mover.close()
 
 
 def test_interrupted_on_s3(cloud, begun):
