@@ -132,16 +132,17 @@ class Threaded(Peer):
                 wrong.append(error)
 
         threads = [threading.Thread(target=serve, daemon=True) for _ in range(self.where.concurrency or THREADS)]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 thread.join()
         except BaseException as error:
             wrong.append(error)
         if wrong:
             for thread in threads:
-                thread.join()
+                if thread.is_alive():  # one that has not begun finds that it is to stop
+                    thread.join()
             raise wrong[0]
 
 

@@ -20,6 +20,7 @@ from mfstore.backends import open_backend
 from mfstore.bench import run as runs
 from mfstore.bench import targets
 from mfstore.bench.movers import BackendMover
+from mfstore.bench.peers import Threaded, Where
 from mfstore.bench.plan import plan
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
 from mfstore.bench.targets import open_target
@@ -379,9 +380,32 @@ def test_interrupted_on_a_directory(tmp_path, begun, sign):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_while_its_threads_begin(tmp_path, monkeypatch):
+def moved(directory):
+    """By what the benchmark measures."""
+    mover = BackendMover(open_backend(str(directory), resolve()), "directory", 3)
+    return mover.put, lambda rows: next(rows)
+
+
+class Idle(Threaded):
+    """A client that is done with each object at once."""
+
+    def open(self):
+        pass
+
+    def put_one(self, key, data):
+        pass
+
+
+def by_a_peer(directory):
+    """By what it is compared with."""
+    peer = Idle(Where("", "", "", "", "", concurrency=3))
+    return (lambda items: peer.put(items, lambda *_: None)), lambda rows: rows
+
+
+@pytest.mark.parametrize("way", [moved, by_a_peer])
+def test_interrupted_while_its_threads_begin(tmp_path, monkeypatch, way):
     """Those that have begun end first, and one that begins later does nothing: none writes while all is removed."""
-    mover = BackendMover(open_backend(str(tmp_path / "store"), resolve()), "directory", 3)
+    put, go_on = way(tmp_path / "store")
     start, began = threading.Thread.start, []
 
     def interrupted(thread):
@@ -391,11 +415,9 @@ def test_interrupted_while_its_threads_begin(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    rows = mover.put((f"{number:x}/object", b"data") for number in itertools.count())
     with pytest.raises(KeyboardInterrupt):
-        next(rows)
+        go_on(put((f"{number:x}/object", b"data") for number in itertools.count()))
     assert [thread.is_alive() for thread in began] == [False, False]
-    mover.close()
 
 
 def test_interrupted_on_s3(cloud, begun):
