@@ -6,7 +6,7 @@ chunks go to packs, and versions after it are deltas against those.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -162,11 +162,4 @@ class _BaseBytes:
 
 def _share(run: Run, without: Collection[bytes]) -> float:
     """How much of a run the chunks are that are not among these."""
-    return sum(size for chunk_id, size in _sizes(run) if chunk_id not in without) / len(run.view)
-
-
-def _sizes(run: Run) -> Iterator[tuple[bytes, int]]:
-    start = 0
-    for chunk_id, end in zip(run.ids, run.ends, strict=True):
-        yield chunk_id, end - start
-        start = end
+    return sum(chunk.usize for chunk in run.chunks() if chunk.id not in without) / len(run.view)
