@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from benchmarks.core.catalogue import known
-from benchmarks.core.peers import Chunked, Mfstore, Whole, pickled
+from benchmarks.core.peers import Chunked, Mfstore, Shuffled, Whole, pickled
 from benchmarks.core.series import SEED
 
 KIB = 1 << 10
@@ -60,3 +60,17 @@ def test_versions_take_no_more_than_they_did(member):
     for way, limit in ((told, member.told), (untold, member.untold)):
         assert sum(added[way.name][1:]) <= limit * sum(added[fast.name][1:])
         assert all(own <= WHOLE * size for own, size in zip(added[way.name], added[whole.name], strict=True))
+
+
+def test_ten_checkpoints_of_a_fine_tuning_take_a_third_of_their_shuffled_bytes():
+    """As long as in the benchmark: the ratio depends on that."""
+    (entry,) = [entry for entry in known() if entry.name == "finetuning-bfloat16"]
+    told, shuffled = Mfstore("told", True, {}), Shuffled(entry.itemsize)
+    added = [
+        [way.add(version, pickled(version.value)).data for way in (told, shuffled)]
+        for version in entry.versions(1.0, SEED, 10)
+    ]
+    for way in (told, shuffled):
+        way.close()
+    own, whole = map(sum, zip(*added, strict=True))
+    assert own <= 0.35 * whole
