@@ -126,6 +126,7 @@ setup(
                 "codec/entropy",
                 "codec/group",
                 "codec/likeness",
+                "codec/literals",
                 "codec/planes",
                 "codec/shuffle",
                 "codec/sparse",

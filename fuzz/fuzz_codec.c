@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "codec/compress.h"
+#include "codec/literals.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
 #include "fuzzing.h"
@@ -88,6 +89,37 @@ static void round_trip(mf_codec_ctx *ctx, const uint8_t *plain, size_t n, size_t
         decode_exactly(ctx, out, n, MF_NONE, width, plain, n);
         free(out);
     }
+}
+
+/* Bytes as rare or frequent as those of the input, in no order: literals. Zstandard reads what is made of them. */
+static void literals_round_trip(const uint8_t *data, size_t size, uint32_t pick) {
+    size_t n = (pick >> 8) % (pick & 63 ? 3 * MF_LITERALS_LEAST : MF_LITERALS_MOST + 2);
+    size_t cap = pick & 64 ? n : pick % (n + 1), done;
+    uint8_t *plain, *out, *again;
+    if (!size || !n)
+        return;
+    plain = block(NULL, n);
+    out = block(NULL, cap);
+    for (size_t i = 0; i < n; i++) {
+        pick = pick * 1664525 + 1013904223;
+        plain[i] = data[(pick >> 8) % size];
+    }
+    done = mf_literals_encode(plain, n, out, cap);
+    if (done) {
+        uint8_t *frame;
+        REQUIRE(done <= cap && n >= MF_LITERALS_LEAST && n <= MF_LITERALS_MOST);
+        frame = block(out, done);
+        again = block(NULL, n);
+        REQUIRE(ZSTD_getFrameContentSize(frame, done) == n);
+        REQUIRE(ZSTD_decompress(again, n, frame, done) == n && !memcmp(again, plain, n));
+        free(again);
+        free(frame);
+        REQUIRE(mf_literals_encode(plain, n, NULL, done - 1) == 0);
+    }
+    if (n >= MF_LITERALS_LEAST)
+        mf_repeats(plain, n);
+    free(out);
+    free(plain);
 }
 
 /* Four chunks as a group, all of them and some of them out of it, side by side and apart. */
@@ -181,6 +213,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     /* Repeats with a difference, so that there are matches and planes that end early. */
     for (size_t i = size; i < n; i += 1 + claim % 61)
         plain[i] ^= (uint8_t) (i * 31 + claim);
+    literals_round_trip(data, size, claim);
     round_trip(ctx, plain, n, n, (int) (claim % 7) - 1);
     round_trip(ctx, plain, n, claim % (n + 64), 1);
     decode_any_group(ctx, data, size, claim);

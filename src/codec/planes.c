@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "codec/literals.h"
+#include "codec/shuffle.h"
 #include "codec/status.h"
 
 enum { LENGTH = 4, WIDEST = 8 };
@@ -19,37 +21,8 @@ static void store_length(uint8_t *dst, size_t length) {
         dst[i] = (uint8_t) (length >> (8 * i));
 }
 
-/* A constant width lets the compiler turn the inner loops into vector code. */
-#define KERNELS(W, TYPE)                                                                                  \
-    static void split_##W(const uint8_t *restrict src, uint8_t *restrict dst, size_t count) {             \
-        for (size_t i = 0; i < count; i++) {                                                              \
-            TYPE x = (TYPE) load(src + i * W, W);                                                         \
-            x = (TYPE) (x << 1 | x >> (8 * W - 1));                                                       \
-            for (unsigned j = 0; j < W; j++)                                                              \
-                dst[j * count + i] = (uint8_t) (x >> (8 * (W - 1 - j)));                                  \
-        }                                                                                                 \
-    }                                                                                                     \
-    static void join_##W(const uint8_t *const *restrict planes, uint8_t *restrict dst, size_t count) {    \
-        const uint8_t *from[W];                                                                           \
-        for (unsigned j = 0; j < W; j++)                                                                  \
-            from[j] = planes[j];                                                                          \
-        for (size_t i = 0; i < count; i++) {                                                              \
-            TYPE x = 0;                                                                                   \
-            for (unsigned j = 0; j < W; j++)                                                              \
-                x = (TYPE) (x | (TYPE) from[j][i] << (8 * (W - 1 - j)));                                  \
-            x = (TYPE) (x >> 1 | x << (8 * W - 1));                                                       \
-            for (unsigned j = 0; j < W; j++)                                                              \
-                dst[i * W + j] = (uint8_t) (x >> (8 * j));                                                \
-        }                                                                                                 \
-    }
-
-KERNELS(2, uint16_t)
-KERNELS(4, uint32_t)
-KERNELS(8, uint64_t)
-
-/* Next to no search for matches: exponents have none worth the time. Of 8 MB float32 weights in chunks of 64 KiB this
- * left 0.836 at 1.1 GB/s, level 1 0.849 at 0.57, level 3 0.855 at 0.43, Huffman alone (an experimental parameter of
- * Zstandard, so not for us) 0.836 at 1.4. Planes that are constant still shrink to nothing. */
+/* For planes that are more than literals: next to no search for matches. Of 8 MB float32 weights in chunks of 64 KiB
+ * this left 0.836 at 1.1 GB/s, level 1 0.849 at 0.57, level 3 0.855 at 0.43. */
 static int prepare(ZSTD_CCtx *compress) {
     static const struct {
         ZSTD_cParameter parameter;
@@ -83,18 +56,22 @@ int mf_planes_encode(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned
     cap -= tail;
     if ((status = prepare(compress)) != MF_OK)
         return status;
-    switch (width) {
-    case 2: split_2(src, scratch, count); break;
-    case 4: split_4(src, scratch, count); break;
-    default: split_8(src, scratch, count); break;
-    }
+    if ((status = mf_split(src, scratch, count, width)) != MF_OK)
+        return status;
     /* A plane that shrinks by less than a thirty-second is copied when it is decoded instead. */
     worth = count - count / 32;
     for (unsigned j = 0; j < width; j++) {
         const uint8_t *plane = scratch + j * count;
         size_t room = cap - used < worth ? cap - used : worth;
-        size_t done = ZSTD_compress2(compress, dst + used, room, plane, count);
-        if (ZSTD_isError(done) || done >= count) {
+        size_t done = 0, literals;
+        if (count < MF_LITERALS_LEAST || count > MF_LITERALS_MOST || mf_repeats(plane, count)) {
+            done = ZSTD_compress2(compress, dst + used, room, plane, count);
+            if (ZSTD_isError(done) || done >= count)
+                done = 0;
+        }
+        literals = mf_literals_encode(plane, count, dst + used, done ? done - 1 : room);
+        done = literals ? literals : done;
+        if (!done) {
             if (count > cap - used)
                 return MF_OK;
             if (count)
@@ -142,12 +119,7 @@ int mf_planes_decode(ZSTD_DCtx *decompress, const uint8_t *src, size_t csize, un
     }
     if (left != tail)
         return MF_MALFORMED;
-    switch (width) {
-    case 2: join_2(planes, dst, count); break;
-    case 4: join_4(planes, dst, count); break;
-    default: join_8(planes, dst, count); break;
-    }
     if (tail)
         memcpy(dst + n - tail, src + at, tail);
-    return MF_OK;
+    return mf_join(planes, dst, count, width);
 }

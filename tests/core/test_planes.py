@@ -1,5 +1,7 @@
 """Exponent planes against an oracle in Python, and what the decoder does with bytes that are none."""
 
+import heapq
+import itertools
 import random
 import struct
 
@@ -73,6 +75,9 @@ def weights(dtype, count=20_000):
 @example(data=weights("<f4", 1001) + b"xyz", width=4)
 @example(data=weights("bfloat16", 999), width=2)
 @example(data=weights("<f8", 500) + b"1234567", width=8)
+@example(data=weights("<f4", 5001) + b"xyz", width=4)
+@example(data=weights("bfloat16", 70_001), width=2)
+@example(data=weights("<f8", 2000) + b"1234567", width=8)
 def test_planes_are_what_the_oracle_decodes(data, width):
     if not data:
         assert decode(bytes(4 * width), width, 0) == b""
@@ -102,6 +107,72 @@ def test_of_floats_the_exponents_shrink(dtype, width, left):
     assert len(encoded) <= left * len(data)
     _, sizes = Codec(errors).encode(data, [len(data)], ZSTD, width, 1, 1.0)
     assert len(encoded) < 0.99 * (sizes[0] or len(data))
+
+
+def with_high_bytes(high):
+    """Numbers of 2 bytes whose planes are ``high`` and zeros."""
+    return (np.frombuffer(bytes(high), "u1").astype("<u2") << 7).tobytes()
+
+
+def planes_of(encoded, width):
+    """The encoded planes."""
+    ends = np.cumsum((4 * width, *struct.unpack_from(f"<{width}I", encoded)))
+    return [encoded[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def bits_of(counts):
+    """What Huffman codes of any length take for values that come so often."""
+    heap = [count for count in counts if count]
+    heapq.heapify(heap)
+    bits = 0
+    while len(heap) > 1:
+        both = heapq.heappop(heap) + heapq.heappop(heap)
+        heapq.heappush(heap, both)
+        bits += both
+    return bits
+
+
+@given(
+    counts=st.lists(st.one_of(st.just(0), st.integers(1, 2000)), min_size=1, max_size=256).filter(any),
+    first=st.integers(0, 255),
+    seed=st.integers(0, 9),
+)
+@example(counts=[0] * 200 + [1] * 55, first=200, seed=0)
+@example(counts=[700, 1] * 2, first=254, seed=0)
+@example(counts=[min(2 ** max(0, place - 4), 30_000) for place in range(20)], first=120, seed=0)
+@example(counts=[900, 901] + [1] * 254, first=0, seed=0)
+def test_planes_in_no_order_take_what_their_counts_say(counts, first, seed):
+    """As Huffman codes, of 11 bits at most. Zstandard decodes them, as the oracle has it."""
+    high = [(first + value) % 256 for value, count in enumerate(counts) for _ in range(count)]
+    random.Random(seed).shuffle(high)
+    data = with_high_bytes(high)
+    encoded = encode(data, 2, keep=40.0)
+    plane, zeros = planes_of(encoded, 2)
+    assert decode(encoded, 2, len(data)) == oracle_decode(encoded, 2, len(data)) == data
+    assert len(zeros) <= 24 or len(high) < 64
+    if len(high) >= 1024:
+        assert len(plane) <= min(len(high), 1.01 * bits_of(counts) / 8 + 160)
+
+
+@pytest.mark.parametrize("count", [1024, 65_791, 65_792, 131_072, 131_073])
+def test_lengths_of_planes_have_several_forms(count):
+    """Of the length of the plane, and of its literals."""
+    high = noise(1, count).translate(bytes(value.bit_count() ** 2 for value in range(256)))
+    data = with_high_bytes(high)
+    encoded = encode(data, 2)
+    plane, zeros = planes_of(encoded, 2)
+    assert 8 * len(plane) < 3 * count and len(zeros) <= 26
+    assert decode(encoded, 2, len(data)) == data
+    for part, expected in ((plane, high), (zeros, bytes(count))):
+        alone = bytearray(count)
+        Codec(errors).decode(part, alone, [(0, len(part), ZSTD, 0, 0, count)])
+        assert alone == expected
+
+
+def test_planes_that_repeat_are_searched_for_matches():
+    """So are those of noise that comes again soon."""
+    high = noise(2, 100) * 100
+    assert len(planes_of(encode(with_high_bytes(high), 2), 2)[0]) < 500
 
 
 def test_what_does_not_fit_is_left_to_be_stored_raw():
