@@ -116,6 +116,7 @@ setup(
             extension("pickle/cycles"),
             extension("pickle/graph", "pickle/stack"),
             extension("pickle/pickler", "pickle/memo", "pickle/stack"),
+            extension("pickle/unpickler", "pickle/scan", "memory/utf8"),
             extension("chunk/chunk", "chunk/cuts"),
             extension(
                 "codec/codec",

@@ -7,6 +7,7 @@ that does not lie in one piece, and the padding inside of its items.
 from __future__ import annotations
 
 import math
+import sys
 from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,15 @@ def array_reducers(np: Any, ma: Any) -> dict[type, Callable[[Any], Any]]:
     for kind in (np.void, np.record, np.longdouble, np.clongdouble):
         reducers[kind] = partial(_reduce_scalar, np)
     return reducers
+
+
+def flat_arrays(found: object) -> Callable[..., Any] | None:
+    """If ``found`` rebuilds the arrays of pickles from ``(buffer, dtype, shape, order)``, what makes those of one
+    dimension from ``(buffer, dtype)``."""
+    np: Any = sys.modules.get("numpy")
+    if getattr(found, "__name__", None) != "_frombuffer" or np is None:
+        return None
+    return np.frombuffer if found is np.empty(1).__reduce_ex__(5)[0] else None
 
 
 def without_metadata(dtype: Any) -> bool:

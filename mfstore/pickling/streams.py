@@ -10,17 +10,16 @@ import io
 import operator
 import pickle
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore._core.cycles import without_search
 from mfstore._core.pickler import Payload, Pickler, Reduced
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
-from mfstore.pickling.arrays import array_reducers, without_metadata
+from mfstore.pickling.arrays import array_reducers, flat_arrays, without_metadata
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,15 +27,17 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore._core.pickler import Sink
+    from mfstore._core.unpickler import Unpickler
 
 # BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
 HEADER = 9
 NEXT_BUFFER = b"\x97"
-STREAM = 1 << 20
-"""Buffer of a body that is read in blocks."""
 PIECE = 256 << 10
-"""Bytes of a body that the unpickler gets at a time in a thread that is not the main one: between two pieces others
-have their turn, among them the event loop that waits for this one. A MiB of numbers and short texts takes 15 ms."""
+"""Bytes of another pickler's stream that CPython's unpickler gets at a time: between two pieces others have their turn,
+among them the event loop that waits for this thread. A MiB of numbers and short texts takes 15 ms."""
+SHORT = 1024
+"""Pickles of up to so many bytes are CPython's to read: it begins sooner, and a process that has no others need not
+load an unpickler."""
 
 
 def dump(obj: object, sink: Sink, name: str | None = None) -> int:
@@ -71,20 +72,57 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Iterable
     array. With ``writable`` false small arrays, which lie in the body, are made read-only too. Executes pickle: only
     for trusted stores.
     """
-    blocks = _placeholders(body, segments) if segments else iter(body)
-    first = next(blocks, b"")
-    second = next(blocks, None)
+    kind = pickle.Unpickler if writable else _ReadOnly
+    source = iter(body)
+    begun = list(islice(source, 2))
     try:
-        aside = memoryview(first).nbytes > PIECE and threading.current_thread() is not threading.main_thread()
-        if second is None and writable and not aside:
-            return without_search(pickle.loads, first, buffers=payloads)
-        begun = [first, second or b""]
-        del first, second  # a block lives until it is read
-        stream = io.BufferedReader(_BlockStream(chain(_taken(begun), blocks)), PIECE if aside else STREAM)
-        unpickler = pickle.Unpickler if writable else _ReadOnly
-        return without_search(unpickler(stream, buffers=payloads).load)
+        if len(begun) < 2:
+            return _load_whole(begun[0] if begun else b"", segments, payloads, kind)
+        blocks = chain(_taken(begun), source)
+        return _load_blocks(_placeholders(blocks, segments) if segments else blocks, payloads, kind)
     except (pickle.UnpicklingError, EOFError) as error:
         raise _no_pickle(error) from error
+
+
+def _load_whole(
+    body: Buffer, segments: Sequence[Segment], payloads: Iterable[Any], kind: type[pickle.Unpickler]
+) -> Any:
+    if kind is pickle.Unpickler and not segments and memoryview(body).nbytes <= SHORT:
+        return without_search(pickle.loads, body)
+    pieces = list(_placeholders((body,), segments)) if segments else [body]
+    own = _unpickler(payloads, kind)
+    if own.looks_through(pieces):
+        return without_search(own.load, pieces)
+    return _load_by_another(iter(pieces), payloads, kind)
+
+
+def _load_blocks(blocks: Iterator[Buffer], payloads: Iterable[Any], kind: type[pickle.Unpickler]) -> Any:
+    """Of a long body, which is not there as a whole: what it refers to is not known, so all is remembered. Whose it is
+    its first block tells."""
+    own = _unpickler(payloads, kind)
+    begun = [next(blocks)]
+    is_ours = own.begins(begun[0])
+    blocks = chain(_taken(begun), blocks)
+    return without_search(own.load, blocks) if is_ours else _load_by_another(blocks, payloads, kind)
+
+
+def _load_by_another(blocks: Iterator[Buffer], payloads: Iterable[Any], kind: type[pickle.Unpickler]) -> Any:
+    """What CPython makes of a pickle, for those that another pickler than mfstore's has written."""
+    return without_search(kind(io.BufferedReader(_BlockStream(blocks), PIECE), buffers=payloads).load)
+
+
+def _unpickler(payloads: Iterable[Any], kind: type[pickle.Unpickler]) -> Unpickler:
+    # Whoever has short pickles alone need not load it.
+    from mfstore._core.unpickler import Unpickler
+
+    return Unpickler(partial(_finder, kind), payloads, flat_arrays)
+
+
+def _finder(kind: type[pickle.Unpickler]) -> Callable[[str, str], Any]:
+    """What finds a class or a function as ``kind`` does in a pickle of protocol 5."""
+    unpickler = kind(io.BytesIO(b"\x80\x05N."))
+    unpickler.load()
+    return unpickler.find_class
 
 
 def load_literal(body: Any) -> Any:
