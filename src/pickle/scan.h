@@ -20,8 +20,8 @@ typedef struct {
     uint64_t memo; /* entries so far */
 } mf_pickle_scan;
 
-/* Looks through the next piece. After MF_PICKLE_GOES_ON the next one may follow. Memory: four bytes for each entry up to
- * the last one that is referred to, which is never more than the pickle has bytes. */
+/* Looks through the next piece. After MF_PICKLE_GOES_ON the next one may follow. Memory: six bytes at most for each
+ * entry up to the last one that is referred to. */
 mf_pickle_found mf_scan_pickle(mf_pickle_scan *scan, const uint8_t *data, size_t n);
 
 #endif

@@ -896,6 +896,7 @@ cdef class Unpickler:
         return 1
 
     cdef int build(self) except -1:
+        cdef bint with_slots
         cdef PyObject *setstate = NULL
         cdef PyObject *key
         cdef PyObject *value
@@ -903,12 +904,12 @@ cdef class Unpickler:
         self.needs(2)
         instance = <object> self.stack[self.used - 2]
         state = pop_reference(self.pop())
-        slots = None
+        with_slots = isinstance(state, tuple) and len(state) == 2
         mf_find_attribute(<PyObject *> instance, <PyObject *> _setstate, &setstate)
         if setstate != NULL:
             pop_reference(setstate)(state)
             return 0
-        if isinstance(state, tuple) and len(state) == 2:
+        if with_slots:
             state, slots = state
         if state is not None:
             if not isinstance(state, dict):
@@ -916,7 +917,7 @@ cdef class Unpickler:
             attributes = instance.__dict__
             while PyDict_Next(<PyObject *> state, &position, &key, &value):
                 set_interned(<PyObject *> attributes, shared(key), shared(value))
-        if slots is not None:
+        if with_slots:
             if not isinstance(slots, dict):
                 raise UnpicklingError("slot state is not a dictionary")
             position = 0
