@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore import description
 from mfstore.errors import MfstoreError, NotFound
@@ -26,6 +26,7 @@ from mfstore.loading.pack_reader import PackReader
 from mfstore.loading.reliance import Reliance
 from mfstore.loading.segments import SegmentLoader
 from mfstore.loading.verified import VerifiedRanges
+from mfstore.records import NamedTuple
 from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, Guard
 from mfstore.saving.index import ChunkIndex

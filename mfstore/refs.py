@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from mfstore.format.refs import (
     ref_path,
 )
 from mfstore.host.elapsed import moment, since
+from mfstore.records import dataclass
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, Condemned, Names
 
 if TYPE_CHECKING:

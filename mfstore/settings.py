@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple, overload
+from typing import overload
 
 from mfstore.errors import InvalidKey
+from mfstore.records import NamedTuple
 
 FSYNC_POLICIES = ("none", "batch", "always")
 COMPRESSIONS = ("fast", "balanced", "small", "off")

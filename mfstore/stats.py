@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mfstore.format import recipes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Recipe, placed_chunks
+from mfstore.records import dataclass
 from mfstore.saving.codecs import LABELS
 from mfstore.saving.context import SessionStats as SessionStats
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.backends import Backend, open_backend
 from mfstore.errors import (
@@ -35,6 +35,7 @@ from mfstore.host.pipes import read_blocks
 from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader, load_artifacts, load_many
 from mfstore.pickling.streams import load_literal
+from mfstore.records import NamedTuple
 from mfstore.refs import Refs
 from mfstore.settings import Knobs, resolve
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -24,7 +24,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from weakref import ref
 
@@ -46,6 +46,7 @@ from mfstore.errors import (
 from mfstore.format.refs import LONGEST as LONGEST_REF
 from mfstore.host.file_systems import move_new
 from mfstore.host.forks import anew_in_children
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

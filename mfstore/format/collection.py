@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from mfstore._core import table
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
+from mfstore.records import dataclass, field
 
 FEATURE = "condemned"
 """What a program must know to write to a store that has been collected."""

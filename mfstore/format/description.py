@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from mfstore.errors import CorruptObject, MfstoreError, NotAStore, Unsupported
 from mfstore.format.collection import FEATURE
 from mfstore.format.digests import NAMES
+from mfstore.records import dataclass
 
 PATH = "mfstore.json"
 VERSION = 1

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core import table
 from mfstore._core.codec import CHUNK_LIMIT, DELTAS, GROUP, GROUP_LIMIT
@@ -16,6 +15,7 @@ from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.packs import PackEntry, PackName
 from mfstore.format.recipes import Placement, new_placement
 from mfstore.format.tree import mark
+from mfstore.records import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

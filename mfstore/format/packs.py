@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice, pairwise, repeat
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core.codec import CHUNK_LIMIT, DELTAS, GROUP, GROUP_LIMIT
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
+from mfstore.records import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

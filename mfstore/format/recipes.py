@@ -11,10 +11,9 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import starmap
-from typing import Any, NamedTuple
+from typing import Any
 
 from mfstore._core import literal as literals
 from mfstore._core.codec import (
@@ -33,6 +32,7 @@ from mfstore._core.codec import (
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.digests import DIGESTS, digest_function
+from mfstore.records import NamedTuple, dataclass, field
 
 VERSION = 1
 MAGIC = b"MFSR"

@@ -6,12 +6,12 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, InvalidKey, Unsupported
 from mfstore.format.digests import Key
+from mfstore.records import NamedTuple
 
 PREFIX = "refs/"
 SEAL = b', "seal": "%016x"}'

@@ -11,11 +11,10 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
+from mfstore.records import NamedTuple, dataclass
 
 VERSION = 1
 MAGIC = b"MFSN"

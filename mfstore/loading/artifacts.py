@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import MfstoreError
@@ -13,6 +13,7 @@ from mfstore.format.groups import have_one_place
 from mfstore.format.recipes import PICKLE
 from mfstore.loading.fetch import targets
 from mfstore.pickling.streams import load, load_literal
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from mfstore.format.recipes import Artifact, ChunkRef, Recipe, Segment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mfstore._core.codec import NONE
 from mfstore._core.memory import FreshBytes
@@ -11,6 +11,7 @@ from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, 
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, ChunkRef, Placement
 from mfstore.loading.reads import BasePart, ChunkRead, PlacedChunk, Scratch, by_place, plan_reads
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

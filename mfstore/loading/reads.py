@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core.codec import NONE
 from mfstore._core.memory import distance
 from mfstore.format.groups import have_one_place
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe
+from mfstore.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from mfstore.errors import MfstoreError

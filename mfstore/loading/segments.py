@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes, FreshText, fresh_bytearray
 from mfstore._core.pickler import BUFFER, BYTEARRAY, TEXT
@@ -11,6 +11,7 @@ from mfstore.errors import BackendError, CorruptObject, NotFound
 from mfstore.format.packs import pack_path
 from mfstore.loading.fetch import targets
 from mfstore.loading.reads import raw_run
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from mfstore.format.recipes import Artifact, ChunkRef, Recipe, Segment

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core.cycles import without_search
 from mfstore._core.pickler import Payload, Pickler, Reduced
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
 from mfstore.pickling.arrays import array_reducers, flat_arrays, without_metadata
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -6,8 +6,9 @@ A ``Call`` names one S3 operation and where its bytes come from or go; a ``Reply
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from mfstore.records import dataclass, field
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DIFFERENCE, GROUP, LZ4, NONE, PCODEC, PLANES, PREFIX, ZSTD, Codec
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

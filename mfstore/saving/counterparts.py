@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core.chunk import LONG_ROW
 from mfstore.format.fragments import Location
 from mfstore.format.packs import PackName
 from mfstore.format.recipes import INLINE
+from mfstore.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from mfstore.format.recipes import Artifact, Recipe

@@ -7,13 +7,13 @@ counterparts lie in is read in few large reads, is compared with its digests, an
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mfstore._core.codec import DIFFERENCE, NONE, PREFIX, likeness
 from mfstore.loading.deltas import together
+from mfstore.records import NamedTuple, dataclass
 from mfstore.saving import codecs, neighbours
 from mfstore.saving.counterparts import BasePiece, Counterpart, Counterparts, NewChunk, part_of
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from operator import sub
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core.chunk import CUT_MIN, LONG_ROW, cut
 from mfstore._core.codec import NONE
@@ -16,6 +15,7 @@ from mfstore.format.cuts import ContentCutter, cut_in_windows
 from mfstore.format.recipes import PICKLE, Artifact, Segment, new_chunk
 from mfstore.pickling.arrays import Strided
 from mfstore.pickling.streams import dump
+from mfstore.records import NamedTuple, dataclass, field
 from mfstore.saving import codecs
 from mfstore.saving.codecs import EncodedChunk
 from mfstore.saving.groups import encode_chunks

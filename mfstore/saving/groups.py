@@ -7,9 +7,10 @@ which pages resemble each other 1.35 times.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP, GROUP_LIMIT, NONE, ZSTD
+from mfstore.records import NamedTuple
 from mfstore.saving.codecs import EFFORTS, KEEP, EncodedChunk, Follower, encode_chunk, is_opaque
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from mfstore.format.packs import pack_path
 from mfstore.format.recipes import recipe_path
 from mfstore.host.elapsed import moment, since
 from mfstore.host.forks import anew_in_children
+from mfstore.records import dataclass, field
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend

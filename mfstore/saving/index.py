@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from mfstore.format.packs import PackEntry
 from mfstore.format.tree import ROOT, ROOT_KEY, Node, decode_node
 from mfstore.host.cache import HostCache
 from mfstore.host.forks import anew_in_children
+from mfstore.records import dataclass
 from mfstore.saving import folding
 from mfstore.saving.folding import fold
 from mfstore.saving.tree import MarkedPacks, find, find_all

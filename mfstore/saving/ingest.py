@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP
 from mfstore.errors import MfstoreError, NotFound
@@ -18,6 +18,7 @@ from mfstore.format import recipes
 from mfstore.format.digests import key_of
 from mfstore.format.packs import place_of
 from mfstore.format.recipes import NONCE, RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
+from mfstore.records import NamedTuple
 from mfstore.saving.codecs import LABELS, EncodedChunk
 from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.counterparts import Base, Counterparts

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DELTAS
 from mfstore.format.fragments import Location
+from mfstore.records import NamedTuple
 from mfstore.saving.counterparts import (
     Anchor,
     BasePiece,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, NotFound, Unsupported
 from mfstore.format.recipes import placed_chunks
+from mfstore.records import NamedTuple
 from mfstore.saving.counterparts import IN_RECIPE, Base, Counterparts
 from mfstore.saving.deltas import Deltas, EncodedDelta
 from mfstore.saving.drafts import Run, RunPart

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from metaflow.datastore import flow_datastore
 from metaflow.datastore.flow_datastore import FlowDataStore
@@ -20,6 +20,7 @@ from mfstore.metaflow.hooks.flow_datastore import get_task_datastore, get_task_d
 from mfstore.metaflow.hooks.marks import save_metadata
 from mfstore.metaflow.hooks.task_datastore import get, load_artifacts, save_artifacts, transfer_artifacts
 from mfstore.metaflow.stock.content_store import ContentStore
+from mfstore.records import NamedTuple
 
 RELEASE = "2.19"
 """Of Metaflow, whose methods these are."""

@@ -9,13 +9,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from metaflow.datastore.exceptions import DataException
 
 from mfstore.metaflow.hooks.task_data import load_task_data
 from mfstore.metaflow.roots.attempts import DATA, Attempts, attempts_of, readable
 from mfstore.metaflow.stock.s3_blobs import S3Blobs
+from mfstore.records import NamedTuple
 
 NAMES_PER_LISTING = 1000
 """Names in a page of a listing, which is one request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import BUNDLE
@@ -19,6 +19,7 @@ from mfstore.metaflow.roots.packed_keys import (
     is_inline,
 )
 from mfstore.pickling.streams import load_literal
+from mfstore.records import NamedTuple
 from mfstore.saving.drafts import NO_BYTES, Draft, Run, draft_of
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import CorruptObject
 from mfstore.metaflow.roots.attempts import BEGAN, DATA, DONE, RESUMED, STARTED
 from mfstore.metaflow.roots.migration_record import earlier_forms, is_recorded
 from mfstore.metaflow.roots.packed_keys import PackedArtifact, bundle_of, is_packed_by_any_version
+from mfstore.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from mfstore.records import NamedTuple
 
 STORE_FOLDER = "mf.store"
 """Of the packed profile's store. No flow has a dot in its name, so Metaflow looks at it as little as at

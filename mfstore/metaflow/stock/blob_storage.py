@@ -6,7 +6,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from metaflow.datastore.content_addressed_store import ContentAddressedStore as Stock
 from metaflow.datastore.exceptions import DataException
@@ -23,6 +23,7 @@ from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.packed_keys import is_inline
 from mfstore.metaflow.stock.blob_storage import UNREADABLE, NewBlob, StoredBlob
 from mfstore.metaflow.stock.encoding import decode, encode, fits_key, key_of, tail_fits
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from mfstore.host.workers import Workers

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from enum import Enum
 from xml.etree import ElementTree
 
@@ -23,6 +22,7 @@ from mfstore.errors import (
     OutOfSpace,
     Unsupported,
 )
+from mfstore.records import dataclass
 from mfstore.s3 import calls
 from mfstore.s3.calls import Call, Reply
 

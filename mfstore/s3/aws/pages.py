@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from mfstore.errors import BackendError
+from mfstore.records import dataclass
 from mfstore.s3.aws.errors import bare, tree
 
 LISTED_MEMORY = 512

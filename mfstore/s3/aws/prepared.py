@@ -10,13 +10,14 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from botocore import UNSIGNED, xform_name
 
 from mfstore.errors import BackendError, Unsupported
+from mfstore.records import dataclass
 from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.credentials import Keyring

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from mfstore.records import dataclass
 
 ROUTED = ("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject")
 """Operations whose requests an engine can make from a route."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from mfstore.errors import NotSerializable
+from mfstore.records import dataclass, field
 from mfstore.s3.aws.errors import without_passwords
 from mfstore.s3.aws.routes import Credentials
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.errors import InvalidKey
+from mfstore.records import dataclass, field
 from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.interface import ControlPlane
 from mfstore.s3.aws.settings import ConnectionSettings

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
 from mfstore.host.buffers import bytes_of
+from mfstore.records import NamedTuple, dataclass
 from mfstore.s3.transfers.jobs import check_key
 from mfstore.s3.urls import split_url
 

@@ -7,8 +7,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from mfstore.records import NamedTuple
 from mfstore.s3.transfers.outcomes import Outcome
 
 ATTRIBUTES = "metaflow-user-attributes"

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mfstore.errors import InvalidKey, NotSerializable
+from mfstore.records import NamedTuple
 
 _DEFAULTS: Mapping[str, Any] = {
     "S3_RETRY_COUNT": 7, "S3_TRANSIENT_RETRY_COUNT": 20, "S3_WORKER_COUNT": 64, "TEMPDIR": ".",

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
+from mfstore.records import NamedTuple
 from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.datatools.exceptions import MetaflowS3InvalidObject, MetaflowS3NotFound, failure
 from mfstore.s3.datatools.objects import ATTRIBUTES

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from mfstore.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from mfstore.s3.calls import Call, Reply

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidKey, MfstoreError, OutOfSpace, Unsupported
 from mfstore.host.file_systems import move_new
+from mfstore.records import dataclass
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

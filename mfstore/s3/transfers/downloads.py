@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
 from mfstore._core.memory import FreshBytes, FreshBytesPool
 from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, MfstoreError, Unsupported
+from mfstore.records import NamedTuple
 from mfstore.s3.aws.errors import SIZE_HINT
 from mfstore.s3.calls import NO_OPTIONS, OVERFLOW, WHOLE, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.destinations import Destination, Partial

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
+from mfstore.records import dataclass, field
 from mfstore.s3.aws.errors import PASSING, Verdict, classify
 from mfstore.s3.transfers.jobs import Job, MultipartJob, Retry, renewed
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
+
+from mfstore.records import dataclass, field
 
 if TYPE_CHECKING:
     from mfstore.s3.calls import Call

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from mfstore.records import dataclass
 from mfstore.s3.aws.errors import PASSING, Verdict
 from mfstore.s3.calls import FIRST_BYTE_SECONDS, STALL, STALL_SECONDS
 
