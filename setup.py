@@ -114,8 +114,8 @@ setup(
     ext_modules=cythonize(
         [
             extension("pickle/cycles"),
-            extension("pickle/graph", "pickle/stack"),
-            extension("pickle/pickler", "pickle/memo", "pickle/stack"),
+            extension("pickle/graph", "pickle/memo", "pickle/stack"),
+            extension("pickle/pickler", "pickle/memo", "pickle/stack", "memory/utf8", libraries=("libxxhash",)),
             extension("pickle/unpickler", "pickle/scan", "memory/utf8"),
             extension("chunk/chunk", "chunk/cuts"),
             extension(

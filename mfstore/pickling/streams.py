@@ -213,12 +213,13 @@ def _frozen(build: Callable[..., Any], *args: Any) -> Any:
 
 
 _COUNTED = frozenset([
-    "_io", "_pickle", "array", "builtins", "collections", "numpy", "numpy.ma", "pandas._libs.arrays",
-    "pandas._libs.internals", "pandas._libs.sparse", "pickle", "pyarrow.lib",
+    "_io", "_pickle", "array", "builtins", "collections", "datetime", "decimal", "numpy", "numpy.ma",
+    "pandas._libs.arrays", "pandas._libs.internals", "pandas._libs.sparse", "pickle", "pyarrow.lib",
 ])  # fmt: skip
 """Modules whose classes in C hold what they refer to by references that Python counts, and are found by no other means:
-what a reducer makes of them is freed once it is written. Not torch, which keeps the Python object of a tensor or of a
-storage as long as the one in C++: two tensors find the same object though neither refers to it."""
+what a reducer makes of them is freed once it is written, and as long as there are no other classes than these and those
+of plain instances, what one container holds need not be remembered. Not torch, which keeps the Python object of a
+tensor or of a storage as long as the one in C++: two tensors find the same object though neither refers to it."""
 _VALUES = (
     ("builtins", ("complex", "range")),
     ("datetime", ("date", "time", "timedelta", "tzinfo")),

@@ -8,25 +8,31 @@ from hashlib import sha256
 from operator import itemgetter
 from pickle import PicklingError, whichmodule
 
-from cpython.dict cimport PyDict_CheckExact
-from cpython.float cimport PyFloat_CheckExact
-from cpython.list cimport PyList_CheckExact
-from cpython.long cimport PyLong_CheckExact
-from cpython.object cimport PyObject
-from cpython.tuple cimport PyTuple_CheckExact
-from cpython.unicode cimport PyUnicode_CheckExact
+cimport cython
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free
+from libc.string cimport memset
 
+from memo cimport mf_objects, mf_objects_add, mf_objects_find
 from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
 
 
 cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(object value)
-    int PyDict_Next(object mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
+    PyTypeObject PyUnicode_Type, PyLong_Type, PyFloat_Type, PyBool_Type, PyBytes_Type, PyByteArray_Type, PyComplex_Type
+    PyTypeObject PyDict_Type, PyList_Type, PyTuple_Type, PySet_Type, PyFrozenSet_Type
+    PyObject *Py_None
+    PyTypeObject *Py_TYPE(PyObject *value)
+    Py_ssize_t Py_REFCNT(PyObject *value)
+    int PyDict_Next(PyObject *mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
+    PyObject *PyList_GET_ITEM(PyObject *items, Py_ssize_t index)
+    Py_ssize_t PyList_GET_SIZE(PyObject *items)
+    PyObject *PyTuple_GET_ITEM(PyObject *items, Py_ssize_t index)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *items)
 
 
 cdef object _atoms = frozenset([type(None), bool, int, float, str, bytes])
-cdef object _leaves = _atoms | frozenset([bytearray, complex])
 
 
 def find_global(obj, name=None):
@@ -84,6 +90,12 @@ def counts_references(kind, counted):
     return all([_is_from(base, counted) or mf_same_end(base, _Made) for base in kind.__mro__])
 
 
+def is_from_all(kind, modules):
+    """Whether ``kind`` and what it comes from are classes in C of these modules, and their instances are written by
+    code of theirs alone."""
+    return all([_is_from(base, modules) for base in kind.__mro__])
+
+
 cdef bint _is_from(base, counted):
     # A class in C that names no module says that it is a builtin one.
     module = base.__module__
@@ -96,64 +108,93 @@ cdef enum:
     OTHER = 2
 
 
-cdef inline int sort_of(object obj):
-    if PyUnicode_CheckExact(obj) or PyLong_CheckExact(obj) or PyFloat_CheckExact(obj) or obj is None:
+cdef inline int sort_of(PyObject *obj):
+    cdef PyTypeObject *kind = Py_TYPE(obj)
+    if kind == &PyUnicode_Type or kind == &PyLong_Type or kind == &PyFloat_Type or obj == Py_None:
         return LEAF
-    if PyDict_CheckExact(obj) or PyList_CheckExact(obj) or PyTuple_CheckExact(obj):
+    if kind == &PyDict_Type or kind == &PyList_Type or kind == &PyTuple_Type:
         return CONTAINER
-    if type(obj) in _leaves:
+    if kind == &PySet_Type or kind == &PyFrozenSet_Type:
+        return CONTAINER
+    if kind == &PyBool_Type or kind == &PyBytes_Type or kind == &PyByteArray_Type or kind == &PyComplex_Type:
         return LEAF
-    return CONTAINER if type(obj) is set or type(obj) is frozenset else OTHER
+    return OTHER
 
 
 def is_plain(root):
     """Whether ``root`` holds nothing but exact builtin containers and atoms.
 
     Pickling such a graph runs no code of any class, so an object in it is reached only through the containers that
-    hold a counted reference to it. Memory: a pointer per waiting container and an entry per one reached twice.
+    hold a counted reference to it. Memory: a pointer per waiting container and 32 bytes per one that more than one
+    refers to. Of another thread no code runs until this is done.
     """
-    cdef list waiting = [root]
-    cdef set seen = set()
-    cdef object obj, item
-    cdef Py_ssize_t position
-    cdef PyObject *key_at
-    cdef PyObject *value_at
-    if sort_of(root) == OTHER:
-        return False
-    if sort_of(root) == LEAF:
+    cdef Waiting waiting = Waiting()
+    cdef mf_objects seen
+    memset(&seen, 0, sizeof(seen))
+    try:
+        return waiting.all_plain(<PyObject *> root, &seen)
+    finally:
+        free(seen.slots)
+
+
+@cython.final
+cdef class Waiting:
+    """Containers that were not looked into yet. They are held by those that hold them, since no code runs meanwhile."""
+
+    cdef PyObject **items
+    cdef size_t used, room
+
+    def __dealloc__(self):
+        PyMem_Free(self.items)
+
+    cdef int add(self, PyObject *item) except -1:
+        """0 if it is neither an atom nor a container."""
+        cdef int sort = sort_of(item)
+        cdef PyObject **grown
+        if sort == CONTAINER:
+            if self.used == self.room:
+                grown = <PyObject **> PyMem_Realloc(self.items, (self.room * 2 + 64) * sizeof(PyObject *))
+                if grown == NULL:
+                    raise MemoryError()
+                self.items, self.room = grown, self.room * 2 + 64
+            self.items[self.used] = item
+            self.used += 1
+        return sort != OTHER
+
+    cdef bint all_plain(self, PyObject *root, mf_objects *seen) except -1:
+        cdef PyObject *obj
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef Py_ssize_t position, at
+        if not self.add(root):
+            return False
+        while self.used:
+            self.used -= 1
+            obj = self.items[self.used]
+            # One reference is the only container's: such an object is not met again.
+            if Py_REFCNT(obj) > 1:
+                if mf_objects_find(seen, <uintptr_t> obj) != NULL:
+                    continue
+                if mf_objects_add(seen, <uintptr_t> obj, 0) < 0:
+                    raise MemoryError()
+            if Py_TYPE(obj) == &PyDict_Type:
+                position = 0
+                while PyDict_Next(obj, &position, &key, &value):
+                    if not self.add(key) or not self.add(value):
+                        return False
+            elif Py_TYPE(obj) == &PyList_Type:
+                for at in range(PyList_GET_SIZE(obj)):
+                    if not self.add(PyList_GET_ITEM(obj, at)):
+                        return False
+            elif Py_TYPE(obj) == &PyTuple_Type:
+                for at in range(PyTuple_GET_SIZE(obj)):
+                    if not self.add(PyTuple_GET_ITEM(obj, at)):
+                        return False
+            else:
+                for item in <object> obj:
+                    if not self.add(<PyObject *> item):
+                        return False
         return True
-    while waiting:
-        obj = waiting.pop()
-        # One reference is the variable's, one the only container's: such an object is not met again.
-        if Py_REFCNT(obj) > 2:
-            if id(obj) in seen:
-                continue
-            seen.add(id(obj))
-        if PyDict_CheckExact(obj):
-            position = 0
-            while PyDict_Next(obj, &position, &key_at, &value_at):
-                if not look_into(<object> key_at, waiting) or not look_into(<object> value_at, waiting):
-                    return False
-        elif PyList_CheckExact(obj):
-            for item in <list> obj:
-                if not look_into(item, waiting):
-                    return False
-        elif PyTuple_CheckExact(obj):
-            for item in <tuple> obj:
-                if not look_into(item, waiting):
-                    return False
-        else:
-            for item in obj:
-                if not look_into(item, waiting):
-                    return False
-    return True
-
-
-cdef inline bint look_into(object item, list waiting) except -1:
-    cdef int sort = sort_of(item)
-    if sort == CONTAINER:
-        waiting.append(item)
-    return sort != OTHER
 
 
 # How deep elements may lie in sets of elements to be ordered. Each level is a pickle inside of a pickle; objects that

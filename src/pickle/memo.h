@@ -17,16 +17,29 @@ typedef struct {
     size_t used;
 } mf_objects;
 
+/* Objects one after the other, which nobody looks for. All zero is none. Free slots with free(). */
 typedef struct {
-    uintptr_t key; /* 0: empty */
+    mf_object_slot *slots;
+    size_t used;
+    size_t room;
+} mf_notes;
+
+/* A value, in the order in which they were added. */
+typedef struct {
+    uintptr_t key;
     uint64_t hash;
     uint32_t number;
     uint32_t used_again;
-} mf_value_slot;
+} mf_value;
 
+/* All zero is an empty table. Values lie one after the other, and what finds them is eight bytes each: in the upper
+ * half those of the hash, in the lower the place of the value, counted from 1. A new text looks at no more than that.
+ * Free both with free(). */
 typedef struct {
-    mf_value_slot *slots;
+    mf_value *values;
+    uint64_t *places;
     size_t mask;
+    size_t room; /* of values */
     size_t used;
 } mf_values;
 
@@ -34,8 +47,22 @@ typedef struct {
  * and the table is as it was. */
 int mf_objects_add(mf_objects *table, uintptr_t key, uint32_t number);
 
+/* Room for one more. -1: no memory, and the notes are as they were. */
+int mf_notes_grow(mf_notes *notes);
+
 /* Adds a key that is not in the table. -1: no memory, and the table is as it was. */
 int mf_values_add(mf_values *table, uintptr_t key, uint64_t hash, uint32_t number);
+
+/* Keeps the first `count` values, which the caller has moved there. */
+void mf_values_cut(mf_values *table, size_t count);
+
+static inline int mf_notes_add(mf_notes *notes, uintptr_t key, uint32_t number) {
+    mf_object_slot slot = {key, number};
+    if (notes->used == notes->room && mf_notes_grow(notes) < 0)
+        return -1;
+    notes->slots[notes->used++] = slot;
+    return 0;
+}
 
 /* Objects lie apart by multiples of 16 bytes. Those made one after the other are looked for one after the other, so
  * neighbours share cache lines; what meets goes on by all bits of the address, so that no distance is a bad one. */
@@ -58,16 +85,21 @@ static inline const mf_object_slot *mf_objects_find(const mf_objects *table, uin
     return slot->key ? slot : NULL;
 }
 
-/* The first slot whose value has this hash, or NULL; then the next one after ``last``. */
-static inline mf_value_slot *mf_values_next(const mf_values *table, uint64_t hash, const mf_value_slot *last) {
-    size_t at;
-    if (table->slots == NULL)
+/* The first value of this hash, or NULL; *at is where to begin, and afterwards where to go on: mf_values_first(). */
+static inline mf_value *mf_values_next(const mf_values *table, uint64_t hash, size_t *at) {
+    uint64_t place;
+    if (table->places == NULL)
         return NULL;
-    at = (last == NULL ? (size_t) (hash ^ (hash >> 32)) : (size_t) (last - table->slots) + 1) & table->mask;
-    for (; table->slots[at].key != 0; at = (at + 1) & table->mask)
-        if (table->slots[at].hash == hash)
-            return &table->slots[at];
+    while ((place = table->places[*at & table->mask]) != 0) {
+        ++*at;
+        if (place >> 32 == hash >> 32 && table->values[(uint32_t) place - 1].hash == hash)
+            return &table->values[(uint32_t) place - 1];
+    }
     return NULL;
+}
+
+static inline size_t mf_values_first(uint64_t hash) {
+    return (size_t) (hash ^ (hash >> 32));
 }
 
 #endif

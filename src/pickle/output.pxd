@@ -7,8 +7,27 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 
-cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+cdef extern from *:
+    """
+    /* As PyLong_AsLongLongAndOverflow, without a call for what one digit holds. */
+    static inline int64_t mf_as_int64(PyObject *value, int *overflow) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        if (PyUnstable_Long_IsCompact((PyLongObject *) value))
+            return (int64_t) PyUnstable_Long_CompactValue((PyLongObject *) value);
+    #else
+        Py_ssize_t size = Py_SIZE(value);
+        if (size >= -1 && size <= 1)
+            return (int64_t) size * ((PyLongObject *) value)->ob_digit[0];
+    #endif
+        return PyLong_AsLongLongAndOverflow(value, overflow);
+    }
+    """
+    int64_t mf_as_int64(object value, int *overflow) except? -1
+
+
+# Bytes of an int that 64 bits hold, at most.
+cdef enum:
+    INT64 = 11
 
 
 cdef struct Output:
@@ -78,31 +97,46 @@ cdef inline int put_raw(Output *out, const uint8_t *data, size_t n) except -1:
     return 0
 
 
-cdef inline int put_int64(Output *out, int64_t value) except -1:
-    """An int that 64 bits hold, in the shortest opcode."""
+cdef inline uint8_t *write_int(uint8_t *to, uint64_t value, int width) noexcept:
+    """``width`` little-endian bytes; returns their end."""
+    cdef int i
+    for i in range(width):
+        to[i] = <uint8_t> (value >> (8 * i))
+    return to + width
+
+
+cdef inline uint8_t *write_int64(uint8_t *to, int64_t value) noexcept:
+    """An int that 64 bits hold, in the shortest opcode; returns its end, at most INT64 bytes on."""
     cdef int width = 5
     if 0 <= value < 256:
-        return put2(out, b'K', <uint8_t> value)
+        to[0] = b'K'
+        to[1] = <uint8_t> value
+        return to + 2
     if 0 <= value < 65536:
-        return put_int(out, b'M', <uint64_t> value, 2)
+        to[0] = b'M'
+        return write_int(to + 1, <uint64_t> value, 2)
     if -2147483648 <= value <= 2147483647:
-        return put_int(out, b'J', <uint64_t> value, 4)
+        to[0] = b'J'
+        return write_int(to + 1, <uint64_t> value, 4)
     # LONG1: as many bytes as a signed number needs.
     while width < 8 and not -(<int64_t> 1 << (8 * width - 1)) <= value < <int64_t> 1 << (8 * width - 1):
         width += 1
-    put1(out, 0x8a)
-    return put_int(out, <uint8_t> width, <uint64_t> value, width)
+    to[0] = 0x8a
+    to[1] = <uint8_t> width
+    return write_int(to + 2, <uint64_t> value, width)
 
 
-cdef inline int64_t as_int64(object obj, int *overflow) except? -1:
-    """The value of an int, if ``overflow`` stays 0."""
-    return PyLong_AsLongLongAndOverflow(obj, overflow)
+cdef inline int put_int64(Output *out, int64_t value) except -1:
+    """An int that 64 bits hold, in the shortest opcode."""
+    reserve(out, INT64)
+    out.used = write_int64(out.data + out.used, value) - out.data
+    return 0
 
 
 cdef inline int put_integer(Output *out, object obj) except -1:
     """An int of any size, in the shortest opcode."""
     cdef int overflow = 0
-    cdef int64_t value = as_int64(obj, &overflow)
+    cdef int64_t value = mf_as_int64(obj, &overflow)
     if not overflow:
         return put_int64(out, value)
     cdef bytes data = obj.to_bytes((obj.bit_length() >> 3) + 1, "little", signed=True)

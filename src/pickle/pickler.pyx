@@ -16,39 +16,144 @@ difference legal in the protocol (PEP 3154, PEP 574):
 * an object that cannot be pickled is reported with the path that leads to it.
 """
 
+import os
 from copyreg import dispatch_table as _copyreg_table
 from hashlib import sha256
 from itertools import islice
 from pickle import PickleBuffer, PicklingError
-from types import FunctionType, GetSetDescriptorType
+from types import FunctionType, GetSetDescriptorType, MethodDescriptorType
 from weakref import getweakrefcount
 
-from mfstore._core.graph import ContentOrder, counts_references, find_global, holds_addresses, is_plain
+from mfstore._core.graph import ContentOrder, counts_references, find_global, holds_addresses, is_from_all, is_plain
 from mfstore._core.memory import AsciiView, LargeValue, encode_text
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.long cimport PyLong_CheckExact
-from cpython.object cimport PyObject
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.datetime cimport (
+    datetime_tzinfo, import_datetime, time_tzinfo, timedelta_days, timedelta_microseconds, timedelta_seconds,
+)
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.unicode cimport PyUnicode_AsEncodedString, PyUnicode_CheckExact
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from memo cimport (
-    PyObject_Hash, add_object, add_value, clear_table, keep_referenced, mf_object_slot, mf_objects,
-    mf_value_slot, mf_values, object_slot, value_slot,
+    PyObject_Hash, add_note, add_object, add_value, clear_objects, clear_values, drop_notes, keep_referenced,
+    mf_notes, mf_object_slot, mf_objects, mf_value, mf_values, mf_values_first, mf_values_next, move_notes, object_slot,
+    value_of,
 )
 from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
-from output cimport Output, as_int64, put1, put2, put_double, put_int, put_int64, put_integer, put_raw
+from output cimport (
+    INT64, Output, put1, put2, put_double, put_int, put_int64, put_integer, put_raw, reserve, write_int64,
+)
+
+
+cdef extern from *:
+    """
+    /* Whether a value, which may stand for a text, is a text equal to this one. */
+    static inline int mf_same_text(PyObject *value, PyObject *text) {
+        return value == text
+            || (PyUnicode_CheckExact(value) && PyUnicode_GET_LENGTH(value) == PyUnicode_GET_LENGTH(text)
+                && PyUnicode_KIND(value) == PyUnicode_KIND(text)
+                && memcmp(PyUnicode_DATA(value), PyUnicode_DATA(text),
+                          (size_t) PyUnicode_GET_LENGTH(text) * PyUnicode_KIND(text)) == 0);
+    }
+
+    static inline size_t mf_recent_place(const void *text, size_t places) {
+        uintptr_t at = (uintptr_t) text >> 4;
+        return (size_t) (at ^ at >> 7) & (places - 1);
+    }
+
+    /* The elements of a set of `most` or fewer in ascending order, and how many there are; 0 if there are more, or
+     * anything but ints that 64 bits hold. */
+    static Py_ssize_t mf_set_numbers(PyObject *set, int64_t *values, Py_ssize_t most) {
+    #ifdef Py_GIL_DISABLED
+        (void) set; (void) values; (void) most;
+        return 0;
+    #else
+        const PySetObject *its = (const PySetObject *) set;
+        Py_ssize_t count = 0;
+        if (its->used > most)
+            return 0;
+        for (Py_ssize_t slot = 0; slot <= its->mask && count < its->used; slot++) {
+            PyObject *key = its->table[slot].key;
+            int overflow = 0;
+            int64_t value;
+            Py_ssize_t at = count;
+            /* A hash is never -1: that is where an element was. */
+            if (key == NULL || its->table[slot].hash == -1)
+                continue;
+            if (!PyLong_CheckExact(key))
+                return 0;
+            value = mf_as_int64(key, &overflow);
+            if (overflow)
+                return 0;
+            for (; at > 0 && values[at - 1] > value; at--)
+                values[at] = values[at - 1];
+            values[at] = value;
+            count++;
+        }
+        return count;
+    #endif
+    }
+
+    /* As __reduce_ex__ of these classes in C says. */
+    static PyObject *mf_date_state(PyObject *date) {
+        return PyBytes_FromStringAndSize((const char *) ((PyDateTime_Date *) date)->data, _PyDateTime_DATE_DATASIZE);
+    }
+
+    static PyObject *mf_datetime_state(PyObject *when) {
+        const char *data = (const char *) ((PyDateTime_DateTime *) when)->data;
+        PyObject *state = PyBytes_FromStringAndSize(data, _PyDateTime_DATETIME_DATASIZE);
+        if (state != NULL && PyDateTime_DATE_GET_FOLD(when))
+            PyBytes_AS_STRING(state)[2] |= (char) 0x80;
+        return state;
+    }
+
+    static PyObject *mf_time_state(PyObject *when) {
+        const char *data = (const char *) ((PyDateTime_Time *) when)->data;
+        PyObject *state = PyBytes_FromStringAndSize(data, _PyDateTime_TIME_DATASIZE);
+        if (state != NULL && PyDateTime_TIME_GET_FOLD(when))
+            PyBytes_AS_STRING(state)[0] |= (char) 0x80;
+        return state;
+    }
+    """
+    bint mf_same_text(PyObject *value, PyObject *text)
+    size_t mf_recent_place(const void *text, size_t places)
+    Py_ssize_t mf_set_numbers(PyObject *set, int64_t *values, Py_ssize_t most)
+    bytes mf_date_state(object date)
+    bytes mf_datetime_state(object when)
+    bytes mf_time_state(object when)
+
+
+cdef extern from "xxhash.h":
+    uint64_t XXH3_64bits_withSeed(const void *data, size_t n, uint64_t seed)
+
+
+cdef extern from "memory/utf8.h":
+    size_t mf_utf8_length(const void *text, size_t n, int width)
+    void mf_utf8_encode(const void *text, size_t n, int width, uint8_t *to)
 
 
 cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    PyTypeObject PyUnicode_Type, PyLong_Type, PyFloat_Type, PyBytes_Type
+    PyTypeObject *Py_TYPE(PyObject *value)
     Py_ssize_t Py_REFCNT(object value)
     int PyDict_Next(object mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
+    PyObject *PyList_GET_ITEM(list items, Py_ssize_t index)
+    Py_ssize_t PyList_GET_SIZE(list items)
+    PyObject *PyTuple_GET_ITEM(tuple items, Py_ssize_t index)
+    void Py_XDECREF(PyObject *value)
+    PyObject *Py_None
+    PyObject *Py_True
+    PyObject *Py_False
+    const void *PyUnicode_DATA(PyObject *text)
+    int PyUnicode_KIND(PyObject *text)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject *text)
+    bint PyUnicode_IS_ASCII(PyObject *text)
 
 
 # Kinds of out-of-line payload; the numbers are stored (docs/format.md, "Segments").
@@ -75,10 +180,29 @@ LIST_PART = BATCH
 cdef enum:
     ATOM_TUPLE = 8
 
-# Once this many objects are remembered, the graph is looked through; if it is plain (see is_plain), objects reached
-# once are no longer remembered. Without this a list of 4 million dicts took 1.2 GB of memo.
+# Once this many objects are noted (8 MiB of addresses and numbers), the graph is looked through; if it is plain (see
+# is_plain), objects reached once are no longer noted. Looking takes as long as to note three times as many: twice as
+# many here, and lists of 500 000 dicts would never be looked through.
 cdef enum:
-    PLAIN_CHECK = 262144
+    PLAIN_CHECK = 524288
+
+# What has been met of the graph so far. As long as no code but Python's and ours has run, an object that one container
+# refers to is not met again (see Pickler.memoize).
+cdef enum:
+    QUIET = 0
+    PLAIN = 1
+    FOREIGN = 2
+
+# How an object was reached.
+cdef enum:
+    OURS = 1
+    # Out of a container that a reducer has made, and that nobody else refers to.
+    AGAIN = 2
+    # Out of a tuple that has no number yet, and may be met again through its own items.
+
+# The last texts that were referred to are found by their address: keys of records, mostly. A power of two.
+cdef enum:
+    RECENT = 128
 
 # Before a list or dict of this many items the memo is padded (by memoising the container again, one
 # byte each) to a multiple of MEMO_ALIGN, so that the references inside it keep their numbers when something small
@@ -125,6 +249,9 @@ cdef enum:
     VALUE = 1
     ONCE = 2
 
+# Nobody is to choose texts of one hash.
+cdef uint64_t _seed = int.from_bytes(os.urandom(8), "little")
+
 # Classes that have no name to be found by.
 cdef dict _singletons = {type(value): value for value in (None, NotImplemented, ...)}
 
@@ -143,6 +270,30 @@ cdef enum:
     MADE_BY_CLASS = 1 << 9
 
 # What a class or an instance says when it is not to be pickled as its class and its attributes.
+# Ways of Pickler.save_shortly.
+cdef enum:
+    DATETIME = 1
+    DATE = 2
+    TIME = 3
+    TIMEDELTA = 4
+    DECIMAL = 5
+
+cdef object _short_ways = {
+    ("datetime", "datetime"): DATETIME, ("datetime", "date"): DATE, ("datetime", "time"): TIME,
+    ("datetime", "timedelta"): TIMEDELTA, ("decimal", "Decimal"): DECIMAL,
+}
+
+
+cdef int short_way_of(object kind) except -1:
+    """Of the classes in C; those in Python, which take their place where these are missing, go the long way."""
+    cdef int way = _short_ways.get((kind.__module__, kind.__qualname__), 0)
+    if not way or type(kind.__dict__.get("__reduce__")) is not MethodDescriptorType:
+        return 0
+    if way != DECIMAL:
+        import_datetime()
+    return way
+
+
 cdef object _own_ways = frozenset([
     "__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__", "__getnewargs_ex__", "__getattr__",
     "__getattribute__", "__class__", "__slots__",
@@ -195,11 +346,19 @@ cdef class Items:
 cdef class Kind:
     """What a pickler knows of a class, found out once for each."""
 
+    cdef object kind
+    cdef int64_t number
+    # In the memo; -1: it has none yet.
     cdef int standing
     # OBJECT, VALUE or ONCE.
+    cdef int short_way
+    # How Pickler.save_shortly writes its instances; 0: not at all.
     cdef object test
     # Says of which instances ONCE is so.
-    cdef object reducer
+    cdef object reducer, dispatched
+    # The pickler's own, and what copyreg says.
+    cdef bint quiet
+    # Whether no code but Python's and ours runs when an instance is written.
     cdef bint of_attributes
     # Whether object.__reduce_ex__ would say of its instances: the class, and the attributes if there are any.
     cdef bint a_class
@@ -208,9 +367,12 @@ cdef class Kind:
     cdef bint counted
     # Whether all there is that leads to an instance is counted as a reference to it.
 
-    def __cinit__(self):
+    def __cinit__(self, kind):
+        self.kind = kind
+        self.number = -1
         self.standing = OBJECT
-        self.of_attributes = self.a_class = self.counted = False
+        self.short_way = 0
+        self.quiet = self.of_attributes = self.a_class = self.counted = False
         self.may_have_attributes = True
 
 
@@ -286,6 +448,11 @@ cdef class Short:
         return b"".join(self.blocks)
 
 
+cdef struct Recent:
+    PyObject *text  # A reference, or NULL.
+    uint32_t number
+
+
 cdef class Pickler:
     """``Pickler(sink, reducers).dump(obj)`` writes one object.
 
@@ -306,13 +473,17 @@ cdef class Pickler:
 
     cdef object sink, reducers, values, root, order, last_type
     cdef Kind last_kind
-    cdef bint plain
+    cdef int phase
+    # QUIET, PLAIN or FOREIGN.
     cdef dict once, once_memo, once_ids, kinds
     cdef list once_alive, trace, alone
     cdef size_t alone_bytes
     cdef frozenset counted
     cdef mf_objects memo
+    cdef mf_notes notes
     cdef mf_values text_memo, bytes_memo
+    cdef Recent *recent
+    # NULL until a text is referred to.
     cdef Output out
     cdef size_t block
     cdef uint64_t flushed
@@ -326,10 +497,12 @@ cdef class Pickler:
         self.sink = sink
         self.values = values
         self.once = {} if once is None else once
-        self.plain = False
+        self.phase = QUIET
         self.order = order
         self.reducers = {} if reducers is None else reducers
         memset(&self.memo, 0, sizeof(self.memo))
+        memset(&self.notes, 0, sizeof(self.notes))
+        self.recent = NULL
         memset(&self.text_memo, 0, sizeof(self.text_memo))
         memset(&self.bytes_memo, 0, sizeof(self.bytes_memo))
         self.once_memo = {}
@@ -352,9 +525,12 @@ cdef class Pickler:
 
     def __dealloc__(self):
         PyMem_Free(self.out.data)
-        clear_table(&self.memo)
-        clear_table(&self.text_memo)
-        clear_table(&self.bytes_memo)
+        self.forget_recent()
+        PyMem_Free(self.recent)
+        drop_notes(&self.notes)
+        clear_objects(&self.memo)
+        clear_values(&self.text_memo)
+        clear_values(&self.bytes_memo)
 
     def dump(self, obj):
         """Write ``obj``; returns the length of the body in bytes."""
@@ -396,25 +572,38 @@ cdef class Pickler:
 
     # ---- memo ---------------------------------------------------------------------
 
-    cdef int memoize(self, object obj, bint ours) except -1:
-        # In a plain graph two references are the caller's variable and at most one container, so no other path leads
-        # here and nothing need be remembered. So it is in what is ours (see ``save_as``). The opcode is written all the
-        # same: the bytes do not depend on counts.
-        if not (self.plain or ours) or Py_REFCNT(obj) > 2:
-            self.remember(obj, self.memo_size)
-        self.memo_size += 1
-        return put1(&self.out, 0x94)
+    cdef inline int memoize(self, object obj, int how) except -1:
+        # Two references are the caller's variable and at most one container. While all that runs is Python's code and
+        # ours, no other path leads here, and nothing need be remembered. So it is in what is ours (see ``save_as``).
+        # Code of other classes may lead anywhere: what has been written until it runs is noted, and remembered then.
+        # The opcode is written all the same: the bytes do not depend on counts.
+        if Py_REFCNT(obj) > 2 or how & AGAIN or (self.phase == FOREIGN and not how & OURS):
+            add_object(&self.memo, obj, self.memo_size)
+        elif self.phase == QUIET and not how & OURS:
+            self.note(obj, self.memo_size)
+        return self.count_memo()
 
-    cdef int remember(self, object obj, uint32_t index) except -1:
-        add_object(&self.memo, obj, index)
-        if self.memo.used == PLAIN_CHECK:
-            self.plain = is_plain(self.root)
+    cdef int note(self, object obj, uint32_t number) except -1:
+        add_note(&self.notes, obj, number)
+        if self.notes.used == PLAIN_CHECK:
+            if is_plain(self.root):
+                self.phase = PLAIN
+                drop_notes(&self.notes)
+            else:
+                self.foreign()
         return 0
 
-    cdef int complete(self, object obj, bint ours) except -1:
+    cdef int foreign(self) except -1:
+        """To be called before code of a class runs that may lead to what has been written."""
+        if self.phase == QUIET:
+            move_notes(&self.notes, &self.memo)
+            self.phase = FOREIGN
+        return 0
+
+    cdef int complete(self, object obj, int how) except -1:
         """As ``memoize``, after all of it has been written. References that there are more of by now, as of a sink to a
         buffer, lead nobody here."""
-        return self.count_memo() if ours else self.memoize(obj, 0)
+        return self.count_memo() if how & OURS else self.memoize(obj, how)
 
     cdef int keep_alone(self, object value, size_t n) except -1:
         """Note a LargeValue of ``n`` bytes that nobody else holds: what comes is not to be many of these."""
@@ -429,12 +618,35 @@ cdef class Pickler:
 
     cdef int remember_value(self, mf_values *memo, object value, uint64_t hash) except -1:
         if memo.used >= TEXT_MEMO:
+            self.forget_recent()
             keep_referenced(memo, TEXT_KEPT)
         add_value(memo, value, hash, self.memo_size)
         self.memo_size += 1
         return put1(&self.out, 0x94)
 
-    cdef int count_memo(self) except -1:
+    cdef void forget_recent(self) noexcept:
+        cdef Py_ssize_t at
+        if self.recent != NULL:
+            for at in range(RECENT):
+                Py_XDECREF(self.recent[at].text)
+            memset(self.recent, 0, RECENT * sizeof(Recent))
+
+    cdef int note_recent(self, PyObject *text, uint32_t number) except -1:
+        """Of a text that is remembered and was referred to: until others are forgotten, nothing else is asked of it."""
+        cdef Recent *place
+        if self.recent == NULL:
+            self.recent = <Recent *> PyMem_Malloc(RECENT * sizeof(Recent))
+            if self.recent == NULL:
+                raise MemoryError()
+            memset(self.recent, 0, RECENT * sizeof(Recent))
+        place = &self.recent[mf_recent_place(text, RECENT)]
+        Py_INCREF(<object> text)
+        Py_XDECREF(place.text)
+        place.text = text
+        place.number = number
+        return 0
+
+    cdef inline int count_memo(self) except -1:
         """As ``memoize`` of what nothing else refers to."""
         self.memo_size += 1
         return put1(&self.out, 0x94)
@@ -475,35 +687,48 @@ cdef class Pickler:
     cdef int save(self, object obj) except -1:
         return self.save_as(obj, 0)
 
-    cdef int save_as(self, object obj, bint ours) except -1:
-        """Write any object. ``ours``: it comes out of a container that a reducer has made and nobody else refers to. If
-        that and the caller's variable are all that refers to it, nothing else leads here, so it need not be
-        remembered, and may be freed with that container. How many references there are counts."""
-        cdef int atom = self.save_atom(obj, ours)
-        if atom:
+    cdef int save_as(self, object obj, int how) except -1:
+        """Write any object. ``how``: OURS if it comes out of a container that a reducer has made and nobody else refers
+        to. If that and the caller's variable are all that refers to it, nothing else leads here, so it need not be
+        remembered, and may be freed with that container. AGAIN if it may be met again, whatever refers to it. How many
+        references there are counts."""
+        if self.save_atom(<PyObject *> obj, how):
             return 0
-        return self.save_object(obj, ours)
+        return self.save_object(obj, how)
 
-    cdef int save_atom(self, object obj, bint ours) except -1:
-        """Write an atom and return 1, or return 0. ``ours``: as of ``save_as``."""
-        if obj is None:
+    cdef inline int save_item(self, PyObject *item, int how) except -1:
+        """As ``save_as`` of what a container holds a reference to, and the caller none. Whoever is called may take it
+        out of there."""
+        cdef object obj
+        if self.save_atom(item, how):
+            return 0
+        obj = <object> item
+        return self.save_object(obj, how)
+
+    cdef int save_atom(self, PyObject *obj, int how) except -1:
+        """Write an atom and return 1, or return 0. Runs no code: the sink's turn is later. ``how``: as of
+        ``save_as``."""
+        cdef PyTypeObject *kind = Py_TYPE(obj)
+        if kind == &PyUnicode_Type:
+            self.save_text(obj, how)
+        elif kind == &PyLong_Type:
+            put_integer(&self.out, <object> obj)
+        elif kind == &PyFloat_Type:
+            put_double(&self.out, PyFloat_AS_DOUBLE(<object> obj))
+        elif obj == Py_None:
             put1(&self.out, b'N')
-        elif PyUnicode_CheckExact(obj):
-            self.save_str(<str> obj, ours)
-        elif PyLong_CheckExact(obj):
-            put_integer(&self.out, obj)
-        elif PyFloat_CheckExact(obj):
-            put_double(&self.out, PyFloat_AS_DOUBLE(obj))
-        elif obj is True or obj is False:
-            put1(&self.out, 0x88 if obj is True else 0x89)
-        elif PyBytes_CheckExact(obj):
-            self.save_bytes(<bytes> obj, ours)
+        elif obj == Py_True:
+            put1(&self.out, 0x88)
+        elif obj == Py_False:
+            put1(&self.out, 0x89)
+        elif kind == &PyBytes_Type:
+            self.save_bytes(<bytes> obj, how)
         else:
             return 0
         return 1
 
-    cdef int save_object(self, object obj, bint ours) except -1:
-        """Write what is no atom. ``ours``: as of ``save_as``."""
+    cdef int save_object(self, object obj, int how) except -1:
+        """Write what is no atom. ``how``: as of ``save_as``."""
         cdef object kind = type(obj)
         cdef const mf_object_slot *known = object_slot(&self.memo, obj)
         if known != NULL:
@@ -515,32 +740,35 @@ cdef class Pickler:
             # The recursion limit may be set to anything, and what a level takes of the stack depends on the object.
             if mf_stack_here() < self.floor:
                 self.floor = look_further(b"the object")
-            ours = ours and Py_REFCNT(obj) <= 2
+            if how & OURS and Py_REFCNT(obj) > 2:
+                how &= ~OURS
             if kind is tuple:
-                return self.save_tuple(<tuple> obj, ours)
+                return self.save_tuple(<tuple> obj, how)
             if kind is list:
                 put1(&self.out, b']')
-                self.memoize(obj, ours)
-                self.align_memo(len(obj))
-                return self.append_items(<list> obj, ours)
+                self.memoize(obj, how)
+                self.align_memo(PyList_GET_SIZE(<list> obj))
+                return self.append_items(<list> obj, how & OURS)
             if kind is dict:
                 put1(&self.out, b'}')
-                self.memoize(obj, ours)
-                self.align_memo(len(obj))
-                return self.set_dict(<dict> obj, 1, ours)
-            return self.save_other(obj, kind, ours and getweakrefcount(obj) == 0)
+                self.memoize(obj, how)
+                self.align_memo(len(<dict> obj))
+                return self.set_dict(<dict> obj, 1, how & OURS)
+            if how & OURS and getweakrefcount(obj):
+                how &= ~OURS
+            return self.save_other(obj, kind, how)
         finally:
             Py_LeaveRecursiveCall()
 
-    cdef int save_other(self, object obj, object kind, bint ours) except -1:
-        """``ours``: nobody else refers to it, if it is of a class of which that can be told."""
-        cdef object reduced, reducer
+    cdef int save_other(self, object obj, object kind, int how) except -1:
+        """``how`` is OURS: nobody else refers to it, if it is of a class of which that can be told."""
+        cdef object reduced
         cdef bytes content = None
         cdef Kind its
         cdef const mf_object_slot *known
         if kind is set:
             put1(&self.out, 0x8f)
-            self.memoize(obj, ours)
+            self.memoize(obj, how)
             if self.save_numbers(obj):
                 return 0
             items = self.set_order(obj)
@@ -557,11 +785,11 @@ cdef class Pickler:
                 put1(&self.out, b'1')
                 return self.get_memo(known.number)
             put1(&self.out, 0x91)
-            return self.memoize(obj, ours)
+            return self.memoize(obj, how)
         if kind is bytearray:
-            return self.save_bytearray(<bytearray> obj, ours)
+            return self.save_bytearray(<bytearray> obj, how)
         if kind is PickleBuffer:
-            return self.save_picklebuffer(obj, ours)
+            return self.save_picklebuffer(obj, how)
         if kind is Payload:
             # A reducer's node: nobody else refers to it, and its memory need not outlive it.
             self.save_buffer((<Payload> obj).data, (<Payload> obj).itemsize, (<Payload> obj).row)
@@ -575,10 +803,15 @@ cdef class Pickler:
             put1(&self.out, b']')
             self.count_memo()
             self.align_memo((<Items> obj).length)
-            return self.append_parts((<Items> obj).parts, 1)
+            return self.append_parts((<Items> obj).parts, OURS)
 
         its = self.kind_of(kind)
-        ours = ours and its.counted
+        if its.short_way:
+            return self.save_shortly(obj, its)
+        if not its.quiet:
+            self.foreign()
+        if not its.counted:
+            how &= ~OURS
         if its.standing == ONCE and not (its.may_have_attributes and getattr(obj, "__dict__", None)):
             number = self.once_ids.get(<size_t> <void *> obj)
             if number is not None:
@@ -597,12 +830,11 @@ cdef class Pickler:
                 if type(reduced) is Reduced:
                     self.save(reduced)
                     # The node itself was memoised last; the object stands for it from now on.
-                    return 0 if ours else self.remember(obj, self.memo_size - 1)
-                return self.save_reduced(obj, reduced, content, ours)
-        reducer = _copyreg_table.get(kind)
-        if reducer is not None:
-            return self.save_reduced(obj, reducer(obj), content, ours)
-        if its.of_attributes and self.save_attributes(obj, kind, ours):
+                    return 0 if how & OURS else add_object(&self.memo, obj, self.memo_size - 1)
+                return self.save_reduced(obj, reduced, content, how)
+        if its.dispatched is not None:
+            return self.save_reduced(obj, its.dispatched(obj), content, how)
+        if its.of_attributes and self.save_attributes(obj, its, how):
             return 0
         if its.a_class:
             if obj in _singletons:
@@ -610,115 +842,196 @@ cdef class Pickler:
             return self.save_global(obj, None)
         if kind is FunctionType:
             return self.save_global(obj, None)
+        if its.of_attributes:
+            self.foreign()
         reduced = obj.__reduce_ex__(5)
         if isinstance(obj, (set, frozenset)) and kind.__reduce__ in _set_reduces and type(reduced) is tuple:
             # Their own way: the class, called with a list of the elements as they come.
             reduced = (reduced[0], (self.set_order(reduced[1][0]),), *reduced[2:])
-        return self.save_reduced(obj, reduced, content, ours)
+        return self.save_reduced(obj, reduced, content, how)
 
-    cdef bint save_attributes(self, object obj, object kind, bint ours) except -1:
+    cdef bint save_attributes(self, object obj, Kind its, int how) except -1:
         """Write an instance as object.__reduce_ex__ would say, or return 0 because it has ways of its own."""
         cdef dict attributes = obj.__dict__
         if attributes and ("__reduce_ex__" in attributes or "__reduce__" in attributes or "__getstate__" in attributes):
             return 0
         try:
-            self.save(kind)
+            self.save_class(its)
             put2(&self.out, b')', 0x81)
         except BaseException:
             if self.trace:
-                self.trace.append(f".<{_name(kind)}.__reduce__>")
+                self.trace.append(f".<{_name(its.kind)}.__reduce__>")
             raise
-        self.memoize(obj, ours)
+        self.memoize(obj, how)
         if attributes:
-            self.save_state(attributes, ours)
+            self.save_state(attributes, how & OURS)
             put1(&self.out, b'b')
         return 1
+
+    cdef int save_class(self, Kind its) except -1:
+        """Write the class itself."""
+        cdef const mf_object_slot *known
+        if its.number >= 0:
+            return self.get_memo(<uint32_t> its.number)
+        self.save(its.kind)
+        known = object_slot(&self.memo, its.kind)
+        if known != NULL:
+            its.number = known.number
+        return 0
+
+    cdef int save_shortly(self, object obj, Kind its) except -1:
+        """Write a value of a class of Python's own as its __reduce_ex__ would say, without making the tuples."""
+        self.save_class(its)
+        if its.short_way == DECIMAL:
+            text = str(obj)
+            self.save_text(<PyObject *> text, OURS)
+            put1(&self.out, 0x85)
+        elif its.short_way == TIMEDELTA:
+            put_int64(&self.out, timedelta_days(obj))
+            put_int64(&self.out, timedelta_seconds(obj))
+            put_int64(&self.out, timedelta_microseconds(obj))
+            put1(&self.out, 0x87)
+        elif its.short_way == DATE:
+            self.save_bytes(mf_date_state(obj), OURS)
+            put1(&self.out, 0x85)
+        else:
+            self.save_bytes(mf_datetime_state(obj) if its.short_way == DATETIME else mf_time_state(obj), OURS)
+            zone = datetime_tzinfo(obj) if its.short_way == DATETIME else time_tzinfo(obj)
+            if zone is None:
+                put1(&self.out, 0x85)
+            else:
+                try:
+                    self.save(zone)
+                except BaseException:
+                    self.trace += ["[1]", f".<{_name(its.kind)}.__reduce__>"]
+                    raise
+                put2(&self.out, 0x86, 0x94)
+                self.memo_size += 1
+        put1(&self.out, b'R')
+        return self.count_memo()
 
     cdef bint save_numbers(self, set obj) except -1:
         """Write the elements of a set of few numbers, or return 0 because it is none."""
         cdef int64_t values[FEW]
-        cdef int64_t value
-        cdef Py_ssize_t count = 0, at
-        cdef int overflow = 0
-        if not 0 < len(obj) <= FEW:
+        cdef Py_ssize_t count = mf_set_numbers(<PyObject *> obj, values, FEW), at
+        cdef uint8_t *end
+        if count <= 0:
             return 0
-        for item in obj:
-            if not PyLong_CheckExact(item):
-                return 0
-            value = as_int64(item, &overflow)
-            if overflow:
-                return 0
-            at = count
-            while at > 0 and values[at - 1] > value:
-                values[at] = values[at - 1]
-                at -= 1
-            values[at] = value
-            count += 1
-        put1(&self.out, b'(')
+        reserve(&self.out, 2 + INT64 * count)
+        end = self.out.data + self.out.used
+        end[0] = b'('
+        end += 1
         for at in range(count):
-            put_int64(&self.out, values[at])
-        put1(&self.out, 0x90)
+            end = write_int64(end, values[at])
+        end[0] = 0x90
+        self.out.used = end + 1 - self.out.data
         return 1
 
-    cdef int save_reduced(self, object obj, object reduced, bytes content, bint ours) except -1:
+    cdef int save_reduced(self, object obj, object reduced, bytes content, int how) except -1:
         if isinstance(reduced, str):
             return self.save_global(obj, reduced)
         if not isinstance(reduced, tuple):
             raise PicklingError(f"__reduce__ of {_name(type(obj))} must return a string or a tuple")
         n = len(reduced)
         # Its own code has run, and may have put it where others find it. A buffer is held by what is to be written.
-        if ours and (getweakrefcount(obj) or (Py_REFCNT(obj) > 2 and not PyObject_CheckBuffer(obj))):
-            ours = 0
+        if how & OURS and (getweakrefcount(obj) or (Py_REFCNT(obj) > 2 and not PyObject_CheckBuffer(obj))):
+            how &= ~OURS
         if not 2 <= n <= 6:
             raise PicklingError(f"__reduce__ of {_name(type(obj))} must return 2 to 6 elements, not {n}")
         return self.save_reduce(
             reduced[0], reduced[1], reduced[2] if n > 2 else None, reduced[3] if n > 3 else None,
             reduced[4] if n > 4 else None, reduced[5] if n > 5 else None, obj, content, Py_REFCNT(reduced) == 1,
-            ours,
+            how,
         )
 
     # ---- atoms --------------------------------------------------------------------
 
-    cdef int save_str(self, str obj, bint ours) except -1:
+    cdef int save_text(self, PyObject *obj, int how) except -1:
+        cdef const Recent *place
+        cdef size_t n
+        cdef uint64_t hash
+        cdef size_t at
+        cdef mf_value *known
+        cdef Py_ssize_t characters = PyUnicode_GET_LENGTH(obj)
+        cdef uint8_t *to
+        if self.recent != NULL:
+            place = &self.recent[mf_recent_place(obj, RECENT)]
+            if place.text == obj:
+                return self.get_memo(place.number)
+        if characters >= LARGE:
+            return self.save_long_text(<str> obj, how)
+        # Its own hash takes five times as long, unless it has been asked for before.
+        hash = XXH3_64bits_withSeed(PyUnicode_DATA(obj), characters * PyUnicode_KIND(obj), _seed)
+        at = mf_values_first(hash)
+        known = mf_values_next(&self.text_memo, hash, &at)
+        while known != NULL and not mf_same_text(<PyObject *> known.key, obj):
+            known = mf_values_next(&self.text_memo, hash, &at)
+        if known != NULL:
+            known.used_again = 1
+            if Py_REFCNT(<object> obj) > 2:
+                self.note_recent(obj, known.number)
+            return self.get_memo(known.number)
+        if PyUnicode_IS_ASCII(obj):
+            n = characters
+        else:
+            n = mf_utf8_length(PyUnicode_DATA(obj), characters, PyUnicode_KIND(obj))
+        reserve(&self.out, 5 + n)
+        to = self.out.data + self.out.used
+        if n < 256:
+            to[0] = 0x8c
+            to[1] = <uint8_t> n
+            to += 2
+        else:
+            put_int(&self.out, b'X', n, 4)
+            to += 5
+            self.out.used -= 5
+        if PyUnicode_IS_ASCII(obj):
+            memcpy(to, PyUnicode_DATA(obj), n)
+        else:
+            mf_utf8_encode(PyUnicode_DATA(obj), characters, PyUnicode_KIND(obj), to)
+        self.out.used = to + n - self.out.data
+        return self.remember_value(&self.text_memo, <object> obj, hash)
+
+    cdef int save_long_text(self, str obj, int how) except -1:
         cdef Py_ssize_t n
         cdef const char *data
-        cdef bint alone = ours and len(obj) >= LARGE and Py_REFCNT(obj) <= 2
-        cdef object value = obj if len(obj) < LARGE else LargeValue(obj)
+        cdef bint alone = how & OURS and Py_REFCNT(obj) <= 2
+        cdef object value = LargeValue(obj)
         cdef uint64_t hash = <uint64_t> PyObject_Hash(value)
-        cdef mf_value_slot *known = value_slot(&self.text_memo, value, hash)
+        cdef mf_value *known = value_of(&self.text_memo, value, hash)
+        cdef bytes encoded = None
         if known != NULL:
             known.used_again = 1
             return self.get_memo(known.number)
         # A long text is passed on without a copy if it is ASCII; else it is encoded here, because asking for its UTF-8
         # would leave a copy of it inside the caller's string.
-        encoded = None
-        if len(obj) * 4 < OUT_OF_LINE or obj.isascii():
-            try:
-                data = PyUnicode_AsUTF8AndSize(obj, &n)
-            except UnicodeEncodeError:
-                encoded = PyUnicode_AsEncodedString(obj, b"utf-8", b"surrogatepass")
+        if obj.isascii():
+            data = <const char *> PyUnicode_DATA(<PyObject *> obj)
+            n = len(obj)
         else:
             encoded = encode_text(obj)
-        if encoded is not None:
             data = PyBytes_AS_STRING(encoded)
             n = PyBytes_GET_SIZE(encoded)
         if n >= OUT_OF_LINE:
             self.payload(0x8d, 3, AsciiView(obj) if encoded is None else encoded, n, 1, 0)
         else:
-            if n < 256:
-                put2(&self.out, 0x8c, <uint8_t> n)
-            else:
-                put_int(&self.out, b'X', n, 4)
-            self.put_raw(<const uint8_t *> data, n)
+            put_int(&self.out, b'X', n, 4)
+            put_raw(&self.out, <const uint8_t *> data, n)
         self.remember_value(&self.text_memo, value, hash)
         return self.keep_alone(value, n) if alone else 0
 
-    cdef int save_bytes(self, bytes obj, bint ours) except -1:
+    cdef int save_bytes(self, bytes obj, int how) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(obj)
-        cdef bint alone = ours and n >= LARGE and Py_REFCNT(obj) <= 2
-        cdef object value = obj if n < LARGE else LargeValue(obj)
-        cdef uint64_t hash = <uint64_t> PyObject_Hash(value)
-        cdef mf_value_slot *known = value_slot(&self.bytes_memo, value, hash)
+        cdef bint alone = how & OURS and n >= LARGE and Py_REFCNT(obj) <= 2
+        cdef object value = obj
+        cdef uint64_t hash
+        cdef mf_value *known
+        if n < LARGE:
+            hash = XXH3_64bits_withSeed(PyBytes_AS_STRING(obj), n, _seed)
+        else:
+            value = LargeValue(obj)
+            hash = <uint64_t> PyObject_Hash(value)
+        known = value_of(&self.bytes_memo, value, hash)
         if known != NULL:
             known.used_again = 1
             return self.get_memo(known.number)
@@ -729,20 +1042,20 @@ cdef class Pickler:
                 put2(&self.out, b'C', <uint8_t> n)
             else:
                 put_int(&self.out, b'B', n, 4)
-            self.put_raw(<const uint8_t *> PyBytes_AS_STRING(obj), n)
+            put_raw(&self.out, <const uint8_t *> PyBytes_AS_STRING(obj), n)
         self.remember_value(&self.bytes_memo, value, hash)
         return self.keep_alone(value, n) if alone else 0
 
-    cdef int save_bytearray(self, bytearray obj, bint ours) except -1:
+    cdef int save_bytearray(self, bytearray obj, int how) except -1:
         cdef size_t n = len(obj)
         if n >= OUT_OF_LINE:
             self.payload(0x96, 4, obj, n, 1, 0)
         else:
             put_int(&self.out, 0x96, n, 8)
             self.put_raw(<const uint8_t *> <char *> obj, n)
-        return self.complete(obj, ours)
+        return self.complete(obj, how)
 
-    cdef int save_picklebuffer(self, object obj, bint ours) except -1:
+    cdef int save_picklebuffer(self, object obj, int how) except -1:
         view = memoryview(obj)
         if not view.contiguous:
             raise PicklingError("PickleBuffer can not be pickled when pointing to a non-contiguous buffer")
@@ -753,7 +1066,7 @@ cdef class Pickler:
         if view.ndim > 1 and view.nbytes:
             row = view.nbytes // (view.shape[0] if view.c_contiguous else view.shape[view.ndim - 1])
         self.save_buffer(obj.raw(), itemsize, row)
-        return self.complete(obj, ours)
+        return self.complete(obj, how)
 
     cdef int save_buffer(self, object data, itemsize, row) except -1:
         """Without a place in the memo."""
@@ -792,35 +1105,31 @@ cdef class Pickler:
             return self.save(args)
         if self.out.used >= self.block:
             self.flush()
-        return self.save_tuple(args, 1)
+        return self.save_tuple(args, OURS)
 
-    cdef int save_tuple(self, tuple obj, bint ours) except -1:
-        """``ours``: nobody else refers to it."""
+    cdef int save_tuple(self, tuple obj, int how) except -1:
+        """``how`` is OURS: nobody else refers to it."""
         cdef Py_ssize_t n = len(obj), i = 0
         cdef bint plain = n <= ATOM_TUPLE
-        cdef list pinned
+        # It is memoised after its items: they may be reached again through it, if more leads to it than what led here.
+        cdef bint again = not how & OURS and (how & AGAIN or Py_REFCNT(obj) > 2)
         cdef const mf_object_slot *known
-        cdef object item
         if n == 0:
             return put1(&self.out, b')')
         if n > 3:
             put1(&self.out, b'(')
         try:
-            while i < n and self.save_atom(obj[i], ours):
+            while i < n and self.save_atom(PyTuple_GET_ITEM(obj, i), how & OURS):
                 i += 1
             if i < n:
                 plain = 0
-                # A tuple is memoised after its items, so an item may be reached again through the tuple itself: this
-                # list is the further reference that makes `memoize` remember each of them.
-                pinned = None if ours else list(obj)
                 while i < n:
-                    item = obj[i]
-                    self.save_as(item, ours)
+                    self.save_item(PyTuple_GET_ITEM(obj, i), AGAIN if again else how & OURS)
                     i += 1
         except BaseException:
             self.trace.append(f"[{i}]")
             raise
-        if not plain and not ours:
+        if not plain and (again or self.phase == FOREIGN) and not how & OURS:
             known = object_slot(&self.memo, obj)
             if known != NULL:
                 # Recursive tuple: saving its items saved it. Drop the items, use that one.
@@ -831,22 +1140,18 @@ cdef class Pickler:
                         put1(&self.out, b'0')
                 return self.get_memo(known.number)
         put1(&self.out, <uint8_t> (0x84 + n) if n <= 3 else <uint8_t> b't')
-        if plain:
-            return 0
-        return self.count_memo() if ours else self.memoize(obj, 0)
+        return 0 if plain else self.complete(obj, how)
 
-    cdef int append_items(self, list items, bint ours) except -1:
+    cdef int append_items(self, list items, int how) except -1:
         cdef Py_ssize_t index = 0, size = len(items)
-        cdef object item
         if size > 1:
             put1(&self.out, b'(')
         try:
-            while index < len(items):  # an item's __reduce__ may change the list
+            while index < PyList_GET_SIZE(items):  # an item's __reduce__ may change the list
                 if index and index % BATCH == 0:
                     put1(&self.out, b'e')
                     put1(&self.out, b'(')
-                item = items[index]
-                self.save_as(item, ours)
+                self.save_item(PyList_GET_ITEM(items, index), how)
                 index += 1
                 if self.out.used >= self.block:
                     self.flush()
@@ -859,19 +1164,18 @@ cdef class Pickler:
             put1(&self.out, b'e' if size > 1 else b'a')
         return 0
 
-    cdef int append_parts(self, object parts, bint ours) except -1:
+    cdef int append_parts(self, object parts, int how) except -1:
         """As ``append_items`` of all that is in ``parts``, lists of BATCH items each but for the last one."""
-        cdef Py_ssize_t index = 0
+        cdef Py_ssize_t index = 0, at
         cdef list part
-        cdef object item
         try:
             for part in parts:
                 if index:
                     put1(&self.out, b'e')
                 if index or len(part) > 1:
                     put1(&self.out, b'(')
-                for item in part:
-                    self.save_as(item, ours)
+                for at in range(len(part)):
+                    self.save_item(PyList_GET_ITEM(part, at), how)
                     index += 1
                     if self.out.used >= self.block:
                         self.flush()
@@ -882,10 +1186,10 @@ cdef class Pickler:
             put1(&self.out, b'e' if index > 1 else b'a')
         return 0
 
-    cdef int set_dict(self, dict obj, int style, bint ours) except -1:
+    cdef int set_dict(self, dict obj, int style, int how) except -1:
         """``style`` 1: a dict, steps of a path are ``['k']``; 2: the state of an object, steps are ``.k``.
 
-        Holds one reference to each value and no more (see ``memoize``).
+        Holds one reference to each key and value and no more (see ``memoize``).
         """
         cdef Py_ssize_t position = 0, done = 0, size = len(obj)
         cdef PyObject *key_at
@@ -896,12 +1200,15 @@ cdef class Pickler:
         try:
             while len(obj) == size and PyDict_Next(obj, &position, &key_at, &value_at):
                 key = <object> key_at
-                value = <object> value_at
                 if done and done % BATCH == 0:
                     put1(&self.out, b'u')
                     put1(&self.out, b'(')
-                self.save_as(key, ours)
-                self.save_as(value, ours)
+                if self.save_atom(key_at, how):
+                    self.save_item(value_at, how)
+                else:
+                    value = <object> value_at
+                    self.save_object(key, how)
+                    self.save_as(value, how)
                 done += 1
                 if self.out.used >= self.block:
                     self.flush()
@@ -932,7 +1239,7 @@ cdef class Pickler:
             return self.last_kind
         known = self.kinds.get(kind)
         if known is None:
-            its = Kind()
+            its = Kind(kind)
             if issubclass(kind, self.values):
                 its.standing = VALUE
                 for cls, test in self.once.items():
@@ -940,10 +1247,16 @@ cdef class Pickler:
                         its.standing = ONCE
                         its.test = test
             its.reducer = self.reducers.get(kind)
+            its.dispatched = _copyreg_table.get(kind)
             its.a_class = issubclass(kind, type)
             its.counted = counts_references(kind, self.counted)
             its.may_have_attributes = any(["__dict__" in base.__dict__ for base in kind.__mro__])
             its.of_attributes = its.standing == OBJECT and is_of_attributes(kind)
+            if its.dispatched is None:
+                its.quiet = its.of_attributes or kind is type or kind is FunctionType or (
+                    not kind.__flags__ & MADE_BY_CLASS and is_from_all(kind, self.counted))
+                if its.reducer is None and its.standing == VALUE:
+                    its.short_way = short_way_of(kind)
             self.kinds[kind] = its
         else:
             its = <Kind> known
@@ -992,10 +1305,10 @@ cdef class Pickler:
     # ---- objects ------------------------------------------------------------------
 
     cdef int save_reduce(
-        self, func, args, state, listitems, dictitems, state_setter, obj, bytes content, bint fresh, bint ours
+        self, func, args, state, listitems, dictitems, state_setter, obj, bytes content, bint fresh, int how
     ) except -1:
         """``content``: of a value that is written once, the digest of its own pickle. ``fresh``: nobody else refers to
-        the tuple that these came in; ``ours``: nor to ``obj``."""
+        the tuple that these came in; ``how`` is OURS: nor to ``obj``."""
         cdef const mf_object_slot *known
         if not isinstance(args, tuple):
             raise PicklingError(f"args from __reduce__ of {_name(type(obj))} must be a tuple")
@@ -1040,10 +1353,10 @@ cdef class Pickler:
         elif state_setter is None and self.is_value(obj):
             self.count_memo()
         elif state is None and listitems is None and dictitems is None:
-            self.complete(obj, ours)
+            self.complete(obj, how)
         else:
             # What sets the state is given the object, which is referred to for that.
-            self.memoize(obj, ours and state_setter is None)
+            self.memoize(obj, how if state_setter is None else how & ~OURS)
         if listitems is not None:
             self.append_parts(batches(listitems), 0)
         if dictitems is not None:
@@ -1054,7 +1367,7 @@ cdef class Pickler:
                 put1(&self.out, b'u')
         if state is not None:
             if state_setter is None:
-                self.save_state(state, fresh)
+                self.save_state(state, OURS if fresh else 0)
                 put1(&self.out, b'b')
             else:
                 self.save(state_setter)
@@ -1065,14 +1378,15 @@ cdef class Pickler:
                 put1(&self.out, b'0')
         return 0
 
-    cdef int save_state(self, object state, bint ours) except -1:
+    cdef int save_state(self, object state, int how) except -1:
         # A plain instance dict is written here, so that a failure inside reads `.attribute`.
         if type(state) is dict and object_slot(&self.memo, state) == NULL:
-            ours = ours and Py_REFCNT(state) <= 2
+            if how & OURS and Py_REFCNT(state) > 2:
+                how = 0
             put1(&self.out, b'}')
-            self.memoize(state, ours)
-            return self.set_dict(<dict> state, 2, ours)
-        return self.save_as(state, ours)
+            self.memoize(state, how)
+            return self.set_dict(<dict> state, 2, how)
+        return self.save_as(state, how)
 
     cdef int check_new(self, cls, obj, name) except -1:
         if not isinstance(cls, type) and not hasattr(cls, "__new__"):

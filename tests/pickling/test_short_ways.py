@@ -1,9 +1,12 @@
 """Short ways of the pickler write what the long ones would."""
 
+import datetime
+import decimal
 import gc
 import os
 import pickle
 import pickletools
+import sys
 import threading
 import weakref
 
@@ -13,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfstore._core.cycles import without_search
-from mfstore._core.pickler import BUFFER
+from mfstore._core.pickler import BUFFER, Joined, Pickler
+from mfstore.errors import NotSerializable
 from mfstore.pickling.streams import dump
 from tests.rigs.pickles import REMEMBERED, dumps
 
@@ -65,6 +69,109 @@ def test_an_instance_is_written_as_its_reduction_says(attributes):
         assert back[0] is back[1] and back[0].__dict__ == attributes
         assert back[2] == attributes
     assert streams[0] == streams[1]
+
+
+class Zone(datetime.tzinfo):
+    """A zone of nobody's: its own code runs."""
+
+    def utcoffset(self, when):
+        return datetime.timedelta(minutes=7)
+
+    def __repr__(self):
+        return "Zone()"
+
+
+ZONES = st.sampled_from([None, datetime.UTC, datetime.timezone(datetime.timedelta(hours=2), "two"), Zone()])
+VALUES = st.one_of(
+    st.datetimes(timezones=ZONES, allow_imaginary=True),
+    st.dates(),
+    st.times(timezones=ZONES),
+    st.timedeltas(),
+    st.decimals(allow_nan=False),
+    st.sampled_from([decimal.Decimal("NaN"), decimal.Decimal("-sNaN12"), decimal.Decimal("1" * 2000)]),
+    st.sampled_from([datetime.datetime(2020, 1, 1, fold=1), datetime.time(1, fold=1, tzinfo=datetime.UTC)]),
+)
+
+
+@given(st.lists(VALUES, max_size=8))
+def test_dates_and_decimals_are_written_as_their_reductions_say(values):
+    kinds = {datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal}
+    streams = []
+    for reducers in ({}, dict.fromkeys(kinds, lambda value: value.__reduce_ex__(5))):
+        joined = Joined()
+        Pickler(joined, reducers, (*kinds, datetime.tzinfo), {datetime.tzinfo: None}).dump([values, values[::-1]])
+        streams.append(joined.all())
+    assert streams[0] == streams[1]
+    assert repr(pickle.loads(streams[0])[0]) == repr(pickle.loads(pickle.dumps(values)))
+
+
+class Unnamed(datetime.tzinfo):
+    def __reduce__(self):
+        raise ValueError("this one not")
+
+
+def test_where_a_zone_fails():
+    with pytest.raises(
+        NotSerializable, match=r"at obj\.<datetime\.datetime\.__reduce__>\[1\]: ValueError: this one not"
+    ):
+        dumps(datetime.datetime(2020, 1, 1, tzinfo=Unnamed()))
+
+
+class Leading:
+    """Gives what another object holds, and keeps no reference of its own to it."""
+
+    def __init__(self, to):
+        self.to = to
+
+    def __getstate__(self):
+        return {"at": vars(self.to)["at"], "all": vars(self.to)}
+
+
+@pytest.mark.parametrize("at", [[1], {"x": []}, {1, 2}, ([],), bytearray(b"x"), Short1()], ids=type)
+def test_what_was_written_before_foreign_code_ran_is_known_to_it(at):
+    holder = Short1()
+    holder.at = at
+    back = pickle.loads(dumps([holder, [[] for _ in range(100)], Leading(holder), Leading(holder)]))
+    assert back[0].at is back[2].at is back[3].at
+    assert back[2].all is back[3].all and back[2].all["at"] is back[2].at
+
+
+def test_what_was_written_before_the_graph_was_looked_through_is_known():
+    many = [[] for _ in range(530_000)]
+    many += [many[5], many[-1]]
+    holder = Short1()
+    holder.at = many[7]
+    for more, plain in (([], True), ([Leading(holder)], False)):
+        back = pickle.loads(dumps([many, *more, many[529_990]]))
+        assert back[0][530_000] is back[0][5] and back[0][530_001] is back[0][529_999]
+        assert back[-1] is back[0][529_990]
+        assert plain or back[1].at is back[0][7]
+
+
+def test_tuples_that_lead_to_themselves():
+    inner, one, two = [], [1], [2]
+    outer = ((inner, one), {"two": (two,)})
+    inner += [outer, outer[0], outer[1]["two"]]
+    for value in (outer, [outer], (outer,), {"x": outer[0]}):
+        back = pickle.loads(dumps(value))
+        assert pickletools.optimize(dumps(back)) == pickletools.optimize(dumps(value))
+    back = pickle.loads(dumps(outer))
+    assert back[0][0][0] is back and back[0][0][1] is back[0] and back[0][0][2] is back[1]["two"]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=[]), max_size=300), max_size=6))
+def test_texts_are_written_as_python_encodes_them(texts):
+    stream = dumps(texts)
+    assert pickle.loads(stream) == texts
+    for text in texts:
+        assert text.encode("utf-8", "surrogatepass") in stream
+
+
+def test_texts_that_are_not_ascii_stay_as_they_are():
+    texts = [f"\u20ac {number}" for number in range(20)]
+    before = [sys.getsizeof(text) for text in texts]
+    dumps(texts)
+    assert [sys.getsizeof(text) for text in texts] == before
 
 
 def test_an_instance_that_leads_back_to_itself():
