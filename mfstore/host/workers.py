@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from threading import get_ident
 from typing import TypeVar
 
@@ -25,6 +26,16 @@ _busy_with_pools: set[int] = set()
 itself: locks of the pool and of its futures, and one of all pools, may be held, which are not reentrant, and for which
 the pool's threads wait."""
 os.register_at_fork(after_in_child=lambda: _busy_with_pools.intersection_update({get_ident()}))
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    me = get_ident()
+    _busy_with_pools.add(me)
+    try:
+        yield
+    finally:
+        _busy_with_pools.discard(me)
 
 
 class ThreadOwn(threading.local):
@@ -53,42 +64,42 @@ class Workers:
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], total: int) -> list[Result]:
         """``work`` of each task, in order; in parallel when ``total`` bytes are worth it. The first error is raised
         after every task ended, so no thread still touches the caller's memory."""
-        if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM or get_ident() in _busy_with_pools:
-            return [work(task) for task in tasks]
-        me = get_ident()
-        _busy_with_pools.add(me)
-        try:
-            return self._map(work, tasks)
-        finally:
-            _busy_with_pools.discard(me)
+        return list(self.each(work, tasks, total))
 
-    def _map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+    def each(self, work: Callable[[Task], Result], tasks: Sequence[Task], total: int) -> Generator[Result, None, None]:
+        """As ``map``, but each result as soon as it is there, while later ones are being made. Closed before its end,
+        it waits for the tasks that have begun; others are never done."""
+        if self.threads == 1 or len(tasks) < 2 or total < PARALLEL_FROM or get_ident() in _busy_with_pools:
+            yield from map(work, tasks)
+            return
         results: dict[int, Result] = {}
 
         def run(number: int) -> None:
             results[number] = work(tasks[number])
 
         futures: list[Future[None]] = []
-        failure: BaseException | None = None
         try:
-            for number in range(len(tasks)):
-                futures.append(self._executor().submit(run, number))
-            wait(futures)
-        except RuntimeError:
-            # No thread could be started, or the interpreter takes no more tasks. A task may have been queued all
-            # the same: once the pool has ended, what has no result has not run and will not.
-            self._abandon()
-        except BaseException as error:
-            failure = error
-            for future in futures:
-                future.cancel()
-        wait(futures)
-        for future in futures:
-            if failure is None and not future.cancelled():
-                failure = future.exception()
-        if failure is not None:
-            raise failure
-        return [results[number] if number in results else work(tasks[number]) for number in range(len(tasks))]
+            with _busy():
+                try:
+                    for number in range(len(tasks)):
+                        futures.append(self._executor().submit(run, number))
+                except RuntimeError:
+                    # No thread could be started, or the interpreter takes no more tasks. A task may have been queued
+                    # all the same: once the pool has ended, what has no result has not run and will not.
+                    self._abandon()
+            for number, task in enumerate(tasks):
+                try:
+                    with _busy():
+                        for future in futures[number : number + 1]:
+                            future.result()
+                except CancelledError:
+                    if not futures[number].cancelled():
+                        raise
+                yield results.pop(number) if number in results else work(task)
+        finally:
+            with _busy():
+                # Not for those that are cancelled: where the pool has ended, nobody tells that they are.
+                wait([future for future in futures if not future.cancel()])
 
     def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
         """``work`` in another thread; at once in this one when there is none."""
@@ -106,12 +117,8 @@ class Workers:
 
     def _submitted(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
         """``work`` handed over. RuntimeError when there is no thread for it."""
-        me = get_ident()
-        _busy_with_pools.add(me)
-        try:
+        with _busy():
             return self._executor().submit(work, *arguments)
-        finally:
-            _busy_with_pools.discard(me)
 
     def _abandon(self) -> None:
         with self._lock:

@@ -8,6 +8,8 @@ from mfstore._core.codec import DIFFERENCE, GROUP, LZ4, NONE, PCODEC, PLANES, PR
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from typing_extensions import Buffer
 
 SAMPLE = 64 << 10
@@ -41,6 +43,9 @@ OFF = 0.25
 """A chunk is tried anew when what is left differs from what the last trial left, by more than this share of that."""
 LEFT = 0.02
 """And by more than this share of the chunk: of what shrinks to next to nothing a multiple is little."""
+TOGETHER = 8
+"""Chunks that are encoded in one call, which needs the interpreter only before and behind. Twice as many from call to
+call, so that no more are encoded in vain where a chunk turns out to be something else than all before it."""
 GLANCE = 8 << 10
 """Bytes of an opaque chunk that are compressed to see whether it is raw as the chunk before it was: 10 us of noise."""
 GLANCED = 0.9
@@ -196,6 +201,19 @@ def encode_chunk(codec: Codec, data: memoryview, choice: Choice) -> EncodedChunk
     return EncodedChunk(data, NONE, 0)
 
 
+def _in_order(
+    arena: bytes, sizes: Sequence[int], choice: Choice, data: memoryview, starts: Sequence[int]
+) -> Iterator[EncodedChunk]:
+    """Chunks that lie in ``arena`` one after the other; of those that did not shrink, where they are in ``data``."""
+    view, at = memoryview(arena), 0
+    for size, start, end in zip(sizes, starts, starts[1:], strict=False):
+        if size:
+            yield EncodedChunk(view[at : at + size], choice.codec, choice.width)
+        else:
+            yield EncodedChunk(data[start:end], NONE, 0)
+        at += size
+
+
 class Follower:
     """How the chunks of a run are encoded one after the other: as chosen, until one turns out to be something else."""
 
@@ -219,6 +237,35 @@ class Follower:
             other = encode_chunk(self._codec, chunk, self.choice)
             encoded = min(encoded, other, key=lambda chunk: len(chunk.data))
         return encoded
+
+    def encode_all(self, data: memoryview, ends: Sequence[int]) -> list[EncodedChunk]:
+        """The next chunks, each alone: those of ``data`` that end at ``ends``."""
+        starts = [0, *ends]
+        made: list[EncodedChunk] = []
+        together = 1
+        while len(made) < len(ends):
+            first, choice = len(made), self.choice
+            if choice.codec == NONE:
+                made.append(self.encode(data[starts[first] : starts[first + 1]]))
+                continue
+            last = min(first + together, len(ends))
+            start = starts[first]
+            few = data[start : starts[last]]
+            arena, sizes = self._codec.encode(few, [end - start for end in ends[first:last]], *choice[:3], KEEP)
+            used = 0
+            for number, size in enumerate(sizes, first + 1):
+                used += size
+                chunk = data[starts[number - 1] : starts[number]]
+                if self._tried(chunk, size or len(chunk)) and self.choice[:3] != choice[:3]:
+                    break
+            made += _in_order(bytes(arena[:used]), sizes[: number - first], choice, data, starts[first:])
+            if self.choice[:3] == choice[:3]:
+                together = min(2 * together, TOGETHER)
+                continue
+            # What came after it was encoded in vain.
+            together = 1
+            made.append(min(made.pop(), encode_chunk(self._codec, chunk, self.choice), key=lambda one: len(one.data)))
+        return made
 
     def encode_plain(self, chunk: memoryview) -> EncodedChunk:
         """A chunk that went by, as bytes as they are."""

@@ -78,8 +78,7 @@ def encode_chunks(
         return None
     follower = Follower(codec, itemsize, choice, compress)
     if effort is None or not follows or not effort.plain or len(ends) < 2:
-        starts = [0, *ends]
-        made = [follower.encode(data[start:end]) for start, end in zip(starts, ends, strict=False)]
+        made = follower.encode_all(data, ends)
     else:
         made = Grouping(codec, data, ends, follower, effort).encode()
     return None if all(encoded.codec == NONE for encoded in made) else made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import ChainMap
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mfstore.saving import codecs
@@ -171,8 +172,10 @@ class ChunkPipeline:
         deltas = ready | self._find_deltas(window, stores, duplicate, ready)
         if deltas:
             stores = self._store_deltas(stores, deltas)
-        for part, encoded in zip(stores, workers.map(self._encode, stores, total), strict=True):
-            self._packs.add(*part, encoded)
+        # A pack that is full is written while what comes after it is encoded.
+        with closing(workers.each(self._encode, stores, total)) as made:
+            for part, encoded in zip(stores, made, strict=True):
+                self._packs.add(*part, encoded)
 
     def _find_deltas(
         self, window: Sequence[RunPart], stores: Sequence[RunPart], duplicate: int, ready: Container[bytes]

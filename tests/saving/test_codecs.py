@@ -1,7 +1,9 @@
 """How chunks are encoded is chosen by a trial on a sample, and a chunk that does not shrink is stored raw."""
 
 import json
+import random
 import sys
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from mfstore._core.codec import GROUP, LZ4, NONE, PCODEC, PLANES, ZSTD, Codec
 from mfstore.format import description
 from mfstore.format.description import PCODEC_FEATURE
 from mfstore.saving import codecs
-from mfstore.saving.codecs import RAW_CHOICE, Choice, choose, encode_chunk, widths_of
+from mfstore.saving.codecs import RAW_CHOICE, Choice, Follower, choose, encode_chunk, widths_of
 from mfstore.saving.groups import encode_chunks
 from mfstore.saving.packing import PackWriter
 from mfstore.settings import COMPRESSIONS
@@ -27,10 +29,15 @@ def codec():
 
 
 class CountingCodec(Codec):
-    """Notes the trials."""
+    """Notes the trials, and of each call how many chunks it encodes."""
 
     def __init__(self, errors):
         self.trials = []
+        self.encoded = []
+
+    def encode(self, data, ends, *how):
+        self.encoded.append(len(ends))
+        return super().encode(data, ends, *how)
 
     def trial(self, sample, candidates):
         self.trials.append((len(sample), list(candidates)))
@@ -291,3 +298,27 @@ def test_without_pcodec_small_stores_nothing_and_what_is_stored_otherwise_is_rea
     with pytest.raises(errors.Unsupported, match=r"mfstore\[pcodec\]"):
         reader.get(packed)
     reader.put(np.frombuffer(prices(10_000)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chunks_in_one_call_are_encoded_as_one_after_the_other(codec, seed):
+    """Of chunks that change: each choice is made at the same chunk."""
+    kinds = [weights(16_000), noise(seed, 70_000), b"some text, " * 6000, bytes(64_000), b"abc" * 20]
+    rng = random.Random(seed)
+    chunks = [kind for _ in range(8) for kind in [rng.choice(kinds)] * rng.randrange(1, 25)]
+    data, ends = memoryview(b"".join(chunks)), list(accumulate(map(len, chunks)))
+    choice = choose(codec, data, 4, "balanced")
+    alone = Follower(codec, 4, choice, "balanced")
+    expected = [alone.encode(memoryview(chunk)) for chunk in chunks]
+    together = Follower(codec, 4, choice, "balanced")
+    assert together.encode_all(data, ends) == expected
+    assert together.choice == alone.choice
+    assert len({(one.codec, one.width) for one in expected}) > 1
+
+
+def test_of_chunks_alike_eight_are_encoded_in_one_call():
+    counting = CountingCodec(errors)
+    data = memoryview(weights(16_384) * 64)
+    ends = list(range(65_536, len(data) + 1, 65_536))
+    Follower(counting, 4, choose(counting, data, 4, "balanced"), "balanced").encode_all(data, ends)
+    assert counting.encoded == [1, 2, 4] + [8] * 7 + [1]
