@@ -6,12 +6,11 @@
 
 #if defined(__linux__)
 
-enum { HUGE_PAGE = 2 << 20 };
+enum { HUGE_PAGE = 2 << 20, PAGE = 4096 };
 
-/* What is left of the last huge page, for the next one who asks: a multiple of what is asked for. The lowest bits of its
- * address, which is a multiple of a page, tell how many pages it has. */
+/* What is left of the last huge page, for the next one who asks. The lowest bits of its address, which is a multiple of
+ * a page, tell how many pages it has. */
 static uintptr_t left;
-enum { PAGE = 4096 };
 
 static void *map(size_t size) {
     void *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
