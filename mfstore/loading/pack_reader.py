@@ -32,6 +32,9 @@ READ_BACKLOG = 64 << 20
 DECODED_AT_ONCE = 128 << 10
 """Up to so many bytes the thread that reads decodes itself: handing over a task costs 30 us."""
 
+TOGETHER = 8
+"""Chunks that are decoded in one call, which needs the interpreter only before and behind."""
+
 
 class PackReader:
     """Reads chunks where they are said to lie, and nowhere else."""
@@ -150,18 +153,19 @@ class PackReader:
         """Fill the targets of ``chunks``, which are in the order of their places, from the bytes of their pack that
         begin at offset ``start``. A group is decoded once for all that lie in it."""
         codec = self.workers.thread.codec
+        alone: list[tuple[int, int, int, int, memoryview]] = []
         for together in by_place(chunks):
-            wanted = together[0]
-            placement = wanted.placement
+            placement = together[0].placement
+            at = placement.offset - start
             if placement.codec == GROUP:
-                at = placement.offset - start
                 parts = [(one.placement.width, one.target) for one in together]
                 codec.decode_group(memoryview(source)[at : at + placement.csize], parts, placement.offset)
                 continue
-            job = (
-                placement.offset - start, placement.csize, placement.codec, placement.width, 0, wanted.chunk.usize,
-            )  # fmt: skip
-            codec.decode(source, wanted.target, [job])
+            alone.append((at, placement.csize, placement.codec, placement.width, together[0].target))
+            if len(alone) == TOGETHER:
+                codec.decode_each(source, alone)
+                alone.clear()
+        codec.decode_each(source, alone)
 
     def check_all(self, chunks: Sequence[ChunkRead], path: str) -> None:
         """``check`` each, but for what deltas are decoded from: what that gives is checked."""

@@ -298,6 +298,48 @@ cdef class Codec:
         finally:
             PyMem_Free(table)
 
+    def decode_each(self, const uint8_t[::1] src, parts):
+        """Decode chunks of ``src``, each into memory of its own: ``parts`` is a list of ``(offset, csize, codec, width,
+        target)``. As ``decode``, whose errors it raises; each target is filled, up to the chunk that is malformed.
+        """
+        cdef size_t n = len(parts), i, limit = src.shape[0]
+        cdef uint8_t[::1] target
+        cdef uint8_t **targets
+        cdef Job *table
+        cdef int status = MF_OK
+        cdef unsigned pcodec = PCODEC
+        cdef const uint8_t *source = start_of(src)
+        if n == 0:
+            return
+        table = <Job *> PyMem_Malloc(n * (sizeof(Job) + sizeof(uint8_t *)))
+        if table == NULL:
+            raise MemoryError()
+        targets = <uint8_t **> (table + n)
+        try:
+            for i in range(n):
+                # The caller's list keeps the memory alive.
+                table[i].src, table[i].csize, table[i].codec, table[i].width, target = parts[i]
+                if table[i].csize > limit or table[i].src > limit - table[i].csize:
+                    raise self.errors.CorruptObject("chunk lies outside the bytes read", offset=table[i].src,
+                                                    expected=f"at most {limit}", found=table[i].src + table[i].csize)
+                table[i].usize = target.shape[0]
+                targets[i] = &target[0] if table[i].usize else NULL
+                if table[i].codec == pcodec:
+                    self.decode_numbers(src[table[i].src:table[i].src + table[i].csize], table[i].width, target,
+                                        table[i].src)
+            with nogil:
+                for i in range(n):
+                    if table[i].codec == pcodec or (table[i].usize == 0 and table[i].csize == 0):
+                        continue
+                    status = mf_decode(self.ctx, source + table[i].src, table[i].csize, table[i].codec,
+                                       table[i].width, targets[i], table[i].usize)
+                    if status != MF_OK:
+                        break
+            if status != MF_OK:
+                self.check(status, table[i].src, table[i].csize, table[i].usize, table[i].codec, table[i].width)
+        finally:
+            PyMem_Free(table)
+
     def encode_group(self, const uint8_t[::1] data, ends, int level, double keep):
         """The chunks of ``data`` that end at ``ends``, the last at its end, as one group: ``(encoded, sizes)``.
 

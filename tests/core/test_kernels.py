@@ -63,6 +63,47 @@ def test_shuffle_matches_the_oracle(data, width):
     assert out == data
 
 
+def encoded_samples():
+    """The samples back to back, each encoded in another way, and what ``decode_each`` takes for each."""
+    ways = [(codec.ZSTD, 0), (codec.LZ4, 4), (codec.NONE, 0), (codec.PLANES, 8), (codec.ZSTD, 2), (codec.NONE, 0)]
+    stored, parts = b"", []
+    for data, (how, width) in zip(SAMPLES.values(), ways, strict=True):
+        arena = data
+        if how != codec.NONE:
+            arena = bytes(new_codec().encode(data, [len(data)], how, width, 1, 2.0)[0])
+        parts.append((len(stored), len(arena), how, width, bytearray(len(data))))
+        stored += arena
+    return stored, parts
+
+
+def test_chunks_are_decoded_each_into_memory_of_its_own():
+    stored, parts = encoded_samples()
+    new_codec().decode_each(stored, parts)
+    assert [bytes(target) for *_, target in parts] == list(SAMPLES.values())
+    new_codec().decode_each(stored, [])
+    new_codec().decode_each(b"", [(0, 0, codec.NONE, 0, bytearray())])
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLES)))
+def test_of_chunks_decoded_together_a_wrong_one_is_told(number):
+    stored, parts = encoded_samples()
+    offset, csize, how, width, target = parts[number]
+    whole = list(SAMPLES.values())
+    for wrong in (
+        (offset, csize - 1, how, width, target), (offset, csize, 99, width, target), (offset, csize, how, 3, target),
+        (offset, csize, how, width, bytearray(len(target) + 1)), (offset, csize, how, width, bytearray(0)),
+    ):  # fmt: skip
+        with pytest.raises((CorruptObject, Unsupported)) as raised:
+            new_codec().decode_each(stored, [*parts[:number], wrong, *parts[number + 1 :]])
+        assert raised.value.offset == offset
+        assert [bytes(target) for *_, target in parts[:number]] == whole[:number]
+    for outside in ((len(stored) + 1, 0), (0, len(stored) + 1), ((1 << 64) - 1, 1), (1, (1 << 64) - 1)):
+        with pytest.raises(CorruptObject, match="outside"):
+            new_codec().decode_each(stored, [(*outside, how, width, target)])
+    with pytest.raises(BufferError):
+        new_codec().decode_each(stored, [(offset, csize, how, width, bytes(len(target)))])
+
+
 def test_shuffle_on_the_encoding_side_is_the_same_one():
     data = SAMPLES["counter"]
     arena, sizes = new_codec().encode(data, [len(data)], codec.LZ4, 8, 1, 1.0)
