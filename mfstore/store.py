@@ -98,7 +98,9 @@ class Store:
         before is intact.
 
         Args:
-            obj: What pickle can describe. Arrays, tables, tensors, texts and bytes of any size are fast.
+            obj: What pickle can describe. Arrays, tables, tensors, texts and bytes of any size are fast. Of a slice of
+                numpy or Arrow only what it shows is stored. Tensors share storages when they are loaded, as they did,
+                so these are stored whole: save a ``clone()`` of a small part of a large tensor.
             base: An older version of it: a key, or the name of a ref, which stands for its present value. What has
                 changed is then stored as what differs from it, where that pays. The key returned does not depend on it,
                 and neither does what is loaded. A version that is not there, or is damaged, is passed over.

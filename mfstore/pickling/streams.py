@@ -1,4 +1,4 @@
-"""Objects to segments and back: what is specific to Python, pandas and torch.
+"""Objects to segments and back: what is specific to Python and pandas.
 
 Saving hands each large payload to the sink without a copy; loading lets the unpickler place
 buffers that already lie in their final memory.
@@ -7,7 +7,6 @@ buffers that already lie in their final memory.
 from __future__ import annotations
 
 import io
-import operator
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.cycles import without_search
-from mfstore._core.pickler import Payload, Pickler, Reduced
+from mfstore._core.pickler import Pickler
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
 from mfstore.pickling.arrays import array_reducers, flat_arrays, without_metadata
@@ -237,19 +236,33 @@ _ONCE: dict[tuple[str, str], Callable[[Any], bool] | None] = {
 """Those of the values that are written once: few, long (a dtype has 45 bytes), and shared by many arrays, scalars and
 times. To know one again takes a pickle of its own; for a date or a Decimal, of 10 to 20 bytes, that would not pay. A
 function says of which instances it is so."""
-_MODULES = (*(module for module, _ in _VALUES), "numpy.ma", "torch", "pandas")
+_MODULES = (*(module for module, _ in _VALUES), "numpy.ma", "torch", "pandas", "pyarrow.lib")
+
+
+class _Reducers:
+    """What the pickler asks for the reducer of a class: its own, or that of a family whose subclasses belong to it."""
+
+    def __init__(self) -> None:
+        self.exact: dict[type, Callable[[Any], Any]] = {}
+        self.families: dict[type, Callable[[Any], Any]] = {}
+
+    def get(self, kind: type) -> Callable[[Any], Any] | None:
+        found = self.exact.get(kind)
+        if found is None and self.families:
+            found = next((self.families[base] for base in kind.__mro__ if base in self.families), None)
+        return found
 
 
 class _Known(NamedTuple):
     """What the pickler is told of the libraries this process has imported."""
 
     seen: tuple[ModuleType | None, ...]
-    reducers: dict[type, Callable[[Any], Any]]
+    reducers: _Reducers
     values: tuple[type, ...]
     once: dict[type, Callable[[Any], bool] | None]
 
 
-_known = _Known((), {}, (), {})
+_known = _Known((), _Reducers(), (), {})
 
 
 def _known_types() -> _Known:
@@ -257,24 +270,36 @@ def _known_types() -> _Known:
     seen = tuple(map(sys.modules.get, _MODULES))
     if seen == _known.seen:
         return _known
-    reducers: dict[type, Callable[[Any], Any]] = {}
+    reducers = _Reducers()
     values = tuple(_imported((module, name) for module, names in _VALUES for name in names))
     once = {kind: test for place, test in _ONCE.items() for kind in _imported([place])}
+    unready = _Known((), reducers, values, once)  # a library is being imported: look again
     np: Any = sys.modules.get("numpy")
-    torch: Any = sys.modules.get("torch")
     if np is not None:
         if not (hasattr(np, "memmap") and hasattr(np, "recarray")):
-            return _Known((), reducers, values, once)  # it is being imported: look again
-        reducers.update(array_reducers(np, sys.modules.get("numpy.ma")))
-    if hasattr(torch, "UntypedStorage") and hasattr(torch, "storage"):
-        reducers[torch.UntypedStorage] = partial(_reduce_storage, torch)
-        reducers[torch.storage.TypedStorage] = partial(_reduce_typed_storage, torch)
+            return unready
+        reducers.exact.update(array_reducers(np, sys.modules.get("numpy.ma")))
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        if not all(hasattr(torch, part) for part in ("UntypedStorage", "storage", "Tensor", "_tensor", "_utils")):
+            return unready
+        from mfstore.pickling.tensors import reduce_tensor, storage_reducers
+
+        reducers.exact.update(storage_reducers(torch))
+        reducers.families[torch.Tensor] = partial(reduce_tensor, torch)
     pandas: Any = sys.modules.get("pandas")
     if pandas is not None:
         if not hasattr(pandas, "arrays"):
-            return _Known((), reducers, values, once)  # it is being imported: look again
+            return unready
         for kind in _extension_arrays(pandas):
-            reducers[kind] = _reduce_extension_array
+            reducers.exact[kind] = _reduce_extension_array
+    lib: Any = sys.modules.get("pyarrow.lib")
+    if lib is not None:
+        if not hasattr(lib, "Array"):
+            return unready
+        from mfstore.pickling.arrow import ArrowArrays
+
+        reducers.families[lib.Array] = ArrowArrays(lib)
     _known = _Known(seen, reducers, values, once)
     return _known
 
@@ -315,27 +340,3 @@ def _reduce_extension_array(array: Any) -> Any:
 
 def _without_notes(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in ("_cache", "_readonly")}
-
-
-def _reduce_storage(torch: Any, storage: Any) -> Any:
-    """A CPU storage as ``torch.frombuffer`` over one buffer; other devices as torch does it.
-
-    torch's own form embeds a whole torch.save archive whose header carries a process-local key, so equal
-    tensors would get different keys. The element size is not known here: 0.
-    """
-    if storage.device.type != "cpu":
-        return NotImplemented
-    if storage.nbytes() == 0:
-        return Reduced(torch.UntypedStorage, (0,))
-    raw = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-    as_bytes = partial(torch.frombuffer, dtype=torch.uint8)
-    return Reduced(operator.methodcaller("untyped_storage"), (Reduced(as_bytes, (Payload(raw, 0, 0),)),))
-
-
-def _reduce_typed_storage(torch: Any, storage: Any) -> Any:
-    """A typed view of an untyped storage, which is what tensors share."""
-    untyped = storage._untyped_storage
-    if untyped.device.type != "cpu":
-        return NotImplemented
-    kind = torch.storage.TypedStorage
-    return Reduced(partial(kind, wrap_storage=untyped, dtype=storage.dtype, _internal=True), ())

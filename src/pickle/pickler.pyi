@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from typing_extensions import Buffer
@@ -37,11 +37,15 @@ class Sink(Protocol):
     # data: bytes-like, or the Parts of a Payload that had them.
     def payload(self, kind: int, data: Any, itemsize: int, row: int, at: int) -> None: ...
 
+class Reducers(Protocol):
+    # As of a mapping.
+    def get(self, kind: type, /) -> Callable[[Any], Any] | None: ...
+
 class Pickler:
     def __init__(
         self,
         sink: Sink,
-        reducers: Mapping[type, Callable[[Any], Any]] | None = None,
+        reducers: Reducers | None = None,
         values: tuple[type, ...] = (),
         once: dict[type, Callable[[Any], bool] | None] | None = None,
         block: int = ...,

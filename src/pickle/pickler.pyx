@@ -463,7 +463,7 @@ cdef class Pickler:
     one object says nothing about content. They are written in full each time, those of ``once``
     the first time, and afterwards by reference. ``once`` maps some of these classes to None, or to
     ``callable(obj)`` that says of which instances this is so.
-    ``reducers`` maps an exact type to ``callable(obj)`` giving ``NotImplemented`` (pickle it the
+    ``reducers.get(type)``, as of a mapping, is None or ``callable(obj)`` giving ``NotImplemented`` (pickle it the
     usual way), a ``Reduced`` node, or the tuple or string of ``__reduce__``.
     ``counted`` are names of modules whose classes in C own what they refer to, by counted references. What nobody but
     the pickler refers to, because a reducer has made it, lives no longer than it takes to write it, if it is of these

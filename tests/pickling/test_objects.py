@@ -446,30 +446,6 @@ def test_models_round_trip(shared):
     np.testing.assert_array_equal(back.predict(data), model.predict(data))
 
 
-def test_torch_round_trips(shared):
-    torch = pytest.importorskip("torch")  # 200 MB and more: in no extra
-    weights = torch.arange(200_000, dtype=torch.float32).reshape(400, 500)
-    half = weights.to(torch.bfloat16)
-    state = {
-        "w": weights,
-        "t": weights.T,
-        "v": weights[3],
-        "h": half,
-        "e": torch.empty(0),
-        "p": torch.nn.Parameter(weights),
-    }
-    key = shared.put(state)
-    back = shared.get(key)
-    for name, tensor in state.items():
-        assert type(back[name]) is type(tensor)
-        assert torch.equal(back[name], tensor)
-    assert back["v"].data_ptr() == back["w"][3].data_ptr()
-    back["w"][0, 0] = 5
-    assert shared.put({name: tensor.clone() for name, tensor in state.items()}) == shared.put(
-        {name: tensor.clone() for name, tensor in state.items()}
-    )
-
-
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
 def test_dtypes_that_other_packages_register_are_buffers(shared, name):
     import ml_dtypes
