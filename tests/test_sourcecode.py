@@ -38,6 +38,7 @@ def test_public_things_have_docstrings(path):
         "deletes_conditionally",
         "lifecycle_rules",
         "read_again",
+        "read_ends",
         "maps_safely",
         "move_unchanged",
         "read",

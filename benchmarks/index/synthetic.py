@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mfstore.backends.base import Backend, ObjectInfo, RangeRead
+from mfstore.backends.base import Backend, ObjectEnd, ObjectInfo, RangeRead
 from mfstore.errors import NotFound
 from mfstore.format import tree
 from mfstore.saving import folding
@@ -109,10 +109,11 @@ class SyntheticStore(Backend):
         self._codes = codes
 
     def _typical(self, level: int, marks: int) -> int:
-        """The code of the nodes of a level: with room for the fullest of some buckets."""
+        """The code of the nodes of a level: with room for the fullest of all their buckets."""
         if not marks:
             return 0
-        fullest = int(self._generator.poisson(marks / tree.FANOUT, 4096).max())
+        buckets = tree.FANOUT ** (level + 1)
+        fullest = int(self._generator.poisson(marks / tree.FANOUT, buckets).max())
         return tree.code_of_size(tree.BUCKET.size + tree.MARK * fullest)
 
     def _need(self, key: str) -> None:
@@ -185,6 +186,11 @@ class SyntheticStore(Backend):
             self._need(read.key)
             self._read("range", read.key, read.length)
         return self.inner.read_many(reads)
+
+    def read_ends(self, keys: Sequence[str], length: int) -> Iterator[Any]:
+        for number, end in self.inner.read_ends(keys, length):
+            self._read("end", keys[number], memoryview(end.data).nbytes if isinstance(end, ObjectEnd) else 0)
+            yield number, end
 
     def read_again(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         self._need(key)

@@ -89,6 +89,17 @@ class RangeRead(NamedTuple):
     caller's."""
 
 
+class ObjectEnd(NamedTuple):
+    """The last bytes of an object, and what was learnt with them."""
+
+    data: Buffer
+    """As many as were asked for; all, of a shorter object. They are the caller's."""
+    size: int
+    """Bytes of the whole object."""
+    vouched: bool
+    """Whether the storage tells that the object is whole, as ``vouch`` does."""
+
+
 class Batch:
     """One bulk operation: everything put is durable and visible after ``commit``.
 
@@ -341,6 +352,19 @@ class Backend(ABC):
                 else:
                     self.read_into(read.key, read.start, read.target)
                     yield number, read.target
+            except MfstoreError as error:
+                yield number, error
+
+    def read_ends(self, keys: Sequence[str], length: int) -> Iterator[tuple[int, ObjectEnd | MfstoreError]]:
+        """The last ``length`` bytes of each object: ``(number of the key, what was found or the error it met)``, as
+        they come. What the storage vouches for is told with them."""
+        for number, key in enumerate(keys):
+            try:
+                size = self.head(key).size
+                start = max(0, size - length)
+                data = self.get_range(key, start, size - start)
+                vouched = not self.capabilities.cheap_reads and self.vouch([key]).get(key) == size
+                yield number, ObjectEnd(data, size, vouched)
             except MfstoreError as error:
                 yield number, error
 

@@ -32,7 +32,7 @@ from mfstore._core.descriptor import OPENS_PLAINLY, Descriptor
 from mfstore._core.memory import FileMap, FreshBytes, sync_file_system
 from mfstore._core.reading import look, read_whole
 from mfstore._core.writing import WrongLengthError, rename_each, write_fresh
-from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo, needs_refresh
+from mfstore.backends.base import Backend, Batch, Capabilities, ObjectEnd, ObjectInfo, needs_refresh
 from mfstore.errors import (
     AccessDenied,
     BackendError,
@@ -187,6 +187,17 @@ class LocalBackend(Backend):
         with self._reading(key) as (fd, size):
             _check_end(start + len(target), size)
             _read_exactly(fd, start, target)
+
+    def read_ends(self, keys: Sequence[str], length: int) -> Iterator[tuple[int, ObjectEnd | MfstoreError]]:
+        for number, key in enumerate(keys):
+            try:
+                with self._reading(key) as (fd, size):
+                    start = max(0, size - length)
+                    fresh = _room(size - start)
+                    _read_exactly(fd, start, memoryview(fresh))
+                yield number, ObjectEnd(fresh.value, size, False)
+            except MfstoreError as error:
+                yield number, error
 
     def read_again(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         with self._reading(key) as (fd, size):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import RangeRead
-from mfstore.errors import AccessDenied, BackendError, MfstoreError
+from mfstore.errors import BackendError, MfstoreError
 from mfstore.format.packs import (
     END_BYTES,
     FOOTER,
@@ -19,11 +19,28 @@ from mfstore.format.packs import (
     fingerprint,
     pack_path,
 )
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
     from mfstore.format.packs import PackEntry, Pieces
+
+
+READ_WITH = 256 << 10
+"""Bytes at a pack's end that are read for its trailer where reading is cheap, and kept for the check of what is found
+there: a file is opened once then, not once for each chunk and its trailer. To copy them takes 30 us, as much as opening
+three files; the pack of an artifact of 160 kB is no longer."""
+KEPT = 16
+"""Ends that are kept: 4 MiB."""
+
+
+class PackEnd(NamedTuple):
+    """The last bytes of a pack."""
+
+    start: int
+    """Where in the pack they begin."""
+    data: bytes
 
 
 class PackLayouts:
@@ -35,9 +52,15 @@ class PackLayouts:
     RECENT = 1 << 14
     """Chunks of which all is remembered, not only whether they lie there: 200 bytes each."""
 
-    def __init__(self, backend: Backend, digest: Digest) -> None:
+    def __init__(
+        self, backend: Backend, digest: Digest, seen: Callable[[str, int], None] = lambda _pack, _size: None
+    ) -> None:  # fmt: skip
+        """``seen`` is told of packs that the backend vouches for, and how long each is."""
         self._backend = backend
         self._digest = digest
+        self._seen = seen
+        self._keeps = backend.capabilities.cheap_reads
+        self._kept: dict[str, PackEnd] = {}
         self._prints: dict[str, array[int]] = {}
         self._count = 0
         self._recent: dict[str, Sequence[PackEntry]] = {}
@@ -57,49 +80,55 @@ class PackLayouts:
         self._prints[pack] = prints
         self._count += len(prints)
 
-    def read(self, sizes: Mapping[str, int]) -> None:
-        """Read the trailers of these packs, by their lengths, which are not known yet. One that is damaged stays
-        unknown.
+    def read(self, packs: Iterable[str]) -> None:
+        """Read the trailers of those packs that are not known yet. One that is damaged, or may not be read, stays
+        unknown. BackendError when the storage failed."""
+        self._read([pack for pack in packs if pack not in self._prints])
 
-        Raises:
-            AccessDenied: a pack may not be read.
-            BackendError: the storage failed.
-        """
-        self._read({pack: size for pack, size in sizes.items() if pack not in self._prints and size > FOOTER.size})
-
-    def entries(self, sizes: Mapping[str, int]) -> dict[str, Sequence[PackEntry]]:
-        """What lies in each of these packs, by their lengths; read unless it is remembered. Without those that are
-        damaged, or may not be read.
+    def entries(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
+        """What lies in each of these packs; read unless it is remembered. Without those that are gone, damaged, or may
+        not be read.
 
         Raises:
             BackendError: the storage failed.
         """
-        missing = {pack: size for pack, size in sizes.items() if pack not in self._recent and size > FOOTER.size}
-        self._read(missing, refusals=False)
-        return {pack: self._recent[pack] for pack in sizes if pack in self._recent}
+        self._read([pack for pack in packs if pack not in self._recent])
+        return {pack: self._recent[pack] for pack in packs if pack in self._recent}
 
     def pieces(self, pack: str) -> Mapping[int, Pieces]:
         """What the deltas of a pack are against whose ``entries`` were read, as far as its trailer tells."""
         return self._pieces.get(pack, NO_PIECES)
 
-    def recent(self, pack: str) -> bool:
-        """Whether ``entries`` has it without reading."""
-        return pack in self._recent
+    def take_ends(self) -> Mapping[str, PackEnd]:
+        """What was read with trailers since this was asked last, where reading is cheap: bytes that were seen just
+        now need not be read again."""
+        taken, self._kept = self._kept, {}
+        return taken
 
-    def _read(self, sizes: Mapping[str, int], refusals: bool = True) -> None:
-        """``refusals``: that a pack may not be read is raised."""
+    def _read(self, packs: Sequence[str]) -> None:
         longer = {}
-        starts = {pack: max(0, size - END_BYTES) for pack, size in sizes.items()}
-        for pack, start, data in self._reads(starts, sizes, refusals):
+        ends = self._backend.read_ends(list(map(pack_path, packs)), READ_WITH if self._keeps else END_BYTES)
+        for number, end in ends:
+            pack = packs[number]
+            if isinstance(end, BackendError):
+                raise end
+            if isinstance(end, MfstoreError):
+                continue  # then what is said to lie there is read itself
+            if end.vouched:
+                self._seen(pack, end.size)
+            data = bytes(memoryview(end.data).cast("B"))
+            start = end.size - len(data)
+            if self._keeps and len(self._kept) < KEPT:
+                self._kept[pack] = PackEnd(start, data)
             try:
-                at = decode_footer(data[-FOOTER.size :], sizes[pack])[0]
+                at = decode_footer(data[-FOOTER.size :], end.size)[0]
                 if at < start:
-                    longer[pack] = at
+                    longer[pack] = at, end.size
                 else:
                     self._learn(pack, data[at - start :], at)
             except MfstoreError:
-                continue  # then what is said to lie there is read itself
-        for pack, at, data in self._reads(longer, sizes, refusals):
+                continue
+        for pack, at, data in self._reads(longer):
             try:
                 self._learn(pack, data, at)
             except MfstoreError:
@@ -118,14 +147,12 @@ class PackLayouts:
         at = bisect_left(prints, print_)
         return at < len(prints) and prints[at] == print_
 
-    def _reads(
-        self, starts: Mapping[str, int], sizes: Mapping[str, int], refusals: bool
-    ) -> Iterator[tuple[str, int, bytes]]:
+    def _reads(self, places: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, int, bytes]]:
         """Each of these packs from an offset to its end."""
-        names = list(starts)
-        reads = [RangeRead(pack_path(pack), at, sizes[pack] - at) for pack, at in starts.items()]
+        names = list(places)
+        reads = [RangeRead(pack_path(pack), at, size - at) for pack, (at, size) in places.items()]
         for number, data in self._backend.read_many(reads):
-            if isinstance(data, BackendError) or (refusals and isinstance(data, AccessDenied)):
+            if isinstance(data, BackendError):
                 raise data
             if not isinstance(data, MfstoreError):
                 yield names[number], reads[number].start, bytes(memoryview(data).cast("B"))

@@ -4,9 +4,9 @@ vouches for, or that are read now."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DELTAS, delta_seal_is_right
@@ -15,7 +15,7 @@ from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, 
 from mfstore.format.packs import NO_PIECES, entry_of, pack_path, place_of
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import Delta, DeltaWindow, base_parts, placed_base, plan_windows, scratch_of
-from mfstore.loading.pack_layouts import PackLayouts
+from mfstore.loading.pack_layouts import PackEnd, PackLayouts
 from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, new_placed, plan_reads
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     FoundChunk = tuple[str, Placement, bytes, tuple[BasePart, ...]]
     """Pack, place, id and base of a chunk that lies there whole."""
 
+PROBE_SPAN = 1 << 20
+"""Bytes that are read at once to check them where reading is cheap: 16 chunks for one opening of the file, which costs
+as much as hashing 10 KiB."""
+NO_ENDS: Mapping[str, PackEnd] = MappingProxyType({})
 PROBED_TOGETHER = 256
 """Chunks, some 18 MB, checked at a time before a dedup hit is relied on; bounds the memory they are decoded into."""
 
@@ -51,20 +55,22 @@ class Reliance:
     def __init__(self, reader: PackReader, verified: VerifiedRanges) -> None:
         self._reader = reader
         self._verified = verified
-        self._layouts = PackLayouts(reader.backend, reader.digest)
+        self._layouts = PackLayouts(reader.backend, reader.digest, verified.seen)
         self._capabilities = reader.backend.capabilities
 
     def reliable(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
         """The ids of those that an acknowledgement may rely on."""
         if self._capabilities.cheap_reads:
-            return self.whole(placed)
+            return self.whole(placed, self._layouts.take_ends())
         ends: dict[str, int] = {}
         for one in placed:
             for _, pack, placement, _ in needed_of(one):
                 ends[pack] = max(ends.get(pack, 0), placement.offset + placement.csize)
-        # That a pack is whole does not say that this chunk lies there: index and recipes may be wrong.
-        vouched = self._verified.vouched(ends)
-        self._layouts.read({pack: self._verified.length(pack) for pack in vouched})
+        # That a pack is whole does not say that this chunk lies there: index and recipes may be wrong. Its trailer
+        # does. Who reads that is told at once whether the pack is whole.
+        asked = {pack for pack in ends if not self._layouts.knows(pack)}
+        self._layouts.read(asked)
+        vouched = self._verified.vouched(ends, asked)
         listed, rest = set(), []
         for one in placed:
             if all(
@@ -84,12 +90,12 @@ class Reliance:
         self._verified.written(pack, size)
         self._layouts.add(pack, entries, pieces)
 
-    def whole(self, placed: Sequence[PlacedChunk]) -> set[bytes]:
+    def whole(self, placed: Sequence[PlacedChunk], ends: Mapping[str, PackEnd] = NO_ENDS) -> set[bytes]:
         """The ids of those that are readable and whole at that place; of a delta without its base, its own bytes.
 
         What this process wrote or verified there, in files that did not change since, is not read again. A chunk that
         is said to lie in several places is only among them when it lies in each; a delta with its base when that is
-        whole too.
+        whole too. ``ends`` of packs have been read just now.
         """
         known: set[bytes] = set()
         doubtful: list[PlacedChunk] = []
@@ -109,7 +115,7 @@ class Reliance:
         for start in range(0, len(deltas), PROBED_TOGETHER):
             good.update(self._whole_deltas(deltas[start : start + PROBED_TOGETHER]))
         for start in range(0, len(doubtful), PROBED_TOGETHER):
-            good.update(self._probe_all(_into_memory(doubtful[start : start + PROBED_TOGETHER])))
+            good.update(self._probe_all(_into_memory(doubtful[start : start + PROBED_TOGETHER]), ends))
         unknown = doubtful + deltas
         bad = {one.chunk.id for one in unknown if (one.pack, one.placement, one.chunk.id, one.base) not in good}
         return (known | {chunk_id for _, _, chunk_id, _ in good}) - bad
@@ -136,27 +142,16 @@ class Reliance:
 
     def layouts(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
         """What lies in these packs, as their trailers say; without those that are gone, damaged, or may not be read."""
-        sizes = {}
-        if not self._capabilities.cheap_reads:
-            self._verified.vouched({pack: 0 for pack in packs if not self._layouts.recent(pack)})
-        for pack in packs:
-            if self._layouts.recent(pack):
-                sizes[pack] = 0
-            elif self._capabilities.cheap_reads:
-                with suppress(NotFound, AccessDenied):
-                    sizes[pack] = self._reader.backend.head(pack_path(pack)).size
-            else:
-                sizes[pack] = self._verified.length(pack)
-        return self._layouts.entries(sizes)
+        return self._layouts.entries(packs)
 
     def pieces(self, pack: str) -> Mapping[int, Pieces]:
         """What the deltas of a pack are against, by where they lie, as far as its trailer tells. After ``layouts``."""
         return self._layouts.pieces(pack)
 
-    def trailers(self, sizes: Mapping[str, int]) -> dict[str, Sequence[PackEntry]]:
-        """As ``layouts``, of packs whose lengths are known, without deltas whose base is known to recipes alone."""
+    def trailers(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
+        """As ``layouts``, without deltas whose base is known to recipes alone."""
         found: dict[str, Sequence[PackEntry]] = {}
-        for pack, entries in self._layouts.entries(sizes).items():
+        for pack, entries in self._layouts.entries(packs).items():
             told = self._layouts.pieces(pack)
             found[pack] = [entry for entry in entries if entry.codec not in DELTAS or entry.offset in told]
         return found
@@ -167,15 +162,16 @@ class Reliance:
         whole = {chunk_id for _, _, chunk_id, _ in self._probe_all(chunks)}
         return {chunk.chunk.id: chunk.target for chunk in chunks if chunk.chunk.id in whole}
 
-    def _probe_all(self, chunks: list[ChunkRead]) -> list[FoundChunk]:
+    def _probe_all(self, chunks: list[ChunkRead], ends: Mapping[str, PackEnd] = NO_ENDS) -> list[FoundChunk]:
         """Read these; those that are whole."""
         reader = self._reader
-        reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
         if reader.remote:
+            reads = plan_reads(chunks, self._capabilities.gap, self._capabilities.span)
             good: list[FoundChunk] = []
             reader.read_remote(reads, partial(self._sift, good))
             return good
-        probed = reader.workers.map(self._probe, reads, sum(chunk.chunk.usize for chunk in chunks))
+        reads = plan_reads(chunks, self._capabilities.gap, min(self._capabilities.span, PROBE_SPAN))
+        probed = reader.workers.map(partial(self._probe, ends), reads, sum(chunk.chunk.usize for chunk in chunks))
         return list(chain.from_iterable(probed))
 
     def _sift(self, good: list[FoundChunk], read: PackRead, data: Buffer | MfstoreError) -> None:
@@ -198,8 +194,25 @@ class Reliance:
                 continue
             good += self._compared(together)
 
-    def _probe(self, read: PackRead) -> list[FoundChunk]:
+    def _probe(self, ends: Mapping[str, PackEnd], read: PackRead) -> list[FoundChunk]:
         """Which chunks of a read are whole."""
+        good: list[FoundChunk] = []
+        data: Buffer | MfstoreError
+        end = ends.get(read.pack)
+        if end is not None and end.start <= read.start and read.end <= end.start + len(end.data):
+            data = memoryview(end.data)[read.start - end.start : read.end - end.start]
+        else:
+            try:
+                data = self._reader.backend.get_range(pack_path(read.pack), read.start, read.end - read.start)
+            except CorruptObject:
+                return self._probe_each(read)
+            except (NotFound, AccessDenied):
+                return good
+        self._sift(good, read, data)
+        return good
+
+    def _probe_each(self, read: PackRead) -> list[FoundChunk]:
+        """The same one by one, where they cannot be read together."""
         good = []
         for together in by_place(read.chunks):
             placement = together[0].placement

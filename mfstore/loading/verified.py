@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -138,12 +138,20 @@ class VerifiedRanges:
         self._damaged.pop(pack, None)
         self._vouched[pack] = self._turn(), size
 
-    def vouched(self, needed: Mapping[str, int]) -> set[str]:
-        """Which packs the backend says are whole and at least so long. Asked once per pack, and after a while again."""
+    def seen(self, pack: str, size: int) -> None:
+        """The backend vouches for that pack, of so many bytes: it was asked for something else just now."""
+        if pack not in self._damaged:
+            self._vouched[pack] = self._turn(), size
+
+    def vouched(self, needed: Mapping[str, int], asked: Container[str] = ()) -> set[str]:
+        """Which packs the backend says are whole and at least so long. Asked once per pack, and after a while again;
+        not of those that were ``asked`` for just now: what it has said of them was ``seen``."""
         turn = self._turn()
         # What was found damaged is not asked about but read, until it is stored again.
         unknown = [
-            pack for pack in needed if pack not in self._damaged and self._vouched.get(pack, (turn - 1, 0))[0] != turn
+            pack
+            for pack in needed
+            if pack not in self._damaged and pack not in asked and self._vouched.get(pack, (turn - 1, 0))[0] != turn
         ]
         if unknown:
             sizes = self._backend.vouch([pack_path(pack) for pack in unknown])
@@ -154,10 +162,6 @@ class VerifiedRanges:
                 if pack_path(pack) in sizes:
                     self._vouched[pack] = turn, sizes[pack_path(pack)]
         return {pack for pack, size in needed.items() if pack in self._vouched and size <= self._vouched[pack][1]}
-
-    def length(self, pack: str) -> int:
-        """Of a pack that is vouched for; 0 when it is not any more."""
-        return self._vouched.get(pack, (0, 0))[1]
 
     def _identity(self, pack: str) -> Any:
         return self._turn() if self._remote else self._backend.identity(pack_path(pack))

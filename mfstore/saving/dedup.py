@@ -58,15 +58,17 @@ class StoredChunks:
         """From here on what this has is looked for in it first."""
         self._base = base
 
-    def look_up(self, ids: Iterable[bytes], small: Container[bytes] = ()) -> None:
+    def look_up(
+        self, ids: Iterable[bytes], small: Container[bytes] = (), leading: Container[bytes] = ()
+    ) -> None:  # fmt: skip
         """Locate those of the chunks that are stored and can be relied on. For the ``small`` ones nothing more is
-        asked than what the others need."""
+        asked than what the others need. Where not all are looked for, the ``leading`` ones are first."""
         missing = {chunk_id for chunk_id in ids if chunk_id not in self.located}
         if self._base is not None:
             self._look_up_in_base(self._base, missing)
             missing -= self.located.keys()
         index = self._context.chunk_index
-        found = index.find(list(missing), small) if missing else {}
+        found = index.find(list(missing), small, leading) if missing else {}
         deltas = {chunk_id: found.pop(chunk_id) for chunk_id, at in list(found.items()) if at.codec in DELTAS}
         if found and self._condemned:
             found = {chunk_id: other for chunk_id, at in found.items() if (other := self._lasting(chunk_id, at))}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ from mfstore.saving.folding import fold
 from mfstore.saving.tree import MarkedPacks, find, find_all
 
 if TYPE_CHECKING:
-    from mfstore.backends.base import Backend, ObjectInfo
+    from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
     from mfstore.saving.tree import Trailers
 
@@ -84,15 +85,21 @@ def is_folders_turn(fragments: int, lot: int) -> bool:
 class View:
     """The index as it was listed and read."""
 
-    fragments: tuple[Fragment, ...]
+    fragments: tuple[Fragment, ...] = ()
     """Those that were read, the newest last."""
-    unread: tuple[str, ...] = ()
-    """Keys of older ones that were not."""
+    unread: tuple[str, ...] | None = ()
+    """Keys of older ones that were not; None: they have not been listed."""
     root: Node | None = None
     """Of the tree, if there is one."""
+    whole: bool = True
+    """Whether the newest fragments have been read. Beside a tree that waits until it is of use."""
 
     def __len__(self) -> int:
         return sum(map(len, self.fragments))
+
+    def having(self, fragments: tuple[Fragment, ...]) -> View:
+        """The same with other fragments."""
+        return View(fragments, self.unread, self.root, self.whole)
 
 
 class ChunkIndex:
@@ -119,34 +126,33 @@ class ChunkIndex:
         own thread does, and finds each of them in a state in which it may be used."""
         self._lock = threading.RLock()
 
-    def find(self, ids: Sequence[bytes], small: Container[bytes] = ()) -> dict[bytes, Location]:
+    def find(
+        self, ids: Sequence[bytes], small: Container[bytes] = (), leading: Container[bytes] = ()
+    ) -> dict[bytes, Location]:
         """Where chunks lie, of those that are known. Newer fragments win, and of any whoever lists a chunk as no delta.
         Beside a tree some may not be found that are there, the ``small`` ones among them unless they lie with
-        others."""
+        others; the ``leading`` ones are looked for first."""
         view = self._load()
-        found: dict[bytes, Location] = {}
-        deltas: dict[bytes, Location] = {}
-        missing = list(ids)
-        for fragment in reversed(view.fragments):
-            if not missing:
-                break
-            positions = table.find(fragment.entries, ENTRY.size, b"".join(missing))
-            for chunk_id, position in zip(missing, positions, strict=True):
-                location = fragment.location(position) if position >= 0 else None
-                if location is not None:
-                    (deltas if location.codec in DELTAS else found).setdefault(chunk_id, location)
-            missing = [chunk_id for chunk_id in missing if chunk_id not in found]
-        missing = [chunk_id for chunk_id in missing if chunk_id not in deltas]
+        found = _listed(view.fragments, ids)
+        missing = [chunk_id for chunk_id in ids if chunk_id not in found]
         if missing and view.root is not None:
-            found.update(find(view.root, missing, small, self._backend, self._packs))
-        return {**deltas, **found} if deltas else found
+
+            def fresh(unknown: Sequence[bytes]) -> Mapping[bytes, Location]:
+                return {} if view.whole else _listed(self._load_whole().fragments, unknown)
+
+            found.update(
+                find(
+                    view.root, missing, self._backend, self._packs, small=small, leading=leading, fresh=fresh
+                )
+            )  # fmt: skip
+        return found
 
     def find_all(self, chunk_id: bytes, reload: bool) -> list[Location]:
         """Every location a chunk is listed at as no delta, for when one of them failed; ``reload`` reads the index
         anew."""
         if reload:
             self.forget()
-        view = self._load()
+        view = self._load_whole()
         locations = []
         for fragment in reversed(view.fragments):
             position = table.find(fragment.entries, ENTRY.size, chunk_id)[0]
@@ -168,7 +174,8 @@ class ChunkIndex:
         tree it takes over those that it fits into one with."""
         data = encode_fragment(packs, self._algorithm, True)
         with self._lock:
-            view = self._view
+            # What was found without them has not read the newest fragments.
+            view = self._load_whole() if self._view is not None else None
             if view is None or view.root is None:
                 return fragment_key(self._digest(data), time.time()), data
             made = decode_fragment(data, "")
@@ -188,7 +195,7 @@ class ChunkIndex:
             if self._view is not None:
                 gone = {key, *self._carried.get(key, ())}
                 rest = (of for of in self._view.fragments if of.key not in gone)
-                self._view = View((*rest, fragment), self._view.unread, self._view.root)
+                self._view = self._view.having((*rest, fragment))
 
     def compact(self) -> None:
         """Merge fragments when there are many, or put them into the tree: what takes them over is stored before they
@@ -199,7 +206,7 @@ class ChunkIndex:
         with self._lock:
             carried, self._carried = self._carried, {}
         self._retire([key for keys in carried.values() for key in keys])
-        view = self._load()
+        view = self._load_whole()
         try:
             if view.root is not None or folding.TREE_FROM < len(view) <= MOST_AT_ONCE:
                 self._fold(view)
@@ -219,18 +226,19 @@ class ChunkIndex:
         with self._lock:
             if self._view is not None:
                 rest = [of for of in self._view.fragments if of.key not in gone and of.key != key]
-                self._view = View((decode_fragment(data, key), *rest), self._view.unread, self._view.root)
+                self._view = self._view.having((decode_fragment(data, key), *rest))
 
     def _fold(self, view: View) -> None:
         """Put fragments into the tree, if there are so many that it is worth it."""
-        count = len(view.fragments) + len(view.unread)
+        unread = view.unread or ()
+        count = len(view.fragments) + len(unread)
         if view.root is not None and count < FRESH and len(view) <= CARRIED:
             return
         own = view.fragments[-1].key if view.fragments else ""
         if not is_folders_turn(count, int(own[-2:], 16) if own else 0):
             return
         folded = list(view.fragments)
-        folded += self._read(view.unread[-max(0, FOLDED - len(folded)) :])
+        folded += self._read(unread[-max(0, FOLDED - len(folded)) :])
         marks = {mark for fragment in folded for mark in fragment.marks()}
         root = fold(self._backend, self._algorithm, marks, 1 + len(marks) // PUSHED)
         if root is None:
@@ -240,8 +248,8 @@ class ChunkIndex:
         with self._lock:
             if self._view is not None:
                 rest = (of for of in self._view.fragments if of.key not in gone)
-                unread = (key for key in self._view.unread if key not in gone)
-                self._view = View(tuple(rest), tuple(unread), root)
+                left = (key for key in self._view.unread or () if key not in gone)
+                self._view = View(tuple(rest), tuple(left), root)
 
     def _retire(self, keys: Sequence[str]) -> None:
         """Remove fragments whose chunks are listed elsewhere. Who may not says so in their place, so that nobody reads
@@ -263,49 +271,93 @@ class ChunkIndex:
             return
 
     def _load(self) -> View:
+        """The index as far as it has to be read to look for something in it."""
         with self._lock:
             if self._view is None:
-                self._view = self._read_view(self._backend.list_first(PREFIX, PAGE))
+                self._view = self._begin()
             return self._view
 
-    def _read_view(self, infos: Iterable[ObjectInfo]) -> View:
-        infos = sorted(infos, key=lambda info: info.modified)
-        keys = [info.key for info in infos if info.size > len(MERGED) and digest_in_key(info.key) is not None]
-        roots = [info.etag for info in infos if info.key == ROOT_KEY]
-        if not roots:
-            return View(tuple(self._read(keys)))
-        fresh = keys[-FRESH:]
-        root, data = self._read_shared(roots[0], fresh)
-        fragments = self._decode((key, data[key]) for key in fresh)
-        return View(tuple(fragments), tuple(keys[: -len(fresh) or None]), root)
+    def _load_whole(self) -> View:
+        """The same with the newest fragments beside the tree."""
+        with self._lock:
+            view = self._load()
+            if not view.whole:
+                unread = self._list()[0] if view.unread is None else view.unread
+                fragments = self._read_fresh(unread[-FRESH:])
+                view = self._view = View(tuple(fragments), unread[:-FRESH], view.root)
+            return view
 
-    def _read_shared(self, etag: str, fresh: Sequence[str]) -> tuple[Node | None, Mapping[str, bytes | MfstoreError]]:
-        """The root, and fragments by their keys: what another process of this host has read is not asked for again."""
+    def _begin(self) -> View:
+        # A file that is not there costs less than a directory that is read.
+        root = None if self._backend.capabilities.remote else self._read_root()
+        if root is not None:
+            return View((), None, root, False)
+        keys, etag = self._list()
+        if etag is None:
+            return View(tuple(self._read(keys)))
+        root = self._read_shared_root(etag)
+        if root is None:
+            return View(tuple(self._read_fresh(keys[-FRESH:])), keys[:-FRESH])
+        return View((), keys, root, False)
+
+    def _list(self) -> tuple[tuple[str, ...], str | None]:
+        """Keys of the fragments, the newest last, and the etag of the root, if there is a tree."""
+        infos = sorted(self._backend.list_first(PREFIX, PAGE), key=lambda info: info.modified)
+        keys = [info.key for info in infos if info.size > len(MERGED) and digest_in_key(info.key) is not None]
+        return tuple(keys), next((info.etag for info in infos if info.key == ROOT_KEY), None)
+
+    def _read_root(self) -> Node | None:
+        try:
+            return self._decode_root(self._backend.get(ROOT_KEY))
+        except NotFound:
+            return None
+
+    def _decode_root(self, data: bytes) -> Node | None:
+        try:
+            return decode_read(self._backend, ROOT_KEY, data, partial(decode_node, name=ROOT))
+        except (CorruptObject, NotFound, Unsupported):
+            return None
+
+    def _read_shared_root(self, etag: str) -> Node | None:
+        """What another process of this host has read is not asked for again."""
+        cached = f"{self._name(ROOT_KEY)} {etag}"
+        try:
+            return self._decode_root(self._open_cache().get_or_read(cached, lambda: self._backend.get(ROOT_KEY)))
+        except NotFound:
+            return None
+
+    def _read_fresh(self, keys: Sequence[str]) -> Iterable[Fragment]:
+        """Fragments beside a tree. Of processes of this host that begin together one reads them."""
         cache = self._open_cache()
         found: dict[str, bytes | MfstoreError] = {}
 
-        def name(key: str) -> str:
-            return f"{self._backend.url}/{key}"
+        def look() -> list[str]:
+            for key in keys:
+                if key not in found and (kept := cache.get(self._name(key))) is not None:
+                    found[key] = kept
+            return [key for key in keys if key not in found]
 
-        def read() -> bytes:
-            found.update(self._backend.get_many([ROOT_KEY, *fresh]))
-            for key in fresh:
-                if isinstance(data := found[key], bytes):
-                    cache.put(name(key), data)
-            if isinstance(data := found[ROOT_KEY], MfstoreError):
-                raise data
-            return data
+        missing = look()
+        if missing:
+            last = missing[-1]
 
-        try:
-            data = cache.get_or_read(f"{name(ROOT_KEY)} {etag}", read)
-            root = decode_read(self._backend, ROOT_KEY, data, partial(decode_node, name=ROOT))
-        except (CorruptObject, NotFound, Unsupported):
-            root = None
-        for key in fresh:
-            if key not in found and (kept := cache.get(name(key))) is not None:
-                found[key] = kept
-        found.update(self._backend.get_many([key for key in fresh if key not in found]))
-        return root, found
+            def read() -> bytes:
+                for key, data in self._backend.get_many(missing):
+                    found[key] = data
+                    if isinstance(data, bytes) and key != last:
+                        cache.put(self._name(key), data)
+                if isinstance(data := found[last], MfstoreError):
+                    raise data
+                return data
+
+            with suppress(MfstoreError):  # it is among what was found
+                found[last] = cache.get_or_read(self._name(last), read)
+            found.update(self._backend.get_many(look()))
+        return self._decode((key, found[key]) for key in keys)
+
+    def _name(self, key: str) -> str:
+        """Of an object, in the host's cache."""
+        return f"{self._backend.url}/{key}"
 
     def _read(self, keys: Iterable[str]) -> Iterable[Fragment]:
         return self._decode(self._backend.get_many(keys))
@@ -320,3 +372,20 @@ class ChunkIndex:
                 yield decode_fragment(data, key)
             except (CorruptObject, Unsupported):
                 continue  # costs dedup only; verify reports it
+
+
+def _listed(fragments: Sequence[Fragment], ids: Sequence[bytes]) -> dict[bytes, Location]:
+    """Where chunks lie by fragments, of which the newest is the last."""
+    found: dict[bytes, Location] = {}
+    deltas: dict[bytes, Location] = {}
+    missing = list(ids)
+    for fragment in reversed(fragments):
+        if not missing:
+            break
+        positions = table.find(fragment.entries, ENTRY.size, b"".join(missing))
+        for chunk_id, position in zip(missing, positions, strict=True):
+            location = fragment.location(position) if position >= 0 else None
+            if location is not None:
+                (deltas if location.codec in DELTAS else found).setdefault(chunk_id, location)
+        missing = [chunk_id for chunk_id in missing if chunk_id not in found]
+    return {**deltas, **found} if deltas else found

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mfstore.saving import codecs
+from mfstore.saving.deltas import EncodedDelta
 from mfstore.saving.drafts import NO_BYTES, Run, RunPart
 from mfstore.saving.groups import encode_chunks
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.dedup import StoredChunks
-    from mfstore.saving.deltas import Deltas, EncodedDelta
+    from mfstore.saving.deltas import Deltas
     from mfstore.saving.packing import PackWriter
 
 WORTH_A_REQUEST = 8 << 10
@@ -26,6 +27,10 @@ INLINE_DELTAS = 8 << 10
 """Bytes of deltas that lie in the recipe where that saves two requests to store them, which cost what keeping 430 KB
 for a month does. Versions in which such chunks stay as they are have the same deltas again, each of a thousand tasks
 that pass an artifact on: so not more than this, unless the chunks would lie there whole otherwise."""
+INLINE_REST = 1 << 10
+"""Bytes that lie in the recipe, of a save that finds everything else in packs: most often the body around arrays that
+are stored. In a pack they would take 340 bytes more, two files or requests, and a part in merging the index. Whoever
+saves them again does so in his recipe."""
 WINDOW_SHARE = 8
 """A window of memory / 8 bytes is hashed, looked up and encoded at a time: 32 MiB by default."""
 TASK_BYTES = 4 << 20
@@ -69,6 +74,15 @@ def small_chunks(window: Iterable[RunPart]) -> Iterator[bytes]:
         start = run.ends[last - 2] if last > 1 else 0
         if last > first and run.ends[last - 1] - start < WORTH_A_REQUEST:
             yield run.ids[last - 1]
+
+
+def leading_chunks(window: Iterable[RunPart], small: Container[bytes]) -> Iterator[bytes]:
+    """Of each part one id that is not ``small``, by which it is looked for first: the least, so that another save of
+    the same takes the same."""
+    for run, first, last in window:
+        ids = [chunk_id for chunk_id in run.ids[first:last] if chunk_id not in small]
+        if ids:
+            yield min(ids)
 
 
 class ChunkPipeline:
@@ -162,7 +176,8 @@ class ChunkPipeline:
         ids = {chunk_id for run, first, last in window for chunk_id in run.ids[first:last]} - stored.inline.keys()
         ready = {chunk_id: self._ready[chunk_id] for chunk_id in ids & self._ready.keys()}
         ready |= stored.carry(ids - ready.keys())
-        stored.look_up(ids - ready.keys(), set(small_chunks(window)))
+        small = set(small_chunks(window))
+        stored.look_up(ids - ready.keys(), small, set(leading_chunks(window, small)))
         known: Mapping[bytes, object] = ChainMap(stored.located, stored.inline) if stored.inline else stored.located  # type: ignore[arg-type]
         stores, duplicate = plan_stores(window, known)
         self._written.duplicate += duplicate
@@ -172,6 +187,9 @@ class ChunkPipeline:
         deltas = ready | self._find_deltas(window, stores, duplicate, ready)
         if deltas:
             stores = self._store_deltas(stores, deltas)
+        if self._is_rest(stores):
+            self._leave_inline(stores)
+            return
         # A pack that is full is written while what comes after it is encoded.
         with closing(workers.each(self._encode, stores, total)) as made:
             for part, encoded in zip(stores, made, strict=True):
@@ -211,6 +229,21 @@ class ChunkPipeline:
             self._packs.add_delta(run, number, delta)
             self._stored.pieces[run.ids[number]] = delta.pieces
         return left
+
+    def _is_rest(self, stores: Sequence[RunPart]) -> bool:
+        """Whether so little is new that it lies in the recipe, and nothing of this save in packs."""
+        size = sum(run.ends[last - 1] - (run.ends[first - 1] if first else 0) for run, first, last in stores)
+        return size <= INLINE_REST and self._inline + size <= INLINE_DELTAS and self._packs.is_empty
+
+    def _leave_inline(self, stores: Sequence[RunPart]) -> None:
+        codec, compress = self._context.workers.thread.codec, self._context.compress
+        for run, first, last in stores:
+            for number in range(first, last):
+                start, end = run.ends[number - 1] if number else 0, run.ends[number]
+                chunk = run.encode_chunk(start, end, codec, compress)
+                data = bytes(chunk.data)
+                self._inline += len(data)
+                self._stored.inline[run.ids[number]] = EncodedDelta(data, chunk.codec, chunk.width, ())
 
     def _hash(self, part: RunPart) -> list[bytes]:
         return part.run.hash(self._context.digest, part.first, part.last)

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from mfstore.format.packs import PackEntry
     from mfstore.format.tree import Bucket, Node, NodeName
 
-    Trailers = Callable[[Mapping[str, int]], Mapping[str, Sequence[PackEntry]]]
-    """What lies in packs, by their names and lengths."""
+    Trailers = Callable[[Sequence[str]], Mapping[str, Sequence[PackEntry]]]
+    """What lies in packs, by their names."""
 
-FEW = 8
-"""Chunks of which each is looked up: so many cost nine buckets or so. Of more it is a sample, as long as that finds
-some."""
+FEW = 4
+"""Chunks of which each is looked up: what takes 160 kB has three or four, which cost five buckets at most. Of more it
+is a sample, as long as that finds some: first one chunk of each array or body, so that none of few is passed over."""
 SAMPLE = 16
 """One in so many is looked up at a time. Of an artifact that is stored as it is one find is enough; of 1000 chunks 64
 that lie in one pack are found with a probability of 0.98, and cost 126 requests of some KiB at most."""
@@ -73,10 +73,9 @@ class MarkedPacks:
 
     def read(self, beginnings: Sequence[bytes]) -> None:
         """Look into the packs whose names begin so. One that is gone or damaged has nothing in it."""
-        sizes = {}
-        for info in self._backend.list_many([_path_of(one) for one in beginnings if one not in self._recent]):
-            sizes[info.key.rpartition("/")[2]] = info.size
-        for name, entries in self._trailers(sizes).items():
+        found = self._backend.list_many([_path_of(one) for one in beginnings if one not in self._recent])
+        names = [info.key.rpartition("/")[2] for info in found]
+        for name, entries in self._trailers(names).items():
             pack = PackName(bytes.fromhex(name))
             recent = list(self._recent.values())  # other threads add to it meanwhile
             if sum(map(len, recent)) + len(entries) > REMEMBERED:
@@ -95,15 +94,27 @@ def _path_of(beginning: bytes) -> str:
     return pack_path(beginning.hex())
 
 
+def nothing_fresh(chunk_ids: Sequence[bytes]) -> Mapping[bytes, Location]:
+    """Where there is nothing but the tree."""
+    return {}
+
+
 def find(
-    root: Node, chunk_ids: Iterable[bytes], small: Container[bytes], backend: Backend, packs: MarkedPacks
-) -> dict[bytes, Location]:
+    root: Node, chunk_ids: Iterable[bytes], backend: Backend, packs: MarkedPacks, *, small: Container[bytes] = (),
+    leading: Container[bytes] = (), fresh: Callable[[Sequence[bytes]], Mapping[bytes, Location]] = nothing_fresh,
+) -> dict[bytes, Location]:  # fmt: skip
     """Where chunks lie, of those that some lookups find, none of them for a ``small`` chunk. By their ids, which are
-    digests: a sample of them is one of the content, and another save of it takes the same."""
+    digests: a sample of them is one of the content, and another save of it takes the same. The ``leading`` ones first.
+
+    Each is looked for among the leaves, which have nearly all; on the level above them only one that is not there.
+    What is not found so is looked for in what is ``fresh``.
+    """
     unknown = sorted(chunk_ids)
+    order = [one for one in unknown if one in leading and one not in small]
+    order += [one for one in unknown if one not in leading and one not in small]
+    count = len(order)
     found = packs.known(unknown)
-    looked = {chunk_id for chunk_id in unknown if chunk_id in small}
-    count = len(unknown) - len(looked)
+    looked: set[bytes] = set()
 
     def learn(hits: Mapping[bytes, Sequence[bytes]]) -> bool:
         counts = Counter(pack for names in hits.values() for pack in names)
@@ -113,21 +124,34 @@ def find(
         return bool(more)
 
     def sample(size: int) -> list[bytes]:
-        taken = [chunk_id for chunk_id in unknown if chunk_id not in found and chunk_id not in looked][:size]
+        taken = [chunk_id for chunk_id in order if chunk_id not in found and chunk_id not in looked][:size]
         looked.update(taken)
         return taken
 
     at_hand = {chunk_id: list(_bucket_of(root, chunk_id)) for chunk_id in unknown if chunk_id not in found}
     learn({chunk_id: names for chunk_id, names in at_hand.items() if names})
-    more = learn(look_up(root, sample(max(1, count // SAMPLE)), range(1, LEAVES + 1), backend))
+    taken = sample(max(1, count // SAMPLE))
+    for _ in range(ROUNDS):
+        if not (taken and learn(read_buckets([_first_place(root, one) for one in taken], root, backend))):
+            break
+        taken = sample(1 + (count - len(found)) // SAMPLE)
+    places = [(chunk_id, 1) for chunk_id in looked if chunk_id not in found and _first_place(root, chunk_id)[1] != 1]
     rest = sample(FEW if count <= FEW else 2 + count // SAMPLE)
-    more |= learn(look_up(root, rest, levels_that_matter(root), backend))
+    places += [(chunk_id, level) for level in levels_that_matter(root) for chunk_id in rest]
+    more = learn(read_buckets(places, root, backend))
     for _ in range(ROUNDS):
         taken = sample(1 + (count - len(found)) // SAMPLE) if more else []
         if not taken:
             break
         more = learn(look_up(root, taken, range(1, LEAVES + 1), backend))
+    if not (count and all(one in found for one in order)):
+        found.update(fresh([chunk_id for chunk_id in unknown if chunk_id not in found]))
     return found
+
+
+def _first_place(root: Node, chunk_id: bytes) -> tuple[bytes, int]:
+    """Where a chunk is looked for first: among the leaves, which have nearly all, as far as there are any."""
+    return chunk_id, LEAVES if root.sizes[node_of(chunk_id, LEAVES).size_number] else 1
 
 
 def levels_that_matter(root: Node) -> Sequence[int]:
@@ -151,13 +175,18 @@ def find_all(root: Node, chunk_id: bytes, backend: Backend, packs: MarkedPacks) 
 def look_up(
     root: Node, chunk_ids: Sequence[bytes], levels: Iterable[int], backend: Backend
 ) -> dict[bytes, list[bytes]]:
-    """How the names of the packs begin in which chunks lie, by the nodes of some levels: a request for each bucket."""
+    """``read_buckets`` of the nodes of some levels."""
+    return read_buckets([(chunk_id, level) for level in levels for chunk_id in chunk_ids], root, backend)
+
+
+def read_buckets(chunks: Iterable[tuple[bytes, int]], root: Node, backend: Backend) -> dict[bytes, list[bytes]]:
+    """How the names of the packs begin in which chunks lie, by nodes of the level beside each: a request for each
+    bucket."""
     wanted: dict[tuple[NodeName, int], list[bytes]] = {}
-    for level in levels:
-        for chunk_id in chunk_ids:
-            name = node_of(chunk_id, level)
-            if root.sizes[name.size_number]:
-                wanted.setdefault((name, name.bucket(chunk_id)), []).append(chunk_id)
+    for chunk_id, level in chunks:
+        name = node_of(chunk_id, level)
+        if root.sizes[name.size_number]:
+            wanted.setdefault((name, name.bucket(chunk_id)), []).append(chunk_id)
     places = list(wanted)
     reads = [
         RangeRead(name.key, *bucket_range(number, root.sizes[name.size_number])) for name, number in places

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mfstore.backends.base import Backend
+from mfstore.backends.base import Backend, ObjectEnd
 from mfstore.errors import Conflict, CorruptObject, NotFound
 from mfstore.settings import resolve
 from mfstore.store import Store
@@ -142,6 +142,28 @@ class BackendTests:
         self.raw_set(backend, "packs/ab/one", b"0123")
         with pytest.raises(CorruptObject):
             backend.read_into("packs/ab/one", 2, memoryview(bytearray(3)))
+
+    @pytest.mark.parametrize("length", [1, 4, 10, 11, 1000])
+    def test_read_ends(self, backend: Backend, length: int) -> None:
+        self.raw_set(backend, "packs/ab/one", b"0123456789")
+        self.raw_set(backend, "packs/ab/two", b"ab")
+        keys = ["packs/ab/one", "packs/ab/none", "packs/ab/two", "packs/ab/one"]
+        found = dict(backend.read_ends(keys, length))
+        assert isinstance(found.pop(1), NotFound)
+        told = {
+            number: (bytes(memoryview(end.data).cast("B")), end.size, end.vouched)
+            for number, end in found.items() if isinstance(end, ObjectEnd)
+        }  # fmt: skip
+        one = b"0123456789"[-length:], 10, False
+        assert told == {0: one, 2: (b"ab"[-length:], 2, False), 3: one}
+        assert list(backend.read_ends([], length)) == []
+
+    def test_read_ends_tells_what_vouch_does(self, backend: Backend) -> None:
+        backend.put("packs/ab/one", [b"0123456789"])
+        ((_, end),) = backend.read_ends(["packs/ab/one"], 4)
+        assert isinstance(end, ObjectEnd)
+        vouches = not backend.capabilities.cheap_reads and bool(backend.vouch(["packs/ab/one"]))
+        assert end.vouched == vouches
 
     def test_head(self, backend: Backend) -> None:
         self.raw_set(backend, "packs/ab/one", b"12345")

@@ -243,7 +243,7 @@ def test_far_away_the_trailer_of_another_pack_says_nothing():
     backend.put(pack_path(name), [backend.get(pack_path(other))])
     layouts = PackLayouts(backend, DIGEST)
     for pack in (name, other):
-        layouts.read({pack: backend.head(pack_path(pack)).size})
+        layouts.read([pack])
         assert layouts.holds(pack, PackEntry(DIGEST(B), *located[DIGEST(B)][1:])) is (pack == other)
 
 
@@ -255,10 +255,10 @@ def test_layouts_are_learnt_by_several_threads():
     class Slow(list):
         def __len__(self):
             """Meanwhile another thread learns one."""
-            if layouts.recent("first") and others:
+            if layouts.entries(["first"]) and others:
                 layouts.add(others.pop(), [])
             return super().__len__()
 
     layouts.add("first", Slow())
     layouts.add("second", [])
-    assert all(map(layouts.recent, ("first", "second", "other")))
+    assert layouts.entries(["first", "second", "other"]).keys() == {"first", "second", "other"}

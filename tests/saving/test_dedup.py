@@ -152,15 +152,14 @@ def test_a_delta_in_a_pack_that_may_not_be_read_is_stored_again(monkeypatch):
     """As any other chunk there."""
     made = parts()
     path = pack_path(told_delta(made, [ONES], LIKE))
-    read_many = made.backend.read_many
-    monkeypatch.setattr(
-        made.backend,
-        "read_many",
-        lambda reads: (
-            (number, AccessDenied("no", key=read.key)) if read.key == path else next(iter(read_many([read])))
-            for number, read in enumerate(reads)
-        ),
-    )
+    get_range = made.backend.get_range
+
+    def refuse(key, *place):
+        if key == path:
+            raise AccessDenied("no", key=key)
+        return get_range(key, *place)
+
+    monkeypatch.setattr(made.backend, "get_range", refuse)
     chunks = stored(made)
     chunks.look_up([DIGEST(LIKE)])
     assert chunks.located == {}

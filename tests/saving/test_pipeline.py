@@ -7,7 +7,15 @@ from mfstore.saving.context import SessionStats
 from mfstore.saving.dedup import StoredChunks
 from mfstore.saving.guard import Condemned
 from mfstore.saving.packing import PackWriter
-from mfstore.saving.pipeline import TASK_BYTES, ChunkPipeline, RunPart, plan_stores, plan_tasks
+from mfstore.saving.pipeline import (
+    INLINE_DELTAS,
+    INLINE_REST,
+    TASK_BYTES,
+    ChunkPipeline,
+    RunPart,
+    plan_stores,
+    plan_tasks,
+)
 from tests.rigs.parts import DIGEST, KIB, MIB, listed_pack, noise, parts, run_of
 
 
@@ -89,19 +97,49 @@ def test_a_full_window_is_flushed_without_being_asked():
 
 def test_what_is_in_the_store_is_not_stored_again():
     pipe = Pipe()
-    old, new = noise(1, 1000), noise(2, 1000)
+    old, new = noise(1, 2000), noise(2, 2000)
     listed_pack(pipe.parts, [old])
-    pipe.pipeline.submit(run_of(old + new, 1000, 2000))
+    pipe.pipeline.submit(run_of(old + new, 2000, 4000))
     pipe.pipeline.flush()
     pipe.packs.close()
-    assert pipe.written.duplicate == 1000
+    assert pipe.written.duplicate == 2000
     ((_, entries),) = pipe.packs.take_closed()
     assert [entry.id for entry in entries] == [DIGEST(new)]
 
 
+@pytest.mark.parametrize("length", [INLINE_REST, INLINE_REST + 1])
+def test_a_little_beside_what_is_stored_lies_in_the_recipe(length):
+    pipe = Pipe()
+    old, new = noise(1, 2000), noise(2, length)
+    listed_pack(pipe.parts, [old])
+    pipe.pipeline.submit(run_of(old + new, 2000, 2000 + length))
+    pipe.pipeline.flush()
+    pipe.packs.close()
+    inline = {chunk_id: bytes(chunk.data) for chunk_id, chunk in pipe.stored.inline.items()}
+    assert inline == ({DIGEST(new): new} if length == INLINE_REST else {})
+    assert bool(pipe.packs.take_closed()) == (length > INLINE_REST)
+
+
+def test_a_little_beside_what_goes_to_packs_goes_there_too():
+    pipe = Pipe()
+    pipe.pipeline.submit(run_of(noise(1, 2000)))
+    pipe.pipeline.flush()
+    pipe.pipeline.submit(run_of(noise(2, 100)))
+    pipe.pipeline.flush()
+    assert pipe.stored.inline == {}
+
+
+def test_windows_that_bring_a_little_each_do_not_all_lie_in_the_recipe():
+    pipe = Pipe()
+    for seed in range(20):
+        pipe.pipeline.submit(run_of(noise(seed, INLINE_REST)))
+        pipe.pipeline.flush()
+    assert len(pipe.stored.inline) == INLINE_DELTAS // INLINE_REST
+
+
 def test_a_stored_recipe_drops_the_runs_it_has():
     pipe = Pipe()
-    known, new = run_of(noise(1, 100)), run_of(noise(2, 100))
+    known, new = run_of(noise(1, 2000)), run_of(noise(2, 2000))
     pipe.pipeline.submit(known)
     pipe.pipeline.submit(new)
     pipe.pipeline.hash_pending()
@@ -111,7 +149,7 @@ def test_a_stored_recipe_drops_the_runs_it_has():
     assert pipe.stored.located.keys() == set(new.ids)
 
 
-@pytest.mark.parametrize("length", [1000, TASK_BYTES])
+@pytest.mark.parametrize("length", [2000, TASK_BYTES])
 def test_lent_memory_may_change_once_it_is_copied(length):
     pipe = Pipe()
     memory = bytearray(noise(1, length))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import AccessDenied, Conflict, CorruptObject, Unsupported
 from mfstore.format import tree
@@ -276,9 +277,9 @@ class Store:
         self.root = folding.fold(self.backend, 1, {tree.mark(one, name) for one in ids}, 8)
         return name
 
-    def find(self, ids, small=()):
+    def find(self, ids, **options):
         self.requests.clear()
-        return find(self.root, ids, small, self.backend, self.packs)
+        return find(self.root, ids, self.backend, self.packs, **options)
 
 
 @pytest.fixture(scope="module")
@@ -345,11 +346,53 @@ def test_one_find_brings_what_was_stored_with_it(store):
         assert store.requests == []
 
 
+def test_an_array_among_few_is_found_by_its_first_chunk(store):
+    """Of more than a few chunks not each is looked for, but one of each array."""
+    for seed in range(0, 120, 8):
+        store.packs.forget()
+        known, new = sorted(ids_of(seed, 20))[:4], ids_of(f"new {seed}", 4)
+        found = store.find([*known, *new], leading={min(known), min(new)})
+        assert found.keys() == set(known)
+        assert len(store.requests) <= 6
+
+
+def test_what_is_found_in_the_tree_needs_nothing_fresh(store):
+    asked = []
+
+    def fresh(ids):
+        asked.append(set(ids))
+        return {one: "fresh" for one in ids if one in new[:1]}
+
+    known, new = sorted(ids_of(3, 20)), ids_of("new", 3)
+    assert find(store.root, known, store.backend, store.packs, fresh=fresh).keys() == set(known)
+    assert asked == []
+    assert find(store.root, [*known, *new], store.backend, store.packs, small=new, fresh=fresh).keys() == set(known)
+    assert asked == []  # for small ones nothing more is asked
+    found = find(store.root, [*known, *new], store.backend, store.packs, fresh=fresh)
+    assert asked == [set(new)]
+    assert found.keys() == {*known, new[0]}
+    assert find(store.root, new, store.backend, store.packs, small=new, fresh=fresh).keys() == {new[0]}
+
+
+def test_the_level_above_the_leaves_is_asked_where_these_have_nothing(store):
+    """One request for each chunk that its leaf has."""
+    at_once = others = 0
+    for seed in range(160):
+        chunk_id = ids_of(seed, 20)[7]
+        store.packs.forget()
+        if store.find([chunk_id]):
+            nodes = [tree.node_name(key).level for key, _ in store.requests]
+            assert nodes in ([], [2], [1], [2, 1])
+            at_once += nodes == [2]
+            others += nodes == [2, 1]
+    assert at_once > others > 0
+
+
 def test_a_small_chunk_is_found_beside_others_and_not_looked_for(store):
     ids = sorted(ids_of(50, 20), key=lambda one: bool(list(store.root.buckets[tree.ROOT.bucket(one)].packs(one))))[:3]
-    assert store.find(ids[:1], ids[:1]) == {}
+    assert store.find(ids[:1], small=ids[:1]) == {}
     assert store.requests == []
-    assert store.find(ids[:2], ids[:1]).keys() == set(ids[:2])
+    assert store.find(ids[:2], small=ids[:1]).keys() == set(ids[:2])
 
 
 def test_what_is_new_costs_a_sample(store):
@@ -458,6 +501,7 @@ class Process(MemoryBackend):
         self.put, self.put_if, self.delete, self.list = shared.put, shared.put_if, shared.delete, shared.list
         self.head, self.get_range, self._get = shared.head, shared.get_range, shared.get
         self.index = index.ChunkIndex(self, DIGEST, 1, lambda sizes: {})
+        self.capabilities = Capabilities(remote=True)
 
     def get(self, key):
         self.gets.append(key)
@@ -510,3 +554,35 @@ def test_processes_of_one_host_read_the_root_and_fragments_once(small, tmp_path)
     process.index = index.ChunkIndex(process, DIGEST, 1, lambda sizes: {}, lambda: HostCache(str(tmp_path), 1 << 20))
     process.index.find(ids_of(1, 1))
     assert process.gets
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_the_tree_has_is_found_without_a_listing_of_fragments_where_files_are_near(small, remote):
+    shared = MemoryBackend()
+    packs = {}
+    for number in range(40):
+        process = Process(shared)
+        ids = ids_of(number, 3)
+        entries = [PackEntry(chunk_id, 64 + part, 9, 9, 0, 0) for part, chunk_id in enumerate(ids)]
+        name = DIGEST(f"pack {number}".encode())
+        packs[name.hex()] = entries
+        shared.put(f"packs/{name.hex()[:2]}/{name.hex()}", [b"pack"])
+        process.index.find(ids)
+        key, data = process.index.make_fragment([(name, entries)])
+        shared.put(key, [data])
+        process.index.add(key, data)
+        process.index.compact()
+    listed = []
+    process = Process(shared)
+    process.capabilities = Capabilities(remote=remote)
+    process.index = index.ChunkIndex(process, DIGEST, 1, lambda names: {name: packs[name] for name in names})
+    process.list = lambda prefix: listed.append(prefix) or shared.list(prefix)
+    ids = ids_of(2, 3)
+    assert process.index.find(ids).keys() == set(ids)
+    assert listed.count("index/") == remote
+    assert process.gets == [tree.ROOT_KEY]
+    # Whoever looks further, or adds to the index, reads the newest fragments.
+    newest = process.index.find(ids_of(39, 3))
+    assert newest.keys() == set(ids_of(39, 3))
+    assert listed.count("index/") == 1
+    assert len(process.gets) > 1

@@ -15,7 +15,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
-from mfstore.backends.base import DELETION_WINDOW, Backend, Batch, Capabilities, ObjectInfo, RangeRead, needs_refresh
+from mfstore.backends.base import (
+    DELETION_WINDOW,
+    Backend,
+    Batch,
+    Capabilities,
+    ObjectEnd,
+    ObjectInfo,
+    RangeRead,
+    needs_refresh,
+)
 from mfstore.backends.s3.conditions import Conditions
 from mfstore.errors import (
     AccessDenied,
@@ -235,6 +244,22 @@ class S3Backend(Backend):
             for outcome in outcomes
             if outcome.error is None and outcome.metadata.get(LENGTH_METADATA) == str(outcome.size)
         }
+
+    def read_ends(self, keys: Sequence[str], length: int) -> Iterator[tuple[int, ObjectEnd | MfstoreError]]:
+        def job(index: int, key: str) -> Job:
+            return GetJob(index, key, self.bucket, self._name(key), start=-length)
+
+        for outcome in self._transfers.run(jobs_of(keys, job)):
+            if outcome.error is not None:
+                yield outcome.index, self._unread(outcome.error, outcome.item)
+                continue
+            self._note(outcome.item, outcome)
+            # A service that knows no ranges has sent the whole object.
+            told = outcome.headers.get("content-range", "").rpartition("/")[2] or outcome.headers.get(
+                "content-length", ""
+            )
+            size = int(told) if told.isdigit() else 0
+            yield outcome.index, ObjectEnd(outcome.data, size, outcome.metadata.get(LENGTH_METADATA) == str(size))
 
     def get_described(self, keys: Iterable[str]) -> Iterator[tuple[int, bytes | MfstoreError, Mapping[str, str]]]:
         """The number of each key, its object or the error it met, and its user metadata, in any order."""
