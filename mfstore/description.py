@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, MfstoreError, NotAStore, NotFound
-from mfstore.format.description import PATH, Description, decode, encode, lost, with_feature
+from mfstore.format.description import PATH, Description, decode, encode, lost, with_feature, with_tree
 from mfstore.format.digests import BLAKE3
 
 if TYPE_CHECKING:
@@ -70,3 +70,12 @@ def enable(backend: Backend, operation: str, feature: str) -> Description:
         except Conflict:
             continue
     raise Conflict("the store's description keeps changing", key=PATH, backend=backend.url, hint="Try again")
+
+
+def tell_of_tree(backend: Backend) -> None:
+    """Say that the index has a tree, so that nobody needs to list it first. Best effort: who may not say so, or was
+    not the only one who changed the description, leaves it to others."""
+    with suppress(MfstoreError):
+        data, etag = backend.get_tagged(PATH)
+        if not decode(data, backend.url).tree:
+            backend.put_if(PATH, with_tree(data), etag)

@@ -256,7 +256,10 @@ class Handle:
         digest = digest_function(algorithm)
         reader = PackReader(self.backend, self.workers, digest)
         reliance = Reliance(reader, self._verified)
-        index = ChunkIndex(self.backend, digest, algorithm, reliance.trailers, self._index_cache)
+        index = ChunkIndex(
+            self.backend, digest, algorithm, reliance.trailers, self._index_cache, self._has_tree,
+            lambda: description.tell_of_tree(self.backend),
+        )  # fmt: skip
         fetcher = Fetcher(reader, index.find_all, self._verified)
         segments = SegmentLoader(reader, self._verified, self.options.knobs.map)
         saving = SaveContext(
@@ -267,6 +270,10 @@ class Handle:
         )  # fmt: skip
         ways = product((False, True), (False, True), (None, False, True))
         return _Shared(saving, {way: Loading(fetcher, segments, *way) for way in ways})
+
+    def _has_tree(self) -> bool:
+        found = self._known[0]
+        return found is not None and found.tree
 
     def _index_cache(self) -> HostCache:
         """Where what processes of this host read of the index is shared: on a local store the page cache is that."""

@@ -38,7 +38,8 @@ WRITERS = 200
 """Saves, one after the other, whose part in merging is counted."""
 
 
-KNOBS = resolve(fsync="none", threads=1, delta=False)
+KNOBS = resolve(fsync="none", threads=1, delta=False)._replace(cache="")
+"""Without what other processes of the host have read."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mfstore.backends.base import Backend, ObjectEnd, ObjectInfo, RangeRead
+from mfstore.description import tell_of_tree
 from mfstore.errors import NotFound
 from mfstore.format import tree
 from mfstore.saving import folding
@@ -107,6 +108,7 @@ class SyntheticStore(Backend):
         buckets = buckets_of(self._generator, tree.ROOT, scale.root, self._planted.get(tree.ROOT, []))
         inner.put(tree.ROOT_KEY, [tree.encode_node(tree.ROOT, buckets, algorithm, sizes)])
         self._codes = codes
+        tell_of_tree(inner)
 
     def _typical(self, level: int, marks: int) -> int:
         """The code of the nodes of a level: with room for the fullest of all their buckets."""

@@ -29,6 +29,8 @@ class Description:
     algorithm: int
     features: dict[str, tuple[str, ...]]
     """Per operation (read, write, delete): features a program must know to do it."""
+    tree: bool = False
+    """Whether the index has a tree, as far as somebody said so: a hint that saves a listing."""
 
     def require(self, operation: str, url: str) -> None:
         """Unsupported when ``operation`` needs a feature this version does not know."""
@@ -58,7 +60,7 @@ def decode(data: bytes, url: str) -> Description:
         algorithm = NAMES.get(document["hash"])
         if algorithm is None:
             raise Unsupported("the store uses a digest this version does not know", backend=url, found=document["hash"])
-        return Description(str(document["uuid"]), algorithm, features)
+        return Description(str(document["uuid"]), algorithm, features, document.get("tree") is True)
     except MfstoreError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -99,6 +101,11 @@ def with_feature(data: bytes, description: Description, operation: str, feature:
     document = json.loads(data)
     document["features"][operation] = [*description.features[operation], feature]
     return _encode(document)
+
+
+def with_tree(data: bytes) -> bytes:
+    """Stored bytes that say that the index has a tree."""
+    return _encode({**json.loads(data), "tree": True})
 
 
 def _encode(document: dict[str, Any]) -> bytes:

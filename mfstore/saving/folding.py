@@ -4,7 +4,7 @@ many writers share the work."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -157,16 +157,24 @@ def _read(backend: Backend, name: NodeName) -> tuple[Node, str | None]:
         return empty_node(name), etag  # what it said is lost, and costs dedup only
 
 
-def without(backend: Backend, algorithm: int, names: Iterable[NodeName], packs: Collection[bytes]) -> int:
-    """Take the marks of packs that are to be removed out of nodes; how many nodes were written."""
-    beginnings = {pack[:HALF] for pack in packs}
+def packs_in(backend: Backend, names: Iterable[NodeName]) -> Iterator[bytes]:
+    """How the names of the packs begin that nodes have marks of, once for each mark."""
+    for name in names:
+        node, _ = _read(backend, name)
+        for bucket in node.buckets:
+            yield from (mark[HALF:] for mark in bucket.split())
+
+
+def without(backend: Backend, algorithm: int, names: Iterable[NodeName], is_gone: Callable[[bytes], bool]) -> int:
+    """Take the marks of packs out of nodes of which ``is_gone`` says so, by how their names begin; how many nodes were
+    written."""
     written = 0
     for name in names:
         node, etag = _read(backend, name)
         if etag is None:
             continue
         kept: Sequence[list[bytes]] = [
-            [mark for mark in bucket.split() if mark[HALF:] not in beginnings] for bucket in node.buckets
+            [mark for mark in bucket.split() if not is_gone(mark[HALF:])] for bucket in node.buckets
         ]
         if sum(map(len, kept)) == len(node):
             continue

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from mfstore.format.digests import Digest
     from mfstore.saving.tree import Trailers
 
+BESIDE_A_TREE = f"{PREFIX}-"
+"""With what names of fragments begin, but for those of mfstore 0.1.0, which were merged when the tree was made: a
+listing of all would tell of a thousand nodes too, in 300 kB."""
 PAGE = 1000
 """Objects of the index that are listed, newest fragments first: S3 lists so many with one request. Who may not delete
 leaves more, and those behind have been merged."""
@@ -107,13 +110,17 @@ class ChunkIndex:
 
     def __init__(
         self, backend: Backend, digest: Digest, algorithm: int, trailers: Trailers,
-        open_cache: Callable[[], HostCache] = lambda: HostCache(None),
+        open_cache: Callable[[], HostCache] = lambda: HostCache(None), has_tree: Callable[[], bool] = lambda: False,
+        tell_of_tree: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        """``has_tree`` tells whether it is known that there is a tree; ``tell_of_tree`` is called by who makes it."""
         self._backend = backend
         self._digest = digest
         self._algorithm = algorithm
         self._packs = MarkedPacks(backend, trailers)
         self._open_cache = open_cache
+        self._has_tree = has_tree
+        self._tell_of_tree = tell_of_tree
         self._view: View | None = None
         self._carried: dict[str, list[str]] = {}
         """Keys of the fragments that a new one takes over, by its key."""
@@ -243,6 +250,8 @@ class ChunkIndex:
         root = fold(self._backend, self._algorithm, marks, 1 + len(marks) // PUSHED)
         if root is None:
             return
+        if view.root is None:
+            self._tell_of_tree()
         gone = {fragment.key for fragment in folded}
         self._retire(sorted(gone))
         with self._lock:
@@ -282,33 +291,47 @@ class ChunkIndex:
         with self._lock:
             view = self._load()
             if not view.whole:
-                unread = self._list()[0] if view.unread is None else view.unread
+                unread = self._list(BESIDE_A_TREE)[0] if view.unread is None else view.unread
                 fragments = self._read_fresh(unread[-FRESH:])
                 view = self._view = View(tuple(fragments), unread[:-FRESH], view.root)
             return view
 
     def _begin(self) -> View:
-        # A file that is not there costs less than a directory that is read.
-        root = None if self._backend.capabilities.remote else self._read_root()
+        cache = self._open_cache()
+        # A file that is not there costs less than a directory that is read. Far away a listing costs less than a root
+        # that this host has, and is a request that a root which it has not can do without.
+        alone = not self._backend.capabilities.remote or (self._has_tree() and cache.get(self._name(ROOT_KEY)) is None)
+        root = self._read_root(cache) if alone else None
         if root is not None:
             return View((), None, root, False)
-        keys, etag = self._list()
+        keys, etag = self._list(PREFIX)
         if etag is None:
             return View(tuple(self._read(keys)))
-        root = self._read_shared_root(etag)
+        root = self._read_listed_root(cache, etag)
         if root is None:
             return View(tuple(self._read_fresh(keys[-FRESH:])), keys[:-FRESH])
         return View((), keys, root, False)
 
-    def _list(self) -> tuple[tuple[str, ...], str | None]:
+    def _list(self, prefix: str) -> tuple[tuple[str, ...], str | None]:
         """Keys of the fragments, the newest last, and the etag of the root, if there is a tree."""
-        infos = sorted(self._backend.list_first(PREFIX, PAGE), key=lambda info: info.modified)
+        infos = sorted(self._backend.list_first(prefix, PAGE), key=lambda info: info.modified)
         keys = [info.key for info in infos if info.size > len(MERGED) and digest_in_key(info.key) is not None]
         return tuple(keys), next((info.etag for info in infos if info.key == ROOT_KEY), None)
 
-    def _read_root(self) -> Node | None:
+    def _read_root(self, cache: HostCache) -> Node | None:
+        """The root, read before anything is listed. What other processes of this host find of it is its etag, and by
+        that itself."""
+        read: list[bytes] = []
+
+        def tagged() -> bytes:
+            data, etag = self._backend.get_tagged(ROOT_KEY)
+            cache.put(f"{self._name(ROOT_KEY)} {etag}", data)
+            read.append(data)
+            return etag.encode()
+
         try:
-            return self._decode_root(self._backend.get(ROOT_KEY))
+            etag = cache.get_or_read(self._name(ROOT_KEY), tagged).decode()
+            return self._decode_root(read[0]) if read else self._read_listed_root(cache, etag)
         except NotFound:
             return None
 
@@ -318,13 +341,15 @@ class ChunkIndex:
         except (CorruptObject, NotFound, Unsupported):
             return None
 
-    def _read_shared_root(self, etag: str) -> Node | None:
+    def _read_listed_root(self, cache: HostCache, etag: str) -> Node | None:
         """What another process of this host has read is not asked for again."""
-        cached = f"{self._name(ROOT_KEY)} {etag}"
+        name = self._name(ROOT_KEY)
         try:
-            return self._decode_root(self._open_cache().get_or_read(cached, lambda: self._backend.get(ROOT_KEY)))
+            data = cache.get_or_read(f"{name} {etag}", lambda: self._backend.get(ROOT_KEY))
         except NotFound:
             return None
+        cache.put(name, etag.encode())
+        return self._decode_root(data)
 
     def _read_fresh(self, keys: Sequence[str]) -> Iterable[Fragment]:
         """Fragments beside a tree. Of processes of this host that begin together one reads them."""

@@ -10,7 +10,7 @@ from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import AccessDenied, Conflict, CorruptObject, Unsupported
 from mfstore.format import tree
-from mfstore.format.fragments import MERGED
+from mfstore.format.fragments import MERGED, encode_fragment, fragment_key
 from mfstore.format.packs import PackEntry
 from mfstore.host.cache import HostCache
 from mfstore.saving import folding, index
@@ -457,10 +457,10 @@ def test_marks_of_removed_packs_are_taken_out(store):
     names = [tree.node_name(info.key) for info in store.backend.list("index/")]
     gone = {store.names[number] for number in range(0, 160, 2)}
     before = everything(store.backend)
-    assert folding.without(store.backend, 1, names, gone) > 10
     beginnings = {name[:6] for name in gone}
+    assert folding.without(store.backend, 1, names, beginnings.__contains__) > 10
     assert everything(store.backend) == {mark for mark in before if mark[6:] not in beginnings}
-    assert folding.without(store.backend, 1, names, gone) == 0
+    assert folding.without(store.backend, 1, names, beginnings.__contains__) == 0
     store.root = tree.decode_node(store.backend.get(tree.ROOT_KEY), tree.ROOT)
     store.packs.forget()
     assert store.find(ids_of(1, 20)).keys() == set(ids_of(1, 20))
@@ -556,10 +556,12 @@ def test_processes_of_one_host_read_the_root_and_fragments_once(small, tmp_path)
     assert process.gets
 
 
-@pytest.mark.parametrize("remote", [False, True])
-def test_what_the_tree_has_is_found_without_a_listing_of_fragments_where_files_are_near(small, remote):
+@pytest.mark.parametrize(("remote", "known"), [(False, False), (True, False), (True, True)])
+def test_what_the_tree_has_is_found_without_a_listing_where_it_is_known(small, remote, known):
+    """Near, a file that is not there costs nothing; far away the description tells."""
     shared = MemoryBackend()
     packs = {}
+    told = []
     for number in range(40):
         process = Process(shared)
         ids = ids_of(number, 3)
@@ -567,22 +569,58 @@ def test_what_the_tree_has_is_found_without_a_listing_of_fragments_where_files_a
         name = DIGEST(f"pack {number}".encode())
         packs[name.hex()] = entries
         shared.put(f"packs/{name.hex()[:2]}/{name.hex()}", [b"pack"])
+        process.index._tell_of_tree = lambda number=number: told.append(number)
         process.index.find(ids)
         key, data = process.index.make_fragment([(name, entries)])
         shared.put(key, [data])
         process.index.add(key, data)
         process.index.compact()
+        assert bool(told) == any(info.key == tree.ROOT_KEY for info in shared.list("index/"))
+    assert len(told) == 1
     listed = []
     process = Process(shared)
     process.capabilities = Capabilities(remote=remote)
-    process.index = index.ChunkIndex(process, DIGEST, 1, lambda names: {name: packs[name] for name in names})
+    process.index = index.ChunkIndex(
+        process, DIGEST, 1, lambda names: {name: packs[name] for name in names}, has_tree=lambda: known
+    )
     process.list = lambda prefix: listed.append(prefix) or shared.list(prefix)
     ids = ids_of(2, 3)
     assert process.index.find(ids).keys() == set(ids)
-    assert listed.count("index/") == remote
+    assert sum(prefix.startswith("index/") for prefix in listed) == (remote and not known)
     assert process.gets == [tree.ROOT_KEY]
     # Whoever looks further, or adds to the index, reads the newest fragments.
     newest = process.index.find(ids_of(39, 3))
     assert newest.keys() == set(ids_of(39, 3))
-    assert listed.count("index/") == 1
+    assert sum(prefix.startswith("index/") for prefix in listed) == 1
     assert len(process.gets) > 1
+
+
+def test_a_tree_that_is_not_there_any_more_is_listed(small):
+    """What the description says of it is a hint."""
+    process = Process(MemoryBackend())
+    process.index = index.ChunkIndex(process, DIGEST, 1, lambda names: {}, has_tree=lambda: True)
+    ids = ids_of(1, 3)
+    data = encode_fragment([(b"p" * 32, [PackEntry(one, 64, 9, 9, 0, 0) for one in ids])], 1)
+    process.put(fragment_key(DIGEST(data), 1.0), [data])
+    assert process.index.find(ids).keys() == set(ids)
+
+
+def test_hosts_that_know_of_a_tree_read_its_root_once_and_notice_another(small, tmp_path):
+    shared = MemoryBackend()
+    saved(shared, range(30))
+
+    def reads():
+        process = Process(shared)
+        process.index = index.ChunkIndex(
+            process, DIGEST, 1, lambda names: {}, lambda: HostCache(str(tmp_path), 1 << 20), lambda: True
+        )
+        process.index.find(ids_of(1, 1), ids_of(1, 1))
+        return process.gets.count(tree.ROOT_KEY)
+
+    assert [reads() for _ in range(3)] == [1, 0, 0]
+    saved(shared, range(30, 50))
+    assert [reads() for _ in range(3)] == [1, 0, 0]
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    assert [reads() for _ in range(2)] == [1, 0]

@@ -15,13 +15,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
-from mfstore.description import enable, load
+from mfstore.description import enable, load, tell_of_tree
 from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, NotFound, OutOfSpace, Refused
 from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, State, decode_list, encode_list
 from mfstore.format.description import OPERATIONS
 from mfstore.format.digests import Key, digest_function
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import encode_ref, is_ref, ref_path
+from mfstore.format.tree import ROOT_KEY
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.store.collecting.deletion import Deletion
 from mfstore.maintenance.store.collecting.lifecycle import lifecycle_warnings
@@ -268,6 +269,8 @@ class _Collection:
             self._sweep()
             with suppress(OutOfSpace, Conflict):
                 self._tell("merged index", settle(self._backend, self._access.algorithm))
+                if self._backend.exists_many([ROOT_KEY])[0]:
+                    tell_of_tree(self._backend)
             ownership.replace(owner="")
         except BaseException as error:
             ownership.release(error)

@@ -6,6 +6,7 @@ import pytest
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import tree
 from mfstore.format.fragments import digest_in_key
+from mfstore.maintenance.store.collecting import deletion
 from mfstore.saving import folding, index
 from tests.rigs.gc import Hooked, RemoteMemory, check_all, collect, noise, objects, store_on
 from tests.rigs.small_trees import small_trees
@@ -101,6 +102,73 @@ def test_collections_take_out_the_marks_of_what_they_delete(backend):
     assert {mark[6:] for mark in marks(backend)} <= {bytes.fromhex(key[-64:])[:6] for key in objects(backend, "packs")}
     check_all(store)
     assert store_on(backend).verify("full").clean
+
+
+def test_a_collection_reads_one_part_of_the_tree_and_the_next_collections_the_others(backend, monkeypatch):
+    """Unless it deletes much. What the others left of what was deleted before is found in its turn."""
+    monkeypatch.setattr(deletion, "shares_due", lambda deleted, stored: 1)
+    monkeypatch.setattr(deletion, "SHARES", 3)
+    store = store_on(backend)
+    for seed in range(0, COUNT, 2):
+        del store.refs[f"a{seed}"]
+    store.plan_gc(grace=0, repack=0).execute(yes_really=True)
+    gets = []
+    get_tagged = backend.get_tagged
+    monkeypatch.setattr(backend, "get_tagged", lambda key: gets.append(key) or get_tagged(key))
+    store_on(backend).plan_gc(grace=0, repack=0).execute(yes_really=True)
+    read = {name for name in map(tree.node_name, gets) if name is not None and name.level}
+    assert len({name.bits % deletion.SHARES for name in read}) <= 1
+    left = {mark for mark in marks(backend) if not stored_under(backend, mark)}
+    assert left
+    for number in range(1, COUNT, 2)[: deletion.SHARES + 1]:  # each but the first deletes a pack
+        store = store_on(backend)
+        del store.refs[f"a{number}"]
+        store.plan_gc(grace=0, repack=0).execute(yes_really=True)
+    assert left.isdisjoint(marks(backend))
+
+
+def stored_under(backend, mark):
+    """Whether a pack is stored that a mark names."""
+    name = mark[6:].hex()
+    return any(backend.list(f"packs/{name[:2]}/{name}"))
+
+
+@pytest.mark.parametrize(
+    ("deleted", "stored", "shares"),
+    [
+        (1, 10**6, 1),
+        (1950, 10**6, 1),
+        (1954, 10**6, 2),
+        (10**5, 10**6, 52),
+        (125_000, 10**6, 64),
+        (5, 5, 64),
+        (1, 0, 64),
+    ],
+)
+def test_what_is_read_of_the_tree_grows_with_what_is_deleted(deleted, stored, shares):
+    assert deletion.shares_due(deleted, stored) == shares
+
+
+def test_a_pack_that_is_stored_while_a_collection_looks_at_the_tree_keeps_its_marks(backend):
+    """What is not listed yet is not gone."""
+    hooked = Hooked(backend)
+    store = store_on(hooked)
+    for seed in range(0, COUNT, 2):
+        del store.refs[f"a{seed}"]
+    store.plan_gc(grace=0, repack=0).execute(yes_really=True)
+    kept = []
+
+    def save():
+        writer = store_on(backend)
+        kept.append(writer.put(noise(400)))
+        writer.refs["new"] = kept[0]
+
+    hooked.on("put_if", "index/", save)
+    store.plan_gc(grace=0, repack=0).execute(yes_really=True)
+    assert kept
+    before = store_on(backend).stats().by_kind["packs"]
+    store_on(backend).put({"again": noise(400)})
+    assert store_on(backend).stats().by_kind["packs"] - before < 2000
 
 
 @pytest.mark.parametrize("operation", ["get_range", "put_if", "delete"])

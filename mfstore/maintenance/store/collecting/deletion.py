@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -14,13 +16,14 @@ from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.fragments import PREFIX as INDEX
 from mfstore.format.fragments import decode_fragment, fragment_key, without_packs
-from mfstore.format.tree import node_name
+from mfstore.format.tree import HALF, ROOT, node_name
 from mfstore.maintenance.store.collecting.liveness import read_recipes, read_refs
 from mfstore.maintenance.store.collecting.object_table import ObjectTable, list_objects
 from mfstore.maintenance.store.collecting.plan import GcDecision, GcSnapshot, StoreAmount
-from mfstore.saving.folding import without
+from mfstore.saving.folding import packs_in, without
 
 if TYPE_CHECKING:
+    from mfstore.format.tree import NodeName
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.store.collecting.ownership import Ownership
 
@@ -34,6 +37,25 @@ DELETION_PAUSE = 0.5
 service that asks to slow down for half a minute does not end a collection."""
 LISTED_BETWEEN_PULSES = 10_000
 """Objects listed between two signs of life."""
+
+
+SHARES = 64
+"""Parts of the index's tree of which a collection goes through one, and the next through the next: 32 MB of 2 GB at 10
+TB. In that one it finds the marks too that others have left. Marks of packs that are gone are misses, and cost a
+listing where their chunk is saved again."""
+SHARES_OF_ALL = 8
+"""Of a collection that deletes one pack in so many, all parts are due: what is read then is a thousandth of what is
+deleted."""
+
+
+def shares_due(deleted: int, stored: int) -> int:
+    """How many parts of the tree a collection goes through that deletes so many of the packs that are stored."""
+    return min(SHARES, 1 + SHARES * SHARES_OF_ALL * deleted // max(stored, 1))
+
+
+def number_of(beginning: bytes) -> int:
+    """The beginning of a name, to compare millions of them in 8 bytes each."""
+    return int.from_bytes(beginning, "big")
 
 
 class Deletion:
@@ -50,6 +72,8 @@ class Deletion:
         self._decision = decision
         self._live = live
         self._tell = tell
+        self._gone: set[bytes] = set()
+        """How the names of packs begin that some nodes of the index have marks of, and that are not stored."""
         self.deleted = StoreAmount()
         self.changed = 0
         """Objects left alone because they were stored again, or are needed again, since they were condemned."""
@@ -86,8 +110,30 @@ class Deletion:
             elif key in recipes:
                 recipe_etags[key] = etag
         self.spare(fresh | (named - self._live.keys()), recipes, packs)
-        listed = list_objects(self._backend, "packs")
-        return recipe_etags, {pack: etag for pack, _, _, etag in listed if packs.get(pack) == seal_etag(etag)}
+        # A mark is stored after its pack: one that was there before the listing is of a pack that is listed, or gone.
+        marked = array("Q", map(number_of, packs_in(self._backend, self._nodes(self._shares(1)))))
+        pack_etags = {}
+        stored = array("Q")
+        for pack, _, _, etag in list_objects(self._backend, "packs"):
+            stored.append(number_of(pack[:HALF]))
+            if packs.get(pack) == seal_etag(etag):
+                pack_etags[pack] = etag
+        stored = array("Q", sorted(stored))
+        self._gone = {
+            number.to_bytes(HALF, "big") for number in marked
+            if (at := bisect_left(stored, number)) == len(stored) or stored[at] != number
+        }  # fmt: skip
+        return recipe_etags, pack_etags
+
+    def _shares(self, count: int) -> frozenset[int]:
+        """So many parts of the index's tree, whose turn it is."""
+        turn = self._ownership.state.deletions
+        return frozenset((turn + number) % SHARES for number in range(count))
+
+    def _nodes(self, shares: frozenset[int]) -> list[NodeName]:
+        """The root, and the nodes below it in these parts of the tree."""
+        names = filter(None, map(node_name, (info.key for info in self._backend.list(INDEX))))
+        return [name for name in names if name == ROOT or name.bits % SHARES in shares]
 
     def spare(self, keys: Iterable[bytes], recipes: dict[bytes, int], packs: dict[bytes, int]) -> None:
         """These keys are needed, with their packs."""
@@ -136,18 +182,19 @@ class Deletion:
         )  # fmt: skip
 
     def rewrite_index(self, packs: set[bytes]) -> None:
-        """Store each fragment that names one of ``packs``, and each node of the index's tree, without it, before the
-        first of them is deleted."""
+        """Store each fragment that names one of ``packs`` without it, before the first of them is deleted; and some
+        nodes of the index's tree without marks of packs that are not stored."""
         if not packs:
             return
         algorithm = self._access.algorithm
         digest = digest_function(algorithm)
+        gone = self._gone | {pack[:HALF] for pack in packs}
+        for name in self._nodes(self._shares(shares_due(len(packs), len(self._snapshot.packs)))):
+            self._ownership.hold()
+            with suppress(OutOfSpace):
+                self._tell("rewrote index", without(self._backend, algorithm, [name], gone.__contains__))
         for key in [info.key for info in self._backend.list(INDEX)]:
-            node = node_name(key)
-            if node is not None:
-                self._ownership.hold()
-                with suppress(OutOfSpace):
-                    self._tell("rewrote index", without(self._backend, algorithm, [node], packs))
+            if node_name(key) is not None:
                 continue
             try:
                 fragment = decode_read(self._backend, key, self._backend.get(key), partial(decode_fragment, key=key))
