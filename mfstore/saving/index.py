@@ -125,6 +125,8 @@ class ChunkIndex:
         self._carried: dict[str, list[str]] = {}
         """Keys of the fragments that a new one takes over, by its key."""
         self._may_delete = True
+        self._may_merge = True
+        """Whether there was no refusal so far. To try again would read the root for each save."""
         self.forked()
         anew_in_children(self)
 
@@ -213,12 +215,16 @@ class ChunkIndex:
         with self._lock:
             carried, self._carried = self._carried, {}
         self._retire([key for keys in carried.values() for key in keys])
+        if not self._may_merge:
+            return
         view = self._load_whole()
         try:
             if view.root is not None or folding.TREE_FROM < len(view) <= MOST_AT_ONCE:
                 self._fold(view)
             else:
                 self._merge(plan_compaction(view.fragments))
+        except AccessDenied:
+            self._may_merge = False
         except MfstoreError:
             return
 

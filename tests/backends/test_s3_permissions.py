@@ -4,12 +4,17 @@ import json
 import uuid
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.backends.s3 import conditions
+from mfstore.format.fragments import MERGED
 from mfstore.format.latest import latest_path
+from mfstore.format.tree import node_name
 from tests.backends.test_s3 import options
+from tests.rigs.small_trees import small_trees
 from tests.servers.base import boto_client
 
 READ = ("s3:GetObject", "s3:ListBucket")
@@ -24,7 +29,7 @@ FOLDERS = ("mfstore.json", "packs/*", "recipes/*", "index/*", "refs/*", "latest/
 def users(radosgw):
     """A user for each set of rights."""
     rights = {"reader": READ, "writer": WRITE, "keeper": ("s3:*",), "getter": ("s3:GetObject",), "stranger": ()}
-    rights["task"] = ()  # what it may is in a policy of folders
+    rights["task"] = rights["unprobing"] = ()  # what they may is in a policy of folders
     return {name: (actions, radosgw.create_user(name)) for name, actions in rights.items()}
 
 
@@ -43,14 +48,18 @@ def place(radosgw, users):
         for name, (actions, _) in users.items()
         if actions
     ]
-    statements += [
-        {"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/task"]}, "Action": actions, "Resource": resources}
-        for actions, resources in (
-            (["s3:ListBucket"], [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]),
-            ([*WRITE], [f"arn:aws:s3:::{bucket}/team/{folder}" for folder in FOLDERS]),
-            (["s3:GetObject"], [f"arn:aws:s3:::{bucket}/team/gc/*"]),
-        )
-    ]
+    for name, folders in (("task", FOLDERS), ("unprobing", [folder for folder in FOLDERS if "probe" not in folder])):
+        statements += [
+            {
+                "Effect": "Allow", "Principal": {"AWS": [f"arn:aws:iam:::user/{name}"]}, "Action": actions,
+                "Resource": resources,
+            }
+            for actions, resources in (
+                (["s3:ListBucket"], [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]),
+                ([*WRITE], [f"arn:aws:s3:::{bucket}/team/{folder}" for folder in folders]),
+                (["s3:GetObject"], [f"arn:aws:s3:::{bucket}/team/gc/*"]),
+            )
+        ]  # fmt: skip
     boto.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
     stores = []
 
@@ -109,6 +118,26 @@ def test_who_may_only_read_changes_nothing(filled, act):
         act(filled.open("reader"), filled)
     assert caught.value.status == 403 and caught.value.request_id
     assert filled.snapshot() == before
+
+
+@pytest.mark.parametrize("user", ["writer", "task", "unprobing"])
+def test_who_may_not_delete_lets_the_index_grow_as_a_tree(filled, user, monkeypatch):
+    """Nodes are replaced on conditions, fragments by what says that they are merged; by who may put the object on which
+    conditions are tried. Others leave their fragments, which are read all the same."""
+    grows = user != "unprobing"
+    monkeypatch.setattr(conditions, "_known", {})  # as in another process
+    with small_trees():
+        for seed in range(10):
+            filled.open(user).put(np.random.default_rng(seed).random(50_000))
+        index = {info.key: info.size for info in filled.open("keeper").handle.backend.list("index/")}
+        nodes = [key for key in index if node_name(key) is not None]
+        merged = [key for key, size in index.items() if size == len(MERGED)]
+        unmerged = index.keys() - set(nodes) - set(merged)
+        assert (len(nodes) > 1, bool(merged), len(unmerged) <= 2) == (grows, grows, grows)
+        assert filled.open(user).handle.description.tree == grows
+        again = filled.open(user)
+        again.put({"again": np.random.default_rng(5).random(50_000)})
+        assert again.session.duplicate >= 400_000
 
 
 def test_who_may_not_delete_writes(filled):
