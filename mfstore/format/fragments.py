@@ -116,13 +116,13 @@ def encode_fragment(
     packs: Sequence[tuple[bytes, Sequence[PackEntry]]], algorithm: int, deltas: bool = False
 ) -> bytes:  # fmt: skip
     """A fragment listing the chunks of ``packs``: ``(name, entries)`` each. ``deltas``: those too, because the trailers
-    of their packs tell their bases."""
-    rows = {
-        chunk_id: ENTRY.pack(chunk_id, number, csize, offset, usize, codec | width << 8)
-        for number, (_, entries) in enumerate(packs)
-        for chunk_id, offset, csize, usize, codec, width in entries
-        if deltas or codec not in DELTAS
-    }
+    of their packs tell their bases; but of a chunk that is listed both ways the other."""
+    rows: dict[bytes, bytes] = {}
+    for number, (_, entries) in enumerate(packs):
+        for chunk_id, offset, csize, usize, codec, width in entries:
+            if codec in DELTAS and (not deltas or chunk_id in rows):
+                continue
+            rows[chunk_id] = ENTRY.pack(chunk_id, number, csize, offset, usize, codec | width << 8)
     return _seal([name for name, _ in packs], [rows[key] for key in sorted(rows)], algorithm)
 
 

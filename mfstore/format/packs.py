@@ -290,6 +290,11 @@ def decode_pieces(trailer: bytes, footer: bytes) -> Mapping[int, Pieces]:
     return found
 
 
+def told_chunks(entries: Iterable[PackEntry], pieces: Mapping[int, Pieces]) -> list[PackEntry]:
+    """The chunks of a pack, without deltas whose base is known to recipes alone."""
+    return [entry for entry in entries if entry.codec not in DELTAS or entry.offset in pieces]
+
+
 def _is_part(piece: PackPiece) -> bool:
     return 0 < piece.length <= CHUNK_LIMIT - piece.start
 

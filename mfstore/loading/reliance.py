@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mfstore._core.codec import DELTAS, delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
-from mfstore.format.packs import NO_PIECES, entry_of, pack_path, place_of
+from mfstore.format.packs import NO_PIECES, entry_of, pack_path, place_of, told_chunks
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import Delta, DeltaWindow, base_parts, placed_base, plan_windows, scratch_of
 from mfstore.loading.pack_layouts import PackEnd, PackLayouts
@@ -152,8 +152,7 @@ class Reliance:
         """As ``layouts``, without deltas whose base is known to recipes alone."""
         found: dict[str, Sequence[PackEntry]] = {}
         for pack, entries in self._layouts.entries(packs).items():
-            told = self._layouts.pieces(pack)
-            found[pack] = [entry for entry in entries if entry.codec not in DELTAS or entry.offset in told]
+            found[pack] = told_chunks(entries, self._layouts.pieces(pack))
         return found
 
     def contents(self, placed: Sequence[PlacedChunk]) -> dict[bytes, memoryview]:

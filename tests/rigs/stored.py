@@ -4,7 +4,7 @@ import dataclasses
 
 from mfstore.format import fragments, recipes
 from mfstore.format.digests import digest_function
-from mfstore.format.packs import FOOTER, decode_footer, entries_of, pack_path
+from mfstore.format.packs import FOOTER, decode_footer, decode_pieces, entries_of, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks, recipe_path
 from mfstore.format.tree import node_name
 from tests.rigs.deltas import CODEC, recipe_of
@@ -16,6 +16,15 @@ def entries_of_pack(backend, path):
     footer = data[-FOOTER.size :]
     at, _ = decode_footer(footer, len(data))
     return entries_of(digest_function(1), bytes.fromhex(path[-64:]), data[at : -FOOTER.size], footer, at)
+
+
+def pieces_of_pack(backend, path):
+    """What the deltas of a pack are against, by the ids of their chunks, as far as its trailer tells."""
+    data = backend.get(path)
+    footer = data[-FOOTER.size :]
+    at, _ = decode_footer(footer, len(data))
+    told = decode_pieces(data[at : -FOOTER.size], footer)
+    return {entry.id: told[entry.offset] for entry in entries_of_pack(backend, path) if entry.offset in told}
 
 
 def stored_again(backend, key, **changed):

@@ -8,7 +8,7 @@ again makes the same one.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from mfstore.errors import Conflict, NotFound
 from mfstore.format import fragments, recipes
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
-from mfstore.format.packs import PAGE, PackBuilder, PackEntry, entry_of, fingerprint, pack_path
+from mfstore.format.packs import NO_PIECES, PAGE, PackBuilder, PackEntry, entry_of, fingerprint, pack_path, told_chunks
 from mfstore.format.recipes import INLINE, BaseChunk, Placement, Recipe, recipe_path
 from mfstore.format.refs import encode_ref, ref_path
 from mfstore.maintenance.quarantine import quarantine
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mfstore._core.codec import Codec
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
+    from mfstore.format.packs import Pieces
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
@@ -118,9 +119,12 @@ def _carry_out(
     """Do everything; returns the names of the packs written."""
     backend, digest, drop_lost = access.backend, digest_function(access.algorithm), options.drop_lost
     salvage = PackSalvage(backend, access.algorithm, access.workers.thread.codec, digest, found.check)
+    told: dict[bytes, Mapping[int, Pieces]] = {}
+    for _ in found.packs.trailers(plan.salvage, told):
+        pass
     for name, entries in plan.salvage.items():
-        salvage.store_again(name, entries)
-    fresh = _rebuild_index(access, found, plan, salvage.written) if plan.rebuild else set()
+        salvage.store_again(name, entries, told.get(name, NO_PIECES))
+    fresh = _rebuild_index(access, found, plan, salvage.listed()) if plan.rebuild else set()
     rewriter = RecipeRewriter(access, found, plan.copies, salvage.moves)
     rewritten = plan.rewritten_recipes(drop_lost)
     for key in rewritten:
@@ -186,11 +190,19 @@ class PackSalvage:
         self._check = check
         self.written: dict[bytes, list[PackEntry]] = {}
         """The packs written, with what is in them."""
+        self._pieces: dict[bytes, Mapping[int, Pieces]] = {}
         self.moves: dict[tuple[bytes, int], StoredChunk] = {}
         """Where chunks are now, by the pack they were in and their fingerprint there."""
 
-    def store_again(self, name: bytes, entries: Sequence[PackEntry]) -> None:
-        """Store these chunks of a pack in new ones, which list them in this order."""
+    def listed(self) -> list[tuple[bytes, list[PackEntry]]]:
+        """What the index lists of the packs written."""
+        return [(name, told_chunks(entries, self._pieces[name])) for name, entries in self.written.items()]
+
+    def store_again(
+        self, name: bytes, entries: Sequence[PackEntry], pieces: Mapping[int, Pieces] = NO_PIECES
+    ) -> None:  # fmt: skip
+        """Store these chunks of a pack in new ones, which list them in this order. ``pieces`` are those of its deltas,
+        by where they lie."""
         path = pack_path(name.hex())
         maps = self._backend.capabilities.map
         builder = PackBuilder(self._algorithm)
@@ -212,6 +224,8 @@ class PackSalvage:
                     # As it lay: what was aligned may be the first chunk of a run that can be mapped.
                     if first.codec == NONE and first.offset % PAGE == 0:
                         builder.align()
+                    if first.codec in DELTAS and first.offset in pieces:
+                        builder.pieces[builder.length] = pieces[first.offset]
                     builder.add(stored, [(first.id, first.csize, first.usize)], first.codec, first.width, True)
                 origins += together
         self._close(name, builder, origins, listed)
@@ -242,27 +256,28 @@ class PackSalvage:
             quarantine(self._backend, pack_path(new), None, replaced=True)
         self._backend.put(pack_path(new), parts)
         self.written[bytes.fromhex(new)] = builder.entries
+        self._pieces[bytes.fromhex(new)] = builder.pieces
         for origin, entry in moved:
             self.moves[name, fingerprint(origin)] = StoredChunk(bytes.fromhex(new), entry)
 
 
 def _rebuild_index(
-    access: StoreAccess, found: StorePass, plan: RepairPlan, written: Mapping[bytes, Sequence[PackEntry]]
+    access: StoreAccess, found: StorePass, plan: RepairPlan, written: Iterable[tuple[bytes, Sequence[PackEntry]]]
 ) -> set[str]:
     """Store fragments that list every sound pack; returns their keys."""
     digest = digest_function(access.algorithm)
-    gathered: list[tuple[bytes, Sequence[PackEntry]]] = [*written.items()]
+    gathered: list[tuple[bytes, Sequence[PackEntry]]] = [*written]
     count = sum(len(entries) for _, entries in gathered)
     fresh: set[str] = set()
 
     def store() -> None:
         if gathered:
-            data = fragments.encode_fragment(gathered, access.algorithm)
+            data = fragments.encode_fragment(gathered, access.algorithm, True)
             key = fragments.fragment_key(digest(data), time.time())
             access.backend.put(key, [data])
             fresh.add(key)
 
-    for name, trailer in found.packs.all_trailers():
+    for name, trailer in found.packs.told_chunks():
         entries = trailer_or_raise(trailer)  # an index without this pack would be worse than the one there is
         if entries is None or name in plan.salvage:
             continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DELTAS
 from mfstore.errors import MfstoreError
-from mfstore.format.packs import fingerprint, pack_path
+from mfstore.format.packs import NO_PIECES, fingerprint, pack_path, told_chunks
 from mfstore.format.recipes import ChunkRef
 from mfstore.format.tree import HALF
 from mfstore.maintenance.report import PhaseProgress
@@ -19,7 +19,7 @@ from mfstore.maintenance.store.checking.trailers import read_trailers
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend, ObjectInfo
     from mfstore.format.digests import Digest
-    from mfstore.format.packs import PackEntry
+    from mfstore.format.packs import PackEntry, Pieces
     from mfstore.host.workers import Workers
     from mfstore.maintenance.report import PhaseCallback
     from mfstore.maintenance.store.checking.listed_index import ListedIndex
@@ -62,15 +62,25 @@ class KnownPacks:
             for name, entry in index.chunks_in(broken):
                 self.states[name].claimed[fingerprint(entry)] = entry
 
-    def trailers(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
-        """The chunks that each of these packs lists, or what is wrong with its header or trailer; read now."""
+    def trailers(
+        self, names: Iterable[bytes], told: dict[bytes, Mapping[int, Pieces]] | None = None
+    ) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
+        """The chunks that each of these packs lists, or what is wrong with its header or trailer; read now. ``told``
+        learns what deltas are against."""
         sizes = {name: self.states[name].size for name in names}
-        return read_trailers(self._backend, self._workers, self._digest, sizes, self._unread)
+        return read_trailers(self._backend, self._workers, self._digest, sizes, self._unread, told)
 
     def all_trailers(self) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
         """The same of every pack that the storage gives."""
         for window in pack_windows(self.states):
             yield from self.trailers(name for name in window if not self.states[name].absent)
+
+    def told_chunks(self) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
+        """The same without deltas whose base is known to recipes alone: what the index lists."""
+        for window in pack_windows(self.states):
+            told: dict[bytes, Mapping[int, Pieces]] = {}
+            for name, found in self.trailers([name for name in window if not self.states[name].absent], told):
+                yield name, found if isinstance(found, MfstoreError) else told_chunks(found, told.get(name, NO_PIECES))
 
     def chunks_of(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
         """The same of these packs, without reading it again where that is at hand."""

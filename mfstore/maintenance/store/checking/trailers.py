@@ -15,6 +15,7 @@ from mfstore.format.packs import (
     VERSION,
     PackEntry,
     decode_footer,
+    decode_pieces,
     entries_of,
     pack_path,
 )
@@ -25,16 +26,19 @@ if TYPE_CHECKING:
 
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
+    from mfstore.format.packs import Pieces
     from mfstore.host.workers import Workers
     from mfstore.maintenance.store.checking.unread import Unread
 
 
 def read_trailers(
-    backend: Backend, workers: Workers, digest: Digest, sizes: Mapping[bytes, int], unread: Unread
-) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:
+    backend: Backend, workers: Workers, digest: Digest, sizes: Mapping[bytes, int], unread: Unread,
+    told: dict[bytes, Mapping[int, Pieces]] | None = None,
+) -> Iterator[tuple[bytes, list[PackEntry] | MfstoreError]]:  # fmt: skip
     """The chunks that each of these packs lists, or what is wrong with its header or trailer: by two reads. ``sizes``
-    are the lengths of the packs as they were listed."""
-    ends = _Ends(digest, sizes)
+    are the lengths of the packs as they were listed. ``told`` learns what deltas are against, by where they lie, of
+    packs that tell it."""
+    ends = _Ends(digest, sizes, {} if told is None else told)
     read_each(backend, workers, ends.reads(), ends.arrived)
     read_each(backend, workers, ends.longer, ends.rest_arrived)
     for name in sizes:
@@ -42,7 +46,7 @@ def read_trailers(
         if isinstance(error, (CorruptObject, Unsupported)):
             path = pack_path(name.hex())
             try:
-                found = read_trailer_again(backend, digest, name, sizes[name])
+                found = read_trailer_again(backend, digest, name, sizes[name], told)
             except MfstoreError as again:
                 yield name, again
                 continue
@@ -52,22 +56,32 @@ def read_trailers(
             yield name, error or ends.trailers[name]
 
 
-def read_trailer_again(backend: Backend, digest: Digest, name: bytes, size: int) -> list[PackEntry]:
-    """The chunks that a pack of this length lists, by reads past what may be kept of it. Raises what is wrong."""
+def read_trailer_again(
+    backend: Backend, digest: Digest, name: bytes, size: int, told: dict[bytes, Mapping[int, Pieces]] | None = None
+) -> list[PackEntry]:
+    """The chunks that a pack of this length lists, by reads past what may be kept of it. Raises what is wrong.
+    ``told`` as of ``read_trailers``."""
     if size < HEADER.size + FOOTER.size:
         raise CorruptObject("pack is too short", found=size)
     path = pack_path(name.hex())
     check_header(backend.read_again(path, 0, HEADER.size))
     footer = backend.read_again(path, size - FOOTER.size, FOOTER.size)
     at, _ = decode_footer(footer, size)
-    return entries_of(digest, name, backend.read_again(path, at, size - FOOTER.size - at), footer, at)
+    trailer = backend.read_again(path, at, size - FOOTER.size - at)
+    entries = entries_of(digest, name, trailer, footer, at)
+    if told is not None and (pieces := decode_pieces(trailer, footer)):
+        told[name] = pieces
+    return entries
 
 
 class _Ends:
     """What has arrived of some packs, on any thread."""
 
-    def __init__(self, digest: Digest, sizes: Mapping[bytes, int]) -> None:
+    def __init__(
+        self, digest: Digest, sizes: Mapping[bytes, int], told: dict[bytes, Mapping[int, Pieces]]
+    ) -> None:  # fmt: skip
         self._digest = digest
+        self._told = told
         self._sizes = sizes
         self._by_path = {pack_path(name.hex()): name for name in sizes}
         self._footers: dict[bytes, bytes] = {}
@@ -120,7 +134,10 @@ class _Ends:
             self.errors.setdefault(name, error)
 
     def _decode(self, name: bytes, trailer: bytes, at: int) -> None:
-        self.trailers[name] = entries_of(self._digest, name, trailer, self._footers[name], at)
+        footer = self._footers[name]
+        self.trailers[name] = entries_of(self._digest, name, trailer, footer, at)
+        if pieces := decode_pieces(trailer, footer):
+            self._told[name] = pieces
 
 
 def check_header(header: bytes) -> None:

@@ -17,7 +17,16 @@ from mfstore.backends.base import RangeRead, decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.fragments import encode_fragment, fragment_key
-from mfstore.format.packs import PAGE, PackBuilder, PackEntry, entry_of, entry_of_base, pack_path
+from mfstore.format.packs import (
+    NO_PIECES,
+    PAGE,
+    PackBuilder,
+    PackEntry,
+    entry_of,
+    entry_of_base,
+    pack_path,
+    told_chunks,
+)
 from mfstore.format.recipes import INLINE, BaseChunk, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.maintenance.store.checking.trailers import read_trailers
 from mfstore.maintenance.store.checking.unread import Unread
@@ -28,6 +37,7 @@ from mfstore.maintenance.store.groups import by_place, decode_group, move_group,
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.digests import Digest
+    from mfstore.format.packs import Pieces
     from mfstore.host.workers import Workers
 
 PlaceT = TypeVar("PlaceT", Placement, BaseChunk)
@@ -50,6 +60,15 @@ class NewPlace(NamedTuple):
 
     pack: bytes
     entry: PackEntry
+
+
+class OldLayout(NamedTuple):
+    """What the trailers of old packs tell."""
+
+    order: Mapping[OldPlace, int]
+    """In which order they list their chunks: those of a group lie together, and come with others between them."""
+    pieces: Mapping[bytes, Mapping[int, Pieces]]
+    """What their deltas are against, by pack and where they lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,26 +119,28 @@ class Repacker:
             while left and (not some or size < PACK_BYTES):
                 some.append(left.pop(0))
                 size += sum(together[0].csize for together in by_place(chunks[some[-1]].values()))
-            moved = self._move({name: chunks[name] for name in some}, self._order({name: sizes[name] for name in some}))
+            moved = self._move(
+                {name: chunks[name] for name in some}, self._layout({name: sizes[name] for name in some})
+            )
             still_named |= set(some) - set(moved.packs)
             still_named |= self._point(users, moved)
         return [entry.pack for entry in plan if entry.pack not in still_named]
 
-    def _order(self, sizes: Mapping[bytes, int]) -> dict[OldPlace, int]:
-        """The order in which these packs, of so many bytes, list their chunks, as far as that can be read: those of a
-        group lie together, and come with others between them."""
+    def _layout(self, sizes: Mapping[bytes, int]) -> OldLayout:
+        """What the trailers of these packs, of so many bytes, tell, as far as they can be read."""
         order: dict[OldPlace, int] = {}
-        for name, found in read_trailers(self._backend, self._workers, self._digest, sizes, Unread()):
+        pieces: dict[bytes, Mapping[int, Pieces]] = {}
+        for name, found in read_trailers(self._backend, self._workers, self._digest, sizes, Unread(), pieces):
             if not isinstance(found, MfstoreError):
                 for entry in found:
                     order[OldPlace(name, entry.offset, start_of(entry.codec, entry.width))] = len(order)
-        return order
+        return OldLayout(order, pieces)
 
-    def _move(
-        self, chunks: Mapping[bytes, Mapping[tuple[int, int], PackEntry]], order: Mapping[OldPlace, int]
-    ) -> MovedChunks:
+    def _move(self, chunks: Mapping[bytes, Mapping[tuple[int, int], PackEntry]], layout: OldLayout) -> MovedChunks:
         """Store the chunks of these packs again, in one or more packs, and list them in the index. New packs list them
-        in this ``order``, in which later saves look for what lay beside what."""
+        in the order of old ones, in which later saves look for what lay beside what, and tell of deltas what they did:
+        a base is named by what it is, wherever it lies."""
+        order = layout.order
         builder = PackBuilder(self._algorithm)
         unclosed: dict[OldPlace, PackEntry] = {}
         targets: dict[OldPlace, NewPlace] = {}
@@ -135,7 +156,7 @@ class Repacker:
                 name, parts = builder.close(self._digest)
                 self._backend.put(pack_path(name), parts)
                 self.written += sum(memoryview(part).nbytes for part in parts)
-                done.append((builder.name.value, builder.entries))
+                done.append((builder.name.value, told_chunks(builder.entries, builder.pieces)))
                 new = builder.name.value
                 targets.update({origin: NewPlace(new, entry) for origin, entry in unclosed.items()})
             unclosed.clear()
@@ -155,7 +176,10 @@ class Repacker:
                         if run[0].codec == NONE and run[0].offset % PAGE == 0:
                             builder.align()
                         builder.add(held, [(e.id, e.csize, e.usize) for e in run], run[0].codec, run[0].width, True)
+                    pieces = layout.pieces.get(name, NO_PIECES)
                     for old, entry in zip(run, builder.entries[before:], strict=True):
+                        if old.codec in DELTAS and old.offset in pieces:
+                            builder.pieces[entry.offset] = pieces[old.offset]
                         unclosed[OldPlace(name, old.offset, start_of(old.codec, old.width))] = entry
             except (CorruptObject, NotFound):
                 continue  # verify reports it
@@ -163,7 +187,7 @@ class Repacker:
         close()
         if done:
             self._hold()
-            fragment = encode_fragment(done, self._algorithm)
+            fragment = encode_fragment(done, self._algorithm, True)
             self._backend.put(fragment_key(self._digest(fragment), time.time()), [fragment])
         return MovedChunks(targets, good)
 
