@@ -125,7 +125,7 @@ class ChunkIndex:
         self._carried: dict[str, list[str]] = {}
         """Keys of the fragments that a new one takes over, by its key."""
         self._may_delete = True
-        self._may_merge = True
+        self._may_fold = True
         """Whether there was no refusal so far. To try again would read the root for each save."""
         self.forked()
         anew_in_children(self)
@@ -215,16 +215,12 @@ class ChunkIndex:
         with self._lock:
             carried, self._carried = self._carried, {}
         self._retire([key for keys in carried.values() for key in keys])
-        if not self._may_merge:
-            return
         view = self._load_whole()
         try:
             if view.root is not None or folding.TREE_FROM < len(view) <= MOST_AT_ONCE:
                 self._fold(view)
             else:
                 self._merge(plan_compaction(view.fragments))
-        except AccessDenied:
-            self._may_merge = False
         except MfstoreError:
             return
 
@@ -245,7 +241,7 @@ class ChunkIndex:
         """Put fragments into the tree, if there are so many that it is worth it."""
         unread = view.unread or ()
         count = len(view.fragments) + len(unread)
-        if view.root is not None and count < FRESH and len(view) <= CARRIED:
+        if not self._may_fold or (view.root is not None and count < FRESH and len(view) <= CARRIED):
             return
         own = view.fragments[-1].key if view.fragments else ""
         if not is_folders_turn(count, int(own[-2:], 16) if own else 0):
@@ -253,7 +249,11 @@ class ChunkIndex:
         folded = list(view.fragments)
         folded += self._read(unread[-max(0, FOLDED - len(folded)) :])
         marks = {mark for fragment in folded for mark in fragment.marks()}
-        root = fold(self._backend, self._algorithm, marks, 1 + len(marks) // PUSHED)
+        try:
+            root = fold(self._backend, self._algorithm, marks, 1 + len(marks) // PUSHED)
+        except AccessDenied:
+            self._may_fold = False
+            return
         if root is None:
             return
         if view.root is None:
