@@ -25,7 +25,7 @@ def fuzz(target, tmp_path, **environment):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["codec", "delta", "table", "chunk"])
+@pytest.mark.parametrize("target", ["codec", "delta", "table", "chunk", "scan"])
 def test_c_target(target, tmp_path):
     done = fuzz(target, tmp_path)
     if done.returncode == MISSING:
@@ -34,8 +34,9 @@ def test_c_target(target, tmp_path):
     assert "stat::number_of_executed_units" in done.stderr
 
 
-def test_python_decoders(tmp_path):
-    done = fuzz("tables", tmp_path)
+@pytest.mark.parametrize("target", ["tables", "pickles"])
+def test_python_decoders(target, tmp_path):
+    done = fuzz(target, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     assert "0 findings" in done.stdout
 
