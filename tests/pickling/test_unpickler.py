@@ -1,5 +1,6 @@
 """What mfstore's unpickler makes of a pickle is what CPython's makes of it, or the same error."""
 
+import _thread
 import copyreg
 import datetime
 import decimal
@@ -595,7 +596,7 @@ def test_a_handler_of_a_signal_runs_meanwhile():
 
     class Finds(pickle.Unpickler):
         def find_class(self, module, name):
-            return {"timer": signal.setitimer, "reached": reached.append}[name]
+            return {"signal": _thread.interrupt_main, "reached": reached.append}[name]
 
     class InterruptionError(Exception):
         pass
@@ -603,16 +604,14 @@ def test_a_handler_of_a_signal_runs_meanwhile():
     def handler(signum, frame):
         raise InterruptionError
 
-    # Time of this process, so that it comes while the pickle is read, however long that takes.
-    timer = b"\x8c\x01m\x8c\x05timer\x93" + dumps((signal.ITIMER_VIRTUAL, 0.001))[2:-1] + b"R"
-    stream = START + b"](" + timer + b"K\x01" * 3_000_000 + b"\x8c\x01m\x8c\x07reached\x93N\x85Re."
-    before = signal.signal(signal.SIGVTALRM, handler)
+    stream = START + b"](\x8c\x01m\x8c\x06signal\x93" + dumps(int(signal.SIGUSR2))[2:-1] + b"\x85R"
+    stream += b"K\x01" * 300_000 + b"\x8c\x01m\x8c\x07reached\x93N\x85Re."
+    before = signal.signal(signal.SIGUSR2, handler)
     try:
         with pytest.raises(InterruptionError):
             loads(stream, Finds)
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.signal(signal.SIGUSR2, before)
     assert not reached
 
 
