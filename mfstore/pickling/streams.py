@@ -18,7 +18,7 @@ from mfstore._core.cycles import without_search
 from mfstore._core.pickler import Pickler
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
-from mfstore.pickling.arrays import array_reducers, flat_arrays, without_metadata
+from mfstore.pickling.arrays import array_reducers, flat_arrays, short_arrays, without_metadata
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from mfstore._core.pickler import Sink
+    from mfstore._core.pickler import Arrays, Sink
     from mfstore._core.unpickler import Unpickler
 
 # BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
@@ -47,7 +47,7 @@ def dump(obj: object, sink: Sink, name: str | None = None) -> int:
     that cannot be pickled.
     """
     known = _known_types()
-    pickler = Pickler(sink, known.reducers, known.values, known.once, counted=_COUNTED)
+    pickler = Pickler(sink, known.reducers, known.values, known.once, counted=_COUNTED, arrays=known.arrays)
     try:
         return pickler.dump(obj)
     except Exception as error:
@@ -260,9 +260,10 @@ class _Known(NamedTuple):
     reducers: _Reducers
     values: tuple[type, ...]
     once: dict[type, Callable[[Any], bool] | None]
+    arrays: Arrays | None
 
 
-_known = _Known((), _Reducers(), (), {})
+_known = _Known((), _Reducers(), (), {}, None)
 
 
 def _known_types() -> _Known:
@@ -273,8 +274,9 @@ def _known_types() -> _Known:
     reducers = _Reducers()
     values = tuple(_imported((module, name) for module, names in _VALUES for name in names))
     once = {kind: test for place, test in _ONCE.items() for kind in _imported([place])}
-    unready = _Known((), reducers, values, once)  # a library is being imported: look again
     np: Any = sys.modules.get("numpy")
+    arrays = short_arrays(np) if hasattr(np, "recarray") else None
+    unready = _Known((), reducers, values, once, arrays)  # a library is being imported: look again
     if np is not None:
         if not (hasattr(np, "memmap") and hasattr(np, "recarray")):
             return unready
@@ -300,7 +302,7 @@ def _known_types() -> _Known:
         from mfstore.pickling.arrow import ArrowArrays
 
         reducers.families[lib.Array] = ArrowArrays(lib)
-    _known = _Known(seen, reducers, values, once)
+    _known = _Known(seen, reducers, values, once, arrays)
     return _known
 
 

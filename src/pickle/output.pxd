@@ -51,6 +51,8 @@ cdef inline int reserve(Output *out, size_t more) except -1:
     return 0
 
 
+# Bytes are written by a pointer of their own: through ``out`` the compiler must take each for one that may change it.
+
 cdef inline int put1(Output *out, uint8_t op) except -1:
     reserve(out, 1)
     out.data[out.used] = op
@@ -59,34 +61,38 @@ cdef inline int put1(Output *out, uint8_t op) except -1:
 
 
 cdef inline int put2(Output *out, uint8_t op, uint8_t arg) except -1:
+    cdef uint8_t *to
     reserve(out, 2)
-    out.data[out.used] = op
-    out.data[out.used + 1] = arg
+    to = out.data + out.used
     out.used += 2
+    to[0] = op
+    to[1] = arg
     return 0
 
 
 cdef inline int put_int(Output *out, uint8_t op, uint64_t value, int width) except -1:
     """An opcode and ``width`` little-endian bytes."""
-    cdef int i
+    cdef uint8_t *to
     reserve(out, 1 + width)
-    out.data[out.used] = op
-    for i in range(width):
-        out.data[out.used + 1 + i] = <uint8_t> (value >> (8 * i))
+    to = out.data + out.used
     out.used += 1 + width
+    to[0] = op
+    write_int(to + 1, value, width)
     return 0
 
 
 cdef inline int put_double(Output *out, double value) except -1:
     """BINFLOAT: big-endian, unlike every other number of a pickle."""
     cdef uint64_t bits
+    cdef uint8_t *to
     cdef int i
     memcpy(&bits, &value, 8)
     reserve(out, 9)
-    out.data[out.used] = b'G'
-    for i in range(8):
-        out.data[out.used + 1 + i] = <uint8_t> (bits >> (56 - 8 * i))
+    to = out.data + out.used
     out.used += 9
+    to[0] = b'G'
+    for i in range(8):
+        to[1 + i] = <uint8_t> (bits >> (56 - 8 * i))
     return 0
 
 

@@ -32,6 +32,12 @@ class Items:
     parts: Iterable[list[Any]]
     def __init__(self, length: int, parts: Iterable[list[Any]]) -> None: ...
 
+class Arrays:
+    kind: type
+    build: Callable[..., Any]
+    is_plain: Callable[[Any], bool]
+    def __init__(self, kind: type, build: Callable[..., Any], is_plain: Callable[[Any], bool]) -> None: ...
+
 class Sink(Protocol):
     def body(self, block: bytes) -> None: ...
     # data: bytes-like, or the Parts of a Payload that had them.
@@ -51,6 +57,7 @@ class Pickler:
         block: int = ...,
         order: ContentOrder | None = None,
         counted: frozenset[str] = ...,
+        arrays: Arrays | None = ...,
     ) -> None: ...
     def dump(self, obj: object) -> int: ...
     def path(self) -> str: ...

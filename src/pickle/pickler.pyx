@@ -28,7 +28,10 @@ from mfstore._core.graph import ContentOrder, counts_references, find_global, ho
 from mfstore._core.memory import AsciiView, LargeValue, encode_text
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBUF_STRIDES, Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.datetime cimport (
     datetime_tzinfo, import_datetime, time_tzinfo, timedelta_days, timedelta_microseconds, timedelta_seconds,
@@ -168,7 +171,7 @@ BYTEARRAY = 4
 cdef enum:
     OUT_OF_LINE = 65536
 
-# One MARK ... APPENDS per this many items: the unpickler's stack holds a batch (512 KiB of
+# One MARK ... APPENDS per this many items, a power of two: the unpickler's stack holds a batch (512 KiB of
 # pointers), and each boundary is a place where an insertion shifts the stream.
 cdef enum:
     BATCH = 65536
@@ -277,6 +280,7 @@ cdef enum:
     TIME = 3
     TIMEDELTA = 4
     DECIMAL = 5
+    ARRAY = 6
 
 cdef object _short_ways = {
     ("datetime", "datetime"): DATETIME, ("datetime", "date"): DATE, ("datetime", "time"): TIME,
@@ -448,6 +452,19 @@ cdef class Short:
         return b"".join(self.blocks)
 
 
+@cython.final
+cdef class Arrays:
+    """What the pickler writes without a reducer, as that would say, as a call of ``build``: arrays of class ``kind`` and
+    of dtypes of which ``is_plain(dtype)``."""
+
+    cdef readonly object kind, build, is_plain
+
+    def __init__(self, kind, build, is_plain):
+        self.kind = kind
+        self.build = build
+        self.is_plain = is_plain
+
+
 cdef struct Recent:
     PyObject *text  # A reference, or NULL.
     uint32_t number
@@ -465,13 +482,17 @@ cdef class Pickler:
     ``callable(obj)`` that says of which instances this is so.
     ``reducers.get(type)``, as of a mapping, is None or ``callable(obj)`` giving ``NotImplemented`` (pickle it the
     usual way), a ``Reduced`` node, or the tuple or string of ``__reduce__``.
+    ``arrays`` says which arrays are written without their reducer.
     ``counted`` are names of modules whose classes in C own what they refer to, by counted references. What nobody but
     the pickler refers to, because a reducer has made it, lives no longer than it takes to write it, if it is of these
     classes or of Python's own.
     After a failure, ``path()`` says where in the object it happened.
     """
 
-    cdef object sink, reducers, values, root, order, last_type
+    cdef object sink, reducers, values, root, order, last_type, last_once, last_dtype
+    cdef uint32_t last_once_number
+    cdef bint last_dtype_is_plain
+    cdef Arrays arrays
     cdef Kind last_kind
     cdef int phase
     # QUIET, PLAIN or FOREIGN.
@@ -492,7 +513,7 @@ cdef class Pickler:
 
     def __cinit__(
         self, sink, reducers=None, tuple values=(), dict once=None, size_t block=1 << 20, order=None,
-        frozenset counted=frozenset(),
+        frozenset counted=frozenset(), Arrays arrays=None,
     ):
         self.sink = sink
         self.values = values
@@ -514,6 +535,8 @@ cdef class Pickler:
         self.alone = []
         self.alone_bytes = 0
         self.counted = counted
+        self.arrays = arrays
+        self.last_once = self.last_dtype = None
         self.memo_size = 0
         self.flushed = 0
         self.block = block
@@ -656,6 +679,7 @@ cdef class Pickler:
             self.once_memo.clear()
             self.once_ids.clear()
             self.once_alive.clear()
+            self.last_once = None
         self.once_memo[content] = self.memo_size
         self.note_once(obj, self.memo_size)
         self.memo_size += 1
@@ -666,8 +690,20 @@ cdef class Pickler:
         if len(self.once_alive) >= TEXT_MEMO:
             self.once_ids.clear()
             self.once_alive.clear()
+            self.last_once = None
         self.once_ids[<size_t> <void *> obj] = index
         self.once_alive.append(obj)
+        return 0
+
+    cdef int save_once(self, object obj) except -1:
+        """As ``save`` of a value that is written once, most often the same as the last one."""
+        if obj is self.last_once:
+            return self.get_memo(self.last_once_number)
+        self.save(obj)
+        number = self.once_ids.get(<size_t> <void *> obj)
+        if number is not None:
+            self.last_once = obj
+            self.last_once_number = number
         return 0
 
     cdef int align_memo(self, Py_ssize_t items) except -1:
@@ -806,7 +842,10 @@ cdef class Pickler:
             return self.append_parts((<Items> obj).parts, OURS)
 
         its = self.kind_of(kind)
-        if its.short_way:
+        if its.short_way == ARRAY:
+            if self.save_array(obj, how):
+                return 0
+        elif its.short_way:
             return self.save_shortly(obj, its)
         if not its.quiet:
             self.foreign()
@@ -901,7 +940,7 @@ cdef class Pickler:
                 put1(&self.out, 0x85)
             else:
                 try:
-                    self.save(zone)
+                    self.save_once(zone)
                 except BaseException:
                     self.trace += ["[1]", f".<{_name(its.kind)}.__reduce__>"]
                     raise
@@ -909,6 +948,45 @@ cdef class Pickler:
                 self.memo_size += 1
         put1(&self.out, b'R')
         return self.count_memo()
+
+    cdef bint save_array(self, object obj, int how) except -1:
+        """Write an array of numbers that lies in one piece and in the body, or return 0 because it is none."""
+        cdef object dtype = obj.dtype
+        cdef Py_buffer view
+        cdef bint by_rows
+        cdef Py_ssize_t at
+        if dtype is not self.last_dtype:
+            self.last_dtype_is_plain = self.arrays.is_plain(dtype)
+            self.last_dtype = dtype
+        if not self.last_dtype_is_plain:
+            return 0
+        PyObject_GetBuffer(obj, &view, PyBUF_STRIDES)
+        try:
+            by_rows = PyBuffer_IsContiguous(&view, b'C')
+            if not (0 < view.len < OUT_OF_LINE and view.ndim <= ATOM_TUPLE):
+                return 0
+            if not by_rows and not PyBuffer_IsContiguous(&view, b'F'):
+                return 0
+            self.save(self.arrays.build)
+            put1(&self.out, b'(')
+            put_int(&self.out, 0x96, view.len, 8)
+            self.put_raw(<const uint8_t *> view.buf, view.len)
+            self.count_memo()
+            self.save_once(dtype)
+            if view.ndim > 3:
+                put1(&self.out, b'(')
+            for at in range(view.ndim):
+                put_int64(&self.out, view.shape[at])
+            put1(&self.out, b't' if view.ndim > 3 else <uint8_t> (0x84 + view.ndim) if view.ndim else b')')
+        finally:
+            PyBuffer_Release(&view)
+        order = "C" if by_rows else "F"
+        self.save_text(<PyObject *> order, 0)
+        put2(&self.out, b't', 0x94)
+        self.memo_size += 1
+        put1(&self.out, b'R')
+        self.memoize(obj, how)
+        return 1
 
     cdef bint save_numbers(self, set obj) except -1:
         """Write the elements of a set of few numbers, or return 0 because it is none."""
@@ -1148,7 +1226,7 @@ cdef class Pickler:
             put1(&self.out, b'(')
         try:
             while index < PyList_GET_SIZE(items):  # an item's __reduce__ may change the list
-                if index and index % BATCH == 0:
+                if index and index & (BATCH - 1) == 0:
                     put1(&self.out, b'e')
                     put1(&self.out, b'(')
                 self.save_item(PyList_GET_ITEM(items, index), how)
@@ -1200,7 +1278,7 @@ cdef class Pickler:
         try:
             while len(obj) == size and PyDict_Next(obj, &position, &key_at, &value_at):
                 key = <object> key_at
-                if done and done % BATCH == 0:
+                if done and done & (BATCH - 1) == 0:
                     put1(&self.out, b'u')
                     put1(&self.out, b'(')
                 if self.save_atom(key_at, how):
@@ -1252,6 +1330,8 @@ cdef class Pickler:
             its.counted = counts_references(kind, self.counted)
             its.may_have_attributes = any(["__dict__" in base.__dict__ for base in kind.__mro__])
             its.of_attributes = its.standing == OBJECT and is_of_attributes(kind)
+            if self.arrays is not None and kind is self.arrays.kind:
+                its.short_way = ARRAY
             if its.dispatched is None:
                 its.quiet = its.of_attributes or kind is type or kind is FunctionType or (
                     not kind.__flags__ & MADE_BY_CLASS and is_from_all(kind, self.counted))

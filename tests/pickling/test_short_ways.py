@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mfstore._core.cycles import without_search
 from mfstore._core.pickler import BUFFER, Joined, Pickler
 from mfstore.errors import NotSerializable
-from mfstore.pickling.streams import dump
+from mfstore.pickling.streams import _known_types, dump
 from tests.rigs.pickles import REMEMBERED, dumps
 
 KEPT = 65536
@@ -103,6 +103,52 @@ def test_dates_and_decimals_are_written_as_their_reductions_say(values):
         streams.append(joined.all())
     assert streams[0] == streams[1]
     assert repr(pickle.loads(streams[0])[0]) == repr(pickle.loads(pickle.dumps(values)))
+
+
+def arrays_of(dtype):
+    numbers = np.arange(5040).astype(dtype)
+    yield from (numbers[:0], numbers[:1].reshape(()), numbers, numbers[::2], numbers.reshape(70, 72).T)
+    yield from (
+        numbers[:24].reshape(2, 3, 4),
+        numbers[:24].reshape(2, 3, 4).transpose(2, 1, 0),
+        numbers[:3].reshape(3, 1),
+    )
+    yield from (numbers[:1].reshape((1,) * 8), numbers[:1].reshape((1,) * 9), numbers.view(np.recarray))
+    readonly = numbers[:9].copy()
+    readonly.flags.writeable = False
+    yield readonly
+    yield np.resize(numbers, 65536 // numbers.itemsize)
+    yield np.resize(numbers, 65536 // numbers.itemsize - 1)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["?", "u1", "<i4", ">i4", "f2", "f8", "c8", "g", "G", "M8[s]", "S3", "U2", "O", "i4,f8"]
+)
+def test_arrays_are_written_as_their_reducer_says(dtype):
+    given = list(arrays_of(dtype))
+    values = [given, given[::-1], [np.zeros(2, dtype), {"x": np.ones(3, dtype)}]]
+    known = _known_types()
+    assert known.arrays is not None
+    streams = []
+    for arrays in (known.arrays, None):
+        joined = Joined()
+        Pickler(joined, known.reducers, known.values, known.once, arrays=arrays).dump(values)
+        streams.append(joined.all())
+    assert streams[0] == streams[1]
+    back = pickle.loads(streams[0])
+    assert all(one.flags.f_contiguous >= two.flags.f_contiguous for one, two in zip(back[0], given, strict=True))
+    assert [one.tolist() for one in back[0]] == [one.tolist() for one in given]
+    assert back[0][0] is back[1][-1]
+
+
+def test_arrays_that_are_small_take_no_reducer():
+    known = _known_types()
+    asked = []
+    reducers = {np.ndarray: lambda array: (asked.append(array), known.reducers.exact[np.ndarray](array))[1]}
+    Pickler(Joined(), reducers, known.values, known.once, arrays=known.arrays).dump([np.zeros(3), np.zeros((2, 9)).T])
+    assert not asked
+    Pickler(Joined(), reducers, known.values, known.once, arrays=known.arrays).dump([np.zeros(9)[::2], np.zeros(9000)])
+    assert len(asked) == 2
 
 
 class Unnamed(datetime.tzinfo):
