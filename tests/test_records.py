@@ -182,6 +182,14 @@ def test_a_named_tuple_is_as_that_of_the_standard_library():
     assert inspect.signature(Pair).parameters.keys() == inspect.signature(Theirs).parameters.keys()
     assert (*Pair(1),) == (*Theirs(1),) == (1, "r") and Pair(1)._replace(right="q") == (1, "q")
     assert (str(Pair(1)), repr(Pair(1)), Pair.__qualname__) == ("1r", "Pair(left=1, right='r')", "Pair")
+    for cls in (Pair, Theirs):
+        assert cls._make([1, "q"])._asdict() == {"left": 1, "right": "q"}
+        for wrong in (lambda cls=cls: cls._make([1]), lambda cls=cls: cls(1)._replace(no=1), lambda cls=cls: cls(a=1)):
+            with pytest.raises((TypeError, ValueError)):
+                wrong()
+        match cls(1, "q"):
+            case cls(left, right):
+                assert (left, right) == (1, "q")
     with pytest.raises(TypeError):
         Pair()
     with pytest.raises(AttributeError):
