@@ -38,9 +38,12 @@ else:
 
     def dataclass(cls=None, /, *, frozen=False, slots=False, eq=True, repr=True, kw_only=False):  # noqa: A002
         """As ``dataclasses.dataclass``, with those of its arguments, for a class that inherits no fields.
-        TypeError for annotations that are no field's. Its ``dataclasses.fields`` are made when they are asked for."""
+        TypeError for one that does, and for annotations that are no field's. ``dataclasses.fields`` of it are made when
+        they are asked for."""
         if cls is None:
             return lambda cls: dataclass(cls, frozen=frozen, slots=slots, eq=eq, repr=repr, kw_only=kw_only)
+        if hasattr(cls, "__dataclass_fields__"):
+            raise TypeError(f"{cls.__name__} inherits fields: it is for dataclasses.dataclass")
         fields = {}
         contents = dict(cls.__dict__)
         for name, kind in contents.get("__annotations__", {}).items():
@@ -51,9 +54,7 @@ else:
         made = _without_defaults(cls, contents, fields, slots)
         made.__init__ = _init(made, fields, frozen, slots, kw_only)
         made.__match_args__ = () if kw_only else tuple(fields)
-        made.__dataclass_fields__ = _Fields(
-            {"frozen": frozen, "slots": False, "eq": eq, "repr": repr, "kw_only": kw_only}, fields
-        )
+        made.__dataclass_fields__ = _Fields(cls.__name__, contents.get("__annotations__", {}), fields, kw_only)
         values = _values(tuple(fields))
         if eq:
             _add_eq(made, values, frozen)
@@ -175,23 +176,25 @@ else:
     class _Fields:
         """The standard library's fields of a class, made by itself when somebody asks for them."""
 
-        __slots__ = ("_fields", "_made", "_options")
+        __slots__ = ("_annotations", "_fields", "_kw_only", "_made", "_name")
 
-        def __init__(self, options, fields):
-            self._options = options
+        def __init__(self, name, annotations, fields, kw_only):
+            self._name = name
+            self._annotations = annotations
             self._fields = fields
+            self._kw_only = kw_only
             self._made = None
 
         def __get__(self, instance, owner):
             if self._made is None:
                 import dataclasses
 
-                body = {"__annotations__": dict(owner.__annotations__)}
+                body = {"__annotations__": self._annotations}
                 for name, one in self._fields.items():
                     given = {"default": one.default, "default_factory": one.default_factory}
                     given = {what: value for what, value in given.items() if value is not _ABSENT}
                     body[name] = dataclasses.field(repr=one.repr, **given)
-                like = dataclasses.dataclass(type(owner.__name__, (), body), **self._options)
+                like = dataclasses.dataclass(type(self._name, (), body), kw_only=self._kw_only)
                 self._made = like.__dataclass_fields__
             return self._made
 

@@ -156,6 +156,13 @@ def test_annotations_that_are_no_fields_are_refused(kind):
         records.dataclass(type("Other", (), {"__annotations__": {"x": kind}}))
 
 
+@pytest.mark.parametrize("kind", [dataclasses.dataclass, records.dataclass])
+def test_a_class_that_inherits_fields_is_refused(kind):
+    base = kind(type("Base", (), {"__annotations__": {"x": "int"}, "__doc__": ""}))
+    with pytest.raises(TypeError, match="inherits"):
+        records.dataclass(type("Derived", (base,), {"__annotations__": {"y": "int"}}))
+
+
 def test_own_methods_of_a_dataclass_are_kept():
     @records.dataclass(slots=True)
     class Own:

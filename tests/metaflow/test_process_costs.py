@@ -45,6 +45,29 @@ task("end", "start")
 json.dump({"imported": imported, "used": [*sys.modules], "opened": len(opened)}, sys.stdout)
 """
 
+GRAPH = """
+import json, sys
+import metaflow
+from metaflow.datastore import FlowDataStore
+from metaflow.plugins import DATASTORES
+
+storage = next(one for one in DATASTORES if one.TYPE == "local")
+flow = FlowDataStore("F", storage_impl=storage, ds_root=sys.argv[1])
+graph = {"file": "flow.py", "steps": {name: {"name": name, "type": "linear", "doc": "", "next": []} for name in "abcdefg"}}
+if sys.argv[2] == "first":
+    made = flow.get_task_datastore("1", "_parameters", "0", attempt=0, mode="w")
+    made.init_task()
+else:
+    read = flow.get_task_datastore("1", "_parameters", "0")
+    made = flow.get_task_datastore("1", "start", "1", attempt=0, mode="w")
+    made.init_task()
+    made.passdown_partial(read, ["_graph_info"])
+    assert read["_graph_info"] == graph
+made.save_artifacts(iter([("_graph_info", graph), ("x", 1)]), 2)
+made.done()
+json.dump({"used": [*sys.modules], "key": made._objects["_graph_info"], "info": made._info["_graph_info"]}, sys.stdout)
+"""
+
 
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory):
@@ -58,6 +81,22 @@ def costs(tmp_path_factory):
         assert done.returncode == 0, done.stderr
         found[side.name] = json.loads(done.stdout)
     return found
+
+
+def test_a_task_that_hands_on_what_metaflow_says_of_the_graph_needs_no_store(tmp_path):
+    """Each task of a flow reads that of the run's parameters, which in the packed profile is in a bundle."""
+    told = []
+    for which in ("first", "next"):
+        command = [PACKED.python, "-c", GRAPH, str(tmp_path / "root"), which]
+        environment = FlowRig(tmp_path).environment(PACKED)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout))
+    first, following = told
+    assert (following["key"], following["info"]) == (first["key"], first["info"]) and len(first["key"]) == 64
+    assert "mfstore.store" in first["used"]
+    compiled = {"mfstore.store", "mfstore._core.pickler", "mfstore._core.codec", "mfstore.metaflow.packed.bundles"}
+    assert not compiled.intersection(following["used"])
 
 
 def test_importing_metaflow_imports_few_modules_and_nothing_compiled(costs):

@@ -3,12 +3,16 @@
 A method is rebound only if it takes the arguments that it takes in that release. Of another one it stays as it is: the
 storages and the content-addressed store work without. What the replacements use of Metaflow besides are attributes of
 its datastore classes, which tests/metaflow/hooks/test_rebinding.py looks for in the installed release.
+
+Each process of a flow imports this module. So what is rebound for S3 alone is imported when it is called there.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from typing import Any
 
 from metaflow.datastore import flow_datastore
@@ -16,9 +20,13 @@ from metaflow.datastore.flow_datastore import FlowDataStore
 from metaflow.datastore.task_datastore import TaskDataStore
 
 from mfstore.host.forks import IMPORTING
-from mfstore.metaflow.hooks.flow_datastore import get_task_datastore, get_task_datastores
-from mfstore.metaflow.hooks.marks import save_metadata
-from mfstore.metaflow.hooks.task_datastore import get, load_artifacts, save_artifacts, transfer_artifacts
+from mfstore.metaflow.hooks.task_datastore import (
+    get,
+    load_artifacts,
+    rely_on_bundles,
+    save_artifacts,
+    transfer_artifacts,
+)
 from mfstore.metaflow.stock.content_store import ContentStore
 from mfstore.records import NamedTuple
 
@@ -38,7 +46,36 @@ class ReboundMethod(NamedTuple):
 
     def fits(self) -> bool:
         """Whether the method of the installed Metaflow takes these parameters; also once it was replaced."""
-        return tuple(inspect.signature(getattr(self.owner, self.name)).parameters) == self.parameters
+        method = getattr(self.owner, self.name)
+        while hasattr(method, "__wrapped__"):
+            method = method.__wrapped__
+        code = method.__code__
+        count = code.co_argcount + code.co_kwonlyargcount
+        return code.co_varnames[:count] == self.parameters and not code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
+
+
+def _in_s3(module: str, name: str, elsewhere: Callable[[Any], object] | None = None) -> Callable[[Any], Any]:
+    """What replaces a method with what ``name`` of a module of the hooks makes of it, for storages in S3. For others
+    ``elsewhere`` gets what the method gives."""
+
+    def replace(original: Any) -> Any:
+        made: list[Any] = []
+
+        @wraps(original)
+        def method(self: Any, *args: Any, **named: Any) -> Any:
+            blobs = getattr(self._storage_impl, "blobs", None)
+            if blobs is None or not blobs.remote:
+                found = original(self, *args, **named)
+                if blobs is not None and elsewhere is not None:
+                    elsewhere(found)
+                return found
+            if not made:
+                made.append(getattr(import_module(f"mfstore.metaflow.hooks.{module}"), name)(original))
+            return made[0](self, *args, **named)
+
+        return method
+
+    return replace
 
 
 METHODS = (
@@ -49,7 +86,7 @@ METHODS = (
             "self", "run_id", "step_name", "task_id", "attempt", "data_metadata", "mode", "allow_not_done",
             "join_type", "orig_flow_datastore", "spin_artifacts", "persist",
         ),
-        get_task_datastore,
+        _in_s3("flow_datastore", "get_task_datastore", rely_on_bundles),
     ),
     ReboundMethod(
         FlowDataStore,
@@ -58,13 +95,16 @@ METHODS = (
             "self", "run_id", "steps", "pathspecs", "allow_not_done", "attempt", "include_prior", "mode", "join_type",
             "orig_flow_datastore", "spin_artifacts",
         ),
-        get_task_datastores,
+        _in_s3("flow_datastore", "get_task_datastores"),
     ),
     ReboundMethod(TaskDataStore, "load_artifacts", ("self", "names"), load_artifacts),
     ReboundMethod(TaskDataStore, "save_artifacts", ("self", "artifacts_iter", "len_hint"), save_artifacts),
     ReboundMethod(TaskDataStore, "get", ("self", "name", "default"), get),
     ReboundMethod(
-        TaskDataStore, "save_metadata", ("self", "contents", "allow_overwrite", "add_attempt"), save_metadata
+        TaskDataStore,
+        "save_metadata",
+        ("self", "contents", "allow_overwrite", "add_attempt"),
+        _in_s3("marks", "save_metadata"),
     ),
     ReboundMethod(TaskDataStore, "transfer_artifacts", ("self", "other_datastore", "names"), transfer_artifacts),
 )  # fmt: skip

@@ -7,7 +7,10 @@ where it is used: half the time of importing all of mfstore's Metaflow side, in 
 
 from __future__ import annotations
 
+import os
+import pickle
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -22,9 +25,7 @@ from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSeri
 
 from mfstore.errors import NotSerializable
 from mfstore.metaflow.errors import data_errors
-from mfstore.metaflow.hooks.marks import wait_for_marks
 from mfstore.metaflow.process_state import process_state
-from mfstore.metaflow.roots.attempts import DATA, STARTED
 from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArtifact, bundle_of, is_inline, is_packed
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 FOREACH = "_foreach_stack"
 TOLD = 5
 """Names in a message."""
+KEY_DIGITS = 64
+"""Of a key of what lies in a bundle, and of no other."""
 
 # ---- saving -----------------------------------------------------------------------------
 
@@ -65,17 +68,19 @@ def save_artifacts(original: Any) -> Any:
 
 def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]], splits: list[Any]) -> None:
     """``splits`` is the task's foreach stack once ``artifacts`` have been taken."""
-    from mfstore.metaflow.packed.plain import plain_info, plain_key
+    from mfstore.metaflow.packed.plain import content_key, plain_info, plain_pickle
+    from mfstore.metaflow.roots.packed_keys import INLINE_PICKLE_BYTES, inline_key
 
     plain: dict[str, tuple[str, Any]] = {}
 
     def others() -> Iterator[tuple[str, Any]]:
         for name, obj in artifacts:
-            key = plain_key(obj)
-            if key is None:
-                yield name, obj
-            else:
+            pickled = plain_pickle(obj)
+            if pickled is not None and len(pickled) <= INLINE_PICKLE_BYTES:
+                key = inline_key(pickled)
                 plain[name] = key, plain_info(key, obj)
+            elif pickled is None or not _has_stored(task, name) or task._objects[name] != content_key(pickled):
+                yield name, obj
 
     left = others()
     first = [*islice(left, 1)]
@@ -83,6 +88,33 @@ def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]], splits: list[A
         _save_bundle(task, _taken(first, left), splits)
     for name, (key, info) in plain.items():
         task._objects[name], task._info[name] = key, info
+
+
+def rely_on_bundles(task: Any) -> None:
+    """What a task in a directory has in bundles is known to be stored since it ended, as a listing tells of S3: who has
+    it of this task, and saves it as it is, need not look for it. Not what the task took over from another run's."""
+    if getattr(task, "_mode", None) != "r" or process_state().knobs.profile != "packed":
+        return
+    keys = [key for key in (task._objects or {}).values() if len(key) == KEY_DIGITS]
+    if not keys:
+        return
+    from mfstore.metaflow.roots.attempts import BEGAN, DATA, PARAMETERS, RESUMED
+
+    storage, path = task._storage_impl, task._path
+    if task._step_name == PARAMETERS:
+        ran = not any(storage.is_file([f"{path}/{name}" for name in RESUMED]))
+    else:
+        ran = all(storage.is_file([f"{path}/{task._attempt}.{BEGAN}"]))
+    if ran:
+        with suppress(OSError):
+            written = os.stat(storage.full_uri(f"{path}/{task._attempt}.{DATA}")).st_mtime  # noqa: PTH116
+            task._ca_store.rely_on(keys, abs(time.time() - written))
+
+
+def _has_stored(task: Any, name: str) -> bool:
+    """Whether the task has an artifact of this name, of an input, that is known to be stored in a bundle."""
+    key = task._objects.get(name)
+    return key is not None and is_packed(task._info.get(name)) and task._ca_store.is_stored(key)
 
 
 def _taken(first: list[tuple[str, Any]], left: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -289,6 +321,17 @@ def _loaded_packed(task: Any, packed: Sequence[PackedArtifact]) -> Iterator[tupl
             yield artifact.name, load_inline(artifact.key)
         else:
             in_bundles.append(artifact)
+    for artifact in [*in_bundles] if _is_local(task) else ():
+        from mfstore.metaflow.packed.small import load_small
+
+        pickled = load_small(task._storage_impl.datastore_root, artifact.bundle or "").get(artifact.name)
+        if pickled is not None:
+            try:
+                obj = pickle.loads(pickled)
+            except Exception:
+                break  # the store says what it is
+            in_bundles.remove(artifact)
+            yield artifact.name, obj
     if in_bundles:
         from mfstore.metaflow.packed import bundles
 
@@ -319,6 +362,7 @@ def _learn_migrated(task: Any, names: list[str]) -> bool:
 def _documents(task: Any) -> list[dict[str, Any]]:
     """The data.json of each attempt of a task."""
     from mfstore.metaflow.hooks.task_data import parsed_task_data
+    from mfstore.metaflow.roots.attempts import DATA
 
     paths = [f"{task._path}/{number}.{DATA}" for number in range(metaflow_config.MAX_ATTEMPTS)]
     found = task._storage_impl.blobs.read(paths)
@@ -349,6 +393,10 @@ def get(original: Any) -> Any:
 # ---- the packed profile's store ---------------------------------------------------------
 
 
+def _is_local(task: Any) -> bool:
+    return _has_blobs(task) and not task._storage_impl.blobs.remote
+
+
 def _has_blobs(task: Any) -> bool:
     return getattr(task._storage_impl, "blobs", None) is not None
 
@@ -365,5 +413,9 @@ def _store_to_write(task: Any) -> Store:
     from mfstore.metaflow.packed.store import packed_store
 
     root = task._storage_impl.datastore_root
-    wait_for_marks(f"{root.rstrip('/')}/", name=STARTED)
+    if not _is_local(task):
+        from mfstore.metaflow.hooks.marks import wait_for_marks
+        from mfstore.metaflow.roots.attempts import STARTED
+
+        wait_for_marks(f"{root.rstrip('/')}/", name=STARTED)
     return packed_store(root, writing=True)

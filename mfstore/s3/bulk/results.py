@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import wraps
 from html import escape
 from inspect import cleandoc, signature
 from time import monotonic
 from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
-from mfstore.records import dataclass, field
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.scheduler import Scheduler, TransferCounts, Turns
 

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import dataclass
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.host.interrupts import uninterrupted
-from mfstore.records import dataclass
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED

@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mfstore.errors import CorruptObject
+from mfstore.format.recipes import LITERAL_LIMIT
 from mfstore.metaflow.packed.bundles import Saved, key_of, load, save
-from mfstore.metaflow.packed.plain import load_inline, plain_info, plain_key
+from mfstore.metaflow.packed.plain import content_key, load_inline, plain_info, plain_key, plain_pickle
 from mfstore.metaflow.roots.packed_keys import INLINE_PREFIX, PackedArtifact, inline_key
 
 TEXTS = st.text(max_size=3) | st.sampled_from(["a", "b", "x" * 140, "x" * 160, "\ud800"])
@@ -47,9 +48,16 @@ def twice(made):
 @example(-(1 << 63))
 @example(list(range(40)))
 @example([[[[[[]]]]]])
+@example(["x" * 160, {"x" * 160: "x" * 160}])
+@example(["x" * 1000, "y" * 8, "z" * 160])
+@example(list(range(1500)))
+@example({number: number for number in range(1200)})
+@example([{"name": f"step{number}", "next": [f"step{number + 1}"], "doc": ""} for number in range(40)])
 def test_the_key_is_the_one_that_the_store_gives(value):
     key = plain_key(value)
     if key is None:
+        pickled = plain_pickle(value)
+        assert pickled is None or content_key(pickled) == key_of(value)
         return
     assert key == key_of(value)
     found = load_inline(key)
@@ -72,12 +80,20 @@ def test_what_tasks_save_is_plain(value):
     assert plain_key(value) is not None
 
 
+@pytest.mark.parametrize("length", [LITERAL_LIMIT - 20, LITERAL_LIMIT - 5, LITERAL_LIMIT, LITERAL_LIMIT + 1, 8000])
+def test_the_key_of_a_longer_value_is_the_one_that_the_store_gives(length):
+    value = ["x" * length]
+    assert content_key(plain_pickle(value)) == key_of(value)
+
+
 def test_what_contains_itself_or_is_long_is_not():
     loop = []
     loop.append(loop)
     deep = []
     for _ in range(10_000):
         deep = [deep]
+    assert plain_pickle(deep) is plain_pickle(loop) is plain_pickle("x" * 10_000) is plain_pickle([0] * 5000) is None
+    assert plain_pickle(["x" * 4000, "y" * 5000]) is None
     assert plain_key(deep) is None
     assert plain_key(loop) is plain_key("x" * 200) is plain_key(list(range(200))) is plain_key(Text("a")) is None
 
