@@ -129,6 +129,7 @@ setup(
                 "codec/likeness",
                 "codec/literals",
                 "codec/planes",
+                "codec/search",
                 "codec/shuffle",
                 "codec/sparse",
                 libraries=("liblz4", "libzstd", "libxxhash"),

@@ -6,6 +6,7 @@ core; here is how what is long, or comes in pieces, passes through it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mfstore._core.chunk import CUT_MAX, cut
@@ -49,9 +50,10 @@ class ContentCutter:
         self._emit = emit
         self._tail = b""
 
-    def feed(self, data: Buffer) -> None:
-        """Take the next bytes. Memory is passed on where possible, so ``data`` must stay unchanged."""
-        view = memoryview(data).cast("B")
+    def feed(self, *blocks: Buffer) -> None:
+        """Take the next bytes. Several blocks are joined; the memory of one is passed on where possible, so
+        that it must stay unchanged."""
+        view = memoryview(blocks[0] if len(blocks) == 1 else self._take(blocks)).cast("B")
         at = 0
         if self._tail:
             # Two maximal chunks of new bytes decide every cut that starts in the tail.
@@ -68,7 +70,8 @@ class ContentCutter:
             self._emit(head[: ends[-1]], ends)
             at = ends[-1] - len(self._tail)
         while at < len(view):
-            window = view[at : at + WINDOW]
+            # Not a window and a little: what is left over is encoded by itself.
+            window = view[at:] if len(view) - at < WINDOW + WINDOW // 2 else view[at : at + WINDOW]
             ends = cut(window, 1, 0, False)
             if not ends:
                 break
@@ -76,8 +79,13 @@ class ContentCutter:
             at += ends[-1]
         self._tail = bytes(view[at:])
 
-    def finish(self) -> None:
-        """No more bytes: cut what is left."""
-        if self._tail:
-            tail, self._tail = memoryview(self._tail), b""
-            self._emit(tail, cut(tail, 1, 0, True))
+    def finish(self, *blocks: Buffer) -> None:
+        """These are the last bytes: cut what is left."""
+        if left := memoryview(self._take(blocks)):
+            self._emit(left, cut(left, 1, 0, True))
+
+    def _take(self, blocks: Sequence[Buffer]) -> bytes:
+        """What is not cut yet and the next blocks."""
+        joined = b"".join((self._tail, *blocks))
+        self._tail = b""
+        return joined

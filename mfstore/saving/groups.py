@@ -94,7 +94,9 @@ class Grouping:
         self._data = data
         self._starts = [0, *ends]
         self._follower = follower
-        self._level = effort.plain if ends[-1] > LONGEST else effort.short
+        self._level = follower.choice.level if follower.is_plain else effort.plain
+        if self._level == effort.plain and ends[-1] <= LONGEST:
+            self._level = effort.short
 
     def encode(self) -> list[EncodedChunk]:
         """All of them, each as it takes least."""

@@ -35,15 +35,18 @@ WINDOW_SHARE = 8
 """A window of memory / 8 bytes is hashed, looked up and encoded at a time: 32 MiB by default."""
 TASK_BYTES = 4 << 20
 """Bytes per task: some 60 chunks, 0.7 ms of hashing, against 30 us to hand it over."""
+TASK_MORE = 1 << 20
+"""Bytes that a task may have more, rather than that a further one has few."""
 
 
 def plan_tasks(run: Run) -> Iterable[tuple[RunPart, int]]:
-    """A run in parts of about TASK_BYTES, each with its bytes."""
+    """A run in equal parts of about TASK_BYTES, each with its bytes: groups do not go beyond a part."""
     ends, first, start = run.ends, 0, 0
+    left = -(-ends[-1] // (TASK_BYTES + TASK_MORE)) if ends else 0
     while first < len(ends):
-        last = min(bisect_left(ends, start + TASK_BYTES, first), len(ends) - 1)
+        last = min(bisect_left(ends, start + (ends[-1] - start) // max(left, 1), first), len(ends) - 1)
         yield RunPart(run, first, last + 1), ends[last] - start
-        first, start = last + 1, ends[last]
+        first, start, left = last + 1, ends[last], left - 1
 
 
 def plan_stores(parts: Iterable[RunPart], located: Container[bytes]) -> tuple[list[RunPart], int]:

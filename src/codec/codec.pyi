@@ -16,6 +16,10 @@ PCODEC_TYPES: dict[int, str]
 CHUNK_LIMIT: int
 GROUP: int
 GROUP_LIMIT: int
+QUICK: int
+FIVES: int
+NEAR: int
+FAR: int
 
 def delta_seal_is_right(encoded: Buffer) -> bool: ...
 def likeness(data: Buffer, base: Buffer, width: int) -> tuple[int, int, int, int, int]: ...

@@ -16,6 +16,11 @@ cdef extern from "codec/status.h" nogil:
         MF_BAD_BASE, MF_BAD_SEAL
 
 
+cdef extern from "codec/search.h" nogil:
+    enum:
+        MF_QUICK, MF_FIVES, MF_NEAR, MF_FAR
+
+
 cdef extern from "codec/group.h" nogil:
     size_t MF_GROUP_LIMIT
     ctypedef struct mf_group_part:
@@ -73,6 +78,11 @@ CHUNK_LIMIT = MF_CHUNK_LIMIT
 GROUP = MF_GROUP
 """Several chunks in one frame; where one starts in the uncompressed group stands in the place of the shuffle width."""
 GROUP_LIMIT = MF_GROUP_LIMIT
+QUICK = MF_QUICK
+FIVES = MF_FIVES
+NEAR = MF_NEAR
+FAR = MF_FAR
+"""Levels between those of Zstandard, for what is long (codec/search.h)."""
 
 
 cdef inline const uint8_t *start_of(const uint8_t[::1] view) noexcept:

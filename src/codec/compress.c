@@ -8,6 +8,7 @@
 #include "codec/context.h"
 #include "codec/group.h"
 #include "codec/planes.h"
+#include "codec/search.h"
 #include "codec/shuffle.h"
 #include "codec/status.h"
 
@@ -73,7 +74,7 @@ int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, u
         size_t done;
         if ((status = mf_codec_need_compress(ctx)) != MF_OK)
             return status;
-        done = ZSTD_compressCCtx(ctx->compress, dst, cap, src, n, level);
+        done = mf_search_compress(ctx->compress, level, src, n, dst, cap);
         if (!ZSTD_isError(done)) {
             *size = done;
             return MF_OK;

@@ -5,6 +5,7 @@
 #include <zstd_errors.h>
 
 #include "codec/entropy.h"
+#include "codec/search.h"
 #include "codec/status.h"
 
 enum {
@@ -94,8 +95,7 @@ int mf_group_encode(ZSTD_CCtx *compress, const uint8_t *src, const size_t *ends,
     *size = 0;
     if (!count || ends[count - 1] > MF_GROUP_LIMIT)
         return MF_TOO_LONG;
-    ZSTD_CCtx_reset(compress, ZSTD_reset_session_and_parameters);
-    left = ZSTD_CCtx_setParameter(compress, ZSTD_c_compressionLevel, level);
+    left = mf_search_prepare(compress, level);
     if (!ZSTD_isError(left))
         left = ZSTD_CCtx_setPledgedSrcSize(compress, ends[count - 1]);
     for (size_t i = 0; i < count && !ZSTD_isError(left); i++) {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import GROUP, GROUP_LIMIT, ZSTD, Codec
+from mfstore._core.codec import FAR, FIVES, GROUP, GROUP_LIMIT, NEAR, QUICK, ZSTD, Codec
 from mfstore.errors import CorruptObject
 from tests.rigs import one_chunk
 from tests.rigs.parts import noise
@@ -48,11 +48,27 @@ def test_a_group_is_one_zstandard_frame_that_says_its_length():
     assert struct.unpack_from("<I", encoded, 5) == (300_000,)
 
 
+@pytest.mark.parametrize(("level", "like"), [(QUICK, 1), (FAR, 3)])
+def test_two_of_our_levels_are_what_zstandard_does_of_long_inputs(level, like):
+    """Of short ones too, where its own tables are smaller, so that a sample tells of what it is a sample of."""
+    whole = [CODEC.trial(WORDS, [(ZSTD, 0, one)])[0] for one in (level, like)]
+    assert whole[0] == pytest.approx(whole[1], rel=0.01)
+
+
+@pytest.mark.parametrize("level", [QUICK, FIVES, NEAR, FAR])
+def test_our_levels_make_ordinary_frames_and_leave_nothing_behind(level):
+    codec = Codec(errors)
+    before = codec.trial(WORDS, [(ZSTD, 0, 3)])
+    encoded, (size,) = codec.encode(WORDS, [len(WORDS)], ZSTD, 0, level, 0.9)
+    assert one_chunk.decode(encoded, ZSTD, 0, len(WORDS)) == WORDS
+    assert codec.trial(WORDS, [(ZSTD, 0, level), (ZSTD, 0, 3)]) == [size, *before]
+
+
 @settings(max_examples=60)
 @given(
     pieces=st.lists(st.tuples(st.integers(1, 3000), st.booleans()), min_size=1, max_size=9),
     chosen=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=12),
-    level=st.sampled_from([1, 3, 6]),
+    level=st.sampled_from([1, 3, 6, QUICK, FIVES, NEAR, FAR]),
 )
 def test_any_parts_of_any_group(pieces, chosen, level):
     plain = b"".join(noise(length, length) if noisy else WORDS[:length] for length, noisy in pieces)

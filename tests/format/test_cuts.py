@@ -26,16 +26,26 @@ class Collected:
 
 
 @settings(max_examples=lasting(40), deadline=None)
-@given(seed=st.integers(0, 9), size=st.integers(0, 2 * MIB), pieces=st.lists(st.integers(1, MIB), max_size=8))
-def test_a_stream_is_cut_the_same_however_it_is_split(seed, size, pieces):
+@given(
+    seed=st.integers(0, 9), size=st.integers(0, 2 * MIB), pieces=st.lists(st.integers(1, MIB), max_size=8),
+    together=st.integers(1, 3), last=st.booleans(),
+)  # fmt: skip
+def test_a_stream_is_cut_the_same_however_it_is_split(seed, size, pieces, together, last):
     data = noise(seed, size)
     found, at = Collected(), 0
     cutter = ContentCutter(found.take)
+    blocks = []
     for piece in pieces:
-        cutter.feed(data[at : at + piece])
+        blocks.append(data[at : at + piece])
         at += piece
-    cutter.feed(data[at:])
-    cutter.finish()
+        if len(blocks) == together:
+            cutter.feed(*blocks)
+            blocks.clear()
+    blocks.append(data[at:])
+    if not last:
+        cutter.feed(*blocks)
+        blocks.clear()
+    cutter.finish(*blocks)
     assert found.data == data
     assert found.ends == cut(data, 1, 0, True)
 

@@ -105,12 +105,51 @@ def test_bytes_that_are_tensors_are_told_by_their_planes(codec):
 
 def test_text_is_plain_and_tried_in_planes_on_a_probe_only(codec):
     counting = CountingCodec(errors)
-    assert choose(counting, text(MIB), 1, "balanced")[:3] == (ZSTD, 0, 3)
+    assert choose(counting, text(MIB - 1), 1, "balanced")[:3] == (ZSTD, 0, 3)
     (probe, candidates), (sample, tried) = counting.trials
     assert (probe, {candidate[0] for candidate in candidates}) == (codecs.PROBE, {ZSTD, PLANES})
     assert (sample, tried) == (codecs.SAMPLE, [(ZSTD, 0, 3)])
     assert choose(codec, text(MIB), 1, "small")[:3] == (ZSTD, 0, 9)
     assert choose(codec, text(MIB), 1, "fast")[:2] == (LZ4, 0)
+
+
+class Told:
+    """A codec whose trials tell what a test wants: of plain zstd by its level, of everything else the sample's size."""
+
+    def __init__(self, **sizes):
+        self.sizes = {getattr(codecs, name): size for name, size in sizes.items()}
+        self.asked = []
+
+    def trial(self, sample, candidates):
+        self.asked += [level for codec, width, level in candidates if codec == ZSTD and not width]
+        return [
+            self.sizes.get(level, 1000) if codec == ZSTD and not width else len(sample)
+            for codec, width, level in candidates
+        ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "level", "asked"),
+    [
+        ({"QUICK": 10045, "FIVES": 8000, "NEAR": 8000}, codecs.QUICK, 1),
+        ({"QUICK": 10055, "FIVES": 9845, "NEAR": 8000}, codecs.FIVES, 2),
+        ({"QUICK": 10055, "FIVES": 9855, "NEAR": 10005}, codecs.NEAR, 3),
+        ({"QUICK": 10055, "FIVES": 9855, "NEAR": 10015}, 3, 3),
+    ],
+)
+def test_what_is_long_is_searched_with_least_effort_of_what_finds_enough(sizes, level, asked):
+    told = Told(FAR=10000, **sizes)
+    choice = choose(told, bytes(codecs.SEARCHED_FROM), 1, "balanced")
+    assert choice == (ZSTD, 0, level, 10000 / codecs.SEARCH_SAMPLE)
+    assert told.asked == [3, *[codecs.FAR, codecs.QUICK, codecs.FIVES, codecs.NEAR][: asked + 1]]
+    for length, itemsize, compress in (
+        (codecs.SEARCHED_FROM - 1, 1, "balanced"), (codecs.SEARCHED_FROM, 8, "balanced"),
+        (codecs.SEARCHED_FROM, 1, "small"), (codecs.SEARCHED_FROM, 1, "fast"),
+    ):  # fmt: skip
+        told.asked.clear()
+        choose(told, bytes(length), itemsize, compress)
+        assert codecs.FAR not in told.asked
+    assert choose(Told(FAR=0.96 * codecs.SEARCH_SAMPLE), bytes(codecs.SEARCHED_FROM), 1, "balanced") == RAW_CHOICE
 
 
 def test_numbers_are_tried_on_a_sample_only_where_a_probe_leaves_it_open():
@@ -133,14 +172,14 @@ def test_numbers_are_tried_on_a_sample_only_where_a_probe_leaves_it_open():
 
 
 def test_planes_are_taken_where_zstd_is_hardly_smaller():
-    class Told:
+    class Sized:
         """Sizes as a test wants them: plain zstd, planes, shuffled zstd."""
 
         def trial(self, sample, candidates):
             assert [(row[0], row[1]) for row in candidates] == [(ZSTD, 0), (PLANES, 4), (ZSTD, 4)]
             return self.sizes
 
-    told = Told()
+    told = Sized()
     for sizes, expected in (
         ([9000, 1020, 1000], (PLANES, 4)), ([9000, 1021, 1000], (ZSTD, 4)), ([1000, 1021, 9000], (ZSTD, 0)),
         ([9500, 9700, 9600], (ZSTD, 0)), ([9501, 9999, 9999], (NONE, 0)),

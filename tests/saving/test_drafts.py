@@ -95,6 +95,14 @@ def test_a_long_body_is_submitted_while_it_comes():
     assert submitted
 
 
+def test_a_long_body_is_encoded_in_long_runs():
+    """Each has a choice of its own, and is in groups of its own."""
+    data = noise(1, drafts.BODY_STREAM + 3 * drafts.BODY_PIECE)
+    _, submitted = raw(*(data[at : at + MIB] for at in range(0, len(data), MIB)))
+    assert b"".join(run.view for run in submitted) == data
+    assert [len(run.view) // drafts.BODY_PIECE for run in submitted[:-1]] == [2, 1, 1]
+
+
 def test_an_array_is_one_segment_of_the_callers_own_memory():
     array = np.arange(10 * CUT_MAX // 8, dtype="<i8")
     draft, submitted = drafted(array)

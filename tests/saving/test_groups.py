@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import DELTAS, GROUP, GROUP_LIMIT, PLANES, ZSTD, Codec
+from mfstore._core.codec import DELTAS, GROUP, GROUP_LIMIT, NEAR, PLANES, QUICK, ZSTD, Codec
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format.packs import decode_footer, decode_trailer
 from mfstore.format.recipes import INLINE
@@ -139,6 +139,19 @@ def test_what_is_text_is_encoded_once():
     choice = choose(counting, data, 1, "balanced")
     encode_chunks(counting, memoryview(data), cut(len(data)), 1, choice, "balanced")
     assert sum(counting.groups) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("length", "level", "used"),
+    [(MIB, 3, 4), (2 * MIB, 3, 3), (MIB, QUICK, QUICK), (2 * MIB, NEAR, NEAR)],
+)
+def test_groups_are_searched_as_chosen_and_harder_where_they_are_all(length, level, used):
+    data = lines(length)
+    codec, ends = Codec(errors), cut(length)
+    made = encode_chunks(codec, memoryview(data), ends, 1, Choice(ZSTD, 0, level, 0.3), "balanced")
+    check(made, data, ends)
+    count = next((at for at, chunk in enumerate(made) if at and chunk.data is not made[0].data), len(made))
+    assert made[0].data == codec.encode_group(data[: ends[count - 1]], ends[:count], used, KEEP)[0]
 
 
 def test_of_numbers_a_few_are_tried_in_a_group_and_all_left_alone_where_that_gains_nothing():

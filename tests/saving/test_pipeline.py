@@ -1,5 +1,8 @@
 """From runs to packs: in which parts, which of them have to be stored, and whose memory is read until when."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 
 from mfstore.format.packs import pack_path
@@ -39,12 +42,15 @@ class Pipe:
 # ---- plans --------------------------------------------------------------------------
 
 
-def test_a_run_is_handed_out_in_parts_of_some_mebibytes():
+@pytest.mark.parametrize(
+    ("chunks", "parts"), [(1, [1]), (5, [5]), (6, [3, 3]), (8, [4, 4]), (9, [5, 4]), (10, [5, 5]), (11, [4, 4, 3])]
+)
+def test_a_run_is_handed_out_in_equal_parts_of_some_mebibytes(chunks, parts):
     size = TASK_BYTES // 4
-    run = run_of(bytes(10 * size), *range(size, 11 * size, size))
-    assert list(plan_tasks(run)) == [
-        (RunPart(run, 0, 4), TASK_BYTES), (RunPart(run, 4, 8), TASK_BYTES), (RunPart(run, 8, 10), 2 * size)
-    ]  # fmt: skip
+    run = run_of(bytes(chunks * size), *range(size, (chunks + 1) * size, size))
+    starts = np.cumsum([0, *parts]).tolist()
+    expected = [(RunPart(run, one, other), (other - one) * size) for one, other in pairwise(starts)]
+    assert list(plan_tasks(run)) == expected
 
 
 def test_a_run_without_chunks_is_no_task():
