@@ -1,29 +1,20 @@
 #include "codec/blocks.h"
 
-#include <string.h>
 #include <zstd_errors.h>
 
 #include "codec/entropy.h"
 
 enum {
-    /* Of the longest part so many bytes are counted, in runs from all over it: 1 to 2 % of what compressing takes. Of
-     * others as many for their length, so that counts may be added, but so many at least. */
-    SAMPLE = 1024,
+    /* Of the longest part MF_SAMPLE bytes are counted: 1 to 2 % of what compressing takes. Of others as many for their
+     * length, so that counts may be added, but so many at least. */
     LEAST = 256,
-    RUN = 64,
     /* What a further block costs at most: its header, and a table of codes for 256 values. */
     BLOCK_COST = 160
 };
 
 static void sample(mf_histogram *histogram, const uint8_t *part, size_t n, size_t longest) {
-    size_t some = SAMPLE * n / longest, runs = (some < LEAST ? LEAST : some) / RUN;
-    memset(histogram, 0, sizeof *histogram);
-    if (n <= runs * RUN) {
-        mf_histogram_add(histogram, part, n);
-        return;
-    }
-    for (size_t i = 0; i < runs; i++)
-        mf_histogram_add(histogram, part + i * ((n - RUN) / (runs - 1)), RUN);
+    size_t some = MF_SAMPLE * n / longest;
+    mf_histogram_sample(histogram, part, n, (some < LEAST ? LEAST : some) / MF_SAMPLE_RUN * MF_SAMPLE_RUN);
 }
 
 /* Writes to blocks[] where each block ends, and returns how many there are. A part joins the block before it unless a

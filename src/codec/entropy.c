@@ -5,10 +5,43 @@
 /* One row of logarithms more than there are values: for that of the total. */
 enum { VALUES = 256, LANES = 8, LOGS = VALUES + LANES };
 
+enum {
+    /* Bytes from which on a sample is counted in several tables: where a value comes again, adding to its count waits
+     * for the last addition. 1024 bytes of pickles took 3.0 us in one table, and 1.2 in four. */
+    APART = 256,
+    TABLES = 4
+};
+
 void mf_histogram_add(mf_histogram *histogram, const uint8_t *src, size_t n) {
-    for (size_t i = 0; i < n; i++)
+    uint32_t counts[TABLES - 1][VALUES];
+    size_t i = 0;
+    if (n >= APART) {
+        memset(counts, 0, sizeof counts);
+        for (; i + TABLES <= n; i += TABLES) {
+            histogram->count[src[i]]++;
+            for (size_t k = 1; k < TABLES; k++)
+                counts[k - 1][src[i + k]]++;
+        }
+        for (size_t value = 0; value < VALUES; value++)
+            for (size_t k = 1; k < TABLES; k++)
+                histogram->count[value] += counts[k - 1][value];
+    }
+    for (; i < n; i++)
         histogram->count[src[i]]++;
     histogram->total += (uint32_t) n;
+}
+
+void mf_histogram_sample(mf_histogram *histogram, const uint8_t *src, size_t n, size_t length) {
+    uint8_t sample[MF_SAMPLE];
+    size_t runs = length / MF_SAMPLE_RUN;
+    memset(histogram, 0, sizeof *histogram);
+    if (n <= length) {
+        mf_histogram_add(histogram, src, n);
+        return;
+    }
+    for (size_t i = 0; i < runs; i++)
+        memcpy(sample + i * MF_SAMPLE_RUN, src + i * ((n - MF_SAMPLE_RUN) / (runs - 1)), MF_SAMPLE_RUN);
+    mf_histogram_add(histogram, sample, runs * MF_SAMPLE_RUN);
 }
 
 void mf_histogram_sum(mf_histogram *sum, const mf_histogram *a, const mf_histogram *b) {

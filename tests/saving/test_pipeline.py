@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mfstore._core.codec import NONE
 from mfstore.format.packs import pack_path
 from mfstore.saving.context import SessionStats
 from mfstore.saving.dedup import StoredChunks
@@ -166,3 +167,29 @@ def test_lent_memory_may_change_once_it_is_copied(length):
     pipe.pipeline.flush()
     pipe.packs.close()
     assert pipe.chunk(DIGEST(before)) == before
+
+
+def test_records_of_one_length_are_tried_once_and_each_is_stored_as_it_takes_least():
+    """As the nodes of a forest's trees are; unless the longest of them does not shrink, or one is something else."""
+    nodes = np.zeros(3000, [("left", "<i8"), ("at", "<f8"), ("count", "<f8")])
+    nodes["left"], nodes["count"] = np.arange(3000), np.random.default_rng(1).integers(0, 9, 3000)
+
+    def records(data, itemsize=24):
+        run = run_of(data)
+        run.itemsize = itemsize
+        return run
+
+    like = [nodes[at:].tobytes() for at in range(5)]
+    for runs, tried, raw in (
+        ([*map(records, like), records(nodes[7:].tobytes(), 8)], 2, []),
+        ([records(noise(1, 80_000)), records(like[0]), records(like[1])], 3, [0]),
+        ([records(noise(1, 70_000)), records(like[0])], 2, [0]),
+    ):
+        pipe, chosen = Pipe(), []
+        choose = pipe.pipeline._choose
+        pipe.pipeline._choose = lambda run, choose=choose, chosen=chosen: (chosen.append(run), choose(run))
+        for run in runs:
+            pipe.pipeline.submit(run)
+        pipe.pipeline.flush()
+        assert len(chosen) == tried
+        assert [at for at, run in enumerate(runs) if pipe.stored.located[run.ids[0]].codec == NONE] == raw
