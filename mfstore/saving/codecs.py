@@ -10,7 +10,6 @@ from mfstore._core.codec import (
     FIVES,
     GROUP,
     LZ4,
-    NEAR,
     NONE,
     PCODEC,
     PLANES,
@@ -60,17 +59,18 @@ LEFT = 0.02
 TOGETHER = 8
 """Chunks that are encoded in one call, which needs the interpreter only before and behind. Twice as many from call to
 call, so that no more are encoded in vain where a chunk turns out to be something else than all before it."""
-SEARCHES = ((QUICK, 1.005), (FIVES, 0.985), (NEAR, 1.001))
-"""Levels instead of 3 for long opaque bytes, and how much of what that takes of a sample they may take at most; the
-first one that keeps to it. Of 57 series and 15 everyday objects the first took at most 1.006 times as much then, of
-dicts, dates and CSV 0.84 to 0.96; the second 0.94 to 0.98, but 1.02 of Arrow files, of which level 3 in groups takes
-0.94 of the whole; the third 0.97 to 1.007. With a sample twice as long the same were chosen. Milliseconds for a MB
-are in codec/search.h."""
+SEARCHES = ((QUICK, 1.005, 1.02), (FIVES, 0.985, 1.005))
+"""Levels instead of 3 for long opaque bytes. Each with what it may take at most of what level 3 takes, of a sample and
+of each slice of it: the first one that keeps to both. Of 57 series and 15 everyday objects the first then took at most
+1.006 times as much, of dicts, dates and CSV 0.84 to 0.96; the second 0.94 to 0.98. By the sample alone the first would
+be taken for files of Arrow and Parquet, whose pages are of many kinds, and take 1.05 and 1.18 times as much. A level
+with two tables that nearest caches hold took 0.97 to 1.02 times as much for two thirds of the time, but 1.04 of Parquet
+files, of which no sample told so: what they repeat lies far apart. Milliseconds for a MB are in codec/search.h."""
 SEARCH_SAMPLE = 128 << 10
-"""Bytes of that trial: 1.4 ms."""
+"""Bytes of that trial: 1.1 ms. Of twice as many the same were chosen, but Arrow files."""
 SEARCHED_FROM = 1 << 20
 """Bytes from which on it pays: a level that is found saves 2 to 3 ms of each MB. Of what none is found for, as text, it
-costs 4 % of 4 MB."""
+costs 3 % of 4 MB."""
 GLANCE = 8 << 10
 """Bytes of an opaque chunk that are compressed to see whether it is raw as the chunk before it was: 10 us of noise."""
 GLANCED = 0.9
@@ -207,12 +207,18 @@ def choose(codec: Codec, data: Buffer, itemsize: int, compress: str) -> Choice:
 def _searched(codec: Codec, view: memoryview, effort: Effort) -> Choice:
     """zstd of long opaque bytes, with what takes least time of what finds enough."""
     sample = _sample(view, SEARCH_SAMPLE)
-    (far,) = codec.trial(sample, [(ZSTD, 0, FAR)])
-    left = far / SEARCH_SAMPLE
-    if left > effort.pays:
+    ends = range(SEARCH_SAMPLE // SLICES, SEARCH_SAMPLE + 1, SEARCH_SAMPLE // SLICES)
+    encoded, far = codec.encode_group(sample, ends, FAR, 1.0)
+    left = len(encoded) / SEARCH_SAMPLE
+    if not encoded or left > effort.pays:
         return RAW_CHOICE
-    for search, share in SEARCHES:
-        if codec.trial(sample, [(ZSTD, 0, search)])[0] <= share * far:
+    for search, share, most in SEARCHES:
+        found, sizes = codec.encode_group(sample, ends, search, 1.0)
+        if (
+            found
+            and len(found) <= share * len(encoded)
+            and all(size <= most * told for size, told in zip(sizes, far, strict=True))
+        ):
             return Choice(ZSTD, 0, search, left)
     return Choice(ZSTD, 0, effort.plain, left)
 

@@ -18,7 +18,6 @@ GROUP: int
 GROUP_LIMIT: int
 QUICK: int
 FIVES: int
-NEAR: int
 FAR: int
 
 def delta_seal_is_right(encoded: Buffer) -> bool: ...

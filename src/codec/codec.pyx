@@ -18,7 +18,7 @@ cdef extern from "codec/status.h" nogil:
 
 cdef extern from "codec/search.h" nogil:
     enum:
-        MF_QUICK, MF_FIVES, MF_NEAR, MF_FAR
+        MF_QUICK, MF_FIVES, MF_FAR
 
 
 cdef extern from "codec/group.h" nogil:
@@ -80,7 +80,6 @@ GROUP = MF_GROUP
 GROUP_LIMIT = MF_GROUP_LIMIT
 QUICK = MF_QUICK
 FIVES = MF_FIVES
-NEAR = MF_NEAR
 FAR = MF_FAR
 """Levels between those of Zstandard, for what is long (codec/search.h)."""
 

@@ -12,8 +12,6 @@ static const setting ours[][SETTINGS] = {
      {ZSTD_c_chainLog, 13}, {ZSTD_c_minMatch, 7}},
     {{ZSTD_c_compressionLevel, 1}, {ZSTD_c_strategy, ZSTD_fast}, {ZSTD_c_windowLog, 19}, {ZSTD_c_hashLog, 14},
      {ZSTD_c_chainLog, 13}, {ZSTD_c_minMatch, 5}},
-    {{ZSTD_c_compressionLevel, 3}, {ZSTD_c_strategy, ZSTD_dfast}, {ZSTD_c_windowLog, 20}, {ZSTD_c_hashLog, 14},
-     {ZSTD_c_chainLog, 14}, {ZSTD_c_minMatch, 5}},
     {{ZSTD_c_compressionLevel, 3}, {ZSTD_c_strategy, ZSTD_dfast}, {ZSTD_c_windowLog, 21}, {ZSTD_c_hashLog, 17},
      {ZSTD_c_chainLog, 16}, {ZSTD_c_minMatch, 5}}};
 

@@ -2,19 +2,18 @@
  * for, however long the input is. All are ordinary frames to a reader.
  *
  * Zstandard's levels 1 and 3 are far apart in what they cost, and what is better depends on the bytes: in a pickle of
- * records matches of five bytes some thousand bytes back take more than the letters themselves, and a table that the
- * nearest cache holds finds what a larger one finds. Groups of 1.5 MiB, size beside level 3 and milliseconds for a MB
- * (level 3: 4 to 7):
+ * records, matches of five bytes some thousand bytes back take more than the bytes themselves. Groups of 1.5 MiB, size
+ * beside level 3 and milliseconds for a MB (level 3: 4 to 7):
  *
- *                             MF_QUICK      MF_FIVES      MF_NEAR
- *   dicts of 3 keys           0.96, 2.9     0.97, 2.7     0.97, 3.2
- *   Decimals                  0.85, 3.2     0.96, 3.7     0.97, 3.8
- *   sets of numbers           1.01, 3.8     1.01, 3.7     1.01, 4.4
- *   tuples of texts, floats   1.11, 3.1     0.95, 3.5     0.99, 4.3
- *   nested dicts of floats    1.20, 3.5     1.18, 3.9     1.00, 4.1
- *   CSV                       0.95, 3.1     0.97, 4.1     0.99, 4.4
- *   text                      1.10, 4.1     1.09, 4.6     1.05, 5.0
- *   a forest's values         1.33, 3.5     1.27, 3.5     1.22, 4.3 */
+ *                             MF_QUICK      MF_FIVES
+ *   dicts of 3 keys           0.96, 2.9     0.97, 2.7
+ *   Decimals                  0.85, 3.2     0.96, 3.7
+ *   sets of numbers           1.01, 3.8     1.01, 3.7
+ *   tuples of texts, floats   1.11, 3.1     0.95, 3.5
+ *   nested dicts of floats    1.20, 3.5     1.18, 3.9
+ *   CSV                       0.95, 3.1     0.97, 4.1
+ *   text                      1.10, 4.1     1.09, 4.6
+ *   a forest's values         1.33, 3.5     1.27, 3.5 */
 #ifndef MFSTORE_CODEC_SEARCH_H
 #define MFSTORE_CODEC_SEARCH_H
 #include <stddef.h>
@@ -25,8 +24,7 @@
 enum mf_search {
     MF_QUICK = 101, /* one table of 64 KiB, matches of 7 bytes: what level 1 does of long inputs */
     MF_FIVES = 102, /* the same with matches of 5 bytes */
-    MF_NEAR = 103,  /* two such tables, matches of 5 and 8 bytes */
-    MF_FAR = 104    /* what level 3 does of long inputs: 768 KiB of tables */
+    MF_FAR = 103    /* what level 3 does of long inputs: 768 KiB of tables */
 };
 
 /* Forgets what was set before, and sets the level. 0, or Zstandard's error. */

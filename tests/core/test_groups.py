@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore import errors
-from mfstore._core.codec import FAR, FIVES, GROUP, GROUP_LIMIT, NEAR, QUICK, ZSTD, Codec
+from mfstore._core.codec import FAR, FIVES, GROUP, GROUP_LIMIT, QUICK, ZSTD, Codec
 from mfstore.errors import CorruptObject
 from tests.rigs import one_chunk
 from tests.rigs.parts import noise
@@ -55,7 +55,7 @@ def test_two_of_our_levels_are_what_zstandard_does_of_long_inputs(level, like):
     assert whole[0] == pytest.approx(whole[1], rel=0.01)
 
 
-@pytest.mark.parametrize("level", [QUICK, FIVES, NEAR, FAR])
+@pytest.mark.parametrize("level", [QUICK, FIVES, FAR])
 def test_our_levels_make_ordinary_frames_and_leave_nothing_behind(level):
     codec = Codec(errors)
     before = codec.trial(WORDS, [(ZSTD, 0, 3)])
@@ -68,7 +68,7 @@ def test_our_levels_make_ordinary_frames_and_leave_nothing_behind(level):
 @given(
     pieces=st.lists(st.tuples(st.integers(1, 3000), st.booleans()), min_size=1, max_size=9),
     chosen=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=12),
-    level=st.sampled_from([1, 3, 6, QUICK, FIVES, NEAR, FAR]),
+    level=st.sampled_from([1, 3, 6, QUICK, FIVES, FAR]),
 )
 def test_any_parts_of_any_group(pieces, chosen, level):
     plain = b"".join(noise(length, length) if noisy else WORDS[:length] for length, noisy in pieces)

@@ -114,42 +114,57 @@ def test_text_is_plain_and_tried_in_planes_on_a_probe_only(codec):
 
 
 class Told:
-    """A codec whose trials tell what a test wants: of plain zstd by its level, of everything else the sample's size."""
+    """A codec that says of what it encodes what a test wants: of groups by their level, of plain zstd 1000, of anything
+    else that it does not shrink."""
 
     def __init__(self, **sizes):
         self.sizes = {getattr(codecs, name): size for name, size in sizes.items()}
         self.asked = []
 
     def trial(self, sample, candidates):
-        self.asked += [level for codec, width, level in candidates if codec == ZSTD and not width]
-        return [
-            self.sizes.get(level, 1000) if codec == ZSTD and not width else len(sample)
-            for codec, width, level in candidates
-        ]
+        return [1000 if codec == ZSTD and not width else len(sample) for codec, width, _ in candidates]
+
+    def encode_group(self, data, ends, level, keep):
+        assert len(data) == ends[-1] == codecs.SEARCH_SAMPLE
+        self.asked.append(level)
+        sizes = self.sizes[level]
+        return bytes(sum(sizes)), sizes
+
+
+FAR_SIZES = [1000, 2000, 3000, 4000]
+AS_LONG = codecs.SEARCHED_FROM
 
 
 @pytest.mark.parametrize(
-    ("sizes", "level", "asked"),
+    ("quick", "fives", "level"),
     [
-        ({"QUICK": 10045, "FIVES": 8000, "NEAR": 8000}, codecs.QUICK, 1),
-        ({"QUICK": 10055, "FIVES": 9845, "NEAR": 8000}, codecs.FIVES, 2),
-        ({"QUICK": 10055, "FIVES": 9855, "NEAR": 10005}, codecs.NEAR, 3),
-        ({"QUICK": 10055, "FIVES": 9855, "NEAR": 10015}, 3, 3),
+        ([1000, 2000, 3000, 4045], None, codecs.QUICK),
+        ([1000, 2000, 3000, 4055], [1000, 2000, 3000, 3845], codecs.FIVES),
+        ([1021, 1900, 2900, 3900], [1004, 1900, 2900, 3900], codecs.FIVES),
+        ([1021, 1900, 2900, 3900], [1006, 1900, 2900, 3900], 3),
+        ([1000, 2000, 3000, 4055], [1000, 2000, 3000, 3855], 3),
+        ([], [], 3),
     ],
 )
-def test_what_is_long_is_searched_with_least_effort_of_what_finds_enough(sizes, level, asked):
-    told = Told(FAR=10000, **sizes)
-    choice = choose(told, bytes(codecs.SEARCHED_FROM), 1, "balanced")
-    assert choice == (ZSTD, 0, level, 10000 / codecs.SEARCH_SAMPLE)
-    assert told.asked == [3, *[codecs.FAR, codecs.QUICK, codecs.FIVES, codecs.NEAR][: asked + 1]]
-    for length, itemsize, compress in (
-        (codecs.SEARCHED_FROM - 1, 1, "balanced"), (codecs.SEARCHED_FROM, 8, "balanced"),
-        (codecs.SEARCHED_FROM, 1, "small"), (codecs.SEARCHED_FROM, 1, "fast"),
-    ):  # fmt: skip
-        told.asked.clear()
-        choose(told, bytes(length), itemsize, compress)
-        assert codecs.FAR not in told.asked
-    assert choose(Told(FAR=0.96 * codecs.SEARCH_SAMPLE), bytes(codecs.SEARCHED_FROM), 1, "balanced") == RAW_CHOICE
+def test_what_is_long_is_searched_with_least_effort_that_finds_enough_everywhere(quick, fives, level):
+    told = Told(FAR=FAR_SIZES, QUICK=quick, FIVES=fives)
+    assert choose(told, bytes(AS_LONG), 1, "balanced") == (ZSTD, 0, level, 10_000 / codecs.SEARCH_SAMPLE)
+    assert told.asked == [codecs.FAR, codecs.QUICK, codecs.FIVES][: 2 if fives is None else 3]
+
+
+@pytest.mark.parametrize(
+    ("length", "itemsize", "compress"),
+    [(AS_LONG - 1, 1, "balanced"), (AS_LONG, 8, "balanced"), (AS_LONG, 1, "small"), (AS_LONG, 1, "fast")],
+)
+def test_other_searches_are_for_long_opaque_bytes_and_the_balanced_setting(length, itemsize, compress):
+    told = Told()
+    choose(told, bytes(length), itemsize, compress)
+    assert told.asked == []
+
+
+@pytest.mark.parametrize("far", [[int(codecs.SEARCH_SAMPLE * 0.951), 0, 0, 0], []])
+def test_what_is_long_and_does_not_shrink_is_raw(far):
+    assert choose(Told(FAR=far), bytes(AS_LONG), 1, "balanced") == RAW_CHOICE
 
 
 def test_numbers_are_tried_on_a_sample_only_where_a_probe_leaves_it_open():
