@@ -247,8 +247,7 @@ def encode_chunk(codec: Codec, data: memoryview, choice: Choice) -> EncodedChunk
     if choice.codec != NONE:
         arena, sizes = codec.encode(data, [len(data)], choice.codec, choice.width, choice.level, KEEP)
         if sizes[0]:
-            # Copied: the arena has the room of the whole chunk.
-            return EncodedChunk(bytes(arena), choice.codec, choice.width)
+            return EncodedChunk(arena, choice.codec, choice.width)
     return EncodedChunk(data, NONE, 0)
 
 
@@ -309,7 +308,7 @@ class Follower:
                 chunk = data[starts[number - 1] : starts[number]]
                 if self._tried(chunk, size or len(chunk)) and self.choice[:3] != choice[:3]:
                     break
-            made += _in_order(bytes(arena[:used]), sizes[: number - first], choice, data, starts[first:])
+            made += _in_order(arena[:used], sizes[: number - first], choice, data, starts[first:])
             if self.choice[:3] == choice[:3]:
                 together = min(2 * together, TOGETHER)
                 continue

@@ -6,8 +6,14 @@ So too for deltas: chunks encoded as what differs from a *base*, bytes that the 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyObject
+    int _PyBytes_Resize(PyObject **value, Py_ssize_t n) except -1
 
 
 cdef extern from "codec/status.h" nogil:
@@ -216,18 +222,19 @@ cdef class Codec:
             parts.append(encoded)
             sizes.append(len(encoded))
             start = end
-        return memoryview(b"".join(parts)), sizes
+        return b"".join(parts), sizes
 
     def encode(self, const uint8_t[::1] data, ends, unsigned codec, unsigned width, int level, double keep):
         """Encode the chunks of ``data`` that end at ``ends``; returns ``(arena, sizes)``.
 
-        ``arena`` is a new bytes object with the encoded chunks back to back and ``sizes`` their
-        lengths; a size of 0 means the chunk did not shrink below ``keep`` of its length and is to be
+        ``arena`` is a bytes object with the encoded chunks back to back, and holds no memory beyond them; ``sizes`` are
+        their lengths. A size of 0 means the chunk did not shrink below ``keep`` of its length and is to be
         stored as it is (it takes no room in the arena). ValueError when a chunk exceeds CHUNK_LIMIT.
         """
         cdef size_t n = len(ends), i, start = 0, used = 0, cap, size = 0, total = data.shape[0]
         cdef size_t *bounds
         cdef int status = MF_OK
+        cdef PyObject *held
         cdef bytes arena
         cdef uint8_t *out
         if n == 0:
@@ -257,7 +264,17 @@ cdef class Codec:
                     used += size
                     start = bounds[i]
             self.check(status, start, 0, bounds[i] - start if status else 0, codec, width)
-            return memoryview(arena)[:used], [bounds[n + i] for i in range(n)]
+            if used < bounds[n - 1] / 2:
+                # Little is copied sooner than memory is cut into pieces.
+                return PyBytes_FromStringAndSize(<char *> out, used), [bounds[n + i] for i in range(n)]
+            # Its only reference is given up, so that it is shortened where it is.
+            held = <PyObject *> arena
+            Py_INCREF(arena)
+            arena = None
+            _PyBytes_Resize(&held, used)
+            arena = <bytes> held
+            Py_DECREF(arena)
+            return arena, [bounds[n + i] for i in range(n)]
         finally:
             PyMem_Free(bounds)
 

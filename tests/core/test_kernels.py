@@ -63,6 +63,14 @@ def test_shuffle_matches_the_oracle(data, width):
     assert out == data
 
 
+@pytest.mark.parametrize("name", ["noise", "text"])
+def test_what_is_encoded_holds_no_memory_beyond_it(name):
+    """Whether it shrinks to less than half or not."""
+    arena, (size,) = new_codec().encode(SAMPLES[name], [100_000], codec.PLANES, 2, 1, 3.0)
+    assert sys.getsizeof(arena) == sys.getsizeof(b"") + size
+    assert (size < 50_000) == (name == "text")
+
+
 def encoded_samples():
     """The samples back to back, each encoded in another way, and what ``decode_each`` takes for each."""
     ways = [(codec.ZSTD, 0), (codec.LZ4, 4), (codec.NONE, 0), (codec.PLANES, 8), (codec.ZSTD, 2), (codec.NONE, 0)]
@@ -70,7 +78,7 @@ def encoded_samples():
     for data, (how, width) in zip(SAMPLES.values(), ways, strict=True):
         arena = data
         if how != codec.NONE:
-            arena = bytes(new_codec().encode(data, [len(data)], how, width, 1, 2.0)[0])
+            arena = new_codec().encode(data, [len(data)], how, width, 1, 2.0)[0]
         parts.append((len(stored), len(arena), how, width, bytearray(len(data))))
         stored += arena
     return stored, parts
