@@ -454,8 +454,8 @@ cdef class Short:
 
 @cython.final
 cdef class Arrays:
-    """What the pickler writes without a reducer, as that would say, as a call of ``build``: arrays of class ``kind`` and
-    of dtypes of which ``is_plain(dtype)``."""
+    """What the pickler writes without a reducer, as that would say, as a call of ``build``: arrays of class ``kind``
+    and of dtypes of which ``is_plain(dtype)``."""
 
     cdef readonly object kind, build, is_plain
 
