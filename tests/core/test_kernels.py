@@ -190,6 +190,35 @@ def same_as_python(text):
     assert sys.getsizeof(fresh.value) == sys.getsizeof("".join(list(text)))  # no wider than it need be
 
 
+LONG = 16384
+"""Texts of so many bytes and more are decoded many bytes at a time."""
+RUNS = ["a" * 40, "é" * 33, "ж" * 20, "一" * 11, "😀" * 8, "aж" * 9, "ж一" * 7, "一😀a" * 5, "é\ud800", "слово, "]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(RUNS), min_size=1, max_size=4), st.integers(0, 70), st.text(max_size=40))
+def test_long_texts(runs, before, after):
+    middle = "".join(runs)
+    middle *= LONG // len(middle.encode("utf-8", "surrogatepass")) + 1
+    same_as_python("a" * before + middle + after)
+    same_as_python(("é" if runs[0] == "é" * 33 else "ж") * before + middle + after)
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([
+        b"\x80", b"\xbf", b"\xc0\x80", b"\xc1\xbf", b"\xc3", b"\xc3a", b"\xe0\x9f\xbf", b"\xe4\xb8", b"\xe4\xb8a", b"\xf0\x8f\xbf\xbf",
+        b"\xf0\x9f\x98", b"\xf0\x9f\x98a", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xed\xa0\x80", b"\xc3\xa9\x80",
+    ]),
+    st.sampled_from([run.encode("utf-8", "surrogatepass") for run in RUNS]), st.integers(0, LONG + 64),
+)  # fmt: skip
+def test_what_is_no_long_text_is_told_as_python_does(data, run, at):
+    whole = run * (LONG // len(run) + 2)
+    at -= at % len(run)
+    told_as_python_does(whole[:at] + data + whole[at:])
+    told_as_python_does(whole[:at] + data)
+
+
 @given(
     st.binary(max_size=12),
     st.sampled_from([b"", b"abcdefgh", b"\xc3\xa9", b"\xe4\xb8\x80", b"\xe4\xb8\x80" * 3, b"\xf0\x9f\x98\x80"]),
@@ -208,7 +237,10 @@ def same_as_python(text):
 @example(b"\xe4\xb8", b"abcdefgh")
 @example(b"\xf0\x9f\x98", b"")
 def test_what_is_no_text_is_told_as_python_does(data, before):
-    data = before + data
+    told_as_python_does(before + data)
+
+
+def told_as_python_does(data):
     fresh = memory.FreshText(len(data))
     memoryview(fresh)[:] = data
     try:
