@@ -25,7 +25,6 @@ from benchmarks.index.synthetic import Scale, SyntheticStore, scale_of
 from mfstore.backends import open_backend
 from mfstore.backends.base import Backend
 from mfstore.format.fragments import PREFIX, decode_fragment, digest_in_key
-from mfstore.format.packs import END_BYTES
 from mfstore.settings import resolve
 
 SIZES = {"10 GB": 10**10, "1 TB": 10**12, "10 TB": 10**13, "100 TB": 10**14}
@@ -51,11 +50,10 @@ class Row:
     chunks: int
     kind: str
     """same: an array that is stored in another artifact; parts: halves of two that are; new."""
-    index_requests: int
-    """Of the index, listings of packs and trailers: what it takes to find chunks."""
-    index_bytes: int
     requests: int
-    """All that the save reads."""
+    """All that the save reads: objects, ranges of them and listings, and in S3 HEADs."""
+    looks: int
+    """In a directory: whether a file is there, of which nothing is read."""
     bytes: int
     cpu: float
     """Seconds of the process, the median."""
@@ -116,31 +114,20 @@ def measure(place: str, name: str, scale: Scale, backend: SyntheticStore) -> Ite
             store.put(value)
             cpu = time.process_time() - begun - backend.costs.making
             reads = backend.costs.reads
-            lookups = [read for read in reads if read[1].startswith(PREFIX) or is_of_a_pack(read, backend.inner)]
+            asked = [operation for operation, _, _ in reads if operation not in ("got", "listed")]
+            looks = asked.count("head") if place == "local" else 0
             rows.append(
                 (
-                    sum(operation not in ("got", "listed") for operation, _, _ in lookups),
-                    sum(size for _, _, size in lookups),
-                    sum(operation not in ("got", "listed") for operation, _, _ in reads),
-                    sum(size for _, _, size in reads),
-                    cpu,
+                    len(asked) - looks, looks, sum(size for _, _, size in reads), cpu,
                     store.session.duplicate / there if there else 1.0,
                 )
-            )
+            )  # fmt: skip
         columns = list(zip(*rows, strict=True))
-        most = [int(max(column)) for column in columns[:4]]
+        most = [int(max(column)) for column in columns[:3]]
         yield Row(
-            place, name, scale.chunks, kind, *most, cpu=sorted(columns[4])[len(rows) // 2],
-            found=sum(columns[5]) / len(rows),
+            place, name, scale.chunks, kind, *most, cpu=sorted(columns[3])[len(rows) // 2],
+            found=sum(columns[4]) / len(rows),
         )  # fmt: skip
-
-
-def is_of_a_pack(read: tuple[str, str, int], backend: Backend) -> bool:
-    """Whether a read looks into a pack: a listing, or a trailer. To check what was found is another."""
-    operation, key, size = read
-    if not key.startswith("packs/") or operation == "head":
-        return False
-    return operation != "range" or size == min(END_BYTES, backend.head(key).size)
 
 
 def merging(name: str, backend: SyntheticStore) -> dict[str, Any]:

@@ -7,13 +7,13 @@ KINDS = {"new": "new", "same": "an array of another artifact", "parts": "halves 
 
 def tables(found: dict[str, Any]) -> None:
     """What a save reads, what it does for the index, and what it adds to memory."""
-    print("| | store | chunks | saved is | requests | read | all requests | all read | CPU | found |")
-    print("|---|---|--:|---|--:|--:|--:|--:|--:|--:|")
+    print("| | store | chunks | saved is | requests | looks | read | CPU | found |")
+    print("|---|---|--:|---|--:|--:|--:|--:|--:|")
     for row in found["index"]:
         print(
             f"| {row['place']} | {row['store']} | {row['chunks'] / 1e6:.1f} M | {KINDS[row['kind']]} "
-            f"| {row['index_requests']} | {row['index_bytes'] / 1e6:.2f} MB | {row['requests']} "
-            f"| {row['bytes'] / 1e6:.2f} MB | {row['cpu'] * 1000:.0f} ms | {share(row)} |"
+            f"| {row['requests']} | {row['looks'] or ''} | {row['bytes'] / 1e6:.2f} MB "
+            f"| {row['cpu'] * 1000:.0f} ms | {share(row)} |"
         )
     print("\n| store | requests for the index: most | mean | written | read to merge | fragments left |")
     print("|---|--:|--:|--:|--:|--:|")

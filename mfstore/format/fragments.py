@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.packs import PackEntry, PackName
 from mfstore.format.recipes import Placement, new_placement
-from mfstore.format.tree import mark
+from mfstore.format.tree import BITS, mark
 from mfstore.records import NamedTuple, dataclass
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ class Fragment:
         for fields in ENTRY.iter_unpack(self.entries):
             if fields[1] < len(self.packs):
                 yield mark(fields[0], self.packs[fields[1]].value)
+
+    def marks_in(self, bucket: int) -> Iterator[bytes]:
+        """Those of one bucket of the tree's root."""
+        first, last = self._begin_of(bucket), self._begin_of(bucket + 1)
+        return Fragment("", self.packs, self.entries[first * ENTRY.size : last * ENTRY.size]).marks()
+
+    def _begin_of(self, bucket: int) -> int:
+        """Number of the first entry that is in that bucket or one behind it."""
+        return bisect_left(range(len(self)), bucket, key=lambda n: self.entries[n * ENTRY.size] >> 8 - BITS)
 
     def location(self, position: int) -> Location | None:
         """The location in entry ``position``, or None when the entry makes no sense: then it is a miss."""

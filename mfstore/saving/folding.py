@@ -4,7 +4,7 @@ many writers share the work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from mfstore.format.tree import (
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.format.fragments import Fragment
     from mfstore.format.tree import Node, NodeName
 
 ROOT_MARKS = 1 << 15
@@ -40,7 +41,11 @@ which leaves of 10 TB call for, a push from the root rewrites 800 bytes for each
 TREE_FROM = 1 << 14
 """Chunks from which on a store has a tree, some 1 GB: as fragments they take 0.9 MB, which every process reads."""
 FOLDED_TOGETHER = 1 << 18
-"""Marks that are put into a tree at once by who takes all of them: 30 MB."""
+"""Marks that go into the tree by way of its root: 30 MB as they are held. More, as a save of 16 GB and more leaves, are
+put into its 64 children one after the other."""
+SETTLED = 64
+"""Marks for each of which a child of the root passes on a bucket where there is time for it: of 2^18 in a fragment each
+child takes 4096, and passes on all 64 buckets."""
 TRIES = 4
 """Times that a root which others write too is written, before its marks are left where they are."""
 
@@ -109,16 +114,46 @@ def fold(backend: Backend, algorithm: int, marks: Collection[bytes], pushes: int
             if used:
                 grown.drop(number)
                 moved |= taken
-        told = bytearray(root.sizes)
-        for at, code in sizes.items():
-            told[at] = code
-        data = grown.encode(algorithm, bytes(told))
+        data = grown.encode(algorithm, _told(root.sizes, sizes))
         try:
             backend.put_if(ROOT.key, data, etag)
         except Conflict:
             continue
         return decode_node(data, ROOT)
     return None
+
+
+def fold_all(backend: Backend, algorithm: int, fragments: Sequence[Fragment], each: int | None) -> Node | None:
+    """Put all that fragments list below the root, child by child, of which each passes on one bucket for so many marks
+    that it takes, and none without a number; the root then. None when others were at it all the time, and some marks
+    may lie nowhere."""
+    sizes: dict[int, int] = {}
+    root, _ = _read(backend, ROOT)
+    for number in range(FANOUT):
+        marks = {mark for fragment in fragments for mark in fragment.marks_in(number)}
+        pushes = len(marks) // each if each else 0
+        limit = limit_of(root.sizes, number)
+        if marks and not any(
+            _push(backend, algorithm, ROOT.child(number), marks, limit, pushes, sizes) for _ in range(TRIES)
+        ):
+            return None
+    for _ in range(TRIES):
+        root, etag = _read(backend, ROOT)
+        data = _Growing(root, ()).encode(algorithm, _told(root.sizes, sizes))
+        try:
+            backend.put_if(ROOT.key, data, etag)
+        except Conflict:
+            continue
+        return decode_node(data, ROOT)
+    return None
+
+
+def _told(sizes: bytes, learnt: Mapping[int, int]) -> bytes:
+    """What the root tells of its nodes, with what was learnt of some."""
+    told = bytearray(sizes)
+    for at, code in learnt.items():
+        told[at] = code
+    return bytes(told)
 
 
 def _push(
@@ -204,12 +239,11 @@ def settle(backend: Backend, algorithm: int) -> int:
                 fragment = decode_fragment(data, key)
             except (CorruptObject, Unsupported):
                 continue  # verify reports it
-            marks = list(fragment.marks())
-            for start in range(0, len(marks), FOLDED_TOGETHER):
-                part = marks[start : start + FOLDED_TOGETHER]
-                if fold(backend, algorithm, part, FANOUT + FANOUT * FANOUT) is None:
-                    break
+            if len(fragment) > FOLDED_TOGETHER:
+                root = fold_all(backend, algorithm, [fragment], SETTLED)
             else:
+                root = fold(backend, algorithm, set(fragment.marks()), FANOUT + FANOUT * FANOUT)
+            if root is not None:
                 done.append(key)
     backend.delete_many([*merged, *done])
     return len(merged) + len(done)

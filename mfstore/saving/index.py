@@ -35,7 +35,7 @@ from mfstore.host.cache import HostCache
 from mfstore.host.forks import anew_in_children
 from mfstore.records import dataclass
 from mfstore.saving import folding
-from mfstore.saving.folding import fold
+from mfstore.saving.folding import fold, fold_all
 from mfstore.saving.tree import MarkedPacks, find, find_all
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ leaves more, and those behind have been merged."""
 FAN_IN = 16
 """While there is no tree, fragments of one size class are merged when there are this many, so that there are O(log n)
 of them."""
-MOST_AT_ONCE = 1 << 18
-"""Chunks that one writer puts into a new tree: 64 nodes and the root. Of a store that is larger by then, as mfstore
-0.1.0 left them, a collection makes the tree."""
+MAKES_LARGE_TREE = 16
+"""One writer in so many makes the tree of a store that has more chunks in fragments than go into a root at once: after
+a first save of 16 GB, or as mfstore 0.1.0 left it. It writes 64 nodes, 14 bytes for each chunk, of which it has read
+56; where many begin together few are in each other's way."""
 FRESH = 4
 """Fragments that are read beside a tree, the newest: the chunks of others that were stored at the same moment count as
 new. More than these a writer puts into the tree."""
@@ -217,7 +218,7 @@ class ChunkIndex:
         self._retire([key for keys in carried.values() for key in keys])
         view = self._load_whole()
         try:
-            if view.root is not None or folding.TREE_FROM < len(view) <= MOST_AT_ONCE:
+            if view.root is not None or len(view) > folding.TREE_FROM:
                 self._fold(view)
             else:
                 self._merge(plan_compaction(view.fragments))
@@ -244,13 +245,20 @@ class ChunkIndex:
         if not self._may_fold or (view.root is not None and count < FRESH and len(view) <= CARRIED):
             return
         own = view.fragments[-1].key if view.fragments else ""
-        if not is_folders_turn(count, int(own[-2:], 16) if own else 0):
+        lot = int(own[-2:], 16) if own else 0
+        if not is_folders_turn(count, lot):
             return
         folded = list(view.fragments)
         folded += self._read(unread[-max(0, FOLDED - len(folded)) :])
-        marks = {mark for fragment in folded for mark in fragment.marks()}
+        is_large = sum(map(len, folded)) > folding.FOLDED_TOGETHER
+        if is_large and view.root is None and lot % MAKES_LARGE_TREE:
+            return
         try:
-            root = fold(self._backend, self._algorithm, marks, 1 + len(marks) // PUSHED)
+            if is_large:
+                root = fold_all(self._backend, self._algorithm, folded, PUSHED if view.root is not None else None)
+            else:
+                marks = {mark for fragment in folded for mark in fragment.marks()}
+                root = fold(self._backend, self._algorithm, marks, 1 + len(marks) // PUSHED)
         except AccessDenied:
             self._may_fold = False
             return

@@ -10,7 +10,7 @@ from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import AccessDenied, Conflict, CorruptObject, Unsupported
 from mfstore.format import tree
-from mfstore.format.fragments import MERGED, encode_fragment, fragment_key
+from mfstore.format.fragments import MERGED, Fragment, decode_fragment, encode_fragment, fragment_key
 from mfstore.format.packs import PackEntry
 from mfstore.host.cache import HostCache
 from mfstore.saving import folding, index
@@ -214,6 +214,65 @@ def test_a_writer_that_dies_leaves_all_that_was_there(small, stop):
     assert everything(backend) >= expected
     folding.fold(backend, 1, marks_of("more", 600), 9)
     assert everything(backend) >= expected | marks_of("more", 600)
+
+
+def fragments_of(numbers):
+    """Of one pack each."""
+    made = []
+    for number in numbers:
+        entries = [PackEntry(one, 64, 9, 9, 0, 0) for one in ids_of(number, 300)]
+        made.append(decode_fragment(encode_fragment([(b"p" * 32, entries)], 1), str(number)))
+    return made
+
+
+@pytest.mark.parametrize(("each", "levels"), [(None, {0, 1}), (1, {0, 1, 2})])
+def test_many_fragments_go_below_the_root_at_once(small, each, levels):
+    backend = MemoryBackend()
+    before = marks_of("before", 50)
+    folding.fold(backend, 1, before, 0)
+    fragments = fragments_of(range(4))
+    puts = []
+    put_if = backend.put_if
+    backend.put_if = lambda key, data, etag: puts.append(key) or put_if(key, data, etag)
+    root = folding.fold_all(backend, 1, fragments, each)
+    assert root == tree.decode_node(backend.get(tree.ROOT_KEY), tree.ROOT)
+    assert len(puts) == len(set(puts))  # each node once
+    assert len(puts) <= 1 + tree.FANOUT or each
+    expected = {mark for fragment in fragments for mark in fragment.marks()}
+    assert everything(backend) == expected | before
+    assert marks_in(backend).keys() == levels
+    for mark in random.Random(1).sample(sorted(expected), 100):
+        assert look_up(root, [mark[:6] + bytes(26)], [1, 2], backend)
+
+
+def test_the_marks_of_a_fragment_by_buckets():
+    (fragment,) = fragments_of([1])
+    parts = [set(fragment.marks_in(number)) for number in range(tree.FANOUT)]
+    assert set().union(*parts) == set(fragment.marks())
+    assert parts == tree.divided(tree.ROOT, fragment.marks())
+    assert list(Fragment("", (), memoryview(b"")).marks_in(63)) == []
+
+
+def test_who_puts_many_fragments_into_a_tree_beside_others_loses_nothing(small):
+    """Another writer is faster once, and then all the time."""
+    backend = MemoryBackend()
+    fragments = fragments_of(range(2))
+    put_if, others = backend.put_if, iter(range(100))
+
+    def faster(key, data, etag):
+        if (number := next(others, None)) is not None and (always or number == 3):
+            name = tree.node_name(key)
+            before = backend.get(key) if backend.exists_many([key])[0] else b""
+            sizes = tree.decode_node(before, name).sizes if before and name == tree.ROOT else bytes(tree.SIZES)
+            backend.put(key, [tree.encode_node(name, [[]] * tree.FANOUT, 1, sizes if name == tree.ROOT else b"")])
+        return put_if(key, data, etag)
+
+    backend.put_if = faster
+    always = False
+    assert folding.fold_all(backend, 1, fragments, None) is not None
+    assert everything(backend) == {mark for fragment in fragments for mark in fragment.marks()}
+    always = True
+    assert folding.fold_all(backend, 1, fragments, None) is None
 
 
 def test_who_is_always_too_late_gives_up(small):

@@ -195,17 +195,25 @@ def test_a_writer_and_a_collection_at_the_same_moment_lose_nothing(backend, oper
     assert not store_on(backend).verify("full").unreadable
 
 
-def test_a_collection_puts_the_fragments_of_a_large_store_into_a_tree(backend, monkeypatch):
-    """As those of a store that had no tree, and that no writer would put there."""
+@pytest.mark.parametrize("who", ["a collection", "a writer whose turn it is"])
+def test_the_fragments_of_a_large_store_are_put_into_a_tree(backend, monkeypatch, who):
+    """As those of a store that had no tree, with more in them than goes into a root at once."""
     with monkeypatch.context() as patch:
         patch.setattr(folding, "TREE_FROM", 1 << 14)
         for key in nodes(backend).values():
             backend.delete(key)
         store_on(backend).repair()
         assert nodes(backend) == {}
-    monkeypatch.setattr(index, "MOST_AT_ONCE", 10)
-    store_on(backend).put(noise(1000))
+    monkeypatch.setattr(folding, "FOLDED_TOGETHER", 10)
+    monkeypatch.setattr(index, "MAKES_LARGE_TREE", 1 << 10)
+    for seed in range(1000, 1003):  # a number from 1 to 255 is nobody's turn, and is theirs
+        store_on(backend).put(noise(seed))
     assert nodes(backend) == {}
-    collect(store_on(backend))
+    if who == "a collection":
+        collect(store_on(backend))
+    else:
+        monkeypatch.setattr(index, "MAKES_LARGE_TREE", 1)
+        store_on(backend).put(noise(1003))
+        assert {name.level for name in nodes(backend)} == {0, 1}
     assert [key for key in objects(backend, "index") if digest_in_key(key)] == []
     assert stored_again(backend) < COUNT * 1000
