@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import RangeRead
@@ -33,6 +34,8 @@ there: a file is opened once then, not once for each chunk and its trailer. To c
 three files; the pack of an artifact of 160 kB is no longer."""
 KEPT = 16
 """Ends that are kept: 4 MiB."""
+KEPT_SECONDS = 5.0
+"""So long what was read counts as seen just now: far less than may pass before what rests on it is acknowledged."""
 
 
 class PackEnd(NamedTuple):
@@ -61,6 +64,7 @@ class PackLayouts:
         self._seen = seen
         self._keeps = backend.capabilities.cheap_reads
         self._kept: dict[str, PackEnd] = {}
+        self._kept_at = 0.0
         self._prints: dict[str, array[int]] = {}
         self._count = 0
         self._recent: dict[str, Sequence[PackEntry]] = {}
@@ -85,14 +89,14 @@ class PackLayouts:
         unknown. BackendError when the storage failed."""
         self._read([pack for pack in packs if pack not in self._prints])
 
-    def entries(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
+    def entries(self, packs: Sequence[str], keep: bool = False) -> dict[str, Sequence[PackEntry]]:
         """What lies in each of these packs; read unless it is remembered. Without those that are gone, damaged, or may
-        not be read.
+        not be read. ``keep``: what is read is about to be checked too, by ``take_ends``.
 
         Raises:
             BackendError: the storage failed.
         """
-        self._read([pack for pack in packs if pack not in self._recent])
+        self._read([pack for pack in packs if pack not in self._recent], keep and self._keeps)
         return {pack: self._recent[pack] for pack in packs if pack in self._recent}
 
     def pieces(self, pack: str) -> Mapping[int, Pieces]:
@@ -103,11 +107,15 @@ class PackLayouts:
         """What was read with trailers since this was asked last, where reading is cheap: bytes that were seen just
         now need not be read again."""
         taken, self._kept = self._kept, {}
-        return taken
+        return taken if monotonic() - self._kept_at < KEPT_SECONDS else {}
 
-    def _read(self, packs: Sequence[str]) -> None:
+    def _read(self, packs: Sequence[str], keep: bool = False) -> None:
         longer = {}
-        ends = self._backend.read_ends(list(map(pack_path, packs)), READ_WITH if self._keeps else END_BYTES)
+        if keep and packs:
+            kept_at = monotonic()
+            if kept_at - self._kept_at >= KEPT_SECONDS:
+                self._kept, self._kept_at = {}, kept_at
+        ends = self._backend.read_ends(list(map(pack_path, packs)), READ_WITH if keep else END_BYTES)
         for number, end in ends:
             pack = packs[number]
             if isinstance(end, BackendError):
@@ -118,7 +126,7 @@ class PackLayouts:
                 self._seen(pack, end.size)
             data = bytes(memoryview(end.data).cast("B"))
             start = end.size - len(data)
-            if self._keeps and len(self._kept) < KEPT:
+            if keep and len(self._kept) < KEPT:
                 self._kept[pack] = PackEnd(start, data)
             try:
                 at = decode_footer(data[-FOOTER.size :], end.size)[0]

@@ -151,7 +151,7 @@ class Reliance:
     def trailers(self, packs: Sequence[str]) -> dict[str, Sequence[PackEntry]]:
         """As ``layouts``, without deltas whose base is known to recipes alone."""
         found: dict[str, Sequence[PackEntry]] = {}
-        for pack, entries in self._layouts.entries(packs).items():
+        for pack, entries in self._layouts.entries(packs, keep=True).items():
             found[pack] = told_chunks(entries, self._layouts.pieces(pack))
         return found
 

@@ -5,7 +5,7 @@ import pytest
 from mfstore.backends.local import LocalBackend
 from mfstore.format.packs import PackEntry, pack_path
 from mfstore.format.recipes import ChunkRef
-from mfstore.loading import reliance, verified
+from mfstore.loading import pack_layouts, reliance, verified
 from mfstore.loading.pack_layouts import PackLayouts
 from mfstore.loading.reads import PlacedChunk
 from tests.rigs.parts import DIGEST, CountingBackend, damage, noise, parts, stored_pack
@@ -262,3 +262,64 @@ def test_layouts_are_learnt_by_several_threads():
     layouts.add("first", Slow())
     layouts.add("second", [])
     assert layouts.entries(["first", "second", "other"]).keys() == {"first", "second", "other"}
+
+
+# ---- ends of packs that were read with their trailers -----------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "read_again"), [(0.0, False), (4.9, False), (5.1, True)])
+def test_what_was_read_with_a_trailer_is_checked_without_being_read_again(monkeypatch, seconds, read_again):
+    now = [1000.0]
+    monkeypatch.setattr(pack_layouts, "monotonic", lambda: now[0])
+    made = parts()
+    name, located = stored_pack(made.backend, [A, B])
+    rely = made.context.reliance
+    assert rely.trailers([name]).keys() == {name}
+    made.backend.reads.clear()
+    now[0] += seconds
+    assert rely.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+    assert bool(made.backend.reads) == read_again
+    made.backend.put(pack_path(name), [b"gone"])
+    assert rely.reliable(there(located, A, B)) == set()  # it was seen once
+
+
+@pytest.mark.parametrize("at", [70, 1100])
+def test_damage_is_seen_in_what_was_read_with_a_trailer(at):
+    made = parts()
+    name, located = stored_pack(made.backend, [A, B])
+    damage(made.backend, name, at)
+    made.context.reliance.trailers([name])
+    assert made.context.reliance.reliable(there(located, A, B)) == {DIGEST(B if at == 70 else A)}
+    assert made.verified.met_damage
+
+
+def test_what_lies_before_the_end_that_was_read_is_read(monkeypatch):
+    monkeypatch.setattr(pack_layouts, "READ_WITH", 2000 + 112 + 64)
+    made = parts(gap=0)
+    name, located = stored_pack(made.backend, [A, B])
+    made.context.reliance.trailers([name])
+    made.backend.reads.clear()
+    assert made.context.reliance.reliable(there(located, B)) == {DIGEST(B)}
+    assert made.backend.reads == []
+    made.context.reliance.trailers([name])
+    assert made.context.reliance.reliable(there(located, A)) == {DIGEST(A)}
+    assert [key for key, _, _ in made.backend.reads] == [pack_path(name)]
+
+
+def test_what_is_read_for_its_neighbours_is_not_kept():
+    made = parts()
+    name, located = stored_pack(made.backend, [A, B])
+    made.context.reliance.layouts([name])
+    made.backend.put(pack_path(name), [b"gone"])
+    assert made.context.reliance.reliable(there(located, A, B)) == set()
+
+
+def test_chunks_side_by_side_are_checked_by_one_read_and_each_by_itself_where_that_ends_early():
+    made = parts()
+    name, located = stored_pack(made.backend, [A, B])
+    made.backend.reads.clear()
+    assert made.context.reliance.reliable(there(located, A, B)) == {DIGEST(A), DIGEST(B)}
+    assert made.backend.reads == [(pack_path(name), 64, len(A) + len(B))]
+    made.verified.clear()
+    made.backend.put(pack_path(name), [made.backend.get(pack_path(name))[: 64 + len(A)]])
+    assert made.context.reliance.reliable(there(located, A, B)) == {DIGEST(A)}
