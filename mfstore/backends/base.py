@@ -53,8 +53,9 @@ class Capabilities(NamedTuple):
     """Ranges of one object this close are read as one. The default is a local disk's: reading 64 KiB costs less there
     than opening the file again."""
     span: int = 2 << 20
-    """Longest read: the unit of parallel work, and of extra memory. What is read is decoded and then hashed, and stays in
-    the caches of a processor meanwhile: 256 MiB of floats load in 0.18 s of CPU, as with 1 MiB, and in 0.22 with 8."""
+    """Longest read: the unit of parallel work, and of extra memory. What is read is decoded and then hashed, and stays
+    in the caches of a processor meanwhile: 256 MiB of floats load in 0.18 s of CPU, as with 1 MiB, and in 0.22 with
+    8."""
     inline: int = 0
     """Chunks of one recipe that take up to this many bytes encoded lie in it, instead of in a pack that costs two more
     requests to write (pack and index fragment) and one to read. They do not dedup, so what is like the base that a save
