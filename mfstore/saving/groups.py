@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mfstore._core.codec import GROUP, GROUP_LIMIT, NONE, ZSTD
+from mfstore._core.codec import GROUP, GROUP_LIMIT, NONE, QUICK, ZSTD
 from mfstore.records import NamedTuple
 from mfstore.saving.codecs import EFFORTS, KEEP, EncodedChunk, Follower, encode_chunk, is_opaque
 
@@ -26,11 +26,12 @@ JOINS = 0.97
 alone. Trying costs what encoding text does."""
 
 TASTE = 4
-"""Chunks with a codec of their own of which a group is tried first, before one of all: a fifth of its cost."""
-TASTED = 1.03
+"""Chunks with a codec of their own of which a group is tried first, before one of all, and with the cheapest search: a
+twelfth of its cost."""
+TASTED = 1.05
 """A group of all is not tried where that takes more than this much of what they take alone. Of text that is not ASCII,
-arrays in a pickle and columns of numbers in an Arrow file it took 1.05 to 30 times as much, and of all of them the same
-1.05 to 27; of files that were stored in groups in the end 0.83 to 1.0."""
+arrays in a pickle and columns of numbers in an Arrow file it took 1.08 to 30 times as much, and with the search of
+level 3, in three times the time, 1.05 to 30; of what was stored in groups in the end 0.65 to 1.0, and 0.6 to 0.94."""
 
 WORTH = 0.02
 """Chunks that take less alone are taken out of a group, and the rest of it is encoded anew, where that saves more than
@@ -94,6 +95,7 @@ class Grouping:
         self._data = data
         self._starts = [0, *ends]
         self._follower = follower
+        self._tasting = QUICK if effort.searched else effort.plain
         self._level = follower.choice.level if follower.is_plain else effort.plain
         if self._level == effort.plain and ends[-1] <= LONGEST:
             self._level = effort.short
@@ -115,7 +117,7 @@ class Grouping:
     def _chunk(self, number: int) -> memoryview:
         return self._data[self._starts[number] : self._starts[number + 1]]
 
-    def _group(self, numbers: Sequence[int]) -> tuple[bytes, list[int]] | None:
+    def _group(self, numbers: Sequence[int], level: int | None = None) -> tuple[bytes, list[int]] | None:
         """These chunks as a group, and what each takes of it. None where that is too long, or does not shrink."""
         sizes = [self._starts[number + 1] - self._starts[number] for number in numbers]
         total = sum(sizes)
@@ -130,7 +132,7 @@ class Grouping:
         for size in sizes:
             at += size
             ends.append(at)
-        encoded, taken = self._codec.encode_group(data, ends, self._level, KEEP)
+        encoded, taken = self._codec.encode_group(data, ends, self._level if level is None else level, KEEP)
         return (encoded, taken) if encoded else None
 
     def _is_to_try(self, numbers: Sequence[int]) -> bool:
@@ -139,7 +141,7 @@ class Grouping:
         if self._follower.is_plain or len(numbers) <= 2 * TASTE:
             return True
         few = numbers[:TASTE]
-        found = self._group(few)
+        found = self._group(few, self._tasting)
         alone = sum(len(encode_chunk(self._codec, self._chunk(number), choice).data) for number in few)
         return found is not None and len(found[0]) <= TASTED * alone
 

@@ -25,13 +25,15 @@ PLAIN = Choice(ZSTD, 0, 3, 0.3)
 
 
 class CountingCodec(Codec):
-    """Notes how long each group is that is encoded."""
+    """Notes how long each group is that is encoded, and at which level."""
 
     def __init__(self, errors):
         self.groups = []
+        self.levels = []
 
     def encode_group(self, data, ends, level, keep):
         self.groups.append(len(data))
+        self.levels.append(level)
         return super().encode_group(data, ends, level, keep)
 
 
@@ -155,12 +157,14 @@ def test_groups_are_searched_as_chosen_and_harder_where_they_are_all(length, lev
     assert made[0].data == codec.encode_group(data[: ends[count - 1]], ends[:count], used, KEEP)[0]
 
 
-def test_of_numbers_a_few_are_tried_in_a_group_and_all_left_alone_where_that_gains_nothing():
+@pytest.mark.parametrize(("compress", "level"), [("balanced", QUICK), ("small", 9)])
+def test_of_numbers_a_few_are_tried_in_a_group_and_all_left_alone_where_that_gains_nothing(compress, level):
     counting = CountingCodec(errors)
     data = weights(MIB)  # 4 MiB: what one task encodes
-    made = encode_chunks(counting, memoryview(data), cut(len(data)), 1, Choice(PLANES, 4, 0, 0.85), "balanced")
+    made = encode_chunks(counting, memoryview(data), cut(len(data)), 1, Choice(PLANES, 4, 0, 0.85), compress)
     assert {chunk.codec for chunk in made} == {PLANES}
     assert len(counting.groups) == 1 and counting.groups[0] < 0.1 * len(data)
+    assert counting.levels == [level]
 
 
 def test_numbers_that_repeat_others_lie_with_them():
