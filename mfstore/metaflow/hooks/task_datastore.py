@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
 from io import BytesIO
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from metaflow import metaflow_config
@@ -68,26 +68,50 @@ def save_artifacts(original: Any) -> Any:
 
 def _save_packed(task: Any, artifacts: Iterator[tuple[str, Any]], splits: list[Any]) -> None:
     """``splits`` is the task's foreach stack once ``artifacts`` have been taken."""
-    from mfstore.metaflow.packed.plain import content_key, plain_info, plain_pickle
+    from mfstore.metaflow.packed.plain import LITERAL_BYTES, content_key, plain_info, plain_pickle
     from mfstore.metaflow.roots.packed_keys import INLINE_PICKLE_BYTES, inline_key
 
     plain: dict[str, tuple[str, Any]] = {}
+    small: list[tuple[str, Any, bytes]] = []
+    begun = False
 
     def others() -> Iterator[tuple[str, Any]]:
         for name, obj in artifacts:
             pickled = plain_pickle(obj)
             if pickled is not None and len(pickled) <= INLINE_PICKLE_BYTES:
                 key = inline_key(pickled)
-                plain[name] = key, plain_info(key, obj)
-            elif pickled is None or not _has_stored(task, name) or task._objects[name] != content_key(pickled):
+                plain[name] = key, plain_info(obj, len(pickled), None)
+            elif pickled is not None and _has_stored(task, name) and task._objects[name] == content_key(pickled):
+                continue
+            elif begun or pickled is None or len(pickled) > LITERAL_BYTES:
                 yield name, obj
+            else:
+                small.append((name, obj, pickled))
 
     left = others()
     first = [*islice(left, 1)]
-    if first:
-        _save_bundle(task, _taken(first, left), splits)
+    if first or (small and not _save_small(task, small)):
+        begun = True
+        _save_bundle(task, chain(_taken(first), ((name, obj) for name, obj, _ in small), left), splits)
     for name, (key, info) in plain.items():
         task._objects[name], task._info[name] = key, info
+
+
+def _save_small(task: Any, artifacts: Iterable[tuple[str, Any, bytes]]) -> bool:
+    """Whether these are stored."""
+    if not _is_local(task) or process_state().knobs.fsync != "none":
+        return False
+    from mfstore.metaflow.packed.plain import content_key, plain_info
+    from mfstore.metaflow.packed.small import save_small
+
+    pickles = {name: pickled for name, _, pickled in artifacts}
+    types = {name: type(obj).__name__ for name, obj, _ in artifacts}
+    bundle = save_small(task._storage_impl.datastore_root, pickles, types)
+    if bundle is None:
+        return False
+    for name, obj, pickled in artifacts:
+        task._objects[name], task._info[name] = content_key(pickled), plain_info(obj, len(pickled), bundle)
+    return True
 
 
 def rely_on_bundles(task: Any) -> None:
@@ -117,11 +141,10 @@ def _has_stored(task: Any, name: str) -> bool:
     return key is not None and is_packed(task._info.get(name)) and task._ca_store.is_stored(key)
 
 
-def _taken(first: list[tuple[str, Any]], left: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Both, of which ``first`` is emptied: nobody else keeps a large object while it is saved."""
+def _taken(first: list[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """``first``, which is emptied: nobody else keeps a large object while it is saved."""
     while first:
         yield first.pop()
-    yield from left
 
 
 def _save_bundle(task: Any, artifacts: Iterable[tuple[str, Any]], splits: list[Any]) -> None:

@@ -27,7 +27,8 @@ _FRAME = b"\x95"
 _FRAME_BYTES = 9
 
 # As mfstore.format.recipes has them, which takes longer to import than all of this module to run.
-_LITERAL_BYTES = 1 << 10
+LITERAL_BYTES = 1 << 10
+"""Of the longest pickle that lies in a recipe as it is."""
 _ONE_ARTIFACT = struct.pack("<4sBBHI", b"MFSC", 1, 1, 0, 1)
 _ARTIFACT = struct.Struct("<HBBIIQ")
 _CHUNK = struct.Struct("<32sI")
@@ -96,7 +97,7 @@ def content_key(pickled: bytes) -> str:
     """The key of a ``plain_pickle`` that is longer than those that are their own keys, as ``bundles.key_of``."""
     from blake3 import blake3
 
-    if len(pickled) <= _LITERAL_BYTES:
+    if len(pickled) <= LITERAL_BYTES:
         content = _ARTIFACT.pack(0, _PICKLE, _LITERAL, 0, 0, len(pickled)) + pickled
     else:
         chunk = _CHUNK.pack(blake3(pickled).digest(), len(pickled))
@@ -104,11 +105,10 @@ def content_key(pickled: bytes) -> str:
     return blake3(_ONE_ARTIFACT + content).hexdigest()
 
 
-def plain_info(key: str, obj: object) -> dict[str, Any]:
-    """What ``data.json`` says of a value with this ``plain_key``."""
+def plain_info(obj: object, size: int, bundle: str | None) -> dict[str, Any]:
+    """What ``data.json`` says of a value whose pickle has so many bytes and lies in a bundle, or in its key."""
     source = {"source": "mfstore"}
-    size = len(inline_pickle(key))
-    return {"size": size, "type": str(type(obj)), "encoding": encoding_in(None), "serializer_info": source}
+    return {"size": size, "type": str(type(obj)), "encoding": encoding_in(bundle), "serializer_info": source}
 
 
 def load_inline(key: str) -> Any:

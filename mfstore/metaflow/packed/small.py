@@ -1,8 +1,12 @@
-"""Small artifacts in bundles of a directory, read without the store, which takes a process longer to import than all
-that a task of a tiny flow does. Each task reads one: what Metaflow says of the flow's graph.
+"""Small artifacts in bundles of a directory, read and written without the store, which takes a process longer to import
+than all that a task of a tiny flow does. Each task reads one: what Metaflow says of the flow's graph, which the run's
+parameters have.
 
 What is read here is whole: its bytes have the digest that the bundle's key is. Whatever else there is to say (no such
 bundle, damage, another version, artifacts with chunks) the store says, which looks again.
+
+What is written here are the bytes that the store writes. Written is only what is not there, into a store that is, that
+was never collected, neither before nor afterwards, and that asks for nothing of its writers. All else is the store's.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -19,12 +25,20 @@ from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 MOST_BYTES = 64 << 10
 """Of a recipe that is read here."""
-_READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+MOST_CONTENT = 3 << 10
+"""Bytes of the content of a bundle that is written here: the store compresses tables of 4 KiB."""
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_STATE = "gc/state"
+"""Of a store that was collected."""
 
 # As mfstore.format.recipes has them, which takes longer to import than all of this module to run.
 _HEADER = struct.Struct("<4sBBBBIIIIQQQQQ")
 _CONTENT = struct.Struct("<4sBBHI")
 _ARTIFACT = struct.Struct("<HBBIIQ")
+_NONCE, _SEAL = slice(48, 56), slice(56, 64)
+_NONCE, _SEAL = slice(48, 56), slice(56, 64)
 _BUNDLE, _BLAKE3, _PICKLE, _LITERAL = 2, 1, 1, 1
 
 
@@ -32,23 +46,123 @@ def load_small(root: str, bundle: str) -> dict[str, bytes]:
     """The pickles of the artifacts of a bundle, by their names, where all of them lie in its recipe as they are; none
     where that cannot be told here. ``root`` is a datastore root."""
     folder = f"{root}/{STORE_FOLDER}"
-    if len(bundle) != 64 or "/" in bundle or not _may_read(folder):
+    if len(bundle) != 64 or "/" in bundle or not _allows(folder, "read"):
         return {}
     data = _read(f"{folder}/recipes/{bundle[:2]}/{bundle}")
-    if data is None or len(data) < _HEADER.size:
-        return {}
+    content = _content(data, bundle) if data is not None else b""
+    return _literals(content) if content else {}
+
+
+def _content(data: bytes, bundle: str) -> bytes:
+    """That of a whole recipe; empty where it is anything else."""
+    if len(data) < _HEADER.size:
+        return b""
     magic, version, flags, algorithm, _, length, *_ = _HEADER.unpack_from(data)
     content = data[_HEADER.size : _HEADER.size + length]
-    if (magic, version, flags, algorithm) != (b"MFSR", 1, 0, _BLAKE3) or blake3(content).hexdigest() != bundle:
-        return {}
+    whole = (magic, version, flags, algorithm) == (b"MFSR", 1, 0, _BLAKE3) and blake3(content).hexdigest() == bundle
+    return content if whole else b""
+
+
+def save_small(root: str, pickles: Mapping[str, bytes], types: Mapping[str, str]) -> str | None:
+    """Store a bundle of pickles of at most ``plain.LITERAL_BYTES``, by the names of their artifacts, as ``types`` are.
+    The bundle; None where it is not for this module to store. Nothing is synced."""
+    folder = f"{root}/{STORE_FOLDER}"
+    names = {name.encode("utf-8", "surrogatepass"): name for name in pickles}
+    parts = [_CONTENT.pack(b"MFSC", _BUNDLE, _BLAKE3, 0, len(pickles))]
+    for name in sorted(names):
+        pickled = pickles[names[name]]
+        parts += (_ARTIFACT.pack(len(name), _PICKLE, _LITERAL, 0, 0, len(pickled)), name, pickled)
+    content = b"".join(parts)
+    if len(content) > MOST_CONTENT or os.environ.get("MFSTORE_EXPIRE_DAYS") or not _may_write(folder):
+        return None
+    bundle = blake3(content).hexdigest()
+    recipe = _sealed(content, [types[names[name]] for name in sorted(names)])
+    path = f"{folder}/recipes/{bundle[:2]}/{bundle}"
+    try:
+        if _exists(path):
+            there = _read(path) or b""
+            if _but_for_nonce(there) != _but_for_nonce(recipe) or _seal_of(there) != there[_SEAL]:
+                return None
+        else:
+            _write(folder, bundle, recipe)
+    except OSError:
+        return None
+    # Had a collection begun before this could be seen, it would be known here.
+    return bundle if _may_write(folder) else None
+
+
+def _may_write(folder: str) -> bool:
+    try:
+        return _allows(folder, "write") and not _exists(f"{folder}/{_STATE}")
+    except OSError:
+        return False
+
+
+def _exists(path: str) -> bool:
+    """OSError where that cannot be told."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _sealed(content: bytes, types: list[str]) -> bytes:
+    """The whole recipe."""
+    about = json.dumps({"types": types}, separators=(",", ":")).encode()
+    tables = content + about
+    fields = (
+        b"MFSR", 1, 0, _BLAKE3, 0, len(content), len(about), 0, 0, 0, len(tables), len(tables),
+        int.from_bytes(os.urandom(8)),
+    )  # fmt: skip
+    unsealed = _HEADER.pack(*fields, 0) + tables
+    return unsealed[: _SEAL.start] + _seal_of(unsealed) + tables
+
+
+def _seal_of(recipe: bytes) -> bytes:
+    from mfstore._core.memory import xxh3
+
+    tables = xxh3(recipe[_SEAL.stop :])
+    return xxh3(recipe[: _SEAL.start] + tables.to_bytes(8, "little")).to_bytes(8, "little")
+
+
+def _but_for_nonce(recipe: bytes) -> bytes:
+    return recipe[: _NONCE.start] + recipe[_SEAL.stop :]
+
+
+def _write(folder: str, bundle: str, data: bytes) -> None:
+    """A file that is whole when it can be seen; no link leads elsewhere. OSError."""
+    opened = [os.open(folder, _FOLDER)]
+    try:
+        for name in ("recipes", bundle[:2]):
+            try:
+                opened.append(os.open(name, _FOLDER, dir_fd=opened[-1]))
+            except FileNotFoundError:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=opened[-1])
+                opened.append(os.open(name, _FOLDER, dir_fd=opened[-1]))
+        within = opened[-1]
+        temporary = f".tmp-{os.getpid()}-{os.urandom(8).hex()}"
+        try:
+            # Made in here, so that an interrupt in between leaves no file behind.
+            opened.append(os.open(temporary, _NEW_FILE, 0o666, dir_fd=within))
+            if os.write(opened[-1], data) != len(data):
+                raise OSError("the disk is full")
+            os.rename(temporary, bundle, src_dir_fd=within, dst_dir_fd=within)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=within)
+            raise
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _literals(content: bytes) -> dict[str, bytes]:
+    """By its digest it is what was stored, so that its lengths need no look."""
     magic, kind, _, _, count = _CONTENT.unpack_from(content)
     if (magic, kind) != (b"MFSC", _BUNDLE):
         return {}
-    return _literals(content, count)
-
-
-def _literals(content: bytes, count: int) -> dict[str, bytes]:
-    """By its digest it is what was stored, so that its lengths need no look."""
     found = {}
     at = _CONTENT.size
     for _ in range(count):
@@ -61,20 +175,28 @@ def _literals(content: bytes, count: int) -> dict[str, bytes]:
     return found
 
 
+def _allows(folder: str, operation: str) -> bool:
+    """Whether a program that knows no features may do this in the store."""
+    found = _description(folder)
+    return found is not None and found.get(operation) == []
+
+
 @cache
-def _may_read(folder: str) -> bool:
-    """Whether a program that knows no features may read the store."""
+def _description(folder: str) -> dict[str, Any] | None:
+    """The features that the store asks for; None where there is no store of this format and digest."""
     try:
         found: Any = json.loads(_read(f"{folder}/mfstore.json") or b"")
-        return (found["format"], found["version"], found["features"]["read"]) == ("mfstore", 1, [])
+        if (found["format"], found["version"], found["hash"]) == ("mfstore", 1, "blake3"):
+            return dict(found["features"])
     except (ValueError, KeyError, TypeError):
-        return False
+        pass
+    return None
 
 
 def _read(path: str) -> bytes | None:
     """A small file; None for any other."""
     try:
-        fd = os.open(path, _READ_FILE)
+        fd = os.open(path, _FILE)
     except OSError:
         return None
     try:

@@ -10,7 +10,7 @@ from mfstore.errors import CorruptObject
 from mfstore.format.recipes import LITERAL_LIMIT
 from mfstore.metaflow.packed.bundles import Saved, key_of, load, save
 from mfstore.metaflow.packed.plain import content_key, load_inline, plain_info, plain_key, plain_pickle
-from mfstore.metaflow.roots.packed_keys import INLINE_PREFIX, PackedArtifact, inline_key
+from mfstore.metaflow.roots.packed_keys import INLINE_PREFIX, PackedArtifact, inline_key, inline_pickle
 
 TEXTS = st.text(max_size=3) | st.sampled_from(["a", "b", "x" * 140, "x" * 160, "\ud800"])
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.binary(max_size=3)
@@ -63,7 +63,7 @@ def test_the_key_is_the_one_that_the_store_gives(value):
     found = load_inline(key)
     assert repr(found) == repr(value) and type(found) is type(value)
     saved = save(_no_store, [("x", value)], {})
-    assert saved == {"x": Saved(key, plain_info(key, value))}
+    assert saved == {"x": Saved(key, plain_info(value, len(inline_pickle(key)), None))}
     assert [(name, repr(one)) for name, one in load(_no_store, [PackedArtifact("x", key, None)])] == [
         ("x", repr(value))
     ]

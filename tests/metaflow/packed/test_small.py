@@ -1,13 +1,16 @@
-"""Small artifacts of a bundle are read from its file, and only where all of it is as it should be."""
+"""Small artifacts of a bundle are read and written without the store, and only where all is as it should be."""
 
 import json
 import pickle
+from contextlib import nullcontext
 
 import pytest
 
 from mfstore.format.recipes import HEADER
-from mfstore.metaflow.packed.bundles import save
-from mfstore.metaflow.packed.small import MOST_BYTES, _may_read, load_small
+from mfstore.metaflow.packed import small
+from mfstore.metaflow.packed.bundles import Saved, save
+from mfstore.metaflow.packed.plain import content_key, plain_info, plain_pickle
+from mfstore.metaflow.packed.small import MOST_BYTES, _description, load_small, save_small
 from mfstore.metaflow.roots.packed_keys import bundle_of
 from mfstore.store import open_store
 
@@ -17,12 +20,12 @@ SMALL = {"graph": ["step" * 40, "step" * 41], "name\ud800": ["x" * 200]}
 @pytest.fixture
 def bundle(tmp_path):
     """A datastore root, a bundle in it, and its file."""
-    _may_read.cache_clear()
+    _description.cache_clear()
     store = open_store(f"{tmp_path}/mf.store", fsync="none")
     saved = save(lambda: store, [*SMALL.items()], {})
     name = bundle_of(saved["graph"].info)
     yield tmp_path, name, tmp_path / "mf.store" / "recipes" / name[:2] / name
-    _may_read.cache_clear()
+    _description.cache_clear()
 
 
 def test_what_lies_in_the_recipe_is_found(bundle):
@@ -84,6 +87,103 @@ def test_a_store_that_asks_for_more_is_left_alone(bundle, change):
     path = root / "mf.store" / "mfstore.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert load_small(str(root), name) == {}
-    _may_read.cache_clear()
+    _description.cache_clear()
     path.write_text("no JSON")
     assert load_small(str(root), name) == {}
+
+
+PICKLES = {name: plain_pickle(value) for name, value in SMALL.items()}
+TYPES = dict.fromkeys(SMALL, "list")
+OTHER = {"graph": plain_pickle(["other" * 40])}
+
+
+def without_nonce(data):
+    return data[:48] + data[64:]
+
+
+def test_what_is_written_is_what_the_store_writes(bundle, tmp_path_factory):
+    _, name, path = bundle
+    root = tmp_path_factory.mktemp("other")
+    store = open_store(f"{root}/mf.store", fsync="none")
+    store.put(1)  # makes it
+    assert save_small(str(root), PICKLES, TYPES) == name
+    written = root / path.relative_to(bundle[0])
+    assert without_nonce(written.read_bytes()) == without_nonce(path.read_bytes())
+    assert written.stat().st_mode == path.stat().st_mode
+    assert store.load(name) == SMALL and store.verify().clean
+    assert [child.name for child in written.parent.iterdir()] == [name]
+
+
+def test_data_json_says_the_same(bundle):
+    root, name, _ = bundle
+    said = save(lambda: open_store(f"{root}/mf.store", fsync="none"), [*SMALL.items()], {})
+    mine = {
+        artifact: Saved(content_key(pickled), plain_info(SMALL[artifact], len(pickled), name))
+        for artifact, pickled in PICKLES.items()
+    }
+    assert said == mine
+
+
+def test_what_is_there_is_relied_on_where_it_is_whole(bundle):
+    root, name, path = bundle
+    data = path.read_bytes()
+    assert save_small(str(root), PICKLES, TYPES) == name
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 64]) + data[at + 1 :])
+        assert save_small(str(root), PICKLES, TYPES) is None, at
+        assert path.read_bytes() != data
+    path.write_bytes(data[:-1])
+    assert save_small(str(root), PICKLES, TYPES) is None
+
+
+@pytest.mark.parametrize("what", ["collected", "features", "no store", "link", "long", "expires"])
+def test_what_is_not_for_here_is_not_written(bundle, what, monkeypatch):
+    root, *_ = bundle
+    folder = root / "mf.store"
+    pickles = OTHER
+    if what == "collected":
+        (folder / "gc").mkdir()
+        (folder / "gc" / "state").touch()
+    elif what == "features":
+        path = folder / "mfstore.json"
+        text = json.loads(path.read_text())
+        path.write_text(json.dumps({**text, "features": {**text["features"], "write": ["new"]}}))
+    elif what == "no store":
+        (folder / "mfstore.json").unlink()
+    elif what == "link":
+        (folder / "recipes").rename(root / "elsewhere")
+        (folder / "recipes").symlink_to(root / "elsewhere")
+    elif what == "long":
+        pickles = {f"name{number}": plain_pickle([str(number) * 900]) for number in range(4)}
+    else:
+        monkeypatch.setenv("MFSTORE_EXPIRE_DAYS", "30")
+    before = sorted(root.rglob("*"))
+    assert save_small(str(root), pickles, dict.fromkeys(pickles, "list")) is None
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_collection_that_begins_meanwhile_is_noticed(bundle, monkeypatch):
+    root, *_ = bundle
+    write = small._write
+
+    def collected(*given):
+        write(*given)
+        (root / "mf.store" / "gc").mkdir()
+        (root / "mf.store" / "gc" / "state").touch()
+
+    monkeypatch.setattr(small, "_write", collected)
+    assert save_small(str(root), OTHER, {"graph": "list"}) is None
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), KeyboardInterrupt()])
+def test_what_fails_leaves_nothing_behind(bundle, monkeypatch, error):
+    root, *_ = bundle
+
+    def fail(*_, **__):
+        raise error
+
+    files = sum(path.is_file() for path in root.rglob("*"))
+    monkeypatch.setattr(small.os, "rename", fail)
+    with pytest.raises(KeyboardInterrupt) if isinstance(error, KeyboardInterrupt) else nullcontext():
+        assert save_small(str(root), OTHER, {"graph": "list"}) is None
+    assert sum(path.is_file() for path in root.rglob("*")) == files
