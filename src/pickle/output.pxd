@@ -36,11 +36,8 @@ cdef struct Output:
     size_t cap
 
 
-cdef inline int reserve(Output *out, size_t more) except -1:
-    cdef size_t want = out.used + more
+cdef inline int grow(Output *out, size_t want) except -1:
     cdef uint8_t *grown
-    if want <= out.cap:
-        return 0
     if want < out.cap * 2:
         want = out.cap * 2
     grown = <uint8_t *> PyMem_Realloc(out.data, want)
@@ -49,6 +46,40 @@ cdef inline int reserve(Output *out, size_t more) except -1:
     out.data = grown
     out.cap = want
     return 0
+
+
+cdef inline int reserve(Output *out, size_t more) except -1:
+    cdef size_t want = out.used + more
+    return 0 if want <= out.cap else grow(out, want)
+
+
+cdef inline uint8_t *write_int(uint8_t *to, uint64_t value, int width) noexcept:
+    """``width`` little-endian bytes; returns their end."""
+    cdef int i
+    for i in range(width):
+        to[i] = <uint8_t> (value >> (8 * i))
+    return to + width
+
+
+cdef inline uint8_t *write_int64(uint8_t *to, int64_t value) noexcept:
+    """An int that 64 bits hold, in the shortest opcode; returns its end, at most INT64 bytes on."""
+    cdef int width = 5
+    if 0 <= value < 256:
+        to[0] = b'K'
+        to[1] = <uint8_t> value
+        return to + 2
+    if 0 <= value < 65536:
+        to[0] = b'M'
+        return write_int(to + 1, <uint64_t> value, 2)
+    if -2147483648 <= value <= 2147483647:
+        to[0] = b'J'
+        return write_int(to + 1, <uint64_t> value, 4)
+    # LONG1: as many bytes as a signed number needs.
+    while width < 8 and not -(<int64_t> 1 << (8 * width - 1)) <= value < <int64_t> 1 << (8 * width - 1):
+        width += 1
+    to[0] = 0x8a
+    to[1] = <uint8_t> width
+    return write_int(to + 2, <uint64_t> value, width)
 
 
 # Bytes are written by a pointer of their own: through ``out`` the compiler must take each for one that may change it.
@@ -81,19 +112,15 @@ cdef inline int put_int(Output *out, uint8_t op, uint64_t value, int width) exce
     return 0
 
 
-cdef inline int put_double(Output *out, double value) except -1:
-    """BINFLOAT: big-endian, unlike every other number of a pickle."""
+cdef inline uint8_t *write_double(uint8_t *to, double value) noexcept:
+    """BINFLOAT: big-endian, unlike every other number of a pickle; returns its end, 9 bytes on."""
     cdef uint64_t bits
-    cdef uint8_t *to
     cdef int i
     memcpy(&bits, &value, 8)
-    reserve(out, 9)
-    to = out.data + out.used
-    out.used += 9
     to[0] = b'G'
     for i in range(8):
         to[1 + i] = <uint8_t> (bits >> (56 - 8 * i))
-    return 0
+    return to + 9
 
 
 cdef inline int put_raw(Output *out, const uint8_t *data, size_t n) except -1:
@@ -103,35 +130,6 @@ cdef inline int put_raw(Output *out, const uint8_t *data, size_t n) except -1:
     return 0
 
 
-cdef inline uint8_t *write_int(uint8_t *to, uint64_t value, int width) noexcept:
-    """``width`` little-endian bytes; returns their end."""
-    cdef int i
-    for i in range(width):
-        to[i] = <uint8_t> (value >> (8 * i))
-    return to + width
-
-
-cdef inline uint8_t *write_int64(uint8_t *to, int64_t value) noexcept:
-    """An int that 64 bits hold, in the shortest opcode; returns its end, at most INT64 bytes on."""
-    cdef int width = 5
-    if 0 <= value < 256:
-        to[0] = b'K'
-        to[1] = <uint8_t> value
-        return to + 2
-    if 0 <= value < 65536:
-        to[0] = b'M'
-        return write_int(to + 1, <uint64_t> value, 2)
-    if -2147483648 <= value <= 2147483647:
-        to[0] = b'J'
-        return write_int(to + 1, <uint64_t> value, 4)
-    # LONG1: as many bytes as a signed number needs.
-    while width < 8 and not -(<int64_t> 1 << (8 * width - 1)) <= value < <int64_t> 1 << (8 * width - 1):
-        width += 1
-    to[0] = 0x8a
-    to[1] = <uint8_t> width
-    return write_int(to + 2, <uint64_t> value, width)
-
-
 cdef inline int put_int64(Output *out, int64_t value) except -1:
     """An int that 64 bits hold, in the shortest opcode."""
     reserve(out, INT64)
@@ -139,12 +137,8 @@ cdef inline int put_int64(Output *out, int64_t value) except -1:
     return 0
 
 
-cdef inline int put_integer(Output *out, object obj) except -1:
-    """An int of any size, in the shortest opcode."""
-    cdef int overflow = 0
-    cdef int64_t value = mf_as_int64(obj, &overflow)
-    if not overflow:
-        return put_int64(out, value)
+cdef inline int put_large(Output *out, object obj) except -1:
+    """An int that 64 bits do not hold, in the shortest opcode."""
     cdef bytes data = obj.to_bytes((obj.bit_length() >> 3) + 1, "little", signed=True)
     if obj < 0 and len(data) > 1 and data[-1] == 0xff and data[-2] & 0x80:
         data = data[:-1]

@@ -50,7 +50,7 @@ from memo cimport (
 )
 from stack cimport Py_LeaveRecursiveCall, look_further, mf_enter_recursion, mf_stack_first_look, mf_stack_here
 from output cimport (
-    INT64, Output, put1, put2, put_double, put_int, put_int64, put_integer, put_raw, reserve, write_int64,
+    INT64, Output, mf_as_int64, put1, put2, put_int, put_int64, put_large, put_raw, reserve, write_double, write_int64,
 )
 
 
@@ -64,6 +64,8 @@ cdef extern from *:
                 && memcmp(PyUnicode_DATA(value), PyUnicode_DATA(text),
                           (size_t) PyUnicode_GET_LENGTH(text) * PyUnicode_KIND(text)) == 0);
     }
+
+    static inline Py_ssize_t mf_dict_size(PyObject *mapping) { return ((PyDictObject *) mapping)->ma_used; }
 
     static inline size_t mf_recent_place(const void *text, size_t places) {
         uintptr_t at = (uintptr_t) text >> 4;
@@ -125,6 +127,7 @@ cdef extern from *:
     }
     """
     bint mf_same_text(PyObject *value, PyObject *text)
+    Py_ssize_t mf_dict_size(dict mapping)
     size_t mf_recent_place(const void *text, size_t places)
     Py_ssize_t mf_set_numbers(PyObject *set, int64_t *values, Py_ssize_t most)
     bytes mf_date_state(object date)
@@ -470,6 +473,7 @@ cdef struct Recent:
     uint32_t number
 
 
+@cython.final
 cdef class Pickler:
     """``Pickler(sink, reducers).dump(obj)`` writes one object.
 
@@ -745,23 +749,40 @@ cdef class Pickler:
         """Write an atom and return 1, or return 0. Runs no code: the sink's turn is later. ``how``: as of
         ``save_as``."""
         cdef PyTypeObject *kind = Py_TYPE(obj)
+        cdef uint8_t *to
+        cdef int64_t value
+        cdef int overflow = 0
         if kind == &PyUnicode_Type:
             self.save_text(obj, how)
-        elif kind == &PyLong_Type:
-            put_integer(&self.out, <object> obj)
+            return 1
+        reserve(&self.out, INT64)
+        to = self.out.data + self.out.used
+        if kind == &PyLong_Type:
+            value = mf_as_int64(<object> obj, &overflow)
+            if overflow:
+                self.save_large(<object> obj)
+            else:
+                self.out.used = write_int64(to, value) - self.out.data
         elif kind == &PyFloat_Type:
-            put_double(&self.out, PyFloat_AS_DOUBLE(<object> obj))
+            self.out.used = write_double(to, PyFloat_AS_DOUBLE(<object> obj)) - self.out.data
         elif obj == Py_None:
-            put1(&self.out, b'N')
+            to[0] = b'N'
+            self.out.used += 1
         elif obj == Py_True:
-            put1(&self.out, 0x88)
+            to[0] = 0x88
+            self.out.used += 1
         elif obj == Py_False:
-            put1(&self.out, 0x89)
+            to[0] = 0x89
+            self.out.used += 1
         elif kind == &PyBytes_Type:
             self.save_bytes(<bytes> obj, how)
         else:
             return 0
         return 1
+
+    cdef int save_large(self, object number) except -1:
+        # Apart, since what it takes of the stack makes save_atom twice as long for all others.
+        return put_large(&self.out, number)
 
     cdef int save_object(self, object obj, int how) except -1:
         """Write what is no atom. ``how``: as of ``save_as``."""
@@ -1269,14 +1290,14 @@ cdef class Pickler:
 
         Holds one reference to each key and value and no more (see ``memoize``).
         """
-        cdef Py_ssize_t position = 0, done = 0, size = len(obj)
+        cdef Py_ssize_t position = 0, done = 0, size = mf_dict_size(obj)
         cdef PyObject *key_at
         cdef PyObject *value_at
         cdef object key = None, value
         if size > 1:
             put1(&self.out, b'(')
         try:
-            while len(obj) == size and PyDict_Next(obj, &position, &key_at, &value_at):
+            while mf_dict_size(obj) == size and PyDict_Next(obj, &position, &key_at, &value_at):
                 key = <object> key_at
                 if done and done & (BATCH - 1) == 0:
                     put1(&self.out, b'u')
