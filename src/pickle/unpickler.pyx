@@ -85,6 +85,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyList_GET_SIZE(PyObject *value)
     Py_ssize_t PyTuple_GET_SIZE(PyObject *value)
     PyObject *PyTuple_GET_ITEM(PyObject *value, Py_ssize_t at)
+    PyObject *PyList_GET_ITEM(PyObject *value, Py_ssize_t at)
     void PyList_SET_ITEM(PyObject *value, Py_ssize_t at, PyObject *item)
     void PyTuple_SET_ITEM(PyObject *value, Py_ssize_t at, PyObject *item)
     void *PyUnicode_DATA(PyObject *value)
@@ -100,6 +101,7 @@ cdef extern from "Python.h":
     long PyLong_AsLong(PyObject *value) except? -1
     void PyUnicode_InternInPlace(PyObject **value)
     int PyErr_CheckSignals() except -1
+    void PyObject_GC_UnTrack(PyObject *value)
     void Py_INCREF(PyObject *value)
     void Py_DECREF(PyObject *value)
     PyTypeObject *Py_TYPE(PyObject *value)
@@ -151,6 +153,11 @@ cdef extern from *:
         return descriptor == NULL || Py_TYPE(descriptor)->tp_descr_set == NULL;
     }
 
+    /* Whether no search for cycles need ever look into it. */
+    static inline int mf_leads_nowhere(PyObject *value) {
+        return !PyType_IS_GC(Py_TYPE(value)) || (PyTuple_CheckExact(value) && !PyObject_GC_IsTracked(value));
+    }
+
     static inline int mf_is_new(PyTypeObject *type) { return type->tp_new != NULL; }
     static inline PyObject *mf_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
         return type->tp_new(type, args, kwargs);
@@ -162,6 +169,7 @@ cdef extern from *:
     PyObject *mf_roomy_dict(Py_ssize_t n) except NULL
     bint mf_has_plain_dict(PyTypeObject *type, PyObject *dict_name)
     bint mf_is_plain_name(PyTypeObject *type, PyObject *name)
+    bint mf_leads_nowhere(PyObject *value)
     bint mf_is_new(PyTypeObject *type)
     PyObject *mf_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) except NULL
     unsigned int mf_version(PyTypeObject *type)
@@ -364,6 +372,15 @@ cdef int underflow() except -1:
     raise UnpicklingError("unpickling stack underflow")
 
 
+# What is remembered, of a pickle that was looked through: the entries of the memo that are referred to and no others,
+# one after the other, so that those of records with many texts between them lie together. mf_pickle_scan.counts has then
+# become the number of each, from 1 on.
+cdef struct Entry:
+    PyObject *value
+    uint32_t left
+    # How often it is still referred to.
+
+
 @cython.final
 cdef class Unpickler:
     """Reads one pickle of protocol 5, once.
@@ -391,7 +408,7 @@ cdef class Unpickler:
     # Below the fence lies what is outside of the last mark.
     cdef size_t *marks
     cdef size_t marks_used, marks_room
-    cdef PyObject **memo
+    cdef Entry *memo
     cdef size_t memo_room
     cdef uint64_t memo_used
     cdef mf_pickle_scan scan
@@ -416,8 +433,8 @@ cdef class Unpickler:
             Py_DECREF(self.stack[at])
         if self.memo != NULL:
             for at in range(self.memo_room):
-                if self.memo[at] != NULL:
-                    Py_DECREF(self.memo[at])
+                if self.memo[at].value != NULL:
+                    Py_DECREF(self.memo[at].value)
         if self.viewed:
             PyBuffer_Release(&self.view)
         PyMem_Free(self.stack)
@@ -449,13 +466,8 @@ cdef class Unpickler:
             raise MemoryError()
         if found != MF_PICKLE_ENDS:
             return False
-        self.scanned = True
+        self.number_entries()
         self.many = size >= MANY
-        self.memo_room = self.scan.room
-        self.memo = <PyObject **> PyMem_Calloc(self.memo_room, sizeof(PyObject *))
-        if self.memo == NULL:
-            self.memo_room = 0
-            raise MemoryError()
         return True
 
     def begins(self, piece):
@@ -645,9 +657,26 @@ cdef class Unpickler:
 
     # ---- memo ---------------------------------------------------------------------
 
+    cdef int number_entries(self) except -1:
+        cdef size_t entry, wanted = 0
+        for entry in range(self.scan.room):
+            wanted += self.scan.counts[entry] != 0
+        self.memo = <Entry *> PyMem_Calloc(wanted, sizeof(Entry))
+        if self.memo == NULL:
+            raise MemoryError()
+        self.memo_room = wanted
+        wanted = 0
+        for entry in range(self.scan.room):
+            if self.scan.counts[entry]:
+                self.memo[wanted].left = self.scan.counts[entry]
+                wanted += 1
+                self.scan.counts[entry] = wanted
+        self.scanned = True
+        return 0
+
     cdef inline bint is_wanted(self) noexcept:
         """Whether the next entry of the memo will be referred to."""
-        return not self.scanned or (self.memo_used < self.memo_room and self.scan.counts[self.memo_used] != 0)
+        return not self.scanned or (self.memo_used < self.scan.room and self.scan.counts[self.memo_used] != 0)
 
     cdef inline int memoize(self) except -1:
         if self.used == self.fence:
@@ -659,27 +688,37 @@ cdef class Unpickler:
 
     cdef int remember(self, PyObject *value) except -1:
         cdef size_t room
-        cdef PyObject **grown
+        cdef Entry *grown
+        if self.scanned:
+            self.memo[self.scan.counts[self.memo_used] - 1].value = shared(value)
+            return 0
         if self.memo_used >= self.memo_room:
             room = self.memo_room * 2 if self.memo_room else 1024
-            grown = <PyObject **> PyMem_Realloc(self.memo, room * sizeof(PyObject *))
+            grown = <Entry *> PyMem_Realloc(self.memo, room * sizeof(Entry))
             if grown == NULL:
                 raise MemoryError()
-            memset(grown + self.memo_room, 0, (room - self.memo_room) * sizeof(PyObject *))
+            memset(grown + self.memo_room, 0, (room - self.memo_room) * sizeof(Entry))
             self.memo = grown
             self.memo_room = room
-        self.memo[self.memo_used] = shared(value)
+        self.memo[self.memo_used].value = shared(value)
         return 0
 
     cdef inline int get(self, size_t entry) except -1:
-        cdef PyObject *value = self.memo[entry] if entry < self.memo_room else NULL
-        if value == NULL:
+        cdef Entry *known = NULL
+        cdef PyObject *value
+        if not self.scanned:
+            if entry < self.memo_room:
+                known = &self.memo[entry]
+        elif entry < self.scan.room and self.scan.counts[entry]:
+            known = &self.memo[self.scan.counts[entry] - 1]
+        if known == NULL or known.value == NULL:
             raise UnpicklingError(f"Memo value not found at index {entry}")
+        value = known.value
         if self.scanned:
-            self.scan.counts[entry] -= 1
-            if self.scan.counts[entry] == 0:
+            known.left -= 1
+            if known.left == 0:
                 # The memo's reference goes over.
-                self.memo[entry] = NULL
+                known.value = NULL
                 return self.push(value)
         return self.push(shared(value))
 
@@ -687,10 +726,18 @@ cdef class Unpickler:
 
     cdef PyObject *tuple_from(self, size_t first) except NULL:
         cdef size_t n = self.used - first, at
-        cdef PyObject *made = PyTuple_New(n)
+        cdef PyObject *made
+        cdef bint leads_nowhere = True
+        if n == 0:
+            return shared(<PyObject *> _nothing)
+        made = PyTuple_New(n)
         for at in range(n):
             PyTuple_SET_ITEM(made, at, self.stack[first + at])
+            leads_nowhere = leads_nowhere and mf_leads_nowhere(self.stack[first + at])
         self.used = first
+        if leads_nowhere:
+            # The first search for cycles would do so, after it has gone through all of them.
+            PyObject_GC_UnTrack(made)
         return made
 
     cdef PyObject *list_from(self, size_t first) except NULL:
@@ -705,6 +752,7 @@ cdef class Unpickler:
         """The values from ``first`` on, to the list below them."""
         cdef PyObject *target = self.stack[first - 1]
         cdef PyObject *items
+        cdef Py_ssize_t size
         cdef size_t n = self.used - first, at
         if n == 0:
             return 0
@@ -721,11 +769,20 @@ cdef class Unpickler:
                 PyList_Append(target, self.stack[first + at])
             self.drop_to(first)
             return 0
-        items = self.list_from(first)
+        # Room by a list of None: to append a list of the items would count two references more to each, which lie in no
+        # cache any longer.
+        size = PyList_GET_SIZE(target)
+        items = PyList_New(n)
+        for at in range(n):
+            PyList_SET_ITEM(items, at, shared(Py_None))
         try:
-            PyList_SetSlice(target, PyList_GET_SIZE(target), PyList_GET_SIZE(target), items)
+            PyList_SetSlice(target, size, size, items)
         finally:
             Py_DECREF(items)
+        for at in range(n):
+            Py_DECREF(PyList_GET_ITEM(target, size + at))
+            PyList_SET_ITEM(target, size + at, self.stack[first + at])
+        self.used = first
         return 0
 
     cdef int append_to_other(self, size_t first) except -1:

@@ -582,6 +582,24 @@ def test_what_long_pickles_become_lies_in_huge_pages():
     assert done.stdout.split() == ["True", "True", "False", "False"]
 
 
+def test_tuples_of_atoms_are_nothing_to_search_for_cycles():
+    nested = (1, "a", None), (2.5, (3, b"b")), ([], 1), (1,)
+    back = loads(dumps(list(nested)))
+    assert [gc.is_tracked(one) for one in back] == [False, False, True, False]
+    assert not gc.is_tracked(back[1][1])
+
+
+def test_lists_grow_by_batches():
+    """The pickler ends a batch after 65 536 items; another list of the same length may be referred to meanwhile."""
+    numbers = list(range(150_000))
+    shared = numbers[:70_000]
+    shared.append(shared)
+    back = loads(dumps([numbers, shared]))
+    assert back[0] == numbers
+    assert back[1][:-1] == shared[:-1]
+    assert back[1][-1] is back[1]
+
+
 def test_deep_nesting_takes_no_stack():
     depth = 200_000
     stream = START + b"]" * depth + b"a" * (depth - 1) + b"."
