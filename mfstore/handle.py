@@ -269,7 +269,7 @@ class Handle:
             delta=self.options.knobs.builds,
         )  # fmt: skip
         ways = product((False, True), (False, True), (None, False, True))
-        return _Shared(saving, {way: Loading(fetcher, segments, *way) for way in ways})
+        return _Shared(saving, {way: Loading(fetcher, segments, *way, self.options.knobs.memory) for way in ways})
 
     def _has_tree(self) -> bool:
         found = self._known[0]

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
+from mfstore._core.pickler import BYTES, TEXT
 from mfstore.errors import MfstoreError
 from mfstore.format.groups import have_one_place
 from mfstore.format.recipes import PICKLE
@@ -34,8 +35,10 @@ class Loading(NamedTuple):
     """Compare every chunk with its digest."""
     writable: bool
     """Whether arrays may be changed by who gets them."""
-    map: bool | None = None
+    map: bool | None
     """Whether large raw arrays are mapped; None: as the store was opened."""
+    memory: int
+    """Bytes of texts and bytes that are read before something is made of the first of them."""
 
 
 def load_artifacts(how: Loading, recipe: Recipe, wanted: Sequence[Artifact]) -> Iterator[Any]:
@@ -111,31 +114,34 @@ def _load_together(how: Loading, recipe: Recipe, together: Sequence[Artifact], s
 
 def _prepare(
     how: Loading, recipe: Recipe, together: Sequence[Artifact], starts: dict[str, int]
-) -> tuple[list[tuple[Artifact, Any, list[SegmentMemory]]], list[WantedChunk]]:
+) -> tuple[list[tuple[Artifact, Any, _Ahead]], list[WantedChunk]]:
     """Memory for each artifact, and the chunks that belong there."""
-    prepared: list[tuple[Artifact, Any, list[SegmentMemory]]] = []
+    prepared: list[tuple[Artifact, Any, _Ahead]] = []
     wanted: list[WantedChunk] = []
+    left = how.memory
     for artifact in together:
         if artifact.literal is not None:
-            prepared.append((artifact, None, []))
+            prepared.append((artifact, None, _Ahead(how, recipe, iter(()))))
             continue
         first = starts[artifact.name]
         body: Any = None
         if artifact.encoding != PICKLE or artifact.body_length <= BODIES_TOGETHER:
             body = FreshBytes(artifact.body_length)
             wanted += targets(body, first, artifact.chunks[: artifact.body_chunks])
-        memories = list(how.segments.prepare(recipe, artifact, first, how.verify, how.map)) if artifact.segments else []
-        for memory in memories:
-            wanted += memory.wanted
-        prepared.append((artifact, body, memories))
+        segments = how.segments.prepare(recipe, artifact, first, how.verify, how.map) if artifact.segments else ()
+        ahead = _Ahead(how, recipe, iter(segments))
+        if artifact.segments:
+            more, left = ahead.prepare(left)
+            wanted += more
+        prepared.append((artifact, body, ahead))
     return prepared, wanted
 
 
 def _assemble(
-    how: Loading, recipe: Recipe, prepared: Sequence[tuple[Artifact, Any, list[SegmentMemory]]], starts: dict[str, int]
+    how: Loading, recipe: Recipe, prepared: Sequence[tuple[Artifact, Any, _Ahead]], starts: dict[str, int]
 ) -> Iterator[Any]:
     """The objects, from filled memory."""
-    for artifact, memory, segments in prepared:
+    for artifact, memory, ahead in prepared:
         blocks: Iterable[bytes]
         if artifact.literal is not None:
             blocks = (artifact.literal,)
@@ -148,19 +154,11 @@ def _assemble(
             yield data
             continue
         try:
-            yield load(blocks, artifact.segments, _taken(segments, how.writable), writable=how.writable)
+            yield load(blocks, artifact.segments, ahead.take(), writable=how.writable)
         except Exception as error:
             if isinstance(error, MfstoreError):
                 error.where(key=artifact.name or None)
             raise _of(artifact, error) from error.__cause__
-
-
-def _taken(segments: list[SegmentMemory], writable: bool) -> Iterator[Any]:
-    """What the unpickler takes for each segment, none of which is held any longer here: a text is made from memory that
-    takes as much, and other objects copy what they are made from."""
-    segments.reverse()
-    while segments:
-        yield segments.pop().value(writable)
 
 
 def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -> Iterator[bytes]:
@@ -181,6 +179,47 @@ def _goes_on(recipe: Recipe, number: int, usize: int) -> bool:
     at once reads the group once. What comes again, like zeros, does not go on: that may be as long as anything."""
     one, other = recipe.placements[number - 1 : number + 1]
     return one.pack == other.pack and have_one_place(one, other) and one.width + usize <= other.width
+
+
+class _Ahead:
+    """The segments of one artifact, read some ahead of who takes them.
+
+    What is a text in UTF-8, or bytes, is mostly there for a class to copy, so no more of these is held than ``memory``.
+    Memory that is freed may be of no use to what the class allocates with: polars has an allocator of its own, and a
+    frame of 1.1 GB took another 1.1 GB of the process while it was loaded.
+    """
+
+    __slots__ = ("_how", "_later", "_recipe", "_segments")
+
+    def __init__(self, how: Loading, recipe: Recipe, segments: Iterator[SegmentMemory]) -> None:
+        self._how = how
+        self._recipe = recipe
+        self._later = segments
+        self._segments: list[SegmentMemory] = []
+
+    def prepare(self, memory: int) -> tuple[list[WantedChunk], int]:
+        """Make memory for the next ones. What is to be fetched into it, and how much of ``memory`` is left."""
+        wanted: list[WantedChunk] = []
+        while memory > 0 and (segment := next(self._later, None)) is not None:
+            self._segments.append(segment)
+            wanted += segment.wanted
+            if segment.kind in (BYTES, TEXT):
+                memory -= sum(chunk.usize for _, chunk, _ in segment.wanted)
+        self._segments.reverse()
+        return wanted, memory
+
+    def take(self) -> Iterator[Any]:
+        """What the unpickler takes for each, none of which is held any longer here: a text is made from memory that
+        takes as much, and other objects copy what they are made from."""
+        while True:
+            while self._segments:
+                yield self._segments.pop().value(self._how.writable)
+            wanted, _ = self.prepare(self._how.memory)
+            if not self._segments:
+                return
+            if wanted:
+                self._how.fetcher.fill(self._recipe, wanted, self._how.verify)
+            wanted.clear()
 
 
 class _StreamPart(NamedTuple):

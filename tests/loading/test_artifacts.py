@@ -17,7 +17,7 @@ def segment(at, length, chunks=1):
 
 
 def loading(made, verify=True, writable=True):
-    return Loading(made.fetcher, SegmentLoader(made.reader, made.verified), verify, writable)
+    return Loading(made.fetcher, SegmentLoader(made.reader, made.verified), verify, writable, None, 1 << 28)
 
 
 def placed(located, *artifacts, kind=1):

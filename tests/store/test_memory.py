@@ -86,3 +86,40 @@ def test_what_artifacts_of_a_bundle_copy_is_freed_one_after_the_other(root):
     with mfstore.open(root, memory=BUDGET, fsync="none", threads=2) as store:
         key = store.save({f"n{number}": Called(np.frombuffer(noise.bytes(PART), np.uint8)) for number in range(16)})
         assert peak_of(lambda: store.load(key, map=False)) <= 16 * PART + (20 << 20)
+
+
+class Noted:
+    """Made of something large, of which it keeps nothing but how much was held then."""
+
+    def __init__(self, large):
+        self.held = tracemalloc.get_traced_memory()[0]
+
+    @classmethod
+    def of(cls, large):
+        made = cls.__new__(cls)
+        made.large = large
+        return made
+
+    def __reduce__(self):
+        return Noted, (self.large,)
+
+
+@pytest.mark.parametrize(("way", "form"), [("get", "bytes"), ("get", "texts that are not ASCII"), ("load", "texts")])
+def test_no_more_is_read_ahead_of_who_copies_it_than_memory(root, way, form):
+    letters = {
+        "bytes": bytes,
+        "texts": lambda one: chr(97 + one[0]),
+        "texts that are not ASCII": lambda one: chr(one[0] + 224),
+    }
+    parts = [Noted.of(letters[form](bytes([number])) * (2 * PART)) for number in range(16)]
+    with mfstore.open(root, memory=BUDGET, fsync="none", threads=2) as store:
+        key = store.put(parts) if way == "get" else store.save({f"n{n}": part for n, part in enumerate(parts)})
+        del parts
+        tracemalloc.start()
+        try:
+            found = getattr(store, way)(key)
+        finally:
+            tracemalloc.stop()
+    held = [one.held for one in (found if way == "get" else found.values())]
+    assert len(held) == 16
+    assert max(held) <= BUDGET + 6 * PART
