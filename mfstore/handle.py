@@ -258,7 +258,7 @@ class Handle:
         reliance = Reliance(reader, self._verified)
         index = ChunkIndex(
             self.backend, digest, algorithm, reliance.trailers, self._index_cache, self._has_tree,
-            lambda: description.tell_of_tree(self.backend),
+            self._tell_of_tree,
         )  # fmt: skip
         fetcher = Fetcher(reader, index.find_all, self._verified)
         segments = SegmentLoader(reader, self._verified, self.options.knobs.map)
@@ -274,6 +274,10 @@ class Handle:
     def _has_tree(self) -> bool:
         found = self._known[0]
         return found is not None and found.tree
+
+    def _tell_of_tree(self) -> None:
+        if self.backend.capabilities.remote:
+            description.tell_of_tree(self.backend)
 
     def _index_cache(self) -> HostCache:
         """Where what processes of this host read of the index is shared: on a local store the page cache is that."""

@@ -269,7 +269,7 @@ class _Collection:
             self._sweep()
             with suppress(OutOfSpace, Conflict):
                 self._tell("merged index", settle(self._backend, self._access.algorithm))
-                if self._backend.exists_many([ROOT_KEY])[0]:
+                if self._backend.capabilities.remote and self._backend.exists_many([ROOT_KEY])[0]:
                     tell_of_tree(self._backend)
             ownership.replace(owner="")
         except BaseException as error:

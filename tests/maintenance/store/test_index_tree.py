@@ -1,10 +1,14 @@
 """Maintenance of stores whose index has a tree: what verify says of it, what repair and collections do to it."""
 
+import json
+
 import numpy as np
 import pytest
 
 from mfstore.backends.memory import MemoryBackend
+from mfstore.description import load, tell_of_tree
 from mfstore.format import tree
+from mfstore.format.description import PATH
 from mfstore.format.fragments import digest_in_key
 from mfstore.maintenance.store.collecting import deletion
 from mfstore.saving import folding, index
@@ -120,6 +124,7 @@ def test_a_collection_reads_one_part_of_the_tree_and_the_next_collections_the_ot
     assert len({name.bits % deletion.SHARES for name in read}) <= 1
     left = {mark for mark in marks(backend) if not stored_under(backend, mark)}
     assert left
+    assert store_on(backend).verify("full").clean
     for number in range(1, COUNT, 2)[: deletion.SHARES + 1]:  # each but the first deletes a pack
         store = store_on(backend)
         del store.refs[f"a{number}"]
@@ -204,6 +209,9 @@ def test_the_fragments_of_a_large_store_are_put_into_a_tree(backend, monkeypatch
             backend.delete(key)
         store_on(backend).repair()
         assert nodes(backend) == {}
+    document = json.loads(backend.get(PATH))
+    document.pop("tree", None)
+    backend.put(PATH, [json.dumps({**document, "of later versions": 1}).encode()])
     monkeypatch.setattr(folding, "FOLDED_TOGETHER", 10)
     monkeypatch.setattr(index, "MAKES_LARGE_TREE", 1 << 10)
     for seed in range(1000, 1003):  # a number from 1 to 255 is nobody's turn, and is theirs
@@ -217,3 +225,10 @@ def test_the_fragments_of_a_large_store_are_put_into_a_tree(backend, monkeypatch
         assert {name.level for name in nodes(backend)} == {0, 1}
     assert [key for key in objects(backend, "index") if digest_in_key(key)] == []
     assert stored_again(backend) < COUNT * 1000
+    # Where a listing is a request, nobody has to make one to know of it.
+    assert load(backend).tree == backend.capabilities.remote
+    assert json.loads(backend.get(PATH))["of later versions"] == 1
+    before = backend.get(PATH)
+    tell_of_tree(backend)
+    tell_of_tree(backend)
+    assert (backend.get(PATH) == before) == backend.capabilities.remote
