@@ -372,9 +372,9 @@ cdef int underflow() except -1:
     raise UnpicklingError("unpickling stack underflow")
 
 
-# What is remembered of a pickle that was looked through: the entries of the memo that are referred to and no others,
-# one after the other, so that those of records with many texts between them lie together. mf_pickle_scan.counts has then
-# become the number of each, from 1 on.
+# What is remembered of a pickle that was looked through: the entries of the memo that are referred to and no others.
+# So those of records with many texts between them lie together. mf_pickle_scan.counts has become the number of each,
+# from 1 on.
 cdef struct Entry:
     PyObject *value
     uint32_t left
