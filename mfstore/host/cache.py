@@ -65,18 +65,23 @@ class HostCache:
 
     def get_or_read(self, name: str, read: Callable[[], bytes]) -> bytes:
         """What is remembered under ``name``, or what ``read`` gives, which is then remembered. Of processes that begin
-        together one reads, and the others wait for it for a few seconds."""
+        together one reads, and the others wait for it for a few seconds. What is too large to be remembered they read
+        each for themselves, and do not wait."""
         if self._root is None:
             return read()
         found = self.get(name)
         if found is not None:
             return found
-        with self._alone(name):
-            found = self.get(name)
-            if found is None:
-                found = read()
-                self.put(name, found)
-            return found
+        too_large = f"{name} is too large"
+        if self.get(too_large) is None:
+            with self._alone(name):
+                found = self.get(name)
+                if found is None and self.get(too_large) is None:
+                    found = read()
+                    if len(found) > self._largest:
+                        self.put(too_large, b"")
+                    self.put(name, found)
+        return read() if found is None else found
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:

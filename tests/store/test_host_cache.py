@@ -38,6 +38,14 @@ def test_who_waits_too_long_reads_itself(tmp_path, monkeypatch):
     assert got == b"outer inner"
 
 
+def test_what_is_too_large_is_read_by_each_without_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "PATIENCE", 1e9)
+    one, large = HostCache(str(tmp_path)), bytes(cache.LARGEST + 1)
+    assert one.get_or_read("name", lambda: large) == large
+    together = one.get_or_read("name", lambda: b"outer " + one.get_or_read("name", lambda: large))
+    assert together == b"outer " + large
+
+
 def test_what_cannot_be_read_is_not_remembered(tmp_path):
     one = HostCache(str(tmp_path))
 

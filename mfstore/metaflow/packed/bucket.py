@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mfstore.backends.s3.backend import S3Backend
@@ -66,18 +67,18 @@ class CachedS3Backend(S3Backend):
             return self._ahead[key]
         name = f"{self.url}/{key}"
         cache = process_state().host_cache
+        if key.startswith("recipes/"):
+            # The tasks of a foreach begin together, and each reads the bundle of the task before them.
+            return cache.get_or_read(name, partial(super().get, key))
+        if key != PATH:
+            return super().get(key)
         cached = cache.get(name)
         if cached is not None:
-            if key != PATH:
-                return cached
             written, _, data = cached.partition(b"\n")
             if not self._writing and 0 <= time.time() - float(written) < KNOWLEDGE_SECONDS:
                 return data
         data = super().get(key)
-        if key == PATH:
-            cache.put(name, b"%f\n%b" % (time.time(), data))
-        else:
-            self._remember(key, data)
+        cache.put(name, b"%f\n%b" % (time.time(), data))
         return data
 
     def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
@@ -85,8 +86,5 @@ class CachedS3Backend(S3Backend):
         sent = list(objects)
         super().put_all(sent)
         for key, parts in sent:
-            self._remember(key, b"".join(parts))
-
-    def _remember(self, key: str, data: bytes) -> None:
-        if key.startswith("recipes/"):
-            process_state().host_cache.put(f"{self.url}/{key}", data)
+            if key.startswith("recipes/"):
+                process_state().host_cache.put(f"{self.url}/{key}", b"".join(parts))

@@ -4,9 +4,11 @@ import os
 
 import pytest
 
+from mfstore.host import cache
 from mfstore.metaflow.packed.store import packed_store
 from mfstore.metaflow.process_state import forget_process_state, process_state
 from tests.rigs.metaflow_stores import another_host, save
+from tests.rigs.together import in_children
 
 
 @pytest.fixture
@@ -38,3 +40,19 @@ def test_the_packed_store_shares_the_storages_connections(s3, profile):
         storage = s3.storage()
         with storage.blobs.client() as (client, _):
             assert packed_store(storage.datastore_root, writing=True).backend.client.engine is client.engine
+
+
+@pytest.mark.parametrize("profile", ["packed"], indirect=True)
+def test_tasks_that_begin_together_read_the_bundle_before_them_once(s3, profile, unhedged, monkeypatch):
+    monkeypatch.setattr(cache, "PATIENCE", 1e9)  # however slow the machine is
+    save(s3.flow(), "1/a/7", {"x": list(range(100)), "y": "text"})
+    another_host()
+    forget_process_state()
+    s3.proxy.clear()
+
+    def task(number):
+        store = s3.flow().get_task_datastore("1", "a", "7")
+        assert (store["x"], store["y"]) == (list(range(100)), "text")
+
+    assert in_children(8, task) == [0] * 8
+    assert len(s3.proxy.requests("GET", "/recipes/")) == 1
