@@ -273,11 +273,13 @@ class LocalBackend(Backend):
         return [code == 0 for code in found]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        start = prefix.rpartition("/")[0]
-        yield from self._walk(start, prefix, ())
+        start, _, name = prefix.rpartition("/")
+        yield from self._walk(start, prefix, (), name)
 
-    def _walk(self, directory: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectInfo]:
-        """``above`` are the directories that lead here by links, in which one may lead back."""
+    def _walk(
+        self, directory: str, prefix: str, above: tuple[tuple[int, int], ...], begins: str = ""
+    ) -> Iterator[ObjectInfo]:
+        """What begins so in a directory. ``above`` are those that lead here by links, in which one may lead back."""
         try:
             if not self._link_flag:
                 status = os.stat(self._path(directory) if directory else self.root)
@@ -285,7 +287,8 @@ class LocalBackend(Backend):
                 if here in above:
                     return
                 above = (*above, here)
-            entries = list(os.scandir(self._path(directory) if directory else self.root))
+            found = os.scandir(self._path(directory) if directory else self.root)
+            entries = [entry for entry in found if entry.name.startswith(begins)]
         except FileNotFoundError:
             return
         except OSError as error:
