@@ -175,6 +175,17 @@ def test_planes_that_repeat_are_searched_for_matches():
     assert len(planes_of(encode(with_high_bytes(high), 2), 2)[0]) < 500
 
 
+def test_of_long_planes_a_sample_says_whether_what_is_found_again_pays():
+    """Of two values in no order everything is found again soon, for more than the bit that each takes otherwise."""
+    count = 40_000
+    high = bytes(np.random.default_rng(1).integers(0, 2, count, dtype=np.uint8))
+    (plane, *_) = planes_of(encode(with_high_bytes(high), 2), 2)
+    assert len(plane) < count // 8 + 50
+    assert len(one_chunk.encode(high, ZSTD, 0, 1, 1.0)) > 1.2 * len(plane)
+    for again in (noise(2, 100) * 400, high[:100] * 400):
+        assert len(planes_of(encode(with_high_bytes(again), 2), 2)[0]) < 800
+
+
 def test_what_does_not_fit_is_left_to_be_stored_raw():
     data = weights("<f4")
     size = len(encode(data, 4))

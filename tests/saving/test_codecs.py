@@ -162,6 +162,25 @@ def test_other_searches_are_for_long_opaque_bytes_and_the_balanced_setting(lengt
     assert told.asked == []
 
 
+@pytest.mark.parametrize(
+    ("length", "compress", "found", "level"),
+    [
+        (codecs.NUMBERS_SEARCHED_FROM, "balanced", 1019, codecs.FIVES),
+        (codecs.NUMBERS_SEARCHED_FROM, "balanced", 1021, 3),
+        (codecs.NUMBERS_SEARCHED_FROM - 1, "balanced", 900, 3),
+        (codecs.NUMBERS_SEARCHED_FROM, "small", 900, 9),
+    ],
+)
+def test_long_numbers_of_plain_zstd_take_the_cheaper_search_too(length, compress, found, level):
+    class Found(Told):
+        def trial(self, sample, candidates):
+            if candidates == [(ZSTD, 0, codecs.FIVES)]:
+                return [found]
+            return super().trial(sample, candidates)
+
+    assert choose(Found(), bytes(length), 24, compress)[:3] == (ZSTD, 0, level)
+
+
 @pytest.mark.parametrize("far", [[int(codecs.SEARCH_SAMPLE * 0.951), 0, 0, 0], []])
 def test_what_is_long_and_does_not_shrink_is_raw(far):
     assert choose(Told(FAR=far), bytes(AS_LONG), 1, "balanced") == RAW_CHOICE
