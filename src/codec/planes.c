@@ -38,9 +38,9 @@ static int prepare(ZSTD_CCtx *compress) {
 }
 
 /* Where there are few values, bytes in some order are found again by chance. Of planes of so many bytes and more in
- * which that happens, a sample of up to a quarter is encoded both ways. Of text in Cyrillic letters the plane of leading
- * bytes has two values: a search for matches took 72 us of 32 KiB, and made of it 1.4 times as much as literals do.
- * Chunks of 64 KiB of such a text take 1.5 ms for a MB, and took 2.5. */
+ * which that happens, a sample of up to a quarter is encoded both ways. Of text in Cyrillic letters the plane of
+ * leading bytes has two values: a search for matches took 72 us of 32 KiB, and made of it 1.4 times as much as literals
+ * do. Chunks of 64 KiB of such a text take 1.5 ms for a MB, and took 2.5. */
 enum { TRIED_FROM = 16 << 10, TRIED = 4 << 10, TRIED_RUN = 512 };
 
 static int search_pays(ZSTD_CCtx *compress, const uint8_t *plane, size_t count) {
