@@ -13,6 +13,10 @@
  * than cap, or n is none of those. */
 size_t mf_literals_encode(const uint8_t *src, size_t n, uint8_t *dst, size_t cap);
 
+/* Whether bytes are about as frequent as each other, so that no frame is much shorter: by a sample of n bytes, where n
+ * is MF_LITERALS_LEAST or more. It has runs of 64, so that bytes that come again soon are no noise. */
+int mf_is_noise(const uint8_t *src, size_t n);
+
 /* Whether a search for matches may find a shorter frame: by a sample of n bytes, where n is one of those. */
 int mf_repeats(const uint8_t *src, size_t n);
 

@@ -81,14 +81,18 @@ int mf_planes_encode(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned
     for (unsigned j = 0; j < width; j++) {
         const uint8_t *plane = scratch + j * count;
         size_t room = cap - used < worth ? cap - used : worth;
-        size_t done = 0, literals;
-        if (count < MF_LITERALS_LEAST || count > MF_LITERALS_MOST
-            || (mf_repeats(plane, count) && search_pays(compress, plane, count))) {
-            done = ZSTD_compress2(compress, dst + used, room, plane, count);
-            if (ZSTD_isError(done) || done >= count)
-                done = 0;
+        int is_block = count >= MF_LITERALS_LEAST && count <= MF_LITERALS_MOST;
+        size_t done = 0, literals = 0;
+        if (!is_block || !mf_is_noise(plane, count)) {
+            if (!is_block || (mf_repeats(plane, count) && search_pays(compress, plane, count))) {
+                done = ZSTD_compress2(compress, dst + used, room, plane, count);
+                if (ZSTD_isError(done) || done >= count)
+                    done = 0;
+            }
+            /* A code has a bit at least. */
+            if (!done || done > count / 8)
+                literals = mf_literals_encode(plane, count, dst + used, done ? done - 1 : room);
         }
-        literals = mf_literals_encode(plane, count, dst + used, done ? done - 1 : room);
         done = literals ? literals : done;
         if (!done) {
             if (count > cap - used)

@@ -1,6 +1,6 @@
 /* Exponent planes: numbers of 2, 4 or 8 bytes are turned left by one bit, so that the sign comes last and the exponent
  * of a float fills the highest byte, and split into byte planes, the highest first. Each plane is a Zstandard frame of
- * its own, with Huffman codes of its own, or lies there as it is when it is noise, as mantissas are.
+ * its own, with Huffman codes of its own (codec/literals.h), or lies there as it is when it is noise, as mantissas are.
  *
  * Encoded: the lengths of the planes (4 bytes each), the planes, the n % width bytes at the end. A plane whose length
  * is n / width is stored as it is. scratch holds n bytes; src and dst must not overlap. */
