@@ -100,7 +100,7 @@ def _load_blocks(blocks: Iterator[Buffer], payloads: Iterable[Any], kind: type[p
     """Of a long body, which is not there as a whole: what it refers to is not known, so all is remembered. Whose it is
     its first block tells."""
     own = _unpickler(payloads, kind)
-    begun = [next(blocks)]
+    begun = [next(blocks, b"")]
     is_ours = own.begins(begun[0])
     blocks = chain(_taken(begun), blocks)
     return without_search(own.load, blocks) if is_ours else _load_by_another(blocks, payloads, kind)
