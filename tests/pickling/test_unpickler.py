@@ -526,6 +526,17 @@ def test_what_is_referred_to_lives_until_then():
     assert seen() is None
 
 
+def test_what_is_referred_to_lives_no_longer():
+    class Finds(pickle.Unpickler):
+        def find_class(self, module, name):
+            return {"part": Part, "alive": lambda: Part.alive}[name]
+
+    alive = b"\x8c\x01m\x8c\x05alive\x93)R"
+    stream = START + b"(\x8c\x01m\x8c\x04part\x93)R\x940" + b"h\x000" + alive + b"h\x000" + alive + b"t."
+    before = Part.alive
+    assert loads(stream, Finds) == (before + 1, before)
+
+
 def test_nothing_is_left_of_what_fails():
     before = Part.alive
     stream = dumps([Part(), [Part()], {"a": Part()}])
@@ -622,8 +633,9 @@ def test_a_handler_of_a_signal_runs_meanwhile():
     def handler(signum, frame):
         raise InterruptionError
 
-    stream = START + b"](\x8c\x01m\x8c\x06signal\x93" + dumps(int(signal.SIGUSR2))[2:-1] + b"\x85R"
-    stream += b"K\x01" * 300_000 + b"\x8c\x01m\x8c\x07reached\x93N\x85Re."
+    # Nothing of Python runs after the signal has come.
+    stream = START + b"](\x8c\x01m\x8c\x07reached\x93\x940\x8c\x01m\x8c\x06signal\x93"
+    stream += dumps(int(signal.SIGUSR2))[2:-1] + b"\x85R" + b"K\x01" * 300_000 + b"h\x00N\x85Re."
     before = signal.signal(signal.SIGUSR2, handler)
     try:
         with pytest.raises(InterruptionError):
