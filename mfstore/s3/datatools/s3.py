@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 from importlib.util import find_spec
 from io import BufferedReader
 from itertools import count
@@ -17,23 +18,21 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import quote
 
-from mfstore.errors import NotFound, Unsupported
-from mfstore.s3.datatools.addressing import find_root, full_url, listed, ranged, target
-from mfstore.s3.datatools.exceptions import (
-    MetaflowS3AccessDenied,
-    MetaflowS3Exception,
-    MetaflowS3InsufficientDiskSpace,
-    MetaflowS3InvalidObject,
-    MetaflowS3InvalidRange,
-    MetaflowS3NotFound,
-    MetaflowS3URLException,
-    failure,
-    raises_metaflows,
-)
-
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import ParamSpec, Self, TypeVar
 
+    from mfstore.s3.datatools.exceptions import (
+        MetaflowS3AccessDenied,
+        MetaflowS3Exception,
+        MetaflowS3InsufficientDiskSpace,
+        MetaflowS3InvalidObject,
+        MetaflowS3InvalidRange,
+        MetaflowS3NotFound,
+        MetaflowS3URLException,
+    )
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
     from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.datatools.clients import Lease
     from mfstore.s3.datatools.objects import RangeInfo, S3GetObject, S3Object, S3PutObject
@@ -51,11 +50,24 @@ _OBJECTS = frozenset(("RangeInfo", "S3GetObject", "S3Object", "S3PutObject"))
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OBJECTS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mfstore.s3.datatools import objects
+    from mfstore.s3.datatools import exceptions, objects
 
-    return getattr(objects, name)
+    return getattr(objects if name in _OBJECTS else exceptions, name)
+
+
+def raises_metaflows(function: Callable[P, R]) -> Callable[P, R]:
+    """As that of ``exceptions``, which is imported when the method is called."""
+
+    @wraps(function)
+    def method(*args: P.args, **kwargs: P.kwargs) -> R:
+        from mfstore.s3.datatools.exceptions import metaflow_errors
+
+        with metaflow_errors():
+            return function(*args, **kwargs)
+
+    return method
 
 
 class _Configured:
@@ -129,6 +141,8 @@ class S3:
         engine: str | None = None, concurrency: int | None = None, memory: int | None = None,
         max_bandwidth: float | None = None, attempts: int | None = None, retry_seconds: float | None = None,
     ) -> None:  # fmt: skip
+        from mfstore.errors import Unsupported
+        from mfstore.s3.datatools.addressing import find_root
         from mfstore.s3.datatools.settings import ClientSettings, settings
 
         if find_spec("botocore") is None:
@@ -198,16 +212,22 @@ class S3:
     def list_paths(self, keys: Iterable[str] | None = None) -> list[S3Object]:
         """What is directly under each of ``keys`` (None: the root): objects, and prefixes with a trailing slash and
         ``exists`` False. Page by page as S3 lists them, one key's after the other's."""
+        from mfstore.s3.datatools.addressing import full_url
+
         urls = [full_url(self._s3root, key).rstrip("/") + "/" for key in ([None] if keys is None else keys)]
         return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, False)]
 
     @raises_metaflows
     def list_recursive(self, keys: Iterable[str] | None = None) -> list[S3Object]:
         """The objects under each of ``keys`` (None: the root), in S3's order, one key's after the other's."""
+        from mfstore.s3.datatools.addressing import full_url
+
         urls = [full_url(self._s3root, key) for key in ([None] if keys is None else keys)]
         return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, True)]
 
     def _list(self, urls: list[str], recursive: bool) -> Iterator[tuple[str, ListingEntry]]:
+        from mfstore.s3.datatools.addressing import listed
+
         if urls:
             yield from (
                 (urls[index], entry)
@@ -236,6 +256,7 @@ class S3:
         return self._info(keys, return_missing)
 
     def _info(self, keys: Iterable[Any], return_missing: bool) -> list[S3Object]:
+        from mfstore.s3.datatools.addressing import full_url, target
         from mfstore.s3.datatools.objects import S3Object, info_of
 
         urls = [full_url(self._s3root, key) for key in keys]
@@ -297,6 +318,8 @@ class S3:
             MetaflowS3NotFound: an object was deleted since it was listed.
             MetaflowS3InsufficientDiskSpace: no room for the files.
         """
+        from mfstore.s3.datatools.addressing import full_url
+
         urls = [full_url(self._s3root, key) for key in keys]
         found = list(self._list(urls, True))
         outcomes = self._download([entry.url for _, entry in found], in_memory, on_error="raise")
@@ -312,11 +335,14 @@ class S3:
         Raises:
             MetaflowS3URLException: there is no root.
         """
+        from mfstore.s3.datatools.exceptions import MetaflowS3URLException, failure
+
         if self._s3root is None:
             raise failure(MetaflowS3URLException, "get_all needs a root", hint="Use S3(run=…) or S3(s3root='s3://…')")
         return self.get_recursive([None], return_info, in_memory=in_memory)
 
     def _get(self, keys: Iterable[Any], return_missing: bool, return_info: bool, in_memory: bool) -> list[S3Object]:
+        from mfstore.s3.datatools.addressing import full_url, ranged, target
         from mfstore.s3.datatools.objects import S3Object
 
         pairs = [(key, full_url(self._s3root, key)) for key in keys]
@@ -449,6 +475,7 @@ class S3:
     def _upload(
         self, key: Any, data: Any, content_type: str | None, metadata: Mapping[str, Any] | None, encryption: str | None
     ) -> Upload:
+        from mfstore.s3.datatools.addressing import full_url, target
         from mfstore.s3.datatools.uploading import Upload, attributes
 
         url = full_url(self._s3root, key)
@@ -479,6 +506,8 @@ class S3:
     def delete_many(self, keys: Iterable[str]) -> list[tuple[str, str]]:
         """Delete objects, 1000 per request; their ``(key, url)``. Raises the first error if any could not be deleted;
         others may have been, then."""
+        from mfstore.s3.datatools.addressing import full_url, target
+
         pairs = [(key, full_url(self._s3root, key)) for key in keys]
         self._client.delete_many([target(url) for _, url in pairs])
         return pairs
@@ -495,6 +524,9 @@ class S3:
             MetaflowS3URLException: it would be a whole bucket.
             MetaflowS3AccessDenied: something may not be deleted. Others may have been, then.
         """
+        from mfstore.s3.datatools.addressing import full_url, listed
+        from mfstore.s3.datatools.exceptions import MetaflowS3URLException, failure
+
         urls = [full_url(self._s3root, key) for key in keys]
         for url in urls:
             if listed(url).count("/") < 4:
@@ -519,6 +551,8 @@ class S3:
         Raises:
             MetaflowS3NotFound: an object to be copied does not exist. Others may have been copied, then.
         """
+        from mfstore.s3.datatools.addressing import target
+
         made = []
         for source, copy in pairs.items() if isinstance(pairs, Mapping) else pairs:
             made.append((self._anywhere(source), copy, self._anywhere(copy)))
@@ -526,6 +560,8 @@ class S3:
         return [(copy, url) for _, copy, url in made]
 
     def _anywhere(self, key: str) -> str:
+        from mfstore.s3.datatools.addressing import full_url
+
         return full_url(None if str(key).startswith("s3://") else self._s3root, key)
 
     @raises_metaflows
@@ -537,6 +573,8 @@ class S3:
             MetaflowS3NotFound: no such object; now, or while reading when it has been deleted.
             MetaflowS3Exception: while reading. It is a Conflict when the object has been replaced.
         """
+        from mfstore.s3.datatools.addressing import full_url, target
+
         url = full_url(self._s3root, key)
         from mfstore.s3.datatools.readers import ObjectReader
 
@@ -604,6 +642,8 @@ def _release(leases: list[Lease]) -> None:
 
 def _there(outcome: Outcome, return_missing: bool) -> bool:
     """Whether there is such an object. Raises what kept us from seeing."""
+    from mfstore.errors import NotFound
+
     if outcome.error is None:
         return True
     if return_missing and isinstance(outcome.error, NotFound):
