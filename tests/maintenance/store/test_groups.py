@@ -267,7 +267,7 @@ def test_a_pack_with_a_damaged_frame_keeps_its_groups_and_its_name(memory):
 def test_what_is_whole_of_a_damaged_pack_is_listed_in_the_order_in_which_it_came(memory):
     """What lies between the chunks of a group too."""
     chosen = np.random.default_rng(1)
-    numbers = [chosen.integers(0, 1000, 30_000).astype("int64").tobytes() for _ in range(3)]
+    numbers = [chosen.integers(0, 1 << 20, 30_000).astype("int64").tobytes() for _ in range(3)]
     value = b"".join(lines(n, 150_000) + data for n, data in enumerate(numbers))
     key = wrapped(memory).put_bytes(value)
     (path,) = objects(memory, "packs")
