@@ -3,25 +3,33 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Realloc
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 
 cdef extern from *:
     """
-    /* As PyLong_AsLongLongAndOverflow, without a call for what one digit holds. */
-    static inline int64_t mf_as_int64(PyObject *value, int *overflow) {
+    /* Whether an int is one digit of Python's, and which value that is. */
     #if PY_VERSION_HEX >= 0x030C0000
-        if (PyUnstable_Long_IsCompact((PyLongObject *) value))
-            return (int64_t) PyUnstable_Long_CompactValue((PyLongObject *) value);
+    static inline int mf_is_digit(PyObject *value) { return PyUnstable_Long_IsCompact((PyLongObject *) value); }
+    static inline int64_t mf_digit(PyObject *value) {
+        return (int64_t) PyUnstable_Long_CompactValue((PyLongObject *) value);
+    }
     #else
-        Py_ssize_t size = Py_SIZE(value);
-        if (size >= -1 && size <= 1)
-            return (int64_t) size * ((PyLongObject *) value)->ob_digit[0];
+    static inline int mf_is_digit(PyObject *value) { return Py_SIZE(value) >= -1 && Py_SIZE(value) <= 1; }
+    static inline int64_t mf_digit(PyObject *value) {
+        return (int64_t) Py_SIZE(value) * ((PyLongObject *) value)->ob_digit[0];
+    }
     #endif
-        return PyLong_AsLongLongAndOverflow(value, overflow);
+
+    /* As PyLong_AsLongLongAndOverflow, without a call for one digit. */
+    static inline int64_t mf_as_int64(PyObject *value, int *overflow) {
+        return mf_is_digit(value) ? mf_digit(value) : PyLong_AsLongLongAndOverflow(value, overflow);
     }
     """
+    bint mf_is_digit(PyObject *value)
+    int64_t mf_digit(PyObject *value)
     int64_t mf_as_int64(object value, int *overflow) except? -1
 
 
@@ -137,8 +145,12 @@ cdef inline int put_int64(Output *out, int64_t value) except -1:
     return 0
 
 
-cdef inline int put_large(Output *out, object obj) except -1:
-    """An int that 64 bits do not hold, in the shortest opcode."""
+cdef inline int put_integer(Output *out, object obj) except -1:
+    """An int of any size, in the shortest opcode."""
+    cdef int overflow = 0
+    cdef int64_t value = mf_as_int64(obj, &overflow)
+    if not overflow:
+        return put_int64(out, value)
     cdef bytes data = obj.to_bytes((obj.bit_length() >> 3) + 1, "little", signed=True)
     if obj < 0 and len(data) > 1 and data[-1] == 0xff and data[-2] & 0x80:
         data = data[:-1]
