@@ -56,6 +56,9 @@ def frame(data):
 def polars(data):
     import polars
     return polars.DataFrame(data)
+def slice_of_arrow(data):
+    import pyarrow
+    return pyarrow.array(data).slice(9, len(data) // 2)
 def matrix(data):
     import scipy.sparse
     count = len(data)
@@ -67,6 +70,8 @@ make = {
     'masked arrays': lambda: np.ma.masked_array(numbers(size // 8), False),
     'frames of every other row': lambda: frame(numbers(size // 4).reshape(-1, 8)).iloc[::2],
     'frames of polars': lambda: polars({'a': numbers(size // 16), 'b': numbers(size // 16)}),
+    'texts of polars': lambda: polars({'a': [noise.bytes(500).hex() for _ in range(size // 1000)]}),
+    'slices of Arrow': lambda: slice_of_arrow(numbers(size // 4)),
     'sparse matrices': lambda: matrix(numbers(128 * (size // 2048))),
 }[kind]
 store = mfstore.open(root, fsync='none')
@@ -78,14 +83,14 @@ reset(); back = store.get(key); peak = status('VmHWM'); reset(); print(peak - st
 """
 MANY_PARTS = (
     "strided arrays", "arrays of objects", "masked arrays", "frames of every other row", "frames of polars",
-    "sparse matrices",
+    "texts of polars", "slices of Arrow", "sparse matrices",
 )  # fmt: skip
 
 
 @pytest.mark.benchmark(group="extra memory for 48 parts of 12 MiB")
 @pytest.mark.parametrize("kind", MANY_PARTS)
 def test_extra_memory_of_many_parts(benchmark, place, kind):
-    """What loading takes beyond is what the unpickler remembers: texts and bytes of which a part is made."""
+    """What loading takes beyond is what is read ahead: texts and bytes of which a part is made."""
     done = benchmark.pedantic(
         lambda: subprocess.run(
             [sys.executable, "-c", PARTS, place(), kind], capture_output=True, text=True, check=True

@@ -130,6 +130,8 @@ KINDS = {
     "frame of two chunks": lambda: chunked(pyarrow.array(numbers(PART // 16))),
     "frame of two chunks of text": lambda: chunked(pyarrow.array(objects(PART // 16))),
     "table": lambda: pyarrow.table({"a": numbers(PART // 16), "b": objects(PART // 16)}),
+    "slice of a table": lambda: pyarrow.table({"a": numbers(PART // 8), "b": objects(PART // 8)}).slice(9, PART // 16),
+    "slice of views": lambda: pyarrow.array(objects(PART // 8), pyarrow.string_view()).slice(9, PART // 32),
     "sparse": coordinates,
     "sparse rows": lambda: coordinates().tocsr(),
     "nested": lambda: {"a": [numbers(PART // 4)[::2]], "b": (Copies(numbers(PART // 8), np.copy), [bytearray(99)])},
