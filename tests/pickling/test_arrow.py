@@ -168,6 +168,17 @@ def test_of_the_words_of_a_dictionary_only_those_that_it_has_are_written():
     assert dumps(array) == dumps(pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), pa.array(words[5:8].to_pylist())))
 
 
+@pytest.mark.parametrize(
+    ("starts", "texts"),
+    [((2, 3, 5), b"??abc"), ((0, 1, 3), b"abc??"), ((0, 1, 3, 3), b"abc"), ((1, 2, 4, 9), b"?abc?????")],
+)
+def test_texts_that_share_their_memory_are_written_without_what_is_not_theirs(starts, texts):
+    buffers = [None, pa.py_buffer(np.array(starts, np.int32)), pa.py_buffer(texts)]
+    array = pa.Array.from_buffers(pa.string(), 2, buffers)
+    assert array.to_pylist() == ["a", "bc"]
+    assert dumps(array) == dumps(pa.array(["a", "bc"]))
+
+
 def test_tables_and_batches_are_written_without_the_rest():
     table = pa.table({kind: KINDS[kind] for kind in ("int64", "text", "list", "dictionary")})
     batch = table.to_batches()[0]
