@@ -16,7 +16,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_
 from cpython.datetime cimport PyDateTime_CAPI, PyDateTimeAPI, import_datetime
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
@@ -381,6 +381,15 @@ cdef struct Entry:
     # How often it is still referred to.
 
 
+# The last names of attributes, each at the place that its address says.
+cdef enum:
+    NAMES = 64
+
+cdef struct Name:
+    PyObject *name
+    PyObject *interned
+
+
 @cython.final
 cdef class Unpickler:
     """Reads one pickle of protocol 5, once.
@@ -411,6 +420,7 @@ cdef class Unpickler:
     cdef Entry *memo
     cdef size_t memo_room
     cdef uint64_t memo_used
+    cdef Name names[NAMES]
     cdef mf_pickle_scan scan
     cdef PyDateTime_CAPI *dates
     # NULL until something of datetime was found.
@@ -426,6 +436,7 @@ cdef class Unpickler:
         self.buffers = None if buffers is None else iter(buffers)
         self.rebuild = rebuild
         memset(&self.scan, 0, sizeof(self.scan))
+        memset(self.names, 0, sizeof(self.names))
 
     def __dealloc__(self):
         cdef size_t at
@@ -435,6 +446,10 @@ cdef class Unpickler:
             for at in range(self.memo_room):
                 if self.memo[at].value != NULL:
                     Py_DECREF(self.memo[at].value)
+        for at in range(NAMES):
+            if self.names[at].name != NULL:
+                Py_DECREF(self.names[at].name)
+                Py_DECREF(self.names[at].interned)
         if self.viewed:
             PyBuffer_Release(&self.view)
         PyMem_Free(self.stack)
@@ -1019,10 +1034,26 @@ cdef class Unpickler:
                 return 0
         self.at += 1
         for at in range(first, self.used, 2):
-            PyUnicode_InternInPlace(&self.stack[at])
+            self.intern(at)
             PyObject_GenericSetAttr(instance, self.stack[at], self.stack[at + 1])
         self.drop_to(first - 1)
         return 1
+
+    cdef inline void intern(self, size_t at) noexcept:
+        """The text at this place of the stack is that which all names of attributes are. Where there is an equal one
+        already, it would be looked for with each instance."""
+        cdef PyObject *name = self.stack[at]
+        cdef Name *known = &self.names[(<uintptr_t> name >> 6) % NAMES]
+        if known.name == name:
+            self.stack[at] = shared(known.interned)
+            Py_DECREF(name)
+            return
+        shared(name)
+        PyUnicode_InternInPlace(&self.stack[at])
+        if known.name != NULL:
+            Py_DECREF(known.name)
+            Py_DECREF(known.interned)
+        known.name, known.interned = name, shared(self.stack[at])
 
     cdef int build(self) except -1:
         cdef bint with_slots
