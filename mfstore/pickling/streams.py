@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore._core.pickler import Arrays, Sink
-    from mfstore._core.unpickler import Unpickler
 
 # BYTEARRAY8, BINBYTES8 or BINUNICODE8 and a 64-bit length precede every spliced payload.
 HEADER = 9
@@ -74,48 +73,33 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Iterable
     """
     kind = pickle.Unpickler if writable else _ReadOnly
     source = iter(body)
-    begun = list(islice(source, 2))
+    begun = list(islice(source, 2)) or [b""]
+    whole = len(begun) < 2
+    pieces: Iterable[Buffer]
     try:
-        if len(begun) < 2:
-            return _load_whole(begun[0] if begun else b"", segments, payloads, kind)
-        blocks = chain(_taken(begun), source)
-        return _load_blocks(_placeholders(blocks, segments) if segments else blocks, payloads, kind)
+        if whole and writable and not segments and memoryview(begun[0]).nbytes <= SHORT:
+            return without_search(pickle.loads, begun[0])
+        # Whoever has short pickles alone need not load it.
+        from mfstore._core.unpickler import Unpickler
+
+        own = Unpickler(partial(_finder, kind), payloads, flat_arrays)
+        if whole:
+            pieces = held = list(_placeholders(begun, segments)) if segments else begun
+            is_ours = own.looks_through(held)
+        else:
+            # What a body refers to that is not there as a whole is not known. Whose it is its first block tells.
+            blocks: Iterator[Buffer] = chain(_taken(begun), source)
+            blocks = _placeholders(blocks, segments) if segments else blocks
+            first = [next(blocks, b"")]
+            is_ours = own.begins(first[0])
+            pieces = chain(_taken(first), blocks)
+        if is_ours:
+            return without_search(own.load, pieces)
+        # Another pickler than mfstore's has written it.
+        stream = io.BufferedReader(_BlockStream(iter(pieces)), PIECE)
+        return without_search(kind(stream, buffers=payloads).load)
     except (pickle.UnpicklingError, EOFError) as error:
         raise _no_pickle(error) from error
-
-
-def _load_whole(
-    body: Buffer, segments: Sequence[Segment], payloads: Iterable[Any], kind: type[pickle.Unpickler]
-) -> Any:
-    if kind is pickle.Unpickler and not segments and memoryview(body).nbytes <= SHORT:
-        return without_search(pickle.loads, body)
-    pieces = list(_placeholders((body,), segments)) if segments else [body]
-    own = _unpickler(payloads, kind)
-    if own.looks_through(pieces):
-        return without_search(own.load, pieces)
-    return _load_by_another(iter(pieces), payloads, kind)
-
-
-def _load_blocks(blocks: Iterator[Buffer], payloads: Iterable[Any], kind: type[pickle.Unpickler]) -> Any:
-    """Of a long body, which is not there as a whole: what it refers to is not known, so all is remembered. Whose it is
-    its first block tells."""
-    own = _unpickler(payloads, kind)
-    begun = [next(blocks, b"")]
-    is_ours = own.begins(begun[0])
-    blocks = chain(_taken(begun), blocks)
-    return without_search(own.load, blocks) if is_ours else _load_by_another(blocks, payloads, kind)
-
-
-def _load_by_another(blocks: Iterator[Buffer], payloads: Iterable[Any], kind: type[pickle.Unpickler]) -> Any:
-    """What CPython makes of a pickle, for those that another pickler than mfstore's has written."""
-    return without_search(kind(io.BufferedReader(_BlockStream(blocks), PIECE), buffers=payloads).load)
-
-
-def _unpickler(payloads: Iterable[Any], kind: type[pickle.Unpickler]) -> Unpickler:
-    # Whoever has short pickles alone need not load it.
-    from mfstore._core.unpickler import Unpickler
-
-    return Unpickler(partial(_finder, kind), payloads, flat_arrays)
 
 
 def _finder(kind: type[pickle.Unpickler]) -> Callable[[str, str], Any]:
