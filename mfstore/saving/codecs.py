@@ -42,6 +42,11 @@ CLOSE_BYTES = 256
 """Of numbers, what takes more than these say of what takes least of a probe is not tried on a sample: of 60 columns and
 trees of forests none took least of the sample then. The bytes are for what shrinks to next to nothing, of which headers
 are much."""
+SEARCHED = 1
+"""Level of planes that are all searched for matches, without a look at samples of them: those of arrays in a pickle
+have a header each 50 to 1000 bytes, in all planes, of which a glance at a plane sees noise."""
+SEARCHED_PAYS = 0.99
+"""That instead of planes whose samples decide, when it takes at most this much of a sample of opaque bytes."""
 PCODEC_PAYS = 0.97
 """pcodec instead of what every reader has when it takes at most this much of its size. Of columns it takes 0.45 to 0.9,
 of weights 0.99."""
@@ -199,9 +204,15 @@ def choose(codec: Codec, data: Buffer, itemsize: int, compress: str) -> Choice:
     sizes = sizes or codec.trial(sample, [choice[:3] for choice in tried])
     rows = list(zip(sizes, tried, strict=True))
     size, best = min((row for row in rows if row[1].codec != PCODEC), key=lambda row: row[0])
-    for other, choice in rows:
-        if choice.codec == PLANES and other <= effort.faster * size:
+    if best.codec != PLANES and (planes := [row for row in rows if row[1].codec == PLANES]):
+        other, choice = min(planes, key=lambda row: row[0])
+        if other <= effort.faster * size:
             size, best = other, choice
+    if best.codec == PLANES and is_opaque(itemsize):
+        # Of numbers alone there is nothing to find.
+        (found,) = codec.trial(sample, [(PLANES, best.width, SEARCHED)])
+        if found <= SEARCHED_PAYS * size:
+            size, best = found, best._replace(level=SEARCHED)
     for other, choice in rows:
         if choice.codec == PCODEC and other <= PCODEC_PAYS * size:
             size, best = other, choice

@@ -56,7 +56,7 @@ int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, u
     if (codec == MF_PLANES) {
         if ((status = mf_codec_need_compress(ctx)) != MF_OK || (status = mf_codec_need_scratch(ctx, n)) != MF_OK)
             return status;
-        return mf_planes_encode(ctx->compress, src, n, width, ctx->scratch, dst, cap, size);
+        return mf_planes_encode(ctx->compress, src, n, width, level, ctx->scratch, dst, cap, size);
     }
     if (width) {
         if ((status = mf_codec_need_scratch(ctx, n)) != MF_OK)

@@ -18,8 +18,8 @@ typedef struct mf_codec_ctx mf_codec_ctx;
 mf_codec_ctx *mf_codec_new(void);
 void mf_codec_free(mf_codec_ctx *ctx);
 
-/* Encodes src[0:n] into dst[0:cap]; level is of Zstandard, or one of codec/search.h. *size is the encoded length, or 0
- * when it does not fit cap: the caller then stores the chunk as it is. */
+/* Encodes src[0:n] into dst[0:cap]; level is of Zstandard, or one of codec/search.h; of planes, of codec/planes.h.
+ * *size is the encoded length, or 0 when it does not fit cap: the caller then stores the chunk as it is. */
 int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, unsigned width,
               int level, uint8_t *dst, size_t cap, size_t *size);
 

@@ -157,8 +157,9 @@ static void code_lengths(const uint32_t *counts, size_t n, uint8_t *lengths) {
     }
 }
 
-static void make_codes(const uint32_t *counts, struct codes *codes) {
+static void make_codes(const uint32_t *counts, size_t all, struct codes *codes) {
     uint32_t keys[VALUES], sorted[VALUES] = {0}, next[LONGEST + 2] = {0};
+    uint32_t least = (uint32_t) (all >> LONGEST);
     uint8_t lengths[VALUES];
     size_t n = 0;
     memset(codes, 0, sizeof *codes);
@@ -166,8 +167,10 @@ static void make_codes(const uint32_t *counts, struct codes *codes) {
         if (counts[value])
             keys[n++] = counts[value] << 8 | value;
     sort(keys, n);
+    /* As if none came less often than the longest code says: of exponents of float16 codes then take what is possible,
+     * where cutting long ones short takes 0.15 % more, and up to 2 % of other bytes. */
     for (size_t i = 0; i < n; i++)
-        sorted[i] = keys[i] >> 8;
+        sorted[i] = keys[i] >> 8 > least ? keys[i] >> 8 : least;
     code_lengths(sorted, n, lengths);
     for (size_t i = 0; i < n; i++) {
         unsigned value = keys[i] & 0xFF;
@@ -423,7 +426,7 @@ size_t mf_literals_encode(const uint8_t *src, size_t n, uint8_t *dst, size_t cap
     count(src, n, counts);
     for (unsigned value = 0; value < VALUES; value++)
         all[value] = counts[0][value] + counts[1][value] + counts[2][value] + counts[3][value];
-    make_codes(all, &codes);
+    make_codes(all, n, &codes);
     tree_size = put_tree(&codes, tree);
     if (!tree_size)
         return 0;

@@ -10,9 +10,10 @@
 #include <stdint.h>
 #include <zstd.h>
 
-/* As mf_encode: *size is 0 when what is encoded does not fit cap. */
-int mf_planes_encode(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned width, uint8_t *scratch, uint8_t *dst,
-                     size_t cap, size_t *size);
+/* As mf_encode: *size is 0 when what is encoded does not fit cap. level 0: samples tell which planes are searched for
+ * matches; any other: all of them, with a larger table. */
+int mf_planes_encode(ZSTD_CCtx *compress, const uint8_t *src, size_t n, unsigned width, int level,
+                     uint8_t *scratch, uint8_t *dst, size_t cap, size_t *size);
 
 /* Writes at most n bytes to dst and n to scratch, whatever src says. */
 int mf_planes_decode(ZSTD_DCtx *decompress, const uint8_t *src, size_t csize, unsigned width, uint8_t *scratch,

@@ -20,7 +20,7 @@ WIDTHS = (2, 4, 8)
 
 
 def encode(data, width, keep=2.0):
-    return one_chunk.encode(data, PLANES, width, 1, keep)
+    return one_chunk.encode(data, PLANES, width, 0, keep)
 
 
 def decode(encoded, width, size):
@@ -186,11 +186,43 @@ def test_of_long_planes_a_sample_says_whether_what_is_found_again_pays():
         assert len(planes_of(encode(with_high_bytes(again), 2), 2)[0]) < 800
 
 
+def packaged(counts, longest):
+    """What Huffman codes of at most ``longest`` bits take for values that come so often: by packages and merging."""
+    leaves = sorted((count, (value,)) for value, count in enumerate(counts) if count)
+    level: list[tuple[int, tuple[int, ...]]] = []
+    for _ in range(longest):
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = sorted(leaves + [(one[0] + other[0], one[1] + other[1]) for one, other in pairs])
+    return sum(counts[value] for _, values in level[: 2 * len(leaves) - 2] for value in values)
+
+
+@pytest.mark.parametrize("fades", [0.05, 0.3, 0.6])
+def test_codes_that_are_cut_short_take_next_to_no_more_than_they_have_to(fades):
+    """Of exponents that get rarer and rarer Huffman codes have up to 15 bits. Ours have 11 at most."""
+    high = np.minimum(np.random.default_rng(3).geometric(fades, 32_768), 255).astype("u1")
+    (plane, *_) = planes_of(encode(with_high_bytes(high.tobytes()), 2), 2)
+    least = packaged(np.bincount(high).tolist(), 11) / 8
+    assert least <= len(plane) <= 1.0003 * least + 100
+
+
+def in_a_pickle(count):
+    """Arrays of 100 numbers, with a header before each."""
+    header, body = bytes(range(40, 76)), weights("<f4", 100 * count)
+    return b"".join(header + body[400 * number : 400 * (number + 1)] for number in range(count))
+
+
+def test_planes_that_are_all_searched_find_headers_between_numbers():
+    data = in_a_pickle(150)
+    searched, sizes = Codec(errors).encode(data, [len(data)], PLANES, 4, 1, 1.0)
+    assert sizes[0] < 0.95 * len(encode(data, 4))
+    assert decode(searched, 4, len(data)) == data
+
+
 def test_what_does_not_fit_is_left_to_be_stored_raw():
     data = weights("<f4")
     size = len(encode(data, 4))
     for keep, fits in ((size / len(data), True), ((size - 1) / len(data), False), (0.5, False), (0.0001, False)):
-        _, sizes = Codec(errors).encode(data, [len(data)], PLANES, 4, 1, keep)
+        _, sizes = Codec(errors).encode(data, [len(data)], PLANES, 4, 0, keep)
         assert sizes == [size if fits else 0]
 
 

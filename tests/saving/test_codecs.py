@@ -103,6 +103,15 @@ def test_bytes_that_are_tensors_are_told_by_their_planes(codec):
     assert choose(codec, weights(100_000), 0, "balanced")[:2] == (PLANES, 4)
 
 
+def test_planes_of_arrays_in_a_pickle_are_all_searched(codec):
+    """Their headers lie in all planes. Of numbers alone that is not tried."""
+    header = bytes(range(40, 76))
+    data = b"".join(header + weights(100 + number)[-400:] for number in range(400))
+    assert choose(codec, data, 1, "balanced")[:3] == (PLANES, 4, codecs.SEARCHED)
+    assert choose(codec, data, 4, "balanced")[:3] == (PLANES, 4, 0)
+    assert choose(codec, weights(100_000), 0, "balanced")[:3] == (PLANES, 4, 0)
+
+
 def test_text_is_plain_and_tried_in_planes_on_a_probe_only(codec):
     counting = CountingCodec(errors)
     assert choose(counting, text(MIB - 1), 1, "balanced")[:3] == (ZSTD, 0, 3)
