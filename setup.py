@@ -116,7 +116,7 @@ setup(
             extension("pickle/cycles"),
             extension("pickle/graph", "pickle/memo", "pickle/stack"),
             extension("pickle/pickler", "pickle/memo", "pickle/stack", "memory/utf8", libraries=("libxxhash",)),
-            extension("pickle/unpickler", "pickle/scan", "memory/arenas", "memory/utf8"),
+            extension("pickle/unpickler", "pickle/scan", "memory/utf8"),
             extension("chunk/chunk", "chunk/cuts"),
             extension(
                 "codec/codec",

@@ -175,58 +175,6 @@ cdef extern from *:
     unsigned int mf_version(PyTypeObject *type)
 
 
-cdef extern from *:
-    """
-    #include "memory/arenas.h"
-
-    /* CPython's objects of up to 512 bytes lie in arenas of a MiB, which its arena allocator maps. */
-    static PyObjectArenaAllocator mf_usual;
-
-    static void *mf_take_arena(void *context, size_t size) {
-        void *area = mf_arena(size);
-        return area != NULL ? area : mf_usual.alloc(mf_usual.ctx, size);
-    }
-    static void mf_give_arena(void *context, void *area, size_t size) { mf_usual.free(mf_usual.ctx, area, size); }
-
-    /* Whether the allocator that is there gives back what it is given by munmap(), as CPython's does: so arenas in huge
-     * pages need nobody to remember them. */
-    static int mf_is_usual(const PyObjectArenaAllocator *its) {
-        enum { SIZE = 1 << 20 };
-        void *area;
-        if (its->ctx != NULL || (area = its->alloc(NULL, SIZE)) == NULL)
-            return 0;
-        its->free(NULL, area, SIZE);
-        if (!mf_is_unmapped(area) || (area = mf_arena(SIZE)) == NULL)
-            return 0;
-        its->free(NULL, area, SIZE);
-        return mf_is_unmapped(area);
-    }
-
-    static int mf_huge_arenas(int begin) {
-        static int state; /* 1: the allocator is one that can be stood for, -1: it is none */
-        PyObjectArenaAllocator now, ours = {NULL, mf_take_arena, mf_give_arena};
-    #ifdef Py_GIL_DISABLED
-        return 0; /* no arenas */
-    #endif
-        PyObject_GetArenaAllocator(&now);
-        if (!begin) {
-            if (now.alloc == mf_take_arena)
-                PyObject_SetArenaAllocator(&mf_usual);
-            return 0;
-        }
-        if (state == 0) {
-            state = mf_is_usual(&now) ? 1 : -1;
-            mf_usual = now;
-        }
-        if (state < 0 || now.alloc != mf_usual.alloc || now.free != mf_usual.free || now.ctx != mf_usual.ctx)
-            return 0;
-        PyObject_SetArenaAllocator(&ours);
-        return 1;
-    }
-    """
-    bint mf_huge_arenas(bint begin)
-
-
 # Opcodes (pickletools describes each).
 cdef enum:
     STOP = 0x2e
@@ -277,16 +225,6 @@ cdef enum:
 # and short texts takes 15 ms.
 cdef enum:
     TURN = 262144
-
-# Pickles of so many bytes and more are read into huge pages. What is made of them takes several times as much, so that
-# the one huge page of which little is used, the last one, is a small part. 500 000 dicts of three keys take 150 MB, and
-# half of the time of reading them went into 37 000 page faults; a page of 2 MiB pays from 60 of 4 KiB on.
-cdef enum:
-    MANY = 1048576
-
-# Loads that read into huge pages now.
-cdef int _huge = 0
-cdef object _gate = object()
 
 # Up to so many items are appended one by one to a list that something else refers to: cheaper than a list of them.
 cdef enum:
@@ -408,7 +346,7 @@ cdef class Unpickler:
     # Where the next look at others is due.
     cdef const uint8_t *end
     cdef Py_buffer view
-    cdef bint viewed, scanned, begun, many
+    cdef bint viewed, scanned, begun
     cdef uint8_t *joined
     # An argument that lies in several pieces.
     cdef size_t joined_room
@@ -463,7 +401,7 @@ cdef class Unpickler:
         pickler alone. Afterwards ``load`` knows what it need not remember."""
         cdef Py_buffer view
         cdef mf_pickle_found found = MF_PICKLE_GOES_ON
-        cdef size_t start = 2, size = 0
+        cdef size_t start = 2
         for piece in pieces:
             PyObject_GetBuffer(piece, &view, PyBUF_SIMPLE)
             try:
@@ -474,7 +412,6 @@ cdef class Unpickler:
             finally:
                 PyBuffer_Release(&view)
             start = 0
-            size += view.len
             if found != MF_PICKLE_GOES_ON:
                 break
         if found == MF_PICKLE_NO_MEMORY:
@@ -482,7 +419,6 @@ cdef class Unpickler:
         if found != MF_PICKLE_ENDS:
             return False
         self.number_entries()
-        self.many = size >= MANY
         return True
 
     def begins(self, piece):
@@ -501,8 +437,6 @@ cdef class Unpickler:
             PyBuffer_Release(&view)
         if found == MF_PICKLE_NO_MEMORY:
             raise MemoryError()
-        # It goes on: it is long.
-        self.many = True
         return found != MF_PICKLE_OTHER
 
     def load(self, pieces):
@@ -513,13 +447,7 @@ cdef class Unpickler:
         self.begun = True
         self.pieces = iter(pieces)
         self.take(2)
-        if not self.many:
-            return self.run()
-        begin_huge()
-        try:
-            return self.run()
-        finally:
-            end_huge()
+        return self.run()
 
     # ---- input --------------------------------------------------------------------
 
@@ -1224,25 +1152,6 @@ cdef class Unpickler:
         if n > <uint64_t> PY_SSIZE_T_MAX:
             raise UnpicklingError("pickle data was truncated")
         return n
-
-
-cdef int begin_huge() noexcept:
-    global _huge
-    with cython.critical_section(_gate):
-        _huge += 1
-        if _huge == 1:
-            mf_huge_arenas(True)
-    return 0
-
-
-cdef int end_huge() noexcept:
-    """In the child of a fork other threads' loads never end: it keeps arenas in huge pages."""
-    global _huge
-    with cython.critical_section(_gate):
-        _huge -= 1
-        if _huge == 0:
-            mf_huge_arenas(False)
-    return 0
 
 
 cdef inline bint is_protocol_5(const uint8_t *data, size_t n) noexcept:

@@ -11,21 +11,18 @@ import pickle
 import random
 import signal
 import struct
-import subprocess
 import sys
 import uuid
 import weakref
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import ROOT
 from tests.pickling import test_pickler as graphs
 from tests.pickling.test_pickler import build, shape
 from tests.rigs.pickles import dumps, loads, loads_in_parts, unpickler
@@ -558,39 +555,6 @@ def test_references_are_counted():
         loads(stream)
     for one, count in zip(objects, before, strict=True):
         assert abs(sys.getrefcount(one) - count) < 150, one
-
-
-ARENAS = """
-import gc, pickle, sys
-from tests.rigs.pickles import dumps, loads
-
-def is_huge(value):
-    inside = False
-    for line in open("/proc/self/smaps"):
-        first = line.split()[0]
-        if "-" in first and ":" not in first:
-            low, high = (int(end, 16) for end in first.split("-"))
-            inside = low <= id(value) < high
-        elif inside and first == "VmFlags:":
-            return "hg" in line.split()
-
-gc.disable()
-stream = dumps([{"number": number, "more": -number} for number in range(90_000)])
-assert len(stream) > 1 << 20
-back = loads(stream)
-again = loads(stream)
-after = [{"number": number} for number in range(200_000)]
-short = loads(dumps([{"number": number, "more": -number} for number in range(30_000)]))
-print(*(is_huge(one[-1]) for one in (back, again, after, short)))
-"""
-
-
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages in this kernel")
-@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="no arenas without a GIL")
-def test_what_long_pickles_become_lies_in_huge_pages():
-    """And nothing that is made afterwards does."""
-    done = subprocess.run([sys.executable, "-c", ARENAS], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "True", "False", "False"]
 
 
 def test_tuples_of_atoms_are_nothing_to_search_for_cycles():
