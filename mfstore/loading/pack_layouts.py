@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfstore.backends.base import RangeRead
 from mfstore.errors import BackendError, MfstoreError
@@ -44,6 +44,8 @@ class PackEnd(NamedTuple):
     start: int
     """Where in the pack they begin."""
     data: bytes
+    identity: Any
+    """Of the pack before they were read."""
 
 
 class PackLayouts:
@@ -105,9 +107,21 @@ class PackLayouts:
 
     def take_ends(self) -> Mapping[str, PackEnd]:
         """What was read with trailers since this was asked last, where reading is cheap: bytes that were seen just
-        now need not be read again."""
+        now need not be read again. Not of packs that are gone or replaced since."""
         taken, self._kept = self._kept, {}
-        return taken if monotonic() - self._kept_at < KEPT_SECONDS else {}
+        if monotonic() - self._kept_at >= KEPT_SECONDS:
+            return {}
+        return {
+            pack: end for pack, end in taken.items()
+            if end.identity is not None and end.identity == self._identity(pack)
+        }  # fmt: skip
+
+    def _identity(self, pack: str) -> Any:
+        """None when that cannot be told."""
+        try:
+            return self._backend.identity(pack_path(pack))
+        except MfstoreError:
+            return None
 
     def _read(self, packs: Sequence[str], keep: bool = False) -> None:
         longer = {}
@@ -115,6 +129,7 @@ class PackLayouts:
             kept_at = monotonic()
             if kept_at - self._kept_at >= KEPT_SECONDS:
                 self._kept, self._kept_at = {}, kept_at
+        identities = list(map(self._identity, packs)) if keep else ()
         ends = self._backend.read_ends(list(map(pack_path, packs)), READ_WITH if keep else END_BYTES)
         for number, end in ends:
             pack = packs[number]
@@ -126,8 +141,8 @@ class PackLayouts:
                 self._seen(pack, end.size)
             data = bytes(memoryview(end.data).cast("B"))
             start = end.size - len(data)
-            if keep and len(self._kept) < KEPT:
-                self._kept[pack] = PackEnd(start, data)
+            if identities and len(self._kept) < KEPT:
+                self._kept[pack] = PackEnd(start, data, identities[number])
             try:
                 at = decode_footer(data[-FOOTER.size :], end.size)[0]
                 if at < start:

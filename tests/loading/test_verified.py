@@ -283,6 +283,19 @@ def test_what_was_read_with_a_trailer_is_checked_without_being_read_again(monkey
     assert rely.reliable(there(located, A, B)) == set()  # it was seen once
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_was_read_with_a_trailer_says_nothing_of_a_pack_that_is_gone_or_replaced_since(gone):
+    """As by repair, or by whoever stores it again: what is relied on is what is stored now."""
+    made = parts()
+    name, located = stored_pack(made.backend, [A, B])
+    made.context.reliance.trailers([name])
+    if gone:
+        made.backend.delete(pack_path(name))
+    else:
+        damage(made.backend, name, 70)
+    assert made.context.reliance.reliable(there(located, A, B)) == (set() if gone else {DIGEST(B)})
+
+
 @pytest.mark.parametrize("at", [70, 1100])
 def test_damage_is_seen_in_what_was_read_with_a_trailer(at):
     made = parts()

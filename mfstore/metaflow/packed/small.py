@@ -38,7 +38,6 @@ _HEADER = struct.Struct("<4sBBBBIIIIQQQQQ")
 _CONTENT = struct.Struct("<4sBBHI")
 _ARTIFACT = struct.Struct("<HBBIIQ")
 _NONCE, _SEAL = slice(48, 56), slice(56, 64)
-_NONCE, _SEAL = slice(48, 56), slice(56, 64)
 _BUNDLE, _BLAKE3, _PICKLE, _LITERAL = 2, 1, 1, 1
 
 
