@@ -56,6 +56,7 @@ else:
         made.__match_args__ = () if kw_only else tuple(fields)
         made.__dataclass_fields__ = _Fields(cls.__name__, contents.get("__annotations__", {}), fields, kw_only)
         values = _values(tuple(fields))
+        made.__replace__ = _replaced  # for copy.replace, from Python 3.13 on
         if eq:
             _add_eq(made, values, frozen)
         if repr and "__repr__" not in contents:
@@ -63,6 +64,11 @@ else:
         if frozen:
             _add_frozen(made, tuple(fields), values)
         return made
+
+    def _replaced(self, /, **changed):
+        from dataclasses import replace
+
+        return replace(self, **changed)
 
     def _without_defaults(cls, contents, fields, slots):
         """The class without what its fields are given in its body. Slots need another one."""
@@ -220,6 +226,7 @@ else:
         "__getnewargs__": lambda self: tuple(self),
         "_make": classmethod(_make),
         "_replace": _replace,
+        "__replace__": _replace,
         "_asdict": lambda self: dict(zip(self._fields, self, strict=True)),
     }
 

@@ -139,6 +139,15 @@ def test_records_are_copied_and_pickled(made):
         assert again == made and type(again) is type(made)
 
 
+@pytest.mark.parametrize(("made", "name"), [(Frozen(1, (2,)), "x"), (Mutable(1, [2]), "x"), (Pair(1), "left")], ids=repr)
+def test_records_are_copied_with_changes_as_by_copy_replace(made, name):
+    """Which Python has from 3.13 on."""
+    changed = made.__replace__(**{name: 5})
+    assert type(changed) is type(made) and getattr(changed, name) == 5 and getattr(made, name) == 1
+    with pytest.raises((TypeError, ValueError)):
+        made.__replace__(other=1)
+
+
 def test_a_dataclass_is_made_whole_after_its_fields_are_set():
     @records.dataclass(slots=True)
     class Whole:

@@ -249,7 +249,8 @@ class ChunkIndex:
         if not is_folders_turn(count, lot):
             return
         folded = list(view.fragments)
-        folded += self._read(unread[-max(0, FOLDED - len(folded)) :])
+        more = max(0, FOLDED - len(folded))
+        folded += self._read(unread[max(0, len(unread) - more) :])
         is_large = sum(map(len, folded)) > folding.FOLDED_TOGETHER
         if is_large and view.root is None and lot % MAKES_LARGE_TREE:
             return

@@ -595,6 +595,27 @@ def test_many_writers_leave_little_to_read_whether_or_not_they_may_delete(small,
     assert sum(map(len, marks_in(backend).values())) == len(everything(backend))
 
 
+@pytest.mark.parametrize("own", [2, index.FOLDED, index.FOLDED + 1])
+def test_who_has_many_fragments_of_its_own_puts_few_of_others_beside_them(small, monkeypatch, own):
+    monkeypatch.setattr(index, "is_folders_turn", lambda count, lot: True)
+    shared = MemoryBackend()
+    saved(shared, range(30))
+    keys = []
+    for number in range(100, 100 + own + 40):
+        data = encode_fragment([(DIGEST(b"%d" % number), [PackEntry(ids_of(number, 1)[0], 64, 9, 9, 0, 0)])], 1)
+        keys.append(fragment_key(DIGEST(data), 1000.0 + number))
+        shared.put(keys[-1], [data])
+    process = Process(shared)
+    process.index.find(ids_of("new", 1))
+    root = tree.decode_node(shared.get(tree.ROOT_KEY), tree.ROOT)
+    fragments = tuple(decode_fragment(shared.get(key), key) for key in keys[40:])
+    process.gets.clear()
+    process.index._fold(index.View(fragments, tuple(keys[:40]), root))
+    left = {info.key for info in shared.list("index/")} & set(keys)
+    assert left == set(keys[: 40 - max(0, index.FOLDED - own)])
+    assert len(set(process.gets) & set(keys)) == max(0, index.FOLDED - own)
+
+
 def test_processes_of_one_host_read_the_root_and_fragments_once(small, tmp_path):
     shared = MemoryBackend()
     saved(shared, range(30))
