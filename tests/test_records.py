@@ -139,7 +139,9 @@ def test_records_are_copied_and_pickled(made):
         assert again == made and type(again) is type(made)
 
 
-@pytest.mark.parametrize(("made", "name"), [(Frozen(1, (2,)), "x"), (Mutable(1, [2]), "x"), (Pair(1), "left")], ids=repr)
+@pytest.mark.parametrize(
+    ("made", "name"), [(Frozen(1, (2,)), "x"), (Mutable(1, [2]), "x"), (Pair(1), "left")], ids=repr
+)
 def test_records_are_copied_with_changes_as_by_copy_replace(made, name):
     """Which Python has from 3.13 on."""
     changed = made.__replace__(**{name: 5})
