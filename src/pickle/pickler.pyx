@@ -149,6 +149,7 @@ cdef extern from "Python.h":
     PyTypeObject PyUnicode_Type, PyLong_Type, PyFloat_Type, PyBytes_Type
     PyTypeObject *Py_TYPE(PyObject *value)
     Py_ssize_t Py_REFCNT(object value)
+    bint PyDict_CheckExact(PyObject *value)
     int PyDict_Next(object mapping, Py_ssize_t *position, PyObject **key, PyObject **value)
     PyObject *PyList_GET_ITEM(list items, Py_ssize_t index)
     Py_ssize_t PyList_GET_SIZE(list items)
@@ -276,7 +277,6 @@ cdef enum:
 cdef enum:
     MADE_BY_CLASS = 1 << 9
 
-# What a class or an instance says when it is not to be pickled as its class and its attributes.
 # Ways of Pickler.save_shortly.
 cdef enum:
     DATETIME = 1
@@ -302,6 +302,7 @@ cdef int short_way_of(object kind) except -1:
     return way
 
 
+# What a class or an instance says when it is not to be pickled as its class and its attributes.
 cdef object _own_ways = frozenset([
     "__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__", "__getnewargs_ex__", "__getattr__",
     "__getattribute__", "__class__", "__slots__",
@@ -779,8 +780,10 @@ cdef class Pickler:
         return 1
 
     cdef int save_integer(self, object number) except -1:
-        # Apart, since what it takes of the stack makes save_atom twice as long for all others.
-        return put_integer(&self.out, number)
+        # Apart, since what it takes of the stack makes save_atom twice as long for all others. Held meanwhile: its
+        # container may be all that does, and to make anything may start a search for cycles.
+        cdef object held = number
+        return put_integer(&self.out, held)
 
     cdef int save_object(self, object obj, int how) except -1:
         """Write what is no atom. ``how``: as of ``save_as``."""
@@ -910,7 +913,9 @@ cdef class Pickler:
 
     cdef bint save_attributes(self, object obj, Kind its, int how) except -1:
         """Write an instance as object.__reduce_ex__ would say, or return 0 because it has ways of its own."""
-        cdef dict attributes = obj.__dict__
+        cdef dict attributes = <dict> obj.__dict__
+        if not PyDict_CheckExact(<PyObject *> attributes):
+            return 0
         if attributes and ("__reduce_ex__" in attributes or "__reduce__" in attributes or "__getstate__" in attributes):
             return 0
         try:
@@ -1093,10 +1098,14 @@ cdef class Pickler:
         cdef Py_ssize_t n
         cdef const char *data
         cdef bint alone = how & OURS and Py_REFCNT(obj) <= 2
-        cdef object value = LargeValue(obj)
-        cdef uint64_t hash = <uint64_t> PyObject_Hash(value)
-        cdef mf_value *known = value_of(&self.text_memo, value, hash)
+        # Held from here on: its container may be all that does, and to make anything may start a search for cycles.
+        cdef object value = obj
+        cdef uint64_t hash
+        cdef mf_value *known
         cdef bytes encoded = None
+        value = LargeValue(value)
+        hash = <uint64_t> PyObject_Hash(value)
+        known = value_of(&self.text_memo, value, hash)
         if known != NULL:
             known.used_again = 1
             return self.get_memo(known.number)
@@ -1300,11 +1309,13 @@ cdef class Pickler:
                 if done and done & (BATCH - 1) == 0:
                     put1(&self.out, b'u')
                     put1(&self.out, b'(')
-                if self.save_atom(key_at, how):
+                if is_brief(key_at):
+                    self.save_atom(key_at, how)
                     self.save_item(value_at, how)
                 else:
+                    # While the key is written, others may take the value out of the dict.
                     value = <object> value_at
-                    self.save_object(key, how)
+                    self.save_as(key, how)
                     self.save_as(value, how)
                 done += 1
                 if self.out.used >= self.block:
@@ -1500,6 +1511,13 @@ cdef class Pickler:
         self.save(name)
         put1(&self.out, 0x93)
         return self.memoize(obj, 0)
+
+
+cdef inline bint is_brief(PyObject *key) noexcept:
+    """Whether it is an atom that is written while nobody else runs: no sink, and no search for cycles."""
+    if Py_TYPE(key) == &PyUnicode_Type:
+        return PyUnicode_GET_LENGTH(key) < LARGE
+    return Py_TYPE(key) == &PyLong_Type and mf_is_digit(key)
 
 
 def batches(items):

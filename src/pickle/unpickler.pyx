@@ -153,6 +153,22 @@ cdef extern from *:
         return descriptor == NULL || Py_TYPE(descriptor)->tp_descr_set == NULL;
     }
 
+    /* Whether such an instance has a dict and no subclass of it, or none yet: its constructor may have given it any. The
+     * values of a new instance lie without a dict; to ask for it would make one. */
+    static inline int mf_is_usual_dict(PyObject *value) {
+        PyObject **place;
+        PyObject *attributes;
+    #if !defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030f0000
+        if (PyType_HasFeature(Py_TYPE(value), Py_TPFLAGS_MANAGED_DICT)) {
+            attributes = ((PyObject **) value)[-3];
+            return attributes == NULL || ((uintptr_t) attributes & 1) || PyDict_CheckExact(attributes);
+        }
+    #endif
+        place = _PyObject_GetDictPtr(value);
+        attributes = place == NULL ? NULL : *place;
+        return attributes == NULL || PyDict_CheckExact(attributes);
+    }
+
     /* Whether no search for cycles need ever look into it. */
     static inline int mf_leads_nowhere(PyObject *value) {
         return !PyType_IS_GC(Py_TYPE(value)) || (PyTuple_CheckExact(value) && !PyObject_GC_IsTracked(value));
@@ -169,6 +185,7 @@ cdef extern from *:
     PyObject *mf_roomy_dict(Py_ssize_t n) except NULL
     bint mf_has_plain_dict(PyTypeObject *type, PyObject *dict_name)
     bint mf_is_plain_name(PyTypeObject *type, PyObject *name)
+    bint mf_is_usual_dict(PyObject *value)
     bint mf_leads_nowhere(PyObject *value)
     bint mf_is_new(PyTypeObject *type)
     PyObject *mf_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) except NULL
@@ -714,10 +731,11 @@ cdef class Unpickler:
             return 0
         # Room by a list of None: to append a list of the items would count two references more to each, which lie in no
         # cache any longer.
-        size = PyList_GET_SIZE(target)
         items = PyList_New(n)
         for at in range(n):
             PyList_SET_ITEM(items, at, shared(Py_None))
+        # Not sooner: to make a list may start a search for cycles, and that anybody's code.
+        size = PyList_GET_SIZE(target)
         try:
             PyList_SetSlice(target, size, size, items)
         finally:
@@ -947,7 +965,7 @@ cdef class Unpickler:
                 return 0
             self.plain_kind = <object> <PyObject *> kind
             self.plain_version = mf_version(kind)
-        return 1
+        return mf_is_usual_dict(instance)
 
     cdef bint set_attributes(self, size_t first) except -1:
         """BUILD, of a state that consists of the names and values from ``first`` on, in a dict below them that nothing

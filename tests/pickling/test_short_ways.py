@@ -9,6 +9,7 @@ import pickletools
 import sys
 import threading
 import weakref
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from mfstore._core.cycles import without_search
 from mfstore._core.pickler import BUFFER, Joined, Pickler
 from mfstore.errors import NotSerializable
 from mfstore.pickling.streams import _known_types, dump
-from tests.rigs.pickles import REMEMBERED, dumps
+from tests.rigs.pickles import REMEMBERED, dumps, loads
 
 KEPT = 65536
 
@@ -386,3 +387,47 @@ def test_a_child_of_a_fork_searches(searching, overlapping):
         os._exit(1 if held_back() else 0)
     overlapping()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("key", ["k" * 70_000, b"k" * 70_000])
+def test_a_value_is_held_while_its_key_is_written(key):
+    taken = {key: Short1(), "b": 1}
+    gone = weakref.ref(taken[key])
+    seen = []
+
+    class Sink:
+        def body(self, block):
+            pass
+
+        def payload(self, kind, data, itemsize, row, at):
+            del taken[key]
+            taken["other"] = None
+            seen.append(gone() is None)
+
+    with pytest.raises(RuntimeError, match="changed during iteration"):
+        Pickler(Sink()).dump(taken)
+    assert seen == [False]
+
+
+class Ordered:
+    """Its attributes lie in a subclass of dict."""
+
+    def __new__(cls):
+        made = super().__new__(cls)
+        made.__dict__ = OrderedDict()
+        return made
+
+
+class OrderedState(Ordered):
+    def __getstate__(self):
+        return dict(self.__dict__)
+
+
+@pytest.mark.parametrize("kind", [Ordered, OrderedState])
+def test_attributes_in_another_dict(kind):
+    made = kind()
+    vars(made).update(b=1, a=[2])
+    for read in (pickle.loads, loads):
+        back = read(dumps(made))
+        assert type(vars(back)) is OrderedDict
+        assert list(vars(back).items()) == [("b", 1), ("a", [2])]

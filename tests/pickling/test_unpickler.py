@@ -575,6 +575,42 @@ def test_lists_grow_by_batches():
     assert back[1][-1] is back[1]
 
 
+def test_a_list_that_is_emptied_while_it_grows():
+    """A search for cycles may begin whenever a list is made, and run anybody's code."""
+    items = [None] * 1000
+    armed, held = [], []
+
+    def clear(phase, info):
+        if armed:
+            armed.clear()
+            items.clear()
+
+    def make():
+        held.extend([] for _ in range(200))  # so that the next list is a new one
+        while gc.get_count()[0] < 10:
+            held.append([])
+        armed.append(1)
+        gc.set_threshold(1)
+        return items
+
+    class Finds(pickle.Unpickler):
+        def find_class(self, module, name):
+            return make
+
+    numbers = b"".join(b"K" + bytes([number]) for number in range(20))
+    stream = START + b"\x8c\x01m\x8c\x04make\x93)R(" + numbers + b"e."
+    before = gc.get_threshold()
+    gc.set_threshold(10**6)
+    gc.callbacks.append(clear)
+    try:
+        back = loads(stream, Finds)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(clear)
+    assert back is items
+    assert back[-20:] == list(range(20))
+
+
 def test_deep_nesting_takes_no_stack():
     depth = 200_000
     stream = START + b"]" * depth + b"a" * (depth - 1) + b"."
