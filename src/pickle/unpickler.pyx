@@ -153,8 +153,8 @@ cdef extern from *:
         return descriptor == NULL || Py_TYPE(descriptor)->tp_descr_set == NULL;
     }
 
-    /* Whether such an instance has a dict and no subclass of it, or none yet: its constructor may have given it any. The
-     * values of a new instance lie without a dict; to ask for it would make one. */
+    /* Whether such an instance has a dict and no subclass of it, or none yet: its constructor may have given it any.
+     * The values of a new instance lie without a dict; to ask for it would make one. */
     static inline int mf_is_usual_dict(PyObject *value) {
         PyObject **place;
         PyObject *attributes;
