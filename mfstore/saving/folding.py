@@ -149,10 +149,11 @@ def fold_all(backend: Backend, algorithm: int, fragments: Sequence[Fragment], ea
 
 
 def _told(sizes: bytes, learnt: Mapping[int, int]) -> bytes:
-    """What the root tells of its nodes, with what was learnt of some."""
+    """What the root tells of its nodes, with what was learnt of some. Buckets get no shorter: of a node that the root
+    says has longer ones, another writer has told what it became since."""
     told = bytearray(sizes)
     for at, code in learnt.items():
-        told[at] = code
+        told[at] = max(told[at], code)
     return bytes(told)
 
 

@@ -275,6 +275,29 @@ def test_who_puts_many_fragments_into_a_tree_beside_others_loses_nothing(small):
     assert folding.fold_all(backend, 1, fragments, None) is None
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_root_goes_on_telling_what_another_writer_has_made_of_a_node_meanwhile(small, at_once):
+    backend = MemoryBackend()
+    folding.fold(backend, 1, marks_of("before", 50), 0)
+    put_if, others = backend.put_if, [True]
+
+    def slower(key, data, etag):
+        if key == tree.ROOT_KEY and others:
+            others.clear()
+            folding.fold_all(backend, 1, fragments_of(range(20, 80)), None)
+        return put_if(key, data, etag)
+
+    backend.put_if = slower
+    if at_once:
+        root = folding.fold_all(backend, 1, fragments_of([1]), None)
+    else:
+        root = folding.fold(backend, 1, marks_of("more", 120), 80)
+    for info in backend.list("index/"):
+        name = tree.node_name(info.key)
+        if name != tree.ROOT:
+            assert root.sizes[name.size_number] == tree.decode_code(backend.get(info.key), name)
+
+
 def test_who_is_always_too_late_gives_up(small):
     class Busy(MemoryBackend):
         def put_if(self, key, data, etag):
