@@ -46,10 +46,12 @@ class ReboundMethod(NamedTuple):
 
     def fits(self) -> bool:
         """Whether the method of the installed Metaflow takes these parameters; also once it was replaced."""
-        method = getattr(self.owner, self.name)
+        method = getattr(self.owner, self.name, None)
         while hasattr(method, "__wrapped__"):
             method = method.__wrapped__
-        code = method.__code__
+        code = getattr(method, "__code__", None)
+        if code is None:
+            return False  # gone, or no function
         count = code.co_argcount + code.co_kwonlyargcount
         return code.co_varnames[:count] == self.parameters and not code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
 

@@ -3,6 +3,7 @@
 import threading
 from importlib.metadata import version
 
+import pytest
 from metaflow.datastore import flow_datastore
 from metaflow.datastore.content_addressed_store import ContentAddressedStore
 
@@ -42,6 +43,28 @@ def test_a_thread_that_comes_meanwhile_finds_all_rebound(monkeypatch):
     rebinding.install()
     other.join()
     assert found == [["ours", "Metaflow's"]]
+
+
+class Later:
+    """What a later release might make of some methods."""
+
+    made = print
+    told = property(lambda self: None)
+
+    def other(self, more):
+        """Takes another argument."""
+
+    def any(self, *more):
+        """Takes any."""
+
+
+@pytest.mark.parametrize("name", ["gone", "made", "told", "other", "any"])
+def test_a_method_of_another_release_stays_as_it_is(name, monkeypatch):
+    before = dict(vars(Later))
+    monkeypatch.setattr(flow_datastore, "ContentAddressedStore", ContentAddressedStore)
+    monkeypatch.setattr(rebinding, "METHODS", (ReboundMethod(Later, name, ("self",), lambda original: None),))
+    rebinding.install()
+    assert dict(vars(Later)) == before
 
 
 def test_the_attributes_that_are_used(tmp_path):
