@@ -46,7 +46,7 @@ class ReboundMethod(NamedTuple):
 
     def fits(self) -> bool:
         """Whether the method of the installed Metaflow takes these parameters; also once it was replaced."""
-        method = getattr(self.owner, self.name, None)
+        method: Any = getattr(self.owner, self.name, None)
         while hasattr(method, "__wrapped__"):
             method = method.__wrapped__
         code = getattr(method, "__code__", None)
