@@ -31,6 +31,7 @@ LEVEL = 1
 PICKLE = 5
 AFTER = 2000
 """Lists that are made after each call, so that a search for cycles that it put off is in its time."""
+PEER = "peer"
 COMPRESS = ("balanced", "fast")
 """mfstore's default, and what shows how much of that is the codec."""
 
@@ -194,6 +195,8 @@ class Cost:
     """The pickle alone, without a file, without a digest."""
     own: dict[str, tuple[float, float]]
     """mfstore's, by its setting ``compress``."""
+    stored: dict[str, int]
+    """Bytes that are stored then, by ``PEER`` and those settings."""
 
     def share(self, back: bool, compress: str = COMPRESS[0]) -> float:
         """mfstore's CPU as a share of the peer's, on the way in or ``back``."""
@@ -215,6 +218,13 @@ def peer_out(stored: bytes) -> object:
 def mfstore_in(value: object, root: Path, compress: str) -> tuple[Path, str]:
     path = Path(tempfile.mkdtemp(dir=root)) / "store"
     return path, mfstore.open(path, fsync="none", compress=compress).put(value)
+
+
+def taken(stored: bytes | tuple[Path, str]) -> int:
+    """Bytes of what the peer holds, or of a store's files, but what a store of any size has."""
+    if isinstance(stored, bytes):
+        return len(stored)
+    return sum(path.stat().st_size for path in stored[0].rglob("[!.]*") if path.is_file())
 
 
 def moved(stored: tuple[Path, str]) -> tuple[Path, str]:
@@ -240,6 +250,7 @@ def measure(entry: Everyday, root: Path, scale: float, rounds: int) -> Cost:
     # Made anew for each way: pickle leaves the UTF-8 of a text inside of it, and dicts the hashes of theirs.
     stream = pickle.dumps(entry.make(random.Random(entry.name), scale), PICKLE)
     best: dict[str, list[float]] = {}
+    sizes: dict[str, int] = {}
 
     def note(way: str, there: float, back: float) -> None:
         known = best.setdefault(way, [there, back])
@@ -249,17 +260,20 @@ def measure(entry: Everyday, root: Path, scale: float, rounds: int) -> Cost:
         value = pickle.loads(stream)
         spent, stored = timed(there, value, *more)
         del value
+        sizes[way] = taken(stored)
         if way in COMPRESS:
             stored = moved(stored)
         note(way, spent, timed(back, stored)[0])
 
     for _ in range(rounds):
-        both("peer", peer_in, peer_out)
+        both(PEER, peer_in, peer_out)
         both("plain", pickle.dumps, pickle.loads, PICKLE)
         for compress in COMPRESS:
             both(compress, mfstore_in, mfstore_out, root, compress)
     pairs = {way: (round(there, 4), round(back, 4)) for way, (there, back) in best.items()}
-    return Cost(entry.name, len(stream), pairs["peer"], pairs["plain"], {one: pairs[one] for one in COMPRESS})
+    own = {one: pairs[one] for one in COMPRESS}
+    stored = {one: sizes[one] for one in (PEER, *COMPRESS)}
+    return Cost(entry.name, len(stream), pairs[PEER], pairs["plain"], own, stored)
 
 
 def measured(names: str, scale: float, rounds: int) -> Iterator[Cost]:
@@ -281,7 +295,9 @@ def line(cost: Cost) -> str:
         f"out {cost.own[compress][1]:.3f}/{cost.peer[1]:.3f} = {cost.share(True, compress):.2f}"
         for compress in COMPRESS
     ]
-    return f"{cost.name:54} {'; '.join(cells)}; pickle {cost.plain[0]:.3f}, {cost.plain[1]:.3f}"
+    cells.append(f"pickle {cost.plain[0]:.3f}, {cost.plain[1]:.3f}")
+    cells.append("stored " + ", ".join(f"{way} {size}" for way, size in cost.stored.items()))
+    return f"{cost.name:54} {'; '.join(cells)}"
 
 
 def everyday_table(found: list[Cost]) -> None:
@@ -298,6 +314,13 @@ def everyday_table(found: list[Cost]) -> None:
     for name, value in (("median", statistics.median), ("worst", max)):
         cells = [f"{value([cost.share(back) for cost in found]):.2f} x" for back in (False, True)]
         print(f"| {name} | " + " | ".join(cells) + " |")
+    print('\n| what they store, MB | peer | mfstore |  | "fast" |  |\n|---|--:|--:|--:|--:|--:|')
+    for cost in found:
+        cells = [f"{cost.stored[PEER] / 1e6:.2f}"]
+        for compress in COMPRESS:
+            size = cost.stored[compress]
+            cells += [f"{size / 1e6:.2f}", f"{size / cost.stored[PEER]:.2f} x"]
+        print(f"| {cost.name} | " + " | ".join(cells) + " |")
 
 
 def main() -> None:
