@@ -257,7 +257,8 @@ def _candidates(codec: Codec, view: memoryview, itemsize: int, effort: Effort) -
     plain = Choice(ZSTD, 0, effort.plain)
     widths = widths_of(itemsize)
     if len(widths) > 1:
-        first, *others = codec.trial(_sample(view, PROBE), [plain[:3], *[(PLANES, width, 0) for width in widths]])
+        probed = [plain[:3], *[(PLANES, width, 0) for width in widths]]
+        first, *others = codec.trial(_sample(view, PROBE), probed, SPLIT)
         least = min(others)
         widths = (widths[others.index(least)],) if least <= SPLIT * first else ()
     tried = [plain]
@@ -299,15 +300,18 @@ class Follower:
         self._itemsize = itemsize
         self._compress = compress
         self._credit = 1.0
+        self._glance = (ZSTD, 0, 1) if compress in EFFORTS and EFFORTS[compress].plain else (LZ4, 0, 0)
 
     @property
     def is_plain(self) -> bool:
         """Whether the next chunk is to be zstd of bytes as they are."""
         return self.choice.codec == ZSTD and not self.choice.width
 
-    def encode(self, chunk: memoryview) -> EncodedChunk:
-        """The next chunk, alone."""
-        encoded = encode_chunk(self._codec, chunk, self.choice)
+    def encode(self, chunk: memoryview, known: EncodedChunk | None = None) -> EncodedChunk:
+        """The next chunk, alone. ``known`` is what it is by a choice that may still be the one to take."""
+        if known is None or (known.codec, known.width) != self.choice[:2]:
+            known = encode_chunk(self._codec, chunk, self.choice)
+        encoded = known
         before = self.choice
         if self._tried(chunk, len(encoded.data)) and self.choice[:3] != before[:3]:
             other = encode_chunk(self._codec, chunk, self.choice)
@@ -356,19 +360,19 @@ class Follower:
     def _tried(self, chunk: memoryview, size: int) -> bool:
         """Whether the chunk is something else than the last one tried, which makes a new choice."""
         self._credit += 1 / RETRIED
-        if self._credit < 1 or not _is_off(self._codec, chunk, size, self.choice):
+        if self._credit < 1 or not _is_off(self._codec, chunk, size, self.choice, self._glance):
             return False
         self._credit = 0
         self.choice = choose(self._codec, chunk, self._itemsize, self._compress)
         return True
 
 
-def _is_off(codec: Codec, chunk: memoryview, size: int, choice: Choice) -> bool:
+def _is_off(codec: Codec, chunk: memoryview, size: int, choice: Choice, cheapest: tuple[int, int, int]) -> bool:
     if len(chunk) < SHORT:
         return False
     if choice.codec == NONE:
         glance = chunk[len(chunk) // 2 :][:GLANCE]
-        return codec.trial(glance, [(ZSTD, 0, 1)])[0] <= GLANCED * len(glance)
+        return codec.trial(glance, [cheapest])[0] <= GLANCED * len(glance)
     difference = abs(size / len(chunk) - choice.left)
     return difference > LEFT and difference > OFF * choice.left
 

@@ -95,9 +95,10 @@ class Grouping:
         self._data = data
         self._starts = [0, *ends]
         self._follower = follower
+        self._tasted: dict[int, EncodedChunk] = {}
         self._tasting = QUICK if effort.searched else effort.plain
         self._level = follower.choice.level if follower.is_plain else effort.plain
-        if self._level == effort.plain and ends[-1] <= LONGEST:
+        if follower.is_plain and self._level == effort.plain and ends[-1] <= LONGEST:
             self._level = effort.short
 
     def encode(self) -> list[EncodedChunk]:
@@ -138,11 +139,12 @@ class Grouping:
     def _is_to_try(self, numbers: Sequence[int]) -> bool:
         """Whether they may take less as a group, as far as the first few tell."""
         choice = self._follower.choice
-        if self._follower.is_plain or len(numbers) <= 2 * TASTE:
+        if self._follower.is_plain or len(numbers) <= TASTE:
             return True
         few = numbers[:TASTE]
         found = self._group(few, self._tasting)
-        alone = sum(len(encode_chunk(self._codec, self._chunk(number), choice).data) for number in few)
+        self._tasted = {number: encode_chunk(self._codec, self._chunk(number), choice) for number in few}
+        alone = sum(len(one.data) for one in self._tasted.values())
         return found is not None and len(found[0]) <= TASTED * alone
 
     def _together(self, numbers: Sequence[int]) -> tuple[list[EncodedChunk], bool] | None:
@@ -158,7 +160,7 @@ class Grouping:
             if self._follower.is_plain:
                 self._follower.saw(chunk, size)
             if not self._follower.is_plain:
-                alone[number] = self._follower.encode(chunk)
+                alone[number] = self._follower.encode(chunk, self._tasted.get(number))
                 least += len(alone[number].data)
                 grouped += min(size, len(alone[number].data))
         # What takes less alone may be what others resemble, so that they take more without it: the sums decide.
@@ -189,7 +191,7 @@ class Grouping:
 
     def _apart(self, numbers: Sequence[int]) -> tuple[list[EncodedChunk], bool]:
         """Each by itself, but those that are plain zstd as one group; and whether others are worth trying in it."""
-        made = [self._follower.encode(self._chunk(number)) for number in numbers]
+        made = [self._follower.encode(self._chunk(number), self._tasted.get(number)) for number in numbers]
         plain = [at for at, one in enumerate(made) if one.codec == ZSTD and not one.width]
         found = self._group([numbers[at] for at in plain]) if len(plain) > 1 else None
         if found is not None and len(found[0]) < sum(len(made[at].data) for at in plain):

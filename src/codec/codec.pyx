@@ -429,9 +429,10 @@ cdef class Codec:
         finally:
             PyMem_Free(table)
 
-    def trial(self, const uint8_t[::1] sample, candidates):
-        """Encoded sizes of ``sample`` for each of ``candidates``, ``(codec, width, level)``, capped at its length."""
-        cdef size_t n = sample.shape[0], size = 0
+    def trial(self, const uint8_t[::1] sample, candidates, double most=0):
+        """Encoded sizes of ``sample`` for each of ``candidates``, ``(codec, width, level)``, capped at its length. With
+        ``most``, what takes more than so many times the first one is given up, and said to take its length."""
+        cdef size_t n = sample.shape[0], size = 0, cap = n
         cdef const uint8_t *source = start_of(sample)
         cdef uint8_t *out
         cdef int status, level
@@ -446,8 +447,10 @@ cdef class Codec:
                     sizes.append(min(n, len(self.encode_numbers(sample, width, level))))
                     continue
                 with nogil:
-                    status = mf_encode(self.ctx, source, n, codec, width, level, out, n, &size)
+                    status = mf_encode(self.ctx, source, n, codec, width, level, out, cap, &size)
                 self.check(status, 0, 0, n, codec, width)
+                if most and not sizes:
+                    cap = min(n, <size_t> (most * (size or n)))
                 sizes.append(size or n)
             return sizes
         finally:

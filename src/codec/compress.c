@@ -12,6 +12,10 @@
 #include "codec/shuffle.h"
 #include "codec/status.h"
 
+/* How fast LZ4 skips what repeats nothing. 2 instead of 1 takes 0 to 9 % less time, 12.1 and 11.2 ms for 14.5 MB of a
+ * forest's nodes, and stores up to 2 % more. With 3 nodes take a tenth more, in no less time. */
+enum { LZ4_STEP = 2 };
+
 mf_codec_ctx *mf_codec_new(void) {
     return calloc(1, sizeof(mf_codec_ctx));
 }
@@ -66,7 +70,7 @@ int mf_encode(mf_codec_ctx *ctx, const uint8_t *src, size_t n, unsigned codec, u
         src = ctx->scratch;
     }
     if (codec == MF_LZ4) {
-        int done = LZ4_compress_default((const char *) src, (char *) dst, (int) n, (int) cap);
+        int done = LZ4_compress_fast((const char *) src, (char *) dst, (int) n, (int) cap, LZ4_STEP);
         *size = done > 0 ? (size_t) done : 0;
         return MF_OK;
     }

@@ -226,6 +226,14 @@ def test_what_does_not_fit_is_left_to_be_stored_raw():
         assert sizes == [size if fits else 0]
 
 
+def test_a_trial_gives_up_what_takes_more_than_it_may():
+    data, codec = weights("<f4"), Codec(errors)
+    plain, planes, narrow = codec.trial(data, [(ZSTD, 0, 1), (PLANES, 4, 0), (PLANES, 2, 0)])
+    assert planes < narrow < plain
+    share = (planes + 1) / plain
+    assert codec.trial(data, [(ZSTD, 0, 1), (PLANES, 4, 0), (PLANES, 2, 0)], share) == [plain, planes, len(data)]
+
+
 @pytest.mark.parametrize("width", [0, 1, 3, 16, 255])
 def test_other_widths_are_refused(width):
     with pytest.raises(CorruptObject, match="width"):

@@ -39,9 +39,9 @@ class CountingCodec(Codec):
         self.encoded.append(len(ends))
         return super().encode(data, ends, *how)
 
-    def trial(self, sample, candidates):
+    def trial(self, sample, candidates, most=0):
         self.trials.append((len(sample), list(candidates)))
-        return super().trial(sample, candidates)
+        return super().trial(sample, candidates, most)
 
 
 def weights(count, dtype="<f4"):
@@ -130,7 +130,7 @@ class Told:
         self.sizes = {getattr(codecs, name): size for name, size in sizes.items()}
         self.asked = []
 
-    def trial(self, sample, candidates):
+    def trial(self, sample, candidates, most=0):
         return [1000 if codec == ZSTD and not width else len(sample) for codec, width, _ in candidates]
 
     def encode_group(self, data, ends, level, keep):
@@ -182,10 +182,10 @@ def test_other_searches_are_for_long_opaque_bytes_and_the_balanced_setting(lengt
 )
 def test_long_numbers_of_plain_zstd_take_the_cheaper_search_too(length, compress, found, level):
     class Found(Told):
-        def trial(self, sample, candidates):
+        def trial(self, sample, candidates, most=0):
             if candidates == [(ZSTD, 0, codecs.FIVES)]:
                 return [found]
-            return super().trial(sample, candidates)
+            return super().trial(sample, candidates, most)
 
     assert choose(Found(), bytes(length), 24, compress)[:3] == (ZSTD, 0, level)
 
@@ -218,7 +218,7 @@ def test_planes_are_taken_where_zstd_is_hardly_smaller():
     class Sized:
         """Sizes as a test wants them: plain zstd, planes, shuffled zstd."""
 
-        def trial(self, sample, candidates):
+        def trial(self, sample, candidates, most=0):
             assert [(row[0], row[1]) for row in candidates] == [(ZSTD, 0), (PLANES, 4), (ZSTD, 4)]
             return self.sizes
 

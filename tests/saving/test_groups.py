@@ -30,6 +30,11 @@ class CountingCodec(Codec):
     def __init__(self, errors):
         self.groups = []
         self.levels = []
+        self.alone = 0
+
+    def encode(self, data, ends, *how):
+        self.alone += len(data)
+        return super().encode(data, ends, *how)
 
     def encode_group(self, data, ends, level, keep):
         self.groups.append(len(data))
@@ -165,6 +170,18 @@ def test_of_numbers_a_few_are_tried_in_a_group_and_all_left_alone_where_that_gai
     assert {chunk.codec for chunk in made} == {PLANES}
     assert len(counting.groups) == 1 and counting.groups[0] < 0.1 * len(data)
     assert counting.levels == [level]
+
+
+def test_numbers_of_which_a_few_are_tried_in_a_group_are_encoded_alone_once():
+    for chunks, tried in ((5, 4), (4, 4)):
+        counting = CountingCodec(errors)
+        data = weights(chunks * 16 * KIB)
+        made = encode_chunks(counting, memoryview(data), cut(len(data)), 1, Choice(PLANES, 4, 0, 0.85), "balanced")
+        assert {chunk.codec for chunk in made} == {PLANES}
+        assert counting.groups == [tried * 64 * KIB]
+        assert counting.alone == len(data)
+        # A group of all is as the setting says, however short.
+        assert counting.levels == [QUICK if chunks > 4 else 3]
 
 
 def test_numbers_that_repeat_others_lie_with_them():
