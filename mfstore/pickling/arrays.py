@@ -10,6 +10,7 @@ import math
 import sys
 from functools import lru_cache, partial
 from itertools import islice
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.pickler import LIST_PART, Arrays, Items, Payload, Reduced
@@ -25,6 +26,8 @@ LINE = 4096
 """Padding is cleared by whole lines of about this many bytes: item by item it takes ten times as long."""
 LIST_PICKLE = 2
 """Flag of a dtype that numpy pickles item by item. Others, as bfloat16 of ml_dtypes, are their bytes to it too."""
+LONG_DOUBLES = 13, 16
+"""Numbers of numpy's types of long doubles. Their letters, g and G, are those of other packages' types too."""
 X87_MANTISSA = 63
 X87_BYTES = 10
 """A long double of x87 takes 80 bits of the 12 or 16 bytes that it lies in."""
@@ -46,7 +49,8 @@ def flat_arrays(found: object) -> Callable[..., Any] | None:
     """If ``found`` rebuilds the arrays of pickles from ``(buffer, dtype, shape, order)``, what makes those of one
     dimension from ``(buffer, dtype)``."""
     np: Any = sys.modules.get("numpy")
-    if getattr(found, "__name__", None) != "_frombuffer" or np is None:
+    # Of nothing but a function: what else may be found has code of its own to say what its name is.
+    if type(found) is not FunctionType or found.__name__ != "_frombuffer" or np is None:
         return None
     return np.frombuffer if found is np.empty(1).__reduce_ex__(5)[0] else None
 
@@ -63,7 +67,7 @@ def _from_buffer(np: Any) -> Any:
 
 def _is_plain(dtype: Any) -> bool:
     """Whether it is one of numbers without padding."""
-    return dtype.kind in "biufc" and dtype.char not in "gG"
+    return dtype.kind in "biufc" and dtype.num not in LONG_DOUBLES
 
 
 def without_metadata(dtype: Any) -> bool:
@@ -100,7 +104,7 @@ class Padding:
 def padding_of(np: Any, dtype: Any) -> Padding | None:
     """The padding inside of an item, or None if all of it is content."""
     # Only these can have any: most arrays go no further.
-    return None if dtype.hasobject or (dtype.names is None and dtype.char not in "gG") else _padding(np, dtype)
+    return None if dtype.hasobject or (dtype.names is None and dtype.num not in LONG_DOUBLES) else _padding(np, dtype)
 
 
 @lru_cache(64)
@@ -121,7 +125,7 @@ def _content(np: Any, dtype: Any) -> Any:
             content[start : start + field.itemsize] |= _content(np, field)
         return content
     content = np.full(dtype.itemsize, 255, np.uint8)
-    if dtype.char in "gG" and np.finfo(np.longdouble).nmant == X87_MANTISSA:
+    if dtype.num in LONG_DOUBLES and np.finfo(np.longdouble).nmant == X87_MANTISSA:
         numbers = content.reshape(-1, np.dtype(np.longdouble).itemsize)
         unused = slice(X87_BYTES, None) if dtype.isnative else slice(None, -X87_BYTES)
         numbers[:, unused] = 0

@@ -446,7 +446,7 @@ def test_models_round_trip(shared):
     np.testing.assert_array_equal(back.predict(data), model.predict(data))
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "int4"])
 def test_dtypes_that_other_packages_register_are_buffers(shared, name):
     import ml_dtypes
 

@@ -375,6 +375,20 @@ def test_finding_a_class_is_audited():
     assert seen == [(HERE, "Record")]
 
 
+def test_what_is_found_is_not_asked_for_its_name():
+    class Lazy:
+        def __getattr__(self, name):
+            raise RuntimeError("not bound yet")
+
+    lazy = Lazy()
+
+    class Finds(pickle.Unpickler):
+        def find_class(self, module, name):
+            return lazy
+
+    assert loads(START + b"\x8c\x01m\x8c\x04lazy\x93.", Finds) is lazy
+
+
 @pytest.mark.parametrize(
     ("module", "name", "error"),
     [
