@@ -344,10 +344,13 @@ def _loaded_packed(task: Any, packed: Sequence[PackedArtifact]) -> Iterator[tupl
             yield artifact.name, load_inline(artifact.key)
         else:
             in_bundles.append(artifact)
+    found: dict[str | None, dict[str, bytes]] = {}
     for artifact in [*in_bundles] if _is_local(task) else ():
         from mfstore.metaflow.packed.small import load_small
 
-        pickled = load_small(task._storage_impl.datastore_root, artifact.bundle or "").get(artifact.name)
+        if artifact.bundle not in found:
+            found[artifact.bundle] = load_small(task._storage_impl.datastore_root, artifact.bundle or "")
+        pickled = found[artifact.bundle].get(artifact.name)
         if pickled is not None:
             try:
                 obj = pickle.loads(pickled)

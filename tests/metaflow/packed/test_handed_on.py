@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mfstore.metaflow import process_state
-from mfstore.metaflow.packed import bundles
+from mfstore.metaflow.packed import bundles, small
 from mfstore.metaflow.process_state import forget_process_state
 from tests.rigs.metaflow_stores import local_datastore, save
 
@@ -74,3 +74,15 @@ def test_what_may_be_gone_is_stored(saved, why):
         (task / "0.task_begin").unlink()
     hand_on(datastore, VALUE)
     assert made == ["x"]
+
+
+def test_of_a_bundle_with_many_small_values_the_file_is_read_once(saved, monkeypatch):
+    datastore, _ = saved
+    values = {f"x{number}": ["x" * 160, number] for number in range(20)}
+    save(datastore.flow(), "1/start/9", values)
+    forget_process_state()
+    task, read = datastore.flow().get_task_datastore("1", "start", "9"), []
+    original = small.load_small
+    monkeypatch.setattr(small, "load_small", lambda *given: read.append(given) or original(*given))
+    assert dict(task.load_artifacts([*values])) == values
+    assert len(read) == 1
