@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import overload
 
-from mfstore.errors import InvalidKey
 from mfstore.records import NamedTuple
 
 FSYNC_POLICIES = ("none", "batch", "always")
@@ -65,7 +64,7 @@ def resolve(
 ) -> Knobs:
     """The knobs in force. ValueError (naming the source) when one is out of range."""
     return Knobs(
-        threads=_number("threads", "MFSTORE_THREADS", threads, _cpus(), 1, 256),
+        threads=_number("threads", "MFSTORE_THREADS", threads, usable_cpus(), 1, 256),
         memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 32 << 20, 1 << 46),
         verify=_flag("verify", "MFSTORE_VERIFY", verify, True),
         fsync=_choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
@@ -100,8 +99,8 @@ def resolve_s3(engine: str | None = None, concurrency: int | None = None, memory
 class MetaflowKnobs(NamedTuple):
     """Settings of Metaflow's datastore on mfstore."""
 
-    threads: int
-    """As of ``Knobs``."""
+    threads: int | None
+    """As of ``Knobs``; None: ``usable_cpus``. Most tasks of a flow need no threads, and to count takes three files."""
     verify: bool
     """Check every blob against its key. ``MFSTORE_VERIFY``; default on."""
     fsync: str
@@ -119,7 +118,7 @@ def resolve_metaflow(profile: str | None) -> MetaflowKnobs:
     the variable) when one is out of range."""
     profile = profile or "stock"
     return MetaflowKnobs(
-        threads=_number("threads", "MFSTORE_THREADS", None, _cpus(), 1, 256),
+        threads=_number("threads", "MFSTORE_THREADS", None, None, 1, 256),
         verify=_flag("verify", "MFSTORE_VERIFY", None, True),
         fsync=_choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
         profile=_choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
@@ -127,7 +126,7 @@ def resolve_metaflow(profile: str | None) -> MetaflowKnobs:
     )
 
 
-def _cpus() -> int:
+def usable_cpus() -> int:
     """The CPUs that this process may use: by its affinity, and by the quota of its control group (of a container)."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
@@ -153,7 +152,11 @@ def _quota(own: str, groups: str) -> int:
     return least
 
 
-def _number(name: str, variable: str, given: int | None, default: int, low: int, high: int) -> int:
+@overload
+def _number(name: str, variable: str, given: int | None, default: int, low: int, high: int) -> int: ...
+@overload
+def _number(name: str, variable: str, given: int | None, default: None, low: int, high: int) -> int | None: ...
+def _number(name: str, variable: str, given: int | None, default: int | None, low: int, high: int) -> int | None:
     source, value = name, given
     if value is None:
         text = os.environ.get(variable)
@@ -163,9 +166,9 @@ def _number(name: str, variable: str, given: int | None, default: int, low: int,
         try:
             value = int(text)
         except ValueError:
-            raise InvalidKey(f"{variable} must be a whole number", found=repr(text)) from None
+            raise _invalid(f"{variable} must be a whole number", repr(text)) from None
     if not low <= value <= high:
-        raise InvalidKey(f"{source} is out of range", expected=f"{low} to {high}", found=value)
+        raise _invalid(f"{source} is out of range", value, f"{low} to {high}")
     return value
 
 
@@ -181,7 +184,7 @@ def _flag(name: str, variable: str, given: bool | None, default: bool | None) ->
         return default
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if text.lower() not in words:
-        raise InvalidKey(f"{variable} must be 0 or 1", found=repr(text))
+        raise _invalid(f"{variable} must be 0 or 1", repr(text))
     return words[text.lower()]
 
 
@@ -194,5 +197,12 @@ def _compression(given: str | bool | None) -> str | None:
 def _choice(name: str, variable: str, given: str | None, default: str, allowed: tuple[str, ...]) -> str:
     source, value = (name, given) if given is not None else (variable, os.environ.get(variable, default))
     if value not in allowed:
-        raise InvalidKey(f"{source} must be one of {', '.join(allowed)}", found=repr(value))
+        raise _invalid(f"{source} must be one of {', '.join(allowed)}", repr(value))
     return value
+
+
+def _invalid(message: str, found: object, expected: str | None = None) -> Exception:
+    # What a process imports that meets no error, a small task's say, has no errors.
+    from mfstore.errors import InvalidKey
+
+    return InvalidKey(message, found=found, expected=expected)

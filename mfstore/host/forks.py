@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Forked(Protocol):
+        """Something with locks or threads."""
+
+        def forked(self) -> None:
+            """This process is a new child: make locks anew, and forget threads. Nothing else runs meanwhile."""
+
 
 IMPORTING = threading.RLock()
 """Held around imports at a first use. A fork waits until they are done: the child would for ever wait for the thread
 that was importing. Reentrant: a signal handler may fork, or import, while its own thread imports."""
-
-
-class Forked(Protocol):
-    """Something with locks or threads."""
-
-    def forked(self) -> None:
-        """This process is a new child: make locks anew, and forget threads. Nothing else runs meanwhile."""
 
 
 _owners: WeakSet[Forked] = WeakSet()

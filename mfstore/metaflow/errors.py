@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from metaflow.datastore.exceptions import DataException
 
-from mfstore.errors import MfstoreError
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from mfstore.errors import MfstoreError
 
 
 def blob_error(message: str, key: str) -> DataException:
@@ -17,12 +21,21 @@ def blob_error(message: str, key: str) -> DataException:
     return error
 
 
+def is_mfstores(error: Exception) -> TypeGuard[MfstoreError]:
+    """Whether it is one of mfstore's errors, which a task that meets none does not import: 2 million instructions."""
+    from mfstore.errors import MfstoreError
+
+    return isinstance(error, MfstoreError)
+
+
 @contextmanager
 def data_errors() -> Iterator[None]:
     """mfstore's errors are raised as DataException, with all they say."""
     try:
         yield
-    except MfstoreError as error:
+    except Exception as error:
+        if not is_mfstores(error):
+            raise
         new = DataException(f"{type(error).__name__}: {error}")
         new.key = (error.key or "").rpartition("/")[2]
         raise new from error

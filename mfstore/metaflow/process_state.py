@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from metaflow.metaflow_config_funcs import from_conf
 
-from mfstore.settings import MetaflowKnobs, resolve_metaflow
+from mfstore.settings import MetaflowKnobs, resolve_metaflow, usable_cpus
 
 if TYPE_CHECKING:
     from mfstore.host.cache import HostCache
@@ -57,7 +57,7 @@ class ProcessState:
         """Threads, for what is large."""
         from mfstore.host.workers import Workers
 
-        return Workers(self.knobs.threads)
+        return Workers(self.knobs.threads or usable_cpus())
 
     @cached_property
     def host_cache(self) -> HostCache:

@@ -23,12 +23,12 @@ from metaflow.datastore.exceptions import DataException, UnpicklableArtifactExce
 from metaflow.exception import MetaflowException
 from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
 
-from mfstore.errors import NotSerializable
 from mfstore.metaflow.errors import data_errors
 from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArtifact, bundle_of, is_inline, is_packed
 
 if TYPE_CHECKING:
+    from mfstore.errors import NotSerializable
     from mfstore.metaflow.packed.previous import PreviousBundle
     from mfstore.metaflow.roots.migration_record import Form
     from mfstore.store import Store
@@ -148,6 +148,7 @@ def _taken(first: list[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _save_bundle(task: Any, artifacts: Iterable[tuple[str, Any]], splits: list[Any]) -> None:
+    from mfstore.errors import NotSerializable
     from mfstore.metaflow.packed import bundles
     from mfstore.metaflow.packed.previous import PreviousBundle, is_first_split
 

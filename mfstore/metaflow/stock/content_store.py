@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 from metaflow.datastore.content_addressed_store import ContentAddressedStore as Stock
 from metaflow.datastore.exceptions import DataException
 
-from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.host.elapsed import moment, since
-from mfstore.metaflow.errors import blob_error, data_errors
+from mfstore.metaflow.errors import blob_error, data_errors, is_mfstores
 from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.packed_keys import is_inline
 from mfstore.metaflow.stock.blob_storage import UNREADABLE, NewBlob, StoredBlob
-from mfstore.metaflow.stock.encoding import decode, encode, fits_key, key_of, tail_fits
+from mfstore.metaflow.stock.encoding import GZIP_TRAILER_BYTES, decode, encode, fits_key, key_of, tail_fits
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -140,12 +139,11 @@ class ContentStore(Stock):  # type: ignore[misc]
         """What has to be stored, as far as that can be told beforehand."""
         for window in _windows(blobs):
             doubtful = [blob for blob in window if self._look_first(storage, blob)]
-            tails = storage.tails([blob.path for blob in doubtful]) if doubtful else []
-            found = dict(zip((blob.path for blob in doubtful), tails, strict=True))
+            is_whole = self._looked_at(storage, doubtful)
             for blob in window:
-                if blob.path not in found:
+                if blob.path not in is_whole:
                     yield _new(blob, replace=self._known.is_damaged(blob.key))
-                elif not self._is_whole(storage, blob, found[blob.path]):
+                elif not is_whole[blob.path]:
                     yield _new(blob, replace=True)
                 self._known.repaired(blob.key)
 
@@ -154,16 +152,29 @@ class ContentStore(Stock):  # type: ignore[misc]
             return False
         return blob.raw or not storage.remote or len(blob.data) > SENT_UNSEEN_BYTES
 
-    def _is_whole(self, storage: BlobStorage, blob: _NamedBlob, tail: StoredBlob | None) -> bool:
-        if tail is None:
+    def _looked_at(self, storage: BlobStorage, blobs: list[_NamedBlob]) -> dict[str, bool]:
+        """Whether each is stored as it should be, by its path. Small files are read at once, of others the end."""
+        small = {blob.path: blob for blob in blobs if len(blob.data) <= SENT_UNSEEN_BYTES and not storage.remote}
+        others = [blob for blob in blobs if blob.path not in small]
+        tails = storage.tails([blob.path for blob in others]) if others else []
+        found = {blob.path: self._is_whole(storage, blob, tail) for blob, tail in zip(others, tails, strict=True)}
+        for path, stored in storage.read([*small]) if small else ():
+            found[path] = self._is_whole(storage, small[path], stored)
+        return found
+
+    def _is_whole(self, storage: BlobStorage, blob: _NamedBlob, part: StoredBlob | None) -> bool:
+        """``part`` is what is stored, or its end."""
+        if part is None:
             return False
-        raw = _is_raw(tail)
-        if (blob.raw and not raw) or (tail.metadata is not None and tail.metadata.get("cas_version") != CAS_VERSION):
+        raw = _is_raw(part)
+        if (blob.raw and not raw) or (part.metadata is not None and part.metadata.get("cas_version") != CAS_VERSION):
             return False
-        if not tail_fits(tail.data, tail.size, raw, blob.data):
+        if not tail_fits(part.data[-GZIP_TRAILER_BYTES:], part.size, raw, blob.data):
             return False
         if len(blob.data) > SENT_UNSEEN_BYTES:
             return True
+        if len(part.data) == part.size:
+            return self._fits(blob.path, part)
         return all(found is not None and self._fits(path, found) for path, found in storage.read([blob.path]))
 
     def _not_whole(self, storage: BlobStorage, there: list[NewBlob]) -> Iterator[NewBlob]:
@@ -175,7 +186,9 @@ class ContentStore(Stock):  # type: ignore[misc]
     def _fits(self, path: str, found: StoredBlob) -> bool:
         try:
             return fits_key(_key_at(path), self._decoded(path, found, False))
-        except (MfstoreError, DataException):
+        except Exception as error:
+            if not isinstance(error, DataException) and not is_mfstores(error):
+                raise
             return False
 
     # ---- loading ----------------------------------------------------------------------
@@ -217,18 +230,29 @@ class ContentStore(Stock):  # type: ignore[misc]
             self._known.found_missing(key)
             raise blob_error(f"Nothing is stored at {where}. The object was deleted, or never written", key)
         try:
-            blob = self._decoded(path, found, force_raw)
-            # As it is stored, a compressed blob is not what its key is the digest of.
-            as_stored = force_raw and not _is_raw(found)
-            if process_state().knobs.verify and not fits_key(key, blob) and not as_stored:
-                raise CorruptObject("the content is not what its key promises", found=key_of(blob), expected=key)
-        except CorruptObject as error:
+            blob = self._as_promised(key, path, found, force_raw)
+        except Exception as error:
+            if not is_mfstores(error) or error.code != "corrupt":
+                raise
             self._known.found_damaged(key)
             raise blob_error(f"{where} is damaged: {error}. Running the task again stores it anew", key) from None
         if self._blob_cache is not None:
             self._blob_cache.store_key(key, blob)
         if len(blob) <= TINY_BLOB_BYTES and not force_raw:
             self._remember(key, blob)
+        return blob
+
+    def _as_promised(self, key: str, path: str, found: StoredBlob, force_raw: bool) -> bytes:
+        blob = self._decoded(path, found, force_raw)
+        # As it is stored, a compressed blob is not what its key is the digest of.
+        if not process_state().knobs.verify or (force_raw and not _is_raw(found)):
+            return blob
+        if not fits_key(key, blob):
+            from mfstore.errors import CorruptObject
+
+            raise CorruptObject("the content is not what its key promises", found=key_of(blob), expected=key)
+        if _SHA1.match(key) and not self.is_stored(key):
+            self.rely_on([key])
         return blob
 
     def _decoded(self, path: str, found: StoredBlob, force_raw: bool) -> bytes:

@@ -13,15 +13,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from hashlib import sha1
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from zlib import crc32
 
-from mfstore.errors import CorruptObject, MfstoreError
-
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from typing_extensions import Buffer
 
+    from mfstore.errors import CorruptObject
     from mfstore.host.workers import Workers
+
+    class Sliced(Protocol):
+        """Bytes that are not in memory: slices of them are."""
+
+        def __len__(self) -> int: ...
+
+        def __getitem__(self, part: slice, /) -> Buffer: ...
+
 
 MEMBER_BYTES = 4 << 20
 """Bytes of a blob per member. ISA-L compresses 4 MiB in 5 ms: long enough to be worth a thread, short enough to keep
@@ -111,12 +120,12 @@ def decode(data: Buffer, workers: Callable[[], Workers]) -> bytes:
     its CRC is wrong."""
     view = memoryview(data).cast("B")
     if not view:
-        raise CorruptObject("an empty object", expected="gzip")
+        raise _damaged("an empty object", "gzip")
     if len(view) <= SMALL_BYTES:
         try:
             return b"".join(_inflate_small(bytes(view)))
         except (EOFError, zlib.error) as error:
-            raise CorruptObject(f"not a whole gzip object: {error}") from None
+            raise _damaged(f"not a whole gzip object: {error}") from None
     from isal import igzip_lib
 
     members = _members(view)
@@ -125,15 +134,14 @@ def decode(data: Buffer, workers: Callable[[], Workers]) -> bytes:
             return b"".join(_inflate_unmarked(view))
         return b"".join(workers().map(_inflate, members, len(view)))
     except (EOFError, OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]
-        raise CorruptObject(f"not a whole gzip object: {error}") from None
+        raise _damaged(f"not a whole gzip object: {error}") from None
 
 
-class Sliced(Protocol):
-    """Bytes that are not in memory: slices of them are."""
+def _damaged(message: str, expected: str | None = None) -> CorruptObject:
+    # A task that meets no damage does without the errors.
+    from mfstore.errors import CorruptObject
 
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice, /) -> Buffer: ...
+    return CorruptObject(message, expected=expected)
 
 
 def pieces(data: bytes | Sliced) -> Iterator[bytes]:
@@ -141,9 +149,11 @@ def pieces(data: bytes | Sliced) -> Iterator[bytes]:
     gigabytes. CorruptObject, at the end at the latest, as ``decode``."""
     from isal import igzip_lib
 
+    from mfstore.errors import MfstoreError
+
     view: Sliced = memoryview(data) if isinstance(data, bytes) else data
     if not len(view):
-        raise CorruptObject("an empty object", expected="gzip")
+        raise _damaged("an empty object", "gzip")
     at = 0
     try:
         while at < len(view):
@@ -168,7 +178,7 @@ def pieces(data: bytes | Sliced) -> Iterator[bytes]:
     except MfstoreError:
         raise  # of the storage, which some of them are OSErrors of
     except (EOFError, OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]
-        raise CorruptObject(f"not a whole gzip object: {error}") from None
+        raise _damaged(f"not a whole gzip object: {error}") from None
 
 
 def raw_digest_of(data: bytes | Sliced) -> tuple[str, int]:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
-from mfstore.errors import NotFound
 from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX, BlobStorage, NewBlob, StoredBlob, parsed_metadata
 from mfstore.metaflow.stock.encoding import GZIP_TRAILER_BYTES
 
@@ -106,8 +105,12 @@ class LocalBlobs(BlobStorage):
         found = self._opened(path, 0)
         if found is not None and found[1] <= READ_BYTES and len(found[0]) == found[1]:
             return found[0]
+        if found is None:
+            return None
+        from mfstore.errors import NotFound
+
         try:
-            return None if found is None else self._backend().get(path)
+            return self._backend().get(path)
         except NotFound:
             return None
 
@@ -117,6 +120,8 @@ class LocalBlobs(BlobStorage):
             return None
         data, size = found
         if size < 0:
+            from mfstore.errors import NotFound
+
             backend = self._backend()
             try:
                 size = backend.head(path).size

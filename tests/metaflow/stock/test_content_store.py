@@ -315,6 +315,25 @@ def test_counts_of_requests(uncached):
     assert sum(r.response_bytes for r in uncached.proxy.requests()) == 40, "large ones are known by their last bytes"
 
 
+def test_what_was_read_whole_is_not_asked_for_when_it_is_saved(uncached, monkeypatch):
+    """By the digest that it was compared with: a raw object may be another form of it, and without the comparison
+    nothing is known."""
+    blob = b"read before" * 9
+    [key] = [result.key for result in uncached.content().save_blobs([blob])]
+    for verify, raw, asked in (("1", False, []), ("1", True, ["GET", "PUT"]), ("0", False, ["PUT", "GET"])):
+        monkeypatch.setenv("MFSTORE_VERIFY", verify)
+        forget_process_state()
+        no_cache()
+        store = uncached.content()
+        assert loaded(store, [key]) == {key: blob}
+        uncached.proxy.clear()
+        store.save_blobs([blob], raw=raw)
+        assert [r.method for r in uncached.proxy.requests()] == asked
+        if raw:
+            uncached.delete(uncached.path_of(key))
+            uncached.content().save_blobs([blob])
+
+
 def test_tiny_blobs_are_cached_on_the_host_and_checked(uncached, tmp_path, monkeypatch):
     monkeypatch.setenv("MFSTORE_CACHE", str(tmp_path / "host"))
     forget_process_state()
