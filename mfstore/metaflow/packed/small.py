@@ -2,8 +2,8 @@
 than all that a task of a tiny flow does. Each task reads one: what Metaflow says of the flow's graph, which the run's
 parameters have.
 
-What is read here is whole: its bytes have the digest that the bundle's key is. Whatever else there is to say (no such
-bundle, damage, another version, artifacts with chunks) the store says, which looks again.
+What is read here is whole: its bytes have the digest that the bundle's key is, or that is there a chunk's. Whatever
+else there is to say (no such bundle, damage, another version, what is longer) the store says, which looks again.
 
 What is written here are the bytes that the store writes. Written is only what is not there, into a store that is, that
 was never collected, neither before nor afterwards, and that asks for nothing of its writers. All else is the store's.
@@ -24,7 +24,10 @@ from blake3 import blake3
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 MOST_BYTES = 64 << 10
-"""Of a recipe that is read here."""
+"""Of a recipe, and of a chunk as it is stored, that is read here."""
+MOST_CHUNK = 8 << 10
+"""Bytes of a chunk that is read here: of the graph of a flow of fifteen steps or more, which each of its tasks reads.
+What decodes it takes 3 million instructions to import, the store 79."""
 MOST_CONTENT = 3 << 10
 """Bytes of the content of a bundle that is written here: the store compresses tables of 4 KiB."""
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -37,19 +40,31 @@ _STATE = "gc/state"
 _HEADER = struct.Struct("<4sBBBBIIIIQQQQQ")
 _CONTENT = struct.Struct("<4sBBHI")
 _ARTIFACT = struct.Struct("<HBBIIQ")
+_CHUNK = struct.Struct("<32sI")
+_PLACEMENT = struct.Struct("<IBBHQII")
+_PACK_BYTES = 32
 _NONCE, _SEAL = slice(48, 56), slice(56, 64)
 _BUNDLE, _BLAKE3, _PICKLE, _LITERAL = 2, 1, 1, 1
 
 
 def load_small(root: str, bundle: str) -> dict[str, bytes]:
-    """The pickles of the artifacts of a bundle, by their names, where all of them lie in its recipe as they are; none
-    where that cannot be told here. ``root`` is a datastore root."""
+    """The pickles of the artifacts of a bundle, by their names, where each of them lies in its recipe as it is, or is a
+    short chunk in a pack; none where that cannot be told here. ``root`` is a datastore root."""
     folder = f"{root}/{STORE_FOLDER}"
     if len(bundle) != 64 or "/" in bundle or not _allows(folder, "read"):
         return {}
     data = _read(f"{folder}/recipes/{bundle[:2]}/{bundle}")
     content = _content(data, bundle) if data is not None else b""
-    return _literals(content) if content else {}
+    if data is None or not content:
+        return {}
+    found, chunks = _artifacts(content)
+    if not chunks:
+        return found
+    try:
+        pickles = _in_packs(folder, data, [*chunks.values()])
+    except (OSError, struct.error):
+        return {}
+    return {**found, **dict(zip(chunks, pickles, strict=True))} if pickles else {}
 
 
 def _content(data: bytes, bundle: str) -> bytes:
@@ -157,20 +172,55 @@ def _write(folder: str, bundle: str, data: bytes) -> None:
             os.close(fd)
 
 
-def _literals(content: bytes) -> dict[str, bytes]:
-    """By its digest it is what was stored, so that its lengths need no look."""
+def _artifacts(content: bytes) -> tuple[dict[str, bytes], dict[str, tuple[bytes, int]]]:
+    """Pickles that lie in it, and of others the digest and length of their one chunk; none of both where there is
+    anything else. By its digest it is what was stored, so that its lengths need no look."""
     magic, kind, _, _, count = _CONTENT.unpack_from(content)
     if (magic, kind) != (b"MFSC", _BUNDLE):
-        return {}
+        return {}, {}
     found = {}
+    chunks = {}
     at = _CONTENT.size
     for _ in range(count):
-        name, encoding, flags, _, _, length = _ARTIFACT.unpack_from(content, at)
+        name, encoding, flags, n_segments, n_chunks, length = _ARTIFACT.unpack_from(content, at)
         at += _ARTIFACT.size + name
-        if (encoding, flags) != (_PICKLE, _LITERAL):
-            return {}
-        found[content[at - name : at].decode("utf-8", "surrogatepass")] = content[at : at + length]
-        at += length
+        text = content[at - name : at].decode("utf-8", "surrogatepass")
+        if (encoding, flags) == (_PICKLE, _LITERAL):
+            found[text] = content[at : at + length]
+            at += length
+        elif (encoding, flags, n_segments, n_chunks) == (_PICKLE, 0, 0, 1) and length <= MOST_CHUNK:
+            chunks[text] = _CHUNK.unpack_from(content, at)
+            at += _CHUNK.size
+        else:
+            return {}, {}
+    return found, chunks
+
+
+def _in_packs(folder: str, recipe: bytes, chunks: list[tuple[bytes, int]]) -> list[bytes]:
+    """Chunks of a recipe, by digest and length; none where one is not as it should be. OSError, struct.error.
+
+    Where they lie is believed: only the right bytes have the right digest."""
+    from mfstore import errors
+    from mfstore._core.codec import NONE, ZSTD, Codec
+
+    content, about, n_packs = _HEADER.unpack_from(recipe)[5:8]
+    packs = _HEADER.size + content + about
+    found = []
+    for number, (digest, length) in enumerate(chunks):
+        place = packs + n_packs * _PACK_BYTES + number * _PLACEMENT.size
+        pack, codec, width, _, offset, size, _ = _PLACEMENT.unpack_from(recipe, place)
+        if codec not in (NONE, ZSTD) or size > MOST_BYTES or offset >> 63:
+            return []
+        name = recipe[packs + pack * _PACK_BYTES :][:_PACK_BYTES].hex()
+        chunk = bytearray(length)
+        try:
+            encoded = _read_part(f"{folder}/packs/{name[:2]}/{name}", offset, size)
+            Codec(errors).decode(encoded, chunk, [(0, size, codec, width, 0, length)])
+        except errors.MfstoreError:
+            return []
+        if blake3(chunk).digest() != digest:
+            return []
+        found.append(bytes(chunk))
     return found
 
 
@@ -190,6 +240,15 @@ def _description(folder: str) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def _read_part(path: str, offset: int, size: int) -> bytes:
+    """So many bytes of a file, or fewer. OSError."""
+    fd = os.open(path, _FILE)
+    try:
+        return os.pread(fd, size, offset)
+    finally:
+        os.close(fd)
 
 
 def _read(path: str) -> bytes | None:

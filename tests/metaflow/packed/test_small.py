@@ -1,16 +1,18 @@
 """Small artifacts of a bundle are read and written without the store, and only where all is as it should be."""
 
 import json
+import os
 import pickle
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 
-from mfstore.format.recipes import HEADER
+from mfstore.format.recipes import HEADER, PLACEMENT
 from mfstore.metaflow.packed import small
 from mfstore.metaflow.packed.bundles import Saved, save
 from mfstore.metaflow.packed.plain import content_key, plain_info, plain_pickle
-from mfstore.metaflow.packed.small import MOST_BYTES, _description, load_small, save_small
+from mfstore.metaflow.packed.small import MOST_BYTES, MOST_CHUNK, _description, load_small, save_small
 from mfstore.metaflow.roots.packed_keys import bundle_of
 from mfstore.store import open_store
 
@@ -34,12 +36,55 @@ def test_what_lies_in_the_recipe_is_found(bundle):
     assert {artifact: pickle.loads(pickled) for artifact, pickled in found.items()} == SMALL
 
 
-@pytest.mark.parametrize("value", ["text " * 300, "text " * 100_000])
+SHORT = ["".join(f"step {n} " for n in range(300)), os.urandom(1200)]
+
+
+def test_short_chunks_are_found_in_their_packs(bundle):
+    root, *_ = bundle
+    store = open_store(f"{root}/mf.store", fsync="none")
+    given = [*zip("ab", SHORT, strict=True), ("c", os.urandom(200))]
+    name = bundle_of(save(lambda: store, given, {})["a"].info)
+    found = load_small(str(root), name)
+    assert {artifact: pickle.loads(pickled) for artifact, pickled in found.items()} == dict(given)
+
+
+@pytest.mark.parametrize("value", SHORT, ids=["compressed", "as it is"])
+def test_a_chunk_that_is_not_as_it_should_be_is_the_stores(bundle, value):
+    """Each byte of where it lies and, wherever its bytes lie, what they are."""
+    root, *_ = bundle
+    store = open_store(f"{root}/mf.store", fsync="none")
+    name = bundle_of(save(lambda: store, [("a", value)], {})["a"].info)
+    whole = load_small(str(root), name)
+    assert pickle.loads(whole["a"]) == value
+    path = root / "mf.store" / "recipes" / name[:2] / name
+    data = path.read_bytes()
+    for at in range(HEADER.size, len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x81]) + data[at + 1 :])
+        assert load_small(str(root), name) in ({}, whole), at
+    for cut in (1, PLACEMENT.size, PLACEMENT.size + 32):
+        path.write_bytes(data[:-cut])
+        assert load_small(str(root), name) == {}, cut
+    path.write_bytes(data)
+    [pack] = (root / "mf.store" / "packs").glob("*/*")
+    stored = pack.read_bytes()
+    pack.write_bytes(stored[:90] + bytes([stored[90] ^ 1]) + stored[91:])
+    assert load_small(str(root), name) == {}
+    pack.write_bytes(stored[:90])
+    assert load_small(str(root), name) == {}
+    pack.unlink()
+    assert load_small(str(root), name) == {}
+
+
+@pytest.mark.parametrize(
+    "value", [os.urandom(MOST_CHUNK), np.random.default_rng(1).random(20_000)], ids=["long", "array"]
+)
 def test_a_bundle_with_longer_ones_is_the_stores(bundle, value):
     root, *_ = bundle
     store = open_store(f"{root}/mf.store")
-    saved = save(lambda: store, [*SMALL.items(), ("a", value)], {})
+    saved = save(lambda: store, [("a", value)], {})
     assert load_small(str(root), bundle_of(saved["a"].info)) == {}
+    several = save(lambda: store, [*SMALL.items(), ("a", "text " * 100_000)], {})
+    assert load_small(str(root), bundle_of(several["a"].info)) == {}
 
 
 def test_there_is_nothing_where_there_is_no_such_bundle(bundle):
