@@ -2,6 +2,7 @@
 all that only look at runs."""
 
 import json
+import string
 import subprocess
 
 import pytest
@@ -86,7 +87,7 @@ def costs(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("steps", ["abcdefg", "abcdefghijklmnopqrstuvwxyz"], ids=["short", "long"])
+@pytest.mark.parametrize("steps", ["abcdefg", string.ascii_letters + string.digits], ids=["short", "long"])
 def test_a_task_that_hands_on_what_metaflow_says_of_the_graph_needs_no_store(tmp_path, steps):
     """Each task of a flow reads that of the run's parameters, which in the packed profile is in a bundle. Of a run only
     the first one below a root needs the store, to make it, and who first stores a graph of many steps."""

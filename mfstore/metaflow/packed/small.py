@@ -27,7 +27,7 @@ MOST_BYTES = 64 << 10
 """Of a recipe, and of a chunk as it is stored, that is read here."""
 MOST_CHUNK = 8 << 10
 """Bytes of a chunk that is read here: of the graph of a flow of fifteen steps or more, which each of its tasks reads.
-What decodes it takes 3 million instructions to import, the store 79."""
+A task that reads and hands on one of 1.6 KB takes 90 million instructions less so, as it imports no store."""
 MOST_CONTENT = 3 << 10
 """Bytes of the content of a bundle that is written here: the store compresses tables of 4 KiB."""
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
