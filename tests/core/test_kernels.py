@@ -187,7 +187,8 @@ def same_as_python(text):
     fresh = memory.FreshText(len(data))
     memoryview(fresh)[:] = data
     assert fresh.value == text
-    assert sys.getsizeof(fresh.value) == sys.getsizeof("".join(list(text)))  # no wider than it need be
+    if len(text) != 1:  # Python shares texts of one letter, and what UTF-8 of them somebody has asked for
+        assert sys.getsizeof(fresh.value) == sys.getsizeof("".join(list(text)))  # no wider than it need be
 
 
 LONG = 16384
