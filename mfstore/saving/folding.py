@@ -114,12 +114,9 @@ def fold(backend: Backend, algorithm: int, marks: Collection[bytes], pushes: int
             if used:
                 grown.drop(number)
                 moved |= taken
-        data = grown.encode(algorithm, _told(root.sizes, sizes))
-        try:
-            backend.put_if(ROOT.key, data, etag)
-        except Conflict:
-            continue
-        return decode_node(data, ROOT)
+        made = _replace_root(backend, algorithm, grown, _told(root.sizes, sizes), etag)
+        if made is not None:
+            return made
     return None
 
 
@@ -139,13 +136,20 @@ def fold_all(backend: Backend, algorithm: int, fragments: Sequence[Fragment], ea
             return None
     for _ in range(TRIES):
         root, etag = _read(backend, ROOT)
-        data = _Growing(root, ()).encode(algorithm, _told(root.sizes, sizes))
-        try:
-            backend.put_if(ROOT.key, data, etag)
-        except Conflict:
-            continue
-        return decode_node(data, ROOT)
+        made = _replace_root(backend, algorithm, _Growing(root, ()), _told(root.sizes, sizes), etag)
+        if made is not None:
+            return made
     return None
+
+
+def _replace_root(backend: Backend, algorithm: int, grown: _Growing, sizes: bytes, etag: str | None) -> Node | None:
+    """The root that lies there now; None when another writer was faster."""
+    data = grown.encode(algorithm, sizes)
+    try:
+        backend.put_if(ROOT.key, data, etag)
+    except Conflict:
+        return None
+    return decode_node(data, ROOT)
 
 
 def _told(sizes: bytes, learnt: Mapping[int, int]) -> bytes:

@@ -30,9 +30,9 @@ _FRAME_BYTES = 9
 LITERAL_BYTES = 1 << 10
 """Of the longest pickle that lies in a recipe as it is."""
 _ONE_ARTIFACT = struct.pack("<4sBBHI", b"MFSC", 1, 1, 0, 1)
-_ARTIFACT = struct.Struct("<HBBIIQ")
-_CHUNK = struct.Struct("<32sI")
-_PICKLE, _LITERAL = 1, 1
+ARTIFACT = struct.Struct("<HBBIIQ")
+CHUNK = struct.Struct("<32sI")
+PICKLE, LITERAL = 1, 1
 
 
 class _NotPlain(Exception):
@@ -98,10 +98,10 @@ def content_key(pickled: bytes) -> str:
     from blake3 import blake3
 
     if len(pickled) <= LITERAL_BYTES:
-        content = _ARTIFACT.pack(0, _PICKLE, _LITERAL, 0, 0, len(pickled)) + pickled
+        content = ARTIFACT.pack(0, PICKLE, LITERAL, 0, 0, len(pickled)) + pickled
     else:
-        chunk = _CHUNK.pack(blake3(pickled).digest(), len(pickled))
-        content = _ARTIFACT.pack(0, _PICKLE, 0, 0, 1, len(pickled)) + chunk
+        chunk = CHUNK.pack(blake3(pickled).digest(), len(pickled))
+        content = ARTIFACT.pack(0, PICKLE, 0, 0, 1, len(pickled)) + chunk
     return blake3(_ONE_ARTIFACT + content).hexdigest()
 
 

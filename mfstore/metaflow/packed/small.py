@@ -21,6 +21,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from mfstore.metaflow.packed.plain import ARTIFACT, CHUNK, LITERAL, PICKLE
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 MOST_BYTES = 64 << 10
@@ -39,12 +40,10 @@ _STATE = "gc/state"
 # As mfstore.format.recipes has them, which takes longer to import than all of this module to run.
 _HEADER = struct.Struct("<4sBBBBIIIIQQQQQ")
 _CONTENT = struct.Struct("<4sBBHI")
-_ARTIFACT = struct.Struct("<HBBIIQ")
-_CHUNK = struct.Struct("<32sI")
 _PLACEMENT = struct.Struct("<IBBHQII")
 _PACK_BYTES = 32
 _NONCE, _SEAL = slice(48, 56), slice(56, 64)
-_BUNDLE, _BLAKE3, _PICKLE, _LITERAL = 2, 1, 1, 1
+_BUNDLE, _BLAKE3 = 2, 1
 
 
 def load_small(root: str, bundle: str) -> dict[str, bytes]:
@@ -85,7 +84,7 @@ def save_small(root: str, pickles: Mapping[str, bytes], types: Mapping[str, str]
     parts = [_CONTENT.pack(b"MFSC", _BUNDLE, _BLAKE3, 0, len(pickles))]
     for name in sorted(names):
         pickled = pickles[names[name]]
-        parts += (_ARTIFACT.pack(len(name), _PICKLE, _LITERAL, 0, 0, len(pickled)), name, pickled)
+        parts += (ARTIFACT.pack(len(name), PICKLE, LITERAL, 0, 0, len(pickled)), name, pickled)
     content = b"".join(parts)
     if len(content) > MOST_CONTENT or os.environ.get("MFSTORE_EXPIRE_DAYS") or not _may_write(folder):
         return None
@@ -182,15 +181,15 @@ def _artifacts(content: bytes) -> tuple[dict[str, bytes], dict[str, tuple[bytes,
     chunks = {}
     at = _CONTENT.size
     for _ in range(count):
-        name, encoding, flags, n_segments, n_chunks, length = _ARTIFACT.unpack_from(content, at)
-        at += _ARTIFACT.size + name
+        name, encoding, flags, n_segments, n_chunks, length = ARTIFACT.unpack_from(content, at)
+        at += ARTIFACT.size + name
         text = content[at - name : at].decode("utf-8", "surrogatepass")
-        if (encoding, flags) == (_PICKLE, _LITERAL):
+        if (encoding, flags) == (PICKLE, LITERAL):
             found[text] = content[at : at + length]
             at += length
-        elif (encoding, flags, n_segments, n_chunks) == (_PICKLE, 0, 0, 1) and length <= MOST_CHUNK:
-            chunks[text] = _CHUNK.unpack_from(content, at)
-            at += _CHUNK.size
+        elif (encoding, flags, n_segments, n_chunks) == (PICKLE, 0, 0, 1) and length <= MOST_CHUNK:
+            chunks[text] = CHUNK.unpack_from(content, at)
+            at += CHUNK.size
         else:
             return {}, {}
     return found, chunks

@@ -8,15 +8,12 @@ is raised, not at import: Metaflow takes 0.4 s to import, and who can name its c
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from mfstore.errors import AccessDenied, InvalidKey, InvalidRange, MfstoreError, NotFound, OutOfSpace
 
-P = ParamSpec("P")
-R = TypeVar("R")
 THEIRS = "metaflow.plugins.datatools.s3.s3"
 
 
@@ -73,17 +70,6 @@ def metaflow_errors() -> Iterator[None]:
             raise
         new = converted(error)
         raise new from new.__cause__
-
-
-def raises_metaflows(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a method raise errors of the classes Metaflow's users catch."""
-
-    @wraps(function)
-    def method(*args: P.args, **kwargs: P.kwargs) -> R:
-        with metaflow_errors():
-            return function(*args, **kwargs)
-
-    return method
 
 
 _OURS: tuple[type[MfstoreError], ...] = (

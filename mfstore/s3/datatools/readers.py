@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Conflict, InvalidRange, MfstoreError
-from mfstore.s3.datatools.exceptions import converted, raises_metaflows
+from mfstore.s3.datatools.exceptions import converted, metaflow_errors
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ObjectReader(io.RawIOBase):
         self._at = at
         return at
 
-    @raises_metaflows
+    @metaflow_errors()
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` as far as there is data at hand, after waiting for some. Errors as ``S3.get``; Conflict when
         the object was replaced since it was opened."""
@@ -90,7 +90,7 @@ class ObjectReader(io.RawIOBase):
         self._at += count
         return count
 
-    @raises_metaflows
+    @metaflow_errors()
     def readall(self) -> bytes:
         """All the rest, in parallel."""
         self._checkClosed()

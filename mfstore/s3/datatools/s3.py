@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
 
 def raises_metaflows(function: Callable[P, R]) -> Callable[P, R]:
-    """As that of ``exceptions``, which is imported when the method is called."""
+    """Have a method raise errors of the classes Metaflow's users catch, which are imported when it is called."""
 
     @wraps(function)
     def method(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -14,7 +14,7 @@ from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.host.buffers import bytes_of
 from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.calls import NO_OPTIONS, Options
-from mfstore.s3.datatools.exceptions import raises_metaflows
+from mfstore.s3.datatools.exceptions import metaflow_errors
 from mfstore.s3.datatools.readers import only
 from mfstore.s3.transfers.jobs import Job
 from mfstore.s3.transfers.outcomes import Outcome
@@ -69,7 +69,7 @@ class ObjectWriter(io.BufferedIOBase):
         """Bytes written so far."""
         return self._written
 
-    @raises_metaflows
+    @metaflow_errors()
     def write(self, data: Buffer) -> int:
         """Take all of ``data``. Raises what went wrong with earlier parts; then nothing will be stored."""
         if self.closed:
@@ -112,7 +112,7 @@ class ObjectWriter(io.BufferedIOBase):
             self.abort()
             raise
 
-    @raises_metaflows
+    @metaflow_errors()
     def close(self) -> None:
         """Store the object. Errors as ``S3.put``; then nothing was stored, unless the error says that it is unknown. A
         forked child only lets go of it."""
