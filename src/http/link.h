@@ -1,0 +1,45 @@
+/* An established connection: a socket, with TLS on it or not. libcurl made it (dial.h); its bytes are ours.
+ *
+ * Never blocks. Used by one thread. Nothing here knows HTTP.
+ */
+#ifndef MFSTORE_HTTP_LINK_H
+#define MFSTORE_HTTP_LINK_H
+#include <stddef.h>
+#include <sys/uio.h>
+
+struct mf_link;
+
+/* Below 0 of what follows. */
+enum {
+    MF_LINK_READ = -1,  /* nothing can be done before the socket is readable */
+    MF_LINK_WRITE = -2, /* ... writable */
+    MF_LINK_BROKEN = -3 /* mf_link_error says why */
+};
+
+int mf_link_fd(const struct mf_link *link);
+int mf_link_secure(const struct mf_link *link);
+
+/* Up to n bytes (n > 0) into at: how many; 0: the peer has ended its side in order (TCP end, with TLS after a
+ * close_notify; a TLS stream that ends without one is MF_LINK_BROKEN, for it may have been cut). */
+ptrdiff_t mf_link_receive(struct mf_link *link, void *at, size_t n);
+
+/* Whether bytes are here that the socket will not tell of: read ahead or decrypted. To be asked before waiting. */
+int mf_link_pending(const struct mf_link *link);
+
+/* Takes bytes of the pieces, in order: how many, which may be all that were given although the network took fewer
+ * (TLS joins records: then mf_link_flush has to follow). The pieces may be changed or freed for what was taken. */
+ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, int count);
+
+/* Sends what the link holds back: 0 when there is none left, else a code from above. */
+int mf_link_flush(struct mf_link *link);
+
+/* Whether an idle connection is still good for a request: nothing but TLS's own messages came, and no end. */
+int mf_link_idle(struct mf_link *link);
+
+/* Of MF_LINK_BROKEN: errno or 0, and words. The words live as long as the link. */
+int mf_link_error(const struct mf_link *link, const char **message);
+
+/* Closes the socket, at once and without waiting for anything. */
+void mf_link_close(struct mf_link *link);
+
+#endif

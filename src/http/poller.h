@@ -1,0 +1,30 @@
+/* Which sockets are ready: epoll on Linux, kqueue on macOS and the BSDs, poll elsewhere. One for each worker; used by its
+ * thread alone.
+ *
+ * A watch stays registered from request to request: level-triggered, so that what was not read is told again.
+ */
+#ifndef MFSTORE_HTTP_POLLER_H
+#define MFSTORE_HTTP_POLLER_H
+
+enum { MF_READABLE = 1, MF_WRITABLE = 2, MF_HUNG_UP = 4 /* told with MF_READABLE, never asked for */ };
+
+struct mf_watch {
+    int fd;
+    unsigned told; /* what the poller was asked to look for: its own */
+    void (*ready)(struct mf_watch *watch, unsigned what);
+};
+
+struct mf_poller;
+
+struct mf_poller *mf_poller_new(void); /* NULL: errno */
+void mf_poller_free(struct mf_poller *poller);
+/* What to look for on watch->fd from now on; 0: nothing, and the watch may be freed when this round has ended (an event
+ * of it that was already fetched is not told). Nothing is done where it is asked for already. 0 or errno. */
+int mf_poller_want(struct mf_poller *poller, struct mf_watch *watch, unsigned what);
+/* The descriptor was closed, which has unregistered it: forgets it. */
+void mf_poller_closed(struct mf_poller *poller, struct mf_watch *watch);
+/* Waits at most so many milliseconds (-1: for ever) without ``lock``, which the caller holds, and then calls ready() of
+ * each watch that is. The number of events, or -1 with errno. */
+int mf_poller_wait(struct mf_poller *poller, int milliseconds, void *lock /* pthread_mutex_t */);
+
+#endif
