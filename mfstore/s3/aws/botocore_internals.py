@@ -181,17 +181,26 @@ def trust_checksum(request: Any, header: str, algorithm: str) -> None:
     checksum.setdefault("request_algorithm", {"algorithm": algorithm, "in": "header", "name": header})
 
 
-def sign_again(request: Any, signer: Any, signing: tuple[str, str, Any], credentials: Any, skew: float) -> None:
-    """Sign ``request`` again by a clock that is ``skew`` seconds ahead of this machine's. ``signing`` is region,
-    service and signature version. awscrt, where it is installed, takes no other clock than this machine's: its place
-    takes botocore's own signer, which makes the same signature. Does nothing for signatures of version 4a, which only
-    awscrt makes.
+def auth_of(signer: Any, signing: tuple[str, str, Any], credentials: Any) -> Any:
+    """What a client's ``signer`` signs with: for region, service and signature version, and with ``credentials``. Of
+    aiobotocore's a coroutine, and its credentials are aiobotocore's.
 
-    Relies on ``RequestSigner.get_auth_instance(…, request_credentials=)``, on ``S3SigV4Auth`` of ``botocore.auth``, and
-    on ``_modify_request_before_signing`` of both, which reads ``request.context["timestamp"]``.
+    Relies on ``RequestSigner.get_auth_instance(…, request_credentials=)``.
     """
     region, service, version = signing
-    auth = signer.get_auth_instance(service, region, version, request_credentials=credentials)
+    return signer.get_auth_instance(service, region, version, request_credentials=credentials)
+
+
+def sign_again(request: Any, auth: Any, signing: tuple[str, str, Any], skew: float) -> None:
+    """Sign ``request`` again by a clock that is ``skew`` seconds ahead of this machine's. ``signing`` is region,
+    service and signature version, ``auth`` is by ``auth_of``. awscrt, where it is installed, takes no other clock than
+    this machine's: its place takes botocore's own signer, which makes the same signature. Does nothing for signatures
+    of version 4a, which only awscrt makes.
+
+    Relies on ``S3SigV4Auth`` of ``botocore.auth``, and on ``_modify_request_before_signing`` of both, which reads
+    ``request.context["timestamp"]``.
+    """
+    region, service, version = signing
     if type(auth).__module__.startswith("botocore.crt") and version in ("v4", "s3v4"):
         auth = S3SigV4Auth(auth.credentials, service, region)
     modify = getattr(auth, "_modify_request_before_signing", None)

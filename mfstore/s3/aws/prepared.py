@@ -51,8 +51,8 @@ class _Captured(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Signing:
-    """How botocore was about to sign."""
+class Signing:
+    """How botocore was about to sign a request."""
 
     region: str
     service: str
@@ -79,7 +79,7 @@ class RequestPreparer:
                 events.register(event, handler)
         events.register_first("before-send.s3", self._capture_first)
         events.register_last("before-send.s3", self._capture_last)
-        events.register_last("before-endpoint-resolution.s3", self._set_region)
+        events.register_last("before-endpoint-resolution.s3", self.set_region)
         events.register_last("before-call.s3.HeadBucket", internals.follow_no_redirect)
         events.register_first("before-sign.s3", self._before_sign)
         events.register_last("request-created.s3", self._after_sign)
@@ -118,16 +118,13 @@ class RequestPreparer:
 
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """The request of any operation, whole but for the signature, and its body. Raises like ``route``."""
-        request, signing = self._capture(call.operation, self._parameters_of(call, None), "first")
+        request, signing = self._capture(call.operation, self.parameters_of(call), "first")
         return _route_of(request, signing, shared=False), _bytes_of(request.body)
 
     def signed(self, call: Call, body: Any, checksum: tuple[str, str] | None, skew: float) -> SignedRequest:
         """The request of a call, after all handlers that a user registered, signed by a clock that is ``skew`` seconds
         ahead of this machine's. Raises like ``route``."""
-        params = self._parameters_of(call, body)
-        if checksum is not None:
-            params["Checksum" + checksum[0]] = checksum[1]
-        request, _ = self._capture(call.operation, params, "last", skew)
+        request, _ = self._capture(call.operation, self.parameters_of(call, body, checksum), "last", skew)
         headers = tuple((name, _text_of(value)) for name, value in request.headers.items())
         return SignedRequest(request.method, request.url, headers, request.body)
 
@@ -155,7 +152,10 @@ class RequestPreparer:
         params.update(options)
         return {name: value for name, value in params.items() if name in members and value is not None}
 
-    def _parameters_of(self, call: Call, body: Any) -> dict[str, Any]:
+    def parameters_of(
+        self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """A call as the arguments of the client's method. ``body`` and ``checksum``: see ``ControlPlane.signed``."""
         operation = call.operation
         params = self._parameters(operation, call.bucket, call.key, call.options)
         if operation in ("PutObject", "UploadPart"):
@@ -175,9 +175,11 @@ class RequestPreparer:
             params["Metadata"] = dict(call.metadata)
         if call.params is not None and operation not in ROUTED:
             params.update(call.params)
+        if checksum is not None:
+            params["Checksum" + checksum[0]] = checksum[1]
         return params
 
-    def _capture(self, operation: str, params: dict[str, Any], mode: str, skew: float = 0.0) -> tuple[Any, _Signing]:
+    def _capture(self, operation: str, params: dict[str, Any], mode: str, skew: float = 0.0) -> tuple[Any, Signing]:
         """A request, ``mode`` "first" before and "last" after the user's handlers for "before-send"."""
         method = getattr(self._client, xform_name(operation), None)
         if method is None:
@@ -208,24 +210,17 @@ class RequestPreparer:
 
     # botocore's events, in their order -------------------------------------------------------------------------------
 
-    def _set_region(self, builtins: dict[str, Any], params: Mapping[str, Any], **_: Any) -> None:
+    def set_region(self, builtins: dict[str, Any], params: Mapping[str, Any], **_: Any) -> None:
+        """A "before-endpoint-resolution" handler: send a bucket's requests to the region that was learned."""
         region = self._regions.of(str(params.get("Bucket")))
         if region is not None:
             builtins[internals.REGION_BUILTIN] = region
 
     def _before_sign(self, request: Any, **given: Any) -> None:
-        if given["operation_name"] == "DeleteObjects" and "Content-MD5" not in request.headers:
-            # Servers older than S3's flexible checksums, and Swift, refuse a deletion without it.
-            digest = hashlib.md5(_bytes_of(request.body), usedforsecurity=False).digest()
-            request.headers["Content-MD5"] = base64.b64encode(digest).decode()
-        checksum = next((name for name in request.headers if name.lower().startswith(CHECKSUM_PREFIX)), None)
-        if checksum is not None:
-            # Over TLS botocore leaves a body unsigned that has a checksum of its own making; ours is as good.
-            internals.trust_checksum(request, checksum, checksum[len(CHECKSUM_PREFIX) :].lower())
+        complete(request, given["operation_name"])
         if not self._settings.anonymous:
             internals.sign_with(request, self._keyring.botocore_credentials())
-        region, service = internals.signing_scope(request, given["region_name"], given["signing_name"])
-        self._thread.signing = _Signing(region, service, given["signature_version"], given["request_signer"])
+        self._thread.signing = signing_of(request, given)
 
     def _after_sign(self, request: Any, **_: Any) -> None:
         skew = getattr(self._thread, "skew", 0.0)
@@ -234,7 +229,7 @@ class RequestPreparer:
             if signing.version is not UNSIGNED:
                 scope = signing.region, signing.service, signing.version
                 credentials = self._keyring.botocore_credentials()
-                internals.sign_again(request, signing.signer, scope, credentials, skew)
+                internals.sign_again(request, internals.auth_of(signing.signer, scope, credentials), scope, skew)
 
     def _capture_first(self, request: Any, event_name: str, **_: Any) -> None:
         if getattr(self._thread, "mode", None) == "first":
@@ -259,7 +254,25 @@ class RequestPreparer:
         return internals.parse_output(model, operation, reply.status, reply.headers, body)
 
 
-def _route_of(request: Any, signing: _Signing, shared: bool) -> Route:
+def complete(request: Any, operation: str) -> None:
+    """In a "before-sign" handler: what a request needs that botocore does not give it."""
+    if operation == "DeleteObjects" and "Content-MD5" not in request.headers:
+        # Servers older than S3's flexible checksums, and Swift, refuse a deletion without it.
+        digest = hashlib.md5(_bytes_of(request.body), usedforsecurity=False).digest()
+        request.headers["Content-MD5"] = base64.b64encode(digest).decode()
+    checksum = next((name for name in request.headers if name.lower().startswith(CHECKSUM_PREFIX)), None)
+    if checksum is not None:
+        # Over TLS botocore leaves a body unsigned that has a checksum of its own making; ours is as good.
+        internals.trust_checksum(request, checksum, checksum[len(CHECKSUM_PREFIX) :].lower())
+
+
+def signing_of(request: Any, given: Mapping[str, Any]) -> Signing:
+    """In a "before-sign" handler that was ``given`` this besides: how botocore is about to sign."""
+    region, service = internals.signing_scope(request, given["region_name"], given["signing_name"])
+    return Signing(region, service, given["signature_version"], given["request_signer"])
+
+
+def _route_of(request: Any, signing: Signing, shared: bool) -> Route:
     """A prepared request as a route; ``shared``: without what depends on the body."""
     if signing.version is not UNSIGNED and signing.version not in SIGNATURES:
         raise Unsupported(f"signature version {signing.version} needs the aiobotocore engine")

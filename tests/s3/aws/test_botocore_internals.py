@@ -230,7 +230,7 @@ def test_signing_by_another_clock():
 
     def again(request, **_):
         signer, signing = scope[-1]
-        internals.sign_again(request, signer, signing, OTHERS, 7200.0)
+        internals.sign_again(request, internals.auth_of(signer, signing, OTHERS), signing, 7200.0)
 
     def sign_again(request, **_):
         if scope:
