@@ -146,6 +146,7 @@ setup(
                 "http/transfer",
                 "http/engine",
                 "http/loop",
+                "http/parser",
                 "http/request",
                 "http/response",
                 "http/channel",
