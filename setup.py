@@ -20,11 +20,14 @@ PACKAGES = {
     "libxxhash": ("libxxhash-dev", "xxhash-devel", "xxhash"),
     "libcurl": ("libcurl4-openssl-dev", "libcurl-devel", "curl"),
     "libcrypto": ("libssl-dev", "openssl-devel", "openssl@3"),
+    "libssl": ("libssl-dev", "openssl-devel", "openssl@3"),
 }
 
 MINIMUM = {
     # CURLOPT_PREREQFUNCTION, which tells before a request is sent for the second time.
     "libcurl": ("7.80.0", "Debian 12, Ubuntu 22.04, Fedora 36"),
+    # An end without close_notify is told from one with it since this version.
+    "libssl": ("3.0.0", "Debian 12, Ubuntu 22.04, Fedora 36"),
     # References to a prefix, for deltas, came with this version.
     "libzstd": ("1.4.0", "Debian 11, Ubuntu 20.04, Fedora 30"),
     # XXH3 got its final values in this version; those of earlier ones would not check what others have stored.
@@ -150,11 +153,15 @@ setup(
                 "http/request",
                 "http/response",
                 "http/channel",
+                "http/dial",
+                "http/link",
+                "http/poller",
+                "http/tls",
                 "http/wake",
                 "http/park",
                 "sigv4/signature",
                 "crc/checksum",
-                libraries=("libcurl", "libcrypto"),
+                libraries=("libcurl", "libssl", "libcrypto"),
             ),
         ],
         build_dir="build/cython",

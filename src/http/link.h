@@ -1,4 +1,4 @@
-/* An established connection: a socket, with TLS on it or not. libcurl made it (dial.h); its bytes are ours.
+/* An established connection: a socket, with TLS on it or not. Its bytes are ours.
  *
  * Never blocks. Used by one thread. Nothing here knows HTTP.
  */
@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 struct mf_link;
+struct ssl_st;
 
 /* Below 0 of what follows. */
 enum {
@@ -15,6 +16,22 @@ enum {
     MF_LINK_WRITE = -2, /* ... writable */
     MF_LINK_BROKEN = -3 /* mf_link_error says why */
 };
+
+/* What the links of one thread share, so that no idle one holds memory for what it may send. */
+struct mf_link_memory {
+    unsigned char *spare; /* NULL: lent */
+};
+void mf_link_memory_free(struct mf_link_memory *memory); /* its links are closed */
+
+/* On a connected socket that does not block, which is its own from now on, or closed: NULL, no memory. */
+struct mf_link *mf_link_new(int fd, struct mf_link_memory *memory);
+
+/* Begins TLS on the link, also on one that speaks TLS already (to a proxy): its bytes are those of ``tls`` from now on,
+ * a client that was told whom to expect and belongs to the link. 0; or -1, no memory: tls is freed. */
+int mf_link_secure_with(struct mf_link *link, struct ssl_st *tls);
+
+/* Goes on with the handshake: 0 when it is done, or a code from above. */
+int mf_link_handshake(struct mf_link *link);
 
 int mf_link_fd(const struct mf_link *link);
 int mf_link_secure(const struct mf_link *link);
@@ -32,6 +49,9 @@ ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, int cou
 
 /* Sends what the link holds back: 0 when there is none left, else a code from above. */
 int mf_link_flush(struct mf_link *link);
+
+/* How many bytes it holds back: to be told what the network has not yet taken of what mf_link_send has. */
+size_t mf_link_held(const struct mf_link *link);
 
 /* Whether an idle connection is still good for a request: nothing but TLS's own messages came, and no end. */
 int mf_link_idle(struct mf_link *link);

@@ -10,7 +10,7 @@ enum { MF_READABLE = 1, MF_WRITABLE = 2, MF_HUNG_UP = 4 /* told with MF_READABLE
 
 struct mf_watch {
     int fd;
-    unsigned told; /* what the poller was asked to look for: its own */
+    unsigned told; /* what the poller was asked to look for: its own; 0 before the first time */
     void (*ready)(struct mf_watch *watch, unsigned what);
 };
 
@@ -18,13 +18,14 @@ struct mf_poller;
 
 struct mf_poller *mf_poller_new(void); /* NULL: errno */
 void mf_poller_free(struct mf_poller *poller);
-/* What to look for on watch->fd from now on; 0: nothing, and the watch may be freed when this round has ended (an event
- * of it that was already fetched is not told). Nothing is done where it is asked for already. 0 or errno. */
+/* What to look for on watch->fd from now on. 0: nothing, which cannot fail; the watch may be freed at once, and an event
+ * of it that was already fetched is not told. Nothing is done where it is asked for already. 0 or errno.
+ *
+ * To be asked with 0 before the descriptor is closed: where a forked child holds it too, closing ours would not
+ * unregister it. */
 int mf_poller_want(struct mf_poller *poller, struct mf_watch *watch, unsigned what);
-/* The descriptor was closed, which has unregistered it: forgets it. */
-void mf_poller_closed(struct mf_poller *poller, struct mf_watch *watch);
 /* Waits at most so many milliseconds (-1: for ever) without ``lock``, which the caller holds, and then calls ready() of
- * each watch that is. The number of events, or -1 with errno. */
-int mf_poller_wait(struct mf_poller *poller, int milliseconds, void *lock /* pthread_mutex_t */);
+ * each watch that is. The number of events, 0 also after a signal; or -1 with errno. */
+int mf_poller_wait(struct mf_poller *poller, int milliseconds, void *lock /* pthread_mutex_t; NULL: none */);
 
 #endif
