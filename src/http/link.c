@@ -225,7 +225,9 @@ static int tls_failed(struct mf_link *link, int code) {
         text = ERR_reason_error_string(reason);
         return broken(link, ERR_GET_REASON(reason) == ERR_R_MALLOC_FAILURE ? ENOMEM : 0, text ? text : "TLS failed");
     }
-    return broken(link, code == SSL_ERROR_SYSCALL ? error : 0, code == SSL_ERROR_SYSCALL && error ? NULL : "TLS failed");
+    if (code != SSL_ERROR_SYSCALL)
+        error = 0;
+    return broken(link, error, error ? NULL : "TLS failed");
 }
 
 /* After a call of OpenSSL that did not succeed: a code of link.h, or 0 for the peer's close_notify. */

@@ -8,7 +8,9 @@
 #if defined(__linux__) && !defined(MF_NO_EPOLL)
 #define MF_EPOLL
 #include <sys/epoll.h>
-#elif (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__)) && !defined(MF_NO_EPOLL)
+#elif defined(MF_NO_EPOLL)
+#include <poll.h>
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__)
 #define MF_KQUEUE
 #include <sys/event.h>
 #include <sys/time.h>

@@ -1,5 +1,5 @@
-/* Which sockets are ready: epoll on Linux, kqueue on macOS and the BSDs, poll elsewhere. One for each worker; used by its
- * thread alone.
+/* Which sockets are ready: epoll on Linux, kqueue on macOS and the BSDs, poll elsewhere. One for each worker; used by
+ * its thread alone.
  *
  * A watch stays registered from request to request: level-triggered, so that what was not read is told again.
  */
@@ -18,8 +18,8 @@ struct mf_poller;
 
 struct mf_poller *mf_poller_new(void); /* NULL: errno */
 void mf_poller_free(struct mf_poller *poller);
-/* What to look for on watch->fd from now on. 0: nothing, which cannot fail; the watch may be freed at once, and an event
- * of it that was already fetched is not told. Nothing is done where it is asked for already. 0 or errno.
+/* What to look for on watch->fd from now on. 0: nothing, which cannot fail; the watch may be freed at once, and an
+ * event of it that was already fetched is not told. Nothing is done where it is asked for already. 0 or errno.
  *
  * To be asked with 0 before the descriptor is closed: where a forked child holds it too, closing ours would not
  * unregister it. */
