@@ -17,6 +17,7 @@ PROFILES = ("stock", "packed")
 FORMER_PROFILES = {"native": "packed"}
 """Names that profiles had once; they stay accepted wherever a profile is named."""
 ENGINES = ("auto", "native", "aiobotocore")
+PAYLOAD_SIGNING = ("auto", "always", "never")
 
 
 class Knobs(NamedTuple):
@@ -74,6 +75,13 @@ def resolve(
         cache=os.environ.get("MFSTORE_CACHE"),
         compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
     )
+
+
+def payload_signing(given: str | None = None) -> str:
+    """Whether a body's SHA-256 is signed with the request: always, never, or auto, as AWS's SDKs have it: over http,
+    and not over https where a checksum goes with the body. ``MFSTORE_S3_PAYLOAD_SIGNING``; default auto, which also
+    heeds ``payload_signing_enabled`` of botocore's configuration. InvalidKey for another word."""
+    return _choice("payload_signing", "MFSTORE_S3_PAYLOAD_SIGNING", given, "auto", PAYLOAD_SIGNING)
 
 
 class S3Knobs(NamedTuple):

@@ -33,6 +33,7 @@ struct mf_route {
     struct mf_header *headers; /* ascending, lower case */
     size_t headers_n;
     int absolute; /* the request line names the origin too: plain HTTP by way of an HTTP proxy */
+    int whole;    /* one request, prepared and signed by others: path, query and headers are sent as they are */
 };
 
 struct mf_creds {
@@ -126,6 +127,8 @@ struct mf_xfer {
 struct mf_config {
     int verify, threads;
     const char *ca_file, *certificate, *private_key, *proxy; /* NULL: none */
+    /* For TLS to the proxy; without a file of its own it is trusted by ca_file. */
+    const char *proxy_ca_file, *proxy_certificate, *proxy_private_key;
     long connect_timeout_ms;
 };
 

@@ -37,6 +37,7 @@ cdef extern from "http/engine.h" nogil:
         mf_header *headers
         size_t headers_n
         int absolute
+        int whole
 
     ctypedef struct mf_creds "struct mf_creds":
         uint64_t id
@@ -118,6 +119,9 @@ cdef extern from "http/engine.h" nogil:
         const char *certificate
         const char *private_key
         const char *proxy
+        const char *proxy_ca_file
+        const char *proxy_certificate
+        const char *proxy_private_key
         long connect_timeout_ms
 
     ctypedef struct mf_engine "struct mf_engine":

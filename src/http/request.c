@@ -170,6 +170,12 @@ struct mf_slot *mf_slot_new(struct mf_worker *worker) {
         curl_easy_setopt(easy, CURLOPT_SSLCERT, config->certificate);
     if (config->private_key)
         curl_easy_setopt(easy, CURLOPT_SSLKEY, config->private_key);
+    if (config->proxy_ca_file)
+        curl_easy_setopt(easy, CURLOPT_PROXY_CAINFO, config->proxy_ca_file);
+    if (config->proxy_certificate)
+        curl_easy_setopt(easy, CURLOPT_PROXY_SSLCERT, config->proxy_certificate);
+    if (config->proxy_private_key)
+        curl_easy_setopt(easy, CURLOPT_PROXY_SSLKEY, config->proxy_private_key);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, mf_response_header);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, mf_response_write);
     curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
@@ -292,7 +298,7 @@ static void sort_headers(struct build *b) {
 static struct mf_text build_query(struct build *b, const struct mf_xfer *xfer) {
     struct mf_text query = {b->at, 0}, rest = xfer->route->query;
     int own = 0;
-    if (xfer->route->operation != MF_PART)
+    if (xfer->route->operation != MF_PART || xfer->route->whole)
         return rest;
     while (own < 2 || rest.n) {
         const char *name = own == 0 ? "partNumber=" : "uploadId=";
@@ -435,7 +441,7 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
 
     if (xfer->has_body) {
         int sign = xfer->creds && route->sign_payload;
-        if (xfer->body_n && (sign || xfer->crc_kind != MF_NO_CRC)) {
+        if (xfer->body_n && !xfer->has_crc && (sign || xfer->crc_kind != MF_NO_CRC)) {
             if ((failure = digest_body(xfer, sign, digest)) != 0)
                 return failure;
             if (sign)
@@ -465,7 +471,7 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
     if (xfer->has_key)
         b.at += mf_uri_encode(xfer->key.at, xfer->key.n, 1, b.at, (size_t) (b.end - b.at));
     path.n = (size_t) (b.at - path.at);
-    if (route->query.n || route->operation == MF_PART) {
+    if (route->query.n || (route->operation == MF_PART && !route->whole)) {
         put(&b, "?", 1);
         query = build_query(&b, xfer);
         if (query.at == route->query.at) {
@@ -480,7 +486,7 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
         b.headers[b.n++] = route->headers[i];
     for (i = 0; i < xfer->extra_n; i++)
         b.headers[b.n++] = xfer->extra[i];
-    if (xfer->has_range) {
+    if (xfer->has_range && !route->whole) {
         if (xfer->start < 0)
             add(&b, "range", format(&b, "bytes=%" PRId64, xfer->start));
         else if (xfer->stop < 0)
@@ -488,11 +494,11 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
         else
             add(&b, "range", format(&b, "bytes=%" PRId64 "-%" PRId64, xfer->start, xfer->stop - 1));
     }
-    if (xfer->if_match.n)
+    if (xfer->if_match.n && !route->whole)
         add(&b, "if-match", xfer->if_match);
-    if (xfer->if_none_match)
+    if (xfer->if_none_match && !route->whole)
         add(&b, "if-none-match", text_of("*"));
-    if (xfer->has_body && xfer->crc_kind != MF_NO_CRC) {
+    if (xfer->has_body && xfer->crc_kind != MF_NO_CRC && !route->whole) {
         char value[MF_CRC_TEXT];
         mf_crc_encode((enum mf_crc_kind) xfer->crc_kind, xfer->crc, value);
         add(&b, mf_crc_headers[xfer->crc_kind], format(&b, "%s", value));
@@ -534,7 +540,7 @@ int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer) {
 
     for (i = 0; i < b.n; i++) {
         const struct mf_header *header = b.headers + i;
-        if (header->name.n == 4 && memcmp(header->name.at, "host", 4) == 0)
+        if (header->name.n == 4 && memcmp(header->name.at, "host", 4) == 0 && !route->whole)
             continue; /* libcurl's own, which says the same */
         nodes[nodes_n].data = b.at;
         put(&b, header->name.at, header->name.n);

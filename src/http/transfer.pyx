@@ -61,13 +61,39 @@ cdef bytes header_value(str value):
 
 
 @cython.final
+cdef class WireCredentials:
+    """``Credentials`` as the C engine wants them."""
+
+    cdef mf_creds c
+    cdef tuple keep
+
+    def __cinit__(self, credentials):
+        self.keep = (
+            header_value(credentials.access_key), credentials.secret_key.encode(),
+            header_value(credentials.token or ""),
+        )
+        self.c.id = mf_next_id()
+        self.c.access_key = text_of(self.keep[0])
+        self.c.secret_key = text_of(self.keep[1])
+        self.c.token = text_of(self.keep[2])
+
+
+@cython.final
 cdef class WireRoute:
-    """A ``Route`` as the C engine wants it. ``operation``: one of ``OPERATIONS``, or 0."""
+    """A ``Route`` as the C engine wants it. ``operation``: one of ``OPERATIONS``, or 0.
+
+    ``credentials`` sign its requests, in place of those of ``Channel.submit``. ``whole``: it is one request, with key
+    and all headers, which botocore has signed; ``crc`` is then the checksum of its body, if one was computed.
+    """
 
     cdef mf_route c
     cdef list keep
+    cdef bint own
+    cdef WireCredentials credentials
+    cdef object crc
 
-    def __cinit__(self, route, int operation, bint http_proxy):
+    def __cinit__(self, route, int operation, bint http_proxy, WireCredentials credentials=None, bint whole=False,
+                  crc=None):
         cdef str origin = route.origin.rstrip("/"), scheme, host
         scheme, _, host = origin.partition("://")
         usual = ":443" if scheme == "https" else ":80"
@@ -83,8 +109,14 @@ cdef class WireRoute:
         self.c.region = self.text(route.region)
         self.c.service = self.text(route.service)
         self.c.absolute = http_proxy and scheme == "http"
+        self.c.whole = whole
+        self.own = whole or credentials is not None
+        self.credentials = credentials
+        self.crc = crc
         # Neither is signed by botocore, or may be signed: proxies change the one, the other is ours to say.
         unsigned = ("user-agent", "accept-encoding", "host")
+        if whole:
+            unsigned = ("content-length", "transfer-encoding", "expect")
         headers = [(name, value) for name, value in route.headers if name not in unsigned]
         self.c.headers = <mf_header *> PyMem_Malloc((len(headers) + 1) * sizeof(mf_header))
         if self.c.headers == NULL:
@@ -101,24 +133,6 @@ cdef class WireRoute:
 
     def __dealloc__(self):
         PyMem_Free(self.c.headers)
-
-
-@cython.final
-cdef class WireCredentials:
-    """``Credentials`` as the C engine wants them."""
-
-    cdef mf_creds c
-    cdef tuple keep
-
-    def __cinit__(self, credentials):
-        self.keep = (
-            header_value(credentials.access_key), credentials.secret_key.encode(),
-            header_value(credentials.token or ""),
-        )
-        self.c.id = mf_next_id()
-        self.c.access_key = text_of(self.keep[0])
-        self.c.secret_key = text_of(self.keep[1])
-        self.c.token = text_of(self.keep[2])
 
 
 cdef enum:
@@ -296,7 +310,10 @@ cdef class Engine:
         self.file_range = file_range
         self.keep = [
             None if value is None else os.fsencode(value)
-            for value in (ca_file, transport.certificate, transport.private_key, transport.proxy)
+            for value in (
+                ca_file, transport.certificate, transport.private_key, transport.proxy, transport.proxy_ca_file,
+                transport.proxy_certificate, transport.proxy_private_key,
+            )
         ]
         self.config.verify = transport.verify
         self.config.threads = transport.threads
@@ -305,6 +322,9 @@ cdef class Engine:
         self.config.certificate = self.text(1)
         self.config.private_key = self.text(2)
         self.config.proxy = self.text(3)
+        self.config.proxy_ca_file = self.text(4)
+        self.config.proxy_certificate = self.text(5)
+        self.config.proxy_private_key = self.text(6)
 
     cdef const char *text(self, size_t i):
         return NULL if self.keep[i] is None else PyBytes_AS_STRING(self.keep[i])
@@ -415,7 +435,10 @@ cdef class Pending:
                      body) except -1:
         cdef mf_xfer *x = self.xfer
         cdef mf_operation operation = route.c.operation
+        cdef bint whole = route.c.whole
         cdef Py_ssize_t n
+        if route.own:
+            credentials = route.credentials
         self.call = call
         self.route = route
         self.credentials = credentials
@@ -436,7 +459,7 @@ cdef class Pending:
             if body or route.c.method[0] == b"P":
                 self.take_parts((body,))
             return 0
-        if call.key is not None:
+        if call.key is not None and not whole:
             self.key = call.key
             x.key.at = PyUnicode_AsUTF8AndSize(self.key, &n)
             x.key.n = n
@@ -461,7 +484,10 @@ cdef class Pending:
         elif operation == MF_PUT or operation == MF_PART:
             if call.checksum is not None:
                 x.crc_kind = CHECKSUMS.index(call.checksum)
-            self.body = call.body
+            if route.crc is not None:
+                x.has_crc = 1
+                x.crc = route.crc
+            self.body = call.body if body is None else (body,)
             if isinstance(self.body, engine.file_range):
                 x.has_body = 1
                 x.body_fd = self.body.fd
@@ -469,7 +495,9 @@ cdef class Pending:
                 x.body_n = self.body.length
             else:
                 self.take_parts(self.body or ())
-            if operation == MF_PART:
+            if whole:
+                x.if_none_match = call.if_none_match
+            elif operation == MF_PART:
                 self.upload = call.upload
                 x.upload.at = PyUnicode_AsUTF8AndSize(self.upload, &n)
                 x.upload.n = n

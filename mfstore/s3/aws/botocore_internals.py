@@ -10,7 +10,7 @@ Imports botocore, which takes 0.1 s: whoever can do without it imports this modu
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from botocore.session import Session
 from botocore.utils import get_environ_proxies
 
 from mfstore.errors import Unsupported
+from mfstore.s3.aws.routes import SESSION_SIGNATURES
 
 # Sessions and clients of a user ---------------------------------------------------------------------------------------
 
@@ -93,12 +94,12 @@ REQUEST_EVENTS = (
     "before-sign",
     "before-send",
 )
-"""Where a handler can change each request. The native engine sees requests of one kind once, so it would skip them."""
+"""Where a handler can change each request: those of one kind have no route then."""
 
 
-def user_handlers(client: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Handlers that a user registered for what happens to a request: (event, handler). Unsupported when this botocore
-    does not let them be seen.
+def user_handlers(client: Any, operations: Iterable[str]) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Handlers that a user registered for what happens to a request of one of these operations: (event, handler).
+    Unsupported when this botocore does not let them be seen.
 
     Relies on ``client.meta.events._emitter._handlers.prefix_search(event)``: registered handlers can be called and
     removed, not listed.
@@ -109,7 +110,7 @@ def user_handlers(client: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
         raise Unsupported("this botocore does not tell which handlers are registered")
     seen = set()
     for stage in REQUEST_EVENTS:
-        for operation in ("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject", "ListObjectsV2"):
+        for operation in operations:
             event = f"{stage}.s3.{operation}"
             for handler in trie.prefix_search(event):
                 function = getattr(handler, "func", handler)
@@ -181,14 +182,16 @@ def trust_checksum(request: Any, header: str, algorithm: str) -> None:
     checksum.setdefault("request_algorithm", {"algorithm": algorithm, "in": "header", "name": header})
 
 
-def auth_of(signer: Any, signing: tuple[str, str, Any], credentials: Any) -> Any:
-    """What a client's ``signer`` signs with: for region, service and signature version, and with ``credentials``. Of
-    aiobotocore's a coroutine, and its credentials are aiobotocore's.
+def auth_of(request: Any, signer: Any, signing: tuple[str, str, Any], credentials: Any) -> Any:
+    """What a client's ``signer`` signs ``request`` with: for region, service and signature version, and with
+    ``credentials``, or the keys of a session. Of aiobotocore's a coroutine, and its credentials are aiobotocore's.
 
-    Relies on ``RequestSigner.get_auth_instance(…, request_credentials=)``.
+    Relies on ``RequestSigner.get_auth_instance(…, request_credentials=, identity_cache=, cache_key=)``.
     """
     region, service, version = signing
-    return signer.get_auth_instance(service, region, version, request_credentials=credentials)
+    context = request.context.get("signing") or {}
+    session = {name: context[name] for name in ("identity_cache", "cache_key") if version in SESSION_SIGNATURES}
+    return signer.get_auth_instance(service, region, version, request_credentials=credentials, **session)
 
 
 def sign_again(request: Any, auth: Any, signing: tuple[str, str, Any], skew: float) -> None:
@@ -213,6 +216,16 @@ def sign_again(request: Any, auth: Any, signing: tuple[str, str, Any], skew: flo
 
     auth._modify_request_before_signing = shifted
     auth.add_auth(request)
+
+
+def sign_in_session(request: Any, version: Any, sessions: Any) -> None:
+    """In a "before-sign" handler, after botocore's: where the keys of a session sign, have them come from ``sessions``,
+    whose ``get_credentials(bucket)`` returns a credentials object.
+
+    Relies on ``request.context["signing"]["identity_cache"]``.
+    """
+    if version in SESSION_SIGNATURES:
+        request.context.setdefault("signing", {})["identity_cache"] = sessions
 
 
 def follow_no_redirect(params: dict[str, Any], **_: Any) -> None:

@@ -25,9 +25,10 @@ import mfstore
 from mfstore.errors import MfstoreError
 from mfstore.host.cache import HostCache
 from mfstore.s3.aws.control import BotocoreControlPlane
-from mfstore.s3.aws.routes import Credentials, Route, Transport
+from mfstore.s3.aws.routes import BOTOCORE, Credentials, Route, Transport
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import NO_OPTIONS, Call, Options
+from mfstore.settings import payload_signing
 
 VALID_SECONDS = 86400.0
 """After which botocore is asked again, should there be an influence that is not known here."""
@@ -110,24 +111,15 @@ class CachedControlPlane(BotocoreControlPlane):
             self._cache("transport", found)
         return found
 
-    def unsupported(self) -> str | None:
-        """As of any control plane."""
-        if self._cached("supported", bool):
-            return None
-        reason = super().unsupported()
-        if reason is None and not self.process().session.get_config_variable("data_path"):
-            self._cache("supported", True)
-        return reason
-
     def credentials(self) -> Credentials | None:
         """As of any control plane."""
         return self.keys or super().credentials()
 
-    def expire(self, credentials: Credentials | None) -> bool:
+    def expire(self, credentials: Credentials | None, bucket: str) -> bool:
         """As of any control plane."""
         if self.configuration is not None:
             self.keys = None  # from now on botocore says
-        return super().expire(credentials)
+        return super().expire(credentials, bucket)
 
     def _name(self, operation: str, bucket: str, options: Mapping[str, Any]) -> str | None:
         """What a route is cached as; None when it is not to be: for options that are not, or a region just learned."""
@@ -153,14 +145,13 @@ class CachedControlPlane(BotocoreControlPlane):
     def _cache(self, name: str | None, value: Any) -> None:
         if name is not None and self.configuration is not None and _harmless(value):
             self._known[name] = value
-            plain = value if value is True else asdict(value)
-            text = json.dumps([time.time(), plain]).encode()
+            text = json.dumps([time.time(), asdict(value)]).encode()
             self._host_cache.put(f"s3 {self.configuration} {name}", text)
 
 
 def _harmless(value: Any) -> bool:
     if isinstance(value, Route):
-        return "@" not in value.origin
+        return "@" not in value.origin and value.signer != BOTOCORE
     return not isinstance(value, Transport) or value.proxy is None
 
 
@@ -193,7 +184,10 @@ def _environment_keys(settings: ConnectionSettings) -> Credentials | None:
 def configuration_of(settings: ConnectionSettings) -> str | None:
     """All that decides what botocore makes of the settings; None where that is not known, or not simple."""
     simple = (str, bool, type(None))
-    given = (settings.endpoint_url, settings.region, settings.profile, settings.verify)
+    given = (
+        settings.endpoint_url, settings.region, settings.profile, settings.verify,
+        payload_signing(settings.payload_signing),
+    )  # fmt: skip
     special = settings.session or settings.client or settings.config or settings.anonymous or settings.client_options
     if special or sys.platform != "linux":
         return None

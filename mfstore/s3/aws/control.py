@@ -13,18 +13,23 @@ import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from mfstore.errors import BackendError, Unsupported
 from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws import errors
+from mfstore.s3.aws.express import BucketSessions
 from mfstore.s3.aws.pages import Page, page
 from mfstore.s3.aws.regions import BucketRegions
-from mfstore.s3.aws.routes import ROUTED, SIGNATURES, Credentials, Route, SignedRequest, Transport
+from mfstore.s3.aws.routes import ROUTED, Credentials, Route, SignedRequest, Transport
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+
+if TYPE_CHECKING:
+    from mfstore.s3.aws.interface import Ask
 
 CACHED_ROUTES = 256  # a bulk operation uses a handful
 BODY_BYTES = 64 << 20  # of a reply read as XML: a listing of 1000 keys has at most some 4 MiB
@@ -94,9 +99,12 @@ class BotocoreControlPlane:
         """See ``interface.RouteSource``."""
         return self.process().preparer.prepare(call)
 
-    def signed(self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None) -> SignedRequest:
-        """See ``interface.ControlPlane``."""
-        return self.process().preparer.signed(call, body, checksum, self.skew)
+    def signed(
+        self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None, ask: Ask | None = None
+    ) -> SignedRequest:  # fmt: skip
+        """See ``interface.RouteSource``."""
+        session = partial(self.session, ask=ask) if ask is not None else None
+        return self.process().preparer.signed(call, body, checksum, self.skew, session)
 
     # Credentials, region, clock, connections -------------------------------------------------------------------------
 
@@ -108,9 +116,14 @@ class BotocoreControlPlane:
             state = self.process()
         return state.keyring.current()
 
-    def expire(self, credentials: Credentials | None) -> bool:
+    def session(self, bucket: str, ask: Ask) -> Credentials:
+        """See ``interface.RouteSource``."""
+        return self.process().sessions.of(bucket, self, ask)
+
+    def expire(self, credentials: Credentials | None, bucket: str) -> bool:
         """See ``interface.ControlPlane``."""
-        return self.process().keyring.expire(credentials)
+        process = self.process()
+        return process.sessions.refused(bucket) or process.keyring.expire(credentials)
 
     def redirect(self, call: Call, reply: Reply) -> bool:
         """See ``interface.ControlPlane``: once per call and region."""
@@ -143,24 +156,6 @@ class BotocoreControlPlane:
     def transport(self) -> Transport:
         """See ``interface.ControlPlane``."""
         return self.process().transport()
-
-    def unsupported(self) -> str | None:
-        """See ``interface.ControlPlane``."""
-        process = self.process()
-        version = process.config.signature_version
-        if isinstance(version, str) and version not in SIGNATURES:
-            return f"signature version {version}"
-        try:
-            proxy = self.transport().proxy or ""
-            for event, handler in process.preparer.user_handlers():
-                return f"a handler for {event}: {getattr(handler, '__qualname__', handler)}"
-        except Unsupported as error:
-            return error.message
-        if not proxy.startswith(("http://", "https://")) and proxy:
-            return f"a {proxy.partition(':')[0]} proxy"
-        if process.config.proxies_config:
-            return "proxies_config"
-        return None
 
     # What came back --------------------------------------------------------------------------------------------------
 
@@ -219,6 +214,7 @@ class ProcessState:
             client = sessions.client_for(settings, self.session, self.config)
         self.keyring = Keyring(settings, self.session)
         self.regions = BucketRegions(client.meta.region_name, regions)
+        self.sessions = BucketSessions()
         self.preparer = RequestPreparer(settings, client, self.keyring, self.regions)
         self.routes = _RouteCache()
 

@@ -417,7 +417,11 @@ def local(error: Exception, profile: str | None = None) -> MfstoreError:
         return Unsupported(text, hint="Give region= or set AWS_DEFAULT_REGION")
     if name.startswith("ParamValidation") or name in ("InvalidS3AddressingStyleError",):
         return InvalidKey(text)
-    if name.startswith(("Unsupported", "InvalidEndpoint", "EndpointProvider", "UnknownEndpoint", "MissingDependency")):
+    if name in ("MissingDependencyException", "UnknownSignatureVersionError"):
+        return Unsupported(
+            "this signature cannot be made here", found=text, hint="For multi-region access points: pip install awscrt"
+        )
+    if name.startswith(("Unsupported", "InvalidEndpoint", "EndpointProvider", "UnknownEndpoint")):
         return Unsupported(text)
     if isinstance(error, ValueError | TypeError):
         return InvalidKey(text)

@@ -7,6 +7,7 @@ their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
     from mfstore.s3.calls import Call, Options, Reply
 
+    Ask = Callable[[Call], Reply]
+    """Carries out one call, and waits for its reply."""
+
 
 class RouteSource(Protocol):
-    """What an engine asks that makes and signs each request by itself. Safe to use from several threads.
+    """What an engine asks that makes and signs requests by itself where it can. Safe to use from several threads.
 
     Every method raises AccessDenied without credentials, InvalidKey for parameters that botocore refuses, and
-    Unsupported for what only an engine can send that leaves each request to botocore.
+    Unsupported for what botocore cannot sign here.
     """
 
     version: int
@@ -37,26 +41,31 @@ class RouteSource(Protocol):
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """The request of any other operation: its whole path, and its body."""
 
+    def signed(
+        self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None, ask: Ask | None = None
+    ) -> SignedRequest:  # fmt: skip
+        """The request of ``call``, signed. ``body`` is bytes or a seekable reader, which the caller goes on to own;
+        ``checksum`` its algorithm and Base64 value; ``ask`` asks for a session if need be, else botocore does."""
+
+    def session(self, bucket: str, ask: Ask) -> Credentials:
+        """What requests to a directory bucket (S3 Express) are signed with now: keys of its own, which end after
+        minutes, and whose token goes into a header of its own. When it is due ``ask`` asks the service for it. The same
+        object for the same session. Raises NotFound without such a bucket, and BackendError when the service does not
+        answer."""
+
     def credentials(self) -> Credentials | None:
         """What to sign with now, refreshed if due; None: do not sign."""
 
 
 class ControlPlane(RouteSource, Protocol):
-    """What an engine that leaves each request to botocore, the jobs and the scheduler ask besides."""
-
-    def signed(self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None) -> SignedRequest:
-        """The request of ``call``, signed. ``body`` is bytes or a seekable reader, which the caller goes on to own;
-        ``checksum`` its algorithm and Base64 value. Raises like ``route``."""
+    """What the jobs and the scheduler ask besides."""
 
     def transport(self) -> Transport:
-        """How to connect. Raises Unsupported when the CA bundle does not exist."""
+        """How to connect. Raises Unsupported when the CA bundle does not exist, and for what cannot be done."""
 
-    def unsupported(self) -> str | None:
-        """Why the native engine cannot serve this configuration, in words; None if it can."""
-
-    def expire(self, credentials: Credentials | None) -> bool:
-        """The server called ``credentials`` expired or invalid: gets others if it can. False if there are none. Raises
-        AccessDenied when the refresh fails."""
+    def expire(self, credentials: Credentials | None, bucket: str) -> bool:
+        """The server of ``bucket`` called ``credentials``, or those of its session, expired or invalid: gets others if
+        it can. False if there are none. Raises AccessDenied when the refresh fails."""
 
     def redirect(self, call: Call, reply: Reply) -> bool:
         """Learn from a reply that the bucket is in another region: True if the call is worth sending again."""

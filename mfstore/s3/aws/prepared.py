@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from botocore import UNSIGNED, xform_name
+from botocore.credentials import Credentials as StaticCredentials
 
 from mfstore.errors import BackendError, Unsupported
 from mfstore.records import dataclass
@@ -22,7 +23,18 @@ from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.credentials import Keyring
 from mfstore.s3.aws.regions import BucketRegions
-from mfstore.s3.aws.routes import ROUTED, SIGNATURES, Route, SignedRequest
+from mfstore.s3.aws.routes import (
+    BOTOCORE,
+    KEYS,
+    ROUTED,
+    SESSION,
+    SESSION_SIGNATURES,
+    SIGNATURES,
+    TOKEN_OF_SESSION,
+    Credentials,
+    Route,
+    SignedRequest,
+)
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import Call, Options, Reply
 
@@ -32,10 +44,12 @@ CHECKSUM_PREFIX = "x-amz-checksum-"
 MADE_BY_SENDER = frozenset(
     (
         *("authorization", "content-length", "date", "expect", "host", "transfer-encoding", "user-agent"),
-        *("x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amzn-trace-id"),
+        *("x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amzn-trace-id", TOKEN_OF_SESSION),
     )
 )
 """Headers of every request that whoever sends it makes anew."""
+S3_EXPRESS = "s3express"
+"""What directory buckets are signed for. They refuse Content-MD5."""
 MADE_OF_BODY = frozenset(
     ("content-md5", "x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-trailer")
 )
@@ -48,6 +62,22 @@ class _Captured(Exception):
     def __init__(self, request: Any) -> None:
         super().__init__()
         self.request = request
+
+
+UNUSED_SESSION = Credentials("unused", "unused", "unused")
+"""Signs a request of which only what is shared is used."""
+
+
+class _Sessions:
+    """What botocore asks for the keys of sessions."""
+
+    def __init__(self, session: Callable[[str], Credentials]) -> None:
+        self._session = session
+
+    def get_credentials(self, bucket: str) -> StaticCredentials:
+        """The keys of a bucket's session."""
+        found = self._session(bucket)
+        return StaticCredentials(found.access_key, found.secret_key, found.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +103,17 @@ class RequestPreparer:
         self._regions = regions
         self._always = settings.every_request
         self._thread = threading.local()
+        self._handled: dict[str, bool] = {}
         events = client.meta.events
         if settings.client is not None:
-            for event, handler in internals.user_handlers(settings.client):
+            for event, handler in internals.user_handlers(settings.client, client.meta.service_model.operation_names):
                 events.register(event, handler)
         events.register_first("before-send.s3", self._capture_first)
         events.register_last("before-send.s3", self._capture_last)
         events.register_last("before-endpoint-resolution.s3", self.set_region)
         events.register_last("before-call.s3.HeadBucket", internals.follow_no_redirect)
         events.register_first("before-sign.s3", self._before_sign)
+        events.register_last("before-sign.s3", self._set_sessions)
         events.register_last("request-created.s3", self._after_sign)
 
     @property
@@ -89,11 +121,13 @@ class RequestPreparer:
         """Where requests go that name no bucket."""
         return str(self._client.meta.endpoint_url)
 
-    def user_handlers(self) -> Iterator[tuple[str, Callable[..., Any]]]:
-        """Handlers that the user registered with his session or client: (event, handler)."""
-        for client in (self._client, self._settings.client):
-            if client is not None:
-                yield from internals.user_handlers(client)
+    def is_handled(self, operation: str) -> bool:
+        """Whether the user registered handlers, with his session or client, that see the requests of an operation: then
+        each is theirs to change."""
+        found = self._handled.get(operation)
+        if found is None:  # those of his client are with ours by now
+            found = self._handled[operation] = any(internals.user_handlers(self._client, (operation,)))
+        return found
 
     # What to send ----------------------------------------------------------------------------------------------------
 
@@ -101,6 +135,8 @@ class RequestPreparer:
         """What the requests of a ``ROUTED`` operation share. Raises as ``RouteSource.route``."""
         if operation not in ROUTED:
             raise Unsupported(f"{operation} has no route: it is prepared call by call")
+        if self.is_handled(operation):
+            return self._left_to_botocore()
         params = self._parameters(operation, bucket, PLACEHOLDER, options)
         for name in [name for name in params if name.startswith("Checksum") and name != "ChecksumMode"]:
             del params[name]
@@ -118,13 +154,22 @@ class RequestPreparer:
 
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """The request of any operation, whole but for the signature, and its body. Raises like ``route``."""
+        if self.is_handled(call.operation):
+            return self._left_to_botocore(), b""
         request, signing = self._capture(call.operation, self.parameters_of(call), "first")
         return _route_of(request, signing, shared=False), _bytes_of(request.body)
 
-    def signed(self, call: Call, body: Any, checksum: tuple[str, str] | None, skew: float) -> SignedRequest:
+    def _left_to_botocore(self) -> Route:
+        return Route("", self.endpoint, "", "", (), "", "", False, BOTOCORE)
+
+    def signed(
+        self, call: Call, body: Any, checksum: tuple[str, str] | None, skew: float,
+        session: Callable[[str], Credentials] | None,
+    ) -> SignedRequest:  # fmt: skip
         """The request of a call, after all handlers that a user registered, signed by a clock that is ``skew`` seconds
-        ahead of this machine's. Raises like ``route``."""
-        request, _ = self._capture(call.operation, self.parameters_of(call, body, checksum), "last", skew)
+        ahead of this machine's, and where that takes one by the keys of a bucket's ``session``. Raises like
+        ``route``."""
+        request, _ = self._capture(call.operation, self.parameters_of(call, body, checksum), "last", skew, session)
         headers = tuple((name, _text_of(value)) for name, value in request.headers.items())
         return SignedRequest(request.method, request.url, headers, request.body)
 
@@ -179,19 +224,25 @@ class RequestPreparer:
             params["Checksum" + checksum[0]] = checksum[1]
         return params
 
-    def _capture(self, operation: str, params: dict[str, Any], mode: str, skew: float = 0.0) -> tuple[Any, Signing]:
+    def _capture(
+        self, operation: str, params: dict[str, Any], mode: str, skew: float = 0.0,
+        session: Callable[[str], Credentials] | None = None,
+    ) -> tuple[Any, Signing]:  # fmt: skip
         """A request, ``mode`` "first" before and "last" after the user's handlers for "before-send"."""
         method = getattr(self._client, xform_name(operation), None)
         if method is None:
             raise Unsupported(f"{operation} is no operation of S3")
+        around = getattr(self._thread, "signing", None)  # of a request that takes a session, which is now asked for
         try:
-            with self._mode(mode, skew):
+            with self._mode(mode, skew, session):
                 method(**params)
         except _Captured as done:
             # botocore's frames keep the exception, which keeps them and their callers': what is got for the first batch
             # of calls would stay in memory until the collector of cycles comes by.
             done.__traceback__ = None
-            return done.request, self._thread.signing
+            found = done.request, self._thread.signing
+            self._thread.signing = around
+            return found
         except Exception as error:
             raise errors.local(error, self._settings.profile).where(
                 key=params.get("Key") if params.get("Key") != PLACEHOLDER else None
@@ -199,14 +250,16 @@ class RequestPreparer:
         raise BackendError(f"botocore answered {operation} without sending it", hint="A before-call handler does that")
 
     @contextlib.contextmanager
-    def _mode(self, mode: str | None, skew: float = 0.0) -> Iterator[None]:
+    def _mode(
+        self, mode: str | None, skew: float = 0.0, session: Callable[[str], Credentials] | None = None
+    ) -> Iterator[None]:  # fmt: skip
         thread = self._thread
-        before = getattr(thread, "mode", None), getattr(thread, "skew", 0.0)
-        thread.mode, thread.skew = mode, skew
+        before = getattr(thread, "mode", None), getattr(thread, "skew", 0.0), getattr(thread, "session", None)
+        thread.mode, thread.skew, thread.session = mode, skew, session
         try:
             yield
         finally:
-            thread.mode, thread.skew = before
+            thread.mode, thread.skew, thread.session = before
 
     # botocore's events, in their order -------------------------------------------------------------------------------
 
@@ -222,6 +275,13 @@ class RequestPreparer:
             internals.sign_with(request, self._keyring.botocore_credentials())
         self._thread.signing = signing_of(request, given)
 
+    def _set_sessions(self, request: Any, signature_version: Any, **_: Any) -> None:
+        thread = self._thread
+        if getattr(thread, "mode", None) == "first":
+            internals.sign_in_session(request, signature_version, _Sessions(lambda _: UNUSED_SESSION))
+        elif getattr(thread, "session", None) is not None:
+            internals.sign_in_session(request, signature_version, _Sessions(thread.session))
+
     def _after_sign(self, request: Any, **_: Any) -> None:
         skew = getattr(self._thread, "skew", 0.0)
         if skew and not self._settings.anonymous:
@@ -229,12 +289,11 @@ class RequestPreparer:
             if signing.version is not UNSIGNED:
                 scope = signing.region, signing.service, signing.version
                 credentials = self._keyring.botocore_credentials()
-                internals.sign_again(request, internals.auth_of(signing.signer, scope, credentials), scope, skew)
+                auth = internals.auth_of(request, signing.signer, scope, credentials)
+                internals.sign_again(request, auth, scope, skew)
 
-    def _capture_first(self, request: Any, event_name: str, **_: Any) -> None:
+    def _capture_first(self, request: Any, **_: Any) -> None:
         if getattr(self._thread, "mode", None) == "first":
-            if event_name.endswith(".CreateSession"):
-                raise Unsupported("directory buckets need the aiobotocore engine")
             raise _Captured(request)
 
     def _capture_last(self, request: Any, event_name: str, **_: Any) -> None:
@@ -256,7 +315,8 @@ class RequestPreparer:
 
 def complete(request: Any, operation: str) -> None:
     """In a "before-sign" handler: what a request needs that botocore does not give it."""
-    if operation == "DeleteObjects" and "Content-MD5" not in request.headers:
+    _, service = internals.signing_scope(request, "", "")
+    if operation == "DeleteObjects" and service != S3_EXPRESS and "Content-MD5" not in request.headers:
         # Servers older than S3's flexible checksums, and Swift, refuse a deletion without it.
         digest = hashlib.md5(_bytes_of(request.body), usedforsecurity=False).digest()
         request.headers["Content-MD5"] = base64.b64encode(digest).decode()
@@ -274,8 +334,10 @@ def signing_of(request: Any, given: Mapping[str, Any]) -> Signing:
 
 def _route_of(request: Any, signing: Signing, shared: bool) -> Route:
     """A prepared request as a route; ``shared``: without what depends on the body."""
-    if signing.version is not UNSIGNED and signing.version not in SIGNATURES:
-        raise Unsupported(f"signature version {signing.version} needs the aiobotocore engine")
+    if signing.version is UNSIGNED or signing.version in SIGNATURES:
+        signer = KEYS
+    else:
+        signer = SESSION if signing.version in SESSION_SIGNATURES else BOTOCORE
     url = urlsplit(request.url)
     headers, signed_payload = [], False
     for name, value in request.headers.items():
@@ -301,6 +363,7 @@ def _route_of(request: Any, signing: Signing, shared: bool) -> Route:
         region=signing.region,
         service=signing.service,
         sign_payload=signed_payload,
+        signer=signer,
     )
 
 

@@ -9,7 +9,14 @@ from mfstore.records import dataclass
 ROUTED = ("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject")
 """Operations whose requests an engine can make from a route."""
 SIGNATURES = ("v4", "s3v4")
-"""Signature versions, by botocore's names, that an engine can make from a route."""
+"""Signature versions, by botocore's names, that an engine can make from a route with ``credentials``."""
+SESSION_SIGNATURES = ("v4-s3express",)
+"""... with the credentials of a ``session``."""
+
+KEYS = "keys"
+SESSION = "session"
+BOTOCORE = "botocore"
+TOKEN_OF_SESSION = "x-amz-s3session-token"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +41,10 @@ class Route:
     service: str
     sign_payload: bool
     """Sign the SHA-256 of the body (what botocore does over plain HTTP); else the signature says UNSIGNED-PAYLOAD."""
+    signer: str = KEYS
+    """Who signs. KEYS: the engine, with ``RouteSource.credentials``. SESSION: the engine, with ``RouteSource.session``,
+    whose token goes into the header TOKEN_OF_SESSION. BOTOCORE: each request is prepared and signed by botocore,
+    ``RouteSource.signed``; of the route only the origin says something then, and that only for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,11 @@ class Transport:
     private_key: str | None = None
     proxy: str | None = None
     """Proxy URL for this endpoint, from the environment or the client configuration; None for a direct connection."""
+    proxy_ca_file: str | None = None
+    """PEM bundle to trust for TLS to the proxy; None: as for the endpoint."""
+    proxy_certificate: str | None = None
+    """Client certificate and key for the proxy, PEM."""
+    proxy_private_key: str | None = None
     connect_timeout: float = 5.0
     threads: int = 2
     """Transfer threads. Each moves 1 to 2 GB/s."""

@@ -23,6 +23,7 @@ from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws.errors import no_credentials
 from mfstore.s3.aws.routes import Transport
 from mfstore.s3.aws.settings import KEY_OPTIONS, ConnectionSettings
+from mfstore.settings import payload_signing
 
 CONNECT_SECONDS = 5.0
 BOTOCORE_CONNECT_SECONDS = 60  # its default: far too long for one machine of a pool that does not answer
@@ -51,6 +52,9 @@ def config_for(settings: ConnectionSettings) -> Config:
     if getattr(config, "connect_timeout", None) in (None, BOTOCORE_CONNECT_SECONDS):
         ours = ours.merge(Config(connect_timeout=CONNECT_SECONDS))
     ours = ours if config is None else config.merge(ours)
+    payload = {"always": True, "never": False}.get(payload_signing(settings.payload_signing))
+    if payload is not None:
+        ours = ours.merge(Config(s3={**(ours.s3 or {}), "payload_signing_enabled": payload}))
     return ours.merge(Config(signature_version=UNSIGNED)) if settings.anonymous else ours
 
 
@@ -74,31 +78,48 @@ def client_for(settings: ConnectionSettings, session: Session, config: Config) -
 
 
 def transport_for(settings: ConnectionSettings, session: Session, config: Config, url: str) -> Transport:
-    """How connections to ``url`` are made, by botocore's precedence. Raises Unsupported for a bad bundle."""
+    """How connections to ``url`` are made, by botocore's precedence. Raises Unsupported for a bundle that is not there,
+    and for what cannot be done."""
     verify: Any = settings.verify
     if verify is None:
         verify = session.get_config_variable("ca_bundle")
     if verify is None:
         verify = os.environ.get("REQUESTS_CA_BUNDLE", True)
     if isinstance(verify, str | os.PathLike):
-        verify = os.fspath(verify)
-        if not os.path.exists(verify):  # noqa: PTH110
-            raise Unsupported(
-                f"the CA bundle {verify!r} does not exist",
-                hint="It comes from verify=, AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ca_bundle of the profile",
-            )
-    certificate, key = config.client_cert, None
-    if isinstance(certificate, tuple):
-        certificate, key = certificate
+        verify = _bundle(verify, "It comes from verify=, AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ca_bundle of the profile")
+    certificate, key = _certificate(config.client_cert)
+    to_proxy: Mapping[str, Any] = config.proxies_config or {}
+    if to_proxy.get("proxy_use_forwarding_for_https"):
+        raise Unsupported(
+            "proxy_use_forwarding_for_https would have the proxy read what is sent by https",
+            hint="Leave it out of proxies_config: requests by https go through a tunnel of the proxy",
+        )
+    proxy_bundle = to_proxy.get("proxy_ca_bundle")
+    proxy_certificate, proxy_key = _certificate(to_proxy.get("proxy_client_cert"))
     return Transport(
         verify=bool(verify),
         ca_file=verify if isinstance(verify, str) else None,
         certificate=certificate,
         private_key=key,
         proxy=_proxy_for(url, config.proxies),
+        proxy_ca_file=_bundle(proxy_bundle, "It comes from proxies_config") if proxy_bundle else None,
+        proxy_certificate=proxy_certificate,
+        proxy_private_key=proxy_key,
         connect_timeout=float(config.connect_timeout),
         threads=min(4, os.cpu_count() or 1),
     )
+
+
+def _bundle(path: str | os.PathLike[str], hint: str) -> str:
+    path = os.fspath(path)
+    if not os.path.exists(path):  # noqa: PTH110
+        raise Unsupported(f"the CA bundle {path!r} does not exist", hint=hint)
+    return path
+
+
+def _certificate(given: Any) -> tuple[str | None, str | None]:
+    """A client certificate and its key, by botocore's way of saying it; no key: it is in the same file."""
+    return given if isinstance(given, tuple) else (given, None)
 
 
 def _proxy_for(url: str, configured: Mapping[str, str] | None) -> str | None:

@@ -35,6 +35,8 @@ class ConnectionSettings:
     request_payer: str | None = None
     anonymous: bool = False
     """Do not sign."""
+    payload_signing: str | None = None
+    """Whether bodies are signed: see ``mfstore.settings.payload_signing``."""
     client_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Whatever else botocore's ``create_client`` takes, keys included."""
     withheld: tuple[str, ...] = ()

@@ -53,7 +53,7 @@ from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Pace, Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
 from mfstore.s3.urls import split_url
-from mfstore.settings import resolve_s3
+from mfstore.settings import payload_signing, resolve_s3
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
 Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
 Checksum = Literal["CRC64NVME", "CRC32C", "CRC32"]
+PayloadSigning = Literal["auto", "always", "never"]
 LARGE = ("put_many", "delete_many", "copy", "list")
 """Operations that read files, read and write large XML, or have botocore prepare each request: more work than an event
 loop may do itself."""
@@ -193,8 +194,7 @@ class BulkClient:
         bucket: What plain keys refer to. Items may always be ``s3://bucket/key``.
         session: A boto3 or botocore session. It is read, never changed.
         endpoint_url: Where the service is, unless it is AWS or the environment says it.
-        engine: "native", "aiobotocore" or "auto": native unless the configuration needs the other, which is then
-            logged. ``MFSTORE_S3_ENGINE``; default "auto".
+        engine: "native", "aiobotocore" or "auto", which is native. ``MFSTORE_S3_ENGINE``; default "auto".
         concurrency: The number of parallel requests, which otherwise follows size, goodput and throttling.
             ``MFSTORE_S3_CONCURRENCY``.
         memory: Bytes that results may take which wait for the caller, and the most that an object in memory may have
@@ -208,6 +208,9 @@ class BulkClient:
         request_payer: "requester" where the caller pays.
         client: A boto3 client, whose credentials, configuration and endpoint are used. It is read, never changed.
         checksum: What uploads carry; None for none.
+        payload_signing: Whether the SHA-256 of what is sent is signed: "always", "never" (then the checksum alone
+            protects it: for private networks, where it saves half of what an upload over http costs) or "auto": as
+            AWS's SDKs do, over http and not over https. ``MFSTORE_S3_PAYLOAD_SIGNING``; default "auto".
         client_options: Whatever else ``boto3.client`` takes: ``region_name``, ``profile_name``, ``config``, ``verify``,
             ``aws_access_key_id``, …
 
@@ -222,11 +225,11 @@ class BulkClient:
         attempts: int = 10,
         retry_seconds: float = 180.0, first_byte_timeout: float = 30.0, stall_timeout: float = 20.0,
         expected_bucket_owner: str | None = None, request_payer: str | None = None, client: Any = None,
-        checksum: Checksum | None = "CRC64NVME", **client_options: Any,
+        checksum: Checksum | None = "CRC64NVME", payload_signing: PayloadSigning | None = None, **client_options: Any,
     ) -> None:  # fmt: skip
         connection = ConnectionSettings.given(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
-            request_payer=request_payer, **client_options,
+            request_payer=request_payer, payload_signing=payload_signing, **client_options,
         )  # fmt: skip
         policy = RetryPolicy(
             attempts=attempts, seconds=retry_seconds, first_byte=first_byte_timeout, stall=stall_timeout
@@ -238,6 +241,7 @@ class BulkClient:
         self.options = options
         self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
         knobs = resolve_s3(options.engine, options.concurrency, options.memory)
+        payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
         pace = Pace(options.max_bandwidth) if options.max_bandwidth else None
         self.transfers = Transfers(BotocoreControlPlane(options.connection), knobs, options.policy, pace)
         """Internal: what runs this client's jobs, for what lies above in mfstore, measurements and tests."""
@@ -572,9 +576,7 @@ class BulkClient:
 
     @property
     def engine(self) -> Engine:
-        """What moves the bytes, chosen when first used. Unsupported when "native" was demanded and cannot serve this
-        configuration.
-        """
+        """What moves the bytes, chosen when first used. Unsupported when it cannot serve this configuration."""
         return self.transfers.engine
 
     def close(self) -> None:

@@ -117,6 +117,8 @@ class S3:
         max_bandwidth: Bytes per second.
         attempts: How often one request is sent, at most.
         retry_seconds: No new try of a request is begun this long after its first. Default: 180.
+        payload_signing: Whether the SHA-256 of what is sent is signed: "auto", "always" or "never"; as of
+            ``BulkClient``.
 
     Raises:
         MetaflowS3URLException: The root cannot be told.
@@ -140,6 +142,7 @@ class S3:
         external_client: Any = None, inject_failure_rate: float | None = None, kms_key: str | None = None,
         engine: str | None = None, concurrency: int | None = None, memory: int | None = None,
         max_bandwidth: float | None = None, attempts: int | None = None, retry_seconds: float | None = None,
+        payload_signing: Literal["auto", "always", "never"] | None = None,
     ) -> None:  # fmt: skip
         from mfstore.errors import Unsupported
         from mfstore.s3.datatools.addressing import find_root
@@ -158,7 +161,7 @@ class S3:
         self._s3_inject_failures = inject_failure_rate
         self._client_settings = ClientSettings(
             self._settings, role, session_vars, client_params, external_client, float(inject_failure_rate), engine,
-            concurrency, memory, max_bandwidth, attempts, retry_seconds,
+            concurrency, memory, max_bandwidth, attempts, retry_seconds, payload_signing,
         )  # fmt: skip
         # Kept as metaflow.S3 keeps them: some make a new one from them.
         self._tmproot = self._settings.temporary if tmproot is CONFIGURED else tmproot

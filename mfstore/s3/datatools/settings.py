@@ -63,6 +63,7 @@ class ClientSettings(NamedTuple):
     max_bandwidth: float | None = None
     attempts: int | None = None
     retry_seconds: float | None = None
+    payload_signing: str | None = None
     withheld: tuple[str, ...] = ()
     """Of an unpickled S3: what was secret, and stayed behind."""
 
@@ -81,7 +82,9 @@ class ClientSettings(NamedTuple):
     def transfer_arguments(self) -> dict[str, Any]:
         """BulkClient's arguments that do not concern where S3 is: asked for, else configured, else left out."""
         given = {"attempts": self.configured.attempts, "concurrency": self.configured.workers}
-        for name in ("engine", "concurrency", "memory", "max_bandwidth", "attempts", "retry_seconds"):
+        for name in (
+            "engine", "concurrency", "memory", "max_bandwidth", "attempts", "retry_seconds", "payload_signing",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 given[name] = getattr(self, name)
         return given

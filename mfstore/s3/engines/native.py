@@ -1,14 +1,23 @@
-"""The native engine: libcurl in threads that know nothing of Python (src/transfer.pyx and the C beside it)."""
+"""The native engine: threads that know nothing of Python (src/http/transfer.pyx and the C beside it).
+
+It makes and signs requests by routes, which a control plane takes from botocore. What has no route, since botocore is
+to sign each, it sends as botocore signed it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mfstore._core import transfer
 from mfstore.s3.aws.interface import RouteSource
-from mfstore.s3.aws.routes import Credentials, Transport
+from mfstore.s3.aws.routes import BOTOCORE, SESSION, TOKEN_OF_SESSION, Credentials, Route, Transport
 from mfstore.s3.calls import Call, FileRange, Options, Reply
 from mfstore.s3.engines.interface import Channel, Engine
+from mfstore.s3.engines.signing import sign
+
+ASKED_SECONDS = 1.0
+"""Between two looks for the reply to a question of the control plane's."""
 
 
 class NativeEngine(Engine):
@@ -29,6 +38,8 @@ class NativeEngine(Engine):
         self._version: int | None = None
         self._routes: dict[tuple[str, str, Options], transfer.WireRoute] = {}
         self._credentials: tuple[Credentials, transfer.WireCredentials] | None = None
+        self._sessions: dict[str, tuple[Credentials, transfer.WireCredentials]] = {}
+        self._in_session: dict[tuple[str, str, Options], tuple[Credentials, transfer.WireRoute]] = {}
 
     def channel(self) -> NativeChannel:
         """A new channel."""
@@ -42,7 +53,7 @@ class NativeEngine(Engine):
         version = self._control.version
         if version != self._version or len(self._routes) > 1000:
             # A new dict: another thread may be reading the old one.
-            self._version, self._routes = version, {}
+            self._version, self._routes, self._in_session = version, {}, {}
         known = self._routes
         routes: list[transfer.WireRoute] = []
         bodies: list[bytes | None] | None = None
@@ -50,18 +61,64 @@ class NativeEngine(Engine):
             name = (call.operation, call.bucket, call.options)
             route = known.get(name)
             if route is None:
-                operation = transfer.OPERATIONS.get(call.operation, 0)
-                if operation:
-                    route = transfer.WireRoute(self._control.route(*name), operation, self._http_proxy)
-                    known[name] = route
-                else:
-                    prepared, body = self._control.prepare(call)
-                    route = transfer.WireRoute(prepared, 0, self._http_proxy)
+                route, body = self._made(call, known)
+                if body is not None:
                     if bodies is None:
                         bodies = [None] * len(calls)
                     bodies[number] = body
             routes.append(route)
         return routes, bodies
+
+    def _made(
+        self, call: Call, known: dict[tuple[str, str, Options], transfer.WireRoute]
+    ) -> tuple[transfer.WireRoute, bytes | None]:  # fmt: skip
+        """A route that is not ``known``, which learns it if others can go by it, and the body that botocore made."""
+        name = (call.operation, call.bucket, call.options)
+        operation = transfer.OPERATIONS.get(call.operation, 0)
+        body: bytes | None = None
+        if operation:
+            route = self._control.route(*name)
+        else:
+            route, body = self._control.prepare(call)
+        if route.signer == BOTOCORE:
+            whole, made, crc = sign(self._control, call, self._ask)
+            body = made if operation else made or b""
+            return transfer.WireRoute(whole, operation, self._http_proxy, None, True, crc), body
+        if route.signer == SESSION:
+            return self._session_route(route, name, operation), body
+        wire = transfer.WireRoute(route, operation, self._http_proxy)
+        if operation:
+            known[name] = wire
+        return wire, body
+
+    def _session_route(self, route: Route, name: tuple[str, str, Options], operation: int) -> transfer.WireRoute:
+        """By the bucket's session, which is another after some minutes."""
+        bucket = name[1]
+        keys = self._control.session(bucket, self._ask)
+        made = self._in_session.get(name)
+        if operation and made is not None and made[0] is keys:
+            return made[1]
+        signer = self._sessions.get(bucket)
+        if signer is None or signer[0] is not keys:
+            signer = self._sessions[bucket] = keys, transfer.WireCredentials(replace(keys, token=None))
+        headers = tuple(sorted((*route.headers, (TOKEN_OF_SESSION, keys.token or ""))))
+        wire = transfer.WireRoute(replace(route, headers=headers), operation, self._http_proxy, signer[1])
+        if operation:
+            if len(self._in_session) > 1000:
+                self._in_session = {}
+            self._in_session[name] = keys, wire
+        return wire
+
+    def _ask(self, call: Call) -> Reply:
+        """Carry out a call of the control plane's own, and wait for its reply."""
+        channel = self.channel()
+        try:
+            channel.submit([call])
+            while not (replies := channel.poll(ASKED_SECONDS)):
+                pass
+            return replies[0]
+        finally:
+            channel.close()
 
     def _signer(self) -> transfer.WireCredentials | None:
         credentials = self._control.keys or self._control.credentials()

@@ -114,7 +114,7 @@ class Retries:
         if verdict is Verdict.FREE and not state.free:
             state.free = True
         elif verdict is Verdict.REFRESH:
-            if state.refreshed or not self.control.expire(state.credentials):
+            if state.refreshed or not self.control.expire(state.credentials, call.bucket):
                 return None
             state.refreshed = True
         elif verdict is Verdict.SKEWED:

@@ -443,8 +443,6 @@ class Scheduler:
         What goes wrong here, the first call reports."""
         with suppress(MfstoreError):
             self._control.credentials()
-            if self._control.unsupported() is not None:
-                return  # a user's handlers may be concerned, which are to see what is sent and nothing else
             for name in FIRST_CALLS.get(operation, ("GetObject",)):
                 if name in ROUTED:
                     self._control.route(name, ANY_BUCKET, NO_OPTIONS)
@@ -862,8 +860,8 @@ class Transfers:
 
     @property
     def engine(self) -> Engine:
-        """What moves the bytes, chosen when first used. Unsupported when "native" was demanded and cannot serve this
-        configuration. May be set to another, mostly one around it."""
+        """What moves the bytes, chosen when first used. Unsupported when it cannot serve this configuration. May be set
+        to another, mostly one around it."""
         if self._engine is None:
             uninterrupted(self._choose, fork_waits=True)
             assert self._engine is not None

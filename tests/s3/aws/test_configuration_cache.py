@@ -59,7 +59,7 @@ def everything(control):
     transport = control.transport()
     return (
         *(plain, [(fields(route), body) for route, body in listings]),
-        *((transport.verify, transport.proxy, transport.connect_timeout), control.unsupported(), control.credentials()),
+        *((transport.verify, transport.proxy, transport.connect_timeout), control.credentials()),
     )
 
 
@@ -138,7 +138,6 @@ def test_no_secret_is_kept(host, tmp_path, monkeypatch, variables, given, option
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     control = cached_control_plane(host, **given)
-    control.unsupported()
     control.transport()
     control.credentials()
     for operation in ("PutObject", "GetObject"):
@@ -175,11 +174,11 @@ def test_keys_the_server_refuses_are_looked_for_again(host, monkeypatch):
     everything(cached_control_plane(host))
     control = cached_control_plane(host)
     refused = control.credentials()
-    assert control.expire(refused) is False, "the environment has no others"
+    assert control.expire(refused, BUCKET) is False, "the environment has no others"
     control = cached_control_plane(host)
     assert control.credentials() == refused
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NEWER")
-    assert control.expire(refused) is True
+    assert control.expire(refused, BUCKET) is True
     assert control.credentials().access_key == "NEWER"
 
 

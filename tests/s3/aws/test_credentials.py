@@ -84,9 +84,9 @@ def test_sso_credentials_and_their_end(env, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", wire.url)
         control = control_plane(profile="s")
         assert control.credentials() == Credentials("SSO", "s", "t")
-        assert control.expire(control.credentials()) and control.credentials().access_key == "NEXT"
+        assert control.expire(control.credentials(), "bucket") and control.credentials().access_key == "NEXT"
         with pytest.raises(errors.AccessDenied, match="aws sso login --profile s"):
-            control.expire(control.credentials())
+            control.expire(control.credentials(), "bucket")
 
 
 def process(path, expires, key="PROC"):
@@ -116,7 +116,7 @@ def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
 
     def refresh():
         start.wait()
-        outcomes.append(control.expire(old))
+        outcomes.append(control.expire(old, "bucket"))
 
     threads = [threading.Thread(target=refresh) for _ in range(100)]
     for thread in threads:
@@ -126,7 +126,9 @@ def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
     assert outcomes == [True] * 100 and log.read_text().count("x") == 2
     new = control.credentials()
     assert new.access_key == "NEXT"
-    assert not control.expire(new) and not control.expire(new)  # the same ones again: nothing new came
+    assert not control.expire(new, "bucket") and not control.expire(
+        new, "bucket"
+    )  # the same ones again: nothing new came
     assert log.read_text().count("x") == 3
     (env / "creds").write_text("no json")
     with pytest.raises(errors.AccessDenied, match="could not be had"):
@@ -136,10 +138,10 @@ def test_process_credentials_refresh_once_for_100_threads(env, monkeypatch):
 def test_rewritten_keys_are_found(env, monkeypatch):
     control = control_plane(region=REGION)
     old = control.credentials()
-    assert not control.expire(old)
+    assert not control.expire(old, "bucket")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ROTATED")
     monkeypatch.setattr("mfstore.s3.aws.credentials.SECONDS_BETWEEN_SEARCHES", 0.0)
-    assert control.expire(old) and control.credentials().access_key == "ROTATED"
+    assert control.expire(old, "bucket") and control.credentials().access_key == "ROTATED"
     assert "Credential=ROTATED/" in dict(control.signed(Call("GetObject", "bucket", "k")).headers)["Authorization"]
 
 
@@ -169,9 +171,9 @@ def test_assumed_roles(env, monkeypatch, kind):
             monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
             control = control_plane(region="us-east-1")
         assert control.credentials().access_key == "ROLE"
-        assert control.expire(control.credentials()) and control.credentials().access_key == "NEXT"
+        assert control.expire(control.credentials(), "bucket") and control.credentials().access_key == "NEXT"
         wire.answers["/"] = respond(
             403, b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>m</Message></Error></ErrorResponse>"
         )
         with pytest.raises(errors.AccessDenied, match="could not be had"):
-            control.expire(control.credentials())
+            control.expire(control.credentials(), "bucket")

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import io
-import logging
 import os
 import pickle
 import subprocess
@@ -274,17 +273,34 @@ KEYS = {"aws_access_key_id": "a", "aws_secret_access_key": "s", "region_name": "
 # ---- the handle ---------------------------------------------------------------------------------
 
 
-def test_the_engine_is_chosen_visibly(caplog):
+def test_the_second_engine_is_only_for_those_who_ask_for_it(monkeypatch):
     from botocore.config import Config
 
-    with caplog.at_level(logging.WARNING):
-        assert BulkClient("b", **KEYS).get_many([]).engine == "native"
-        assert not caplog.records
-        odd = {"config": Config(proxies={"https": "socks5://127.0.0.1:1"}), **KEYS}
-        assert BulkClient("b", **odd).get_many([]).engine == "aiobotocore"
-        assert "socks5 proxy" in caplog.text
-    with pytest.raises(Unsupported, match="socks5"):
-        BulkClient("b", engine="native", **odd).get_many([])
+    for more in (
+        {}, {"config": Config(proxies={"https": "socks5://127.0.0.1:1"})}, {"config": Config(signature_version="s3")},
+    ):  # fmt: skip
+        for engine in (None, "auto", "native"):
+            assert BulkClient("b", engine=engine, **KEYS, **more).get_many([]).engine == "native"
+    assert BulkClient("b", engine="aiobotocore", **KEYS).get_many([]).engine == "aiobotocore"
+    monkeypatch.setenv("MFSTORE_S3_ENGINE", "aiobotocore")
+    assert BulkClient("b", **KEYS).get_many([]).engine == "aiobotocore"
+
+
+def test_what_no_engine_does_is_said_when_it_is_used():
+    from botocore.config import Config
+
+    odd = BulkClient("b", config=Config(proxies_config={"proxy_use_forwarding_for_https": True}), **KEYS)
+    with pytest.raises(Unsupported, match="proxy_use_forwarding_for_https"):
+        odd.get_many([])
+
+
+def test_how_bodies_are_signed_is_checked_at_once(monkeypatch):
+    with pytest.raises(InvalidKey, match="payload_signing must be one of auto, always, never"):
+        BulkClient("b", payload_signing="sometimes", **KEYS)
+    monkeypatch.setenv("MFSTORE_S3_PAYLOAD_SIGNING", "yes")
+    with pytest.raises(InvalidKey, match="MFSTORE_S3_PAYLOAD_SIGNING"):
+        BulkClient("b", **KEYS)
+    assert BulkClient("b", payload_signing="never", **KEYS).options.connection.payload_signing == "never"
 
 
 def test_a_handle_pickles_and_survives_fork(client, s3_server, bucket, monkeypatch):

@@ -132,7 +132,7 @@ class Plane:
     def _once(self, kind):
         return kind in self.news and not self.news.remove(kind)
 
-    def expire(self, credentials):
+    def expire(self, credentials, bucket):
         return self._once("expire")
 
     def learn_skew(self, reply):

@@ -1,0 +1,74 @@
+"""Requests that botocore prepares and signs one by one, for an engine that sends them as they are.
+
+That takes it half a millisecond each, and the body is read twice before it is sent: for its checksum, and where it is
+signed. So it is done where a route will not do: for signatures that only botocore makes, and where a user's handlers
+are to see each request.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mfstore.records import NamedTuple
+from mfstore.s3.aws import errors
+from mfstore.s3.aws.routes import BOTOCORE, Route, SignedRequest
+from mfstore.s3.calls import DISK, Call, Reply
+from mfstore.s3.engines.bodies import COPIED_BYTES, BodySource, Checksum, FileShortened
+
+if TYPE_CHECKING:
+    from mfstore.s3.aws.interface import Ask, RouteSource
+
+
+class SignedCall(NamedTuple):
+    """A request as it is sent."""
+
+    route: Route
+    """With the key in its path, and all headers."""
+    body: bytes | None
+    """Botocore's; None: that of the call."""
+    crc: int | None
+    """The checksum of the call's body, if it names one."""
+
+
+def sign(source: RouteSource, call: Call, ask: Ask) -> SignedCall:
+    """Have botocore prepare and sign ``call``. Raises as ``RouteSource.signed``, and the error that a file which cannot
+    be read has in outcomes."""
+    body, checksum = None, None
+    try:
+        if call.operation in ("PutObject", "UploadPart"):
+            body = BodySource(call.body, threading.Lock())
+            if call.checksum is not None:
+                checksum = Checksum(call.checksum)
+                while piece := body.read(COPIED_BYTES):
+                    checksum.update(piece)
+                body.seek(0)
+        signed = source.signed(call, body, checksum.header() if checksum else None, ask)
+    except Exception as error:
+        _raise_of_file(call, error)
+        raise
+    finally:
+        if body is not None:
+            body.drop()
+    given = signed.body is None or signed.body is body
+    crc = checksum.value if checksum else None
+    return SignedCall(_route_of(signed), None if given else _bytes_of(signed.body), crc)
+
+
+def _route_of(signed: SignedRequest) -> Route:
+    url = urlsplit(signed.url)
+    headers = tuple(sorted((name.lower(), value) for name, value in signed.headers))
+    origin = f"{url.scheme}://{url.netloc}"
+    return Route(signed.method, origin, url.path or "/", url.query, headers, "", "", False, BOTOCORE)
+
+
+def _bytes_of(body: object) -> bytes:
+    return bytes(body) if isinstance(body, bytes | bytearray) else body.read()  # type: ignore[attr-defined]
+
+
+def _raise_of_file(call: Call, error: Exception) -> None:
+    for cause in (error, error.__cause__):
+        if isinstance(cause, FileShortened) or (isinstance(cause, OSError) and cause.errno is not None):
+            reply = Reply(call, failure=DISK, message=str(cause), errno=cause.errno or 0)
+            raise errors.problem(call, reply, lambda call: call.bucket) from error

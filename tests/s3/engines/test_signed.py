@@ -1,0 +1,192 @@
+"""Requests that botocore signs one by one, sent natively; and who signs bodies."""
+
+import hashlib
+import os
+import uuid
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from mfstore.errors import BackendError, NotFound
+from mfstore.s3 import BulkClient, PutItem
+from mfstore.s3.transfers import downloads, uploads
+from tests.rigs.raw_server import Server
+from tests.servers import boto_client, client_options
+
+MIB = 1 << 20
+UNSIGNED = "UNSIGNED-PAYLOAD"
+KEYS = {"aws_access_key_id": "a", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+
+
+@pytest.fixture
+def seen():
+    return []
+
+
+@pytest.fixture
+def session(seen, s3_server):
+    """One with a handler that changes each request."""
+
+    def mark(request, event_name, **_):
+        request.headers["x-amz-meta-mark"] = str(len(seen))
+        seen.append(event_name.rpartition(".")[2])
+
+    found = boto3.Session(
+        aws_access_key_id=s3_server.access_key, aws_secret_access_key=s3_server.secret_key,
+        region_name=s3_server.region,
+    )  # fmt: skip
+    found.events.register("before-sign.s3", mark)
+    return found
+
+
+@pytest.fixture
+def client(session, s3_server, bucket):
+    with BulkClient(bucket, session=session, endpoint_url=s3_server.url) as client:
+        yield client
+
+
+def test_handlers_see_each_request(client, seen, s3_server, bucket, tmp_path):
+    (tmp_path / "f").write_bytes(b"file" * 1000)
+    items = {"bytes ü": b"b" * 100, "parts": [b"one", memoryview(b"two")], "file": tmp_path / "f", "empty": b""}
+    client.put_many([PutItem(key, data, metadata={"A": "b c"}) for key, data in items.items()], content_type="a/b")
+    assert seen == ["PutObject"] * 4
+    found = boto_client(s3_server).head_object(Bucket=bucket, Key="file")
+    assert found["Metadata"]["a"] == "b c" and found["Metadata"]["mark"] in "0123"
+    assert found["ContentType"] == "a/b"
+    got = {outcome.key: outcome.data for outcome in client.get_many(items)}
+    assert got == {"bytes ü": b"b" * 100, "parts": b"onetwo", "file": b"file" * 1000, "empty": b""}
+    assert [bytes(one.data) for one in client.get_ranges([("file", 4, 4), ("file", 3990, 100)])] == [
+        b"file",
+        b"lefilefile"[:10],
+    ]
+    assert [one.data for one in client.get_many([("file", -4, None)])] == [b"file"]
+    assert [one.size for one in client.head_many(["bytes ü", "empty"])] == [100, 0]
+    assert client.get_many(["none"], on_error="return").wait()[0].error.__class__ is NotFound
+    client.copy({"file": "copy"})
+    client.delete_many(["bytes ü", "empty"])
+    assert sorted(entry.key for entry in client.list()) == ["copy", "file", "parts"]
+    assert {"GetObject", "HeadObject", "CopyObject", "DeleteObjects", "ListObjectsV2"} < set(seen)
+    assert client.engine.name == "native"
+
+
+def test_long_objects_by_parts_and_pieces(client, seen, s3_server, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "LONGEST_SINGLE_PUT", 5 * MIB)
+    monkeypatch.setattr(uploads, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(downloads, "SHORTEST_PIECE", MIB)
+    monkeypatch.setattr(downloads, "LONGEST_PIECE", MIB)
+    data = os.urandom(11 * MIB)
+    (tmp_path / "f").write_bytes(data)
+    client.put_many({"memory": [data[:MIB], data[MIB:]], "file": tmp_path / "f"})
+    assert seen.count("UploadPart") == 6 and seen.count("CompleteMultipartUpload") == 2
+    assert [hashlib.sha256(one.data).digest() for one in client.get_many(["memory", "file"])] == [
+        hashlib.sha256(data).digest()
+    ] * 2
+    client.get_many(["file"], into="files", dest=tmp_path / "there")
+    assert (tmp_path / "there" / "file").read_bytes() == data
+
+
+def test_conditions_hold(client, seen):
+    client.put_many({"k": b"1"})
+    with pytest.raises(Exception, match="condition|exists"):
+        client.put_many([PutItem("k", b"2", if_none_match=True)])
+    (old,) = client.head_many(["k"])
+    client.put_many([PutItem("k", b"3", if_match=old.etag)])
+    assert [one.data for one in client.get_many(["k"])] == [b"3"]
+
+
+def test_a_file_that_shrinks_is_an_outcome(client, tmp_path):
+    (tmp_path / "f").write_bytes(b"x" * 1000)
+    outcomes = client.put_many({"f": tmp_path / "f", "k": b"1"}, on_error="return", stream=True)
+    os.truncate(tmp_path / "f", 10)
+    failed = {outcome.key: outcome.error for outcome in outcomes}
+    assert failed["k"] is None
+    # Which of the two finds out depends on when the file is looked at.
+    assert failed["f"] is None or isinstance(failed["f"], BackendError)
+
+
+@pytest.mark.parametrize("engine", ["native", "aiobotocore"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("signing", ["auto", "always", "never"])
+def test_whose_bodies_are_signed(radosgw, engine, scheme, signing):
+    """radosgw compares both signature and digest."""
+    bucket = radosgw.create_bucket(f"signing-{uuid.uuid4().hex[:12]}")
+    more = {"endpoint_url": radosgw.url if scheme == "http" else radosgw.https_url, "verify": radosgw.ca_file}
+    with BulkClient(bucket, engine=engine, payload_signing=signing, **{**client_options(radosgw), **more}) as client:
+        client.put_many({"k": b"1" * 1000, "parts": [b"a", b"b"]})
+        assert [one.data for one in client.get_many(["k", "parts"])] == [b"1" * 1000, b"ab"]
+        client.delete_many(["k"])
+
+
+@pytest.mark.parametrize("engine", ["native", "aiobotocore"])
+@pytest.mark.parametrize("how", ["argument", "environment"])
+@pytest.mark.parametrize(
+    ("signing", "config", "signed"),
+    [
+        ("auto", None, True), ("always", None, True), ("never", None, False),
+        ("auto", {"payload_signing_enabled": False}, False), ("always", {"payload_signing_enabled": False}, True),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_body_over_http(s3_env, engine, how, signing, config, signed, monkeypatch):
+    given = {"payload_signing": signing} if how == "argument" else {}
+    if how == "environment":
+        monkeypatch.setenv("MFSTORE_S3_PAYLOAD_SIGNING", signing)
+    server = Server(lambda connection, request: connection.reply("200 OK", ["Content-Length: 0", 'ETag: "e"']))
+    try:
+        with BulkClient(
+            "b", engine=engine, endpoint_url=server.origin, config=Config(s3=config), **KEYS, **given
+        ) as client:
+            client.put_many({"k": b"123"})
+    finally:
+        server.close()
+    (request,) = server.requests
+    digest = hashlib.sha256(b"123").hexdigest()
+    assert request.headers["x-amz-content-sha256"] == (digest if signed else UNSIGNED)
+    assert request.headers["x-amz-checksum-crc64nvme"]
+
+
+MULTI = """
+import sys
+from botocore.config import Config
+from mfstore.s3 import BulkClient
+port = sys.argv[1]
+proxies = Config(proxies={"http": f"http://127.0.0.1:{port}"})
+client = BulkClient(
+    "arn:aws:s3::123456789012:accesspoint/m.mrap", use_ssl=False, config=proxies, region_name="eu-west-1",
+    aws_access_key_id="AKID", aws_secret_access_key="secret",
+)
+client.put_many({"k ü": b"123"})
+print(*[bytes(one.data) for one in client.get_many(["k ü", ("k ü", 1, 1)])], client.engine.name)
+"""
+
+
+@pytest.mark.second
+def test_a_multi_region_access_point(s3_env, python):
+    """Signed by awscrt, which botocore needs for it, for all regions; sent natively to the global endpoint."""
+
+    def answer(connection, request):
+        if request.method == "PUT":
+            connection.reply("200 OK", ["Content-Length: 0", 'ETag: "e"'])
+        elif "range" in request.headers:
+            connection.reply(
+                "206 Partial Content", ["Content-Length: 1", "Content-Range: bytes 1-1/3", 'ETag: "e"'], b"2"
+            )
+        else:
+            connection.reply("200 OK", ["Content-Length: 3", 'ETag: "e"'], b"123")
+
+    server = Server(answer)
+    try:
+        printed = python(MULTI, server.origin.rpartition(":")[2], env={"BOTO_DISABLE_CRT": "false"})
+    finally:
+        server.close()
+    assert printed.split() == ["b'123'", "b'2'", "native"]
+    assert len(server.requests) == 3
+    for request in server.requests:
+        assert request.path == "http://m.mrap.accesspoint.s3-global.amazonaws.com/k%20%C3%BC"
+        assert request.headers["host"] == "m.mrap.accesspoint.s3-global.amazonaws.com"
+        assert request.head.lower().count(b"\r\nhost:") == 1
+        assert request.headers["authorization"].startswith("AWS4-ECDSA-P256-SHA256 Credential=AKID/")
+        assert request.headers["x-amz-region-set"] == "*"
+    put = server.requests[0]
+    assert put.body == b"123" and put.headers["x-amz-checksum-crc64nvme"]
+    assert put.headers["x-amz-content-sha256"] == hashlib.sha256(b"123").hexdigest()
