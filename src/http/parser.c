@@ -63,25 +63,53 @@ static int is_control(char c) {
     return ((uint8_t) c < 0x20 && c != '\t') || c == 0x7f;
 }
 
-/* The first control character, or stop. Eight bytes at a time: half of a head is values. */
+/* 16 bytes in the compiler's vectors (SSE2, NEON). One at a time, a head of 12 lines and 480 bytes took 4300
+ * instructions (callgrind), so 2600. */
+typedef uint8_t block __attribute__((vector_size(16)));
+
+static block load(const char *at) {
+    block bytes;
+    memcpy(&bytes, at, 16);
+    return bytes;
+}
+
+/* Which is the first that a comparison found: 16 if none is. */
+static size_t first_of(block found) {
+    uint64_t words[2];
+    memcpy(words, &found, 16);
+    if (!(words[0] | words[1]))
+        return 16;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return (size_t) (words[0] ? __builtin_ctzll(words[0]) : 64 + __builtin_ctzll(words[1])) / 8;
+#else
+    return (size_t) (words[0] ? __builtin_clzll(words[0]) : 64 + __builtin_clzll(words[1])) / 8;
+#endif
+}
+
+/* The first control character, or stop: in a head that is in order, the end of the line. */
 static const char *find_control(const char *at, const char *stop) {
-    const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
-    while (stop - at >= 8) {
-        uint64_t word, del, below;
-        memcpy(&word, at, 8);
-        del = word ^ ones * 0x7f;
-        /* A byte's high bit, if it is below 0x20 or 0x7f; perhaps that of one behind such a byte too, by the borrow. */
-        below = (word - ones * 0x20) & ~word;
-        del = (del - ones) & ~del;
-        if ((below | del) & highs) {
-            size_t i;
-            for (i = 0; i < 8; i++)
-                if (is_control(at[i]))
-                    return at + i;
-        }
-        at += 8;
+    while (stop - at >= 16) {
+        block bytes = load(at);
+        size_t i = first_of((block) (((bytes < 0x20) & (bytes != '\t')) | (bytes == 0x7f)));
+        at += i;
+        if (i < 16)
+            return at;
     }
     while (at < stop && !is_control(*at))
+        at++;
+    return at;
+}
+
+/* The first character that is none of a token, or stop. */
+static const char *find_end_of_token(const char *at, const char *stop) {
+    while (stop - at >= 16) {
+        block bytes = load(at), letters = (bytes | 0x20) - 'a', digits = bytes - '0';
+        size_t i = first_of((block) ((letters > 25) & (digits > 9) & (bytes != '-')));
+        at += i;
+        if (i < 16)
+            break; /* at the colon, mostly; else at a rarer one of a token's characters */
+    }
+    while (at < stop && is(*at, TOKEN))
         at++;
     return at;
 }
@@ -102,7 +130,8 @@ static int says(const char *at, size_t n, const char *word, size_t word_n) {
 
 enum { CLOSE = 1, KEEP = 2, CHUNKED = 4 };
 
-static enum mf_http read_status(const char *at, size_t n, struct mf_head *head) {
+/* at[0:n] is a line without its end, and control the first such character in it, or its end. So of the next but one. */
+static enum mf_http read_status(const char *at, size_t n, const char *control, struct mf_head *head) {
     if (n < 8 || memcmp(at, "HTTP/1.", 7) != 0 || (at[7] != '0' && at[7] != '1'))
         return MF_HTTP_VERSION;
     head->minor = at[7] - '0';
@@ -111,7 +140,7 @@ static enum mf_http read_status(const char *at, size_t n, struct mf_head *head) 
     head->status = (at[9] - '0') * 100 + (at[10] - '0') * 10 + (at[11] - '0');
     if (head->status < 100 || head->status > 599)
         return MF_HTTP_STATUS;
-    if (n > 12 && (at[12] != ' ' || find_control(at + 12, at + n) != at + n))
+    if (n > 12 && (at[12] != ' ' || control != at + n))
         return MF_HTTP_STATUS;
     return head->status == 101 ? MF_HTTP_UPGRADE : MF_HTTP_MORE;
 }
@@ -160,17 +189,14 @@ static void read_connection(const char *at, const char *stop, struct mf_head *he
     }
 }
 
-/* at[0:n] is a line without its end. */
-static enum mf_http read_field(const char *at, size_t n, struct mf_head *head) {
-    const char *stop = at + n, *value = at;
+static enum mf_http read_field(const char *at, size_t n, const char *control, struct mf_head *head) {
+    const char *stop = at + n, *value = find_end_of_token(at, stop);
     size_t name_n;
-    while (value < stop && is(*value, TOKEN))
-        value++;
     if (value == at || value == stop || *value != ':')
         return is_blank(*at) ? MF_HTTP_FOLD : MF_HTTP_NAME;
     name_n = (size_t) (value - at);
     value++;
-    if (find_control(value, stop) != stop)
+    if (control != stop)
         return MF_HTTP_VALUE;
     if (name_n != 10 && name_n != 14 && name_n != 17)
         return MF_HTTP_MORE;
@@ -222,12 +248,12 @@ static int may_begin(const char *at, size_t n) {
     return memcmp(at, "HTTP/", n < 5 ? n : 5) == 0;
 }
 
-/* at[0:n] is the line at head->n, without its end. MF_HTTP_DONE: it ends the head. */
-static enum mf_http read_line(const char *at, size_t n, int is_head, struct mf_head *head) {
+/* Of the line at head->n. MF_HTTP_DONE: it ends the head. */
+static enum mf_http read_line(const char *at, size_t n, const char *control, int is_head, struct mf_head *head) {
     if (!head->status) {
         head->fields = head->n + n + 2;
         if (n)
-            return read_status(at, n, head);
+            return read_status(at, n, control, head);
         return ++head->blank > MF_BLANK_LINES ? MF_HTTP_NOT_HTTP : MF_HTTP_MORE;
     }
     if (!n) {
@@ -235,7 +261,7 @@ static enum mf_http read_line(const char *at, size_t n, int is_head, struct mf_h
         conclude(head, is_head);
         return MF_HTTP_DONE;
     }
-    return ++head->lines > MF_HEAD_LINES ? MF_HTTP_HEAD_MANY : read_field(at, n, head);
+    return ++head->lines > MF_HEAD_LINES ? MF_HTTP_HEAD_MANY : read_field(at, n, control, head);
 }
 
 enum mf_http mf_head_read(const char *at, size_t n, size_t seen, int is_head, struct mf_head *head) {
@@ -246,18 +272,19 @@ enum mf_http mf_head_read(const char *at, size_t n, size_t seen, int is_head, st
         head->length = -1;
     }
     while (code == MF_HTTP_MORE && head->n < limit) {
-        const char *line = at + head->n, *end;
-        size_t size, room = limit - head->n, from = seen > head->n ? seen - head->n : 0;
-        if (!head->status && !may_begin(line, room))
+        const char *line = at + head->n, *stop = at + limit, *control, *end;
+        if (!head->status && !may_begin(line, limit - head->n))
             return MF_HTTP_NOT_HTTP;
-        end = memchr(line + from, '\n', room - from);
+        if (seen > head->n && !memchr(at + seen, '\n', limit - seen))
+            break; /* the line was looked at before, and has still no end */
+        control = find_control(line, stop);
+        end = stop - control >= 2 && control[1] == '\n' ? control + 1 : memchr(control, '\n', (size_t) (stop - control));
         if (!end)
             break;
-        size = (size_t) (end - line) + 1;
-        if (size < 2 || end[-1] != '\r')
+        if (end == line || end[-1] != '\r')
             return MF_HTTP_LINE_END;
-        code = read_line(line, size - 2, is_head, head);
-        head->n += size;
+        code = read_line(line, (size_t) (end - line) - 1, control, is_head, head);
+        head->n += (size_t) (end - line) + 1;
     }
     return code == MF_HTTP_MORE && n >= MF_HEAD_MAX ? MF_HTTP_HEAD_LONG : code;
 }

@@ -42,12 +42,15 @@ enum mf_framing {
     MF_FRAMING_CLOSE    /* the end of the connection is the end of the body */
 };
 
-/* S3's heads take 400 to 700 bytes in 10 to 14 lines; user metadata adds 2 KiB at most (8 KiB in some services). */
+/* S3's heads take 400 to 700 bytes in 10 to 14 lines; user metadata adds 2 KiB at most (8 KiB in some services). The
+ * fuzzers make these limits small. */
+#ifndef MF_HEAD_MAX
 #define MF_HEAD_MAX ((size_t) 256 << 10)
 #define MF_HEAD_LINES 1000u
-#define MF_BLANK_LINES 4u /* before a status line: what some servers send behind a body */
 #define MF_CHUNK_LINE_MAX ((size_t) 4 << 10)
 #define MF_TRAILERS_MAX ((size_t) 16 << 10)
+#endif
+#define MF_BLANK_LINES 4u /* before a status line: what some servers send behind a body */
 
 struct mf_head {
     int status, minor;       /* HTTP/1.minor */
