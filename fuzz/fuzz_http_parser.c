@@ -1,5 +1,5 @@
-/* The reader of HTTP responses, in one piece and in others, against a slow reading of the whole. fuzz/run makes the limits
- * small enough to be reached. */
+/* The reader of HTTP responses, in one piece and in others, against a slow reading of the whole. fuzz/run makes the
+ * limits small enough to be reached. */
 #include "http/parser.h"
 #include "fuzzing.h"
 

@@ -278,7 +278,8 @@ enum mf_http mf_head_read(const char *at, size_t n, size_t seen, int is_head, st
         if (seen > head->n && !memchr(at + seen, '\n', limit - seen))
             break; /* the line was looked at before, and has still no end */
         control = find_control(line, stop);
-        end = stop - control >= 2 && control[1] == '\n' ? control + 1 : memchr(control, '\n', (size_t) (stop - control));
+        end = stop - control >= 2 && control[1] == '\n' ? control + 1
+                                                        : memchr(control, '\n', (size_t) (stop - control));
         if (!end)
             break;
         if (end == line || end[-1] != '\r')
