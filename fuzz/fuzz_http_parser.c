@@ -26,8 +26,8 @@ static int letter(uint8_t c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-static int token(uint8_t c) {
-    return c && (digit(c) || letter(c) || strchr("!#$%&'*+-.^_`|~", c));
+static int named(uint8_t c) {
+    return c && (c >= 0x80 || digit(c) || letter(c) || strchr("!#$%&'*+-.^_`|~", c));
 }
 
 static int same(const uint8_t *at, size_t n, const char *word) {
@@ -104,7 +104,7 @@ static enum mf_http slow_field(const uint8_t *line, size_t n, struct slow *slow)
     size_t colon = 0;
     if (*line == ' ' || *line == '\t')
         return MF_HTTP_FOLD;
-    while (colon < n && token(line[colon]))
+    while (colon < n && named(line[colon]))
         colon++;
     if (!colon || colon == n || line[colon] != ':')
         return MF_HTTP_NAME;
@@ -225,7 +225,7 @@ static enum mf_http slow_trailers(const uint8_t *at, size_t n, size_t *i) {
     enum mf_http out = stop < n ? MF_HTTP_TRAILERS : MF_HTTP_MORE;
     for (;;) {
         size_t begin = k;
-        while (k < stop && token(at[k]))
+        while (k < stop && named(at[k]))
             k++;
         if (k < stop && k > begin) {
             if (at[k] != ':')

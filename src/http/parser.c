@@ -29,25 +29,25 @@ const char *mf_http_words(enum mf_http code) {
 
 /* ---- characters ---- */
 
-enum { TOKEN = 1, DIGIT = 2, HEX = 4 };
+enum { NAMED = 1, DIGIT = 2, HEX = 4 };
 
-/* RFC 9110, 5.6.2: what names are made of. */
+/* RFC 9110, 5.6.2: a token's characters. */
 static const uint8_t kinds[256] = {
-    ['!'] = TOKEN, ['#'] = TOKEN, ['$'] = TOKEN, ['%'] = TOKEN, ['&'] = TOKEN, ['\''] = TOKEN, ['*'] = TOKEN,
-    ['+'] = TOKEN, ['-'] = TOKEN, ['.'] = TOKEN, ['^'] = TOKEN, ['_'] = TOKEN, ['`'] = TOKEN,  ['|'] = TOKEN,
-    ['~'] = TOKEN,
-    ['0'] = TOKEN | DIGIT | HEX, ['1'] = TOKEN | DIGIT | HEX, ['2'] = TOKEN | DIGIT | HEX,
-    ['3'] = TOKEN | DIGIT | HEX, ['4'] = TOKEN | DIGIT | HEX, ['5'] = TOKEN | DIGIT | HEX,
-    ['6'] = TOKEN | DIGIT | HEX, ['7'] = TOKEN | DIGIT | HEX, ['8'] = TOKEN | DIGIT | HEX,
-    ['9'] = TOKEN | DIGIT | HEX,
-    ['A'] = TOKEN | HEX, ['B'] = TOKEN | HEX, ['C'] = TOKEN | HEX, ['D'] = TOKEN | HEX, ['E'] = TOKEN | HEX,
-    ['F'] = TOKEN | HEX, ['G'] = TOKEN, ['H'] = TOKEN, ['I'] = TOKEN, ['J'] = TOKEN, ['K'] = TOKEN, ['L'] = TOKEN,
-    ['M'] = TOKEN, ['N'] = TOKEN, ['O'] = TOKEN, ['P'] = TOKEN, ['Q'] = TOKEN, ['R'] = TOKEN, ['S'] = TOKEN,
-    ['T'] = TOKEN, ['U'] = TOKEN, ['V'] = TOKEN, ['W'] = TOKEN, ['X'] = TOKEN, ['Y'] = TOKEN, ['Z'] = TOKEN,
-    ['a'] = TOKEN | HEX, ['b'] = TOKEN | HEX, ['c'] = TOKEN | HEX, ['d'] = TOKEN | HEX, ['e'] = TOKEN | HEX,
-    ['f'] = TOKEN | HEX, ['g'] = TOKEN, ['h'] = TOKEN, ['i'] = TOKEN, ['j'] = TOKEN, ['k'] = TOKEN, ['l'] = TOKEN,
-    ['m'] = TOKEN, ['n'] = TOKEN, ['o'] = TOKEN, ['p'] = TOKEN, ['q'] = TOKEN, ['r'] = TOKEN, ['s'] = TOKEN,
-    ['t'] = TOKEN, ['u'] = TOKEN, ['v'] = TOKEN, ['w'] = TOKEN, ['x'] = TOKEN, ['y'] = TOKEN, ['z'] = TOKEN,
+    ['!'] = NAMED, ['#'] = NAMED, ['$'] = NAMED, ['%'] = NAMED, ['&'] = NAMED, ['\''] = NAMED, ['*'] = NAMED,
+    ['+'] = NAMED, ['-'] = NAMED, ['.'] = NAMED, ['^'] = NAMED, ['_'] = NAMED, ['`'] = NAMED,  ['|'] = NAMED,
+    ['~'] = NAMED,
+    ['0'] = NAMED | DIGIT | HEX, ['1'] = NAMED | DIGIT | HEX, ['2'] = NAMED | DIGIT | HEX,
+    ['3'] = NAMED | DIGIT | HEX, ['4'] = NAMED | DIGIT | HEX, ['5'] = NAMED | DIGIT | HEX,
+    ['6'] = NAMED | DIGIT | HEX, ['7'] = NAMED | DIGIT | HEX, ['8'] = NAMED | DIGIT | HEX,
+    ['9'] = NAMED | DIGIT | HEX,
+    ['A'] = NAMED | HEX, ['B'] = NAMED | HEX, ['C'] = NAMED | HEX, ['D'] = NAMED | HEX, ['E'] = NAMED | HEX,
+    ['F'] = NAMED | HEX, ['G'] = NAMED, ['H'] = NAMED, ['I'] = NAMED, ['J'] = NAMED, ['K'] = NAMED, ['L'] = NAMED,
+    ['M'] = NAMED, ['N'] = NAMED, ['O'] = NAMED, ['P'] = NAMED, ['Q'] = NAMED, ['R'] = NAMED, ['S'] = NAMED,
+    ['T'] = NAMED, ['U'] = NAMED, ['V'] = NAMED, ['W'] = NAMED, ['X'] = NAMED, ['Y'] = NAMED, ['Z'] = NAMED,
+    ['a'] = NAMED | HEX, ['b'] = NAMED | HEX, ['c'] = NAMED | HEX, ['d'] = NAMED | HEX, ['e'] = NAMED | HEX,
+    ['f'] = NAMED | HEX, ['g'] = NAMED, ['h'] = NAMED, ['i'] = NAMED, ['j'] = NAMED, ['k'] = NAMED, ['l'] = NAMED,
+    ['m'] = NAMED, ['n'] = NAMED, ['o'] = NAMED, ['p'] = NAMED, ['q'] = NAMED, ['r'] = NAMED, ['s'] = NAMED,
+    ['t'] = NAMED, ['u'] = NAMED, ['v'] = NAMED, ['w'] = NAMED, ['x'] = NAMED, ['y'] = NAMED, ['z'] = NAMED,
 };
 
 static int is(char c, int kind) {
@@ -56,6 +56,12 @@ static int is(char c, int kind) {
 
 static int is_blank(char c) {
     return c == ' ' || c == '\t';
+}
+
+/* What names of headers are made of. That they are ASCII is not insisted upon: services give a name of user metadata
+ * back as somebody stored it. */
+static int is_named(char c) {
+    return (uint8_t) c >= 0x80 || is(c, NAMED);
 }
 
 /* What neither a value nor a reason may hold: all controls but the tab. */
@@ -100,21 +106,21 @@ static const char *find_control(const char *at, const char *stop) {
     return at;
 }
 
-/* The first character that is none of a token, or stop. */
-static const char *find_end_of_token(const char *at, const char *stop) {
+/* The first character that is none of a name, or stop. */
+static const char *find_end_of_name(const char *at, const char *stop) {
     while (stop - at >= 16) {
         block bytes = load(at), letters = (bytes | 0x20) - 'a', digits = bytes - '0';
         size_t i = first_of((block) ((letters > 25) & (digits > 9) & (bytes != '-')));
         at += i;
         if (i < 16)
-            break; /* at the colon, mostly; else at a rarer one of a token's characters */
+            break; /* at the colon, mostly; else at a rarer character of names */
     }
-    while (at < stop && is(*at, TOKEN))
+    while (at < stop && is_named(*at))
         at++;
     return at;
 }
 
-/* Whether at[0:n] is this word of lower-case letters and dashes, in any case. Of a token or a value without controls:
+/* Whether at[0:n] is this word of lower-case letters and dashes, in any case. Of a name or a value without controls:
  * with 0x20 no other of their characters becomes one of these. */
 static int says(const char *at, size_t n, const char *word, size_t word_n) {
     size_t i;
@@ -190,7 +196,7 @@ static void read_connection(const char *at, const char *stop, struct mf_head *he
 }
 
 static enum mf_http read_field(const char *at, size_t n, const char *control, struct mf_head *head) {
-    const char *stop = at + n, *value = find_end_of_token(at, stop);
+    const char *stop = at + n, *value = find_end_of_name(at, stop);
     size_t name_n;
     if (value == at || value == stop || *value != ':')
         return is_blank(*at) ? MF_HTTP_FOLD : MF_HTTP_NAME;
@@ -362,12 +368,12 @@ static enum mf_http read_framing(struct mf_body *body, char c) {
         body->state = FIRST_DIGIT;
         break;
     case TRAILER:
-        if (c != '\r' && !is(c, TOKEN))
+        if (c != '\r' && !is_named(c))
             return MF_HTTP_TRAILERS;
         body->state = c == '\r' ? LAST_FEED : NAME;
         break;
     case NAME:
-        if (c != ':' && !is(c, TOKEN))
+        if (c != ':' && !is_named(c))
             return MF_HTTP_TRAILERS;
         body->state = c == ':' ? VALUE : NAME;
         break;

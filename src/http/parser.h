@@ -19,7 +19,7 @@ enum mf_http {
     MF_HTTP_UPGRADE,     /* 101 */
     MF_HTTP_LINE_END,    /* a line feed without a carriage return before it */
     MF_HTTP_FOLD,        /* a line that continues the header before it */
-    MF_HTTP_NAME,        /* a header's name that is no token right before a colon */
+    MF_HTTP_NAME,        /* no name right before a colon: a token, in which bytes above ASCII are allowed too */
     MF_HTTP_VALUE,       /* a control character in a header's value */
     MF_HTTP_HEAD_LONG,   /* MF_HEAD_MAX */
     MF_HTTP_HEAD_MANY,   /* MF_HEAD_LINES */

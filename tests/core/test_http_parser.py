@@ -25,7 +25,7 @@ from tests.rigs.responses import (
 S3 = head_of(
     b"x-amz-id-2: 8bFW4mDqRkSTUVwXyZ0123456789=", b"x-amz-request-id: 4XJ6Z8RCRTHBN2SK",
     b"Date: Sun, 29 Nov 2026 22:49:26 GMT", b"Last-Modified: Sun, 29 Nov 2026 22:40:00 GMT",
-    b'ETag: "b1946ac92492d2347c6235b4d2611184"', b"x-amz-meta-name: na\xc3\xafve\ttext", b"x-amz-meta-empty:",
+    b'ETag: "b1946ac92492d2347c6235b4d2611184"', b"x-amz-meta-name: na\xc3\xafve\ttext", b"x-amz-meta-\xc3\xa4:",
     b"Content-Type: binary/octet-stream", b"content-LENGTH:5 ", b"Server: AmazonS3",
 )  # fmt: skip
 
@@ -121,7 +121,7 @@ REFUSED = {
     "a header goes on in the next line": [b"HTTP/1.1 200 OK\r\na: b\r\n c\r\n", b"HTTP/1.1 200 OK\r\n\tc: d\r\n"],
     "not a header's name": [
         b"HTTP/1.1 200 OK\r\n" + line + b"\r\n"
-        for line in (b"a", b":", b": b", b"a b: c", b"a : b", b"a\t: b", b"\xc3\xa9: b", b"a\x00: b", b"(a): b", b"\r", b"a\rb: c")
+        for line in (b"a", b":", b": b", b"a b: c", b"a : b", b"a\t: b", b"a\x00: b", b"(a): b", b"\r", b"a\rb: c")
     ],
     "a control character in a header": [
         b"HTTP/1.1 200 OK\r\nname: " + b"v" * before + bytes([control]) + b"v" * behind + b"\r\n"
