@@ -149,6 +149,8 @@ setup(
                 "http/transfer",
                 "http/engine",
                 "http/loop",
+                "http/pool",
+                "http/connection",
                 "http/parser",
                 "http/request",
                 "http/response",

@@ -145,7 +145,7 @@ class Reply:
     failure: str | None = None
     """One of the words above when the exchange did not end as HTTP wants it, else None."""
     message: str = ""
-    """For people: libcurl's or aiohttp's words on the failure."""
+    """For people: the engine's words on the failure."""
     errno: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case; of a repeated header the first. Metadata names in lower case too."""

@@ -28,7 +28,7 @@ struct mf_route {
     enum mf_operation operation;
     int sign_payload;
     const char *method, *origin; /* with NUL */
-    const char *host;            /* of the origin, with the port unless it is the scheme's own: as libcurl sends it */
+    const char *host;            /* of the origin, with the port unless it is the scheme's own */
     struct mf_text path, query, region, service;
     struct mf_header *headers; /* ascending, lower case */
     size_t headers_n;
@@ -96,20 +96,23 @@ struct mf_xfer {
     /* ---- the worker's ---- */
     struct mf_channel *channel;
     struct mf_worker *worker;
-    struct mf_slot *slot; /* while libcurl has it */
+    struct mf_origin *origin;
+    struct mf_connection *connection;       /* that it is on */
+    struct mf_attempt *attempt;             /* at a connection that is for it alone */
+    struct mf_xfer *wait_next, *wait_prev;  /* in the queue of its origin */
     struct mf_xfer *next, *prev;
     enum mf_sink sink;
-    int paused, head_done, begun, stopped, sent_once, sendings;
-    int socket_after; /* its connection's socket + 1; 0: none yet */
-    int local_port;        /* of its connection, before it sends; 0: none yet */
+    int active, waiting, paused, head_done, stopped;
+    int renewed; /* once more, on a connection of its own: see mf_request_once */
+    int sent; /* all of it */
     int64_t wanted_bytes;  /* after the skipped: stop of resume, or of a range that is cut out; < 0: all */
     int64_t skip;          /* bytes of the body that the target is not for, before those it is for */
     int64_t skipped;       /* of them have passed */
-    size_t head_room, data_room, body_at;
+    size_t data_room;
     int64_t length;        /* Content-Length, < 0: not said */
     uint64_t progress_ns;
     size_t trickled;       /* bytes that came since progress_ns */
-    int64_t uploaded;      /* sent by progress_ns */
+    size_t uploaded;       /* of the body, since progress_ns */
     struct mf_event announce_event, end_event;
 
     /* ---- what came of it: to be read when the event was taken ---- */

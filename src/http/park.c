@@ -1,7 +1,9 @@
 /* What a process does with all its engines at once: initialise libcurl, fork, exit. */
 #include "http/worker.h"
 
+#include <curl/curl.h>
 #include <errno.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -33,7 +35,7 @@ static void forget(void) {
 }
 
 /* exit() frees OpenSSL's tables while our threads may be in the midst of it. This runs before OpenSSL's own handler,
- * which curl_global_init installed earlier, and leaves them parked for good. A thread in a system call that does not
+ * which OPENSSL_init_ssl installed earlier, and leaves them parked for good. A thread in a system call that does not
  * return (a dead network file system) shall not keep the process. */
 static void park_for_good(void) {
     struct mf_engine *engine;
@@ -54,7 +56,7 @@ int mf_global_init(void) {
     int code = 0;
     pthread_mutex_lock(&lock);
     if (!ready) {
-        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        if (!OPENSSL_init_ssl(0, NULL) || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
             code = ENOMEM;
         else if ((code = pthread_atfork(park, unpark, forget)) == 0) {
             ready = 1;

@@ -1,23 +1,30 @@
-/* The inside of the native S3 engine: threads that drive libcurl. Nothing here knows Python.
+/* The inside of the native S3 engine: threads that move requests and responses. Nothing here knows Python.
  *
  * Each file calls only those below it:
  *
  *     engine.c                 starts and ends threads, hands requests to them
  *     loop.c        park.c     the thread of a worker            what a fork or an exit does to all threads
- *     request.c                a request: headers, signature, body
- *     response.c               a response: headers, where the body goes, what failed
- *     channel.c                events from workers to the caller
+ *     pool.c                   which connection a request goes on: idle ones, attempts at new ones, who waits
+ *     connection.c             one exchange on one connection: what is sent, what comes, when it has ended
+ *     request.c  response.c    a request's bytes: head, signature, body; where the bytes of a response go
+ *     parser.c                 what a response says, by HTTP's rules
+ *     dial.c  link.c           connections by libcurl; their bytes, with TLS or without
+ *     poller.c  channel.c      which sockets are ready; events from workers to the caller
  *     wake.c        clock.h
  *
- * libcurl's handles are only ever touched by the worker that made them.
+ * All that a worker has made is only ever touched by its own thread.
  */
 #ifndef MFSTORE_HTTP_WORKER_H
 #define MFSTORE_HTTP_WORKER_H
-#include "http/engine.h" /* before curl.h, which may include OpenSSL's headers */
-
-#include <curl/curl.h>
 #include <pthread.h>
 #include <sys/types.h>
+#include <sys/uio.h>
+
+#include "http/dial.h"
+#include "http/engine.h"
+#include "http/link.h"
+#include "http/parser.h"
+#include "http/poller.h"
 
 /* These two are promised to callers: see Reply.announced and Call.stall in calls.py. */
 #define MF_ANNOUNCED_ABOVE ((size_t) 1 << 20) /* longer bodies of a GET without target wait until they have one */
@@ -25,7 +32,10 @@
 
 #define MF_ERROR_BODY ((size_t) 64 << 10) /* of a body that is not 2xx this much is kept */
 #define MF_REPLY_MAX ((size_t) 256 << 20) /* of a body that nobody can announce: lists and the like */
-#define MF_HEAD_MAX ((size_t) 256 << 10)  /* headers longer than this are no S3's */
+
+/* What is received for a file, and the beginning of each response, before it goes where it belongs: one for each
+ * worker, so that an idle connection holds no memory. It stays in the L2 cache between recv, checksum and pwrite. */
+#define MF_SCRATCH ((size_t) 256 << 10)
 
 enum mf_want { MF_WANT_START = 1, MF_WANT_RESUME = 2, MF_WANT_CANCEL = 4 };
 
@@ -41,17 +51,70 @@ struct mf_channel {
     int wake[2]; /* read end, write end: the same eventfd on Linux */
 };
 
-/* One libcurl handle and the memory that a request built in it points into: reused for request after request. */
-struct mf_slot {
-    struct mf_slot *next;
-    CURL *easy;
-    uint64_t route_id;
-    int mode;
-    long buffer, upload_buffer;
-    int fresh;
-    char *arena;
-    size_t arena_size;
-    char error[CURL_ERROR_SIZE];
+/* One scheme, host and port. */
+struct mf_origin {
+    struct mf_origin *next;
+    const char *name;                     /* lies behind it */
+    struct mf_connection *idle, *idle_last; /* the one used last first */
+    struct mf_xfer *waiting, *waiting_last; /* for whichever connection is there first */
+    struct mf_attempt *attempts;
+    size_t waiting_n, shared_n; /* shared_n: attempts that are for whoever waits; never fewer than wait */
+    size_t users;               /* connections, attempts and requests that look at this */
+};
+
+/* A connection that is being made. */
+struct mf_attempt {
+    struct mf_attempt *next, *prev;
+    struct mf_worker *worker;
+    struct mf_origin *origin;
+    struct mf_xfer *xfer; /* whom it is for; NULL: who waits longest */
+    struct mf_dial *dial;
+};
+
+enum mf_phase { MF_PHASE_HEAD, MF_PHASE_BODY, MF_PHASE_COMPLETE };
+
+enum mf_outcome {
+    MF_UNDER_WAY,
+    MF_KEEP,   /* ended, and the connection is good for another request */
+    MF_CLOSE,  /* ended, and it is not; or it was idle and is good for nothing any more */
+    MF_REPEAT  /* nothing came: the request is to be made again, on a new connection */
+};
+
+struct mf_connection {
+    struct mf_watch watch; /* the first: what the poller hands back */
+    struct mf_worker *worker;
+    struct mf_origin *origin;
+    struct mf_link *link;
+    struct mf_connection *next, *prev; /* among its origin's idle ones */
+    struct mf_connection *ended_next;  /* in the worker's list of those that loop.c has to look at; then of the dead */
+    struct mf_connection *again_next;
+    struct mf_xfer *xfer; /* NULL: idle */
+    enum mf_outcome outcome;
+    uint64_t idle_ns;
+    unsigned served;
+    int again;  /* in the worker's list of those with bytes that no socket will tell of */
+
+    int sending;  /* something of the request is not sent */
+    int blocked;  /* by what: MF_LINK_READ, MF_LINK_WRITE */
+    int stuck;    /* TLS has to write before it can read on */
+    int mute;     /* ... and will not be: the peer has answered, or does not take it */
+    int snapped;  /* the connection broke while sending: what had come before is still to be read */
+    int touched;  /* bytes were handed to the network */
+    char *out;    /* what is left of the head */
+    size_t out_at, out_n;
+    char *file;   /* what was read of a body's file */
+    size_t file_at, file_n;
+    size_t part, part_at; /* the next byte of the body: in which piece, where in it */
+    size_t body_at;       /* of the body the link has taken this much */
+
+    enum mf_phase phase;
+    int keep;       /* it may serve again, by the response's head and by what came behind its body */
+    int answered;   /* a byte of a response has come */
+    char *held;     /* bytes that came and could not be dealt with yet */
+    size_t held_at, held_n, held_room;
+    size_t seen;    /* of them the parser has seen so many of a head */
+    struct mf_head head;
+    struct mf_body body;
 };
 
 #define MF_SIGNING_KEYS 8
@@ -65,14 +128,18 @@ struct mf_worker {
     int asleep, stop;
     size_t outstanding;
 
-    CURLM *multi;
-    int poller, wake[2];
-    uint64_t timer_ns; /* when libcurl wants to be called; 0: not */
+    struct mf_poller *poller;
+    struct mf_dialer *dialer;
+    struct mf_watch waker;
+    int wake[2];
     uint64_t tick_ns;
     struct mf_xfer *active;
-    struct mf_slot *slots;
-    struct mf_watch *watches; /* by descriptor */
-    size_t watches_n;
+    struct mf_origin *origins; /* the one asked for last first */
+    struct mf_connection *ended, *ended_last, *again, *dead;
+    struct mf_xfer *over; /* that will get no connection */
+    size_t idle_n, attempts_n;
+    char *scratch, *arena;
+    size_t arena_size;
     struct mf_channel *dirty[64];
     size_t dirty_n;
     struct {
@@ -108,19 +175,68 @@ void mf_end(struct mf_xfer *xfer);
 /* Wakes who waits for events of this worker, or lowers *when to the time at which that shall be tried again. */
 void mf_deliver(struct mf_worker *worker, uint64_t now, uint64_t *when);
 
-/* ---- response.c ---- */
+/* ---- response.c: into what a response turns. Nothing here knows connections. ---- */
 
-size_t mf_response_header(char *line, size_t size, size_t count, void *xfer);
-size_t mf_response_write(char *data, size_t size, size_t count, void *xfer);
-void mf_response_resume(struct mf_xfer *xfer); /* what had come before the announcement moves to the target */
-void mf_response_end(struct mf_xfer *xfer, CURLcode code);
+enum mf_verdict {
+    MF_ON,     /* go on */
+    MF_HOLD,   /* what came is kept; the request waits for a target, and is announced */
+    MF_ENOUGH, /* nothing more of this body is wanted */
+    MF_FAILED  /* xfer->failure says why */
+};
+
+/* The head of the response, with its header lines. */
+enum mf_verdict mf_response_head(struct mf_xfer *xfer, const struct mf_head *head, const char *fields);
+/* The next bytes of the body. */
+enum mf_verdict mf_response_body(struct mf_xfer *xfer, const uint8_t *data, size_t n);
+/* Where the next bytes of the body may be received straight to, at most *n, of which straight are sure to come in one
+ * piece. NULL: nowhere. */
+uint8_t *mf_response_room(struct mf_xfer *xfer, uint64_t straight, size_t *n);
+/* n bytes lie there. */
+enum mf_verdict mf_response_landed(struct mf_xfer *xfer, size_t n);
+/* What had come before the announcement moves to the target. */
+enum mf_verdict mf_response_resume(struct mf_xfer *xfer);
+/* MF_FAILED */
+enum mf_verdict mf_give_up(struct mf_xfer *xfer, int failure, int error, const char *message);
 
 /* ---- request.c ---- */
 
-struct mf_slot *mf_slot_new(struct mf_worker *worker);
-void mf_slot_free(struct mf_slot *slot);
-/* Sets up xfer->slot for xfer. 0, or the failure, with xfer->error and xfer->message set. */
-int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer);
+/* Writes the head of xfer's request into worker->arena: *n bytes of it. 0, or the failure, with xfer->error and
+ * xfer->message set. */
+int mf_request_build(struct mf_worker *worker, struct mf_xfer *xfer, size_t *n);
+/* body[at:at+n] of a body that lies in a file; -1 with xfer->failure. */
+ssize_t mf_request_read(struct mf_xfer *xfer, size_t at, char *out, size_t n);
+/* Whether the request must not be made a second time unasked. */
+int mf_request_once(const struct mf_xfer *xfer);
+
+/* ---- connection.c ---- */
+
+/* Takes the link; NULL: no memory, and it is closed. */
+struct mf_connection *mf_connection_new(struct mf_worker *worker, struct mf_origin *origin, struct mf_link *link);
+/* Closes it. The memory goes at the end of the round. */
+void mf_connection_close(struct mf_connection *connection);
+/* Its request has ended, and it has none. */
+void mf_connection_rest(struct mf_connection *connection);
+/* Sends a request on a connection that has none. */
+void mf_connection_begin(struct mf_connection *connection, struct mf_xfer *xfer);
+/* xfer, which was announced, has got a target. */
+void mf_connection_resume(struct mf_connection *connection);
+/* Goes on with bytes that were received already. */
+void mf_connection_again(struct mf_connection *connection);
+
+/* ---- pool.c ---- */
+
+/* Puts xfer on a connection, or in line for one. 0, or a failure with xfer->message set. */
+int mf_pool_enter(struct mf_worker *worker, struct mf_xfer *xfer);
+/* xfer has left its connection, or shall wait no longer. */
+void mf_pool_leave(struct mf_worker *worker, struct mf_xfer *xfer);
+/* A connection whose request has ended: to the next that waits, or to the idle ones. */
+void mf_pool_return(struct mf_connection *connection);
+/* ... to its end. */
+void mf_pool_drop(struct mf_connection *connection);
+/* Closes what has been idle for too long. */
+void mf_pool_prune(struct mf_worker *worker, uint64_t now);
+void mf_pool_clear(struct mf_worker *worker);
+mf_dialed mf_pool_dialed; /* what mf_dialer_new is to call */
 
 /* ---- park.c ---- */
 

@@ -2,7 +2,7 @@
 scheduler's.
 
 A ``Call`` names one S3 operation and where its bytes come from or go. A ``Channel`` carries the calls of one bulk
-operation: ``submit`` them, ``poll`` the replies, in any order, one per call. Two implementations, ``native`` (libcurl,
+operation: ``submit`` them, ``poll`` the replies, in any order, one per call. Two implementations, ``native`` (in C,
 threads without the GIL) and ``aiobotocore``, answer alike; tests run on both.
 """
 

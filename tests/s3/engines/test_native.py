@@ -203,9 +203,9 @@ class TestAnnouncements:
         assert final.headers == reply.headers
 
     def test_announced_before_the_connection_was_waited_for(self, rig: Rig) -> None:
-        """On a connection that served before, the answer may be there when libcurl first looks, and be paused at once.
-        With the engine on one processor this happens every few requests; the bytes that come meanwhile are no litter
-        on an idle connection."""
+        """On a connection that served before, the answer may be there when the engine first looks, and be paused at
+        once. With the engine on one processor this happens every few requests; the bytes that come meanwhile are no
+        litter on an idle connection."""
         channel = rig(body_of(self.DATA, 'ETag: "e"'))
         allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(allowed)})  # before the engine has threads
