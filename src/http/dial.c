@@ -403,11 +403,12 @@ static int secure(struct mf_dial *dial, int proxy) {
     struct mf_dialer *dialer = dial->dialer;
     const struct mf_config *config = dialer->config;
     SSL_CTX **context = proxy ? &dialer->proxy_context : &dialer->context;
+    const struct mf_trust ours = {config->verify, config->ca_file, config->certificate, config->private_key};
+    const struct mf_trust theirs = {config->verify, config->proxy_ca_file ? config->proxy_ca_file : config->ca_file,
+                                    config->proxy_certificate, config->proxy_private_key};
     SSL *tls;
     if (!*context) {
-        *context = proxy ? mf_tls_context(config->verify, config->ca_file, NULL, NULL, dial->words, sizeof dial->words)
-                         : mf_tls_context(config->verify, config->ca_file, config->certificate, config->private_key,
-                                          dial->words, sizeof dial->words);
+        *context = mf_tls_context(proxy ? &theirs : &ours, dial->words, sizeof dial->words);
         if (!*context) {
             fail(dial, MF_TLS, 0, dial->words);
             return -1;
@@ -487,10 +488,12 @@ static int read_answer(struct mf_dial *dial) {
 static void broke(struct mf_dial *dial) {
     const char *words;
     int error = mf_link_error(dial->link, &words), failure;
-    if (dial->stage != STAGE_TLS)
-        failure = MF_PROXY;
-    else /* else it is what one side objects to */
-        failure = error && error != ENOMEM ? MF_RESET : MF_TLS;
+    if (error == 0 && (dial->stage == STAGE_TLS || dial->stage == STAGE_PROXY_TLS))
+        failure = MF_TLS; /* what one side objects to */
+    else if (error == ENOMEM)
+        failure = MF_INTERNAL;
+    else
+        failure = dial->stage == STAGE_TLS ? MF_RESET : MF_PROXY;
     fail(dial, failure, error, words);
 }
 

@@ -45,7 +45,7 @@ int mf_link_pending(const struct mf_link *link);
 
 /* Takes bytes of the pieces, in order: how many, which may be all that were given although the network took fewer
  * (TLS joins records: then mf_link_flush has to follow). The pieces may be changed or freed for what was taken. */
-ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, int count);
+ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count);
 
 /* Sends what the link holds back: 0 when there is none left, else a code from above. */
 int mf_link_flush(struct mf_link *link);

@@ -4,8 +4,11 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static SSL_CTX *refused(SSL_CTX *context, const char *what, const char *file, char *words, size_t words_n) {
     const char *reason = ERR_reason_error_string(ERR_peek_error());
@@ -15,8 +18,7 @@ static SSL_CTX *refused(SSL_CTX *context, const char *what, const char *file, ch
     return NULL;
 }
 
-SSL_CTX *mf_tls_context(int verify, const char *ca_file, const char *certificate, const char *private_key, char *words,
-                        size_t words_n) {
+static SSL_CTX *make(const struct mf_trust *trust, char *words, size_t words_n) {
     static const unsigned char protocols[] = "\x08http/1.1";
     SSL_CTX *context;
     ERR_clear_error();
@@ -28,21 +30,100 @@ SSL_CTX *mf_tls_context(int verify, const char *ca_file, const char *certificate
     /* A stream that ends without a goodbye may have been cut, whatever openssl.cnf says. */
     SSL_CTX_clear_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_verify(context, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    SSL_CTX_set_verify(context, trust->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     /* Whoever trusts an intermediate or a server's own certificate says so by putting it into the bundle. */
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN);
     X509_VERIFY_PARAM_set_hostflags(SSL_CTX_get0_param(context), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (verify && !(ca_file ? SSL_CTX_load_verify_file(context, ca_file) : SSL_CTX_set_default_verify_paths(context)))
-        return refused(context, "certificates", ca_file, words, words_n);
-    if (certificate) {
-        if (!private_key)
-            private_key = certificate;
-        if (SSL_CTX_use_certificate_chain_file(context, certificate) != 1)
-            return refused(context, "client certificate", certificate, words, words_n);
+    if (trust->verify && !(trust->ca_file ? SSL_CTX_load_verify_file(context, trust->ca_file)
+                                          : SSL_CTX_set_default_verify_paths(context)))
+        return refused(context, "certificates", trust->ca_file, words, words_n);
+    if (trust->certificate) {
+        const char *private_key = trust->private_key ? trust->private_key : trust->certificate;
+        if (SSL_CTX_use_certificate_chain_file(context, trust->certificate) != 1)
+            return refused(context, "client certificate", trust->certificate, words, words_n);
         if (SSL_CTX_use_PrivateKey_file(context, private_key, SSL_FILETYPE_PEM) != 1 ||
             SSL_CTX_check_private_key(context) != 1)
             return refused(context, "client key", private_key, words, words_n);
     }
+    return context;
+}
+
+/* ---- those that were made ---- */
+
+/* A process speaks to few services; each client beyond them reads its files again. */
+#define KEPT 4
+
+struct file {
+    char *path; /* NULL: none */
+    struct stat found;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct kept {
+    SSL_CTX *context; /* NULL: free */
+    int verify;
+    struct file files[3];
+} kept[KEPT];
+static unsigned next_kept;
+
+static void look(const struct mf_trust *trust, struct file files[3]) {
+    const char *paths[3] = {trust->ca_file, trust->certificate, trust->private_key};
+    int i;
+    memset(files, 0, 3 * sizeof *files);
+    for (i = 0; i < 3; i++) {
+        files[i].path = (char *) paths[i];
+        if (paths[i] && stat(paths[i], &files[i].found) < 0)
+            memset(&files[i].found, 0, sizeof files[i].found);
+    }
+}
+
+static int is_same_file(const struct file *one, const struct file *other) {
+    if (!one->path || !other->path)
+        return one->path == other->path;
+    return strcmp(one->path, other->path) == 0 && one->found.st_dev == other->found.st_dev &&
+           one->found.st_ino == other->found.st_ino && one->found.st_size == other->found.st_size &&
+           one->found.st_mtime == other->found.st_mtime && one->found.st_ctime == other->found.st_ctime;
+}
+
+static void drop(struct kept *one) {
+    int i;
+    SSL_CTX_free(one->context);
+    for (i = 0; i < 3; i++)
+        free(one->files[i].path);
+    memset(one, 0, sizeof *one);
+}
+
+static void keep(struct kept *one, SSL_CTX *context, int verify, const struct file files[3]) {
+    int i;
+    drop(one);
+    memcpy(one->files, files, sizeof one->files);
+    for (i = 0; i < 3; i++)
+        one->files[i].path = NULL;
+    for (i = 0; i < 3; i++)
+        if (files[i].path && !(one->files[i].path = strdup(files[i].path))) {
+            drop(one);
+            return;
+        }
+    SSL_CTX_up_ref(context);
+    one->context = context;
+    one->verify = verify;
+}
+
+SSL_CTX *mf_tls_context(const struct mf_trust *trust, char *words, size_t words_n) {
+    struct file files[3];
+    SSL_CTX *context = NULL;
+    int i;
+    look(trust, files);
+    pthread_mutex_lock(&lock);
+    for (i = 0; i < KEPT && !context; i++)
+        if (kept[i].context && kept[i].verify == trust->verify && is_same_file(kept[i].files, files) &&
+            is_same_file(kept[i].files + 1, files + 1) && is_same_file(kept[i].files + 2, files + 2)) {
+            context = kept[i].context;
+            SSL_CTX_up_ref(context);
+        }
+    if (!context && (context = make(trust, words, words_n)) != NULL)
+        keep(kept + next_kept++ % KEPT, context, trust->verify, files);
+    pthread_mutex_unlock(&lock);
     return context;
 }
 
