@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from botocore import handlers as botocore_handlers
@@ -196,15 +197,18 @@ def auth_of(request: Any, signer: Any, signing: tuple[str, str, Any], credential
 
 def sign_again(request: Any, auth: Any, signing: tuple[str, str, Any], skew: float) -> None:
     """Sign ``request`` again by a clock that is ``skew`` seconds ahead of this machine's. ``signing`` is region,
-    service and signature version, ``auth`` is by ``auth_of``. awscrt, where it is installed, takes no other clock than
-    this machine's: its place takes botocore's own signer, which makes the same signature. Does nothing for signatures
-    of version 4a, which only awscrt makes.
+    service and signature version, ``auth`` is by ``auth_of``. To awscrt, where it is installed, botocore gives no other
+    clock than this machine's: its place takes botocore's own signer, which makes the same signature, but for version
+    4a, which only awscrt makes.
 
-    Relies on ``S3SigV4Auth`` of ``botocore.auth``, and on ``_modify_request_before_signing`` of both, which reads
-    ``request.context["timestamp"]``.
+    Relies on ``S3SigV4Auth`` of ``botocore.auth``, on ``_modify_request_before_signing`` of it, which reads
+    ``request.context["timestamp"]``, and on what ``_sign_by_awscrt`` says.
     """
     region, service, version = signing
-    if type(auth).__module__.startswith("botocore.crt") and version in ("v4", "s3v4"):
+    if type(auth).__module__.startswith("botocore.crt"):
+        if version not in ("v4", "s3v4"):
+            _sign_by_awscrt(request, auth, skew)
+            return
         auth = S3SigV4Auth(auth.credentials, service, region)
     modify = getattr(auth, "_modify_request_before_signing", None)
     if modify is None:
@@ -216,6 +220,36 @@ def sign_again(request: Any, auth: Any, signing: tuple[str, str, Any], skew: flo
 
     auth._modify_request_before_signing = shifted
     auth.add_auth(request)
+
+
+def _sign_by_awscrt(request: Any, auth: Any, skew: float) -> None:
+    """Sign ``request`` again by awscrt, which takes any time, and gets this machine's from ``auth.add_auth``.
+
+    Relies on that method asking ``get_current_datetime`` of its module, or ``datetime.datetime.utcnow``, and on
+    ``X-Amz-Region-Set`` being all that it leaves of an earlier signature.
+    """
+    shift = timedelta(seconds=skew)
+
+    class _Shifted(datetime):
+        @classmethod
+        def utcnow(cls) -> Any:
+            return datetime.now(UTC).replace(tzinfo=None) + shift
+
+    def get_current_datetime(remove_tzinfo: bool = True) -> datetime:
+        return (datetime.now(UTC) + shift).replace(tzinfo=None if remove_tzinfo else UTC)
+
+    clock = {
+        "get_current_datetime": get_current_datetime,
+        "datetime": SimpleNamespace(datetime=_Shifted, timezone=timezone),
+    }
+    method = type(auth).add_auth
+    shifted = FunctionType(
+        method.__code__, {**method.__globals__, **clock}, closure=method.__closure__, argdefs=method.__defaults__
+    )
+    del request.headers["X-Amz-Region-Set"]
+    if hasattr(request.body, "seek"):
+        request.body.seek(0)
+    shifted(auth, request)
 
 
 def sign_in_session(request: Any, version: Any, sessions: Any) -> None:

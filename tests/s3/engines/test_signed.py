@@ -3,6 +3,8 @@
 import hashlib
 import os
 import uuid
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import boto3
 import pytest
@@ -12,6 +14,7 @@ from mfstore.errors import BackendError, NotFound
 from mfstore.s3 import BulkClient, PutItem
 from mfstore.s3.transfers import downloads, uploads
 from tests.rigs.raw_server import Server
+from tests.rigs.s3_wire import error_body
 from tests.servers import boto_client, client_options
 
 MIB = 1 << 20
@@ -161,11 +164,20 @@ print(*[bytes(one.data) for one in client.get_many(["k ü", ("k ü", 1, 1)])], c
 
 
 @pytest.mark.second
-def test_a_multi_region_access_point(s3_env, python):
-    """Signed by awscrt, which botocore needs for it, for all regions; sent natively to the global endpoint."""
+@pytest.mark.parametrize("ahead", [0, 7200])
+def test_a_multi_region_access_point(s3_env, python, ahead):
+    """Signed by awscrt, which botocore needs for it, for all regions; sent natively to the global endpoint. By the
+    service's clock, once that is known."""
+    skewed = []
 
     def answer(connection, request):
-        if request.method == "PUT":
+        now = datetime.now(UTC) + timedelta(seconds=ahead)
+        sent = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        if abs(now - sent) > timedelta(minutes=15):
+            skewed.append(server.requests.pop())
+            date, body = f"Date: {format_datetime(now, usegmt=True)}", error_body("RequestTimeTooSkewed")
+            connection.reply("403 Forbidden", [date, f"Content-Length: {len(body)}"], body)
+        elif request.method == "PUT":
             connection.reply("200 OK", ["Content-Length: 0", 'ETag: "e"'])
         elif "range" in request.headers:
             connection.reply(
@@ -180,7 +192,7 @@ def test_a_multi_region_access_point(s3_env, python):
     finally:
         server.close()
     assert printed.split() == ["b'123'", "b'2'", "native"]
-    assert len(server.requests) == 3
+    assert len(server.requests) == 3 and len(skewed) == bool(ahead)
     for request in server.requests:
         assert request.path == "http://m.mrap.accesspoint.s3-global.amazonaws.com/k%20%C3%BC"
         assert request.headers["host"] == "m.mrap.accesspoint.s3-global.amazonaws.com"
