@@ -261,6 +261,14 @@ static void link_ready(struct mf_watch *watch, unsigned what) {
     touch((struct mf_dial *) watch);
 }
 
+static void fail(struct mf_dial *dial, int failure, int error, const char *words) {
+    dial->stage = STAGE_ENDED;
+    dial->failure = failure;
+    dial->error = error;
+    if (words != dial->words)
+        snprintf(dial->words, sizeof dial->words, "%s", words);
+}
+
 struct mf_dial *mf_dial_start(struct mf_dialer *dialer, const char *origin, int fresh, void *owner) {
     struct mf_dial *dial = calloc(1, sizeof *dial);
     char where[300], url[320];
@@ -270,10 +278,11 @@ struct mf_dial *mf_dial_start(struct mf_dialer *dialer, const char *origin, int 
     dial->owner = owner;
     dial->watch.ready = link_ready;
     dial->deadline = mf_now_ns() + (uint64_t) dialer->config->connect_timeout_ms * 1000000u;
-    if (!parse(origin, "80", &dial->origin)) {
-        dial->failure = MF_CONNECT;
-        snprintf(dial->words, sizeof dial->words, "%.200s is no origin", origin);
-    } else {
+    if (!parse(origin, "80", &dial->origin))
+        fail(dial, MF_CONNECT, 0, "the origin's URL cannot be understood");
+    else if (dialer->http_proxy && !dialer->proxy.host[0])
+        fail(dial, MF_PROXY, 0, "the proxy's URL cannot be understood");
+    else {
         dial->easy = take_easy(dialer);
         if (!dial->easy) {
             free(dial);
@@ -340,14 +349,6 @@ static void end(struct mf_dial *dial) {
     dial->dialer->dialed(dial->owner, dial, link, dial->failure, dial->error, dial->words);
     free(dial->text);
     free(dial);
-}
-
-static void fail(struct mf_dial *dial, int failure, int error, const char *words) {
-    dial->stage = STAGE_ENDED;
-    dial->failure = failure;
-    dial->error = error;
-    if (words != dial->words)
-        snprintf(dial->words, sizeof dial->words, "%s", words);
 }
 
 /* The one place where libcurl's codes become those of engine.h. */
@@ -565,7 +566,9 @@ struct mf_dialer *mf_dialer_new(const struct mf_config *config, struct mf_poller
     dialer->multi = curl_multi_init();
     if (config->proxy && strncasecmp(config->proxy, "socks", 5) != 0) {
         dialer->http_proxy = 1;
-        if (!parse(config->proxy, "1080", &dialer->proxy) || authorize(dialer) < 0) {
+        if (!parse(config->proxy, "1080", &dialer->proxy))
+            dialer->proxy.host[0] = 0; /* then no dial succeeds */
+        else if (authorize(dialer) < 0) {
             mf_dialer_free(dialer);
             return NULL;
         }
