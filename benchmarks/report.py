@@ -9,6 +9,7 @@ from benchmarks.core.everyday import Cost, everyday_table
 from benchmarks.core.table import Measured, tables, unrelated
 from benchmarks.core.unrelated import Unrelated
 from benchmarks.index.table import tables as index_tables
+from benchmarks.instructions import table as instructions_table
 
 WANTED = {
     "save 256 MiB float32": "wall and CPU seconds",
@@ -28,6 +29,8 @@ def main(path: str) -> None:
         cutting_table([Rate(**one) for one in found["cutting"]])
     elif "everyday" in found:
         everyday_table([Cost(**one) for one in found["everyday"]])
+    elif "instructions" in found:
+        instructions_table(found["instructions"])
     elif "index" in found:
         index_tables(found)
     else:
@@ -89,8 +92,11 @@ def s3(runs: list[dict[str, Any]]) -> None:
             numbers = (s3_number(cells.get((column, peer)), value) for column in columns)
             print(f"| {peer} |" + "".join(f" {number} |" for number in numbers))
         if value == "cpu":
-            ratios = (against_best({peer: cells.get((column, peer)) for peer in peers}) for column in columns)
-            print("| **mfstore against the best of the others** |" + "".join(f" {ratio} |" for ratio in ratios))
+            here = [{peer: cells.get((column, peer)) for peer in peers} for column in columns]
+            for name, ratio in (("the best of the others", against_best), ("the floor", against_floor)):
+                print(f"| **mfstore against {name}** |" + "".join(f" {ratio(column)} |" for column in here))
+            mains = (s3_number(column.get("mfstore"), "main") for column in here)
+            print("| of mfstore's, the thread that asks |" + "".join(f" {main} |" for main in mains))
     puts = [info for info in found if info["operation"] == "put"]
     for secure, scheme in ((False, "http"), (True, "https")):
         signers = dict.fromkeys(info["peer"] for info in puts if info["secure"] == secure and info["signs"])
@@ -98,17 +104,19 @@ def s3(runs: list[dict[str, Any]]) -> None:
             print(f"\nPUTs over {scheme} sign their payload's SHA-256: {', '.join(signers) or 'none'}.")
     sums = dict.fromkeys(f"{info['peer']} ({info['checksums']})" for info in puts if info["checksums"] != "none")
     print(f"\nPUTs carry a checksum: {', '.join(sums) or 'none'}.")
+    unsigned([run["extra_info"] for run in runs if "unsigned" in run["extra_info"]])
+    threads([run["extra_info"] for run in runs if "threads" in run["extra_info"]])
     named = {run["name"]: run["extra_info"] for run in runs}
     print("\n| also measured, S3 | |\n|---|--:|")
     if "many" in (one := named.get("test_single_object", {})):
         many, single = one["many"], one["single"]
         print(f"| get_many of one object, CPU and wall | {many[0] * 1e6:.0f}, {many[1] * 1e6:.0f} us |")
         print(f"| one GET by boto3, CPU and wall | {single[0] * 1e6:.0f}, {single[1] * 1e6:.0f} us |")
-    if "aes" in (floor := named.get("test_floor", {})):
+    if "aes" in (kernel := named.get("test_kernel", {})):
         print(
-            f"| the kernel's part of a 4 KiB GET, of a GB got | {floor['small'] * 1e6:.0f} us, {floor['big']:.2f} s |"
+            f"| the kernel's part of a 4 KiB GET, of a GB got | {kernel['small'] * 1e6:.0f} us, {kernel['big']:.2f} s |"
         )
-        print(f"| SHA-256, AES-256-GCM of a GB by OpenSSL | {floor['sha256']:.2f}, {floor['aes']:.2f} s |")
+        print(f"| SHA-256, AES-256-GCM of a GB by OpenSSL | {kernel['sha256']:.2f}, {kernel['aes']:.2f} s |")
     for operation in ("get", "put"):
         if equal := named.get(f"test_metaflow_at_equal_counts[{operation}]"):
             both = f"{equal['metaflow.S3'] * 1e6:.0f}, {equal['mfstore'] * 1e6:.0f} us"
@@ -145,8 +153,49 @@ def s3_number(info: dict[str, Any] | None, value: str) -> str:
 def against_best(here: dict[str, dict[str, Any] | None]) -> str:
     """What mfstore's CPU is of the cheapest of the clients that are not mfstore."""
     own = here.get("mfstore")
-    others = [info["cpu"] for peer, info in here.items() if info and not peer.startswith("mfstore")]
+    others = [info["cpu"] for peer, info in here.items() if info and not peer.startswith(("mfstore", "floor"))]
     return f"**{own['cpu'] / min(others):.2f} x**" if own and others else "-"
+
+
+def against_floor(here: dict[str, dict[str, Any] | None]) -> str:
+    """What mfstore's CPU is of a minimal client's."""
+    own, floor = here.get("mfstore"), here.get("floor")
+    return f"**{own['cpu'] / floor['cpu']:.2f} x**" if own and floor else "-"
+
+
+def unsigned(found: list[dict[str, Any]]) -> None:
+    """PUTs over http whose payload is not signed."""
+    if not found:
+        return
+    columns = list(dict.fromkeys(where_of(info) for info in found))
+    print("\n| payload not signed, CPU |" + "".join(f" {heading(*column)} |" for column in columns))
+    print("|---|" + "--:|" * len(columns))
+    cells = {(where_of(info), info["unsigned"]): info for info in found}
+    for name in dict.fromkeys(info["unsigned"] for info in found):
+        numbers = (s3_number(cells.get((column, name)), "cpu") for column in columns)
+        print(f"| {name} |" + "".join(f" {number} |" for number in numbers))
+
+
+def threads(found: list[dict[str, Any]]) -> None:
+    """How throughput grows with threads for transfers, mfstore's beside the floor's."""
+    if not found:
+        return
+    sizes = list(dict.fromkeys(one["size"] for one in found))
+    print("\n| threads |" + "".join(f" GET {S3_OBJECTS[size]} https: rate, CPU | floor |" for size in sizes))
+    print("|--:|" + "--:|--:|" * len(sizes))
+    cells = {(one["threads"], one["size"]): one for one in found}
+    for count in dict.fromkeys(one["threads"] for one in found):
+        here = [cells[count, size] for size in sizes]
+        both = (f" {rate(one, one)} | {rate(one, one['floor'])} |" for one in here)
+        print(f"| {count} |" + "".join(both))
+
+
+def rate(one: dict[str, Any], info: dict[str, Any]) -> str:
+    """Throughput, and what it cost."""
+    unit, number = ("GB/s", one["size"] / 1e9) if one["size"] >= 1 << 20 else ("a second", 1)
+    moved = f"{number / info['wall']:.2f}" if number != 1 else f"{1 / info['wall']:.0f}"
+    what = "s/GB" if one["size"] >= 1 << 20 else "us"
+    return f"{moved} {unit}, {s3_number({**info, 'size': one['size']}, 'cpu')} {what}"
 
 
 METHODS = ("GET", "HEAD", "PUT")

@@ -22,7 +22,7 @@ from mfstore.bench.peers import Peer, Where
 
 
 class Mfstore(Peer):
-    engine, checksum = "native", None
+    engine, checksum, payload_signing = "native", None, "auto"
 
     def open(self):
         from botocore.config import Config
@@ -31,8 +31,9 @@ class Mfstore(Peer):
 
         self.config = Config(**self.config_options())
         self.client = BulkClient(
-            self.where.bucket, engine=self.engine, checksum=self.checksum, config=self.config, **self.named()
-        )
+            self.where.bucket, engine=self.engine, checksum=self.checksum, payload_signing=self.payload_signing,
+            config=self.config, **self.named(),
+        )  # fmt: skip
 
     def get(self, keys, take):
         for outcome in self.client.get_many(keys, ordered=False):
@@ -45,11 +46,45 @@ class Mfstore(Peer):
         self.client.close()
 
 
+class MfstoreThreads(Mfstore):
+    """With as many threads for transfers as its name says, whatever the machine has. There is no knob for it."""
+
+    threads = 1
+
+    def open(self):
+        from mfstore.s3.aws import sessions
+
+        sessions.os.cpu_count = lambda: self.threads
+        super().open()
+
+
+class MfstoreTwoThreads(MfstoreThreads):
+    threads = 2
+
+
+class MfstoreFourThreads(MfstoreThreads):
+    threads = 4
+
+
 class MfstoreDefault(Mfstore):
     """With the checksum that is the default. Only PUT differs."""
 
     checksum = "CRC64NVME"
     checksums = "CRC64NVME"
+
+
+class MfstoreUnsigned(Mfstore):
+    """Signs no payload over http either."""
+
+    payload_signing = "never"
+
+    def open(self):
+        self.signs = False
+        super().open()
+
+
+class MfstoreUnsignedDefault(MfstoreUnsigned):
+    checksum = checksums = "CRC64NVME"
 
 
 class MfstoreCurrent(Mfstore):
@@ -134,6 +169,14 @@ class Awscrt(Peer):
         self._all(lambda item: self._request("PUT", item[0], item[1]), items)
 
 
+class ObstoreUnsigned(peers.Obstore):
+    """Signs no payload over http either."""
+
+    def open(self):
+        self.signs = False
+        super().open()
+
+
 CURRENT = "mfstore, current libcurl and OpenSSL"
 PEERS = {
     "mfstore": Mfstore,
@@ -146,8 +189,18 @@ PEERS = {
     "obstore": peers.Obstore,
     "obstore async": peers.ObstoreAsync,
     "awscrt": Awscrt,
-    "metaflow.S3": peers.Metaflow,
 }
+"""The rows of the table."""
+OTHERS = {
+    "metaflow.S3": peers.Metaflow,
+    "mfstore, 1 thread": MfstoreThreads,
+    "mfstore, 2 threads": MfstoreTwoThreads,
+    "mfstore, 4 threads": MfstoreFourThreads,
+    "mfstore, unsigned": MfstoreUnsigned,
+    "mfstore, unsigned, with CRC64NVME": MfstoreUnsignedDefault,
+    "obstore, unsigned": ObstoreUnsigned,
+}
+"""Of single measurements."""
 SHARES = {
     "mfstore, aiobotocore engine": 0.05, "boto3, threads": 0.05, "aiobotocore": 0.05, "s3fs": 0.05, "obstore": 0.3,
     "obstore async": 0.3, "awscrt": 0.2, "metaflow.S3": 0.01,
@@ -157,7 +210,7 @@ SHARES = {
 
 def made(name, where):
     """The peer of that name, at a place as JSON has it."""
-    return PEERS[name](Where(**where))
+    return {**PEERS, **OTHERS}[name](Where(**where))
 
 
 @functools.cache
@@ -189,35 +242,50 @@ def cpu():
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+class Work:
+    """What a job asks of a peer, in portions: the same names again and again, for they exist and nobody here caches."""
+
+    def __init__(self, job):
+        self.job, self.seen = job, []
+        self.peer = made(job["peer"], job["where"])
+        self._numbers, self._data = itertools.count(), os.urandom(job["size"])
+
+    def portion(self, count):
+        """What the peer is given for ``count`` objects: made beforehand, for it is no part of the work."""
+        name = f"{self.job['operation']}/{self.job['size']}"
+        keys = [f"{name}/{next(self._numbers) % self.job['exist']}" for _ in range(count)]
+        return keys if self.job["operation"] == "get" else [(key, self._data) for key in keys]
+
+    def __call__(self, portion):
+        """Moves them. What is got is counted, and let go."""
+        if self.job["operation"] == "put":
+            self.peer.put(portion, lambda *_: None)
+            return
+        self.seen.clear()
+        self.peer.get(portion, lambda _, found, __: self.seen.append(len(found)))
+        if sum(self.seen) != len(portion) * self.job["size"]:
+            raise AssertionError(f"{sum(self.seen)} bytes instead of {len(portion) * self.job['size']}")
+
+
 def run(job):
     """Warm up, then the best and the median of some rounds."""
-    where, size = job["where"], job["size"]
-    peer = made(job["peer"], where)
-    count = max(1, round(job["count"] * (SHARES.get(job["peer"], 1.0) if size < (1 << 20) else 1)))
-    numbers = itertools.count()
-    data = os.urandom(size)
-    seen = []
-    take = lambda _, found, __: seen.append(len(found) if found is not None else 0)  # noqa: E731
-    if job["operation"] == "get":
-        # the same names again and again: they exist, and nobody here caches
-        work = lambda n: peer.get([f"get/{size}/{i % job['exist']}" for i in range(n)], take)  # noqa: E731
-    else:
-        items = lambda n: [(f"put/{size}/{next(numbers) % job['exist']}", data) for _ in range(n)]  # noqa: E731
-        work = lambda n: peer.put(items(n), take)  # noqa: E731
-    work(max(1, count // 10))
+    work = Work(job)
+    share = SHARES.get(job["peer"], 1.0) if job["size"] < (1 << 20) else 1
+    count = max(1, round(job["count"] * share))
+    work(work.portion(max(1, count // 10)))
     gc.collect()
     rounds = []
     for _ in range(job["rounds"]):
-        seen.clear()
-        begin, before = time.perf_counter(), cpu()
-        work(count)
-        rounds.append((cpu() - before, time.perf_counter() - begin))
-        if job["operation"] == "get" and sum(seen) != count * size:
-            raise AssertionError(f"{sum(seen)} bytes instead of {count * size}")
+        portion = work.portion(count)
+        begin, before, main = time.perf_counter(), cpu(), time.thread_time()
+        work(portion)
+        rounds.append((cpu() - before, time.perf_counter() - begin, time.thread_time() - main))
+    peer = work.peer
     peer.close()
     best = sorted(rounds)
     return {
-        "cpu": best[0][0] / count, "median": best[len(best) // 2][0] / count, "wall": min(w for _, w in rounds) / count,
+        "cpu": best[0][0] / count, "median": best[len(best) // 2][0] / count,
+        "wall": min(wall for _, wall, _ in rounds) / count, "main": min(main for _, _, main in rounds) / count,
         "count": count, "signs": peer.signs, "checksums": peer.checksums, "libraries": getattr(peer, "libraries", None),
     }  # fmt: skip
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import floor as floors
 from benchmarks.s3_peers import CURRENT, PEERS, SHARES, current_libraries, environment
 from tests.servers import Nginx, Radosgw
 
@@ -25,15 +26,20 @@ def place_of(server, secure):
     }  # fmt: skip
 
 
+def filled(server):
+    """The objects that are got, beneath nginx."""
+    server.create_bucket("bench")
+    for size, count in EXIST.items():
+        for number in range(count):
+            path = server.root / "bench" / "get" / str(size) / str(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(os.urandom(size))
+
+
 @pytest.fixture(scope="module")
 def nginx():
     with Nginx() as server:
-        server.create_bucket("bench")
-        for size, count in EXIST.items():
-            for number in range(count):
-                path = server.root / "bench" / "get" / str(size) / str(number)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(os.urandom(size))
+        filled(server)
         yield server
 
 
@@ -61,44 +67,89 @@ def child(job):
     return python(["-m", "benchmarks.s3_peers"], job, job["where"], job["peer"])
 
 
-def measured(benchmark, server, secure, peer, operation, size, count):
+FLOOR = "floor"
+CURRENT_FLOOR = "floor, current OpenSSL"
+FLOORS = (FLOOR, CURRENT_FLOOR)
+UNSIGNED = (
+    "mfstore, unsigned", "obstore, unsigned", FLOOR, "mfstore, unsigned, with CRC64NVME", "floor, with CRC64NVME",
+)  # fmt: skip
+
+
+def measured(benchmark, server, secure, peer, operation, size, count, checksum="none", **options):
+    """One cell, with what it was."""
+    where = place_of(server, secure)
     job = {
         "peer": peer, "operation": operation, "size": size, "count": count, "exist": EXIST[size], "rounds": ROUNDS,
-        "where": place_of(server, secure),
+        "where": where,
     }  # fmt: skip
     result = {}
 
     def once():
         try:
-            result.update(child(job))
+            if peer in FLOORS:
+                libraries = current_libraries()[1] if peer == CURRENT_FLOOR else None
+                found = floors.floor(
+                    where, operation, size, EXIST[size], count, checksum=checksum, libraries=libraries, **options
+                )
+                result.update(vars(found), signs=options.get("signed", not secure), checksums=checksum)
+            else:
+                result.update(child(job))
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             if peer != "awscrt":
                 raise
             result["failed"] = str(error)[-500:]
 
     benchmark.pedantic(once, rounds=1)
-    benchmark.extra_info.update(
-        result, s3=True, peer=peer, operation=operation, size=size, secure=secure, server=server.name
-    )
+    benchmark.extra_info.update(result, peer=peer, operation=operation, size=size, secure=secure, server=server.name)
     if "failed" in result:
         pytest.skip(f"awscrt cannot talk to this endpoint: {result['failed'][-200:]}")
 
 
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", [*PEERS, *FLOORS])
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize(("operation", "size"), [("get", SMALL), ("get", BIG), ("put", SMALL), ("put", BIG)])
 def test_nginx(benchmark, nginx, secure, operation, size, peer):
     if operation == "get" and peer == "mfstore with CRC64NVME":
         pytest.skip("a GET is the same with and without")
-    if peer == CURRENT and current_libraries() is None:
-        pytest.skip("pycurl was installed without libraries of its own")
+    if peer in (CURRENT, CURRENT_FLOOR):
+        if not secure:
+            pytest.skip("without TLS it is the same")
+        if current_libraries() is None:
+            pytest.skip("pycurl was installed without libraries of its own")
+    benchmark.extra_info["s3"] = True
     measured(benchmark, nginx, secure, peer, operation, size, NUMBER_SMALL if size == SMALL else NUMBER_BIG)
 
 
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer != CURRENT])
 def test_radosgw_put(benchmark, radosgw, peer):
     """A server that verifies signatures; fewer, because it is what takes the time."""
+    benchmark.extra_info["s3"] = True
     measured(benchmark, radosgw, False, peer, "put", SMALL, 1000)
+
+
+@pytest.mark.parametrize("size", [SMALL, BIG])
+@pytest.mark.parametrize("peer", UNSIGNED)
+def test_unsigned(benchmark, nginx, peer, size):
+    """PUTs over http whose payload nobody signs, as in a private network. Of SDKs only obstore has a switch for it."""
+    count = NUMBER_SMALL if size == SMALL else NUMBER_BIG
+    benchmark.extra_info["unsigned"] = peer
+    checksum, floor = ("CRC64NVME" if "CRC64NVME" in peer else "none"), {}
+    if peer.startswith(FLOOR):
+        peer, floor = FLOOR, {"signed": False}
+    measured(benchmark, nginx, False, peer, "put", size, count, checksum, **floor)
+
+
+@pytest.mark.parametrize("size", [SMALL, BIG])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads(benchmark, nginx, threads, size):
+    """How GETs over https grow with threads for transfers, mfstore's and the floor's."""
+    count = NUMBER_SMALL if size == SMALL else NUMBER_BIG
+    named = f"mfstore, {threads} thread{'s' if threads > 1 else ''}"
+    benchmark.extra_info["threads"] = threads
+    benchmark.extra_info["floor"] = vars(
+        floors.floor(place_of(nginx, True), "get", size, EXIST[size], count, threads=threads)
+    )
+    measured(benchmark, nginx, True, named, "get", size, count)
 
 
 ONE = """
@@ -130,7 +181,7 @@ def test_single_object(benchmark, nginx):
     benchmark.extra_info.update(result)
 
 
-FLOOR = """
+KERNEL = """
 import hashlib, json, os, socket, sys, time
 from urllib.parse import urlsplit
 where = json.loads(sys.argv[1])
@@ -171,18 +222,18 @@ print(json.dumps({
 """
 
 
-def test_floor(benchmark, nginx):
+def test_kernel(benchmark, nginx):
     """What no client saves here: the kernel's part of plain sockets that exchange prepared bytes, and what the system's
     OpenSSL takes for the hash that signs a payload and for the cipher."""
 
-    def floor():
-        found = python(["-c", FLOOR], place_of(nginx, False), place_of(nginx, False))
+    def kernel():
+        found = python(["-c", KERNEL], place_of(nginx, False), place_of(nginx, False))
         speed = ["openssl", "speed", "-mr", "-seconds", "2", "-bytes", "16384", "-evp", "aes-256-gcm"]
         told = subprocess.run(speed, capture_output=True, text=True, check=True).stdout
         rate = float(next(line for line in told.splitlines() if line.startswith("+F:")).rpartition(":")[2])
         return {**found, "aes": 1e9 / rate}
 
-    benchmark.extra_info.update(benchmark.pedantic(floor, rounds=1))
+    benchmark.extra_info.update(benchmark.pedantic(kernel, rounds=1))
 
 
 NUMBER_EQUAL = 500
