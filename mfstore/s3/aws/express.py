@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mfstore.errors import MfstoreError
+from mfstore.errors import BackendError
 from mfstore.host.interrupts import uninterrupted
 from mfstore.records import dataclass
 from mfstore.s3.aws import errors
@@ -25,35 +26,44 @@ if TYPE_CHECKING:
 
 OPERATION = "CreateSession"
 ENDING_SECONDS = 60.0
-"""A session of which less is left is not used any more: a request may wait for its turn, and S3 gives five minutes."""
-SECONDS_BETWEEN_FAILURES = 5.0
-"""For so long the answer "there is none" holds, also for the other calls of a batch; and a session that was refused is
-given up only when it is older, as many calls may be told the same."""
-TRIES = 4
-DELAY_SECONDS = 0.1
-"""Before the second try; each further one waits four times as long."""
+"""A session of which less is left is replaced: a request may wait for its turn, and S3 gives five minutes."""
+LAST_SECONDS = 5.0
+"""Where it cannot be replaced just now it is used until so much is left."""
+SECONDS_BETWEEN_FAILURES = 1.0
+"""For so long the answer "there is none" holds for all calls that need the session."""
+SECONDS_YOUNG = 5.0
+"""A session that was refused is given up when it is older: many calls may be told the same."""
+
+
+class NoSession(BackendError):
+    """The service answered the question for a session, and a call that needs it was not sent: whether and when to ask
+    again is for whoever sent the call to decide, as if the service had answered that so."""
+
+    reply: Reply
+
+    def reply_to(self, call: Call) -> Reply:
+        """The service's answer, as one to ``call``."""
+        found: Reply = replace(self.reply, call=call)
+        return found
 
 
 class Account(Protocol):
     """What a session is asked for with: a control plane."""
 
+    skew: float
+    """See ``RouteSource``."""
+    version: int
+    """See ``RouteSource``."""
+
     def credentials(self) -> Credentials | None:
         """What signs the question."""
-
-    def expire(self, credentials: Credentials | None, bucket: str) -> bool:
-        """See ``ControlPlane``."""
-
-    def learn_skew(self, reply: Reply) -> bool:
-        """See ``ControlPlane``."""
-
-    def redirect(self, call: Call, reply: Reply) -> bool:
-        """See ``ControlPlane``."""
 
     def parse(self, call: Call, reply: Reply) -> dict[str, Any]:
         """See ``ControlPlane``."""
 
-    def host(self, call: Call) -> str:
-        """See ``ControlPlane``."""
+
+_Asked = tuple[Credentials | None, float, int]
+"""With whose keys, by which clock and in which regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +80,12 @@ class BucketSessions:
 
     def __init__(self) -> None:
         self._sessions: dict[str, _Session] = {}
-        self._failures: dict[str, tuple[MfstoreError, float]] = {}
+        self._failures: dict[str, tuple[NoSession, float, _Asked]] = {}
         self._locks: dict[str, threading.RLock] = {}
 
     def of(self, bucket: str, account: Account, ask: Ask) -> Credentials:
-        """The keys of a bucket's session, which has some time to go. Raises what the service answers instead."""
+        """The keys of a bucket's session, which has some time to go. Raises NoSession with what the service answers
+        instead."""
         session = self._sessions.get(bucket)
         if session is not None and time.monotonic() < session.ends - ENDING_SECONDS:
             return session.credentials
@@ -83,57 +94,44 @@ class BucketSessions:
     def _renewed(self, bucket: str, account: Account, ask: Ask) -> Credentials:
         with self._locks.setdefault(bucket, threading.RLock()):
             session = self._sessions.get(bucket)
-            if session is not None and time.monotonic() < session.ends - ENDING_SECONDS:
+            left = session.ends - time.monotonic() if session is not None else 0.0
+            if session is not None and left > ENDING_SECONDS:
                 return session.credentials
-            failure = self._failures.get(bucket)
-            if failure is not None and time.monotonic() - failure[1] < SECONDS_BETWEEN_FAILURES:
-                raise errors.copied(failure[0])
             try:
-                session = _begin(bucket, account, ask)
-            except MfstoreError as error:
-                self._failures[bucket] = errors.copied(error), time.monotonic()
+                session = self._begun(bucket, account, ask)
+            except NoSession:
+                if session is not None and left > LAST_SECONDS:
+                    return session.credentials
                 raise
-            self._failures.pop(bucket, None)
             self._sessions[bucket] = session
             return session.credentials
+
+    def _begun(self, bucket: str, account: Account, ask: Ask) -> _Session:
+        asked = account.credentials(), account.skew, account.version
+        failure = self._failures.get(bucket)
+        if failure is not None:
+            error, when, why = failure
+            # With other keys, or by another clock, the answer may be another.
+            if why == asked and time.monotonic() - when < SECONDS_BETWEEN_FAILURES:
+                raise errors.copied(error)
+        call, begun = Call(OPERATION, bucket, fresh=failure is not None), time.monotonic()
+        reply = ask(call)
+        if errors.classify(reply) is Verdict.FINE:
+            self._failures.pop(bucket, None)
+            return _read(account.parse(call, reply), reply.headers, begun)
+        error = NoSession("the service gave no session")
+        error.reply = reply
+        self._failures[bucket] = error, time.monotonic(), asked
+        raise error
 
     def refused(self, bucket: str) -> bool:
         """The service called the session's keys expired or invalid: True if there will be others."""
         session = self._sessions.get(bucket)
         if session is None:
             return False
-        if time.monotonic() - session.begun >= SECONDS_BETWEEN_FAILURES:
+        if time.monotonic() - session.begun >= SECONDS_YOUNG:
             self._sessions.pop(bucket, None)
         return True
-
-
-def _begin(bucket: str, account: Account, ask: Ask) -> _Session:
-    call = Call(OPERATION, bucket)
-    learned: set[Verdict] = set()
-    delay = DELAY_SECONDS
-    for left in reversed(range(TRIES)):
-        credentials = account.credentials()
-        begun = time.monotonic()
-        reply = ask(call)
-        verdict = errors.classify(reply)
-        if verdict is Verdict.FINE:
-            return _read(account.parse(call, reply), reply.headers, begun)
-        wiser = {
-            Verdict.REFRESH: lambda: account.expire(credentials, ""),  # noqa: B023
-            Verdict.SKEWED: lambda: account.learn_skew(reply),  # noqa: B023
-            Verdict.MOVED: lambda: account.redirect(call, reply),  # noqa: B023
-        }.get(verdict)
-        if wiser is not None:
-            if verdict in learned or not wiser():
-                break
-            learned.add(verdict)
-        elif verdict in errors.PASSING and left:
-            time.sleep(delay)
-            delay *= 4
-        else:
-            break
-        call = Call(OPERATION, bucket, fresh=reply.failure is not None)
-    raise errors.problem(call, reply, account.host)
 
 
 def _read(output: Mapping[str, Any], headers: Mapping[str, str], begun: float) -> _Session:

@@ -50,8 +50,7 @@ class RouteSource(Protocol):
     def session(self, bucket: str, ask: Ask) -> Credentials:
         """What requests to a directory bucket (S3 Express) are signed with now: keys of its own, which end after
         minutes, and whose token goes into a header of its own. When it is due ``ask`` asks the service for it. The same
-        object for the same session. Raises NotFound without such a bucket, and BackendError when the service does not
-        answer."""
+        object for the same session. Raises NoSession with what the service answers instead."""
 
     def credentials(self) -> Credentials | None:
         """What to sign with now, refreshed if due; None: do not sign."""

@@ -26,6 +26,7 @@ from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
+from mfstore.s3.aws.express import NoSession
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED
 from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, NO_OPTIONS, Call, Options, Reply
@@ -551,6 +552,8 @@ class Scheduler:
             for call in batch:
                 try:
                     self._channel.submit([call])
+                except NoSession as error:
+                    self._handle(error.reply_to(call))
                 except Exception as error:
                     self._unsent(call, unforeseen(error))
 
@@ -792,9 +795,15 @@ class Scheduler:
             self._hedges.pair(call, second)
             flying[id(second)] = second
             call.tag.job.calls += 1
+        seconds = [call.tag.hedge for call in late]
+        try:
+            self._channel.submit(seconds)
+        except MfstoreError:  # cannot be made now; the first may still be answered
+            for second in seconds:
+                self._handle(Reply(second, failure=CANCELLED))
+            return
         self._counts.hedged += len(late)
         self._counts.requests += len(late)
-        self._channel.submit([call.tag.hedge for call in late])
 
     def _end_pair(self, call: Call, fine: bool) -> bool:
         """One of a pair has ended, or been announced. True when its reply is not needed."""

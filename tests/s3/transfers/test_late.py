@@ -3,6 +3,7 @@ well."""
 
 import pytest
 
+from mfstore.errors import BackendError
 from mfstore.s3.calls import Reply
 from mfstore.s3.transfers import ending, scheduler
 from mfstore.s3.transfers.retry import RetryPolicy
@@ -69,6 +70,24 @@ def test_the_last_one_is_asked_for_twice_when_it_is_late(clock, monkeypatch):
     result = simulated_client(world).get_many(list(world.objects)).wait()
     assert [o.data for o in result] == list(world.objects.values())
     assert (result.stats.hedged, result.stats.requests) == (1, 41) and clock.now < 1010
+
+
+def test_a_second_request_that_cannot_be_made_leaves_the_first(clock, monkeypatch):
+    world = SimulatedS3({f"k{i}": b"%d" % i for i in range(40)})
+    answers_late(monkeypatch, clock, lambda call: 10.0 if call.key == "k7" else 0.0)
+    submit, sent, refused = SimulatedChannel.submit, set(), []
+
+    def once(channel, calls):
+        refused.extend(call.key for call in calls if call.key in sent)
+        if refused:
+            raise BackendError("not again")
+        sent.update(call.key for call in calls)
+        submit(channel, calls)
+
+    monkeypatch.setattr(SimulatedChannel, "submit", once)
+    result = simulated_client(world).get_many(list(world.objects)).wait()
+    assert [o.data for o in result] == list(world.objects.values()) and {*refused} == {"k7"}
+    assert (result.stats.hedged, result.stats.requests) == (0, 40)
 
 
 def test_one_that_was_refused_is_late_by_its_second_try_only(clock, monkeypatch):
