@@ -13,6 +13,8 @@ from mfstore.records import dataclass, field
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore.errors import MfstoreError
+
 SHORT_BODY = 1 << 20
 """A body of up to this many bytes, for which the call names no target, arrives in ``Reply.data``. A longer one is first
 announced (``Reply.announced``), so that the scheduler can choose its final place and split it."""
@@ -164,6 +166,8 @@ class Reply:
     """time.monotonic() of these three; 0.0 when it never came to that."""
     first_byte: float = 0.0
     finished: float = 0.0
+    error: MfstoreError | None = None
+    """The failure "internal" as what is to be raised, where the engine knows."""
     fault: Any = None
     """What the body of an error says, once it was read: see aws/errors.py."""
 

@@ -20,6 +20,7 @@ from typing import Any
 from botocore import handlers as botocore_handlers
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import HeadersDict
+from botocore.config import Config
 from botocore.exceptions import DataNotFoundError
 from botocore.httpsession import get_cert_path
 from botocore.loaders import Loader
@@ -65,6 +66,33 @@ def _plain(session: Any) -> Session:
     if held is not None and not hasattr(held, "refresh_needed"):
         plain.set_credentials(held.access_key, held.secret_key, held.token)
     return plain
+
+
+def aio_session(session: Session) -> Any:
+    """An aiobotocore session of one's own with the configuration of ``session``, which stays as it is.
+
+    Relies on ``AioSession(profile=)``, which aiobotocore's documentation does not name.
+    """
+    from aiobotocore.session import AioSession
+
+    own = AioSession(profile=session.profile)
+    for name, value in session.instance_variables().items():
+        if name != "profile":
+            own.set_config_variable(name, value)
+    use_quick_loader(own)
+    return own
+
+
+def aio_config(config: Config, http_session: type) -> Any:
+    """``config`` as an ``AioConfig`` with that class of HTTP sessions.
+
+    Relies on ``Config._user_provided_options``. ``AioConfig.merge`` does, and before aiobotocore 3 loses the class.
+    """
+    from aiobotocore.config import AioConfig
+
+    options = dict(config._user_provided_options)
+    options.update(connector_args=getattr(config, "connector_args", None), http_session_cls=http_session)
+    return AioConfig(**options)
 
 
 def client_credentials(client: Any) -> Any:

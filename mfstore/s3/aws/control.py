@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -29,6 +29,7 @@ from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 
 if TYPE_CHECKING:
+    from mfstore.s3.aws.aio_client import AioClient
     from mfstore.s3.aws.interface import Ask
 
 CACHED_ROUTES = 256  # a bulk operation uses a handful
@@ -105,6 +106,10 @@ class BotocoreControlPlane:
         """See ``interface.RouteSource``."""
         session = partial(self.session, ask=ask) if ask is not None else None
         return self.process().preparer.signed(call, body, checksum, self.skew, session)
+
+    def aio_client(self, http_session: type, sending: Callable[[Any, str], None]) -> AioClient:
+        """See ``interface.ControlPlane``."""
+        return self.process().aio_client(http_session, lambda: self.skew, sending)
 
     # Credentials, region, clock, connections -------------------------------------------------------------------------
 
@@ -217,6 +222,26 @@ class ProcessState:
         self.sessions = BucketSessions()
         self.preparer = RequestPreparer(settings, client, self.keyring, self.regions)
         self.routes = _RouteCache()
+
+    def aio_client(
+        self, http_session: type, skew: Callable[[], float], sending: Callable[[Any, str], None]
+    ) -> AioClient:  # fmt: skip
+        """aiobotocore's client with the same configuration. Raises Unsupported."""
+        from mfstore.s3.aws import sessions
+
+        transport = self.transport()
+        proxy = transport.proxy or "http:"
+        what = "proxies_config" if self.config.proxies_config else f"a {proxy.partition(':')[0]} proxy"
+        if self.config.proxies_config or not proxy.startswith(("http:", "https:")):
+            raise Unsupported(f"the aiobotocore engine cannot use {what}", hint='Use engine="native"')
+        try:
+            with sessions.collector_paused():
+                from mfstore.s3.aws.aio_client import AioClient
+        except ImportError as error:
+            raise Unsupported(
+                f"this engine needs aiobotocore: {error}", hint="pip install 'mfstore[aio]'"
+            ) from error  # fmt: skip
+        return AioClient(self._settings, self.preparer, self.keyring, self.session, http_session, skew, sending)
 
     def transport(self) -> Transport:
         """How to connect to the client's endpoint. Raises Unsupported for a bad bundle of certificates."""

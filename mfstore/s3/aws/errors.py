@@ -290,6 +290,8 @@ def problem(call: Call, reply: Reply, host: Callable[[Call], str]) -> MfstoreErr
 
 def _failure(reply: Reply, host: str) -> MfstoreError:
     failure = reply.failure
+    if reply.error is not None:
+        return copied(reply.error)
     words = f": {without_passwords(reply.message)}" if reply.message else ""
     if failure == calls.DISK:
         text = os.strerror(reply.errno) if reply.errno else reply.message

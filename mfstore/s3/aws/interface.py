@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mfstore.s3.aws.aio_client import AioClient
     from mfstore.s3.aws.pages import Page
     from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
     from mfstore.s3.calls import Call, Options, Reply
@@ -58,6 +61,10 @@ class RouteSource(Protocol):
 
 class ControlPlane(RouteSource, Protocol):
     """What the jobs and the scheduler ask besides."""
+
+    def aio_client(self, http_session: type, sending: Callable[[Any, str], None]) -> AioClient:
+        """aiobotocore's client, not yet open; the parameters are those of ``AioClient``. Raises Unsupported without
+        aiobotocore, and for what this engine has no way to do."""
 
     def transport(self) -> Transport:
         """How to connect. Raises Unsupported when the CA bundle does not exist, and for what cannot be done."""

@@ -121,6 +121,10 @@ class RequestPreparer:
         """Where requests go that name no bucket."""
         return str(self._client.meta.endpoint_url)
 
+    def handlers(self) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """The handlers that the user registered with his session or client: (event, handler)."""
+        return internals.user_handlers(self._client, self._client.meta.service_model.operation_names)
+
     def is_handled(self, operation: str) -> bool:
         """Whether the user registered handlers, with his session or client, that see the requests of an operation: then
         each is theirs to change."""

@@ -58,12 +58,17 @@ def config_for(settings: ConnectionSettings) -> Config:
     return ours.merge(Config(signature_version=UNSIGNED)) if settings.anonymous else ours
 
 
-def client_for(settings: ConnectionSettings, session: Session, config: Config) -> Any:
-    """A client of our own. Its credentials are put in at each signature."""
+PLACEHOLDERS = {"aws_access_key_id": "unused", "aws_secret_access_key": "unused"}
+"""The search for real keys, which may ask the network, is the keyring's, and is lazy."""
+
+
+def client_for(
+    settings: ConnectionSettings, session: Session, config: Config, keys: Mapping[str, str] = PLACEHOLDERS
+) -> Any:  # fmt: skip
+    """A client of our own, of an aiobotocore session what makes one. With ``keys`` its credentials are put in at each
+    signature; without, they are the session's."""
     options = {name: value for name, value in settings.client_options.items() if name not in KEY_OPTIONS}
     region, endpoint = settings.region, settings.endpoint_url
-    # Placeholder keys: the search for real ones (which may ask the network) is the keyring's, and is lazy.
-    keys = {"aws_access_key_id": "unused", "aws_secret_access_key": "unused"}
     build = functools.partial(session.create_client, "s3", verify=settings.verify, config=config, **keys, **options)
     if settings.client is None:
         return build(region_name=region, endpoint_url=endpoint)

@@ -1,8 +1,7 @@
-"""The engine for whatever the native one cannot do: botocore prepares and signs each request, aiohttp carries it.
+"""The engine on aiobotocore: its session and client prepare and sign each request, aiohttp carries it.
 
-That is aiobotocore's stack, one floor down. Signing, endpoints, serialisation and every handler a user registered are
-botocore's own, run call by call; HTTP, TLS and proxies are aiohttp's. aiobotocore's client is not in between: it would
-parse and buffer bodies, and its HTTP session follows redirects to wherever a server points, session token and all.
+It is what the native engine is compared with: endpoints, serialisation and signatures are none of ours. aiobotocore's
+client is given an HTTP session of ours, which is where bodies land, and which follows no redirection.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ SECONDS_TO_END = 2.0
 
 
 class AioEngine(Engine):
-    """See the module. ``control`` is asked for each call's signed request, and once for how to connect.
+    """See the module. ``control`` is asked for aiobotocore's client.
 
-    Raises what ``ControlPlane.transport`` raises when first used, and Unsupported without aiohttp.
+    Raises what ``ControlPlane.aio_client`` raises when first used: Unsupported without aiobotocore.
     """
 
     name = "aiobotocore"

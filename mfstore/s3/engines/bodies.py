@@ -63,6 +63,8 @@ class BodySource:
         self._lock = lock
         self._at = 0
         self._open = True
+        self.failure: OSError | None = None
+        """Why the file could not be read."""
 
     def drop(self) -> None:
         """No read after this; called with the lock held."""
@@ -88,7 +90,11 @@ class BodySource:
         with self._lock:
             if not self._open:
                 raise BodyDropped
-            data = self._from_file(want) if self._file else self._from_memory(want)
+            try:
+                data = self._from_file(want) if self._file else self._from_memory(want)
+            except OSError as error:
+                self.failure = error
+                raise
         self._at += len(data)
         return data
 

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from mfstore.s3.engines.aiohttp import Connections
-from mfstore.s3.engines.exchange import Exchange
+from mfstore.s3.engines.aiohttp import HttpSession
+from mfstore.s3.engines.exchange import Exchange, sending
 
 if TYPE_CHECKING:
+    from mfstore.s3.aws.aio_client import AioClient
     from mfstore.s3.aws.interface import ControlPlane
 
 TICK_SECONDS = 0.05  # between looks at the time-outs
-THREADS = 6  # they prepare and sign, and look names up; one may be waiting for new credentials
+THREADS = 6  # they make checksums, and look names up; one may be waiting for new credentials
 
 
 class _ConnectionLoop(asyncio.SelectorEventLoop):
@@ -122,16 +123,16 @@ def _work(tasks: SimpleQueue[Callable[[], None] | None], idle: list[None]) -> No
 
 
 class LoopThread:
-    """A thread that runs an event loop, its connections, and the exchanges under way on them. Of one process: a forked
-    child has neither the thread nor the right to use the connections.
+    """A thread that runs an event loop, aiobotocore's client, and the exchanges under way on its connections. Of one
+    process: a forked child has neither the thread nor the right to use the connections.
 
-    Raises what ``ControlPlane.transport`` raises.
+    Raises what ``ControlPlane.aio_client`` raises.
     """
 
     def __init__(self, control: ControlPlane) -> None:
         self.pid = os.getpid()
-        self._control = control
-        self._connections = Connections(control.transport())
+        self._client = control.aio_client(HttpSession, sending)
+        self._opening: asyncio.Task[AioClient] | None = None
         self._exchanges: set[Exchange] = set()
         self._leaving: asyncio.Task[None] | None = None
         self._loop = _ConnectionLoop()
@@ -207,10 +208,21 @@ class LoopThread:
 
     async def _carry_out(self, exchange: Exchange) -> None:
         try:
-            await exchange.run(self._control, self._connections)
+            await exchange.run(self._opened())
         finally:
             self._exchanges.discard(exchange)
             exchange.finish()
+
+    async def _opened(self) -> AioClient:
+        """The client, made for the first exchange."""
+        task = self._opening
+        if task is None or (task.done() and task.exception() is not None):
+            task = self._opening = self._loop.create_task(self._open())
+        return await asyncio.shield(task)  # others wait for it as well
+
+    async def _open(self) -> AioClient:
+        await self._client.open()
+        return self._client
 
     def _begin_to_leave(self) -> None:
         self._leaving = self._loop.create_task(self._leave())  # the loop itself keeps none alive
@@ -222,7 +234,9 @@ class LoopThread:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._connections.close()
+            if self._opening is not None:
+                await asyncio.gather(self._opening, return_exceptions=True)
+            await self._client.close()
             self._loop.abort_all()
         finally:
             self._loop.call_soon(self._loop.stop)

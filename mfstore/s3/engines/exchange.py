@@ -1,5 +1,5 @@
-"""One call as the aiobotocore engine carries it out: signed by botocore, sent by aiohttp, its body brought where it
-belongs."""
+"""One call as the aiobotocore engine carries it out: prepared and signed by aiobotocore, sent by aiohttp, its body
+brought where it belongs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from mfstore.errors import MfstoreError
 from mfstore.s3 import calls
 from mfstore.s3.aws.errors import ERROR_BYTES
 from mfstore.s3.calls import Call, FileRange, Reply
-from mfstore.s3.engines.aiohttp import Connections, failure_of, read_headers
+from mfstore.s3.engines.aiohttp import HttpSession, failure_of, read_headers
 from mfstore.s3.engines.bodies import (
     COPIED_BYTES,
     BodyDropped,
     BodySink,
     BodySource,
     Checksum,
-    FileShortened,
     checksum_of_whole,
 )
 
 if TYPE_CHECKING:
-    from mfstore.s3.aws.interface import ControlPlane
-    from mfstore.s3.aws.routes import SignedRequest
+    from mfstore.s3.aws.aio_client import AioClient
+
+_running: ContextVar[weakref.ref[Exchange]] = ContextVar("_running")
+"""Of the task that carries out an exchange. Connections that the task makes keep its context as long as they live."""
+
+
+def sending(request: Any, operation: str) -> None:
+    """aiobotocore is about to send a request: if it is its exchange's own, it is said so in the request, where the HTTP
+    session finds it. Others are aiobotocore's, for a session with a directory bucket."""
+    exchange = _running.get()()
+    if exchange is not None and exchange.call.operation == operation:
+        request.exchange = exchange
 
 
 class Exchange:
@@ -59,6 +71,8 @@ class Exchange:
         self._failure_when_late = calls.STALL
         self._failed: tuple[str, str, int] | None = None
         self._sent = False
+        self._answered = False
+        """Whether all of the reply is there."""
         self._trickled = 0  # bytes that came since the time-out began
 
     # Time-outs -------------------------------------------------------------------------------------------------------
@@ -142,20 +156,61 @@ class Exchange:
 
     # From signature to reply; in the loop's thread -------------------------------------------------------------------
 
-    async def run(self, control: ControlPlane, connections: Connections) -> None:
+    async def run(self, opened: Awaitable[AioClient]) -> None:
         """Carry the call out. Whatever happens is told in ``reply``; ``finish`` has to follow."""
-        reply = self.reply
+        reply, call = self.reply, self.call
+        _running.set(weakref.ref(self))
         try:
-            await self._send(control, connections)
-        except (Exception, asyncio.CancelledError) as error:
-            if self._failed is not None:
-                reply.failure, reply.message, reply.errno = self._failed
-            elif isinstance(error, asyncio.CancelledError | BodyDropped):
-                reply.failure = calls.CANCELLED
+            client = await opened
+            if call.operation not in ("PutObject", "UploadPart"):
+                await client.call(call)
             else:
-                reply.failure, reply.message, reply.errno = failure_of(error, reply.status != 0)
+                checksum = await asyncio.get_running_loop().run_in_executor(None, self._checksum)
+                await client.call(call, self._source, checksum)
+        except (Exception, asyncio.CancelledError) as error:
+            # What aiobotocore says of an answer that is there is not asked for.
+            if not self._answered:
+                self._fail(error)
+        else:
+            if not self._answered:
+                reply.failure, reply.message = calls.INTERNAL, "aiobotocore answered without sending the request"
         finally:
             self._rest()
+
+    def _fail(self, error: BaseException) -> None:
+        reply, unread = self.reply, self._source.failure
+        if self._failed is not None:
+            reply.failure, reply.message, reply.errno = self._failed
+        elif unread is not None:
+            reply.failure, reply.message, reply.errno = calls.DISK, str(unread), unread.errno or 0
+        elif isinstance(error, asyncio.CancelledError | BodyDropped):
+            reply.failure = calls.CANCELLED
+        else:
+            reply.failure, reply.message, reply.errno = failure_of(error, reply.status != 0)
+            reply.error = error if isinstance(error, MfstoreError) else None
+
+    def _checksum(self) -> tuple[str, str] | None:
+        """That of the body, if one is wanted. In another thread than the loop's: all of it is read."""
+        if self.call.checksum is None:
+            return None
+        checksum = Checksum(self.call.checksum)
+        while piece := self._source.read(COPIED_BYTES):
+            checksum.update(piece)
+        self._source.seek(0)
+        self.reply.checksum = checksum.pair()
+        return checksum.header()
+
+    async def send(self, request: Any, http: HttpSession) -> tuple[int, dict[str, str], bytes]:
+        """Send what aiobotocore has prepared and signed, and bring the answer where it belongs. Returns what
+        aiobotocore is to see of it: status, headers, and the body if it has landed nowhere."""
+        try:
+            await self._send(request, http)
+        except (Exception, asyncio.CancelledError) as error:
+            self._fail(error)
+            self._failed = self.reply.failure or calls.INTERNAL, self.reply.message, self.reply.errno
+            raise
+        self._answered = True
+        return self.reply.status, dict(self.reply.headers), self.reply.data or b""
 
     def finish(self) -> None:
         """Hand the reply over."""
@@ -163,76 +218,42 @@ class Exchange:
             self.reply.received = self._sink.received
         self._ended(self)
 
-    async def _send(self, control: ControlPlane, connections: Connections) -> None:
-        from yarl import URL
-
-        signed, checksum = await asyncio.get_running_loop().run_in_executor(None, self._sign, control)
+    async def _send(self, request: Any, http: HttpSession) -> None:
         call, reply = self.call, self.reply
-        if checksum is not None:
-            reply.checksum = checksum.pair()
         headers = [
-            (name, value) for name, value in signed.headers if name.lower() not in ("expect", "transfer-encoding")
+            (name, value)
+            for name, value in request.headers.items()
+            if name.lower() not in ("expect", "transfer-encoding")
         ]
         headers.append(("Accept-Encoding", "identity"))
         data: Any = None
         self._sent = True
-        if isinstance(signed.body, BodySource):
+        if isinstance(request.body, BodySource):
             if self._source.length:
                 data, self._sent = self._pieces(), False
-        elif signed.body is not None:
-            data = signed.body if isinstance(signed.body, bytes | bytearray) else signed.body.read()
+        elif request.body is not None:
+            data = request.body if isinstance(request.body, bytes | bytearray) else request.body.read()
         reply.submitted = time.monotonic()
-        self._wait(calls.CONNECT, connections.transport.connect_timeout + call.first_byte)
-        response = await connections.session(call.fresh).request(
-            signed.method,
-            URL(signed.url, encoded=True),
-            headers=headers,
-            data=data,
-            proxy=connections.transport.proxy,
-            allow_redirects=False,
-            trace_request_ctx=self,
-        )
+        self._wait(calls.CONNECT, http.connect_timeout + call.first_byte)
+        response = await http.request(request.method, request.url, headers, data, self)
         whole = False
         try:
             reply.first_byte = time.monotonic()
             reply.status, reply.headers = response.status, read_headers(response.raw_headers)
             self._wait(calls.STALL, call.stall)
-            whole = await self._land(response, signed.method)
+            whole = await self._land(response, request.method)
         finally:
             if whole:
                 response.release()
             else:
                 response.close()
 
-    def _sign(self, control: ControlPlane) -> tuple[SignedRequest, Checksum | None]:
-        """In a thread of its own: credentials may have to be refreshed, and the body is read for its checksum."""
-        call, checksum = self.call, None
-        if call.operation not in ("PutObject", "UploadPart"):
-            return control.signed(call), None
-        source = self._source
-        try:
-            if call.checksum is not None:
-                checksum = Checksum(call.checksum)
-                while piece := source.read(COPIED_BYTES):
-                    checksum.update(piece)
-                source.seek(0)
-            return control.signed(call, source, checksum.header() if checksum else None), checksum
-        except OSError as error:
-            cause = error if error.errno is not None or isinstance(error, FileShortened) else error.__cause__
-            if isinstance(cause, OSError) and (cause.errno is not None or isinstance(cause, FileShortened)):
-                self._failed = calls.DISK, str(cause), cause.errno or 0
-            raise
-
     async def _pieces(self) -> AsyncIterator[bytes]:
         source = self._source
         source.seek(0)
-        try:
-            while piece := source.read(COPIED_BYTES):
-                self._wait(calls.STALL, self.call.stall)
-                yield piece
-        except OSError as error:
-            self._failed = calls.DISK, str(error), error.errno or 0
-            raise
+        while piece := source.read(COPIED_BYTES):
+            self._wait(calls.STALL, self.call.stall)
+            yield piece
         self._sent = True
         self._wait(calls.FIRST_BYTE, self.call.first_byte)
 

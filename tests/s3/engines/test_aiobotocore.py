@@ -18,11 +18,10 @@ pytest.importorskip("botocore")
 
 from mfstore.errors import AccessDenied
 from mfstore.s3 import calls as words
-from mfstore.s3.aws.routes import Transport
 from mfstore.s3.calls import SHORT_BODY, Call, FileRange, Options
 from mfstore.s3.engines import aiobotocore
 from mfstore.s3.engines.aiobotocore import AioChannel, AioEngine
-from mfstore.s3.engines.aiohttp import Connections
+from mfstore.s3.engines.aiohttp import HttpSession
 from tests.rigs.control_planes import control_plane
 from tests.rigs.descriptors import open_files
 from tests.rigs.interrupts import Interrupt
@@ -478,11 +477,8 @@ def test_aiohttp_asks_no_second_time():
     import aiohttp
 
     async def look():
-        connections = Connections(Transport(verify=False))
-        try:
-            return [connections.session(fresh)._retry_connection for fresh in (False, True)]
-        finally:
-            await connections.close()
+        async with HttpSession(verify=False) as http:
+            return [http._session(fresh)._retry_connection for fresh in (False, True)]
 
     assert asyncio.run(look()) == [False, False], f"aiohttp {aiohttp.__version__}: ClientSession._retry_connection"
 
