@@ -224,14 +224,14 @@ class S3Target(Target):
         }
 
     def boto(self) -> Any:
-        """A plain boto3 client of the same place."""
-        import boto3
+        """A plain botocore client of the same place."""
         from botocore.config import Config
+        from botocore.session import Session
 
         options = dict(self.options)
-        session = boto3.session.Session(profile_name=options.pop("profile_name", None))
+        session = Session(profile=options.pop("profile_name", None))
         config = Config(connect_timeout=5, read_timeout=RETRY_SECONDS, retries={"total_max_attempts": 2})
-        return session.client("s3", config=config, **options)
+        return session.create_client("s3", config=config, **options)
 
     def _client(self, **more: Any) -> Any:
         from mfstore.s3.bulk.client import BulkClient
@@ -251,10 +251,10 @@ class S3Target(Target):
 
     def _where(self, concurrency: int | None) -> Where:
         """The place as peers want it described."""
-        import boto3
+        from botocore.session import Session
 
         boto = self.boto()
-        found = boto3.session.Session(profile_name=self.options.get("profile_name")).get_credentials()
+        found = Session(profile=self.options.get("profile_name")).get_credentials()
         if found is None:
             raise AccessDenied("peers need credentials, and there are none", backend=self.url)
         keys = found.get_frozen_credentials()

@@ -11,6 +11,7 @@ from inspect import cleandoc, signature
 from time import monotonic
 from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
+from mfstore.errors import Unsupported
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.scheduler import Scheduler, TransferCounts, Turns
 
@@ -480,7 +481,7 @@ def _bar(progress: Progress, operation: str, total: int | None) -> Any:
         from tqdm.auto import tqdm
     except ImportError:
         if progress == "tqdm":
-            raise
+            raise Unsupported("there is no tqdm", hint='pip install tqdm, or progress="rich"') from None
         return _RichBar(operation, total)
     return tqdm(desc=operation, unit="obj", total=total)
 

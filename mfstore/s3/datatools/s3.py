@@ -149,7 +149,7 @@ class S3:
         from mfstore.s3.datatools.settings import ClientSettings, settings
 
         if find_spec("botocore") is None:
-            raise Unsupported("S3 needs boto3", hint="pip install 'mfstore[s3]'")
+            raise Unsupported("S3 needs botocore", hint="pip install 'mfstore[s3]'")
         self._settings = settings()
         self._s3root, bucket, prefix = find_root(run, s3root, bucket, prefix, self._settings.root)
         self._s3_role = role

@@ -84,6 +84,26 @@ def test_an_aiobotocore_session():
     assert keys(internals.session_of(untouched).get_credentials()) == ("AKIDEXAMPLE", None)
 
 
+def test_an_aiobotocore_session_of_ones_own():
+    pytest.importorskip("aiobotocore")
+    session = Session(profile=None)
+    session.set_config_variable("region", "ap-south-1")
+    own = internals.aio_session(session)
+    assert own.get_config_variable("region") == "ap-south-1", told("Session.instance_variables()")
+    assert own is not internals.aio_session(session) and own.profile is None
+
+    class Mine:
+        pass
+
+    config = internals.aio_config(Config(connect_timeout=7, s3={"addressing_style": "path"}), Mine)
+    assert config.http_session_cls is Mine, told("AioConfig(http_session_cls=)")
+    assert (config.connect_timeout, config.s3) == (7, {"addressing_style": "path"}), told("_user_provided_options")
+    theirs = type(config)(connector_args={"keepalive_timeout": 3}, read_timeout=5)
+    again = internals.aio_config(theirs, Mine)
+    assert (again.http_session_cls, again.read_timeout) == (Mine, 5)
+    assert again.connector_args["keepalive_timeout"] == 3, told("AioConfig.connector_args")
+
+
 def test_the_credentials_of_a_client():
     client = Session().create_client("s3", region_name=REGION)
     assert keys(internals.client_credentials(client)) == ("AKIDEXAMPLE", None), told("BaseClient._get_credentials()")

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("aiohttp")
 pytest.importorskip("botocore")
 
-from mfstore.errors import AccessDenied
+from mfstore.errors import AccessDenied, Unsupported
 from mfstore.s3 import calls as words
 from mfstore.s3.calls import SHORT_BODY, Call, FileRange, Options
 from mfstore.s3.engines import aiobotocore
@@ -463,6 +463,60 @@ def test_proxy(s3_env):
         assert proxy.requests[0][2]["proxy-authorization"].startswith("Basic ")
         channel.close()
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"proxies": {"http": "socks5://127.0.0.1:1"}}, "cannot use a socks5 proxy"),
+        (
+            {"proxies": {"http": "127.0.0.1:1"}, "proxies_config": {"proxy_ca_bundle": __file__}},
+            "cannot use proxies_config",
+        ),
+    ],
+)
+def test_what_aiohttp_has_no_way_to_do_is_said(s3_env, options, words):
+    from botocore.config import Config
+
+    engine = AioEngine(control_plane(endpoint_url="http://s3.example", region="r", config=Config(**options)))
+    with pytest.raises(Unsupported, match=words):
+        engine.channel()
+
+
+def test_the_client_is_aiobotocores(wire, channel):
+    """Its session reads the configuration, its client sends, and nothing is asked for a second time."""
+    wire.answers["/b/k"] = respond(503, b"<Error><Code>SlowDown</Code></Error>")
+    assert run(channel, get()).status == 503
+    wire.answers["/b/k"] = respond(301, x_amz_bucket_region="eu-west-3")
+    assert run(channel, get()).status == 301
+    assert [headers["user-agent"].split("/")[0] for _, _, headers, _ in wire.requests] == ["aiobotocore"] * 2
+
+
+def test_the_connectors_arguments_are_heeded(wire):
+    from aiobotocore.config import AioConfig
+    from aiohttp.abc import AbstractResolver
+
+    asked = []
+
+    class Resolver(AbstractResolver):
+        async def resolve(self, host, port=0, family=socket.AF_INET):
+            asked.append(host)
+            return [
+                {"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}
+            ]
+
+        async def close(self):
+            return
+
+    config = AioConfig(connector_args={"resolver": Resolver()}, s3={"addressing_style": "path"})
+    engine = AioEngine(
+        control_plane(endpoint_url=f"http://somewhere.example:{wire.port}", region="us-east-1", config=config)
+    )
+    wire.answers["/b/k"] = respond(200, DATA)
+    channel = engine.channel()
+    assert run(channel, get()).data == DATA and asked == ["somewhere.example"]
+    channel.close()
+    engine.close()
 
 
 def test_params_are_for_other_operations(wire, channel):
