@@ -157,6 +157,7 @@ setup(
                 "http/channel",
                 "http/dial",
                 "http/link",
+                "http/pace",
                 "http/poller",
                 "http/tls",
                 "http/wake",

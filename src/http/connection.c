@@ -35,6 +35,46 @@ struct mf_connection *mf_connection_new(struct mf_worker *worker, struct mf_orig
     return c;
 }
 
+/* How many of n bytes may move now. 0: none, and the connection waits for its turn. */
+static size_t allowed(struct mf_connection *c, size_t n) {
+    struct mf_worker *worker = c->worker;
+    struct mf_pace *pace = &worker->engine->pace;
+    size_t some;
+    if (pace->byte_ns <= 0)
+        return n;
+    some = mf_pace_take(pace, n, mf_now_ns());
+    if (some || c->paced)
+        return some;
+    c->paced = 1;
+    c->paced_next = NULL;
+    if (worker->paced_last)
+        worker->paced_last->paced_next = c;
+    else
+        worker->paced = c;
+    worker->paced_last = c;
+    return 0;
+}
+
+static void moved(struct mf_connection *c, size_t allowed, ptrdiff_t moved) {
+    mf_pace_return(&c->worker->engine->pace, moved > 0 ? allowed - (size_t) moved : allowed);
+}
+
+static void leave_paced(struct mf_connection *c) {
+    struct mf_worker *worker = c->worker;
+    struct mf_connection *before = NULL, *one;
+    if (!c->paced)
+        return;
+    for (one = worker->paced; one != c; one = one->paced_next)
+        before = one;
+    if (before)
+        before->paced_next = c->paced_next;
+    else
+        worker->paced = c->paced_next;
+    if (worker->paced_last == c)
+        worker->paced_last = before;
+    c->paced = 0;
+}
+
 static void free_buffers(struct mf_connection *c) {
     free(c->out);
     free(c->file);
@@ -46,6 +86,7 @@ static void free_buffers(struct mf_connection *c) {
 void mf_connection_rest(struct mf_connection *c) {
     c->xfer = NULL;
     c->outcome = MF_UNDER_WAY;
+    leave_paced(c);
     c->served += c->touched != 0;
     c->touched = 0;
     free_buffers(c);
@@ -54,6 +95,7 @@ void mf_connection_rest(struct mf_connection *c) {
 void mf_connection_close(struct mf_connection *c) {
     struct mf_worker *worker = c->worker;
     struct mf_connection **at;
+    leave_paced(c);
     mf_poller_want(worker->poller, &c->watch, 0);
     mf_link_close(c->link);
     c->link = NULL;
@@ -298,8 +340,9 @@ static void receive(struct mf_connection *c) {
         if (c->phase == MF_PHASE_BODY && !c->held_n)
             straight = mf_response_room(xfer, mf_body_straight(&c->body), &n);
         if (straight) {
-            if (n > RECEIVE_PIECE)
-                n = RECEIVE_PIECE;
+            n = allowed(c, n > RECEIVE_PIECE ? RECEIVE_PIECE : n);
+            if (!n)
+                return;
             got = mf_link_receive(c->link, straight, n);
         } else {
             at = room_behind(c, &have, &n);
@@ -307,10 +350,14 @@ static void receive(struct mf_connection *c) {
                 fail(c, MF_INTERNAL, 0, "out of memory");
                 return;
             }
-            got = mf_link_receive(c->link, at + have, n);
+            n = allowed(c, n);
+            got = n ? mf_link_receive(c->link, at + have, n) : 0;
             if (got <= 0 && have)
                 hold(c, at, have);
+            if (!n)
+                return;
         }
+        moved(c, n, got);
         if (got == MF_LINK_READ || got == MF_LINK_WRITE) {
             c->stuck = got == MF_LINK_WRITE;
             if (c->snapped)
@@ -435,6 +482,16 @@ static void all_sent(struct mf_connection *c) {
         end(c, c->keep ? MF_KEEP : MF_CLOSE);
 }
 
+/* The pieces that make up the first n bytes of them. */
+static int shorten(struct iovec *pieces, int count, size_t n) {
+    int i;
+    for (i = 0; i < count && pieces[i].iov_len <= n; i++)
+        n -= pieces[i].iov_len;
+    if (i < count && n)
+        pieces[i++].iov_len = n;
+    return i;
+}
+
 static void send_some(struct mf_connection *c) {
     size_t budget = SEND_BUDGET;
     c->blocked = 0;
@@ -447,7 +504,16 @@ static void send_some(struct mf_connection *c) {
             end(c, MF_CLOSE);
             return;
         }
-        sent = count ? mf_link_send(c->link, pieces, count) : mf_link_flush(c->link);
+        if (count) {
+            size_t some = allowed(c, n);
+            if (!some)
+                return;
+            count = shorten(pieces, count, some);
+            sent = mf_link_send(c->link, pieces, count);
+            moved(c, some, sent);
+            n = some;
+        } else
+            sent = mf_link_flush(c->link);
         if (sent == MF_LINK_BROKEN) {
             c->snapped = c->mute = 1;
             return;
@@ -482,7 +548,7 @@ static void watch(struct mf_connection *c) {
     int code;
     if (c->outcome != MF_UNDER_WAY)
         return; /* looked at within the round */
-    if (c->xfer && c->xfer->paused)
+    if (c->paced || (c->xfer && c->xfer->paused))
         what = 0;
     else if (c->stuck || (c->sending && !c->mute && c->blocked == MF_LINK_WRITE))
         what |= MF_WRITABLE;
@@ -519,6 +585,20 @@ static void become_ready(struct mf_watch *watch, unsigned what) {
 void mf_connection_again(struct mf_connection *c) {
     c->again = 0;
     go_on(c, MF_READABLE);
+}
+
+void mf_connections_paced(struct mf_worker *worker) {
+    struct mf_connection *c, *last = worker->paced_last;
+    int others = last != NULL; /* who comes to the end of the list again waits for the next round */
+    while (others && mf_pace_when(&worker->engine->pace) <= mf_now_ns()) {
+        c = worker->paced;
+        others = c != last;
+        leave_paced(c);
+        if (c->outcome != MF_UNDER_WAY || !c->xfer)
+            continue;
+        c->xfer->progress_ns = mf_now_ns(); /* that we waited is no stall of the server's */
+        go_on(c, MF_READABLE);
+    }
 }
 
 void mf_connection_begin(struct mf_connection *c, struct mf_xfer *xfer) {

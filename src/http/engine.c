@@ -18,6 +18,7 @@ struct mf_engine *mf_engine_new(const struct mf_config *config) {
     engine->config = *config;
     if (engine->config.threads < 1)
         engine->config.threads = 1;
+    mf_pace_begin(&engine->pace, engine->config.max_bandwidth);
     pthread_mutex_init(&engine->lock, NULL);
     return engine;
 }

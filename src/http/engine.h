@@ -133,6 +133,7 @@ struct mf_config {
     /* For TLS to the proxy; without a file of its own it is trusted by ca_file. */
     const char *proxy_ca_file, *proxy_certificate, *proxy_private_key;
     long connect_timeout_ms;
+    double max_bandwidth; /* bytes per second, both directions together; 0: as fast as can be */
 };
 
 /* ---- engine.c ---- */

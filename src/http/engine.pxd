@@ -123,6 +123,7 @@ cdef extern from "http/engine.h" nogil:
         const char *proxy_certificate
         const char *proxy_private_key
         long connect_timeout_ms
+        double max_bandwidth
 
     ctypedef struct mf_engine "struct mf_engine":
         pass

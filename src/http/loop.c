@@ -141,7 +141,7 @@ static void tick(struct mf_worker *worker, uint64_t now) {
     struct mf_xfer *xfer, *next;
     for (xfer = worker->active; xfer; xfer = next) {
         next = xfer->next;
-        if (xfer->paused || !xfer->connection || now <= xfer->progress_ns)
+        if (xfer->paused || !xfer->connection || xfer->connection->paced || now <= xfer->progress_ns)
             continue;
         if (xfer->head_done || !xfer->sent) {
             if (now > xfer->progress_ns + xfer->stall_ns)
@@ -215,6 +215,7 @@ static void wait_and_act(struct mf_worker *worker, int milliseconds) {
     now = mf_now_ns();
     if (worker->attempts_n || mf_dialer_when(worker->dialer) <= now)
         mf_dialer_act(worker->dialer, now);
+    mf_connections_paced(worker);
     for (again = worker->again, worker->again = NULL; (c = again) != NULL;) {
         again = c->again_next;
         mf_connection_again(c);
@@ -248,6 +249,8 @@ void *mf_worker_main(void *arg) {
         mf_deliver(worker, now, &when);
         if (mf_dialer_when(worker->dialer) < when)
             when = mf_dialer_when(worker->dialer);
+        if (worker->paced && mf_pace_when(&worker->engine->pace) < when)
+            when = mf_pace_when(&worker->engine->pace);
         pthread_mutex_lock(&worker->lock);
         if (worker->inbox || worker->stop)
             when = 0;

@@ -113,7 +113,12 @@ class Headers(Mapping[str, str]):
 
 class Engine(Generic[ReplyT_co]):
     def __init__(
-        self, transport: Transport, ca_file: str | None, reply: Callable[..., ReplyT_co], file_range: type[FileRange]
+        self,
+        transport: Transport,
+        ca_file: str | None,
+        reply: Callable[..., ReplyT_co],
+        file_range: type[FileRange],
+        max_bandwidth: float,
     ) -> None: ...
     def close(self) -> None: ...
 

@@ -297,6 +297,7 @@ cdef class Engine:
 
     ``reply`` makes what ``Channel.poll`` returns: its arguments are the fields of ``mfstore.s3.calls.Reply`` in their
     order. A target or body that is an instance of ``file_range`` lies in a file (``fd``, ``offset``, ``length``).
+    ``max_bandwidth``: bytes per second, 0 for as fast as can be.
     """
 
     cdef mf_engine *c
@@ -305,7 +306,7 @@ cdef class Engine:
     cdef list keep
     cdef object reply, file_range
 
-    def __cinit__(self, transport, str ca_file, reply, file_range):
+    def __cinit__(self, transport, str ca_file, reply, file_range, double max_bandwidth):
         self.reply = reply
         self.file_range = file_range
         self.keep = [
@@ -318,6 +319,7 @@ cdef class Engine:
         self.config.verify = transport.verify
         self.config.threads = transport.threads
         self.config.connect_timeout_ms = max(1, int(1000 * transport.connect_timeout))
+        self.config.max_bandwidth = max_bandwidth
         self.config.ca_file = self.text(0)
         self.config.certificate = self.text(1)
         self.config.private_key = self.text(2)

@@ -10,6 +10,7 @@
  *     parser.c                 what a response says, by HTTP's rules
  *     dial.c  link.c           connections by libcurl; their bytes, with TLS or without
  *     poller.c  channel.c      which sockets are ready; events from workers to the caller
+ *     pace.c                   how many bytes may move now
  *     wake.c        clock.h
  *
  * All that a worker has made is only ever touched by its own thread.
@@ -23,6 +24,7 @@
 #include "http/dial.h"
 #include "http/engine.h"
 #include "http/link.h"
+#include "http/pace.h"
 #include "http/parser.h"
 #include "http/poller.h"
 
@@ -93,6 +95,8 @@ struct mf_connection {
     uint64_t idle_ns;
     unsigned served;
     int again;  /* in the worker's list of those with bytes that no socket will tell of */
+    int paced;  /* in the worker's list of those that may move no byte now, for so many have */
+    struct mf_connection *paced_next;
 
     int sending;  /* something of the request is not sent */
     int blocked;  /* by what: MF_LINK_READ, MF_LINK_WRITE */
@@ -136,6 +140,7 @@ struct mf_worker {
     struct mf_xfer *active;
     struct mf_origin *origins; /* the one asked for last first */
     struct mf_connection *ended, *ended_last, *again, *dead;
+    struct mf_connection *paced, *paced_last; /* who waits longest first */
     struct mf_xfer *over; /* that will get no connection */
     size_t idle_n, attempts_n;
     char *scratch, *arena;
@@ -154,6 +159,7 @@ struct mf_engine {
     struct mf_engine *next; /* of those with threads */
     pthread_mutex_t lock; /* starting and ending threads */
     struct mf_config config;
+    struct mf_pace pace;
     int running;
     uint64_t epoch; /* how often the threads were stopped */
     struct mf_worker *workers; /* config.threads of them while running */
@@ -222,6 +228,8 @@ void mf_connection_begin(struct mf_connection *connection, struct mf_xfer *xfer)
 void mf_connection_resume(struct mf_connection *connection);
 /* Goes on with bytes that were received already. */
 void mf_connection_again(struct mf_connection *connection);
+/* Goes on with those that had to wait, as long as bytes may move. */
+void mf_connections_paced(struct mf_worker *worker);
 
 /* ---- pool.c ---- */
 

@@ -50,7 +50,7 @@ from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
-from mfstore.s3.transfers.scheduler import Pace, Scheduler, Transfers
+from mfstore.s3.transfers.scheduler import Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
 from mfstore.s3.urls import split_url
 from mfstore.settings import payload_signing, resolve_s3
@@ -199,7 +199,7 @@ class BulkClient:
             ``MFSTORE_S3_CONCURRENCY``.
         memory: Bytes that results may take which wait for the caller, and the most that an object in memory may have
             whose length the service does not say. ``MFSTORE_MEMORY``; default 256 MiB.
-        max_bandwidth: Bytes per second, at most, of all operations of this client together.
+        max_bandwidth: Bytes per second, at most, that all operations of this client together receive and send.
         attempts: How often one request is sent, at most.
         retry_seconds: No new try of a request is begun this long after its first.
         first_byte_timeout: Seconds from the last byte sent to the first of the answer.
@@ -242,8 +242,8 @@ class BulkClient:
         self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
         knobs = resolve_s3(options.engine, options.concurrency, options.memory)
         payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
-        pace = Pace(options.max_bandwidth) if options.max_bandwidth else None
-        self.transfers = Transfers(BotocoreControlPlane(options.connection), knobs, options.policy, pace)
+        control = BotocoreControlPlane(options.connection)
+        self.transfers = Transfers(control, knobs, options.policy, options.max_bandwidth)
         """Internal: what runs this client's jobs, for what lies above in mfstore, measurements and tests."""
 
     # ---- getting ----------------------------------------------------------------------

@@ -114,7 +114,7 @@ class S3:
         engine: "auto", "native" or "aiobotocore".
         concurrency: Requests at once; by default that follows measurements.
         memory: Bytes in flight.
-        max_bandwidth: Bytes per second.
+        max_bandwidth: Bytes per second, received and sent.
         attempts: How often one request is sent, at most.
         retry_seconds: No new try of a request is begun this long after its first. Default: 180.
         payload_signing: Whether the SHA-256 of what is sent is signed: "auto", "always" or "never"; as of

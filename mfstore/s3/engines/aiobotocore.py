@@ -23,6 +23,7 @@ from mfstore.s3.calls import CANCELLED, Call, FileRange, Reply
 from mfstore.s3.engines.event_loop import LoopThread
 from mfstore.s3.engines.exchange import Exchange
 from mfstore.s3.engines.interface import Channel, Engine
+from mfstore.s3.engines.pace import Pace
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -39,8 +40,9 @@ class AioEngine(Engine):
 
     name = "aiobotocore"
 
-    def __init__(self, control: ControlPlane) -> None:
+    def __init__(self, control: ControlPlane, max_bandwidth: float | None = None) -> None:
         self.control = control
+        self.pace = Pace(max_bandwidth) if max_bandwidth else None
         self._thread: LoopThread | None = None
         self._end: weakref.finalize[..., AioEngine] | None = None
         self._lock = (os.getpid(), threading.RLock())
@@ -107,7 +109,7 @@ class AioChannel(Channel):
             raise ValueError("the channel is closed")
         self._engine.control.credentials()  # fails here, in words, rather than in each reply
         thread = self._engine.thread()
-        exchanges = {call: Exchange(call, self._tell, self._ended) for call in calls}
+        exchanges = {call: Exchange(call, self._tell, self._ended, self._engine.pace) for call in calls}
         self._exchanges.update(exchanges)
         thread.start(list(exchanges.values()))
 

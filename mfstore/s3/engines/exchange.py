@@ -28,6 +28,7 @@ from mfstore.s3.engines.bodies import (
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.aio_client import AioClient
+    from mfstore.s3.engines.pace import Pace
 
 _running: ContextVar[weakref.ref[Exchange]] = ContextVar("_running")
 """Of the task that carries out an exchange. Connections that the task makes keep its context as long as they live."""
@@ -48,7 +49,9 @@ class Exchange:
     called in the loop's thread.
     """
 
-    def __init__(self, call: Call, tell: Callable[[Reply], None], ended: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, call: Call, tell: Callable[[Reply], None], ended: Callable[[Exchange], None], pace: Pace | None = None
+    ) -> None:  # fmt: skip
         self.call = call
         self.reply = Reply(call)
         self.over = False
@@ -59,6 +62,7 @@ class Exchange:
         """Whether the body waits, or waited, for ``land_in``."""
         self._tell = tell
         self._ended = ended
+        self._pace = pace
         self._lock = threading.Lock()
         self._source = BodySource(call.body, self._lock)
         self._sink = BodySink(call.target, self._lock)
@@ -102,6 +106,14 @@ class Exchange:
         if self._trickled >= calls.STALL_BYTES or not self.call.operation.startswith(("Get", "List")):
             self._trickled = 0
             self._wait(calls.STALL, self.call.stall)
+
+    async def _paced(self, size: int) -> None:
+        """``size`` bytes came, or are to be sent: wait for their time, which is no delay of the server's."""
+        if self._pace is not None:
+            left = self._deadline - time.monotonic()
+            self._rest()
+            await self._pace.moved(size)
+            self._deadline = time.monotonic() + left
 
     def headers_sent(self) -> None:
         """The request's headers are on their way."""
@@ -252,6 +264,7 @@ class Exchange:
         source = self._source
         source.seek(0)
         while piece := source.read(COPIED_BYTES):
+            await self._paced(len(piece))
             self._wait(calls.STALL, self.call.stall)
             yield piece
         self._sent = True
@@ -333,6 +346,7 @@ class Exchange:
         sink, content = self._sink, response.content
         while chunk := await content.readany():
             self._came(len(chunk))
+            await self._paced(len(chunk))
             if self._passed < self._skip:
                 passed = min(self._skip - self._passed, len(chunk))
                 self._passed += passed

@@ -21,18 +21,21 @@ ASKED_SECONDS = 1.0
 
 
 class NativeEngine(Engine):
-    """Connections and threads of one client. No thread and no connection before the first call."""
+    """Connections and threads of one client. No thread and no connection before the first call.
+
+    ``max_bandwidth``: bytes per second that all its connections together receive and send, at most.
+    """
 
     name = "native"
 
-    def __init__(self, control: RouteSource, transport: Transport) -> None:
+    def __init__(self, control: RouteSource, transport: Transport, max_bandwidth: float | None = None) -> None:
         self._control = control
         ca_file = transport.ca_file
         if ca_file is None and transport.verify:
             from mfstore.s3.aws.botocore_internals import certificates
 
             ca_file = certificates()
-        self._core = transfer.Engine(transport, ca_file, Reply, FileRange)
+        self._core = transfer.Engine(transport, ca_file, Reply, FileRange, max_bandwidth or 0.0)
         proxy = (transport.proxy or "").lower()
         self._http_proxy = bool(proxy) and ("://" not in proxy or proxy.startswith("http"))
         self._version: int | None = None

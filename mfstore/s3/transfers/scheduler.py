@@ -2,7 +2,7 @@
 results pumps it, synchronously or from an event loop.
 
 What a scheduler owns lies in parts that know nothing of each other: ``Admission`` (who may begin: ``Limiter`` for
-calls, ``Budget`` for memory, ``Pace`` for bytes per second), ``CallQueue`` (calls before they are sent and in flight),
+calls, ``Budget`` for memory), ``CallQueue`` (calls before they are sent and in flight),
 ``Retries`` (retry.py), ``AnnouncedBodies`` (announced.py), ``Hedges`` (hedging.py) and ``Ending`` (ending.py). The
 first two are passed by every call and stand here. ``Scheduler`` joins them; ``Transfers`` has what all operations of
 one client share, and makes a scheduler for each.
@@ -200,33 +200,17 @@ def outcome_memory(outcome: Outcome) -> int:
     return max(size, data.memory if isinstance(data, Page) else 0, OUTCOME_BYTES)
 
 
-class Pace:
-    """A limit on bytes per second, shared by the operations of one client."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._free_at = 0.0
-
-    def next_start(self, now: float, size: int) -> float:
-        """A call of ``size`` bytes starts ``now``: when the next one may (time.monotonic())."""
-        self._free_at = max(self._free_at, now - 0.1) + size / self._rate
-        return self._free_at
-
-
 class Admission:
-    """Which job may begin, and when: as long as there is room for its calls, memory for its result, and its bytes keep
-    the pace."""
+    """Which job may begin, and when: as long as there is room for its calls, and memory for its result."""
 
-    __slots__ = ("_deferred", "_jobs", "budget", "limiter", "mean_size", "pace", "paced_until")
+    __slots__ = ("_deferred", "_jobs", "budget", "limiter", "mean_size")
 
-    def __init__(self, jobs: Iterator[Job], limiter: Limiter, memory: int, pace: Pace | None = None) -> None:
+    def __init__(self, jobs: Iterator[Job], limiter: Limiter, memory: int) -> None:
         self._jobs: Iterator[Job] | None = jobs
         self._deferred: Job | None = None
         """Taken from the jobs, and waits for memory."""
         self.limiter = limiter
         self.budget = Budget(memory)
-        self.pace = pace
-        self.paced_until = 0.0
         self.mean_size = float(FIRST_GUESS)
         """Bytes of an object: what is reserved where its size is not known."""
 
@@ -244,14 +228,14 @@ class Admission:
         """No further job begins."""
         self._jobs = self._deferred = None
 
-    def next_job(self, now: float, under_way: int, announced: int, delayed: int, alone: bool) -> Job | None:
+    def next_job(self, under_way: int, announced: int, delayed: int, alone: bool) -> Job | None:
         """The next job, with its memory reserved; None when none may begin now. ``under_way`` calls are in flight or
         ready to be sent, ``announced`` more wait for memory, ``delayed`` for their next try. A job may have more than
         there is when it is ``alone``: then only ordered results hold the memory, and they wait for it."""
         if self._jobs is None and self._deferred is None:
             return None
         limit = int(self.limiter.limit)
-        if under_way >= limit or now < self.paced_until:
+        if under_way >= limit:
             return None
         # Objects that wait for memory have a connection each: a few, to go on with as soon as there is some.
         if announced >= FEWEST_CALLS:
@@ -452,12 +436,10 @@ class Scheduler:
 
     def due(self, now: float) -> float:
         """Seconds until something has to be done without a reply."""
-        calls, paced_until = self._calls, self.admission.paced_until
+        calls = self._calls
         due = self._hedges.next_look - now if calls.flying else IDLE_SECONDS
         if calls.delayed:
             due = min(due, calls.delayed[0][0] - now)
-        if paced_until > now:
-            due = min(due, paced_until - now)
         return due
 
     # ---- sending ------------------------------------------------------------------------
@@ -467,7 +449,7 @@ class Scheduler:
         while True:
             announced = len(waiting)
             under_way = len(calls.flying) - announced + len(calls.ready)
-            job = self.admission.next_job(now, under_way, announced, len(calls.delayed), not self._active)
+            job = self.admission.next_job(under_way, announced, len(calls.delayed), not self._active)
             if job is None:
                 return
             job.started = now
@@ -496,7 +478,7 @@ class Scheduler:
         if calls.delayed:
             calls.move_due(now)
         room = int(admission.limiter.limit) - len(calls.flying) + len(self._announced.waiting)
-        if not calls.ready or room <= 0 or now < admission.paced_until:
+        if not calls.ready or room <= 0:
             return
         batch: list[Call] = []
         later: list[Call] = []
@@ -520,10 +502,6 @@ class Scheduler:
             state.started = state.started or now
             calls.flying[id(call)] = call
             batch.append(call)
-            if admission.pace is not None:
-                admission.paced_until = admission.pace.next_start(now, int(admission.mean_size))
-                if admission.paced_until > now:
-                    break
         calls.ready.extendleft(reversed(later))
         if batch:
             self._send(batch)
@@ -857,14 +835,16 @@ class Transfers:
     Safe to use from several threads, and in forked children. Opens no connection before it is used.
     """
 
-    def __init__(self, control: ControlPlane, knobs: S3Knobs, policy: RetryPolicy, pace: Pace | None = None) -> None:
+    def __init__(
+        self, control: ControlPlane, knobs: S3Knobs, policy: RetryPolicy, max_bandwidth: float | None = None
+    ) -> None:  # fmt: skip
         self.control = control
         self.policy = policy
         self.quota = RetryQuota()
         self.options: dict[Any, Options] = {}
         """Of the few different parameters of its operations each once: see ``shared_options``."""
         self._knobs = knobs
-        self._pace = pace
+        self._max_bandwidth = max_bandwidth
         self._engine: Engine | None = None
 
     @property
@@ -887,11 +867,11 @@ class Transfers:
             from mfstore.s3.engines.choice import choose
 
             if self._engine is None:
-                self._engine = choose(self._knobs.engine, self.control)
+                self._engine = choose(self._knobs.engine, self.control, self._max_bandwidth)
 
     def scheduler(self, jobs: Iterator[Job], counts: TransferCounts) -> Scheduler:
         """A scheduler of ``jobs``, which are taken as there is room. Whoever asks for it closes it."""
-        admission = Admission(jobs, Limiter(fixed=self._knobs.concurrency), self._knobs.memory, self._pace)
+        admission = Admission(jobs, Limiter(fixed=self._knobs.concurrency), self._knobs.memory)
         retries = Retries(self.control, self.policy, self.quota)
         return Scheduler((self._engine or self.engine).channel(), admission, retries, counts)
 

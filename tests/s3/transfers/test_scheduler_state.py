@@ -12,7 +12,7 @@ from mfstore.s3.transfers.ending import Ending
 from mfstore.s3.transfers.hedging import EVIDENCE, HEDGE_FLOOR, Hedges
 from mfstore.s3.transfers.jobs import MultipartJob, Try
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
-from mfstore.s3.transfers.scheduler import FEWEST_CALLS, FIRST_GUESS, Admission, Budget, CallQueue, Limiter, Pace
+from mfstore.s3.transfers.scheduler import FEWEST_CALLS, FIRST_GUESS, Admission, Budget, CallQueue, Limiter
 
 MIB = 1 << 20
 
@@ -30,12 +30,12 @@ def call(of, operation="GetObject", **fields):
 # ---- admission --------------------------------------------------------------------------
 
 
-def admission(weights, memory=MIB, **options):
-    return Admission((job(i, weight) for i, weight in enumerate(weights)), Limiter(fixed=16), memory, **options)
+def admission(weights, memory=MIB):
+    return Admission((job(i, weight) for i, weight in enumerate(weights)), Limiter(fixed=16), memory)
 
 
 def begun(admitting, **given):
-    now = {"now": 0.0, "under_way": 0, "announced": 0, "delayed": 0, "alone": False, **given}
+    now = {"under_way": 0, "announced": 0, "delayed": 0, "alone": False, **given}
     found = []
     while (next_one := admitting.next_job(**now)) is not None:
         found.append(next_one.index)
@@ -52,7 +52,7 @@ def test_jobs_begin_as_long_as_there_is_memory_and_one_that_waited_is_the_next()
 def test_one_job_may_have_more_than_there_is_when_it_is_alone():
     admitting = admission([MIB, 5 * MIB])
     assert begun(admitting) == [0] and begun(admitting) == []
-    assert admitting.next_job(0.0, 0, 0, 0, alone=True).index == 1
+    assert admitting.next_job(0, 0, 0, alone=True).index == 1
 
 
 def test_an_object_of_unknown_size_is_reserved_for_as_the_mean():
@@ -67,14 +67,6 @@ def test_none_begins_while_enough_are_under_way_announced_or_delayed(given):
     admitting = admission([1])
     assert begun(admitting, **given) == [] and not admitting.exhausted
     assert begun(admitting, **{name: count - 1 for name, count in given.items()}) == [0]
-
-
-def test_none_begins_before_the_pace_allows_it():
-    pace = Pace(1000.0)
-    admitting = admission([1], pace=pace)
-    admitting.paced_until = pace.next_start(10.0, 500)
-    assert admitting.paced_until == pytest.approx(10.4)  # a tenth of a second is free
-    assert begun(admitting, now=10.3) == [] and begun(admitting, now=10.5) == [0]
 
 
 def test_stopped_means_that_none_begins():
