@@ -23,7 +23,7 @@ $(INSTALLED): $(BUILT_FROM) | system venv
 	@$(RUN) -m compileall -q mfstore metaflow_extensions
 	@touch $@
 
-.PHONY: demo test test-newest check check-fast soak bench bench-core bench-index bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
+.PHONY: demo test test-newest check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -95,6 +95,11 @@ bench-s3: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[bench]'
 	$(RUN) -m pytest benchmarks/test_s3.py -q --benchmark-json build/benchmarks-s3.json
 	$(RUN) -m benchmarks.report build/benchmarks-s3.json
+
+# Instructions by callgrind and system calls by strace, for each request: the same on a busy machine. Takes minutes.
+bench-instructions: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[bench]'
+	$(RUN) -m benchmarks.instructions build/instructions.json $(FLAGS)
 
 # Stock Metaflow beside mfstore. FLAGS='--splits 200 --array-mib 512' takes larger flows.
 bench-metaflow: system-test $(INSTALLED)

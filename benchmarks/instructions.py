@@ -38,7 +38,8 @@ def main(path=None, *sizes):
         for size, operation, secure in ROWS:
             if sizes and str(size) not in sizes:
                 continue
-            where = place_of(server, secure)
+            # As many at once as the floor has connections: none is made while it is counted.
+            where = {**place_of(server, secure), "concurrency": floors.at_once(size)}
             job = {
                 "peer": "mfstore", "operation": operation, "size": size, "exist": EXIST[size], "where": where,
                 "count": COUNTS[size],

@@ -32,7 +32,7 @@ class Mfstore(Peer):
         self.config = Config(**self.config_options())
         self.client = BulkClient(
             self.where.bucket, engine=self.engine, checksum=self.checksum, payload_signing=self.payload_signing,
-            config=self.config, **self.named(),
+            config=self.config, concurrency=self.where.concurrency, **self.named(),
         )  # fmt: skip
 
     def get(self, keys, take):
@@ -88,18 +88,19 @@ class MfstoreUnsignedDefault(MfstoreUnsigned):
 
 
 class MfstoreCurrent(Mfstore):
-    """With the libcurl and OpenSSL that ``pycurl``'s wheel brings, in place of the system's: what mfstore built against
+    """With the OpenSSL and libcurl that ``pycurl``'s wheel brings, in place of the system's: what mfstore built against
     current ones does. ``environment`` has the loader find them."""
 
     def open(self):
         import ctypes
 
-        library = ctypes.CDLL("libcurl.so.4")
-        library.curl_version.restype = ctypes.c_char_p
-        self.libraries = " ".join(library.curl_version().decode().split()[:2])
-        if "pycurl.libs/libcurl" not in Path("/proc/self/maps").read_text():
-            raise RuntimeError(f"{self.libraries} is not pycurl's")
+        library = ctypes.CDLL("libcrypto.so.3")
+        library.OpenSSL_version.restype = ctypes.c_char_p
+        self.libraries = library.OpenSSL_version(0).decode()
         super().open()
+        self.client.head_many(["nothing"], on_error="return")
+        if "pycurl.libs/libssl" not in Path("/proc/self/maps").read_text():
+            raise RuntimeError(f"{self.libraries} is not pycurl's")
 
 
 class MfstoreAio(Mfstore):
@@ -177,7 +178,7 @@ class ObstoreUnsigned(peers.Obstore):
         super().open()
 
 
-CURRENT = "mfstore, current libcurl and OpenSSL"
+CURRENT = "mfstore, current OpenSSL"
 PEERS = {
     "mfstore": Mfstore,
     "mfstore with CRC64NVME": MfstoreDefault,

@@ -30,6 +30,11 @@ class Floor:
     wall: float
 
 
+def at_once(size):
+    """Connections of a thread for objects of so many bytes."""
+    return AT_ONCE if size < SMALL else LARGE_AT_ONCE
+
+
 @functools.cache
 def built() -> Path:
     """The client's program."""
@@ -42,12 +47,11 @@ def built() -> Path:
     return BUILT
 
 
-def command(where, operation, size, exist, count, *, rounds=3, threads=1, signed=None, checksum="none", at_once=None):
+def command(where, operation, size, exist, count, *, rounds=3, threads=1, signed=None, checksum="none"):
     """The program, and what it is told. A payload is signed over http, as SDKs do, unless ``signed`` says."""
     secure = where["url"].startswith("https")
-    chosen = at_once or (AT_ONCE if size < SMALL else LARGE_AT_ONCE)
     payload = "signed" if (not secure if signed is None else signed) else "unsigned"
-    numbers = (size, exist, count, rounds, chosen, threads)
+    numbers = (size, exist, count, rounds, at_once(size), threads)
     ca_file = where["ca_file"] or ""
     return [built(), where["url"], ca_file, where["bucket"], operation.upper(), *map(str, numbers), payload, checksum]
 
