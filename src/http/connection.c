@@ -8,16 +8,26 @@
 #include "http/clock.h"
 
 /* Of one connection in one round: then the others have their turn. */
+#ifndef RECEIVE_BUDGET
 #define RECEIVE_BUDGET ((size_t) 2 << 20)
+#endif
+#ifndef SEND_BUDGET
 #define SEND_BUDGET ((size_t) 4 << 20)
+#endif
 /* Of a body in memory in one piece: the bytes are in the L2 cache when their checksum is computed. */
+#ifndef RECEIVE_PIECE
 #define RECEIVE_PIECE ((size_t) 256 << 10)
+#endif
 /* Of a body that lies in a file. */
+#ifndef FILE_PIECE
 #define FILE_PIECE ((size_t) 256 << 10)
+#endif
 #define PIECES 64
 /* Bytes that came and cannot be dealt with yet, an unfinished line most of all, are moved to the front of the worker's
  * buffer when more come, unless they are more than this: a head that comes byte by byte would be moved as often. */
+#ifndef HELD_LITTLE
 #define HELD_LITTLE ((size_t) 4 << 10)
+#endif
 
 static void become_ready(struct mf_watch *watch, unsigned what);
 
@@ -264,7 +274,7 @@ static size_t feed(struct mf_connection *c, const char *at, size_t n) {
 
 /* Keeps bytes that could not be dealt with. They may lie in c->held already. */
 static void hold(struct mf_connection *c, const char *at, size_t n) {
-    if (at == c->held + c->held_at && c->held) {
+    if (c->held && at == c->held + c->held_at) {
         c->held_n = n;
         return;
     }

@@ -444,12 +444,17 @@ size_t mf_link_held(const struct mf_link *link) {
 
 int mf_link_idle(struct mf_link *link) {
     char byte;
-    if (!link->tls) {
+    if (link->broken || link->closed)
+        return 0;
+    if (!link->tls || (!link->below && !SSL_has_pending(link->tls))) {
         ssize_t got;
         do
             got = recv(link->fd, &byte, 1, MSG_PEEK);
         while (got < 0 && errno == EINTR);
-        return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+        if (got < 0)
+            return errno == EAGAIN || errno == EWOULDBLOCK;
+        if (!link->tls)
+            return 0;
     }
     return tls_receive(link, (unsigned char *) &byte, 1) == MF_LINK_READ;
 }

@@ -28,16 +28,26 @@
 #include "http/parser.h"
 #include "http/poller.h"
 
+/* Each limit that decides about bytes can be given to the compiler, small: so a fuzzer comes to what lies behind it. */
+
 /* These two are promised to callers: see Reply.announced and Call.stall in calls.py. */
+#ifndef MF_ANNOUNCED_ABOVE
 #define MF_ANNOUNCED_ABOVE ((size_t) 1 << 20) /* longer bodies of a GET without target wait until they have one */
+#endif
 #define MF_STALL_BYTES ((size_t) 1 << 10)     /* fewer within the stall time-out are none */
 
+#ifndef MF_ERROR_BODY
 #define MF_ERROR_BODY ((size_t) 64 << 10) /* of a body that is not 2xx this much is kept */
+#endif
+#ifndef MF_REPLY_MAX
 #define MF_REPLY_MAX ((size_t) 256 << 20) /* of a body that nobody can announce: lists and the like */
+#endif
 
 /* What is received for a file, and the beginning of each response, before it goes where it belongs: one for each
  * worker, so that an idle connection holds no memory. It stays in the L2 cache between recv, checksum and pwrite. */
+#ifndef MF_SCRATCH
 #define MF_SCRATCH ((size_t) 256 << 10)
+#endif
 
 enum mf_want { MF_WANT_START = 1, MF_WANT_RESUME = 2, MF_WANT_CANCEL = 4 };
 
