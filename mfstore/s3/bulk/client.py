@@ -209,8 +209,8 @@ class BulkClient:
         client: A boto3 client, whose credentials, configuration and endpoint are used. It is read, never changed.
         checksum: What uploads carry; None for none.
         payload_signing: Whether the SHA-256 of what is sent is signed: "always", "never" (then the checksum alone
-            protects it: for private networks, where it saves half of what an upload over http costs) or "auto": as
-            AWS's SDKs do, over http and not over https. ``MFSTORE_S3_PAYLOAD_SIGNING``; default "auto".
+            protects it: for private networks, where it saves two thirds of what a large upload over http costs) or
+            "auto": as AWS's SDKs do, over http and not over https. ``MFSTORE_S3_PAYLOAD_SIGNING``; default "auto".
         client_options: Whatever else ``boto3.client`` takes: ``region_name``, ``profile_name``, ``config``, ``verify``,
             ``aws_access_key_id``, …
 

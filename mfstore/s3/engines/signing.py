@@ -1,6 +1,6 @@
 """Requests that botocore prepares and signs one by one, for an engine that sends them as they are.
 
-That takes it half a millisecond each, and the body is read twice before it is sent: for its checksum, and where it is
+That takes 0.7 ms each, and the body is read twice before it is sent: for its checksum, and where it is
 signed. So it is done where a route will not do: for signatures that only botocore makes, and where a user's handlers
 are to see each request.
 """

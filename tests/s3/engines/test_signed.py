@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import uuid
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -10,9 +9,16 @@ import boto3
 import pytest
 from botocore.config import Config
 
+import mfstore
+from mfstore._core import crc
 from mfstore.errors import BackendError, NotFound
 from mfstore.s3 import BulkClient, PutItem
+from mfstore.s3.calls import Call
+from mfstore.s3.engines.native import NativeEngine
 from mfstore.s3.transfers import downloads, uploads
+from tests.rigs.control_planes import control_plane
+from tests.rigs.native_engine import ask
+from tests.rigs.proxies import Proxy
 from tests.rigs.raw_server import Server
 from tests.rigs.s3_wire import error_body
 from tests.servers import boto_client, client_options
@@ -20,6 +26,12 @@ from tests.servers import boto_client, client_options
 MIB = 1 << 20
 UNSIGNED = "UNSIGNED-PAYLOAD"
 KEYS = {"aws_access_key_id": "a", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+
+
+@pytest.fixture
+def s3_server(radosgw):
+    """The one that checks signatures."""
+    return radosgw
 
 
 @pytest.fixture
@@ -108,36 +120,127 @@ def test_a_file_that_shrinks_is_an_outcome(client, tmp_path):
     assert failed["f"] is None or isinstance(failed["f"], BackendError)
 
 
+NOT_SIGNED = {"content-length", "host", "expect"}
+"""Of what botocore would send: these are the connection's."""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("GetObject", "b", "k ü", start=1, stop=5, if_match='"e"'), Call("HeadObject", "b", "k"),
+        Call("PutObject", "b", "k", body=[b"1", b"23"], checksum="CRC32C", metadata={"a": "b"}, if_none_match=True),
+        Call("PutObject", "b", "k", body=[]), Call("UploadPart", "b", "k", body=[b"1"], part=3, upload="u /"),
+        Call("DeleteObject", "b", "k"), Call("ListObjectsV2", "b", params={"Prefix": "p/ü"}),
+        Call("CopyObject", "b", "k", params={"CopySource": {"Bucket": "b", "Key": "a"}}),
+        Call("DeleteObjects", "b", params={"Delete": {"Objects": [{"Key": "a"}]}}),
+    ],
+    ids=lambda call: call.operation,
+)  # fmt: skip
+def test_what_arrives_is_what_botocore_signed(s3_env, call):
+    """Nothing is added, left out or changed on the way."""
+    kept = []
+
+    def keep(request, **_):
+        request.headers["X-Late"] = "added when signed"
+        request.headers["User-Agent"] = "mine"
+        kept.append(request)
+
+    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="s", region_name="us-east-1")
+    session.events.register("before-send.s3", keep)
+    server = Server(lambda connection, request: connection.reply("200 OK", ["Content-Length: 0"]))
+    origin = server.origin
+    try:
+        control = control_plane(session, endpoint_url=origin)
+        engine = NativeEngine(control, control.transport())
+        channel = engine.channel()
+        reply = ask(channel, call)
+        channel.close()
+        engine.close()
+    finally:
+        server.close()
+    (request,), (signed,) = server.requests, kept
+    theirs = {name.lower(): _text(value) for name, value in signed.headers.items()}
+    ours = dict(request.headers)
+    assert {name: ours[name] for name in ours.keys() - NOT_SIGNED} == {
+        name: theirs[name] for name in theirs.keys() - NOT_SIGNED
+    }
+    assert (request.method, origin + request.path) == (signed.method, signed.url)
+    assert ours["host"] == origin.removeprefix("http://")
+    assert int(ours.get("content-length", 0)) == len(request.body) == int(theirs.get("content-length", 0))
+    assert hashlib.sha256(request.body).hexdigest() == theirs["x-amz-content-sha256"]
+    if call.operation == "PutObject" and call.checksum:
+        assert reply.checksum == ("CRC32C", crc.update("CRC32C", b"123"))
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def test_a_handlers_own_body_is_sent(s3_env):
+    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="s", region_name="us-east-1")
+    session.events.register("provide-client-params.s3.PutObject", lambda params, **_: {**params, "Body": b"another"})
+    server = Server(lambda connection, request: connection.reply("200 OK", ["Content-Length: 0", 'ETag: "e"']))
+    try:
+        with BulkClient("b", session=session, endpoint_url=server.origin, checksum=None) as client:
+            client.put_many({"k": b"123"})
+    finally:
+        server.close()
+    (request,) = server.requests
+    assert request.body == b"another" and request.headers["content-length"] == "7"
+    assert request.headers["x-amz-content-sha256"] == hashlib.sha256(b"another").hexdigest()
+
+
+@pytest.mark.parametrize("scheme", ["socks4a", "socks5h"])
+def test_proxies_of_the_configuration(s3_env, scheme):
+    server = Server(lambda connection, request: connection.reply("200 OK", ["Content-Length: 1"], b"1"))
+    try:
+        with Proxy(scheme) as proxy:
+            config = Config(proxies={"http": proxy.url()})
+            with BulkClient("b", endpoint_url=server.origin, config=config, **KEYS) as client:
+                assert [one.data for one in client.get_many(["k"])] == [b"1"]
+                assert client.engine.name == "native"
+            assert proxy.tunnels
+    finally:
+        server.close()
+
+
+def test_the_same_of_a_store(s3_server, bucket):
+    """``mfstore.open`` takes what ``BulkClient`` takes."""
+    store = mfstore.open(f"s3://{bucket}/store", payload_signing="never", **client_options(s3_server))
+    assert store.get(store.put([1, 2])) == [1, 2]
+    assert store.backend.client.options.connection.payload_signing == "never"
+
+
 @pytest.mark.parametrize("engine", ["native", "aiobotocore"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("signing", ["auto", "always", "never"])
-def test_whose_bodies_are_signed(radosgw, engine, scheme, signing):
+def test_whose_bodies_are_signed(s3_server, bucket, engine, scheme):
     """radosgw compares both signature and digest."""
-    bucket = radosgw.create_bucket(f"signing-{uuid.uuid4().hex[:12]}")
-    more = {"endpoint_url": radosgw.url if scheme == "http" else radosgw.https_url, "verify": radosgw.ca_file}
-    with BulkClient(bucket, engine=engine, payload_signing=signing, **{**client_options(radosgw), **more}) as client:
-        client.put_many({"k": b"1" * 1000, "parts": [b"a", b"b"]})
-        assert [one.data for one in client.get_many(["k", "parts"])] == [b"1" * 1000, b"ab"]
-        client.delete_many(["k"])
+    more = {"endpoint_url": s3_server.url if scheme == "http" else s3_server.https_url, "verify": s3_server.ca_file}
+    for signing in ("auto", "always", "never"):
+        with BulkClient(
+            bucket, engine=engine, payload_signing=signing, **{**client_options(s3_server), **more}
+        ) as client:
+            client.put_many({"k": b"1" * 1000, "parts": [b"a", b"b"]})
+            assert [one.data for one in client.get_many(["k", "parts"])] == [b"1" * 1000, b"ab"]
+            client.delete_many(["k"])
 
 
 @pytest.mark.parametrize("engine", ["native", "aiobotocore"])
-@pytest.mark.parametrize("how", ["argument", "environment"])
 @pytest.mark.parametrize(
-    ("signing", "config", "signed"),
+    ("given", "environment", "config", "signed"),
     [
-        ("auto", None, True), ("always", None, True), ("never", None, False),
-        ("auto", {"payload_signing_enabled": False}, False), ("always", {"payload_signing_enabled": False}, True),
+        (None, None, None, True), (None, "never", None, False), ("always", "never", None, True),
+        ("never", None, None, False), ("auto", None, {"payload_signing_enabled": False}, False),
+        ("always", None, {"payload_signing_enabled": False}, True),
     ],
 )  # fmt: skip
-def test_what_is_said_of_a_body_over_http(s3_env, engine, how, signing, config, signed, monkeypatch):
-    given = {"payload_signing": signing} if how == "argument" else {}
-    if how == "environment":
-        monkeypatch.setenv("MFSTORE_S3_PAYLOAD_SIGNING", signing)
+def test_what_is_said_of_a_body_over_http(s3_env, engine, given, environment, config, signed, monkeypatch):
+    if environment:
+        monkeypatch.setenv("MFSTORE_S3_PAYLOAD_SIGNING", environment)
     server = Server(lambda connection, request: connection.reply("200 OK", ["Content-Length: 0", 'ETag: "e"']))
     try:
         with BulkClient(
-            "b", engine=engine, endpoint_url=server.origin, config=Config(s3=config), **KEYS, **given
+            "b", engine=engine, endpoint_url=server.origin, config=Config(s3=config), payload_signing=given, **KEYS
         ) as client:
             client.put_many({"k": b"123"})
     finally:
