@@ -98,6 +98,7 @@ bench-s3: system-test $(INSTALLED)
 
 # Instructions by callgrind and system calls by strace, for each request: the same on a busy machine. Takes minutes.
 bench-instructions: system-test $(INSTALLED)
+	@command -v valgrind >/dev/null || $(MAKE) --no-print-directory install PACKAGES=valgrind
 	$(RUN) -m pip install -q 'mfstore[bench]'
 	$(RUN) -m benchmarks.instructions build/instructions.json $(FLAGS)
 
