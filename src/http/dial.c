@@ -407,6 +407,7 @@ static int secure(struct mf_dial *dial, int proxy) {
     const struct mf_trust ours = {config->verify, config->ca_file, config->certificate, config->private_key};
     const struct mf_trust theirs = {config->verify, config->proxy_ca_file ? config->proxy_ca_file : config->ca_file,
                                     config->proxy_certificate, config->proxy_private_key};
+    const struct place *place = proxy ? &dialer->proxy : &dial->origin;
     SSL *tls;
     if (!*context) {
         *context = mf_tls_context(proxy ? &theirs : &ours, dial->words, sizeof dial->words);
@@ -415,7 +416,7 @@ static int secure(struct mf_dial *dial, int proxy) {
             return -1;
         }
     }
-    tls = mf_tls_client(*context, proxy ? dialer->proxy.host : dial->origin.host);
+    tls = mf_tls_client(*context, place->host, place->port);
     if (!tls || mf_link_secure_with(dial->link, tls) < 0) {
         fail(dial, MF_INTERNAL, ENOMEM, "out of memory");
         return -1;

@@ -469,6 +469,8 @@ void mf_link_close(struct mf_link *link) {
     int fd = link->fd;
     for (; link; link = below) {
         below = link->below;
+        if (link->tls && !link->broken) /* else OpenSSL would take its session for a bad one, never to be taken up */
+            SSL_set_shutdown(link->tls, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
         SSL_free(link->tls);
         if (link->out)
             give_back(link);

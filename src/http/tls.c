@@ -10,6 +10,104 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* ---- sessions ---- */
+
+/* Of so many hosts and ports the newest session is kept: a bucket in the host's name makes each bucket one. */
+#define SESSIONS 64
+
+struct sessions {
+    pthread_mutex_t lock;
+    unsigned next;
+    struct {
+        char place[280];
+        SSL_SESSION *newest; /* NULL: none */
+    } of[SESSIONS];
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int sessions_index = -1, place_index = -1;
+
+static void free_sessions(void *parent, void *data, CRYPTO_EX_DATA *all, int index, long argl, void *argp) {
+    struct sessions *sessions = data;
+    int i;
+    (void) parent, (void) all, (void) index, (void) argl, (void) argp;
+    if (!sessions)
+        return;
+    for (i = 0; i < SESSIONS; i++)
+        SSL_SESSION_free(sessions->of[i].newest);
+    pthread_mutex_destroy(&sessions->lock);
+    free(sessions);
+}
+
+static void free_place(void *parent, void *data, CRYPTO_EX_DATA *all, int index, long argl, void *argp) {
+    (void) parent, (void) all, (void) index, (void) argl, (void) argp;
+    free(data);
+}
+
+static void get_indexes(void) {
+    sessions_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_sessions);
+    place_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_place);
+}
+
+/* OpenSSL has one for us: with TLS 1.3 whenever the peer sends a ticket. 1: it is ours. */
+static int on_session(SSL *tls, SSL_SESSION *session) {
+    struct sessions *sessions = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(tls), sessions_index);
+    const char *place = SSL_get_ex_data(tls, place_index);
+    SSL_SESSION *before;
+    unsigned i;
+    if (!sessions || !place)
+        return 0;
+    pthread_mutex_lock(&sessions->lock);
+    for (i = 0; i < SESSIONS && strcmp(sessions->of[i].place, place) != 0; i++) {
+    }
+    if (i == SESSIONS) {
+        i = sessions->next++ % SESSIONS;
+        snprintf(sessions->of[i].place, sizeof sessions->of[i].place, "%s", place);
+    }
+    before = sessions->of[i].newest;
+    sessions->of[i].newest = session;
+    pthread_mutex_unlock(&sessions->lock);
+    SSL_SESSION_free(before);
+    return 1;
+}
+
+static int keep_sessions(SSL_CTX *context) {
+    struct sessions *sessions = calloc(1, sizeof *sessions);
+    if (!sessions)
+        return 0;
+    pthread_mutex_init(&sessions->lock, NULL);
+    pthread_once(&once, get_indexes);
+    if (!SSL_CTX_set_ex_data(context, sessions_index, sessions)) {
+        free_sessions(NULL, sessions, NULL, 0, 0, NULL);
+        return 0;
+    }
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(context, on_session);
+    return 1;
+}
+
+static int take_up(SSL *tls, const char *host, const char *port) {
+    struct sessions *sessions = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(tls), sessions_index);
+    size_t n = strlen(host) + strlen(port) + 2;
+    char *place = malloc(n);
+    int i;
+    if (!place)
+        return 0;
+    snprintf(place, n, "%s:%s", host, port);
+    if (!SSL_set_ex_data(tls, place_index, place)) {
+        free(place);
+        return 0;
+    }
+    pthread_mutex_lock(&sessions->lock);
+    for (i = 0; i < SESSIONS; i++)
+        if (sessions->of[i].newest && strcmp(sessions->of[i].place, place) == 0)
+            SSL_set_session(tls, sessions->of[i].newest);
+    pthread_mutex_unlock(&sessions->lock);
+    return 1;
+}
+
+/* ---- contexts ---- */
+
 static SSL_CTX *refused(SSL_CTX *context, const char *what, const char *file, char *words, size_t words_n) {
     const char *reason = ERR_reason_error_string(ERR_peek_error());
     snprintf(words, words_n, "%s%s%s: %s", what, file ? " " : "", file ? file : "", reason ? reason : "no memory");
@@ -24,12 +122,11 @@ static SSL_CTX *make(const struct mf_trust *trust, char *words, size_t words_n) 
     ERR_clear_error();
     context = SSL_CTX_new(TLS_client_method());
     if (!context || !SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) ||
-        SSL_CTX_set_alpn_protos(context, protocols, sizeof protocols - 1))
+        SSL_CTX_set_alpn_protos(context, protocols, sizeof protocols - 1) || !keep_sessions(context))
         return refused(context, "TLS", NULL, words, words_n);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     /* A stream that ends without a goodbye may have been cut, whatever openssl.cnf says. */
     SSL_CTX_clear_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_verify(context, trust->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     /* Whoever trusts an intermediate or a server's own certificate says so by putting it into the bundle. */
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN);
@@ -52,6 +149,12 @@ static SSL_CTX *make(const struct mf_trust *trust, char *words, size_t words_n) 
 
 /* A process speaks to few services; each client beyond them reads its files again. */
 #define KEPT 4
+
+#if defined(__APPLE__)
+#define CHANGED st_ctimespec
+#else
+#define CHANGED st_ctim
+#endif
 
 struct file {
     char *path; /* NULL: none */
@@ -82,7 +185,8 @@ static int is_same_file(const struct file *one, const struct file *other) {
         return one->path == other->path;
     return strcmp(one->path, other->path) == 0 && one->found.st_dev == other->found.st_dev &&
            one->found.st_ino == other->found.st_ino && one->found.st_size == other->found.st_size &&
-           one->found.st_mtime == other->found.st_mtime && one->found.st_ctime == other->found.st_ctime;
+           one->found.CHANGED.tv_sec == other->found.CHANGED.tv_sec &&
+           one->found.CHANGED.tv_nsec == other->found.CHANGED.tv_nsec;
 }
 
 static void drop(struct kept *one) {
@@ -131,7 +235,7 @@ void mf_tls_context_free(SSL_CTX *context) {
     SSL_CTX_free(context);
 }
 
-SSL *mf_tls_client(SSL_CTX *context, const char *host) {
+SSL *mf_tls_client(SSL_CTX *context, const char *host, const char *port) {
     unsigned char address[sizeof(struct in6_addr)];
     SSL *tls = SSL_new(context);
     int fine;
@@ -151,7 +255,7 @@ SSL *mf_tls_client(SSL_CTX *context, const char *host) {
             fine = SSL_set1_host(tls, name) && SSL_set_tlsext_host_name(tls, name);
         }
     }
-    if (fine)
+    if (fine && take_up(tls, host, port))
         return tls;
     SSL_free(tls);
     return NULL;

