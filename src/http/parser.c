@@ -164,17 +164,17 @@ static enum mf_http read_length(const char *at, const char *stop, struct mf_head
         }
         if (at == begin)
             return MF_HTTP_LENGTH;
+        while (at < stop && is_blank(*at))
+            at++;
+        if (at < stop && *at != ',')
+            return MF_HTTP_LENGTH;
         if (head->length >= 0 && head->length != value)
             return MF_HTTP_LENGTHS;
         head->length = value;
-        while (at < stop && is_blank(*at))
-            at++;
         if (at == stop)
             return MF_HTTP_MORE;
-        if (*at++ != ',')
-            return MF_HTTP_LENGTH;
-        while (at < stop && is_blank(*at))
-            at++;
+        for (at++; at < stop && is_blank(*at); at++)
+            ;
     }
 }
 
