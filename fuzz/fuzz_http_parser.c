@@ -384,7 +384,7 @@ static void compare(const struct reading *slow, const uint8_t *at, size_t n, int
         REQUIRE(a->fields_n == b->fields_n && a->framing == b->framing && a->length == b->length);
         REQUIRE(!a->keep == !b->keep);
         REQUIRE(quick.payload_n == slow->payload_n && !memcmp(quick.payload, slow->payload, slow->payload_n));
-        REQUIRE(slow->code > MF_HTTP_MORE || quick.end == slow->end);
+        REQUIRE(slow->code > MF_HTTP_MORE || quick.end == (slow->code == MF_HTTP_DONE ? slow->end : n));
     }
     free(quick.payload);
 }
