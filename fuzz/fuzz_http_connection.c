@@ -1,8 +1,9 @@
-/* A whole worker of the S3 engine, with links, a dialer, a poller and a clock of this file: the input says what is asked,
- * what the servers answer, in which pieces it comes and goes, what breaks, and what is cancelled, resumed or waited for.
+/* A whole worker of the S3 engine, with links, a dialer, a poller, a clock and an allocator of this file: the input says
+ * what is asked, what the servers answer, in which pieces it comes and goes, what breaks, and what is cancelled, resumed
+ * or waited for.
  *
- * Servers give each object bytes of its own. So it is seen when one response's bytes get into another, whatever way they
- * took. fuzz/run makes the limits small enough to be reached. */
+ * Servers give each object bytes of its own. So it is seen when one response's bytes get into another, whatever way
+ * they took. fuzz/run makes the limits small enough to be reached. */
 #include <stdlib.h>
 
 /* fuzz/run renames them, for everything but this file. */
@@ -116,6 +117,16 @@ static uint8_t pattern(unsigned id, uint64_t at) {
     return (uint8_t) (0x80 | (id * 37 + at * 11 + (at >> 5) * 3)); /* no beginning of any head */
 }
 
+/* Bytes that have moved, both ways: never more than the rate allows and one bucket. */
+static uint64_t moved, began_ns;
+
+static void move(size_t n) {
+    const struct mf_pace *pace = &engine->pace;
+    moved += n;
+    if (pace->byte_ns > 0)
+        REQUIRE((double) moved * pace->byte_ns <= (double) (now_ns - began_ns + pace->burst_ns) + 1e6);
+}
+
 /* ---- links ---- */
 
 enum { OPEN, ENDED, RESET };
@@ -174,6 +185,7 @@ ptrdiff_t mf_link_receive(struct mf_link *link, void *at, size_t n) {
             some = 1 + below((unsigned) some);
         memcpy(at, link->in + link->read, some);
         link->read += some;
+        move(some);
         return (ptrdiff_t) some;
     }
     if (!at_end(link))
@@ -252,7 +264,8 @@ static void answer(struct mf_link *link, int early) {
     struct request *r = link->current;
     unsigned shape = below(16), how = byte();
     size_t n = some_size();
-    int chunked = how & 1, close = how & 2, until_end = (how & 12) == 12 && !is_head(r), interim = how & 16, old = (how & 0x60) == 0x60;
+    int chunked = how & 1, close = how & 2, until_end = (how & 12) == 12 && !is_head(r), interim = how & 16;
+    int old = (how & 0x60) == 0x60;
     if (n > WIRE - link->in_n - 700)
         n = WIRE - link->in_n - 700;
     link->answered = 1;
@@ -419,7 +432,7 @@ static void take_byte(struct mf_link *link, uint8_t c) {
         return;
     }
     struct request *r = link->current;
-    REQUIRE(c == (r->xfer.body_fd >= 0 ? pattern(REQUESTS, r->file_at + link->body_at) : pattern(r->id, link->body_at)));
+    REQUIRE(c == (r->xfer.body_fd < 0 ? pattern(r->id, link->body_at) : pattern(REQUESTS, r->file_at + link->body_at)));
     link->body_at++;
     if (!--link->body_left) {
         link->body_at = SIZE_MAX;
@@ -428,7 +441,7 @@ static void take_byte(struct mf_link *link, uint8_t c) {
     }
 }
 
-ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, int count) {
+ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count) {
     ptrdiff_t sent = 0;
     REQUIRE(link->used && count > 0);
     if (link->end == RESET && at_end(link))
@@ -437,13 +450,14 @@ ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, int cou
         link->writable_first = 0;
         return MF_LINK_READ;
     }
-    for (int i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < pieces[i].iov_len; k++) {
             if (!link->window || (link->end == RESET && at_end(link)))
                 return sent ? sent : MF_LINK_WRITE;
             link->window--;
             if (link->secure)
                 link->held++;
+            move(1);
             take_byte(link, ((const uint8_t *) pieces[i].iov_base)[k]);
             sent++;
         }
@@ -708,8 +722,6 @@ static void check(struct request *r) {
             size_t whole = r->body_n < (size_t) x->skip ? 0 : r->body_n - (size_t) x->skip;
             if (x->wanted_bytes >= 0 && whole > (size_t) x->wanted_bytes)
                 whole = (size_t) x->wanted_bytes;
-            if (n != whole)
-                fprintf(stderr, "DEBUG n %zu whole %zu body_n %zu base %ld status %d skip %ld skipped %ld wanted %ld has_range %d start %ld stop %ld cut %d target %zu has_target %d resumed %d stopped %d sink %d method %s length %ld\n", n, whole, r->body_n, (long) r->base, x->status, (long) x->skip, (long) x->skipped, (long) x->wanted_bytes, x->has_range, (long) x->start, (long) x->stop, x->cut, x->target.n, x->has_target, r->resumed, x->stopped, x->sink, x->route->method, (long) x->length);
             REQUIRE(n == whole);
             if (x->has_crc && is_get(r))
                 REQUIRE(x->crc == mf_crc_update((enum mf_crc_kind) x->crc_kind, 0, data, n));
@@ -902,7 +914,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     prepare();
     input = data;
     input_n = size;
-    now_ns = 1000000 * MS;
+    now_ns = began_ns = 1000000 * MS;
+    moved = 0;
+    if (byte() == 1)
+        config.max_bandwidth = 50000;
     requests_n = rounds = allocations_left = 0;
     exhausted = 0;
     for (int i = 0; i < LINKS; i++)

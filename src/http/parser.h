@@ -42,9 +42,8 @@ enum mf_framing {
     MF_FRAMING_CLOSE    /* the end of the connection is the end of the body */
 };
 
-/* S3's heads take 400 to 700 bytes in 10 to 14 lines; user metadata adds 2 KiB at most (8 KiB in some services). The
- * fuzzers make these limits small. */
-#ifndef MF_HEAD_MAX
+/* S3's heads take 400 to 700 bytes in 10 to 14 lines; user metadata adds 2 KiB at most (8 KiB in some services). */
+#ifndef MF_HEAD_MAX /* the fuzzers make these small */
 #define MF_HEAD_MAX ((size_t) 256 << 10)
 #define MF_HEAD_LINES 1000u
 #define MF_CHUNK_LINE_MAX ((size_t) 4 << 10)

@@ -25,7 +25,7 @@ def fuzz(target, tmp_path, **environment):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["codec", "delta", "table", "chunk", "scan", "http_parser"])
+@pytest.mark.parametrize("target", ["codec", "delta", "table", "chunk", "scan", "http_parser", "http_connection"])
 def test_c_target(target, tmp_path):
     done = fuzz(target, tmp_path)
     if done.returncode == MISSING:
