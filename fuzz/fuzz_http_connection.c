@@ -1,6 +1,6 @@
-/* A whole worker of the S3 engine, with links, a dialer, a poller, a clock and an allocator of this file: the input says
- * what is asked, what the servers answer, in which pieces it comes and goes, what breaks, and what is cancelled, resumed
- * or waited for.
+/* A whole worker of the S3 engine, with links, a dialer, a poller, a clock and an allocator of this file: the input
+ * says what is asked, what the servers answer, in which pieces it comes and goes, what breaks, and what is cancelled,
+ * resumed or waited for.
  *
  * Servers give each object bytes of its own. So it is seen when one response's bytes get into another, whatever way
  * they took. fuzz/run makes the limits small enough to be reached. */
