@@ -44,7 +44,8 @@ static struct {
     long exist, count;
     int rounds, connections, threads;
     const char *bucket, *method, *access_key;
-    char host[32], region[32];
+    char host[32], prefix[96]; /* "/BUCKET/get/SIZE/" */
+    size_t prefix_n;
     SSL_CTX *tls;
     BIO_METHOD *joining;
     struct mf_signing_key key;
@@ -118,48 +119,95 @@ static void connect_to(struct connection *c) {
     SSL_set0_wbio(c->tls, joining);
 }
 
+static char *put(char *at, const char *text, size_t n) {
+    memcpy(at, text, n);
+    return at + n;
+}
+
+static char *put_number(char *at, unsigned long number) {
+    char digits[20];
+    size_t n = 0;
+    do
+        digits[n++] = (char) ('0' + number % 10);
+    while (number /= 10);
+    while (n)
+        *at++ = digits[--n];
+    return at;
+}
+
+#define PUT(AT, TEXT) put(AT, TEXT, sizeof(TEXT) - 1)
+#define TEXT(S) ((struct mf_text) {S, strlen(S)})
+#define ADD(NAME, VALUE) (headers[n].name = (struct mf_text) {NAME, sizeof(NAME) - 1}, headers[n++].value = VALUE)
+
 static void compose(struct connection *c, long number) {
-    char path[128], date[MF_AMZ_DATE], payload[MF_SHA256_HEX] = "", crc[MF_CRC_TEXT], authorization[1024];
+    static _Thread_local time_t dated;
+    static _Thread_local char date[MF_AMZ_DATE], payload[MF_SHA256_HEX];
+    char path[128], crc[MF_CRC_TEXT], authorization[1024], *at = path;
     struct mf_header headers[5];
     struct mf_request request = {.headers = headers};
     struct mf_sha256 hash;
-    size_t n = 0, path_n, i;
-    char *at = c->head;
-#define TEXT(s) ((struct mf_text) {s, strlen(s)})
-#define ADD(NAME, VALUE) (headers[n].name = TEXT(NAME), headers[n].value = TEXT(VALUE), n++)
-    path_n = (size_t) snprintf(path, sizeof path, "/%s/%s/%zu/%ld", asked.bucket, asked.put ? "put" : "get", asked.size,
-                               number % asked.exist);
-    mf_amz_date((int64_t) time(NULL), date);
-    mf_sha256_init(&hash);
-    if (asked.put && asked.payload_signed)
-        mf_sha256_update(&hash, asked.data, asked.size);
-    mf_sha256_hex(&hash, payload);
-    ADD("host", asked.host);
+    time_t now = time(NULL);
+    size_t n = 0, i;
+    at = put(at, asked.prefix, asked.prefix_n);
+    at = put_number(at, (unsigned long) (number % asked.exist));
+    request.path = (struct mf_text) {path, (size_t) (at - path)};
+    if (now != dated)
+        mf_amz_date((int64_t) (dated = now), date);
+    if (!*payload || (asked.put && asked.payload_signed)) {
+        mf_sha256_init(&hash);
+        if (asked.put)
+            mf_sha256_update(&hash, asked.data, asked.size);
+        mf_sha256_hex(&hash, payload);
+    }
+    ADD("host", TEXT(asked.host));
     if (asked.put && asked.checksum) {
-        mf_crc_encode(MF_CRC64NVME, mf_crc_update(MF_CRC64NVME, 0, asked.data, asked.size), crc);
-        ADD("x-amz-checksum-crc64nvme", crc);
+        i = mf_crc_encode(MF_CRC64NVME, mf_crc_update(MF_CRC64NVME, 0, asked.data, asked.size), crc);
+        ADD("x-amz-checksum-crc64nvme", ((struct mf_text) {crc, i}));
     }
     if (!asked.put)
-        ADD("x-amz-checksum-mode", "ENABLED");
-    ADD("x-amz-content-sha256", asked.put && !asked.payload_signed ? "UNSIGNED-PAYLOAD" : payload);
-    ADD("x-amz-date", date);
+        ADD("x-amz-checksum-mode", TEXT("ENABLED"));
+    ADD("x-amz-content-sha256", TEXT(asked.put && !asked.payload_signed ? "UNSIGNED-PAYLOAD" : payload));
+    ADD("x-amz-date", TEXT(date));
     request.method = TEXT(asked.method);
-    request.path = (struct mf_text) {path, path_n};
     request.headers_n = n;
     request.payload = headers[n - 2].value;
-    if (!mf_sigv4_authorization(&asked.key, TEXT(asked.access_key), date, &request, authorization,
-                                sizeof authorization))
+    if (!(i = mf_sigv4_authorization(&asked.key, TEXT(asked.access_key), date, &request, authorization,
+                                     sizeof authorization)))
         die("signature");
-    at += sprintf(at, "%s %s HTTP/1.1\r\n", asked.method, path);
-    for (i = 0; i < n; i++)
-        at += sprintf(at, "%.*s: %.*s\r\n", (int) headers[i].name.n, headers[i].name.at, (int) headers[i].value.n,
-                      headers[i].value.at);
-    at += sprintf(at, "authorization: %s\r\nuser-agent: mfstore/0.2\r\n", authorization);
+    at = put(c->head, asked.method, 3);
+    at = PUT(at, " ");
+    at = put(at, request.path.at, request.path.n);
+    at = PUT(at, " HTTP/1.1\r\nuser-agent: mfstore/0.2\r\nauthorization: ");
+    at = put(at, authorization, i);
+    for (i = 0; i < n; i++) {
+        at = PUT(at, "\r\n");
+        at = put(at, headers[i].name.at, headers[i].name.n);
+        at = PUT(at, ": ");
+        at = put(at, headers[i].value.at, headers[i].value.n);
+    }
     if (asked.put)
-        at += sprintf(at, "content-length: %zu\r\n", asked.size);
-    at += sprintf(at, "\r\n");
+        at = put_number(PUT(at, "\r\ncontent-length: "), asked.size);
+    at = PUT(at, "\r\n\r\n");
     c->head_n = (size_t) (at - c->head);
     c->sent = c->got = c->answer_n = 0;
+}
+
+/* Bytes of the head that at[0:n] begins with, and of the body that follows; 0: it is not whole. */
+static size_t read_head(const char *at, size_t n, size_t *body) {
+    const char *line = at, *end;
+    size_t told = SIZE_MAX;
+    while ((end = memchr(line, '\n', (size_t) (at + n - line)))) {
+        if (end - line > 15 && strncasecmp(line, "content-length:", 15) == 0)
+            told = (size_t) atol(line + 15);
+        if (end - line == 1) {
+            if (memcmp(at, "HTTP/1.1 20", 11) != 0 || (told == SIZE_MAX && at[11] != '4'))
+                die("unexpected: %.*s", (int) (end - at), at);
+            *body = told == SIZE_MAX ? 0 : told;
+            return (size_t) (end - at) + 1;
+        }
+        line = end + 1;
+    }
+    return 0;
 }
 
 /* 1: the request is out; 0: the socket takes no more. */
@@ -227,14 +275,10 @@ static int receive_on(struct connection *c) {
             die("the server ended a connection");
         c->got += (size_t) n;
         if (!c->answer_n) {
-            char *end = memmem(c->place, c->got, "\r\n\r\n", 4), *line;
-            if (!end)
+            size_t body, head = read_head(c->place, c->got, &body);
+            if (!head)
                 continue;
-            *end = 0;
-            line = strcasestr(c->place, "\r\nContent-Length:");
-            if (memcmp(c->place, "HTTP/1.1 20", 11) != 0 || (!line && c->place[11] != '4'))
-                die("unexpected: %s", c->place);
-            c->answer_n = (size_t) (end - c->place) + 4 + (line ? (size_t) atol(line + 17) : 0);
+            c->answer_n = head + body;
             if (c->answer_n > HEAD_ROOM + (asked.put ? 0 : asked.size))
                 die("unexpected: %zu bytes", c->answer_n);
         }
@@ -323,6 +367,8 @@ int main(int n, char **given) {
     asked.checksum = strcmp(given[12], "CRC64NVME") == 0;
     asked.access_key = getenv("AWS_ACCESS_KEY_ID");
     snprintf(asked.host, sizeof asked.host, "127.0.0.1:%d", asked.port);
+    asked.prefix_n = (size_t) snprintf(asked.prefix, sizeof asked.prefix, "/%s/%s/%zu/", asked.bucket,
+                                       asked.put ? "put" : "get", asked.size);
     mf_amz_date((int64_t) time(NULL), timestamp);
     if (!asked.access_key || !mf_signing_key_derive(&asked.key, TEXT(getenv("AWS_SECRET_ACCESS_KEY")), timestamp,
                                                     TEXT(getenv("AWS_REGION")), TEXT("s3")))
