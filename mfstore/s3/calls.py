@@ -137,6 +137,27 @@ class Call:
     """The scheduler's own."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Plain:
+    """What the plain requests of one operation share. Each is one call, of an item that says no more than which object,
+    which range of it, or which bytes, and its good reply is its outcome. An engine that can makes requests of items and
+    outcomes of good replies by itself (``Channel.lane``)."""
+
+    operation: str
+    """GetObject, HeadObject or PutObject."""
+    bucket: str
+    """Of all plain items."""
+    options: Options = NO_OPTIONS
+    verify: bool = True
+    """GetObject of the whole: compare with the checksum that the service names."""
+    checksum: str | None = None
+    """PutObject: as of a ``Call``."""
+    targets: bool = False
+    """GetObject: items are (key, start, length, memory), not keys and (key, start, length)."""
+    longest: int = 0
+    """Bytes to send, or to receive into a target, beyond which an item is no plain request."""
+
+
 @dataclass(slots=True, eq=False)
 class Reply:
     """What came of a call."""

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from typing_extensions import Buffer
 
@@ -137,3 +137,42 @@ class Channel(Generic[ReplyT_co]):
     def cancel(self, call: Call) -> None: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
+
+NO_ROOM: int
+ODD_ITEM: int
+NO_MORE: int
+
+class Lane(Generic[CallT]):
+    def __init__(
+        self,
+        channel: Channel[Any],
+        outcome: type,
+        adopt: Callable[[int, Any, int, float, Any], CallT],
+        operation: int,
+        bucket: str,
+        verify: bool,
+        checksum: str | None,
+        targets: bool,
+        longest: int,
+    ) -> None: ...
+    @property
+    def flying(self) -> int: ...
+    def take(
+        self,
+        items: Iterator[tuple[int, Any]],
+        left: tuple[int, Any] | None,
+        most: int,
+        memory: int,
+        weight: int,
+        alone: bool,
+        now: float,
+        route: WireRoute,
+        credentials: WireCredentials | None,
+        signed_by: Credentials | None,
+        skew: float,
+        first_byte: float,
+        stall: float,
+    ) -> tuple[int, int, int, tuple[int, Any] | None, Sequence[CallT]]: ...
+    def landed(self) -> tuple[list[Any], list[float], float, int, int, int, int] | None: ...
+    def hand_over_all(self) -> None: ...
+    def end(self) -> None: ...

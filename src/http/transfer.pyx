@@ -8,10 +8,11 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport UINT16_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp
 from posix.unistd cimport getpid
 
 cimport cython
@@ -355,12 +356,16 @@ cdef class Engine:
             mf_engine_free(c)
 
 
+cdef class Channel
+cdef class Lane
+
+
 # No cycle can go through one while it is of use, and the collector's visits were 8 % of a small request.
 @cython.final
 @cython.no_gc
 @cython.freelist(128)
 cdef class Pending:
-    """One call under way: what it needs stays alive by it, and it by the channel's C list."""
+    """One call, or one plain request, under way: what it needs stays alive by it, and it by the channel's C list."""
 
     cdef mf_xfer *xfer
     cdef object call, key, if_match, upload, body
@@ -371,6 +376,12 @@ cdef class Pending:
     cdef Py_buffer target
     cdef size_t views_n
     cdef bint has_target
+    # Of a plain request: until it is a call like others its lane.
+    cdef Lane lane
+    cdef object index, given, item, signed_by
+    cdef int64_t weight
+    cdef double sent
+    cdef mf_part part
 
     def __cinit__(self):
         self.xfer = <mf_xfer *> calloc(1, sizeof(mf_xfer))
@@ -395,7 +406,8 @@ cdef class Pending:
             free(self.xfer.head)
             free(self.xfer.data)
             PyMem_Free(self.xfer.extra)
-            PyMem_Free(self.xfer.parts)
+            if self.xfer.parts != &self.part:
+                PyMem_Free(self.xfer.parts)
             free(self.xfer)
         self.xfer = NULL
 
@@ -433,15 +445,11 @@ cdef class Pending:
         self.xfer.has_body = 1
         return 0
 
-    cdef int prepare(self, Engine engine, call, WireRoute route, WireCredentials credentials, double skew,
-                     body) except -1:
+    cdef void begin(self, WireRoute route, WireCredentials credentials, double skew, double first_byte, double stall):
+        """What every request has."""
         cdef mf_xfer *x = self.xfer
-        cdef mf_operation operation = route.c.operation
-        cdef bint whole = route.c.whole
-        cdef Py_ssize_t n
         if route.own:
             credentials = route.credentials
-        self.call = call
         self.route = route
         self.credentials = credentials
         x.route = &route.c
@@ -453,9 +461,18 @@ cdef class Pending:
         x.stop = -1
         x.wanted_bytes = -1
         x.length = -1
+        x.first_byte_ns = <uint64_t> (1e9 * first_byte)
+        x.stall_ns = <uint64_t> (1e9 * stall)
+
+    cdef int prepare(self, Engine engine, call, WireRoute route, WireCredentials credentials, double skew,
+                     body) except -1:
+        cdef mf_xfer *x = self.xfer
+        cdef mf_operation operation = route.c.operation
+        cdef bint whole = route.c.whole
+        cdef Py_ssize_t n
+        self.call = call
+        self.begin(route, credentials, skew, call.first_byte, call.stall)
         x.fresh = call.fresh
-        x.first_byte_ns = <uint64_t> (1e9 * <double> call.first_byte)
-        x.stall_ns = <uint64_t> (1e9 * <double> call.stall)
         if operation == MF_OTHER:
             # A prepared request has its key in the path already. A body-less POST or PUT says Content-Length: 0.
             if body or route.c.method[0] == b"P":
@@ -545,6 +562,9 @@ cdef class Pending:
                     False, bool(x.reused), 1e-9 * x.submitted_ns, 1e-9 * x.first_ns, 1e-9 * x.finished_ns)
 
 
+include "plain.pxi"
+
+
 # Its memory must be whole when it is deallocated, for requests may be under way.
 @cython.final
 @cython.no_gc_clear
@@ -591,29 +611,39 @@ cdef class Channel:
 
     def submit(self, list calls, list routes, WireCredentials credentials, double skew, list bodies):
         """``calls`` by ``routes`` (of the same length); ``bodies`` None, or per call those of prepared requests."""
-        cdef mf_channel *c = self.here()
-        cdef mf_engine *engine = self.engine.here()
-        cdef size_t n = len(calls), i
-        cdef int code
         cdef Pending pending
-        cdef mf_xfer **xfers
         cdef list pendings = []
-        for i in range(n):
+        cdef size_t i
+        cdef int code
+        for i in range(<size_t> len(calls)):
             pending = Pending()
             pending.prepare(self.engine, calls[i], routes[i], credentials, skew, None if bodies is None else bodies[i])
             pendings.append(pending)
+        code = self.start(pendings)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    cdef int start(self, list pendings) except -1:
+        """Hand them to the engine: 0, or errno and none was."""
+        cdef mf_channel *c = self.here()
+        cdef mf_engine *engine = self.engine.here()
+        cdef size_t n = len(pendings), i
+        cdef int code
+        cdef Pending pending
+        cdef mf_xfer **xfers
         if not n:
-            return
+            return 0
         xfers = <mf_xfer **> PyMem_Malloc(n * sizeof(mf_xfer *))
         if xfers == NULL:
             raise MemoryError()
         for i in range(n):
-            pending = pendings[i]
+            pending = <Pending> pendings[i]
             xfers[i] = pending.xfer
         # The worker may end the call before we come back: everything is on the books before.
         for i in range(n):
-            pending = pendings[i]
-            self.live[id(pending.call)] = pending
+            pending = <Pending> pendings[i]
+            if pending.lane is None:
+                self.live[id(pending.call)] = pending
             Py_INCREF(pending)
             pending.xfer.own_next = self.own
             if self.own != NULL:
@@ -624,10 +654,11 @@ cdef class Channel:
         PyMem_Free(xfers)
         if code:
             for i in range(n):
-                pending = pendings[i]
-                self.live.pop(id(pending.call), None)
+                pending = <Pending> pendings[i]
+                if pending.lane is None:
+                    self.live.pop(id(pending.call), None)
                 self.drop(pending.xfer, True)
-            raise OSError(code, os.strerror(code))
+        return code
 
     def poll(self, double timeout):
         """Replies; waits up to ``timeout`` seconds for the first."""
@@ -654,10 +685,26 @@ cdef class Channel:
         cdef mf_event *following
         cdef mf_xfer *x
         cdef Pending pending
+        cdef Lane lane
+        cdef double now = 1e-9 * mf_now_ns()
         while event != NULL:
             following = event.next
             x = event.xfer
             pending = <Pending> x.owner
+            lane = pending.lane
+            if lane is not None:
+                lane.now = now
+                if not event.announced and lane.land(pending):
+                    self.drop(x, True)
+                    event = following
+                    continue
+                if lane.ended and event.announced:
+                    event = following  # it is cancelled already
+                    continue
+                if not lane.hand_over(pending):
+                    self.drop(x, True)
+                    event = following
+                    continue
             replies.append(pending.reply(self.engine.reply, event.announced))
             if not event.announced:
                 self.live.pop(id(pending.call), None)

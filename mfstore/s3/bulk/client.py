@@ -39,13 +39,14 @@ from mfstore.s3.bulk.results import (
     asynchronous_single,
     single,
 )
-from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, shared_options
+from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, Plain, shared_options
 from mfstore.s3.engines.interface import Engine
+from mfstore.s3.transfers import downloads, uploads
 from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import delete_jobs
 from mfstore.s3.transfers.destinations import Destination, FolderDestination, local_path
 from mfstore.s3.transfers.downloads import GetJob, RangesJob, ReadJob
-from mfstore.s3.transfers.jobs import Job, RefusedJob, jobs_of, unforeseen
+from mfstore.s3.transfers.jobs import Job, PlainJobs, RefusedJob, jobs_of, unforeseen
 from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
@@ -152,6 +153,11 @@ class PutOptions:
             metadata=checked_metadata(item.metadata if item.metadata is not None else self.metadata),
             if_none_match=item.if_none_match, if_match=item.if_match, checksum=self.checksum,
         )  # fmt: skip
+
+    @property
+    def given(self) -> Options:
+        """The parameters of items that say nothing of their own."""
+        return self._parameters(PutItem("", b""))
 
     def _parameters(self, item: PutItem) -> Options:
         own = (item.content_type, item.encryption, item.kms_key)
@@ -292,7 +298,9 @@ class BulkClient:
             return how.job(index, item, address_of(item, bucket))
 
         files = into == "files"
-        result = self.run_jobs("get_many", jobs_of(items, job), on_error, progress, ordered, items, files)
+        plain = None if files else Plain("GetObject", bucket or "", how.parameters, verify)
+        jobs = self._jobs(plain, items, job)
+        result = self.run_jobs("get_many", jobs, on_error, progress, ordered, items, files)
         return result if into == "bytes" or stream else result.wait()
 
     aget_many = asynchronous(get_many)
@@ -378,7 +386,8 @@ class BulkClient:
             length = address.stop - address.start
             return ReadJob(index, item, address.bucket, address.key, start=address.start, length=length, target=item[3])
 
-        return self.run_jobs("read_many", jobs_of(items, job), on_error, None, ordered, items)
+        plain = Plain("GetObject", bucket or "", targets=True, longest=downloads.SHORTEST_PIECE)
+        return self.run_jobs("read_many", self._jobs(plain, items, job), on_error, None, ordered, items)
 
     aread_many = asynchronous(read_many)
     """As ``read_many``, for ``async for`` or ``await``."""
@@ -429,7 +438,11 @@ class BulkClient:
             return how.job(index, item, *locate(item.key, bucket))
 
         pairs = items.items() if isinstance(items, Mapping) else items
-        result = self.run_jobs("put_many", jobs_of(pairs, job), on_error, progress, ordered, items)
+        plain = None
+        if not metadata:
+            longest = uploads.LONGEST_SINGLE_PUT
+            plain = Plain("PutObject", bucket or "", how.given, checksum=how.checksum, longest=longest)
+        result = self.run_jobs("put_many", self._jobs(plain, pairs, job), on_error, progress, ordered, items)
         return result if stream else result.wait()
 
     aput_many = asynchronous(put_many)
@@ -446,7 +459,8 @@ class BulkClient:
         Parameters and errors as ``get_many``; ``items`` are keys and URLs, ``options`` parameters of HeadObject.
         """
         parameters, bucket = _parameters(options), self.bucket
-        jobs = jobs_of(items, lambda index, item: HeadJob(index, item, *locate(item, bucket), parameters))
+        plain = Plain("HeadObject", bucket or "", parameters)
+        jobs = self._jobs(plain, items, lambda index, item: HeadJob(index, item, *locate(item, bucket), parameters))
         return self.run_jobs("head_many", jobs, on_error, progress, ordered, items)
 
     ahead_many = asynchronous(head_many)
@@ -639,6 +653,11 @@ class BulkClient:
         return BulkResult(
             start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total, effort=effort
         )
+
+    def _jobs(self, plain: Plain | None, items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job]:
+        """A job for each item. With ``plain`` many may be requests without one."""
+        several(items)
+        return jobs_of(items, make) if plain is None or not plain.bucket else PlainJobs(plain, items, make)
 
     def _one(self, operation: str, job: Job, answer: Callable[[Outcome], Any]) -> Single[Any]:
         return Single(self.run_jobs(operation, iter([job])), answer)

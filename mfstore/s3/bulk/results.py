@@ -186,14 +186,16 @@ class BulkResult:
 
     def _run(self) -> Iterator[Outcome]:
         scheduler, bar = self._begin()
-        outcomes = scheduler.outcomes(self._ordered)
+        batches, account = scheduler.batches(self._ordered), self._account
         try:
-            for outcome in outcomes:
-                if self._account(outcome, bar):
-                    yield outcome
-                del outcome  # its memory, which the caller may have let go, is for what comes next
+            for found in batches:
+                while found:
+                    outcome = found.pop()
+                    if account(outcome, bar):
+                        yield outcome
+                    del outcome  # its memory, which the caller may have let go, is for what comes next
         finally:
-            outcomes.close()
+            batches.close()
             if bar is not None:
                 bar.close()
 

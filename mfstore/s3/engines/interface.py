@@ -9,15 +9,100 @@ threads without the GIL) and ``aiobotocore``, answer alike; tests run on both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mfstore.records import dataclass
 
 if TYPE_CHECKING:
-    from mfstore.s3.calls import Call, FileRange, Reply
+    from mfstore.s3.aws.routes import Credentials
+    from mfstore.s3.calls import Call, FileRange, Plain, Reply
+
+Adopt = Callable[[int, Any, int, float, "Credentials | None"], "Call"]
+"""Makes the call that a plain request was, of the item's number, the item, the memory reserved for it, when it was sent
+(time.monotonic()) and by which credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a lane took of the items."""
+
+    count: int
+    """Requests that were sent."""
+    memory: int
+    """Bytes to reserve for their results."""
+    item: tuple[int, Any] | None
+    """The one that was looked at last, with its number, and not taken."""
+    odd: bool
+    """Whether that was for what it is, and not for want of memory."""
+    ended: bool
+    """Whether there are no more."""
+    unsent: Sequence[Call] = ()
+    """Of those that were taken, and could not be sent, the calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What came of plain requests: their outcomes, and what there is to account for."""
+
+    outcomes: list[Any]
+    durations: list[float]
+    """Seconds that each took."""
+    finished: float
+    """When the last came (time.monotonic())."""
+    sizes: int
+    """Sizes of the outcomes, added up."""
+    received: int
+    """Bytes that came."""
+    verified: int
+    """Of them, those whose checksum was named and compared."""
+    memory: int
+    """Bytes that the outcomes take more than was reserved for them."""
+
+
+class Lane(ABC):
+    """The plain requests of one channel. Replies that are not plainly good, announcements among them, come as others do
+    from ``Channel.poll``: a call is adopted for them."""
+
+    @property
+    @abstractmethod
+    def flying(self) -> int:
+        """Requests under way."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether requests can be made now. Raises what ``Channel.submit`` would, before any item is taken."""
+
+    @abstractmethod
+    def take(
+        self, items: Iterator[tuple[int, Any]], first: tuple[int, Any] | None, most: int, memory: int, weight: int,
+        alone: bool, now: float,
+    ) -> Taken:  # fmt: skip
+        """Send requests for up to ``most`` items: ``first``, if there is one, and the next of ``items``, as long as
+        they are plain and ``memory`` bytes hold what they take, which is ``weight`` of one that does not say. The first
+        may take more if it is ``alone``. After ``ready``."""
+
+    @abstractmethod
+    def landed(self) -> Landed | None:
+        """What has come by polling the channel since the last time; None for nothing."""
+
+    @abstractmethod
+    def adopt_all(self) -> None:
+        """Have a call adopted for each request under way."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Cancel all: there are no more outcomes, nor calls to be adopted. ``flying`` is 0, and no memory of theirs is
+        used any more, after some polling of the channel, or its ``close``."""
 
 
 class Channel(ABC):
     """The calls of one bulk operation. Used by one thread at a time."""
+
+    def lane(self, plain: Plain, first_byte: float, stall: float, outcome: type, adopt: Adopt) -> Lane | None:
+        """For the plain requests of an operation, with the time-outs of ``Call``, whose outcomes are objects of class
+        ``outcome``; None where they are calls like all others."""
+        return None
 
     @abstractmethod
     def submit(self, calls: Sequence[Call]) -> None:

@@ -6,14 +6,15 @@ to sign each, it sends as botocore signed it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from mfstore._core import transfer
 from mfstore.s3.aws.interface import RouteSource
 from mfstore.s3.aws.routes import BOTOCORE, SESSION, TOKEN_OF_SESSION, Credentials, Route, Transport
-from mfstore.s3.calls import Call, FileRange, Options, Reply
-from mfstore.s3.engines.interface import Channel, Engine
+from mfstore.s3.calls import Call, FileRange, Options, Plain, Reply
+from mfstore.s3.engines.interface import Adopt, Channel, Engine, Landed, Lane, Taken
 from mfstore.s3.engines.signing import sign
 
 ASKED_SECONDS = 1.0
@@ -53,18 +54,12 @@ class NativeEngine(Engine):
         self._core.close()
 
     def _wire(self, calls: list[Call]) -> tuple[list[transfer.WireRoute], list[bytes | None] | None]:
-        version = self._control.version
-        if version != self._version or len(self._routes) > 1000:
-            # A new dict: another thread may be reading the old one.
-            self._version, self._routes, self._in_session = version, {}, {}
-        known = self._routes
         routes: list[transfer.WireRoute] = []
         bodies: list[bytes | None] | None = None
         for number, call in enumerate(calls):
-            name = (call.operation, call.bucket, call.options)
-            route = known.get(name)
+            route = self._shared(call.operation, call.bucket, call.options)
             if route is None:
-                route, body = self._made(call, known)
+                route, body = self._made(call)
                 if body is not None:
                     if bodies is None:
                         bodies = [None] * len(calls)
@@ -72,10 +67,26 @@ class NativeEngine(Engine):
             routes.append(route)
         return routes, bodies
 
-    def _made(
-        self, call: Call, known: dict[tuple[str, str, Options], transfer.WireRoute]
-    ) -> tuple[transfer.WireRoute, bytes | None]:  # fmt: skip
-        """A route that is not ``known``, which learns it if others can go by it, and the body that botocore made."""
+    def _shared(self, operation: str, bucket: str, options: Options) -> transfer.WireRoute | None:
+        """The route of all requests of a kind; None where each has its own."""
+        version = self._control.version
+        if version != self._version or len(self._routes) > 1000:
+            # A new dict: another thread may be reading the old one.
+            self._version, self._routes, self._in_session = version, {}, {}
+        known, name = self._routes, (operation, bucket, options)
+        wire = known.get(name)
+        if wire is not None or operation not in transfer.OPERATIONS:
+            return wire
+        route = self._control.route(*name)
+        if route.signer == BOTOCORE:
+            return None
+        if route.signer == SESSION:
+            return self._session_route(route, name, transfer.OPERATIONS[operation])
+        wire = known[name] = transfer.WireRoute(route, transfer.OPERATIONS[operation], self._http_proxy)
+        return wire
+
+    def _made(self, call: Call) -> tuple[transfer.WireRoute, bytes | None]:
+        """A route that no other call goes by, and the body that botocore made."""
         name = (call.operation, call.bucket, call.options)
         operation = transfer.OPERATIONS.get(call.operation, 0)
         body: bytes | None = None
@@ -89,10 +100,7 @@ class NativeEngine(Engine):
             return transfer.WireRoute(whole, operation, self._http_proxy, None, True, crc), body
         if route.signer == SESSION:
             return self._session_route(route, name, operation), body
-        wire = transfer.WireRoute(route, operation, self._http_proxy)
-        if operation:
-            known[name] = wire
-        return wire, body
+        return transfer.WireRoute(route, operation, self._http_proxy), body
 
     def _session_route(self, route: Route, name: tuple[str, str, Options], operation: int) -> transfer.WireRoute:
         """By the bucket's session, which is another after some minutes."""
@@ -123,8 +131,7 @@ class NativeEngine(Engine):
         finally:
             channel.close()
 
-    def _signer(self) -> transfer.WireCredentials | None:
-        credentials = self._control.keys or self._control.credentials()
+    def _signer(self, credentials: Credentials | None) -> transfer.WireCredentials | None:
         if credentials is None:
             return None
         known = self._credentials
@@ -143,7 +150,8 @@ class NativeChannel(Channel):
     def submit(self, calls: Sequence[Call]) -> None:
         """Start calls. ValueError or UnicodeError, and nothing is started, if one of them makes no request."""
         listed = list(calls)
-        signer = self._engine._signer()
+        control = self._engine._control
+        signer = self._engine._signer(control.keys or control.credentials())
         routes, bodies = self._engine._wire(listed)
         self._core.submit(listed, routes, signer, self._engine._control.skew, bodies)
 
@@ -161,6 +169,10 @@ class NativeChannel(Channel):
         """Drop a call; its reply still comes."""
         self._core.cancel(call)
 
+    def lane(self, plain: Plain, first_byte: float, stall: float, outcome: type, adopt: Adopt) -> NativeLane:
+        """For plain requests."""
+        return NativeLane(self._engine, self._core, plain, first_byte, stall, outcome, adopt)
+
     def fileno(self) -> int:
         """Readable while ``poll(0)`` would return something."""
         return self._core.fileno()
@@ -168,3 +180,62 @@ class NativeChannel(Channel):
     def close(self) -> None:
         """Cancel everything; no buffer of any call is used any more when it returns."""
         self._core.close()
+
+
+class NativeLane(Lane):
+    """Plain requests, made of items, and outcomes, made of replies, in C."""
+
+    __slots__ = ("_core", "_credentials", "_engine", "_plain", "_route", "_signer", "_timeouts")
+
+    def __init__(
+        self, engine: NativeEngine, channel: transfer.Channel[Reply], plain: Plain, first_byte: float, stall: float,
+        outcome: type, adopt: Adopt,
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._plain = plain
+        self._timeouts = first_byte, stall
+        self._core = transfer.Lane(
+            channel, outcome, adopt, transfer.OPERATIONS[plain.operation], plain.bucket, plain.verify, plain.checksum,
+            plain.targets, plain.longest,
+        )  # fmt: skip
+        self._route: transfer.WireRoute | None = None
+        self._signer: transfer.WireCredentials | None = None
+        self._credentials: Credentials | None = None
+
+    @property
+    def flying(self) -> int:
+        """Requests under way."""
+        return self._core.flying
+
+    def ready(self) -> bool:
+        """Whether requests can be made now."""
+        plain, engine = self._plain, self._engine
+        self._credentials = engine._control.keys or engine._control.credentials()
+        self._signer = engine._signer(self._credentials)
+        self._route = engine._shared(plain.operation, plain.bucket, plain.options)
+        return self._route is not None
+
+    def take(
+        self, items: Iterator[tuple[int, Any]], first: tuple[int, Any] | None, most: int, memory: int, weight: int,
+        alone: bool, now: float,
+    ) -> Taken:  # fmt: skip
+        """Send requests for items, as long as they are plain."""
+        assert self._route is not None
+        count, taken, why, item, unsent = self._core.take(
+            items, first, most, memory, weight, alone, now, self._route, self._signer, self._credentials,
+            self._engine._control.skew, *self._timeouts,
+        )  # fmt: skip
+        return Taken(count, taken, item, why == transfer.ODD_ITEM, why == transfer.NO_MORE, unsent)
+
+    def landed(self) -> Landed | None:
+        """What has come since the last time."""
+        found = self._core.landed()
+        return None if found is None else Landed(*found)
+
+    def adopt_all(self) -> None:
+        """Have a call adopted for each request under way."""
+        self._core.hand_over_all()
+
+    def end(self) -> None:
+        """Cancel all."""
+        self._core.end()

@@ -15,7 +15,7 @@ from mfstore.s3.transfers.jobs import Job, MultipartJob, Retry, renewed
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.calls import Call, Reply
-    from mfstore.s3.engines.interface import Channel
+    from mfstore.s3.engines.interface import Channel, Lane
 
 ABORT_SECONDS = 2.0
 """How long ending early waits for open multipart uploads to be given up. The bucket's lifecycle rule gets the rest."""
@@ -33,6 +33,8 @@ class Ending:
     control: ControlPlane
     flying: dict[int, Call]
     """By id: the calls that are in flight; those that end are taken out."""
+    lane: Lane | None = None
+    """With plain requests in flight."""
     undo: list[Call] = field(default_factory=list)
     """AbortMultipartUpload, to be sent (again)."""
 
@@ -45,8 +47,10 @@ class Ending:
             if call.operation not in LET_END:
                 self.channel.cancel(call)
                 waited[key] = call
+        if self.lane is not None:
+            self.lane.end()
         deadline = monotonic() + ABORT_SECONDS
-        while waited and monotonic() < deadline:
+        while (waited or (self.lane is not None and self.lane.flying)) and monotonic() < deadline:
             for reply in self.channel.poll(POLL_SECONDS):
                 self._came(reply)
                 if not reply.announced:

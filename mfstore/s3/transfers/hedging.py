@@ -43,6 +43,13 @@ class Hedges:
         ordered = sorted(self.recent)
         return max(HEDGE_FLOOR, 3 * ordered[int(len(ordered) * 0.95)])
 
+    def _room(self, items: int) -> int:
+        return max(1, int(HEDGE_SHARE * items)) - len(self.first_of)
+
+    def most(self, items: int) -> int:
+        """While more than so many are left none is asked for twice."""
+        return max(2 * self._room(items), 2)
+
     def late(self, flying: Iterable[Call], announced: Container[int], items: int, now: float) -> list[Call]:
         """Those of the calls in flight, at the end of an operation of ``items``, that are worth a second one: none
         while more than a few are left."""
@@ -51,8 +58,8 @@ class Hedges:
             if call.tag.hedge is None and call.operation in ("GetObject", "HeadObject") and call.target is None
             and id(call) not in announced and call.tag.part is None and call.tag.job.error is None
         ]  # fmt: skip
-        room = max(1, int(HEDGE_SHARE * items)) - len(self.first_of)
-        if not small or room <= 0 or len(small) > max(2 * room, 2):
+        room = self._room(items)
+        if not small or room <= 0 or len(small) > self.most(items):
             return []
         slow = self.slow()
         # A try that follows a refusal is late by its own time: the wait before it was ours.

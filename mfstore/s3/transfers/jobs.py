@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
 from mfstore.s3.aws.errors import retryable_code
-from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.calls import NO_OPTIONS, Call, Options, Plain, Reply
 from mfstore.s3.transfers.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -186,14 +186,40 @@ class RefusedJob(Job):
         self.outcome = self._outcome(error=error.where(key=self.key))
 
 
+def job_of(index: int, item: Any, make: Callable[[int, Any], Job]) -> Job:
+    """The job of an item; of one that names nothing, or of which none can be made, one that fails."""
+    try:
+        return make(index, item)
+    except Exception as error:
+        return RefusedJob(index, _name_in(item), unforeseen(error))
+
+
 def jobs_of(items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job]:
-    """A job for each item; of an item that names nothing, or of which none can be made, one that fails."""
+    """A job for each item, as ``job_of`` makes them."""
     for index, item in enumerate(items):
-        try:
-            job = make(index, item)
-        except Exception as error:
-            job = RefusedJob(index, _name_in(item), unforeseen(error))
-        yield job
+        yield job_of(index, item, make)
+
+
+class PlainJobs(Iterator[Job]):
+    """As ``jobs_of``, of items of which most are ``plain`` requests: an engine that can makes these without their jobs,
+    as long as all goes well."""
+
+    __slots__ = ("_make", "items", "left", "plain")
+
+    def __init__(self, plain: Plain, items: Iterable[Any], make: Callable[[int, Any], Job]) -> None:
+        self.plain = plain
+        self.items = enumerate(items)
+        self.left: tuple[int, Any] | None = None
+        """Taken from ``items`` and not begun: the next."""
+        self._make = make
+
+    def __next__(self) -> Job:
+        left, self.left = self.left, None
+        return self.job(*(left if left is not None else next(self.items)))
+
+    def job(self, index: int, item: Any) -> Job:
+        """The job of an item."""
+        return job_of(index, item, self._make)
 
 
 def _name_in(item: Any) -> Any:

@@ -67,6 +67,8 @@ class Outcome:
     """Seconds from the last try to its first byte."""
     last: bool = True
     """False when more outcomes of the same item follow: pages of a listing."""
+    memory: int = 0
+    """Internal: bytes it counts for while it waits to be handed out."""
 
     @property
     def ok(self) -> bool:

@@ -86,9 +86,9 @@ class RetryQuota:
         self.tokens = self.CAPACITY
         self._next = 0.0
 
-    def succeeded(self) -> None:
-        """A call went well. Need not be told while there are CAPACITY tokens."""
-        self.tokens = min(self.CAPACITY, self.tokens + self.REFUND)
+    def succeeded(self, calls: int = 1) -> None:
+        """So many calls went well. Need not be told while there are CAPACITY tokens."""
+        self.tokens = min(self.CAPACITY, self.tokens + calls * self.REFUND)
 
     def wait(self, now: float) -> float:
         """Take tokens for one retry: seconds it has to wait beyond its own delay."""

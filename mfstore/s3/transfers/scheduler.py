@@ -30,17 +30,18 @@ from mfstore.s3.aws.express import NoSession
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED
 from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, NO_OPTIONS, Call, Options, Reply
-from mfstore.s3.engines.interface import Channel, Engine
+from mfstore.s3.engines.interface import Channel, Engine, Landed, Lane, Taken
 from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
 from mfstore.s3.transfers.ending import Ending
 from mfstore.s3.transfers.hedging import HEDGED_BYTES, LOOK_SECONDS, Hedges
-from mfstore.s3.transfers.jobs import Job, Restart, Retry, left_open, unforeseen
+from mfstore.s3.transfers.jobs import Job, PlainJobs, Restart, Retry, left_open, unforeseen
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
+    from mfstore.s3.aws.routes import Credentials
     from mfstore.settings import S3Knobs
 
 S3_FIRST_BYTE = 0.030
@@ -137,19 +138,19 @@ class Limiter:
         self.ceiling = float(self.fixed or min(self.highest, calls_to_fill(self.size, self.bandwidth)))
         self.limit = self.ceiling
 
-    def succeeded(self, now: float, size: int, seconds: float) -> None:
-        """A call moved ``size`` bytes in ``seconds``."""
-        self._latency += 0.1 * (seconds - self._latency)
+    def succeeded(self, now: float, size: int, seconds: float, calls: int = 1) -> None:
+        """``calls`` moved ``size`` bytes, each in ``seconds``, on average."""
+        self._latency += (0.1 if calls == 1 else 1 - 0.9**calls) * (seconds - self._latency)
         if self.fixed is None:
-            self.size += 0.05 * (size - self.size)
+            self.size += (0.05 if calls == 1 else 1 - 0.95**calls) * (size / calls - self.size)
             self._window_bytes += size
-            self._window_calls += 1
+            self._window_calls += calls
             if self._window_start < 0:
                 self._window_start = now
             elif now - self._window_start >= 2 * self._latency and self._window_calls >= self.limit:
                 self._judge(now)
         if self.limit < self.ceiling:
-            self.limit = min(self.ceiling, self.limit + LIMIT_STEP / self.limit)
+            self.limit = min(self.ceiling, self.limit + LIMIT_STEP * calls / self.limit)
 
     def _judge(self, now: float) -> None:
         """End of a window of at least two round trips: is more in flight still bringing more?"""
@@ -200,6 +201,15 @@ def outcome_memory(outcome: Outcome) -> int:
     return max(size, data.memory if isinstance(data, Page) else 0, OUTCOME_BYTES)
 
 
+def weighed(outcomes: Sequence[Outcome]) -> int:
+    """Bytes that all of them take; each remembers what it does."""
+    total = 0
+    for outcome in outcomes:
+        outcome.memory = outcome_memory(outcome)
+        total += outcome.memory
+    return total
+
+
 class Admission:
     """Which job may begin, and when: as long as there is room for its calls, and memory for its result."""
 
@@ -228,21 +238,27 @@ class Admission:
         """No further job begins."""
         self._jobs = self._deferred = None
 
-    def next_job(self, under_way: int, announced: int, delayed: int, alone: bool) -> Job | None:
-        """The next job, with its memory reserved; None when none may begin now. ``under_way`` calls are in flight or
-        ready to be sent, ``announced`` more wait for memory, ``delayed`` for their next try. A job may have more than
-        there is when it is ``alone``: then only ordered results hold the memory, and they wait for it."""
+    def room(self, under_way: int, announced: int, delayed: int) -> int:
+        """How many calls may begin now, if there is memory for their results. ``under_way`` are in flight or ready to
+        be sent, ``announced`` more wait for memory, ``delayed`` for their next try."""
         if self._jobs is None and self._deferred is None:
-            return None
+            return 0
         limit = int(self.limiter.limit)
         if under_way >= limit:
-            return None
+            return 0
         # Objects that wait for memory have a connection each: a few, to go on with as soon as there is some.
         if announced >= FEWEST_CALLS:
-            return None
+            return 0
         # While the service fails, as many wait for another try as may be in flight: the whole rest would, each behind
         # all others in the quota, long after the service has recovered.
         if delayed >= limit and delayed >= FEWEST_CALLS:
+            return 0
+        return limit - under_way
+
+    def next_job(self, under_way: int, announced: int, delayed: int, alone: bool) -> Job | None:
+        """The next job, with its memory reserved; None when there is no ``room``, or no memory for it. A job may have
+        more than there is when it is ``alone``: then only ordered results hold the memory, and they wait for it."""
+        if not self.room(under_way, announced, delayed):
             return None
         job = self._deferred or next(self._jobs, None)  # type: ignore[arg-type]
         if job is None:
@@ -256,6 +272,21 @@ class Admission:
         job.weight = weight
         self.budget.take(weight)
         return job
+
+    def take_plain(self, lane: Lane, jobs: PlainJobs, room: int, alone: bool, now: float) -> Taken | None:
+        """Have up to ``room`` of the next items sent by ``lane``, with their memory reserved, by the rules of
+        ``next_job``. None when the next has to be a job."""
+        if self._jobs is None or self._deferred is not None:
+            return None
+        budget, left = self.budget, jobs.left
+        jobs.left = None
+        memory = budget.limit - budget.used
+        taken = lane.take(jobs.items, left, room, memory, int(self.mean_size), alone or not budget.used, now)
+        jobs.left = taken.item
+        if taken.ended:
+            self._jobs = None
+        budget.take(taken.memory)
+        return taken
 
 
 # ---- calls before they are sent, and in flight --------------------------------------------
@@ -318,20 +349,30 @@ class Turns:
 
     def __init__(self) -> None:
         self._next = 0
-        self._waiting: dict[int, list[Outcome]] = {}
+        self._waiting: dict[int, Outcome | list[Outcome]] = {}
 
     def come(self, outcomes: list[Outcome]) -> list[Outcome]:
         """What may be handed on now that these are there."""
+        waiting, found = self._waiting, []
         for outcome in outcomes:
-            self._waiting.setdefault(outcome.index, []).append(outcome)
-        found: list[Outcome] = []
-        while self._next in self._waiting:
-            # A listing has several outcomes per item: what comes after them waits for the last.
-            of_one = self._waiting.pop(self._next)
-            found += of_one
-            if not of_one[-1].last:
-                break
-            self._next += 1
+            index = outcome.index
+            if outcome.last and index not in waiting:
+                waiting[index] = outcome
+            else:
+                # A listing has several outcomes per item: what comes after them waits for the last.
+                of_one = waiting.setdefault(index, [])
+                assert isinstance(of_one, list)
+                of_one.append(outcome)
+        turn = self._next
+        while (one := waiting.pop(turn, None)) is not None:
+            if isinstance(one, list):
+                found += one
+                if not one[-1].last:
+                    break
+            else:
+                found.append(one)
+            turn += 1
+        self._next = turn
         return found
 
 
@@ -341,7 +382,10 @@ class Turns:
 class Scheduler:
     """Pump it until ``done``. ``pump`` returns the outcomes that are ready, in no particular order."""
 
-    def __init__(self, channel: Channel, admission: Admission, retries: Retries, counts: TransferCounts) -> None:
+    def __init__(
+        self, channel: Channel, admission: Admission, retries: Retries, counts: TransferCounts,
+        plain: PlainJobs | None = None,
+    ) -> None:  # fmt: skip
         now = monotonic()
         self.admission = admission
         self.retries = retries
@@ -358,11 +402,18 @@ class Scheduler:
         self._handed_out = 0
         self._begun = now
         self._ending: Ending | None = None
+        self._plain = plain
+        self._lane: Lane | None = None
+        if plain is not None:
+            policy = retries.policy
+            self._lane = channel.lane(plain.plain, policy.first_byte, policy.stall, Outcome, self._adopt)
 
     @property
     def done(self) -> bool:
         """Whether every job has been handed out."""
-        return not (self._active or self._out) and self.admission.exhausted
+        if self._active or self._out or not self.admission.exhausted:
+            return False
+        return self._lane is None or not self._lane.flying
 
     def pump(self, timeout: float) -> list[Outcome]:
         """Do what can be done; wait at most ``timeout`` seconds for something to happen."""
@@ -372,10 +423,13 @@ class Scheduler:
     def receive(self, timeout: float) -> list[Outcome]:
         """As ``pump``, but begin no further job. Not beside another call."""
         now = monotonic()
-        if not self._out and self._active:
+        lane = self._lane
+        if not self._out and (self._active or (lane is not None and lane.flying)):
             wait = min(timeout, self.due(now))
             for reply in self._channel.poll(max(wait, 0.0)):
                 self._handle(reply)
+            if lane is not None and (landed := lane.landed()) is not None:
+                self._land(landed)
             now = monotonic()
             if self._announced.waiting:
                 self._grant()
@@ -396,28 +450,48 @@ class Scheduler:
     def handed_out(self, outcome: Outcome) -> None:
         """The consumer has the outcome: its memory is his now."""
         self._handed_out += 1
-        self.admission.budget.take(-outcome_memory(outcome))
+        self.admission.budget.take(-outcome.memory)
 
-    def outcomes(self, ordered: bool) -> Generator[Outcome, None, None]:
-        """All outcomes, as they come or in the order of the jobs. To be iterated over at once; closed, or left by an
-        error, it ends the operation."""
+    def batches(self, ordered: bool) -> Generator[list[Outcome], None, None]:
+        """All outcomes, as they come or in the order of the jobs, many at a time, the next of each list at its end.
+        Whoever iterates takes all out of a list before he asks for another; they are handed out then. Closed, or left
+        by an error, it ends the operation."""
         process = os.getpid()
         turns = Turns() if ordered else None
         try:
-            while self._active or self._out or not self.admission.exhausted:  # until it is done
+            lane = self._lane
+            # Until it is ``done``.
+            while self._active or self._out or not self.admission.exhausted or (lane is not None and lane.flying):
                 found = self.pump(IDLE_SECONDS)
                 if turns is not None:
                     found = turns.come(found)
+                if not found:
+                    continue
+                memory, count = 0, len(found)
+                for outcome in found:
+                    memory += outcome.memory
+                del outcome
                 found.reverse()
-                while found:
-                    outcome = found.pop()
-                    self.handed_out(outcome)
-                    yield outcome
-                    del outcome  # its memory, which the caller may have let go, is for what comes next
+                yield found
+                self._handed_out += count
+                self.admission.budget.take(-memory)
         finally:
             # A forked child only lets go of it: uploads and temporary files are its parent's, which goes on.
             if process == os.getpid():
                 self.close()
+
+    def outcomes(self, ordered: bool) -> Generator[Outcome, None, None]:
+        """All outcomes, as they come or in the order of the jobs. To be iterated over at once; closed, or left by an
+        error, it ends the operation."""
+        batches = self.batches(ordered)
+        try:
+            for found in batches:
+                while found:
+                    outcome = found.pop()
+                    yield outcome
+                    del outcome  # its memory, which the caller may have let go, is for what comes next
+        finally:
+            batches.close()
 
     def fileno(self) -> int:
         """Readable when pumping brings something."""
@@ -437,7 +511,8 @@ class Scheduler:
     def due(self, now: float) -> float:
         """Seconds until something has to be done without a reply."""
         calls = self._calls
-        due = self._hedges.next_look - now if calls.flying else IDLE_SECONDS
+        flying = calls.flying or (self._lane is not None and self._lane.flying)
+        due = self._hedges.next_look - now if flying else IDLE_SECONDS
         if calls.delayed:
             due = min(due, calls.delayed[0][0] - now)
         return due
@@ -445,16 +520,53 @@ class Scheduler:
     # ---- sending ------------------------------------------------------------------------
 
     def _admit(self, now: float) -> None:
-        calls, waiting = self._calls, self._announced.waiting
+        calls, waiting, lane = self._calls, self._announced.waiting, self._lane
         while True:
-            announced = len(waiting)
-            under_way = len(calls.flying) - announced + len(calls.ready)
-            job = self.admission.next_job(under_way, announced, len(calls.delayed), not self._active)
+            if lane is not None and not self._admit_plain(lane, now):
+                return
+            alone = not (self._active or (lane is not None and lane.flying))
+            under_way = self._under_way() + len(calls.ready)
+            job = self.admission.next_job(under_way, len(waiting), len(calls.delayed), alone)
             if job is None:
                 return
             job.started = now
             self._active[job.index] = job
             self._begin(job)
+
+    def _admit_plain(self, lane: Lane, now: float) -> bool:
+        """Send what is plain of the next items. Whether the next has to be a job."""
+        assert self._plain is not None
+        calls, flying = self._calls, self._under_way()
+        room = self.admission.room(flying + len(calls.ready), len(self._announced.waiting), len(calls.delayed))
+        if not room:
+            return False
+        try:
+            if not lane.ready():
+                return True
+        except Exception:
+            return True  # what is wrong is told by the calls of jobs, to which the same will happen
+        alone = not (self._active or lane.flying)
+        taken = self.admission.take_plain(lane, self._plain, room, alone, now)
+        if taken is None:
+            return True
+        self._counts.requests += taken.count
+        self._counts.concurrency = max(self._counts.concurrency, flying + taken.count)
+        if taken.unsent:
+            self._send_each(taken.unsent)
+        return taken.odd
+
+    def _adopt(self, index: int, item: Any, memory: int, sent: float, credentials: Credentials | None) -> Call:
+        """The call that a plain request was, with its job: from now on it is one like any other."""
+        assert self._plain is not None
+        job = self._plain.job(index, item)
+        job.started, job.weight, job.attempts, job.calls = sent, memory, 1, 1
+        (call,) = job.begin()
+        state = call.tag
+        state.attempts, state.started, state.sent, state.credentials = 1, sent, sent, credentials
+        call.first_byte, call.stall = self.retries.policy.first_byte, self.retries.policy.stall
+        self._active[index] = job
+        self._calls.flying[id(call)] = call
+        return call
 
     def _begin(self, job: Job) -> None:
         try:
@@ -477,8 +589,10 @@ class Scheduler:
         calls, admission = self._calls, self.admission
         if calls.delayed:
             calls.move_due(now)
-        room = int(admission.limiter.limit) - len(calls.flying) + len(self._announced.waiting)
-        if not calls.ready or room <= 0:
+        if not calls.ready:
+            return
+        room = int(admission.limiter.limit) - self._under_way()
+        if room <= 0:
             return
         batch: list[Call] = []
         later: list[Call] = []
@@ -506,6 +620,11 @@ class Scheduler:
         if batch:
             self._send(batch)
 
+    def _under_way(self) -> int:
+        """Calls in flight, but for those that are announced and wait."""
+        plain = 0 if self._lane is None else self._lane.flying
+        return len(self._calls.flying) - len(self._announced.waiting) + plain
+
     def _must_wait(self, job: Job) -> bool:
         """Whether a listing's next page has no room. Of the oldest job, which all others' results wait for, it has."""
         return job.error is None and job.index != min(self._active) and not self.admission.budget.fits(job.pages)
@@ -513,7 +632,7 @@ class Scheduler:
     def _send(self, batch: list[Call]) -> None:
         counts = self._counts
         counts.requests += len(batch)
-        counts.concurrency = max(counts.concurrency, len(self._calls.flying) - len(self._announced.waiting))
+        counts.concurrency = max(counts.concurrency, self._under_way())
         try:
             credentials = self._control.keys or self._control.credentials()
             for call in batch:
@@ -527,13 +646,16 @@ class Scheduler:
             self._channel.submit(batch)
         except Exception:
             # Nothing was sent. What botocore or the engine refuses of one call says nothing of the others.
-            for call in batch:
-                try:
-                    self._channel.submit([call])
-                except NoSession as error:
-                    self._handle(error.reply_to(call))
-                except Exception as error:
-                    self._unsent(call, unforeseen(error))
+            self._send_each(batch)
+
+    def _send_each(self, batch: Sequence[Call]) -> None:
+        for call in batch:
+            try:
+                self._channel.submit([call])
+            except NoSession as error:
+                self._handle(error.reply_to(call))
+            except Exception as error:
+                self._unsent(call, unforeseen(error))
 
     def _unsent(self, call: Call, error: MfstoreError) -> None:
         del self._calls.flying[id(call)]
@@ -541,6 +663,19 @@ class Scheduler:
         self._drop(call)
 
     # ---- replies ------------------------------------------------------------------------
+
+    def _land(self, landed: Landed) -> None:
+        """Good replies to plain requests: as ``_fine`` and ``_end`` for each."""
+        admission, quota, count = self.admission, self.retries.quota, len(landed.outcomes)
+        if quota.tokens < quota.CAPACITY:
+            quota.succeeded(count)
+        admission.limiter.succeeded(landed.finished, landed.received, sum(landed.durations) / count, count)
+        self._hedges.recent.extend(landed.durations)
+        self._counts.verified += landed.verified
+        if self._plain is not None and self._plain.plain.operation == "GetObject":
+            admission.mean_size += (1 - 0.9**count) * (landed.sizes / count - admission.mean_size)
+        admission.budget.take(landed.memory)
+        self._out.extend(landed.outcomes)
 
     def _handle(self, reply: Reply) -> None:
         call, flying = reply.call, self._calls.flying
@@ -612,7 +747,7 @@ class Scheduler:
         """What a job has before its end."""
         if job.outcome is None:
             extra = job.take()
-            self.admission.budget.take(sum(map(outcome_memory, extra)))
+            self.admission.budget.take(weighed(extra))
             self._out.extend(extra)
 
     def _ask_again(self, job: Job, call: Call, reply: Reply, retry: Retry) -> None:
@@ -720,10 +855,11 @@ class Scheduler:
         held = -job.weight
         if job.several:
             extra = job.take()
-            held += sum(map(outcome_memory, extra))
+            held += weighed(extra)
             self._out.extend(extra)
         outcome = job.outcome  # the last, if there are several
-        admission.budget.take(held + outcome_memory(outcome))
+        outcome.memory = outcome_memory(outcome)
+        admission.budget.take(held + outcome.memory)
         self._out.append(outcome)
 
     # ---- long bodies ----------------------------------------------------------------------
@@ -761,6 +897,10 @@ class Scheduler:
         if not self.admission.all_taken:
             return
         flying, items = self._calls.flying, self._handed_out + len(self._active)
+        if self._lane is not None and self._lane.flying:
+            items += self._lane.flying
+            if self._lane.flying <= self._hedges.most(items):
+                self._lane.adopt_all()
         late = self._hedges.late(flying.values(), self._announced.waiting, items, now)
         if not late:
             return
@@ -802,7 +942,8 @@ class Scheduler:
         """End now: when it returns, within 100 ms, no buffer is written to any more. Whether uploads are left to give
         up, which ``close`` does."""
         self.admission.stop()
-        return bool(self._active) and self._end_early().halt(self._calls.clear_unsent(), self._active.values())
+        under_way = self._active or (self._lane is not None and self._lane.flying)
+        return bool(under_way) and self._end_early().halt(self._calls.clear_unsent(), self._active.values())
 
     def close(self) -> None:
         """End, if ``halt`` has not: open uploads are given up, which may take two seconds, temporary files removed."""
@@ -812,13 +953,15 @@ class Scheduler:
                 self._end_early().finish(self._calls.clear_unsent(), self._active.values())
         finally:
             self._channel.close()
+            if self._lane is not None:
+                self._lane.end()
             for job in self._active.values():
                 job.abandon()
             self._active.clear()
 
     def _end_early(self) -> Ending:
         if self._ending is None:
-            self._ending = Ending(self._channel, self._control, self._calls.flying)
+            self._ending = Ending(self._channel, self._control, self._calls.flying, self._lane)
         return self._ending
 
 
@@ -873,7 +1016,8 @@ class Transfers:
         """A scheduler of ``jobs``, which are taken as there is room. Whoever asks for it closes it."""
         admission = Admission(jobs, Limiter(fixed=self._knobs.concurrency), self._knobs.memory)
         retries = Retries(self.control, self.policy, self.quota)
-        return Scheduler((self._engine or self.engine).channel(), admission, retries, counts)
+        plain = jobs if isinstance(jobs, PlainJobs) else None
+        return Scheduler((self._engine or self.engine).channel(), admission, retries, counts, plain)
 
     def run(self, jobs: Iterator[Job], ordered: bool = False) -> Generator[Outcome, None, None]:
         """The outcomes of ``jobs``, as ``Scheduler.outcomes`` gives them: errors are in them, not raised."""
