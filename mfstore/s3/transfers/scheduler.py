@@ -258,7 +258,7 @@ class Admission:
     def next_job(self, under_way: int, announced: int, delayed: int, alone: bool) -> Job | None:
         """The next job, with its memory reserved; None when there is no ``room``, or no memory for it. A job may have
         more than there is when it is ``alone``: then only ordered results hold the memory, and they wait for it."""
-        if not self.room(under_way, announced, delayed):
+        if (self._jobs is None and self._deferred is None) or not self.room(under_way, announced, delayed):
             return None
         job = self._deferred or next(self._jobs, None)  # type: ignore[arg-type]
         if job is None:
@@ -524,9 +524,10 @@ class Scheduler:
         while True:
             if lane is not None and not self._admit_plain(lane, now):
                 return
-            alone = not (self._active or (lane is not None and lane.flying))
-            under_way = self._under_way() + len(calls.ready)
-            job = self.admission.next_job(under_way, len(waiting), len(calls.delayed), alone)
+            announced, plain = len(waiting), lane.flying if lane is not None else 0
+            under_way = len(calls.flying) - announced + len(calls.ready) + plain
+            alone = not (self._active or plain)
+            job = self.admission.next_job(under_way, announced, len(calls.delayed), alone)
             if job is None:
                 return
             job.started = now
@@ -536,8 +537,9 @@ class Scheduler:
     def _admit_plain(self, lane: Lane, now: float) -> bool:
         """Send what is plain of the next items. Whether the next has to be a job."""
         assert self._plain is not None
-        calls, flying = self._calls, self._under_way()
-        room = self.admission.room(flying + len(calls.ready), len(self._announced.waiting), len(calls.delayed))
+        calls, announced = self._calls, len(self._announced.waiting)
+        flying = len(calls.flying) - announced + lane.flying
+        room = self.admission.room(flying + len(calls.ready), announced, len(calls.delayed))
         if not room:
             return False
         try:
@@ -589,10 +591,10 @@ class Scheduler:
         calls, admission = self._calls, self.admission
         if calls.delayed:
             calls.move_due(now)
-        if not calls.ready:
-            return
-        room = int(admission.limiter.limit) - self._under_way()
-        if room <= 0:
+        room = int(admission.limiter.limit) - len(calls.flying) + len(self._announced.waiting)
+        if self._lane is not None:
+            room -= self._lane.flying
+        if not calls.ready or room <= 0:
             return
         batch: list[Call] = []
         later: list[Call] = []
@@ -620,11 +622,6 @@ class Scheduler:
         if batch:
             self._send(batch)
 
-    def _under_way(self) -> int:
-        """Calls in flight, but for those that are announced and wait."""
-        plain = 0 if self._lane is None else self._lane.flying
-        return len(self._calls.flying) - len(self._announced.waiting) + plain
-
     def _must_wait(self, job: Job) -> bool:
         """Whether a listing's next page has no room. Of the oldest job, which all others' results wait for, it has."""
         return job.error is None and job.index != min(self._active) and not self.admission.budget.fits(job.pages)
@@ -632,7 +629,10 @@ class Scheduler:
     def _send(self, batch: list[Call]) -> None:
         counts = self._counts
         counts.requests += len(batch)
-        counts.concurrency = max(counts.concurrency, self._under_way())
+        under_way = len(self._calls.flying) - len(self._announced.waiting)
+        if self._lane is not None:
+            under_way += self._lane.flying
+        counts.concurrency = max(counts.concurrency, under_way)
         try:
             credentials = self._control.keys or self._control.credentials()
             for call in batch:
