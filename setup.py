@@ -24,9 +24,9 @@ PACKAGES = {
 }
 
 MINIMUM = {
-    # CURLOPT_PREREQFUNCTION, which tells before a request is sent for the second time.
-    "libcurl": ("7.80.0", "Debian 12, Ubuntu 22.04, Fedora 36"),
-    # An end without close_notify is told from one with it since this version.
+    # Its parser of URLs (curl_url) came with this version.
+    "libcurl": ("7.62.0", "Debian 10, Ubuntu 20.04, Fedora 30"),
+    # A connection that ends without close_notify is an error of its own since this version.
     "libssl": ("3.0.0", "Debian 12, Ubuntu 22.04, Fedora 36"),
     # References to a prefix, for deltas, came with this version.
     "libzstd": ("1.4.0", "Debian 11, Ubuntu 20.04, Fedora 30"),

@@ -8,7 +8,7 @@
  *     connection.c             one exchange on one connection: what is sent, what comes, when it has ended
  *     request.c  response.c    a request's bytes: head, signature, body; where the bytes of a response go
  *     parser.c                 what a response says, by HTTP's rules
- *     dial.c  link.c           connections by libcurl; their bytes, with TLS or without
+ *     dial.c  link.c  tls.c    connections by libcurl; their bytes, with TLS or without; whom to trust
  *     poller.c  channel.c      which sockets are ready; events from workers to the caller
  *     pace.c                   how many bytes may move now
  *     wake.c        clock.h

@@ -43,6 +43,7 @@ def test_without_pkg_config(tmp_path):
         ("libxxhash", ("libxxhash-dev", "xxhash")),
         ("libcurl", ("libcurl4-openssl-dev", "libcurl-devel", "curl")),
         ("libcrypto", ("libssl-dev", "openssl-devel", "openssl@3")),
+        ("libssl", ("libssl-dev", "openssl-devel", "openssl@3")),
     ],
 )
 def test_without_a_library(tmp_path, missing, packages):
@@ -59,7 +60,8 @@ def test_without_a_library(tmp_path, missing, packages):
 @pytest.mark.parametrize(
     ("library", "found", "needed", "packages"),
     [
-        ("libcurl", "7.76.1", "7.80.0", ("libcurl4-openssl-dev", "libcurl-devel", "brew install curl", "Ubuntu 22.04")),
+        ("libcurl", "7.61.1", "7.62.0", ("libcurl4-openssl-dev", "libcurl-devel", "brew install curl", "Ubuntu 20.04")),
+        ("libssl", "1.1.1w", "3.0.0", ("libssl-dev", "openssl-devel", "brew install openssl@3", "Ubuntu 22.04")),
         ("libzstd", "1.3.8", "1.4.0", ("libzstd-dev", "libzstd-devel", "brew install zstd", "Ubuntu 20.04")),
         ("libxxhash", "0.7.3", "0.8.0", ("libxxhash-dev", "xxhash-devel", "brew install xxhash", "Debian 11")),
     ],
