@@ -103,10 +103,6 @@ class MfstoreCurrent(Mfstore):
             raise RuntimeError(f"{self.libraries} is not pycurl's")
 
 
-class MfstoreAio(Mfstore):
-    engine = "aiobotocore"
-
-
 class Awscrt(Peer):
     def open(self):
         from awscrt import auth, io, s3
@@ -183,7 +179,6 @@ PEERS = {
     "mfstore": Mfstore,
     "mfstore with CRC64NVME": MfstoreDefault,
     CURRENT: MfstoreCurrent,
-    "mfstore, aiobotocore engine": MfstoreAio,
     "boto3, threads": peers.Boto3,
     "aiobotocore": peers.Aiobotocore,
     "s3fs": peers.S3fs,
@@ -203,7 +198,7 @@ OTHERS = {
 }
 """Of single measurements."""
 SHARES = {
-    "mfstore, aiobotocore engine": 0.05, "boto3, threads": 0.05, "aiobotocore": 0.05, "s3fs": 0.05, "obstore": 0.3,
+    "boto3, threads": 0.05, "aiobotocore": 0.05, "s3fs": 0.05, "obstore": 0.3,
     "obstore async": 0.3, "awscrt": 0.2, "metaflow.S3": 0.01,
 }  # fmt: skip
 """Of the small objects, how many a peer gets, for those so slow that all of them would take minutes."""
