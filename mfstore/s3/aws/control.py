@@ -101,11 +101,10 @@ class BotocoreControlPlane:
         return self.process().preparer.prepare(call)
 
     def signed(
-        self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None, ask: Ask | None = None
+        self, call: Call, ask: Ask, body: Any = None, checksum: tuple[str, str] | None = None
     ) -> SignedRequest:  # fmt: skip
         """See ``interface.RouteSource``."""
-        session = partial(self.session, ask=ask) if ask is not None else None
-        return self.process().preparer.signed(call, body, checksum, self.skew, session)
+        return self.process().preparer.signed(call, body, checksum, self.skew, partial(self.session, ask=ask))
 
     def aio_client(self, http_session: type, sending: Callable[[Any, str], None]) -> AioClient:
         """See ``interface.ControlPlane``."""

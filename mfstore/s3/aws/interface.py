@@ -45,10 +45,10 @@ class RouteSource(Protocol):
         """The request of any other operation: its whole path, and its body."""
 
     def signed(
-        self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None, ask: Ask | None = None
+        self, call: Call, ask: Ask, body: Any = None, checksum: tuple[str, str] | None = None
     ) -> SignedRequest:  # fmt: skip
-        """The request of ``call``, signed. ``body`` is bytes or a seekable reader, which the caller goes on to own;
-        ``checksum`` its algorithm and Base64 value; ``ask`` asks for a session if need be, else botocore does."""
+        """The request of ``call``, signed. ``ask`` is as of ``session``; ``body`` bytes or a seekable reader, which the
+        caller goes on to own; ``checksum`` its algorithm and Base64 value."""
 
     def session(self, bucket: str, ask: Ask) -> Credentials:
         """What requests to a directory bucket (S3 Express) are signed with now: keys of its own, which end after

@@ -168,7 +168,7 @@ class RequestPreparer:
 
     def signed(
         self, call: Call, body: Any, checksum: tuple[str, str] | None, skew: float,
-        session: Callable[[str], Credentials] | None,
+        session: Callable[[str], Credentials],
     ) -> SignedRequest:  # fmt: skip
         """The request of a call, after all handlers that a user registered, signed by a clock that is ``skew`` seconds
         ahead of this machine's, and where that takes one by the keys of a bucket's ``session``. Raises like
@@ -300,8 +300,8 @@ class RequestPreparer:
         if getattr(self._thread, "mode", None) == "first":
             raise _Captured(request)
 
-    def _capture_last(self, request: Any, event_name: str, **_: Any) -> None:
-        if getattr(self._thread, "mode", None) == "last" and not event_name.endswith(".CreateSession"):
+    def _capture_last(self, request: Any, **_: Any) -> None:
+        if getattr(self._thread, "mode", None) == "last":
             raise _Captured(request)
 
     # What came back --------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def sign(source: RouteSource, call: Call, ask: Ask) -> SignedCall:
                 while piece := body.read(COPIED_BYTES):
                     checksum.update(piece)
                 body.seek(0)
-        signed = source.signed(call, body, checksum.header() if checksum else None, ask)
+        signed = source.signed(call, ask, body, checksum.header() if checksum else None)
     except Exception as error:
         _raise_of_file(call, error)
         raise

@@ -26,7 +26,7 @@ from mfstore.s3 import BulkClient
 from mfstore.s3 import calls as words
 from mfstore.s3.aws.routes import BOTOCORE, KEYS, ROUTED, SESSION
 from mfstore.s3.calls import Call, Options, Reply
-from tests.rigs.control_planes import control_plane
+from tests.rigs.control_planes import control_plane, nobody
 from tests.rigs.s3_wire import Wire, error_body, respond
 
 REGION = "eu-west-1"
@@ -202,7 +202,7 @@ def test_explicit_keys_and_anonymous():
     anonymous = control_plane(region=REGION, anonymous=True)
     assert anonymous.credentials() is None and not anonymous.expire(None, "bucket")
     assert anonymous.route("GetObject", "bucket").origin == "https://bucket.s3.eu-west-1.amazonaws.com"
-    assert "Authorization" not in dict(anonymous.signed(Call("GetObject", "bucket", "k")).headers)
+    assert "Authorization" not in dict(anonymous.signed(Call("GetObject", "bucket", "k"), nobody).headers)
 
 
 def test_nothing_is_imported_early(python):
@@ -409,7 +409,7 @@ def test_skew():
     )
     assert control.learn_skew(reply) and abs(control.skew - 7200) < 5
     assert not control.learn_skew(reply)
-    stamp = dict(control.signed(Call("GetObject", "bucket", "k")).headers)["X-Amz-Date"]
+    stamp = dict(control.signed(Call("GetObject", "bucket", "k"), nobody).headers)["X-Amz-Date"]
     assert abs(datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) - there) < timedelta(seconds=10)
     assert not control_plane().learn_skew(
         Reply(GET, 403, headers={"date": "soon"}, data=error_body("RequestTimeTooSkewed"))
@@ -548,7 +548,7 @@ def test_user_handlers_are_seen_and_kept(event, where):
         control = control_plane(client=client)
     # Taking a route would show them a request that is never sent.
     assert control.route("GetObject", "bucket").signer == BOTOCORE and calls == []
-    control.signed(Call("GetObject", "bucket", "k"))
+    control.signed(Call("GetObject", "bucket", "k"), nobody)
     assert calls == [1]
 
 
@@ -568,7 +568,7 @@ def test_handlers_of_a_client_come_along_for_every_operation():
     control = control_plane(client=client)
     call = Call("CopyObject", "bucket", "k", params={"CopySource": "bucket/a"})
     assert control.prepare(call)[0].signer == BOTOCORE and calls == []
-    control.signed(call)
+    control.signed(call, nobody)
     assert calls == [1]
 
 

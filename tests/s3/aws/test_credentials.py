@@ -12,7 +12,7 @@ pytest.importorskip("botocore")
 from mfstore import errors
 from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.calls import Call
-from tests.rigs.control_planes import control_plane
+from tests.rigs.control_planes import control_plane, nobody
 from tests.rigs.s3_wire import Wire, respond
 
 REGION = "eu-west-1"
@@ -142,7 +142,9 @@ def test_rewritten_keys_are_found(env, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ROTATED")
     monkeypatch.setattr("mfstore.s3.aws.credentials.SECONDS_BETWEEN_SEARCHES", 0.0)
     assert control.expire(old, "bucket") and control.credentials().access_key == "ROTATED"
-    assert "Credential=ROTATED/" in dict(control.signed(Call("GetObject", "bucket", "k")).headers)["Authorization"]
+    assert (
+        "Credential=ROTATED/" in dict(control.signed(Call("GetObject", "bucket", "k"), nobody).headers)["Authorization"]
+    )
 
 
 def sts(kind, expires, key="ROLE"):
