@@ -190,6 +190,59 @@ def test_a_handlers_own_body_is_sent(s3_env):
     assert request.headers["x-amz-content-sha256"] == hashlib.sha256(b"another").hexdigest()
 
 
+def marked(calls):
+    """A session with a handler that notes each request."""
+    session = boto3.Session(region_name="us-east-1")
+    session.events.register("before-sign.s3", lambda request, **_: calls.append(request.url))
+    return session
+
+
+def test_new_credentials_and_another_region_are_learned(s3_env, monkeypatch):
+    """The next try is signed anew, by what the last one's answer taught."""
+
+    def answer(connection, request):
+        authorization = request.headers["authorization"]
+        if "OLD/" in authorization:
+            status, code, headers = "400 Bad Request", "ExpiredToken", []
+        elif "/us-east-1/" in authorization:
+            status, code, headers = "301 Moved", "PermanentRedirect", ["x-amz-bucket-region: eu-west-1"]
+        else:
+            connection.reply("200 OK", ["Content-Length: 1"], b"1")
+            return
+        body = error_body(code)
+        connection.reply(status, [f"Content-Length: {len(body)}", *headers], body)
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "OLD")
+    calls = []
+    server = Server(answer)
+    try:
+        with BulkClient("b", session=marked(calls), endpoint_url=server.origin) as client:
+            assert client.transfers.control.credentials().access_key == "OLD"
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NEW")
+            assert [one.data for one in client.get_many(["k"])] == [b"1"]
+    finally:
+        server.close()
+    assert len(server.requests) == len(calls) == 3
+    assert "Credential=NEW/" in server.requests[-1].headers["authorization"]
+
+
+def test_a_handler_that_fails_spoils_its_own_item(s3_env):
+    def fail(request, **_):
+        if request.url.endswith("/bad"):
+            raise RuntimeError("not this one")
+
+    session = marked([])
+    session.events.register("before-sign.s3.GetObject", fail)
+    server = Server(lambda connection, request: connection.reply("200 OK", ["Content-Length: 1"], b"1"))
+    try:
+        with BulkClient("b", session=session, endpoint_url=server.origin) as client:
+            outcomes = client.get_many(["a", "bad", "c"], on_error="return").wait()
+    finally:
+        server.close()
+    assert [one.error is None for one in outcomes] == [True, False, True]
+    assert "not this one" in str(outcomes[1].error) and len(server.requests) == 2
+
+
 @pytest.mark.parametrize("scheme", ["socks4a", "socks5h"])
 def test_proxies_of_the_configuration(s3_env, scheme):
     server = Server(lambda connection, request: connection.reply("200 OK", ["Content-Length: 1"], b"1"))
