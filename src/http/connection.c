@@ -93,13 +93,15 @@ static void free_buffers(struct mf_connection *c) {
     c->out_n = c->file_n = c->held_at = c->held_n = c->held_room = 0;
 }
 
-void mf_connection_rest(struct mf_connection *c) {
+int mf_connection_rest(struct mf_connection *c) {
     c->xfer = NULL;
     c->outcome = MF_UNDER_WAY;
     leave_paced(c);
     c->served += c->touched != 0;
     c->touched = 0;
     free_buffers(c);
+    /* An upload may have ended while the socket was looked at for writing, which it would be ready for all the time. */
+    return mf_poller_want(c->worker->poller, &c->watch, MF_READABLE);
 }
 
 void mf_connection_close(struct mf_connection *c) {

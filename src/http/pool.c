@@ -119,7 +119,10 @@ static struct mf_connection *take(struct mf_origin *origin) {
 void mf_pool_return(struct mf_connection *c) {
     struct mf_origin *origin = c->origin;
     struct mf_xfer *xfer;
-    mf_connection_rest(c);
+    if (mf_connection_rest(c) != 0) {
+        mf_pool_drop(c);
+        return;
+    }
     if (origin->waiting) {
         if (!mf_link_idle(c->link)) {
             mf_pool_drop(c);
@@ -231,10 +234,9 @@ void mf_pool_dialed(void *owner, struct mf_dial *dial, struct mf_link *link, int
             origin->users++;
         if (c && xfer)
             mf_connection_begin(c, xfer);
-        else if (c) {
+        else if (c)
             mf_pool_return(c);
-            c->served = 0;
-        } else if (xfer)
+        else if (xfer)
             over(worker, xfer, MF_INTERNAL, 0, "out of memory");
     }
     leave(worker, origin);

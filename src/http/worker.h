@@ -230,8 +230,8 @@ int mf_request_once(const struct mf_xfer *xfer);
 struct mf_connection *mf_connection_new(struct mf_worker *worker, struct mf_origin *origin, struct mf_link *link);
 /* Closes it. The memory goes at the end of the round. */
 void mf_connection_close(struct mf_connection *connection);
-/* Its request has ended, and it has none. */
-void mf_connection_rest(struct mf_connection *connection);
+/* Its request has ended, and it has none. 0, or errno: then it is of no more use. */
+int mf_connection_rest(struct mf_connection *connection);
 /* Sends a request on a connection that has none. */
 void mf_connection_begin(struct mf_connection *connection, struct mf_xfer *xfer);
 /* xfer, which was announced, has got a target. */

@@ -18,6 +18,7 @@ from mfstore.s3.aws.routes import Transport
 from mfstore.s3.calls import Call, FileRange
 from tests.rigs.native_engine import Rig, ask, body_of, drain, get, raw
 from tests.rigs.raw_server import Connection, Request, Server
+from tests.s3.engines.test_native_connections import seconds, tasks
 
 ONE = Transport(threads=1)
 LONG = os.urandom(8 << 20)
@@ -87,6 +88,24 @@ class TestEarlyAnswers:
             (200, None, True),
         ]
         assert got[0] == LONG
+
+    @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
+    def test_and_the_connection_then_idles(self, rig: Rig) -> None:
+        """It was looked at for writing when the request ended, and a socket is always ready for that."""
+
+        def answer(connection: Connection, request: Request) -> None:
+            connection.reply("200 OK", ["Content-Length: 0"])
+            time.sleep(0.05)
+            connection.read_body(int(request.headers["content-length"]))
+
+        channel = rig(answer, transport=ONE, sign_payload=False)
+        rig.server.read_bodies = False
+        others = tasks()
+        assert ask(channel, put()).failure is None
+        started = tasks() - others
+        before = seconds(started)
+        time.sleep(0.3)
+        assert seconds(started) - before < 0.02
 
     @pytest.mark.parametrize("more", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
     def test_a_good_one_of_who_does_not_take_the_rest(self, rig: Rig, more: bytes) -> None:
