@@ -189,15 +189,17 @@ static int on_timer(CURLM *multi, long milliseconds, void *arg) {
 
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
     int type = address->socktype, one = 1;
+    struct mf_dial *dial = arg;
     curl_socket_t fd;
-    (void) arg;
     (void) purpose;
 #if defined(SOCK_CLOEXEC)
     type |= SOCK_CLOEXEC; /* libcurl does not, and a child must not hold our connections open */
 #endif
     fd = socket(address->family, type, address->protocol);
-    if (fd < 0)
+    if (fd < 0) {
+        dial->error = errno; /* libcurl does not tell */
         return CURL_SOCKET_BAD;
+    }
 #if defined(SO_NOSIGPIPE)
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
 #endif
@@ -293,6 +295,7 @@ struct mf_dial *mf_dial_start(struct mf_dialer *dialer, const char *origin, int 
         curl_easy_setopt(dial->easy, CURLOPT_URL, url);
         curl_easy_setopt(dial->easy, CURLOPT_ERRORBUFFER, dial->words);
         curl_easy_setopt(dial->easy, CURLOPT_PRIVATE, dial);
+        curl_easy_setopt(dial->easy, CURLOPT_OPENSOCKETDATA, dial);
         curl_easy_setopt(dial->easy, CURLOPT_DNS_CACHE_TIMEOUT, fresh ? 0L : 30L);
         if (curl_multi_add_handle(dialer->multi, dial->easy) != CURLM_OK) {
             curl_easy_cleanup(dial->easy);
@@ -382,9 +385,13 @@ static void connected(struct mf_dial *dial, CURLcode code) {
     if (code != CURLE_OK) {
         long error = 0;
         curl_easy_getinfo(dial->easy, CURLINFO_OS_ERRNO, &error);
-        fail(dial, failure_of(dialer, code), (int) error, dial->words[0] ? dial->words : curl_easy_strerror(code));
+        if (error || code != CURLE_COULDNT_CONNECT)
+            dial->error = (int) error;
+        else if (dial->error)
+            snprintf(dial->words, sizeof dial->words, "%s", strerror(dial->error));
+        fail(dial, failure_of(dialer, code), dial->error, dial->words[0] ? dial->words : curl_easy_strerror(code));
     } else if (fd < 0)
-        fail(dial, MF_INTERNAL, errno, strerror(errno));
+        fail(dial, MF_CONNECT, errno, strerror(errno)); /* others may close theirs: as for a socket that cannot be had */
     give_easy(dialer, dial->easy);
     dial->easy = NULL;
     if (fd < 0)

@@ -1,6 +1,8 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "http/clock.h"
 #include "http/worker.h"
@@ -8,8 +10,10 @@
 /* Servers close what idles: nginx and radosgw after 60 to 75 s by default. A connection that is given up before costs a
  * new one, one that is kept too long a request that is sent twice. */
 #define IDLE_NS 55000000000u
-/* Connections that may idle in one worker: more than any window, so that the end of a burst closes none. */
+/* Connections that may idle in one worker, to all origins together: more than any window, so that the end of a burst
+ * closes none, and not most of the descriptors that the process may have. */
 #define IDLE_CONNECTIONS 2048u
+#define IDLE_OF_DESCRIPTORS 4u
 
 /* ---- origins ---- */
 
@@ -116,6 +120,26 @@ static struct mf_connection *take(struct mf_origin *origin) {
     return NULL;
 }
 
+static size_t most_idle(struct mf_worker *worker) {
+    struct rlimit limit;
+    if (!worker->idle_most) {
+        worker->idle_most = IDLE_CONNECTIONS;
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / IDLE_OF_DESCRIPTORS < IDLE_CONNECTIONS)
+            worker->idle_most = limit.rlim_cur / IDLE_OF_DESCRIPTORS + 1;
+    }
+    return worker->idle_most;
+}
+
+/* There is one. */
+static struct mf_connection *idle_longest(const struct mf_worker *worker) {
+    const struct mf_origin *origin;
+    struct mf_connection *found = NULL;
+    for (origin = worker->origins; origin; origin = origin->next)
+        if (origin->idle_last && (!found || origin->idle_last->idle_ns < found->idle_ns))
+            found = origin->idle_last;
+    return found;
+}
+
 void mf_pool_return(struct mf_connection *c) {
     struct mf_origin *origin = c->origin;
     struct mf_xfer *xfer;
@@ -132,8 +156,13 @@ void mf_pool_return(struct mf_connection *c) {
         mf_connection_begin(c, xfer);
         return;
     }
-    if (c->worker->idle_n >= IDLE_CONNECTIONS && origin->idle_last)
-        mf_pool_drop(origin->idle_last);
+    /* What it waited for last may still be asked for: room in the socket, which there is, would be told for ever. */
+    if (mf_poller_want(c->worker->poller, &c->watch, MF_READABLE) != 0) {
+        mf_pool_drop(c);
+        return;
+    }
+    while (c->worker->idle_n >= most_idle(c->worker))
+        mf_pool_drop(idle_longest(c->worker));
     c->idle_ns = mf_now_ns();
     c->prev = NULL;
     c->next = origin->idle;
@@ -222,6 +251,8 @@ void mf_pool_dialed(void *owner, struct mf_dial *dial, struct mf_link *link, int
     unlink_attempt(attempt);
     free(attempt);
     if (!link) {
+        if (error == EMFILE || error == ENFILE)
+            mf_pool_prune(worker, UINT64_MAX); /* none shall idle while there are too few: for the next try */
         if (!xfer && origin->waiting_n > origin->shared_n)
             xfer = first_waiting(origin);
         if (xfer)

@@ -152,7 +152,7 @@ struct mf_worker {
     struct mf_connection *ended, *ended_last, *again, *dead;
     struct mf_connection *paced, *paced_last; /* who waits longest first */
     struct mf_xfer *over; /* that will get no connection */
-    size_t idle_n, attempts_n;
+    size_t idle_n, idle_most, attempts_n; /* idle_most: 0 before the first */
     char *scratch, *arena;
     size_t arena_size;
     struct mf_channel *dirty[64];

@@ -101,6 +101,65 @@ class TestConnections:
         time.sleep(0.5)
         assert seconds(started) - before < 0.05
 
+    @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
+    def test_idle_after_a_full_socket(self, rig: Rig) -> None:
+        """Nobody is told that there is room in the socket any more: nothing waits for it."""
+        data = bytes(8 << 20)
+
+        def answer(connection: Connection, request: Request) -> None:
+            connection.reply("200 OK", ["Content-Length: 0"])
+            time.sleep(0.05)  # the answer is read, and then the rest is sent
+            connection.read_body(len(data))
+
+        before = tasks()
+        channel = rig(answer, transport=Transport(threads=1), sign_payload=False)
+        rig.server.read_bodies = False
+        assert ask(channel, Call("PutObject", "b", "k", body=[data])).failure is None
+        started = tasks() - before - {Path(f"/proc/self/task/{thread.native_id}") for thread in threading.enumerate()}
+        assert len(started) == 1
+        spent = seconds(started)
+        time.sleep(0.3)
+        assert seconds(started) - spent < 0.01
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="one address for this machine")
+    def test_more_origins_than_descriptors(self, rig: Rig) -> None:
+        """Idle connections take a part of what the process may open, and all of them go when nothing can be opened."""
+        everywhere = socket.create_server(("0.0.0.0", 0), backlog=2048)
+        rig.servers.append(Server(body_of(b"x"), listener=everywhere))
+        code = f"""
+            import resource
+            from tests.s3.engines.test_native_connections import *
+            resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+            control = FixedRoutes("")
+            channel = NativeEngine(control, Transport(threads=1)).channel()
+
+            def ask_of(number, call):
+                control.origin = f"http://127.0.0.{{number}}:{everywhere.getsockname()[1]}"
+                control.version += 1
+                return ask(channel, call)
+
+            def opened():
+                return len(os.listdir("/proc/self/fd"))
+
+            def fill():
+                with contextlib.suppress(OSError):
+                    while True:
+                        others.append(os.open(os.devnull, os.O_RDONLY))
+
+            ask_of(1, get())
+            one, others = opened(), []
+            print({{ask_of(1 + number, get()).failure for number in range(100)}}, opened() - one <= 15)
+            fill()
+            print(*(ask_of(200, get()).failure for _ in range(2)))
+            fill()
+            os.close(others.pop())
+            print(ask_of(201, get()).failure)  # which a socket takes, of which a copy is to be made
+        """
+        answer = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+        )
+        assert (answer.stdout, answer.returncode) == ("{None} True\nconnect None\nconnect\n", 0), answer.stderr
+
     def test_reset_on_reuse(self, rig: Rig) -> None:
         def answer(connection: Connection, request: Request) -> bool | None:
             if connection.number == 0 and connection.served == 1:
