@@ -391,7 +391,7 @@ static void connected(struct mf_dial *dial, CURLcode code) {
             snprintf(dial->words, sizeof dial->words, "%s", strerror(dial->error));
         fail(dial, failure_of(dialer, code), dial->error, dial->words[0] ? dial->words : curl_easy_strerror(code));
     } else if (fd < 0)
-        fail(dial, MF_CONNECT, errno, strerror(errno)); /* others may close theirs: as for a socket that cannot be had */
+        fail(dial, MF_CONNECT, errno, strerror(errno)); /* as for a socket: others may close theirs */
     give_easy(dialer, dial->easy);
     dial->easy = NULL;
     if (fd < 0)

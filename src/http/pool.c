@@ -156,11 +156,6 @@ void mf_pool_return(struct mf_connection *c) {
         mf_connection_begin(c, xfer);
         return;
     }
-    /* What it waited for last may still be asked for: room in the socket, which there is, would be told for ever. */
-    if (mf_poller_want(c->worker->poller, &c->watch, MF_READABLE) != 0) {
-        mf_pool_drop(c);
-        return;
-    }
     while (c->worker->idle_n >= most_idle(c->worker))
         mf_pool_drop(idle_longest(c->worker));
     c->idle_ns = mf_now_ns();

@@ -101,26 +101,6 @@ class TestConnections:
         time.sleep(0.5)
         assert seconds(started) - before < 0.05
 
-    @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
-    def test_idle_after_a_full_socket(self, rig: Rig) -> None:
-        """Nobody is told that there is room in the socket any more: nothing waits for it."""
-        data = bytes(8 << 20)
-
-        def answer(connection: Connection, request: Request) -> None:
-            connection.reply("200 OK", ["Content-Length: 0"])
-            time.sleep(0.05)  # the answer is read, and then the rest is sent
-            connection.read_body(len(data))
-
-        before = tasks()
-        channel = rig(answer, transport=Transport(threads=1), sign_payload=False)
-        rig.server.read_bodies = False
-        assert ask(channel, Call("PutObject", "b", "k", body=[data])).failure is None
-        started = tasks() - before - {Path(f"/proc/self/task/{thread.native_id}") for thread in threading.enumerate()}
-        assert len(started) == 1
-        spent = seconds(started)
-        time.sleep(0.3)
-        assert seconds(started) - spent < 0.01
-
     @pytest.mark.skipif(sys.platform != "linux", reason="one address for this machine")
     def test_more_origins_than_descriptors(self, rig: Rig) -> None:
         """Idle connections take a part of what the process may open, and all of them go when nothing can be opened."""
