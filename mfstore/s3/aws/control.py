@@ -129,14 +129,14 @@ class BotocoreControlPlane:
         process = self.process()
         return process.sessions.refused(bucket) or process.keyring.expire(credentials)
 
-    def redirect(self, call: Call, reply: Reply) -> bool:
+    def redirect(self, call: Call, reply: Reply, ask: Ask) -> bool:
         """See ``interface.ControlPlane``: once per call and region."""
-        process = self.process()
 
-        def ask(bucket: str) -> str | None:
-            return uninterrupted(process.preparer.bucket_region, bucket)
+        def answer(bucket: str) -> str | None:
+            # Any region's endpoint answers it.
+            return ask(Call("HeadBucket", bucket)).headers.get("x-amz-bucket-region")
 
-        return process.regions.learn(call, reply, ask, self._outdate)
+        return self.process().regions.learn(call, reply, answer, self._outdate)
 
     def _outdate(self) -> None:
         self.version += 1

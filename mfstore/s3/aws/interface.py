@@ -73,8 +73,9 @@ class ControlPlane(RouteSource, Protocol):
         """The server of ``bucket`` called ``credentials``, or those of its session, expired or invalid: gets others if
         it can. False if there are none. Raises AccessDenied when the refresh fails."""
 
-    def redirect(self, call: Call, reply: Reply) -> bool:
-        """Learn from a reply that the bucket is in another region: True if the call is worth sending again."""
+    def redirect(self, call: Call, reply: Reply, ask: Ask) -> bool:
+        """Learn from a reply that the bucket is in another region, or, where it does not say in which, by ``ask`` from
+        another: True if the call is worth sending again."""
 
     def learn_skew(self, reply: Reply) -> bool:
         """Set the clock by a reply that said RequestTimeTooSkewed: True if that changed something."""

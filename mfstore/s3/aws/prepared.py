@@ -111,7 +111,6 @@ class RequestPreparer:
         events.register_first("before-send.s3", self._capture_first)
         events.register_last("before-send.s3", self._capture_last)
         events.register_last("before-endpoint-resolution.s3", self.set_region)
-        events.register_last("before-call.s3.HeadBucket", internals.follow_no_redirect)
         events.register_first("before-sign.s3", self._before_sign)
         events.register_last("before-sign.s3", self._set_sessions)
         events.register_last("request-created.s3", self._after_sign)
@@ -176,17 +175,6 @@ class RequestPreparer:
         request, _ = self._capture(call.operation, self.parameters_of(call, body, checksum), "last", skew, session)
         headers = tuple((name, _text_of(value)) for name, value in request.headers.items())
         return SignedRequest(request.method, request.url, headers, request.body)
-
-    def bucket_region(self, bucket: str) -> str | None:
-        """A bucket's region, by a HEAD, which any region's endpoint answers. This one request is sent."""
-        try:
-            with self._mode(None):
-                answer = self._client.head_bucket(**self._parameters("HeadBucket", bucket, None, {}))
-        except Exception as error:
-            answer = getattr(error, "response", None) or {}
-        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        region: str | None = headers.get("x-amz-bucket-region")
-        return region
 
     def _parameters(self, operation: str, bucket: str, key: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the operation accepts of the options, and what every request of this client has."""
@@ -255,7 +243,7 @@ class RequestPreparer:
 
     @contextlib.contextmanager
     def _mode(
-        self, mode: str | None, skew: float = 0.0, session: Callable[[str], Credentials] | None = None
+        self, mode: str, skew: float = 0.0, session: Callable[[str], Credentials] | None = None
     ) -> Iterator[None]:  # fmt: skip
         thread = self._thread
         before = getattr(thread, "mode", None), getattr(thread, "skew", 0.0), getattr(thread, "session", None)

@@ -96,6 +96,10 @@ class Lane(ABC):
         used any more, after some polling of the channel, or its ``close``."""
 
 
+ASKED_SECONDS = 1.0
+"""Between two looks for the reply to a question."""
+
+
 class Channel(ABC):
     """The calls of one bulk operation. Used by one thread at a time."""
 
@@ -154,3 +158,15 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the idle connections and end the threads. Using the engine again starts new ones."""
+
+    def ask(self, call: Call) -> Reply:
+        """Carry out one call, of which no long body comes, and wait for its reply: for questions of a control plane.
+        Raises as ``Channel.submit``."""
+        channel = self.channel()
+        try:
+            channel.submit([call])
+            while not (replies := channel.poll(ASKED_SECONDS)):
+                pass
+            return replies[0]
+        finally:
+            channel.close()

@@ -17,9 +17,6 @@ from mfstore.s3.calls import Call, FileRange, Options, Plain, Reply
 from mfstore.s3.engines.interface import Adopt, Channel, Engine, Landed, Lane, Taken
 from mfstore.s3.engines.signing import sign
 
-ASKED_SECONDS = 1.0
-"""Between two looks for the reply to a question of the control plane's."""
-
 
 class NativeEngine(Engine):
     """Connections and threads of one client. No thread and no connection before the first call.
@@ -95,7 +92,7 @@ class NativeEngine(Engine):
         else:
             route, body = self._control.prepare(call)
         if route.signer == BOTOCORE:
-            whole, made, crc = sign(self._control, call, self._ask)
+            whole, made, crc = sign(self._control, call, self.ask)
             body = made if operation else made or b""
             return transfer.WireRoute(whole, operation, self._http_proxy, None, True, crc), body
         if route.signer == SESSION:
@@ -105,7 +102,7 @@ class NativeEngine(Engine):
     def _session_route(self, route: Route, name: tuple[str, str, Options], operation: int) -> transfer.WireRoute:
         """By the bucket's session, which is another after some minutes."""
         bucket = name[1]
-        keys = self._control.session(bucket, self._ask)
+        keys = self._control.session(bucket, self.ask)
         made = self._in_session.get(name)
         if operation and made is not None and made[0] is keys:
             return made[1]
@@ -119,17 +116,6 @@ class NativeEngine(Engine):
                 self._in_session = {}
             self._in_session[name] = keys, wire
         return wire
-
-    def _ask(self, call: Call) -> Reply:
-        """Carry out a call of the control plane's own, and wait for its reply."""
-        channel = self.channel()
-        try:
-            channel.submit([call])
-            while not (replies := channel.poll(ASKED_SECONDS)):
-                pass
-            return replies[0]
-        finally:
-            channel.close()
 
     def _signer(self, credentials: Credentials | None) -> transfer.WireCredentials | None:
         if credentials is None:

@@ -13,7 +13,7 @@ from mfstore.s3.aws.errors import PASSING, Verdict
 from mfstore.s3.calls import FIRST_BYTE_SECONDS, STALL, STALL_SECONDS
 
 if TYPE_CHECKING:
-    from mfstore.s3.aws.interface import ControlPlane
+    from mfstore.s3.aws.interface import Ask, ControlPlane
     from mfstore.s3.calls import Call, Reply
     from mfstore.s3.transfers.jobs import Try
 
@@ -106,6 +106,7 @@ class Retries:
     control: ControlPlane
     policy: RetryPolicy
     quota: RetryQuota
+    ask: Ask
     draw: Callable[[], float] = random.random
 
     def delay(self, state: Try, call: Call, reply: Reply, verdict: Verdict, now: float) -> float | None:
@@ -122,7 +123,7 @@ class Retries:
                 return None
             state.skewed = True
         elif verdict is Verdict.MOVED:
-            if state.moved >= MOST_MOVES or not self.control.redirect(call, reply):
+            if state.moved >= MOST_MOVES or not self.control.redirect(call, reply, self.ask):
                 return None
             state.moved += 1
         elif verdict in PASSING:

@@ -1015,7 +1015,7 @@ class Transfers:
     def scheduler(self, jobs: Iterator[Job], counts: TransferCounts) -> Scheduler:
         """A scheduler of ``jobs``, which are taken as there is room. Whoever asks for it closes it."""
         admission = Admission(jobs, Limiter(fixed=self._knobs.concurrency), self._knobs.memory)
-        retries = Retries(self.control, self.policy, self.quota)
+        retries = Retries(self.control, self.policy, self.quota, self.engine.ask)
         plain = jobs if isinstance(jobs, PlainJobs) else None
         return Scheduler((self._engine or self.engine).channel(), admission, retries, counts, plain)
 

@@ -26,6 +26,7 @@ from mfstore.s3 import BulkClient
 from mfstore.s3 import calls as words
 from mfstore.s3.aws.routes import BOTOCORE, KEYS, ROUTED, SESSION
 from mfstore.s3.calls import Call, Options, Reply
+from mfstore.s3.engines.native import NativeEngine
 from tests.rigs.control_planes import control_plane, nobody
 from tests.rigs.s3_wire import Wire, error_body, respond
 
@@ -325,6 +326,10 @@ def test_parameters_that_botocore_refuses():
 # Regions and clocks
 
 
+def learn(control, call, reply):
+    return control.redirect(call, reply, nobody)
+
+
 def moved(call=GET, status=301, code="PermanentRedirect", region=None, **more):
     headers = {"x-amz-bucket-region": region} if region else {}
     return Reply(call, status, headers=headers, data=error_body(code, **more) if code else b"")
@@ -345,13 +350,13 @@ def moved(call=GET, status=301, code="PermanentRedirect", region=None, **more):
 def test_regions_are_learned_once(reply):
     control = control_plane(region=REGION)
     assert control.route("GetObject", "bucket").region == REGION
-    assert control.redirect(reply.call, reply) and control.version == 1
+    assert learn(control, reply.call, reply) and control.version == 1
     route = control.route("GetObject", "bucket")
     assert (route.origin, route.region) == ("https://bucket.s3.us-west-2.amazonaws.com", "us-west-2")
     assert control.route("GetObject", "other").region == REGION
-    assert not control.redirect(reply.call, reply) and control.version == 1  # a loop
+    assert not learn(control, reply.call, reply) and control.version == 1  # a loop
     another = Call("GetObject", "bucket", "another")
-    assert control.redirect(another, moved(another, region="us-west-2")) and control.version == 1  # was under way
+    assert learn(control, another, moved(another, region="us-west-2")) and control.version == 1  # was under way
 
 
 def test_what_is_remembered_of_redirections_is_bounded(monkeypatch):
@@ -359,14 +364,14 @@ def test_what_is_remembered_of_redirections_is_bounded(monkeypatch):
     control = control_plane(region=REGION)
     for number in range(50):
         call = Call("GetObject", "bucket", f"k{number}")
-        assert control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
-        assert not control.redirect(call, moved(call, region=f"us-west-{number % 2 + 2}"))
+        assert learn(control, call, moved(call, region=f"us-west-{number % 2 + 2}"))
+        assert not learn(control, call, moved(call, region=f"us-west-{number % 2 + 2}"))
     assert len(control.process().regions.redirected) <= 10
 
 
 def test_a_custom_endpoint_keeps_its_host():
     control = control_plane(region=REGION, endpoint_url="http://127.0.0.1:9000")
-    assert control.redirect(GET, moved(region="us-west-2"))
+    assert learn(control, GET, moved(region="us-west-2"))
     route = control.route("GetObject", "bucket")
     assert (route.origin, route.region) == ("http://127.0.0.1:9000", "us-west-2")
 
@@ -377,27 +382,29 @@ def test_foreign_hosts_are_refused():
         call = Call("HeadObject", "bucket", "k", tag=region)
         control.process().regions.asked["bucket"] = True
         reply = Reply(call, 307, headers={"location": "https://evil.example/", "x-amz-bucket-region": region})
-        assert not control.redirect(call, reply)
-    assert not control.redirect(GET, moved(Endpoint="evil.example"))
+        assert not learn(control, call, reply)
+    assert not learn(control, GET, moved(Endpoint="evil.example"))
     assert control.route("GetObject", "bucket").origin == "https://bucket.s3.eu-west-1.amazonaws.com"
     assert control.version == 0
 
 
 def test_the_same_region_is_no_news():
     control = control_plane(region=REGION)
-    assert not control.redirect(GET, moved(region=REGION))
-    assert not control.redirect(GET, Reply(GET, 403, data=error_body("AccessDenied")))
-    assert not control.redirect(GET, Reply(GET, failure=words.RESET))
+    assert not learn(control, GET, moved(region=REGION))
+    assert not learn(control, GET, Reply(GET, 403, data=error_body("AccessDenied")))
+    assert not learn(control, GET, Reply(GET, failure=words.RESET))
     arn = Call("GetObject", AP, "k")
-    assert not control.redirect(arn, moved(arn, region="us-west-2"))
+    assert not learn(control, arn, moved(arn, region="us-west-2"))
 
 
 def test_a_region_is_asked_for_with_head():
     with Wire() as wire:
         wire.answers["/bucket"] = respond(400, x_amz_bucket_region="us-west-2")
         control = control_plane(region=REGION, endpoint_url=wire.url)
-        assert control.redirect(GET, moved())
-        assert {request[0] for request in wire.requests} == {"HEAD"}
+        engine = NativeEngine(control, control.transport())
+        assert control.redirect(GET, moved(), engine.ask)
+        engine.close()
+        assert [request[:2] for request in wire.requests] == [("HEAD", "/bucket")]
         assert control.route("GetObject", "bucket").region == "us-west-2"
 
 
@@ -574,7 +581,7 @@ def test_handlers_of_a_client_come_along_for_every_operation():
 
 def test_after_a_fork():
     control = control_plane(region=REGION)
-    control.redirect(GET, moved(region="us-west-2"))
+    learn(control, GET, moved(region="us-west-2"))
     with control._making[1]:
         pid = os.fork()
         if not pid:

@@ -13,6 +13,7 @@ from mfstore.s3.transfers.hedging import EVIDENCE, HEDGE_FLOOR, Hedges
 from mfstore.s3.transfers.jobs import MultipartJob, Try
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import FEWEST_CALLS, FIRST_GUESS, Admission, Budget, CallQueue, Limiter
+from tests.rigs.control_planes import nobody
 
 MIB = 1 << 20
 
@@ -130,12 +131,12 @@ class Plane:
     def learn_skew(self, reply):
         return self._once("learn_skew")
 
-    def redirect(self, call, reply):
+    def redirect(self, call, reply, ask):
         return self._once("redirect")
 
 
 def test_each_kind_of_retry_is_made_as_often_as_it_may_help():
-    retries = Retries(Plane(), RetryPolicy(attempts=3), RetryQuota(), draw=lambda: 1.0)
+    retries = Retries(Plane(), RetryPolicy(attempts=3), RetryQuota(), nobody, draw=lambda: 1.0)
     asked = call(job(0))
     state, reply = asked.tag, Reply(asked)
 
@@ -151,7 +152,7 @@ def test_each_kind_of_retry_is_made_as_often_as_it_may_help():
 
 
 def test_no_try_begins_when_the_time_is_over_by_when_the_answer_came():
-    retries = Retries(Plane(), RetryPolicy(seconds=10.0), RetryQuota(), draw=lambda: 0.0)
+    retries = Retries(Plane(), RetryPolicy(seconds=10.0), RetryQuota(), nobody, draw=lambda: 0.0)
     asked = call(job(0))
     asked.tag.started, asked.tag.attempts = 100.0, 1
     assert retries.delay(asked.tag, asked, Reply(asked, finished=109.0), Verdict.TRANSIENT, 200.0) == 0.0
