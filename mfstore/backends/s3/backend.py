@@ -42,6 +42,7 @@ from mfstore.host.elapsed import moment, since
 from mfstore.s3.aws.settings import KEY_OPTIONS
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.calls import Options, shared_options
+from mfstore.s3.headers import checked_metadata
 from mfstore.s3.transfers.copies import CopyJob, put_again
 from mfstore.s3.transfers.deletions import delete_jobs
 from mfstore.s3.transfers.downloads import GetJob, ReadJob
@@ -50,7 +51,7 @@ from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import abandoning
 from mfstore.s3.transfers.retry import RetryPolicy
-from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
+from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:

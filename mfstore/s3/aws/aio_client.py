@@ -77,10 +77,11 @@ class AioClient:
         method = getattr(self._client, xform_name(call.operation), None)
         if method is None:
             raise Unsupported(f"{call.operation} is no operation of S3")
+        arguments = self._preparer.parameters_of(call, body, checksum)
         try:
-            await method(**self._preparer.parameters_of(call, body, checksum))
+            await method(**arguments)
         except Exception as error:
-            raise errors.local(error, self._settings.profile).where(key=call.key) from error
+            raise errors.local(error, self._settings.profile) from error
 
     # aiobotocore's events, in their order ----------------------------------------------------------------------------
 

@@ -276,6 +276,8 @@ FAILURE_HINTS = {
 def problem(call: Call, reply: Reply, host: Callable[[Call], str]) -> MfstoreError:
     """The error that a reply stands for; not raised. Its fields tell status, S3's code and the request id. ``host`` is
     asked, where people are told it, where the request went."""
+    if reply.error is not None:
+        return copied(reply.error)
     what = said(reply)
     headers = reply.headers
     error = _failure(reply, host(call)) if reply.failure is not None else _refusal(call, reply, what, headers, host)
@@ -290,8 +292,6 @@ def problem(call: Call, reply: Reply, host: Callable[[Call], str]) -> MfstoreErr
 
 def _failure(reply: Reply, host: str) -> MfstoreError:
     failure = reply.failure
-    if reply.error is not None:
-        return copied(reply.error)
     words = f": {without_passwords(reply.message)}" if reply.message else ""
     if failure == calls.DISK:
         text = os.strerror(reply.errno) if reply.errno else reply.message

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from botocore import UNSIGNED, xform_name
 from botocore.credentials import Credentials as StaticCredentials
 
-from mfstore.errors import BackendError, Unsupported
+from mfstore.errors import BackendError, InvalidKey, Unsupported
 from mfstore.records import dataclass
 from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws import errors
@@ -37,6 +37,7 @@ from mfstore.s3.aws.routes import (
 )
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import Call, Options, Reply
+from mfstore.s3.headers import checked_metadata, header_value
 
 PLACEHOLDER = "mfstore-key"
 EMPTY_MD5 = "1B2M2Y8AsgTpgAmY7PhCfg=="
@@ -54,6 +55,21 @@ MADE_OF_BODY = frozenset(
     ("content-md5", "x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-trailer")
 )
 """Headers that depend on the body, and are no part of what several requests share."""
+SAID_ELSEWHERE = {
+    "Bucket": "The item does",
+    "Key": "The item does",
+    "Body": "The item does",
+    "Range": "Ask for (key, start, length)",
+    "ContentLength": "The data do",
+    "ContentMD5": "checksum= of the client chooses what checks the data",
+}
+"""Parameters that are no options of a bulk call, with what says them."""
+KNOWN_OPERATIONS = (
+    *("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject", "ListObjectsV2", "DeleteObjects"),
+    *("CopyObject", "UploadPartCopy", "CreateMultipartUpload", "CompleteMultipartUpload", "AbortMultipartUpload"),
+    *("GetObjectTagging", "ListObjectVersions", "HeadBucket"),
+)
+"""What a bulk call's options may be meant for: each of its requests takes those that it knows."""
 
 
 class _Captured(Exception):
@@ -104,6 +120,7 @@ class RequestPreparer:
         self._always = settings.every_request
         self._thread = threading.local()
         self._handled: dict[str, bool] = {}
+        self._options: set[str] = set()
         events = client.meta.events
         if settings.client is not None:
             for event, handler in internals.user_handlers(settings.client, client.meta.service_model.operation_names):
@@ -183,11 +200,30 @@ class RequestPreparer:
         except Exception as error:  # botocore's OperationNotFoundError has no public base
             raise Unsupported(f"{operation} is no operation of S3") from error
         members = shape.members if shape is not None else {}
+        for name, value in options.items():
+            self._check(name, value, members.get(name))
         params: dict[str, Any] = {"Bucket": bucket, "Key": key, **self._always}
         if operation in ("GetObject", "HeadObject"):
             params["ChecksumMode"] = "ENABLED"
         params.update(options)
         return {name: value for name, value in params.items() if name in members and value is not None}
+
+    def _check(self, name: str, value: Any, shape: Any) -> None:
+        """InvalidKey for an option that says what is said elsewhere, or what no operation takes or no header holds."""
+        if name in SAID_ELSEWHERE:
+            raise InvalidKey(f"options do not say {name}", hint=SAID_ELSEWHERE[name])
+        if shape is None:
+            if not self._options:
+                for operation in KNOWN_OPERATIONS:
+                    self._options.update(self._client.meta.service_model.operation_model(operation).input_shape.members)
+            if name not in self._options:
+                raise InvalidKey(f"{name} is no parameter of S3's operations", hint="Options have botocore's names")
+            return
+        where = shape.serialization.get("location")
+        if where == "header" and isinstance(value, str):
+            header_value(name, value, secret=bool(shape.metadata.get("sensitive")))
+        elif where == "headers":
+            checked_metadata(value)
 
     def parameters_of(
         self, call: Call, body: Any = None, checksum: tuple[str, str] | None = None

@@ -41,6 +41,7 @@ from mfstore.s3.bulk.results import (
 )
 from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, Plain, shared_options
 from mfstore.s3.engines.interface import Engine
+from mfstore.s3.headers import checked_metadata, header_value
 from mfstore.s3.transfers import downloads, uploads
 from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import delete_jobs
@@ -52,7 +53,7 @@ from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Scheduler, Transfers
-from mfstore.s3.transfers.uploads import PutJob, UploadSource, checked_metadata
+from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.s3.urls import split_url
 from mfstore.settings import payload_signing, resolve_s3
 
@@ -147,7 +148,9 @@ class PutOptions:
     """The same of this call, by what the items say."""
 
     def job(self, index: int, item: PutItem, bucket: str, key: str) -> PutJob:
-        """The job of one item. InvalidKey for metadata, NotSerializable for data that cannot be sent."""
+        """The job of one item. InvalidKey for metadata and conditions, NotSerializable for data that cannot be sent."""
+        if item.if_match is not None:
+            header_value("if_match", item.if_match)
         return PutJob(
             index, item.key, bucket, key, self._parameters(item), source=UploadSource(*source_of(item.data)),
             metadata=checked_metadata(item.metadata if item.metadata is not None else self.metadata),
@@ -177,9 +180,9 @@ class PutOptions:
             "SSEKMSKeyId": kms_key,
         }
         chosen = {
-            **(self.parameters or {}),
+            **_mapping(self.parameters),
             **{name: value for name, value in named.items() if value is not None},
-            **(item.options or {}),
+            **_mapping(item.options),
         }
         chosen = {name: value for name, value in chosen.items() if value is not None}
         # Further parameters may be secrets, and are not remembered for longer than the call.
@@ -710,4 +713,10 @@ def _reopen(options: ClientOptions) -> BulkClient:
 
 
 def _parameters(options: Mapping[str, Any] | None) -> Options:
-    return Options(options) if options else NO_OPTIONS
+    return Options(_mapping(options)) if options else NO_OPTIONS
+
+
+def _mapping(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        raise InvalidKey("options are a mapping of botocore's names to values", found=f"{options!a:.80}")
+    return options or {}

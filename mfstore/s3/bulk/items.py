@@ -3,6 +3,7 @@ are given open."""
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from mfstore.host.buffers import bytes_of
 from mfstore.records import NamedTuple, dataclass
 from mfstore.s3.transfers.jobs import check_key
 from mfstore.s3.urls import split_url
+
+LAST_BYTE = (1 << 63) - 1
+"""What the engines count up to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,13 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
     return found, key
 
 
-def locate_prefix(text: str, bucket: str | None) -> tuple[str, str]:
-    """Bucket and prefix of what is to be listed: a prefix, which may be empty, or a URL."""
+def locate_prefix(text: Any, bucket: str | None) -> tuple[str, str]:
+    """Bucket and prefix of what is to be listed: a prefix, which may be empty, or a URL. InvalidKey as of
+    ``locate``."""
+    if not isinstance(text, str):
+        raise InvalidKey("a prefix is a string", found=f"{text!r:.80}")
+    if not text.isascii():
+        check_key(text)
     if text.startswith("s3://"):
         return split_url(text)
     if bucket is None:
@@ -86,12 +95,21 @@ def address_of(item: Any, bucket: str | None) -> Address:
     found, key = locate(text, bucket)
     if start is None and length is None:
         return Address(found, key)
-    start = start or 0
+    start, length = _whole(start or 0, key), None if length is None else _whole(length, key)
     if (start < 0 and length is not None) or (length is not None and length < 0):
         raise InvalidRange("a range is (start ≥ 0, length ≥ 0) or (-n, None)", key=key, found=(start, length))
+    if max(abs(start), start + (length or 0)) > LAST_BYTE:
+        raise InvalidRange("no object is so long", key=key, found=(start, length))
     if length == 0:
         raise InvalidRange("a range of no bytes", key=key, hint="S3 has no empty ranges")
     return Address(found, key, start, None if length is None else start + length)
+
+
+def _whole(number: Any, key: str) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise InvalidRange("a range is in whole bytes", key=key, found=f"{number!a:.40}") from None
 
 
 def several(items: Any) -> None:

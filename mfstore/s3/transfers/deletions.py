@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.s3.aws.errors import copied, problem, retryable_code, said
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.headers import header_value
 from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, RefusedJob, Retry, Try, parsed, unforeseen
 from mfstore.s3.transfers.outcomes import Outcome
 
@@ -143,6 +144,8 @@ def delete_jobs(
     for index, item in enumerate(items):
         try:
             bucket, key = locate(item)
+            if match and key in match:
+                header_value("if_match", match[key])
         except Exception as error:
             yield RefusedJob(index, item, unforeseen(error))
             continue

@@ -13,7 +13,7 @@ from io import FileIO
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
-from mfstore.errors import BackendError, Conflict, InvalidKey, InvalidRange, MfstoreError, NotFound, Unsupported
+from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound, Unsupported
 from mfstore.s3.aws.errors import problem
 from mfstore.s3.calls import DISK, NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, MultipartJob, Retry, Try, etag_of, parsed
@@ -59,15 +59,6 @@ def slice_parts(parts: Sequence[memoryview], start: int, stop: int) -> list[memo
     return found
 
 
-def checked_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """``metadata``, if it can be sent in headers. InvalidKey otherwise."""
-    for name, value in (metadata or {}).items():
-        text = f"{name}{value}"
-        if not (isinstance(name, str) and isinstance(value, str) and text.isascii() and text.isprintable()):
-            raise InvalidKey("S3 keeps metadata of printable ASCII only", found=f"{name!r}: {value!r:.80}")
-    return metadata
-
-
 class UploadSource:
     """What to send: buffers in a row, or a file. A file is opened when its upload begins and closed with it."""
 
@@ -104,11 +95,11 @@ class UploadSource:
                 self.close()
         except FileNotFoundError:
             raise NotFound("no such local file", found=self._path, hint="Nothing was sent: check the path") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of a path that has a zero byte in it, the latter
             self.close()
             if isinstance(error, MfstoreError):
                 raise
-            raise self._unreadable(error.strerror) from error
+            raise self._unreadable(getattr(error, "strerror", None) or str(error)) from error
 
     def _read(self, file: FileIO) -> tuple[list[memoryview], int]:
         """All that a short file holds, and its length: those of /proc and /sys are longer or shorter than they say."""
