@@ -464,6 +464,20 @@ ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t 
     return sent;
 }
 
+ptrdiff_t mf_link_send_file(struct mf_link *link, int file, int64_t offset, size_t n) {
+    uint8_t bytes[256];
+    struct iovec piece = {bytes, n < sizeof bytes ? n : sizeof bytes};
+    ssize_t got;
+    if (link->secure || below(8) == 0)
+        return MF_LINK_UNABLE;
+    got = pread(file, bytes, piece.iov_len, (off_t) offset);
+    if (got <= 0)
+        return got < 0 ? MF_LINK_UNABLE : 0;
+    piece.iov_len = (size_t) got;
+    got = mf_link_send(link, &piece, 1);
+    return got == MF_LINK_BROKEN ? MF_LINK_UNABLE : got;
+}
+
 int mf_link_flush(struct mf_link *link) {
     if (!link->held)
         return 0;

@@ -504,28 +504,56 @@ static int shorten(struct iovec *pieces, int count, size_t n) {
     return i;
 }
 
+/* From the file's pages to the connection, where that can be. 64 MiB objects over loopback, CPU: 0.41 s/GB when they were
+ * read and sent, 0.2 so. Short bodies go in one call with the head instead. */
+static ptrdiff_t send_file(struct mf_connection *c, size_t *n) {
+    struct mf_xfer *xfer = c->xfer;
+    size_t left = xfer->body_n - c->body_at, some;
+    ptrdiff_t sent;
+    if (xfer->body_fd < 0 || c->read || c->out_n || c->file_n || left < FILE_PIECE)
+        return MF_LINK_UNABLE;
+    if (left > SEND_BUDGET)
+        left = SEND_BUDGET;
+    some = allowed(c, left);
+    if (!some)
+        return MF_LINK_READ; /* nothing has to be ready: it goes on when it may */
+    sent = mf_link_send_file(c->link, xfer->body_fd, xfer->body_offset + (int64_t) c->body_at, some);
+    moved(c, some, sent);
+    *n = some;
+    if (sent > 0)
+        c->body_at += (size_t) sent;
+    else if (sent != MF_LINK_WRITE) {
+        c->read = 1;
+        return MF_LINK_UNABLE;
+    }
+    return sent;
+}
+
 static void send_some(struct mf_connection *c) {
     size_t budget = SEND_BUDGET;
     c->blocked = 0;
     while (c->sending && !c->mute && c->outcome == MF_UNDER_WAY) {
         struct iovec pieces[PIECES];
-        size_t n;
-        ptrdiff_t sent;
-        int count = gather(c, pieces, &n);
-        if (count < 0) {
-            end(c, MF_CLOSE);
-            return;
-        }
-        if (count) {
-            size_t some = allowed(c, n);
-            if (!some)
+        size_t n = 0;
+        int count = -1;
+        ptrdiff_t sent = send_file(c, &n);
+        if (sent == MF_LINK_UNABLE) {
+            count = gather(c, pieces, &n);
+            if (count < 0) {
+                end(c, MF_CLOSE);
                 return;
-            count = shorten(pieces, count, some);
-            sent = mf_link_send(c->link, pieces, count);
-            moved(c, some, sent);
-            n = some;
-        } else
-            sent = mf_link_flush(c->link);
+            }
+            if (count) {
+                size_t some = allowed(c, n);
+                if (!some)
+                    return;
+                count = shorten(pieces, count, some);
+                sent = mf_link_send(c->link, pieces, (size_t) count);
+                moved(c, some, sent);
+                n = some;
+            } else
+                sent = mf_link_flush(c->link);
+        }
         if (sent == MF_LINK_BROKEN) {
             c->snapped = c->mute = 1;
             return;
@@ -539,7 +567,8 @@ static void send_some(struct mf_connection *c) {
             return;
         }
         c->touched |= sent > 0;
-        taken(c, (size_t) sent);
+        if (count > 0)
+            taken(c, (size_t) sent);
         c->xfer->uploaded += (size_t) sent;
         if (c->xfer->uploaded >= MF_STALL_BYTES) {
             c->xfer->uploaded = 0;
@@ -622,6 +651,7 @@ void mf_connection_begin(struct mf_connection *c, struct mf_xfer *xfer) {
     c->xfer = xfer;
     c->outcome = MF_UNDER_WAY;
     c->sending = c->blocked = c->mute = c->snapped = c->stuck = c->touched = c->keep = c->answered = 0;
+    c->read = 0;
     c->part = c->part_at = c->body_at = c->seen = 0;
     c->phase = MF_PHASE_HEAD;
     if ((failure = mf_request_build(worker, xfer, &n)) != 0) {

@@ -9,6 +9,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/sendfile.h>
+#endif
 
 #if !defined(MSG_NOSIGNAL)
 #define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE, which is set where the socket is opened */
@@ -89,6 +92,26 @@ static ptrdiff_t plain_send(struct mf_link *link, const struct iovec *pieces, si
         if (errno != EINTR)
             return broken(link, errno, NULL);
     }
+}
+
+ptrdiff_t mf_link_send_file(struct mf_link *link, int file, int64_t offset, size_t n) {
+#if defined(__linux__)
+    off_t at = (off_t) offset;
+    if (!link->tls)
+        for (;;) {
+            /* On a broken connection this is a SIGPIPE, which the engine's threads block. */
+            ssize_t sent = sendfile(link->fd, file, &at, n);
+            if (sent >= 0)
+                return sent;
+            if (errno == EAGAIN || errno == EWOULDBLOCK)
+                return MF_LINK_WRITE;
+            if (errno != EINTR)
+                break;
+        }
+#else
+    (void) link, (void) file, (void) offset, (void) n;
+#endif
+    return MF_LINK_UNABLE;
 }
 
 /* ---- what TLS reads from and writes to ---- */

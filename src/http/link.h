@@ -5,6 +5,7 @@
 #ifndef MFSTORE_HTTP_LINK_H
 #define MFSTORE_HTTP_LINK_H
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/uio.h>
 
 struct mf_link;
@@ -14,7 +15,8 @@ struct ssl_st;
 enum {
     MF_LINK_READ = -1,  /* nothing can be done before the socket is readable */
     MF_LINK_WRITE = -2, /* ... writable */
-    MF_LINK_BROKEN = -3 /* mf_link_error says why */
+    MF_LINK_BROKEN = -3, /* mf_link_error says why */
+    MF_LINK_UNABLE = -4  /* of mf_link_send_file: not in this way */
 };
 
 /* What the links of one thread share, so that no idle one holds memory for what it may send. */
@@ -46,6 +48,11 @@ int mf_link_pending(const struct mf_link *link);
 /* Takes bytes of the pieces, in order: how many, which may be all that were given although the network took fewer
  * (TLS joins records: then mf_link_flush has to follow). The pieces may be changed or freed for what was taken. */
 ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count);
+
+/* The same with bytes of a file, which the kernel hands on without copying them: up to n of those from offset on. 0: the
+ * file has none there. MF_LINK_UNABLE: with TLS, where the system has no such call or the file does not allow it, and on
+ * any error of either: reading and sending them tells whose it is. */
+ptrdiff_t mf_link_send_file(struct mf_link *link, int file, int64_t offset, size_t n);
 
 /* Sends what the link holds back: 0 when there is none left, else a code from above. */
 int mf_link_flush(struct mf_link *link);

@@ -118,6 +118,7 @@ struct mf_connection {
     size_t out_at, out_n;
     char *file;   /* what was read of a body's file */
     size_t file_at, file_n;
+    int read;             /* the file cannot be sent otherwise */
     size_t part, part_at; /* the next byte of the body: in which piece, where in it */
     size_t body_at;       /* of the body the link has taken this much */
 
