@@ -49,9 +49,9 @@ int mf_link_pending(const struct mf_link *link);
  * (TLS joins records: then mf_link_flush has to follow). The pieces may be changed or freed for what was taken. */
 ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count);
 
-/* The same with bytes of a file, which the kernel hands on without copying them: up to n of those from offset on. 0: the
- * file has none there. MF_LINK_UNABLE: with TLS, where the system has no such call or the file does not allow it, and on
- * any error of either: reading and sending them tells whose it is. */
+/* The same with bytes of a file, which the kernel hands on without copying them: up to n of those from offset on. 0:
+ * the file has none there. MF_LINK_UNABLE: with TLS, where the system has no such call or the file does not allow it,
+ * and on any error of either: reading and sending them tells whose it is. */
 ptrdiff_t mf_link_send_file(struct mf_link *link, int file, int64_t offset, size_t n);
 
 /* Sends what the link holds back: 0 when there is none left, else a code from above. */
