@@ -140,14 +140,16 @@ cdef class Lane:
         return True
 
     cdef bint set_range(self, Pending pending, start, length):
-        """Whether it is a range that begins at a byte and has some."""
+        """Whether it is a range that has bytes: some from a byte on, all from there, or the last ones."""
         cdef mf_xfer *x = pending.xfer
-        if type(start) is not int or not 0 <= start < 1 << 62:
+        if type(start) is not int or not -(1 << 62) < start < 1 << 62:
             return False
         x.start = start
         if length is None:
             if self.targets:
                 return False
+        elif x.start < 0:
+            return False
         elif type(length) is not int or not 0 < length < 1 << 62:
             return False
         else:
@@ -350,14 +352,14 @@ cdef class Lane:
         self.clear()
         return found
 
-    def hand_over_all(self):
-        """Make each request under way a call like others."""
+    def hand_over_late(self, double before):
+        """Make each request under way that was sent before then a call like others."""
         cdef mf_xfer *x = self.channel.own
         cdef Pending pending
         cdef list found = []
         while x != NULL:
             pending = <Pending> x.owner
-            if pending.lane is self:
+            if pending.lane is self and pending.sent < before:
                 found.append(pending)
             x = x.own_next
         for pending in found:

@@ -87,8 +87,8 @@ class Lane(ABC):
         """What has come by polling the channel since the last time; None for nothing."""
 
     @abstractmethod
-    def adopt_all(self) -> None:
-        """Have a call adopted for each request under way."""
+    def adopt_late(self, before: float) -> None:
+        """Have a call adopted for each request under way that was sent before then (time.monotonic())."""
 
     @abstractmethod
     def end(self) -> None:

@@ -218,9 +218,9 @@ class NativeLane(Lane):
         found = self._core.landed()
         return None if found is None else Landed(*found)
 
-    def adopt_all(self) -> None:
-        """Have a call adopted for each request under way."""
-        self._core.hand_over_all()
+    def adopt_late(self, before: float) -> None:
+        """Have a call adopted for each request under way that was sent before then."""
+        self._core.hand_over_late(before)
 
     def end(self) -> None:
         """Cancel all."""

@@ -900,7 +900,7 @@ class Scheduler:
         if self._lane is not None and self._lane.flying:
             items += self._lane.flying
             if self._lane.flying <= self._hedges.most(items):
-                self._lane.adopt_all()
+                self._lane.adopt_late(now - self._hedges.slow())
         late = self._hedges.late(flying.values(), self._announced.waiting, items, now)
         if not late:
             return

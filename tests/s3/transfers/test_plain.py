@@ -1,0 +1,319 @@
+"""Plain requests: without a job as long as all goes well, and with the same outcomes as with one whatever comes."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfstore._core import crc
+from mfstore.bench.recording import record
+from mfstore.errors import InvalidKey, NotFound
+from mfstore.s3 import BulkClient
+from mfstore.s3.bulk import client as bulk
+from mfstore.s3.transfers import hedging
+from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
+from tests.rigs.raw_server import Server
+from tests.rigs.soak import lasting
+
+DATA = b"0123456789"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+KINDS = ("whole", "unverified", "range", "end", "head", "put", "read")
+
+
+def summed(name, data=DATA):
+    return crc.encode(name, crc.update(name, data))
+
+
+def good(request):
+    """What S3 answers."""
+    body, status, headers = (
+        DATA,
+        "200 OK",
+        ['ETag: "e1"', "x-amz-request-id: R", f"x-amz-checksum-crc32: {summed('CRC32')}"],
+    )
+    if request.method == "PUT":
+        return status, [*headers, "Content-Length: 0"], b""
+    if wanted := request.headers.get("range", "").removeprefix("bytes="):
+        first, _, last = wanted.partition("-")
+        begin, end = (int(first), int(last or 9)) if first else (10 - int(last), 9)
+        body, status = DATA[begin : end + 1], "206 Partial Content"
+        headers.append(f"Content-Range: bytes {begin}-{end}/10")
+    return status, [*headers, f"Content-Length: {len(body)}"], body
+
+
+class World:
+    """A server whose answers a test makes, and two clients: one by calls alone, one with plain requests."""
+
+    def __init__(self, answer=good):
+        self.answer = answer
+        self.server = Server(self._answer)
+        self.client = BulkClient(
+            "bucket", engine="native", endpoint_url=self.server.origin, region_name="us-east-1", attempts=2,
+            aws_access_key_id="AKID", aws_secret_access_key="secret", checksum="CRC32",
+        )  # fmt: skip
+        self.calls = self.client.with_parts()
+        record(self.calls)  # an engine around the native one has no lane
+
+    def _answer(self, connection, request):
+        status, headers, body = self.answer(request)
+        connection.reply(status, headers, b"" if request.method == "HEAD" else body)
+        return status.startswith("2") and f"Content-Length: {len(body)}" in headers
+
+    def close(self):
+        self.client.close()
+        self.server.close()
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    world.close()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Retries without a delay, and nothing is asked twice for being late."""
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.0)
+    monkeypatch.setattr(hedging, "EVIDENCE", 1 << 30)
+
+
+def asked(client, kind, keys):
+    """The outcomes of one kind of request for each key."""
+    match kind:
+        case "whole" | "unverified":
+            return client.get_many(keys, on_error="return", verify=kind == "whole")
+        case "range":
+            return client.get_many([(key, 2, 4) for key in keys], on_error="return")
+        case "end":
+            return client.get_many([(key, -3, None) for key in keys], on_error="return")
+        case "head":
+            return client.head_many(keys, on_error="return")
+        case "put":
+            return client.put_many([(key, DATA) for key in keys], on_error="return")
+    places = [(key, 2, 4, memoryview(bytearray(4))) for key in keys]
+    return client.read_many(places, on_error="return", ordered=True)
+
+
+def told(outcome):
+    data = outcome.data
+    error = None if outcome.error is None else (type(outcome.error), str(outcome.error), outcome.error.attempts)
+    return (
+        outcome.index, outcome.bucket, outcome.key, type(data), None if data is None else bytes(data), outcome.path,
+        outcome.size, outcome.etag, error, dict(outcome.headers), outcome.attempts, outcome.last, outcome.ok,
+    )  # fmt: skip
+
+
+def counted(stats):
+    return [
+        getattr(stats, name)
+        for name in ("items", "failed", "bytes", "requests", "retries", "verified", "verify_failures")
+    ]
+
+
+# ---- without jobs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_goes_well_takes_no_job(world, kind, monkeypatch):
+    world.answer = good
+    for name in ("GetJob", "ReadJob", "HeadJob", "PutJob", "put_item", "address_of"):
+        monkeypatch.setattr(bulk, name, None)
+    keys = [f"k{number}" for number in range(300)]
+    outcomes = list(asked(world.client, kind, keys))
+    assert [outcome.index for outcome in outcomes] == [*range(300)]
+    assert all(outcome.ok for outcome in outcomes) and [outcome.key for outcome in outcomes] == keys
+    assert all(outcome.attempts == 1 and 0 < outcome.first_byte <= outcome.seconds for outcome in outcomes)
+    (other,) = asked(world.client, kind, ["s3://other/k"])
+    assert "not callable" in str(other.error)  # that would have been a job
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_good_replies_are_the_same_outcomes(world, kind):
+    world.answer = good
+    keys = [f"k{i}" for i in range(70)]
+    plain, by_calls = asked(world.client, kind, keys), asked(world.calls, kind, keys)
+    assert [told(outcome) for outcome in plain] == [told(outcome) for outcome in by_calls]
+    assert counted(plain.stats) == counted(by_calls.stats)
+    assert plain.stats.verified == (700 if kind == "whole" else 0)
+
+
+# ---- odd replies ----------------------------------------------------------------------------
+
+BODIES = (b"", DATA, DATA[2:6], DATA[7:], b"<html>", DENIED)
+ODD = (
+    "ETag: e", 'ETag: "e2"', "ETag: ", 'ETag: W/"e"', "ETag: \xe9", "eTAG :x", "ETag:\t\"e\" ", " folded",
+    "Content-Range: bytes 2-5/10", "Content-Range: bytes 0-9/10", "Content-Range: bytes 2-5/*",
+    "Content-Range: bytes 7-9/10", "Content-Range: bytes 2-4/5", "Content-Range: bytes 02-5/10", "Content-Range: x",
+    "Content-Length: 3", "Content-Length: 010", "Content-Length: 10", "Content-Type: text/html",
+    "x-amz-checksum-type: FULL_OBJECT", "x-amz-checksum-type: COMPOSITE", "x-amz-checksum-type: other",
+    f"x-amz-checksum-crc32: {summed('CRC32')}", f"x-amz-checksum-crc32: {summed('CRC32', b'other')}",
+    f"X-Amz-Checksum-CRC64NVME: {summed('CRC64NVME')}", f"x-amz-checksum-crc64nvme: {summed('CRC64NVME', b'other')}",
+    f"x-amz-checksum-crc32c: {summed('CRC32C')}", "x-amz-checksum-crc32: abcd-2", "x-amz-checksum-crc32: none",
+    "x-amz-checksum-sha256: x", "x-amz-request-id: R2", "x-amz-meta-a: b", "Location: http://elsewhere/",
+)  # fmt: skip
+STATUSES = ("200 OK", "200 OK", "206 Partial Content", "201 Created", "203 Odd", "404 Not Found", "416 Range", "500 Oh")
+
+
+@st.composite
+def replies(draw):
+    """An answer, mostly near to a good one."""
+    drop = draw(
+        st.sets(st.sampled_from(["ETag", "x-amz-request-id", "x-amz-checksum-crc32", "Content-Length"]), max_size=1)
+    )
+    more = draw(st.lists(st.sampled_from(ODD), max_size=2))
+    status = draw(st.none() | st.sampled_from(STATUSES))
+    body = draw(st.none() | st.sampled_from(BODIES))
+    return drop, more, status, body
+
+
+def odd(reply, request):
+    drop, more, status, body = reply
+    usual, headers, data = good(request)
+    data = data if body is None else body
+    headers = [line for line in headers if not line.startswith("Content-Length")] + [f"Content-Length: {len(data)}"]
+    headers = [line for line in headers if line.partition(":")[0] not in drop]
+    return status or usual, headers + more, data
+
+
+def test_odd_replies_are_the_same_outcomes(world):
+    @settings(max_examples=lasting(40))
+    @given(st.lists(replies(), min_size=1, max_size=12), st.sampled_from(KINDS))
+    def check(wanted, kind):
+        world.answer = lambda request: odd(wanted[int(request.path.rpartition("k")[2].partition("?")[0])], request)
+        keys = [f"k{number}" for number in range(len(wanted))]
+        plain, by_calls = (
+            asked(client.with_parts(quota=RetryQuota()), kind, keys) for client in (world.client, world.calls)
+        )
+        assert [told(outcome) for outcome in plain] == [told(outcome) for outcome in by_calls]
+        assert counted(plain.stats) == counted(by_calls.stats)
+
+    check()
+
+
+# ---- the scheduler's rules ------------------------------------------------------------------
+
+
+def test_odd_items_are_in_their_places(world):
+    world.answer = good
+    items = [
+        "a",
+        "",
+        ("b", 2, 4),
+        "s3://bucket/c",
+        7,
+        ("d", -1, None),
+        ["e", 0, 3],
+        ("f", 3, 0),
+        "ä",
+        ("g", None, None),
+    ]
+    outcomes = list(world.client.get_many(items * 20, on_error="return"))
+    assert [told(outcome) for outcome in outcomes] == [
+        told(outcome) for outcome in world.calls.get_many(items * 20, on_error="return")
+    ]
+    assert [outcome.item for outcome in outcomes] == items * 20
+    assert outcomes[0].data == DATA and outcomes[2].data == DATA[2:6] and isinstance(outcomes[1].error, InvalidKey)
+
+
+def test_data_of_every_kind_is_put(world):
+    bodies = {}
+
+    def keep(request):
+        bodies[request.path.partition("?")[0]] = request.body
+        return good(request)
+
+    world.answer = keep
+    data = {"a": DATA, "b": bytearray(DATA), "c": "ä", "d": memoryview(DATA)[2:], "e": [DATA, b"x"], "f": b"", "g": ""}
+    assert [outcome.size for outcome in world.client.put_many(data)] == [10, 10, 2, 8, 11, 0, 0]
+    assert [bodies[f"/bucket/{key}"] for key in data] == [DATA, DATA, "ä".encode(), DATA[2:], DATA + b"x", b"", b""]
+
+
+def test_no_more_are_in_flight_than_may_be(world):
+    lock, now, most, refused = threading.Lock(), [0], [0], set()
+    three = threading.Barrier(3)
+
+    def answer(request):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            first = request.path not in refused
+            refused.add(request.path)
+        three.wait(60)  # nobody is answered before as many as may be are asked for
+        with lock:
+            now[0] -= 1
+        return ("503 Slow", ["Content-Length: 0"], b"") if first and int(request.path[-1]) < 4 else good(request)
+
+    world.answer = answer
+    client = BulkClient(
+        "bucket", engine="native", endpoint_url=world.server.origin, region_name="us-east-1", concurrency=3,
+        aws_access_key_id="AKID", aws_secret_access_key="secret",
+    )  # fmt: skip
+    with client:
+        client.transfers.quota.tokens = 1e9
+        result = client.get_many([f"k{number}" for number in range(30)], ordered=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mfstore.s3.transfers.scheduler.LIMIT_CUT", 1.0)
+            assert {outcome.data for outcome in result} == {DATA}
+    assert most[0] == result.stats.concurrency == 3
+    assert result.stats.requests == 42 and result.stats.throttled == result.stats.retries == 12
+
+
+def test_what_is_late_at_the_end_is_asked_for_twice(world, monkeypatch):
+    monkeypatch.setattr(hedging, "EVIDENCE", 5)
+    monkeypatch.setattr(hedging, "HEDGE_FLOOR", 0.0)
+    again, seen = threading.Event(), []
+
+    def answer(request):
+        if request.path.endswith("k29"):
+            seen.append(request)
+            if len(seen) == 1:
+                again.wait(60)  # the first is answered when the second has been
+        return good(request)
+
+    world.answer = answer
+    try:
+        result = world.client.get_many([f"k{number}" for number in range(30)])
+        assert [outcome.data for outcome in result] == [DATA] * 30
+        assert len(seen) == 2 and result.stats.hedged >= 1
+    finally:
+        again.set()
+
+
+def test_an_error_of_the_items_own_comes_out(world):
+    world.answer = good
+
+    def keys():
+        yield from ("a", "b")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(world.client.get_many(keys()))
+    assert [outcome.data for outcome in world.client.get_many(["a"])] == [DATA]
+
+
+def test_nothing_is_written_after_the_end(world):
+    asked_for, end = threading.Semaphore(0), threading.Event()
+
+    def answer(request):
+        asked_for.release()
+        end.wait(60)
+        return good(request)
+
+    world.answer = answer
+    memory = bytearray(40)
+    places = [(f"k{number}", 0, 10, memoryview(memory)[10 * number : 10 * number + 10]) for number in range(4)]
+    result = world.client.read_many(places).begin()
+    for _ in places:
+        assert asked_for.acquire(timeout=60)
+    result._begun[0].close()
+    end.set()
+    world.server.close()  # which answers all
+    assert bytes(memory) == bytes(40)
+
+
+def test_not_found_is_what_it_is(world):
+    world.answer = lambda request: ("404 Not Found", ["Content-Length: 0"], b"")
+    (outcome,) = world.client.head_many(["k"], on_error="return")
+    assert isinstance(outcome.error, NotFound) and outcome.attempts == 1
