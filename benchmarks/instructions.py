@@ -60,7 +60,7 @@ def row(one):
     what += ", thousands" if one["size"] == SMALL else ", millions for each GB"
     numbers = [one["main"], one["others"], one["main"] + one["others"], one["floor"]]
     many = sorted(one["calls"].items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{name} {count * per:.2f}" for name, count in many if count * per >= 0.05)
+    shown = ", ".join(f"{name} {count * per:.2f}" for name, count in many if count * per >= 0.1)
     called = f"{sum(one['calls'].values()) * per:.1f}: {shown}"
     return [what, *(f"{number * per / unit:.1f}" for number in numbers), called]
 
