@@ -218,6 +218,19 @@ class TestTrust:
         transport = trusting(authority, certificate="/nonexistent")
         assert ask(rig.to(server.origin, transport=transport), get()).failure == "tls"
 
+    def test_client_certificates_for_a_proxy(self, rig: Rig, authority: Authority, tmp_path: Path) -> None:
+        """It gets its own, and the origin none."""
+        theirs = Authority(tmp_path)
+        context = theirs.server_context()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(theirs.ca_file)
+        server = serve(rig, authority)
+        with Proxy("https", tls=context) as proxy:
+            shown = {"proxy": proxy.url(), "proxy_ca_file": theirs.ca_file}
+            assert ask(rig.to(server.origin, transport=trusting(authority, **shown)), get()).failure in ("tls", "proxy")
+            shown |= {"proxy_certificate": theirs.cert_file, "proxy_private_key": theirs.key_file}
+            assert is_whole(ask(rig.to(server.origin, transport=trusting(authority, **shown)), get()))
+
     def test_an_origin_that_speaks_no_tls(self, rig: Rig, authority: Authority) -> None:
         with Talker(b"HTTP/1.1 400 Bad Request\r\n\r\n") as talker:
             reply = ask(rig.to(f"https://{talker.place}", transport=trusting(authority)), get())

@@ -552,7 +552,10 @@ class TestTls:
                 channel.submit([get() for _ in range(20)])
         """
         answer = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert (answer.returncode, answer.stderr) == (0, "")
 
