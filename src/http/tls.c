@@ -116,6 +116,12 @@ static SSL_CTX *refused(SSL_CTX *context, const char *what, const char *file, ch
     return NULL;
 }
 
+/* OpenSSL would ask for one on the terminal, and all that this thread does would wait for it. */
+static int no_password(char *at, int n, int writing, void *arg) {
+    (void) at, (void) n, (void) writing, (void) arg;
+    return -1;
+}
+
 static SSL_CTX *make(const struct mf_trust *trust, char *words, size_t words_n) {
     static const unsigned char protocols[] = "\x08http/1.1";
     SSL_CTX *context;
@@ -134,6 +140,7 @@ static SSL_CTX *make(const struct mf_trust *trust, char *words, size_t words_n) 
     if (trust->verify && !(trust->ca_file ? SSL_CTX_load_verify_file(context, trust->ca_file)
                                           : SSL_CTX_set_default_verify_paths(context)))
         return refused(context, "certificates", trust->ca_file, words, words_n);
+    SSL_CTX_set_default_passwd_cb(context, no_password);
     if (trust->certificate) {
         const char *private_key = trust->private_key ? trust->private_key : trust->certificate;
         if (SSL_CTX_use_certificate_chain_file(context, trust->certificate) != 1)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
+import pty
 import socket
 import ssl
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -230,6 +235,34 @@ class TestTrust:
             assert ask(rig.to(server.origin, transport=trusting(authority, **shown)), get()).failure in ("tls", "proxy")
             shown |= {"proxy_certificate": theirs.cert_file, "proxy_private_key": theirs.key_file}
             assert is_whole(ask(rig.to(server.origin, transport=trusting(authority, **shown)), get()))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal becomes a session's")
+    def test_a_key_under_a_password(self, rig: Rig, authority: Authority, tmp_path: Path) -> None:
+        """Nobody is asked for it: at the terminal, all requests would wait for whoever answers."""
+        key = tmp_path / "key.pem"
+        command = ["openssl", "pkey", "-in", authority.key_file, "-aes128", "-passout", "pass:secret", "-out", str(key)]
+        subprocess.run(command, check=True, capture_output=True)
+        terminal, ours = pty.openpty()
+        code = f"""
+            import os
+            from tests.s3.engines.test_dialing import *
+            os.open({os.ttyname(ours)!r}, os.O_RDWR)
+            transport = Transport(verify=False, certificate={authority.cert_file!r}, private_key={str(key)!r})
+            reply = ask(Rig().to({serve(rig, authority).origin!r}, transport=transport), get())
+            print(reply.failure, {str(key)!r} in reply.message)
+        """
+        try:
+            answer = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(code)],
+                capture_output=True,
+                text=True,
+                start_new_session=True,
+                timeout=60,
+            )
+        finally:
+            os.close(terminal)
+            os.close(ours)
+        assert (answer.stdout, answer.returncode) == ("tls True\n", 0), answer.stderr
 
     def test_an_origin_that_speaks_no_tls(self, rig: Rig, authority: Authority) -> None:
         with Talker(b"HTTP/1.1 400 Bad Request\r\n\r\n") as talker:
