@@ -7,6 +7,8 @@
 #include "http/clock.h"
 
 #define TICK_NS 100000000u
+/* Who looks so much later than meant was stopped, or at work on a slow disk: meanwhile no peer was slow. */
+#define AWAY_NS 1000000000u
 
 /* ---- requests in and out ---- */
 
@@ -65,6 +67,8 @@ static void start(struct mf_worker *worker, struct mf_xfer *xfer) {
     xfer->next = worker->active;
     if (xfer->next)
         xfer->next->prev = xfer;
+    else if (worker->tick_ns < xfer->submitted_ns)
+        worker->tick_ns = xfer->submitted_ns; /* nobody was to be looked at before */
     worker->active = xfer;
     xfer->active = 1;
     if (mf_pool_enter(worker, xfer) != 0)
@@ -139,8 +143,11 @@ static void reap(struct mf_worker *worker) {
  * for the connect time-out, which is the dialer's. */
 static void tick(struct mf_worker *worker, uint64_t now) {
     struct mf_xfer *xfer, *next;
+    uint64_t away = now - worker->tick_ns > AWAY_NS ? now - worker->tick_ns : 0;
     for (xfer = worker->active; xfer; xfer = next) {
         next = xfer->next;
+        if (away)
+            xfer->progress_ns = xfer->progress_ns + away < now ? xfer->progress_ns + away : now;
         if (xfer->paused || !xfer->connection || xfer->connection->paced || now <= xfer->progress_ns)
             continue;
         if (xfer->head_done || !xfer->sent) {

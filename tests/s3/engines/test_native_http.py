@@ -6,9 +6,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import signal
 import socket
 import ssl
 import subprocess
+import sys
+import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -357,3 +361,30 @@ class TestRequests:
         pieces = [LONG[at : at + at % 97] for at in range(5000)]
         assert ask(rig(body_of(b"")), Call("PutObject", "b", "k", body=pieces, checksum="CRC32")).failure is None
         assert rig.requests[0].body == b"".join(pieces)
+
+
+class TestTimeouts:
+    @pytest.mark.second
+    def test_who_was_stopped_reads_what_came_meanwhile(self, rig: Rig) -> None:
+        """More connections than one look at the sockets tells of: the others' bytes are there too."""
+        n, may = 140, threading.Event()
+
+        def answer(connection: Connection, request: Request) -> None:
+            may.wait()
+            connection.reply("200 OK", ["Content-Length: 5"], b"hello")
+
+        rig(answer)
+        code = f"""
+            from tests.s3.engines.test_native_http import *
+            channel = Rig().to("{rig.server.origin}", transport=ONE)
+            channel.submit([get(first_byte=4.0) for _ in range({n})])
+            print({{(reply.failure, reply.data) for reply in drain(channel, {n})}})
+        """
+        client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+        while len(rig.requests) < n and client.poll() is None:
+            time.sleep(0.01)
+        client.send_signal(signal.SIGSTOP)
+        may.set()
+        time.sleep(4.5)
+        client.send_signal(signal.SIGCONT)
+        assert client.communicate()[0] == "{(None, b'hello')}\n"
