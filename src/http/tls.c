@@ -255,7 +255,7 @@ SSL *mf_tls_client(SSL_CTX *context, const char *host, const char *port) {
         size_t n = strlen(host);
         if (n && host[n - 1] == '.') /* says that the name is whole; certificates and servers know it without */
             n--;
-        fine = n < sizeof name;
+        fine = n && n < sizeof name; /* an empty name would be any */
         if (fine) {
             memcpy(name, host, n);
             name[n] = 0;

@@ -2,8 +2,10 @@
 
 import contextlib
 import ctypes
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -49,17 +51,26 @@ def put(client, keys):
     client.put_many({key: OBJECTS[key] for key in keys})
 
 
+def put_files(client, keys):
+    with tempfile.TemporaryDirectory() as directory:
+        files = {key: Path(directory, key) for key in keys}
+        for key, path in files.items():
+            path.write_bytes(OBJECTS[key])
+        client.put_many(files)
+
+
 @pytest.mark.parametrize(
     "work",
     [
         [(get, ["large"])],
         [(put, ["large"])],
+        [(put_files, ["large"])],
         [(get, SMALL)],
         [(put, SMALL)],
         [(get, ["large"]), (put, ["large"])],
         [(get, SMALL[:150]), (get, SMALL[150:]), (put, SMALL[:150])],
     ],
-    ids=["a large one", "a large one up", "small ones", "small ones up", "both ways", "threads"],
+    ids=["a large one", "a large one up", "a large file up", "small ones", "small ones up", "both ways", "threads"],
 )
 def test_never_faster(client, work):
     threads = [threading.Thread(target=act, args=(client, keys)) for act, keys in work]
