@@ -369,7 +369,6 @@ static void answer(struct mf_link *link, int early) {
             r->ending = CUT;
     } else if (shape == 8 && !until_end) { /* more than that */
         say_text(link, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong");
-        link->anything = 1;
     } else if (link->end == OPEN && close && how & 64)
         link->end = 1 + (int) below(2);
 }
@@ -410,12 +409,8 @@ static void take_byte(struct mf_link *link, uint8_t c) {
         if (!link->head_n) {
             /* The next request: what came before is dealt with. */
             REQUIRE(!unread(link) && (!link->current || (link->answered && !link->last)));
-            if (link->current) {
-                if (link->anything || link->arrived < link->in_n)
-                    link->anything = 1; /* what comes later nobody can know of */
-                else
-                    REQUIRE(link->read == link->answer_end);
-            }
+            REQUIRE(!link->current || link->anything || link->read == link->answer_end);
+            link->anything |= link->arrived < link->in_n; /* what comes later nobody can know of */
             link->served++;
         }
         REQUIRE(link->head_n < sizeof link->head - 1);

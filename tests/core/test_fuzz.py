@@ -34,6 +34,14 @@ def test_c_target(target, tmp_path):
     assert "stat::number_of_executed_units" in done.stderr
 
 
+def test_threads(tmp_path):
+    done = fuzz("http_threads", tmp_path)
+    if done.returncode == MISSING:
+        pytest.skip(" ".join(done.stderr.split()))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    assert " requests: " in done.stderr
+
+
 @pytest.mark.parametrize("target", ["tables", "pickles"])
 def test_python_decoders(target, tmp_path):
     done = fuzz(target, tmp_path)

@@ -1,0 +1,385 @@
+/* The S3 engine with threads that submit, cancel, resume, close and stop at once, against a server in the same process,
+ * under ThreadSanitizer. Arguments: seconds, seed. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fuzzing.h"
+#include "http/clock.h"
+#include "http/engine.h"
+
+#define SUBMITTERS 4
+#define MOST 12 /* requests of one submitter at a time */
+#define LONG (((size_t) 1 << 20) + 5000) /* is announced */
+#define TARGET ((size_t) 2 << 20)
+
+static uint64_t until;
+static int over(void) {
+    return mf_now_ns() >= until;
+}
+
+static unsigned next(unsigned *random) {
+    *random = *random * 1664525u + 1013904223u;
+    return *random >> 16;
+}
+
+/* What only this file touches is not looked at: it would take most of the time. */
+#define PLAIN __attribute__((no_sanitize("thread")))
+
+PLAIN static uint8_t pattern(unsigned id, size_t at) {
+    return (uint8_t) (0x80 | (id * 37 + at * 11 + (at >> 9) * 3));
+}
+
+/* ---- the server: what to do stands in the path, /b/WHAT-ID ---- */
+
+static int listener;
+static char origin[64], host[64];
+
+static int say(int fd, const char *at, size_t n) {
+    while (n) {
+        ssize_t sent = send(fd, at, n, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return 0;
+        at += sent;
+        n -= (size_t) sent;
+    }
+    return 1;
+}
+
+PLAIN static void fill(uint8_t *at, unsigned id, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        at[i] = pattern(id, i);
+}
+
+static int say_object(int fd, unsigned id, size_t n, size_t whole) {
+    char head[256];
+    uint8_t *body = malloc(n + 1);
+    int fine, length;
+    length = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: %zu\r\n\r\n", whole);
+    fill(body, id, n);
+    fine = say(fd, head, (size_t) length) && say(fd, (char *) body, n) && n == whole;
+    free(body);
+    return fine;
+}
+
+static int serve_one(int fd, char *head) {
+    unsigned id = 0;
+    char what[32] = "";
+    const char *length = strstr(head, "\r\nContent-Length: ");
+    size_t left = length ? (size_t) atol(length + 18) : 0;
+    char sink[4096];
+    REQUIRE(sscanf(strchr(head, ' '), " /b/%31[a-z]-%u ", what, &id) == 2);
+    if (!strcmp(what, "early")) {
+        say(fd, "HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 66);
+        return 0;
+    }
+    while (left) {
+        ssize_t got = recv(fd, sink, left < sizeof sink ? left : sizeof sink, 0);
+        if (got <= 0)
+            return 0;
+        left -= (size_t) got;
+    }
+    if (!strcmp(what, "cut"))
+        return say_object(fd, id, 2000, 4000);
+    if (!strcmp(what, "reset"))
+        return 0;
+    if (!strcmp(what, "never")) {
+        struct pollfd one = {.fd = fd, .events = POLLIN};
+        poll(&one, 1, 2000);
+        return 0;
+    }
+    if (!strcmp(what, "slow"))
+        usleep(20000);
+    if (!strcmp(what, "close")) {
+        say(fd, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 57);
+        return 0;
+    }
+    return say_object(fd, id, !strcmp(what, "long") ? LONG : 4096, !strcmp(what, "long") ? LONG : 4096);
+}
+
+static void *serve(void *arg) {
+    int fd = (int) (intptr_t) arg;
+    char head[4096];
+    size_t n = 0;
+    struct timeval patience = {.tv_sec = 1};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    for (;;) {
+        char *end;
+        ssize_t got = recv(fd, head + n, 1, 0);
+        if (got <= 0 || n == sizeof head - 2)
+            break;
+        n += (size_t) got;
+        head[n] = 0;
+        end = n >= 4 ? head + n - 4 : head;
+        if (strcmp(end, "\r\n\r\n") != 0)
+            continue;
+        n = 0;
+        if (!serve_one(fd, head))
+            break;
+    }
+    close(fd);
+    return NULL;
+}
+
+/* In a process of its own: what is looked at is the engine. */
+static pid_t start_server(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof at;
+    pid_t pid;
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(listener >= 0 && !bind(listener, (struct sockaddr *) &at, sizeof at) && !listen(listener, 512));
+    REQUIRE(!getsockname(listener, (struct sockaddr *) &at, &n));
+    snprintf(host, sizeof host, "127.0.0.1:%d", ntohs(at.sin_port));
+    snprintf(origin, sizeof origin, "http://%s", host);
+    pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid)
+        return pid;
+    alarm(600);
+    for (;;) {
+        pthread_t thread;
+        int fd = accept(listener, NULL, NULL);
+        if (fd >= 0 && !pthread_create(&thread, NULL, serve, (void *) (intptr_t) fd))
+            pthread_detach(thread);
+    }
+}
+
+/* ---- who asks ---- */
+
+static const char *const WHAT[] = {
+    "small", "small", "small", "small", "long", "long", "slow", "cut", "reset", "never", "close", "early",
+};
+static struct mf_engine *engine;
+static struct mf_route get, put;
+
+struct request {
+    struct mf_xfer xfer;
+    struct mf_part part;
+    char key[32];
+    unsigned what, id;
+    int cancelled, resumed;
+    uint8_t *memory;
+};
+
+struct submitter {
+    pthread_t thread, meddler;
+    pthread_mutex_t lock; /* requests, which the meddler cancels and resumes too */
+    struct request *live[MOST];
+    unsigned random, meddling, id;
+    int done;
+    size_t ended, fine, announced, cancelled;
+};
+
+static int is(const struct request *r, const char *what) {
+    return !strcmp(WHAT[r->what], what);
+}
+
+static struct request *new_request(struct submitter *s) {
+    struct request *r = calloc(1, sizeof *r);
+    struct mf_xfer *x = &r->xfer;
+    r->id = s->id += SUBMITTERS;
+    r->what = next(&s->random) % (sizeof WHAT / sizeof *WHAT);
+    x->route = is(r, "early") || (is(r, "small") && next(&s->random) % 4 == 0) ? &put : &get;
+    snprintf(r->key, sizeof r->key, "%s-%u", WHAT[r->what], r->id);
+    x->key = (struct mf_text){r->key, strlen(r->key)};
+    x->has_key = 1;
+    x->owner = r;
+    x->crc_kind = MF_NO_CRC;
+    x->body_fd = -1;
+    x->stop = x->wanted_bytes = x->length = -1;
+    x->first_byte_ns = 300000000u;
+    x->stall_ns = 1000000000u;
+    x->fresh = next(&s->random) % 16 == 0;
+    if (x->route == &put) {
+        size_t n = is(r, "early") ? LONG : 5000;
+        r->memory = malloc(n);
+        memset(r->memory, 1, n);
+        r->part = (struct mf_part){r->memory, n};
+        x->parts = &r->part;
+        x->parts_n = 1;
+        x->body_n = n;
+        x->has_body = 1;
+    } else if (next(&s->random) % 2) {
+        x->has_target = 1;
+        x->target = (struct mf_target){.at = r->memory = malloc(TARGET), .fd = -1, .n = TARGET};
+    }
+    return r;
+}
+
+PLAIN static int is_object(const uint8_t *at, unsigned id, size_t n) {
+    size_t i = 0;
+    while (i < n && at[i] == pattern(id, i))
+        i++;
+    return i == n;
+}
+
+static void check(struct submitter *s, struct request *r) {
+    const struct mf_xfer *x = &r->xfer;
+    const uint8_t *data = x->sink == MF_SINK_TARGET ? x->target.at : x->data;
+    s->ended++;
+    s->cancelled += x->failure == MF_CANCELLED;
+    if (x->failure != MF_FINE)
+        return;
+    s->fine++;
+    REQUIRE(!is(r, "cut") && !is(r, "reset") && !is(r, "never"));
+    REQUIRE(x->status == (is(r, "early") ? 503 : 200));
+    REQUIRE(x->received == (is(r, "long") ? LONG : is(r, "close") || is(r, "early") ? 0 : 4096));
+    REQUIRE(is_object(data, r->id, x->received));
+}
+
+static void release(struct request *r) {
+    free(r->xfer.head);
+    free(r->xfer.data);
+    free(r->memory);
+    free(r);
+}
+
+static void resume(struct submitter *s, struct request *r) {
+    struct mf_target target = {.fd = -1, .n = TARGET};
+    if (r->resumed || r->xfer.has_target)
+        return;
+    r->resumed = 1;
+    s->announced++;
+    target.at = r->memory = malloc(TARGET);
+    mf_xfer_resume(engine, &r->xfer, target, -1, 0);
+}
+
+static void submit(struct submitter *s, struct mf_channel *channel) {
+    struct mf_xfer *batch[MOST];
+    size_t n = 0;
+    for (int i = 0; i < MOST; i++)
+        if (!s->live[i] && next(&s->random) % 2) {
+            s->live[i] = new_request(s);
+            batch[n++] = &s->live[i]->xfer;
+        }
+    if (n)
+        REQUIRE(mf_engine_submit(engine, channel, batch, n) == 0);
+}
+
+static void collect(struct submitter *s, struct mf_event *event) {
+    while (event) {
+        struct mf_event *following = event->next;
+        struct request *r = event->xfer->owner;
+        if (event->announced) {
+            if (next(&s->random) % 4)
+                resume(s, r);
+            else
+                mf_xfer_cancel(engine, &r->xfer);
+        } else {
+            for (int i = 0; i < MOST; i++)
+                if (s->live[i] == r)
+                    s->live[i] = NULL;
+            check(s, r);
+            release(r);
+        }
+        event = following;
+    }
+}
+
+/* As Channel.close() in transfer.pyx. */
+static void close_channel(struct submitter *s, struct mf_channel *channel) {
+    for (int i = 0; i < MOST; i++)
+        if (s->live[i])
+            mf_xfer_cancel(engine, &s->live[i]->xfer);
+    mf_channel_drain(channel);
+    collect(s, mf_channel_take(channel));
+    for (int i = 0; i < MOST; i++)
+        REQUIRE(!s->live[i]);
+    mf_channel_free(channel);
+}
+
+static void *ask(void *arg) {
+    struct submitter *s = arg;
+    struct mf_channel *channel = NULL;
+    while (!over()) {
+        if (!channel)
+            REQUIRE((channel = mf_channel_new()) != NULL);
+        pthread_mutex_lock(&s->lock);
+        submit(s, channel);
+        pthread_mutex_unlock(&s->lock);
+        mf_channel_wait(channel, 20);
+        pthread_mutex_lock(&s->lock);
+        collect(s, mf_channel_take(channel));
+        if (next(&s->random) % 64 == 0) {
+            close_channel(s, channel);
+            channel = NULL;
+        }
+        pthread_mutex_unlock(&s->lock);
+    }
+    pthread_mutex_lock(&s->lock);
+    if (channel)
+        close_channel(s, channel);
+    s->done = 1;
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* Another thread than the one that submits: cancels what it likes. */
+static void *meddle(void *arg) {
+    struct submitter *s = arg;
+    unsigned random = s->meddling;
+    while (!over()) {
+        usleep(20000 + next(&random) % 60000);
+        pthread_mutex_lock(&s->lock);
+        struct request *r = s->live[next(&random) % MOST];
+        if (r)
+            mf_xfer_cancel(engine, &r->xfer);
+        pthread_mutex_unlock(&s->lock);
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    struct mf_config config = {.verify = 1, .threads = 3, .connect_timeout_ms = 2000};
+    struct submitter submitters[SUBMITTERS];
+    unsigned random = argc > 2 ? (unsigned) atoi(argv[2]) : 1, stops = 0;
+    size_t ended = 0, fine = 0, announced = 0, cancelled = 0;
+    pid_t server = start_server();
+    REQUIRE(argc > 1);
+    config.max_bandwidth = random % 2 ? 0 : 5e7;
+    until = mf_now_ns() + (uint64_t) atoi(argv[1]) * 1000000000u;
+    get = (struct mf_route){.id = mf_next_id(), .operation = MF_GET, .method = "GET", .origin = origin, .host = host};
+    get.path = (struct mf_text){"/b/", 3};
+    get.query = get.region = get.service = (struct mf_text){"", 0};
+    put = get;
+    put.id = mf_next_id();
+    put.operation = MF_PUT;
+    put.method = "PUT";
+    REQUIRE((engine = mf_engine_new(&config)) != NULL);
+    for (unsigned i = 0; i < SUBMITTERS; i++) {
+        submitters[i] = (struct submitter){.random = random * 131 + i, .meddling = random * 137 + i, .id = i};
+        pthread_mutex_init(&submitters[i].lock, NULL);
+        REQUIRE(!pthread_create(&submitters[i].thread, NULL, ask, submitters + i));
+        REQUIRE(!pthread_create(&submitters[i].meddler, NULL, meddle, submitters + i));
+    }
+    while (!over()) {
+        usleep(300000 + 20 * (next(&random) % 40000));
+        mf_engine_stop(engine); /* it starts again with the next that is submitted */
+        stops++;
+    }
+    for (unsigned i = 0; i < SUBMITTERS; i++) {
+        pthread_join(submitters[i].thread, NULL);
+        pthread_join(submitters[i].meddler, NULL);
+        REQUIRE(submitters[i].done);
+        ended += submitters[i].ended;
+        fine += submitters[i].fine;
+        announced += submitters[i].announced;
+        cancelled += submitters[i].cancelled;
+    }
+    mf_engine_stop(engine);
+    mf_engine_free(engine);
+    kill(server, SIGKILL);
+    waitpid(server, NULL, 0);
+    fprintf(stderr, "%zu requests: %zu fine, %zu announced, %zu cancelled; %u stops\n", ended, fine, announced, cancelled,
+            stops);
+    REQUIRE(fine > ended / 20 && announced && cancelled && stops);
+    return 0;
+}
