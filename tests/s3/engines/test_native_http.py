@@ -64,6 +64,25 @@ class TestEarlyAnswers:
         reply = ask(channel, put())
         assert (reply.status, reply.failure, reply.data) == (403, None, b"<Error>")
 
+    def test_ends_the_sending(self, rig: Rig) -> None:
+        whole = 64 << 20
+        got = []
+
+        def answer(connection: Connection, request: Request) -> None:
+            connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 8\r\n\r\n<Err")
+            time.sleep(0.05)
+            connection.socket.settimeout(0.3)
+            with contextlib.suppress(TimeoutError):
+                while piece := connection.socket.recv(1 << 20):
+                    got.append(len(piece))
+            connection.send(b"or/>")
+
+        channel = rig(answer, sign_payload=False)
+        rig.server.read_bodies = False
+        reply = ask(channel, Call("PutObject", "b", "k", body=[bytes(whole)]))
+        assert (reply.status, reply.failure, reply.data) == (403, None, b"<Error/>")
+        assert sum(got) < whole
+
     def test_the_connection_is_not_used_again(self, rig: Rig) -> None:
         def answer(connection: Connection, request: Request) -> None:
             connection.reply("403 Forbidden", ["Content-Length: 0"])
