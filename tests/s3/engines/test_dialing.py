@@ -19,7 +19,7 @@ import pytest
 
 from mfstore.s3.aws.routes import Transport
 from mfstore.s3.calls import Call, Reply
-from tests.rigs.native_engine import Rig, ask, body_of, get
+from tests.rigs.native_engine import Rig, ask, body_of, drain, get
 from tests.rigs.proxies import Proxy, Tunnel
 from tests.rigs.raw_server import Connection, Request, Server
 from tests.servers.base import Authority
@@ -311,6 +311,28 @@ class TestSessions:
             assert is_whole(ask(channel, get())) and is_whole(ask(channel, get(fresh=True)))
             rig.engine.close()
         assert reused == [False, True, False, True]
+
+    def test_new_keys_while_it_idles(self, rig: Rig, authority: Authority) -> None:
+        """The server asks for ours too: that is no answer to anything, and the connection serves on."""
+        place = ["-accept", "127.0.0.1:0", "-cert", authority.cert_file, "-key", authority.key_file, "-tls1_3", "-crlf"]
+        with subprocess.Popen(["openssl", "s_server", *place], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+            assert server.stdin is not None and server.stdout is not None
+            lines: Iterator[bytes] = iter(server.stdout.readline, b"")
+            where = next(line for line in lines if line.startswith(b"ACCEPT")).split()[1].decode()
+            channel = rig.to(f"https://{where}", transport=trusting(authority))
+            try:
+                for reused in False, True, True:
+                    channel.submit([get()])
+                    assert any(line == b"\r\n" for line in lines)  # the end of the request's head
+                    server.stdin.write(b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello")
+                    server.stdin.flush()
+                    (reply,) = drain(channel, 1)
+                    assert is_whole(reply) and reply.reused is reused
+                    server.stdin.write(b"K\n")
+                    server.stdin.flush()
+                    time.sleep(0.1)  # it comes while the connection idles, or else before the next answer
+            finally:
+                server.kill()
 
     def test_not_by_who_trusts_others(self, rig: Rig, authority: Authority, tmp_path: Path) -> None:
         """Nor by who trusts the same file, which is another by now."""
