@@ -1,6 +1,6 @@
 """Every use of a part of botocore, boto3 or aiobotocore that its documentation does not promise, and nothing else.
 
-Each function says what it relies on. All of it was seen in botocore 1.36.23 to 1.43.117, with boto3 of the same numbers
+Each function says what it relies on. All of it was seen in botocore 1.36.23 to 1.44.8, with boto3 of the same numbers
 and aiobotocore 2.20.0 to 3.10.0. ``tests/s3/aws/test_botocore_internals.py`` tries each on the versions that are
 installed, so that a new botocore fails there first and says what is missing.
 

@@ -247,7 +247,7 @@ def test_role(ministack, monkeypatch, tmp_path):
         assert credentials.token
         assert credentials.access_key != ministack.access_key
         # The server calls them expired: others are fetched.
-        assert s3._client.transfers.control.expire(credentials)
+        assert s3._client.transfers.control.expire(credentials, bucket)
         assert s3._client.transfers.control.credentials() != credentials
         assert s3.get("a").text == "a"
 
