@@ -1,8 +1,10 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "http/clock.h"
 #include "http/worker.h"
@@ -235,6 +237,17 @@ static void over(struct mf_worker *worker, struct mf_xfer *xfer, int failure, in
     worker->over = xfer;
 }
 
+/* Whether some can be had. Looking a name up takes a few, and fails like any look-up when there are none. */
+static int has_descriptors(const struct mf_worker *worker) {
+    int some[4], n, had;
+    for (n = 0; n < 4 && (some[n] = fcntl(worker->wake[0], F_DUPFD_CLOEXEC, 0)) >= 0; n++) {
+    }
+    had = n == 4;
+    while (n)
+        close(some[--n]);
+    return had;
+}
+
 void mf_pool_dialed(void *owner, struct mf_dial *dial, struct mf_link *link, int failure, int error,
                     const char *message) {
     struct mf_attempt *attempt = owner;
@@ -246,6 +259,11 @@ void mf_pool_dialed(void *owner, struct mf_dial *dial, struct mf_link *link, int
     unlink_attempt(attempt);
     free(attempt);
     if (!link) {
+        if (failure == MF_DNS && !has_descriptors(worker)) {
+            failure = MF_CONNECT;
+            error = EMFILE;
+            message = strerror(EMFILE);
+        }
         if (error == EMFILE || error == ENFILE)
             mf_pool_prune(worker, UINT64_MAX); /* none shall idle while there are too few: for the next try */
         if (!xfer && origin->waiting_n > origin->shared_n)

@@ -113,8 +113,8 @@ class TestConnections:
             control = FixedRoutes("")
             channel = NativeEngine(control, Transport(threads=1)).channel()
 
-            def ask_of(number, call):
-                control.origin = f"http://127.0.0.{{number}}:{everywhere.getsockname()[1]}"
+            def ask_of(place, call):
+                control.origin = f"http://{{place}}:{everywhere.getsockname()[1]}"
                 control.version += 1
                 return ask(channel, call)
 
@@ -126,19 +126,25 @@ class TestConnections:
                     while True:
                         others.append(os.open(os.devnull, os.O_RDONLY))
 
-            ask_of(1, get())
+            ask_of("127.0.0.1", get())
             one, others = opened(), []
-            print({{ask_of(1 + number, get()).failure for number in range(100)}}, opened() - one <= 15)
+            print({{ask_of(f"127.0.0.{{n}}", get()).failure for n in range(1, 101)}}, opened() - one <= 15)
             fill()
-            print(*(ask_of(200, get()).failure for _ in range(2)))
+            print(ask_of("127.0.0.200", get()).failure, ask_of("127.0.0.200", get()).failure)
+            {{ask_of(f"127.0.0.{{n}}", get()).failure for n in range(1, 5)}}
+            fill()
+            print(ask_of("a-name.invalid", get()).message, ask_of("127.0.0.200", get(fresh=True)).failure, sep=", ")
             fill()
             os.close(others.pop())
-            print(ask_of(201, get()).failure)  # which a socket takes, of which a copy is to be made
+            print(ask_of("127.0.0.201", get()).failure)  # which a socket takes, of which a copy is to be made
         """
         answer = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
         )
-        assert (answer.stdout, answer.returncode) == ("{None} True\nconnect None\nconnect\n", 0), answer.stderr
+        assert (answer.stdout, answer.returncode) == (
+            "{None} True\nconnect None\nToo many open files, None\nconnect\n",
+            0,
+        ), answer.stderr
 
     def test_reset_on_reuse(self, rig: Rig) -> None:
         def answer(connection: Connection, request: Request) -> bool | None:
