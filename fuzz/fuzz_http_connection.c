@@ -93,14 +93,14 @@ struct request {
     struct mf_part parts[3];
     char key[8];
     unsigned id;
-    int live, ended, cancelled, announced, resumed, dial_failed;
+    int live, ended, cancelled, announced, resumed;
     uint8_t *body, *target;
     size_t file_at;
     /* the server's side, of the last time that it was sent */
     unsigned link; /* its serial number */
     int sendings, on_used, tainted;
     enum ending ending;
-    int status, early;
+    int status, early, told; /* told: all of it had arrived when the link was closed */
     size_t object_n;
     int64_t base; /* of the object, of the first byte of the response's body */
     size_t body_n; /* that the response's body has */
@@ -145,7 +145,7 @@ struct mf_link {
     int answered, last, anything;
     /* not cleared */
     char head[2048];
-    uint8_t in[WIRE];
+    uint8_t in[WIRE], hold[100];
 };
 
 static struct mf_link links[LINKS];
@@ -211,6 +211,8 @@ int mf_link_error(const struct mf_link *link, const char **message) {
 void mf_link_close(struct mf_link *link) {
     REQUIRE(link->used);
     link->used = 0;
+    if (link->current && link->current->link == link->serial && link->answered)
+        link->current->told = link->arrived >= link->answer_end && !link->anything;
 }
 
 /* ---- servers ---- */
@@ -398,6 +400,7 @@ static void look(struct mf_link *link) {
     r->link = link->serial;
     r->on_used = link->served > 1;
     r->tainted = link->anything;
+    r->told = 0;
     r->ending = CUT; /* until it answers */
     r->status = 0;
     if (link->body_left && below(2))
@@ -436,10 +439,36 @@ static void take_byte(struct mf_link *link, uint8_t c) {
     }
 }
 
+static int broken(const struct mf_link *link) {
+    return link->end == RESET && at_end(link);
+}
+
+/* One byte to the server: whether there was room. */
+static int carry(struct mf_link *link, uint8_t c) {
+    if (!link->window || broken(link))
+        return 0;
+    link->window--;
+    move(1);
+    take_byte(link, c);
+    return 1;
+}
+
+int mf_link_flush(struct mf_link *link) {
+    size_t n = 0;
+    while (n < link->held && carry(link, link->hold[n]))
+        n++;
+    link->held -= n;
+    memmove(link->hold, link->hold + n, link->held);
+    if (!link->held)
+        return 0;
+    return broken(link) ? MF_LINK_BROKEN : MF_LINK_WRITE;
+}
+
+/* With TLS, bytes are held until there is no more room for them, or they are flushed. */
 ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count) {
     ptrdiff_t sent = 0;
     REQUIRE(link->used && count > 0);
-    if (link->end == RESET && at_end(link))
+    if (broken(link))
         return MF_LINK_BROKEN;
     if (link->secure && link->writable_first) {
         link->writable_first = 0;
@@ -447,13 +476,11 @@ ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t 
     }
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < pieces[i].iov_len; k++) {
-            if (!link->window || (link->end == RESET && at_end(link)))
-                return sent ? sent : MF_LINK_WRITE;
-            link->window--;
-            if (link->secure)
-                link->held++;
-            move(1);
-            take_byte(link, ((const uint8_t *) pieces[i].iov_base)[k]);
+            uint8_t c = ((const uint8_t *) pieces[i].iov_base)[k];
+            if (link->secure && (link->held < sizeof link->hold || mf_link_flush(link) == 0))
+                link->hold[link->held++] = c;
+            else if (link->secure || !carry(link, c))
+                return sent ? sent : broken(link) ? MF_LINK_BROKEN : MF_LINK_WRITE;
             sent++;
         }
     return sent;
@@ -471,17 +498,6 @@ ptrdiff_t mf_link_send_file(struct mf_link *link, int file, int64_t offset, size
     piece.iov_len = (size_t) got;
     got = mf_link_send(link, &piece, 1);
     return got == MF_LINK_BROKEN ? MF_LINK_UNABLE : got;
-}
-
-int mf_link_flush(struct mf_link *link) {
-    if (!link->held)
-        return 0;
-    if (link->end == RESET && at_end(link))
-        return MF_LINK_BROKEN;
-    if (!link->window)
-        return MF_LINK_WRITE;
-    link->held = 0;
-    return 0;
 }
 
 size_t mf_link_held(const struct mf_link *link) {
@@ -694,7 +710,7 @@ static struct request *some_request(void) {
 static void resume(struct request *r) {
     struct mf_target target = {.fd = -1};
     int64_t stop = -1, skip = 0;
-    unsigned how = input_n ? byte() : 0;
+    unsigned how = input_n ? byte() : r->id;
     r->resumed = 1;
     target.n = how & 1 ? some_size() : WIRE;
     if (how & 2)
@@ -723,6 +739,9 @@ static void check(struct request *r) {
             REQUIRE(pread(file, read_back, n, x->target.offset) == (ssize_t) n);
         }
     }
+    /* What was said is heard, also by who was still sending, and whatever became of the connection then. */
+    if (r->told && r->ending == HONEST && !r->tainted && (!r->early || r->status >= 300))
+        REQUIRE(x->failure != MF_RESET && x->failure != MF_TRUNCATED && x->failure != MF_PROTOCOL);
     if (x->failure == MF_FINE && r->ending != ANYTHING && !r->tainted) {
         REQUIRE(x->status == r->status && x->status);
         int64_t from = r->base + x->skipped;
@@ -750,6 +769,8 @@ static void take(void) {
         if (event->announced) {
             REQUIRE(!r->announced);
             r->announced = 1;
+            if (input_n && below(2))
+                resume(r);
         } else {
             r->ended = 1;
             r->live = 0;
