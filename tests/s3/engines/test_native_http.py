@@ -125,6 +125,8 @@ class TestEarlyAnswers:
         rig.server.read_bodies = False
         others = tasks()
         assert ask(channel, put()).failure is None
+        while not rig.server.connections[0].served:  # its thread is one of those that started
+            time.sleep(0.01)
         started = tasks() - others
         before = seconds(started)
         time.sleep(0.3)
