@@ -36,6 +36,8 @@ class Effort:
 
 
 NO_EFFORT = Effort()
+MOST_LATENCIES = 2 * 4096
+"""Of the latencies that are kept every second one goes when there are so many."""
 IDLE = "nothing asked for yet: iterate over it, wait() or await it"
 
 
@@ -59,25 +61,27 @@ class BulkStats(TransferCounts):
     """Seconds and keys of the five that took longest."""
     stride: int = 1
 
-    SAMPLE = 4096
+    SAMPLE = MOST_LATENCIES // 2
 
     def add(self, outcome: Outcome) -> None:
         """Count one item."""
-        self.items += 1
+        self.items = items = self.items + 1
         if outcome.error is not None:
             self.failed += 1
             return
         self.bytes += outcome.size
         seconds = outcome.seconds
-        if self.items % self.stride == 0:
-            self.latencies.append(seconds)
-            if len(self.latencies) >= 2 * self.SAMPLE:
-                del self.latencies[::2]
+        if self.stride == 1 or items % self.stride == 0:
+            latencies = self.latencies
+            latencies.append(seconds)
+            if len(latencies) >= MOST_LATENCIES:
+                del latencies[::2]
                 self.stride *= 2
-        if len(self.slowest) < 5 or seconds > self.slowest[-1][0]:
-            self.slowest.append((seconds, outcome.key))
-            self.slowest.sort(reverse=True)
-            del self.slowest[5:]
+        slowest = self.slowest
+        if len(slowest) < 5 or seconds > slowest[-1][0]:
+            slowest.append((seconds, outcome.key))
+            slowest.sort(reverse=True)
+            del slowest[5:]
 
     @property
     def speed(self) -> float:
@@ -186,12 +190,13 @@ class BulkResult:
 
     def _run(self) -> Iterator[Outcome]:
         scheduler, bar = self._begin()
-        batches, account = scheduler.batches(self._ordered), self._account
+        batches, count = scheduler.batches(self._ordered), self.stats.add
         try:
             for found in batches:
                 while found:
                     outcome = found.pop()
-                    if account(outcome, bar):
+                    count(outcome)
+                    if (bar is None and outcome.error is None) or self._show(outcome, bar):
                         yield outcome
                     del outcome  # its memory, which the caller may have let go, is for what comes next
         finally:
@@ -228,7 +233,8 @@ class BulkResult:
                 idle = not found
                 for outcome in found if turns is None else turns.come(found):
                     scheduler.handed_out(outcome)
-                    if self._account(outcome, bar):
+                    self.stats.add(outcome)
+                    if self._show(outcome, bar):
                         yield outcome
                     del outcome
                 del found
@@ -255,9 +261,8 @@ class BulkResult:
         begun[0].prepare(self.stats.operation)
         return begun
 
-    def _account(self, outcome: Outcome, bar: Any) -> bool:
-        """Count an outcome; whether it is for the caller."""
-        self.stats.add(outcome)
+    def _show(self, outcome: Outcome, bar: Any) -> bool:
+        """Whether an outcome is for the caller."""
         if bar is not None:
             bar.update(1)
         if outcome.error is None:

@@ -18,7 +18,8 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, filterfalse
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ ANY_BUCKET = "any-bucket"
 """Stands for one in a request that is prepared, and not sent."""
 IDLE_SECONDS = 60.0
 """Longest wait when nothing is due."""
+NUMBER, IS_LAST, MEMORY = attrgetter("index"), attrgetter("last"), attrgetter("memory")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -345,34 +347,36 @@ class CallQueue:
 class Turns:
     """Has outcomes wait for those of the jobs before them."""
 
-    __slots__ = ("_next", "_waiting")
+    __slots__ = ("_next", "_several", "_waiting")
 
     def __init__(self) -> None:
         self._next = 0
-        self._waiting: dict[int, Outcome | list[Outcome]] = {}
+        self._several = False
+        self._waiting: dict[int, Any] = {}
+        """By the item's number: its outcome, or a list of those that it has so far."""
 
     def come(self, outcomes: list[Outcome]) -> list[Outcome]:
         """What may be handed on now that these are there."""
+        waiting, turn = self._waiting, self._next
+        if self._several or not all(map(IS_LAST, outcomes)):
+            self._several = True
+            return self._come_several(outcomes)
+        # Without a line of Python for each, which were a sixth of a small GET.
+        waiting.update(zip(map(NUMBER, outcomes), outcomes, strict=True))
+        self._next = next(filterfalse(waiting.__contains__, count(turn)))
+        return [*map(waiting.pop, range(turn, self._next))]
+
+    def _come_several(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Of a listing, which has several outcomes per item: what comes after them waits for the last."""
         waiting, found = self._waiting, []
         for outcome in outcomes:
-            index = outcome.index
-            if outcome.last and index not in waiting:
-                waiting[index] = outcome
-            else:
-                # A listing has several outcomes per item: what comes after them waits for the last.
-                of_one = waiting.setdefault(index, [])
-                assert isinstance(of_one, list)
-                of_one.append(outcome)
-        turn = self._next
-        while (one := waiting.pop(turn, None)) is not None:
-            if isinstance(one, list):
-                found += one
-                if not one[-1].last:
-                    break
-            else:
-                found.append(one)
-            turn += 1
-        self._next = turn
+            waiting.setdefault(outcome.index, []).append(outcome)
+        while self._next in waiting:
+            of_one = waiting.pop(self._next)
+            found += of_one if isinstance(of_one, list) else [of_one]
+            if not found[-1].last:
+                break
+            self._next += 1
         return found
 
 
@@ -467,13 +471,10 @@ class Scheduler:
                     found = turns.come(found)
                 if not found:
                     continue
-                memory, count = 0, len(found)
-                for outcome in found:
-                    memory += outcome.memory
-                del outcome
+                memory, number = sum(map(MEMORY, found)), len(found)
                 found.reverse()
                 yield found
-                self._handed_out += count
+                self._handed_out += number
                 self.admission.budget.take(-memory)
         finally:
             # A forked child only lets go of it: uploads and temporary files are its parent's, which goes on.
