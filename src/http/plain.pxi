@@ -352,6 +352,18 @@ cdef class Lane:
         self.clear()
         return found
 
+    def oldest(self):
+        """The least number of an item whose request is under way; None without any."""
+        cdef mf_xfer *x = self.channel.own
+        cdef Pending pending
+        cdef object found = None
+        while x != NULL:
+            pending = <Pending> x.owner
+            if pending.lane is self and (found is None or pending.index < found):
+                found = pending.index
+            x = x.own_next
+        return found
+
     def hand_over_late(self, double before):
         """Make each request under way that was sent before then a call like others."""
         cdef mf_xfer *x = self.channel.own

@@ -70,6 +70,10 @@ class Lane(ABC):
         """Requests under way."""
 
     @abstractmethod
+    def oldest(self) -> int | None:
+        """The least number of an item whose request is under way; None without any."""
+
+    @abstractmethod
     def ready(self) -> bool:
         """Whether requests can be made now. Raises what ``Channel.submit`` would, before any item is taken."""
 

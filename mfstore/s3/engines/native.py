@@ -193,6 +193,10 @@ class NativeLane(Lane):
         """Requests under way."""
         return self._core.flying
 
+    def oldest(self) -> int | None:
+        """The least number of an item whose request is under way."""
+        return self._core.oldest()
+
     def ready(self) -> bool:
         """Whether requests can be made now."""
         plain, engine = self._plain, self._engine

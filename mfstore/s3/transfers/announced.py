@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from mfstore.records import NamedTuple, dataclass, field
@@ -42,12 +42,11 @@ class AnnouncedBodies:
         return found
 
     def grants(
-        self, active: Collection[int], connections: int, memory: int, has: Callable[[int], bool]
-    ) -> Iterator[Grant]:
-        """Who may go on, and waits no more: the oldest of the ``active`` jobs (their numbers) at once, others when
+        self, oldest: int, jobs: int, connections: int, memory: int, has: Callable[[int], bool]
+    ) -> Iterator[Grant]:  # fmt: skip
+        """Who may go on, and waits no more: the ``oldest`` of the items under way, by its number, at once, others when
         the budget ``has`` what they take. The caller reserves it before he asks for the next. ``connections`` are
-        shared by the objects that find room side by side in ``memory``."""
-        oldest = min(active) if active else 0
+        shared by the objects that find room side by side in ``memory``, of so many ``jobs``."""
         for key, (call, reply) in sorted(self.waiting.items(), key=lambda entry: entry[1][0].tag.job.index):
             job: GetJob = call.tag.job  # nothing else is announced
             length = job.takes(reply, memory)
@@ -55,5 +54,5 @@ class AnnouncedBodies:
             if more > 0 and job.index != oldest and not has(more):
                 continue
             del self.waiting[key]
-            beside = len(active) if job.to_file else max(1, memory // max(length, 1))
-            yield Grant(call, reply, more, max(1, connections // min(beside, len(active))))
+            beside = jobs if job.to_file else max(1, memory // max(length, 1))
+            yield Grant(call, reply, more, max(1, connections // min(beside, jobs)))

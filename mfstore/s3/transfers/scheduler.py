@@ -870,8 +870,10 @@ class Scheduler:
         budget = self.admission.budget
         for call in self._announced.without_job():
             self._channel.cancel(call)
-        connections = int(self.admission.limiter.limit)
-        for call, reply, more, pieces in self._announced.grants(self._active, connections, budget.limit, budget.has):
+        connections, oldest, jobs = int(self.admission.limiter.limit), min(self._active, default=0), len(self._active)
+        if self._lane is not None and (first := self._lane.oldest()) is not None:
+            oldest, jobs = min(oldest, first), jobs + self._lane.flying
+        for call, reply, more, pieces in self._announced.grants(oldest, jobs, connections, budget.limit, budget.has):
             job: GetJob = call.tag.job
             job.weight += more
             budget.take(more)
