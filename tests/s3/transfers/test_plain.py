@@ -307,15 +307,20 @@ def test_a_long_body_waits_for_memory_while_an_older_item_is_under_way(world):
     """Of nobody knows how long each takes all the memory there is: only the oldest item has it at once."""
     head = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nx-amz-request-id: R\r\nTransfer-Encoding: chunked\r\n\r\n'
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (3 << 19, bytes(3 << 19))
-    begun = threading.Event()
+    first, both = threading.Event(), threading.Event()
 
     def answer(connection, request):
-        if request.path.endswith("k0"):
-            assert begun.wait(60)
+        older = request.path.endswith("k0")
+        if older:
+            assert first.wait(60)
             connection.hold(0.2)  # while the other is announced, and would be given the memory
-        connection.send(head, body[: 1 << 20])
-        begun.set()
-        connection.send(body[1 << 20 :])
+        connection.send(head, body[: 5 << 18])
+        if older:
+            connection.hold(0.2)
+            both.set()
+        first.set()
+        assert both.wait(60)
+        connection.send(body[5 << 18 :])
 
     world.server.answer = answer
     result = world.client.beside("bucket", 4 << 20).get_many(["k0", "k1"])
