@@ -5,6 +5,7 @@ import os
 import struct
 import time
 import uuid
+from pathlib import Path
 
 from tests.servers.base import Server, free_ports, need
 
@@ -68,6 +69,7 @@ bluestore_block_size = {size}
 bluestore_block_create = true
 bluestore_fsck_on_mount = false
 bluestore_fsck_on_mkfs = false
+{classes}
 osd_class_load_list = *
 osd_class_default_list = *
 osd_memory_target = {memory}
@@ -93,8 +95,14 @@ KEYRING = {
 }
 
 
+def _classes():
+    """Where the OSD's plug-ins lie: Debian's Ceph 18 looks for them in a relative place."""
+    found = sorted(Path("/usr/lib").glob("*/rados-classes"))
+    return f"osd_class_dir = {found[0]}" if found else ""
+
+
 class Radosgw(Server):
-    """radosgw 16, over http and https.
+    """radosgw 16 or newer, over http and https.
 
     ``store`` is "memstore", which starts in half a second and has all that was ever written in memory, twice; or
     "bluestore", which starts in four seconds and whose sparse file of ``size`` bytes, in memory too, is the smaller
@@ -128,6 +136,7 @@ class Radosgw(Server):
                 size=self.size,
                 memory=self.memory,
                 threads=self.threads,
+                classes=_classes(),
             )
         )
         self._write_keyring()

@@ -605,8 +605,8 @@ def test_threads_that_begin_together_make_one_engine(s3_env, monkeypatch):
     made = []
     real = choice.choose
 
-    def choose(name, control):
-        made.append(real(name, control))
+    def choose(*given):
+        made.append(real(*given))
         with contextlib.suppress(threading.BrokenBarrierError):
             begun.wait(0.2)  # the others have begun too, and wait or make their own
         return made[-1]
