@@ -34,13 +34,14 @@ demo: $(INSTALLED)
 test: system-test check
 	$(RUN) -m pytest $(WORKERS) --reruns 1
 
-# What uses botocore, on the newest there is, and then the second engine on the newest aiobotocore, which takes an older
-# botocore: in environments of their own. ministack and moto, which pin older ones too, run in the other environment. What
-# reaches into botocore's private parts goes first: a release that changes one fails there, and says which.
+# What uses botocore: all of it on the newest aiobotocore and the newest botocore which that takes, and what needs no
+# aiobotocore on the newest botocore there is, in environments of their own. ministack and moto, which pin older ones, run
+# in the other environment. What reaches into botocore's private parts goes first: a release that changes one fails there,
+# and says which.
 NEWEST := build/newest/bin/python
 NEWEST_AIO := build/newest-aio/bin/python
-NEWEST_TESTS ?= tests/s3 $(wildcard tests/backends/test_s3*.py)
 NEWEST_NEEDS := hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
+NEWEST_TESTS ?= tests/s3 $(wildcard tests/backends/test_s3*.py)
 NEWEST_PYTEST = MFSTORE_SERVERS_PYTHON="$(abspath $(RUN))" $(1) -m pytest
 test-newest: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'
@@ -49,9 +50,10 @@ test-newest: system-test $(INSTALLED)
 	$(NEWEST_AIO) -m pip install -q -U --upgrade-strategy eager -e '.[aio,metaflow]' $(NEWEST_NEEDS)
 	for python in $(NEWEST) $(NEWEST_AIO); do $$python -m pip list | grep -iE '^(aiobotocore|aiohttp|boto3|botocore) '; done
 	$(call NEWEST_PYTEST,$(NEWEST)) tests/s3/aws/test_botocore_internals.py
-	$(call NEWEST_PYTEST,$(NEWEST)) $(WORKERS) --reruns 1 -k "not aiobotocore" $(NEWEST_TESTS)
 	$(call NEWEST_PYTEST,$(NEWEST_AIO)) tests/s3/aws/test_botocore_internals.py
-	$(call NEWEST_PYTEST,$(NEWEST_AIO)) $(WORKERS) --reruns 1 -k aiobotocore $(NEWEST_TESTS)
+	$(call NEWEST_PYTEST,$(NEWEST)) $(WORKERS) --reruns 1 -k "not aiobotocore" \
+	  tests/s3/aws tests/s3/engines tests/s3/faults tests/s3/test_botocore_alone.py
+	$(call NEWEST_PYTEST,$(NEWEST_AIO)) $(WORKERS) --reruns 1 $(NEWEST_TESTS)
 
 check: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'
