@@ -55,7 +55,7 @@ class AioClient:
         config, default = sessions.config_for(self._settings), self._plain.get_default_client_config()
         config = internals.aio_config(default.merge(config) if default is not None else config, self._http_session)
         made = sessions.client_for(self._settings, session, config, keys={})
-        client = await made.__aenter__()
+        self._client = client = await made.__aenter__()
         events = client.meta.events
         for event, handler in self._preparer.handlers():
             events.register(event, handler)
@@ -64,7 +64,6 @@ class AioClient:
         events.register_first("before-sign.s3", self._before_sign)
         events.register_last("request-created.s3", self._after_sign)
         events.register_last("before-send.s3", self._before_send)
-        self._client = client
 
     async def close(self) -> None:
         """Close it, and its HTTP session."""

@@ -16,6 +16,8 @@ from mfstore.s3.calls import Call, Reply
 
 HEADER_BYTES = 64 << 10
 CONNECT_SECONDS = 60.0  # botocore's, where nobody says
+OWN_SECONDS = 30.0
+"""For a request of aiobotocore's own, for a session with a directory bucket: as long as for a reply's first byte."""
 
 
 class Asker(Protocol):
@@ -73,9 +75,10 @@ class HttpSession:
         if exchange is not None:
             status, headers, data = await exchange.send(request, self)
         else:
-            response = await self.request(request.method, request.url, list(request.headers.items()), request.body)
-            async with response:
-                status, headers, data = response.status, read_headers(response.raw_headers), await response.read()
+            async with asyncio.timeout(OWN_SECONDS):
+                response = await self.request(request.method, request.url, [*request.headers.items()], request.body)
+                async with response:
+                    status, headers, data = response.status, read_headers(response.raw_headers), await response.read()
         return AioAWSResponse(request.url, status, headers, _Landed(data))
 
     async def request(

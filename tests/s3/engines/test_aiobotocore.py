@@ -19,7 +19,7 @@ pytest.importorskip("botocore")
 from mfstore.errors import AccessDenied, Unsupported
 from mfstore.s3 import calls as words
 from mfstore.s3.calls import SHORT_BODY, Call, FileRange, Options
-from mfstore.s3.engines import aiobotocore
+from mfstore.s3.engines import aiobotocore, aiohttp
 from mfstore.s3.engines.aiobotocore import AioChannel, AioEngine
 from mfstore.s3.engines.aiohttp import HttpSession
 from tests.rigs.control_planes import control_plane
@@ -490,6 +490,26 @@ def test_the_client_is_aiobotocores(wire, channel):
     wire.answers["/b/k"] = respond(301, x_amz_bucket_region="eu-west-3")
     assert run(channel, get()).status == 301
     assert [headers["user-agent"].split("/")[0] for _, _, headers, _ in wire.requests] == ["aiobotocore"] * 2
+
+
+def test_requests_of_aiobotocores_own(wire, monkeypatch):
+    """They are read whole, follow no redirection either, and end."""
+    import asyncio
+    from types import SimpleNamespace
+
+    wire.answers["/session"] = respond(307, b"elsewhere", Location=wire.url + "/other")
+    wire.answers["/never"] = then_wait()
+
+    async def ask(path):
+        async with HttpSession() as http:
+            answer = await http.send(SimpleNamespace(method="GET", url=wire.url + path, headers={}, body=None))
+            return answer.status_code, answer.headers["location"], await answer.content
+
+    assert asyncio.run(ask("/session")) == (307, wire.url + "/other", b"elsewhere")
+    monkeypatch.setattr(aiohttp, "OWN_SECONDS", 0.1)
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask("/never"))
+    assert "/other" not in [path for _, path, _, _ in wire.requests]
 
 
 def test_the_connectors_arguments_are_heeded(wire):
