@@ -135,6 +135,7 @@ struct mf_link {
     unsigned serial;
     int used, secure, served;
     size_t in_n, arrived, read, answer_end; /* of in: sent by the server, arrived here, read */
+    size_t refused_at;                      /* where the head of a refusal ends that came before the request had */
     int end, end_seen; /* behind all of in[] */
     size_t window;
     int writable_first, readable_first;
@@ -308,6 +309,7 @@ static void answer(struct mf_link *link, int early) {
     }
     if (interim)
         say_text(link, "HTTP/1.1 100 Continue\r\n\r\n");
+    link->refused_at = SIZE_MAX;
     say_text(link, old ? "HTTP/1.0 " : "HTTP/1.1 ");
     say_number(link, "%zu x\r\n", (size_t) r->status);
     if (old) {
@@ -360,6 +362,10 @@ static void answer(struct mf_link *link, int early) {
             link->end = ENDED;
     }
     link->answer_end = link->in_n;
+    if (early && r->status >= 300)
+        link->refused_at = link->in_n - r->body_n; /* its last byte, if the body is plain */
+    if (early && r->status >= 300 && !until_end && chunked)
+        link->refused_at = link->in_n;
     if (shape == 9 && link->in_n > link->read) { /* cut */
         size_t cut = 1 + below(64);
         link->in_n -= cut < link->in_n - link->arrived ? cut : link->in_n - link->arrived;
@@ -393,6 +399,7 @@ static void look(struct mf_link *link) {
     REQUIRE(link->body_left == (r->xfer.has_body ? r->xfer.body_n : 0));
     link->body_at = 0;
     link->answered = 0;
+    link->refused_at = SIZE_MAX;
     if (r->sendings++) {
         /* A second time only when the first connection was a used one, and had said nothing. */
         REQUIRE(r->sendings == 2 && r->on_used && !once(r) && r->link != link->serial);
@@ -430,6 +437,8 @@ static void take_byte(struct mf_link *link, uint8_t c) {
         return;
     }
     struct request *r = link->current;
+    /* Whoever knows that it is refused sends no more, but for what was on its way. */
+    REQUIRE(link->secure || link->anything || r->ending != HONEST || link->read < link->refused_at);
     REQUIRE(c == (r->xfer.body_fd < 0 ? pattern(r->id, link->body_at) : pattern(REQUESTS, r->file_at + link->body_at)));
     link->body_at++;
     if (!--link->body_left) {
@@ -567,7 +576,7 @@ static struct mf_link *new_link(int secure) {
             links[i].serial = ++serial;
             links[i].used = 1;
             links[i].secure = secure;
-            links[i].window = some_size();
+            links[i].window = byte() % 2 ? byte() : some_size();
             return links + i;
         }
     return NULL;
@@ -645,6 +654,7 @@ static void fill(uint8_t *at, unsigned id, uint64_t from, size_t n) {
 }
 
 static void submit(void) {
+    static const uint8_t usual[] = {0, 0, 0, 0, 0, 2, 2, 2, 2, 4, 1, 3, 5}; /* of routes */
     struct request *r = requests + requests_n;
     struct mf_xfer *x = &r->xfer;
     unsigned what = byte(), how = byte();
@@ -653,7 +663,7 @@ static void submit(void) {
     memset(r, 0, sizeof *r);
     r->id = requests_n++;
     r->live = 1;
-    x->route = &all_routes[what & 1][(what >> 1) % 12 < 6 ? 0 : (what >> 1) % OPERATIONS];
+    x->route = &all_routes[what & 1][usual[(what >> 1) % sizeof usual]];
     snprintf(r->key, sizeof r->key, "k%u", r->id);
     x->key = (struct mf_text){r->key, strlen(r->key)};
     x->has_key = 1;

@@ -210,10 +210,9 @@ static int heed(struct mf_connection *c, enum mf_verdict verdict) {
 }
 
 static void answer_begins(struct mf_connection *c) {
-    struct mf_xfer *xfer = c->xfer;
     mf_body_begin(&c->body, &c->head);
     c->phase = MF_PHASE_BODY;
-    if (c->sending && xfer->status >= 300)
+    if (c->sending && c->head.status >= 300)
         c->mute = 1;
 }
 
