@@ -214,7 +214,7 @@ class GetJob(Job):
         whole = ranged and self._is_whole(reply)
         if not whole:
             self._check_range(reply, self._start or 0, ranged)
-            self._check_extent(reply)
+            self._check_extent(reply, len(data))
         # Mostly the one header says it; the other is for where it does not.
         length = len(data) if headers.get("content-length") == str(len(data)) else reply.length
         if length is not None and length != len(data):
@@ -290,16 +290,24 @@ class GetJob(Job):
         if unit != "bytes" or not first.isdigit() or (start >= 0 and int(first) != start):
             raise Retry(BackendError("the service sent another range than asked for", expected=start, found=text[:80]))
 
-    def _check_extent(self, reply: Reply) -> None:
-        """The object's end may cut a range, and nothing else may."""
+    def _check_extent(self, reply: Reply, n: int) -> None:
+        """The object's end may cut a range, and nothing else may. What came are the ``n`` bytes that it says it is."""
         told = reply.headers.get("content-range")
         if told is None:
             return
         first, _, rest = told.partition(" ")[2].partition("-")
         last, _, total = rest.partition("/")
-        if not (first.isdigit() and last.isdigit() and total.isdigit()):
+        if not (first.isdigit() and last.isdigit()):
             return
+        if (extent := int(last) + 1 - int(first)) != n:
+            raise Retry(BackendError("the body is not as long as announced", expected=extent, found=n))
         begin = self._start or 0
+        if not total.isdigit():
+            if self.stop is not None and begin >= 0 and int(last) >= self.stop:
+                raise Retry(
+                    BackendError("the service sent another range than asked for", expected=self.stop, found=rest)
+                )
+            return
         expected = (
             begin if begin >= 0 else max(0, int(total) + begin),
             int(total) if self.stop is None else min(self.stop, int(total)),
@@ -366,7 +374,7 @@ class GetJob(Job):
         if whole:
             begin, end = self._wanted(length)
         elif self._ranged:
-            self._check_extent(reply)
+            self._check_extent(reply, length)
             begin = int(headers["content-range"].partition(" ")[2].partition("-")[0])
             end = begin + length
         self._first, self._headers, self._length = begin, headers, end - begin

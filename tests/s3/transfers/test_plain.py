@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mfstore._core import crc
 from mfstore.bench.recording import record
-from mfstore.errors import InvalidKey, NotFound
+from mfstore.errors import BackendError, InvalidKey, NotFound
 from mfstore.s3 import BulkClient
 from mfstore.s3.bulk import client as bulk
 from mfstore.s3.transfers import hedging
@@ -364,3 +364,23 @@ def test_not_found_is_what_it_is(world):
     world.answer = lambda request: ("404 Not Found", ["Content-Length: 0"], b"")
     (outcome,) = world.client.head_many(["k"], on_error="return")
     assert isinstance(outcome.error, NotFound) and outcome.attempts == 1
+
+
+@pytest.mark.parametrize("n", [4, (1 << 20) + 9])
+@pytest.mark.parametrize(
+    ("first", "told", "came"),
+    [(2, 0, -1), (2, 0, 1), (2, 1, 1), (1, 0, 0)],
+    ids=["shorter", "longer", "more than asked for", "other"],
+)
+@pytest.mark.parametrize("total", ["*", "9999999"])
+def test_a_body_that_is_not_its_range(world, n, first, told, came, total):
+    """The lengths of the body and of its range are compared, and the range with what was asked for."""
+
+    def answer(request):
+        headers = ['ETag: "e1"', "x-amz-request-id: R", f"Content-Range: bytes {first}-{first + n + told - 1}/{total}"]
+        return "206 Partial Content", [*headers, f"Content-Length: {n + came}"], bytes(n + came)
+
+    world.answer = answer
+    for client in world.client, world.calls:
+        (outcome,) = client.get_many([("k", 2, n)], on_error="return")
+        assert isinstance(outcome.error, BackendError) and outcome.data is None
