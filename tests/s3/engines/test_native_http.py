@@ -72,6 +72,7 @@ class TestEarlyAnswers:
             connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 8\r\n\r\n<Err")
             time.sleep(0.05)
             connection.socket.settimeout(0.3)
+            got.append(len(connection.buffer))
             with contextlib.suppress(TimeoutError):
                 while piece := connection.socket.recv(1 << 20):
                     got.append(len(piece))
