@@ -145,8 +145,8 @@ class Plain:
 
     operation: str
     """GetObject, HeadObject or PutObject."""
-    bucket: str
-    """Of all plain items."""
+    bucket: str | None
+    """Of all plain items. None: that of the first item's URL, which whoever opens the lane finds out."""
     options: Options = NO_OPTIONS
     verify: bool = True
     """GetObject of the whole: compare with the checksum that the service names."""
@@ -156,6 +156,8 @@ class Plain:
     """GetObject: items are (key, start, length, memory), not keys and (key, start, length)."""
     longest: int = 0
     """Bytes to send, or to receive into a target, beyond which an item is no plain request."""
+    bare: bool = True
+    """Whether items may be keys; URLs of the bucket may always be."""
 
 
 @dataclass(slots=True, eq=False)

@@ -36,6 +36,7 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     const char *PyUnicode_DATA(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    object PyUnicode_Substring(object text, Py_ssize_t start, Py_ssize_t stop)
     str PyUnicode_DecodeASCII(const char *at, Py_ssize_t n, const char *errors)
     object PyType_GenericAlloc(type cls, Py_ssize_t n)
     int PyMemoryView_Check(object view)
@@ -91,9 +92,9 @@ cdef class Lane:
 
     cdef Channel channel
     cdef object adopt
-    cdef str bucket
+    cdef str bucket, url
     cdef mf_operation operation
-    cdef bint verify, targets, ended
+    cdef bint verify, targets, bare, ended
     cdef int crc_kind
     cdef int64_t longest
     cdef readonly Py_ssize_t flying
@@ -101,14 +102,18 @@ cdef class Lane:
     cdef double now, seconds, finished
     cdef int64_t moved, verified, memory, sizes
 
-    def __cinit__(self, Channel channel, outcome, adopt, int operation, str bucket, bint verify, checksum,
-                  bint targets, int64_t longest):
+    def __cinit__(self, Channel channel, outcome, adopt, int operation, str bucket, bint bare, bint verify,
+                  checksum, bint targets, int64_t longest):
         if outcome is not outcome_class:
             learn(outcome)
         self.channel = channel
         self.adopt = adopt
         self.operation = <mf_operation> operation
+        if not bucket.isascii():
+            raise ValueError("a bucket's name is ASCII")
         self.bucket = bucket
+        self.url = f"s3://{bucket}/"
+        self.bare = bare
         self.verify = verify
         self.crc_kind = MF_NO_CRC if checksum is None else CHECKSUMS.index(checksum)
         self.targets = targets
@@ -123,17 +128,26 @@ cdef class Lane:
 
     # ---- items -------------------------------------------------------------------------
 
-    cdef bint set_key(self, Pending pending, key):
-        """Whether it is a key of this bucket, for which nobody needs another look."""
-        cdef Py_ssize_t n
+    cdef bint set_key(self, Pending pending, text) except -1:
+        """Whether it is a key of this bucket, or its URL, of which nobody needs another look."""
+        cdef Py_ssize_t n, begin = 0
         cdef const char *at
-        if type(key) is not str or not PyUnicode_IS_COMPACT_ASCII(key):
+        if type(text) is not str or not PyUnicode_IS_COMPACT_ASCII(text):
             return False
-        n = PyUnicode_GET_LENGTH(key)
-        at = PyUnicode_DATA(key)
-        if n == 0 or n > MOST_KEY or (n >= 5 and memcmp(at, b"s3://", 5) == 0):
+        n = PyUnicode_GET_LENGTH(text)
+        at = PyUnicode_DATA(text)
+        if n >= 5 and memcmp(at, b"s3://", 5) == 0:
+            begin = PyUnicode_GET_LENGTH(self.url)
+            if n <= begin or memcmp(at, PyUnicode_DATA(self.url), begin) != 0:
+                return False
+            text = PyUnicode_Substring(text, begin, n)
+            at = PyUnicode_DATA(text)
+            n -= begin
+        elif not self.bare:
             return False
-        pending.key = key
+        if n == 0 or n > MOST_KEY:
+            return False
+        pending.key = text
         pending.xfer.key.at = at
         pending.xfer.key.n = n
         pending.xfer.has_key = 1

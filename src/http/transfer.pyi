@@ -150,6 +150,7 @@ class Lane(Generic[CallT]):
         adopt: Callable[[int, Any, int, float, Any], CallT],
         operation: int,
         bucket: str,
+        bare: bool,
         verify: bool,
         checksum: str | None,
         targets: bool,

@@ -301,7 +301,7 @@ class BulkClient:
             return how.job(index, item, address_of(item, bucket))
 
         files = into == "files"
-        plain = None if files else Plain("GetObject", bucket or "", how.parameters, verify)
+        plain = None if files else Plain("GetObject", bucket, how.parameters, verify)
         jobs = self._jobs(plain, items, job)
         result = self.run_jobs("get_many", jobs, on_error, progress, ordered, items, files)
         return result if into == "bytes" or stream else result.wait()
@@ -389,7 +389,7 @@ class BulkClient:
             length = address.stop - address.start
             return ReadJob(index, item, address.bucket, address.key, start=address.start, length=length, target=item[3])
 
-        plain = Plain("GetObject", bucket or "", targets=True, longest=downloads.SHORTEST_PIECE)
+        plain = Plain("GetObject", bucket, targets=True, longest=downloads.SHORTEST_PIECE)
         return self.run_jobs("read_many", self._jobs(plain, items, job), on_error, None, ordered, items)
 
     aread_many = asynchronous(read_many)
@@ -444,7 +444,7 @@ class BulkClient:
         plain = None
         if not metadata:
             longest = uploads.LONGEST_SINGLE_PUT
-            plain = Plain("PutObject", bucket or "", how.given, checksum=how.checksum, longest=longest)
+            plain = Plain("PutObject", bucket, how.given, checksum=how.checksum, longest=longest)
         result = self.run_jobs("put_many", self._jobs(plain, pairs, job), on_error, progress, ordered, items)
         return result if stream else result.wait()
 
@@ -462,7 +462,7 @@ class BulkClient:
         Parameters and errors as ``get_many``; ``items`` are keys and URLs, ``options`` parameters of HeadObject.
         """
         parameters, bucket = _parameters(options), self.bucket
-        plain = Plain("HeadObject", bucket or "", parameters)
+        plain = Plain("HeadObject", bucket, parameters)
         jobs = self._jobs(plain, items, lambda index, item: HeadJob(index, item, *locate(item, bucket), parameters))
         return self.run_jobs("head_many", jobs, on_error, progress, ordered, items)
 
@@ -660,7 +660,7 @@ class BulkClient:
     def _jobs(self, plain: Plain | None, items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job]:
         """A job for each item. With ``plain`` many may be requests without one."""
         several(items)
-        return jobs_of(items, make) if plain is None or not plain.bucket else PlainJobs(plain, items, make)
+        return jobs_of(items, make) if plain is None else PlainJobs(plain, items, make)
 
     def _one(self, operation: str, job: Job, answer: Callable[[Outcome], Any]) -> Single[Any]:
         return Single(self.run_jobs(operation, iter([job])), answer)

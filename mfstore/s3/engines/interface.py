@@ -58,6 +58,8 @@ class Landed:
     """Of them, those whose checksum was named and compared."""
     memory: int
     """Bytes that the outcomes take more than was reserved for them."""
+    gets: bool
+    """Whether they are GETs."""
 
 
 class Lane(ABC):

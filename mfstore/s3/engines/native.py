@@ -171,18 +171,20 @@ class NativeChannel(Channel):
 class NativeLane(Lane):
     """Plain requests, made of items, and outcomes, made of replies, in C."""
 
-    __slots__ = ("_core", "_credentials", "_engine", "_plain", "_route", "_signer", "_timeouts")
+    __slots__ = ("_core", "_credentials", "_engine", "_kind", "_plain", "_route", "_signer", "_timeouts")
 
     def __init__(
         self, engine: NativeEngine, channel: transfer.Channel[Reply], plain: Plain, first_byte: float, stall: float,
         outcome: type, adopt: Adopt,
     ) -> None:  # fmt: skip
+        assert plain.bucket is not None
         self._engine = engine
         self._plain = plain
+        self._kind = plain.operation, plain.bucket, plain.options
         self._timeouts = first_byte, stall
         self._core = transfer.Lane(
-            channel, outcome, adopt, transfer.OPERATIONS[plain.operation], plain.bucket, plain.verify, plain.checksum,
-            plain.targets, plain.longest,
+            channel, outcome, adopt, transfer.OPERATIONS[plain.operation], plain.bucket, plain.bare, plain.verify,
+            plain.checksum, plain.targets, plain.longest,
         )  # fmt: skip
         self._route: transfer.WireRoute | None = None
         self._signer: transfer.WireCredentials | None = None
@@ -199,10 +201,10 @@ class NativeLane(Lane):
 
     def ready(self) -> bool:
         """Whether requests can be made now."""
-        plain, engine = self._plain, self._engine
+        engine = self._engine
         self._credentials = engine._control.keys or engine._control.credentials()
         self._signer = engine._signer(self._credentials)
-        self._route = engine._shared(plain.operation, plain.bucket, plain.options)
+        self._route = engine._shared(*self._kind)
         return self._route is not None
 
     def take(
@@ -220,7 +222,7 @@ class NativeLane(Lane):
     def landed(self) -> Landed | None:
         """What has come since the last time."""
         found = self._core.landed()
-        return None if found is None else Landed(*found)
+        return None if found is None else Landed(*found, self._plain.operation == "GetObject")
 
     def adopt_late(self, before: float) -> None:
         """Have a call adopted for each request under way that was sent before then."""

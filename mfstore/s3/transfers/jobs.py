@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from mfstore.errors import BackendError, InvalidKey, MfstoreError
 from mfstore.s3.aws.errors import retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Plain, Reply
 from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -204,10 +206,10 @@ class PlainJobs(Iterator[Job]):
     """As ``jobs_of``, of items of which most are ``plain`` requests: an engine that can makes these without their jobs,
     as long as all goes well."""
 
-    __slots__ = ("_make", "items", "left", "plain")
+    __slots__ = ("_make", "_plain", "items", "left")
 
     def __init__(self, plain: Plain, items: Iterable[Any], make: Callable[[int, Any], Job]) -> None:
-        self.plain = plain
+        self._plain = plain
         self.items = enumerate(items)
         self.left: tuple[int, Any] | None = None
         """Taken from ``items`` and not begun: the next."""
@@ -216,6 +218,23 @@ class PlainJobs(Iterator[Job]):
     def __next__(self) -> Job:
         left, self.left = self.left, None
         return self.job(*(left if left is not None else next(self.items)))
+
+    def shared(self) -> Plain | None:
+        """What plain items share; None where the first names no bucket, and nobody else does."""
+        known = self._plain.bucket
+        if known is not None:
+            return self._plain if known and known.isascii() else None
+        if self.left is None:
+            self.left = next(self.items, None)
+        item = self.left[1] if self.left is not None else None
+        text = item[0] if isinstance(item, tuple) and item else item
+        if not isinstance(text, str) or not text.startswith("s3://") or not text.isascii():
+            return None
+        try:
+            bucket, _ = split_url(text)
+        except InvalidKey:
+            return None
+        return replace(self._plain, bucket=bucket, bare=False)
 
     def job(self, index: int, item: Any) -> Job:
         """The job of an item."""

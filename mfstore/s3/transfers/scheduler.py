@@ -408,9 +408,6 @@ class Scheduler:
         self._ending: Ending | None = None
         self._plain = plain
         self._lane: Lane | None = None
-        if plain is not None:
-            policy = retries.policy
-            self._lane = channel.lane(plain.plain, policy.first_byte, policy.stall, Outcome, self._adopt)
 
     @property
     def done(self) -> bool:
@@ -463,9 +460,7 @@ class Scheduler:
         process = os.getpid()
         turns = Turns() if ordered else None
         try:
-            lane = self._lane
-            # Until it is ``done``.
-            while self._active or self._out or not self.admission.exhausted or (lane is not None and lane.flying):
+            while not self.done:
                 found = self.pump(IDLE_SECONDS)
                 if turns is not None:
                     found = turns.come(found)
@@ -521,6 +516,8 @@ class Scheduler:
     # ---- sending ------------------------------------------------------------------------
 
     def _admit(self, now: float) -> None:
+        if self._plain is not None and self._lane is None:
+            self._open_lane(self._plain)
         calls, waiting, lane = self._calls, self._announced.waiting, self._lane
         while True:
             if lane is not None and not self._admit_plain(lane, now):
@@ -534,6 +531,14 @@ class Scheduler:
             job.started = now
             self._active[job.index] = job
             self._begin(job)
+
+    def _open_lane(self, jobs: PlainJobs) -> None:
+        """Have what is plain go without jobs, where the engine can."""
+        policy, plain = self.retries.policy, jobs.shared()
+        if plain is not None:
+            self._lane = self._channel.lane(plain, policy.first_byte, policy.stall, Outcome, self._adopt)
+        if self._lane is None:
+            self._plain = None
 
     def _admit_plain(self, lane: Lane, now: float) -> bool:
         """Send what is plain of the next items. Whether the next has to be a job."""
@@ -673,7 +678,7 @@ class Scheduler:
         admission.limiter.succeeded(landed.finished, landed.received, sum(landed.durations) / count, count)
         self._hedges.recent.extend(landed.durations)
         self._counts.verified += landed.verified
-        if self._plain is not None and self._plain.plain.operation == "GetObject":
+        if landed.gets:
             admission.mean_size += (1 - 0.9**count) * (landed.sizes / count - admission.mean_size)
         admission.budget.take(landed.memory)
         self._out.extend(landed.outcomes)

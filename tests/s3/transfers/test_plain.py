@@ -239,6 +239,30 @@ def test_odd_items_are_in_their_places(world):
     assert outcomes[0].data == DATA and outcomes[2].data == DATA[2:6] and isinstance(outcomes[1].error, InvalidKey)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_urls_of_one_bucket_take_no_job(world, kind, monkeypatch):
+    """That of the client, or, where it has none, of the first item."""
+    world.answer = good
+    urls = [f"s3://bucket/k{number}" for number in range(50)]
+    by_calls = [told(outcome) for outcome in asked(world.calls, kind, urls)]
+    for name in ("GetJob", "ReadJob", "HeadJob", "PutJob", "put_item", "address_of"):
+        monkeypatch.setattr(bulk, name, None)
+    assert [told(outcome) for outcome in asked(world.client, kind, urls)] == by_calls
+    assert [outcome[2] for outcome in by_calls] == [f"k{number}" for number in range(50)]
+    world.client.bucket = None
+    assert [told(outcome) for outcome in asked(world.client, kind, urls)] == by_calls
+    for others in (["k0"], ["s3://bucket"], ["s3://bucket/"], ["s3://bucket/k", "k0"], ["s3://bucket/k", "s3://b/k"]):
+        assert not [*asked(world.client, kind, others)][-1].ok  # a job that cannot be made
+
+
+def test_a_bucket_that_is_none(world):
+    for bucket in ("", "ä", None):
+        world.client.bucket = world.calls.bucket = bucket
+        for items in (["k"], ["s3:///k"], ["s3://ä/k"], [], [("s3://ö/k", 2, 4)], [()]):
+            outcomes = world.client.get_many(items, on_error="return"), world.calls.get_many(items, on_error="return")
+            assert [told(outcome)[:9] for outcome in outcomes[0]] == [told(outcome)[:9] for outcome in outcomes[1]]
+
+
 def test_data_of_every_kind_is_put(world):
     bodies = {}
 
