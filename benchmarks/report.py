@@ -185,8 +185,8 @@ def threads(found: list[dict[str, Any]]) -> None:
     print("|--:|" + "--:|--:|" * len(sizes))
     cells = {(one["threads"], one["size"]): one for one in found}
     for count in dict.fromkeys(one["threads"] for one in found):
-        here = [cells[count, size] for size in sizes]
-        both = (f" {rate(one, one)} | {rate(one, one['floor'])} |" for one in here)
+        here = [cells.get((count, size)) for size in sizes]
+        both = (f" {rate(one, one)} | {rate(one, one['floor'])} |" if one else " - | - |" for one in here)
         print(f"| {count} |" + "".join(both))
 
 
