@@ -350,7 +350,7 @@ class S3Backend(Backend):
         options = Options({**self._put_options, **said}) if said else self._put_options
         return PutJob(
             index, key, self.bucket, self._name(key), options, source=UploadSource(parts, None),
-            metadata=checked_metadata(metadata), checksum=self._checksum, **condition,
+            metadata=checked_metadata(metadata) if metadata else None, checksum=self._checksum, **condition,
         )  # fmt: skip
 
     def _each(self, jobs: Iterator[Job], ordered: bool = True) -> Iterator[Outcome]:
