@@ -90,7 +90,7 @@ cdef class Lane:
     the item's number, the item, the memory reserved for it, when it was sent, and by which credentials.
     """
 
-    cdef Channel channel
+    cdef PyObject *held  # the channel, which whoever has the lane keeps: requests under way hold their lane
     cdef object adopt
     cdef str bucket, url
     cdef mf_operation operation
@@ -106,7 +106,7 @@ cdef class Lane:
                   checksum, bint targets, int64_t longest):
         if outcome is not outcome_class:
             learn(outcome)
-        self.channel = channel
+        self.held = <PyObject *> channel
         self.adopt = adopt
         self.operation = <mf_operation> operation
         if not bucket.isascii():
@@ -119,6 +119,9 @@ cdef class Lane:
         self.targets = targets
         self.longest = longest
         self.clear()
+
+    cdef inline Channel channel(self):
+        return <Channel> self.held
 
     cdef void clear(self):
         self.outcomes = []
@@ -280,7 +283,7 @@ cdef class Lane:
             n += 1
         if not n:
             return 0, 0, why, left, ()
-        code = self.channel.start(pendings)
+        code = self.channel().start(pendings)
         if code:
             calls = [self.call_of(pending) for pending in pendings]
             return n, taken, why, left, calls
@@ -353,7 +356,7 @@ cdef class Lane:
         if self.ended:
             return False
         pending.call = self.call_of(pending)
-        self.channel.live[id(pending.call)] = pending
+        self.channel().live[id(pending.call)] = pending
         return True
 
     def landed(self):
@@ -368,7 +371,7 @@ cdef class Lane:
 
     def oldest(self):
         """The least number of an item whose request is under way; None without any."""
-        cdef mf_xfer *x = self.channel.own
+        cdef mf_xfer *x = self.channel().own
         cdef Pending pending
         cdef object found = None
         while x != NULL:
@@ -380,7 +383,7 @@ cdef class Lane:
 
     def hand_over_late(self, double before):
         """Make each request under way that was sent before then a call like others."""
-        cdef mf_xfer *x = self.channel.own
+        cdef mf_xfer *x = self.channel().own
         cdef Pending pending
         cdef list found = []
         while x != NULL:
@@ -393,14 +396,14 @@ cdef class Lane:
 
     def end(self):
         """Cancel all. Nothing more comes of it, but ``flying`` goes to 0 by polling the channel."""
-        cdef mf_xfer *x = self.channel.own
+        cdef mf_xfer *x = self.channel().own
         cdef mf_engine *engine
         self.ended = True
         self.adopt = None
         self.clear()
-        if self.channel.c == NULL or self.channel.pid != getpid():
+        if self.channel().c == NULL or self.channel().pid != getpid():
             return
-        engine = self.channel.engine.here()
+        engine = self.channel().engine.here()
         while x != NULL:
             if (<Pending> x.owner).lane is self:
                 mf_xfer_cancel(engine, x)

@@ -182,6 +182,7 @@ class NativeLane(Lane):
         self._plain = plain
         self._kind = plain.operation, plain.bucket, plain.options
         self._timeouts = first_byte, stall
+        self._channel = channel  # which the lane itself does not keep
         self._core = transfer.Lane(
             channel, outcome, adopt, transfer.OPERATIONS[plain.operation], plain.bucket, plain.bare, plain.verify,
             plain.checksum, plain.targets, plain.longest,

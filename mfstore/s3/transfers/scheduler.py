@@ -22,6 +22,7 @@ from itertools import count, filterfalse
 from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
@@ -519,9 +520,13 @@ class Scheduler:
         if self._plain is not None and self._lane is None:
             self._open_lane(self._plain)
         calls, waiting, lane = self._calls, self._announced.waiting, self._lane
+        usable = lane is not None
         while True:
-            if lane is not None and not self._admit_plain(lane, now):
-                return
+            if lane is not None and usable:
+                odd = self._admit_plain(lane, now)
+                if odd is False:
+                    return
+                usable = odd is not None
             announced, plain = len(waiting), lane.flying if lane is not None else 0
             under_way = len(calls.flying) - announced + len(calls.ready) + plain
             alone = not (self._active or plain)
@@ -536,12 +541,20 @@ class Scheduler:
         """Have what is plain go without jobs, where the engine can."""
         policy, plain = self.retries.policy, jobs.shared()
         if plain is not None:
-            self._lane = self._channel.lane(plain, policy.first_byte, policy.stall, Outcome, self._adopt)
+            # Requests under way hold their lane, and that not this: what nobody asks for any more ends at once.
+            method = WeakMethod(self._adopt)
+
+            def adopt(*given: Any) -> Call:
+                found = method()
+                assert found is not None
+                return found(*given)
+
+            self._lane = self._channel.lane(plain, policy.first_byte, policy.stall, Outcome, adopt)
         if self._lane is None:
             self._plain = None
 
-    def _admit_plain(self, lane: Lane, now: float) -> bool:
-        """Send what is plain of the next items. Whether the next has to be a job."""
+    def _admit_plain(self, lane: Lane, now: float) -> bool | None:
+        """Send what is plain of the next items. Whether the next has to be a job; None: all have to, for now."""
         assert self._plain is not None
         calls, announced = self._calls, len(self._announced.waiting)
         flying = len(calls.flying) - announced + lane.flying
@@ -550,9 +563,11 @@ class Scheduler:
             return False
         try:
             if not lane.ready():
-                return True
+                return None
         except Exception:
-            return True  # what is wrong is told by the calls of jobs, to which the same will happen
+            # What is wrong is told by the calls of jobs, to which the same will happen. To find it out may take seconds
+            # (credentials that cannot be refreshed), which each job would take again.
+            return None
         alone = not (self._active or lane.flying)
         taken = self.admission.take_plain(lane, self._plain, room, alone, now)
         if taken is None:

@@ -1,6 +1,7 @@
 """Plain requests: without a job as long as all goes well, and with the same outcomes as with one whatever comes."""
 
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from mfstore._core import crc
 from mfstore.bench.recording import record
-from mfstore.errors import BackendError, InvalidKey, NotFound
+from mfstore.errors import AccessDenied, BackendError, InvalidKey, NotFound
 from mfstore.s3 import BulkClient
 from mfstore.s3.bulk import client as bulk
 from mfstore.s3.transfers import hedging
@@ -362,6 +363,42 @@ def test_an_error_of_the_items_own_comes_out(world):
     with pytest.raises(ZeroDivisionError):
         list(world.client.get_many(keys()))
     assert [outcome.data for outcome in world.client.get_many(["a"])] == [DATA]
+
+
+def test_what_nobody_asks_for_any_more_ends_at_once(world):
+    """No cycle leads through requests under way, where the collector does not look."""
+    end = threading.Event()
+
+    def answer(request):
+        end.wait(60)
+        return good(request)
+
+    world.answer = answer
+    try:
+        for client in world.client, world.calls:
+            result = client.get_many(["a", "b"]).begin()
+            scheduler = weakref.ref(result._begun[0])
+            del result
+            assert scheduler() is None
+    finally:
+        end.set()
+    assert [outcome.data for outcome in world.client.get_many(["a"])] == [DATA]
+
+
+def test_credentials_that_cannot_be_had_are_not_looked_for_by_each_item(world, monkeypatch):
+    """To refresh them in vain may take seconds."""
+    looked = []
+
+    def refused():
+        looked.append(1)
+        raise AccessDenied("expired")
+
+    control = world.client.transfers.control
+    monkeypatch.setattr(control, "keys", None)
+    monkeypatch.setattr(control, "credentials", refused)
+    outcomes = list(world.client.get_many([f"k{number}" for number in range(60)], on_error="return"))
+    assert [type(outcome.error) for outcome in outcomes] == [AccessDenied] * 60
+    assert len(looked) < 6  # twice each time that some are sent
 
 
 def test_nothing_is_written_after_the_end(world):
