@@ -132,6 +132,10 @@ class GetOptions:
         return Destination(path, False, self.resume, self.placed, address)
 
 
+CONDITIONS = frozenset(("IfMatch", "IfNoneMatch"))
+"""Parameters that an item says."""
+
+
 @dataclass(frozen=True, slots=True)
 class PutOptions:
     """How the objects of one ``put_many`` are put whose items say nothing else."""
@@ -149,6 +153,9 @@ class PutOptions:
 
     def job(self, index: int, item: PutItem, bucket: str, key: str) -> PutJob:
         """The job of one item. InvalidKey for metadata and conditions, NotSerializable for data that cannot be sent."""
+        # A put whose answer was lost is told from a lost race only where its job knows of the condition.
+        for name in CONDITIONS & (self.parameters or {}).keys():
+            raise InvalidKey(f"{name} is no option of put_many", hint="PutItem(if_none_match=True) or if_match=ETAG")
         if item.if_match is not None:
             header_value("if_match", item.if_match)
         return PutJob(
@@ -442,7 +449,7 @@ class BulkClient:
 
         pairs = items.items() if isinstance(items, Mapping) else items
         plain = None
-        if not metadata:
+        if not metadata and not CONDITIONS & (options or {}).keys():
             longest = uploads.LONGEST_SINGLE_PUT
             plain = Plain("PutObject", bucket, how.given, checksum=how.checksum, longest=longest)
         result = self.run_jobs("put_many", self._jobs(plain, pairs, job), on_error, progress, ordered, items)

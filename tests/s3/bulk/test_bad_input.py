@@ -205,6 +205,16 @@ def test_options_of_a_call(clients, server, work):
         alike(name, clients, server, run, InvalidKey, words, bad=0, of=1)
 
 
+def test_the_condition_of_a_put_is_its_items(clients, server):
+    """Whose answer was lost would meet its own object, and be told of a conflict that there is not."""
+    for options in ({"IfNoneMatch": "*"}, {"IfMatch": "e"}):
+
+        def run(client, options=options):
+            return client.put_many([("x-bad", b"")], on_error="return", options=options)
+
+        alike(str(options), clients, server, run, InvalidKey, "no option of put_many", bad=0, of=1)
+
+
 def test_what_a_secret_was_is_not_said(clients):
     for client in clients:
         options = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "geheim\n"}
