@@ -18,6 +18,7 @@ FORMER_PROFILES = {"native": "packed"}
 """Names that profiles had once; they stay accepted wherever a profile is named."""
 ENGINES = ("auto", "native", "aiobotocore")
 PAYLOAD_SIGNING = ("auto", "always", "never")
+MOST_BANDWIDTH = 1e15
 
 
 class Knobs(NamedTuple):
@@ -82,6 +83,19 @@ def payload_signing(given: str | None = None) -> str:
     and not over https where a checksum goes with the body. ``MFSTORE_S3_PAYLOAD_SIGNING``; default auto, which also
     heeds ``payload_signing_enabled`` of botocore's configuration. InvalidKey for another word."""
     return _choice("payload_signing", "MFSTORE_S3_PAYLOAD_SIGNING", given, "auto", PAYLOAD_SIGNING)
+
+
+def bandwidth(given: float | None) -> float | None:
+    """The most bytes per second; None, as 0 and infinity are, for as many as can be. InvalidKey for what is no rate."""
+    try:
+        rate = float(given or "inf")
+    except (TypeError, ValueError, OverflowError):
+        rate = 0.0
+    if rate == float("inf"):
+        return None
+    if not 1 <= rate <= MOST_BANDWIDTH:
+        raise _invalid("max_bandwidth is bytes per second", f"{given!r:.40}", f"1 to {MOST_BANDWIDTH:.0e}")
+    return rate
 
 
 class S3Knobs(NamedTuple):

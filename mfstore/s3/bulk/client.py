@@ -55,7 +55,7 @@ from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.s3.urls import split_url
-from mfstore.settings import payload_signing, resolve_s3
+from mfstore.settings import bandwidth, payload_signing, resolve_s3
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -259,7 +259,7 @@ class BulkClient:
         knobs = resolve_s3(options.engine, options.concurrency, options.memory)
         payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
         control = BotocoreControlPlane(options.connection)
-        self.transfers = Transfers(control, knobs, options.policy, options.max_bandwidth)
+        self.transfers = Transfers(control, knobs, options.policy, bandwidth(options.max_bandwidth))
         """Internal: what runs this client's jobs, for what lies above in mfstore, measurements and tests."""
 
     # ---- getting ----------------------------------------------------------------------

@@ -303,6 +303,12 @@ def test_how_bodies_are_signed_is_checked_at_once(monkeypatch):
     assert BulkClient("b", payload_signing="never", **KEYS).options.connection.payload_signing == "never"
 
 
+@pytest.mark.parametrize("rate", [-5, float("nan"), 0.5, 1e-310, 10**400, "fast"])
+def test_a_bandwidth_that_is_none_is_not_taken_for_no_bound(rate):
+    with pytest.raises(InvalidKey, match="max_bandwidth is bytes per second"):
+        BulkClient("b", max_bandwidth=rate, **KEYS)
+
+
 def test_a_handle_pickles_and_survives_fork(client, s3_server, bucket, monkeypatch):
     client.put_many({"k": b"1"})
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
