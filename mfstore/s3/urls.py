@@ -9,9 +9,19 @@ def split_url(url: str) -> tuple[str, str]:
     """Bucket and key of ``s3://bucket/key``; the key may be empty. InvalidKey when there is no bucket."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if bucket.startswith("arn:"):
-        # arn:aws:s3:region:account:accesspoint/name/key: the name belongs to the bucket
-        name, _, rest = key.partition("/")
-        bucket, key = f"{bucket}/{name}", rest
+        bucket, key = _split_arn(url.removeprefix("s3://"))
     if not bucket:
         raise InvalidKey("an S3 URL is s3://bucket/key", found=repr(url))
     return bucket, key
+
+
+def _split_arn(text: str) -> tuple[str, str]:
+    """``arn:aws:s3:region:account:accesspoint/name/key`` and its kind: the name belongs to the bucket. Of an outpost
+    that is ``outpost/id/accesspoint/name``, and each ``/`` of a name may be a ``:``."""
+    import re
+
+    found = re.match(r"((?:[^:/]*:){5}(?:outpost[:/][^:/]+[:/])?[^:/]+[:/][^:/]+)/?(.*)", text, re.DOTALL)
+    if found is None:
+        bucket, _, key = text.partition("/")
+        return bucket, key
+    return found[1], found[2]

@@ -230,6 +230,16 @@ def test_ranges_are_fetched_together(items, gap, span):
             "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/name/key/part",
             Address("arn:aws:s3:eu-west-1:123456789012:accesspoint/name", "key/part"),
         ),
+        *(
+            (f"s3://{arn}/key/p:a", Address(arn, "key/p:a"))
+            for arn in (
+                "arn:aws:s3:eu-west-1:123456789012:accesspoint:name",
+                "arn:aws:s3::123456789012:accesspoint/m.mrap",
+                "arn:aws-cn:s3-object-lambda:cn-north-1:123456789012:accesspoint/ol",
+                "arn:aws:s3-outposts:eu-west-1:123456789012:outpost/op-1/accesspoint/ap",
+                "arn:aws:s3-outposts:eu-west-1:123456789012:outpost:op-1:accesspoint:ap",
+            )
+        ),
     ],
 )
 def test_items(item, expected):
