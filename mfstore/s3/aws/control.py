@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.util import find_spec
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.aio_client import AioClient
     from mfstore.s3.aws.interface import Ask
 
+SECONDS_TO_SEND = 1.0
+"""From when a request's clock is read to when it is sent, at most."""
 CACHED_ROUTES = 256  # a bulk operation uses a handful
 BODY_BYTES = 64 << 20  # of a reply read as XML: a listing of 1000 keys has at most some 4 MiB
 
@@ -52,6 +55,8 @@ class BotocoreControlPlane:
         """See ``interface.RouteSource``."""
         self.skew = 0.0
         """See ``interface.RouteSource``."""
+        self._learned = 0.0
+        """When it was learned (time.monotonic())."""
         self.keys = settings.keys
         """See ``interface.RouteSource``."""
         self._state: ProcessState | None = None
@@ -153,8 +158,9 @@ class BotocoreControlPlane:
             there = there.replace(tzinfo=UTC)
         skew = (there - datetime.now(UTC)).total_seconds()
         if abs(skew - self.skew) < 60:
-            return False
-        self.skew = skew
+            # Of many that were sent at once the first has told it.
+            return 0.0 < reply.submitted < self._learned + SECONDS_TO_SEND
+        self.skew, self._learned = skew, monotonic()
         return True
 
     def transport(self) -> Transport:

@@ -78,7 +78,7 @@ class ControlPlane(RouteSource, Protocol):
         another: True if the call is worth sending again."""
 
     def learn_skew(self, reply: Reply) -> bool:
-        """Set the clock by a reply that said RequestTimeTooSkewed: True if that changed something."""
+        """Set the clock by a reply that said RequestTimeTooSkewed: True if it was signed by another clock."""
 
     def parse(self, call: Call, reply: Reply) -> dict[str, Any]:
         """The output of an operation, by botocore's model and names. Raises the error that a body of 200 may hold, and

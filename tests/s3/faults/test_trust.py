@@ -1,6 +1,7 @@
 """The S3 client and whom to trust: regions, clocks, credentials and certificates, cases A17 to A23 of the scoreboard,
 on both engines."""
 
+import contextlib
 import datetime
 import random
 import ssl
@@ -135,6 +136,32 @@ def test_a19_a_skewed_clock_is_learned(engine, s3_env, work, awscrt, monkeypatch
             assert len(server.requests) == 2
     finally:
         server.close()
+
+
+def test_a19_all_that_were_under_way_are_sent_again_by_the_right_clock(engine, s3_env):
+    """The first answer tells the time. The others, to requests that were signed by the old clock too, tell it again."""
+    all_sent, refused = threading.Barrier(8), []
+    skewed = error_body("RequestTimeTooSkewed")
+
+    def answer(connection, request):
+        now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+        date = f"Date: {format_datetime(now, usegmt=True)}"
+        if len(refused) < 8:
+            refused.append(request)
+            all_sent.wait(60)
+            connection.reply("403 Forbidden", [date, f"Content-Length: {len(skewed)}"], skewed)
+        else:
+            connection.reply("200 OK", [date, "Content-Length: 0", 'ETag: "e"'], b"")
+        return True
+
+    server = Server(answer)
+    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    with contextlib.closing(server), BulkClient(
+        "bucket", engine=engine, endpoint_url=server.origin, concurrency=8, **keys
+    ) as client:  # fmt: skip
+        result = client.put_many({f"k{number}": b"" for number in range(8)}, on_error="return")
+    assert [outcome.error for outcome in result] == [None] * 8
+    assert result.stats.requests == 16
 
 
 def test_a19_a_refused_head_with_the_right_time_is_refused_once(rig):
