@@ -35,8 +35,8 @@ class Traffic:
     def sent(self, call: Call) -> None:
         """A request goes out."""
         self.requests[call.operation] += 1
-        # A hedge is a call of its own whose first try nobody counted.
-        if call.tag.attempts != 1:
+        # A hedge is a call of its own whose first try nobody counted; a control plane's question is nobody's.
+        if call.tag is not None and call.tag.attempts != 1:
             self.retries += 1
 
     def came(self, reply: Reply) -> None:

@@ -24,7 +24,7 @@ from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.express import BucketSessions
 from mfstore.s3.aws.pages import Page, page
-from mfstore.s3.aws.regions import BucketRegions
+from mfstore.s3.aws.regions import SECONDS_TO_SEND, BucketRegions
 from mfstore.s3.aws.routes import ROUTED, Credentials, Route, SignedRequest, Transport
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.aio_client import AioClient
     from mfstore.s3.aws.interface import Ask
 
-SECONDS_TO_SEND = 1.0
-"""From when a request's clock is read to when it is sent, at most."""
 CACHED_ROUTES = 256  # a bulk operation uses a handful
 BODY_BYTES = 64 << 20  # of a reply read as XML: a listing of 1000 keys has at most some 4 MiB
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any
 
 from mfstore.s3.aws.errors import said
 from mfstore.s3.calls import Call, Reply
 
 REDIRECTS_REMEMBERED = 10_000  # far more calls than are ever under way at once
+SECONDS_TO_SEND = 1.0
+"""From when a request is prepared, for a region or by a clock, to when it is sent, at most."""
 REGION = re.compile(r"[a-z0-9-]{1,63}")
 WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed")
 
@@ -27,7 +30,10 @@ class BucketRegions:
         self.asked: dict[str, object] = {}
         """Buckets whose region was asked for."""
         self.redirected: dict[tuple[object, ...], object] = {}
-        """Calls that were told a region, with it: each is sent again once, or two servers could play ball with it."""
+        """Calls that were told a region, with it: each is sent again once, or two servers could play ball with it. How
+        often those are which were under way when it was told, is for who sends them to bound."""
+        self._when: dict[str, float] = {}
+        """When a bucket's region was told (time.monotonic())."""
         self._home = home
 
     def of(self, bucket: str) -> str | None:
@@ -50,7 +56,8 @@ class BucketRegions:
         known = self.learned.get(call.bucket)
         if known is None and region == self._home:
             return False
-        # Many calls may be under way with the old region: each is told once.
+        if known == region and 0.0 < reply.submitted < self._when.get(call.bucket, 0.0) + SECONDS_TO_SEND:
+            return True  # of many that were under way with the old region; several may be alike
         told = (
             call.bucket, region, call.operation, call.key, call.start, call.part, call.upload, repr(call.params),
         )  # fmt: skip
@@ -60,6 +67,7 @@ class BucketRegions:
             return False
         if known != region:
             self.learned[call.bucket] = region
+            self._when[call.bucket] = monotonic()
             changed()
         return True
 
