@@ -126,12 +126,14 @@ class BucketSessions:
 
     def refused(self, bucket: str) -> bool:
         """The service called the session's keys expired or invalid: True if there will be others."""
+        failure = self._failures.get(bucket)
+        if failure is not None and errors.classify(failure[0].reply) is Verdict.REFRESH:
+            return False  # it was the question for a session that was refused, and so the account's keys
         session = self._sessions.get(bucket)
-        if session is None:
-            return False
-        if time.monotonic() - session.begun >= SECONDS_YOUNG:
+        if session is not None and time.monotonic() - session.begun >= SECONDS_YOUNG:
             self._sessions.pop(bucket, None)
-        return True
+        # Also where it has been given up: of many that it signed all are told so.
+        return bucket in self._locks
 
 
 def _read(output: Mapping[str, Any], headers: Mapping[str, str], begun: float) -> _Session:

@@ -1,5 +1,7 @@
 """S3 Express: directory buckets, whose sessions sign."""
 
+from dataclasses import replace
+
 import boto3
 import pytest
 from botocore.config import Config
@@ -100,6 +102,20 @@ def test_a_session_that_is_refused_is_replaced_once(client, service, monkeypatch
         list(client.get_many(["k"]))
 
 
+def test_all_that_a_session_has_signed_are_signed_by_the_next(client, service):
+    """The first refusal gives the session up. The others are of the same one, and say nothing of the account's keys."""
+    client.put_many({"k": b"1"})
+    control = client.transfers.control
+    known = control.process().sessions._sessions
+    ((bucket, session),) = known.items()
+    known[bucket] = replace(session, begun=session.begun - express.SECONDS_YOUNG)
+    keys = control.credentials()
+    assert control.expire(keys, bucket) and control.expire(keys, bucket) and not control.expire(keys, "other")
+    service.end_sessions()
+    assert [one.data for one in client.get_many(["k"] * 40)] == [b"1"] * 40
+    assert service.asked("GET session") == 2
+
+
 @pytest.mark.parametrize(
     ("refusals", "asked"),
     [([Refused(503, "SlowDown")], 2), ([Refused(500, "InternalError")] * 3, 4)],
@@ -126,7 +142,8 @@ def test_no_such_bucket(service):
         list(client.get_many(["s3://none--euw1-az1--x-s3/k"]))
 
 
-def test_credentials_of_the_account_that_have_expired(service, env, monkeypatch):
+@pytest.mark.parametrize("begun", [False, True], ids=["at first", "after a session"])
+def test_credentials_of_the_account_that_have_expired(service, env, monkeypatch, begun):
     """Are looked for again, where they were found."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -134,10 +151,15 @@ def test_credentials_of_the_account_that_have_expired(service, env, monkeypatch)
     (env / "credentials").write_text("[p]\naws_access_key_id = OLD\naws_secret_access_key = s\n")
     with service.client(session=boto3.Session(profile_name="p")) as client:
         assert client.transfers.control.credentials().access_key == "OLD"
+        if begun:
+            client.put_many({"j": b"0"})
+            sessions = client.transfers.control.process().sessions._sessions
+            ((bucket, session),) = sessions.items()
+            sessions[bucket] = replace(session, begun=0.0, ends=0.0)
         service.expired.add("OLD")
         (env / "credentials").write_text("[p]\naws_access_key_id = NEW\naws_secret_access_key = t\n")
         client.put_many({"k": b"1"})
-    assert service.objects and service.asked("GET session") == 1
+    assert "k" in service.objects and service.asked("GET session") == 1 + begun
 
 
 @pytest.mark.parametrize("ahead", [-7200.0, 7200.0])
