@@ -98,6 +98,15 @@ class BodySource:
         self._at += len(data)
         return data
 
+    def checksum(self, algorithm: str) -> Checksum:
+        """That of all of it, which is read; the next read begins at its start. Raises as ``read``."""
+        found = Checksum(algorithm)
+        self.seek(0)
+        while piece := self.read(COPIED_BYTES):
+            found.update(piece)
+        self.seek(0)
+        return found
+
     def _from_file(self, want: int) -> bytes:
         assert self._file is not None
         data = os.pread(self._file.fd, want, self._file.offset + self._at)

@@ -205,10 +205,7 @@ class Exchange:
         """That of the body, if one is wanted. In another thread than the loop's: all of it is read."""
         if self.call.checksum is None:
             return None
-        checksum = Checksum(self.call.checksum)
-        while piece := self._source.read(COPIED_BYTES):
-            checksum.update(piece)
-        self._source.seek(0)
+        checksum = self._source.checksum(self.call.checksum)
         self.reply.checksum = checksum.pair()
         return checksum.header()
 

@@ -15,7 +15,7 @@ from mfstore.records import NamedTuple
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.routes import BOTOCORE, Route, SignedRequest
 from mfstore.s3.calls import DISK, Call, Reply
-from mfstore.s3.engines.bodies import COPIED_BYTES, BodySource, Checksum, FileShortened
+from mfstore.s3.engines.bodies import BodySource
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import Ask, RouteSource
@@ -40,14 +40,13 @@ def sign(source: RouteSource, call: Call, ask: Ask) -> SignedCall:
         if call.operation in ("PutObject", "UploadPart"):
             body = BodySource(call.body, threading.Lock())
             if call.checksum is not None:
-                checksum = Checksum(call.checksum)
-                while piece := body.read(COPIED_BYTES):
-                    checksum.update(piece)
-                body.seek(0)
+                checksum = body.checksum(call.checksum)
         signed = source.signed(call, ask, body, checksum.header() if checksum else None)
     except Exception as error:
-        _raise_of_file(call, error)
-        raise
+        if body is None or body.failure is None:
+            raise
+        reply = Reply(call, failure=DISK, message=str(body.failure), errno=body.failure.errno or 0)
+        raise errors.problem(call, reply, lambda call: call.bucket) from error
     finally:
         if body is not None:
             body.drop()
@@ -65,10 +64,3 @@ def _route_of(signed: SignedRequest) -> Route:
 
 def _bytes_of(body: object) -> bytes:
     return bytes(body) if isinstance(body, bytes | bytearray) else body.read()  # type: ignore[attr-defined]
-
-
-def _raise_of_file(call: Call, error: Exception) -> None:
-    for cause in (error, error.__cause__):
-        if isinstance(cause, FileShortened) or (isinstance(cause, OSError) and cause.errno is not None):
-            reply = Reply(call, failure=DISK, message=str(cause), errno=cause.errno or 0)
-            raise errors.problem(call, reply, lambda call: call.bucket) from error

@@ -83,23 +83,27 @@ def test_never_faster(client, work):
     assert time.monotonic() - begun >= size / RATE - BURST
 
 
+@contextlib.contextmanager
+def slowed(engine, data, rate):
+    """A server that has ``data`` for everybody, and a client of so many bytes per second."""
+    server = Server(lambda connection, request: connection.reply("200 OK", [f"Content-Length: {len(data)}"], data))
+    with contextlib.closing(server), BulkClient(
+        "bucket", engine=engine, endpoint_url=server.origin, region_name="us-east-1", max_bandwidth=rate
+    ) as client:  # fmt: skip
+        yield server, client
+
+
 def test_waiting_for_its_time_is_no_stall(engine, s3_env):
     """All bytes are here when the first are read: what they wait for is us."""
     data = bytes(9_000)
-    server = Server(lambda connection, request: connection.reply("200 OK", [f"Content-Length: {len(data)}"], data))
-    with contextlib.closing(server), BulkClient(
-        "bucket", engine=engine, endpoint_url=server.origin, region_name="us-east-1", max_bandwidth=3_000
-    ) as client:  # fmt: skip
+    with slowed(engine, data, 3_000) as (_, client):
         hasty = client.with_parts(policy=RetryPolicy(attempts=1, stall=0.5))
         assert next(iter(hasty.get_many(["k"]))).data == data
 
 
 def test_those_that_wait_are_cancelled(engine, s3_env):
     data = bytes(100_000)
-    server = Server(lambda connection, request: connection.reply("200 OK", [f"Content-Length: {len(data)}"], data))
-    with contextlib.closing(server), BulkClient(
-        "bucket", engine=engine, endpoint_url=server.origin, region_name="us-east-1", max_bandwidth=2_000
-    ) as client:  # fmt: skip
+    with slowed(engine, data, 2_000) as (server, client):
         calls = [Call("GetObject", "bucket", f"k{number}") for number in range(8)]
         with contextlib.closing(client.transfers.engine.channel()) as channel:
             channel.submit(calls)
