@@ -158,8 +158,6 @@ class RequestPreparer:
         if self.is_handled(operation):
             return self._left_to_botocore()
         params = self._parameters(operation, bucket, PLACEHOLDER, options)
-        for name in [name for name in params if name.startswith("Checksum") and name != "ChecksumMode"]:
-            del params[name]
         if operation in ("PutObject", "UploadPart"):
             # With a checksum botocore leaves the body unsigned over TLS; the engine sends one that is better than MD5.
             params.update(Body=b"", ContentMD5=EMPTY_MD5)
@@ -232,7 +230,6 @@ class RequestPreparer:
         operation = call.operation
         params = self._parameters(operation, call.bucket, call.key, call.options)
         if operation in ("PutObject", "UploadPart"):
-            params = {name: value for name, value in params.items() if not name.startswith("Checksum")}
             params["Body"] = b"" if body is None else body
         if operation == "UploadPart":
             params.update(PartNumber=call.part, UploadId=call.upload)

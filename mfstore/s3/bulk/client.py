@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from mfstore.errors import InvalidKey
 from mfstore.records import dataclass, field
@@ -134,6 +134,19 @@ class GetOptions:
 
 CONDITIONS = frozenset(("IfMatch", "IfNoneMatch"))
 """Parameters that an item says."""
+ALGORITHM = "ChecksumAlgorithm"
+"""The option of a put that chooses another checksum than the client's."""
+SAYS_CHECKSUM = "Checksum"
+"""What the names of parameters begin with that are about checksums."""
+
+
+def checked_checksum(name: str, value: Any) -> Checksum:
+    """``value``, which ``name`` says, if uploads can carry such a checksum. InvalidKey otherwise."""
+    if value not in get_args(Checksum):
+        raise InvalidKey(
+            f"{name} is none that uploads carry", found=f"{value!r:.40}", hint=f"One of {', '.join(get_args(Checksum))}"
+        )
+    return cast("Checksum", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +174,21 @@ class PutOptions:
         return PutJob(
             index, item.key, bucket, key, self._parameters(item), source=UploadSource(*source_of(item.data)),
             metadata=checked_metadata(item.metadata if item.metadata is not None else self.metadata),
-            if_none_match=item.if_none_match, if_match=item.if_match, checksum=self.checksum,
+            if_none_match=item.if_none_match, if_match=item.if_match, checksum=self._checksum(item),
         )  # fmt: skip
+
+    def _checksum(self, item: PutItem) -> Checksum | None:
+        """What the item's body carries. InvalidKey for what options say of checksums that cannot be kept to."""
+        chosen = self.checksum
+        for name, value in (*_mapping(self.parameters).items(), *_mapping(item.options).items()):
+            if not str(name).startswith(SAYS_CHECKSUM) or value is None:
+                continue
+            if name != ALGORITHM:
+                raise InvalidKey(
+                    f"{name} is no option of put_many", hint=f"Checksums are made as it is sent: {ALGORITHM}"
+                )
+            chosen = checked_checksum(name, value)
+        return chosen
 
     @property
     def given(self) -> Options:
@@ -191,7 +217,7 @@ class PutOptions:
             **{name: value for name, value in named.items() if value is not None},
             **_mapping(item.options),
         }
-        chosen = {name: value for name, value in chosen.items() if value is not None}
+        chosen = {name: value for name, value in chosen.items() if value is not None and name != ALGORITHM}
         # Further parameters may be secrets, and are not remembered for longer than the call.
         return shared_options(chosen, self.known if self.parameters or item.options else self.shared)
 
@@ -257,6 +283,8 @@ class BulkClient:
         self.options = options
         self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
         knobs = resolve_s3(options.engine, options.concurrency, options.memory)
+        if options.checksum is not None:
+            checked_checksum("checksum", options.checksum)
         payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
         control = BotocoreControlPlane(options.connection)
         self.transfers = Transfers(control, knobs, options.policy, bandwidth(options.max_bandwidth))
@@ -425,7 +453,8 @@ class BulkClient:
             metadata: user metadata,
             encryption: ServerSideEncryption,
             kms_key: SSEKMSKeyId, alone it means ``aws:kms``, and
-            options: further parameters of PutObject and CreateMultipartUpload by their botocore names.
+            options: further parameters of PutObject and CreateMultipartUpload by their botocore names;
+                ``ChecksumAlgorithm`` takes the place of the client's ``checksum``.
             ordered: As of ``get_many``.
             stream: Run while you iterate.
 
@@ -449,7 +478,9 @@ class BulkClient:
 
         pairs = items.items() if isinstance(items, Mapping) else items
         plain = None
-        if not metadata and not CONDITIONS & (options or {}).keys():
+        if not metadata and not any(
+            name in CONDITIONS or str(name).startswith(SAYS_CHECKSUM) for name in options or ()
+        ):
             longest = uploads.LONGEST_SINGLE_PUT
             plain = Plain("PutObject", bucket, how.given, checksum=how.checksum, longest=longest)
         result = self.run_jobs("put_many", self._jobs(plain, pairs, job), on_error, progress, ordered, items)

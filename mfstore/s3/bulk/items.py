@@ -41,7 +41,8 @@ class PutItem:
     if_match: str | None = None
     """Only over the object that has this ETag; Conflict otherwise."""
     options: Mapping[str, Any] | None = None
-    """Further parameters of PutObject and CreateMultipartUpload, by their botocore names."""
+    """Further parameters of PutObject and CreateMultipartUpload, by their botocore names. ``ChecksumAlgorithm`` takes
+    the place of the client's ``checksum``; values of checksums are refused, as they are made while it is sent."""
 
 
 class Address(NamedTuple):

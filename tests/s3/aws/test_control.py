@@ -153,9 +153,9 @@ def test_owner_and_payer_go_with_every_request():
     assert dict(route.headers)["x-amz-request-payer"] == "requester"
 
 
-def test_checksum_options_leave_no_trailer():
+def test_checksums_of_the_configuration_leave_no_trailer():
     control = control_plane(region=REGION, config=Config(request_checksum_calculation="when_supported"))
-    route = control.route("PutObject", "bucket", Options(ChecksumAlgorithm="CRC32C"))
+    route = control.route("PutObject", "bucket")
     assert route.headers == ()
 
 

@@ -215,6 +215,48 @@ def test_the_condition_of_a_put_is_its_items(clients, server):
         alike(str(options), clients, server, run, InvalidKey, "no option of put_many", bad=0, of=1)
 
 
+CHECKSUMS = {
+    "algorithm that uploads do not have": (
+        {"ChecksumAlgorithm": "SHA256"},
+        "ChecksumAlgorithm is none that uploads carry",
+    ),
+    "algorithm that is none": ({"ChecksumAlgorithm": 5}, "ChecksumAlgorithm is none that uploads carry"),
+    "value": ({"ChecksumCRC32C": "AAAAAA=="}, "ChecksumCRC32C is no option of put_many"),
+    "value of another kind": ({"ChecksumSHA256": "A" * 43 + "="}, "ChecksumSHA256 is no option of put_many"),
+    "kind of a large object's": ({"ChecksumType": "COMPOSITE"}, "ChecksumType is no option of put_many"),
+}
+
+
+def test_checksums_of_a_put_that_cannot_be_kept_to(clients, server):
+    for name, (options, words) in CHECKSUMS.items():
+
+        def of_a_call(client, options=options):
+            return client.put_many([("x-bad", b"")], on_error="return", options=options)
+
+        items = [("good", b"1"), PutItem("x-bad", b"1", options=options), ("fine", b"2")]
+        alike(name, clients, server, of_a_call, InvalidKey, words, bad=0, of=1)
+        alike(name, clients, server, partial(put, items), InvalidKey, words)
+    with pytest.raises(InvalidKey, match="checksum is none that uploads carry"):
+        BulkClient("b", checksum="MD5")
+
+
+def test_the_checksum_that_a_put_chooses(clients, server):
+    data = b"123456789"
+    of_call, of_item = {"ChecksumAlgorithm": "CRC32", "CacheControl": "no-cache"}, {"ChecksumAlgorithm": "CRC32C"}
+    for client in clients:
+        server.requests.clear()
+        client.put_many([("a", data), PutItem("b", data, options=of_item)], options=of_call)
+        client.put_many([("c", data)], options={"ChecksumAlgorithm": None})
+        said = {request.path: sent(request.headers, "x-amz-checksum-") for request in server.requests}
+        assert said == {
+            "/b/a": {"crc32": "y/Q5Jg=="}, "/b/b": {"crc32c": "4waSgw=="}, "/b/c": {"crc64nvme": "rosUhgp5mIg="},
+        }  # fmt: skip
+
+
+def sent(headers, prefix):
+    return {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
+
+
 def test_what_a_secret_was_is_not_said(clients):
     for client in clients:
         options = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "geheim\n"}
