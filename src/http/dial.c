@@ -15,9 +15,10 @@
 #include <unistd.h>
 
 #include "http/clock.h"
+#include "http/parser.h"
 #include "http/tls.h"
 
-/* Of a proxy's answer to CONNECT. */
+/* Of a proxy's answers to CONNECT, interim ones too. */
 #define ANSWER_MAX ((size_t) 16 << 10)
 
 enum stage { STAGE_TCP, STAGE_PROXY_TLS, STAGE_ASK, STAGE_ANSWER, STAGE_TLS, STAGE_ENDED };
@@ -44,6 +45,7 @@ struct mf_dial {
     struct mf_link *link;
     char *text; /* what is asked of the proxy, then what it answers */
     size_t text_n, text_at;
+    struct mf_head head; /* of the answer that begins at text_at */
     int failure, error;
     char words[CURL_ERROR_SIZE];
 };
@@ -72,7 +74,8 @@ struct mf_dialer {
 
 /* ---- where to ---- */
 
-static int parse(const char *text, const char *default_port, struct place *place) {
+/* A port that is not said is the scheme's, of a proxy too: so botocore and urllib have it, and libcurl has not. */
+static int parse(const char *text, struct place *place) {
     CURLU *url = curl_url();
     char *scheme = NULL, *host = NULL, *port = NULL;
     size_t n;
@@ -90,9 +93,7 @@ static int parse(const char *text, const char *default_port, struct place *place
             memcpy(place->host, host, n + 1);
         if (curl_url_get(url, CURLUPART_PORT, &port, 0) != CURLUE_OK)
             port = NULL;
-        if (!port)
-            default_port = place->secure ? "443" : default_port;
-        snprintf(place->port, sizeof place->port, "%s", port ? port : default_port);
+        snprintf(place->port, sizeof place->port, "%s", port ? port : place->secure ? "443" : "80");
     }
     curl_free(scheme);
     curl_free(host);
@@ -280,7 +281,7 @@ struct mf_dial *mf_dial_start(struct mf_dialer *dialer, const char *origin, int 
     dial->owner = owner;
     dial->watch.ready = link_ready;
     dial->deadline = mf_now_ns() + (uint64_t) dialer->config->connect_timeout_ms * 1000000u;
-    if (!parse(origin, "80", &dial->origin))
+    if (!parse(origin, &dial->origin))
         fail(dial, MF_CONNECT, 0, "the origin's URL cannot be understood");
     else if (dialer->http_proxy && !dialer->proxy.host[0])
         fail(dial, MF_PROXY, 0, "the proxy's URL cannot be understood");
@@ -460,34 +461,43 @@ static int send_question(struct mf_dial *dial) {
     return mf_link_flush(dial->link);
 }
 
-/* A code of link.h; 0: the tunnel stands, or the dial has failed. */
+/* A code of link.h; 0: the tunnel stands, or the dial has failed. Interim answers (1xx) are heads of their own before
+ * the one that counts. */
 static int read_answer(struct mf_dial *dial) {
     for (;;) {
-        ptrdiff_t got = mf_link_receive(dial->link, dial->text + dial->text_n, ANSWER_MAX - dial->text_n);
-        char *end;
-        int status = 0, read = 0;
+        size_t left = ANSWER_MAX - dial->text_n, seen;
+        ptrdiff_t got = left ? mf_link_receive(dial->link, dial->text + dial->text_n, left) : 0;
+        enum mf_http code = MF_HTTP_DONE;
         if (got < 0)
             return (int) got;
         if (got == 0) {
-            fail(dial, MF_PROXY, ECONNRESET, "the proxy ended the connection");
+            fail(dial, MF_PROXY, left ? ECONNRESET : 0,
+                 left ? "the proxy ended the connection" : "the proxy's answer does not end");
             return 0;
         }
+        seen = dial->text_n - dial->text_at;
         dial->text_n += (size_t) got;
-        dial->text[dial->text_n] = 0;
-        end = strstr(dial->text, "\r\n\r\n");
-        if (!end) {
-            if (dial->text_n < ANSWER_MAX && strlen(dial->text) == dial->text_n)
-                continue;
-            fail(dial, MF_PROXY, 0, "the proxy's answer is no HTTP");
-            return 0;
+        /* As to HEAD, for no body follows that anybody wants. */
+        while (dial->text_at < dial->text_n) {
+            code = mf_head_read(dial->text + dial->text_at, dial->text_n - dial->text_at, seen, 1, &dial->head);
+            if (code != MF_HTTP_DONE)
+                break;
+            dial->text_at += dial->head.n;
+            seen = 0;
+            if (dial->head.status >= 200)
+                break;
         }
-        if (sscanf(dial->text, "HTTP/1.%*1[01] %3d%n", &status, &read) != 1 || read != 12)
-            fail(dial, MF_PROXY, 0, "the proxy's answer is no HTTP");
-        else if (status / 100 != 2) {
-            char words[64];
-            snprintf(words, sizeof words, "the proxy refused the tunnel with status %d", status);
+        if (code == MF_HTTP_MORE || (code == MF_HTTP_DONE && dial->head.status < 200))
+            continue;
+        if (code != MF_HTTP_DONE) {
+            char words[128];
+            snprintf(words, sizeof words, "the proxy's answer is no HTTP: %s", mf_http_words(code));
             fail(dial, MF_PROXY, 0, words);
-        } else if (end + 4 != dial->text + dial->text_n)
+        } else if (dial->head.status / 100 != 2) {
+            char words[64];
+            snprintf(words, sizeof words, "the proxy refused the tunnel with status %d", dial->head.status);
+            fail(dial, MF_PROXY, 0, words);
+        } else if (dial->text_at != dial->text_n)
             fail(dial, MF_PROXY, 0, "the proxy sent more than its answer");
         return 0;
     }
@@ -525,7 +535,7 @@ static void advance(struct mf_dial *dial) {
         case STAGE_ASK:
             code = send_question(dial);
             if (code == 0) {
-                dial->text_n = 0;
+                dial->text_n = dial->text_at = 0;
                 dial->stage = STAGE_ANSWER;
                 continue;
             }
@@ -574,7 +584,7 @@ struct mf_dialer *mf_dialer_new(const struct mf_config *config, struct mf_poller
     dialer->multi = curl_multi_init();
     if (config->proxy && strncasecmp(config->proxy, "socks", 5) != 0) {
         dialer->http_proxy = 1;
-        if (!parse(config->proxy, "1080", &dialer->proxy))
+        if (!parse(config->proxy, &dialer->proxy))
             dialer->proxy.host[0] = 0; /* then no dial succeeds */
         else if (authorize(dialer) < 0) {
             mf_dialer_free(dialer);

@@ -26,11 +26,13 @@ class Tunnel:
 
 @dataclass
 class Proxy:
-    """Takes any name for a name of this machine. ``answer``: what is said to CONNECT instead of making the tunnel."""
+    """Takes any name for a name of this machine. ``answer``: what is said to CONNECT instead of making the tunnel;
+    ``interim``: what is said before it is made."""
 
     scheme: str
     tls: ssl.SSLContext | None = None
     answer: bytes | None = None
+    interim: bytes = b""
     refuses: bool = False
     """What SOCKS is asked for."""
     tunnels: list[Tunnel] = field(default_factory=list)
@@ -141,7 +143,7 @@ class Proxy:
             case "socks5":
                 client.sendall(b"\x05\0\0\x01" + bytes(6))
             case _:
-                client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: a proxy\r\n\r\n")
+                client.sendall(self.interim + b"HTTP/1.1 200 Connection established\r\nVia: a proxy\r\n\r\n")
 
 
 def exactly(client: socket.socket, n: int) -> bytes:

@@ -110,10 +110,15 @@ class TestTunnels:
             b"HTTP/1.0 403 Forbidden\r\n\r\n<html>",
             b"HTTP/1.1 200 OK\r\n",
             b"220 mail.example ESMTP\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n" * 12_000,
+            b"HTTP/1.1 200 OK\r\n\r\nX",
             b"X" * 300_000,
             b"",
         ],
-        ids=["407", "403", "cut", "mail", "endless", "silent"],
+        ids=["407", "403", "cut", "mail", "101", "100", "100-403", "interims", "more", "endless", "silent"],
     )
     def test_refused(self, rig: Rig, authority: Authority, scheme: str, answer: bytes) -> None:
         server = serve(rig, authority)
@@ -121,6 +126,21 @@ class TestTunnels:
         with Proxy(scheme, tls=context, answer=answer) as proxy:
             reply = ask(rig.to(server.origin, transport=trusting(authority, proxy=proxy.url())), get())
         assert reply.failure == "proxy" and not server.requests
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_interim_answers(self, rig: Rig, authority: Authority, scheme: str) -> None:
+        server = serve(rig, authority)
+        context = authority.server_context() if scheme == "https" else None
+        interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        with Proxy(scheme, tls=context, interim=interim) as proxy:
+            reply = ask(rig.to(server.origin, transport=trusting(authority, proxy=proxy.url())), get())
+        assert reply.status == 200 and len(proxy.tunnels) == 1
+
+    @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("socks5h", 1080)])
+    def test_a_port_that_is_not_said(self, rig: Rig, authority: Authority, scheme: str, port: int) -> None:
+        """Nothing connects to that address, and who tries is told the port."""
+        reply = ask(rig.to("http://a:1", transport=trusting(authority, proxy=f"{scheme}://255.255.255.255")), get())
+        assert reply.failure == "proxy" and f"255.255.255.255 port {port} " in reply.message
 
     @pytest.mark.parametrize("scheme", ["socks4", "socks5h"])
     def test_refused_by_socks(self, rig: Rig, authority: Authority, scheme: str) -> None:
