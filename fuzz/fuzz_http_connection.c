@@ -476,7 +476,11 @@ int mf_link_flush(struct mf_link *link) {
 /* With TLS, bytes are held until there is no more room for them, or they are flushed. */
 ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count) {
     ptrdiff_t sent = 0;
+    size_t n = 0;
     REQUIRE(link->used && count > 0);
+    for (size_t i = 1; i < count; i++) /* the head has what length it has */
+        n += pieces[i].iov_len;
+    REQUIRE(n <= (FILE_PIECE < SEND_BUDGET ? SEND_BUDGET : FILE_PIECE));
     if (broken(link))
         return MF_LINK_BROKEN;
     if (link->secure && link->writable_first) {

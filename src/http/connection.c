@@ -413,10 +413,11 @@ static void receive(struct mf_connection *c) {
 
 /* ---- what is sent ---- */
 
-/* The next pieces of the request, and their bytes: 0 when there are none, < 0 for a file that cannot be read. */
+/* The next pieces of the request, and their bytes: 0 when there are none, < 0 for a file that cannot be read. No more
+ * of the body than a round may send: macOS refuses more than 2 GiB in one call. */
 static int gather(struct mf_connection *c, struct iovec *pieces, size_t *n) {
     struct mf_xfer *xfer = c->xfer;
-    size_t i, at, left = xfer->body_n - c->body_at;
+    size_t i, at, left = xfer->body_n - c->body_at, room = SEND_BUDGET;
     int count = 0;
     *n = 0;
     if (c->out_n) {
@@ -446,10 +447,13 @@ static int gather(struct mf_connection *c, struct iovec *pieces, size_t *n) {
         *n += c->file_n;
         return count;
     }
-    for (i = c->part, at = c->part_at; i < xfer->parts_n && count < PIECES && *n < SEND_BUDGET; i++, at = 0) {
+    for (i = c->part, at = c->part_at; i < xfer->parts_n && count < PIECES && room; i++, at = 0) {
         size_t some = xfer->parts[i].n - at;
         if (!some)
             continue;
+        if (some > room)
+            some = room;
+        room -= some;
         pieces[count].iov_base = (void *) (xfer->parts[i].at + at);
         pieces[count++].iov_len = some;
         *n += some;
