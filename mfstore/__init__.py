@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from mfstore import errors
     from mfstore.format.digests import Key
+    from mfstore.opening import open_store as open  # noqa: A004
     from mfstore.s3.datatools.s3 import S3
     from mfstore.store import Store
-    from mfstore.store import open_store as open  # noqa: A004
 
 __all__ = ["S3", "Key", "Store", "__version__", "aopen", "errors", "open"]
 
@@ -38,7 +38,7 @@ _LATER: dict[str, tuple[str, str | None]] = {
     "S3": ("mfstore.s3.datatools.s3", "S3"),
     "Store": ("mfstore.store", "Store"),
     "errors": ("mfstore.errors", None),
-    "open": ("mfstore.store", "open_store"),
+    "open": ("mfstore.opening", "open_store"),
 }
 """Imported at their first use: who needs one of them does not wait for the others."""
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfstore import description
 from mfstore.errors import MfstoreError, NotFound
@@ -15,12 +15,12 @@ from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
 from mfstore.format.description import PATH, PCODEC_FEATURE, Description
 from mfstore.format.digests import NAMES, Key, digest_function
-from mfstore.format.recipes import Recipe, recipe_path
+from mfstore.format.recipes import Artifact, Recipe, recipe_path
 from mfstore.host.cache import HostCache, index_cache
 from mfstore.host.elapsed import moment, since
 from mfstore.host.forks import anew_in_children
 from mfstore.host.workers import Workers
-from mfstore.loading.artifacts import Loading
+from mfstore.loading.artifacts import Loading, load_artifacts
 from mfstore.loading.fetch import Fetcher
 from mfstore.loading.pack_reader import PackReader
 from mfstore.loading.reliance import Reliance
@@ -70,6 +70,14 @@ class StoreAccess(NamedTuple):
     def algorithm(self) -> int:
         """Number of the store's digest."""
         return self.description.algorithm
+
+
+class Wishes(NamedTuple):
+    """How somebody wants artifacts to be loaded; None: as the store was opened."""
+
+    verify: bool | None = None
+    writable: bool = True
+    map: bool | None = None
 
 
 class _Shared(NamedTuple):
@@ -314,3 +322,34 @@ class Handle:
             )
         except MfstoreError as error:
             raise error.where(key=recipe_path(key), backend=self.backend.url) from None
+
+    def load(self, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes, *, named: bool) -> Any:
+        """The objects of ``wanted``: ``named`` as a dict, else the one there is. What unpickling raises is raised,
+        saying what could not be loaded from where."""
+        try:
+            values = list(load_artifacts(self.loading(*how), recipe, wanted))
+        except Exception as error:
+            values = self.load_again(error, key, recipe, wanted, how)
+        self.count(sum(artifact.size for artifact in wanted))
+        if named:
+            return dict(zip((artifact.name for artifact in wanted), values, strict=True))
+        return values[0]
+
+    def load_again(
+        self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes
+    ) -> list[Any]:
+        """What could not be loaded: read once more and verified, if it was not, as damage may be the reason. Else its
+        error, which says what could not be loaded from where."""
+        if not (self.options.knobs.verify if how.verify is None else how.verify):
+            try:
+                return list(load_artifacts(self.loading(*how._replace(verify=True)), recipe, wanted))
+            except Exception as verified:
+                error = verified
+        raise self.located(error, key) from error.__cause__
+
+    def located(self, error: Exception, key: Key) -> Exception:
+        """The error, saying what could not be loaded from where."""
+        if isinstance(error, MfstoreError):
+            error.where(key=key, backend=self.backend.url)
+        error.add_note(f"while loading {key} from {self.backend.url}")
+        return error

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mfstore.format import recipes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Recipe, placed_chunks
+from mfstore.format.refs import is_ref
 from mfstore.records import dataclass
 from mfstore.saving.codecs import LABELS
 from mfstore.saving.context import SessionStats as SessionStats
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,20 @@ class StoreStats:
     by_kind: dict[str, int]
     """Stored bytes of recipes, packs, index fragments and refs."""
     session: SessionStats
+
+
+def store_stats(backend: Backend, session: SessionStats) -> StoreStats:
+    """What is stored there, by listing it."""
+    counts = dict.fromkeys(("recipes", "packs", "index", "refs"), 0)
+    sizes = dict.fromkeys(counts, 0)
+    for kind in counts:
+        for info in backend.list(kind + "/"):
+            counts[kind] += kind != "refs" or is_ref(info.size)
+            sizes[kind] += info.size
+    return StoreStats(
+        url=backend.url, recipes=counts["recipes"], packs=counts["packs"], index_fragments=counts["index"],
+        refs=counts["refs"], stored=sum(sizes.values()), by_kind=sizes, session=session,
+    )  # fmt: skip
 
 
 def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mfstore.backends import Backend, open_backend
+from mfstore.backends import Backend
 from mfstore.errors import (
     CorruptObject,
     InvalidKey,
     InvalidRange,
-    MfstoreError,
     NotFound,
     NotSerializable,
-    OutOfSpace,
     Unsupported,
 )
 from mfstore.format import recipes
-from mfstore.format.digests import NAMES, Key
-from mfstore.format.recipes import BUNDLE, ONE, Recipe, recipe_path
-from mfstore.format.refs import is_ref, ref_path
-from mfstore.handle import Handle, StoreOptions
+from mfstore.format.digests import Key
+from mfstore.format.recipes import BUNDLE, ONE, Recipe
+from mfstore.format.refs import ref_path
+from mfstore.getting import OnError, get_many
+from mfstore.handle import Handle, StoreOptions, Wishes
 from mfstore.host.buffers import bytes_of
 from mfstore.host.pipes import read_blocks
 from mfstore.in_thread import each_in_thread, in_thread
-from mfstore.loading.artifacts import ArtifactReader, load_artifacts, load_many
-from mfstore.pickling.streams import load_literal
-from mfstore.records import NamedTuple
+from mfstore.loading.artifacts import ArtifactReader
+from mfstore.loading.files import regular_target, write_file
 from mfstore.refs import Refs
-from mfstore.settings import Knobs, resolve
-from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of
+from mfstore.settings import Knobs
+from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of, store_stats
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,15 +45,10 @@ if TYPE_CHECKING:
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
 
 
-OnError = Literal["raise", "return", "omit"]
 ArtifactProgress = Callable[[int], None]
 """Called with the number of artifacts finished since the last call."""
 
 FILE_BLOCK = 8 << 20
-RECIPES_AHEAD = 64
-"""Recipes ``get_many`` asks for at a time. A remote backend is told of all of them and reads ahead as it has room."""
-LOADED_TOGETHER = 32 << 20
-"""Bytes of objects that ``get_many`` loads together from a remote backend, so that their chunks share requests."""
 DAY = 24 * 3600.0
 CUT_KEY = re.compile("[0-9a-fA-F]{8,}")
 """What a base that is no key was meant to be, unless a ref is called so."""
@@ -139,8 +128,8 @@ class Store:
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         recipe = self.handle.recipe(Key(key))
-        how = _Wishes(verify, writable, map)
-        return self._load(Key(key), recipe, recipe.artifacts, how, recipe.kind == BUNDLE)
+        how = Wishes(verify, writable, map)
+        return self.handle.load(Key(key), recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
 
     def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key]:
         """Store objects in one bulk operation; returns their keys in order.
@@ -210,96 +199,7 @@ class Store:
         """
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
-        get = self._get_remote if self.backend.capabilities.remote else self._get_local
-        for item in get(keys, _Wishes(verify, writable, map)):
-            found = item[1]
-            if not isinstance(found, _Failed):
-                yield item
-            elif on_error == "raise":
-                raise found.error
-            elif on_error == "return":
-                yield item[0], found.error
-            if progress is not None:
-                progress(1)
-
-    def _get_local(self, keys: Iterable[str], how: _Wishes) -> Iterator[tuple[Key, Any]]:
-        """Each key with its object, or with how it failed."""
-        source, writable = iter(keys), how.writable
-        while window := list(islice(source, RECIPES_AHEAD)):
-            self.handle.require_read()
-            checked = [key if type(key) is Key else _checked(key) for key in window]
-            found = self.backend.get_many([recipe_path(key) for key in checked if isinstance(key, Key)])
-            loaded = 0
-            try:
-                for given, key in zip(window, checked, strict=True):
-                    if isinstance(key, _Failed):
-                        yield given, key  # type: ignore[misc]
-                        continue
-                    _, data = next(found)
-                    pickled = None
-                    try:
-                        if writable and isinstance(data, bytes):
-                            pickled = recipes.literal_of(data, key)
-                        if pickled is not None:
-                            value = load_literal(pickled)
-                            loaded += len(pickled)
-                        else:
-                            recipe = self.handle.decode(key, data)
-                            value = self._load(key, recipe, recipe.artifacts, how, recipe.kind == BUNDLE)
-                    except Exception as error:
-                        value = _Failed(error if pickled is None else self._located(error, key))
-                    yield key, value
-            finally:
-                if loaded:
-                    self.handle.count(loaded)
-
-    def _get_remote(self, keys: Iterable[str], how: _Wishes) -> Iterator[tuple[Key, Any]]:
-        """As ``_get_local``, with all recipes asked for as one operation, and objects loaded together."""
-        self.handle.require_read()
-        asked: deque[Key | tuple[str, _Failed]] = deque()
-
-        def paths() -> Iterator[str]:
-            for given in keys:
-                key = _checked(given)
-                asked.append((given, key) if isinstance(key, _Failed) else key)
-                if isinstance(key, Key):
-                    yield recipe_path(key)
-
-        def window() -> Iterator[list[tuple[Key, Recipe | _Failed]]]:
-            ready: list[tuple[Key, Recipe | _Failed]] = []
-            size = 0
-            for _, data in self.backend.get_many(paths()):
-                while isinstance(key := asked.popleft(), tuple):
-                    ready.append(key)  # type: ignore[arg-type]
-                try:
-                    recipe = self.handle.decode(key, data)
-                except Exception as error:
-                    ready.append((key, _Failed(error)))
-                    continue
-                more = sum(artifact.size for artifact in recipe.artifacts)
-                if ready and size + more > LOADED_TOGETHER:
-                    yield ready
-                    ready, size = [], 0
-                ready.append((key, recipe))
-                size += more
-            yield [*ready, *asked]  # type: ignore[list-item]
-
-        for ready in window():
-            loaded = load_many(self.handle.loading(*how), [recipe for _, recipe in ready if isinstance(recipe, Recipe)])
-            for key, recipe in ready:
-                if isinstance(recipe, _Failed):
-                    yield key, recipe
-                    continue
-                value: Any = next(loaded)
-                try:
-                    if isinstance(value, Exception):
-                        value = self._again(value, key, recipe, recipe.artifacts, how)
-                    self.handle.count(sum(artifact.size for artifact in recipe.artifacts))
-                    names = [artifact.name for artifact in recipe.artifacts]
-                    value = dict(zip(names, value, strict=True)) if recipe.kind == BUNDLE else value[0]
-                except Exception as error:
-                    value = _Failed(error)
-                yield key, value
+        yield from get_many(self.handle, keys, on_error, progress, Wishes(verify, writable, map))
 
     # ---- bundles ----------------------------------------------------------------------
 
@@ -354,7 +254,8 @@ class Store:
         if names is not None:
             numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
             wanted = [recipe.artifacts[_find(numbers, key, name)] for name in dict.fromkeys(names)]
-        return self._load(Key(key), recipe, wanted, _Wishes(verify, writable, map), True)  # type: ignore[no-any-return]
+        how = Wishes(verify, writable, map)
+        return self.handle.load(Key(key), recipe, wanted, how, named=True)  # type: ignore[no-any-return]
 
     # ---- bytes and files --------------------------------------------------------------
 
@@ -487,28 +388,7 @@ class Store:
                 would be replaced.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
-        target = Path(path)
-        if target.exists() and not (target.is_file() or target.is_dir()):
-            raise Unsupported(
-                "no regular file to write to", found=str(target),
-                hint="It would be replaced by one: write what iter_bytes yields (mfstore get without --output)",
-            )  # fmt: skip
-        temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
-        blocks = self.iter_bytes(key, name=name, verify=verify)
-        try:
-            with open(temporary, "xb", buffering=0) as file:
-                for data in blocks:
-                    block = memoryview(data)
-                    while block:
-                        block = block[file.write(block) :]
-            temporary.replace(target)
-        except BaseException as error:
-            with suppress(OSError):
-                temporary.unlink()
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                hint = "Free space, or choose another file"
-                raise OutOfSpace("no room for the file", key=key, found=str(target), hint=hint) from error
-            raise
+        write_file(regular_target(path), self.iter_bytes(key, name=name, verify=verify), key)
 
     def _reader(self, key: Key, name: str | None, verify: bool | None) -> ArtifactReader:
         recipe = self.handle.recipe(key)
@@ -559,16 +439,7 @@ class Store:
     def stats(self) -> StoreStats:
         """What the store holds, by listing it, and what this handle did. A store that is not there yet is empty."""
         self.handle.require_read()
-        counts = dict.fromkeys(("recipes", "packs", "index", "refs"), 0)
-        sizes = dict.fromkeys(counts, 0)
-        for kind in counts:
-            for info in self.backend.list(kind + "/"):
-                counts[kind] += kind != "refs" or is_ref(info.size)
-                sizes[kind] += info.size
-        return StoreStats(
-            url=self.backend.url, recipes=counts["recipes"], packs=counts["packs"], index_fragments=counts["index"],
-            refs=counts["refs"], stored=sum(sizes.values()), by_kind=sizes, session=self.session,
-        )  # fmt: skip
+        return store_stats(self.backend, self.session)
 
     # ---- maintenance --------------------------------------------------------------------
 
@@ -734,56 +605,6 @@ class Store:
             handle = self._handles.setdefault(pid, Handle(self._options, self.session))
         return handle
 
-    def _load(self, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], how: _Wishes, named: bool) -> Any:
-        try:
-            values = list(load_artifacts(self.handle.loading(*how), recipe, wanted))
-        except Exception as error:
-            values = self._again(error, key, recipe, wanted, how)
-        self.handle.count(sum(artifact.size for artifact in wanted))
-        if named:
-            return dict(zip((artifact.name for artifact in wanted), values, strict=True))
-        return values[0]
-
-    def _again(
-        self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[recipes.Artifact], how: _Wishes
-    ) -> list[Any]:
-        """What could not be loaded: read once more and verified, if it was not, as damage may be the reason. Else its
-        error, which says what could not be loaded from where."""
-        if not (self.knobs.verify if how.verify is None else how.verify):
-            try:
-                return list(load_artifacts(self.handle.loading(*how._replace(verify=True)), recipe, wanted))
-            except Exception as verified:
-                error = verified
-        raise self._located(error, key) from error.__cause__
-
-    def _located(self, error: Exception, key: Key) -> Exception:
-        """The error, saying what could not be loaded from where."""
-        if isinstance(error, MfstoreError):
-            error.where(key=key, backend=self.backend.url)
-        error.add_note(f"while loading {key} from {self.backend.url}")
-        return error
-
-
-class _Wishes(NamedTuple):
-    """How somebody wants artifacts to be loaded; None: as the store was opened."""
-
-    verify: bool | None
-    writable: bool
-    map: bool | None
-
-
-class _Failed(NamedTuple):
-    """What became of a key that failed, among those that are loaded with others."""
-
-    error: Exception
-
-
-def _checked(key: str) -> Key | _Failed:
-    try:
-        return Key(key)
-    except Exception as error:
-        return _Failed(error)
-
 
 def _seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
@@ -800,62 +621,3 @@ def _find(numbers: Mapping[str, int], key: str, name: str) -> int:
 
 def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, algorithm: str) -> Store:
     return Store(url, backend, knobs, create=create, algorithm=algorithm)
-
-
-def open_store(
-    url: str | os.PathLike[str],
-    *,
-    create: bool = True,
-    threads: int | None = None,
-    memory: int | None = None,
-    verify: bool | None = None,
-    fsync: str | None = None,
-    compress: Literal["fast", "balanced", "small"] | bool | None = None,
-    hash: str = "blake3",  # noqa: A002
-    expire_days: int | None = None,
-    map: bool | None = None,  # noqa: A002
-    delta: bool | None = None,
-    **options: Any,
-) -> Store:
-    """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
-
-    Nothing is created until something is put. An argument that is None is decided by the environment variable of its
-    name (``MFSTORE_THREADS`` and so on), else by the default.
-
-    Args:
-        url: Where the store is, or is to be. A URL is a str, as a Path drops one of its slashes. ``~`` is the home
-            directory.
-        create: Whether a put may create the store; if not, it raises NotFound where there is none.
-        threads: Threads for hashing, codecs and reads. Default: the CPUs this process may use.
-        memory: Bytes of extra memory one operation may hold. Default: 256 MiB.
-        verify: Check digests on every read. Default: on.
-        fsync: Local durability, "none", "batch" or "always". Default: batch.
-        expire_days: Something else (a lifecycle rule, a clean-up job) removes objects of this age: what a save relies
-            on is made young again in time. Default: what S3 says of its own rules.
-        map: Whether large raw arrays in a local directory are mapped when they are loaded (see ``Store.get``). Default:
-            unless the directory lies on a network file system, where other machines may change files under a map.
-        delta: Whether what has changed since the ``base`` that a save names may be stored as what differs from it.
-            Default: on.
-        compress: "fast" takes what lz4 shrinks by a fifth; "balanced" what any codec shrinks by a twentieth, and of
-            these the smallest; "small" spends five times as long on it. False stores everything raw; True is
-            "balanced", which is the default. Any store reads what any of them wrote.
-        hash: The digest of a store that is created, "blake3" or "sha256". A store that is there keeps its own.
-        options: Go to the backend.
-
-    Raises:
-        InvalidKey: the URL, ``hash`` or a setting is none; or the path begins as a URL does (``s3:bucket/x``).
-        NotAStore: the place holds something else.
-        Unsupported: no backend for this scheme is installed, or the store needs a newer mfstore.
-        CorruptObject: the store's description is damaged.
-        TypeError: an option that the backend does not know.
-        AccessDenied: the store's description may not be read.
-        BackendError: the storage failed.
-    """
-    text = os.fspath(url)
-    if hash not in NAMES:
-        raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress)
-    backend = open_backend(text, knobs, **options)
-    store = Store(text, backend, knobs, create=create, algorithm=hash)
-    store.handle.require_read()
-    return store

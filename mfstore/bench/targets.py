@@ -21,8 +21,9 @@ from mfstore.bench.plan import MEMORY
 from mfstore.bench.recording import Traffic, record
 from mfstore.bench.scenarios import Scenario
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotAStore, NotFound, OutOfSpace
+from mfstore.opening import open_store
 from mfstore.settings import resolve
-from mfstore.store import Store, open_store
+from mfstore.store import Store
 
 RETRY_SECONDS = 20.0
 """A service that has not answered for so long ends the measurement, and the removal, in good time."""

@@ -12,7 +12,8 @@ import click
 
 from mfstore.errors import InvalidKey
 from mfstore.format.digests import Key
-from mfstore.store import Store, open_store
+from mfstore.opening import open_store
+from mfstore.store import Store
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -13,7 +13,7 @@ from mfstore.demo.artifacts import small_artifacts, train
 from mfstore.demo.flights import flights, versions
 from mfstore.demo.metaflow_peer import StockMetaflow
 from mfstore.errors import MfstoreError
-from mfstore.store import open_store
+from mfstore.opening import open_store
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,7 +324,7 @@ def test_a_file_that_there_is_no_room_for(store, tmp_path, monkeypatch, code):
         def write(self, data):
             raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("mfstore.store.open", lambda path, mode, **_: Full(path, mode), raising=False)
+    monkeypatch.setattr("mfstore.loading.files.open", lambda path, mode, **_: Full(path, mode), raising=False)
     with pytest.raises(errors.OutOfSpace) as caught:
         store.get_file(key, target)
     assert str(target) in str(caught.value) and caught.value.hint and caught.value.__cause__.errno == code

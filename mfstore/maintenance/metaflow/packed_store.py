@@ -15,8 +15,9 @@ from mfstore.maintenance.store.collecting.plan import GcOptions
 from mfstore.maintenance.store.collecting.retention import Retention
 from mfstore.maintenance.store.gc import plan_gc
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
+from mfstore.opening import open_store
 from mfstore.settings import resolve
-from mfstore.store import Store, open_store
+from mfstore.store import Store
 
 if TYPE_CHECKING:
     from mfstore.maintenance.store.gc import GcResult as GcResult

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from mfstore.metaflow.process_state import ProcessState, process_state
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
-from mfstore.store import Store, open_store
+from mfstore.opening import open_store
+from mfstore.store import Store
 
 if TYPE_CHECKING:
     from mfstore.metaflow.packed.bucket import StoreInBucket

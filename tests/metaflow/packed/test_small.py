@@ -14,7 +14,7 @@ from mfstore.metaflow.packed.bundles import Saved, save
 from mfstore.metaflow.packed.plain import content_key, plain_info, plain_pickle
 from mfstore.metaflow.packed.small import MOST_BYTES, MOST_CHUNK, _description, load_small, save_small
 from mfstore.metaflow.roots.packed_keys import bundle_of
-from mfstore.store import open_store
+from mfstore.opening import open_store
 
 SMALL = {"graph": ["step" * 40, "step" * 41], "name\ud800": ["x" * 200]}
 

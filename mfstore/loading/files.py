@@ -1,0 +1,42 @@
+"""An artifact's bytes written to a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from mfstore.errors import OutOfSpace, Unsupported
+
+
+def regular_target(path: str | os.PathLike[str]) -> Path:
+    """The file that may be written. Unsupported for a device, a pipe or a socket, which would be replaced."""
+    target = Path(path)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise Unsupported(
+            "no regular file to write to", found=str(target),
+            hint="It would be replaced by one: write what iter_bytes yields (mfstore get without --output)",
+        )  # fmt: skip
+    return target
+
+
+def write_file(target: Path, blocks: Iterable[bytes], key: str) -> None:
+    """Replace the file when all of ``blocks``, which are what ``key`` names, were read. Nothing is left behind on
+    failure. OutOfSpace when there is no room, OSError when it cannot be written for another reason."""
+    temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
+    try:
+        with open(temporary, "xb", buffering=0) as file:
+            for data in blocks:
+                block = memoryview(data)
+                while block:
+                    block = block[file.write(block) :]
+        temporary.replace(target)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "Free space, or choose another file"
+            raise OutOfSpace("no room for the file", key=key, found=str(target), hint=hint) from error
+        raise

@@ -1,0 +1,71 @@
+"""How a store is opened."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from mfstore.backends import open_backend
+from mfstore.errors import InvalidKey
+from mfstore.format.digests import NAMES
+from mfstore.settings import resolve
+from mfstore.store import Store
+
+
+def open_store(
+    url: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    threads: int | None = None,
+    memory: int | None = None,
+    verify: bool | None = None,
+    fsync: str | None = None,
+    compress: Literal["fast", "balanced", "small"] | bool | None = None,
+    hash: str = "blake3",  # noqa: A002
+    expire_days: int | None = None,
+    map: bool | None = None,  # noqa: A002
+    delta: bool | None = None,
+    **options: Any,
+) -> Store:
+    """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
+
+    Nothing is created until something is put. An argument that is None is decided by the environment variable of its
+    name (``MFSTORE_THREADS`` and so on), else by the default.
+
+    Args:
+        url: Where the store is, or is to be. A URL is a str, as a Path drops one of its slashes. ``~`` is the home
+            directory.
+        create: Whether a put may create the store; if not, it raises NotFound where there is none.
+        threads: Threads for hashing, codecs and reads. Default: the CPUs this process may use.
+        memory: Bytes of extra memory one operation may hold. Default: 256 MiB.
+        verify: Check digests on every read. Default: on.
+        fsync: Local durability, "none", "batch" or "always". Default: batch.
+        expire_days: Something else (a lifecycle rule, a clean-up job) removes objects of this age: what a save relies
+            on is made young again in time. Default: what S3 says of its own rules.
+        map: Whether large raw arrays in a local directory are mapped when they are loaded (see ``Store.get``). Default:
+            unless the directory lies on a network file system, where other machines may change files under a map.
+        delta: Whether what has changed since the ``base`` that a save names may be stored as what differs from it.
+            Default: on.
+        compress: "fast" takes what lz4 shrinks by a fifth; "balanced" what any codec shrinks by a twentieth, and of
+            these the smallest; "small" spends five times as long on it. False stores everything raw; True is
+            "balanced", which is the default. Any store reads what any of them wrote.
+        hash: The digest of a store that is created, "blake3" or "sha256". A store that is there keeps its own.
+        options: Go to the backend.
+
+    Raises:
+        InvalidKey: the URL, ``hash`` or a setting is none; or the path begins as a URL does (``s3:bucket/x``).
+        NotAStore: the place holds something else.
+        Unsupported: no backend for this scheme is installed, or the store needs a newer mfstore.
+        CorruptObject: the store's description is damaged.
+        TypeError: an option that the backend does not know.
+        AccessDenied: the store's description may not be read.
+        BackendError: the storage failed.
+    """
+    text = os.fspath(url)
+    if hash not in NAMES:
+        raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
+    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress)
+    backend = open_backend(text, knobs, **options)
+    store = Store(text, backend, knobs, create=create, algorithm=hash)
+    store.handle.require_read()
+    return store
