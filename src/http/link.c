@@ -390,7 +390,7 @@ static ptrdiff_t tls_send(struct mf_link *link, const struct iovec *pieces, size
     unsigned char little[RECORD];
     struct iovec together = {little, 0};
     size_t i, taken = 0;
-    int code = 0;
+    int code = 0, waits = 0;
     if (link->broken)
         return MF_LINK_BROKEN;
     /* A head and a short body are one record: 7000 instructions of 35 000 less for a PUT of 4 KiB. */
@@ -402,7 +402,8 @@ static ptrdiff_t tls_send(struct mf_link *link, const struct iovec *pieces, size
         pieces = &together;
         count = 1;
     }
-    for (i = 0; i < count; i++) {
+    link->drained = 1; /* what comes meanwhile is for who receives, who would not be told of what was read here */
+    for (i = 0; i < count && !waits; i++) {
         const unsigned char *at = pieces[i].iov_base;
         size_t left = pieces[i].iov_len;
         while (left) {
@@ -416,7 +417,12 @@ static ptrdiff_t tls_send(struct mf_link *link, const struct iovec *pieces, size
             some = left < records * RECORD ? left : records * RECORD;
             before();
             if (SSL_write_ex(link->tls, at, some, &wrote) != 1) {
-                code = tls_failed(link, SSL_get_error(link->tls, 0));
+                code = SSL_get_error(link->tls, 0);
+                /* Of a message of TLS's own, a session ticket most of all, a part has come: the rest comes first. */
+                waits = code == SSL_ERROR_WANT_READ;
+                if (waits)
+                    break;
+                code = tls_failed(link, code);
                 goto end;
             }
             at += wrote;
@@ -425,6 +431,8 @@ static ptrdiff_t tls_send(struct mf_link *link, const struct iovec *pieces, size
         }
     }
     code = drain(link);
+    if (waits && code == 0)
+        code = MF_LINK_READ;
 end:
     if (taken && code != MF_LINK_BROKEN)
         return (ptrdiff_t) taken;

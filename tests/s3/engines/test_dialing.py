@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _ssl
 import base64
+import contextlib
+import ctypes
 import os
 import pty
 import socket
@@ -284,10 +287,99 @@ class TestTrust:
             os.close(ours)
         assert (answer.stdout, answer.returncode) == ("tls True\n", 0), answer.stderr
 
+    def test_a_ticket_in_two_records_while_a_body_is_sent(self, rig: Rig, authority: Authority) -> None:
+        """Between the two TLS can write nothing: that is no end of the connection."""
+        body = bytes(32 << 20)  # more than the network holds
+        with LateTicket(authority, len(body)) as server:
+            transport = trusting(authority, certificate=authority.cert_file, private_key=authority.key_file)
+            channel = rig.to(f"https://127.0.0.1:{server.port}", transport=transport)
+            reply = ask(channel, Call("PutObject", "b", "k", body=[body]))
+        reply.call.body = None  # too long to be shown
+        assert (reply.failure, reply.status, server.received) == (None, 200, len(body))
+
     def test_an_origin_that_speaks_no_tls(self, rig: Rig, authority: Authority) -> None:
         with Talker(b"HTTP/1.1 400 Bad Request\r\n\r\n") as talker:
             reply = ask(rig.to(f"https://{talker.place}", transport=trusting(authority)), get())
         assert reply.failure == "tls"
+
+
+def sends_short_records(context: ssl.SSLContext) -> bool:
+    """Have it send no record of more than 512 bytes: a session ticket, in which the client's certificate is, takes two.
+    False where this Python does not let that be said, which its ssl module has no words for."""
+    libssl = ctypes.CDLL(_ssl.__file__)
+    if not hasattr(libssl, "SSL_CTX_ctrl"):  # it is a part of Python's own program
+        return False
+    libssl.SSL_CTX_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
+    libssl.SSL_CTX_ctrl.restype = ctypes.c_long
+    of_openssl = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
+    return bool(libssl.SSL_CTX_ctrl(of_openssl, 52, 512, None))  # SSL_CTRL_SET_MAX_SEND_FRAGMENT
+
+
+class LateTicket:
+    """A server of one PUT. It holds its session tickets back until the body has begun to come, sends the first record
+    of one, and the rest when the client has long had that."""
+
+    def __init__(self, authority: Authority, length: int) -> None:
+        context = authority.server_context()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority.ca_file)
+        if not sends_short_records(context):
+            pytest.skip("Python's ssl lets nobody set the length of records")
+        self.length, self.received = length, 0
+        self.sent, self.coming = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.coming, self.sent, server_side=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def __enter__(self) -> LateTicket:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.listener.close()
+        self.thread.join()
+
+    def serve(self) -> None:
+        client, _ = self.listener.accept()
+        with client, contextlib.suppress(OSError):
+            while True:
+                try:
+                    self.tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    client.sendall(self.sent.read())
+                    self.coming.write(client.recv(1 << 16))
+            tickets = self.sent.read()
+            first = 5 + int.from_bytes(tickets[3:5], "big")
+            assert first == 5 + 512 + 17 < len(tickets)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += self.read(client)
+            self.received = len(head.partition(b"\r\n\r\n")[2])
+            client.sendall(tickets[:first])
+            client.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                while self.received < self.length and (some := self.read(client)):
+                    self.received += len(some)
+            assert self.received < self.length
+            client.settimeout(60)
+            client.sendall(tickets[first:])
+            while self.received < self.length and (some := self.read(client)):
+                self.received += len(some)
+            self.tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            client.sendall(self.sent.read())
+
+    def read(self, client: socket.socket) -> bytes:
+        """Some of what the client sends; nothing at its end."""
+        while True:
+            try:
+                return self.tls.read(1 << 20)
+            except ssl.SSLWantReadError:
+                some = client.recv(1 << 18)
+                if not some:
+                    return b""
+                self.coming.write(some)
 
 
 class Talker:
