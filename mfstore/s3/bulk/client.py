@@ -687,13 +687,11 @@ class BulkClient:
 
         def start() -> Scheduler:
             stats.engine = self.engine.name
-            return self.transfers.scheduler(jobs, stats)
+            return self.transfers.scheduler(jobs, stats, ordered)
 
         calls_back = items is not None and type(items) not in INERT
         effort = Effort(large=files or operation in LARGE, calls_back=calls_back)
-        return BulkResult(
-            start, stats, ordered=ordered, on_error=on_error, progress=progress, total=total, effort=effort
-        )
+        return BulkResult(start, stats, on_error=on_error, progress=progress, total=total, effort=effort)
 
     def _jobs(self, plain: Plain | None, items: Iterable[Any], make: Callable[[int, Any], Job]) -> Iterator[Job]:
         """A job for each item. With ``plain`` many may be requests without one."""

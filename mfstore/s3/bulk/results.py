@@ -128,7 +128,7 @@ class BulkResult:
     """
 
     def __init__(
-        self, start: Callable[[], Scheduler], stats: BulkStats, *, ordered: bool, on_error: OnError, progress: Progress,
+        self, start: Callable[[], Scheduler], stats: BulkStats, *, on_error: OnError, progress: Progress,
         total: int | None = None, effort: Effort = NO_EFFORT,
     ) -> None:  # fmt: skip
         if on_error not in ("raise", "return", "omit"):
@@ -138,7 +138,6 @@ class BulkResult:
         self.stats = stats
         self._total = total
         self._start = start
-        self._ordered = ordered
         self._on_error = on_error
         self._progress = progress
         self._outcomes: list[Outcome] | None = None
@@ -190,7 +189,7 @@ class BulkResult:
 
     def _run(self) -> Iterator[Outcome]:
         scheduler, bar = self._begin()
-        batches, count = scheduler.batches(self._ordered), self.stats.add
+        batches, count = scheduler.batches(), self.stats.add
         try:
             for found in batches:
                 while found:
@@ -215,7 +214,7 @@ class BulkResult:
         except asyncio.CancelledError:
             beginning.add_done_callback(_let_go)
             raise
-        turns = Turns() if self._ordered else None
+        turns = Turns() if scheduler.ordered else None
         ready = asyncio.Event()
         aside = True  # at first, when requests of a new kind are prepared
         loop.add_reader(scheduler.fileno(), ready.set)

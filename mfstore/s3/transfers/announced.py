@@ -42,17 +42,27 @@ class AnnouncedBodies:
         return found
 
     def grants(
-        self, oldest: int, jobs: int, connections: int, memory: int, has: Callable[[int], bool]
+        self, oldest: int, jobs: int, connections: int, memory: int, has: Callable[[int], bool],
+        unanswered: Callable[[int], int] | None = None,
     ) -> Iterator[Grant]:  # fmt: skip
         """Who may go on, and waits no more: the ``oldest`` of the items under way, by its number, at once, others when
         the budget ``has`` what they take. The caller reserves it before he asks for the next. ``connections`` are
-        shared by the objects that find room side by side in ``memory``, of so many ``jobs``."""
+        shared by the objects that find room side by side in ``memory``, of so many ``jobs``.
+
+        Of results in order, which hold their memory until all before them have been handed out, one gets memory when
+        there is enough for those before it too: what those take that wait here, and for each of which there is no
+        answer yet, ``unanswered(number)`` before that item, as much as for itself. Otherwise what is announced first
+        took it, whatever its turn, and two or three of four places were held to the end of the operation."""
+        earlier = 0
         for key, (call, reply) in sorted(self.waiting.items(), key=lambda entry: entry[1][0].tag.job.index):
             job: GetJob = call.tag.job  # nothing else is announced
             length = job.takes(reply, memory)
             more = length - job.weight
-            if more > 0 and job.index != oldest and not has(more):
-                continue
+            if more > 0 and job.index != oldest:
+                before = 0 if unanswered is None else earlier + unanswered(job.index) * length
+                if not has(more + before):
+                    earlier += more
+                    continue
             del self.waiting[key]
             beside = jobs if job.to_file else max(1, memory // max(length, 1))
             yield Grant(call, reply, more, max(1, connections // min(beside, jobs)))

@@ -563,6 +563,11 @@ class GetJob(Job):
         super().fail(error)
 
     @property
+    def has_place(self) -> bool:
+        """Since its length is known."""
+        return self._pieces is not None
+
+    @property
     def to_file(self) -> bool:
         """Whether a long body takes no memory."""
         return self._destination is not None

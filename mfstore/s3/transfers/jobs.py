@@ -128,6 +128,11 @@ class Job:
         self.started = 0.0
         self.first_byte = 0.0
 
+    @property
+    def has_place(self) -> bool:
+        """Whether the memory or the file is there in which its result comes to lie, or it needs none."""
+        return True
+
     def begin(self) -> Sequence[Call]:
         """The first calls."""
         raise NotImplementedError

@@ -13,8 +13,9 @@ from __future__ import annotations
 import heapq
 import os
 import threading
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -389,9 +390,11 @@ class Scheduler:
 
     def __init__(
         self, channel: Channel, admission: Admission, retries: Retries, counts: TransferCounts,
-        plain: PlainJobs | None = None,
+        plain: PlainJobs | None = None, ordered: bool = False,
     ) -> None:  # fmt: skip
         now = monotonic()
+        self.ordered = ordered
+        """Whether the outcomes are handed out in the order of the jobs: whoever pumps has them wait."""
         self.admission = admission
         self.retries = retries
         self._channel = channel
@@ -454,12 +457,12 @@ class Scheduler:
         self._handed_out += 1
         self.admission.budget.take(-outcome.memory)
 
-    def batches(self, ordered: bool) -> Generator[list[Outcome], None, None]:
+    def batches(self) -> Generator[list[Outcome], None, None]:
         """All outcomes, as they come or in the order of the jobs, many at a time, the next of each list at its end.
         Whoever iterates takes all out of a list before he asks for another; they are handed out then. Closed, or left
         by an error, it ends the operation."""
         process = os.getpid()
-        turns = Turns() if ordered else None
+        turns = Turns() if self.ordered else None
         try:
             while not self.done:
                 found = self.pump(IDLE_SECONDS)
@@ -477,10 +480,10 @@ class Scheduler:
             if process == os.getpid():
                 self.close()
 
-    def outcomes(self, ordered: bool) -> Generator[Outcome, None, None]:
+    def outcomes(self) -> Generator[Outcome, None, None]:
         """All outcomes, as they come or in the order of the jobs. To be iterated over at once; closed, or left by an
         error, it ends the operation."""
-        batches = self.batches(ordered)
+        batches = self.batches()
         try:
             for found in batches:
                 while found:
@@ -893,7 +896,9 @@ class Scheduler:
         connections, oldest, jobs = int(self.admission.limiter.limit), min(self._active, default=0), len(self._active)
         if self._lane is not None and (first := self._lane.oldest()) is not None:
             oldest, jobs = min(oldest, first), jobs + self._lane.flying
-        for call, reply, more, pieces in self._announced.grants(oldest, jobs, connections, budget.limit, budget.has):
+        unanswered = self._unanswered_before() if self.ordered else None
+        grants = self._announced.grants(oldest, jobs, connections, budget.limit, budget.has, unanswered)
+        for call, reply, more, pieces in grants:
             job: GetJob = call.tag.job
             job.weight += more
             budget.take(more)
@@ -911,6 +916,21 @@ class Scheduler:
                 continue
             self._channel.resume(call, landing.target, landing.stop, landing.skip)
             self._calls.add(job, landing.more)
+
+    def _unanswered_before(self) -> Callable[[int], int]:
+        """Tells how many items before one, by its number, are under way of which nobody knows yet what they take."""
+        known = {call.tag.job.index for call, _ in self._announced.waiting.values()}
+        asked = sorted(job.index for job in self._active.values() if not job.has_place and job.index not in known)
+        first = self._lane.oldest() if self._lane is not None else None
+
+        def before(number: int) -> int:
+            plain = 0
+            if first is not None and first < number:
+                assert self._lane is not None
+                plain = min(self._lane.flying, number - first)  # at most: those between may have been answered
+            return bisect_left(asked, number) + plain
+
+        return before
 
     # ---- the last few ---------------------------------------------------------------------
 
@@ -1035,16 +1055,16 @@ class Transfers:
             if self._engine is None:
                 self._engine = choose(self._knobs.engine, self.control, self._max_bandwidth)
 
-    def scheduler(self, jobs: Iterator[Job], counts: TransferCounts) -> Scheduler:
+    def scheduler(self, jobs: Iterator[Job], counts: TransferCounts, ordered: bool = False) -> Scheduler:
         """A scheduler of ``jobs``, which are taken as there is room. Whoever asks for it closes it."""
         admission = Admission(jobs, Limiter(fixed=self._knobs.concurrency), self._knobs.memory)
         retries = Retries(self.control, self.policy, self.quota, self.engine.ask)
         plain = jobs if isinstance(jobs, PlainJobs) else None
-        return Scheduler((self._engine or self.engine).channel(), admission, retries, counts, plain)
+        return Scheduler((self._engine or self.engine).channel(), admission, retries, counts, plain, ordered)
 
     def run(self, jobs: Iterator[Job], ordered: bool = False) -> Generator[Outcome, None, None]:
         """The outcomes of ``jobs``, as ``Scheduler.outcomes`` gives them: errors are in them, not raised."""
-        return self.scheduler(jobs, TransferCounts()).outcomes(ordered)
+        return self.scheduler(jobs, TransferCounts(), ordered).outcomes()
 
     def one(self, job: Job) -> Outcome:
         """The outcome of one job. Raises its error."""

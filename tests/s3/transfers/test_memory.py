@@ -62,6 +62,34 @@ def test_as_many_objects_are_fetched_side_by_side_as_the_memory_holds(bodies_las
     assert max(bodies_last) == 4
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_no_result_takes_memory_that_one_before_it_will_need(monkeypatch, ordered):
+    """Of results in order; else what is announced first, and held until its turn, would leave few places."""
+    number, places, handed_out, ahead = 24, 4, [0], []
+    poll, resume = SimulatedChannel.poll, SimulatedChannel.resume
+
+    def last_answered_first(channel, timeout):
+        held = channel._queue
+        asked = [item for item in held if not isinstance(item, Reply)]
+        channel._queue = asked[-1:] or held
+        replies = poll(channel, timeout)
+        channel._queue += [item for item in held if item is not asked[-1]] if asked else []
+        return replies
+
+    def noted(channel, call, target, stop=None, skip=0):
+        ahead.append(int(call.key) - handed_out[0])
+        resume(channel, call, target, stop, skip)
+
+    monkeypatch.setattr(SimulatedChannel, "poll", last_answered_first)
+    monkeypatch.setattr(SimulatedChannel, "resume", noted)
+    world = SimulatedS3({f"{i}": BIG[: 2 * MIB] for i in range(number)})
+    client = simulated_client(world, memory=places * 2 * MIB)
+    for outcome in client.get_many([*world.objects], ordered=ordered):
+        handed_out[0] += 1
+        del outcome
+    assert len(ahead) == number and (max(ahead) <= places) == ordered  # the oldest never waits
+
+
 @pytest.mark.second
 def test_objects_that_wait_for_memory_take_few_connections(bodies_last):
     world = SimulatedS3({f"k{i}": BIG[: 4 * MIB] for i in range(10)})

@@ -181,6 +181,34 @@ def test_the_oldest_gets_its_memory_and_others_what_is_left():
     assert [grant.pieces for grant in bodies.grants(2, 2, 24, budget.limit, budget.has)] == [12, 12]
 
 
+def granted(lengths, budget, unanswered, oldest=0):
+    """The numbers of those that get their memory, of bodies by number."""
+    bodies, got = AnnouncedBodies(), []
+    for index, length in lengths.items():
+        announced(bodies, index, length)
+    for grant in bodies.grants(oldest, 9, 24, budget.limit, budget.has, unanswered):
+        budget.take(grant.more)
+        got.append(grant.call.tag.job.index)
+    return got
+
+
+@pytest.mark.parametrize(
+    ("lengths", "before", "got"),
+    [
+        ({3: 2}, 3, [3]),  # as long as it three more, and itself: eight
+        ({4: 2}, 4, []),
+        ({4: 2}, None, [4]),  # in any order
+        ({0: 30, 4: 2}, 0, [0]),  # the oldest takes what it takes
+        ({1: 7, 2: 2, 3: 1}, 0, [1]),  # what waits here is before it too
+        ({1: 7, 2: 2, 3: 1}, None, [1, 3]),
+        ({1: 3, 2: 3}, 1, [1]),
+    ],
+)
+def test_in_order_memory_goes_to_a_body_when_those_before_it_find_theirs(lengths, before, got):
+    lengths = {index: length * MIB for index, length in lengths.items()}
+    assert granted(lengths, Budget(8 * MIB), None if before is None else lambda _: before) == got
+
+
 def test_a_body_whose_job_failed_waits_no_more():
     bodies = AnnouncedBodies()
     failed = announced(bodies, 1, MIB)
