@@ -127,6 +127,19 @@ class BotocoreControlPlane:
         """See ``interface.RouteSource``."""
         return self.process().sessions.of(bucket, self, ask)
 
+    def renews(self) -> bool:
+        """See ``interface.ControlPlane``."""
+        state = self._state
+        if state is None or state.pid != os.getpid():
+            return False
+        return bool(state.sessions.due()) or (self.keys is None and state.keyring.renews())
+
+    def renew(self, ask: Ask) -> None:
+        """See ``interface.ControlPlane``."""
+        self.credentials()
+        for bucket in self.process().sessions.due():
+            self.session(bucket, ask)
+
     def expire(self, credentials: Credentials | None, bucket: str) -> bool:
         """See ``interface.ControlPlane``."""
         process = self.process()

@@ -56,6 +56,10 @@ class Keyring:
                     self._none = copied(error), time.monotonic()
                     raise
 
+    def renews(self) -> bool:
+        """Whether ``current`` may now take as long as it takes to be given other credentials."""
+        return self._found is not None and _due(self._found)
+
     def current(self) -> Credentials | None:
         """What to sign with now, refreshed when due; None for anonymous requests. Raises AccessDenied, BackendError."""
         if self._settings.anonymous:
@@ -63,8 +67,7 @@ class Keyring:
         found = self._found or self.botocore_credentials()
         try:
             # botocore has a lock of its own while it refreshes, for which those who sign may wait.
-            refresh = internals.is_refreshable(found) and found.refresh_needed(REFRESHED_ASIDE)
-            frozen = uninterrupted(found.get_frozen_credentials) if refresh else found.get_frozen_credentials()
+            frozen = uninterrupted(found.get_frozen_credentials) if _due(found) else found.get_frozen_credentials()
         except Exception as error:
             raise _unfit(error, self._profile) from error
         if not frozen.access_key or not frozen.secret_key:
@@ -135,6 +138,10 @@ class Keyring:
             return self._frozen() != refused
         except Exception as error:
             raise _unfit(error, self._profile) from error
+
+
+def _due(found: Any) -> bool:
+    return internals.is_refreshable(found) and bool(found.refresh_needed(REFRESHED_ASIDE))
 
 
 def _unfit(error: Exception, profile: str | None) -> MfstoreError:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 OPERATION = "CreateSession"
 ENDING_SECONDS = 60.0
 """A session of which less is left is replaced: a request may wait for its turn, and S3 gives five minutes."""
+SECONDS_OF_A_ROUND = 1.0
+"""So much earlier an event loop has it replaced in a thread: longer than one round of its takes."""
 LAST_SECONDS = 5.0
 """Where it cannot be replaced just now it is used until so much is left."""
 SECONDS_BETWEEN_FAILURES = 1.0
@@ -82,6 +84,16 @@ class BucketSessions:
         self._sessions: dict[str, _Session] = {}
         self._failures: dict[str, tuple[NoSession, float, _Asked]] = {}
         self._locks: dict[str, threading.RLock] = {}
+        self._given_up: set[str] = set()
+        """Buckets whose session was refused, and which have no other yet."""
+
+    def due(self) -> list[str]:
+        """The buckets whose sessions ``of`` is about to replace."""
+        now = time.monotonic()
+        soon = now + ENDING_SECONDS + SECONDS_OF_A_ROUND
+        # One that has ended is of a bucket of which nothing was asked for long.
+        ending = [name for name, one in list(self._sessions.items()) if now < one.ends < soon]
+        return [*ending, *list(self._given_up)]
 
     def of(self, bucket: str, account: Account, ask: Ask) -> Credentials:
         """The keys of a bucket's session, which has some time to go. Raises NoSession with what the service answers
@@ -104,6 +116,7 @@ class BucketSessions:
                     return session.credentials
                 raise
             self._sessions[bucket] = session
+            self._given_up.discard(bucket)
             return session.credentials
 
     def _begun(self, bucket: str, account: Account, ask: Ask) -> _Session:
@@ -131,6 +144,7 @@ class BucketSessions:
             return False  # it was the question for a session that was refused, and so the account's keys
         session = self._sessions.get(bucket)
         if session is not None and time.monotonic() - session.begun >= SECONDS_YOUNG:
+            self._given_up.add(bucket)
             self._sessions.pop(bucket, None)
         # Also where it has been given up: of many that it signed all are told so.
         return bucket in self._locks

@@ -69,6 +69,13 @@ class ControlPlane(RouteSource, Protocol):
     def transport(self) -> Transport:
         """How to connect. Raises Unsupported when the CA bundle does not exist, and for what cannot be done."""
 
+    def renews(self) -> bool:
+        """Whether the next request may first have to wait for other credentials, or another session, because those that
+        there are come to their end. Asks nobody."""
+
+    def renew(self, ask: Ask) -> None:
+        """Get those now. Raises like ``session``."""
+
     def expire(self, credentials: Credentials | None, bucket: str) -> bool:
         """The server of ``bucket`` called ``credentials``, or those of its session, expired or invalid: gets others if
         it can. False if there are none. Raises AccessDenied when the refresh fails."""

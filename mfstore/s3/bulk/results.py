@@ -221,9 +221,12 @@ class BulkResult:
         try:
             while not scheduler.done:
                 ready.clear()
-                if not aside:
+                renews = scheduler.renews()
+                if not aside and not renews:
                     found = scheduler.pump(0.0)
                 elif self._effort.calls_back:
+                    if renews:
+                        await _settled(loop, scheduler.renew)
                     scheduler.send()
                     found = await _settled(loop, scheduler.receive, 0.0)
                 else:

@@ -508,6 +508,15 @@ class Scheduler:
                 else:
                     self._control.prepare(Call(name, ANY_BUCKET))
 
+    def renews(self) -> bool:
+        """Whether what is sent next may wait for keys to be renewed: no work for an event loop."""
+        return self._control.renews()
+
+    def renew(self) -> None:
+        """Have them renewed. What goes wrong here, the next call reports."""
+        with suppress(MfstoreError):
+            self._control.renew(self.retries.ask)
+
     def due(self, now: float) -> float:
         """Seconds until something has to be done without a reply."""
         calls = self._calls

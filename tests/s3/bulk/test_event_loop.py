@@ -1,15 +1,22 @@
 """What an event loop is not held up by: everything that may take long is done in other threads."""
 
 import asyncio
+import contextlib
 import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.credentials import RefreshableCredentials
+from botocore.session import Session
 
 from mfstore.errors import BackendError, InvalidKey
 from mfstore.s3 import BulkClient
-from mfstore.s3.aws import control, prepared
+from mfstore.s3.aws import control, express, prepared
 from mfstore.s3.engines import choice
 from mfstore.s3.transfers import destinations, scheduler
+from tests.rigs.directory_bucket import DirectoryBuckets
 from tests.rigs.raw_server import Server
 
 PAGE = b"<ListBucketResult><Contents><Key>k</Key><Size>1</Size></Contents></ListBucketResult>"
@@ -89,6 +96,82 @@ def test_what_takes_long_is_done_elsewhere(client, threads, tmp_path, work):
     assert here in ended, "what has nothing more to wait for ends at once"
     assert set(threads) >= {"choose", "__init__"}
     assert all(here not in found for found in threads.values()), (here, threads)
+
+
+class Renewals:
+    """Of keys, while objects are got one by one in an event loop."""
+
+    def __init__(self):
+        self.loop = None
+        self.seen = []
+        """For each whether the loop went on meanwhile."""
+
+    def asked(self):
+        """Others are asked for."""
+        if self.loop is not None:
+            turned = threading.Event()
+            self.loop.call_soon_threadsafe(turned.set)
+            self.seen.append(turned.wait(20))
+
+    def run(self, client, generated, come_to_an_end):
+        """Renew them once: on the way they ``come_to_an_end``."""
+
+        async def main():
+            keys = ["k"] * 8
+            count = 0
+            async for outcome in client.aget_many((key for key in keys) if generated else keys):
+                assert outcome.ok
+                count += 1
+                if count == 4:
+                    self.loop = asyncio.get_running_loop()
+                    come_to_an_end()
+            assert count == 8
+
+        asyncio.run(main())
+        assert self.seen == [True]
+
+
+@pytest.mark.parametrize("generated", [False, True], ids=["listed", "generated"])
+def test_the_loop_goes_on_while_credentials_are_renewed(engine, generated):
+    renewals = Renewals()
+
+    def fresh():
+        renewals.asked()
+        until = datetime.now(UTC) + timedelta(hours=1)
+        return {"access_key": "a", "secret_key": "b", "token": None, "expiry_time": until.isoformat()}
+
+    session = Session()
+    session._credentials = found = RefreshableCredentials.create_from_metadata(fresh(), fresh, "test")
+
+    def come_to_an_end():
+        found._expiry_time = datetime.now(found._expiry_time.tzinfo) + timedelta(minutes=5)
+
+    with contextlib.closing(Server(answer)) as server:
+        more = {"session": session, "endpoint_url": server.origin, "region_name": "us-east-1"}
+        with BulkClient("bucket", engine=engine, concurrency=1, **more) as client:
+            renewals.run(client, generated, come_to_an_end)
+
+
+@pytest.mark.parametrize("generated", [False, True], ids=["listed", "generated"])
+@pytest.mark.parametrize("way", ["ends", "refused"])
+def test_the_loop_goes_on_while_a_session_is_renewed(s3_env, monkeypatch, way, generated):
+    renewals, real = Renewals(), express.BucketSessions._begun
+
+    def begun(*arguments):
+        renewals.asked()
+        return real(*arguments)
+
+    monkeypatch.setattr(express.BucketSessions, "_begun", begun)
+    with DirectoryBuckets() as service, service.client(concurrency=1) as client:
+        service.objects["k"] = b"1"
+
+        def come_to_an_end():
+            sessions = client.transfers.control.process().sessions
+            ((bucket, session),) = sessions._sessions.items()
+            sessions._sessions[bucket] = replace(session, begun=0.0, ends=time.monotonic() + express.ENDING_SECONDS)
+            assert way == "ends" or sessions.refused(bucket)
+
+        renewals.run(client, generated, come_to_an_end)
 
 
 @pytest.mark.slow
