@@ -113,14 +113,29 @@ static struct mf_engine *engine;
 static struct mf_worker *worker;
 static int file = -1;
 
-static uint8_t pattern(unsigned id, uint64_t at) {
+/* What is done for each byte has no branches to be found. Counting and comparing them took two thirds of the time. */
+#define PLAIN __attribute__((no_sanitize("coverage")))
+
+PLAIN static uint8_t pattern(unsigned id, uint64_t at) {
     return (uint8_t) (0x80 | (id * 37 + at * 11 + (at >> 5) * 3)); /* no beginning of any head */
+}
+
+PLAIN static void fill(uint8_t *at, unsigned id, uint64_t from, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        at[i] = pattern(id, from + i);
+}
+
+PLAIN static int is_filled(const uint8_t *at, unsigned id, uint64_t from, size_t n) {
+    size_t i = 0;
+    while (i < n && at[i] == pattern(id, from + i))
+        i++;
+    return i == n;
 }
 
 /* Bytes that have moved, both ways: never more than the rate allows and one bucket. */
 static uint64_t moved, began_ns;
 
-static void move(size_t n) {
+PLAIN static void move(size_t n) {
     const struct mf_pace *pace = &engine->pace;
     moved += n;
     if (pace->byte_ns > 0)
@@ -164,11 +179,11 @@ int mf_link_secure(const struct mf_link *link) {
     return link->secure;
 }
 
-static int unread(const struct mf_link *link) {
+PLAIN static int unread(const struct mf_link *link) {
     return link->read < link->arrived;
 }
 
-static int at_end(const struct mf_link *link) {
+PLAIN static int at_end(const struct mf_link *link) {
     return link->end != OPEN && link->arrived == link->in_n;
 }
 
@@ -236,21 +251,19 @@ static void say_number(struct mf_link *link, const char *format, size_t value) {
 }
 
 static void say_body(struct mf_link *link, const struct request *r, size_t from, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint8_t c = pattern(r->id, (uint64_t) r->base + from + i);
-        say(link, &c, 1);
-    }
+    if (n > WIRE - link->in_n)
+        n = WIRE - link->in_n;
+    fill(link->in + link->in_n, r->id, (uint64_t) r->base + from, n);
+    link->in_n += n;
 }
 
 static void say_checksum(struct mf_link *link, const struct request *r) {
     char line[64] = "x-amz-checksum-crc32: ";
-    uint64_t crc = 0;
-    for (size_t i = 0; i < r->object_n; i++) {
-        uint8_t c = pattern(r->id, i);
-        crc = mf_crc_update(0, crc, &c, 1);
-    }
+    uint8_t object[WIRE];
+    REQUIRE(r->object_n <= sizeof object);
+    fill(object, r->id, 0, r->object_n);
     snprintf(line, sizeof line, "%s: ", mf_crc_headers[0]);
-    mf_crc_encode(0, crc, line + strlen(line));
+    mf_crc_encode(0, mf_crc_update(0, 0, object, r->object_n), line + strlen(line));
     say_text(link, line);
     say_text(link, "\r\n");
 }
@@ -414,7 +427,7 @@ static void look(struct mf_link *link) {
         answer(link, 1);
 }
 
-static void take_byte(struct mf_link *link, uint8_t c) {
+PLAIN static void take_byte(struct mf_link *link, uint8_t c) {
     if (!link->body_left || !link->current || link->body_at == SIZE_MAX) {
         if (!link->head_n) {
             /* The next request: what came before is dealt with. */
@@ -448,12 +461,12 @@ static void take_byte(struct mf_link *link, uint8_t c) {
     }
 }
 
-static int broken(const struct mf_link *link) {
+PLAIN static int broken(const struct mf_link *link) {
     return link->end == RESET && at_end(link);
 }
 
 /* One byte to the server: whether there was room. */
-static int carry(struct mf_link *link, uint8_t c) {
+PLAIN static int carry(struct mf_link *link, uint8_t c) {
     if (!link->window || broken(link))
         return 0;
     link->window--;
@@ -462,7 +475,7 @@ static int carry(struct mf_link *link, uint8_t c) {
     return 1;
 }
 
-int mf_link_flush(struct mf_link *link) {
+PLAIN int mf_link_flush(struct mf_link *link) {
     size_t n = 0;
     while (n < link->held && carry(link, link->hold[n]))
         n++;
@@ -474,7 +487,7 @@ int mf_link_flush(struct mf_link *link) {
 }
 
 /* With TLS, bytes are held until there is no more room for them, or they are flushed. */
-ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count) {
+PLAIN ptrdiff_t mf_link_send(struct mf_link *link, const struct iovec *pieces, size_t count) {
     ptrdiff_t sent = 0;
     size_t n = 0;
     REQUIRE(link->used && count > 0);
@@ -652,11 +665,6 @@ static struct mf_route routes[] = {
 #define OPERATIONS (sizeof routes / sizeof *routes)
 static struct mf_route all_routes[2][OPERATIONS];
 
-static void fill(uint8_t *at, unsigned id, uint64_t from, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        at[i] = pattern(id, from + i);
-}
-
 static void submit(void) {
     static const uint8_t usual[] = {0, 0, 0, 0, 0, 2, 2, 2, 2, 4, 1, 3, 5}; /* of routes */
     struct request *r = requests + requests_n;
@@ -768,8 +776,7 @@ static void check(struct request *r) {
             if (x->has_crc && is_get(r))
                 REQUIRE(x->crc == mf_crc_update((enum mf_crc_kind) x->crc_kind, 0, data, n));
         }
-        for (size_t i = 0; i < n; i++)
-            REQUIRE(data[i] == pattern(r->id, (uint64_t) from + i));
+        REQUIRE(is_filled(data, r->id, (uint64_t) from, n));
     }
     free(read_back);
 }

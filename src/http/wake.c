@@ -3,12 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
-#if defined(__linux__)
+#if defined(__linux__) && !defined(MF_NO_EVENTFD)
+#define MF_EVENTFD
 #include <sys/eventfd.h>
 #endif
 
 int mf_wake_open(int wake[2]) {
-#if defined(__linux__)
+#if defined(MF_EVENTFD)
     wake[0] = wake[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return wake[0] < 0 ? errno : 0;
 #else

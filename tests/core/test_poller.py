@@ -1,4 +1,4 @@
-"""Which sockets are ready: with what this system has for it, and with poll, which every one has."""
+"""Which sockets are ready: with what this system has for it, with poll, which every one has, and with kqueue."""
 
 import ctypes
 import errno
@@ -22,14 +22,17 @@ READY = ctypes.CFUNCTYPE(None, ctypes.POINTER(Watch), ctypes.c_uint)
 Watch._fields_ = (("fd", ctypes.c_int), ("told", ctypes.c_uint), ("ready", READY))
 
 
-@pytest.fixture(scope="module", params=["own", "poll"])
+ELSEWHERE = {"poll": ["-DMF_POLL"], "kqueue": ["-DMF_KQUEUE", f"-I{ROOT / 'tests/rigs/kqueue'}"]}
+
+
+@pytest.fixture(scope="module", params=["own", *ELSEWHERE])
 def library(request, tmp_path_factory):
     path = transfer.__file__
-    if request.param == "poll":
-        path = str(tmp_path_factory.mktemp("poll") / "poller.so")
+    if request.param in ELSEWHERE:
+        path = str(tmp_path_factory.mktemp(request.param) / "poller.so")
+        how = [*ELSEWHERE[request.param], "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
         source = ROOT / "src/http/poller.c"
-        command = ["gcc", "-shared", "-fPIC", "-O1", "-DMF_NO_EPOLL", f"-I{ROOT / 'src'}", "-o", path, str(source)]
-        subprocess.run(command, check=True)
+        subprocess.run(["gcc", *how, f"-I{ROOT / 'src'}", "-o", path, str(source)], check=True)
     library = ctypes.CDLL(path)
     library.mf_poller_new.restype = ctypes.c_void_p
     return library
