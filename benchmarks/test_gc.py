@@ -12,6 +12,7 @@ from mfstore import description, errors
 from mfstore._core.codec import Codec
 from mfstore.backends.local import LocalBackend
 from mfstore.format import packs, recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import RAW, Artifact, ChunkRef, Placement
 
@@ -54,7 +55,9 @@ def write_store(root, chunks):
             places = [
                 Placement(rows[at // CHUNKS_PER_PACK], at % CHUNKS_PER_PACK * CHUNK, CHUNK, 0, 0) for at in numbers
             ]
-            parts = recipes.encode(BLAKE3, content, ["bytes"], [names[pack] for pack in used], places, [], codec)
+            parts = recipes.encode(
+                BLAKE3, content, encode_about(["bytes"]), [names[pack] for pack in used], places, [], codec
+            )
             key = digest(content).hex()
             batch.put(recipes.recipe_path(key), parts)
             if number % 10:

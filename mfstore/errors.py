@@ -14,6 +14,8 @@
     ├── OutOfSpace (OSError)          disk full or quota reached; the store is intact
     ├── Refused                       would destroy more than was asked for, or cannot be done safely now
     ├── NotSerializable (TypeError)   an object pickle cannot describe
+    ├── NotLoadable                   whole bytes that cannot become an object here: a class or a library is missing
+    ├── InvalidNote (ValueError)      a note that JSON cannot say, or that is too long
     └── BackendError (OSError)        any other failure of the storage, with its cause
 """
 
@@ -168,6 +170,26 @@ class NotSerializable(MfstoreError, TypeError):
     """The object cannot be pickled; the message names the path to the part that cannot."""
 
     code = "not-serializable"
+
+
+class NotLoadable(MfstoreError):
+    """What is stored is whole, and cannot become an object in this process; ``get_bytes`` gives its bytes.
+
+    ``key``, ``artifact`` (of a bundle, else None) and ``type`` (as it was when it was stored) say what it is;
+    ``missing`` is the module, class or function that was not found, None where something else went wrong. What was
+    raised is the ``__cause__``.
+    """
+
+    code = "not-loadable"
+    artifact: str | None = None
+    type: str | None = None
+    missing: str | None = None
+
+
+class InvalidNote(MfstoreError, ValueError):
+    """Not a note; the message names the part."""
+
+    code = "invalid-note"
 
 
 class BackendError(MfstoreError, OSError):

@@ -274,7 +274,7 @@ class Handle:
             backend=self.backend, workers=self.workers, chunk_index=index, fetcher=fetcher,
             reliance=reliance, verified=self._verified, guard=self.guard, digest=digest,
             algorithm=algorithm, compress=self.options.knobs.compress, memory=self.options.knobs.memory,
-            delta=self.options.knobs.builds,
+            delta=self.options.knobs.builds, record=self.options.knobs.record,
         )  # fmt: skip
         ways = product((False, True), (False, True), (None, False, True))
         return _Shared(saving, {way: Loading(fetcher, segments, *way, self.options.knobs.memory) for way in ways})

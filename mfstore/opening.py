@@ -25,6 +25,7 @@ def open_store(
     expire_days: int | None = None,
     map: bool | None = None,  # noqa: A002
     delta: bool | None = None,
+    record: bool | None = None,
     **options: Any,
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
@@ -50,6 +51,9 @@ def open_store(
             these the smallest; "small" spends five times as long on it. False stores everything raw; True is
             "balanced", which is the default. Any store reads what any of them wrote.
         hash: The digest of a store that is created, "blake3" or "sha256". A store that is there keeps its own.
+        record: Whether each artifact is stored with a record of who stored it (``user@host``, or the task of a flow),
+            when, and with which versions of Python, mfstore and the libraries whose classes are inside; ``stat`` shows
+            it. It changes no key. Default: on.
         options: Go to the backend.
 
     Raises:
@@ -64,7 +68,7 @@ def open_store(
     text = os.fspath(url)
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress)
+    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record)
     backend = open_backend(text, knobs, **options)
     store = Store(text, backend, knobs, create=create, algorithm=hash)
     store.handle.require_read()

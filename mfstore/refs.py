@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfstore.backends.base import decode_read
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.format.about import encode_note
 from mfstore.format.digests import Key
 from mfstore.format.packs import pack_path
 from mfstore.format.quarantine import quarantine_path
@@ -80,8 +82,25 @@ class Refs(MutableMapping[str, Key]):
 
     def __setitem__(self, name: str, key: str) -> None:
         """Point ``name`` at ``key``; the last writer wins. NotFound when nothing is stored under the key."""
+        self.set(name, key)
+
+    def set(self, name: str, key: str, *, note: Mapping[str, Any] | None = None) -> None:
+        """Point ``name`` at ``key``, as ``refs[name] = key`` does.
+
+        Args:
+            name: The ref.
+            key: What it is to be.
+            note: What JSON can say, up to 16 KiB: it belongs to this value of the ref, and stays in its history,
+                whatever is attached to the key itself. Of all notes of a ref the newest 256 KiB are kept.
+
+        Raises:
+            NotFound: nothing is stored under the key.
+            InvalidNote: ``note`` is not what JSON can say, or is too long.
+            Conflict: others keep changing the ref, or garbage collection removes what the key stands for.
+        """
         path = ref_path(name)
-        value = self._look(key)
+        kept = None if note is None else json.loads(encode_note(note))
+        value = self._look(key, kept)
         for attempt in range(SET_ATTEMPTS):
             with suppress(_ChangedError):
                 try:
@@ -127,7 +146,7 @@ class Refs(MutableMapping[str, Key]):
         """
         if since(value.looked) >= KNOWLEDGE_SECONDS / 3:
             # What was known then was up to two thirds old already: it may have been condemned and deleted since.
-            value = self._look(value.entry.key)
+            value = self._look(value.entry.key, value.entry.note)
         marked = value.condemned.concerns(value.relied)
         if marked:
             etag = self._write(path, found, before, value.entry)
@@ -192,7 +211,7 @@ class Refs(MutableMapping[str, Key]):
     def __repr__(self) -> str:
         return f"<Refs of {self._backend.url}>"
 
-    def _look(self, key: str) -> _Value:
+    def _look(self, key: str, note: dict[str, Any] | None = None) -> _Value:
         """The new value, and what it relies on: the recipe and the packs in which it places chunks. All of them are
         there; of a key that this handle has just stored that is known."""
         checked, handle, looked = Key(key), self._handle(), moment()
@@ -215,7 +234,7 @@ class Refs(MutableMapping[str, Key]):
                     "what the key stands for is not whole: a pack is missing", key=path, backend=self._backend.url,
                     hint=f"Store the content of {checked} again, then set the ref",
                 )  # fmt: skip
-        return _Value(RefEntry(checked, time.time()), relied, condemned, looked)
+        return _Value(RefEntry(checked, time.time(), note), relied, condemned, looked)
 
     def _keep_damaged(self, path: str) -> str:
         """The etag of a damaged ref that is about to be replaced, and of which there is a copy in quarantine now.

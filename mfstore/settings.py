@@ -46,6 +46,9 @@ class Knobs(NamedTuple):
     ``MFSTORE_CACHE``, empty for none; default None: one below the temporary directory that only this user may read."""
     compress: str = "balanced"
     """How hard chunks are compressed: fast, balanced, small or off. ``MFSTORE_COMPRESS``; default balanced."""
+    record: bool = True
+    """Record with each artifact who stored it, when, and with which versions of Python, mfstore and libraries.
+    ``MFSTORE_RECORD``; default on."""
 
     @property
     def builds(self) -> bool:
@@ -63,6 +66,7 @@ def resolve(
     map: bool | None = None,  # noqa: A002
     delta: bool | None = None,
     compress: str | bool | None = None,
+    record: bool | None = None,
 ) -> Knobs:
     """The knobs in force. ValueError (naming the source) when one is out of range."""
     return Knobs(
@@ -75,6 +79,7 @@ def resolve(
         delta=_flag("delta", "MFSTORE_DELTA", delta, True),
         cache=os.environ.get("MFSTORE_CACHE"),
         compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
+        record=_flag("record", "MFSTORE_RECORD", record, True),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfstore.format import recipes
+from mfstore.format.about import Made
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Recipe, placed_chunks
 from mfstore.format.refs import is_ref
-from mfstore.records import dataclass
+from mfstore.records import dataclass, field
 from mfstore.saving.codecs import LABELS
 from mfstore.saving.context import SessionStats as SessionStats
 
@@ -36,6 +37,19 @@ class ArtifactStat:
     together were encoded with."""
     artifacts: dict[str, str]
     """Of a bundle: the type of each artifact by name."""
+    note: dict[str, Any] | None = None
+    """What was attached with ``note=``; of a key that was stored again with another note, that one."""
+    created: float | None = None
+    """When it was stored first, in seconds since the epoch on the clock of who did. This and what follows is empty
+    where nothing was recorded: of what mfstore 0.1 stored, and under ``record=False``."""
+    creator: str = ""
+    """Who: ``user@host``, or the pathspec of a task of Metaflow."""
+    python: str = ""
+    """Version of the Python that stored it."""
+    mfstore: str = ""
+    """Version of the mfstore that did."""
+    libraries: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries whose classes or functions are inside, by top-level module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,7 @@ def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
     placed = {(at.pack, at.offset): at.csize for at in recipe.placements if at.pack != recipes.INLINE}
     bases = {(base.pack, base.offset): base.csize for base in recipe.bases}
     bundle = recipe.kind == BUNDLE
+    made = recipe.described.made or Made("", "", "", {}, 0.0)
     return ArtifactStat(
         key=key,
         size=sum(artifact.size for artifact in recipe.artifacts),
@@ -87,4 +102,10 @@ def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
         segments=sum(len(artifact.segments) for artifact in recipe.artifacts),
         codecs=by_codec,
         artifacts=dict(zip((a.name for a in recipe.artifacts), recipe.types, strict=True)) if bundle else {},
+        note=recipe.described.note,
+        created=made.time or None,
+        creator=made.by,
+        python=made.python,
+        mfstore=made.mfstore,
+        libraries=dict(made.libraries),
     )

@@ -7,13 +7,11 @@ after a repack, under one key (docs/format.md, "Artifacts and segments", "Conten
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import starmap
-from typing import Any
 
 from mfstore._core import literal as literals
 from mfstore._core.codec import (
@@ -31,6 +29,7 @@ from mfstore._core.codec import (
 )
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
+from mfstore.format.about import About, decode_about
 from mfstore.format.digests import DIGESTS, digest_function
 from mfstore.records import NamedTuple, dataclass, field
 
@@ -186,8 +185,10 @@ class Recipe:
     algorithm: int
     content: bytes
     artifacts: tuple[Artifact, ...]
-    types: tuple[str, ...] = ()
-    """Python type of each artifact, for people; not part of the content."""
+    about: bytes = b""
+    """The description as it is stored; who rewrites the recipe keeps it. Not part of the content."""
+    described: About = About((), None, None)
+    """The same, decoded."""
     packs: tuple[bytes, ...] = ()
     placements: Sequence[Placement] = ()
     bases: tuple[BaseChunk, ...] = ()
@@ -195,6 +196,11 @@ class Recipe:
     inline: bytes | memoryview = field(default=b"", repr=False)
     stored: int = 0
     """Bytes of the recipe object itself."""
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Python type of each artifact, for people."""
+        return self.described.types
 
 
 def placed_chunks(recipe: Recipe) -> list[tuple[ChunkRef, Placement]]:
@@ -235,7 +241,7 @@ def literal_content(algorithm: int, encoding: int, literal: bytes) -> bytes:
 def encode(
     algorithm: int,
     content: bytes,
-    types: Sequence[str],
+    about: bytes,
     packs: Sequence[bytes],
     placements: Iterable[Placement],
     inline: Sequence[bytes | memoryview],
@@ -243,8 +249,8 @@ def encode(
     bases: Sequence[BaseChunk] = (),
 ) -> list[bytes | memoryview]:
     """A recipe as the parts of one stored object. A random nonce in it makes each storing a version of its own, so that
-    a collector never takes a new one for the old one. ``packs`` has the packs of base chunks too."""
-    about = _about_one(types[0]) if len(types) == 1 else _about(types)
+    a collector never takes a new one for the old one. ``packs`` has the packs of base chunks too, ``about`` is the
+    description."""
     table, pieces = [], []
     for pack, offset, csize, form, width, own in placements:
         if form == GROUP:
@@ -271,22 +277,12 @@ def encode(
     return [HEADER.pack(*fields, _seal(unsealed, stored)), stored, *inline]
 
 
-def encode_literal(algorithm: int, content: bytes, type_name: str, nonce: bytes) -> bytes | None:
+def encode_literal(algorithm: int, content: bytes, about: bytes, nonce: bytes) -> bytes | None:
     """As ``encode`` gives it, the recipe of one literal that has no name, in a twentieth of the time. ``nonce``:
     random bytes. None where tables are so long that they would be compressed."""
-    about = _about_one(type_name)
     if len(content) + len(about) >= BLOCK:
         return None
     return literals.recipe_of(algorithm, content, about, nonce)
-
-
-def _about(types: Sequence[str]) -> bytes:
-    return json.dumps({"types": types}, separators=(",", ":")).encode()
-
-
-@lru_cache(256)
-def _about_one(name: str) -> bytes:
-    return _about([name])
 
 
 def _seal(header: bytes, stored: bytes | memoryview) -> int:
@@ -352,6 +348,7 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
     if sum(len(artifact.chunks) for artifact in artifacts) != n_placements:
         raise CorruptObject("recipe places another number of chunks than it names", found=n_placements)
     at = content_length + about_length
+    about = tables[content_length:at]
     packs = tuple(tables[at + 32 * number : at + 32 * number + 32] for number in range(n_packs))
     at_placements = at + 32 * n_packs
     placed = memoryview(tables)[at_placements:claimed]
@@ -369,7 +366,8 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         algorithm=algorithm,
         content=content,
         artifacts=artifacts,
-        types=_decode_about(tables[content_length:at], len(artifacts)),
+        about=about,
+        described=decode_about(about, len(artifacts)),
         packs=packs,
         placements=placements,
         bases=bases,
@@ -520,16 +518,6 @@ def _with_pieces(
             )  # fmt: skip
         placements[number] = placement._replace(pieces=own)
     return placements
-
-
-def _decode_about(data: bytes, count: int) -> tuple[str, ...]:
-    try:
-        types: Any = json.loads(data)["types"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise CorruptObject("recipe description is not the JSON it should be") from None
-    if not isinstance(types, list) or len(types) != count or not all(isinstance(name, str) for name in types):
-        raise CorruptObject("recipe description does not match its artifacts", expected=count)
-    return tuple(types)
 
 
 def decode_content(content: bytes) -> tuple[int, tuple[Artifact, ...]]:

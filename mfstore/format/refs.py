@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote, unquote
 
 from mfstore._core.memory import xxh3
@@ -20,6 +21,8 @@ SEAL_LENGTH = len(SEAL % 0)
 _SEALED = re.compile(rb', "seal": "[0-9a-f]{16}"\}')
 HISTORY = 1000
 """Entries kept per ref: about 100 KB, rewritten with each change."""
+NOTES = 256 << 10
+"""Bytes of JSON of all notes in one ref: with each change all of them are rewritten. The newest stay."""
 LONGEST = 1 << 20
 """Bytes that no ref has: what is longer is none, and is not read."""
 NAME_LIMIT = 240
@@ -32,6 +35,8 @@ class RefEntry(NamedTuple):
     key: Key
     time: float
     """Seconds since the epoch on the writer's clock; order is the order of the list, not of the times."""
+    note: dict[str, Any] | None = None
+    """The note that this value was set with. None: then it is the key's."""
 
 
 class StoredRef(NamedTuple):
@@ -47,10 +52,21 @@ def encode_ref(entries: Sequence[RefEntry], unconfirmed: RefEntry | None = None)
     """A ref as it is stored: the last ``HISTORY`` of its values, oldest first. Never the same twice: where the bytes
     are the etag, a ref that is put back as it was would meet the conditions of late requests from before."""
     # Last in the history too: what mfstore 0.1.0 collects there must stay as well.
-    rows = [[entry.key, entry.time] for entry in (*entries, *((unconfirmed,) if unconfirmed else ()))[-HISTORY:]]
+    rows = _rows((*entries, *((unconfirmed,) if unconfirmed else ()))[-HISTORY:])
     mark = {"unconfirmed": True} if unconfirmed else {}
     sealed = json.dumps({"version": 1, "history": rows, **mark, "nonce": os.urandom(8).hex()})[:-1].encode()
     return sealed + SEAL % xxh3(sealed)
+
+
+def _rows(entries: Sequence[RefEntry]) -> list[list[Any]]:
+    """The entries as JSON has them, the newest with their notes as long as there is room for these."""
+    rows: list[list[Any]] = []
+    left = NOTES
+    for key, time, note in reversed(entries):
+        if note is not None:
+            left -= len(json.dumps(note))
+        rows.append([key, time] if note is None or left < 0 else [key, time, note])
+    return rows[::-1]
 
 
 def encode_removed() -> bytes:
@@ -88,12 +104,20 @@ def decode_ref(data: bytes, path: str) -> StoredRef:
             raise CorruptObject("ref differs from its seal", key=path)
         if "removed" in document:
             return StoredRef()
-        entries = tuple(RefEntry(Key(row[0]), float(row[1])) for row in document["history"])
+        entries = tuple(RefEntry(Key(row[0]), float(row[1]), _note(row)) for row in document["history"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         raise CorruptObject("ref is not the JSON it should be", key=path) from None
     if not entries:
         raise CorruptObject("ref has no history", key=path)
     return StoredRef(entries[:-1], entries[-1]) if document.get("unconfirmed") else StoredRef(entries)
+
+
+def _note(row: list[Any]) -> dict[str, Any] | None:
+    """The note of a stored entry. ValueError for what is none."""
+    note = row[2] if len(row) > 2 else None
+    if not (note is None or isinstance(note, dict)):
+        raise ValueError
+    return note
 
 
 def ref_name(path: str) -> str:

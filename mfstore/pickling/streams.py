@@ -39,14 +39,19 @@ SHORT = 1024
 load an unpickler."""
 
 
-def dump(obj: object, sink: Sink, name: str | None = None) -> int:
+def dump(
+    obj: object, sink: Sink, name: str | None = None, names: list[tuple[str, str]] | None = None
+) -> int:  # fmt: skip
     """Pickle ``obj`` into ``sink``; returns the length of the body.
 
     ``name`` is the artifact's name for the error message. NotSerializable names the path to the part
-    that cannot be pickled.
+    that cannot be pickled. ``names`` gets the module and the qualified name of each class and function that is needed
+    to load it.
     """
     known = _known_types()
-    pickler = Pickler(sink, known.reducers, known.values, known.once, counted=_COUNTED, arrays=known.arrays)
+    pickler = Pickler(
+        sink, known.reducers, known.values, known.once, counted=_COUNTED, arrays=known.arrays, names=names
+    )
     try:
         return pickler.dump(obj)
     except Exception as error:

@@ -39,6 +39,8 @@ class SaveContext(NamedTuple):
     """Bytes of extra memory that one save may hold."""
     delta: bool = True
     """Whether chunks may be stored as deltas."""
+    record: bool = True
+    """Whether recipes say by whom and with what they were made."""
 
 
 @dataclass(slots=True)

@@ -7,17 +7,22 @@ its recipe; the rest goes through the pipeline into packs.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from time import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfstore._core.codec import GROUP
-from mfstore.errors import MfstoreError, NotFound
+from mfstore.backends.base import decode_read
+from mfstore.errors import Conflict, MfstoreError, NotFound
 from mfstore.format import recipes
+from mfstore.format.about import with_note
 from mfstore.format.digests import key_of
 from mfstore.format.packs import place_of
 from mfstore.format.recipes import NONCE, RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
+from mfstore.provenance import begin_description, remembered_description
 from mfstore.records import NamedTuple
 from mfstore.saving.codecs import LABELS, EncodedChunk
 from mfstore.saving.context import SaveContext, SessionStats
@@ -50,6 +55,10 @@ INLINE_TRIAL = 1 << 20
 that: what they take encoded is hardly ever less than a quarter."""
 CHECKPOINT_RECIPES = 4096
 """Recipes written together; bounds what a bulk put holds."""
+NOTE_ATTEMPTS = 20
+"""How often the note of a stored recipe is replaced anew when others replace the recipe at the same moment."""
+END_OF_TIME = b"%.3f}}".__mod__
+"""``time_of``, without a call of Python's on the way of a small put."""
 
 
 class SmallArtifact:
@@ -227,6 +236,8 @@ class WaitingRecipe(NamedTuple):
     drafts: list[Draft]
     deliver: Callable[[Key], None]
     """Gets the key once it is known."""
+    note: bytes | None
+    """What a user attaches, as ``encode_note`` gives it."""
 
 
 class FinishedRecipe(NamedTuple):
@@ -240,6 +251,7 @@ class FinishedRecipe(NamedTuple):
     drafts: list[Draft]
     literal: bytes | None
     """What it consists of, if that is one literal without a name."""
+    note: bytes | None
 
 
 new_finished = partial(tuple.__new__, FinishedRecipe)
@@ -422,11 +434,14 @@ class Ingest:
 
     # ---- recipes ----------------------------------------------------------------------
 
-    def recipe(self, kind: int, drafts: list[Draft], deliver: Callable[[Key], None]) -> None:
-        """Write a recipe for these artifacts; ``deliver`` gets the key once it is known."""
+    def recipe(
+        self, kind: int, drafts: list[Draft], deliver: Callable[[Key], None], note: bytes | None = None
+    ) -> None:  # fmt: skip
+        """Write a recipe for these artifacts; ``deliver`` gets the key once it is known. ``note``: what a user attaches
+        to it, as ``encode_note`` gives it."""
         if self._trial is not None:
             self._trial.finish()
-        self._recipes.append(WaitingRecipe(kind, drafts, deliver))
+        self._recipes.append(WaitingRecipe(kind, drafts, deliver, note))
         limit = recipes.INLINE_LIMIT if self._trial is None else INLINE_TRIAL
         for draft in drafts:
             self._recipe_bytes += min(draft.size, limit)
@@ -449,14 +464,21 @@ class Ingest:
                 content = recipes.encode_content(waits.kind, algorithm, [draft.artifact() for draft in drafts])
             digested = digest(content)
             key = key_of(digested)
-            finished.append(new_finished((digested, recipe_path(key), content, drafts, literal)))
+            finished.append(new_finished((digested, recipe_path(key), content, drafts, literal, waits.note)))
             waits.deliver(key)
         exists = self._existing([recipe.path for recipe in finished])
         seen: set[bytes] = set()
         unneeded: set[int] = set()
         new = []
         for recipe, there in zip(finished, exists, strict=True):
-            if recipe.key in seen or (there is not False and self._dedup().has_recipe(recipe.key, there)):
+            if recipe.key in seen or (
+                there is not False
+                and (
+                    self._dedup().has_recipe(recipe.key, there)
+                    if recipe.note is None
+                    else self._annotated(recipe.key, recipe.path, recipe.note)
+                )
+            ):
                 runs = [run for draft in recipe.drafts for run in draft.runs()]
                 unneeded.update(map(id, runs))
                 # What went through a window before has been counted there.
@@ -476,6 +498,36 @@ class Ingest:
         else:
             self._batch.put_many(encoded)
         self._recipe_keys += b"".join([recipe.key for recipe in new])
+
+    def _annotated(self, key: bytes, path: str, note: bytes) -> bool:
+        """As ``has_recipe``, after which the recipe has this note. Conflict when others keep replacing it.
+
+        What is replaced is the version that was found to be whole and that no list names, and nothing else of it
+        changes. So to collectors it is a recipe that is stored again and relies on packs that *find* has found
+        (docs/protocol.md): one that looks sees it, and one that has listed the version before deletes that version
+        alone. A repack or a repair replaces only what it has read, and keeps the packs that this one names.
+        """
+        backend, codec = self._context.backend, self._context.workers.thread.codec
+        for _ in range(NOTE_ATTEMPTS):
+            try:
+                data, etag = backend.get_tagged(path)
+            except NotFound:
+                return False
+            if not self._dedup().has_recipe(key, data):
+                return False
+            found = decode_read(backend, path, data, partial(recipes.decode, codec=codec, expected_key=key))
+            about = with_note(found.about, note)
+            if about == found.about:
+                return True
+            parts = recipes.encode(
+                found.algorithm, found.content, about, found.packs, found.placements, [found.inline], codec, found.bases
+            )
+            try:
+                backend.put_if(path, b"".join(self._counted(parts)), etag)
+            except Conflict:
+                continue
+            return True
+        raise Conflict("the note of a recipe keeps changing", key=path, backend=backend.url, hint="Try again")
 
     def _existing(self, paths: Sequence[str]) -> Sequence[bytes | MfstoreError | bool]:
         """For each recipe whether there is one, or what reading it gave."""
@@ -500,15 +552,26 @@ class Ingest:
         """Where each recipe is stored, with the parts of what is, made when it is asked for, and counted: should it not
         be stored, nobody is told the numbers."""
         nonces = os.urandom(NONCE * len(finished))  # of all at once: a call of the system costs as much as a recipe
-        algorithm, written = self._context.algorithm, self.written
+        algorithm, written, record = self._context.algorithm, self.written, self._context.record
+        by = None
+        if record:
+            # Of a task of Metaflow, whose module is there if this is one.
+            current: Any = getattr(sys.modules.get("metaflow.metaflow_current"), "current", None)
+            by = getattr(current, "pathspec", None)
         raw = 0
-        for number, (_, path, content, drafts, literal) in enumerate(finished):
+        for number, (_, path, content, drafts, literal, note) in enumerate(finished):
+            end = END_OF_TIME(time()) if record else b"}"
+            if len(drafts) == 1:
+                about = remembered_description(record, drafts[0].type, tuple(drafts[0].names), note, by) + end
+            else:
+                names = {name for draft in drafts for name in draft.names}
+                about = begin_description(record, tuple([draft.type for draft in drafts]), tuple(names), note, by) + end
             data = None
             if literal is not None:
                 nonce = nonces[number * NONCE : number * NONCE + NONCE]
-                data = recipes.encode_literal(algorithm, content, drafts[0].type, nonce)
+                data = recipes.encode_literal(algorithm, content, about, nonce)
             if literal is None or data is None:
-                yield path, self._counted(self._encoded(content, drafts))
+                yield path, self._counted(self._encoded(content, about, drafts))
                 continue
             raw += len(literal)
             written.stored += len(data)
@@ -518,15 +581,14 @@ class Ingest:
             sizes: dict[str, int] = written.codecs
             sizes["raw"] = sizes.get("raw", 0) + raw
 
-    def _encoded(self, content: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
+    def _encoded(self, content: bytes, about: bytes, drafts: list[Draft]) -> Sequence[Buffer]:
         codec = self._context.workers.thread.codec
         located = self._stored.located if self._stored is not None else {}
         pieces = self._stored.pieces if self._stored is not None else NO_DELTAS
         inline = self._stored.inline if self._stored is not None else NO_INLINE
         layout = lay_out_recipe(drafts, located, codec, self._context.compress, self.written, pieces, inline)
-        types = [draft.type for draft in drafts]
         return recipes.encode(
-            self._context.algorithm, content, types, layout.packs, layout.placements, layout.inline, codec,
+            self._context.algorithm, content, about, layout.packs, layout.placements, layout.inline, codec,
             layout.bases,
         )  # fmt: skip
 

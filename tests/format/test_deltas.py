@@ -11,6 +11,7 @@ from mfstore._core.codec import CHUNK_LIMIT, DELTAS, DIFFERENCE, LZ4, NONE, PREF
 from mfstore._core.memory import xxh3
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format import fragments, packs, recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PackEntry, PackPiece
 from mfstore.format.recipes import INLINE, RAW, Artifact, BaseChunk, ChunkRef, Piece, Placement
@@ -28,7 +29,7 @@ def stored(sizes, placements, bases, inline=b""):
     """A recipe of one artifact with chunks of these sizes, as stored."""
     chunks = [ChunkRef(chunk_id(number), size) for number, size in enumerate(sizes)]
     content = recipes.encode_content(recipes.ONE, 1, [Artifact("", RAW, sum(sizes), None, (), chunks)])
-    return b"".join(recipes.encode(1, content, ["bytes"], PACKS, placements, [inline], CODEC, bases))
+    return b"".join(recipes.encode(1, content, encode_about(["bytes"]), PACKS, placements, [inline], CODEC, bases))
 
 
 def forged(flags, placements, *tables):

@@ -10,6 +10,7 @@ import mfstore
 from mfstore import errors
 from mfstore._core.codec import DELTAS, GROUP, Codec, delta_seal_is_right
 from mfstore.format import packs, recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import digest_function
 from mfstore.format.tree import node_name
 from tests import ROOT
@@ -187,5 +188,5 @@ def test_recipe_bytes_are_stable():
     """Header and tables of a fixed recipe, byte for byte: what older readers will find."""
     content = recipes.encode_content(recipes.ONE, 1, [recipes.Artifact("", 1, 4, b"\x80\x05N.")])
     assert content.hex() == "4d465343010100000100000000000101000000000000000004000000000000008005" + "4e2e"
-    parts = recipes.encode(1, content, ["NoneType"], [], [], [], Codec(errors))
+    parts = recipes.encode(1, content, encode_about(["NoneType"]), [], [], [], Codec(errors))
     assert len(b"".join(parts)) == 64 + len(content) + len('{"types":["NoneType"]}')

@@ -10,6 +10,7 @@ from mfstore import errors
 from mfstore._core.codec import CHUNK_LIMIT, GROUP, GROUP_LIMIT, NONE, PREFIX, ZSTD, Codec
 from mfstore.errors import CorruptObject
 from mfstore.format import fragments, packs, recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import PackBuilder, PackEntry
 from mfstore.format.recipes import INLINE, RAW, Artifact, BaseChunk, ChunkRef, Piece, Placement
@@ -29,7 +30,7 @@ def recipe(sizes, placements, bases=(), inline=b""):
     chunks = [ChunkRef(chunk_id(number), size) for number, size in enumerate(sizes)]
     content = recipes.encode_content(recipes.ONE, 1, [Artifact("", RAW, sum(sizes), None, (), chunks)])
     return recipes.decode(
-        b"".join(recipes.encode(1, content, ["bytes"], [PACK], placements, [inline], CODEC, bases)), CODEC
+        b"".join(recipes.encode(1, content, encode_about(["bytes"]), [PACK], placements, [inline], CODEC, bases)), CODEC
     )
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mfstore import errors
 from mfstore._core.codec import Codec
 from mfstore.format import recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import BLAKE3, SHA256, digest_function
 from mfstore.format.recipes import BUNDLE, ONE, PICKLE, RAW, Artifact
 
@@ -18,7 +19,7 @@ CODEC = Codec(errors)
 def recipe(literal, kind=ONE, encoding=PICKLE, algorithm=BLAKE3, name=""):
     """Key and recipe of one literal."""
     content = recipes.encode_content(kind, algorithm, [Artifact(name, encoding, len(literal), literal)])
-    parts = recipes.encode(algorithm, content, ["int"], [], [], [], CODEC)
+    parts = recipes.encode(algorithm, content, encode_about(["int"]), [], [], [], CODEC)
     return digest_function(algorithm)(content).hex(), b"".join(parts)
 
 
@@ -41,16 +42,16 @@ def test_of_anything_else_it_gives_nothing(other):
 def test_it_is_written_as_the_long_way_writes_it(literal, encoding, name):
     content = recipes.encode_content(ONE, SHA256, [Artifact("", encoding, len(literal), literal)])
     assert recipes.literal_content(SHA256, encoding, literal) == content
-    (long, tables) = recipes.encode(SHA256, content, [name], [], [], [], CODEC)
+    (long, tables) = recipes.encode(SHA256, content, encode_about([name]), [], [], [], CODEC)
     nonce = long[48:56]
-    assert recipes.encode_literal(SHA256, content, name, nonce) == long + tables
+    assert recipes.encode_literal(SHA256, content, encode_about([name]), nonce) == long + tables
 
 
 def test_what_would_be_compressed_is_left_to_the_long_way():
     content = recipes.literal_content(BLAKE3, PICKLE, bytes(1000))
     for length in (100, 3050, 3051, 3052, 3053, 3054, 5000):
-        flags = recipes.encode(BLAKE3, content, ["x" * length], [], [], [], CODEC)[0][5]
-        assert (recipes.encode_literal(BLAKE3, content, "x" * length, bytes(8)) is None) == bool(flags)
+        flags = recipes.encode(BLAKE3, content, encode_about(["x" * length]), [], [], [], CODEC)[0][5]
+        assert (recipes.encode_literal(BLAKE3, content, encode_about(["x" * length]), bytes(8)) is None) == bool(flags)
 
 
 def test_no_damage_changes_what_it_gives():

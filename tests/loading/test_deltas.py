@@ -14,6 +14,7 @@ from mfstore.backends.memory import MemoryBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.errors import AccessDenied, CorruptObject
 from mfstore.format import recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import BLAKE3
 from mfstore.format.packs import PackBuilder, pack_path
 from mfstore.format.recipes import INLINE, BaseChunk, ChunkRef, Piece, Placement, Recipe, recipe_path
@@ -104,7 +105,9 @@ class Made:
         packs = [bytes.fromhex(self.base_pack), bytes.fromhex(self.pack)]
         arena = b"".join(encoded) if inline else b""
         self.key = DIGEST(content).hex()
-        parts_of_recipe = recipes.encode(BLAKE3, content, ["bytes"], packs, placements, [arena], CODEC, bases)
+        parts_of_recipe = recipes.encode(
+            BLAKE3, content, encode_about(["bytes"]), packs, placements, [arena], CODEC, bases
+        )
         backend.put(recipe_path(self.key), [b"".join(parts_of_recipe)])
         self.recipe = recipe_of(backend, self.key)
         backend.reads.clear()

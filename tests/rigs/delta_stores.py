@@ -71,7 +71,7 @@ def store_as_deltas(backend, key, base, codec=PREFIX, width=0, inline=False):
         pack = packs.setdefault(older.packs[at.pack], len(packs))
         table.append(BaseChunk(chunk.id, pack, at.offset, at.csize, chunk.usize, at.codec, at.width))
     parts = recipes.encode(
-        recipe.algorithm, recipe.content, recipe.types, list(packs), placements, in_recipe, CODEC, table
+        recipe.algorithm, recipe.content, recipe.about, list(packs), placements, in_recipe, CODEC, table
     )
     backend.put(recipe_path(key), parts)
     forget_packs(backend, set(recipe.packs) - set(packs) - set(older.packs), recipe.algorithm)

@@ -136,7 +136,7 @@ def as_deltas(backend, key, base_key, *, codec=PREFIX, width=0, inline=False, sa
         name, parts = builder.close(DIGEST)
         backend.put(pack_path(name), parts)
         packs.append(bytes.fromhex(name))
-    stored = recipes.encode(BLAKE3, new.content, new.types, packs, placements, [arena], CODEC, bases)
+    stored = recipes.encode(BLAKE3, new.content, new.about, packs, placements, [arena], CODEC, bases)
     backend.put(recipe_path(key), [b"".join(stored)])
     if not copies:
         forget_unneeded(backend)

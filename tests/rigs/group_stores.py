@@ -66,7 +66,7 @@ def store_in_groups(backend, key, size=4, inline=False):
         data = fragments.encode_fragment([(packs[0], builder.entries)], recipe.algorithm)
         backend.put(fragments.PREFIX + digest(data).hex(), [data])
     placements = [places[chunk.id] for chunk, _ in placed_chunks(recipe)]
-    parts = recipes.encode(recipe.algorithm, recipe.content, recipe.types, packs, placements, in_recipe, CODEC)
+    parts = recipes.encode(recipe.algorithm, recipe.content, recipe.about, packs, placements, in_recipe, CODEC)
     backend.put(recipe_path(key), parts)
     forget_packs(backend, set(recipe.packs) - set(packs), recipe.algorithm)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from mfstore.format import fragments, recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import digest_function
 from mfstore.format.packs import FOOTER, decode_footer, decode_pieces, entries_of, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks, recipe_path
@@ -31,7 +32,7 @@ def stored_again(backend, key, **changed):
     """Store a recipe with other tables."""
     new = dataclasses.replace(recipe_of(backend, key), **changed)
     parts = recipes.encode(
-        new.algorithm, new.content, new.types, new.packs, new.placements, [new.inline], CODEC, new.bases
+        new.algorithm, new.content, new.about, new.packs, new.placements, [new.inline], CODEC, new.bases
     )
     backend.put(recipe_path(key), parts)
 
@@ -57,7 +58,7 @@ def part_of(backend, recipe, numbers):
     packs = [recipe.packs[number] for number in named]
     placements = [at if at.pack == INLINE else at._replace(pack=named.index(at.pack)) for at in placements]
     bases = [base._replace(pack=named.index(base.pack)) for base in bases]
-    parts = recipes.encode(recipe.algorithm, content, ["bytes"], packs, placements, inline, CODEC, bases)
+    parts = recipes.encode(recipe.algorithm, content, encode_about(["bytes"]), packs, placements, inline, CODEC, bases)
     backend.put(recipe_path(key), parts)
     return key
 

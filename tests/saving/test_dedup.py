@@ -5,6 +5,7 @@ import pytest
 from mfstore._core.codec import CHUNK_LIMIT, PREFIX, ZSTD
 from mfstore.errors import AccessDenied, NotFound
 from mfstore.format import recipes
+from mfstore.format.about import encode_about
 from mfstore.format.collection import ListRef, State, decode_list, encode_list
 from mfstore.format.digests import BLAKE3
 from mfstore.format.packs import PackBuilder, PackPiece, pack_path
@@ -197,7 +198,7 @@ def with_recipe(made, located=None):
     codec = made.workers.thread.codec
     layout = lay_out_recipe([draft], located or {}, codec, True, SessionStats())
     content = recipes.encode_content(recipes.ONE, 1, [draft.artifact()])
-    data = recipes.encode(1, content, ["bytes"], layout.packs, layout.placements, layout.inline, codec)
+    data = recipes.encode(1, content, encode_about(["bytes"]), layout.packs, layout.placements, layout.inline, codec)
     made.backend.put(recipe_path(DIGEST(content).hex()), data)
     return DIGEST(content)
 

@@ -1,6 +1,7 @@
 """What lies in a recipe and what goes on to packs, and where a recipe says that its chunks lie."""
 
 from mfstore.format import recipes
+from mfstore.format.about import encode_about
 from mfstore.format.fragments import Location
 from mfstore.format.packs import PackName
 from mfstore.format.recipes import INLINE, INLINE_LIMIT, PICKLE, Placement
@@ -166,7 +167,9 @@ def test_a_layout_makes_a_recipe_that_says_where_everything_is():
     draft = draft_with(run_of(noise(1, 3000) + bytes(5000), 3000, 8000, hashed=True))
     layout, _ = lay_out([draft], {})
     content = recipes.encode_content(recipes.ONE, 1, [draft.artifact()])
-    stored = recipes.encode(1, content, [draft.type], layout.packs, layout.placements, layout.inline, codec)
+    stored = recipes.encode(
+        1, content, encode_about([draft.type]), layout.packs, layout.placements, layout.inline, codec
+    )
     recipe = recipes.decode(b"".join(stored), codec, DIGEST(content))
     memory = bytearray(8000)
     view = memoryview(memory)

@@ -217,7 +217,7 @@ def test_trust_is_in_chunks_not_in_places(root):
     lying, true = Path(root, recipes.recipe_path(first)), Path(root, recipes.recipe_path(second))
     decoded = [recipes.decode(path.read_bytes(), Codec(errors)) for path in (lying, true)]
     parts = recipes.encode(
-        1, decoded[0].content, decoded[0].types, decoded[1].packs, decoded[1].placements, [], Codec(errors)
+        1, decoded[0].content, decoded[0].about, decoded[1].packs, decoded[1].placements, [], Codec(errors)
     )
     lying.unlink()
     lying.write_bytes(b"".join(parts))

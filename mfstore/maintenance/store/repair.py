@@ -334,7 +334,7 @@ class RecipeRewriter:
             return  # collected meanwhile
         new = self.repointed(recipe, frozenset(bad) | self._found.deltas.undecodable.get(key, frozenset()))
         parts = recipes.encode(
-            recipe.algorithm, recipe.content, recipe.types, new.packs, new.placements, new.inline,
+            recipe.algorithm, recipe.content, recipe.about, new.packs, new.placements, new.inline,
             self._workers.thread.codec, new.bases,
         )  # fmt: skip
         with suppress(Conflict):  # stored again meanwhile: that relies on nothing that is damaged

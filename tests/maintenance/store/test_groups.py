@@ -9,6 +9,7 @@ from mfstore import errors
 from mfstore._core.codec import GROUP, ZSTD
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import recipes
+from mfstore.format.about import encode_about
 from mfstore.format.groups import group_length
 from mfstore.format.packs import FOOTER, PackBuilder, PackEntry, pack_path
 from mfstore.format.recipes import INLINE, Artifact, ChunkRef, Placement, placed_chunks, recipe_path
@@ -161,7 +162,9 @@ def test_a_group_in_a_recipe_is_decoded_once_however_many_chunks_lie_there(memor
     section = recipes.encode_content(recipes.ONE, 1, [artifact])
     places = [Placement(INLINE, 0, len(encoded), GROUP, start) for start in range(500)]
     key = DIGEST(section)
-    memory.put(recipe_path(key.hex()), recipes.encode(1, section, ["bytes"], [], places, [encoded], CODEC))
+    memory.put(
+        recipe_path(key.hex()), recipes.encode(1, section, encode_about(["bytes"]), [], places, [encoded], CODEC)
+    )
     hashed = []
     broken = chunk_check.ChunkCheck.broken
     monkeypatch.setattr(
@@ -478,7 +481,7 @@ def test_a_trailer_that_says_a_group_is_empty_stops_no_collection(memory, clock)
     name, parts = builder.close(DIGEST)
     memory.put(pack_path(name), parts)
     moved = [bytes.fromhex(name)], [recipe.placements[0]._replace(offset=64)]
-    memory.put(recipe_path(key), recipes.encode(recipe.algorithm, recipe.content, recipe.types, *moved, [], CODEC))
+    memory.put(recipe_path(key), recipes.encode(recipe.algorithm, recipe.content, recipe.about, *moved, [], CODEC))
     assert not unreadable(memory, kept)
     clock.advance(2 * DAY)
     assert name not in {entry.pack.hex() for entry in wrapped(memory).plan_gc(repack=1).decision.repacks}

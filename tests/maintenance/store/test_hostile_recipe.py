@@ -4,6 +4,7 @@ from mfstore import errors
 from mfstore._core.codec import ZSTD, Codec
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format import recipes
+from mfstore.format.about import encode_about
 from mfstore.format.digests import BLAKE3, digest_function
 from mfstore.format.recipes import INLINE, Artifact, ChunkRef, Placement
 from mfstore.maintenance.store.checking.chunk_check import ChunkCheck
@@ -22,7 +23,7 @@ def test_a_place_is_decoded_once_however_many_chunks_lie_there(monkeypatch):
     artifact = Artifact("", recipes.RAW, CHUNKS * USIZE, None, (), [chunk] * CHUNKS)
     content = recipes.encode_content(recipes.ONE, BLAKE3, [artifact])
     places = [Placement(INLINE, 0, len(packed), ZSTD, 0)] * CHUNKS
-    stored = b"".join(recipes.encode(BLAKE3, content, ["bytes"], [], places, [packed], codec))
+    stored = b"".join(recipes.encode(BLAKE3, content, encode_about(["bytes"]), [], places, [packed], codec))
     assert len(stored) < 20_000
     memory.put(recipes.recipe_path(digest(content).hex()), [stored])
     decoded = []

@@ -275,7 +275,7 @@ def repoint(recipe: Recipe, moved: MovedChunks, codec: Codec) -> list[bytes | me
             return None
         bases.append(base_now)
     return recipes.encode(
-        recipe.algorithm, recipe.content, recipe.types, list(packs), placements, [recipe.inline], codec, bases
+        recipe.algorithm, recipe.content, recipe.about, list(packs), placements, [recipe.inline], codec, bases
     )
 
 
