@@ -265,7 +265,7 @@ class Fuzzer:
                 raise AssertionError("what is taken from a recipe without its seal is something else")
             # What every caller relies on without looking again.
             count = sum(len(artifact.chunks) for artifact in decoded.artifacts)
-            if count != len(decoded.placements) or len(decoded.types) != len(decoded.artifacts):
+            if count != len(decoded.placements) or len(decoded.described.types) != len(decoded.artifacts):
                 raise AssertionError("decoded recipe is inconsistent")
             for artifact in decoded.artifacts:
                 placed = artifact.size if artifact.literal is None else 0

@@ -18,13 +18,13 @@ OWN = ("__main__", "__mp_main__")
 """Modules whose classes and functions another program does not find."""
 
 
-def made_here(names: Iterable[tuple[str, str]], by: str | None = None) -> Made:
-    """The record of something that is stored by this process, still without a time. ``names``: module and name of the
-    classes and functions inside; ``by``: who, if it is not the user of this process."""
+def made_here(modules: Iterable[str], by: str | None = None) -> Made:
+    """The record of something that is stored by this process, still without a time. ``modules``: of the classes and
+    functions inside, as ``dump`` gives them; ``by``: who, if it is not the user of this process."""
     import mfstore
 
     libraries = {}
-    for top in sorted({module.partition(".")[0] for module, _ in names}):
+    for top in sorted({module.partition(":")[0].partition(".")[0] for module in modules}):
         version = version_of(top)
         if version is not None:
             libraries[top] = version
@@ -32,11 +32,11 @@ def made_here(names: Iterable[tuple[str, str]], by: str | None = None) -> Made:
 
 
 def begin_description(
-    record: bool, types: str | tuple[str, ...], names: tuple[tuple[str, str], ...], note: bytes | None, by: str | None
+    record: bool, types: str | tuple[str, ...], modules: tuple[str, ...], note: bytes | None, by: str | None
 ) -> bytes:  # fmt: skip
     """The description of what this process stores up to its end, as ``begin_about`` gives it. ``types``: of one
     artifact, or of all; ``record``: whether more is said than types and note."""
-    made = made_here(names, by) if record else None
+    made = made_here(modules, by) if record else None
     return begin_about((types,) if isinstance(types, str) else types, note, made)
 
 

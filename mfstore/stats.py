@@ -91,18 +91,19 @@ def stat_of(key: Key, recipe: Recipe) -> ArtifactStat:
     placed = {(at.pack, at.offset): at.csize for at in recipe.placements if at.pack != recipes.INLINE}
     bases = {(base.pack, base.offset): base.csize for base in recipe.bases}
     bundle = recipe.kind == BUNDLE
-    made = recipe.described.made or Made("", "", "", {}, 0.0)
+    about = recipe.described
+    made = about.made or Made("", "", "", {}, 0.0)
     return ArtifactStat(
         key=key,
         size=sum(artifact.size for artifact in recipe.artifacts),
         stored=recipe.stored + sum(placed.values()),
         bases=sum(csize for place, csize in bases.items() if place not in placed),
         chunks=len(recipe.placements),
-        type="bundle" if bundle else recipe.types[0],
+        type="bundle" if bundle else about.types[0],
         segments=sum(len(artifact.segments) for artifact in recipe.artifacts),
         codecs=by_codec,
-        artifacts=dict(zip((a.name for a in recipe.artifacts), recipe.types, strict=True)) if bundle else {},
-        note=recipe.described.note,
+        artifacts=dict(zip((a.name for a in recipe.artifacts), about.types, strict=True)) if bundle else {},
+        note=about.note,
         created=made.time or None,
         creator=made.by,
         python=made.python,

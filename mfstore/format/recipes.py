@@ -187,8 +187,6 @@ class Recipe:
     artifacts: tuple[Artifact, ...]
     about: bytes = b""
     """The description as it is stored; who rewrites the recipe keeps it. Not part of the content."""
-    described: About = About((), None, None)
-    """The same, decoded."""
     packs: tuple[bytes, ...] = ()
     placements: Sequence[Placement] = ()
     bases: tuple[BaseChunk, ...] = ()
@@ -198,9 +196,10 @@ class Recipe:
     """Bytes of the recipe object itself."""
 
     @property
-    def types(self) -> tuple[str, ...]:
-        """Python type of each artifact, for people."""
-        return self.described.types
+    def described(self) -> About:
+        """The description, decoded each time: who loads the artifacts does not need it. CorruptObject when it is
+        none."""
+        return decode_about(self.about, len(self.artifacts))
 
 
 def placed_chunks(recipe: Recipe) -> list[tuple[ChunkRef, Placement]]:
@@ -367,7 +366,6 @@ def decode(data: bytes, codec: Codec, expected_key: bytes | None = None) -> Reci
         content=content,
         artifacts=artifacts,
         about=about,
-        described=decode_about(about, len(artifacts)),
         packs=packs,
         placements=placements,
         bases=bases,

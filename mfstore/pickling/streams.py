@@ -40,17 +40,17 @@ load an unpickler."""
 
 
 def dump(
-    obj: object, sink: Sink, name: str | None = None, names: list[tuple[str, str]] | None = None
+    obj: object, sink: Sink, name: str | None = None, modules: list[str] | None = None
 ) -> int:  # fmt: skip
     """Pickle ``obj`` into ``sink``; returns the length of the body.
 
     ``name`` is the artifact's name for the error message. NotSerializable names the path to the part
-    that cannot be pickled. ``names`` gets the module and the qualified name of each class and function that is needed
-    to load it.
+    that cannot be pickled. ``modules`` gets the module of each class and function that is needed to load it; of those
+    that the program itself defines with their names, as ``__main__:Model``.
     """
     known = _known_types()
     pickler = Pickler(
-        sink, known.reducers, known.values, known.once, counted=_COUNTED, arrays=known.arrays, names=names
+        sink, known.reducers, known.values, known.once, counted=_COUNTED, arrays=known.arrays, modules=modules
     )
     try:
         return pickler.dump(obj)

@@ -150,8 +150,8 @@ class Draft:
     literal: bytes | None = None
     body: list[Run] = field(default_factory=list)
     segments: list[DraftSegment] = field(default_factory=list)
-    names: list[tuple[str, str]] = field(default_factory=list)
-    """Module and name of each class and function that its pickle needs."""
+    modules: list[str] = field(default_factory=list)
+    """Of each class and function that its pickle needs, as ``dump`` gives them."""
 
     @property
     def size(self) -> int:
@@ -274,7 +274,7 @@ def draft_of(name: str, obj: object, submit: Callable[[Run], None], named: bool 
     type_name = BUILT_IN.get(kind) or f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     draft = Draft(name, type_name, PICKLE)
     sink = DraftSink(draft, submit)
-    dump(obj, sink, name if named else None, draft.names)
+    dump(obj, sink, name if named else None, draft.modules)
     sink.finish()
     return draft
 

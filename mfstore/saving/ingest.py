@@ -553,19 +553,19 @@ class Ingest:
         be stored, nobody is told the numbers."""
         nonces = os.urandom(NONCE * len(finished))  # of all at once: a call of the system costs as much as a recipe
         algorithm, written, record = self._context.algorithm, self.written, self._context.record
-        by = None
+        by, end = None, b"}"
         if record:
+            end = END_OF_TIME(time())
             # Of a task of Metaflow, whose module is there if this is one.
             current: Any = getattr(sys.modules.get("metaflow.metaflow_current"), "current", None)
             by = getattr(current, "pathspec", None)
         raw = 0
         for number, (_, path, content, drafts, literal, note) in enumerate(finished):
-            end = END_OF_TIME(time()) if record else b"}"
             if len(drafts) == 1:
-                about = remembered_description(record, drafts[0].type, tuple(drafts[0].names), note, by) + end
+                about = remembered_description(record, drafts[0].type, tuple(drafts[0].modules), note, by) + end
             else:
-                names = {name for draft in drafts for name in draft.names}
-                about = begin_description(record, tuple([draft.type for draft in drafts]), tuple(names), note, by) + end
+                modules = tuple({module for draft in drafts for module in draft.modules})
+                about = begin_description(record, tuple([draft.type for draft in drafts]), modules, note, by) + end
             data = None
             if literal is not None:
                 nonce = nonces[number * NONCE : number * NONCE + NONCE]

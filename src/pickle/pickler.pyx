@@ -492,7 +492,8 @@ cdef class Pickler:
     ``counted`` are names of modules whose classes in C own what they refer to, by counted references. What nobody but
     the pickler refers to, because a reducer has made it, lives no longer than it takes to write it, if it is of these
     classes or of Python's own.
-    ``names`` gets the module and the qualified name of each class and function that the pickle refers to.
+    ``modules`` gets the module of each class and function that the pickle refers to; of those that the program itself
+    defines with their names, as ``__main__:Model``.
     After a failure, ``path()`` says where in the object it happened.
     """
 
@@ -504,7 +505,7 @@ cdef class Pickler:
     cdef int phase
     # QUIET, PLAIN or FOREIGN.
     cdef dict once, once_memo, once_ids, kinds
-    cdef list once_alive, trace, alone, names
+    cdef list once_alive, trace, alone, modules
     cdef size_t alone_bytes
     cdef frozenset counted
     cdef mf_objects memo
@@ -520,10 +521,10 @@ cdef class Pickler:
 
     def __cinit__(
         self, sink, reducers=None, tuple values=(), dict once=None, size_t block=1 << 20, order=None,
-        frozenset counted=frozenset(), Arrays arrays=None, list names=None,
+        frozenset counted=frozenset(), Arrays arrays=None, list modules=None,
     ):
         self.sink = sink
-        self.names = names
+        self.modules = modules
         self.values = values
         self.once = {} if once is None else once
         self.phase = QUIET
@@ -1509,12 +1510,15 @@ cdef class Pickler:
 
     cdef int save_global(self, object obj, object name) except -1:
         module, name = find_global(obj, name)
-        if self.names is not None:
-            self.names.append((module, name))
+        if self.modules is not None:
+            self.modules.append(f"{module}:{name}" if module in _main else module)
         self.save(module)
         self.save(name)
         put1(&self.out, 0x93)
         return self.memoize(obj, 0)
+
+
+cdef tuple _main = ("__main__", "__mp_main__")
 
 
 cdef inline bint is_brief(PyObject *key) noexcept:

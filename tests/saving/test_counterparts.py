@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from mfstore._core.chunk import LONG_ROW
 from mfstore._core.codec import DIFFERENCE
-from mfstore.format.about import About
 from mfstore.format.fragments import Location
 from mfstore.format.packs import PackName
 from mfstore.format.recipes import (
@@ -314,9 +313,7 @@ def recipe_of(placements, bases=(), usizes=None):
     artifact = Artifact(
         "x", PICKLE, usizes[0], None, (Segment(1, usizes[0], sum(usizes[1:]), 8, 0, len(usizes) - 1),), chunks
     )
-    return Recipe(
-        BUNDLE, 1, b"", (artifact,), b"", About(("t",), None, None), (named("p"), named("q")), placements, tuple(bases)
-    )
+    return Recipe(BUNDLE, 1, b"", (artifact,), b"", (named("p"), named("q")), placements, tuple(bases))
 
 
 def test_a_chunk_is_usable_with_all_packs_that_it_needs():
@@ -371,7 +368,7 @@ def test_a_chunk_that_is_twice_in_the_base_says_nothing():
     recipe = recipe_of(whole(4))
     twice = recipe.artifacts[0]._replace(chunks=[*recipe.artifacts[0].chunks[:3], recipe.artifacts[0].chunks[1]])
     base = base_of(
-        Recipe(BUNDLE, 1, b"", (twice,), b"", About(("t",), None, None), recipe.packs, recipe.placements),
+        Recipe(BUNDLE, 1, b"", (twice,), b"", recipe.packs, recipe.placements),
         lambda pack: True,
     )
     counterparts = Counterparts(base)

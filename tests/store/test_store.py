@@ -429,7 +429,7 @@ def test_an_artifact_whose_body_is_no_pickle(store, monkeypatch):
     """As a program that writes stores by itself could store."""
     for body in (b"no pickle at all", b"\x80\x05", b"\x00" * 70_000):
         with monkeypatch.context() as patch:
-            patch.setattr(drafts, "dump", lambda obj, sink, name, body=body: sink.body(body))
+            patch.setattr(drafts, "dump", lambda obj, sink, name, modules, body=body: sink.body(body))
             key = store.put(1)
         for load in (store.get, lambda key: store.get(key, writable=False)):
             with pytest.raises(errors.CorruptObject, match="no pickle"):
@@ -480,7 +480,7 @@ def test_unchanged_content_is_stored_once(store):
     store.put(array)
     before = store.stats().stored
     store.put({"other": "artifact", "array": array})
-    assert store.stats().stored - before < 3000
+    assert store.stats().stored - before < 3300  # of it 200 are what the recipe says of who stored it
 
 
 # ---- refs -----------------------------------------------------------------------------------

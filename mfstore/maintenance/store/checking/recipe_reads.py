@@ -17,6 +17,7 @@ from mfstore.maintenance.store.groups import by_place
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mfstore._core.codec import Codec
     from mfstore.backends.base import Backend
     from mfstore.format.packs import PackEntry
     from mfstore.host.workers import Workers
@@ -83,7 +84,7 @@ class RecipeReader:
         if isinstance(data, MfstoreError):
             return data, frozenset()
         path = recipe_path(name.hex())
-        decode_it = partial(decode, codec=self._workers.thread.codec, expected_key=name)
+        decode_it = partial(_decoded, codec=self._workers.thread.codec, expected_key=name)
         try:
             recipe = self._unread.decode(self._backend, path, data, decode_it)
             bad = self._bad_inline(recipe)
@@ -101,6 +102,13 @@ class RecipeReader:
         """Numbers of the chunks that lie in a recipe and are not whole."""
         self._check.count(sum(placement.pack == INLINE for placement in recipe.placements), 0)
         return bad_inline(self._check, recipe)
+
+
+def _decoded(data: bytes, codec: Codec, expected_key: bytes) -> Recipe:
+    """The recipe, of which the description is looked at too, which no load does."""
+    recipe = decode(data, codec, expected_key)
+    recipe.described  # noqa: B018
+    return recipe
 
 
 def bad_inline(check: ChunkCheck, recipe: Recipe) -> frozenset[int]:
