@@ -54,6 +54,10 @@ class SimulatedS3(Engine):
         self.count = 0
         self.log = []
         self.most = 0
+        self.first_byte = 0.03
+        """Seconds after which answers say that they began."""
+        self.rate = None
+        """Bytes per second that bodies say they came with; None: as long as it really took."""
         self._ids = itertools.count(1)
 
     def channel(self):
@@ -283,7 +287,7 @@ class SimulatedChannel(Channel):
         status, headers, body = world.answer(call)
         if number in world.lost:
             return self._end(reply, failure=RESET)
-        reply.status, reply.headers, reply.first_byte = status, headers, time.monotonic()
+        reply.status, reply.headers, reply.first_byte = status, headers, at + world.first_byte
         fault = world.body_faults.get(number)
         if fault is not None and body:
             body, reply.failure = fault(body)
@@ -295,7 +299,7 @@ class SimulatedChannel(Channel):
         name = "CRC64NVME" if "x-amz-checksum-crc64nvme" in headers else call.checksum
         if call.target is None and len(body) > SHORT_BODY:
             self._waiting[id(call)] = call, reply, name, body
-            return Reply(call, status, headers=headers, announced=True, submitted=at)
+            return Reply(call, status, headers=headers, announced=True, submitted=at, first_byte=reply.first_byte)
         if call.target is None:
             reply.checksum = self._sum(name, body)
             return self._end(reply, data=body, received=len(body))
@@ -323,6 +327,8 @@ class SimulatedChannel(Channel):
         for name, value in fields.items():
             setattr(reply, name, value)
         reply.finished = time.monotonic()
+        if self._world.rate and reply.first_byte:
+            reply.finished = max(reply.first_byte, reply.call.tag.flows) + reply.received / self._world.rate
         return reply
 
     def poll(self, timeout):

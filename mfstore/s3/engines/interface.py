@@ -156,6 +156,9 @@ class Engine(ABC):
 
     name: str
     """"native" or "aiobotocore"."""
+    threads = 2
+    """So many long bodies at once keep it busy, if they come as fast as it takes them: two at least, as each has a
+    beginning and an end."""
 
     @abstractmethod
     def channel(self) -> Channel:

@@ -34,6 +34,7 @@ class NativeEngine(Engine):
 
             ca_file = certificates()
         self._core = transfer.Engine(transport, ca_file, Reply, FileRange, max_bandwidth or 0.0)
+        self.threads = max(self.threads, transport.threads)
         proxy = (transport.proxy or "").lower()
         self._http_proxy = bool(proxy) and ("://" not in proxy or proxy.startswith("http"))
         self._version: int | None = None

@@ -50,6 +50,7 @@ class Try:
         "bad",
         "credentials",
         "drips",
+        "flows",
         "free",
         "hedge",
         "job",
@@ -71,6 +72,8 @@ class Try:
         """When the first try was sent."""
         self.sent = 0.0
         """When this one was."""
+        self.flows = 0.0
+        """Of a long body: since when it may come; 0.0 when it waits to be told where it goes."""
         self.free = self.refreshed = self.skewed = False
         self.moved = 0
         self.bad = 0

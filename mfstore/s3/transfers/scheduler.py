@@ -15,7 +15,7 @@ import os
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -32,13 +32,14 @@ from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.express import NoSession
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED
-from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, NO_OPTIONS, SHORT_BODY, Call, Options, Reply
 from mfstore.s3.engines.interface import Channel, Engine, Landed, Lane, Taken
 from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
 from mfstore.s3.transfers.ending import Ending
 from mfstore.s3.transfers.hedging import HEDGED_BYTES, LOOK_SECONDS, Hedges
 from mfstore.s3.transfers.jobs import Job, PlainJobs, Restart, Retry, left_open, unforeseen
+from mfstore.s3.transfers.nearness import MEASURED_BYTES, NEAR_SECONDS, Nearby
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
 
@@ -107,6 +108,25 @@ class TransferCounts:
     """Most calls in flight at once."""
     memory: int = 0
     """Most bytes reserved for results at once."""
+
+
+# ---- what is measured -----------------------------------------------------------------
+
+
+def is_long(call: Call) -> bool:
+    """Whether a long body comes at once when it is sent."""
+    if call.operation != "GetObject" or call.target is None or call.start is None or call.stop is None:
+        return False
+    return call.stop - call.start > SHORT_BODY
+
+
+def measure(nearby: Nearby, call: Call, reply: Reply) -> None:
+    """Note what a long body that has come says of its server."""
+    near, began, size = nearby.of(call.bucket), reply.first_byte, reply.received
+    near.answered(began - reply.submitted)
+    if call.target is None and call.tag.flows - began > NEAR_SECONDS:  # it had been announced, and waited
+        began, size = call.tag.flows, size - MEASURED_BYTES
+    near.brought(size, reply.finished - began)
 
 
 # ---- who may begin --------------------------------------------------------------------
@@ -217,13 +237,15 @@ def weighed(outcomes: Sequence[Outcome]) -> int:
 class Admission:
     """Which job may begin, and when: as long as there is room for its calls, and memory for its result."""
 
-    __slots__ = ("_deferred", "_jobs", "budget", "limiter", "mean_size")
+    __slots__ = ("_deferred", "_jobs", "budget", "limiter", "mean_size", "nearby")
 
-    def __init__(self, jobs: Iterator[Job], limiter: Limiter, memory: int) -> None:
+    def __init__(self, jobs: Iterator[Job], limiter: Limiter, memory: int, nearby: Nearby | None = None) -> None:
         self._jobs: Iterator[Job] | None = jobs
         self._deferred: Job | None = None
         """Taken from the jobs, and waits for memory."""
         self.limiter = limiter
+        self.nearby = nearby
+        """What is known of servers; None where it changes nothing."""
         self.budget = Budget(memory)
         self.mean_size = float(FIRST_GUESS)
         """Bytes of an object: what is reserved where its size is not known."""
@@ -241,6 +263,15 @@ class Admission:
     def stop(self) -> None:
         """No further job begins."""
         self._jobs = self._deferred = None
+
+    def enough(self, buckets: Iterable[str]) -> int | None:
+        """How many long bodies from these buckets are enough at once, if they are fewer than there may be."""
+        enough = self.nearby.enough(buckets) if self.nearby is not None else None
+        return None if enough is None or enough >= int(self.limiter.limit) else enough
+
+    def measured(self, buckets: Iterable[str]) -> bool:
+        """Whether it is known how fast their bodies come."""
+        return self.nearby is not None and self.nearby.measured(buckets)
 
     def room(self, under_way: int, announced: int, delayed: int) -> int:
         """How many calls may begin now, if there is memory for their results. ``under_way`` are in flight or ready to
@@ -450,6 +481,8 @@ class Scheduler:
         """Send what can be sent now. Answers wait for ``pump``."""
         now = monotonic()
         self._admit(now)
+        if self._announced.waiting:
+            self._grant()
         self._submit(now)
 
     def handed_out(self, outcome: Outcome) -> None:
@@ -631,6 +664,7 @@ class Scheduler:
             return
         batch: list[Call] = []
         later: list[Call] = []
+        flowing = -1
         while calls.ready and len(batch) < room:
             call = calls.ready.popleft()
             state = call.tag
@@ -641,6 +675,13 @@ class Scheduler:
             if job.error is not None and not call.operation.startswith("Abort"):
                 self._drop(call)
                 continue
+            long = is_long(call)
+            if long and (enough := admission.enough((call.bucket,))) is not None:
+                flowing = self._flowing() if flowing < 0 else flowing
+                if flowing >= enough:
+                    later.append(call)
+                    continue
+            flowing += long and flowing >= 0
             if call.first_byte == FIRST_BYTE_SECONDS:
                 policy = self.retries.policy
                 call.first_byte, call.stall = policy.first_byte, policy.stall
@@ -648,12 +689,17 @@ class Scheduler:
             if state.attempts > job.attempts:
                 job.attempts = state.attempts
             state.sent = now
+            state.flows = now if long else 0.0
             state.started = state.started or now
             calls.flying[id(call)] = call
             batch.append(call)
         calls.ready.extendleft(reversed(later))
         if batch:
             self._send(batch)
+
+    def _flowing(self) -> int:
+        """How many long bodies are under way to where they go."""
+        return sum(1 for call in self._calls.flying.values() if call.tag.flows)
 
     def _must_wait(self, job: Job) -> bool:
         """Whether a listing's next page has no room. Of the oldest job, which all others' results wait for, it has."""
@@ -720,6 +766,8 @@ class Scheduler:
             if state.hedge is not None:
                 self._end_pair(call, True)
             self._announced.add(call, reply)
+            if self.admission.nearby is not None:
+                self.admission.nearby.of(call.bucket).answered(reply.first_byte - reply.submitted)
             # It takes none while it waits. What was reserved for it would keep the last that fits from beginning.
             self.admission.budget.take(-job.weight)
             job.weight = 0
@@ -756,6 +804,8 @@ class Scheduler:
         if size <= HEDGED_BYTES:
             self._hedges.recent.append(seconds)
         job.first_byte = reply.first_byte - reply.submitted
+        if call.tag.flows and self.admission.nearby is not None:
+            measure(self.admission.nearby, call, reply)
         try:
             more = job.on_reply(call, reply, self._control)
         except Retry as retry:
@@ -903,6 +953,17 @@ class Scheduler:
         for call in self._announced.without_job():
             self._channel.cancel(call)
         connections, oldest, jobs = int(self.admission.limiter.limit), min(self._active, default=0), len(self._active)
+        room = None
+        buckets = {call.bucket for call, _ in self._announced.waiting.values()}
+        if (enough := self.admission.enough(buckets)) is not None:
+            flowing = self._flowing()
+            # What is being handed out is let go by then, and its memory used again.
+            if flowing >= enough or (flowing and self._out):
+                return
+            room = enough - flowing
+            # Until a rate is known pieces are short: the first that has come tells it.
+            if self.admission.measured(buckets):
+                connections = enough
         if self._lane is not None and (first := self._lane.oldest()) is not None:
             oldest, jobs = min(oldest, first), jobs + self._lane.flying
         unanswered = self._unanswered_before() if self.ordered else None
@@ -923,8 +984,11 @@ class Scheduler:
                 self._channel.cancel(call)
                 job.error = unforeseen(error)
                 continue
+            call.tag.flows = monotonic()
             self._channel.resume(call, landing.target, landing.stop, landing.skip)
             self._calls.add(job, landing.more)
+            if room is not None and (room := room - 1) == 0:
+                return
 
     def _unanswered_before(self) -> Callable[[int], int]:
         """Tells how many items before one, by its number, are under way of which nobody knows yet what they take."""
@@ -1040,6 +1104,7 @@ class Transfers:
         """Of the few different parameters of its operations each once: see ``shared_options``."""
         self._knobs = knobs
         self._max_bandwidth = max_bandwidth
+        self._nearby = Nearby()
         self._engine: Engine | None = None
 
     @property
@@ -1066,7 +1131,12 @@ class Transfers:
 
     def scheduler(self, jobs: Iterator[Job], counts: TransferCounts, ordered: bool = False) -> Scheduler:
         """A scheduler of ``jobs``, which are taken as there is room. Whoever asks for it closes it."""
-        admission = Admission(jobs, Limiter(fixed=self._knobs.concurrency), self._knobs.memory)
+        fixed = self._knobs.concurrency
+        nearby = None
+        if fixed is None:
+            nearby = self._nearby
+            nearby.threads = self.engine.threads
+        admission = Admission(jobs, Limiter(fixed=fixed), self._knobs.memory, nearby)
         retries = Retries(self.control, self.policy, self.quota, self.engine.ask)
         plain = jobs if isinstance(jobs, PlainJobs) else None
         return Scheduler((self._engine or self.engine).channel(), admission, retries, counts, plain, ordered)
@@ -1090,6 +1160,8 @@ class Transfers:
         other = copy(self)
         other.control = control or self.control
         other._engine = engine or self._engine
+        if control is not None or engine is not None:
+            other._nearby = Nearby()
         other.policy = policy or self.policy
         other.quota = quota or self.quota
         if memory is not None:
