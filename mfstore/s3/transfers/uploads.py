@@ -266,10 +266,12 @@ class PutJob(MultipartJob):
         # it had completed, the next try learns that the upload is gone, and looks.
         answer = parsed(call, reply, control)
         self._source.close()
-        etag = str(answer.get("ETag") or "").strip('"') or None
-        self.outcome = self._outcome(size=self._source.size, etag=etag, headers=reply.headers)
         self._upload = ""
-        return NO_CALLS
+        etag = str(answer.get("ETag") or "").strip('"')
+        if etag:
+            return self._stored(etag, reply)
+        # It had been completed before, and the answer was lost: some versions of Ceph say no more of it than that.
+        return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
 
     def _sent(self) -> None:
         """Nothing more has to be sent. BackendError when the file is not as long any more as what was."""
@@ -287,6 +289,8 @@ class PutJob(MultipartJob):
             return (self._look(call, reply, control),)
         if call.operation == "CompleteMultipartUpload" and lost and (reply.status == 404 or conditional):
             return (self._look(call, reply, control),)
+        if call.operation == "HeadObject" and call.tag.part is None:
+            return self._stored(None, reply)
         if call.operation == "HeadObject" and reply.status == 404:
             raise call.tag.part
         return None  # a look that fails in another way says nothing: it is repeated, or its error is the answer
@@ -306,9 +310,14 @@ class PutJob(MultipartJob):
                 [self._etags[number][0] for number in sorted(self._etags)]
             )
         if not ours:
-            raise call.tag.part
+            if call.tag.part is not None:
+                raise call.tag.part
+            etag = None  # it has been replaced since
         self._upload = ""
         self._sent()
+        return self._stored(etag, reply)
+
+    def _stored(self, etag: str | None, reply: Reply) -> Sequence[Call]:
         self.outcome = self._outcome(size=self._source.size, etag=etag, headers=reply.headers)
         return NO_CALLS
 

@@ -550,6 +550,31 @@ def test_an_answer_to_a_completion_that_is_none_is_asked_about(body):
     assert world.objects["big"] == BIG and answers == [200, 404]
 
 
+@pytest.mark.parametrize("what", ["ours", "ours by its id", "another", "gone", "slow down"])
+def test_a_completion_that_does_not_name_the_object_is_asked_about_once(what):
+    """As Ceph answers where the upload was completed before, and the answer was lost."""
+    world = SimulatedS3()
+    complete, head = world._CompleteMultipartUpload, world._HeadObject
+    heads = []
+
+    def nameless(call):
+        status, headers, _ = complete(call)
+        if what == "another":
+            world.objects["big"] = b"another"
+        elif what == "gone":
+            del world.objects["big"]
+        return status, headers, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>"
+
+    def looked_at(call):
+        heads.append(call.key)
+        return world._error(503, "SlowDown") if what == "slow down" else head(call)
+
+    world._CompleteMultipartUpload, world._HeadObject = nameless, looked_at
+    (outcome,) = client_on(world).put_many([PutItem("big", BIG, if_none_match=what == "ours by its id")])
+    named = world.etag("big").strip('"') if "ours" in what else None
+    assert (outcome.etag, outcome.size, heads) == (named, len(BIG), ["big"])
+
+
 @pytest.mark.second
 @pytest.mark.parametrize("body", NO_ANSWERS)
 @pytest.mark.parametrize(
