@@ -21,6 +21,7 @@ from mfstore.errors import Unsupported
 from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws import errors, sessions
 from mfstore.s3.aws.credentials import Keyring
+from mfstore.s3.aws.express import KeptSessions
 from mfstore.s3.aws.prepared import RequestPreparer, Signing, complete, signing_of
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import Call
@@ -36,12 +37,13 @@ class AioClient:
 
     def __init__(
         self, settings: ConnectionSettings, preparer: RequestPreparer, keyring: Keyring, plain: Any,
-        http_session: type, skew: Callable[[], float], sending: Callable[[Any, str], None],
+        sessions: KeptSessions, http_session: type, skew: Callable[[], float], sending: Callable[[Any, str], None],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._preparer = preparer
         self._keyring = keyring
         self._plain = plain
+        self._sessions = sessions
         self._http_session = http_session
         self._skew = skew
         self._sending = sending
@@ -62,6 +64,7 @@ class AioClient:
         events.register_last("before-endpoint-resolution.s3", self._preparer.set_region)
         events.register_last("before-call.s3", internals.follow_no_redirect)
         events.register_first("before-sign.s3", self._before_sign)
+        events.register_last("before-sign.s3", self._watch_sessions)
         events.register_last("request-created.s3", self._after_sign)
         events.register_last("before-send.s3", self._before_send)
 
@@ -88,6 +91,11 @@ class AioClient:
         complete(request, given["operation_name"])
         request.context["mfstore_signing"] = signing_of(request, given)
 
+    def _watch_sessions(self, request: Any, signature_version: Any, **_: Any) -> None:
+        sessions = internals.sessions_of(request, signature_version)
+        if sessions is not None:
+            internals.sign_in_session(request, signature_version, _WatchedSessions(sessions, self._sessions))
+
     async def _after_sign(self, request: Any, **_: Any) -> None:
         skew = self._skew()
         signing: Signing | None = request.context.get("mfstore_signing")
@@ -98,6 +106,20 @@ class AioClient:
 
     def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
         self._sending(request, event_name.rpartition(".")[2])
+
+
+class _WatchedSessions:
+    """What aiobotocore asks for the keys of sessions: its own, of which it is told what it gives."""
+
+    def __init__(self, own: Any, kept: KeptSessions) -> None:
+        self._own = own
+        self._kept = kept
+
+    async def get_credentials(self, bucket: str) -> Any:
+        """The keys of a bucket's session."""
+        found = await self._own.get_credentials(bucket)
+        self._kept.given(bucket, found)
+        return found
 
 
 class _KeyringCredentials(AioCredentials):  # type: ignore[misc]

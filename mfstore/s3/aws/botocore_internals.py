@@ -169,8 +169,7 @@ def find_credentials_again(session: Any) -> Any:
 def expire(session: Any, credentials: Any) -> None:
     """Have ``credentials``, found by ``session``, be refreshed when they are next asked for.
 
-    Relies on ``RefreshableCredentials._expiry_time``: there is no public way to say "expired", and in the past is what
-    the clock would have made of it. And on ``providers`` of the component "credential_provider", some of which keep an
+    Relies, besides what ``end`` does, on ``providers`` of the component "credential_provider", some of which keep an
     assumed role in a dictionary ``cache``, from which the refresh would be served.
     """
     chain = session.get_component("credential_provider")
@@ -178,6 +177,15 @@ def expire(session: Any, credentials: Any) -> None:
         cached = getattr(provider, "cache", None)
         if isinstance(cached, dict):
             cached.clear()
+    end(credentials)
+
+
+def end(credentials: Any) -> None:
+    """Have credentials be expired.
+
+    Relies on ``RefreshableCredentials._expiry_time``: there is no public way to say so, and in the past is what the
+    clock would have made of it.
+    """
     credentials._expiry_time = datetime.now(UTC) - timedelta(minutes=1)
 
 
@@ -288,6 +296,14 @@ def sign_in_session(request: Any, version: Any, sessions: Any) -> None:
     """
     if version in SESSION_SIGNATURES:
         request.context.setdefault("signing", {})["identity_cache"] = sessions
+
+
+def sessions_of(request: Any, version: Any) -> Any:
+    """In a "before-sign" handler, after botocore's: what the keys of a session come from; None where none sign.
+
+    Relies on ``request.context["signing"]["identity_cache"]``.
+    """
+    return request.context["signing"]["identity_cache"] if version in SESSION_SIGNATURES else None
 
 
 def follow_no_redirect(params: dict[str, Any], **_: Any) -> None:

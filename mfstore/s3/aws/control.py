@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from mfstore.errors import BackendError, Unsupported
 from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws import errors
-from mfstore.s3.aws.express import BucketSessions
+from mfstore.s3.aws.express import BucketSessions, KeptSessions
 from mfstore.s3.aws.pages import Page, page
 from mfstore.s3.aws.regions import SECONDS_TO_SEND, BucketRegions
 from mfstore.s3.aws.routes import ROUTED, Credentials, Route, SignedRequest, Transport
@@ -143,7 +143,9 @@ class BotocoreControlPlane:
     def expire(self, credentials: Credentials | None, bucket: str) -> bool:
         """See ``interface.ControlPlane``."""
         process = self.process()
-        return process.sessions.refused(bucket) or process.keyring.expire(credentials)
+        if process.sessions.refused(bucket) or process.kept_sessions.refused(bucket):
+            return True
+        return process.keyring.expire(credentials)
 
     def redirect(self, call: Call, reply: Reply, ask: Ask) -> bool:
         """See ``interface.ControlPlane``: once per call and region."""
@@ -224,6 +226,7 @@ class ProcessState:
     def __init__(self, settings: ConnectionSettings, regions: Mapping[str, str]) -> None:
         # The one place where botocore, which takes 0.1 s, is imported.
         from mfstore.s3.aws import sessions
+        from mfstore.s3.aws.botocore_internals import end
         from mfstore.s3.aws.credentials import Keyring
         from mfstore.s3.aws.prepared import RequestPreparer
 
@@ -236,6 +239,7 @@ class ProcessState:
         self.keyring = Keyring(settings, self.session)
         self.regions = BucketRegions(client.meta.region_name, regions)
         self.sessions = BucketSessions()
+        self.kept_sessions = KeptSessions(end)
         self.preparer = RequestPreparer(settings, client, self.keyring, self.regions)
         self.routes = _RouteCache()
 
@@ -257,7 +261,9 @@ class ProcessState:
             raise Unsupported(
                 f"this engine needs aiobotocore: {error}", hint="pip install 'mfstore[aio]'"
             ) from error  # fmt: skip
-        return AioClient(self._settings, self.preparer, self.keyring, self.session, http_session, skew, sending)
+        return AioClient(
+            self._settings, self.preparer, self.keyring, self.session, self.kept_sessions, http_session, skew, sending
+        )
 
     def transport(self) -> Transport:
         """How to connect to the client's endpoint. Raises Unsupported for a bad bundle of certificates."""

@@ -11,7 +11,7 @@ from mfstore import errors
 from mfstore.s3.aws import express
 from mfstore.s3.transfers import uploads
 from tests.rigs.concurrency import in_threads
-from tests.rigs.directory_bucket import ACCOUNT, REGION, DirectoryBuckets, Refused
+from tests.rigs.directory_bucket import ACCOUNT, BUCKET, REGION, DirectoryBuckets, Refused
 
 MIB = 1 << 20
 
@@ -100,6 +100,21 @@ def test_a_session_that_is_refused_is_replaced_once(client, service, monkeypatch
     service.planned = [Refused(403, "AccessDenied")] * 10
     with pytest.raises(errors.AccessDenied):
         list(client.get_many(["k"]))
+
+
+def test_a_session_of_aiobotocores_that_is_refused_is_replaced(service, monkeypatch):
+    with service.client(engine="aiobotocore", attempts=2) as client:
+        client.put_many({"k": b"1"})
+        kept = client.transfers.control.process().kept_sessions
+        assert kept.refused(BUCKET)  # it is young: another has told it
+        monkeypatch.setattr(express, "SECONDS_YOUNG", 0.0)
+        service.end_sessions()
+        assert [one.data for one in client.get_many(["k"])] == [b"1"]
+        assert service.asked("GET session") == 2 and not kept.refused("other")
+        service.end_sessions()
+        service.planned = [Refused(403, "InvalidAccessKeyId")] * 10
+        with pytest.raises(errors.AccessDenied):
+            list(client.get_many(["k"]))
 
 
 def test_all_that_a_session_has_signed_are_signed_by_the_next(client, service):
