@@ -21,7 +21,7 @@ from mfstore.errors import Unsupported
 from mfstore.s3.aws import botocore_internals as internals
 from mfstore.s3.aws import errors, sessions
 from mfstore.s3.aws.credentials import Keyring
-from mfstore.s3.aws.express import KeptSessions
+from mfstore.s3.aws.kept_sessions import KeptSessions
 from mfstore.s3.aws.prepared import RequestPreparer, Signing, complete, signing_of
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import Call

@@ -22,7 +22,8 @@ from xml.etree import ElementTree
 from mfstore.errors import BackendError, Unsupported
 from mfstore.host.interrupts import uninterrupted
 from mfstore.s3.aws import errors
-from mfstore.s3.aws.express import BucketSessions, KeptSessions
+from mfstore.s3.aws.express import BucketSessions
+from mfstore.s3.aws.kept_sessions import KeptSessions
 from mfstore.s3.aws.pages import Page, page
 from mfstore.s3.aws.regions import SECONDS_TO_SEND, BucketRegions
 from mfstore.s3.aws.routes import ROUTED, Credentials, Route, SignedRequest, Transport

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,6 +18,7 @@ from mfstore.host.interrupts import uninterrupted
 from mfstore.records import dataclass
 from mfstore.s3.aws import errors
 from mfstore.s3.aws.errors import Verdict
+from mfstore.s3.aws.kept_sessions import SECONDS_YOUNG
 from mfstore.s3.aws.routes import Credentials
 from mfstore.s3.calls import Call, Reply
 
@@ -33,8 +34,6 @@ LAST_SECONDS = 5.0
 """Where it cannot be replaced just now it is used until so much is left."""
 SECONDS_BETWEEN_FAILURES = 1.0
 """For so long the answer "there is none" holds for all calls that need the session."""
-SECONDS_YOUNG = 5.0
-"""A session that was refused is given up when it is older: many calls may be told the same."""
 
 
 class NoSession(BackendError):
@@ -148,40 +147,6 @@ class BucketSessions:
             self._sessions.pop(bucket, None)
         # Also where it has been given up: of many that it signed all are told so.
         return bucket in self._locks
-
-
-@dataclass(slots=True)
-class _Kept:
-    credentials: Any
-    since: float
-    """By time.monotonic(): when they were first given, or last given up."""
-
-
-class KeptSessions:
-    """The sessions that aiobotocore keeps, by bucket. One that the service ended early it would keep to the end. Safe
-    to use from several threads."""
-
-    def __init__(self, expire: Callable[[Any], None]) -> None:
-        self._expire = expire
-        self._kept: dict[str, _Kept] = {}
-
-    def given(self, bucket: str, credentials: Any) -> None:
-        """aiobotocore signs with these, which it refreshes when they have expired."""
-        kept = self._kept.get(bucket)
-        if kept is None or kept.credentials is not credentials:
-            self._kept[bucket] = _Kept(credentials, time.monotonic())
-
-    def refused(self, bucket: str) -> bool:
-        """As ``BucketSessions.refused``."""
-        kept, now = self._kept.get(bucket), time.monotonic()
-        if kept is None:
-            return False
-        if now - kept.since >= SECONDS_YOUNG:
-            if kept.credentials.refresh_needed(0):
-                return False  # there has been no other since: it was the question for one that was refused
-            kept.since = now
-            self._expire(kept.credentials)
-        return True
 
 
 def _read(output: Mapping[str, Any], headers: Mapping[str, str], begun: float) -> _Session:

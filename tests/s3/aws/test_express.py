@@ -8,7 +8,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from mfstore import errors
-from mfstore.s3.aws import express
+from mfstore.s3.aws import express, kept_sessions
 from mfstore.s3.transfers import uploads
 from tests.rigs.concurrency import in_threads
 from tests.rigs.directory_bucket import ACCOUNT, BUCKET, REGION, DirectoryBuckets, Refused
@@ -107,7 +107,7 @@ def test_a_session_of_aiobotocores_that_is_refused_is_replaced(service, monkeypa
         client.put_many({"k": b"1"})
         kept = client.transfers.control.process().kept_sessions
         assert kept.refused(BUCKET)  # it is young: another has told it
-        monkeypatch.setattr(express, "SECONDS_YOUNG", 0.0)
+        monkeypatch.setattr(kept_sessions, "SECONDS_YOUNG", 0.0)
         service.end_sessions()
         assert [one.data for one in client.get_many(["k"])] == [b"1"]
         assert service.asked("GET session") == 2 and not kept.refused("other")
