@@ -50,10 +50,12 @@ struct mf_dial {
     char words[CURL_ERROR_SIZE];
 };
 
-/* A descriptor that libcurl wants to hear of. */
+/* A descriptor of libcurl's: a socket that was opened for it, or what its resolver's thread tells of its end by. */
 struct socket {
     struct mf_watch watch;
     struct mf_dialer *dialer;
+    struct socket *next, *prev;
+    int opened; /* here: it is closed here too */
 };
 
 struct mf_dialer {
@@ -63,6 +65,7 @@ struct mf_dialer {
     CURLM *multi;
     uint64_t timer_ns; /* when libcurl wants to be called; UINT64_MAX: not */
     struct mf_dial *dials, *touched;
+    struct socket *sockets;
     CURL **spare; /* handles that are not in use */
     size_t spare_n, spare_room;
     int http_proxy; /* config's, and not SOCKS */
@@ -149,28 +152,53 @@ static void socket_ready(struct mf_watch *watch, unsigned what) {
     curl_multi_socket_action(socket->dialer->multi, watch->fd, act, &running);
 }
 
+static struct socket *new_socket(struct mf_dialer *dialer, int fd, int opened) {
+    struct socket *socket = calloc(1, sizeof *socket);
+    if (!socket)
+        return NULL;
+    socket->watch.fd = fd;
+    socket->watch.ready = socket_ready;
+    socket->dialer = dialer;
+    socket->opened = opened;
+    socket->next = dialer->sockets;
+    if (socket->next)
+        socket->next->prev = socket;
+    dialer->sockets = socket;
+    return socket;
+}
+
+static struct socket *socket_of(struct mf_dialer *dialer, int fd) {
+    struct socket *socket = dialer->sockets;
+    while (socket && socket->watch.fd != fd)
+        socket = socket->next;
+    return socket;
+}
+
+static void free_socket(struct socket *socket) {
+    mf_poller_want(socket->dialer->poller, &socket->watch, 0);
+    if (socket->prev)
+        socket->prev->next = socket->next;
+    else
+        socket->dialer->sockets = socket->next;
+    if (socket->next)
+        socket->next->prev = socket->prev;
+    free(socket);
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known) {
     struct mf_dialer *dialer = arg;
-    struct socket *socket = known;
+    struct socket *socket = socket_of(dialer, fd);
     unsigned wanted = 0;
-    (void) easy;
+    (void) easy, (void) known;
     if (what == CURL_POLL_REMOVE) {
-        if (socket) {
+        if (socket && socket->opened)
             mf_poller_want(dialer->poller, &socket->watch, 0);
-            free(socket);
-            curl_multi_assign(dialer->multi, fd, NULL);
-        }
+        else if (socket)
+            free_socket(socket);
         return 0;
     }
-    if (!socket) {
-        socket = calloc(1, sizeof *socket);
-        if (!socket)
-            return -1;
-        socket->watch.fd = fd;
-        socket->watch.ready = socket_ready;
-        socket->dialer = dialer;
-        curl_multi_assign(dialer->multi, fd, socket);
-    }
+    if (!socket && !(socket = new_socket(dialer, fd, 0)))
+        return -1;
     if (what & CURL_POLL_IN)
         wanted |= MF_READABLE;
     if (what & CURL_POLL_OUT)
@@ -191,6 +219,8 @@ static int on_timer(CURLM *multi, long milliseconds, void *arg) {
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
     int type = address->socktype, one = 1;
     struct mf_dial *dial = arg;
+    struct mf_dialer *dialer = dial->dialer;
+    struct socket *old;
     curl_socket_t fd;
     (void) purpose;
 #if defined(SOCK_CLOEXEC)
@@ -205,7 +235,22 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
 #endif
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if ((old = socket_of(dialer, fd)) != NULL)
+        free_socket(old); /* closed by libcurl without a word */
+    if (!new_socket(dialer, fd, 1)) {
+        close(fd);
+        dial->error = ENOMEM;
+        return CURL_SOCKET_BAD;
+    }
     return fd;
+}
+
+/* The poller is told before the number can be used again, whatever libcurl says of it and when. */
+static int on_close(void *arg, curl_socket_t fd) {
+    struct socket *socket = socket_of(arg, fd);
+    if (socket)
+        free_socket(socket);
+    return close(fd);
 }
 
 static CURL *take_easy(struct mf_dialer *dialer) {
@@ -237,6 +282,8 @@ static CURL *take_easy(struct mf_dialer *dialer) {
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* a dropped dial does not wait for the resolver's thread */
 #endif
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, dialer);
     return easy;
 }
 
@@ -610,11 +657,20 @@ void mf_dialer_free(struct mf_dialer *dialer) {
     free(dialer->spare);
     if (dialer->multi)
         curl_multi_cleanup(dialer->multi);
+    while (dialer->sockets)
+        free_socket(dialer->sockets);
     mf_tls_context_free(dialer->context);
     mf_tls_context_free(dialer->proxy_context);
     mf_link_memory_free(&dialer->memory);
     free(dialer->authorization);
     free(dialer);
+}
+
+void mf_dialer_abandon(struct mf_dialer *dialer) {
+    const struct socket *socket;
+    for (socket = dialer->sockets; socket; socket = socket->next)
+        close(socket->watch.fd);
+    mf_links_abandon(&dialer->memory);
 }
 
 const char *mf_dialer_proxy_authorization(const struct mf_dialer *dialer) {

@@ -21,6 +21,9 @@ typedef void mf_dialed(void *owner, struct mf_dial *dial, struct mf_link *link, 
 
 struct mf_dialer *mf_dialer_new(const struct mf_config *config, struct mf_poller *poller, mf_dialed *dialed);
 void mf_dialer_free(struct mf_dialer *dialer); /* its links are closed before, its dials dropped */
+/* In a forked child, where nothing of it is used any more: closes the descriptors of its links and dials, and nothing
+ * else, for libcurl and OpenSSL may be in the midst of anything. */
+void mf_dialer_abandon(struct mf_dialer *dialer);
 
 /* Begins a connection to an origin ("https://host:port"; through config's proxy if there is one). With an HTTP proxy
  * and an http origin it ends at the proxy: requests name the origin and carry mf_dialer_proxy_authorization.

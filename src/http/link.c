@@ -36,6 +36,7 @@
 struct mf_link {
     int fd;
     struct mf_link_memory *memory;
+    struct mf_link *next, *prev; /* of the memory's; none of those below another */
     struct mf_link *below; /* TLS in TLS: what carries this one; its socket is this one's */
     SSL *tls;              /* NULL: none */
     int hungry;            /* the last reading wanted more than there was: what is read ahead is no whole record */
@@ -56,6 +57,12 @@ struct mf_link {
 void mf_link_memory_free(struct mf_link_memory *memory) {
     free(memory->spare);
     memory->spare = NULL;
+}
+
+void mf_links_abandon(struct mf_link_memory *memory) {
+    const struct mf_link *link;
+    for (link = memory->links; link; link = link->next)
+        close(link->fd);
 }
 
 static int broken(struct mf_link *link, int error, const char *words) {
@@ -449,6 +456,10 @@ struct mf_link *mf_link_new(int fd, struct mf_link_memory *memory) {
     }
     link->fd = fd;
     link->memory = memory;
+    link->next = memory->links;
+    if (link->next)
+        link->next->prev = link;
+    memory->links = link;
     return link;
 }
 
@@ -509,6 +520,12 @@ int mf_link_error(const struct mf_link *link, const char **message) {
 void mf_link_close(struct mf_link *link) {
     struct mf_link *below;
     int fd = link->fd;
+    if (link->prev)
+        link->prev->next = link->next;
+    else
+        link->memory->links = link->next;
+    if (link->next)
+        link->next->prev = link->prev;
     for (; link; link = below) {
         below = link->below;
         if (link->tls && !link->broken) /* else OpenSSL would take its session for a bad one, never to be taken up */

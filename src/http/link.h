@@ -22,8 +22,12 @@ enum {
 /* What the links of one thread share, so that no idle one holds memory for what it may send. */
 struct mf_link_memory {
     unsigned char *spare; /* NULL: lent */
+    struct mf_link *links; /* all of them */
 };
 void mf_link_memory_free(struct mf_link_memory *memory); /* its links are closed */
+
+/* In a forked child: closes the descriptors of the links, which are not to be used any more. */
+void mf_links_abandon(struct mf_link_memory *memory);
 
 /* On a connected socket that does not block, which is its own from now on, or closed: NULL, no memory. */
 struct mf_link *mf_link_new(int fd, struct mf_link_memory *memory);

@@ -29,7 +29,18 @@ static void unpark(void) {
     pthread_mutex_unlock(&lock);
 }
 
+/* The child closes its copies of our descriptors: else a server would see no end of the parent's connections while the
+ * child lives. Nothing but close(): it does not touch what the parent's epoll looks for, nor TLS. */
 static void forget(void) {
+    struct mf_engine *engine;
+    int i;
+    for (engine = engines; engine; engine = engine->next)
+        for (i = 0; i < engine->config.threads; i++) {
+            struct mf_worker *worker = engine->workers + i;
+            mf_dialer_abandon(worker->dialer);
+            mf_poller_abandon(worker->poller);
+            mf_wake_close(worker->wake);
+        }
     engines = NULL;
     pthread_mutex_unlock(&lock);
 }

@@ -150,6 +150,14 @@ void mf_poller_free(struct mf_poller *poller) {
     free(poller);
 }
 
+void mf_poller_abandon(struct mf_poller *poller) {
+#if defined(MF_EPOLL)
+    close(poller->fd);
+#else
+    (void) poller;
+#endif
+}
+
 int mf_poller_want(struct mf_poller *poller, struct mf_watch *watch, unsigned what) {
     int i;
     if (what == watch->told)
@@ -188,6 +196,10 @@ void mf_poller_free(struct mf_poller *poller) {
     free(poller->asked);
     free(poller->watches);
     free(poller);
+}
+
+void mf_poller_abandon(struct mf_poller *poller) {
+    (void) poller;
 }
 
 int mf_poller_want(struct mf_poller *poller, struct mf_watch *watch, unsigned what) {

@@ -18,6 +18,8 @@ struct mf_poller;
 
 struct mf_poller *mf_poller_new(void); /* NULL: errno */
 void mf_poller_free(struct mf_poller *poller);
+/* In a forked child, where it is not used any more: closes its descriptor, if the child has one. */
+void mf_poller_abandon(struct mf_poller *poller);
 /* What to look for on watch->fd from now on. 0: nothing, which cannot fail; the watch may be freed at once, and an
  * event of it that was already fetched is not told. Nothing is done where it is asked for already. 0 or errno.
  *

@@ -323,6 +323,64 @@ class TestEnds:
         rig.server.close()
         assert len(drain(channel, 2)) == 2
 
+    def test_a_forked_child_holds_no_connection_of_its_parents(self, rig: Rig) -> None:
+        """One that is idle, one with an answer under way, one that is being made. The server sees the end of each."""
+        ends: list[bytes] = []
+
+        def serve() -> None:
+            busy, _ = listener.accept()
+            busy.recv(10_000)
+            busy.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+            asked.set()
+            idle, _ = listener.accept()
+            idle.recv(10_000)
+            idle.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            for one in (busy, idle):
+                one.settimeout(30)
+                ends.append(one.recv(10_000))
+                one.close()
+
+        def shaking() -> None:
+            one, _ = other.accept()
+            one.recv(10_000)
+            hello.set()
+            one.settimeout(30)
+            ends.append(one.recv(10_000))
+            one.close()
+
+        asked, hello = threading.Event(), threading.Event()
+        listener, other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+        with listener, other:
+            threads = [threading.Thread(target=serve), threading.Thread(target=shaking)]
+            for thread in threads:
+                thread.start()
+            held = rig.to(f"https://127.0.0.1:{other.getsockname()[1]}")
+            held.submit([get()])
+            assert hello.wait(60)
+            dialing = rig.engine
+            channel = rig.to(f"http://127.0.0.1:{listener.getsockname()[1]}", transport=Transport(threads=1))
+            channel.submit([get()])
+            assert asked.wait(60)
+            assert ask(channel, Call("HeadObject", "b", "k")).status == 200
+            read, write = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                os.close(write)
+                os.read(read, 1)  # as long as the parent wants
+                os._exit(0)
+            os.close(read)
+            try:
+                channel.close()
+                rig.engine.close()
+                held.close()
+                dialing.close()
+                for thread in threads:
+                    thread.join()
+            finally:
+                os.close(write)
+                os.waitpid(pid, 0)
+        assert ends == [b""] * 3
+
     @pytest.mark.slow
     def test_fork_under_load(self, rig: Rig) -> None:
         channel = rig(body_of(b"x" * 1000))

@@ -40,6 +40,20 @@ struct kqueue_note {
 static struct kqueue_note *kqueue_notes;
 static pthread_mutex_t kqueue_lock = PTHREAD_MUTEX_INITIALIZER;
 
+static void kqueue_hold(void) {
+    pthread_mutex_lock(&kqueue_lock);
+}
+
+static void kqueue_release(void) {
+    pthread_mutex_unlock(&kqueue_lock);
+}
+
+/* A real one has no lock for a child to find taken. At the beginning, so that it is taken last around a fork: after the
+ * threads that wait for it are parked. */
+__attribute__((constructor)) static void kqueue_begin(void) {
+    pthread_atfork(kqueue_hold, kqueue_release, kqueue_release);
+}
+
 static struct kqueue_note *kqueue_note_of(int queue, int fd) {
     struct kqueue_note *note = kqueue_notes;
     while (note && (note->queue != queue || note->fd != fd))
