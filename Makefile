@@ -93,10 +93,12 @@ bench-index: system-test $(INSTALLED)
 	$(RUN) -m benchmarks.index.run build/bench-index.json $(FLAGS)
 	$(RUN) -m benchmarks.report build/bench-index.json
 
+# One row that fails makes it fail, and keeps none of the others from being printed.
 bench-s3: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[bench]'
-	$(RUN) -m pytest benchmarks/test_s3.py -q --benchmark-json build/benchmarks-s3.json
-	$(RUN) -m benchmarks.report build/benchmarks-s3.json
+	rm -f build/benchmarks-s3.json
+	$(RUN) -m pytest benchmarks/test_s3.py -q $(FLAGS) --benchmark-json build/benchmarks-s3.json; failed=$$?; \
+	  $(RUN) -m benchmarks.report build/benchmarks-s3.json && exit $$failed
 
 # Instructions by callgrind and system calls by strace, for each request: the same on a busy machine. Takes minutes.
 bench-instructions: system-test $(INSTALLED)

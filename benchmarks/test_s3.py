@@ -53,7 +53,12 @@ def radosgw():
         yield server
 
 
-def python(code_or_module, argument, where, peer=None, timeout=120):
+STUCK = 900
+"""Seconds after which a client is taken to hang. metaflow.S3's three rounds of 500 objects take 25 to 30 s of CPU, and
+took more than 120 s beside twenty other processes."""
+
+
+def python(code_or_module, argument, where, peer=None, timeout=STUCK):
     """The last line that a new interpreter prints, as JSON."""
     command = [sys.executable, *code_or_module, json.dumps(argument)]
     done = subprocess.run(
