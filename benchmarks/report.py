@@ -124,14 +124,27 @@ def s3(runs: list[dict[str, Any]]) -> None:
     if "into_bytes" in (memory := named.get("test_memory", {})):
         sizes = ", ".join(f"{memory[name] / (1 << 20):.0f}" for name in ("into_bytes", "into_files"))
         print(f"| RSS growth, 2 GiB into bytes, into files | {sizes} MiB |")
-    if "rate" in (far := named.get("test_far_away", {})):
-        print(f"| 30 ms, 90 MB/s a connection, 2 GiB | {far['rate'] / 1e6:.0f} MB/s |")
-        share = f"{far['rate'] / far['predicted'] * 100:.0f} %"
+    far_away([run["extra_info"] for run in runs if "distance" in run["extra_info"]])
+
+
+def far_away(found: list[dict[str, Any]]) -> None:
+    """What came over each network, of what the formula predicts."""
+    if not found:
+        return
+    print("\n| far away | the formula | mfstore, the median and all | share | not delayed | CPU: client, server |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for info in found:
+        distance, size = info["distance"], info["distance"]["size"]
+        per, unit = (1e6, "MB/s") if size >= 1 << 20 else (size, "a second")
+        limit = f"{distance['bandwidth'] / 1e6:.0f} MB/s a connection" if distance["bandwidth"] else "no limit"
+        what = f"{distance['count']} x {S3_OBJECTS[size]}, {distance['latency'] * 1e3:.0f} ms, {limit}"
+        rates = ", ".join(f"{rate / per:.0f}" for rate in info["rates"])
+        share = f"{info['rate'] / info['predicted'] * 100:.0f} %"
+        free = f"{info['free'] / per:.0f}" if info["free"] else "-"
         print(
-            f"| - of what the formula's {far['calls']} calls would bring, {far['predicted'] / 1e6:.0f} MB/s | {share} |"
+            f"| {what} | {info['predicted'] / per:.0f} {unit} | {info['rate'] / per:.0f} ({rates}) | {share} "
+            f"| {free} | {info['cpu']:.2f}, {info['others']:.2f} s |"
         )
-        print(f"| - the same through a proxy that neither delays nor limits | {far['ceiling'] / 1e6:.0f} MB/s |")
-        print(f"| - CPU of the client, and of proxy and server | {far['cpu']:.2f}, {far['others']:.2f} s |")
 
 
 def where_of(info: dict[str, Any]) -> tuple[str, str, int, bool]:

@@ -11,6 +11,7 @@ one client share, and makes a scheduler for each.
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import threading
 from bisect import bisect_left
@@ -57,6 +58,11 @@ ASSUMED_BANDWIDTH = 1.25e9
 to."""
 FEWEST_CALLS, MOST_CALLS = 8, 256
 """5 500 GET/s is what one S3 prefix gives; at 45 ms each that is 250 in flight."""
+FAR_SECONDS = S3_FIRST_BYTE / 2
+"""Seconds that the fastest call takes from which on as many go out as the formula says, at once, until the service
+throttles. LIMIT_STEP more for each round trip take 25 of those from 59 calls, for objects of 1 MiB, to 256, for small
+ones: of 6000 objects of 4 KiB at 60 ms 2350 a second came, now 3200 to 3430; 256 calls bring 4267. Nearer, 25 round
+trips are over before so many connections are made."""
 LIMIT_STEP = 8
 LIMIT_GAIN = 1.03
 LIMIT_CUT = 0.7
@@ -157,13 +163,16 @@ class Limiter:
     _window_calls: int = 0
     _goodput: float = 0.0
     _latency: float = 0.1
+    _least: float = math.inf
+    """The shortest that calls have taken: that of many also says how busy the service is."""
 
     def __post_init__(self) -> None:
-        self.ceiling = float(self.fixed or min(self.highest, calls_to_fill(self.size, self.bandwidth)))
+        self.ceiling = float(self.fixed or self._filling())
         self.limit = self.ceiling
 
     def succeeded(self, now: float, size: int, seconds: float, calls: int = 1) -> None:
         """``calls`` moved ``size`` bytes, each in ``seconds``, on average."""
+        self._least = min(self._least, seconds)
         self._latency += (0.1 if calls == 1 else 1 - 0.9**calls) * (seconds - self._latency)
         if self.fixed is None:
             self.size += (0.05 if calls == 1 else 1 - 0.95**calls) * (size / calls - self.size)
@@ -171,21 +180,27 @@ class Limiter:
             self._window_calls += calls
             if self._window_start < 0:
                 self._window_start = now
-            elif now - self._window_start >= 2 * self._latency and self._window_calls >= self.limit:
-                self._judge(now)
+            elif self._window_calls >= self.limit:
+                if now - self._window_start >= 2 * self._latency:
+                    self._judge(now)
+                if not self.throttled and self._least >= FAR_SECONDS:
+                    self.ceiling = self.limit = max(self.ceiling, self._filling())
         if self.limit < self.ceiling:
             self.limit = min(self.ceiling, self.limit + LIMIT_STEP * calls / self.limit)
 
     def _judge(self, now: float) -> None:
         """End of a window of at least two round trips: is more in flight still bringing more?"""
         goodput = (self._window_bytes + self._window_calls) / (now - self._window_start)
-        floor = float(min(self.highest, calls_to_fill(self.size, self.bandwidth)))
+        floor = self._filling()
         if goodput > self._goodput * LIMIT_GAIN:
             self.ceiling = min(float(self.highest), max(self.ceiling, floor) + LIMIT_STEP)
         else:
             self.ceiling = max(self.ceiling, floor)
         self._goodput = max(goodput, self._goodput * 0.98)
         self._window_start, self._window_bytes, self._window_calls = now, 0, 0
+
+    def _filling(self) -> float:
+        return float(min(self.highest, calls_to_fill(self.size, self.bandwidth)))
 
     def slow_down(self, now: float) -> None:
         """The service throttled a call. Calls sent before the last cut say nothing new, so one cut per round trip."""

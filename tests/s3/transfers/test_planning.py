@@ -148,10 +148,30 @@ def test_more_is_tried_while_it_brings_more():
     limiter.highest = 1000
     now, seen = 0.0, []
     for _ in range(20_000):
-        now += 0.05 / min(limiter.limit, 300)  # a service that gives its best to 300
-        limiter.succeeded(now, 4096, 0.05)
+        now += 0.01 / min(limiter.limit, 300)  # a service that gives its best to 300
+        limiter.succeeded(now, 4096, 0.01)
         seen.append(limiter.limit)
     assert 250 <= max(seen) <= 1000
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(0.002, range(59, 90)), (0.06, range(MOST_CALLS, 300))])
+def test_far_away_small_objects_have_as_many_calls_as_they_need_after_two_round_trips(seconds, limit):
+    limiter = Limiter()
+    for round_trip in (1, 2):
+        for _ in range(int(limiter.limit)):
+            limiter.succeeded(round_trip * seconds, 4096, seconds)
+    assert int(limiter.limit) in limit
+
+
+def test_who_was_throttled_and_who_is_near_a_busy_service_come_to_more_calls_step_by_step():
+    throttled, busy = Limiter(), Limiter()
+    throttled.slow_down(0.0)
+    busy.succeeded(0.001, 4096, 0.001)
+    for limiter in (throttled, busy):
+        before = limiter.limit
+        for number in range(300):
+            limiter.succeeded(0.06 + number / 1000, 4096, 0.06)
+        assert before < limiter.limit < 120
 
 
 def test_a_fixed_concurrency_only_falls_when_throttled():
