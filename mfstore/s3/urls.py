@@ -25,3 +25,9 @@ def _split_arn(text: str) -> tuple[str, str]:
         bucket, _, key = text.partition("/")
         return bucket, key
     return found[1], found[2]
+
+
+def is_directory_bucket(bucket: str) -> bool:
+    """Whether it is one of S3 Express: it lists keys in no order, and knows no prefixes but those that end in ``/``. By
+    its name, or that of an access point of it."""
+    return bucket.endswith(("--x-s3", "--xa-s3"))

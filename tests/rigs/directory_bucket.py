@@ -29,6 +29,11 @@ ACCOUNT = Credentials("ACCOUNT", "secret of the account")
 TIME = "%Y%m%dT%H%M%SZ"
 
 
+def etag_of(data: bytes) -> str:
+    """S3's are no digests there."""
+    return f"e{hashlib.sha256(data).hexdigest()[:30]}"
+
+
 class Refused(Exception):
     """A status and S3's code for it."""
 
@@ -53,6 +58,7 @@ class DirectoryBuckets:
         """What was asked, and who signed it: "account" or a session's token."""
         self._numbers = itertools.count(1)
         self._uploads: dict[str, dict[int, bytes]] = {}
+        self._metadata: dict[str, list[str]] = {}
         self._lock = threading.Lock()
         self._server = Server(self._answer)
 
@@ -170,14 +176,21 @@ class DirectoryBuckets:
             "</Credentials></CreateSessionResult>"
         ).encode()
 
+    def damage(self, key: str, data: bytes) -> None:
+        """Have an object be other than was put."""
+        self.objects[key] = data
+        self._metadata.pop(key, None)
+
     # ---- operations ---------------------------------------------------------------------
 
     def _get(self, key: str, query: dict[str, str], request: Request) -> tuple[list[str], bytes]:
         if "list-type" in query:
+            if not f"/{query.get('prefix', '')}".endswith("/") or "start-after" in query:
+                raise Refused(400, "InvalidRequest")
             rows = "".join(
-                f"<Contents><Key>{escape(name)}</Key><Size>{len(data)}</Size><ETag>e</ETag>"
+                f"<Contents><Key>{escape(name)}</Key><Size>{len(data)}</Size><ETag>{etag_of(data)}</ETag>"
                 "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-                for name, data in self.objects.items()
+                for name, data in reversed(self.objects.items())
                 if name.startswith(query.get("prefix", ""))
             )
             return [], f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>".encode()
@@ -186,25 +199,42 @@ class DirectoryBuckets:
         data = self.objects[key]
         if "range" in request.headers:
             first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
-            part = data[int(first) : int(last) + 1]
-            return [f"Content-Range: bytes {first}-{int(first) + len(part) - 1}/{len(data)}", 'ETag: "e"'], part
-        return ['ETag: "e"'], data
+            start = int(first) if first else max(len(data) - int(last), 0)
+            if start >= len(data):
+                raise Refused(416, "InvalidRange")
+            part = data[start : int(last) + 1 if first and last else None]
+            return [f"Content-Range: bytes {start}-{start + len(part) - 1}/{len(data)}", *self._said(key)], part
+        return self._said(key), data
+
+    def _said(self, key: str) -> list[str]:
+        return [f'ETag: "{etag_of(self.objects[key])}"', *self._metadata.get(key, ())]
 
     def _head(self, key: str, query: dict[str, str], request: Request) -> tuple[list[str], bytes]:
         if key not in self.objects:
             raise Refused(404, "NoSuchKey")
-        return [f"Content-Length: {len(self.objects[key])}", 'ETag: "e"'], b""
+        return [f"Content-Length: {len(self.objects[key])}", *self._said(key)], b""
 
     def _put(self, key: str, query: dict[str, str], request: Request) -> tuple[list[str], bytes]:
         source = request.headers.get("x-amz-copy-source")
         if source is not None:
-            self.objects[key] = self.objects[unquote(source).removeprefix(f"{BUCKET}/")]
+            original = unquote(source).removeprefix(f"{BUCKET}/")
+            self.objects[key] = self.objects[original]
+            self._metadata[key] = self._metadata.get(original, [])
             return [], b"<CopyObjectResult><ETag>e</ETag></CopyObjectResult>"
+        there = self.objects.get(key)
+        if "if-none-match" in request.headers and there is not None:
+            raise Refused(412, "PreconditionFailed")
+        if "if-match" in request.headers and (
+            there is None or etag_of(there) != request.headers["if-match"].strip('"')
+        ):
+            raise Refused(412, "PreconditionFailed")
         if "uploadId" in query:
             self._uploads[query["uploadId"]][int(query["partNumber"])] = request.body
         else:
             self.objects[key] = request.body
-        return ['ETag: "e"'], b""
+            said = request.headers.items()
+            self._metadata[key] = [f"{name}: {value}" for name, value in said if name.startswith("x-amz-meta-")]
+        return [f'ETag: "{etag_of(request.body)}"'], b""
 
     def _delete(self, key: str, query: dict[str, str], request: Request) -> tuple[list[str], bytes]:
         self.objects.pop(key, None)

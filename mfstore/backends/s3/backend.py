@@ -52,7 +52,7 @@ from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
 from mfstore.s3.transfers.outcomes import abandoning
 from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
-from mfstore.s3.urls import split_url
+from mfstore.s3.urls import is_directory_bucket, split_url
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -105,6 +105,7 @@ class S3Backend(Backend):
         prefix = prefix.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{self.bucket}/{prefix}".rstrip("/")
+        self._in_directories = is_directory_bucket(self.bucket)
         self._single_writer = single_writer
         self._expire_days = expire_days
         self._encryption = encryption
@@ -317,15 +318,24 @@ class S3Backend(Backend):
                 yield ObjectInfo(key, found.size, found.modified or 0.0, (found.etag or "").strip('"'))
 
     def list_first(self, prefix: str, count: int) -> Sequence[ObjectInfo]:
-        """Keys come in their order, so that the first pages have them."""
+        """Keys come in their order, so that the first pages have them; but for directory buckets."""
+        if self._in_directories:
+            return super().list_first(prefix, count)
         return list(islice(self.list(prefix), count))
 
     def _listed(self, prefixes: Sequence[str], delimiter: str | None = None) -> Iterator[ListingEntry]:
         def job(index: int, prefix: str) -> Job:
-            return ListJob(index, prefix, self.bucket, self._prefix + prefix, delimiter=delimiter)
+            asked = self._prefix + prefix
+            if self._in_directories:
+                asked = asked[: asked.rfind("/") + 1]
+            return ListJob(index, prefix, self.bucket, asked, delimiter=delimiter)
 
         for outcome in self._each(jobs_of(prefixes, job), ordered=len(prefixes) > 1):
-            yield from entries(outcome)
+            if self._in_directories:
+                wanted = self._prefix + prefixes[outcome.index]
+                yield from (found for found in entries(outcome) if found.key.startswith(wanted))
+            else:
+                yield from entries(outcome)
 
     # ---- writing --------------------------------------------------------------------
 
