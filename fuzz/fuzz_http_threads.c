@@ -1,8 +1,11 @@
-/* The S3 engine with threads that submit, cancel, resume, close and stop at once, against a server in the same process,
- * under ThreadSanitizer. Arguments: seconds, seed. */
+/* The S3 engine with threads that submit, cancel, resume, close, stop and fork at once, against a server in another
+ * process, with TLS and without, under ThreadSanitizer. Arguments: seconds, seed. */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -40,6 +43,11 @@ int mf_threads_fcntl(int fd, int command, ...) {
     return really_fcntl(fd, command, argument);
 }
 
+/* OpenSSL and libcurl are not instrumented: how their threads wait for each other is not seen. */
+const char *__tsan_default_suppressions(void) {
+    return "called_from_lib:libssl\ncalled_from_lib:libcrypto\ncalled_from_lib:libcurl\n";
+}
+
 static uint64_t until;
 static int over(void) {
     return mf_now_ns() >= until;
@@ -59,12 +67,22 @@ PLAIN static uint8_t pattern(unsigned id, size_t at) {
 
 /* ---- the server: what to do stands in the path, /b/WHAT-ID ---- */
 
-static int listener;
-static char origin[64], host[64];
+struct client {
+    int fd;
+    SSL *tls; /* NULL: none */
+};
 
-static int say(int fd, const char *at, size_t n) {
+static int listeners[2]; /* without TLS, with it */
+static char origins[2][64], hosts[2][64];
+static SSL_CTX *server_context;
+
+static ssize_t hear(const struct client *client, char *at, size_t n) {
+    return client->tls ? SSL_read(client->tls, at, (int) n) : recv(client->fd, at, n, 0);
+}
+
+static int say(const struct client *client, const char *at, size_t n) {
     while (n) {
-        ssize_t sent = send(fd, at, n, MSG_NOSIGNAL);
+        ssize_t sent = client->tls ? SSL_write(client->tls, at, (int) n) : send(client->fd, at, n, MSG_NOSIGNAL);
         if (sent <= 0)
             return 0;
         at += sent;
@@ -78,18 +96,18 @@ PLAIN static void fill(uint8_t *at, unsigned id, size_t n) {
         at[i] = pattern(id, i);
 }
 
-static int say_object(int fd, unsigned id, size_t n, size_t whole) {
+static int say_object(const struct client *client, unsigned id, size_t n, size_t whole) {
     char head[256];
     uint8_t *body = malloc(n + 1);
     int fine, length;
     length = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: %zu\r\n\r\n", whole);
     fill(body, id, n);
-    fine = say(fd, head, (size_t) length) && say(fd, (char *) body, n) && n == whole;
+    fine = say(client, head, (size_t) length) && say(client, (char *) body, n) && n == whole;
     free(body);
     return fine;
 }
 
-static int serve_one(int fd, char *head) {
+static int serve_one(const struct client *client, char *head) {
     unsigned id = 0;
     char what[32] = "";
     const char *length = strstr(head, "\r\nContent-Length: ");
@@ -97,42 +115,44 @@ static int serve_one(int fd, char *head) {
     char sink[4096];
     REQUIRE(sscanf(strchr(head, ' '), " /b/%31[a-z]-%u ", what, &id) == 2);
     if (!strcmp(what, "early")) {
-        say(fd, "HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 66);
+        say(client, "HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 66);
         return 0;
     }
     while (left) {
-        ssize_t got = recv(fd, sink, left < sizeof sink ? left : sizeof sink, 0);
+        ssize_t got = hear(client, sink, left < sizeof sink ? left : sizeof sink);
         if (got <= 0)
             return 0;
         left -= (size_t) got;
     }
     if (!strcmp(what, "cut"))
-        return say_object(fd, id, 2000, 4000);
+        return say_object(client, id, 2000, 4000);
     if (!strcmp(what, "reset"))
         return 0;
     if (!strcmp(what, "never")) {
-        struct pollfd one = {.fd = fd, .events = POLLIN};
+        struct pollfd one = {.fd = client->fd, .events = POLLIN};
         poll(&one, 1, 2000);
         return 0;
     }
     if (!strcmp(what, "slow"))
         usleep(20000);
     if (!strcmp(what, "close")) {
-        say(fd, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 57);
+        say(client, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 57);
         return 0;
     }
-    return say_object(fd, id, !strcmp(what, "long") ? LONG : 4096, !strcmp(what, "long") ? LONG : 4096);
+    return say_object(client, id, !strcmp(what, "long") ? LONG : 4096, !strcmp(what, "long") ? LONG : 4096);
 }
 
 static void *serve(void *arg) {
-    int fd = (int) (intptr_t) arg;
+    struct client *client = arg;
     char head[4096];
     size_t n = 0;
     struct timeval patience = {.tv_sec = 1};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    for (;;) {
+    int going;
+    setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    going = !client->tls || (SSL_set_fd(client->tls, client->fd) && SSL_accept(client->tls) == 1);
+    while (going) {
         char *end;
-        ssize_t got = recv(fd, head + n, 1, 0);
+        ssize_t got = hear(client, head + n, 1);
         if (got <= 0 || n == sizeof head - 2)
             break;
         n += (size_t) got;
@@ -141,33 +161,67 @@ static void *serve(void *arg) {
         if (strcmp(end, "\r\n\r\n") != 0)
             continue;
         n = 0;
-        if (!serve_one(fd, head))
-            break;
+        going = serve_one(client, head);
     }
-    close(fd);
+    if (client->tls && !going)
+        SSL_shutdown(client->tls);
+    SSL_free(client->tls);
+    close(client->fd);
+    free(client);
     return NULL;
+}
+
+static SSL_CTX *new_server_context(void) {
+    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *certificate = X509_new();
+    REQUIRE(context && key && certificate);
+    ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), 0);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), 86400);
+    X509_set_pubkey(certificate, key);
+    REQUIRE(X509_sign(certificate, key, EVP_sha256()));
+    REQUIRE(SSL_CTX_use_certificate(context, certificate) && SSL_CTX_use_PrivateKey(context, key));
+    SSL_CTX_set_session_id_context(context, (const unsigned char *) "x", 1);
+    return context;
+}
+
+static void listen_at(int secure) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof at;
+    int listener = listeners[secure] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE(listener >= 0 && !bind(listener, (struct sockaddr *) &at, sizeof at) && !listen(listener, 512));
+    REQUIRE(!getsockname(listener, (struct sockaddr *) &at, &n));
+    snprintf(hosts[secure], sizeof hosts[secure], "127.0.0.1:%d", ntohs(at.sin_port));
+    snprintf(origins[secure], sizeof origins[secure], "http%s://%s", secure ? "s" : "", hosts[secure]);
 }
 
 /* In a process of its own: what is looked at is the engine. */
 static pid_t start_server(void) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof at;
     pid_t pid, parent = getpid();
-    listener = socket(AF_INET, SOCK_STREAM, 0);
-    REQUIRE(listener >= 0 && !bind(listener, (struct sockaddr *) &at, sizeof at) && !listen(listener, 512));
-    REQUIRE(!getsockname(listener, (struct sockaddr *) &at, &n));
-    snprintf(host, sizeof host, "127.0.0.1:%d", ntohs(at.sin_port));
-    snprintf(origin, sizeof origin, "http://%s", host);
+    listen_at(0);
+    listen_at(1);
     pid = fork();
     REQUIRE(pid >= 0);
     if (pid)
         return pid;
+    signal(SIGPIPE, SIG_IGN);
+    server_context = new_server_context();
     while (getppid() == parent) {
-        struct pollfd one = {.fd = listener, .events = POLLIN};
+        struct pollfd both[] = {{.fd = listeners[0], .events = POLLIN}, {.fd = listeners[1], .events = POLLIN}};
         pthread_t thread;
-        int fd = poll(&one, 1, 1000) > 0 ? accept(listener, NULL, NULL) : -1;
-        if (fd >= 0 && !pthread_create(&thread, NULL, serve, (void *) (intptr_t) fd))
-            pthread_detach(thread);
+        if (poll(both, 2, 1000) <= 0)
+            continue;
+        for (int secure = 0; secure < 2; secure++) {
+            int fd = both[secure].revents ? accept(listeners[secure], NULL, NULL) : -1;
+            struct client *client = fd < 0 ? NULL : calloc(1, sizeof *client);
+            if (!client)
+                continue;
+            client->fd = fd;
+            client->tls = secure ? SSL_new(server_context) : NULL;
+            if (!pthread_create(&thread, NULL, serve, client))
+                pthread_detach(thread);
+        }
     }
     _exit(0);
 }
@@ -178,7 +232,7 @@ static const char *const WHAT[] = {
     "small", "small", "small", "small", "long", "long", "slow", "cut", "reset", "never", "close", "early",
 };
 static struct mf_engine *engine;
-static struct mf_route get, put;
+static struct mf_route get_routes[2], put_routes[2]; /* without TLS, with it */
 
 struct request {
     struct mf_xfer xfer;
@@ -195,7 +249,7 @@ struct submitter {
     struct request *live[MOST];
     unsigned random, meddling, id;
     int done;
-    size_t ended, fine, announced, cancelled;
+    size_t ended, fine, secure, announced, cancelled; /* secure: of those that are fine */
 };
 
 static int is(const struct request *r, const char *what) {
@@ -205,9 +259,12 @@ static int is(const struct request *r, const char *what) {
 static struct request *new_request(struct submitter *s) {
     struct request *r = calloc(1, sizeof *r);
     struct mf_xfer *x = &r->xfer;
+    int putting, secure;
     r->id = s->id += SUBMITTERS;
     r->what = next(&s->random) % (sizeof WHAT / sizeof *WHAT);
-    x->route = is(r, "early") || (is(r, "small") && next(&s->random) % 4 == 0) ? &put : &get;
+    secure = next(&s->random) % 2;
+    putting = is(r, "early") || (is(r, "small") && next(&s->random) % 4 == 0);
+    x->route = (putting ? put_routes : get_routes) + secure;
     snprintf(r->key, sizeof r->key, "%s-%u", WHAT[r->what], r->id);
     x->key = (struct mf_text){r->key, strlen(r->key)};
     x->has_key = 1;
@@ -218,7 +275,7 @@ static struct request *new_request(struct submitter *s) {
     x->first_byte_ns = 300000000u;
     x->stall_ns = 1000000000u;
     x->fresh = next(&s->random) % 16 == 0;
-    if (x->route == &put) {
+    if (putting) {
         size_t n = is(r, "early") ? LONG : 5000;
         r->memory = malloc(n);
         memset(r->memory, 1, n);
@@ -249,6 +306,7 @@ static void check(struct submitter *s, struct request *r) {
     if (x->failure != MF_FINE)
         return;
     s->fine++;
+    s->secure += x->route->origin == origins[1];
     REQUIRE(!is(r, "cut") && !is(r, "reset") && !is(r, "never"));
     REQUIRE(x->status == (is(r, "early") ? 503 : 200));
     REQUIRE(x->received == (is(r, "long") ? LONG : is(r, "close") || is(r, "early") ? 0 : 4096));
@@ -358,22 +416,27 @@ static void *meddle(void *arg) {
 }
 
 int main(int argc, char **argv) {
-    struct mf_config config = {.verify = 1, .threads = 3, .connect_timeout_ms = 2000};
+    struct mf_config config = {.verify = 0, .threads = 3, .connect_timeout_ms = 2000};
     struct submitter submitters[SUBMITTERS];
-    unsigned random = argc > 2 ? (unsigned) atoi(argv[2]) : 1, stops = 0;
-    size_t ended = 0, fine = 0, announced = 0, cancelled = 0;
+    unsigned random = argc > 2 ? (unsigned) atoi(argv[2]) : 1, stops = 0, forks = 0;
+    size_t ended = 0, fine = 0, secure = 0, announced = 0, cancelled = 0;
     pid_t server = start_server();
     REQUIRE(argc > 1);
     alarm((unsigned) atoi(argv[1]) + 60); /* a deadlock is a finding */
     config.max_bandwidth = random % 2 ? 0 : 5e7;
     until = mf_now_ns() + (uint64_t) atoi(argv[1]) * 1000000000u;
-    get = (struct mf_route){.id = mf_next_id(), .operation = MF_GET, .method = "GET", .origin = origin, .host = host};
-    get.path = (struct mf_text){"/b/", 3};
-    get.query = get.region = get.service = (struct mf_text){"", 0};
-    put = get;
-    put.id = mf_next_id();
-    put.operation = MF_PUT;
-    put.method = "PUT";
+    for (int secure = 0; secure < 2; secure++) {
+        struct mf_route *get = get_routes + secure, *put = put_routes + secure;
+        *get = (struct mf_route){.id = mf_next_id(), .operation = MF_GET, .method = "GET"};
+        get->origin = origins[secure];
+        get->host = hosts[secure];
+        get->path = (struct mf_text){"/b/", 3};
+        get->query = get->region = get->service = (struct mf_text){"", 0};
+        *put = *get;
+        put->id = mf_next_id();
+        put->operation = MF_PUT;
+        put->method = "PUT";
+    }
     REQUIRE((engine = mf_engine_new(&config)) != NULL);
     for (unsigned i = 0; i < SUBMITTERS; i++) {
         submitters[i] = (struct submitter){.random = random * 131 + i, .meddling = random * 137 + i, .id = i};
@@ -383,8 +446,18 @@ int main(int argc, char **argv) {
     }
     while (!over()) {
         usleep(300000 + 20 * (next(&random) % 40000));
-        mf_engine_stop(engine); /* it starts again with the next that is submitted */
-        stops++;
+        if (next(&random) % 2) {
+            mf_engine_stop(engine); /* it starts again with the next that is submitted */
+            stops++;
+        } else {
+            int status;
+            pid_t child = fork();
+            REQUIRE(child >= 0);
+            if (!child)
+                _exit(0); /* what a fork does in a child is done */
+            REQUIRE(waitpid(child, &status, 0) == child && status == 0);
+            forks++;
+        }
     }
     for (unsigned i = 0; i < SUBMITTERS; i++) {
         pthread_join(submitters[i].thread, NULL);
@@ -392,6 +465,7 @@ int main(int argc, char **argv) {
         REQUIRE(submitters[i].done);
         ended += submitters[i].ended;
         fine += submitters[i].fine;
+        secure += submitters[i].secure;
         announced += submitters[i].announced;
         cancelled += submitters[i].cancelled;
     }
@@ -399,8 +473,8 @@ int main(int argc, char **argv) {
     mf_engine_free(engine);
     kill(server, SIGKILL);
     waitpid(server, NULL, 0);
-    fprintf(stderr, "%zu requests: %zu fine, %zu announced, ", ended, fine, announced);
-    fprintf(stderr, "%zu cancelled; %u stops\n", cancelled, stops);
-    REQUIRE(fine > ended / 20 && announced && cancelled && stops);
+    fprintf(stderr, "%zu requests: %zu fine, %zu of them with TLS, %zu announced, ", ended, fine, secure, announced);
+    fprintf(stderr, "%zu cancelled; %u stops, %u forks\n", cancelled, stops, forks);
+    REQUIRE(fine > ended / 20 && secure && secure < fine && announced && cancelled && stops + forks);
     return 0;
 }

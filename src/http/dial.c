@@ -50,12 +50,12 @@ struct mf_dial {
     char words[CURL_ERROR_SIZE];
 };
 
-/* A descriptor of libcurl's: a socket that was opened for it, or what its resolver's thread tells of its end by. */
+/* A descriptor that libcurl wants to hear of. */
 struct socket {
     struct mf_watch watch;
     struct mf_dialer *dialer;
     struct socket *next, *prev;
-    int opened; /* here: it is closed here too */
+    CURL *easy; /* whose it is */
 };
 
 struct mf_dialer {
@@ -152,21 +152,6 @@ static void socket_ready(struct mf_watch *watch, unsigned what) {
     curl_multi_socket_action(socket->dialer->multi, watch->fd, act, &running);
 }
 
-static struct socket *new_socket(struct mf_dialer *dialer, int fd, int opened) {
-    struct socket *socket = calloc(1, sizeof *socket);
-    if (!socket)
-        return NULL;
-    socket->watch.fd = fd;
-    socket->watch.ready = socket_ready;
-    socket->dialer = dialer;
-    socket->opened = opened;
-    socket->next = dialer->sockets;
-    if (socket->next)
-        socket->next->prev = socket;
-    dialer->sockets = socket;
-    return socket;
-}
-
 static struct socket *socket_of(struct mf_dialer *dialer, int fd) {
     struct socket *socket = dialer->sockets;
     while (socket && socket->watch.fd != fd)
@@ -185,20 +170,40 @@ static void free_socket(struct socket *socket) {
     free(socket);
 }
 
+/* libcurl (7.88) closes a socket that has not connected before it says that it wants to hear of it no more, and without
+ * on_close. By then another thread may have a descriptor of that number. */
+static void free_sockets(struct mf_dialer *dialer, const CURL *easy) {
+    struct socket *socket, *next;
+    for (socket = dialer->sockets; socket; socket = next) {
+        next = socket->next;
+        if (socket->easy == easy)
+            free_socket(socket);
+    }
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known) {
     struct mf_dialer *dialer = arg;
     struct socket *socket = socket_of(dialer, fd);
     unsigned wanted = 0;
-    (void) easy, (void) known;
+    (void) known;
     if (what == CURL_POLL_REMOVE) {
-        if (socket && socket->opened)
-            mf_poller_want(dialer->poller, &socket->watch, 0);
-        else if (socket)
+        if (socket)
             free_socket(socket);
         return 0;
     }
-    if (!socket && !(socket = new_socket(dialer, fd, 0)))
-        return -1;
+    if (!socket) {
+        socket = calloc(1, sizeof *socket);
+        if (!socket)
+            return -1;
+        socket->watch.fd = fd;
+        socket->watch.ready = socket_ready;
+        socket->dialer = dialer;
+        socket->next = dialer->sockets;
+        if (socket->next)
+            socket->next->prev = socket;
+        dialer->sockets = socket;
+    }
+    socket->easy = easy;
     if (what & CURL_POLL_IN)
         wanted |= MF_READABLE;
     if (what & CURL_POLL_OUT)
@@ -235,12 +240,11 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
 #endif
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if ((old = socket_of(dialer, fd)) != NULL)
-        free_socket(old); /* closed by libcurl without a word */
-    if (!new_socket(dialer, fd, 1)) {
-        close(fd);
-        dial->error = ENOMEM;
-        return CURL_SOCKET_BAD;
+    if ((old = socket_of(dialer, fd)) != NULL) {
+        /* It was closed without a word, and libcurl believes that we still look for the same on this one. */
+        unsigned what = old->watch.told;
+        mf_poller_want(dialer->poller, &old->watch, 0);
+        mf_poller_want(dialer->poller, &old->watch, what);
     }
     return fd;
 }
@@ -288,6 +292,7 @@ static CURL *take_easy(struct mf_dialer *dialer) {
 }
 
 static void give_easy(struct mf_dialer *dialer, CURL *easy) {
+    free_sockets(dialer, easy);
     curl_multi_remove_handle(dialer->multi, easy);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
     if (dialer->spare_n < dialer->spare_room)
@@ -669,7 +674,8 @@ void mf_dialer_free(struct mf_dialer *dialer) {
 void mf_dialer_abandon(struct mf_dialer *dialer) {
     const struct socket *socket;
     for (socket = dialer->sockets; socket; socket = socket->next)
-        close(socket->watch.fd);
+        if (socket->watch.told)
+            close(socket->watch.fd);
     mf_links_abandon(&dialer->memory);
 }
 
