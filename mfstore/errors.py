@@ -16,6 +16,7 @@
     ├── NotSerializable (TypeError)   an object pickle cannot describe
     ├── NotLoadable                   whole bytes that cannot become an object here: a class or a library is missing
     ├── InvalidNote (ValueError)      a note that JSON cannot say, or that is too long
+    ├── WrongArgument (TypeError)     an argument of a kind that the call cannot mean
     └── BackendError (OSError)        any other failure of the storage, with its cause
 """
 
@@ -190,6 +191,12 @@ class InvalidNote(MfstoreError, ValueError):
     """Not a note; the message names the part."""
 
     code = "invalid-note"
+
+
+class WrongArgument(MfstoreError, TypeError):
+    """An argument is of a kind that the call cannot mean; the hint says what to write instead."""
+
+    code = "wrong-argument"
 
 
 class BackendError(MfstoreError, OSError):

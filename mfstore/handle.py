@@ -137,6 +137,11 @@ class Handle:
                 self._learn(description.load(self.backend))
         self._require("read")
 
+    def no_store(self) -> NotFound:
+        """What a read says where there is no store."""
+        hint = "Is this the place? The first put makes one" if self.options.create else None
+        return NotFound("no store there yet", backend=self.backend.url, hint=hint)
+
     def require_write(self) -> None:
         """As ``require_read``, for writing: a store that is not there is created, or is NotFound."""
         self.require_read()
@@ -309,6 +314,8 @@ class Handle:
     def decode(self, key: Key, data: bytes | MfstoreError) -> Recipe:
         """As ``recipe``, from what the backend gave for it."""
         if isinstance(data, NotFound):
+            if self.description is None:
+                raise self.no_store() from None
             raise NotFound("nothing is stored under this key", key=key, backend=self.backend.url) from None
         if isinstance(data, MfstoreError):
             raise data

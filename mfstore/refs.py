@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Mapping, MutableMapping, Sequence, ValuesView
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from mfstore.backends.base import decode_read
-from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.errors import (
+    Conflict,
+    CorruptObject,
+    InvalidKey,
+    MfstoreError,
+    NotFound,
+    Refused,
+    Unsupported,
+    WrongArgument,
+)
 from mfstore.format.about import encode_note
 from mfstore.format.digests import Key
 from mfstore.format.packs import pack_path
 from mfstore.format.quarantine import quarantine_path
 from mfstore.format.refs import (
     LONGEST,
-    PREFIX,
     RefEntry,
-    StoredRef,
     decode_ref,
     encode_ref,
-    encode_removed,
     is_ref,
-    is_sealed,
-    ref_name,
     ref_path,
 )
 from mfstore.host.elapsed import moment, since
+from mfstore.names import is_key, parse_past, resolve
 from mfstore.records import dataclass
-from mfstore.saving.guard import KNOWLEDGE_SECONDS, Condemned, Names
+from mfstore.ref_objects import list_refs, read_all_refs, read_ref, remove_ref
+from mfstore.saving.guard import KNOWLEDGE_SECONDS, Condemned
+from mfstore.saving.guard import Names as Relied
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -39,6 +47,12 @@ if TYPE_CHECKING:
 
 SET_ATTEMPTS = 50
 """How often a ref is set anew when others set it at the same moment; with the pauses between, about a second."""
+
+
+COMPLETED = 1000
+"""Names that a notebook offers: one page of a listing."""
+Names: TypeAlias = list[str]
+Entries: TypeAlias = list[RefEntry]
 
 
 class _ChangedError(Exception):
@@ -50,7 +64,7 @@ class _Value:
     """What a ref is to name."""
 
     entry: RefEntry
-    relied: Names
+    relied: Relied
     condemned: Condemned
     """What was condemned before anything was looked up."""
     looked: tuple[float, float]
@@ -89,7 +103,7 @@ class Refs(MutableMapping[str, Key]):
 
         Args:
             name: The ref.
-            key: What it is to be.
+            key: What it is to be, or another name of that.
             note: What JSON can say, up to 16 KiB: it belongs to this value of the ref, and stays in its history,
                 whatever is attached to the key itself. Of all notes of a ref the newest 256 KiB are kept.
 
@@ -98,9 +112,10 @@ class Refs(MutableMapping[str, Key]):
             InvalidNote: ``note`` is not what JSON can say, or is too long.
             Conflict: others keep changing the ref, or garbage collection removes what the key stands for.
         """
+        self.settable(name)
         path = ref_path(name)
         kept = None if note is None else json.loads(encode_note(note))
-        value = self._look(key, kept)
+        value = self._look(self._key(name, key), kept)
         for attempt in range(SET_ATTEMPTS):
             with suppress(_ChangedError):
                 try:
@@ -126,8 +141,11 @@ class Refs(MutableMapping[str, Key]):
             NotFound: nothing is stored under ``key``.
             CorruptObject: the ref is damaged.
         """
+        self.settable(name)
         path = ref_path(name)
-        value = self._look(key)
+        value = self._look(self._key(name, key))
+        if current is not None:
+            current = self._key(name, current)
         etag, entries = self._found(name)
         found = entries[-1].key if entries else None
         if found != current:
@@ -153,7 +171,7 @@ class Refs(MutableMapping[str, Key]):
         else:
             etag = self._write(path, found, [*before, value.entry])
         try:
-            self._handle().guard.confirm(value.condemned, Names(), value.relied)
+            self._handle().guard.confirm(value.condemned, Relied(), value.relied)
         except MfstoreError:
             with suppress(MfstoreError, _ChangedError):  # somebody else has set it since
                 if before:
@@ -183,10 +201,50 @@ class Refs(MutableMapping[str, Key]):
         raise Conflict(f"ref {name!r} keeps changing", key=path, hint="Try again")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(ref_name(info.key) for info in self._backend.list(PREFIX) if is_ref(info.size)))
+        return iter(sorted(list_refs(self._backend)))
 
     def __len__(self) -> int:
-        return sum(1 for info in self._backend.list(PREFIX) if is_ref(info.size))
+        return sum(1 for _ in list_refs(self._backend))
+
+    def __bool__(self) -> bool:
+        return any(True for _ in list_refs(self._backend))
+
+    def list(self, pattern: str = "") -> Names:
+        """The names that begin so, in order; of "" all. What has ``*``, ``?`` or ``[`` in it is a pattern for the whole
+        name, as in a shell, but ``*`` stands for "/" too: ``runs/*/model``."""
+        literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+        found = sorted(list_refs(self._backend, literal))
+        return found if literal == pattern else [name for name in found if fnmatchcase(name, pattern)]
+
+    def items(self) -> ItemsView[str, Key]:
+        """Names with their keys. Iterating asks for all refs together, in the order of their names."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Key]:
+        """Keys, in the order of their names. Iterating asks for all refs together."""
+        return _Values(self)
+
+    def all(self) -> Iterator[tuple[str, Key]]:
+        """What ``items`` gives. CorruptObject when a ref is damaged."""
+        for name, stored in read_all_refs(self._backend):
+            if isinstance(stored, MfstoreError):
+                raise stored
+            if stored.entries:
+                yield name, stored.entries[-1].key
+
+    def clear(self) -> None:
+        """Refused: it would remove the history of everything."""
+        raise Refused(
+            "clear() would remove every ref of the store, with its history", backend=self._backend.url,
+            hint="If that is meant: for name in list(store.refs): del store.refs[name]",
+        )  # fmt: skip
+
+    def popitem(self) -> NoReturn:
+        """Refused: it would remove a ref with its history, whichever."""
+        raise Refused(
+            "popitem() would remove a ref with its history, whichever", backend=self._backend.url,
+            hint="Remove one by its name: del store.refs[name]",
+        )  # fmt: skip
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
@@ -199,14 +257,40 @@ class Refs(MutableMapping[str, Key]):
         except NotFound:
             return False
 
-    def history(self, name: str) -> list[RefEntry]:
-        """Every value of ``name``, newest first, up to 1000, each with the time it was set.
+    def log(self, name: str) -> Entries:
+        """Every value of ``name``, newest first, up to 1000, each with the time it was set. ``name@0`` is the first of
+        them, ``name@1`` the second.
 
         Raises:
             NotFound: there is no such ref.
             CorruptObject: it is damaged.
         """
-        return list(reversed(self._read(name)[1]))
+        return [*reversed(self._read(name)[1])]
+
+    def history(self, name: str) -> Entries:
+        """As ``log``."""
+        return self.log(name)
+
+    def settable(self, name: str) -> None:
+        """InvalidKey for what cannot be a name, and for a new one that means something else already: a key, or a value
+        in the history of a ref (``models/churn@1``)."""
+        ref_path(name)
+        meant = "a key" if is_key(name) else "a value in the history of a ref" if parse_past(name, 0.0) else None
+        if meant is not None and name not in self:
+            raise InvalidKey(f"a new ref cannot be called as {meant} is", found=repr(name))
+
+    def _key(self, name: str, key: str) -> Key:
+        """What a ref is to name. TypeError for what is no text: then the object itself was given."""
+        if not isinstance(key, str):
+            raise WrongArgument(
+                "a ref names a key, and this is an object", found=type(key).__name__,
+                hint=f"Put it first: store.put(obj, ref={name!r})",
+            )  # fmt: skip
+        return resolve(self._handle(), key)
+
+    def _ipython_key_completions_(self) -> Names:
+        """What is offered inside the brackets."""
+        return sorted(islice(list_refs(self._backend), COMPLETED))
 
     def __repr__(self) -> str:
         return f"<Refs of {self._backend.url}>"
@@ -216,7 +300,7 @@ class Refs(MutableMapping[str, Key]):
         there; of a key that this handle has just stored that is known."""
         checked, handle, looked = Key(key), self._handle(), moment()
         condemned = handle.guard.condemned()
-        relied = Names(recipes=bytearray.fromhex(checked))
+        relied = Relied(recipes=bytearray.fromhex(checked))
         if handle.guard.just_confirmed(bytes(relied.recipes)):
             there = handle.exists_many([checked])[0]
         else:
@@ -277,33 +361,15 @@ class Refs(MutableMapping[str, Key]):
             raise _ChangedError from error
 
 
-def remove_ref(backend: Backend, path: str, etag: str) -> None:
-    """Remove the ref stored there, if it still is the one with this etag; else Conflict.
+class _Items(ItemsView[str, Key]):
+    _mapping: Refs
 
-    Where a request may be carried out late the ref is not deleted but replaced: a late deletion would take what was set
-    since, and a late write that wants no ref there would bring one back. All that happens to such a ref depends on an
-    etag that is never seen again. Garbage collection removes what is left, later.
-    """
-    if backend.capabilities.remote:
-        backend.put_if(path, encode_removed(), etag)
-    elif backend.delete_unchanged({path: etag}) != [True]:
-        raise Conflict("the ref was set anew", key=path, backend=backend.url)
+    def __iter__(self) -> Iterator[tuple[str, Key]]:
+        return self._mapping.all()
 
 
-def read_ref(backend: Backend, path: str) -> tuple[str, StoredRef]:
-    """The etag of the ref stored there, and what it says; that may be written back. No values: it was removed, or was
-    not confirmed yet.
+class _Values(ValuesView[Key]):
+    _mapping: Refs
 
-    What one read alone says is not believed when it is damaged, nor when nothing in it could tell (mfstore 0.1.0 wrote
-    refs without a seal). NotFound when there is none, CorruptObject when it is damaged, Unsupported for a newer one.
-    """
-    data, etag = backend.get_tagged(path)
-    if is_sealed(data):
-        return etag, decode_read(backend, path, data, partial(decode_ref, path=path))
-    again = backend.read_again(path)
-    if again != data:
-        # A bad read, or it was set in between: what is read twice is right, with the etag of the later look.
-        data, etag = backend.get_tagged(path)
-        if not is_sealed(data) and data != again:
-            raise CorruptObject("ref is read otherwise each time", key=path)
-    return etag, decode_ref(data, path)
+    def __iter__(self) -> Iterator[Key]:
+        return (key for _, key in self._mapping.all())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from mfstore.backends import Backend
 from mfstore.errors import (
@@ -19,17 +18,17 @@ from mfstore.errors import (
     NotSerializable,
     Unsupported,
 )
-from mfstore.format import recipes
 from mfstore.format.digests import Key
-from mfstore.format.recipes import BUNDLE, ONE, Recipe
-from mfstore.format.refs import ref_path
-from mfstore.getting import OnError, get_many
+from mfstore.format.recipes import BUNDLE, ONE, Artifact, Recipe
+from mfstore.getting import OnError, exists_many, get_many
 from mfstore.handle import Handle, StoreOptions, Wishes
 from mfstore.host.buffers import bytes_of
 from mfstore.host.pipes import read_blocks
 from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader
 from mfstore.loading.files import regular_target, write_file
+from mfstore.many_or_one import refuse_no_mapping, refuse_one_thing
+from mfstore.names import base_of, resolve
 from mfstore.refs import Refs
 from mfstore.settings import Knobs
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of, store_stats
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from mfstore.deleting import Deletion
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
@@ -50,8 +50,6 @@ ArtifactProgress = Callable[[int], None]
 
 FILE_BLOCK = 8 << 20
 DAY = 24 * 3600.0
-CUT_KEY = re.compile("[0-9a-fA-F]{8,}")
-"""What a base that is no key was meant to be, unless a ref is called so."""
 
 
 class Store:
@@ -78,7 +76,7 @@ class Store:
 
     # ---- one artifact -----------------------------------------------------------------
 
-    def put(self, obj: object, base: str | None = None) -> Key:
+    def put(self, obj: object, base: str | None = None, *, ref: str | None = None) -> Key:
         """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store of
         the same ``hash``.
 
@@ -90,19 +88,26 @@ class Store:
             obj: What pickle can describe. Arrays, tables, tensors, texts and bytes of any size are fast. Of a slice of
                 numpy or Arrow only what it shows is stored. Tensors share storages when they are loaded, as they did,
                 so these are stored whole: save a ``clone()`` of a small part of a large tensor.
-            base: An older version of it: a key, or the name of a ref, which stands for its present value. What has
-                changed is then stored as what differs from it, where that pays. The key returned does not depend on it,
-                and neither does what is loaded. A version that is not there, or is damaged, is passed over.
+            base: An older version of it, by any name. What has changed is then stored as what differs from it, where
+                that pays. The key returned does not depend on it, and neither does what is loaded. A version that is
+                not there, or is damaged, is passed over.
+            ref: A ref that is to name it: set once it is stored, as by ``store.refs[ref] = key``.
 
         Raises:
             NotSerializable: a part of the object cannot be pickled; the message names it.
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
-            Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
-            InvalidKey: ``base`` can be neither a key nor the name of a ref.
+            Conflict: garbage collection removed, or was about to remove, what this put relied on; or others keep
+                changing ``ref``. Do it again.
+            InvalidKey: ``base`` can be no name, or ``ref`` not the name of a ref.
         """
-        return self._put_all([obj], None, "", base)[0]
+        if ref is not None:
+            self.refs.settable(ref)
+        (key,) = self._put_all([obj], None, "", base)
+        if ref is not None:
+            self.refs[ref] = key
+        return key
 
     def get(
         self, key: str, *, verify: bool | None = None, writable: bool = True,
@@ -114,7 +119,8 @@ class Store:
         unpickling raises, such as ModuleNotFoundError for a class that is not installed, is raised as it is.
 
         Args:
-            key: What ``put`` or ``save`` returned.
+            key: A key, or another name: a ref, a former value of it (``models/churn@1``), or a shortened key. Names are
+                told in ``resolve``.
             verify: Compare every byte with its digest. Without, large raw arrays are mapped and read when used. None:
                 as the store was opened.
             writable: Whether arrays may be written to.
@@ -124,30 +130,44 @@ class Store:
                 own. None: as the store was opened.
 
         Raises:
-            NotFound: nothing is stored under the key. It is a KeyError.
+            NotFound: there is nothing of this name. It is a KeyError.
+            InvalidKey: it can be no name, or several keys begin so.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
-        recipe = self.handle.recipe(Key(key))
+        found = key if type(key) is Key else self.resolve(key)
+        recipe = self.handle.recipe(found)
         how = Wishes(verify, writable, map)
-        return self.handle.load(Key(key), recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
+        return self.handle.load(found, recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
 
-    def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key]:
-        """Store objects in one bulk operation; returns their keys in order.
+    @overload
+    def put_many(  # type: ignore[overload-overlap]
+        self, objs: Mapping[str, object], progress: ArtifactProgress | None = None
+    ) -> dict[str, Key]: ...
+    @overload
+    def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key]: ...
+    def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key] | dict[str, Key]:
+        """Store objects in one bulk operation; returns their keys in order, and of a mapping the dict of them.
 
         All are durable and visible when it returns; if it raises, each of them may be there or absent.
 
         Args:
             objs: May be a generator, which may reuse the memory of an object for the next one. Of a list or tuple no
-                object may change before it returns.
+                object may change before it returns. Of a mapping the values are stored, each under a key of its own;
+                ``save`` stores them under one.
             progress: Called with 1 for each object that was taken, before it is durable. What it raises ends the put.
 
         Raises:
+            WrongArgument: it is one thing: a text, bytes, an array, a table or a file, whose elements nobody wants to
+                be stored alone. It is a TypeError.
             NotSerializable: a part of an object cannot be pickled; the message says of which one, and names the part.
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
+        refuse_one_thing(objs)
+        if isinstance(objs, Mapping):
+            return dict(zip(objs, self._put_all(list(objs.values()), progress, "objs"), strict=True))
         return self._put_all(objs, progress, "objs")
 
     def _put_all(
@@ -175,14 +195,15 @@ class Store:
         self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise",
         progress: ArtifactProgress | None = None, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
-    ) -> Iterator[tuple[Key, Any]]:  # fmt: skip
-        """Yield ``(key, object)`` for each key.
+    ) -> Iterator[tuple[str, Any]]:  # fmt: skip
+        """Yield ``(key, object)`` for each key, or name: with the name that was given, so that ``dict`` of it gives the
+        objects by what they were asked for.
 
         Nothing is read before it is iterated. Recipes are fetched ahead in batches; at most one object is held besides
         yours, or 32 MiB of them when the store is remote. Unpickles, as ``get``.
 
         Args:
-            keys: May be a generator, and hold duplicates.
+            keys: Or other names, as of ``get``. May be a generator, and hold duplicates.
             ordered: In the order of the keys; false allows any order.
             on_error: What becomes of a key that fails, by whatever exception, also one of a class that cannot be
                 unpickled: "raise" its error, "return" it as ``(key, error)``, or "omit" the key.
@@ -193,9 +214,9 @@ class Store:
 
         Raises:
             ValueError: ``on_error`` is none of the three.
-            NotFound: nothing is stored under a key.
+            NotFound: there is nothing of one of the names.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
-            InvalidKey: one of ``keys`` cannot be a key.
+            InvalidKey: one of ``keys`` can be no name, or several keys begin so.
         """
         if on_error not in ("raise", "return", "omit"):
             raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
@@ -203,21 +224,26 @@ class Store:
 
     # ---- bundles ----------------------------------------------------------------------
 
-    def save(self, artifacts: Mapping[str, object], base: str | None = None) -> Key:
+    def save(self, artifacts: Mapping[str, object], base: str | None = None, *, ref: str | None = None) -> Key:
         """Store the named artifacts of one task as a bundle under one key: a recipe and at most one pack per 64 MiB.
 
         Args:
             artifacts: Objects by name, as for ``put``. Their order does not matter to the key.
             base: An older bundle, as of ``put``; each artifact is compared with the one of its name.
+            ref: As of ``put``.
 
         Raises:
-            InvalidKey: a name is not a string, or is longer than 65535 bytes; or ``base`` as of ``put``.
+            WrongArgument: ``artifacts`` is no mapping, or a table. It is a TypeError.
+            InvalidKey: a name is not a string, or is longer than 65535 bytes; or ``base`` or ``ref`` as of ``put``.
             NotSerializable: a part of an artifact cannot be pickled; the message names the artifact and the part.
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
-            Conflict: garbage collection removed, or was about to remove, what this save relied on. Do it again.
+            Conflict: as of ``put``.
         """
+        if ref is not None:
+            self.refs.settable(ref)
+        refuse_no_mapping(artifacts)
         found: list[str] = []
         for name in artifacts:
             if not isinstance(name, str) or len(name.encode("utf-8", "surrogatepass")) > 0xFFFF:
@@ -227,102 +253,113 @@ class Store:
             drafts = [ingest.draft(name, artifacts[name], named=True, alone=False) for name in ordered]
             ingest.recipe(BUNDLE, drafts, found.append)
             self.handle.count(ingest.commit())
-        return Key(found[0])
+        return self._named(Key(found[0]), ref)
 
+    @overload
+    def load(
+        self, key: str, names: str, *, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,
+    ) -> Any: ...  # fmt: skip
+    @overload
     def load(
         self, key: str, names: Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,
+    ) -> dict[str, Any]: ...  # fmt: skip
+    def load(
+        self, key: str, names: str | Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """The artifacts of a bundle, by name. They are yours, as what ``get`` returns. Unpickles, as ``get``.
 
         Args:
-            key: What ``save`` returned.
-            names: Only these, and only their bytes are read. None: all.
+            key: Of the bundle; or another name, as of ``get``.
+            names: Only these, and only their bytes are read. One name, as a str, gives that artifact itself; a list
+                gives the dict of those, as does None of all.
             verify: As of ``get``.
             writable: As of ``get``.
             map: As of ``get``.
 
         Raises:
-            NotFound: nothing is stored under the key, or the bundle has no artifact of one of ``names``.
-            Unsupported: the key is a single artifact.
+            NotFound: there is nothing of this name, or the bundle has no artifact of one of ``names``.
+            Unsupported: it is a single artifact.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
-        recipe = self.handle.recipe(Key(key))
+        found = self.resolve(key)
+        recipe = self.handle.recipe(found)
         if recipe.kind != BUNDLE:
-            raise Unsupported("this key is a single artifact, not a bundle", key=key, hint="Use get")
-        wanted: Sequence[recipes.Artifact] = recipe.artifacts
-        if names is not None:
+            raise Unsupported("this is a single artifact, not a bundle", key=found, hint=f"Use get({str(key)!r})")
+        wanted: Sequence[Artifact] = recipe.artifacts
+        chosen = [names] if isinstance(names, str) else names
+        if chosen is not None:
             numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
-            wanted = [recipe.artifacts[_find(numbers, key, name)] for name in dict.fromkeys(names)]
+            wanted = [recipe.artifacts[_find(numbers, found, name)] for name in dict.fromkeys(chosen)]
         how = Wishes(verify, writable, map)
-        return self.handle.load(Key(key), recipe, wanted, how, named=True)  # type: ignore[no-any-return]
+        return self.handle.load(found, recipe, wanted, how, named=not isinstance(names, str))
 
     # ---- bytes and files --------------------------------------------------------------
 
-    def put_bytes(self, data: Buffer, base: str | None = None) -> Key:
+    def put_bytes(self, data: Buffer, base: str | None = None, *, ref: str | None = None) -> Key:
         """Store bytes as they are, without pickle. The same bytes as a file have the same key.
 
         Args:
             data: Contiguous memory. It must not change before this returns.
             base: As of ``put``.
+            ref: As of ``put``.
 
         Raises:
             NotSerializable: ``data`` is not memory in one piece, or holds addresses of objects (a TypeError).
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
-            Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
-            InvalidKey: ``base`` as of ``put``.
+            Conflict: as of ``put``.
+            InvalidKey: ``base`` or ``ref`` as of ``put``.
         """
-        return self._put_raw([bytes_of(data)], "bytes", base)
+        return self._put_raw([bytes_of(data)], "bytes", base, ref)
 
-    def put_file(self, path: str | os.PathLike[str], base: str | None = None) -> Key:
+    def put_file(self, path: str | os.PathLike[str], base: str | None = None, *, ref: str | None = None) -> Key:
         """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.
 
         Args:
             path: The file. It must not change before this returns. Of a pipe all is stored that comes until its
                 writers are done, and a device is read to its end.
             base: As of ``put``.
+            ref: As of ``put``.
 
         Raises:
             OSError: the file cannot be read. Also OutOfSpace and AccessDenied are OSErrors, of the store.
             NotFound: there is no store, and it was opened with ``create=False``; or nobody writes to a named pipe
                 within ten seconds.
-            Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
-            InvalidKey: ``base`` as of ``put``.
+            Conflict: as of ``put``.
+            InvalidKey: ``base`` or ``ref`` as of ``put``.
         """
-        return self._put_raw(read_blocks(path, FILE_BLOCK), "bytes", base)
+        return self._put_raw(read_blocks(path, FILE_BLOCK), "bytes", base, ref)
 
-    def _put_raw(self, blocks: Iterable[Buffer], type_name: str, base: str | None) -> Key:
+    def _put_raw(self, blocks: Iterable[Buffer], type_name: str, base: str | None, ref: str | None) -> Key:
+        if ref is not None:
+            self.refs.settable(ref)
         found: list[str] = []
         with self.handle.saving(self._base(base)) as ingest:
             ingest.recipe(ONE, [ingest.draft_raw(blocks, type_name)], found.append)
             self.handle.count(ingest.commit())
-        return Key(found[0])
+        return self._named(Key(found[0]), ref)
+
+    def _named(self, key: Key, ref: str | None) -> Key:
+        if ref is not None:
+            self.refs[ref] = key
+        return key
 
     def _base(self, base: str | None) -> Callable[[str], Recipe | None] | None:
-        """How to read what a save names as an older version. InvalidKey when it cannot be a key or the name of a ref,
-        or is what is left of a key and no ref is called so."""
+        """How to read what a save names as an older version. InvalidKey when it can be no name, or is what is left of a
+        key, with which no single one begins."""
         if base is None:
             return None
-        try:
-            key: Key | None = Key(base)
-        except InvalidKey as no_key:
-            try:
-                ref_path(base)
-            except InvalidKey as error:
-                raise InvalidKey(
-                    "base is neither a key nor the name of a ref", found=f"{base!r:.80}", hint=error.hint
-                ) from None
-            if CUT_KEY.fullmatch(base) and base not in self.refs:
-                raise no_key
-            key = None
+        key = base if type(base) is Key else base_of(self.handle, base)
 
         @cache
         def find() -> Recipe | None:
             # What it would save is bytes: whatever is wrong with it is for verify to tell.
             with suppress(NotFound, CorruptObject, Unsupported):
-                return self.handle.recipe(self.refs[base] if key is None else key)
+                return self.handle.recipe(self.resolve(key))
             return None
 
         return (lambda _name: find()) if self.knobs.builds else None
@@ -335,19 +372,19 @@ class Store:
         Only the chunks that hold the range are read. Nothing is unpickled.
 
         Args:
-            key: What ``put_bytes``, ``put`` or another returned.
+            key: A key, or another name, as of ``get``.
             start: The first byte, from 0.
             end: The byte after the last one; beyond the artifact, or None, it means its end.
             name: Which artifact of a bundle.
             verify: Compare the chunks with their digests. None: as the store was opened.
 
         Raises:
-            NotFound: nothing is stored under the key, or the bundle has no such artifact.
-            Unsupported: the key is a bundle, and ``name`` is None.
+            NotFound: there is nothing of this name, or the bundle has no such artifact.
+            Unsupported: it is a bundle, and ``name`` is None.
             InvalidRange: ``start`` is negative, beyond the artifact's end, or after ``end``.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
-        reader = self._reader(Key(key), name, verify)
+        reader = self._reader(self.resolve(key), name, verify)
         stop = reader.size if end is None else min(end, reader.size)
         if not 0 <= start <= reader.size or (end is not None and end < start):
             raise InvalidRange(f"no bytes {start} to {end}", key=key, expected=f"within 0 to {reader.size}")
@@ -359,7 +396,7 @@ class Store:
 
         Nothing is read before it is iterated. Parameters and errors as ``get_bytes``; each block is yours.
         """
-        reader = self._reader(Key(key), name, verify)
+        reader = self._reader(self.resolve(key), name, verify)
         capabilities = self.backend.capabilities
         # Of a remote store a few reads at once, of the longest kind.
         block = 2 * capabilities.span if capabilities.remote else FILE_BLOCK
@@ -383,8 +420,8 @@ class Store:
         Raises:
             OutOfSpace: there is no room for the file.
             OSError: it cannot be written for another reason.
-            NotFound: nothing is stored under the key, or the bundle has no such artifact.
-            Unsupported: the key is a bundle, and ``name`` is None; or the file is a device, a pipe or a socket, which
+            NotFound: there is nothing of this name, or the bundle has no such artifact.
+            Unsupported: it is a bundle, and ``name`` is None; or the file is a device, a pipe or a socket, which
                 would be replaced.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
@@ -402,34 +439,116 @@ class Store:
         number = 0 if name is None else _find(numbers, key, name)
         return ArtifactReader(self.handle.loading(verify, True), recipe, number)
 
+    # ---- deleting ---------------------------------------------------------------------
+
+    def delete(self, key: str) -> Deletion:
+        """Remove a ref with its history, or learn what becomes of a key that no ref names. Bytes are removed by
+        collections alone, ``mfstore gc``, and never at once: somebody may be reading them, or about to rely on them.
+
+        All refs are read to tell what else names the keys.
+
+        Args:
+            key: A ref, which is removed; or a key, also a shortened one.
+
+        Returns:
+            What nothing names any more. As text it says when that goes.
+
+        Raises:
+            NotFound: there is nothing of this name.
+            Refused: it is a key that refs name, or did, which are told; or a former value of a ref; or the store is
+                that of a Metaflow root, whose runs name keys.
+            CorruptObject: a ref is damaged, so that nobody can tell what it names. Nothing was removed.
+            Conflict: others keep changing the ref.
+        """
+        from mfstore.deleting import delete
+        from mfstore.maintenance.store.of_metaflow import refuse_store_of_metaflow
+
+        refuse_store_of_metaflow(self.backend.url)
+        return delete(self.handle, self.refs, key)
+
+    # ---- as a mapping from refs to objects ----------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        """``get`` of a key or name."""
+        return self.get(key)
+
+    def __setitem__(self, ref: str, obj: object) -> None:
+        """``put`` an object, and point a ref at it."""
+        self.put(obj, ref=ref)
+
+    def __delitem__(self, ref: str) -> None:
+        """Remove a ref with its history, as ``delete`` does. What it named stays until a collection."""
+        del self.refs[ref]
+
+    def __contains__(self, key: object) -> bool:
+        """Whether ``store[key]`` finds something: ``exists``."""
+        return isinstance(key, str) and self.exists(key)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the refs, in order."""
+        return iter(self.refs)
+
+    def __len__(self) -> int:
+        """How many refs there are."""
+        return len(self.refs)
+
+    def __bool__(self) -> bool:
+        # A store without refs is none the less a store.
+        return True
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.refs._ipython_key_completions_()
+
     # ---- questions --------------------------------------------------------------------
 
+    def resolve(self, name: str) -> Key:
+        """The key that a name stands for. Wherever a method takes a key, it takes any name.
+
+        In this order, and what comes first and is there is meant:
+
+        * 64 digits are a key, and nothing else: nobody is asked;
+        * the name of a ref is its present value;
+        * ``ref@1`` is its value before that, ``ref@2`` the one before, ``ref@0`` the present one;
+          ``ref@2026-11-30`` and ``ref@2026-11-30T14:00`` are what it was at the end of that day, or minute, in local
+          time unless it says another; ``ref@2h`` is what it was so long ago (``s``, ``min``, ``h``, ``d``, ``w``);
+        * eight digits or more are the one key that begins so.
+
+        Raises:
+            NotFound: there is nothing of this name. It says what was looked for, and which refs are called alike. That
+                a key is stored is not looked for: ``exists`` tells.
+            InvalidKey: it can be no name, or more than one key begins so; these are told.
+            CorruptObject: the ref is damaged.
+        """
+        return resolve(self.handle, name)
+
     def exists(self, key: str) -> bool:
-        """Whether something is stored under ``key``. Its bytes are not read: ``verify`` tells whether they are whole.
+        """Whether something is stored under a key or another name. Its bytes are not read: ``verify`` tells whether
+        they are whole.
 
         Raises:
             AccessDenied: it cannot be told; a refusal is never "absent".
+            InvalidKey: it can be no name, or more than one key begins so.
         """
         return self.exists_many([key])[0]
 
     def exists_many(self, keys: Iterable[str]) -> list[bool]:
-        """``exists`` of each key, in order."""
-        return self.handle.exists_many([Key(key) for key in keys])
+        """``exists`` of each key or name, in order, all asked for together."""
+        return exists_many(self.handle, [*keys])
 
     def stat(self, key: str) -> ArtifactStat:
-        """What a key stands for, without reading its data.
+        """What a key, or another name, stands for, without reading its data.
 
         Raises:
-            NotFound: nothing is stored under the key.
-            CorruptObject: its recipe is damaged.
+            NotFound: there is nothing of this name.
+            InvalidKey: it can be no name, or more than one key begins so.
+            CorruptObject: its recipe is damaged, or the ref.
         """
-        checked = Key(key)
-        recipe = self.handle.recipe(checked)
-        return stat_of(checked, recipe)
+        found = self.resolve(key)
+        return stat_of(found, self.handle.recipe(found))
 
     def keys(self) -> Iterator[Key]:
-        """Every key in the store, in any order, by listing it as it is iterated. A key that is stored or removed
-        meanwhile may be told or not."""
+        """Every key in the store, in any order, by listing it as it is iterated; names are in ``refs``, or come by
+        iterating over the store itself. A key that is stored or removed meanwhile may be told or not."""
         self.handle.require_read()
         for info in self.backend.list("recipes/"):
             name = info.key.rpartition("/")[2]
@@ -552,6 +671,8 @@ class Store:
     aget_bytes = in_thread(get_bytes)
     aiter_bytes = each_in_thread(iter_bytes)
     aget_file = in_thread(get_file)
+    adelete = in_thread(delete)
+    aresolve = in_thread(resolve)
     aexists = in_thread(exists)
     aexists_many = in_thread(exists_many)
     astat = in_thread(stat)

@@ -130,11 +130,16 @@ def ref_path(name: str) -> str:
     parts = name.split("/") if isinstance(name, str) else [""]
     if any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 or letter in "\\\x7f" for letter in name):
         raise InvalidKey("not a ref name", found=repr(name), hint="Use words joined by '/', such as models/churn")
-    try:
-        # The dot is escaped so that no name looks like a hidden or temporary file.
-        path = quote(name, safe="").replace(".", "%2E")
-    except UnicodeEncodeError:
-        raise InvalidKey("ref name is not valid Unicode", found=repr(name)) from None
+    path = encoded(name)
     if len(path) > NAME_LIMIT:
         raise InvalidKey("ref name is too long", expected=f"at most {NAME_LIMIT} encoded bytes", found=len(path))
     return PREFIX + path
+
+
+def encoded(name: str) -> str:
+    """A ref's name, or its beginning, as it is stored. InvalidKey for what is no Unicode."""
+    try:
+        # The dot is escaped so that no name looks like a hidden or temporary file.
+        return quote(name, safe="").replace(".", "%2E")
+    except UnicodeEncodeError:
+        raise InvalidKey("ref name is not valid Unicode", found=repr(name)) from None

@@ -339,9 +339,9 @@ def test_unknown_options_are_refused(root):
         mfstore.open(root, region="eu")
 
 
-@pytest.mark.parametrize("key", ["", "x", "0" * 63, "0" * 65, "G" * 64, "A" * 64, "../" * 21 + "a", None, 5, b"0" * 64])
+@pytest.mark.parametrize("key", ["", "/x", "../" * 21 + "a", "x" * 300, None, 5, b"0" * 64])
 def test_malformed_keys(store, key):
-    for call in (store.get, store.load, store.stat, store.exists, store.get_bytes):
+    for call in (store.get, store.load, store.stat, store.exists, store.get_bytes, store.delete, store.resolve):
         with pytest.raises(errors.InvalidKey):
             call(key)
 

@@ -355,7 +355,8 @@ def saved_with_failures(store):
         errors_of[store.put(Fails(wrong))] = type(wrong)
         errors_of[store.save({"fine": 1, "bad": Fails(wrong)})] = type(wrong)
     errors_of["0" * 64] = errors.NotFound
-    errors_of["no key"] = errors.InvalidKey
+    errors_of["no//name"] = errors.InvalidKey
+    errors_of["no ref"] = errors.NotFound
     return errors_of
 
 
@@ -363,7 +364,7 @@ def check_failures(store):
     wrong = saved_with_failures(store)
     fine = store.put("fine")
     for verify in (True, False):
-        for asked in ([*wrong, fine], [fine, *wrong], list(wrong), ["no key", fine]):
+        for asked in ([*wrong, fine], [fine, *wrong], list(wrong), ["no//name", "no ref", fine]):
             done = []
             got = list(store.get_many(asked, on_error="return", progress=done.append, verify=verify))
             assert [key for key, _ in got] == asked and sum(done) == len(asked)
@@ -504,7 +505,7 @@ def test_refs(store, root):
         del store.refs["models"]
     with pytest.raises(errors.NotFound, match="can only name what is stored"):
         store.refs["x"] = "0" * 64
-    with pytest.raises(errors.InvalidKey):
+    with pytest.raises(errors.NotFound, match="no ref 'not a key'"):
         store.refs["x"] = "not a key"
 
 

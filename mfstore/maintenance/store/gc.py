@@ -43,7 +43,7 @@ from mfstore.maintenance.store.collecting.plan import (
 from mfstore.maintenance.store.collecting.repack import Repacker
 from mfstore.maintenance.store.collecting.retention import RefChange, plan_refs
 from mfstore.maintenance.store.group_lengths import share_out_groups
-from mfstore.refs import remove_ref
+from mfstore.ref_objects import remove_ref
 from mfstore.saving.folding import settle
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, read_state
 

@@ -34,7 +34,8 @@ from mfstore.maintenance.store.report import RepairReport
 from mfstore.maintenance.store.setting_aside import set_aside
 from mfstore.maintenance.store.verify import StorePass, look_over
 from mfstore.maintenance.verification import VerifyOptions
-from mfstore.refs import SET_ATTEMPTS, read_ref, remove_ref
+from mfstore.ref_objects import read_ref, remove_ref
+from mfstore.refs import SET_ATTEMPTS
 from mfstore.saving.folding import settle
 from mfstore.saving.guard import Names
 

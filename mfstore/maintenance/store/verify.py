@@ -31,7 +31,7 @@ from mfstore.maintenance.store.checking.recipe_reads import CheckedRecipe, Recip
 from mfstore.maintenance.store.checking.unread import Unread
 from mfstore.maintenance.store.report import Finding, VerifyReport
 from mfstore.maintenance.verification import ShardPass, VerifyOptions, shard_of
-from mfstore.refs import read_ref
+from mfstore.ref_objects import read_ref
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend

@@ -19,7 +19,7 @@ from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, Recipe, placed_chunks, recipe_path
 from mfstore.format.refs import PREFIX, StoredRef, ref_name
 from mfstore.maintenance.store.collecting.retention import RefVersion
-from mfstore.refs import read_ref
+from mfstore.ref_objects import read_ref
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend

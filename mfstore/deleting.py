@@ -1,0 +1,129 @@
+"""Deleting by name: what goes at once, and what becomes of the bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mfstore.errors import MfstoreError, NotFound, Refused
+from mfstore.format.digests import Key
+from mfstore.format.recipes import recipe_path
+from mfstore.names import parse, resolve
+from mfstore.records import dataclass
+from mfstore.ref_objects import read_all_refs, read_refs
+from mfstore.stats import stat_of
+
+if TYPE_CHECKING:
+    from mfstore.handle import Handle
+    from mfstore.refs import Refs
+
+TOLD = 5
+"""Refs that a refusal names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What ``Store.delete`` did. As text it says what becomes of the bytes, and when."""
+
+    refs: tuple[str, ...]
+    """The refs that are removed: one, or none when a key was given."""
+    values: int
+    """Values that they had, with their history."""
+    keys: tuple[Key, ...]
+    """The keys that no ref names any more. They are there until a collection removes them."""
+    size: int
+    """Bytes that these take at most: chunks that other keys have too stay."""
+    condemned: int
+    """How many of these a collection has condemned already."""
+    collected: bool
+    """Whether a collection ever condemned anything in this store."""
+
+    def __str__(self) -> str:
+        lines = []
+        for ref in self.refs:
+            values = "1 value" if self.values == 1 else f"{self.values} values"
+            lines.append(f"{ref} is removed, with its history of {values}.")
+        if not self.keys:
+            lines.append("All that it named is gone already, or named by other refs too: no bytes go.")
+        elif len(self.keys) == 1:
+            lines.append(f"1 key is named by nothing else: {self.keys[0]}. {self._when('it', 'is')}")
+        else:
+            lines.append(f"{len(self.keys)} keys are named by nothing else. {self._when('them', 'are')}")
+        return "\n".join(lines)
+
+    def _when(self, it: str, is_: str) -> str:
+        if self.condemned == len(self.keys):
+            return f"A collection has condemned {it}, and a next one (mfstore gc --execute) removes {it}."
+        they = "it" if it == "it" else "they"
+        first = "" if self.collected else " None has run here yet."
+        return (
+            f"The next collections (mfstore gc --execute) remove {it} once {they} {is_} older than their grace period."
+            + first
+        )
+
+
+def delete(handle: Handle, refs: Refs, text: str) -> Deletion:
+    """What ``Store.delete`` does."""
+    name = parse(text, time.time())
+    handle.require_read()
+    if handle.description is None:
+        raise handle.no_store()
+    if name.key is None:
+        (stored,) = read_refs(handle.backend, [text])
+        if isinstance(stored, MfstoreError):
+            if not isinstance(stored, NotFound):
+                stored.hint = f"del store.refs[{text!r}] removes it, whatever it names"
+                raise stored
+        elif stored.entries:
+            return _delete_ref(handle, refs, text, {entry.key: None for entry in stored.entries}, len(stored.entries))
+    key = resolve(handle, text)
+    if name.past is not None:
+        raise Refused(
+            f"{text!r} is a value in the history of {name.past.ref!r}, which is not changed", key=key,
+            hint="Collections shorten histories: mfstore gc --keep-last or --keep-age",
+        )  # fmt: skip
+    if not handle.exists_many([key])[0]:
+        raise NotFound("nothing is stored under this key", key=key, backend=handle.backend.url)
+    named = [ref for ref, keys in _named(handle).items() if key in keys]
+    if named:
+        more = f" and {len(named) - TOLD} more" if len(named) > TOLD else ""
+        raise Refused(
+            f"refs name it, or did: {', '.join(named[:TOLD])}{more}", key=key,
+            hint="Delete these first, each with its history: then nothing needs it",
+        )  # fmt: skip
+    return _told(handle, (), 0, [key])
+
+
+def _delete_ref(handle: Handle, refs: Refs, ref: str, keys: dict[Key, None], values: int) -> Deletion:
+    others = set().union(*(named for name, named in _named(handle).items() if name != ref))
+    del refs[ref]
+    return _told(handle, (ref,), values, [key for key in keys if key not in others])
+
+
+def _named(handle: Handle) -> dict[str, set[Key]]:
+    """The keys that each ref names, or did. CorruptObject when one is damaged: nobody can tell what it names."""
+    found = {}
+    for ref, stored in read_all_refs(handle.backend):
+        if isinstance(stored, MfstoreError):
+            stored.message = f"nothing is deleted, since nobody can tell what else is named: {stored.message}"
+            raise stored
+        entries = (*stored.entries, *((stored.unconfirmed,) if stored.unconfirmed else ()))
+        found[ref] = {entry.key for entry in entries}
+    return found
+
+
+def _told(handle: Handle, refs: tuple[str, ...], values: int, keys: Sequence[Key]) -> Deletion:
+    """What is said of keys that nothing names any more."""
+    there, size = [], 0
+    for key, (_, data) in zip(keys, handle.backend.get_many([recipe_path(key) for key in keys]), strict=True):
+        try:
+            size += stat_of(key, handle.decode(key, data)).stored
+        except NotFound:
+            continue  # it went before its ref did
+        except MfstoreError:
+            pass  # damaged, and there
+        there.append(key)
+    view = handle.guard.read()
+    condemned = sum(view.recipe(bytes.fromhex(key)) for key in there)
+    return Deletion(refs, values, tuple(there), size, condemned, handle.was_collected())
