@@ -18,11 +18,17 @@
     ├── InvalidNote (ValueError)      a note that JSON cannot say, or that is too long
     ├── WrongArgument (TypeError)     an argument of a kind that the call cannot mean
     └── BackendError (OSError)        any other failure of the storage, with its cause
+
+    MfstoreWarning (UserWarning)      what was done as it was asked, and may not be what was meant
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+
+class MfstoreWarning(UserWarning):
+    """Something was done as it was asked, and may not be what was meant; the message says what to do instead."""
 
 
 class MfstoreError(Exception):

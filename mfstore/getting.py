@@ -80,13 +80,16 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes) -> Iterator[tup
                     if writable and isinstance(data, bytes):
                         pickled = recipes.literal_of(data, key)
                     if pickled is not None:
-                        value = load_literal(pickled)
-                        loaded += len(pickled)
-                    else:
+                        try:
+                            value = load_literal(pickled)
+                            loaded += len(pickled)
+                        except Exception:
+                            pickled = None  # to be told with all that its recipe says
+                    if pickled is None:
                         recipe = handle.decode(key, data)
                         value = handle.load(key, recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
                 except Exception as error:
-                    value = Failed(error if pickled is None else handle.located(error, key))
+                    value = Failed(error)
                 yield given, value
         finally:
             if loaded:

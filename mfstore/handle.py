@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from mfstore import description
-from mfstore.errors import MfstoreError, NotFound
+from mfstore.errors import MfstoreError, NotFound, NotLoadable
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
 from mfstore.format.description import PATH, PCODEC_FEATURE, Description
@@ -331,8 +331,8 @@ class Handle:
             raise error.where(key=recipe_path(key), backend=self.backend.url) from None
 
     def load(self, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes, *, named: bool) -> Any:
-        """The objects of ``wanted``: ``named`` as a dict, else the one there is. What unpickling raises is raised,
-        saying what could not be loaded from where."""
+        """The objects of ``wanted``: ``named`` as a dict, else the one there is. NotLoadable for what unpickling
+        raises."""
         try:
             values = list(load_artifacts(self.loading(*how), recipe, wanted))
         except Exception as error:
@@ -352,11 +352,16 @@ class Handle:
                 return list(load_artifacts(self.loading(*how._replace(verify=True)), recipe, wanted))
             except Exception as verified:
                 error = verified
-        raise self.located(error, key) from error.__cause__
+        try:
+            raise self.located(error, key) from error.__cause__
+        finally:
+            del error  # whose traceback has this frame, and with it what was loaded
 
     def located(self, error: Exception, key: Key) -> Exception:
         """The error, saying what could not be loaded from where."""
         if isinstance(error, MfstoreError):
             error.where(key=key, backend=self.backend.url)
-        error.add_note(f"while loading {key} from {self.backend.url}")
+        # Metaflow's users get what a class has raised itself.
+        told = error.__cause__ if isinstance(error, NotLoadable) and error.__cause__ is not None else error
+        told.add_note(f"while loading {key} from {self.backend.url}")
         return error

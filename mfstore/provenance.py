@@ -1,6 +1,7 @@
 """What mfstore records by itself of how something was stored: by whom, and with which versions of what.
 
-All of it is known to this process, and asked for once: nothing is looked up for each object that is stored.
+All of it is known to this process, and asked for once: nothing is looked up for each object that is stored. Nothing
+else of mfstore is imported here: a small task of Metaflow has nothing else.
 """
 
 from __future__ import annotations
@@ -8,41 +9,53 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import cache
+from pathlib import Path
 from typing import Any
-
-from mfstore.format.about import Made, begin_about
 
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 OWN = ("__main__", "__mp_main__")
 """Modules whose classes and functions another program does not find."""
 
 
-def made_here(modules: Iterable[str], by: str | None = None) -> Made:
-    """The record of something that is stored by this process, still without a time. ``modules``: of the classes and
-    functions inside, as ``dump`` gives them; ``by``: who, if it is not the user of this process."""
-    import mfstore
-
-    libraries = {}
-    for top in sorted({module.partition(":")[0].partition(".")[0] for module in modules}):
-        version = version_of(top)
-        if version is not None:
-            libraries[top] = version
-    return Made(by or user(), PYTHON, mfstore.__version__, libraries, 0.0)
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_told: set[str] = set()
+"""Of what this program defines, what was warned of."""
 
 
-def begin_description(
-    record: bool, types: str | tuple[str, ...], modules: tuple[str, ...], note: bytes | None, by: str | None
-) -> bytes:  # fmt: skip
-    """The description of what this process stores up to its end, as ``begin_about`` gives it. ``types``: of one
-    artifact, or of all; ``record``: whether more is said than types and note."""
-    made = made_here(modules, by) if record else None
-    return begin_about((types,) if isinstance(types, str) else types, note, made)
+def warn_of_own(modules: Iterable[str]) -> None:
+    """Warn, once for each, of classes and functions that this program defines itself, in its main module or in a
+    notebook: a pickle says no more of them than where they are, and no other program has them there."""
+    own = sorted({module for module in modules if ":" in module} - _told)
+    if not own:
+        return
+    import warnings
+
+    from mfstore.errors import MfstoreWarning
+
+    _told.update(own)
+    names = ", ".join(name.partition(":")[2] for name in own[:5])
+    warnings.warn(
+        f"what is stored needs {names} from __main__, which another program or notebook does not have: "
+        "it will not load there. Put the definition into a module and import it, or store with pickler='cloudpickle'",
+        MfstoreWarning, _callers_level(),
+    )  # fmt: skip
 
 
-remembered_description = lru_cache(256)(begin_description)
-"""As ``begin_description``. Of many small objects most are of few types: to make one takes 8 us, which is as long as a
-``put_many`` takes for a small dict."""
+def _callers_level() -> int:
+    """How many frames up, from the one that calls this, the first is that is not mfstore's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def task() -> str | None:
+    """The pathspec of the task of Metaflow that this process is; None where it is none."""
+    # Only where Metaflow's module is there, this process may be one.
+    current: Any = getattr(sys.modules.get("metaflow.metaflow_current"), "current", None)
+    found = getattr(current, "pathspec", None)
+    return found if isinstance(found, str) else None
 
 
 @cache

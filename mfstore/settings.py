@@ -79,8 +79,13 @@ def resolve(
         delta=_flag("delta", "MFSTORE_DELTA", delta, True),
         cache=os.environ.get("MFSTORE_CACHE"),
         compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
-        record=_flag("record", "MFSTORE_RECORD", record, True),
+        record=records(record),
     )
+
+
+def records(given: bool | None = None) -> bool:
+    """Whether it is recorded who stored something, and with what: ``MFSTORE_RECORD``; default on."""
+    return _flag("record", "MFSTORE_RECORD", given, True)
 
 
 def payload_signing(given: str | None = None) -> str:

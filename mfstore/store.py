@@ -115,8 +115,7 @@ class Store:
     ) -> Any:  # fmt: skip
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
 
-        It is yours: changing it changes nothing stored. Unpickles: only for stores whose writers you trust. What
-        unpickling raises, such as ModuleNotFoundError for a class that is not installed, is raised as it is.
+        It is yours: changing it changes nothing stored. Unpickles: only for stores whose writers you trust.
 
         Args:
             key: A key, or another name: a ref, a former value of it (``models/churn@1``), or a shortened key. Names are
@@ -133,6 +132,8 @@ class Store:
             NotFound: there is nothing of this name. It is a KeyError.
             InvalidKey: it can be no name, or several keys begin so.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
+            NotLoadable: unpickling raised something, mostly because a class or a library is missing here: it says
+                which, and of what type the artifact is. ``get_bytes`` gives its bytes.
         """
         found = key if type(key) is Key else self.resolve(key)
         recipe = self.handle.recipe(found)
@@ -205,8 +206,8 @@ class Store:
         Args:
             keys: Or other names, as of ``get``. May be a generator, and hold duplicates.
             ordered: In the order of the keys; false allows any order.
-            on_error: What becomes of a key that fails, by whatever exception, also one of a class that cannot be
-                unpickled: "raise" its error, "return" it as ``(key, error)``, or "omit" the key.
+            on_error: What becomes of a key that fails, by whatever exception, NotLoadable too: "raise" its error,
+                "return" it as ``(key, error)``, or "omit" the key.
             progress: Called with 1 for each key that is done, failed or not. What it raises ends the iteration.
             verify: As of ``get``.
             writable: As of ``get``.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
 from mfstore._core.pickler import BYTES, TEXT
-from mfstore.errors import MfstoreError
 from mfstore.format.groups import have_one_place
 from mfstore.format.recipes import PICKLE
 from mfstore.loading.fetch import targets
@@ -49,7 +48,7 @@ def load_artifacts(how: Loading, recipe: Recipe, wanted: Sequence[Artifact]) -> 
             try:
                 value = load_literal(artifact.literal)
             except Exception as error:
-                raise _of(artifact, error) from None
+                raise _told(error, recipe, artifact)  # noqa: B904
             yield value
         return
     starts = first_chunks(recipe)
@@ -97,11 +96,12 @@ def load_many(how: Loading, recipes: Sequence[Recipe]) -> Iterator[list[Any] | E
         yield found
 
 
-def _of(artifact: Artifact, error: Exception) -> Exception:
-    """The error, saying which artifact of a bundle it is about."""
-    if artifact.name:
-        error.add_note(f"in artifact {artifact.name!r}")
-    return error
+def _told(error: Exception, recipe: Recipe, artifact: Artifact) -> Exception:
+    """What unpickling an artifact has raised, as what it is to whoever loads it; with its cause."""
+    # Not needed as long as all is well.
+    from mfstore.loading.unloadable import unloadable
+
+    return unloadable(error, recipe, artifact)
 
 
 def _load_together(how: Loading, recipe: Recipe, together: Sequence[Artifact], starts: dict[str, int]) -> Iterator[Any]:
@@ -156,9 +156,7 @@ def _assemble(
         try:
             yield load(blocks, artifact.segments, ahead.take(), writable=how.writable)
         except Exception as error:
-            if isinstance(error, MfstoreError):
-                error.where(key=artifact.name or None)
-            raise _of(artifact, error) from error.__cause__
+            raise _told(error, recipe, artifact)  # noqa: B904
 
 
 def _body_blocks(how: Loading, recipe: Recipe, artifact: Artifact, first: int) -> Iterator[bytes]:

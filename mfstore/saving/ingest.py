@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from functools import partial
 from time import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP
 from mfstore.backends.base import decode_read
@@ -22,13 +22,14 @@ from mfstore.format.about import with_note
 from mfstore.format.digests import key_of
 from mfstore.format.packs import place_of
 from mfstore.format.recipes import NONCE, RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
-from mfstore.provenance import begin_description, remembered_description
+from mfstore.provenance import task, warn_of_own
 from mfstore.records import NamedTuple
 from mfstore.saving.codecs import LABELS, EncodedChunk
 from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.counterparts import Base, Counterparts
 from mfstore.saving.dedup import StoredChunks
 from mfstore.saving.deltas import Deltas
+from mfstore.saving.describing import begin_description, remembered_description
 from mfstore.saving.drafts import Draft, DraftSink, Run, draft_of
 from mfstore.saving.guard import Names
 from mfstore.saving.packing import PackWriter
@@ -306,6 +307,8 @@ class Ingest:
         """Pickle one artifact. ``alone``: it gets its own recipe, and lies in it when it is small."""
         small = SmallArtifact(self._submit) if alone and self._trial is None else None
         draft = draft_of(name, obj, self.take if small is None else small.take, named)
+        if draft.modules:
+            warn_of_own(draft.modules)
         self.drafted(draft, small)
         return draft
 
@@ -556,9 +559,8 @@ class Ingest:
         by, end = None, b"}"
         if record:
             end = END_OF_TIME(time())
-            # Of a task of Metaflow, whose module is there if this is one.
-            current: Any = getattr(sys.modules.get("metaflow.metaflow_current"), "current", None)
-            by = getattr(current, "pathspec", None)
+            if "metaflow.metaflow_current" in sys.modules:
+                by = task()
         raw = 0
         for number, (_, path, content, drafts, literal, note) in enumerate(finished):
             if len(drafts) == 1:

@@ -463,17 +463,27 @@ cdef class Unpickler:
             raise RuntimeError("an Unpickler reads one pickle")
         self.begun = True
         self.pieces = iter(pieces)
-        self.take(2)
-        return self.run()
+        try:
+            self.take(2)
+            return self.run()
+        finally:
+            # The traceback of an error holds this, in a cycle mostly. A view whose memory is still asked for when a
+            # collection clears it can only complain.
+            self.leave_piece()
+            self.pieces = None
 
     # ---- input --------------------------------------------------------------------
 
-    cdef bint next_piece(self) except -1:
-        """Go on to the next piece, of what has been read to its end; 0: there is none."""
+    cdef int leave_piece(self) except -1:
         self.at = self.limit = self.end = NULL
         if self.viewed:
             self.viewed = False
             PyBuffer_Release(&self.view)
+        return 0
+
+    cdef bint next_piece(self) except -1:
+        """Go on to the next piece, of what has been read to its end; 0: there is none."""
+        self.leave_piece()
         for piece in self.pieces:
             PyObject_GetBuffer(piece, &self.view, PyBUF_SIMPLE)
             self.viewed = True

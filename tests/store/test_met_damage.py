@@ -103,7 +103,8 @@ def _refuse():
 def test_what_cannot_be_unpickled_is_told_as_it_is(store):
     key = store.put(["x" * 3000, Refuses()])
     for verify in (True, False):
-        with pytest.raises(ZeroDivisionError, match="as it was pickled"):
+        with pytest.raises(errors.NotLoadable, match="ZeroDivisionError: as it was pickled") as caught:
             store.get(key, verify=verify)
+        assert type(caught.value.__cause__) is ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
         pickle.loads(store.get_bytes(key))

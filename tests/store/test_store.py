@@ -352,8 +352,9 @@ def saved_with_failures(store):
     """Keys, and the classes of the errors that they end with."""
     errors_of = {}
     for wrong in (ModuleNotFoundError("gone"), ZeroDivisionError(), MemoryError(), OSError("odd"), KeyError("k")):
-        errors_of[store.put(Fails(wrong))] = type(wrong)
-        errors_of[store.save({"fine": 1, "bad": Fails(wrong)})] = type(wrong)
+        kind = MemoryError if isinstance(wrong, MemoryError) else errors.NotLoadable
+        errors_of[store.put(Fails(wrong))] = kind
+        errors_of[store.save({"fine": 1, "bad": Fails(wrong)})] = kind
     errors_of["0" * 64] = errors.NotFound
     errors_of["no//name"] = errors.InvalidKey
     errors_of["no ref"] = errors.NotFound
@@ -373,8 +374,8 @@ def check_failures(store):
                     assert value == "fine"
                     continue
                 assert type(value) is wrong[key]
-                if wrong[key] not in (errors.NotFound, errors.InvalidKey):
-                    said = " ".join(value.__notes__)
+                if wrong[key] in (errors.NotLoadable, MemoryError):
+                    said = str(value) + " ".join(getattr(value, "__notes__", ()))
                     assert key in said and store.backend.url in said
             assert list(store.get_many(asked, on_error="omit")) == [(key, "fine") for key in asked if key == fine]
     for key, kind in wrong.items():
@@ -399,9 +400,12 @@ def test_what_could_not_be_loaded_is_named(store):
     key = store.save({"fine": [1], "model": Fails(ModuleNotFoundError("gone"))})
     assert store.load(key, ["fine"]) == {"fine": [1]}
     for load in (store.get, store.load, lambda key: store.load(key, ["model"], writable=False)):
-        with pytest.raises(ModuleNotFoundError, match="gone") as caught:
+        with pytest.raises(errors.NotLoadable, match="artifact 'model'.*: ModuleNotFoundError: gone") as caught:
             load(key)
-        assert caught.value.__notes__ == ["in artifact 'model'", f"while loading {key} from {store.backend.url}"]
+        assert (caught.value.key, caught.value.artifact, caught.value.backend) == (key, "model", store.backend.url)
+        assert caught.value.__cause__.__notes__ == [
+            "in artifact 'model'", f"while loading {key} from {store.backend.url}",
+        ]  # fmt: skip
 
 
 def test_put_many_says_which_item_could_not_be_pickled(store):
@@ -818,9 +822,9 @@ def test_what_is_loaded_together_is_what_each_is(root):
     for key, found in together.get_many(keys, on_error="return"):
         try:
             alone = apart.get(key)
-        except ValueError as error:
-            assert type(found) is ValueError
-            assert (str(found), found.__notes__) == (str(error), error.__notes__)
+        except errors.NotLoadable as error:
+            assert type(found.__cause__) is type(error.__cause__) is ValueError
+            assert (str(found), found.__cause__.__notes__) == (str(error), error.__cause__.__notes__)
         else:
             np.testing.assert_equal(found, alone)
             assert type(found) is type(alone)

@@ -128,7 +128,15 @@ def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterat
             found = store().load(bundle, names)
         except Exception:
             # One of them cannot be unpickled here: the others before it can.
+            from mfstore.errors import NotLoadable
+
             found = {}
             for name in names:
-                yield from store().load(bundle, [name]).items()
+                try:
+                    loaded = store().load(bundle, [name])
+                except NotLoadable as error:
+                    # As Metaflow's own datastore raises it, for those who catch it.
+                    cause = error.__cause__ or error
+                    raise cause from cause.__cause__
+                yield from loaded.items()
         yield from found.items()

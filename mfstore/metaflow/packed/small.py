@@ -5,8 +5,9 @@ parameters have.
 What is read here is whole: its bytes have the digest that the bundle's key is, or that is there a chunk's. Whatever
 else there is to say (no such bundle, damage, another version, what is longer) the store says, which looks again.
 
-What is written here are the bytes that the store writes. Written is only what is not there, into a store that is, that
-was never collected, neither before nor afterwards, and that asks for nothing of its writers. All else is the store's.
+What is written here are the bytes that the store writes, but for the time that the description says. Written is only
+what is not there, into a store that is, that was never collected, neither before nor afterwards, and that asks for
+nothing of its writers. All else is the store's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -21,8 +23,11 @@ from typing import Any
 
 from blake3 import blake3
 
+from mfstore import __version__
 from mfstore.metaflow.packed.plain import ARTIFACT, CHUNK, LITERAL, PICKLE
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
+from mfstore.provenance import PYTHON, task, user
+from mfstore.settings import records
 
 MOST_BYTES = 64 << 10
 """Of a recipe, and of a chunk as it is stored, that is read here."""
@@ -42,7 +47,7 @@ _HEADER = struct.Struct("<4sBBBBIIIIQQQQQ")
 _CONTENT = struct.Struct("<4sBBHI")
 _PLACEMENT = struct.Struct("<IBBHQII")
 _PACK_BYTES = 32
-_NONCE, _SEAL = slice(48, 56), slice(56, 64)
+_SEAL = slice(56, 64)
 _BUNDLE, _BLAKE3 = 2, 1
 
 
@@ -93,8 +98,7 @@ def save_small(root: str, pickles: Mapping[str, bytes], types: Mapping[str, str]
     path = f"{folder}/recipes/{bundle[:2]}/{bundle}"
     try:
         if _exists(path):
-            there = _read(path) or b""
-            if _but_for_nonce(there) != _but_for_nonce(recipe) or _seal_of(there) != there[_SEAL]:
+            if not _is_whole(_read(path) or b"", content):
                 return None
         else:
             _write(folder, bundle, recipe)
@@ -122,7 +126,7 @@ def _exists(path: str) -> bool:
 
 def _sealed(content: bytes, types: list[str]) -> bytes:
     """The whole recipe."""
-    about = json.dumps({"types": types}, separators=(",", ":")).encode()
+    about = json.dumps({"types": types, **_made()}, separators=(",", ":")).encode()
     tables = content + about
     fields = (
         b"MFSR", 1, 0, _BLAKE3, 0, len(content), len(about), 0, 0, 0, len(tables), len(tables),
@@ -139,8 +143,23 @@ def _seal_of(recipe: bytes) -> bytes:
     return xxh3(recipe[: _SEAL.start] + tables.to_bytes(8, "little")).to_bytes(8, "little")
 
 
-def _but_for_nonce(recipe: bytes) -> bytes:
-    return recipe[: _NONCE.start] + recipe[_SEAL.stop :]
+def _is_whole(recipe: bytes, content: bytes) -> bool:
+    """Whether this is a recipe of that content as it is written here, whatever its description says."""
+    if len(recipe) < _HEADER.size or recipe[_HEADER.size :][: len(content)] != content:
+        return False
+    described = len(recipe) - _HEADER.size - len(content)
+    lengths = (len(content), described, 0, 0, 0, len(content) + described, len(content) + described)
+    return _HEADER.unpack_from(recipe)[:12] == (b"MFSR", 1, 0, _BLAKE3, 0, *lengths) and (
+        _seal_of(recipe) == recipe[_SEAL]
+    )
+
+
+def _made() -> dict[str, Any]:
+    """What a description says of how something was made, of what needs no class of a library."""
+    if not records():
+        return {}
+    fields = {"by": task() or user(), "python": PYTHON, "mfstore": __version__, "libraries": {}}
+    return {"made": {**fields, "time": round(time.time(), 3)}}
 
 
 def _write(folder: str, bundle: str, data: bytes) -> None:
