@@ -37,10 +37,10 @@ test: system-test check
 # What uses botocore: all of it on the newest aiobotocore and the newest botocore which that takes, and what needs no
 # aiobotocore on the newest botocore there is, in environments of their own. ministack and moto, which pin older ones, run
 # in the other environment. What reaches into botocore's private parts goes first: a release that changes one fails there,
-# and says which.
+# and says which. awscrt is for signatures of the kind v4a.
 NEWEST := build/newest/bin/python
 NEWEST_AIO := build/newest-aio/bin/python
-NEWEST_NEEDS := hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
+NEWEST_NEEDS := awscrt hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
 NEWEST_TESTS ?= tests/s3 $(wildcard tests/backends/test_s3*.py)
 NEWEST_PYTEST = MFSTORE_SERVERS_PYTHON="$(abspath $(RUN))" $(1) -m pytest
 test-newest: system-test $(INSTALLED)
