@@ -379,6 +379,12 @@ static void receive(struct mf_connection *c) {
             break_off(c, got);
             return;
         }
+        if (!c->answered && c->served > 0 && mf_link_held(c->link) >= c->given) {
+            /* Nothing of the request has left us: this is an answer to nothing. */
+            c->touched = 0;
+            break_off(c, MF_LINK_BROKEN);
+            return;
+        }
         c->answered = 1;
         dry = (size_t) got < n && !mf_link_pending(c->link);
         if (straight) {
@@ -570,6 +576,8 @@ static void send_some(struct mf_connection *c) {
             return;
         }
         c->touched |= sent > 0;
+        if (sent > 0)
+            c->given += (size_t) sent;
         if (count > 0)
             taken(c, (size_t) sent);
         c->xfer->uploaded += (size_t) sent;
@@ -655,7 +663,7 @@ void mf_connection_begin(struct mf_connection *c, struct mf_xfer *xfer) {
     c->outcome = MF_UNDER_WAY;
     c->sending = c->blocked = c->mute = c->snapped = c->stuck = c->touched = c->keep = c->answered = 0;
     c->read = 0;
-    c->part = c->part_at = c->body_at = c->seen = 0;
+    c->part = c->part_at = c->body_at = c->seen = c->given = 0;
     c->phase = MF_PHASE_HEAD;
     if ((failure = mf_request_build(worker, xfer, &n)) != 0) {
         xfer->failure = failure;

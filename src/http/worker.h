@@ -121,6 +121,7 @@ struct mf_connection {
     int read;             /* the file cannot be sent otherwise */
     size_t part, part_at; /* the next byte of the body: in which piece, where in it */
     size_t body_at;       /* of the body the link has taken this much */
+    size_t given;         /* of the whole request; with TLS some of it may be held back */
 
     enum mf_phase phase;
     int keep;       /* it may serve again, by the response's head and by what came behind its body */
