@@ -37,7 +37,7 @@ class Deletion:
     condemned: int
     """How many of these a collection has condemned already."""
     collected: bool
-    """Whether a collection ever condemned anything in this store."""
+    """Whether a collection ever began in this store."""
 
     def __str__(self) -> str:
         lines = []
@@ -126,4 +126,4 @@ def _told(handle: Handle, refs: tuple[str, ...], values: int, keys: Sequence[Key
         there.append(key)
     view = handle.guard.read()
     condemned = sum(view.recipe(bytes.fromhex(key)) for key in there)
-    return Deletion(refs, values, tuple(there), size, condemned, handle.was_collected())
+    return Deletion(refs, values, tuple(there), size, condemned, view.state.epoch > 0)

@@ -18,6 +18,7 @@ from mfstore.errors import (
     NotSerializable,
     Unsupported,
 )
+from mfstore.format.about import encode_note
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, ONE, Artifact, Recipe
 from mfstore.getting import OnError, exists_many, get_many
@@ -76,7 +77,9 @@ class Store:
 
     # ---- one artifact -----------------------------------------------------------------
 
-    def put(self, obj: object, base: str | None = None, *, ref: str | None = None) -> Key:
+    def put(
+        self, obj: object, base: str | None = None, *, ref: str | None = None, note: Mapping[str, Any] | None = None
+    ) -> Key:
         """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store of
         the same ``hash``.
 
@@ -92,6 +95,9 @@ class Store:
                 that pays. The key returned does not depend on it, and neither does what is loaded. A version that is
                 not there, or is damaged, is passed over.
             ref: A ref that is to name it: set once it is stored, as by ``store.refs[ref] = key``.
+            note: What JSON can say, up to 16 KiB: tags, metrics. It is no part of the key. ``stat`` shows it, and
+                ``find`` looks for it. Storing the same again with another note replaces that of the key; each value in
+                the history of ``ref`` keeps the one that it was set with.
 
         Raises:
             NotSerializable: a part of the object cannot be pickled; the message names it.
@@ -101,13 +107,12 @@ class Store:
             Conflict: garbage collection removed, or was about to remove, what this put relied on; or others keep
                 changing ``ref``. Do it again.
             InvalidKey: ``base`` can be no name, or ``ref`` not the name of a ref.
+            InvalidNote: ``note`` is not what JSON can say, or too long. Nothing is stored then.
         """
         if ref is not None:
             self.refs.settable(ref)
-        (key,) = self._put_all([obj], None, "", base)
-        if ref is not None:
-            self.refs[ref] = key
-        return key
+        (key,) = self._put_all([obj], None, "", base, None if note is None else encode_note(note))
+        return key if ref is None else self._named(key, ref, note)
 
     def get(
         self, key: str, *, verify: bool | None = None, writable: bool = True,
@@ -172,8 +177,9 @@ class Store:
         return self._put_all(objs, progress, "objs")
 
     def _put_all(
-        self, objs: Iterable[object], progress: ArtifactProgress | None, called: str, base: str | None = None
-    ) -> list[Key]:
+        self, objs: Iterable[object], progress: ArtifactProgress | None, called: str, base: str | None = None,
+        note: bytes | None = None,
+    ) -> list[Key]:  # fmt: skip
         found: list[Key] = []
         held_by_caller = isinstance(objs, (list, tuple))
         with self.handle.saving(self._base(base)) as ingest:
@@ -184,7 +190,7 @@ class Store:
                     if called:
                         error.message = f"{called}[{count}]: {error.message}"
                     raise
-                ingest.recipe(ONE, [draft], found.append)
+                ingest.recipe(ONE, [draft], found.append, note)
                 if not held_by_caller:
                     ingest.copy_borrowed()
                 if progress is not None:
@@ -225,17 +231,22 @@ class Store:
 
     # ---- bundles ----------------------------------------------------------------------
 
-    def save(self, artifacts: Mapping[str, object], base: str | None = None, *, ref: str | None = None) -> Key:
+    def save(
+        self, artifacts: Mapping[str, object], base: str | None = None, *, ref: str | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> Key:  # fmt: skip
         """Store the named artifacts of one task as a bundle under one key: a recipe and at most one pack per 64 MiB.
 
         Args:
             artifacts: Objects by name, as for ``put``. Their order does not matter to the key.
             base: An older bundle, as of ``put``; each artifact is compared with the one of its name.
             ref: As of ``put``.
+            note: As of ``put``.
 
         Raises:
             WrongArgument: ``artifacts`` is no mapping, or a table. It is a TypeError.
             InvalidKey: a name is not a string, or is longer than 65535 bytes; or ``base`` or ``ref`` as of ``put``.
+            InvalidNote: as of ``put``.
             NotSerializable: a part of an artifact cannot be pickled; the message names the artifact and the part.
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
@@ -245,6 +256,7 @@ class Store:
         if ref is not None:
             self.refs.settable(ref)
         refuse_no_mapping(artifacts)
+        attached = None if note is None else encode_note(note)
         found: list[str] = []
         for name in artifacts:
             if not isinstance(name, str) or len(name.encode("utf-8", "surrogatepass")) > 0xFFFF:
@@ -252,9 +264,9 @@ class Store:
         with self.handle.saving(self._base(base)) as ingest:
             ordered = sorted(artifacts, key=lambda name: name.encode("utf-8", "surrogatepass"))
             drafts = [ingest.draft(name, artifacts[name], named=True, alone=False) for name in ordered]
-            ingest.recipe(BUNDLE, drafts, found.append)
+            ingest.recipe(BUNDLE, drafts, found.append, attached)
             self.handle.count(ingest.commit())
-        return self._named(Key(found[0]), ref)
+        return self._named(Key(found[0]), ref, note)
 
     @overload
     def load(
@@ -299,13 +311,16 @@ class Store:
 
     # ---- bytes and files --------------------------------------------------------------
 
-    def put_bytes(self, data: Buffer, base: str | None = None, *, ref: str | None = None) -> Key:
+    def put_bytes(
+        self, data: Buffer, base: str | None = None, *, ref: str | None = None, note: Mapping[str, Any] | None = None
+    ) -> Key:
         """Store bytes as they are, without pickle. The same bytes as a file have the same key.
 
         Args:
             data: Contiguous memory. It must not change before this returns.
             base: As of ``put``.
             ref: As of ``put``.
+            note: As of ``put``.
 
         Raises:
             NotSerializable: ``data`` is not memory in one piece, or holds addresses of objects (a TypeError).
@@ -314,10 +329,14 @@ class Store:
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: as of ``put``.
             InvalidKey: ``base`` or ``ref`` as of ``put``.
+            InvalidNote: as of ``put``.
         """
-        return self._put_raw([bytes_of(data)], "bytes", base, ref)
+        return self._put_raw([bytes_of(data)], base, ref, note)
 
-    def put_file(self, path: str | os.PathLike[str], base: str | None = None, *, ref: str | None = None) -> Key:
+    def put_file(
+        self, path: str | os.PathLike[str], base: str | None = None, *, ref: str | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> Key:  # fmt: skip
         """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.
 
         Args:
@@ -325,6 +344,7 @@ class Store:
                 writers are done, and a device is read to its end.
             base: As of ``put``.
             ref: As of ``put``.
+            note: As of ``put``.
 
         Raises:
             OSError: the file cannot be read. Also OutOfSpace and AccessDenied are OSErrors, of the store.
@@ -332,21 +352,25 @@ class Store:
                 within ten seconds.
             Conflict: as of ``put``.
             InvalidKey: ``base`` or ``ref`` as of ``put``.
+            InvalidNote: as of ``put``.
         """
-        return self._put_raw(read_blocks(path, FILE_BLOCK), "bytes", base, ref)
+        return self._put_raw(read_blocks(path, FILE_BLOCK), base, ref, note)
 
-    def _put_raw(self, blocks: Iterable[Buffer], type_name: str, base: str | None, ref: str | None) -> Key:
+    def _put_raw(
+        self, blocks: Iterable[Buffer], base: str | None, ref: str | None, note: Mapping[str, Any] | None
+    ) -> Key:
         if ref is not None:
             self.refs.settable(ref)
+        attached = None if note is None else encode_note(note)
         found: list[str] = []
         with self.handle.saving(self._base(base)) as ingest:
-            ingest.recipe(ONE, [ingest.draft_raw(blocks, type_name)], found.append)
+            ingest.recipe(ONE, [ingest.draft_raw(blocks, "bytes")], found.append, attached)
             self.handle.count(ingest.commit())
-        return self._named(Key(found[0]), ref)
+        return self._named(Key(found[0]), ref, note)
 
-    def _named(self, key: Key, ref: str | None) -> Key:
+    def _named(self, key: Key, ref: str | None, note: Mapping[str, Any] | None) -> Key:
         if ref is not None:
-            self.refs[ref] = key
+            self.refs.set(ref, key, note=note)
         return key
 
     def _base(self, base: str | None) -> Callable[[str], Recipe | None] | None:
