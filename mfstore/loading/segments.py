@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes, FreshText, fresh_bytearray
@@ -55,16 +55,18 @@ class SegmentLoader:
         self._verified = verified
 
     def prepare(
-        self, recipe: Recipe, artifact: Artifact, first: int, verify: bool, maps: bool | None = None
-    ) -> Iterator[SegmentMemory]:
-        """Memory for each segment of an artifact whose chunks start at ``first`` in the recipe. What is mapped wants no
-        more chunks, and is checked with ``verify``; ``maps`` tells whether anything is, None: as the store was
-        opened."""
+        self, recipe: Recipe, artifact: Artifact, first: int, verify: bool, maps: bool | None = None,
+        only: Container[int] | None = None,
+    ) -> Iterator[SegmentMemory]:  # fmt: skip
+        """Memory for each segment of an artifact whose chunks start at ``first`` in the recipe, or for those whose
+        numbers are in ``only``. What is mapped wants no more chunks, and is checked with ``verify``; ``maps`` tells
+        whether anything is, None: as the store was opened."""
         number = first + artifact.body_chunks
         position = artifact.body_chunks
-        for segment in artifact.segments:
-            chunks = artifact.chunks[position : position + segment.chunks]
-            yield self._memory(recipe, segment, number, chunks, verify, maps)
+        for at, segment in enumerate(artifact.segments):
+            if only is None or at in only:
+                chunks = artifact.chunks[position : position + segment.chunks]
+                yield self._memory(recipe, segment, number, chunks, verify, maps)
             number += segment.chunks
             position += segment.chunks
 

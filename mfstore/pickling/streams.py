@@ -87,27 +87,26 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Iterable
         # Whoever has short pickles alone need not load it.
         from mfstore._core.unpickler import Unpickler
 
-        own = Unpickler(partial(_finder, kind), payloads, flat_arrays)
+        own = Unpickler(partial(finder, kind), payloads, flat_arrays)
         if whole:
-            pieces = held = list(_placeholders(begun, segments)) if segments else begun
+            pieces = held = list(placeholders(begun, segments)) if segments else begun
             is_ours = own.looks_through(held)
         else:
             # What a body refers to that is not there as a whole is not known. Whose it is its first block tells.
             blocks: Iterator[Buffer] = chain(_taken(begun), source)
-            blocks = _placeholders(blocks, segments) if segments else blocks
+            blocks = placeholders(blocks, segments) if segments else blocks
             first = [next(blocks, b"")]
             is_ours = own.begins(first[0])
             pieces = chain(_taken(first), blocks)
         if is_ours:
             return without_search(own.load, pieces)
         # Another pickler than mfstore's has written it.
-        stream = io.BufferedReader(_BlockStream(iter(pieces)), PIECE)
-        return without_search(kind(stream, buffers=payloads).load)
+        return without_search(kind(block_stream(iter(pieces)), buffers=payloads).load)
     except (pickle.UnpicklingError, EOFError) as error:
         raise _no_pickle(error) from error
 
 
-def _finder(kind: type[pickle.Unpickler]) -> Callable[[str, str], Any]:
+def finder(kind: type[pickle.Unpickler]) -> Callable[[str, str], Any]:
     """What finds a class or a function as ``kind`` does in a pickle of protocol 5."""
     unpickler = kind(io.BytesIO(b"\x80\x05N."))
     unpickler.load()
@@ -129,7 +128,7 @@ def _no_pickle(error: Exception) -> CorruptObject:
     )
 
 
-def _placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterator[Buffer]:
+def placeholders(body: Iterable[Buffer], segments: Sequence[Segment]) -> Iterator[Buffer]:
     """The body with each payload's opcode and length replaced by the opcode that takes the next buffer."""
     skips = iter(segments)
     segment = next(skips, None)
@@ -158,6 +157,11 @@ def _taken(blocks: list[Buffer]) -> Iterator[Buffer]:
     """The blocks, none of which is held any longer here."""
     while blocks:
         yield blocks.pop(0)
+
+
+def block_stream(blocks: Iterator[Buffer]) -> io.BufferedReader:
+    """A stream over the blocks, of which CPython's unpickler gets a piece at a time."""
+    return io.BufferedReader(_BlockStream(blocks), PIECE)
 
 
 class _BlockStream(io.RawIOBase):

@@ -1,0 +1,161 @@
+"""One artifact, of which parts are read: its body once, and of its segments what is asked for."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from mfstore._core.memory import FreshBytes, fresh_bytearray
+from mfstore._core.pickler import BUFFER, BYTEARRAY, BYTES, TEXT
+from mfstore.format.recipes import PICKLE
+from mfstore.loading.artifacts import first_chunks
+from mfstore.loading.fetch import targets
+from mfstore.pickling.streams import finder
+from mfstore.records import NamedTuple
+from mfstore.views.evaluation import Evaluation, slots_of
+from mfstore.views.symbols import Slot, read_symbols
+
+if TYPE_CHECKING:
+    from mfstore.format.recipes import Artifact, Recipe
+    from mfstore.loading.artifacts import Loading
+    from mfstore.loading.fetch import WantedChunk
+
+BODY = -1
+"""Number of the slot that stands for the body of raw bytes."""
+
+
+class _Piece(NamedTuple):
+    """Bytes ``low`` to ``high`` of a chunk, and where they go."""
+
+    low: int
+    high: int
+    target: memoryview
+
+
+class ArtifactParts:
+    """An artifact as what its pickle would make, and the objects of parts of that.
+
+    ``how`` loads; what it does not verify and does not get is not read again here.
+    """
+
+    def __init__(self, how: Loading, recipe: Recipe, number: int) -> None:
+        self.artifact: Artifact = recipe.artifacts[number]
+        self._how = how
+        self._recipe = recipe
+        self._first = first_chunks(recipe)[self.artifact.name]
+        self._lock = Lock()
+        self._root: tuple[Any] | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether ``root`` is there without reading anything."""
+        return self._root is not None
+
+    @property
+    def root(self) -> Any:
+        """What the artifact is made of (``read_symbols``). Raw bytes are a slot. Read when it is first asked for."""
+        with self._lock:
+            if self._root is None:
+                self._root = (self._read_root(),)
+            return self._root[0]
+
+    def _read_root(self) -> Any:
+        artifact = self.artifact
+        if artifact.encoding != PICKLE:
+            return Slot(BODY, 0, artifact.body_length)
+        if artifact.literal is not None:
+            return read_symbols([artifact.literal], ())
+        body = FreshBytes(artifact.body_length)
+        self._how.fetcher.fill(
+            self._recipe, targets(body, self._first, artifact.chunks[: artifact.body_chunks]), self._how.verify
+        )
+        return read_symbols([body.value], artifact.segments)
+
+    def objects(self, nodes: Sequence[Any]) -> list[Any]:
+        """The objects of nodes of ``root``, or of nodes made from such. Their segments are read together. Raises what
+        unpickling them raises."""
+        memory = self.read(slots_of(*nodes))
+        find = finder(pickle.Unpickler)
+        evaluation = Evaluation(find, lambda slot: memory.pop(id(slot)))
+        return [evaluation.of(node) for node in nodes]
+
+    def read(self, slots: Sequence[Slot]) -> dict[int, Any]:
+        """What each slot stands for, by its ``id``: memory, bytes, a text or a bytearray."""
+        whole = {slot.number: slot for slot in slots if self._is_whole(slot)}
+        segments = self._how.segments.prepare(
+            self._recipe, self.artifact, self._first, self._how.verify, self._how.map, only=whole
+        )
+        made = dict(zip(sorted(whole), segments, strict=True))
+        wanted: list[WantedChunk] = [chunk for segment in made.values() for chunk in segment.wanted]
+        pieces: dict[int, list[_Piece]] = {}
+        memories: dict[int, Any] = {}
+        for slot in slots:
+            if slot.number not in whole or not self._is_whole(slot):
+                memory = self._memory(slot)
+                memories[id(slot)] = memory
+                self._divide(slot, memoryview(memory), pieces)
+        scratch: list[tuple[_Piece, bytearray]] = []
+        for number, parts in pieces.items():
+            chunk = self.artifact.chunks[number]
+            if len(parts) == 1 and parts[0].high - parts[0].low == chunk.usize:
+                wanted.append((self._first + number, chunk, parts[0].target))
+                continue
+            # Only some of this chunk is wanted, or in several places; it is decoded and checked once.
+            decoded = bytearray(chunk.usize)
+            wanted.append((self._first + number, chunk, memoryview(decoded)))
+            scratch += [(piece, decoded) for piece in parts]
+        self._how.fetcher.fill(self._recipe, wanted, self._how.verify)
+        wanted.clear()
+        for piece, decoded in scratch:
+            piece.target[:] = memoryview(decoded)[piece.low : piece.high]
+        return {
+            id(slot): self._value(slot, memories[id(slot)]) if id(slot) in memories else made[slot.number].value(True)
+            for slot in slots
+        }
+
+    def _memory(self, slot: Slot) -> Any:
+        return fresh_bytearray(len(slot)) if self._kind(slot) == BYTEARRAY else FreshBytes(len(slot))
+
+    def _value(self, slot: Slot, memory: Any) -> Any:
+        if self._kind(slot) == BUFFER:
+            return memoryview(memory)
+        return memory if isinstance(memory, bytearray) else memory.value
+
+    def _kind(self, slot: Slot) -> int:
+        return BYTES if slot.number == BODY else self.artifact.segments[slot.number].kind
+
+    def _is_whole(self, slot: Slot) -> bool:
+        if slot.number == BODY:
+            return False
+        return slot.start == 0 and slot.end == self.artifact.segments[slot.number].length
+
+    def is_text(self, slot: Slot) -> bool:
+        """Whether it stands for a text, of which parts cannot be told by their bytes."""
+        return self._kind(slot) == TEXT
+
+    def chunks_of(self, number: int) -> tuple[int, int]:
+        """The chunks of a segment, or of the body: number of the first one in the artifact, and behind the last."""
+        if number == BODY:
+            return 0, self.artifact.body_chunks
+        first = self.artifact.body_chunks + sum(segment.chunks for segment in self.artifact.segments[:number])
+        return first, first + self.artifact.segments[number].chunks
+
+    def _divide(self, slot: Slot, memory: memoryview, pieces: dict[int, list[_Piece]]) -> None:
+        """Say which bytes of which chunks, by their numbers in the artifact, are the slot's."""
+        if self.artifact.literal is not None:
+            memory[:] = self.artifact.literal[slot.start : slot.end]
+            return
+        first, last = self.chunks_of(slot.number)
+        at = 0
+        for number in range(first, last):
+            chunk = self.artifact.chunks[number]
+            low, high = max(slot.start - at, 0), min(slot.end - at, chunk.usize)
+            if low < high:
+                begin = at + low - slot.start
+                target = memory[begin : begin + high - low]
+                pieces.setdefault(number, []).append(_Piece(low, high, target))
+            at += chunk.usize
+            if at >= slot.end:
+                break

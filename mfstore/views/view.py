@@ -1,0 +1,483 @@
+"""Handles of what is stored: what is in it is told without reading its data, and what is asked for is read alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mfstore.errors import NotFound
+from mfstore.format.recipes import BUNDLE
+from mfstore.handle import Wishes
+from mfstore.in_thread import in_thread
+from mfstore.records import NamedTuple
+from mfstore.views.arrays import array_of, indexed, is_all, split
+from mfstore.views.arrow import Edges, TableSymbols, arrow_array, arrow_table, chunked_array, planned
+from mfstore.views.data import (
+    ARRAY,
+    SEQUENCE,
+    TABLE,
+    VALUE,
+    dtype_of,
+    entries_of,
+    is_plain,
+    kind_of,
+    nbytes_of,
+    shape_of,
+    type_of,
+)
+from mfstore.views.evaluation import slots_of
+from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, column_of, frame_of, series_of
+from mfstore.views.parts import ArtifactParts
+from mfstore.views.symbols import Made, Slot, item_of
+from mfstore.views.tensors import tensor_of
+
+if TYPE_CHECKING:
+    from mfstore.format.digests import Key
+    from mfstore.format.recipes import Recipe
+    from mfstore.handle import Handle
+
+BUNDLE_KIND = "bundle"
+"""Kind of a view of several artifacts, by name."""
+NAMES_TOLD = 20
+"""Names that an error tells of."""
+LINES = 10
+"""Parts that the text of a view shows."""
+
+
+class PartSummary(NamedTuple):
+    """What is known of a part without reading its data."""
+
+    name: Any
+    type: str
+    shape: tuple[int | None, ...] | None
+    nbytes: int
+    value: str
+    """The value itself, as text, where it is a short one; else ""."""
+
+
+class _Stored(NamedTuple):
+    """What a view is of."""
+
+    handle: Callable[[], Handle]
+    key: Key
+    recipe: Recipe
+    verify: bool | None
+    called: str
+    """What it was asked for by."""
+
+
+class View:
+    """A stored artifact, or a part of one, of which only what is asked for is read.
+
+    Of a container (a bundle, a dict, a list, an object of a class) an index gives the view of a part. Of data (an
+    array, a frame, a series, a tensor, a table) it gives data: rows, columns, or what else the index means there.
+    ``load`` gives all of the part. Each reads anew, and what comes is the caller's.
+
+    What is in it is known from its recipe and its pickle; nothing is unpickled before something is loaded. Then only
+    what the part needs is made. Unpickles: only for stores whose writers you trust.
+    """
+
+    __slots__ = ("_columns", "_made", "_parts", "_path", "_stored")
+
+    def __init__(self, stored: _Stored, parts: ArtifactParts | None, path: str, made: tuple[Any] | None) -> None:
+        self._stored = stored
+        self._parts = parts
+        self._path = path
+        self._made = made
+        self._columns: FrameColumns | None = None
+
+    # ---- what it is -------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """What an index means: "bundle", "mapping", "sequence" and "object" have parts; "table" and "array" are data;
+        "value" is what has neither."""
+        return BUNDLE_KIND if self._parts is None else kind_of(self._node)
+
+    @property
+    def key(self) -> Key:
+        """The key of what this is a part of."""
+        return self._stored.key
+
+    @property
+    def type(self) -> str:
+        """Name of the type of the part; of a whole artifact as ``stat`` tells it."""
+        if self._parts is None:
+            return BUNDLE_KIND
+        if self._made is None:
+            return self._type_of(self._parts)
+        return type_of(self._node)
+
+    @property
+    def shape(self) -> tuple[int | None, ...] | None:
+        """Lengths of the axes of an array or a table; None in it for one that cannot be told without reading data, and
+        None for what has no axes."""
+        return None if self._parts is None else self._shape(self._node)
+
+    @property
+    def dtype(self) -> Any:
+        """The type of an array's elements, of numpy, Arrow or torch; None of anything else."""
+        node = None if self._parts is None else dtype_of(self._node)
+        return None if node is None else self._objects([node])[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data in it. Numbers and short texts that lie among Python's objects are not counted."""
+        if self._parts is None:
+            return sum(artifact.size for artifact in self._stored.recipe.artifacts)
+        return nbytes_of(self._node)
+
+    @property
+    def columns(self) -> list[Any]:
+        """The names of a table's columns. TypeError for what has none."""
+        return self._column_names(self._table())
+
+    def summary(self) -> list[PartSummary]:
+        """What is known of each part, in order, without reading data."""
+        if self._parts is None:
+            return [self[name]._summary_of_artifact(name) for name in self]
+        node = self._node
+        entries = entries_of(node)
+        return [
+            PartSummary(name, type_of(part), shape_of(part), nbytes_of(part), _text_of(part))
+            for name, part in zip(self._names(entries.names), entries.nodes, strict=True)
+        ]
+
+    def _summary_of_artifact(self, name: str) -> PartSummary:
+        assert self._parts is not None
+        parts = self._parts
+        shape = self._shape(parts.root) if parts.is_read else None
+        return PartSummary(name, self._type_of(parts), shape, parts.artifact.size, "")
+
+    def _type_of(self, parts: ArtifactParts) -> str:
+        recipe = self._stored.recipe
+        return dict(zip((artifact.name for artifact in recipe.artifacts), recipe.types, strict=False)).get(
+            parts.artifact.name, ""
+        )
+
+    def _shape(self, node: Any) -> tuple[int | None, ...] | None:
+        frame = frame_of(node)
+        if frame is None or self._columns is None:
+            return shape_of(node)
+        return frame.length, len(self._columns.names)
+
+    # ---- its parts --------------------------------------------------------------------
+
+    def keys(self) -> list[Any]:
+        """The names of the parts: of a table its columns, of a sequence numbers; none of what has no parts."""
+        if self._parts is None:
+            return [artifact.name for artifact in self._stored.recipe.artifacts]
+        if self.kind == TABLE:
+            return self.columns
+        return self._names(entries_of(self._node).names)
+
+    def __len__(self) -> int:
+        """How many parts; of data, how many rows."""
+        kind = self.kind
+        if kind in (TABLE, ARRAY):
+            shape = self.shape
+            if shape and shape[0] is not None:
+                return shape[0]
+            return len(self.load())
+        if kind == VALUE:
+            raise TypeError(f"{self._called()} has no parts")
+        return len(self.keys())
+
+    def __iter__(self) -> Iterator[Any]:
+        """The names of parts, as of a dict or a frame; of a sequence the views of its items; of an array its rows, for
+        which it is loaded whole."""
+        kind = self.kind
+        if kind == SEQUENCE:
+            return iter([self[number] for number in range(len(self))])
+        if kind == ARRAY:
+            return iter(self.load())
+        return iter(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        if self.kind in (SEQUENCE, ARRAY, VALUE):
+            raise TypeError(f"{self._called()} has no names. Load it first")
+        return name in self.keys()
+
+    def values(self) -> list[Any]:
+        """The views of the parts; of a table its columns, loaded."""
+        return [self[name] for name in self.keys()]
+
+    def items(self) -> list[tuple[Any, Any]]:
+        """Names with what ``values`` gives."""
+        return [(name, self[name]) for name in self.keys()]
+
+    def __getitem__(self, index: Any) -> Any:
+        """The view of a part, or data.
+
+        Raises:
+            NotFound: there is no part, or no column, of that name. It is a KeyError.
+            IndexError: a number that is out of range.
+            TypeError: an index that means nothing there.
+            NotLoadable: what was stored cannot be made here, as for a class that is missing.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
+        """
+        if self._parts is None:
+            return self._artifact(index)
+        kind = self.kind
+        if kind == TABLE:
+            return self._of_table(index)
+        if kind == ARRAY:
+            return self._of_array(index)
+        if kind == VALUE:
+            raise TypeError(f"{self._called()} has no parts: load() gives it")
+        entries = entries_of(self._node)
+        if kind == SEQUENCE:
+            if isinstance(index, slice):
+                return [self[number] for number in range(*index.indices(len(entries.nodes)))]
+            if not hasattr(index, "__index__"):
+                raise TypeError(f"parts of {self._called()} have numbers, not {index!r:.80}")
+            return self._part(index.__index__(), entries.nodes[index.__index__()])
+        for name, part in zip(self._names(entries.names), entries.nodes, strict=True):
+            if name == index:
+                return self._part(name, part)
+        raise self._missing(index)
+
+    def _artifact(self, name: Any) -> View:
+        recipe = self._stored.recipe
+        for number, artifact in enumerate(recipe.artifacts):
+            if artifact.name == name:
+                return View(self._stored, self._parts_of(number), f"[{name!r}]", None)
+        raise self._missing(name)
+
+    def _parts_of(self, number: int) -> ArtifactParts:
+        stored = self._stored
+        return ArtifactParts(stored.handle().loading(stored.verify, True), stored.recipe, number)
+
+    def _part(self, name: Any, node: Any) -> View:
+        return View(self._stored, self._parts, f"{self._path}[{name!r}]", (node,))
+
+    def _names(self, names: Sequence[Any]) -> list[Any]:
+        """Names of parts as they are in Python."""
+        made = list(names)
+        odd = [at for at, name in enumerate(made) if not is_plain(name)]
+        for at, name in zip(odd, self._objects([made[at] for at in odd]) if odd else (), strict=True):
+            made[at] = name
+        return made
+
+    def _missing(self, name: Any) -> NotFound:
+        names = ", ".join(map(str, self.keys()[:NAMES_TOLD])) or "none"
+        return NotFound(
+            f"{self._called()} has no {'column' if self.kind == TABLE else 'part'} {name!r:.80}", key=self.key,
+            hint=f"It has {names}",
+        )  # fmt: skip
+
+    # ---- data -------------------------------------------------------------------------
+
+    def load(self, rows: slice | None = None, columns: Iterable[Any] | None = None) -> Any:
+        """The object of the whole part; of data, of some rows or columns of it.
+
+        Args:
+            rows: Of an array or a table, these rows, by their numbers.
+            columns: Of a table, the columns of these names, as a table of them.
+
+        Raises:
+            NotFound: there is no such column.
+            TypeError: rows of what has none, or columns of what is no table.
+            NotLoadable: what was stored cannot be made here, as for a class that is missing.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
+        """
+        if columns is not None:
+            return self._chosen(self._table(), list(columns), rows)
+        if rows is not None:
+            if not isinstance(rows, slice) or self.kind not in (ARRAY, TABLE):
+                raise TypeError(f"rows are a slice, of an array or a table, not {rows!r:.80} of {self._called()}")
+            return self._chosen(self._table(), None, rows) if self.kind == TABLE else self._of_array(rows)
+        stored = self._stored
+        if self._parts is None or self._made is None:
+            named = self._parts is None
+            wanted = stored.recipe.artifacts if self._parts is None else [self._parts.artifact]
+            return stored.handle().load(stored.key, stored.recipe, wanted, Wishes(stored.verify), named=named)
+        return self._object(self._node)
+
+    aload = in_thread(load)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        import numpy as np
+
+        return np.asarray(self.load(), dtype)
+
+    def _of_array(self, index: Any) -> Any:
+        node = self._node
+        if isinstance(node, Slot):
+            return self._of_bytes(node, index)
+        array = array_of(node)
+        if array is not None:
+            part, left = indexed(array, index)
+            made = self._object(part)
+            return made if left is None else made[left]
+        series = series_of(node)
+        if series is not None and not _is_slice(index):
+            return self._of_series(series, index)
+        length = (self.shape or (None,))[0]
+        found = split(index, length) if length is not None else None
+        if found is None:
+            return self._object(node)[index]
+        start, stop, within = found
+        made = self._object(self._planned(lambda edges: self._rows(node, start, stop, edges)))
+        return made if is_all(within) else made[within]
+
+    def _rows(self, node: Any, start: int, stop: int, edges: Edges) -> Any:
+        rows = None
+        if (series := series_of(node)) is not None:
+            rows = series.rows(start, stop, edges)
+        elif (arrow := chunked_array(node) or arrow_array(node)) is not None:
+            rows = arrow.rows(start, stop, edges)
+        elif (tensor := tensor_of(node)) is not None:
+            rows = tensor.rows(start, stop)
+        return item_of(node, slice(start, stop)) if rows is None else rows
+
+    def _of_bytes(self, node: Slot, index: Any) -> Any:
+        assert self._parts is not None
+        found = None if self._parts.is_text(node) else split(index, len(node))
+        if found is None:
+            return self._object(node)[index]
+        start, stop, within = found
+        return self._object(node.part(start, stop))[within]
+
+    def _of_series(self, series: SeriesSymbols, index: Any) -> Any:
+        """An item by its label, as pandas takes it; what else an index may be needs the whole series."""
+        if not isinstance(index, (str, int, float, bytes)) or series.length is None:
+            return self._object(series.node)[index]
+        (labels,) = self._objects([series.index])
+        try:
+            at = labels.get_loc(index)
+        except KeyError:
+            raise NotFound(f"{self._called()} has no row {index!r:.80}", key=self.key) from None
+        if not isinstance(at, int):
+            return self._object(series.node)[index]
+        rows = self._planned(lambda edges: series.rows(at, at + 1, edges))
+        return self._object(rows).iloc[0]
+
+    # ---- tables -----------------------------------------------------------------------
+
+    def _table(self) -> FrameSymbols | TableSymbols:
+        found = None if self._parts is None else frame_of(self._node) or arrow_table(self._node)
+        if found is None:
+            raise TypeError(f"{self._called()} is no table: it has no columns")
+        return found
+
+    def _of_table(self, index: Any) -> Any:
+        table = self._table()
+        if isinstance(index, slice):
+            return self._chosen(table, None, index)
+        if isinstance(index, list) and not any(isinstance(name, bool) for name in index):
+            return self._chosen(table, index, None)
+        if hasattr(index, "__array__") and getattr(index, "ndim", 1) > 0:
+            return self._object(table.node)[index]
+        return self._column(table, index)
+
+    def _column(self, table: FrameSymbols | TableSymbols, name: Any) -> Any:
+        positions = self._positions(table, [name])
+        if isinstance(table, TableSymbols):
+            return self._object(table.columns[positions[0]])
+        places = self._frame_columns(table).places
+        made = self._planned(lambda edges: table.chosen(places, positions, None, edges))
+        return self._object(column_of(made) if len(positions) == 1 else made)
+
+    def _chosen(self, table: FrameSymbols | TableSymbols, columns: list[Any] | None, rows: slice | None) -> Any:
+        positions = None if columns is None else self._positions(table, columns)
+        places = self._frame_columns(table).places if isinstance(table, FrameSymbols) else ()
+        if rows is None:
+            return self._object(self._planned(lambda edges: _part_of(table, places, positions, None, edges)))
+        length = table.length
+        if length is None:
+            length = len(self._object(table.index if isinstance(table, FrameSymbols) else table.node))
+        if isinstance(table, FrameSymbols) and not _is_slice(rows):
+            (labels,) = self._objects([table.index])
+            rows = labels.slice_indexer(rows.start, rows.stop, rows.step)
+        found = split(rows, length)
+        assert found is not None
+        start, stop, within = found
+        made = self._planned(lambda edges: _part_of(table, places, positions, (start, stop), edges))
+        loaded = self._object(made)
+        return loaded if is_all(within) else loaded[within]
+
+    def _positions(self, table: FrameSymbols | TableSymbols, names: list[Any]) -> list[int]:
+        places = self._frame_columns(table) if isinstance(table, FrameSymbols) else table
+        try:
+            return places.positions(names)
+        except (KeyError, IndexError) as error:
+            raise self._missing(error.args[0] if isinstance(error, KeyError) else names) from None
+
+    def _frame_columns(self, frame: FrameSymbols) -> FrameColumns:
+        if self._columns is None:
+            self._columns = FrameColumns(frame, self._objects)
+        return self._columns
+
+    def _column_names(self, table: FrameSymbols | TableSymbols) -> list[Any]:
+        return list(table.names if isinstance(table, TableSymbols) else self._frame_columns(table).names)
+
+    # ---- reading ----------------------------------------------------------------------
+
+    @property
+    def _node(self) -> Any:
+        if self._made is not None:
+            return self._made[0]
+        assert self._parts is not None
+        try:
+            return self._parts.root
+        except Exception as error:
+            self._fail(error)
+
+    def _planned(self, plan: Callable[[Edges], Any]) -> Any:
+        assert self._parts is not None
+        return planned(plan, self._parts.read)
+
+    def _object(self, node: Any) -> Any:
+        return self._objects([node])[0]
+
+    def _objects(self, nodes: Sequence[Any]) -> list[Any]:
+        assert self._parts is not None
+        try:
+            made = self._parts.objects(nodes)
+        except Exception as error:
+            self._fail(error)
+        self._stored.handle().count(sum(map(len, slots_of(*nodes))))
+        return made
+
+    def _fail(self, error: Exception) -> NoReturn:
+        raise self._stored.handle().located(error, self._stored.key) from error.__cause__
+
+    # ---- for people -------------------------------------------------------------------
+
+    def _called(self) -> str:
+        return f"the view {self._stored.called}{self._path}"
+
+    def _ipython_key_completions_(self) -> list[Any]:
+        return [name for name in self.keys() if isinstance(name, (str, int))] if self.kind != ARRAY else []
+
+    def __repr__(self) -> str:
+        return f"<view of {self._stored.called}{self._path}: {self.type}>"
+
+
+def _part_of(
+    table: FrameSymbols | TableSymbols, places: Sequence[Sequence[int]], positions: Sequence[int] | None,
+    rows: tuple[int, int] | None, edges: Edges,
+) -> Made:  # fmt: skip
+    if isinstance(table, TableSymbols):
+        return table.chosen(positions, rows, edges)
+    return table.chosen(places, positions, rows, edges)
+
+
+def _is_slice(index: Any) -> bool:
+    """Whether it is a slice of row numbers."""
+    ends = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
+    return isinstance(index, slice) and all(end is None or isinstance(end, int) for end in ends)
+
+
+def _text_of(node: Any) -> str:
+    return f"{node!r:.60}" if is_plain(node) and len(repr(node)) <= 60 else ""
+
+
+def open_view(handle: Callable[[], Handle], key: Key, called: str, verify: bool | None = None) -> View:
+    """The view of what is stored under a key, which was asked for as ``called``."""
+    stored = _Stored(handle, key, handle().recipe(key), verify, called)
+    if stored.recipe.kind == BUNDLE:
+        return View(stored, None, "", None)
+    parts = ArtifactParts(handle().loading(verify, True), stored.recipe, 0)
+    return View(stored, parts, "", None)
