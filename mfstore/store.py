@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
+    from mfstore.views.view import View
 
 
 ArtifactProgress = Callable[[int], None]
@@ -452,6 +453,24 @@ class Store:
         """
         write_file(regular_target(path), self.iter_bytes(key, name=name, verify=verify), key)
 
+    def view(self, key: str, *, verify: bool | None = None) -> View:
+        """A handle of what is stored, of which parts are loaded alone: columns of a frame, rows of an array, entries of
+        a dict, artifacts of a bundle, attributes of an object.
+
+        Reads the recipe. What is in an artifact is read when it is first asked for, without its data.
+
+        Args:
+            key: A key, or another name (see ``docs/store.md``).
+            verify: Compare what is read with its digests. None: as the store was opened.
+
+        Raises:
+            NotFound: nothing is stored under the key.
+            CorruptObject: its recipe is damaged.
+        """
+        from mfstore.views.view import open_view
+
+        return open_view(lambda: self.handle, self.resolve(key), key, verify)
+
     def _reader(self, key: Key, name: str | None, verify: bool | None) -> ArtifactReader:
         recipe = self.handle.recipe(key)
         numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
@@ -696,6 +715,7 @@ class Store:
     aget_bytes = in_thread(get_bytes)
     aiter_bytes = each_in_thread(iter_bytes)
     aget_file = in_thread(get_file)
+    aview = in_thread(view)
     adelete = in_thread(delete)
     aresolve = in_thread(resolve)
     aexists = in_thread(exists)

@@ -101,8 +101,8 @@ def split(index: Any, length: int) -> tuple[int, int, Any] | None:
 
 
 def indexed(array: ArraySymbols, index: Any) -> tuple[Any, Any]:
-    """What ``array[index]`` is taken from, and by which index, None where nothing is left to take: of the axis that
-    varies slowest only what the index lies in is made, else all of it."""
+    """What ``array[index]`` is taken from, and by which index: of the axis that varies
+    slowest only what the index lies in is made, else all of it."""
     axes: Sequence[Any] = index if isinstance(index, tuple) else (index,)
     at = 0 if array.order == "C" else len(array.shape) - 1
     if not array.shape or at >= len(axes) or any(not _is_basic(axis) for axis in axes[: at + 1]):
@@ -111,7 +111,7 @@ def indexed(array: ArraySymbols, index: Any) -> tuple[Any, Any]:
     assert found is not None
     start, stop, within = found
     left = (*axes[:at], within, *axes[at + 1 :])
-    return array.rows(start, stop), None if all(map(is_all, left)) else left
+    return array.rows(start, stop), left
 
 
 def is_all(index: Any) -> bool:

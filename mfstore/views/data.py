@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from mfstore._core.pickler import BYTEARRAY, TEXT
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of
 from mfstore.views.arrow import arrow_array, arrow_table, chunked_array
@@ -51,7 +52,9 @@ def kind_of(node: Any) -> str:
         return MAPPING
     if isinstance(node, (list, tuple)):
         return SEQUENCE
-    if isinstance(node, (Slot, bytes, bytearray)):
+    if isinstance(node, Slot):
+        return VALUE if node.kind == TEXT else ARRAY
+    if isinstance(node, (bytes, bytearray)):
         return ARRAY
     if type(node) is not Made:
         return VALUE
@@ -73,7 +76,7 @@ def type_of(node: Any) -> str:
     if isinstance(node, Symbol):
         return node.full_name
     if isinstance(node, Slot):
-        return "bytes"
+        return {TEXT: "str", BYTEARRAY: "bytearray"}.get(node.kind, "bytes")
     if type(node) is not Made:
         return type(node).__name__
     name = called(node)
@@ -84,9 +87,7 @@ def type_of(node: Any) -> str:
 
 def shape_of(node: Any) -> tuple[int | None, ...] | None:
     """Lengths of the axes of an array or a table, as far as symbols tell them; None for what has none."""
-    if isinstance(node, Slot):
-        return (len(node),)
-    if isinstance(node, (bytes, bytearray)):
+    if isinstance(node, (bytes, bytearray)) or (isinstance(node, Slot) and node.kind != TEXT):
         return (len(node),)
     if (array := array_of(node)) is not None:
         return array.shape

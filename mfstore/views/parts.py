@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mfstore._core.memory import FreshBytes, fresh_bytearray
-from mfstore._core.pickler import BUFFER, BYTEARRAY, BYTES, TEXT
+from mfstore._core.pickler import BUFFER, BYTEARRAY, BYTES
 from mfstore.format.recipes import PICKLE
 from mfstore.loading.artifacts import first_chunks
 from mfstore.loading.fetch import targets
+from mfstore.loading.unloadable import unloadable
 from mfstore.pickling.streams import finder
 from mfstore.records import NamedTuple
 from mfstore.views.evaluation import Evaluation, slots_of
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
     from mfstore.loading.artifacts import Loading
     from mfstore.loading.fetch import WantedChunk
 
+R = TypeVar("R")
+
 BODY = -1
 """Number of the slot that stands for the body of raw bytes."""
+
+
+class Opaque:
+    """A pickle that symbols cannot be read of: one in which a class is made, and then an object of it."""
 
 
 class _Piece(NamedTuple):
@@ -37,7 +44,7 @@ class _Piece(NamedTuple):
 class ArtifactParts:
     """An artifact as what its pickle would make, and the objects of parts of that.
 
-    ``how`` loads; what it does not verify and does not get is not read again here.
+    What fails without its digests compared is read again and compared, as damage may be the reason.
     """
 
     def __init__(self, how: Loading, recipe: Recipe, number: int) -> None:
@@ -64,29 +71,48 @@ class ArtifactParts:
     def _read_root(self) -> Any:
         artifact = self.artifact
         if artifact.encoding != PICKLE:
-            return Slot(BODY, 0, artifact.body_length)
-        if artifact.literal is not None:
-            return read_symbols([artifact.literal], ())
-        body = FreshBytes(artifact.body_length)
-        self._how.fetcher.fill(
-            self._recipe, targets(body, self._first, artifact.chunks[: artifact.body_chunks]), self._how.verify
-        )
-        return read_symbols([body.value], artifact.segments)
+            return Slot(BODY, BYTES, 0, artifact.body_length)
+        body = artifact.literal if artifact.literal is not None else self._verified(self._body)
+        try:
+            return read_symbols([body], artifact.segments)
+        except Exception:
+            # Of whatever class: what is really there is for who loads it to say.
+            return Opaque()
+
+    def _body(self, how: Loading) -> bytes:
+        body = FreshBytes(self.artifact.body_length)
+        chunks = self.artifact.chunks[: self.artifact.body_chunks]
+        how.fetcher.fill(self._recipe, targets(body, self._first, chunks), how.verify)
+        return body.value
+
+    def _verified(self, work: Callable[[Loading], R]) -> R:
+        try:
+            return work(self._how)
+        except Exception:
+            if self._how.verify:
+                raise
+            return work(self._how._replace(verify=True))
 
     def objects(self, nodes: Sequence[Any]) -> list[Any]:
-        """The objects of nodes of ``root``, or of nodes made from such. Their segments are read together. Raises what
-        unpickling them raises."""
-        memory = self.read(slots_of(*nodes))
-        find = finder(pickle.Unpickler)
-        evaluation = Evaluation(find, lambda slot: memory.pop(id(slot)))
+        """The objects of nodes of ``root``, or of nodes made from such. Their segments are read together. Raises
+        NotLoadable, or what reading raises."""
+        try:
+            return self._verified(lambda how: self._objects(nodes, how))
+        except Exception as error:
+            raise (told := unloadable(error, self._recipe, self.artifact)) from told.__cause__
+
+    def _objects(self, nodes: Sequence[Any], how: Loading) -> list[Any]:
+        memory = self._fill(slots_of(*nodes), how)
+        evaluation = Evaluation(finder(pickle.Unpickler), lambda slot: memory.pop(id(slot)))
         return [evaluation.of(node) for node in nodes]
 
     def read(self, slots: Sequence[Slot]) -> dict[int, Any]:
-        """What each slot stands for, by its ``id``: memory, bytes, a text or a bytearray."""
+        """What each slot stands for, by its ``id``: memory, bytes, a text or a bytearray. They are read together."""
+        return self._verified(lambda how: self._fill(slots, how))
+
+    def _fill(self, slots: Sequence[Slot], how: Loading) -> dict[int, Any]:
         whole = {slot.number: slot for slot in slots if self._is_whole(slot)}
-        segments = self._how.segments.prepare(
-            self._recipe, self.artifact, self._first, self._how.verify, self._how.map, only=whole
-        )
+        segments = how.segments.prepare(self._recipe, self.artifact, self._first, how.verify, how.map, only=whole)
         made = dict(zip(sorted(whole), segments, strict=True))
         wanted: list[WantedChunk] = [chunk for segment in made.values() for chunk in segment.wanted]
         pieces: dict[int, list[_Piece]] = {}
@@ -106,7 +132,7 @@ class ArtifactParts:
             decoded = bytearray(chunk.usize)
             wanted.append((self._first + number, chunk, memoryview(decoded)))
             scratch += [(piece, decoded) for piece in parts]
-        self._how.fetcher.fill(self._recipe, wanted, self._how.verify)
+        how.fetcher.fill(self._recipe, wanted, how.verify)
         wanted.clear()
         for piece, decoded in scratch:
             piece.target[:] = memoryview(decoded)[piece.low : piece.high]
@@ -116,24 +142,17 @@ class ArtifactParts:
         }
 
     def _memory(self, slot: Slot) -> Any:
-        return fresh_bytearray(len(slot)) if self._kind(slot) == BYTEARRAY else FreshBytes(len(slot))
+        return fresh_bytearray(len(slot)) if slot.kind == BYTEARRAY else FreshBytes(len(slot))
 
     def _value(self, slot: Slot, memory: Any) -> Any:
-        if self._kind(slot) == BUFFER:
+        if slot.kind == BUFFER:
             return memoryview(memory)
         return memory if isinstance(memory, bytearray) else memory.value
-
-    def _kind(self, slot: Slot) -> int:
-        return BYTES if slot.number == BODY else self.artifact.segments[slot.number].kind
 
     def _is_whole(self, slot: Slot) -> bool:
         if slot.number == BODY:
             return False
         return slot.start == 0 and slot.end == self.artifact.segments[slot.number].length
-
-    def is_text(self, slot: Slot) -> bool:
-        """Whether it stands for a text, of which parts cannot be told by their bytes."""
-        return self._kind(slot) == TEXT
 
     def chunks_of(self, number: int) -> tuple[int, int]:
         """The chunks of a segment, or of the body: number of the first one in the artifact, and behind the last."""

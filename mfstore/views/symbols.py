@@ -42,12 +42,14 @@ class Step(NamedTuple):
 
 
 class Slot:
-    """Where the bytes of a segment are taken, by its number in the artifact: those from ``start`` to ``end``."""
+    """Where the bytes of a segment are taken, by its number in the artifact: those from ``start`` to ``end``. ``kind``
+    is what it loads as, as of a segment."""
 
-    __slots__ = ("end", "number", "start")
+    __slots__ = ("end", "kind", "number", "start")
 
-    def __init__(self, number: int, start: int, end: int) -> None:
+    def __init__(self, number: int, kind: int, start: int, end: int) -> None:
         self.number = number
+        self.kind = kind
         self.start = start
         self.end = end
 
@@ -56,7 +58,7 @@ class Slot:
 
     def part(self, start: int, end: int) -> Slot:
         """Bytes ``start`` to ``end`` of these."""
-        return Slot(self.number, self.start + start, self.start + end)
+        return Slot(self.number, self.kind, self.start + start, self.start + end)
 
     def __repr__(self) -> str:
         return f"<segment {self.number}[{self.start}:{self.end}]>"
@@ -172,7 +174,7 @@ def read_symbols(body: Iterable[Buffer], segments: Sequence[Segment]) -> Any:
     other errors, of whatever class, where only what has really been made lets the pickle go on (a class made while it
     is read)."""
     blocks = placeholders(body, segments) if segments else iter(body)
-    slots = [Slot(number, 0, segment.length) for number, segment in enumerate(segments)]
+    slots = [Slot(number, segment.kind, 0, segment.length) for number, segment in enumerate(segments)]
     unpickler = _Symbolic(block_stream(blocks), buffers=slots)
     unpickler.symbols = {}
     return without_search(unpickler.load)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mfstore.errors import NotFound
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
-from mfstore.in_thread import in_thread
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of, indexed, is_all, split
 from mfstore.views.arrow import Edges, TableSymbols, arrow_array, arrow_table, chunked_array, planned
@@ -151,9 +150,7 @@ class View:
 
     def _type_of(self, parts: ArtifactParts) -> str:
         recipe = self._stored.recipe
-        return dict(zip((artifact.name for artifact in recipe.artifacts), recipe.types, strict=False)).get(
-            parts.artifact.name, ""
-        )
+        return recipe.described.types[recipe.artifacts.index(parts.artifact)]
 
     def _shape(self, node: Any) -> tuple[int | None, ...] | None:
         frame = frame_of(node)
@@ -294,8 +291,6 @@ class View:
             return stored.handle().load(stored.key, stored.recipe, wanted, Wishes(stored.verify), named=named)
         return self._object(self._node)
 
-    aload = in_thread(load)
-
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         import numpy as np
 
@@ -308,8 +303,7 @@ class View:
         array = array_of(node)
         if array is not None:
             part, left = indexed(array, index)
-            made = self._object(part)
-            return made if left is None else made[left]
+            return self._object(part)[left]
         series = series_of(node)
         if series is not None and not _is_slice(index):
             return self._of_series(series, index)
@@ -333,7 +327,7 @@ class View:
 
     def _of_bytes(self, node: Slot, index: Any) -> Any:
         assert self._parts is not None
-        found = None if self._parts.is_text(node) else split(index, len(node))
+        found = split(index, len(node))
         if found is None:
             return self._object(node)[index]
         start, stop, within = found

@@ -1,0 +1,254 @@
+"""Parts of what is stored: the same as the parts of all of it, with only their bytes read."""
+
+import datetime
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pandas.testing import assert_frame_equal, assert_series_equal
+
+import mfstore
+from mfstore.errors import CorruptObject, NotFound, NotLoadable
+from tests.rigs.damage import wrapped
+from tests.rigs.parts import CountingBackend
+
+ROWS = 12_000
+"""So that columns are segments."""
+
+
+@pytest.fixture
+def store():
+    return mfstore.open("memory://")
+
+
+@pytest.fixture
+def view(store):
+    return lambda obj: store.view(store.put(obj))
+
+
+def frame():
+    random = np.random.default_rng(1)
+    half = ROWS // 2
+    return pd.DataFrame({
+        "a": np.arange(float(ROWS)), "b": random.random(ROWS), "c": range(ROWS),
+        "text": [f"text {number} of many" if number % 7 else None for number in range(ROWS)],
+        "kind": pd.Categorical(["x", "y"] * half), "whole": pd.array([1, None] * half, "Int64"),
+        "time": pd.date_range("2020", periods=ROWS, freq="s"),
+        "zoned": pd.date_range("2020", periods=ROWS, tz="UTC", freq="s"),
+        "object": pd.Series([[1], "x"] * half, dtype=object), "period": pd.period_range("2020", periods=ROWS, freq="s"),
+        "flag": [True, False] * half, "half": random.random(ROWS).astype("f4"),
+        "sparse": pd.arrays.SparseArray([0, 1] * half),
+    })  # fmt: skip
+
+
+FRAMES = {
+    "plain": frame,
+    "by time": lambda: frame()[["a", "text", "time"]].set_index("time"),
+    "by text": lambda: frame()[["a", "b", "text"]].dropna().set_index("text"),
+    "by two": lambda: frame()[["a", "text", "kind"]].set_index(["kind", "a"]),
+    "of rows": lambda: pd.DataFrame(np.random.default_rng(2).random((ROWS, 4)), columns=list("abcd"), copy=False),
+}
+
+
+@pytest.mark.parametrize("made", FRAMES.values(), ids=FRAMES)
+def test_frames(view, made):
+    whole = made()
+    found = view(whole)
+    assert found.columns == found.keys() == list(whole.columns)
+    assert found.shape == whole.shape and len(found) == len(whole) and found.type == "pandas.DataFrame"
+    for name in whole.columns:
+        assert_series_equal(found[name], whole[name])
+    end = len(whole)
+    for rows in (slice(10, 20), slice(-33, -13), slice(5, 5), slice(None, None, 5000), slice(end, 0, -4001)):
+        assert_frame_equal(found[rows], whole[rows])
+    names = [*whole.columns[::2], whole.columns[-1]]
+    assert_frame_equal(found[names], whole[names])
+    assert_frame_equal(found.load(rows=slice(3, 9), columns=names), whole[names][3:9])
+    assert_frame_equal(found[np.arange(end) % 1000 == 0], whole[np.arange(end) % 1000 == 0])
+    assert_frame_equal(found.load(), whole)
+    with pytest.raises(NotFound, match="no column 'nope'"):
+        found["nope"]
+
+
+def test_rows_by_labels(view):
+    whole = frame()[["a", "time"]].set_index("time")
+    assert_frame_equal(view(whole)["2020-01-01 00:00:05":"2020-01-01 00:00:07"], whole[5:8])
+
+
+def test_series(view):
+    whole = frame().set_index("text")
+    for name in whole.columns:
+        found = view(whole[name])
+        assert len(found) == ROWS and found.type == "pandas.Series"
+        assert_series_equal(found[4:9], whole[name][4:9])
+    assert view(whole["a"])["text 8 of many"] == 8.0
+    assert view(whole["a"].reset_index(drop=True))[8] == 8.0
+    with pytest.raises(NotFound, match="no row 'other'"):
+        view(whole["a"])["other"]
+
+
+@pytest.mark.parametrize("whole", [
+    np.arange(50_000.0).reshape(1000, 50), np.asfortranarray(np.arange(50_000.0).reshape(1000, 50)),
+    np.arange(10), np.arange(100_000).reshape(10, 100, 100), np.arange(100_000)[::2], np.zeros((0, 3)), np.array(5),
+    np.array([[1, "a"], [2, "b"]], object), np.arange(40_000).astype("M8[s]"), np.arange(40_000) * (1 + 1j),
+], ids=lambda array: f"{array.dtype}{array.shape}")  # fmt: skip
+def test_arrays(view, whole):
+    found = view(whole)
+    assert (found.shape, found.dtype, found.type) == (whole.shape, whole.dtype, "numpy.ndarray")
+    assert whole.dtype == object or found.nbytes == whole.nbytes
+    indexes = [(), ...]
+    if whole.size:
+        indexes += [slice(1, 3), 0, -1, np.int64(1), slice(None, None, -2), slice(2, 0), [0, 1], None, slice(1, 99999)][
+            : 10 * whole.ndim
+        ]
+    if whole.ndim == 2 and whole.size:
+        indexes += [(slice(None), 1), (0, 1), (slice(0, 2), slice(0, 1)), (slice(None), slice(1, 2)), (..., 1)]
+    for index in indexes:
+        part, expected = found[index], whole[index]
+        assert type(part) is type(expected), index
+        np.testing.assert_array_equal(part, expected)
+    if whole.ndim:
+        with pytest.raises(IndexError):
+            found[len(whole)]
+    np.testing.assert_array_equal(np.asarray(found), whole)
+
+
+def tables():
+    text = [f"text {number}" if number % 7 else None for number in range(ROWS)]
+    whole = pa.table({
+        "a": pa.array(range(ROWS)), "text": text, "kind": pa.array(["x", "y"] * (ROWS // 2)).dictionary_encode(),
+        "list": [[1]] * ROWS, "flag": [True, None] * (ROWS // 2), "time": pa.array([datetime.datetime(2020, 1, 1)] * ROWS),
+    })  # fmt: skip
+    parts = [whole.slice(5, 4000), whole.slice(7000, 4900)]
+    return {
+        "table": whole,
+        "slice": whole.slice(13, 9000),
+        "chunks": pa.concat_tables(parts),
+        "batch": whole.to_batches()[0],
+    }
+
+
+@pytest.mark.parametrize("name", tables())
+def test_tables_of_arrow(view, name):
+    whole = tables()[name]
+    found = view(whole)
+    assert found.columns == whole.schema.names and found.shape == (whole.num_rows, whole.num_columns)
+    for column in found.columns:
+        assert found[column].equals(whole[column])
+    for start, stop in [(0, 5), (4003, 4020), (17, 3990), (3900, 5990), (7, 7)]:
+        part = found[start:stop]
+        part.validate(full=True)
+        assert part.equals(whole.slice(start, stop - start)), (start, stop)
+    assert found[["text", "a"]].equals(whole.select(["text", "a"]))
+    if name == "table":
+        assert view(whole["text"])[5:10].equals(whole["text"][5:10]) and view(whole["a"])[5] == whole["a"][5]
+
+
+def test_bundles_and_containers(store):
+    weights = {"w1": np.arange(20_000.0).reshape(200, 100), "w2": np.ones(3), (1, 2): 3, np.int64(5): [1, np.ones(3)]}
+    key = store.save({"weights": weights, "score": 0.5, "raw": b"abc" * 10_000, "text": "äb" * 50_000}, ref="runs/1")
+    found = store.view("runs/1")
+    assert found.kind == "bundle" and found.keys() == ["raw", "score", "text", "weights"] and len(found) == 4
+    assert "raw" in found and "other" not in found and found.key == key
+    inner = found["weights"]
+    assert inner.kind == "mapping" and inner.keys() == list(weights) and len(inner) == 4 and "w1" in inner
+    np.testing.assert_array_equal(inner["w1"][10:20], weights["w1"][10:20])
+    assert inner[1, 2].load() == 3 and inner[5][0].load() == 1 and inner[5][1][:2].tolist() == [1.0, 1.0]
+    assert [part.type for part in inner[5]] == ["int", "numpy.ndarray"] and len(inner[5][::2]) == 1
+    assert (found["raw"][5:9], found["raw"][-1]) == (b"cabc", 99)
+    assert (found["text"].load(), found["text"].kind) == ("äb" * 50_000, "value")
+    assert found["score"].load() == 0.5
+    assert {name: view.type for name, view in found.items()} == {
+        "raw": "bytes", "score": "float", "text": "str", "weights": "dict"
+    }  # fmt: skip
+    loaded = inner.load()
+    assert list(loaded) == list(weights) and loaded[(1, 2)] == 3
+    assert set(found.load()) == set(found)
+    with pytest.raises(NotFound, match="no part 'other'.*It has raw, score"):
+        found["other"]
+    with pytest.raises(IndexError):
+        inner[5][2]
+    with pytest.raises(TypeError, match="has no parts"):
+        found["score"][0]
+    with pytest.raises(TypeError, match="no table"):
+        inner["w1"].columns  # noqa: B018
+    summary = {part.name: part for part in inner.summary()}
+    assert (summary["w1"].shape, summary["w1"].nbytes, summary[1, 2].value) == ((200, 100), 160_000, "3")
+
+
+def test_raw_bytes(store):
+    key = store.put_bytes(bytes(range(256)) * 400)
+    assert store.view(key)[255:258] == bytes([255, 0, 1]) and len(store.view(key)) == 102_400
+    assert store.view(store.put_bytes(b"abc"))[1:] == b"bc"
+
+
+class Model:
+    def __init__(self):
+        self.coefficients = np.arange(5000.0)
+        self.name = "m"
+
+
+def test_attributes_of_objects(view):
+    found = view(Model())
+    assert found.kind == "object" and found.keys() == ["coefficients", "name"]
+    assert found["coefficients"][3:5].tolist() == [3.0, 4.0] and found["name"].load() == "m"
+    assert found.load().name == "m"
+
+
+def test_what_cannot_be_made_does_not_keep_others_from_it(store, monkeypatch):
+    key = store.put({"model": Model(), "array": np.arange(5000.0)})
+    monkeypatch.delattr(f"{__name__}.Model")
+    found = store.view(key)
+    assert found["array"][2:4].tolist() == [2.0, 3.0] and found["model"]["coefficients"][4] == 4.0
+    with pytest.raises(NotLoadable, match="Model") as caught:
+        found["model"].load()
+    assert caught.value.missing == f"{__name__}.Model" and caught.value.key == key
+
+
+def test_classes_made_within_a_pickle_are_loaded_whole(store):
+    cloudpickle = pytest.importorskip("cloudpickle")
+
+    def made():
+        class Local:
+            value = 5
+
+        return Local()
+
+    found = store.view(store.put([pickle.loads, cloudpickle.dumps(made())]))
+    build, data = found.load()
+    assert build(data).value == 5
+
+
+def test_a_tensor_gives_rows(view):
+    torch = pytest.importorskip("torch")
+    whole = torch.arange(40_000, dtype=torch.float32).reshape(400, 100)
+    found = view({"w": whole, "part": whole[10:20], "t": whole.T, "p": torch.nn.Parameter(whole)})
+    assert found["w"].shape == (400, 100) and found["w"].dtype == torch.float32 and found["w"].nbytes == 160_000
+    for name, expected in (("w", whole), ("part", whole[10:20]), ("t", whole.T), ("p", whole)):
+        assert torch.equal(found[name][3:7], expected[3:7]) and torch.equal(found[name][-1], expected[-1])
+
+
+def test_damage_is_told(store):
+    key = store.put(np.random.default_rng(0).random(100_000))
+    found = store.view(key)
+    backend = store.backend
+    for info in list(backend.list("packs/")):
+        data = bytearray(backend.get(info.key))
+        data[len(data) // 2] ^= 1
+        backend.put(info.key, [bytes(data)])
+    with pytest.raises(CorruptObject):
+        found[:]
+
+
+def test_rows_read_their_chunks_only():
+    backend = CountingBackend()
+    store = wrapped(backend)
+    whole = np.random.default_rng(0).random((8000, 100))
+    key = store.put(whole)
+    found = store.view(key)
+    assert found.shape == (8000, 100)
+    backend.reads.clear()
+    np.testing.assert_array_equal(found[4000:4010], whole[4000:4010])
+    assert sum(length for _, _, length in backend.reads) < 600_000 < whole.nbytes / 10
