@@ -267,10 +267,11 @@ class PutJob(MultipartJob):
         answer = parsed(call, reply, control)
         self._source.close()
         self._upload = ""
-        etag = str(answer.get("ETag") or "").strip('"')
-        if etag:
+        etag = str(answer.get("ETag") or "").strip('"') or None
+        if etag or call.tag.attempts == 1:
+            # Some versions of Ceph never name the object: that is not worth a request.
             return self._stored(etag, reply)
-        # It had been completed before, and the answer was lost: some versions of Ceph say no more of it than that.
+        # It had been completed before, and the answer was lost: newer versions say no more of it than that.
         return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
 
     def _sent(self) -> None:

@@ -551,19 +551,21 @@ def test_an_answer_to_a_completion_that_is_none_is_asked_about(body):
 
 
 @pytest.mark.parametrize("what", ["ours", "ours by its id", "another", "gone", "slow down"])
-def test_a_completion_that_does_not_name_the_object_is_asked_about_once(what):
+def test_a_repeated_completion_that_does_not_name_the_object_is_asked_about_once(what):
     """As Ceph answers where the upload was completed before, and the answer was lost."""
     world = SimulatedS3()
     complete, head = world._CompleteMultipartUpload, world._HeadObject
-    heads = []
+    heads, lost = [], []
 
     def nameless(call):
-        status, headers, _ = complete(call)
+        if not lost:
+            lost.append(complete(call))
+            return 200, {}, b""
         if what == "another":
             world.objects["big"] = b"another"
         elif what == "gone":
             del world.objects["big"]
-        return status, headers, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>"
+        return 200, {}, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>"
 
     def looked_at(call):
         heads.append(call.key)
@@ -573,6 +575,20 @@ def test_a_completion_that_does_not_name_the_object_is_asked_about_once(what):
     (outcome,) = client_on(world).put_many([PutItem("big", BIG, if_none_match=what == "ours by its id")])
     named = world.etag("big").strip('"') if "ours" in what else None
     assert (outcome.etag, outcome.size, heads) == (named, len(BIG), ["big"])
+
+
+def test_a_completion_that_never_names_the_object_costs_no_request_more():
+    """As older versions of Ceph answer always."""
+    world = SimulatedS3()
+    complete, heads = world._CompleteMultipartUpload, []
+
+    def nameless(call):
+        complete(call)
+        return 200, {}, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>"
+
+    world._CompleteMultipartUpload, world._HeadObject = nameless, heads.append
+    (outcome,) = client_on(world).put_many([PutItem("big", BIG)])
+    assert (outcome.etag, outcome.size, heads) == (None, len(BIG), [])
 
 
 @pytest.mark.second
