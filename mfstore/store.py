@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mfstore.backends import Backend
 from mfstore.errors import (
@@ -79,8 +79,9 @@ class Store:
     # ---- one artifact -----------------------------------------------------------------
 
     def put(
-        self, obj: object, base: str | None = None, *, ref: str | None = None, note: Mapping[str, Any] | None = None
-    ) -> Key:
+        self, obj: object, base: str | None = None, *, ref: str | None = None, note: Mapping[str, Any] | None = None,
+        pickler: Literal["cloudpickle"] | None = None,
+    ) -> Key:  # fmt: skip
         """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store of
         the same ``hash``.
 
@@ -99,6 +100,10 @@ class Store:
             note: What JSON can say, up to 16 KiB: tags, metrics. It is no part of the key. ``stat`` shows it, and
                 ``find`` looks for it. Storing the same again with another note replaces that of the key; each value in
                 the history of ``ref`` keeps the one that it was set with.
+            pickler: "cloudpickle" stores functions, lambdas and classes that this program defines itself as what they
+                are, so that another program can load them, given cloudpickle and the same minor version of Python.
+                Such a class gets another key in each process that defines it. None: they are stored as where they are
+                found, which is warned of (MfstoreWarning) where no other program finds them.
 
         Raises:
             NotSerializable: a part of the object cannot be pickled; the message names it.
@@ -107,12 +112,16 @@ class Store:
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on; or others keep
                 changing ``ref``. Do it again.
-            InvalidKey: ``base`` can be no name, or ``ref`` not the name of a ref.
+            InvalidKey: ``base`` can be no name, ``ref`` not the name of a ref, or ``pickler`` is another.
             InvalidNote: ``note`` is not what JSON can say, or too long. Nothing is stored then.
+            Unsupported: cloudpickle is not installed.
         """
+        if pickler not in (None, "cloudpickle"):
+            raise InvalidKey("pickler must be None or 'cloudpickle'", found=f"{pickler!r:.80}")
         if ref is not None:
             self.refs.settable(ref)
-        (key,) = self._put_all([obj], None, "", base, None if note is None else encode_note(note))
+        attached = None if note is None else encode_note(note)
+        (key,) = self._put_all([obj], None, "", base, attached, pickler is not None)
         return key if ref is None else self._named(key, ref, note)
 
     def get(
@@ -179,14 +188,14 @@ class Store:
 
     def _put_all(
         self, objs: Iterable[object], progress: ArtifactProgress | None, called: str, base: str | None = None,
-        note: bytes | None = None,
+        note: bytes | None = None, by_value: bool = False,
     ) -> list[Key]:  # fmt: skip
         found: list[Key] = []
         held_by_caller = isinstance(objs, (list, tuple))
         with self.handle.saving(self._base(base)) as ingest:
             for count, obj in enumerate(objs):
                 try:
-                    draft = ingest.draft("", obj, named=False, alone=True)
+                    draft = ingest.draft("", obj, False, True, by_value)
                 except NotSerializable as error:
                     if called:
                         error.message = f"{called}[{count}]: {error.message}"

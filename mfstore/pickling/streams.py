@@ -40,17 +40,24 @@ load an unpickler."""
 
 
 def dump(
-    obj: object, sink: Sink, name: str | None = None, modules: list[str] | None = None
+    obj: object, sink: Sink, name: str | None = None, modules: list[str] | None = None, by_value: bool = False
 ) -> int:  # fmt: skip
     """Pickle ``obj`` into ``sink``; returns the length of the body.
 
     ``name`` is the artifact's name for the error message. NotSerializable names the path to the part
     that cannot be pickled. ``modules`` gets the module of each class and function that is needed to load it; of those
-    that the program itself defines with their names, as ``__main__:Model``.
+    that the program itself defines with their names, as ``__main__:Model``. ``by_value``: functions and classes that
+    no other program finds are written as what they are, by cloudpickle.
     """
     known = _known_types()
     pickler = Pickler(
-        sink, known.reducers, known.values, known.once, counted=_COUNTED, arrays=known.arrays, modules=modules
+        sink,
+        _with_functions(known.reducers) if by_value else known.reducers,
+        known.values,
+        known.once,
+        counted=_COUNTED,
+        arrays=known.arrays,
+        modules=modules,
     )
     try:
         return pickler.dump(obj)
@@ -244,6 +251,17 @@ class _Reducers:
         if found is None and self.families:
             found = next((self.families[base] for base in kind.__mro__ if base in self.families), None)
         return found
+
+
+def _with_functions(known: _Reducers) -> _Reducers:
+    """Those of one pickle that has functions by value."""
+    from mfstore.pickling.by_value import by_value_reducers
+
+    exact, families = by_value_reducers()
+    reducers = _Reducers()
+    reducers.exact.update({**exact, **known.exact})
+    reducers.families.update({**families, **known.families})
+    return reducers
 
 
 class _Known(NamedTuple):

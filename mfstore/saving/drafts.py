@@ -267,14 +267,16 @@ class DraftSink:
         self._cutter.finish(*self._blocks)
 
 
-def draft_of(name: str, obj: object, submit: Callable[[Run], None], named: bool = True) -> Draft:
+def draft_of(
+    name: str, obj: object, submit: Callable[[Run], None], named: bool = True, by_value: bool = False
+) -> Draft:  # fmt: skip
     """Pickle one artifact; its runs go to ``submit`` as they are cut. NotSerializable names the part that cannot be
-    pickled, and with ``named`` the artifact."""
+    pickled, and with ``named`` the artifact. ``by_value`` as of ``dump``."""
     kind = type(obj)
     type_name = BUILT_IN.get(kind) or f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     draft = Draft(name, type_name, PICKLE)
     sink = DraftSink(draft, submit)
-    dump(obj, sink, name if named else None, draft.modules)
+    dump(obj, sink, name if named else None, draft.modules, by_value)
     sink.finish()
     return draft
 

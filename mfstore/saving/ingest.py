@@ -303,10 +303,11 @@ class Ingest:
 
     # ---- artifacts --------------------------------------------------------------------
 
-    def draft(self, name: str, obj: object, named: bool, alone: bool) -> Draft:
-        """Pickle one artifact. ``alone``: it gets its own recipe, and lies in it when it is small."""
+    def draft(self, name: str, obj: object, named: bool, alone: bool, by_value: bool = False) -> Draft:
+        """Pickle one artifact. ``alone``: it gets its own recipe, and lies in it when it is small. ``by_value`` as of
+        ``dump``."""
         small = SmallArtifact(self._submit) if alone and self._trial is None else None
-        draft = draft_of(name, obj, self.take if small is None else small.take, named)
+        draft = draft_of(name, obj, self.take if small is None else small.take, named, by_value)
         if draft.modules:
             warn_of_own(draft.modules)
         self.drafted(draft, small)
