@@ -70,8 +70,10 @@ def time_of(seconds: float) -> bytes:
 
 
 def with_note(about: bytes, note: bytes) -> bytes:
-    """A description with another note. All else stays, also what this mfstore does not know."""
+    """A description with this note: itself, if it has it. All else stays, also what this mfstore does not know."""
     fields = json.loads(about)
+    if _json(fields.get("note")) == note:
+        return about
     fields["note"] = json.loads(note)
     return _json(fields)
 

@@ -49,6 +49,9 @@ def test_another_note_leaves_what_a_newer_version_wrote():
     stored = b'{"types":["int"],"later":[1],"made":{"by":"x","also":2}}'
     again = json.loads(with_note(stored, b'{"a":1}'))
     assert again == {"types": ["int"], "later": [1], "made": {"by": "x", "also": 2}, "note": {"a": 1}}
+    timed = b'{"types":["int"],"note":{"a":1},"made":{"time":1.500}}'
+    assert with_note(timed, b'{"a":1}') == timed
+    assert with_note(timed, b'{"a":true}') != timed
     assert decode_about(stored, 1).made == ("x", "", "", {}, 0.0)
 
 

@@ -434,7 +434,7 @@ def test_an_artifact_whose_body_is_no_pickle(store, monkeypatch):
     """As a program that writes stores by itself could store."""
     for body in (b"no pickle at all", b"\x80\x05", b"\x00" * 70_000):
         with monkeypatch.context() as patch:
-            patch.setattr(drafts, "dump", lambda obj, sink, name, modules, body=body: sink.body(body))
+            patch.setattr(drafts, "dump", lambda obj, sink, *_, body=body: sink.body(body))
             key = store.put(1)
         for load in (store.get, lambda key: store.get(key, writable=False)):
             with pytest.raises(errors.CorruptObject, match="no pickle"):
