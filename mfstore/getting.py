@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from mfstore.errors import MfstoreError, NotFound
+from mfstore.errors import MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.digests import Key
-from mfstore.format.recipes import BUNDLE, Recipe, recipe_path
+from mfstore.format.recipes import BUNDLE, Artifact, Recipe, recipe_path
 from mfstore.loading.artifacts import load_many
+from mfstore.many_or_one import refuse_one_key
 from mfstore.names import resolve_many
 from mfstore.pickling.streams import load_literal
 from mfstore.records import NamedTuple
+from mfstore.stats import ArtifactStat, stat_of
 
 if TYPE_CHECKING:
     from mfstore.handle import Handle, Wishes
@@ -35,6 +37,50 @@ class Failed(NamedTuple):
     error: Exception
 
 
+class Wanted(NamedTuple):
+    """What is wanted of each key."""
+
+    bundles: bool = False
+    """Whether each is a bundle."""
+    names: tuple[str, ...] | None = None
+    """Of a bundle only these artifacts."""
+    alone: bool = False
+    """Whether the one name stands for the artifact itself, not for a dict of it."""
+
+    def artifacts(self, key: Key, given: str, recipe: Recipe) -> Sequence[Artifact]:
+        """Which artifacts of a recipe, that ``given`` stands for. Unsupported when it should be a bundle and is none;
+        NotFound for a name that is not in it."""
+        if self.bundles and recipe.kind != BUNDLE:
+            raise Unsupported("this is a single artifact, not a bundle", key=key, hint=f"Use get({str(given)!r})")
+        if self.names is None:
+            return recipe.artifacts
+        numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
+        return [recipe.artifacts[number_of(numbers, key, name)] for name in self.names]
+
+    def named(self, recipe: Recipe) -> bool:
+        """Whether the artifacts of a recipe come as a dict."""
+        return recipe.kind == BUNDLE and not self.alone
+
+
+EVERYTHING = Wanted()
+
+
+def in_bundle(names: str | Iterable[str] | None) -> Wanted:
+    """What ``Store.load`` is asked for."""
+    if isinstance(names, str):
+        return Wanted(True, (names,), True)
+    return Wanted(True, None if names is None else tuple(dict.fromkeys(names)))
+
+
+def number_of(numbers: Mapping[str, int], key: str, name: str) -> int:
+    """Number of the artifact called ``name``, or NotFound with the names there are."""
+    try:
+        return numbers[name]
+    except KeyError:
+        hint = f"It has {', '.join(list(numbers)[:20]) or 'none'}"
+        raise NotFound(f"the bundle has no artifact {name!r}", key=key, hint=hint) from None
+
+
 class _Asked(NamedTuple):
     """One of many keys."""
 
@@ -42,14 +88,35 @@ class _Asked(NamedTuple):
     """As the caller has it."""
     key: Key | Failed
     recipe: Recipe | None = None
+    artifacts: Sequence[Artifact] = ()
+    """Those that are wanted."""
+
+
+def check_arguments(keys: object, on_error: str) -> None:
+    """ValueError for what ``on_error`` cannot be, WrongArgument for one key in place of many."""
+    refuse_one_key(keys)
+    if on_error not in ("raise", "return", "omit"):
+        raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
 
 
 def get_many(
-    handle: Handle, keys: Iterable[str], on_error: OnError, progress: Any, how: Wishes
+    handle: Handle, keys: Iterable[str], on_error: OnError, progress: Any, how: Wishes, wanted: Wanted = EVERYTHING
 ) -> Iterator[tuple[str, Any]]:
-    """What ``Store.get_many`` yields."""
+    """What ``Store.get_many`` and, of what is ``wanted``, ``Store.load_many`` yield."""
     get = _get_remote if handle.backend.capabilities.remote else _get_local
-    for item in get(handle, keys, how):
+    return _outcomes(get(handle, keys, how, wanted), on_error, progress)
+
+
+def stat_many(
+    handle: Handle, keys: Iterable[str], on_error: OnError, progress: Any
+) -> Iterator[tuple[str, ArtifactStat]]:
+    """What ``Store.stat_many`` yields."""
+    return _outcomes(_stat_each(handle, keys), on_error, progress)
+
+
+def _outcomes(items: Iterator[tuple[str, Any]], on_error: OnError, progress: Any) -> Iterator[tuple[str, Any]]:
+    """Each item, as the caller wants those that failed."""
+    for item in items:
         found = item[1]
         if not isinstance(found, Failed):
             yield item
@@ -61,9 +128,10 @@ def get_many(
             progress(1)
 
 
-def _get_local(handle: Handle, keys: Iterable[str], how: Wishes) -> Iterator[tuple[str, Any]]:
-    """Each key with its object, or with how it failed."""
-    source, writable = iter(keys), how.writable
+def _get_local(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted) -> Iterator[tuple[str, Any]]:
+    """Each key with what is wanted of it, or with how it failed."""
+    source = iter(keys)
+    plain = how.writable and not wanted.bundles
     while window := list(islice(source, RECIPES_AHEAD)):
         handle.require_read()
         resolved = _resolved(handle, window)
@@ -77,7 +145,7 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes) -> Iterator[tup
                 _, data = next(found)
                 pickled = None
                 try:
-                    if writable and isinstance(data, bytes):
+                    if plain and isinstance(data, bytes):
                         pickled = recipes.literal_of(data, key)
                     if pickled is not None:
                         try:
@@ -87,7 +155,8 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes) -> Iterator[tup
                             pickled = None  # to be told with all that its recipe says
                     if pickled is None:
                         recipe = handle.decode(key, data)
-                        value = handle.load(key, recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
+                        artifacts = wanted.artifacts(key, given, recipe)
+                        value = handle.load(key, recipe, artifacts, how, named=wanted.named(recipe))
                 except Exception as error:
                     value = Failed(error)
                 yield given, value
@@ -96,8 +165,61 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes) -> Iterator[tup
                 handle.count(loaded)
 
 
-def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes) -> Iterator[tuple[str, Any]]:
+def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted) -> Iterator[tuple[str, Any]]:
     """As ``_get_local``, with all recipes asked for as one operation, and objects loaded together."""
+
+    def window() -> Iterator[list[_Asked]]:
+        ready: list[_Asked] = []
+        size = more = 0
+        for item in _read_recipes(handle, keys):
+            if item.recipe is not None and isinstance(item.key, Key):
+                try:
+                    item = item._replace(artifacts=wanted.artifacts(item.key, item.given, item.recipe))
+                except MfstoreError as error:
+                    item = _Asked(item.given, Failed(error))
+            more = sum(artifact.size for artifact in item.artifacts)
+            if ready and size + more > LOADED_TOGETHER:
+                yield ready
+                ready, size = [], 0
+            ready.append(item)
+            size += more
+        yield ready
+
+    for ready in window():
+        loaded = load_many(
+            handle.loading(*how), [(item.recipe, item.artifacts) for item in ready if item.recipe is not None]
+        )
+        for given, key, recipe, artifacts in ready:
+            if isinstance(key, Failed) or recipe is None:
+                yield given, key
+                continue
+            value: Any = next(loaded)
+            try:
+                if isinstance(value, Exception):
+                    value = handle.load_again(value, key, recipe, artifacts, how)
+                handle.count(sum(artifact.size for artifact in artifacts))
+                names = [artifact.name for artifact in artifacts]
+                value = dict(zip(names, value, strict=True)) if wanted.named(recipe) else value[0]
+            except Exception as error:
+                value = Failed(error)
+            yield given, value
+
+
+def _stat_each(handle: Handle, keys: Iterable[str]) -> Iterator[tuple[str, ArtifactStat | Failed]]:
+    for given, key, recipe, _ in _read_recipes(handle, keys):
+        if isinstance(key, Failed) or recipe is None:
+            yield given, key  # type: ignore[misc]
+            continue
+        found: ArtifactStat | Failed
+        try:
+            found = stat_of(key, recipe)
+        except MfstoreError as error:  # a description is decoded when it is looked at
+            found = Failed(error.where(key=key, backend=handle.backend.url))
+        yield given, found
+
+
+def _read_recipes(handle: Handle, keys: Iterable[str]) -> Iterator[_Asked]:
+    """Each key or name with its recipe, or how it failed, in order. Recipes are asked for as one operation."""
     handle.require_read()
     asked: deque[_Asked] = deque()
 
@@ -107,41 +229,15 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes) -> Iterator[tu
             if isinstance(item.key, Key):
                 yield recipe_path(item.key)
 
-    def window() -> Iterator[list[_Asked]]:
-        ready: list[_Asked] = []
-        size = 0
-        for _, data in handle.backend.get_many(paths()):
-            while isinstance(key := (item := asked.popleft()).key, Failed):
-                ready.append(item)
-            try:
-                recipe = handle.decode(key, data)
-            except Exception as error:
-                ready.append(item._replace(key=Failed(error)))
-                continue
-            more = sum(artifact.size for artifact in recipe.artifacts)
-            if ready and size + more > LOADED_TOGETHER:
-                yield ready
-                ready, size = [], 0
-            ready.append(item._replace(recipe=recipe))
-            size += more
-        yield [*ready, *asked]
-
-    for ready in window():
-        loaded = load_many(handle.loading(*how), [item.recipe for item in ready if item.recipe is not None])
-        for given, key, recipe in ready:
-            if isinstance(key, Failed) or recipe is None:
-                yield given, key
-                continue
-            value: Any = next(loaded)
-            try:
-                if isinstance(value, Exception):
-                    value = handle.load_again(value, key, recipe, recipe.artifacts, how)
-                handle.count(sum(artifact.size for artifact in recipe.artifacts))
-                names = [artifact.name for artifact in recipe.artifacts]
-                value = dict(zip(names, value, strict=True)) if recipe.kind == BUNDLE else value[0]
-            except Exception as error:
-                value = Failed(error)
-            yield given, value
+    for _, data in handle.backend.get_many(paths()):
+        while isinstance(key := (item := asked.popleft()).key, Failed):
+            yield item
+        try:
+            item = item._replace(recipe=handle.decode(key, data))
+        except Exception as error:
+            item = item._replace(key=Failed(error))
+        yield item
+    yield from asked
 
 
 def _each_resolved(handle: Handle, keys: Iterable[str]) -> Iterator[_Asked]:

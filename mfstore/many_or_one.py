@@ -35,3 +35,9 @@ def refuse_no_mapping(artifacts: object) -> None:
             "save takes a dict of artifacts by name", found=type(artifacts).__name__,
             hint="Store one object with put(obj), or name it: save({'name': obj})",
         )  # fmt: skip
+
+
+def refuse_one_key(keys: object) -> None:
+    """WrongArgument for one key or name where many are wanted: its digits would be taken for names."""
+    if isinstance(keys, str):
+        raise WrongArgument("many keys are wanted, and this is one", found=repr(keys), hint=f"Give a list: [{keys!r}]")

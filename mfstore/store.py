@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
@@ -20,15 +20,15 @@ from mfstore.errors import (
 )
 from mfstore.format.about import encode_note
 from mfstore.format.digests import Key
-from mfstore.format.recipes import BUNDLE, ONE, Artifact, Recipe
-from mfstore.getting import OnError, exists_many, get_many
+from mfstore.format.recipes import BUNDLE, ONE, Recipe
+from mfstore.getting import OnError, check_arguments, exists_many, get_many, in_bundle, number_of, stat_many
 from mfstore.handle import Handle, StoreOptions, Wishes
 from mfstore.host.buffers import bytes_of
 from mfstore.host.pipes import read_blocks
 from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader
 from mfstore.loading.files import regular_target, write_file
-from mfstore.many_or_one import refuse_no_mapping, refuse_one_thing
+from mfstore.many_or_one import refuse_no_mapping, refuse_one_key, refuse_one_thing
 from mfstore.names import base_of, resolve
 from mfstore.refs import Refs
 from mfstore.settings import Knobs
@@ -235,8 +235,7 @@ class Store:
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
             InvalidKey: one of ``keys`` can be no name, or several keys begin so.
         """
-        if on_error not in ("raise", "return", "omit"):
-            raise ValueError(f"on_error must be raise, return or omit, not {on_error!r}")
+        check_arguments(keys, on_error)
         yield from get_many(self.handle, keys, on_error, progress, Wishes(verify, writable, map))
 
     # ---- bundles ----------------------------------------------------------------------
@@ -309,15 +308,52 @@ class Store:
         """
         found = self.resolve(key)
         recipe = self.handle.recipe(found)
-        if recipe.kind != BUNDLE:
-            raise Unsupported("this is a single artifact, not a bundle", key=found, hint=f"Use get({str(key)!r})")
-        wanted: Sequence[Artifact] = recipe.artifacts
-        chosen = [names] if isinstance(names, str) else names
-        if chosen is not None:
-            numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
-            wanted = [recipe.artifacts[_find(numbers, found, name)] for name in dict.fromkeys(chosen)]
-        how = Wishes(verify, writable, map)
-        return self.handle.load(found, recipe, wanted, how, named=not isinstance(names, str))
+        wanted = in_bundle(names)
+        artifacts = wanted.artifacts(found, key, recipe)
+        return self.handle.load(found, recipe, artifacts, Wishes(verify, writable, map), named=wanted.named(recipe))
+
+    @overload
+    def load_many(
+        self, keys: Iterable[str], names: str, *, on_error: OnError = "raise",
+        progress: ArtifactProgress | None = None, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,
+    ) -> Iterator[tuple[str, Any]]: ...  # fmt: skip
+    @overload
+    def load_many(
+        self, keys: Iterable[str], names: Iterable[str] | None = None, *, on_error: OnError = "raise",
+        progress: ArtifactProgress | None = None, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,
+    ) -> Iterator[tuple[str, dict[str, Any]]]: ...  # fmt: skip
+    def load_many(
+        self, keys: Iterable[str], names: str | Iterable[str] | None = None, *, on_error: OnError = "raise",
+        progress: ArtifactProgress | None = None, verify: bool | None = None, writable: bool = True,
+        map: bool | None = None,  # noqa: A002
+    ) -> Iterator[tuple[str, Any]]:  # fmt: skip
+        """Yield ``(key, artifacts)`` for each bundle, in the order of the keys, as ``get_many`` does: with the name
+        that was given. Refs, recipes and, of a remote store, the artifacts' bytes are each asked for together.
+
+        Nothing is read before it is iterated. At most the artifacts of one bundle are held besides yours, or 32 MiB of
+        them when the store is remote. Unpickles, as ``get``.
+
+        Args:
+            keys: Of bundles; or other names, as of ``get``. May be a generator, and hold duplicates.
+            names: As of ``load``: one name gives of each bundle that artifact itself, a list the dict of those, None
+                the dict of all. What is not named is not read.
+            on_error: As of ``get_many``: also for a bundle that has no such artifact, and for what is no bundle.
+            progress: As of ``get_many``.
+            verify: As of ``get``.
+            writable: As of ``get``.
+            map: As of ``get``.
+
+        Raises:
+            ValueError: ``on_error`` is none of the three.
+            NotFound: there is nothing of one of the keys, or a bundle has no artifact of one of ``names``.
+            Unsupported: one is a single artifact.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
+            InvalidKey: one of ``keys`` can be no name, or several keys begin so.
+        """
+        check_arguments(keys, on_error)
+        yield from get_many(self.handle, keys, on_error, progress, Wishes(verify, writable, map), in_bundle(names))
 
     # ---- bytes and files --------------------------------------------------------------
 
@@ -489,7 +525,7 @@ class Store:
                 key=key,
                 hint=f"It has {', '.join(list(numbers)[:20])}",
             )
-        number = 0 if name is None else _find(numbers, key, name)
+        number = 0 if name is None else number_of(numbers, key, name)
         return ArtifactReader(self.handle.loading(verify, True), recipe, number)
 
     # ---- deleting ---------------------------------------------------------------------
@@ -586,6 +622,7 @@ class Store:
 
     def exists_many(self, keys: Iterable[str]) -> list[bool]:
         """``exists`` of each key or name, in order, all asked for together."""
+        refuse_one_key(keys)
         return exists_many(self.handle, [*keys])
 
     def stat(self, key: str) -> ArtifactStat:
@@ -598,6 +635,26 @@ class Store:
         """
         found = self.resolve(key)
         return stat_of(found, self.handle.recipe(found))
+
+    def stat_many(
+        self, keys: Iterable[str], on_error: OnError = "raise", progress: ArtifactProgress | None = None
+    ) -> Iterator[tuple[str, ArtifactStat]]:
+        """Yield ``(key, stat)`` for each key or name, in order, as ``get_many`` does: refs are asked for together, and
+        so are recipes. Nothing is read before it is iterated.
+
+        Args:
+            keys: Or other names. May be a generator, and hold duplicates.
+            on_error: As of ``get_many``.
+            progress: As of ``get_many``.
+
+        Raises:
+            ValueError: ``on_error`` is none of the three.
+            NotFound: there is nothing of one of the names.
+            InvalidKey: one of ``keys`` can be no name, or several keys begin so.
+            CorruptObject: a recipe is damaged, or a ref.
+        """
+        check_arguments(keys, on_error)
+        yield from stat_many(self.handle, keys, on_error, progress)
 
     def keys(self) -> Iterator[Key]:
         """Every key in the store, in any order, by listing it as it is iterated; names are in ``refs``, or come by
@@ -719,6 +776,7 @@ class Store:
     aget_many = each_in_thread(get_many)
     asave = in_thread(save)
     aload = in_thread(load)
+    aload_many = each_in_thread(load_many)
     aput_bytes = in_thread(put_bytes)
     aput_file = in_thread(put_file)
     aget_bytes = in_thread(get_bytes)
@@ -730,6 +788,7 @@ class Store:
     aexists = in_thread(exists)
     aexists_many = in_thread(exists_many)
     astat = in_thread(stat)
+    astat_many = each_in_thread(stat_many)
     akeys = each_in_thread(keys)
     astats = in_thread(stats)
     averify = in_thread(verify)
@@ -783,15 +842,6 @@ class Store:
 
 def _seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-
-
-def _find(numbers: Mapping[str, int], key: str, name: str) -> int:
-    """Number of the artifact called ``name``, or NotFound with the names there are."""
-    try:
-        return numbers[name]
-    except KeyError:
-        hint = f"It has {', '.join(list(numbers)[:20]) or 'none'}"
-        raise NotFound(f"the bundle has no artifact {name!r}", key=key, hint=hint) from None
 
 
 def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, algorithm: str) -> Store:

@@ -73,24 +73,24 @@ def first_chunks(recipe: Recipe) -> dict[str, int]:
     return starts
 
 
-def load_many(how: Loading, recipes: Sequence[Recipe]) -> Iterator[list[Any] | Exception]:
-    """All objects of each recipe, or the error it met, of whatever class. Chunks of all of them are fetched together,
-    so together they should be small."""
+def load_many(how: Loading, parts: Sequence[tuple[Recipe, Sequence[Artifact]]]) -> Iterator[list[Any] | Exception]:
+    """The objects that are wanted of each recipe, or the error it met, of whatever class. Chunks of all of them are
+    fetched together, so together they should be small."""
     try:
-        prepared = [_prepare(how, recipe, recipe.artifacts, first_chunks(recipe)) for recipe in recipes]
-        wanted_of_each = ((recipe, wanted) for recipe, (_, wanted) in zip(recipes, prepared, strict=True))
+        prepared = [_prepare(how, recipe, artifacts, first_chunks(recipe)) for recipe, artifacts in parts]
+        wanted_of_each = ((recipe, wanted) for (recipe, _), (_, wanted) in zip(parts, prepared, strict=True))
         how.fetcher.fill_all(wanted_of_each, how.verify)
     except Exception:
         prepared = []  # one of them, and only its own read can tell which
-    for number, recipe in enumerate(recipes):
+    for number, (recipe, artifacts) in enumerate(parts):
         found: list[Any] | Exception
         try:
             if prepared:
-                (parts, wanted), prepared[number] = prepared[number], ([], [])
+                (filled, wanted), prepared[number] = prepared[number], ([], [])
                 wanted.clear()
-                found = list(_assemble(how, recipe, parts, first_chunks(recipe)))
+                found = list(_assemble(how, recipe, filled, first_chunks(recipe)))
             else:
-                found = list(load_artifacts(how, recipe, recipe.artifacts))
+                found = list(load_artifacts(how, recipe, artifacts))
         except Exception as error:
             found = error
         yield found

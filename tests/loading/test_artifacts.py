@@ -142,6 +142,6 @@ def test_of_many_recipes_the_damaged_one_alone_fails():
     whole = drafted(made, OBJS)[1]
     name, broken = drafted(made, {"x": noise(3, 100_000)})
     damage(made.backend, name, 5000)
-    found = list(load_many(loading(made), [whole, broken, whole]))
+    found = list(load_many(loading(made), [(recipe, recipe.artifacts) for recipe in (whole, broken, whole)]))
     assert found[0] == found[2] == list(OBJS.values())
     assert isinstance(found[1], CorruptObject)
