@@ -57,6 +57,8 @@ class Stream(NamedTuple):
     row: int = 0
     length: int = 0
     """Bytes, 0 where that is not known yet (of a body)."""
+    segments: int = 0
+    """Of a body: how many segments belong to it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -210,7 +212,9 @@ class DraftSink:
     def _body_run(self, view: memoryview, ends: list[int]) -> None:
         run = Run(view, ends, 1, True)
         if self._body is None:
-            self._body = Stream(self._draft.name, -1, length=self._draft.body_length)
+            self._body = Stream(
+                self._draft.name, -1, length=self._draft.body_length, segments=len(self._draft.segments)
+            )
         run.stream = self._body
         run.at = self._run_at
         self._run_at += len(view)

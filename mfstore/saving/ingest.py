@@ -54,6 +54,14 @@ NO_INLINE: Mapping[bytes, EncodedDelta] = MappingProxyType({})
 INLINE_TRIAL = 1 << 20
 """Bytes of one recipe's chunks that are held back and encoded to see whether they fit into it, where the backend wants
 that: what they take encoded is hardly ever less than a quarter."""
+BODY_INLINE = 16 << 10
+"""A body with segments that takes up to so many bytes encoded lies in the recipe though its segments do not, where
+requests are expensive: who wants a column of a frame then asks for the recipe and the column. Bodies of frames of 10 to
+1000 columns, of models and of state dicts take 1 to 11 KiB; each version of a longer one would be stored anew with each
+recipe, which two requests for its first column would have to pay for."""
+BODY_TRIAL = 128 << 10
+"""Longest body that is encoded to see that: pickles of symbols take a tenth of their bytes, hardly ever an eighth less
+than that."""
 CHECKPOINT_RECIPES = 4096
 """Recipes written together; bounds what a bulk put holds."""
 NOTE_ATTEMPTS = 20
@@ -100,12 +108,14 @@ class InlineTrial:
         """Of runs that take so many bytes encoded, those that are to lie in the recipe; others go on from there."""
         self._runs: list[Run] | None = []
         """None: too many of this recipe's."""
+        self._bodies: list[Run] = []
+        """Then, those of bodies that may lie in the recipe still."""
         self._bytes = 0
 
     def take(self, run: Run) -> None:
         """The next run of the recipe."""
         if self._runs is None:
-            self._submit(run)
+            self._pass_on(run)
             return
         self._runs.append(run)
         self._bytes += len(run.view)
@@ -141,12 +151,38 @@ class InlineTrial:
                 run.own()
                 run.inline = [EncodedChunk(bytes(chunk.data), *chunk[1:]) for chunk in run.inline or ()]
                 run.ids = run.ids or run.hash(self._context.digest)
+        if self._bodies:
+            self._place_bodies()
         self._runs, self._bytes = [], 0
 
     def _release(self) -> None:
         held, self._runs = self._runs, None
         for run in held or ():
+            self._pass_on(run)
+
+    def _pass_on(self, run: Run) -> None:
+        stream = run.stream
+        if stream is not None and stream.segments and len(run.view) == stream.length <= BODY_TRIAL:
+            self._bodies.append(run)
+        else:
             self._submit(run)
+
+    def _place_bodies(self) -> None:
+        """Bodies whose segments are in packs lie in the recipe, the first ones as far as there is room."""
+        bodies, self._bodies = self._bodies, []
+        codec, compress, room = self._context.workers.thread.codec, self._context.compress, self._limit
+        for run in bodies:
+            made = run.encode(codec, compress)
+            size = sum(len(data) for data in {id(chunk.data): chunk.data for chunk in made}.values())
+            if size > min(BODY_INLINE, room):
+                self._submit(run)
+                continue
+            room -= size
+            run.own()
+            # Equal chunks of a group stay one object.
+            held = {id(chunk.data): bytes(chunk.data) for chunk in made}
+            run.inline = [EncodedChunk(held[id(chunk.data)], *chunk[1:]) for chunk in made]
+            run.ids = run.ids or run.hash(self._context.digest)
 
 
 class RecipeLayout(NamedTuple):

@@ -84,7 +84,7 @@ def as_deltas(backend, key, base_key, *, codec=PREFIX, width=0, inline=False, sa
     """Place the chunks of a key that another key does not have as deltas on the bytes of that one at the same place.
 
     Args:
-        backend: Where both are stored, in packs.
+        backend: Where both are stored, in packs but for bodies that lie in their recipes, and stay there.
         key: Its recipe is replaced.
         base_key: Its chunks become base chunks.
         codec: DIFFERENCE where the base is long enough for it, else PREFIX.
@@ -99,14 +99,20 @@ def as_deltas(backend, key, base_key, *, codec=PREFIX, width=0, inline=False, sa
     there = {chunk.id: at for chunk, at in older}
     builder = PackBuilder(BLAKE3)
     packs = [*old.packs]
-    bases, numbers, placements, arena, at = [], {}, [], b"", 0
+    bases, numbers, placements, arena, at = [], {}, [], bytes(new.inline), 0
     mine = INLINE if inline else len(packs)
-    for number, (chunk, _) in enumerate(placed_chunks(new)):
+    in_packs = [number for number, (_, place) in enumerate(older) if place.pack != INLINE]
+    for number, (chunk, place) in enumerate(placed_chunks(new)):
+        if place.pack == INLINE:
+            placements.append(place)
+            at += chunk.usize
+            continue
         if chunk.id in there:
             placements.append(there[chunk.id])
             at += chunk.usize
             continue
-        parts = pieces_of(map(len, datas), at, at + chunk.usize) or [Piece(0, 0, len(datas[0]))]
+        parts = [part for part in pieces_of(map(len, datas), at, at + chunk.usize) if part.chunk in in_packs]
+        parts = parts or [Piece(in_packs[0], 0, len(datas[in_packs[0]]))]
         at += chunk.usize
         base = b"".join(datas[part.chunk][part.start : part.start + part.length] for part in parts)
         pieces = []

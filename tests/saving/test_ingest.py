@@ -7,7 +7,7 @@ from mfstore.format.packs import PackName
 from mfstore.format.recipes import INLINE, INLINE_LIMIT, PICKLE, Placement
 from mfstore.saving import ingest
 from mfstore.saving.context import SessionStats
-from mfstore.saving.drafts import Draft
+from mfstore.saving.drafts import Draft, Stream
 from mfstore.saving.ingest import InlineTrial, SmallArtifact, lay_out_recipe
 from tests.rigs.parts import DIGEST, KIB, MIB, noise, parts, run_of
 
@@ -108,6 +108,57 @@ def test_what_is_dropped_makes_room():
     assert submitted == []
     assert new.inline is not None
     assert known.inline is None
+
+
+# ---- bodies of what is too large ----------------------------------------------------
+
+
+def body_of(data, *, segments=1, length=None):
+    run = run_of(data)
+    run.stream = Stream("x", -1, length=len(data) if length is None else length, segments=segments)
+    return run
+
+
+def large(seed=0):
+    return run_of(noise(seed, 300 * KIB))
+
+
+def finished(tried, *runs):
+    for run in runs:
+        tried.take(run)
+    tried.finish()
+
+
+def test_the_body_of_what_goes_to_packs_lies_in_the_recipe():
+    for first in (large(), run_of(bytes(ingest.INLINE_TRIAL + 1))):  # found too large encoded, and by its length
+        tried, submitted = trial()
+        body = body_of(noise(1, ingest.BODY_INLINE))
+        finished(tried, first, body)
+        assert submitted == [first]
+        assert body.inline[0].data == body.view and body.ids == body.hash(DIGEST)
+        tried.take(next_recipe := body_of(b"next"))
+        assert tried.holds([next_recipe])
+
+
+def test_bodies_that_are_long_or_whole_artifacts_or_not_whole_go_to_packs():
+    tried, submitted = trial()
+    others = [
+        body_of(noise(1, ingest.BODY_INLINE + 1)),
+        body_of(bytes(ingest.BODY_TRIAL + 1)),
+        body_of(noise(2, KIB), segments=0),
+        body_of(noise(3, KIB), length=2 * KIB),
+    ]
+    finished(tried, first := large(), *others)
+    assert {id(run) for run in submitted} == {id(run) for run in [first, *others]}
+    assert all(run.inline is None for run in others)
+
+
+def test_bodies_lie_in_the_recipe_as_long_as_there_is_room():
+    tried, submitted = trial(inline=40 * KIB)
+    bodies = [body_of(noise(seed, 16 * KIB)) for seed in range(4)]
+    finished(tried, first := large(), *bodies)
+    assert submitted == [first, *bodies[2:]]
+    assert [run.inline is not None for run in bodies] == [True, True, False, False]
 
 
 # ---- layouts ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from pandas.testing import assert_frame_equal, assert_series_equal
 
 import mfstore
+from mfstore.backends.s3.backend import S3Backend
 from mfstore.errors import CorruptObject, NotFound, NotLoadable
 from tests.rigs.damage import wrapped
 from tests.rigs.parts import CountingBackend
@@ -252,3 +253,49 @@ def test_rows_read_their_chunks_only():
     backend.reads.clear()
     np.testing.assert_array_equal(found[4000:4010], whole[4000:4010])
     assert sum(length for _, _, length in backend.reads) < 600_000 < whole.nbytes / 10
+
+
+class FarAway(CountingBackend):
+    """As S3 has its capabilities; notes whole reads too."""
+
+    def __init__(self):
+        super().__init__(**S3Backend.capabilities._asdict())
+        self.puts = []
+
+    def get(self, key):
+        data = super().get(key)
+        self.reads.append((key, 0, len(data)))
+        return data
+
+    def put(self, key, parts):
+        self.puts.append(key)
+        super().put(key, parts)
+
+
+def test_a_column_far_away_takes_two_requests_and_its_bytes():
+    backend = FarAway()
+    random = np.random.default_rng(0)
+    whole = pd.DataFrame({name: random.random(1_100_000) for name in "abcd"})
+    key = wrapped(backend).put(whole)
+    store = wrapped(backend)
+    store.exists(key)  # the store's description is known
+    backend.reads.clear()
+    column = store.view(key)["c"]
+    assert_series_equal(column, whole["c"])
+    recipe, data = backend.reads
+    assert recipe[0].startswith("recipes/") and data[0].startswith("packs/")
+    assert recipe[2] + data[2] <= 1.1 * column.nbytes
+
+
+def test_a_bundle_far_away_tells_all_shapes_in_one_request():
+    backend = FarAway()
+    random = np.random.default_rng(0)
+    made = {f"frame{number}": pd.DataFrame({"a": random.random(20_000)}) for number in range(4)}
+    store = wrapped(backend)
+    key = store.save(made | {"other": list(range(100))})
+    backend.reads.clear()
+    found = store.view(key)
+    assert [found[name].shape for name in made] == [(20_000, 1)] * 4
+    assert len(backend.reads) == 1
+    assert_frame_equal(found["frame1"].load(), made["frame1"])
+    assert store.load(key, ["other"])["other"] == list(range(100))
