@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pandas import DataFrame
     from typing_extensions import Buffer
 
     from mfstore.deleting import Deletion
+    from mfstore.finding import Found, Since
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
@@ -656,6 +658,61 @@ class Store:
         check_arguments(keys, on_error)
         yield from stat_many(self.handle, keys, on_error, progress)
 
+    def find(
+        self, prefix: str = "", *, where: Mapping[str, Any] | None = None, since: Since | None = None,
+        history: bool = False,
+    ) -> Iterator[Found]:  # fmt: skip
+        """The refs whose notes say so, in the order of their names, each with its key, time and note. Nothing is
+        unpickled. Refs are read a thousand at a time, and so are the recipes of keys that were put without a note for
+        their ref.
+
+        Args:
+            prefix: What the names begin with, or a pattern, as of ``refs.list``.
+            where: Conditions on fields of the note, which all have to hold: by name a value, as ``{"seed": 7}``, or an
+                operator with a value, as ``{"auc": (">", 0.9)}``; or a list of such pairs. Operators are ``==``,
+                ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in`` and ``not in`` (with a list), and ``contains`` (a list has
+                the element, a text the part). Dots lead into dicts: ``"metrics.auc"``. A field that is not there does
+                not match, nor one that cannot be compared: a text is not less than a number.
+            since: Only what was set since then: ``"2h"`` or a timedelta ago, a date or time (``"2026-11-30"``, local
+                time unless it says another), a datetime, or seconds since the epoch.
+            history: Look at all values that the refs had, not only at the present ones. They are called ``ref@n``.
+
+        Raises:
+            InvalidKey: ``where`` or ``since`` makes no sense.
+            CorruptObject: a ref or a recipe is damaged.
+            NotFound: a ref names a key that is not there.
+        """
+        from mfstore.finding import find
+
+        self.handle.require_read()
+        return find(self.handle, self.refs.list(prefix), where, since, history)
+
+    def table(
+        self, refs: str | Iterable[str] = "", *, where: Mapping[str, Any] | None = None, since: Since | None = None,
+        history: bool = False,
+    ) -> DataFrame:  # fmt: skip
+        """Refs as a DataFrame of pandas: a row for each, with the columns ref, key, time (when it was set, in UTC),
+        size (bytes of the artifacts), creator, and one for each field of the notes, those inside of others with dots
+        (``metrics.auc``). A field that is called as one of the first five is ``note.size`` and so on. Nothing is
+        unpickled.
+
+        Args:
+            refs: The name of a ref; what names begin with; a pattern, as of ``refs.list``; or a list of names.
+            where: As of ``find``.
+            since: As of ``find``.
+            history: A row for each value that the refs had, the newest first, called ``ref@n``.
+
+        Raises:
+            Unsupported: pandas is not installed.
+            InvalidKey: as of ``find``.
+            NotFound: a ref of the list is not there, or names a key that is not.
+            CorruptObject: a ref or a recipe is damaged.
+        """
+        from mfstore.finding import table
+
+        self.handle.require_read()
+        return table(self.handle, self.refs.list, refs, where, since, history)
+
     def keys(self) -> Iterator[Key]:
         """Every key in the store, in any order, by listing it as it is iterated; names are in ``refs``, or come by
         iterating over the store itself. A key that is stored or removed meanwhile may be told or not."""
@@ -788,7 +845,11 @@ class Store:
     aexists = in_thread(exists)
     aexists_many = in_thread(exists_many)
     astat = in_thread(stat)
+
     astat_many = each_in_thread(stat_many)
+
+    afind = each_in_thread(find)
+    atable = in_thread(table)
     akeys = each_in_thread(keys)
     astats = in_thread(stats)
     averify = in_thread(verify)
