@@ -6,12 +6,13 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, ItemsView, Iterator, Mapping, MutableMapping, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence, ValuesView
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from mfstore.display.shown import Shown
 from mfstore.errors import (
     Conflict,
     CorruptObject,
@@ -43,6 +44,7 @@ from mfstore.saving.guard import Names as Relied
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.display.cards import Card
     from mfstore.handle import Handle
 
 SET_ATTEMPTS = 50
@@ -52,7 +54,36 @@ SET_ATTEMPTS = 50
 COMPLETED = 1000
 """Names that a notebook offers: one page of a listing."""
 Names: TypeAlias = list[str]
-Entries: TypeAlias = list[RefEntry]
+HISTORY_SHOWN = 50
+"""Values of a history that a notebook lists."""
+
+
+class History(Shown, list[RefEntry]):
+    """The values of one ref, newest first: a list."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str, entries: Iterable[RefEntry]) -> None:
+        super().__init__(entries)
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return History, (self.name, [*self])
+
+    def _card(self) -> Card:
+        from mfstore.display.amounts import count
+        from mfstore.display.cards import Card, Cell, Grid, age_cell, code_cell, key_cell
+        from mfstore.display.words import note_text
+
+        noted = any(entry.note is not None for entry in self)
+        rows: list[tuple[Cell | str, ...]] = []
+        for number, entry in enumerate(self[:HISTORY_SHOWN]):
+            note = Cell("" if entry.note is None else note_text(entry.note), look="code")
+            name = code_cell(f"@{number}", f"{self.name}@{number}")
+            rows.append((name, key_cell(entry.key), age_cell(entry.time), *([note] if noted else [])))
+        columns = ("", "key", "set", *(["note"] if noted else []))
+        grid = Grid(columns, tuple(rows), more=len(self) - len(rows))
+        return Card(f"{count(len(self), 'value')} of", self.name, grids=(grid,))
 
 
 class _ChangedError(Exception):
@@ -257,7 +288,7 @@ class Refs(MutableMapping[str, Key]):
         except NotFound:
             return False
 
-    def log(self, name: str) -> Entries:
+    def log(self, name: str) -> History:
         """Every value of ``name``, newest first, up to 1000, each with the time it was set. ``name@0`` is the first of
         them, ``name@1`` the second.
 
@@ -265,9 +296,9 @@ class Refs(MutableMapping[str, Key]):
             NotFound: there is no such ref.
             CorruptObject: it is damaged.
         """
-        return [*reversed(self._read(name)[1])]
+        return History(name, reversed(self._read(name)[1]))
 
-    def history(self, name: str) -> Entries:
+    def history(self, name: str) -> History:
         """As ``log``."""
         return self.log(name)
 
@@ -294,6 +325,18 @@ class Refs(MutableMapping[str, Key]):
 
     def __repr__(self) -> str:
         return f"<Refs of {self._backend.url}>"
+
+    def _repr_html_(self) -> str:
+        from mfstore.display.html import html_of
+        from mfstore.overview import refs_card
+
+        return html_of(refs_card(self._backend))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from mfstore.display.text import text_of
+        from mfstore.overview import refs_card
+
+        printer.text(text_of(refs_card(self._backend)))
 
     def _look(self, key: str, note: dict[str, Any] | None = None) -> _Value:
         """The new value, and what it relies on: the recipe and the packs in which it places chunks. All of them are

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mfstore.display.shown import Shown
 from mfstore.format import recipes
 from mfstore.format.about import Made
 from mfstore.format.digests import Key
@@ -13,12 +14,16 @@ from mfstore.records import dataclass, field
 from mfstore.saving.codecs import LABELS
 from mfstore.saving.context import SessionStats as SessionStats
 
+SHOWN = 20
+"""Artifacts of a bundle that a notebook lists."""
+
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.display.cards import Card
 
 
-@dataclass(frozen=True, slots=True)
-class ArtifactStat:
+@dataclass(frozen=True, slots=True, repr=False)
+class ArtifactStat(Shown):
     """What a key stands for, from its recipe alone: no data is read."""
 
     key: Key
@@ -51,9 +56,39 @@ class ArtifactStat:
     libraries: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries whose classes or functions are inside, by top-level module."""
 
+    def _card(self) -> Card:
+        from mfstore.display.amounts import count, size
+        from mfstore.display.cards import Card, Cell, Grid, age_cell, code_cell
+        from mfstore.display.words import note_text
 
-@dataclass(frozen=True, slots=True)
-class StoreStats:
+        facts: list[tuple[str, Cell | str]] = []
+        if not self.artifacts:
+            facts.append(("type", code_cell(self.type)))
+        stored = f"{size(self.size)}, stored in {size(self.stored)}"
+        if self.bases:
+            stored += f"; {size(self.bases)} of other chunks are read with it"
+        facts.append(("size", Cell(stored, f"{count(self.size, 'byte')}, stored in {self.stored:,}", "number")))
+        if self.codecs:
+            codecs = ", ".join(f"{name} {size(taken)}" for name, taken in self.codecs.items())
+            facts.append(("chunks", f"{self.chunks:,}: {codecs}"))
+        if self.created is not None:
+            facts.append(("created", age_cell(self.created)))
+        if self.creator:
+            facts.append(("by", code_cell(self.creator)))
+        versions = {"Python": self.python, "mfstore": self.mfstore, **self.libraries}
+        told = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+        if told:
+            facts.append(("with", told))
+        if self.note is not None:
+            facts.append(("note", Cell(note_text(self.note), look="code")))
+        rows = tuple((code_cell(name), code_cell(kind)) for name, kind in [*self.artifacts.items()][:SHOWN])
+        more = len(self.artifacts) - len(rows)
+        grids = (Grid(("artifact", "type"), rows, more=more),) if rows else ()
+        return Card("bundle" if self.artifacts else "artifact", self.key, tuple(facts), grids)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreStats(Shown):
     """What a store holds. Sizes in bytes."""
 
     url: str
@@ -65,6 +100,20 @@ class StoreStats:
     by_kind: dict[str, int]
     """Stored bytes of recipes, packs, index fragments and refs."""
     session: SessionStats
+
+    def _card(self) -> Card:
+        from mfstore.display.amounts import size
+        from mfstore.display.cards import Card, Cell, Grid
+
+        counts = {"recipes": self.recipes, "packs": self.packs, "index": self.index_fragments, "refs": self.refs}
+        rows: list[tuple[Cell | str, ...]] = [
+            (kind, Cell(f"{number:,}", look="number"), Cell(size(self.by_kind.get(kind, 0)), look="number"))
+            for kind, number in counts.items()
+        ]
+        total = Cell(f"{sum(counts.values()):,}", look="number")
+        rows.append(("in all", total, Cell(size(self.stored), f"{self.stored:,} bytes", "number")))
+        grid = Grid(("", "objects", "size"), tuple(rows), (1, 2))
+        return Card("store", self.url, self.session._card().facts, (grid,))
 
 
 def store_stats(backend: Backend, session: SessionStats) -> StoreStats:

@@ -890,6 +890,18 @@ class Store:
     def __repr__(self) -> str:
         return f"mfstore.open({self.backend.url!r})"
 
+    def _repr_html_(self) -> str:
+        from mfstore.display.html import html_of
+        from mfstore.overview import store_card
+
+        return html_of(store_card(self.handle))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from mfstore.display.text import text_of
+        from mfstore.overview import store_card
+
+        printer.text(text_of(store_card(self.handle)))
+
     @property
     def handle(self) -> Handle:
         """What this process shares between operations. For mfstore's own rooms, not part of the public interface."""

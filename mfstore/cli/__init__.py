@@ -13,8 +13,8 @@ from mfstore.cli.demo import demo
 from mfstore.cli.gc import gc
 from mfstore.cli.maintenance import quarantine, repair, verify
 from mfstore.cli.migrate import migrate
-from mfstore.cli.output import printable
 from mfstore.cli.storage import du, refs
+from mfstore.display.words import printable
 from mfstore.errors import MfstoreError
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import click
 
 from mfstore.cli.options import json_option, store_option
-from mfstore.cli.output import Compression, opened, print_json, print_table, printable, progress, resolve_key, size
+from mfstore.cli.output import Compression, opened, print_json, print_table, progress, resolve_key
+from mfstore.display.amounts import size
+from mfstore.display.words import printable
 from mfstore.format.refs import ref_path
 from mfstore.settings import COMPRESSIONS
 

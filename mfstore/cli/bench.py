@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.options import json_option
-from mfstore.cli.output import print_json, printable, progress
+from mfstore.cli.output import print_json, progress
+from mfstore.display.words import printable
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_json, print_table, printable, progress, size
+from mfstore.cli.output import opened, print_json, print_table, progress
+from mfstore.display.amounts import size
+from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.retention import Retention
 

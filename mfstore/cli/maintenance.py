@@ -11,8 +11,9 @@ import click
 
 from mfstore.backends import open_backend
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_json, print_table, size
+from mfstore.cli.output import opened, print_json, print_table
 from mfstore.cli.reports import SHOWN, count, print_metaflow, print_repair, print_report, steps
+from mfstore.display.amounts import size
 from mfstore.errors import CorruptObject, NotAStore
 from mfstore.format.description import PATH as DESCRIPTION
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport

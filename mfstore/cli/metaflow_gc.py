@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.output import print_json, print_table, printable, size
+from mfstore.cli.output import print_json, print_table
 from mfstore.cli.reports import SHOWN, count, steps
+from mfstore.display.amounts import size
+from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.options import DURATION, json_option
-from mfstore.cli.output import print_json, print_table, printable, size
+from mfstore.cli.output import print_json, print_table
 from mfstore.cli.reports import SHOWN, count, steps
+from mfstore.display.amounts import size
+from mfstore.display.words import printable
 from mfstore.settings import FORMER_PROFILES
 
 if TYPE_CHECKING:

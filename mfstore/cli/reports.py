@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import click
 
-from mfstore.cli.output import print_table, printable, progress, size
+from mfstore.cli.output import print_table, progress
+from mfstore.display.amounts import size
+from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowRepair, MetaflowReport
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.maintenance.store.report import Finding, RepairReport, VerifyReport

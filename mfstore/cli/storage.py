@@ -8,7 +8,8 @@ from dataclasses import asdict
 import click
 
 from mfstore.cli.options import json_option, metaflow_option, one_place, store_option, where_option
-from mfstore.cli.output import opened, print_json, print_table, resolve_key, size
+from mfstore.cli.output import opened, print_json, print_table, resolve_key
+from mfstore.display.amounts import size
 
 
 @click.command()

@@ -38,6 +38,13 @@ class RefEntry(NamedTuple):
     note: dict[str, Any] | None = None
     """The note that this value was set with. None: then it is the key's."""
 
+    def __repr__(self) -> str:
+        from mfstore.display.amounts import age, date
+        from mfstore.display.words import note_text, printable
+
+        note = "" if self.note is None else f": {printable(note_text(self.note))}"
+        return f"<RefEntry {self.key} set {age(self.time)} ({date(self.time)}){note}>"
+
 
 class StoredRef(NamedTuple):
     """What a stored ref says."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mfstore.display.shown import Shown
 from mfstore.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.display.cards import Card, Cell
     from mfstore.format.digests import Digest
     from mfstore.host.workers import Workers
     from mfstore.loading.fetch import Fetcher
@@ -43,8 +45,8 @@ class SaveContext(NamedTuple):
     """Whether recipes say by whom and with what they were made."""
 
 
-@dataclass(slots=True)
-class SessionStats:
+@dataclass(slots=True, repr=False)
+class SessionStats(Shown):
     """What one operation did, or all operations of a handle since it was opened. Sizes in bytes."""
 
     artifacts: int = 0
@@ -61,3 +63,20 @@ class SessionStats:
     """Newly stored artifact bytes by codec."""
     loaded: int = 0
     """Bytes of the artifacts loaded."""
+
+    def _card(self) -> Card:
+        from mfstore.display.amounts import count, size
+        from mfstore.display.cards import Card
+
+        facts: list[tuple[str, Cell | str]] = []
+        if self.artifacts or self.stored:
+            saved = f"{count(self.artifacts, 'artifact')}, {size(self.logical)}"
+            if self.duplicate:
+                saved += f", of which {size(self.duplicate)} were there already"
+            facts.append(("saved here", saved))
+            facts.append(("written", f"{size(self.stored)} in {count(self.objects, 'object')}"))
+        if self.codecs:
+            facts.append(("codecs", ", ".join(f"{name} {size(taken)}" for name, taken in self.codecs.items())))
+        if self.loaded:
+            facts.append(("loaded here", size(self.loaded)))
+        return Card("this handle", facts=tuple(facts), notes=() if facts else ("Nothing was saved or loaded.",))
