@@ -1,11 +1,13 @@
-"""Whether an argument is many things, as a call that takes many wants, or one."""
+"""What an argument is: many things, as a call that takes many wants, or one; an object, or the file it is a path of."""
 
 from __future__ import annotations
 
 import io
 import os
+from typing import Any
 
 from mfstore.errors import WrongArgument
+from mfstore.host.callers import warn_caller
 
 ONE_PROTOCOLS = ("__array__", "__array_interface__", "__dataframe__", "__arrow_c_stream__", "__arrow_c_array__")
 """What arrays, tensors, tables and their columns say of themselves, whichever library they are of."""
@@ -41,3 +43,9 @@ def refuse_one_key(keys: object) -> None:
     """WrongArgument for one key or name where many are wanted: its digits would be taken for names."""
     if isinstance(keys, str):
         raise WrongArgument("many keys are wanted, and this is one", found=repr(keys), hint=f"Give a list: [{keys!r}]")
+
+
+def warn_of_path(obj: Any) -> None:
+    """Warn when a path is stored as an object, and there is a file that may have been meant."""
+    if os.path.isfile(obj):  # noqa: PTH113
+        warn_caller(f"put stores the path {os.fspath(obj)!r} itself: put_file stores what is in the file")

@@ -6,7 +6,7 @@ import os
 from typing import Any, Literal
 
 from mfstore.backends import open_backend
-from mfstore.errors import InvalidKey
+from mfstore.errors import InvalidKey, WrongArgument
 from mfstore.format.digests import NAMES
 from mfstore.settings import resolve
 from mfstore.store import Store
@@ -61,11 +61,17 @@ def open_store(
         NotAStore: the place holds something else.
         Unsupported: no backend for this scheme is installed, or the store needs a newer mfstore.
         CorruptObject: the store's description is damaged.
-        TypeError: an option that the backend does not know.
+        TypeError: an option that the backend does not know; or, as WrongArgument, ``url`` is neither a path nor text.
         AccessDenied: the store's description may not be read.
         BackendError: the storage failed.
     """
+    if not isinstance(url, (str, os.PathLike)):
+        raise WrongArgument(
+            "url is where the store is, a path or a URL", found=repr(url), hint="Such as mfstore.open('~/store')"
+        )
     text = os.fspath(url)
+    if not isinstance(text, str):
+        raise WrongArgument("url is text, and this is bytes", found=repr(text))
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
     knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record)

@@ -10,15 +10,12 @@ import os
 import sys
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 OWN = ("__main__", "__mp_main__")
 """Modules whose classes and functions another program does not find."""
 
-
-_PACKAGE = str(Path(__file__).parent) + os.sep
 _told: set[str] = set()
 """Of what this program defines, what was warned of."""
 
@@ -29,25 +26,14 @@ def warn_of_own(modules: Iterable[str]) -> None:
     own = sorted({module for module in modules if ":" in module} - _told)
     if not own:
         return
-    import warnings
-
-    from mfstore.errors import MfstoreWarning
+    from mfstore.host.callers import warn_caller
 
     _told.update(own)
     names = ", ".join(name.partition(":")[2] for name in own[:5])
-    warnings.warn(
+    warn_caller(
         f"what is stored needs {names} from __main__, which another program or notebook does not have: "
-        "it will not load there. Put the definition into a module and import it, or store with pickler='cloudpickle'",
-        MfstoreWarning, _callers_level(),
-    )  # fmt: skip
-
-
-def _callers_level() -> int:
-    """How many frames up, from the one that calls this, the first is that is not mfstore's."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    return level
+        "it will not load there. Put the definition into a module and import it, or store with pickler='cloudpickle'"
+    )
 
 
 def task() -> str | None:

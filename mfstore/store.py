@@ -28,7 +28,7 @@ from mfstore.host.pipes import read_blocks
 from mfstore.in_thread import each_in_thread, in_thread
 from mfstore.loading.artifacts import ArtifactReader
 from mfstore.loading.files import regular_target, write_file
-from mfstore.many_or_one import refuse_no_mapping, refuse_one_key, refuse_one_thing
+from mfstore.many_or_one import refuse_no_mapping, refuse_one_key, refuse_one_thing, warn_of_path
 from mfstore.names import base_of, resolve
 from mfstore.refs import Refs
 from mfstore.settings import Knobs
@@ -92,9 +92,10 @@ class Store:
         before is intact.
 
         Args:
-            obj: What pickle can describe. Arrays, tables, tensors, texts and bytes of any size are fast. Of a slice of
-                numpy or Arrow only what it shows is stored. Tensors share storages when they are loaded, as they did,
-                so these are stored whole: save a ``clone()`` of a small part of a large tensor.
+            obj: What pickle can describe. A ``pathlib.Path`` is stored as a path, with a warning if there is such a
+                file: ``put_file`` stores that. Arrays, tables, tensors, texts and bytes of any size are fast. Of a
+                slice of numpy or Arrow only what it shows is stored. Tensors share storages when they are loaded, as
+                they did, so these are stored whole: save a ``clone()`` of a small part of a large tensor.
             base: An older version of it, by any name. What has changed is then stored as what differs from it, where
                 that pays. The key returned does not depend on it, and neither does what is loaded. A version that is
                 not there, or is damaged, is passed over.
@@ -122,6 +123,8 @@ class Store:
             raise InvalidKey("pickler must be None or 'cloudpickle'", found=f"{pickler!r:.80}")
         if ref is not None:
             self.refs.settable(ref)
+        if hasattr(type(obj), "__fspath__"):
+            warn_of_path(obj)
         attached = None if note is None else encode_note(note)
         (key,) = self._put_all([obj], None, "", base, attached, pickler is not None)
         return key if ref is None else self._named(key, ref, note)

@@ -415,6 +415,16 @@ def test_a_single_thing_is_not_stored_in_pieces(memory):
     assert not list(memory.keys())
 
 
+def test_a_path_of_a_file_is_warned_of(memory, tmp_path):
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"weights")
+    with pytest.warns(errors.MfstoreWarning, match="put_file stores what is in the file") as told:
+        assert memory.get(memory.put(file)) == file
+    assert told[0].filename == __file__
+    for obj in (tmp_path, tmp_path / "none", str(file), [file]):  # warnings are errors here
+        assert memory.get(memory.put(obj)) == obj
+
+
 def test_load_gives_one_artifact_for_a_name_and_a_dict_for_several(memory):
     run = memory.save({"model": [1], "auc": 0.5})
     assert memory.load(run, "model") == [1] and memory.load(run, ["model"]) == {"model": [1]}

@@ -624,6 +624,23 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch, path):
     assert (tmp_path / "store" / "mfstore.json").exists()
 
 
+@pytest.mark.parametrize("url", [None, 123, b"store", ["store"]])
+def test_where_a_store_is_must_be_text(url):
+    with pytest.raises(TypeError, match="url is"):
+        mfstore.open(url)
+
+
+def test_an_empty_directory_becomes_a_store(tmp_path):
+    store = mfstore.open(tmp_path)
+    assert not list(tmp_path.iterdir()) and not list(store) and not list(store.keys()) and store.stats().recipes == 0
+    for call in (lambda: store.get("models/churn"), lambda: store.get("0" * 64), lambda: store.delete("models/churn")):
+        with pytest.raises(errors.NotFound, match="no store there yet .*The first put makes one"):
+            call()
+    with pytest.raises(errors.NotFound, match=r"no store there yet \(in [^ ]*\)$"):
+        mfstore.open(tmp_path, create=False).get("0" * 64)
+    assert store.get(store.put(1)) == 1
+
+
 def test_memory_stores():
     one = mfstore.open("memory://")
     key = one.put(np.arange(100_000))

@@ -26,6 +26,7 @@ from mfstore.s3.bulk.items import (
     put_item,
     several,
     source_of,
+    warn_of_files,
 )
 from mfstore.s3.bulk.results import (
     BulkResult,
@@ -446,7 +447,8 @@ class BulkClient:
 
         Args:
             items: A mapping from key to data, or an iterable of ``(key, data)`` and ``PutItem``, which tells what data
-                may be.
+                may be. A text is stored itself, and a ``pathlib.Path`` stands for the file: a text that a file is
+                called as is warned of.
             on_error: As of ``get_many``.
             progress: As of ``get_many``.
             content_type: This and what follows holds for items that say nothing else: the Content-Type,
@@ -467,6 +469,7 @@ class BulkClient:
             BackendError: anything else, after the retries. Its hint says when it is unknown whether the object was
                 stored.
         """
+        warn_of_files(items)
         how = PutOptions(
             content_type, metadata, encryption, kms_key, options, self.options.checksum, self.transfers.options
         )

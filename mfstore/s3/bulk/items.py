@@ -6,6 +6,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
@@ -16,6 +17,10 @@ from mfstore.s3.urls import split_url
 
 LAST_BYTE = (1 << 63) - 1
 """What the engines count up to."""
+LOOKED_AT = 100
+"""Items of a put that are looked at for paths of files: 0.1 ms of questions to the file system."""
+LONGEST_PATH = 4096
+"""What is longer is no path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,27 @@ def several(items: Any) -> None:
     """Refuse one key, or object, where many belong: its characters would each be taken for a key."""
     if isinstance(items, (str, bytes, bytearray, os.PathLike, PutItem)):
         raise InvalidKey("many items are wanted, and this is one", found=f"{items!r:.80}", hint="Give a list: [item]")
+
+
+def warn_of_files(items: Any) -> None:
+    """Warn when a text that is to be stored is the path of a file, which its caller may have meant. Only the first
+    items are looked at, and none of an iterator, which they would be taken from."""
+    if isinstance(items, Mapping):
+        pairs: Iterable[Any] = items.items()
+    elif isinstance(items, (list, tuple)):
+        pairs = items
+    else:
+        return
+    for item in islice(pairs, LOOKED_AT):
+        text = item[1] if isinstance(item, tuple) and len(item) == 2 else None
+        if isinstance(text, str) and 0 < len(text) <= LONGEST_PATH and os.path.isfile(text):  # noqa: PTH113
+            from mfstore.host.callers import warn_caller
+
+            warn_caller(
+                f"put_many stores the text {text!r} itself, and there is a file of this name: for what is in the file, "
+                "give a pathlib.Path"
+            )
+            return
 
 
 def put_item(item: Any) -> PutItem:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mfstore.errors import BackendError, InvalidKey, InvalidRange, MfstoreError, NotSerializable
+from mfstore.errors import BackendError, InvalidKey, InvalidRange, MfstoreError, MfstoreWarning, NotSerializable
 from mfstore.s3 import BulkClient, PutItem
 from mfstore.s3.headers import checked_metadata, header_value
 from tests.rigs.raw_server import Server
@@ -286,3 +286,18 @@ def test_what_a_header_says():
     assert checked_metadata(None) is None and checked_metadata({}) == {}
     given = {"a-b_c.d": "", "B": "x  y"}
     assert checked_metadata(given) is given
+
+
+def test_a_text_that_a_file_is_called_as_is_warned_of(clients, tmp_path):
+    """It is stored all the same; a path object stands for the file."""
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"weights")
+    client = clients[0]
+    for items in ({"other": "x", "model": str(file)}, [("model", str(file))]):
+        with pytest.warns(MfstoreWarning, match="give a pathlib.Path") as told:
+            client.put_many(items)
+        assert told[0].filename == __file__
+    client.put_many(
+        {"a": file, "b": "", "c": "x\0", "d": "\ud800", "e": str(tmp_path), "f": "x" * 5000}, on_error="return"
+    )
+    client.put_many(iter([("model", str(file))]))  # what would be taken from it is not looked at
