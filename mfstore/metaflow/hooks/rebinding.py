@@ -18,8 +18,10 @@ from typing import Any
 from metaflow.datastore import flow_datastore
 from metaflow.datastore.flow_datastore import FlowDataStore
 from metaflow.datastore.task_datastore import TaskDataStore
+from metaflow.flowspec import FlowSpec
 
 from mfstore.host.forks import IMPORTING
+from mfstore.metaflow.hooks.foreach import find_input
 from mfstore.metaflow.hooks.task_datastore import (
     get,
     load_artifacts,
@@ -109,6 +111,7 @@ METHODS = (
         _in_s3("marks", "save_metadata"),
     ),
     ReboundMethod(TaskDataStore, "transfer_artifacts", ("self", "other_datastore", "names"), transfer_artifacts),
+    ReboundMethod(FlowSpec, "_find_input", ("self", "stack_index"), find_input),
 )  # fmt: skip
 
 
