@@ -37,14 +37,17 @@ def _is_there(flow: Any, name: str) -> bool:
 def _item(task: Any, name: str, index: Any) -> tuple[Any] | None:
     """The item, in a tuple, or None where the whole list is to be asked: also where something is wrong, which it then
     meets and tells."""
-    info = (getattr(task, "_info", None) or {}).get(name)
-    if not is_packed(info) or bundle_of(info) is None or type(index) is not int or info.get("size", 0) < SPARED:
+    info: dict[str, Any] = (getattr(task, "_info", None) or {}).get(name) or {}
+    if not is_packed(info) or type(index) is not int or info.get("size", 0) < SPARED:
+        return None
+    bundle = bundle_of(info)
+    if bundle is None:
         return None
     from mfstore.metaflow.packed.store import packed_store
     from mfstore.views.items import load_item
 
     try:
         store = packed_store(task._storage_impl.datastore_root)
-        return load_item(store.handle, bundle_of(info) or "", name, index, SPARED)
+        return load_item(store.handle, bundle, name, index, SPARED)
     except Exception:
         return None

@@ -21,7 +21,6 @@ from metaflow.datastore.task_datastore import TaskDataStore
 from metaflow.flowspec import FlowSpec
 
 from mfstore.host.forks import IMPORTING
-from mfstore.metaflow.hooks.foreach import find_input
 from mfstore.metaflow.hooks.task_datastore import (
     get,
     load_artifacts,
@@ -58,12 +57,30 @@ class ReboundMethod(NamedTuple):
         return code.co_varnames[:count] == self.parameters and not code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
 
 
+def _at_first_call(module: str, name: str) -> Callable[[Any], Any]:
+    """What replaces a method with what ``name`` of a module of the hooks makes of it, which is imported when the method
+    is called."""
+
+    def replace(original: Any) -> Any:
+        made: list[Any] = []
+
+        @wraps(original)
+        def method(self: Any, *args: Any, **named: Any) -> Any:
+            if not made:
+                made.append(getattr(import_module(f"mfstore.metaflow.hooks.{module}"), name)(original))
+            return made[0](self, *args, **named)
+
+        return method
+
+    return replace
+
+
 def _in_s3(module: str, name: str, elsewhere: Callable[[Any], object] | None = None) -> Callable[[Any], Any]:
     """What replaces a method with what ``name`` of a module of the hooks makes of it, for storages in S3. For others
     ``elsewhere`` gets what the method gives."""
 
     def replace(original: Any) -> Any:
-        made: list[Any] = []
+        far = _at_first_call(module, name)(original)
 
         @wraps(original)
         def method(self: Any, *args: Any, **named: Any) -> Any:
@@ -73,9 +90,7 @@ def _in_s3(module: str, name: str, elsewhere: Callable[[Any], object] | None = N
                 if blobs is not None and elsewhere is not None:
                     elsewhere(found)
                 return found
-            if not made:
-                made.append(getattr(import_module(f"mfstore.metaflow.hooks.{module}"), name)(original))
-            return made[0](self, *args, **named)
+            return far(self, *args, **named)
 
         return method
 
@@ -111,7 +126,7 @@ METHODS = (
         _in_s3("marks", "save_metadata"),
     ),
     ReboundMethod(TaskDataStore, "transfer_artifacts", ("self", "other_datastore", "names"), transfer_artifacts),
-    ReboundMethod(FlowSpec, "_find_input", ("self", "stack_index"), find_input),
+    ReboundMethod(FlowSpec, "_find_input", ("self", "stack_index"), _at_first_call("foreach", "find_input")),
 )  # fmt: skip
 
 
