@@ -243,7 +243,7 @@ class Refs(MutableMapping[str, Key]):
     def list(self, pattern: str = "") -> Names:
         """The names that begin so, in order; of "" all. What has ``*``, ``?`` or ``[`` in it is a pattern for the whole
         name, as in a shell, but ``*`` stands for "/" too: ``runs/*/model``."""
-        literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+        literal = literal_of(pattern)
         found = sorted(list_refs(self._backend, literal))
         return found if literal == pattern else [name for name in found if fnmatchcase(name, pattern)]
 
@@ -255,13 +255,21 @@ class Refs(MutableMapping[str, Key]):
         """Keys, in the order of their names. Iterating asks for all refs together."""
         return _Values(self)
 
-    def all(self) -> Iterator[tuple[str, Key]]:
-        """What ``items`` gives. CorruptObject when a ref is damaged."""
-        for name, stored in read_all_refs(self._backend):
+    def latest(self, pattern: str = "") -> Iterator[tuple[str, RefEntry]]:
+        """The present value of each ref of ``list(pattern)``: its key, when it was set, and with which note. All are
+        asked for together.
+
+        Raises:
+            CorruptObject: a ref is damaged.
+        """
+        literal = literal_of(pattern)
+        for name, stored in read_all_refs(self._backend, literal):
+            if literal != pattern and not fnmatchcase(name, pattern):
+                continue
             if isinstance(stored, MfstoreError):
                 raise stored
             if stored.entries:
-                yield name, stored.entries[-1].key
+                yield name, stored.entries[-1]
 
     def clear(self) -> None:
         """Refused: it would remove the history of everything."""
@@ -404,15 +412,20 @@ class Refs(MutableMapping[str, Key]):
             raise _ChangedError from error
 
 
+def literal_of(pattern: str) -> str:
+    """What every name begins with that a pattern is about; all of it, if it is a beginning and no pattern."""
+    return re.split(r"[*?[]", pattern, maxsplit=1)[0]
+
+
 class _Items(ItemsView[str, Key]):
     _mapping: Refs
 
     def __iter__(self) -> Iterator[tuple[str, Key]]:
-        return self._mapping.all()
+        return ((name, entry.key) for name, entry in self._mapping.latest())
 
 
 class _Values(ValuesView[Key]):
     _mapping: Refs
 
     def __iter__(self) -> Iterator[Key]:
-        return (key for _, key in self._mapping.all())
+        return (entry.key for _, entry in self._mapping.latest())

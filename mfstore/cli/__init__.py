@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from mfstore.cli.artifacts import get, ls, put, stat
+from mfstore.cli.artifacts import delete, get, ls, put, stat
 from mfstore.cli.bench import bench
 from mfstore.cli.demo import demo
 from mfstore.cli.gc import gc
@@ -42,14 +42,22 @@ class _Group(click.Group):
             sys.exit(1)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+COMPLETION = """\b
+Commands, options and refs are completed with the Tab key after, in bash,
+    eval "$(_MFSTORE_COMPLETE=bash_source mfstore)"
+and with zsh_source or fish_source in these shells."""
+
+
+@click.group(cls=_Group, epilog=COMPLETION, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mfstore")
 def main() -> None:
     """Store, inspect and share a workflow's artifacts.
 
-    Every command that uses a store takes it from --store or MFSTORE_STORE, and prints JSON with --json.
+    Every command that uses a store takes it from --store or MFSTORE_STORE, and prints JSON with --json. A NAME is a
+    key, a ref (models/churn), a value it had (models/churn@1, models/churn@2026-11-30, models/churn@2h), or the first
+    digits of a key, eight or more.
     """
 
 
-for command in (put, get, ls, stat, du, refs, verify, repair, quarantine, gc, migrate, bench, demo):
+for command in (put, get, ls, stat, delete, du, refs, verify, repair, quarantine, gc, migrate, bench, demo):
     main.add_command(command)

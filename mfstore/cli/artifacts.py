@@ -1,54 +1,68 @@
-"""Commands about artifacts: put, get, ls, stat."""
+"""Commands about artifacts: put, get, ls, stat, delete."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.options import json_option, store_option
-from mfstore.cli.output import Compression, opened, print_json, print_table, progress, resolve_key
-from mfstore.display.amounts import size
-from mfstore.display.words import printable
-from mfstore.format.refs import ref_path
+from mfstore.cli.options import NOTE, complete_ref, json_option, store_option
+from mfstore.cli.output import Compression, opened, print_json, print_table, progress
+from mfstore.display.amounts import size, time_of_day
+from mfstore.display.words import note_text, printable, short_key
 from mfstore.settings import COMPRESSIONS
+
+if TYPE_CHECKING:
+    from mfstore.stats import ArtifactStat
+    from mfstore.store import Store
 
 
 @click.command()
 @store_option
 @json_option
-@click.option("--ref", metavar="NAME", help="Point this ref at the (last) file stored.")
 @click.option(
-    "--base", metavar="KEY_OR_REF", help="An older version: what has changed is stored as what differs from it."
+    "--ref", metavar="NAME", shell_complete=complete_ref, help="Point this ref at the file stored, if several the last."
 )
+@click.option(
+    "--base", metavar="NAME", shell_complete=complete_ref,
+    help="An older version: what has changed is stored as what differs from it.",
+)  # fmt: skip
+@click.option(
+    "--note", "notes", metavar="FIELD=VALUE", type=NOTE, multiple=True,
+    help="Attach a note, such as auc=0.93; may be given several times. A value is JSON, or else text.",
+)  # fmt: skip
 @click.option(
     "--compress", type=click.Choice(COMPRESSIONS),
     help="How hard to compress; off stores raw. [env: MFSTORE_COMPRESS; default: balanced]",
 )  # fmt: skip
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 def put(
-    url: str, as_json: bool, ref: str | None, base: str | None, compress: Compression | None, files: tuple[str, ...]
-) -> None:
+    url: str, as_json: bool, ref: str | None, base: str | None, notes: tuple[tuple[str, Any], ...],
+    compress: Compression | None, files: tuple[str, ...],
+) -> None:  # fmt: skip
     """Store FILES as raw bytes (- is standard input) and print their keys."""
-    if ref is not None:
-        ref_path(ref)  # a name that cannot be is told before anything is stored
     store = opened(url, create=True, compress=compress)
+    if ref is not None:
+        store.refs.settable(ref)  # a name that cannot be is told before anything is stored
+    note = dict(notes) or None
     with progress() as display:
         task = display.add_task("putting", total=len(files))
         for name in files:
             # A pipe is read in blocks like a file, so that memory stays bounded.
-            key = store.put_file("/dev/stdin" if name == "-" else name, base)
+            key = store.put_file("/dev/stdin" if name == "-" else name, base, note=note)
             display.advance(task)
             if as_json:
                 print_json({"file": name, "key": key, "size": store.stat(key).size})
             else:
                 click.echo(f"{key}  {name}" if len(files) > 1 else key)
     if ref is not None:
-        store.refs[ref] = key
+        store.refs.set(ref, key, note=note)
 
 
 @click.command()
@@ -56,15 +70,15 @@ def put(
 @json_option
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
 @click.option("--name", metavar="ARTIFACT", help="Of a bundle: which artifact (its pickle is written).")
-@click.argument("key")
+@click.argument("key", metavar="NAME", shell_complete=complete_ref)
 def get(url: str, as_json: bool, output: str | None, name: str | None, key: str) -> None:
-    """Write the bytes of KEY (a key or a ref): raw bytes as stored, objects as their pickle. Nothing is unpickled."""
+    """Write the bytes of NAME, a key or a ref: raw bytes as stored, objects as their pickle. Nothing is unpickled."""
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output carries the bytes")
     if output is None and sys.stdout is None:
         raise click.UsageError("standard output is closed")
     store = opened(url)
-    found = resolve_key(store, key)
+    found = store.resolve(key)
     if output is not None:
         store.get_file(found, output, name=name)
     else:
@@ -79,12 +93,16 @@ def get(url: str, as_json: bool, output: str | None, name: str | None, key: str)
 @store_option
 @json_option
 @click.option(
-    "-n", "--limit", default=1000, type=click.IntRange(min=0), show_default=True, help="List at most this many keys."
+    "-n", "--limit", default=1000, type=click.IntRange(min=0), show_default=True, help="List at most this many."
 )
 @click.option("-l", "--long", is_flag=True, help="Add size and type (reads every recipe).")
-def ls(url: str, as_json: bool, limit: int, long: bool) -> None:
-    """List the keys in the store."""
+@click.argument("pattern", required=False, shell_complete=complete_ref)
+def ls(url: str, as_json: bool, limit: int, long: bool, pattern: str | None) -> None:
+    """List the keys in the store; or the refs of PATTERN, such as models/ or 'runs/*/model', with their keys."""
     store = opened(url)
+    if pattern is not None:
+        _list_refs(store, pattern, as_json, limit, long)
+        return
     keys = list(islice(store.keys(), limit + 1))
     if not long:
         for key in keys[:limit]:
@@ -97,25 +115,64 @@ def ls(url: str, as_json: bool, limit: int, long: bool) -> None:
         else:
             print_table(
                 ("key", "size", "stored", "chunks", "type"),
-                [(r.key, size(r.size), size(r.stored), str(r.chunks), r.type) for r in rows],
+                [(short_key(r.key), size(r.size), size(r.stored), str(r.chunks), r.type) for r in rows],
                 right=(1, 2, 3),
             )
-    if len(keys) > limit:
-        click.echo(f"mfstore: more than {limit} keys; --limit shows more", err=True)
+    _tell_of_more(len(keys) > limit, limit, "keys")
+
+
+def _list_refs(store: Store, pattern: str, as_json: bool, limit: int, long: bool) -> None:
+    found = list(islice(store.refs.latest(pattern), limit + 1))
+    stats = dict(_stats(store, [entry.key for _, entry in found[:limit]]))
+    rows = []
+    for ref, (key, time, note) in found[:limit]:
+        stat = stats.get(key)
+        if as_json:
+            row = {"name": ref, "key": key, "time": time, "note": note if note or stat is None else stat.note}
+            print_json(row | ({} if stat is None else {"size": stat.size, "stored": stat.stored, "type": stat.type}))
+        elif stat is None:
+            rows.append((ref, short_key(key), time_of_day(time), "gone", "", ""))
+        else:
+            rows.append((ref, short_key(key), time_of_day(time), size(stat.size), size(stat.stored), stat.type))
+    if rows:
+        columns = ("ref", "key", "set at", "size", "stored", "type")
+        width = len(columns) if long else 4
+        print_table(columns[:width], [row[:width] for row in rows], right=(3, 4))
+    _tell_of_more(len(found) > limit, limit, "refs")
+
+
+def _stats(store: Store, keys: list[Any]) -> Iterator[tuple[str, ArtifactStat]]:
+    """What each key stands for, without those of which nothing is stored any more."""
+    from mfstore.errors import NotFound
+    from mfstore.format.recipes import recipe_path
+    from mfstore.stats import stat_of
+
+    unique = list(dict.fromkeys(keys))
+    for key, (_, data) in zip(unique, store.backend.get_many([recipe_path(key) for key in unique]), strict=True):
+        try:
+            yield key, stat_of(key, store.handle.decode(key, data))
+        except NotFound:
+            continue
+
+
+def _tell_of_more(more: bool, limit: int, what: str) -> None:
+    if more:
+        click.echo(f"mfstore: more than {limit} {what}; --limit shows more", err=True)
 
 
 @click.command()
 @store_option
 @json_option
-@click.argument("keys", nargs=-1, required=True)
+@click.argument("keys", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_ref)
 def stat(url: str, as_json: bool, keys: tuple[str, ...]) -> None:
-    """Show what KEYS (keys or refs) stand for, without reading their data."""
+    """Show what each NAME, a key or a ref, stands for, without reading its data."""
     store = opened(url)
     for text in keys:
-        found = store.stat(resolve_key(store, text))
+        found = store.stat(text)
         if as_json:
             print_json(asdict(found))
             continue
+        libraries = ", ".join(f"{name} {version}" for name, version in found.libraries.items())
         rows = [
             ("key", found.key),
             ("type", found.type),
@@ -125,8 +182,24 @@ def stat(url: str, as_json: bool, keys: tuple[str, ...]) -> None:
             ("chunks", str(found.chunks)),
             ("segments", str(found.segments)),
             ("codecs", ", ".join(f"{name} {size(count)}" for name, count in found.codecs.items()) or "literal"),
+            *([("created", time_of_day(found.created))] if found.created else []),
+            *([("creator", found.creator)] if found.creator else []),
+            *([("with", f"Python {found.python}, mfstore {found.mfstore}")] if found.python else []),
+            *([("libraries", libraries)] if libraries else []),
+            *([("note", note_text(found.note))] if found.note is not None else []),
         ]
         rows += [(f"  {name}", kind) for name, kind in found.artifacts.items()]
         width = min(max(len(name) for name, _ in rows), shutil.get_terminal_size().columns // 2)
         for name, value in rows:
             click.echo(printable(f"{name:<{width}}  {value}"))
+
+
+@click.command()
+@store_option
+@json_option
+@click.argument("name", shell_complete=complete_ref)
+def delete(url: str, as_json: bool, name: str) -> None:
+    """Remove the ref NAME with its history, or tell what becomes of a key that no ref names. Bytes are removed by gc
+    alone."""
+    gone = opened(url).delete(name)
+    print_json(asdict(gone)) if as_json else click.echo(printable(str(gone)))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from contextlib import suppress
 from typing import Any
 
 import click
 
-UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+from mfstore.names import UNITS
+
+COMPLETED = 1000
+"""Refs that a shell is offered: one page of a listing."""
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]
@@ -26,6 +32,37 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 DURATION = _Duration()
+
+
+def complete_ref(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The refs that a shell offers for a name that begins so; none where the store cannot be asked."""
+    from mfstore.errors import MfstoreError
+    from mfstore.opening import open_store
+
+    url = context.params.get("url") or os.environ.get("MFSTORE_STORE")
+    with suppress(MfstoreError, OSError):
+        if url:
+            with open_store(url, create=False) as store:
+                return store.refs.list(begun)[:COMPLETED]
+    return []
+
+
+class _Note(click.ParamType):  # type: ignore[type-arg]
+    name = "FIELD=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, given, text = str(value).partition("=")
+        if not name or not given:
+            self.fail(f"{value!r} is no note. Write FIELD=VALUE, such as auc=0.93 or team=risk", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text  # a word needs no quotes
+
+
+NOTE = _Note()
 
 store_option = click.option(
     "-s", "--store", "url", envvar="MFSTORE_STORE", required=True, metavar="URL",

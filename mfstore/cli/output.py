@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import click
 
 from mfstore.display.words import printable
-from mfstore.errors import InvalidKey
-from mfstore.format.digests import Key
 from mfstore.opening import open_store
 from mfstore.store import Store
 
@@ -26,14 +24,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def opened(url: str, *, create: bool = False, compress: Compression | None = None) -> Store:
     """The store of a command."""
     return open_store(url, create=create, compress=False if compress == "off" else compress)
-
-
-def resolve_key(store: Store, text: str) -> Key:
-    """A key, or the key a ref points at."""
-    try:
-        return Key(text)
-    except InvalidKey:
-        return store.refs[text]
 
 
 def print_json(document: Any) -> None:

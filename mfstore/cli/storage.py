@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from mfstore.cli.options import json_option, metaflow_option, one_place, store_option, where_option
-from mfstore.cli.output import opened, print_json, print_table, resolve_key
-from mfstore.display.amounts import size
+from mfstore.cli.options import NOTE, complete_ref, json_option, metaflow_option, one_place, store_option, where_option
+from mfstore.cli.output import opened, print_json, print_table
+from mfstore.display.amounts import size, time_of_day
+from mfstore.display.words import note_text, short_key
 
 
 @click.command()
@@ -62,37 +64,53 @@ def _du_metaflow(url: str, as_json: bool) -> None:
         click.echo(f"the packed profile's store, for all flows: {size(holdings.packed[1])}")
 
 
-@click.group(invoke_without_command=True)
+class _Refs(click.Group):
+    """``mfstore refs NAME`` is its log: what is no command of the group is a name."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(context, args[0]) is None and not args[0].startswith("-"):
+            return "log", refs_log, args
+        return super().resolve_command(context, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        return found + [CompletionItem(name) for name in complete_ref(ctx, ctx.command.params[0], incomplete)]
+
+
+@click.group(cls=_Refs, invoke_without_command=True, subcommand_metavar="[NAME | log | set | rm]")
 @click.pass_context
 @click.option("-s", "--store", "url", envvar="MFSTORE_STORE", metavar="URL", help="Path or URL of the store.")
 @json_option
 def refs(context: click.Context, url: str | None, as_json: bool) -> None:
-    """List the refs, or change them: set, rm, history."""
+    """List the refs; show every value of the ref NAME; or change refs: set, rm."""
     if context.invoked_subcommand is not None:
         given = {"as_json": as_json} if url is None else {"as_json": as_json, "url": url}
         context.default_map = {context.invoked_subcommand: given}
         return
     if url is None:
         raise click.UsageError("Missing option '-s' / '--store'.")
-    store = opened(url)
-    names = list(store.refs)
+    found = list(opened(url).refs.latest())
     if as_json:
-        for name in names:
-            print_json({"name": name, "key": store.refs[name]})
-    elif names:
-        print_table(("ref", "key"), [(name, store.refs[name]) for name in names])
+        for name, entry in found:
+            print_json({"name": name, "key": entry.key, "time": entry.time})
+    elif found:
+        rows = [(name, short_key(entry.key), time_of_day(entry.time)) for name, entry in found]
+        print_table(("ref", "key", "set at"), rows)
 
 
 @refs.command("set")
 @store_option
 @json_option
-@click.argument("name")
-@click.argument("key")
-def refs_set(url: str, as_json: bool, name: str, key: str) -> None:
-    """Point the ref NAME at KEY (a key or another ref)."""
+@click.option("--note", "notes", metavar="FIELD=VALUE", type=NOTE, multiple=True, help="As of put.")
+@click.argument("name", shell_complete=complete_ref)
+@click.argument("key", shell_complete=complete_ref)
+def refs_set(url: str, as_json: bool, notes: tuple[tuple[str, Any], ...], name: str, key: str) -> None:
+    """Point the ref NAME at KEY, a key or another name."""
     store = opened(url)
-    found = resolve_key(store, key)
-    store.refs[name] = found
+    found = store.resolve(key)
+    store.refs.set(name, found, note=dict(notes) or None)
     if as_json:
         print_json({"name": name, "key": found})
 
@@ -100,24 +118,33 @@ def refs_set(url: str, as_json: bool, name: str, key: str) -> None:
 @refs.command("rm")
 @store_option
 @json_option
-@click.argument("name")
+@click.argument("name", shell_complete=complete_ref)
 def refs_rm(url: str, as_json: bool, name: str) -> None:
-    """Remove the ref NAME and its history."""
+    """Remove the ref NAME and its history. mfstore delete NAME tells also what becomes of the bytes."""
     del opened(url).refs[name]
     if as_json:
         print_json({"name": name, "removed": True})
 
 
-@refs.command("history")
+@refs.command("log")
 @store_option
 @json_option
-@click.argument("name")
-def refs_history(url: str, as_json: bool, name: str) -> None:
-    """Show every key NAME pointed at, newest first."""
-    entries = opened(url).refs.history(name)
+@click.argument("name", shell_complete=complete_ref)
+def refs_log(url: str, as_json: bool, name: str) -> None:
+    """Show every value of the ref NAME, newest first, each with the name that it has now."""
+    entries = opened(url).refs.log(name)
     if as_json:
         for entry in entries:
-            print_json({"key": entry.key, "time": entry.time})
+            print_json({"key": entry.key, "time": entry.time, "note": entry.note})
         return
-    rows = [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)), entry.key) for entry in entries]
-    print_table(("set at", "key"), rows)
+    rows = [
+        (f"@{number}", time_of_day(time), short_key(key), "" if note is None else note_text(note))
+        for number, (key, time, note) in enumerate(entries)
+    ]
+    columns = ("", "set at", "key", "note") if any(row[3] for row in rows) else ("", "set at", "key")
+    print_table(columns, [row[: len(columns)] for row in rows])
+
+
+refs.add_command(
+    click.Command("history", callback=refs_log.callback, params=refs_log.params, help=refs_log.help, hidden=True)
+)

@@ -54,6 +54,11 @@ def date(moment: float) -> str:
     return _told("%Y-%m-%d %H:%M", moment)
 
 
+def time_of_day(moment: float) -> str:
+    """The same to the second, as a name takes it: ``models/churn@2026-11-30 14:00:25``."""
+    return _told("%Y-%m-%d %H:%M:%S", moment)
+
+
 def exact_date(moment: float) -> str:
     """The same to the second, with the zone."""
     return _told("%Y-%m-%d %H:%M:%S %z", moment)

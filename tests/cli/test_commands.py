@@ -77,29 +77,6 @@ def test_get_of_objects_writes_a_pickle(run, root):
 
 
 @pytest.mark.second
-def test_ls_du_refs(run, root):
-    store = mfstore.open(root)
-    keys = store.put_many([1, "text", list(range(5000))])
-    assert sorted(run("ls").split()) == sorted(keys)
-    assert "list" in run("ls", "-l")
-    assert {json.loads(line)["type"] for line in run("ls", "-l", "--json").splitlines()} == {"int", "str", "list"}
-    assert len(run("ls", "-n", "2").split()) == 2
-    assert "recipes" in run("du")
-    assert json.loads(run("du", "--json"))["recipes"] == 3
-    run("refs", "set", "a/b", keys[0])
-    run("refs", "set", "a/b", keys[1])
-    assert keys[1] in run("refs")
-    assert json.loads(run("refs", "--json")) == {"name": "a/b", "key": keys[1]}
-    assert [json.loads(line)["key"] for line in run("refs", "history", "a/b", "--json").splitlines()] == [
-        keys[1],
-        keys[0],
-    ]
-    assert keys[0] in run("refs", "-s", root, "history", "a/b")
-    run("refs", "rm", "a/b")
-    assert run("refs") == ""
-
-
-@pytest.mark.second
 def test_failures_have_exit_codes(run, tmp_path, root):
     mfstore.open(root).put(1)
     assert "nothing is stored" in run("get", "0" * 64, code=1)
