@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mfstore.backends import Backend
 from mfstore.errors import (
@@ -46,9 +46,12 @@ if TYPE_CHECKING:
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
+    from mfstore.memoizing import Cached
     from mfstore.views.view import View
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
 ArtifactProgress = Callable[[int], None]
 """Called with the number of artifacts finished since the last call."""
 
@@ -532,6 +535,51 @@ class Store:
             )
         number = 0 if name is None else number_of(numbers, key, name)
         return ArtifactReader(self.handle.loading(verify, True), recipe, number)
+
+    # ---- functions --------------------------------------------------------------------
+
+    @overload
+    def cache(self, function: Callable[P, R], /) -> Cached[P, R]: ...
+    @overload
+    def cache(
+        self, *, ignore: str | Iterable[str] = (), verbose: int = 0, max_age: float | timedelta | None = None
+    ) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
+    def cache(
+        self, function: Callable[..., Any] | None = None, *, ignore: str | Iterable[str] = (), verbose: int = 0,
+        max_age: float | timedelta | None = None,
+    ) -> Any:  # fmt: skip
+        """Remember what a function returns: ``@store.cache``, or ``@store.cache(ignore=["verbose"])``.
+
+        A call finds the result of an earlier one, of any process that uses the store, if these are the same: the
+        function's code, its arguments with their defaults, what it takes from a function around it, and the versions
+        of Python (3.12), of the library that it is of, and of those that its code takes from its module by name. What
+        it calls in turn, globals, and what it imports inside do not count: ``clear()`` of the function forgets all.
+
+        Arguments are the same that have the same key. Functions among them count by their code. The result is what
+        ``get`` loads; it lies under the ref ``cache/<module>.<function>/<digits>``, whose note tells the arguments in
+        short and how long it took. So a collection keeps it, until it is forgotten, or goes as part of the series
+        ``cache/*`` (``plan_gc``). Of two who compute the same at once both do, and what comes last is remembered.
+        A result that cannot be stored, and one that is damaged, lead to a warning (``MfstoreWarning``). Exceptions
+        are not remembered.
+
+        Args:
+            function: What is decorated: a function, a coroutine function, or a method.
+            ignore: Parameters that do not matter to the result, and variables of the function around.
+            verbose: 1 tells on stderr what is computed and what is loaded, and in which time.
+            max_age: Seconds, or a timedelta: an older result is computed anew.
+
+        Returns:
+            The function, which remembers, with the methods ``call`` (run it all the same, and remember that),
+            ``check_call_in_cache``, ``ref_of`` and ``clear``. A call raises NotSerializable when an argument cannot be
+            hashed; the message names it.
+
+        Raises:
+            WrongArgument: it is no function, or a generator; or ``ignore`` names what it has not.
+        """
+        from mfstore.memoizing import Cached, rules_of
+
+        rules = rules_of(ignore, verbose, max_age)
+        return (lambda found: Cached(self, found, rules)) if function is None else Cached(self, function, rules)
 
     # ---- deleting ---------------------------------------------------------------------
 

@@ -285,6 +285,17 @@ def draft_of(
     return draft
 
 
+def hashed_draft(obj: object, digest: Digest) -> Draft:
+    """An artifact that is only hashed: nothing of it is stored or kept. NotSerializable as ``draft_of``, without a
+    name."""
+
+    def hash_run(run: Run) -> None:
+        run.ids = run.hash(digest)
+        run.view = NO_BYTES  # a copy, where an array does not lie in one piece
+
+    return draft_of("", obj, hash_run, named=False)
+
+
 def _groups(ends: list[int], size: int) -> Iterator[tuple[int, list[int]]]:
     """Consecutive cuts in groups of at least ``size`` bytes: where each starts, and its ends from there."""
     start, group = 0, []

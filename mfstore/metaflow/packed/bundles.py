@@ -20,7 +20,7 @@ from mfstore.metaflow.roots.packed_keys import (
 )
 from mfstore.pickling.streams import load_literal
 from mfstore.records import NamedTuple
-from mfstore.saving.drafts import NO_BYTES, Draft, Run, draft_of
+from mfstore.saving.drafts import Draft, draft_of, hashed_draft
 
 if TYPE_CHECKING:
     from mfstore.saving.ingest import Ingest
@@ -103,12 +103,7 @@ def _info(draft: Draft, kind: str, bundle: str | None) -> dict[str, Any]:
 def key_of(obj: object) -> str:
     """The key an object has in this format; nothing is stored. NotSerializable as ``save``."""
     digest = digest_function(BLAKE3)
-
-    def hash_run(run: Run) -> None:
-        run.ids = run.hash(digest)
-        run.view = NO_BYTES  # a copy, where an array does not lie in one piece
-
-    draft = draft_of("", obj, hash_run, named=False)
+    draft = hashed_draft(obj, digest)
     early = _early_key(draft)
     return draft.key(digest, BLAKE3) if early is None else early
 
