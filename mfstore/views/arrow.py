@@ -183,6 +183,10 @@ class TableSymbols(NamedTuple):
         """Where the columns of these names are. KeyError for one that is not there."""
         return [_position(self.names, name) for name in names]
 
+    def describe(self) -> tuple[str, ...]:
+        """As of frames."""
+        return ()
+
     def chosen(self, positions: Sequence[int] | None, rows: tuple[int, int] | None, edges: Edges) -> Made:
         """The table of these columns and rows; None: all of them."""
         build, (columns, schema, *rest) = self.node.function, self.node.args

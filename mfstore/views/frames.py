@@ -38,6 +38,12 @@ class FrameSymbols(NamedTuple):
         arrays = [array_of(block.args[0]) for block in self.blocks]
         return any(array is not None and array.order == "F" for array in arrays)
 
+    def describe(self) -> tuple[str, ...]:
+        """What to know of it before parts of it are loaded, in sentences."""
+        if self.is_strided:
+            return ("Its columns lie in between each other: one takes as much to load as all of its block.",)
+        return ()
+
     def chosen(
         self, places: Sequence[Sequence[int]], positions: Sequence[int] | None, rows: tuple[int, int] | None,
         edges: Edges,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mfstore._core.memory import FreshBytes, fresh_bytearray
 from mfstore._core.pickler import BUFFER, BYTEARRAY, BYTES
-from mfstore.format.recipes import PICKLE
+from mfstore.format.recipes import INLINE, PICKLE
 from mfstore.loading.artifacts import first_chunks
 from mfstore.loading.fetch import targets
 from mfstore.loading.unloadable import unloadable
@@ -59,6 +59,14 @@ class ArtifactParts:
     def is_read(self) -> bool:
         """Whether ``root`` is there without reading anything."""
         return self._root is not None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether ``root`` is told by the recipe."""
+        if self.is_read or self.artifact.literal is not None:
+            return True
+        body = self._recipe.placements[self._first : self._first + self.artifact.body_chunks]
+        return all(placement.pack == INLINE and not placement.pieces for placement in body)
 
     @property
     def root(self) -> Any:

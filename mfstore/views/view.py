@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mfstore.display.shown import Shown
 from mfstore.errors import NotFound
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
@@ -31,16 +33,17 @@ from mfstore.views.symbols import Made, Slot, item_of
 from mfstore.views.tensors import tensor_of
 
 if TYPE_CHECKING:
+    from mfstore.display.cards import Card
     from mfstore.format.digests import Key
     from mfstore.format.recipes import Recipe
     from mfstore.handle import Handle
 
 BUNDLE_KIND = "bundle"
 """Kind of a view of several artifacts, by name."""
+READ_TO_SHOW = 1 << 20
+"""Longest body that is read when a view is shown."""
 NAMES_TOLD = 20
 """Names that an error tells of."""
-LINES = 10
-"""Parts that the text of a view shows."""
 
 
 class PartSummary(NamedTuple):
@@ -63,9 +66,11 @@ class _Stored(NamedTuple):
     verify: bool | None
     called: str
     """What it was asked for by."""
+    artifacts: dict[int, ArtifactParts]
+    """Those of a bundle that were asked for, by number."""
 
 
-class View:
+class View(Shown):
     """A stored artifact, or a part of one, of which only what is asked for is read.
 
     Of a container (a bundle, a dict, a list, an object of a class) an index gives the view of a part. Of data (an
@@ -145,7 +150,7 @@ class View:
     def _summary_of_artifact(self, name: str) -> PartSummary:
         assert self._parts is not None
         parts = self._parts
-        shape = self._shape(parts.root) if parts.is_read else None
+        shape = self._shape(parts.root) if parts.is_here else None
         return PartSummary(name, self._type_of(parts), shape, parts.artifact.size, "")
 
     def _type_of(self, parts: ArtifactParts) -> str:
@@ -243,7 +248,8 @@ class View:
 
     def _parts_of(self, number: int) -> ArtifactParts:
         stored = self._stored
-        return ArtifactParts(stored.handle().loading(stored.verify, True), stored.recipe, number)
+        made = ArtifactParts(stored.handle().loading(stored.verify, True), stored.recipe, number)
+        return stored.artifacts.setdefault(number, made)
 
     def _part(self, name: Any, node: Any) -> View:
         return View(self._stored, self._parts, f"{self._path}[{name!r}]", (node,))
@@ -445,8 +451,30 @@ class View:
     def _ipython_key_completions_(self) -> list[Any]:
         return [name for name in self.keys() if isinstance(name, (str, int))] if self.kind != ARRAY else []
 
-    def __repr__(self) -> str:
-        return f"<view of {self._stored.called}{self._path}: {self.type}>"
+    def _card(self) -> Card:
+        from mfstore.views.showing import card_of
+
+        name = f"{self._stored.called}{self._path}"
+        if self._parts is not None and self._made is None and not self._can_tell(self._parts):
+            return card_of(name, self.type, None, self._parts.artifact.size, ())
+        kind = self.kind
+        if kind == TABLE:
+            return card_of(name, self.type, self.shape, self.nbytes, (), self._table().describe())
+        parts = self.summary() if kind not in (ARRAY, VALUE) and self._are_named() else ()
+        value = _text_of(self._node) if kind == VALUE else ""
+        return card_of(name, self.type, self.shape, self.nbytes, parts, value=value)
+
+    def _can_tell(self, parts: ArtifactParts) -> bool:
+        """Whether it is known what there is: a body is read for that if it is short, and if it can be."""
+        if parts.is_here:
+            return True
+        with suppress(Exception):
+            return parts.artifact.body_length <= READ_TO_SHOW and parts.root is not None
+        return False
+
+    def _are_named(self) -> bool:
+        """Whether the names of all parts are told without making anything."""
+        return self._parts is None or all(map(is_plain, entries_of(self._node).names))
 
 
 def _part_of(
@@ -470,7 +498,7 @@ def _text_of(node: Any) -> str:
 
 def open_view(handle: Callable[[], Handle], key: Key, called: str, verify: bool | None = None) -> View:
     """The view of what is stored under a key, which was asked for as ``called``."""
-    stored = _Stored(handle, key, handle().recipe(key), verify, called)
+    stored = _Stored(handle, key, handle().recipe(key), verify, called, {})
     if stored.recipe.kind == BUNDLE:
         return View(stored, None, "", None)
     parts = ArtifactParts(handle().loading(verify, True), stored.recipe, 0)

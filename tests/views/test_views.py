@@ -13,6 +13,7 @@ import mfstore
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.errors import CorruptObject, NotFound, NotLoadable
 from tests.rigs.damage import wrapped
+from tests.rigs.html import EVIL, harmless
 from tests.rigs.parts import CountingBackend
 
 ROWS = 12_000
@@ -299,3 +300,24 @@ def test_a_bundle_far_away_tells_all_shapes_in_one_request():
     assert len(backend.reads) == 1
     assert_frame_equal(found["frame1"].load(), made["frame1"])
     assert store.load(key, ["other"])["other"] == list(range(100))
+
+
+def test_a_view_shows_names_types_shapes_and_sizes(store):
+    key = store.save({"weights": {"w": np.zeros((1000, 100)), "rate": 0.1, EVIL: 1}, "score": 0.5}, ref="runs/1")
+    text = repr(store.view("runs/1"))
+    assert text.startswith("view runs/1\n") and "weights" in text and "800." in text
+    text = repr(store.view(key)["weights"])
+    assert "1,000 \N{MULTIPLICATION SIGN} 100" in text and "800.0 kB" in text and "0.1" in text
+    harmless(store.view("runs/1")["weights"])
+    assert repr(store.view("runs/1")["score"]).split()[-2:] == ["value", "0.5"]
+    strided = pd.DataFrame(np.random.default_rng(0).random((ROWS, 4)), copy=False)
+    assert "one takes as much" in repr(store.view(store.put(strided)))
+
+
+def test_what_cannot_be_read_is_shown_all_the_same():
+    backend = FarAway()
+    store = wrapped(backend)
+    found = store.view(store.put([bytes(range(200)) * n for n in range(1, 500)]))
+    for info in list(backend.list("packs/")):
+        backend.delete_many([info.key])
+    assert "list" in repr(found)

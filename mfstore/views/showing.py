@@ -1,0 +1,45 @@
+"""What a view shows to people: the names, types, shapes and sizes of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mfstore.display.amounts import size
+from mfstore.display.cards import Card, Cell, Grid, code_cell
+
+if TYPE_CHECKING:
+    from mfstore.views.view import PartSummary
+
+SHOWN = 20
+"""Parts that are listed."""
+
+
+def card_of(
+    name: str, kind: str, shape: tuple[int | None, ...] | None, nbytes: int, parts: Sequence[PartSummary],
+    notes: tuple[str, ...] = (), value: str = "",
+) -> Card:  # fmt: skip
+    """The card of a view, from what is known without reading anything."""
+    facts: list[tuple[str, Cell | str]] = [("type", code_cell(kind))]
+    if shape is not None:
+        facts.append(("shape", Cell(shape_text(shape), look="number")))
+    if value:
+        facts.append(("value", value))
+    if nbytes or not value:
+        facts.append(("data", Cell(size(nbytes), f"{nbytes:,} bytes", "number")))
+    grids: tuple[Grid, ...] = ()
+    if parts:
+        rows = tuple(_row(part) for part in parts[:SHOWN])
+        grids = (Grid(("part", "type", "shape", "data"), rows, right=(3,), more=max(0, len(parts) - SHOWN)),)
+    return Card("view", name, tuple(facts), grids, notes)
+
+
+def _row(part: PartSummary) -> tuple[Cell | str, ...]:
+    shape = shape_text(part.shape) if part.shape is not None else ""
+    data = Cell(size(part.nbytes), f"{part.nbytes:,} bytes", "number") if part.nbytes else ""
+    return code_cell(str(part.name)), code_cell(part.type), part.value or shape, data
+
+
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """Lengths of axes as people write them; ``?`` for what is not known."""
+    return " \N{MULTIPLICATION SIGN} ".join("?" if length is None else f"{length:,}" for length in shape) or "one value"
