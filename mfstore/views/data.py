@@ -132,6 +132,17 @@ def dtype_of(node: Any) -> Any:
     return None
 
 
+class PartSummary(NamedTuple):
+    """What is known of a part without reading its data."""
+
+    name: Any
+    type: str
+    shape: tuple[int | None, ...] | None
+    nbytes: int
+    value: str
+    """The value itself, as text, where it is a short one; else ""."""
+
+
 class Entries(NamedTuple):
     """The parts of a container, in their order."""
 

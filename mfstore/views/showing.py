@@ -9,7 +9,7 @@ from mfstore.display.amounts import size
 from mfstore.display.cards import Card, Cell, Grid, code_cell
 
 if TYPE_CHECKING:
-    from mfstore.views.view import PartSummary
+    from mfstore.views.data import PartSummary
 
 SHOWN = 20
 """Parts that are listed."""

@@ -18,6 +18,7 @@ from mfstore.views.data import (
     SEQUENCE,
     TABLE,
     VALUE,
+    PartSummary,
     dtype_of,
     entries_of,
     is_plain,
@@ -44,17 +45,6 @@ READ_TO_SHOW = 1 << 20
 """Longest body that is read when a view is shown."""
 NAMES_TOLD = 20
 """Names that an error tells of."""
-
-
-class PartSummary(NamedTuple):
-    """What is known of a part without reading its data."""
-
-    name: Any
-    type: str
-    shape: tuple[int | None, ...] | None
-    nbytes: int
-    value: str
-    """The value itself, as text, where it is a short one; else ""."""
 
 
 class _Stored(NamedTuple):
