@@ -28,6 +28,8 @@ static size_t length_of(const uint8_t *data, size_t n) {
                                                : 0;
     if (!length || length > n)
         return length ? n + 1 : 0;
+    if (width && *data != 0x8b && number(data + 1, width) >= 65536)
+        return 0; /* which this core's pickler writes elsewhere */
     if (width && number(data + 1, width) > n - length)
         return n + 1;
     return width ? length + (size_t) number(data + 1, width) : length;

@@ -713,9 +713,9 @@ class Store:
         self, prefix: str = "", *, where: Mapping[str, Any] | None = None, since: Since | None = None,
         history: bool = False,
     ) -> Iterator[Found]:  # fmt: skip
-        """The refs whose notes say so, in the order of their names, each with its key, time and note. Nothing is
+        """Yield the refs whose notes say so, in the order of their names, each with its key, time and note. Nothing is
         unpickled. Refs are read a thousand at a time, and so are the recipes of keys that were put without a note for
-        their ref.
+        their ref. Nothing is read before it is iterated.
 
         Args:
             prefix: What the names begin with, or a pattern, as of ``refs.list``.
@@ -736,7 +736,7 @@ class Store:
         from mfstore.finding import find
 
         self.handle.require_read()
-        return find(self.handle, self.refs.list(prefix), where, since, history)
+        yield from find(self.handle, self.refs.list(prefix), where, since, history)
 
     def table(
         self, refs: str | Iterable[str] = "", *, where: Mapping[str, Any] | None = None, since: Since | None = None,

@@ -65,4 +65,6 @@ def _hint(missing: str | None, about: About, name: str) -> str:
             f"it again with its class in a module, or with pickler='cloudpickle'. {out}"
         )
     version = about.made.libraries.get(top) if about.made is not None else None
-    return f"Install {top}{f', of which it was {version} when this was stored' if version else ''}. {out}"
+    if version:
+        return f"Install {top}, of which it was {version} when this was stored. {out}"
+    return f"Install {top}, or put the directory that has it on the path (sys.path). {out}"

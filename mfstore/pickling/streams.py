@@ -69,6 +69,9 @@ def dump(
             error.add_note(f"while pickling {label}{where}")
             raise
         hint = "Remove that part, or give its class a __reduce__ or __getstate__"
+        if isinstance(error, pickle.PicklingError) and not by_value:
+            # A function or a class that is not found where it says.
+            hint += "; of functions and classes that a program defines itself: put(obj, pickler='cloudpickle')"
         if isinstance(error, RecursionError):
             hint = "Save it from a thread with more stack (threading.stack_size) or with a higher sys.setrecursionlimit"
         raise NotSerializable(

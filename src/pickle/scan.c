@@ -6,11 +6,14 @@
 #include "memory/little_endian.h"
 
 /* Of each opcode: its length with its argument, if that is always the same; or what its argument says. */
-enum { FIXED = 9, MEMOIZE, GET_1, GET_4, SIZED_1, SIZED_4, SIZED_8, STOP };
+enum { FIXED = 9, MEMOIZE, GET_1, GET_4, SIZED_1, NUMBER_4, SIZED_4, SIZED_8, STOP };
+/* From so many bytes on this core's pickler writes no text and no bytes into a body: OUT_OF_LINE in pickler.pyx.
+ * CPython's writes them outside of its frames, by which it is told apart otherwise, but maybe only gigabytes later. */
+#define OUT_OF_LINE 65536
 
 static const uint8_t forms[256] = {
     /* None, False, True, integers, numbers */
-    ['N'] = 1, [0x88] = 1, [0x89] = 1, ['K'] = 2, ['M'] = 3, ['J'] = 5, ['G'] = 9, [0x8a] = SIZED_1, [0x8b] = SIZED_4,
+    ['N'] = 1, [0x88] = 1, [0x89] = 1, ['K'] = 2, ['M'] = 3, ['J'] = 5, ['G'] = 9, [0x8a] = SIZED_1, [0x8b] = NUMBER_4,
     /* texts, bytes, bytearrays, a buffer that lies elsewhere */
     [0x8c] = SIZED_1, ['X'] = SIZED_4, [0x8d] = SIZED_8, ['C'] = SIZED_1, ['B'] = SIZED_4, [0x8e] = SIZED_8,
     [0x96] = SIZED_8, [0x97] = 1,
@@ -64,16 +67,19 @@ mf_pickle_found mf_scan_pickle(mf_pickle_scan *scan, const uint8_t *data, size_t
             if (n - at < 2)
                 return MF_PICKLE_CUT;
             length = (uint64_t) data[at + 1] + 2;
-        } else if (form == SIZED_4) {
+        } else if (form == SIZED_4 || form == NUMBER_4) {
             if (n - at < 5)
                 return MF_PICKLE_CUT;
-            length = (uint64_t) mf_load_32(data + at + 1) + 5;
+            length = (uint64_t) mf_load_32(data + at + 1);
+            if (form == SIZED_4 && length >= OUT_OF_LINE)
+                return MF_PICKLE_OTHER;
+            length += 5;
         } else if (form == SIZED_8) {
             if (n - at < 9)
                 return MF_PICKLE_CUT;
             length = mf_load_64(data + at + 1);
-            if (length > n)
-                return MF_PICKLE_CUT;
+            if (length >= OUT_OF_LINE)
+                return MF_PICKLE_OTHER;
             length += 9;
         } else {
             return form == STOP ? MF_PICKLE_ENDS : MF_PICKLE_OTHER;

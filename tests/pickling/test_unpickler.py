@@ -667,4 +667,6 @@ def test_long_texts_and_bytes(size):
         b"X" + struct.pack("<I", size // 2 * 2) + value[2].encode(), b"\x96" + struct.pack("<Q", size) + value[3],
         dumps(1.5)[2:-1], b"l."[1:].replace(b".", b"t."),
     ])  # fmt: skip
-    assert loads(stream) == tuple(value) == loads_in_parts(stream, parts=100_003)
+    # None that mfstore's pickler writes into a body.
+    assert not unpickler().looks_through([stream]) and not unpickler().begins(stream[:1000])
+    assert unpickler().load([stream]) == tuple(value) == loads_in_parts(stream, parts=100_003)

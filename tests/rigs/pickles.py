@@ -6,7 +6,7 @@ from functools import partial
 from mfstore._core.pickler import Joined
 from mfstore._core.unpickler import Unpickler
 from mfstore.pickling.arrays import flat_arrays
-from mfstore.pickling.streams import _finder, dump
+from mfstore.pickling.streams import dump, finder
 
 REMEMBERED = 131072
 """Texts that are remembered at a time."""
@@ -21,7 +21,7 @@ def dumps(obj):
 
 def unpickler(kind=pickle.Unpickler, buffers=None):
     """An unpickler of mfstore's that finds classes as ``kind`` does."""
-    return Unpickler(partial(_finder, kind), buffers, flat_arrays)
+    return Unpickler(partial(finder, kind), buffers, flat_arrays)
 
 
 def loads(stream, kind=pickle.Unpickler, buffers=None):

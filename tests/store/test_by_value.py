@@ -64,7 +64,7 @@ def test_equal_functions_have_one_key(store, program):
 
 
 def test_without_it_a_lambda_is_refused_and_another_pickler_is_none(store, monkeypatch):
-    with pytest.raises(errors.NotSerializable):
+    with pytest.raises(errors.NotSerializable, match="pickler='cloudpickle'"):
         store.put(lambda: 1)
     with pytest.raises(errors.InvalidKey, match="cloudpickle"):
         store.put(1, pickler="dill")

@@ -116,7 +116,7 @@ def test_since(store, monkeypatch):
     assert names(store.find(since="3d")) == ["new", "old"] and names(store.find(since=now)) == []
     for wrong in ("yesterday", [], "2x"):
         with pytest.raises(errors.InvalidKey, match="since"):
-            store.find(since=wrong)
+            list(store.find(since=wrong))
 
 
 def test_requests_are_made_in_bulk():

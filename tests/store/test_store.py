@@ -25,6 +25,7 @@ from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import NotSerializable
 from mfstore.host import pipes
+from mfstore.loading import artifacts
 from mfstore.maintenance.store.gc import GcPlan
 from mfstore.saving import drafts
 from mfstore.settings import resolve
@@ -440,6 +441,29 @@ def test_an_artifact_whose_body_is_no_pickle(store, monkeypatch):
             with pytest.raises(errors.CorruptObject, match="no pickle"):
                 load(key)
         assert store.get_bytes(key) == body
+
+
+LONG = np.random.default_rng(2).bytes(1_000_000)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [LONG, list(range(60_000))], [LONG.hex(), list(range(60_000))], (bytearray(LONG), list(range(60_000))), LONG,
+        list(range(60_000)), [int.from_bytes(LONG), list(range(60_000))],
+    ],
+    ids=["bytes", "text", "bytearray", "alone", "frames", "number"],
+)  # fmt: skip
+def test_another_picklers_long_body_is_read_in_blocks(root, monkeypatch, value):
+    """CPython's writes what is long outside of its frames, so the first block may look like mfstore's own."""
+    monkeypatch.setattr(artifacts, "BODIES_TOGETHER", 64 << 10)
+    store = mfstore.open(root, fsync="none", compress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(drafts, "dump", lambda obj, sink, *_: sink.body(pickle.dumps(obj, 5)))
+        key = store.put(value)
+    for writable in (True, False):
+        assert store.get(key, writable=writable) == value
+    assert store.get(store.put(value)) == value
 
 
 # ---- questions ------------------------------------------------------------------------------
