@@ -17,6 +17,7 @@ from mfstore.errors import (
     NotFound,
     NotSerializable,
     Unsupported,
+    WrongArgument,
 )
 from mfstore.format.about import encode_note
 from mfstore.format.digests import Key
@@ -84,7 +85,7 @@ class Store:
     # ---- one artifact -----------------------------------------------------------------
 
     def put(
-        self, obj: object, base: str | None = None, *, ref: str | None = None, note: Mapping[str, Any] | None = None,
+        self, obj: object, ref: str | None = None, *, base: str | None = None, note: Mapping[str, Any] | None = None,
         pickler: Literal["cloudpickle"] | None = None,
     ) -> Key:  # fmt: skip
         """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store of
@@ -99,10 +100,10 @@ class Store:
                 file: ``put_file`` stores that. Arrays, tables, tensors, texts and bytes of any size are fast. Of a
                 slice of numpy or Arrow only what it shows is stored. Tensors share storages when they are loaded, as
                 they did, so these are stored whole: save a ``clone()`` of a small part of a large tensor.
+            ref: A ref that is to name it: set once it is stored, as by ``store.refs[ref] = key``.
             base: An older version of it, by any name. What has changed is then stored as what differs from it, where
                 that pays. The key returned does not depend on it, and neither does what is loaded. A version that is
                 not there, or is damaged, is passed over.
-            ref: A ref that is to name it: set once it is stored, as by ``store.refs[ref] = key``.
             note: What JSON can say, up to 16 KiB: tags, metrics. It is no part of the key. ``stat`` shows it, and
                 ``find`` looks for it. Storing the same again with another note replaces that of the key; each value in
                 the history of ``ref`` keeps the one that it was set with.
@@ -118,6 +119,7 @@ class Store:
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: garbage collection removed, or was about to remove, what this put relied on; or others keep
                 changing ``ref``. Do it again.
+            WrongArgument: ``ref`` is no text. It is a TypeError.
             InvalidKey: ``base`` can be no name, ``ref`` not the name of a ref, or ``pickler`` is another.
             InvalidNote: ``note`` is not what JSON can say, or too long. Nothing is stored then.
             Unsupported: cloudpickle is not installed.
@@ -125,7 +127,7 @@ class Store:
         if pickler not in (None, "cloudpickle"):
             raise InvalidKey("pickler must be None or 'cloudpickle'", found=f"{pickler!r:.80}")
         if ref is not None:
-            self.refs.settable(ref)
+            self._require_ref(ref)
         if hasattr(type(obj), "__fspath__"):
             warn_of_path(obj)
         attached = None if note is None else encode_note(note)
@@ -249,15 +251,15 @@ class Store:
     # ---- bundles ----------------------------------------------------------------------
 
     def save(
-        self, artifacts: Mapping[str, object], base: str | None = None, *, ref: str | None = None,
+        self, artifacts: Mapping[str, object], ref: str | None = None, *, base: str | None = None,
         note: Mapping[str, Any] | None = None,
     ) -> Key:  # fmt: skip
         """Store the named artifacts of one task as a bundle under one key: a recipe and at most one pack per 64 MiB.
 
         Args:
             artifacts: Objects by name, as for ``put``. Their order does not matter to the key.
-            base: An older bundle, as of ``put``; each artifact is compared with the one of its name.
             ref: As of ``put``.
+            base: An older bundle, as of ``put``; each artifact is compared with the one of its name.
             note: As of ``put``.
 
         Raises:
@@ -271,7 +273,7 @@ class Store:
             Conflict: as of ``put``.
         """
         if ref is not None:
-            self.refs.settable(ref)
+            self._require_ref(ref)
         refuse_no_mapping(artifacts)
         attached = None if note is None else encode_note(note)
         found: list[str] = []
@@ -366,14 +368,14 @@ class Store:
     # ---- bytes and files --------------------------------------------------------------
 
     def put_bytes(
-        self, data: Buffer, base: str | None = None, *, ref: str | None = None, note: Mapping[str, Any] | None = None
+        self, data: Buffer, ref: str | None = None, *, base: str | None = None, note: Mapping[str, Any] | None = None
     ) -> Key:
         """Store bytes as they are, without pickle. The same bytes as a file have the same key.
 
         Args:
             data: Contiguous memory. It must not change before this returns.
-            base: As of ``put``.
             ref: As of ``put``.
+            base: As of ``put``.
             note: As of ``put``.
 
         Raises:
@@ -388,7 +390,7 @@ class Store:
         return self._put_raw([bytes_of(data)], base, ref, note)
 
     def put_file(
-        self, path: str | os.PathLike[str], base: str | None = None, *, ref: str | None = None,
+        self, path: str | os.PathLike[str], ref: str | None = None, *, base: str | None = None,
         note: Mapping[str, Any] | None = None,
     ) -> Key:  # fmt: skip
         """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.
@@ -396,8 +398,8 @@ class Store:
         Args:
             path: The file. It must not change before this returns. Of a pipe all is stored that comes until its
                 writers are done, and a device is read to its end.
-            base: As of ``put``.
             ref: As of ``put``.
+            base: As of ``put``.
             note: As of ``put``.
 
         Raises:
@@ -414,13 +416,22 @@ class Store:
         self, blocks: Iterable[Buffer], base: str | None, ref: str | None, note: Mapping[str, Any] | None
     ) -> Key:
         if ref is not None:
-            self.refs.settable(ref)
+            self._require_ref(ref)
         attached = None if note is None else encode_note(note)
         found: list[str] = []
         with self.handle.saving(self._base(base)) as ingest:
             ingest.recipe(ONE, [ingest.draft_raw(blocks, "bytes")], found.append, attached)
             self.handle.count(ingest.commit())
         return self._named(Key(found[0]), ref, note)
+
+    def _require_ref(self, ref: str) -> None:
+        """What cannot be named is told before anything is stored."""
+        if not isinstance(ref, str):
+            raise WrongArgument(
+                "ref is the name of a ref, and this is an object", found=type(ref).__name__,
+                hint="What is stored comes first: put(obj, 'models/churn')",
+            )  # fmt: skip
+        self.refs.settable(ref)
 
     def _named(self, key: Key, ref: str | None, note: Mapping[str, Any] | None) -> Key:
         if ref is not None:

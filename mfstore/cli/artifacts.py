@@ -55,7 +55,7 @@ def put(
         task = display.add_task("putting", total=len(files))
         for name in files:
             # A pipe is read in blocks like a file, so that memory stays bounded.
-            key = store.put_file("/dev/stdin" if name == "-" else name, base, note=note)
+            key = store.put_file("/dev/stdin" if name == "-" else name, base=base, note=note)
             display.advance(task)
             if as_json:
                 print_json({"file": name, "key": key, "size": store.stat(key).size})

@@ -136,7 +136,7 @@ def ref_path(name: str) -> str:
     """Where a ref is stored. InvalidKey for names that are not paths of plain words."""
     parts = name.split("/") if isinstance(name, str) else [""]
     if any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 or letter in "\\\x7f" for letter in name):
-        raise InvalidKey("not a ref name", found=repr(name), hint="Use words joined by '/', such as models/churn")
+        raise InvalidKey("not a ref name", found=f"{name!r:.80}", hint="Use words joined by '/', such as models/churn")
     path = encoded(name)
     if len(path) > NAME_LIMIT:
         raise InvalidKey("ref name is too long", expected=f"at most {NAME_LIMIT} encoded bytes", found=len(path))

@@ -178,7 +178,7 @@ class Replay:
         name = NAMES[actor.key]
         base = self.keys["A"] if self.case.start.deltas and name == "B" else None
         work = {
-            "write": lambda me: me.store().save(self.content[name], base),
+            "write": lambda me: me.store().save(self.content[name], base=base),
             "name": lambda me: me.store().refs.update(late=self.keys[name]),
             "unname": lambda me: me.store().refs.pop("late"),
         }[actor.kind]

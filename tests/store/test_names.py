@@ -438,15 +438,17 @@ def test_load_gives_one_artifact_for_a_name_and_a_dict_for_several(memory):
 
 def test_nothing_is_stored_when_the_ref_cannot_be_set(memory, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    for put in (memory.put, memory.put_bytes, lambda _, **o: memory.save({}, **o),
-                lambda _, **o: memory.put_file(tmp_path / "file", **o)):  # fmt: skip
-        for ref in ("/x", "0" * 64, 5, "m@1"):
+    for put in (memory.put, memory.put_bytes, lambda _, *a, **o: memory.save({}, *a, **o),
+                lambda _, *a, **o: memory.put_file(tmp_path / "file", *a, **o)):  # fmt: skip
+        for ref in ([1], 5):
+            told(lambda put=put, ref=ref: put(b"x", ref), errors.WrongArgument)
+        for ref in ("/x", "0" * 64, "m@1"):
             told(lambda put=put, ref=ref: put(b"x", ref=ref), errors.InvalidKey)
         told(lambda put=put: put(b"x", ref="m", note={"x": {1}}), errors.InvalidNote)
         assert not memory.handle.description and not memory.refs
-    for put, name in ((memory.put, "a"), (memory.put_bytes, "b"), (lambda _, **o: memory.save({}, **o), "c"),
-                      (lambda _, **o: memory.put_file(tmp_path / "file", **o), "d")):  # fmt: skip
-        key = put(b"x", ref=name, note={"by": name})
+    for put, name in ((memory.put, "a"), (memory.put_bytes, "b"), (lambda _, *a, **o: memory.save({}, *a, **o), "c"),
+                      (lambda _, *a, **o: memory.put_file(tmp_path / "file", *a, **o), "d")):  # fmt: skip
+        key = put(b"x", name, note={"by": name})
         (entry,) = memory.refs.log(name)
         assert (entry.key, entry.note) == (key, {"by": name}) and memory.stat(name).note == {"by": name}
 

@@ -87,7 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
             return base
         changed = np.concatenate([value, np.zeros(size, value.dtype)])
         changed[at % len(changed)] += 1
-        key = self.store.put(changed, base)
+        key = self.store.put(changed, base=base)
         self.model.setdefault(key, changed)
         return key
 

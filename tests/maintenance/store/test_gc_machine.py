@@ -72,7 +72,7 @@ class Collected(RuleBasedStateMachine):
         value = {name: array.copy() for name, array in self.values[base].items()}
         for array in value.values():
             array[:: len(array) // changed] += 1
-        key = self.writers[writer].save(value, base)
+        key = self.writers[writer].save(value, base=base)
         self.values[key] = value
         self.acknowledged(key)
         return key
