@@ -65,8 +65,8 @@ class _Note(click.ParamType):  # type: ignore[type-arg]
 NOTE = _Note()
 
 store_option = click.option(
-    "-s", "--store", "url", envvar="MFSTORE_STORE", required=True, metavar="URL",
-    help="Path or URL of the store. [env: MFSTORE_STORE]",
+    "-s", "--store", "url", envvar="MFSTORE_STORE", show_envvar=True, required=True, metavar="URL",
+    help="Path or URL of the store.",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 where_option = click.option(
@@ -92,5 +92,5 @@ def one_place(url: str | None, metaflow: str | None) -> str:
 def given(url: str | None) -> str:
     """The store's URL, or wrong usage."""
     if url is None:
-        raise click.UsageError("Missing option '-s' / '--store' (or '--metaflow').")
+        raise click.UsageError("Missing option '-s' / '--store' (env var: 'MFSTORE_STORE'), or '--metaflow'.")
     return url

@@ -22,8 +22,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def opened(url: str, *, create: bool = False, compress: Compression | None = None) -> Store:
-    """The store of a command."""
-    return open_store(url, create=create, compress=False if compress == "off" else compress)
+    """The store of a command. Unless it may ``create`` one, NotFound where there is none: a misspelt bucket is not an
+    empty store."""
+    store = open_store(url, create=create, compress=False if compress == "off" else compress)
+    if not create and store.handle.description is None:
+        raise store.handle.no_store()
+    return store
 
 
 def print_json(document: Any) -> None:

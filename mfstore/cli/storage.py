@@ -90,7 +90,7 @@ def refs(context: click.Context, url: str | None, as_json: bool) -> None:
         context.default_map = {context.invoked_subcommand: given}
         return
     if url is None:
-        raise click.UsageError("Missing option '-s' / '--store'.")
+        raise click.UsageError("Missing option '-s' / '--store' (env var: 'MFSTORE_STORE').")
     found = list(opened(url).refs.latest())
     if as_json:
         for name, entry in found:

@@ -48,8 +48,8 @@ def test_ls_and_du(run, store):
 
 
 def test_refs(run, store):
-    assert run("refs") == ""
     keys = store.put_many([1, 2])
+    assert run("refs") == ""
     run("refs", "set", "a/b", keys[0])
     run("refs", "set", "a/b", keys[1][:9], "--note", "auc=0.9", "--note", "team=risk=1", "--note", 'tags=["x"]')
     ((name, key, *_),) = cells(run("refs"))
@@ -106,6 +106,15 @@ def test_a_name_goes_where_a_key_goes(run, store, tmp_path):
     for wrong in ("../x", "0" * 64, "files/a@1"):
         assert "ref" in run("put", str(tmp_path / "file"), "--ref", wrong, code=1)
     assert len(run("ls").split()) == 2
+
+
+def test_where_there_is_no_store_no_command_shows_an_empty_one(run, store):
+    for command in (["ls"], ["ls", "-l"], ["ls", "a*"], ["du"], ["refs"], ["refs", "a"], ["refs", "rm", "a"],
+                    ["get", "a"], ["stat", "a"], ["delete", "a"]):  # fmt: skip
+        assert run(*command, code=1) == f"mfstore: no store there yet (in {store.url})\n"
+    for command in (["ls"], ["refs"], ["du"]):
+        done = CliRunner().invoke(main, command, env={"MFSTORE_STORE": ""})
+        assert done.exit_code == 2 and "MFSTORE_STORE" in done.stderr
 
 
 def test_delete(run, store):
