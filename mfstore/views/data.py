@@ -12,6 +12,7 @@ from mfstore.views.arrow import arrow_array, arrow_table, chunked_array
 from mfstore.views.columns import length_of
 from mfstore.views.evaluation import PLAIN, slots_of
 from mfstore.views.frames import frame_of, series_of
+from mfstore.views.polars_frames import polars_frame
 from mfstore.views.symbols import EXTEND, SET, Made, Slot, Symbol, called
 from mfstore.views.tensors import tensor_of
 
@@ -58,7 +59,7 @@ def kind_of(node: Any) -> str:
         return ARRAY
     if type(node) is not Made:
         return VALUE
-    if frame_of(node) is not None or arrow_table(node) is not None:
+    if frame_of(node) is not None or arrow_table(node) is not None or polars_frame(node) is not None:
         return TABLE
     if shape_of(node) is not None:
         return ARRAY
@@ -96,6 +97,8 @@ def shape_of(node: Any) -> tuple[int | None, ...] | None:
         return frame.length, width
     if (table := arrow_table(node)) is not None:
         return table.length, len(table.names)
+    if polars_frame(node) is not None:
+        return None, None
     if (tensor := tensor_of(node)) is not None:
         return tensor.shape
     if (one := series_of(node) or chunked_array(node) or arrow_array(node)) is not None:

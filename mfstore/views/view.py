@@ -29,7 +29,9 @@ from mfstore.views.data import (
 )
 from mfstore.views.evaluation import slots_of
 from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, column_of, frame_of, series_of
+from mfstore.views.ipc import StreamLayout
 from mfstore.views.parts import ArtifactParts
+from mfstore.views.polars_frames import PolarsSymbols, polars_frame
 from mfstore.views.symbols import Made, Slot, item_of
 from mfstore.views.tensors import tensor_of
 
@@ -71,7 +73,7 @@ class View(Shown):
     what the part needs is made. Unpickles: only for stores whose writers you trust.
     """
 
-    __slots__ = ("_columns", "_made", "_parts", "_path", "_stored")
+    __slots__ = ("_columns", "_layout", "_made", "_parts", "_path", "_stored")
 
     def __init__(self, stored: _Stored, parts: ArtifactParts | None, path: str, made: tuple[Any] | None) -> None:
         self._stored = stored
@@ -79,6 +81,7 @@ class View(Shown):
         self._path = path
         self._made = made
         self._columns: FrameColumns | None = None
+        self._layout: StreamLayout | None = None
 
     # ---- what it is -------------------------------------------------------------------
 
@@ -105,8 +108,12 @@ class View(Shown):
     @property
     def shape(self) -> tuple[int | None, ...] | None:
         """Lengths of the axes of an array or a table; None in it for one that cannot be told without reading data, and
-        None for what has no axes."""
-        return None if self._parts is None else self._shape(self._node)
+        None for what has no axes. Of a frame of polars a little is read for it."""
+        if self._parts is None:
+            return None
+        polars = polars_frame(self._node)
+        layout = None if polars is None else self._stream_layout(polars)
+        return self._shape(self._node) if layout is None else (layout.rows, len(layout.columns))
 
     @property
     def dtype(self) -> Any:
@@ -345,14 +352,17 @@ class View(Shown):
 
     # ---- tables -----------------------------------------------------------------------
 
-    def _table(self) -> FrameSymbols | TableSymbols:
-        found = None if self._parts is None else frame_of(self._node) or arrow_table(self._node)
+    def _table(self) -> FrameSymbols | TableSymbols | PolarsSymbols:
+        node = None if self._parts is None else self._node
+        found = frame_of(node) or arrow_table(node) or polars_frame(node)
         if found is None:
             raise TypeError(f"{self._called()} is no table: it has no columns")
         return found
 
     def _of_table(self, index: Any) -> Any:
         table = self._table()
+        if isinstance(table, PolarsSymbols):
+            return self._of_polars(table, index)
         if isinstance(index, slice):
             return self._chosen(table, None, index)
         if isinstance(index, list) and not any(isinstance(name, bool) for name in index):
@@ -369,7 +379,40 @@ class View(Shown):
         made = self._planned(lambda edges: table.chosen(places, positions, None, edges))
         return self._object(column_of(made) if len(positions) == 1 else made)
 
-    def _chosen(self, table: FrameSymbols | TableSymbols, columns: list[Any] | None, rows: slice | None) -> Any:
+    def _of_polars(self, table: PolarsSymbols, index: Any) -> Any:
+        names = [index] if isinstance(index, str) else index
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return self._object(table.node)[index]
+        made = self._chosen(table, names, None)
+        return made[index] if isinstance(index, str) else made
+
+    def _columns_of_polars(self, table: PolarsSymbols, columns: list[Any] | None) -> Any:
+        layout = self._stream_layout(table)
+        if columns is None or layout is None:
+            made = self._object(table.node)
+            return made if columns is None else made.select(columns)
+        there = {column.name: at for at, column in enumerate(layout.columns)}
+        for name in columns:
+            if name not in there:
+                raise self._missing(name)
+        return self._object(table.chosen(layout, [there[name] for name in columns]))
+
+    def _stream_layout(self, table: PolarsSymbols) -> StreamLayout | None:
+        if self._layout is None:
+            parts = self._parts
+            assert parts is not None
+            try:
+                self._layout = table.layout(lambda slot: bytes(parts.read([slot])[id(slot)]))
+            except Exception as error:
+                self._fail(error)
+        return self._layout
+
+    def _chosen(
+        self, table: FrameSymbols | TableSymbols | PolarsSymbols, columns: list[Any] | None, rows: slice | None
+    ) -> Any:
+        if isinstance(table, PolarsSymbols):
+            made = self._columns_of_polars(table, columns)
+            return made if rows is None else made[rows]
         positions = None if columns is None else self._positions(table, columns)
         places = self._frame_columns(table).places if isinstance(table, FrameSymbols) else ()
         if rows is None:
@@ -399,7 +442,10 @@ class View(Shown):
             self._columns = FrameColumns(frame, self._objects)
         return self._columns
 
-    def _column_names(self, table: FrameSymbols | TableSymbols) -> list[Any]:
+    def _column_names(self, table: FrameSymbols | TableSymbols | PolarsSymbols) -> list[Any]:
+        if isinstance(table, PolarsSymbols):
+            layout = self._stream_layout(table)
+            return self._object(table.node).columns if layout is None else [one.name for one in layout.columns]
         return list(table.names if isinstance(table, TableSymbols) else self._frame_columns(table).names)
 
     # ---- reading ----------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 import datetime
 import pickle
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from pandas.testing import assert_frame_equal, assert_series_equal
@@ -12,6 +14,7 @@ from pandas.testing import assert_frame_equal, assert_series_equal
 import mfstore
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.errors import CorruptObject, NotFound, NotLoadable
+from mfstore.views.ipc import NotAStream, read_layout
 from tests.rigs.damage import wrapped
 from tests.rigs.html import EVIL, harmless
 from tests.rigs.parts import CountingBackend
@@ -321,3 +324,71 @@ def test_what_cannot_be_read_is_shown_all_the_same():
     for info in list(backend.list("packs/")):
         backend.delete_many([info.key])
     assert "list" in repr(found)
+
+
+def polars_values():
+    numbers, half = range(ROWS), ROWS // 2
+    return {
+        "a": np.random.default_rng(0).random(ROWS),
+        "text": [f"text number {number} is long" if number % 3 else None for number in numbers],
+        "kind": pl.Series(["x", "y"] * half, dtype=pl.Categorical), "fixed": pl.Series(["u", "v"] * half, dtype=pl.Enum(["u", "v"])),
+        "list": [[1, 2]] * ROWS, "flag": [True, None] * half, "struct": [{"x": 1, "y": "abc"}] * ROWS, "none": [None] * ROWS,
+        "array": pl.Series([[1, 2]] * ROWS, dtype=pl.Array(pl.Int8, 2)), "time": pl.Series(numbers).cast(pl.Datetime("us")),
+        "decimal": pl.Series([1] * ROWS, dtype=pl.Decimal(10, 2)), "lists": [["a", None], []] * half, "bytes": [b"abc"] * ROWS,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [ROWS, 6], ids=["segment", "body"])
+def test_frames_of_polars(view, rows):
+    whole = pl.DataFrame(polars_values())[:rows]
+    found = view(whole)
+    assert (found.columns, found.shape, found.type) == (whole.columns, whole.shape, "polars.dataframe.frame.DataFrame")
+    for name in whole.columns:
+        column = found[name]
+        assert column.equals(whole[name], null_equal=True) and column.dtype == whole[name].dtype, name
+    assert found[["text", "a"]].equals(whole[["text", "a"]])
+    assert found.load(rows=slice(2, 4), columns=["kind"]).equals(whole[["kind"]][2:4])
+    assert found[1:3].equals(whole[1:3]) and found.load().equals(whole)
+    with pytest.raises(NotFound, match="no column 'nope'"):
+        found["nope"]
+
+
+def test_a_column_of_polars_reads_little_else():
+    backend = FarAway()
+    random = np.random.default_rng(0)
+    whole = pl.DataFrame({name: random.random(200_000) for name in "abcdefgh"})
+    store = wrapped(backend)
+    found = store.view(store.put(whole))
+    backend.reads.clear()
+    assert found["c"].equals(whole["c"])
+    first, second = backend.reads
+    assert first[2] + second[2] < 0.25 * whole.estimated_size()
+
+
+def layout_of(stream):
+    return read_layout(lambda start, end: stream[start:end], len(stream))
+
+
+def test_a_stream_that_is_none_is_told_as_such():
+    stream = pl.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "z"]}).__getstate__()
+    broken = [stream[:size] for size in range(0, len(stream), 7)]
+    broken += [stream[:at] + bytes([stream[at] ^ 0xFF]) + stream[at + 1 :] for at in range(0, len(stream), 3)]
+    for data in broken:
+        with suppress(NotAStream):
+            layout = layout_of(data)
+            [*layout.parts(range(len(layout.columns)))]
+    with pytest.raises(NotAStream):
+        layout_of(b"no stream at all")
+
+
+def test_columns_of_a_stream_of_several_batches():
+    batches = [pa.record_batch({"a": pa.array([1, 2, None]), "b": ["x", None, "z"]})] * 3
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    stream = sink.getvalue().to_pybytes()
+    layout = layout_of(stream)
+    assert layout.rows == 9
+    pieces = [one if isinstance(one, bytes) else stream[slice(*one)] for one in layout.parts([1])]
+    assert pl.read_ipc_stream(b"".join(pieces), columns=["b"])["b"].to_list() == ["x", None, "z"] * 3
