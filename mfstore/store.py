@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from typing_extensions import Buffer
 
+    from mfstore.comparing.report import Diff
     from mfstore.deleting import Deletion
     from mfstore.finding import Found, Since
     from mfstore.maintenance.report import Level, PhaseCallback
@@ -535,6 +536,30 @@ class Store:
 
         return open_view(lambda: self.handle, self.resolve(key), key, verify)
 
+    def diff(self, old: str, new: str) -> Diff:
+        """What differs between two things that are stored: artifacts, entries of dicts, columns, arrays and attributes
+        that were added, removed or changed, with how many rows of them and how many bytes.
+
+        It is planned from recipes and pickles. Chunks that both have are not read, nor is what only one side has, and
+        at most 16 MiB of the others are held at a time; of a column or an array that changed at most a byte for each
+        row. Rows are compared by position; where one side has more, those at the end too, so that rows that were put
+        in or taken out in one place are no changes of all that follow. Not a number equals itself. Types of numpy,
+        pandas and Arrow are made for what is compared, as ``view`` does, and nothing else. Unpickles: only for stores
+        whose writers you trust.
+
+        Args:
+            old: A key, or another name, as of ``get``.
+            new: What it is compared with.
+
+        Raises:
+            NotFound: there is nothing of one of the names.
+            InvalidKey: one of them can be no name, or several keys begin so.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
+        """
+        from mfstore.comparing.stored import compare
+
+        return compare(self.handle, (old, self.resolve(old)), (new, self.resolve(new)))
+
     def _reader(self, key: Key, name: str | None, verify: bool | None) -> ArtifactReader:
         recipe = self.handle.recipe(key)
         numbers = {artifact.name: number for number, artifact in enumerate(recipe.artifacts)}
@@ -902,6 +927,7 @@ class Store:
     aiter_bytes = each_in_thread(iter_bytes)
     aget_file = in_thread(get_file)
     aview = in_thread(view)
+    adiff = in_thread(diff)
     adelete = in_thread(delete)
     aresolve = in_thread(resolve)
     aexists = in_thread(exists)

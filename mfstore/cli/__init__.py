@@ -10,6 +10,7 @@ import click
 from mfstore.cli.artifacts import delete, get, ls, put, stat
 from mfstore.cli.bench import bench
 from mfstore.cli.demo import demo
+from mfstore.cli.diff import diff
 from mfstore.cli.gc import gc
 from mfstore.cli.maintenance import quarantine, repair, verify
 from mfstore.cli.migrate import migrate
@@ -59,5 +60,5 @@ def main() -> None:
     """
 
 
-for command in (put, get, ls, stat, delete, du, refs, verify, repair, quarantine, gc, migrate, bench, demo):
+for command in (put, get, ls, stat, diff, delete, du, refs, verify, repair, quarantine, gc, migrate, bench, demo):
     main.add_command(command)

@@ -1,0 +1,72 @@
+"""Two things that are stored, compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mfstore.comparing.report import Diff
+from mfstore.comparing.sameness import Place
+from mfstore.comparing.walk import Comparison, Path, Whole, Work
+from mfstore.format.recipes import BUNDLE, Recipe
+from mfstore.views.parts import ArtifactParts
+
+if TYPE_CHECKING:
+    from mfstore.format.digests import Key
+    from mfstore.handle import Handle
+
+
+def compare(handle: Handle, old: tuple[str, Key], new: tuple[str, Key]) -> Diff:
+    """What differs between what is stored under two keys, each given with what it was asked for as."""
+    keys = old[1], new[1]
+    recipes = [handle.recipe(key) for key in dict.fromkeys(keys)]
+    if len(recipes) == 1:
+        return Diff(old[0], new[0], *keys, (), len(recipes[0].artifacts))
+    comparison = Comparison()
+    try:
+        entries = comparison.compare(_work(handle, recipes[0], recipes[1]))
+    except Exception as error:
+        # Which side it was, damage says itself: it names the pack, or the recipe.
+        error.add_note(f"while comparing {keys[0]} and {keys[1]} in {handle.backend.url}")
+        raise
+    return Diff(old[0], new[0], *keys, entries, comparison.same)
+
+
+def _work(handle: Handle, left: Recipe, right: Recipe) -> list[Work]:
+    sides = [_artifacts(handle, recipe) for recipe in (left, right)]
+    if left.kind != BUNDLE and right.kind != BUNDLE:
+        return [(None, sides[0][""], sides[1][""])]
+    named = [_named(side, recipe) for side, recipe in zip(sides, (left, right), strict=True)]
+    if named[0] is None or named[1] is None:
+        return _other(sides, named)
+    names = [*named[0], *(name for name in named[1] if name not in named[0])]
+    return [(Path(None, name), named[0].get(name), named[1].get(name)) for name in names]
+
+
+def _artifacts(handle: Handle, recipe: Recipe) -> dict[str, Whole]:
+    how = handle.loading(None, False, False)
+    types = recipe.described.types
+    return {
+        artifact.name: Whole(ArtifactParts(how, recipe, number), types[number])
+        for number, artifact in enumerate(recipe.artifacts)
+    }
+
+
+def _named(side: dict[str, Whole], recipe: Recipe) -> dict[str, Place | Whole] | None:
+    """The artifacts of a bundle, or the entries of a dict, which a bundle is loaded as; None for anything else."""
+    if recipe.kind == BUNDLE:
+        return dict(side)
+    (whole,) = side.values()
+    root: Any = whole.parts.root
+    if type(root) is not dict or not all(isinstance(name, str) for name in root):
+        return None
+    return {name: Place(whole.parts, node) for name, node in root.items()}
+
+
+def _other(sides: list[dict[str, Whole]], named: list[dict[str, Place | Whole] | None]) -> list[Work]:
+    """A bundle and something that has no such names: all of one has gone, and the other has come."""
+    found: list[Work] = []
+    for number, side in enumerate(sides):
+        for name, whole in side.items():
+            path = None if named[number] is None else Path(None, name)
+            found.append((path, whole, None) if number == 0 else (path, None, whole))
+    return found
