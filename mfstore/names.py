@@ -33,6 +33,7 @@ LOOKED_THROUGH = 1000
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 """Seconds of the units of durations."""
 
+_DIGITS = frozenset("0123456789abcdef")
 _SHORTENED = re.compile(f"[0-9a-f]{{{SHORTEST},63}}")
 _BACK = re.compile("[0-9]+")
 _AGO = re.compile(f"([0-9]+(?:\\.[0-9]+)?)({'|'.join(UNITS)})")
@@ -70,24 +71,19 @@ class Name:
 
 def parse(text: str, now: float) -> Name:
     """What a text may mean, at the time ``now`` in seconds since the epoch. InvalidKey for what can be no name."""
-    if isinstance(text, Key):
-        return Name(text, text)
+    if is_key(text):
+        return Name(text, Key(text))
     try:
         ref_path(text)
     except InvalidKey as error:
-        raise InvalidKey("neither a key nor the name of a ref", found=f"{text!r:.80}", hint=error.hint) from None
-    if is_key(text):
-        return Name(text, Key(text))
+        hint = error.hint if isinstance(text, str) else "A name is text; of many, ask the method that takes many"
+        raise InvalidKey("neither a key nor the name of a ref", found=f"{text!r:.80}", hint=hint) from None
     return Name(text, None, True, parse_past(text, now), text if _SHORTENED.fullmatch(text) else None)
 
 
 def is_key(text: str) -> bool:
     """Whether a text is a key, so that nothing else may be called so."""
-    try:
-        Key(text)
-    except InvalidKey:
-        return False
-    return True
+    return isinstance(text, str) and len(text) == 64 and _DIGITS.issuperset(text)
 
 
 def parse_past(text: str, now: float) -> Past | None:
@@ -139,8 +135,8 @@ def resolve(handle: Handle, name: str) -> Key:
         InvalidKey: it can be no name, or more than one key begins so.
         CorruptObject: the ref is damaged.
     """
-    if type(name) is Key:
-        return name
+    if type(name) is Key or is_key(name):
+        return Key(name)
     (found,) = resolve_many(handle, [name])
     if isinstance(found, MfstoreError):
         raise found
@@ -167,15 +163,15 @@ def resolve_many(handle: Handle, names: Sequence[str], *, hints: bool = True) ->
     """As ``resolve`` of each, together; the error where it is one. Without ``hints`` nobody looks for what is called
     alike."""
     now = time.time()
-    found: list[Name | MfstoreError] = []
+    found: list[Key | Name | MfstoreError] = []
     for text in names:
         try:
-            found.append(parse(text, now))
+            found.append(Key(text) if is_key(text) else parse(text, now))
         except InvalidKey as error:
             found.append(error)
-    wanted = {name.text: name for name in found if isinstance(name, Name) and name.key is None}
+    wanted = {name.text: name for name in found if isinstance(name, Name)}
     meant = _look(handle, wanted, hints) if wanted else {}
-    return [name if isinstance(name, MfstoreError) else name.key or meant[name.text] for name in found]
+    return [meant[name.text] if isinstance(name, Name) else name for name in found]
 
 
 def _look(handle: Handle, wanted: dict[str, Name], hints: bool) -> dict[str, Key | MfstoreError]:

@@ -389,7 +389,8 @@ class Refs(MutableMapping[str, Key]):
     def _read(self, name: str) -> tuple[str | None, Sequence[RefEntry]]:
         etag, entries = self._found(name)
         if not entries:
-            raise NotFound(f"no ref {name!r}", backend=self._backend.url)
+            hint = "refs has refs alone: store.resolve gives former values" if parse_past(name, 0.0) else None
+            raise NotFound(f"no ref {name!r}", backend=self._backend.url, hint=hint)
         return etag, entries
 
     def _found(self, name: str) -> tuple[str | None, Sequence[RefEntry]]:

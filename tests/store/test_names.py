@@ -225,6 +225,8 @@ def test_what_is_not_there_says_what_was_looked_for(memory):
     assert told(lambda: memory.get("abcdef0123")).startswith("no ref 'abcdef0123', and no key begins so (in")
     assert told(lambda: memory.get("chrun@1")).startswith("no ref 'chrun@1', and none 'chrun' (in")
     assert "has no value @1. It has one value" in told(lambda: memory.get("models/churn@1"))
+    assert "store.resolve gives former values" in told(lambda: memory.refs["models/churn@0"])
+    assert "takes many" in told(lambda: memory.get(["models/churn"]), errors.InvalidKey)
     assert "words joined by '/'" in told(lambda: memory.get("/x"), errors.InvalidKey)
 
 
