@@ -1,6 +1,8 @@
 """Names on the command line, and the commands about keys and refs: in this process, on a store in memory."""
 
 import json
+import re
+import shlex
 from uuid import uuid4
 
 import pytest
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 
 import mfstore
 from mfstore.cli import main
+from tests import ROOT
 
 
 @pytest.fixture
@@ -124,6 +127,22 @@ def test_delete(run, store):
     found = json.loads(run("delete", key, "--json"))
     assert (found["refs"], found["keys"], found["collected"]) == ([], [key], False)
     assert store.get(key) == 1
+
+
+def test_the_commands_of_the_page_do_what_it_shows(run, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    section = (ROOT / "docs" / "store.md").read_text().split("\n## On the command line\n")[1].split("\n## ")[0]
+    (block,) = re.findall(r"^```console\n(.*?)^```$", section, re.M | re.S)
+    commands = [shlex.split(line.removeprefix("$ mfstore ")) for line in block.splitlines() if line[0] == "$"]
+    assert len(commands) == 7
+    for command in commands:
+        # What was stored so long ago cannot be, in a test.
+        shown = run(*(word.removesuffix("@2h") for word in command))
+        if command[0] in ("ls", "refs") and command[1] != "set":
+            head = block.split(f"$ mfstore {shlex.join(command)}\n")[1].splitlines()[0]
+            assert shown.splitlines()[0].split() == head.split()
+    assert (tmp_path / "copy.bin").read_bytes() == b"weights" and store.refs.list() == ["models/churn"]
 
 
 def test_names_are_completed(store):
