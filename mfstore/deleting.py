@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mfstore.display.shown import Shown
 from mfstore.errors import MfstoreError, NotFound, Refused
 from mfstore.format.digests import Key
 from mfstore.format.recipes import recipe_path
@@ -15,6 +16,7 @@ from mfstore.ref_objects import read_all_refs, read_refs
 from mfstore.stats import stat_of
 
 if TYPE_CHECKING:
+    from mfstore.display.cards import Card
     from mfstore.handle import Handle
     from mfstore.refs import Refs
 
@@ -22,8 +24,8 @@ TOLD = 5
 """Refs that a refusal names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deletion:
+@dataclass(frozen=True, slots=True, repr=False)
+class Deletion(Shown):
     """What ``Store.delete`` did. As text it says what becomes of the bytes, and when."""
 
     refs: tuple[str, ...]
@@ -51,6 +53,16 @@ class Deletion:
         else:
             lines.append(f"{len(self.keys)} keys are named by nothing else. {self._when('them', 'are')}")
         return "\n".join(lines)
+
+    def _card(self) -> Card:
+        from mfstore.display.amounts import size
+        from mfstore.display.cards import Card, Grid, key_cell
+
+        rows = tuple((key_cell(key),) for key in self.keys[:TOLD])
+        taken = (("takes", f"{size(self.size)} at most"),) if self.keys else ()
+        grids = (Grid(("key",), rows, more=len(self.keys) - len(rows)),) if rows else ()
+        kind = "deleted" if self.refs else "left"
+        return Card(kind, ", ".join(self.refs), taken, grids, tuple(str(self).split("\n")))
 
     def _when(self, it: str, is_: str) -> str:
         if self.condemned == len(self.keys):

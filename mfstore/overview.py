@@ -47,8 +47,7 @@ def store_card(handle: Handle) -> Card:
         grid = _grid(backend, list(names)[:NEWEST], len(names))
     except MfstoreError as error:
         return Card("store", backend.url, notes=(str(error),))
-    told = _number(len(names), more) + (", those set last:" if len(names) > NEWEST else "")
-    return Card("store", backend.url, (("refs", told),), (grid,) if names else ())
+    return Card(f"store with {_number(len(names), more)}", backend.url, grids=(grid,) if names else ())
 
 
 def _listed(backend: Backend) -> tuple[dict[str, float], bool]:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_json, print_table, progress
-from mfstore.display.amounts import size
+from mfstore.cli.output import opened, print_grid, print_json, progress
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.retention import Retention
+from mfstore.maintenance.store.collecting.told import plan_grid, plan_notes
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from mfstore.maintenance.store.collecting.plan import StoreAmount
     from mfstore.maintenance.store.gc import GcPlan, GcResult
 
 
@@ -166,37 +165,8 @@ def _teller(display: Progress) -> Callable[[str, int], None]:
 
 def _show(plan: GcPlan, long: bool) -> None:
     found = plan.decision
-    grace = duration(found.grace)
-    rows = [_row("keep", amount, why) for why, amount in found.kept.items()]
-    if found.waiting:
-        ready = max(0.0, (found.ready_at or found.now) - found.now)
-        rows.append(
-            _row("wait", found.waiting, f"condemned less than {grace} ago; may be deleted in {duration(ready)}")
-        )
-    if found.condemns.amount:
-        deletable = f"may be deleted {grace} later" if found.grace else "the next run deletes it"
-        rows.append(_row("condemn", found.condemns.amount, f"needed by nobody; {deletable}"))
-    if found.deletes.amount:
-        when = f"at least {grace} ago" if found.grace else "by an earlier run"
-        rows.append(_row("delete", found.deletes.amount, f"condemned {when}, and still needed by nobody"))
-    rows.append(_row("in all", found.stored, ""))
-    print_table(("", "keys", "packs", "bytes", "why"), rows, right=(1, 2, 3))
-    notes = []
-    if found.rescued:
-        notes.append(f"{_count(found.rescued)} condemned before are needed again and stay")
-    dropped = sum(len(change.dropped) for change in found.refs)
-    if dropped:
-        removed = sum(not change.kept for change in found.refs)
-        notes.append(
-            f"{_plural(dropped, 'old value')} of {_plural(len(found.refs), 'ref')} forgotten; "
-            f"{_plural(removed, 'ref')} removed altogether"
-        )
-    if found.repacks:
-        live = sum(entry.live for entry in found.repacks)
-        dead = sum(entry.size for entry in found.repacks) - live
-        count = _plural(len(found.repacks), "pack")
-        notes.append(f"{count} mostly dead: moving {size(live)} frees {size(dead)} later")
-    for note in notes:
+    print_grid(plan_grid(found))
+    for note in plan_notes(found):
         click.echo(note)
     for warning in plan.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
@@ -209,35 +179,13 @@ def _show(plan: GcPlan, long: bool) -> None:
             click.echo(printable(f"{what} ref {change.name} ({len(change.dropped)} values)"))
 
 
-def _row(what: str, amount: StoreAmount, why: str) -> tuple[str, ...]:
-    return what, str(amount.recipes), str(amount.packs), size(amount.bytes), why
-
-
-def _count(amount: StoreAmount) -> str:
-    return f"{_plural(amount.recipes, 'key')} and {_plural(amount.packs, 'pack')}"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
 def _show_result(plan: GcPlan, result: GcResult) -> None:
     click.echo("")
     if not plan.decision.does_something:
         click.echo("There was nothing to do.")
         return
-    click.echo(f"deleted {_count(result.deleted)} ({size(result.deleted.bytes)})")
-    if result.changed:
-        click.echo(
-            f"left alone {_plural(result.changed, 'object')} that were stored or needed again since they were condemned"
-        )
-    if result.refs or result.refs_changed:
-        click.echo(
-            f"changed {_plural(result.refs, 'ref')}; left alone {result.refs_changed} that somebody set meanwhile"
-        )
-    if result.repacked:
-        click.echo(f"moved what is needed out of {_plural(result.repacked, 'pack')} ({size(result.rewritten)} written)")
-    click.echo(f"condemned {_count(result.condemned)} ({size(result.condemned.bytes)})")
+    for line in result.lines():
+        click.echo(line)
     if result.condemned:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + plan.decision.grace))
         click.echo(f"Run this again after {when} to delete them.")
@@ -261,11 +209,3 @@ def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, An
             "delete": sorted(key.hex() for key in found.deletes.recipes),
         }
     return document
-
-
-def duration(seconds: float) -> str:
-    """A time for people."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

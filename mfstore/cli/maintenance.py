@@ -12,12 +12,13 @@ import click
 from mfstore.backends import open_backend
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_json, print_table
-from mfstore.cli.reports import SHOWN, count, print_metaflow, print_repair, print_report, steps
-from mfstore.display.amounts import size
+from mfstore.cli.reports import print_metaflow, print_repair, print_report, steps
+from mfstore.display.amounts import count, size
 from mfstore.errors import CorruptObject, NotAStore
 from mfstore.format.description import PATH as DESCRIPTION
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
 from mfstore.maintenance.report import LEVELS
+from mfstore.maintenance.told import SHOWN
 from mfstore.maintenance.verification import verify_options
 from mfstore.settings import resolve
 

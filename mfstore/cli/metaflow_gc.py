@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.output import print_json, print_table
-from mfstore.cli.reports import SHOWN, count, steps
-from mfstore.display.amounts import size
+from mfstore.cli.reports import steps
+from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
+from mfstore.maintenance.told import SHOWN
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan

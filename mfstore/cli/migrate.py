@@ -12,9 +12,10 @@ import click
 
 from mfstore.cli.options import DURATION, json_option
 from mfstore.cli.output import print_json, print_table
-from mfstore.cli.reports import SHOWN, count, steps
-from mfstore.display.amounts import size
+from mfstore.cli.reports import steps
+from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
+from mfstore.maintenance.told import SHOWN
 from mfstore.settings import FORMER_PROFILES
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from mfstore.store import Store
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from mfstore.display.cards import Grid
+
 Compression: TypeAlias = Literal["fast", "balanced", "small", "off"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,6 +50,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def print_grid(grid: Grid) -> None:
+    """The same of what notebooks show."""
+    print_table(
+        grid.columns, [[cell if isinstance(cell, str) else cell.text for cell in row] for row in grid.rows], grid.right
+    )
 
 
 @contextmanager

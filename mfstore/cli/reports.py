@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli.output import print_table, progress
-from mfstore.display.amounts import size
+from mfstore.cli.output import print_grid, progress
+from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
-from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowRepair, MetaflowReport
+from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
 from mfstore.maintenance.report import PhaseProgress
-from mfstore.maintenance.store.report import Finding, RepairReport, VerifyReport
+from mfstore.maintenance.store.report import RepairReport, VerifyReport, holds, looked_at, lost_data, verdict
+from mfstore.maintenance.told import SHOWN, AnyFinding, actions_grid, afterwards, did_nothing, findings_grid, since
 
-SHOWN = 20
-"""Findings and keys printed; ``--json`` has all, in full."""
-NAMES_SHOWN = 3
-"""Of what a finding touches."""
+if TYPE_CHECKING:
+    from mfstore.display.cards import Grid
 
 
 @contextmanager
@@ -42,19 +40,10 @@ def steps() -> Iterator[Callable[[PhaseProgress], None]]:
 
 def print_report(report: VerifyReport) -> None:
     """A report about a store."""
-    counts = ", ".join(f"{count} {kind}" for kind, count in report.objects.items())
-    click.echo(printable(f"{report.url}: {counts}; {size(report.stored)}"))
-    click.echo(_looked_at(report))
-    _print_findings(report.findings)
-    if report.clean:
-        click.echo("no damage found" if not report.findings else "no damage found; the above does no harm")
-    else:
-        lost = len(report.unreadable)
-        click.echo(
-            f"{count(len(report.damage), 'finding')}; "
-            + (f"{count(lost, 'key')} cannot be read whole" if lost else "every artifact can still be read")
-            + ". mfstore repair mends what can be"
-        )
+    click.echo(printable(f"{report.url}: {holds(report)}"))
+    click.echo(looked_at(report))
+    _print_findings([(finding, (*finding.refs, *finding.keys)) for finding in report.findings])
+    click.echo(verdict(report))
     _print_limits(report)
 
 
@@ -69,10 +58,10 @@ def print_metaflow(report: MetaflowReport) -> None:
     else:
         rate = size(report.checked / max(report.seconds, 1e-9))
         read = f"level full: {report.blobs_checked} of {count(report.blobs, 'blob')}, {size(report.checked)}"
-        click.echo(f"{read} in {report.seconds:.1f} s ({rate}/s){_since(report.oldest, 'blob')}")
+        click.echo(f"{read} in {report.seconds:.1f} s ({rate}/s){since(report.oldest, 'blob')}")
     if report.running:
         click.echo(f"{count(report.running, 'attempt')} began within a day and may still be running")
-    _print_findings(report.findings)
+    _print_findings([(finding, finding.artifacts) for finding in report.findings])
     touched = report.runs_touched
     if report.clean:
         click.echo("no damage found" if not report.findings else "no damage found; the above does no harm")
@@ -91,39 +80,15 @@ def _print_limits(report: VerifyReport | MetaflowReport) -> None:
         click.echo("mfstore: no right or no room to write there: what was read is not remembered", err=True)
 
 
-def _since(oldest: float | None, what: str) -> str:
-    if oldest is None:
-        return ""
-    return f"; every {what} was read since {time.strftime('%Y-%m-%d %H:%M', time.localtime(oldest))}"
+def _print_findings(findings: Sequence[tuple[AnyFinding, Sequence[str]]]) -> None:
+    if findings:
+        _print_some(findings_grid(findings))
 
 
-def _looked_at(report: VerifyReport) -> str:
-    if report.level == "list":
-        return f"level list: sizes by listing, in {report.seconds:.1f} s; nothing was read but refs and index"
-    if report.level == "headers":
-        return (
-            f"level headers: every recipe, header and trailer, in {report.seconds:.1f} s; --level full reads the data"
-        )
-    rate = report.checked / max(report.seconds, 1e-9)
-    deltas = f"{count(report.deltas, 'delta')} with their bases, " if report.deltas else ""
-    return (
-        f"level full: {report.packs_checked} of {report.objects['packs']} packs, {report.chunks} chunks, {deltas}"
-        f"{size(report.checked)} in {report.seconds:.1f} s ({size(rate)}/s){_since(report.oldest, 'pack')}"
-    )
-
-
-def _print_findings(findings: Sequence[Finding | MetaflowFinding]) -> None:
-    if not findings:
-        return
-    rows = []
-    for finding in findings[:SHOWN]:
-        touched = finding.artifacts if isinstance(finding, MetaflowFinding) else (*finding.refs, *finding.keys)
-        more = f" and {len(touched) - NAMES_SHOWN} more" if len(touched) > NAMES_SHOWN else ""
-        names = short(", ".join(touched[:NAMES_SHOWN])) + more
-        rows.append((finding.kind, short(finding.object), finding.detail, names))
-    print_table(("what", "object", "why", "touches"), rows)
-    if len(findings) > SHOWN:
-        click.echo(f"and {len(findings) - SHOWN} more; --json lists all")
+def _print_some(grid: Grid) -> None:
+    print_grid(grid)
+    if grid.more:
+        click.echo(f"and {grid.more:,} more; --json lists all")
 
 
 def print_repair(report: RepairReport | MetaflowRepair, dry_run: bool) -> None:
@@ -133,31 +98,12 @@ def print_repair(report: RepairReport | MetaflowRepair, dry_run: bool) -> None:
     else:
         print_report(report.before)
     if not report.actions:
-        click.echo("nothing to repair" if report.before.clean else "nothing that repair can do")
+        click.echo(did_nothing(report.before.clean))
     else:
-        print_table(
-            ("would do" if dry_run else "did", "object", "what"),
-            [(action.kind, short(action.object), action.detail) for action in report.actions[:SHOWN]],
-        )
-        if len(report.actions) > SHOWN:
-            click.echo(f"and {len(report.actions) - SHOWN} more; --json lists all")
+        _print_some(actions_grid(report.actions, "would do" if dry_run else "did"))
     if report.after is not None:
-        lost = isinstance(report, RepairReport) and report.lost
-        well = "what is left is whole" if lost else "all is well"
-        click.echo(
-            "afterwards " + (well if report.after.clean else f"{count(len(report.after.damage), 'finding')} left")
-        )
+        click.echo(f"afterwards {afterwards(report.after, bool(isinstance(report, RepairReport) and report.lost))}")
     if isinstance(report, RepairReport) and report.lost:
-        click.echo(f"lost data: {count(len(report.lost), 'key')}; putting the same content again heals what it names:")
+        click.echo(f"{lost_data(report)}:")
         for key in report.lost[:SHOWN]:
             click.echo(f"  {key}")
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def short(text: str) -> str:
-    """Digests by their first digits, as a table has room for; ``--json`` has them in full."""
-    return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{24,48}\b", r"\1…", text)

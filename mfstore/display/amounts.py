@@ -35,18 +35,22 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something takes: ``0.4 ms``, ``12.3 s``, ``2 min 5 s``, ``3 h 20 min``."""
+    """How long something takes: ``0.4 ms``, ``12.3 s``, ``2 min 5 s``, ``24 h``."""
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE} s"
+        return _two(whole // MINUTE, "min", whole % MINUTE, "s")
     whole = round(seconds / MINUTE)
     if whole < 2 * 24 * 60:
-        return f"{whole // 60} h {whole % 60} min"
+        return _two(whole // 60, "h", whole % 60, "min")
     return f"{seconds / DAY:.0f} days"
+
+
+def _two(first: int, unit: str, rest: int, smaller: str) -> str:
+    return f"{first} {unit} {rest} {smaller}" if rest else f"{first} {unit}"
 
 
 def date(moment: float) -> str:

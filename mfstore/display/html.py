@@ -10,12 +10,13 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from mfstore.display.cards import Cell
 from mfstore.display.words import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mfstore.display.cards import Card, Cell, Grid
+    from mfstore.display.cards import Card, Grid
 
 _RULES = """
 & { color: inherit; font-size: 13px; line-height: 1.45; max-width: 60em; margin: .25em 0; overflow-x: auto }
@@ -39,6 +40,8 @@ _RULES = """
 """
 STYLE = _RULES.replace("&", ".mfstore-card.mfstore-card").replace("\n", "")
 """Said once in each output: a notebook shows them apart."""
+UNBROKEN = 12
+"""Letters of a cell that stay in one line, however narrow the page is."""
 _LOOKS = ("key", "code", "number", "good", "bad", "quiet")
 _ELEMENTS = {"key": "code", "code": "code"}
 
@@ -75,9 +78,12 @@ def _side(grid: Grid, column: int) -> str:
 
 def _cell(cell: Cell | str, side: str = "") -> str:
     if isinstance(cell, str):
-        return f"<td{side}>{_text(cell)}</td>"
+        return _cell(Cell(cell), side)
     title = f' title="{escape(one_line(cell.title), quote=True)}"' if cell.title else ""
-    look = f' class="mfs-{cell.look}"' if cell.look in _LOOKS else ""
+    names = [f"mfs-{cell.look}"] if cell.look in _LOOKS else []
+    if len(cell.text) <= UNBROKEN:
+        names.append("mfs-number")
+    look = f' class="{" ".join(names)}"' if names else ""
     if not (title or look):
         return f"<td{side}>{_text(cell.text)}</td>"
     element = _ELEMENTS.get(cell.look, "span")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 KEY_DIGITS = 10
 """Digits that a shortened key has. Eight are enough to be a name; ten keep one of a million keys apart from all others
 but once in a million."""
 LONGEST_NOTE = 160
+_DIGESTS = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{24,48}\b")
 
 
 def printable(text: str) -> str:
@@ -27,6 +29,11 @@ def short_key(key: str) -> str:
     return key[:KEY_DIGITS]
 
 
+def short_keys(text: str) -> str:
+    """Text in which keys and other digests are told by their first digits."""
+    return _DIGESTS.sub(r"\1…", text)
+
+
 def shortened(text: str, letters: int) -> str:
     """At most so many letters, with an ellipsis for what is left out."""
     return text if len(text) <= letters else text[: letters - 1] + "…"
@@ -41,4 +48,13 @@ def note_text(note: Any, letters: int = LONGEST_NOTE) -> str:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(_rounded(value), ensure_ascii=False)
+
+
+def _rounded(value: Any) -> Any:
+    """The same with floats of few digits: 0.1 + 0.2 is 0.3 for people."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value

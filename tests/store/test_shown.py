@@ -36,7 +36,7 @@ def test_a_store(store):
     assert "no store yet" in Page(store._repr_html_()).text and "no store yet" in pretty(store)
     keys = [store.put({"n": n}, ref=f"models/{n}") for n in range(12)]
     page = Page(store._repr_html_())
-    assert "12 refs, those set last:" in page.texts and "and 4 more" in page.texts
+    assert "store with 12 refs" in page.texts and "and 4 more" in page.texts
     assert keys[-1] in page.titles and keys[-1][:KEY_DIGITS] in page.texts
     assert "12 refs" in pretty(store)
     assert repr(store) == f"mfstore.open({store.backend.url!r})"
@@ -112,3 +112,50 @@ def test_statistics(store):
     page, text = harmless(store.session)
     assert "loaded here  100.0 kB" in text
     assert "Nothing was saved or loaded." in harmless(mfstore.open("memory://").session)[1]
+
+
+def test_a_deletion(store):
+    kept = store.put(1, ref="kept")
+    gone = [store.put({"n": n}, ref=MARKUP) for n in range(8)]
+    store.put(1, ref=MARKUP)
+    page, text = harmless(store.delete(MARKUP))
+    assert set(page.titles) <= set(gone) and "and 3 more" in page.texts and kept not in page.text
+    assert f"{MARKUP} is removed, with its history of 9 values." in page.texts
+    assert text.startswith(f"deleted {MARKUP}") and "keys are named by nothing else" in text
+    assert "1 key is named by nothing else" in harmless(store.delete("kept"))[1]
+
+
+def test_a_collection(store):
+    for number in range(3):
+        store.put({"n": number}, ref="kept")
+    store.put(b"x" * 100_000)
+    page, text = harmless(store.plan_gc(grace=0.0, keep_last=1))
+    rows = dict(zip(page.texts, page.texts[1:], strict=False))
+    assert (rows["keep"], rows["condemn"], rows["in all"]) == ("1", "3", "4")
+    assert "2 old values of 1 ref forgotten; 0 refs removed altogether" in page.texts
+    assert text.splitlines()[-1] == "  execute() does this."
+    page, text = harmless(store.plan_gc(grace=0.0, keep_last=1).execute(yes_really=True))
+    assert "condemned 3 keys and 1 pack" in page.text and "changed 1 ref" in text
+    assert "There is nothing to do." in repr(store.plan_gc(keep_last=1))
+
+
+def test_a_verification(store):
+    store.put(1, ref=MARKUP)
+    page, text = harmless(store.verify("list"))
+    assert "no damage found" in page.texts and "no damage found" in text
+    (ref,) = [info.key for info in store.backend.list("refs/")]
+    store.backend.put(ref, [b"x" * 200])
+    report = store.verify("list")
+    page, text = harmless(report)
+    assert "damaged" in page.texts and "mfstore repair mends" in text
+    assert pickle.loads(pickle.dumps(report)) == report
+
+
+def test_a_repair(store):
+    key = store.put(b"x" * 300_000, ref="a")
+    (pack,) = [info.key for info in store.backend.list("packs/")]
+    store.backend.delete(pack)
+    page, text = harmless(store.repair(dry_run=True))
+    assert "repair of" in page.texts and "1 finding" in text
+    page, text = harmless(store.repair())
+    assert "lost data: 1 key" in text and key[:16] in text

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
 from mfstore.description import enable, load, tell_of_tree
+from mfstore.display.amounts import count, size
+from mfstore.display.cards import Card
+from mfstore.display.shown import Shown
 from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, NotFound, OutOfSpace, Refused
 from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, State, decode_list, encode_list
 from mfstore.format.description import OPERATIONS
@@ -42,6 +45,7 @@ from mfstore.maintenance.store.collecting.plan import (
 )
 from mfstore.maintenance.store.collecting.repack import Repacker
 from mfstore.maintenance.store.collecting.retention import RefChange, plan_refs
+from mfstore.maintenance.store.collecting.told import keys_and_packs, plan_card
 from mfstore.maintenance.store.group_lengths import share_out_groups
 from mfstore.ref_objects import remove_ref
 from mfstore.saving.folding import settle
@@ -64,8 +68,8 @@ def _uncounted(what: str, more: int) -> None:
     """Counts nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class GcResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class GcResult(Shown):
     """What a collection did."""
 
     deleted: StoreAmount = NO_AMOUNT
@@ -82,9 +86,29 @@ class GcResult:
     rewritten: int = 0
     """Bytes written for that."""
 
+    def lines(self) -> list[str]:
+        """What it did, in a few words each."""
+        lines = [f"deleted {keys_and_packs(self.deleted)} ({size(self.deleted.bytes)})"]
+        if self.changed:
+            lines.append(
+                f"left alone {count(self.changed, 'object')} that were stored or needed again since they were condemned"
+            )
+        if self.refs or self.refs_changed:
+            lines.append(
+                f"changed {count(self.refs, 'ref')}; left alone {self.refs_changed} that somebody set meanwhile"
+            )
+        if self.repacked:
+            moved = f"moved what is needed out of {count(self.repacked, 'pack')}"
+            lines.append(f"{moved} ({size(self.rewritten)} written)")
+        lines.append(f"condemned {keys_and_packs(self.condemned)} ({size(self.condemned.bytes)})")
+        return lines
+
+    def _card(self) -> Card:
+        return Card("collected", notes=tuple(self.lines()))
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class GcPlan:
+class GcPlan(Shown):
     """What a collection would do, and does when it is executed. Made by ``Store.plan_gc``.
 
     It holds what it read of the store, about 100 bytes for each object, and can be executed once.
@@ -132,9 +156,8 @@ class GcPlan:
             return GcResult()
         return _Collection(self, progress or _uncounted).run(take_over)
 
-    def __repr__(self) -> str:
-        found = self.decision
-        return f"<GcPlan of {self.access.url}: delete {found.deletes.amount}, condemn {found.condemns.amount}>"
+    def _card(self) -> Card:
+        return plan_card(self.access.url, self.decision, self.warnings)
 
 
 def plan_gc(

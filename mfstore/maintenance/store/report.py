@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mfstore.display.amounts import count, size
+from mfstore.display.cards import Card, Cell, Grid
+from mfstore.display.shown import Shown
+from mfstore.display.words import short_keys
 from mfstore.maintenance.report import Level, RepairAction
+from mfstore.maintenance.told import NAMES_SHOWN, actions_grid, afterwards, did_nothing, findings_grid, since
 
 Harm = Literal["data", "dedup", "none"]
 
@@ -31,8 +36,8 @@ class Finding:
     """Ids of base chunks that are lost with it: some of ``keys`` are stored as deltas against them."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifyReport(Shown):
     """What ``Store.verify`` looked at and found.
 
     It may be kept and pickled: it refers to nothing of the store. Damage is told here and never raised.
@@ -79,9 +84,12 @@ class VerifyReport:
         """Every key that cannot be read whole, in order."""
         return tuple(sorted({key for finding in self.findings for key in finding.keys}))
 
+    def _card(self) -> Card:
+        return report_card(self)
 
-@dataclass(frozen=True, slots=True)
-class RepairReport:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RepairReport(Shown):
     """What ``Store.repair`` did, or with ``dry_run`` would do. It refers to nothing of the store."""
 
     url: str
@@ -93,3 +101,88 @@ class RepairReport:
     """The store verified again; None for a dry run, and when there was nothing to do."""
     lost: tuple[str, ...]
     """Keys that still cannot be read whole: nothing stored has their bytes. Putting the same content heals them."""
+
+    def _card(self) -> Card:
+        return repair_card(self)
+
+
+# ---- what people are told ---------------------------------------------------------------
+
+
+def looked_at(report: VerifyReport) -> str:
+    """What verification read, and how fast."""
+    if report.level == "list":
+        return f"level list: sizes by listing, in {report.seconds:.1f} s; nothing was read but refs and index"
+    if report.level == "headers":
+        return (
+            f"level headers: every recipe, header and trailer, in {report.seconds:.1f} s; --level full reads the data"
+        )
+    rate = report.checked / max(report.seconds, 1e-9)
+    deltas = f"{count(report.deltas, 'delta')} with their bases, " if report.deltas else ""
+    return (
+        f"level full: {report.packs_checked} of {report.objects['packs']} packs, {report.chunks} chunks, {deltas}"
+        f"{size(report.checked)} in {report.seconds:.1f} s ({size(rate)}/s){since(report.oldest, 'pack')}"
+    )
+
+
+def verdict(report: VerifyReport) -> str:
+    """Whether there is damage, and what it costs."""
+    if report.clean:
+        return "no damage found" if not report.findings else "no damage found; the above does no harm"
+    lost = len(report.unreadable)
+    return (
+        f"{count(len(report.damage), 'finding')}; "
+        + (f"{count(lost, 'key')} cannot be read whole" if lost else "every artifact can still be read")
+        + ". mfstore repair mends what can be"
+    )
+
+
+def holds(report: VerifyReport) -> str:
+    """What was listed."""
+    return f"{', '.join(f'{number} {kind}' for kind, number in report.objects.items())}; {size(report.stored)}"
+
+
+def report_card(report: VerifyReport) -> Card:
+    """What verification found."""
+    facts = (
+        ("found", Cell(verdict(report), look="good" if report.clean else "bad")),
+        ("stored", holds(report)),
+        ("looked at", looked_at(report)),
+    )
+    touched = [(finding, (*finding.refs, *finding.keys)) for finding in report.findings]
+    grids = (findings_grid(touched),) if touched else ()
+    notes = []
+    if not report.complete:
+        notes.append("The time allowed ended before everything was read: older_than= goes on from there.")
+    if not report.remembered:
+        notes.append("No right or no room to write there: what was read is not remembered.")
+    return Card("verified", report.url, facts, grids, tuple(notes))
+
+
+def repair_card(report: RepairReport) -> Card:
+    """What was found, done and left."""
+    facts: list[tuple[str, Cell | str]] = [("found", verdict(report.before)), ("stored", holds(report.before))]
+    grids: tuple[Grid, ...] = ()
+    if report.actions:
+        did = "did" if report.after is not None else "would do"
+        grids = (actions_grid(report.actions, did),)
+    else:
+        facts.append(("done", did_nothing(report.before.clean)))
+    if report.after is not None:
+        facts.append(
+            (
+                "afterwards",
+                Cell(afterwards(report.after, bool(report.lost)), look="good" if report.after.clean else "bad"),
+            )
+        )
+    notes = []
+    if report.lost:
+        listed = ", ".join(short_keys(key) for key in report.lost[:NAMES_SHOWN])
+        more = f" and {len(report.lost) - NAMES_SHOWN} more" if len(report.lost) > NAMES_SHOWN else ""
+        notes.append(f"{lost_data(report)}: {listed}{more}")
+    return Card("repaired" if report.after is not None else "repair of", report.url, tuple(facts), grids, tuple(notes))
+
+
+def lost_data(report: RepairReport) -> str:
+    """What is lost, and how it comes back."""
+    return f"lost data: {count(len(report.lost), 'key')}; putting the same content again heals what it names"

@@ -1,0 +1,96 @@
+"""What people are told of the maintenance of stores and of roots of Metaflow alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mfstore.display.amounts import count, date
+from mfstore.display.cards import Cell, Grid, code_cell
+from mfstore.display.words import short_keys
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.report import RepairAction
+
+SHOWN = 20
+"""Findings, actions and keys that are listed; ``--json`` and the report itself have all, in full."""
+NAMES_SHOWN = 3
+"""Of what a finding touches."""
+
+
+class AnyFinding(Protocol):
+    """A finding in a store, or in a root."""
+
+    @property
+    def kind(self) -> str:
+        """A stable word."""
+
+    @property
+    def object(self) -> str:
+        """Where it is, or should be."""
+
+    @property
+    def detail(self) -> str:
+        """A sentence for people."""
+
+    @property
+    def harm(self) -> str:
+        """``none`` when it is only strange."""
+
+
+class Verified(Protocol):
+    """A report about a store, or about a root."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether there is no damage."""
+
+    @property
+    def damage(self) -> Sequence[object]:
+        """The findings that something must be done about."""
+
+
+def since(oldest: float | None, what: str) -> str:
+    """From when on everything was read; nothing where something never was."""
+    return "" if oldest is None else f"; every {what} was read since {date(oldest)}"
+
+
+def touched(names: Sequence[str]) -> str:
+    """The first of what a finding touches."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return short_keys(", ".join(names[:NAMES_SHOWN])) + more
+
+
+def findings_grid(findings: Sequence[tuple[AnyFinding, Sequence[str]]]) -> Grid:
+    """Findings, each with what it touches, as a table."""
+    rows = tuple(
+        (
+            Cell(finding.kind, look="quiet" if finding.harm == "none" else "bad"),
+            code_cell(short_keys(finding.object), finding.object),
+            short_keys(finding.detail),
+            code_cell(touched(names)),
+        )
+        for finding, names in findings[:SHOWN]
+    )
+    return Grid(("what", "object", "why", "touches"), rows, more=len(findings) - len(rows))
+
+
+def actions_grid(actions: Sequence[RepairAction], did: str) -> Grid:
+    """What was done, or would be, as a table."""
+    rows = tuple(
+        (action.kind, code_cell(short_keys(action.object), action.object), short_keys(action.detail))
+        for action in actions[:SHOWN]
+    )
+    return Grid((did, "object", "what"), rows, more=len(actions) - len(rows))
+
+
+def did_nothing(clean: bool) -> str:
+    """Why nothing was done."""
+    return "nothing to repair" if clean else "nothing that repair can do"
+
+
+def afterwards(report: Verified, lost: bool) -> str:
+    """What is left once it was repaired; ``lost``: something is gone for good."""
+    if not report.clean:
+        return f"{count(len(report.damage), 'finding')} left"
+    return "what is left is whole" if lost else "all is well"
