@@ -20,7 +20,7 @@ ELSEWHERE = {
     "Trust": "rules for all of them",
 }
 """Parts of the page that are no record of a store, and why."""
-PURE = ("mfstore.errors", "mfstore.format", "mfstore.records", "mfstore._core")
+PURE = ("mfstore.display", "mfstore.errors", "mfstore.format", "mfstore.records", "mfstore._core")
 
 
 def imported(path):
