@@ -224,13 +224,17 @@ class View(Shown):
             return self._of_array(index)
         if kind == VALUE:
             raise TypeError(f"{self._called()} has no parts: load() gives it")
-        entries = entries_of(self._node)
         if kind == SEQUENCE:
+            entries = entries_of(self._node)
             if isinstance(index, slice):
                 return [self[number] for number in range(*index.indices(len(entries.nodes)))]
             if not hasattr(index, "__index__"):
                 raise TypeError(f"parts of {self._called()} have numbers, not {index!r:.80}")
             return self._part(index.__index__(), entries.nodes[index.__index__()])
+        node = self._node
+        if isinstance(node, dict) and is_plain(index) and index in node:
+            return self._part(index, node[index])
+        entries = entries_of(node)
         for name, part in zip(self._names(entries.names), entries.nodes, strict=True):
             if name == index:
                 return self._part(name, part)

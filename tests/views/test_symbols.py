@@ -10,10 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfstore._core.pickler import BUFFER
 from mfstore.pickling.streams import finder
-from mfstore.views.data import ARRAY, MAPPING, OBJECT, SEQUENCE, VALUE, attributes_of, entries_of, kind_of, type_of
+from mfstore.views.data import (
+    ARRAY,
+    MAPPING,
+    OBJECT,
+    SEQUENCE,
+    VALUE,
+    attributes_of,
+    entries_of,
+    kind_of,
+    shape_of,
+    type_of,
+)
 from mfstore.views.evaluation import Evaluation, slots_of
-from mfstore.views.symbols import Made, read_symbols
+from mfstore.views.symbols import STATE, Made, Slot, Step, call, read_symbols, symbol
+from mfstore.views.tensors import tensor_of
 
 CREATED = []
 
@@ -159,3 +172,25 @@ def test_kinds_and_parts():
     assert entries_of(root["o"]) == (["a"], [1]) and entries_of(root["l"]).nodes == [4, 5]
     assert attributes_of(root["c"]) == {"args": (7,)} and slots_of(root) == []
     assert type_of(root["o"]) == "collections.OrderedDict" and type_of(root["d"]) == "datetime.date"
+
+
+def test_rows_of_a_tensor_are_the_same_over_fewer_bytes():
+    """As torch pickles a tensor of a typed storage, which mfstore writes as one buffer."""
+    slot = Slot(0, BUFFER, 0, 4 * 1000)
+    untyped = Made(call("operator", "methodcaller", "untyped_storage"), (Made(call("functools", "partial"), (slot,)),))
+    kind, dtype = symbol("torch.storage", "TypedStorage"), symbol("torch", "float32")
+    state = kind, (), {"wrap_storage": untyped, "dtype": dtype}, None
+    storage = Made(Made(symbol("functools", "partial"), (kind,), steps=[Step(STATE, state)]))
+
+    def tensor(offset, shape, strides):
+        return tensor_of(call("torch._utils", "_rebuild_tensor_v2", storage, offset, shape, strides, False, {}))
+
+    found = tensor(40, (20, 10), (10, 1))
+    assert (found.dtype, found.nbytes, shape_of(found.node)) == (dtype, 800, (20, 10))
+    rows = found.rows(5, 8)
+    assert [(part.start, part.end) for part in slots_of(rows)] == [(4 * 90, 4 * 120)]
+    assert rows.args[1:] == (0, (3, 10), (10, 1), False, {})
+    assert slots_of(found.node) == [slot]
+    assert tensor(0, (10, 20), (1, 10)).rows(5, 8) is None and tensor(0, (), ()).rows(0, 1) is None
+    parameter = call("torch._utils", "_rebuild_parameter", found.node, True, {})
+    assert tensor_of(parameter) == found
