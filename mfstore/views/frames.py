@@ -9,7 +9,7 @@ from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of
 from mfstore.views.arrow import Edges
 from mfstore.views.columns import block_part, length_of, narrowed
-from mfstore.views.symbols import STATE, Made, Step, call, called, item_of
+from mfstore.views.symbols import STATE, Made, Step, call, called
 
 _FRAMES = ("pandas.DataFrame", "pandas.core.frame.DataFrame")
 _SERIES = ("pandas.Series", "pandas.core.series.Series")
@@ -168,8 +168,3 @@ class FrameColumns:
             return [place]
         every = range(len(self.names))
         return list(every[place]) if isinstance(place, slice) else [at for at in every if place[at]]
-
-
-def column_of(frame: Made, row: int = 0) -> Made:
-    """The column of a frame that has one, as a series."""
-    return item_of(Made(call("operator", "attrgetter", "iloc"), (frame,)), (slice(None), row))

@@ -28,7 +28,7 @@ from mfstore.views.data import (
     type_of,
 )
 from mfstore.views.evaluation import slots_of
-from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, column_of, frame_of, series_of
+from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, frame_of, series_of
 from mfstore.views.ipc import StreamLayout
 from mfstore.views.parts import ArtifactParts
 from mfstore.views.polars_frames import PolarsSymbols, polars_frame
@@ -381,7 +381,7 @@ class View(Shown):
             return self._object(table.columns[positions[0]])
         places = self._frame_columns(table).places
         made = self._planned(lambda edges: table.chosen(places, positions, None, edges))
-        return self._object(column_of(made) if len(positions) == 1 else made)
+        return self._object(made)[name]
 
     def _of_polars(self, table: PolarsSymbols, index: Any) -> Any:
         names = [index] if isinstance(index, str) else index

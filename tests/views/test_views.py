@@ -77,6 +77,16 @@ def test_frames(view, made):
         found["nope"]
 
 
+def test_columns_of_one_name_and_of_several_levels(view):
+    data = np.random.default_rng(0).random((9000, 3))
+    whole = pd.DataFrame(data, columns=["a", "b", "a"])
+    assert_frame_equal(view(whole)["a"], whole["a"])
+    assert_series_equal(view(whole)["b"], whole["b"])
+    whole = pd.DataFrame(data, columns=pd.MultiIndex.from_tuples([("x", 1), ("x", 2), ("y", 1)]))
+    assert_frame_equal(view(whole)["x"], whole["x"])
+    assert_series_equal(view(whole)["x", 2], whole["x", 2])
+
+
 def test_rows_by_labels(view):
     whole = frame()[["a", "time"]].set_index("time")
     assert_frame_equal(view(whole)["2020-01-01 00:00:05":"2020-01-01 00:00:07"], whole[5:8])
