@@ -10,7 +10,7 @@ from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of
 from mfstore.views.arrow import arrow_array, arrow_table, chunked_array
 from mfstore.views.columns import length_of
-from mfstore.views.evaluation import PLAIN, slots_of
+from mfstore.views.evaluation import PLAIN, within
 from mfstore.views.frames import frame_of, series_of
 from mfstore.views.polars_frames import polars_frame
 from mfstore.views.symbols import EXTEND, SET, Made, Slot, Symbol, called
@@ -117,7 +117,7 @@ def nbytes_of(node: Any) -> int:
         return tensor.nbytes
     if isinstance(node, (bytes, bytearray)):
         return len(node)
-    return sum(map(len, slots_of(node)))
+    return sum(len(one) for one in within(node) if isinstance(one, (Slot, bytearray)))
 
 
 def dtype_of(node: Any) -> Any:

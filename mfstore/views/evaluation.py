@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.cycles import without_search
@@ -20,19 +20,17 @@ PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
 _ABSENT = object()
 
 
-def slots_of(*nodes: Any) -> list[Slot]:
-    """The slots that are within these nodes, each once, in the order of their segments."""
-    found: dict[int, Slot] = {}
+def within(*nodes: Any) -> Iterator[Any]:
+    """All that is within these nodes and is no plain value, each once."""
     seen: set[int] = set()
     left = list(nodes)
     while left:
         node = left.pop()
-        if type(node) in PLAIN or isinstance(node, Symbol) or id(node) in seen:
+        if type(node) in PLAIN or id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, Slot):
-            found[id(node)] = node
-        elif isinstance(node, Made):
+        yield node
+        if isinstance(node, Made):
             left.append(node.function)
             left += node.args
             left += node.keywords.values()
@@ -42,7 +40,22 @@ def slots_of(*nodes: Any) -> list[Slot]:
             left += node.values()
         elif isinstance(node, (list, tuple, set, frozenset)):
             left += node
-    return sorted(found.values(), key=lambda slot: (slot.number, slot.start))
+
+
+def slots_of(*nodes: Any) -> list[Slot]:
+    """The slots that are within these nodes, each once, in the order of their segments."""
+    found = [node for node in within(*nodes) if isinstance(node, Slot)]
+    return sorted(found, key=lambda slot: (slot.number, slot.start))
+
+
+def is_at_hand(*nodes: Any, libraries: Container[str]) -> bool:
+    """Whether these are made without reading anything, by these libraries alone, all of which are imported."""
+    for node in within(*nodes):
+        if isinstance(node, Slot):
+            return False
+        if isinstance(node, Symbol) and not (node.module.partition(".")[0] in libraries and node.module in sys.modules):
+            return False
+    return True
 
 
 class Evaluation:

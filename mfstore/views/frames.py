@@ -44,6 +44,14 @@ class FrameSymbols(NamedTuple):
             return ("Its columns lie in between each other: one takes as much to load as all of its block.",)
         return ()
 
+    def names_and_types(self) -> list[Any]:
+        """The nodes that tell of columns: their names, and of each block its places and the type of its numbers."""
+        return [
+            self.columns,
+            *[block.args[1] for block in self.blocks],
+            *[array.dtype for block in self.blocks if (array := array_of(block.args[0])) is not None],
+        ]
+
     def chosen(
         self, places: Sequence[Sequence[int]], positions: Sequence[int] | None, rows: tuple[int, int] | None,
         edges: Edges,

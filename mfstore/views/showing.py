@@ -17,7 +17,7 @@ SHOWN = 20
 
 def card_of(
     name: str, kind: str, shape: tuple[int | None, ...] | None, nbytes: int, parts: Sequence[PartSummary],
-    notes: tuple[str, ...] = (), value: str = "",
+    notes: tuple[str, ...] = (), value: str = "", of: str = "part",
 ) -> Card:  # fmt: skip
     """The card of a view, from what is known without reading anything."""
     facts: list[tuple[str, Cell | str]] = [("type", code_cell(kind))]
@@ -29,15 +29,24 @@ def card_of(
         facts.append(("data", Cell(size(nbytes), f"{nbytes:,} bytes", "number")))
     grids: tuple[Grid, ...] = ()
     if parts:
-        rows = tuple(_row(part) for part in parts[:SHOWN])
-        grids = (Grid(("part", "type", "shape", "data"), rows, right=(3,), more=max(0, len(parts) - SHOWN)),)
+        grids = (_grid(parts, of),)
     return Card("view", name, tuple(facts), grids, notes)
+
+
+def _grid(parts: Sequence[PartSummary], of: str) -> Grid:
+    """A row for each part; of what none of them has, no column."""
+    rows = [_row(part) for part in parts[:SHOWN]]
+    used = [at for at in range(4) if any(row[at] for row in rows)]
+    told = tuple(tuple(row[at] for at in used) for row in rows)
+    heads = (of, "type", "shape", "data")
+    right = (used.index(3),) if 3 in used else ()
+    return Grid(tuple(heads[at] for at in used), told, right, max(0, len(parts) - SHOWN))
 
 
 def _row(part: PartSummary) -> tuple[Cell | str, ...]:
     shape = shape_text(part.shape) if part.shape is not None else ""
     data = Cell(size(part.nbytes), f"{part.nbytes:,} bytes", "number") if part.nbytes else ""
-    return code_cell(str(part.name)), code_cell(part.type), part.value or shape, data
+    return code_cell(str(part.name)), code_cell(part.type) if part.type else "", part.value or shape, data
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:

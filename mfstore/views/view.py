@@ -27,7 +27,7 @@ from mfstore.views.data import (
     shape_of,
     type_of,
 )
-from mfstore.views.evaluation import slots_of
+from mfstore.views.evaluation import is_at_hand, slots_of
 from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, frame_of, series_of
 from mfstore.views.ipc import StreamLayout
 from mfstore.views.parts import ArtifactParts
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 BUNDLE_KIND = "bundle"
 """Kind of a view of several artifacts, by name."""
+OF_FRAMES = ("builtins", "datetime", "numpy", "pandas", "pyarrow")
+"""Libraries that make the names of a frame's columns: showing a view imports nothing, and runs nothing of others."""
 READ_TO_SHOW = 1 << 20
 """Longest body that is read when a view is shown."""
 NAMES_TOLD = 20
@@ -137,12 +139,31 @@ class View(Shown):
         """What is known of each part, in order, without reading data."""
         if self._parts is None:
             return [self[name]._summary_of_artifact(name) for name in self]
-        node = self._node
-        entries = entries_of(node)
+        if self.kind == TABLE:
+            return self._summary_of_table()
+        entries = entries_of(self._node)
         return [
             PartSummary(name, type_of(part), shape_of(part), nbytes_of(part), _text_of(part))
             for name, part in zip(self._names(entries.names), entries.nodes, strict=True)
         ]
+
+    def _summary_of_table(self) -> list[PartSummary]:
+        table = self._table()
+        names = self._column_names(table)
+        if isinstance(table, TableSymbols):
+            return [
+                PartSummary(name, type_of(column), None, nbytes_of(column), "")
+                for name, column in zip(names, table.columns, strict=True)
+            ]
+        if isinstance(table, PolarsSymbols):
+            return [PartSummary(name, "", None, 0, "") for name in names]
+        told: dict[int, tuple[str, int]] = {}
+        for block, places in zip(table.blocks, self._frame_columns(table).places, strict=True):
+            values = block.args[0]
+            array = array_of(values)
+            kind = type_of(values) if array is None else str(self._object(array.dtype))
+            told |= dict.fromkeys(places, (kind, nbytes_of(values) // max(len(places), 1)))
+        return [PartSummary(name, told[at][0], None, told[at][1], "") for at, name in enumerate(names)]
 
     def _summary_of_artifact(self, name: str) -> PartSummary:
         assert self._parts is not None
@@ -499,7 +520,12 @@ class View(Shown):
             return card_of(name, self.type, None, self._parts.artifact.size, ())
         kind = self.kind
         if kind == TABLE:
-            return card_of(name, self.type, self.shape, self.nbytes, (), self._table().describe())
+            table = self._table()
+            told = not isinstance(table, FrameSymbols) or is_at_hand(*table.names_and_types(), libraries=OF_FRAMES)
+            told = told and (not isinstance(table, PolarsSymbols) or self._layout is not None)
+            parts = self.summary() if told else ()
+            shape = self.shape if told else shape_of(self._node)
+            return card_of(name, self.type, shape, self.nbytes, parts, table.describe(), of="column")
         parts = self.summary() if kind not in (ARRAY, VALUE) and self._are_named() else ()
         value = _text_of(self._node) if kind == VALUE else ""
         return card_of(name, self.type, self.shape, self.nbytes, parts, value=value)

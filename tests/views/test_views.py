@@ -327,6 +327,32 @@ def test_a_view_shows_names_types_shapes_and_sizes(store):
     assert "one takes as much" in repr(store.view(store.put(strided)))
 
 
+def test_a_table_shows_its_columns(view):
+    text = repr(view(frame()[["a", "text", "kind", "time"]]))
+    assert [line.split() for line in text.splitlines()[4:]] == [
+        ["column", "type", "data"],
+        ["a", "float64", "96.0", "kB"],
+        ["text", "pandas.arrays.ArrowStringArray", "273.1", "kB"],
+        ["kind", "pandas.Categorical", "12.0", "kB"],
+        ["time", "pandas.arrays.DatetimeArray", "96.0", "kB"],
+    ]
+    assert "pyarrow.ChunkedArray" in repr(view(tables()["table"]))
+    found = view(pl.DataFrame(polars_values()))
+    assert "column" not in repr(found)
+    assert found.columns and "decimal" in found._repr_html_()
+
+
+def test_showing_a_table_makes_nothing_of_others(view, monkeypatch):
+    found = view(pd.DataFrame({Named("a"): np.arange(20_000.0)}))
+    monkeypatch.setattr(Named, "__setstate__", None, raising=False)  # what is made would raise
+    assert "20,000" in repr(found) and "Named" not in repr(found)
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
 def test_what_cannot_be_read_is_shown_all_the_same():
     backend = FarAway()
     store = wrapped(backend)
