@@ -13,7 +13,7 @@ from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Artifact, Recipe, recipe_path
 from mfstore.loading.artifacts import load_many
 from mfstore.many_or_one import refuse_one_key
-from mfstore.names import resolve_many
+from mfstore.names import is_key, resolve_many
 from mfstore.pickling.streams import load_literal
 from mfstore.records import NamedTuple
 from mfstore.stats import ArtifactStat, stat_of
@@ -245,8 +245,8 @@ def _each_resolved(handle: Handle, keys: Iterable[str]) -> Iterator[_Asked]:
     that names are looked up together."""
     source = iter(keys)
     for given in source:
-        if type(given) is Key:
-            yield _Asked(given, given)
+        if is_key(given):
+            yield _Asked(given, Key(given))
             continue
         window = [given, *islice(source, NAMES_AHEAD - 1)]
         for name, key in zip(window, _resolved(handle, window), strict=True):

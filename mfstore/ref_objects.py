@@ -59,11 +59,11 @@ def read_refs(backend: Backend, names: Sequence[str]) -> Iterator[StoredRef | Mf
 
 
 def read_all_refs(backend: Backend, prefix: str = "") -> Iterator[tuple[str, StoredRef | MfstoreError]]:
-    """Every ref whose name begins so with what it says, or the error it met, by name; all are asked for together. What
-    is removed meanwhile, or was never confirmed, is passed over."""
+    """Every ref whose name begins so with what it says, or the error it met, by name; all are asked for together. One
+    that was never confirmed has no value, and one that is removed meanwhile may have none."""
     names = sorted(list_refs(backend, prefix))
     for name, stored in zip(names, read_refs(backend, names), strict=True):
-        if not isinstance(stored, NotFound) and stored != StoredRef():
+        if not isinstance(stored, NotFound):
             yield name, stored
 
 

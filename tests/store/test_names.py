@@ -240,7 +240,7 @@ def test_an_ambiguous_key_is_refused_with_what_it_may_be(memory):
     told(lambda: memory.exists("abcdef01"), errors.InvalidKey)
     assert memory.resolve(keys[3]) == keys[3]
     found = dict(memory.get_many(["abcdef01", "abcdef0100"], on_error="return"))
-    assert [type(error) for error in found.values()] == [errors.InvalidKey] * 2
+    assert all(isinstance(error, errors.InvalidKey) and "7 keys begin" in str(error) for error in found.values())
     memory.backend.delete_many([f"recipes/ab/{key}" for key in keys[1:]])
     assert memory.resolve("abcdef01") == keys[0]
 
@@ -262,6 +262,14 @@ def test_a_refusal_is_not_absence(memory):
     for name in ("other", "other@1"):
         told(lambda name=name: refusing.exists(name), errors.AccessDenied)
 
+    class Unlisted(MemoryBackend):
+        def list(self, prefix):
+            raise errors.AccessDenied("refused", key=prefix)
+
+    found = dict(wrapped(Unlisted(memory.backend.url)).get_many(["m", "other", "abcdef01"], on_error="return"))
+    assert found.pop("m") == "new"
+    assert [type(error) for error in found.values()] == [errors.AccessDenied] * 2
+
 
 def test_a_damaged_ref_is_not_taken_for_something_else(memory):
     key = memory.put(1, ref="m")
@@ -271,6 +279,15 @@ def test_a_damaged_ref_is_not_taken_for_something_else(memory):
     for name in ("m@1", key[:8]):
         told(lambda name=name: memory.get(name), errors.CorruptObject)
     assert [type(value) for _, value in memory.get_many(["m", "m@1"], on_error="return")] == [int, errors.CorruptObject]
+    memory.backend.delete("refs/m%401")
+    memory.backend.put("refs/m", [b"no ref"])
+    told(lambda: memory.get("m@1"), errors.CorruptObject)
+
+
+def test_a_short_word_is_no_part_of_a_key(memory):
+    """As base: the first version under a name has none before it."""
+    for ref in ("cafe", "2026"):
+        assert memory.put(1, ref, base=ref) == memory.resolve(ref)
 
 
 # ---- what it costs ------------------------------------------------------------------
@@ -308,8 +325,35 @@ def test_requests():
     assert asked.since() == ref
 
 
-def test_keys_are_asked_for_as_they_come_and_names_together():
-    """A generator of keys is not waited for; a window of names is looked up at once, and results keep their order."""
+def test_a_generator_of_keys_is_asked_for_one_after_the_other():
+    """And one of names as far as they are looked up together."""
+    taken, asked = 0, []
+
+    class Lazy(Asked):
+        def get_many(self, keys):
+            for key in keys:
+                if key.startswith("recipes/"):
+                    asked.append(taken)
+                yield from super().get_many([key])
+
+    def given(keys):
+        nonlocal taken
+        for key in keys:
+            taken += 1
+            yield key
+
+    store = wrapped(Lazy())
+    keys = store.put_many(range(5))
+    store.refs["m"] = keys[0]
+    for names, when in ((keys, [1, 2, 3, 4, 5]), (["".join(key) for key in keys], [1, 2, 3, 4, 5]),
+                        ([*keys[:2], "m", *keys[3:]], [1, 2, 5, 5, 5])):  # fmt: skip
+        taken = 0
+        asked.clear()
+        assert len(list(store.get_many(given(names)))) == 5
+        assert asked == when
+
+
+def test_names_among_keys_keep_their_place():
     store = wrapped(Asked())
     keys = store.put_many(range(10))
     for number, key in enumerate(keys):
@@ -362,7 +406,7 @@ def test_bulk_reads_of_refs_pass_over_what_is_removed(memory):
         store.refs[name] = key
     del store.refs["b"]  # an object stays in its place
     store.backend.put("refs/d", [encode_ref([], RefEntry(key, NOW))])  # not confirmed
-    assert list(store.refs.items()) == [("a", key), ("c", key)]
+    assert list(store.refs.items()) == [("a", key), ("c", key)] and store.refs.list() == ["a", "c", "d"]
     store.backend.put("refs/c", [b"no ref"])
     with pytest.raises(errors.CorruptObject, match="refs/c"):
         list(store.refs.items())
@@ -469,6 +513,10 @@ def test_deleting_a_ref(memory):
     memory.refs["again"] = one
     assert str(memory.delete("again")).endswith("named by other refs too: no bytes go.")
     assert memory.get(one) == 1 and memory.get(two) == 2
+    memory.refs["gone"] = two
+    memory.backend.delete(f"recipes/{two[:2]}/{two}")
+    gone = memory.delete("gone")
+    assert not gone.keys and "gone already" in str(gone)
 
 
 def test_deleting_a_key(memory):
@@ -483,6 +531,9 @@ def test_deleting_a_key(memory):
         told(lambda name=name: memory.delete(name))
     assert len(memory.refs) == 7
     three = memory.put(3)
+    memory.backend.put("refs/begun", [encode_ref([], RefEntry(three, NOW))])  # somebody is about to name it
+    assert "begun" in told(lambda: memory.delete(three), errors.Refused)
+    memory.backend.delete("refs/begun")
     gone = memory.delete(three[:10])
     assert (
         gone.keys == (three,) and gone.refs == () and str(gone).startswith(f"1 key is named by nothing else: {three}")
