@@ -12,9 +12,14 @@ from mfstore.errors import OutOfSpace, Unsupported
 
 
 def regular_target(path: str | os.PathLike[str]) -> Path:
-    """The file that may be written. Unsupported for a device, a pipe or a socket, which would be replaced."""
+    """The file that may be written. Unsupported for a device, a pipe or a socket, which would be replaced; OSError for
+    a directory, and in one that is not there, before anything is read for it."""
     target = Path(path)
-    if target.exists() and not (target.is_file() or target.is_dir()):
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such directory", str(target.parent))
+    if target.exists() and not target.is_file():
         raise Unsupported(
             "no regular file to write to", found=str(target),
             hint="It would be replaced by one: write what iter_bytes yields (mfstore get without --output)",

@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import random
+import re
 import socket
 import threading
 import weakref
@@ -268,8 +269,10 @@ def test_files(store, tmp_path):
     assert target.read_bytes() == b""
     with pytest.raises(FileNotFoundError):
         store.put_file(tmp_path / "none")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no such directory: '.*/no'"):
         store.get_file(key, tmp_path / "no" / "directory")
+    with pytest.raises(IsADirectoryError, match=re.escape(repr(str(tmp_path)))):
+        store.get_file(key, tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(errors.Unsupported, match="no regular file"):
         store.get_file(key, tmp_path / "pipe")
