@@ -16,6 +16,7 @@ ELSEWHERE = {
     "Equal content": "what picklers do",
     "Invariants": "rules for all of them",
     "Maintenance of Metaflow roots": "no part of a store",
+    "A reader": "reads by the other parts, without mfstore",
     "Compatibility": "rules for all of them",
     "Trust": "rules for all of them",
 }
