@@ -17,6 +17,9 @@ from mfstore.views.data import nbytes_of
 from mfstore.views.evaluation import slots_of
 from mfstore.views.symbols import Made, Slot, called
 
+WINDOWS = 4
+"""Windows that fill a batch: rows are left out by windows, and each window asks where its texts begin and end."""
+
 
 class Column(NamedTuple):
     """The values of a column, which are those of a series or an array too."""
@@ -107,7 +110,7 @@ class Windows:
     def _jobs(self, is_back: bool) -> Iterator[Job]:
         count = self._count
         row = max(sum(side.nbytes // max(side.length, 1) for side in self._sides), 1)
-        step = max(BLOCK // row, 1) if all(map(_is_divided, self._sides)) else max(count, 1)
+        step = max(BLOCK // WINDOWS // row, 1) if all(map(_is_divided, self._sides)) else max(count, 1)
         for low in range(0, count, step):
             yield self._job(low, min(low + step, count), is_back, row)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mfstore.comparing.report import Diff
+from mfstore.comparing.report import ADDED, CHANGED, REMOVED, Diff, Difference, Side
 from mfstore.comparing.sameness import Place
 from mfstore.comparing.walk import Comparison, Path, Whole, Work
 from mfstore.format.recipes import BUNDLE, Recipe
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mfstore.format.digests import Key
     from mfstore.handle import Handle
 
+NOTE = "(note)"
+"""What the note of what was stored is called in a path."""
+
 
 def compare(handle: Handle, old: tuple[str, Key], new: tuple[str, Key]) -> Diff:
     """What differs between what is stored under two keys, each given with what it was asked for as."""
@@ -21,14 +24,14 @@ def compare(handle: Handle, old: tuple[str, Key], new: tuple[str, Key]) -> Diff:
     recipes = [handle.recipe(key) for key in dict.fromkeys(keys)]
     if len(recipes) == 1:
         return Diff(old[0], new[0], *keys, (), len(recipes[0].artifacts))
-    comparison = Comparison()
+    comparison = Comparison(handle.count)
     try:
         entries = comparison.compare(_work(handle, recipes[0], recipes[1]))
     except Exception as error:
         # Which side it was, damage says itself: it names the pack, or the recipe.
         error.add_note(f"while comparing {keys[0]} and {keys[1]} in {handle.backend.url}")
         raise
-    return Diff(old[0], new[0], *keys, entries, comparison.same)
+    return Diff(old[0], new[0], *keys, (*entries, *_notes(recipes[0], recipes[1])), comparison.same)
 
 
 def _work(handle: Handle, left: Recipe, right: Recipe) -> list[Work]:
@@ -69,4 +72,27 @@ def _other(sides: list[dict[str, Whole]], named: list[dict[str, Place | Whole] |
         for name, whole in side.items():
             path = None if named[number] is None else Path(None, name)
             found.append((path, whole, None) if number == 0 else (path, None, whole))
+    return found
+
+
+def _notes(left: Recipe, right: Recipe) -> list[Difference]:
+    """What differs between the notes of both, field by field."""
+    ours, theirs = (_fields(recipe.described.note or {}, (NOTE,)) for recipe in (left, right))
+    found = []
+    for path in [*ours, *(path for path in theirs if path not in ours)]:
+        old, new = ours.get(path), theirs.get(path)
+        if old != new:
+            change = ADDED if old is None else REMOVED if new is None else CHANGED
+            found.append(Difference(path, change, old, new))
+    return found
+
+
+def _fields(note: dict[str, Any], above: tuple[str | int, ...]) -> dict[tuple[str | int, ...], Side]:
+    """The values of a note that are no objects, by their paths."""
+    found: dict[tuple[str | int, ...], Side] = {}
+    for name, value in note.items():
+        if isinstance(value, dict) and value:
+            found |= _fields(value, (*above, name))
+        else:
+            found[*above, name] = Side(type(value).__name__, value=repr(value))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore.comparing.columns import (
@@ -114,9 +114,10 @@ Work = tuple["Path | None", "Place | Whole | None", "Place | Whole | None"]
 
 
 class Comparison:
-    """Compares parts, and what is in them."""
+    """Compares parts, and what is in them. ``loaded`` is called with the bytes that were loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Callable[[int], None]) -> None:
+        self._loaded = loaded
         self.same = 0
         self._found: list[_Found] = []
         self._seen: set[tuple[int, int]] = set()
@@ -130,7 +131,7 @@ class Comparison:
         stack = list(reversed(work))
         while stack:
             stack += reversed(list(self._step(*stack.pop())))
-        run([found.task for found in self._found if found.task is not None])
+        run([found.task for found in self._found if found.task is not None], self._loaded)
         entries = [found.entry() for found in self._found]
         self.same += sum(entry is None for entry in entries)
         return tuple(entry for entry in entries if entry is not None)

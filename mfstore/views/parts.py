@@ -41,6 +41,13 @@ class _Piece(NamedTuple):
     target: memoryview
 
 
+class _Reading(NamedTuple):
+    """What is to be read, and what gives it once it is."""
+
+    wanted: list[WantedChunk]
+    finish: Callable[[], dict[int, Any]]
+
+
 class ArtifactParts:
     """An artifact as what its pickle would make, and the objects of parts of that.
 
@@ -110,7 +117,9 @@ class ArtifactParts:
             raise (told := unloadable(error, self._recipe, self.artifact)) from told.__cause__
 
     def _objects(self, nodes: Sequence[Any], how: Loading) -> list[Any]:
-        memory = self._fill(slots_of(*nodes), how)
+        return self._made(nodes, self._fill(slots_of(*nodes), how))
+
+    def _made(self, nodes: Sequence[Any], memory: dict[int, Any]) -> list[Any]:
         evaluation = Evaluation(finder(pickle.Unpickler), lambda slot: memory.pop(id(slot)))
         return [evaluation.of(node) for node in nodes]
 
@@ -119,6 +128,11 @@ class ArtifactParts:
         return self._verified(lambda how: self._fill(slots, how))
 
     def _fill(self, slots: Sequence[Slot], how: Loading) -> dict[int, Any]:
+        reading = self._prepare(slots, how)
+        how.fetcher.fill(self._recipe, reading.wanted, how.verify)
+        return reading.finish()
+
+    def _prepare(self, slots: Sequence[Slot], how: Loading) -> _Reading:
         whole = {slot.number: slot for slot in slots if self._is_whole(slot)}
         segments = how.segments.prepare(self._recipe, self.artifact, self._first, how.verify, how.map, only=whole)
         made = dict(zip(sorted(whole), segments, strict=True))
@@ -140,14 +154,19 @@ class ArtifactParts:
             decoded = bytearray(chunk.usize)
             wanted.append((self._first + number, chunk, memoryview(decoded)))
             scratch += [(piece, decoded) for piece in parts]
-        how.fetcher.fill(self._recipe, wanted, how.verify)
-        wanted.clear()
-        for piece, decoded in scratch:
-            piece.target[:] = memoryview(decoded)[piece.low : piece.high]
-        return {
-            id(slot): self._value(slot, memories[id(slot)]) if id(slot) in memories else made[slot.number].value(True)
-            for slot in slots
-        }
+
+        def finish() -> dict[int, Any]:
+            wanted.clear()
+            for piece, decoded in scratch:
+                piece.target[:] = memoryview(decoded)[piece.low : piece.high]
+            return {
+                id(slot): self._value(slot, memories[id(slot)])
+                if id(slot) in memories
+                else made[slot.number].value(True)
+                for slot in slots
+            }
+
+        return _Reading(wanted, finish)
 
     def _memory(self, slot: Slot) -> Any:
         return fresh_bytearray(len(slot)) if slot.kind == BYTEARRAY else FreshBytes(len(slot))
@@ -186,3 +205,25 @@ class ArtifactParts:
             at += chunk.usize
             if at >= slot.end:
                 break
+
+
+def objects_together(wanted: Sequence[tuple[ArtifactParts, Sequence[Any]]]) -> list[list[Any]]:
+    """``objects`` of several artifacts, of which each recipe's are read together."""
+    memories: list[dict[int, Any]] = [{} for _ in wanted]
+    grouped: dict[int, list[int]] = {}
+    for number, (parts, _) in enumerate(wanted):
+        grouped.setdefault(id(parts._recipe), []).append(number)
+    try:
+        for numbers in grouped.values():
+            first = wanted[numbers[0]][0]
+            readings = [wanted[number][0]._prepare(slots_of(*wanted[number][1]), first._how) for number in numbers]
+            chunks = [chunk for reading in readings for chunk in reading.wanted]
+            first._how.fetcher.fill(first._recipe, chunks, first._how.verify)
+            chunks.clear()
+            for number, reading in zip(numbers, readings, strict=True):
+                memories[number] = reading.finish()
+        return [parts._made(nodes, memory) for (parts, nodes), memory in zip(wanted, memories, strict=True)]
+    except Exception:
+        # Each by itself: what fails is read again and compared with its digests, and says which artifact it is.
+        memories.clear()
+        return [parts.objects(nodes) for parts, nodes in wanted]

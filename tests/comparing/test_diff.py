@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfstore
+from mfstore.backends.s3.backend import S3Backend
 from mfstore.cli import main
 from mfstore.comparing import jobs, lanes
 from mfstore.comparing.report import ADDED, CHANGED, LINES_TOLD, REMOVED
 from mfstore.errors import CorruptObject, NotFound
+from mfstore.views.evaluation import slots_of
+from mfstore.views.parts import objects_together
 from tests.rigs.damage import wrapped
 from tests.rigs.parts import CountingBackend
 
@@ -76,6 +79,15 @@ def test_a_bundle_and_a_dict_are_compared_by_their_names(store):
     assert values(found) == {"b": ("2", "3")} and found.same == 1
     other = store.diff(store.save({"a": 1}), store.put([1]))
     assert told(other) == {"a": (REMOVED, None), ".": (ADDED, None)}
+
+
+def test_notes_are_compared_field_by_field(store):
+    old = store.put(1, note={"auc": 0.91, "tags": ["a"], "by": {"team": "risk", "who": "x"}, "none": {}})
+    new = store.put(2, note={"auc": 0.93, "tags": ["a"], "by": {"team": "risk"}, "new": None, "none": {}})
+    assert values(store.diff(old, new)) == {
+        ".": ("1", "2"), "(note)/auc": ("0.91", "0.93"), "(note)/by/who": ("'x'", None), "(note)/new": (None, "None"),
+    }  # fmt: skip
+    assert values(store.diff(old, store.put(3))).keys() >= {"(note)/auc", "(note)/by/team"}
 
 
 class Model:
@@ -248,6 +260,27 @@ def test_only_chunks_that_differ_are_read():
     (entry,) = store.diff(*keys)
     assert entry.rows == 1
     assert sum(length for _, _, length in backend.reads) < old.nbytes / 4
+
+
+def test_what_differs_in_many_artifacts_is_read_together_and_in_bounded_memory(monkeypatch):
+    random = np.random.default_rng(9)
+    store = wrapped(CountingBackend(**S3Backend.capabilities._asdict()))
+    keys = [store.save({f"a{n}": random.random(20_000) for n in range(20)}) for _ in range(2)]
+    store.backend.reads.clear()
+    assert [entry.rows for entry in store.diff(*keys)] == [20_000] * 20
+    assert len(store.backend.reads) <= 4
+    held = []
+
+    def noted(wanted):
+        held.append(sum(len(slot) for _, nodes in wanted for slot in slots_of(*nodes)))
+        return objects_together(wanted)
+
+    monkeypatch.setattr(jobs, "objects_together", noted)
+    monkeypatch.setattr(jobs, "BLOCK", 1 << 20)
+    monkeypatch.setattr(lanes, "BLOCK", 1 << 20)
+    before = store.session.loaded
+    assert len(store.diff(*keys)) == 20
+    assert max(held) <= 1 << 19 and len(held) >= 12 and sum(held) == store.session.loaded - before == 2 * 20 * 160_000
 
 
 # ---- tables -------------------------------------------------------------------------------
