@@ -542,10 +542,10 @@ class Store:
 
         It is planned from recipes and pickles. Chunks that both have are not read, nor is what only one side has. Of
         what is read about 16 MiB are held at a time, but for columns that cannot be divided, such as sparse ones, and
-        of arrays in order "F" a byte for each row. Rows are compared by position; where one side has more, those at the end too, so that rows that were put
-        in or taken out in one place are no changes of all that follow. Not a number equals itself. Types of numpy,
-        pandas and Arrow are made for what is compared, as ``view`` does, and nothing else. Unpickles: only for stores
-        whose writers you trust.
+        of arrays in order "F" a byte for each row. Rows are compared by position; where one side has more, those at
+        the end too, so that rows that were put in or taken out in one place are no changes of all that follow. Not a
+        number equals itself. Types of numpy, pandas and Arrow are made for what is compared, as ``view`` does, and
+        nothing else. Unpickles: only for stores whose writers you trust.
 
         Args:
             old: A key, or another name, as of ``get``.
