@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.cycles import without_search
@@ -56,6 +58,33 @@ def is_at_hand(*nodes: Any, libraries: Container[str]) -> bool:
         if isinstance(node, Symbol) and not (node.module.partition(".")[0] in libraries and node.module in sys.modules):
             return False
     return True
+
+
+class _Plain(pickle.Pickler):
+    """Pickles containers of plain values, and nothing that is a symbol."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, (Made, Slot, Symbol)):
+            raise _NotPlain
+        return NotImplemented
+
+
+class _NotPlain(Exception):
+    pass
+
+
+def copied(node: Any) -> Any:
+    """A copy of a container that has only plain values and such containers in it, in a twelfth of the time of an
+    evaluation (0.1 s for 300 000 dicts of two items). None of what is no container, has something else in it, or is too
+    deep for CPython's pickler."""
+    if type(node) not in (list, dict, tuple):
+        return None
+    stream = BytesIO()
+    try:
+        _Plain(stream, 5).dump(node)
+    except (_NotPlain, RecursionError):
+        return None
+    return pickle.loads(stream.getbuffer())
 
 
 class Evaluation:
@@ -194,12 +223,3 @@ def set_state(made: Any, state: Any) -> None:
             attributes[sys.intern(name) if type(name) is str else name] = value
     for name, value in (slots or {}).items():
         setattr(made, name, value)
-
-
-def evaluate_all(
-    nodes: Sequence[Any], find: Callable[[str, str], Any], memory: Iterable[tuple[Slot, Any]]
-) -> list[Any]:
-    """The objects of several nodes, which share what the nodes share."""
-    held = {id(slot): value for slot, value in memory}
-    evaluation = Evaluation(find, lambda slot: held[id(slot)])
-    return [evaluation.of(node) for node in nodes]

@@ -15,7 +15,7 @@ from mfstore.loading.fetch import targets
 from mfstore.loading.unloadable import unloadable
 from mfstore.pickling.streams import finder
 from mfstore.records import NamedTuple
-from mfstore.views.evaluation import Evaluation, slots_of
+from mfstore.views.evaluation import Evaluation, copied, slots_of
 from mfstore.views.symbols import Slot, read_symbols
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class ArtifactParts:
     def objects(self, nodes: Sequence[Any]) -> list[Any]:
         """The objects of nodes of ``root``, or of nodes made from such. Their segments are read together. Raises
         NotLoadable, or what reading raises."""
+        if len(nodes) == 1 and (made := copied(nodes[0])) is not None:
+            return [made]
         try:
             return self._verified(lambda how: self._objects(nodes, how))
         except Exception as error:

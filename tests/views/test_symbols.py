@@ -24,7 +24,7 @@ from mfstore.views.data import (
     shape_of,
     type_of,
 )
-from mfstore.views.evaluation import Evaluation, slots_of
+from mfstore.views.evaluation import Evaluation, copied, slots_of
 from mfstore.views.symbols import STATE, Made, Slot, Step, call, read_symbols, symbol
 from mfstore.views.tensors import tensor_of
 
@@ -152,6 +152,17 @@ def test_nothing_is_made_before_it_is_evaluated():
     assert root["three"] == 3 and type(root["two"][0]) is Made and not CREATED
     evaluated(root["one"])
     assert len(CREATED) == 1
+
+
+def test_what_is_plain_is_copied_at_once():
+    shared = [1]
+    root = symbols_of([{"a": shared, "b": shared, "c": bytearray(b"x")}, Counted(1), datetime.date(2026, 1, 1)])
+    found = copied(root[0])
+    assert found == root[0] and found["a"] is found["b"] is not root[0]["a"] and found["c"] is not root[0]["c"]
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    assert [copied(one) for one in (root, root[1], 5, [Slot(0, BUFFER, 0, 1)], [root[1].function], deep)] == [None] * 6
 
 
 def test_a_missing_class_is_met_when_it_is_evaluated():

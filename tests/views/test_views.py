@@ -2,6 +2,7 @@
 
 import datetime
 import pickle
+import shutil
 from contextlib import suppress
 
 import numpy as np
@@ -15,10 +16,13 @@ import mfstore
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.errors import CorruptObject, NotFound, NotLoadable
 from mfstore.views.ipc import NotAStream, read_layout
+from mfstore.views.parts import ArtifactParts
+from tests import ROOT
 from tests.rigs.damage import wrapped
 from tests.rigs.html import EVIL, harmless
 from tests.rigs.parts import CountingBackend
 
+GOLDEN = ROOT / "tests" / "golden"
 ROWS = 12_000
 """So that columns are segments."""
 
@@ -428,3 +432,19 @@ def test_columns_of_a_stream_of_several_batches():
     assert layout.rows == 9
     pieces = [one if isinstance(one, bytes) else stream[slice(*one)] for one in layout.parts([1])]
     assert pl.read_ipc_stream(b"".join(pieces), columns=["b"])["b"].to_list() == ["x", None, "z"] * 3
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0.dev0"])
+def test_parts_of_what_was_written_before(version, tmp_path, store):
+    shutil.copytree(GOLDEN / f"store-{version}", tmp_path / "store")
+    older = mfstore.open(tmp_path / "store", create=False)
+    looked = 0
+    for key in older.keys():
+        recipe = older.handle.recipe(key)
+        for number, artifact in enumerate(recipe.artifacts):
+            parts = ArtifactParts(older.handle.loading(True, True), recipe, number)
+            (made,) = parts.objects([parts.root])
+            whole = older.load(key, artifact.name) if artifact.name else older.get(key)
+            assert store.put(made) == store.put(whole), (key, artifact.name)
+            looked += 1
+    assert looked > 20
