@@ -273,9 +273,13 @@ def no_such(handle: Handle, name: Name, refs: Sequence[str]) -> NotFound:
 
 
 def alike(text: str, refs: Sequence[str]) -> list[str]:
-    """Up to three of the refs that are called like ``text``, those first whose last word is the same."""
+    """Up to three of the refs that are called like ``text``, those first whose last word is the same; small and capital
+    letters are alike."""
     import difflib
 
+    folded = {ref: ref.casefold() for ref in refs}
+    text = text.casefold()
     word = text.rpartition("/")[2]
-    same = [ref for ref in refs if ref.rpartition("/")[2] == word]
-    return list(dict.fromkeys([*same, *difflib.get_close_matches(text, refs)]))[:3]
+    same = [ref for ref, other in folded.items() if other.rpartition("/")[2] == word]
+    near = [ref for match in difflib.get_close_matches(text, folded.values()) for ref in refs if folded[ref] == match]
+    return list(dict.fromkeys([*same, *near]))[:3]

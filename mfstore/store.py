@@ -74,7 +74,12 @@ class Store:
     when the place turns out to hold something else, and, where it takes keys, InvalidKey for what cannot be one.
     """
 
-    def __init__(self, url: str, backend: Backend, knobs: Knobs, *, create: bool, algorithm: str) -> None:
+    def __init__(
+        self, url: str, backend: Backend | None = None, knobs: Knobs | None = None, *, create: bool = True,
+        algorithm: str = "blake3",
+    ) -> None:  # fmt: skip
+        if backend is None or knobs is None:
+            raise WrongArgument("a store is opened, not made", hint=f"mfstore.open({str(url)!r})")
         self.url = url
         self.backend = backend
         self.knobs = knobs

@@ -215,6 +215,7 @@ def test_what_is_not_there_says_what_was_looked_for(memory):
         "churn": "There is models/churn",
         "slow": "There is models/slow, other/slow",
         "models/chrun": "There is models/churn",
+        "Models/SLWO": "There is models/slow",
         "models/churn@then": "After @ goes a number",
         "models/churn@2026-13-01": "After @ goes a number",
         "ABCDEF0123": "A key is shortened to 8",
@@ -407,6 +408,12 @@ def test_bulk_reads_of_refs_pass_over_what_is_removed(memory):
     del store.refs["b"]  # an object stays in its place
     store.backend.put("refs/d", [encode_ref([], RefEntry(key, NOW))])  # not confirmed
     assert list(store.refs.items()) == [("a", key), ("c", key)] and store.refs.list() == ["a", "c", "d"]
+
+    class Late(MemoryBackend):
+        def list(self, prefix):
+            yield from [*super().list(prefix), super().head("refs/a")._replace(key="refs/gone")]
+
+    assert [name for name, _ in wrapped(Late(store.backend.url)).refs.items()] == ["a", "c"]
     store.backend.put("refs/c", [b"no ref"])
     with pytest.raises(errors.CorruptObject, match="refs/c"):
         list(store.refs.items())

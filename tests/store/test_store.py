@@ -657,6 +657,11 @@ def test_where_a_store_is_must_be_text(url):
         mfstore.open(url)
 
 
+def test_a_store_is_opened():
+    with pytest.raises(TypeError, match=r"mfstore.open\('models'\)"):
+        Store("models")
+
+
 def test_an_empty_directory_becomes_a_store(tmp_path):
     store = mfstore.open(tmp_path)
     assert not list(tmp_path.iterdir()) and not list(store) and not list(store.keys()) and store.stats().recipes == 0
