@@ -29,6 +29,7 @@ from mfstore.metaflow.roots.packed_keys import ENCODING, STORE_FOLDER, PackedArt
 
 if TYPE_CHECKING:
     from mfstore.errors import NotSerializable
+    from mfstore.metaflow.hooks.client_reads import ClientReads
     from mfstore.metaflow.packed.previous import PreviousBundle
     from mfstore.metaflow.roots.migration_record import Form
     from mfstore.store import Store
@@ -303,6 +304,8 @@ def load_artifacts(original: Any) -> Any:
             if inputs is not None:
                 with data_errors():
                     inputs.expect(self, names)
+            elif len(names) == 1 and _is_the_clients(self) and names[0] in self._objects:
+                _reads_of_client(self._parent).expect(self, names[0])
             for name, obj in _loaded(original, self, names):
                 left.pop(name, None)
                 yield name, obj
@@ -316,6 +319,20 @@ def load_artifacts(original: Any) -> Any:
                 raise _named(self, [*left], again) from again
 
     return load_artifacts
+
+
+def _is_the_clients(task: Any) -> bool:
+    """Whether Metaflow's Client has opened a task, far away: it alone has a cache of what tasks have."""
+    return task._mode == "r" and task._parent._metadata_cache is not None and _has_blobs(task) and not _is_local(task)
+
+
+def _reads_of_client(flow: Any) -> ClientReads:
+    reads: ClientReads | None = getattr(flow, "mfstore_client_reads", None)
+    if reads is None:
+        from mfstore.metaflow.hooks.client_reads import ClientReads
+
+        reads = flow.mfstore_client_reads = ClientReads()
+    return reads
 
 
 def _loaded(original: Any, task: Any, names: list[str]) -> Iterator[tuple[str, Any]]:

@@ -5,13 +5,21 @@ A module of its own, because local flows need not import what S3 takes."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from mfstore.backends.base import RangeRead
 from mfstore.backends.s3.backend import S3Backend
+from mfstore.errors import MfstoreError
 from mfstore.format.description import PATH
-from mfstore.format.recipes import recipe_path
+from mfstore.format.digests import Key
+from mfstore.format.packs import pack_path
+from mfstore.format.recipes import INLINE, Recipe, recipe_path
+from mfstore.loading.artifacts import first_chunks
+from mfstore.loading.reads import ChunkRead, plan_reads
 from mfstore.metaflow.process_state import process_state
 from mfstore.s3.datatools.clients import Lease, client_arguments
 from mfstore.s3.datatools.settings import ClientSettings, settings
@@ -23,6 +31,11 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.s3.bulk.client import BulkClient
+
+
+HELD_BYTES = 64 << 20
+"""Bytes of recipes and packs that are held for who was expected to ask for them. As much as is read ahead at most."""
+NO_MEMORY = memoryview(b"")
 
 
 class StoreInBucket:
@@ -39,6 +52,70 @@ class StoreInBucket:
         self.backend = CachedS3Backend(url, writing, **options)
         self.store = Store(self.backend.url, self.backend, knobs, create=True, algorithm="blake3")
 
+    def load_parts_ahead(self, artifacts: Mapping[str, Sequence[str]]) -> None:
+        """Hold what artifacts of bundles take, by their names. What fails is met again by who needs it."""
+        chunks: list[ChunkRead] = []
+        for bundle, data in self.backend.hold_recipes(artifacts):
+            with suppress(MfstoreError):
+                recipe = self.store.handle.decode(Key(bundle), data)
+                chunks += _chunks_in_packs(recipe, artifacts[bundle])
+        capabilities = self.backend.capabilities
+        self.backend.hold_ranges(
+            RangeRead(pack_path(read.pack), read.start, read.end - read.start)
+            for read in plan_reads(chunks, capabilities.gap, capabilities.span)
+        )
+
+
+def _chunks_in_packs(recipe: Recipe, names: Sequence[str]) -> Iterator[ChunkRead]:
+    starts = first_chunks(recipe)
+    for artifact in recipe.artifacts:
+        if artifact.name in names:
+            for number, chunk in enumerate(artifact.chunks, starts[artifact.name]):
+                placement = recipe.placements[number]
+                if placement.pack != INLINE:
+                    yield ChunkRead(recipe.packs[placement.pack].hex(), placement, chunk, NO_MEMORY)
+
+
+class HeldRanges:
+    """Parts of objects that never change, until they are more than ``HELD_BYTES``; then the oldest go."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[tuple[int, memoryview], ...]] = {}
+        """By key: where each begins, and its bytes. What two threads change at the same time may be lost."""
+        self._order: deque[tuple[str, int, int]] = deque()
+        self._size = 0
+
+    def add(self, key: str, start: int, data: Buffer) -> None:
+        """Hold what lies in an object from ``start`` on."""
+        view = memoryview(data).cast("B")
+        self._parts[key] = (*self._parts.get(key, ()), (start, view))
+        self._order.append((key, start, len(view)))
+        self._size += len(view)
+        while self._size > HELD_BYTES and self._order:
+            oldest, at, size = self._order.popleft()
+            self._size -= size
+            left = tuple(part for part in self._parts.get(oldest, ()) if part[0] != at)
+            if left:
+                self._parts[oldest] = left
+            else:
+                self._parts.pop(oldest, None)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def find(self, key: str, start: int, length: int) -> memoryview | None:
+        """So many bytes from ``start`` on. None: they are not held."""
+        for at, view in self._parts.get(key, ()):
+            if at <= start and start + length <= at + len(view):
+                return view[start - at : start - at + length]
+        return None
+
+    def whole(self, key: str) -> bytes | None:
+        """The object that was added as a whole: the same each time."""
+        for _, view in self._parts.get(key, ()):
+            return cast("bytes", view.obj)
+        return None
+
 
 class CachedS3Backend(S3Backend):
     """Small recipes are remembered on this host, and for a while the store's description: the tasks of a flow read the
@@ -49,6 +126,7 @@ class CachedS3Backend(S3Backend):
         super().__init__(url, **options)
         self._writing = writing
         self._ahead: dict[str, bytes] = {}
+        self._held = HeldRanges()
 
     def make_client(self, options: Mapping[str, Any]) -> BulkClient:
         """That of the storage beside it, for as long as the process lives: its connections are open, what it had to
@@ -62,14 +140,61 @@ class CachedS3Backend(S3Backend):
         found = self.get_many([path for path in paths if path not in self._ahead])
         self._ahead.update((path, data) for path, data in found if isinstance(data, bytes))
 
+    def hold_recipes(self, bundles: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """The recipes of ``bundles``, as far as they are there; held for a while."""
+        paths = {recipe_path(bundle): bundle for bundle in bundles}
+        missing = []
+        for path, bundle in paths.items():
+            data = self._known(path)
+            if data is None:
+                missing.append(path)
+            else:
+                yield bundle, data
+        for path, found in self.get_many(missing) if missing else ():
+            if isinstance(found, bytes):
+                self._held.add(path, 0, found)
+                yield paths[path], found
+
+    def hold_ranges(self, reads: Iterable[RangeRead]) -> None:
+        """Read, and hold for a while, what is not held."""
+        missing = [read for read in reads if self._held.find(read.key, read.start, read.length) is None]
+        for number, data in super().read_many(missing) if missing else ():
+            if not isinstance(data, MfstoreError):
+                self._held.add(missing[number].key, missing[number].start, data)
+
+    def _known(self, path: str) -> bytes | None:
+        """A recipe that was read ahead."""
+        held = self._ahead.get(path)
+        return self._held.whole(path) if held is None else held
+
+    def read_many(self, reads: Iterable[RangeRead]) -> Iterator[tuple[int, Buffer | MfstoreError]]:
+        if not self._held:
+            yield from super().read_many(reads)
+            return
+        left: list[tuple[int, RangeRead]] = []
+        for number, read in enumerate(reads):
+            held = self._held.find(read.key, read.start, read.length)
+            if held is None:
+                left.append((number, read))
+            elif read.target is None:
+                yield number, held
+            else:
+                read.target[:] = held
+                yield number, read.target
+        for at, data in super().read_many([read for _, read in left]) if left else ():
+            yield left[at][0], data
+
     def get(self, key: str) -> bytes:
-        if key in self._ahead:
-            return self._ahead[key]
+        if (held := self._known(key)) is not None:
+            return held
         name = f"{self.url}/{key}"
         cache = process_state().host_cache
         if key.startswith("recipes/"):
             # The tasks of a foreach begin together, and each reads the bundle of the task before them.
-            return cache.get_or_read(name, partial(super().get, key))
+            data = cache.get_or_read(name, partial(super().get, key))
+            if not self._writing:
+                self._held.add(key, 0, data)  # who asks for one artifact after the other asks for it again
+            return data
         if key != PATH:
             return super().get(key)
         cached = cache.get(name)

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mfstore.format.digests import BLAKE3, digest_function
+from mfstore.format.digests import BLAKE3, Key, digest_function
 from mfstore.format.recipes import BUNDLE
+from mfstore.getting import in_bundle
+from mfstore.handle import Wishes
 from mfstore.metaflow.packed.previous import WORTH, PreviousBundle
 from mfstore.metaflow.roots.packed_keys import (
     INLINE_PICKLE_BYTES,
@@ -23,8 +25,14 @@ from mfstore.records import NamedTuple
 from mfstore.saving.drafts import Draft, draft_of, hashed_draft
 
 if TYPE_CHECKING:
+    from mfstore.format.recipes import Recipe
+    from mfstore.handle import Handle
     from mfstore.saving.ingest import Ingest
     from mfstore.store import Store
+
+
+KEPT_BYTES = 8 << 20
+"""Of a recipe that is kept when it was decoded."""
 
 
 class Saved(NamedTuple):
@@ -120,7 +128,7 @@ def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterat
             bundles.setdefault(bundle, []).append(name)
     for bundle, names in bundles.items():
         try:
-            found = store().load(bundle, names)
+            found = _load(store(), bundle, names)
         except Exception:
             # One of them cannot be unpickled here: the others before it can.
             from mfstore.errors import NotLoadable
@@ -128,10 +136,31 @@ def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterat
             found = {}
             for name in names:
                 try:
-                    loaded = store().load(bundle, [name])
+                    loaded = _load(store(), bundle, [name])
                 except NotLoadable as error:
                     # As Metaflow's own datastore raises it, for those who catch it.
                     cause = error.__cause__ or error
                     raise cause from cause.__cause__
                 yield from loaded.items()
         yield from found.items()
+
+
+_last: dict[str, tuple[Handle, Recipe]] = {}
+"""The recipe that was decoded last, by its key, and whose it is."""
+
+
+def _load(store: Store, bundle: str, names: Sequence[str]) -> dict[str, Any]:
+    """As ``Store.load``, but for a recipe that is the one decoded last: who asks for one artifact after the other would
+    wait for that each time, with 500 artifacts 4 ms. What it says may have been moved since: an error forgets it."""
+    key, handle = Key(bundle), store.handle
+    owner, recipe = _last.get(bundle, (None, None))
+    if recipe is None or owner is not handle:
+        recipe = handle.recipe(key)
+        _last.clear()
+        if recipe.stored <= KEPT_BYTES:
+            _last[bundle] = handle, recipe
+    try:
+        return handle.load(key, recipe, in_bundle(names).artifacts(key, bundle, recipe), Wishes(), named=True)  # type: ignore[no-any-return]
+    except Exception:
+        _last.clear()
+        raise

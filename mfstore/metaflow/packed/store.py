@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,14 @@ def load_bundles_ahead(root: str, bundles: Iterable[str]) -> None:
     root = root.rstrip("/")
     if _is_in_bucket(root):
         _in_bucket(root, False, process_state()).backend.load_ahead(bundles)
+
+
+def load_parts_ahead(root: str, artifacts: Mapping[str, Sequence[str]]) -> None:
+    """Fetch of bundles what some of their artifacts take, by their names, for who is about to load them. It is held for
+    a while. What fails is met again then. In a directory nothing is done."""
+    root = root.rstrip("/")
+    if _is_in_bucket(root):
+        _in_bucket(root, False, process_state()).load_parts_ahead(artifacts)
 
 
 def _is_in_bucket(root: str) -> bool:
