@@ -123,21 +123,23 @@ class _StepReads:
         if self._fails:
             return
         try:
-            if goes_on:
-                self._read_tasks(task, name)
+            if goes_on and (first := self._place(task)) is not None:
+                self._read_tasks(task, name, first)
             elif others:
                 self._read_names(task, name)
         except Exception:
             # Whatever it is, it is met again by who needs what could not be read.
             self._fails = True
 
-    def _read_tasks(self, task: Any, name: str) -> None:
-        """Read of the next tasks what the one before was asked for."""
+    def _place(self, task: Any) -> int | None:
+        """Where the Client has the task; None for one that is newer than the look at them."""
         if self._tasks is None:
             self._tasks = _places(_tasks_of(task))
-        first = self._tasks.get(task._task_id)
-        if first is None:
-            return
+        return self._tasks.get(task._task_id)
+
+    def _read_tasks(self, task: Any, name: str, first: int) -> None:
+        """Read of the next tasks what the one before was asked for."""
+        assert self._tasks is not None
         numbers = [*islice(self._tasks, first, first + self._next_tasks)]
         if any(number not in self._known for number in numbers):
             # Those of the time after this one too, which spares it a round trip.

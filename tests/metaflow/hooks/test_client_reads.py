@@ -159,12 +159,12 @@ def test_tasks_that_were_tried_again(run):
     run.read_elsewhere()
     found = [task.data.value for task in run.tasks()]
     assert sorted(found) == sorted(value(f"{number} {number % 3}") for number in range(12))
-    several = run.task(lambda attempt: {name: value(f"{name} {attempt}") for name in "abcdef"}, attempts=2)
     for attempt in (0, 1):
+        several = run.task(lambda attempt: {name: value(f"{name} {attempt}") for name in "abcdef"}, attempts=2)
         run.read_elsewhere()
         found, waited = run.waits([lambda one=one: (one.id, one.data) for one in Task(several, attempt=attempt)])
         assert dict(found) == {"n": attempt} | {name: value(f"{name} {attempt}") for name in "abcdef"}
-        assert waited == 2
+        assert waited <= 2
 
 
 def test_what_is_not_there_is_missed_by_who_asks_for_it(run):
