@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.bulk.items import PutItem
-    from mfstore.s3.bulk.results import BulkResult, BulkStats
+    from mfstore.s3.bulk.results import BulkResult
+    from mfstore.s3.bulk.stats import BulkStats
     from mfstore.s3.transfers.outcomes import Outcome
 
 __all__ = ["BulkClient", "BulkResult", "BulkStats", "Outcome", "PutItem"]
@@ -15,7 +16,7 @@ __all__ = ["BulkClient", "BulkResult", "BulkStats", "Outcome", "PutItem"]
 _ROOMS = {
     "BulkClient": "bulk.client",
     "BulkResult": "bulk.results",
-    "BulkStats": "bulk.results",
+    "BulkStats": "bulk.stats",
     "Outcome": "transfers.outcomes",
     "PutItem": "bulk.items",
 }

@@ -30,7 +30,6 @@ from mfstore.s3.bulk.items import (
 )
 from mfstore.s3.bulk.results import (
     BulkResult,
-    BulkStats,
     Effort,
     Listing,
     OnError,
@@ -40,6 +39,7 @@ from mfstore.s3.bulk.results import (
     asynchronous_single,
     single,
 )
+from mfstore.s3.bulk.stats import BulkStats
 from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, Plain, shared_options
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.headers import checked_metadata, header_value

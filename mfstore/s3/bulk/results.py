@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
-from html import escape
 from inspect import cleandoc, signature
 from time import monotonic
 from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
+from mfstore.display.amounts import count, duration, size
+from mfstore.display.cards import Card
 from mfstore.errors import Unsupported
+from mfstore.s3.bulk.stats import MOVING, BulkStats, result_card
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
-from mfstore.s3.transfers.scheduler import Scheduler, TransferCounts, Turns
+from mfstore.s3.transfers.scheduler import Scheduler, Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,79 +38,7 @@ class Effort:
 
 
 NO_EFFORT = Effort()
-MOST_LATENCIES = 2 * 4096
-"""Of the latencies that are kept every second one goes when there are so many."""
 IDLE = "nothing asked for yet: iterate over it, wait() or await it"
-
-
-@dataclass(slots=True)
-class BulkStats(TransferCounts):
-    """What a bulk operation did, so far. Times are seconds, sizes bytes."""
-
-    engine: str
-    """"native" or "aiobotocore"."""
-    operation: str
-    """The method that was called."""
-    items: int = 0
-    """Outcomes handed out."""
-    failed: int = 0
-    """Of them, those with an error."""
-    bytes: int = 0
-    """Sizes of those without, added up."""
-    latencies: list[float] = field(default_factory=list)
-    """Seconds per successful item: all of them up to ``SAMPLE``, then every ``stride``-th."""
-    slowest: list[tuple[float, str]] = field(default_factory=list)
-    """Seconds and keys of the five that took longest."""
-    stride: int = 1
-
-    SAMPLE = MOST_LATENCIES // 2
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one item."""
-        self.items = items = self.items + 1
-        if outcome.error is not None:
-            self.failed += 1
-            return
-        self.bytes += outcome.size
-        seconds = outcome.seconds
-        if self.stride == 1 or items % self.stride == 0:
-            latencies = self.latencies
-            latencies.append(seconds)
-            if len(latencies) >= MOST_LATENCIES:
-                del latencies[::2]
-                self.stride *= 2
-        slowest = self.slowest
-        if len(slowest) < 5 or seconds > slowest[-1][0]:
-            slowest.append((seconds, outcome.key))
-            slowest.sort(reverse=True)
-            del slowest[5:]
-
-    @property
-    def speed(self) -> float:
-        """Bytes per second."""
-        return self.bytes / self.seconds if self.seconds else 0.0
-
-    def percentile(self, share: float) -> float:
-        """Seconds within which ``share`` (0 to 1) of the successful items ended; 0.0 without any."""
-        if not self.latencies:
-            return 0.0
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        names = (
-            "engine", "operation", "items", "failed", "bytes", "requests", "retries", "throttled", "hedged", "verified",
-            "verify_failures", "seconds", "concurrency", "memory",
-        )  # fmt: skip
-        return {
-            **{name: getattr(self, name) for name in names},
-            "bytes_per_second": self.speed,
-            "p50": self.percentile(0.5),
-            "p90": self.percentile(0.9),
-            "p99": self.percentile(0.99),
-            "slowest": [{"key": key, "seconds": seconds} for seconds, key in self.slowest],
-        }
 
 
 class BulkResult:
@@ -307,44 +237,18 @@ class BulkResult:
         stats = self.stats
         if not self._started:
             return f"<BulkResult {stats.operation} by {stats.engine}: {IDLE}>"
+        moved = f", {size(stats.bytes)}, {size(stats.speed)}/s" if stats.operation in MOVING else ""
         return (
-            f"<BulkResult {stats.operation} by {stats.engine}: {stats.items} items, {stats.failed} failed, "
-            f"{_size(stats.bytes)} in {stats.seconds:.2f} s, {_size(stats.speed)}/s, {stats.retries} retries>"
+            f"<BulkResult {stats.operation} by {stats.engine}: {count(stats.items, 'item')}, {stats.failed:,} failed"
+            f"{moved} in {duration(stats.seconds)}, {stats.retries:,} retries>"
         )
 
     def _repr_html_(self) -> str:
+        from mfstore.display.html import html_of
+
         stats = self.stats
-        if not self._started:
-            return f"<b>{escape(stats.operation)}</b>: {IDLE}"
-        rows = [
-            ("items", f"{stats.items:,} ({stats.failed:,} failed)"),
-            ("bytes", f"{_size(stats.bytes)} in {stats.seconds:.2f} s: <b>{_size(stats.speed)}/s</b>"),
-            ("per item", " · ".join(f"p{n} {_time(stats.percentile(n / 100))}" for n in (50, 90, 99))),
-            ("requests", f"{stats.requests:,}, at most {stats.concurrency} at once"),
-            ("retries", f"{stats.retries:,} ({stats.throttled:,} slowed down, {stats.hedged:,} hedged)"),
-            ("verified", f"{_size(stats.verified)} ({stats.verify_failures} differed)"),
-            ("engine", escape(stats.engine)),
-        ]
-        slowest = "".join(
-            f"<tr><td>{_time(seconds)}</td><td style='text-align:left'><code>{escape(key)}</code></td></tr>"
-            for seconds, key in stats.slowest
-        )
-        body = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{value}</td></tr>"
-            for name, value in rows
-        )
-        errors = [outcome for outcome in self._outcomes or () if outcome.error is not None]
-        failed = "".join(
-            f"<tr><td style='text-align:left'><code>{escape(outcome.key)}</code></td>"
-            f"<td style='text-align:left'>{escape(str(outcome.error))}</td></tr>"
-            for outcome in errors[:10]
-        )
-        which = "failed" if len(errors) <= 10 else f"the first 10 of {len(errors):,} that failed"
-        return (
-            f"<table><caption style='text-align:left'><b>{escape(stats.operation)}</b></caption>{body}</table>"
-            + (f"<details><summary>slowest keys</summary><table>{slowest}</table></details>" if slowest else "")
-            + (f"<details open><summary>{which}</summary><table>{failed}</table></details>" if failed else "")
-        )
+        card = result_card(stats, self._outcomes or ()) if self._started else Card(stats.operation, notes=(IDLE,))
+        return html_of(card)
 
 
 class Listing(Iterator[T], AsyncIterator[T]):
@@ -516,15 +420,3 @@ class _RichBar:
 
     def close(self) -> None:
         self._progress.stop()
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from html.parser import HTMLParser
 
 import pytest
 
 from mfstore.errors import InvalidKey
 from mfstore.s3 import PutItem
+from tests.rigs.html import Page, harmless
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
 OBJECTS = {f"k{i}": b"x" * i for i in range(30)}
@@ -32,35 +32,40 @@ def test_what_was_not_asked_for_says_so(client, lazily):
     result = client.get_many(iter(OBJECTS) if lazily else OBJECTS)
     assert "iterate over it" in repr(result) and "iterate over it" in result._repr_html_()
     next(iter(result))
-    assert "1 items" in repr(result)
-
-
-class Tags(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.open, self.text = [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
+    assert "1 item, 0 failed" in repr(result)
 
 
 @pytest.mark.parametrize("missing", [0, 2, 37])
 def test_the_table(client, missing):
     names = [f"<script>none {number}</script> & co" for number in range(missing)]
     result = client.get_many([*OBJECTS, *names], on_error="return").wait()
-    tags = Tags()
-    tags.feed(result._repr_html_())
-    text = "\n".join(tags.text)
-    assert not tags.open and "<script>" not in result._repr_html_()
-    assert f"{30 + missing} ({missing} failed)" in text and "k29" in text
-    assert text.count("no such object") == min(missing, 10)
-    assert ("the first 10 of 37 that failed" in text) == (missing == 37)
+    page = Page(result._repr_html_())
+    assert f"{30 + missing} items" + (f", {missing} failed" if missing else "") in page.texts
+    assert page.text.count("no such object") == min(missing, 10) == sum(name in page.texts for name in names)
+    assert ("and 27 more" in page.texts) == (missing == 37)
+    if missing == 0:
+        page, text = harmless(result.stats)
+        assert "30 items" in page.texts and "435 B in" in text and "per item" in text
+
+
+def test_of_few_items_each_is_shown(client):
+    page = Page(client.get_many(["k3", "k7"]).wait()._repr_html_())
+    assert "k3" in page.texts and "7 B" in page.texts
+
+
+@pytest.mark.parametrize("work", ["get_many", "head_many"])
+def test_a_speed_is_told_of_what_moves_bytes(client, work):
+    """The objects that are asked for may be large; nothing of them comes."""
+    result = getattr(client, work)(OBJECTS).wait()
+    told = (repr(result), repr(result.stats), Page(result._repr_html_()).text)
+    assert all(("/s" in text) == (work == "get_many") for text in told)
+    assert (result.stats.speed > 0) == (work == "get_many") == (result.stats.to_dict()["bytes_per_second"] > 0)
+
+
+def test_statistics_are_short(client):
+    """The latencies of thousands of items are among them."""
+    result = client.get_many([*OBJECTS] * 100).wait()
+    assert len(result.stats.latencies) == 3000 and len(repr(result.stats)) < 600
 
 
 def test_for_json(client):
