@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mfstore._core.memory import FreshBytes, fresh_bytearray
 from mfstore._core.pickler import BUFFER, BYTEARRAY, BYTES
+from mfstore.errors import MfstoreError
 from mfstore.format.recipes import INLINE, PICKLE
 from mfstore.loading.artifacts import first_chunks
 from mfstore.loading.fetch import targets
@@ -87,14 +88,17 @@ class ArtifactParts:
         artifact = self.artifact
         if artifact.encoding != PICKLE:
             return Slot(BODY, BYTES, 0, artifact.body_length)
-        body = artifact.literal if artifact.literal is not None else self._verified(self._body)
         try:
-            return read_symbols([body], artifact.segments)
+            return self._verified(lambda how: read_symbols([self._body(how)], artifact.segments))
+        except MfstoreError:
+            raise
         except Exception:
             # Of whatever class: what is really there is for who loads it to say.
             return Opaque()
 
     def _body(self, how: Loading) -> bytes:
+        if self.artifact.literal is not None:
+            return self.artifact.literal
         body = FreshBytes(self.artifact.body_length)
         chunks = self.artifact.chunks[: self.artifact.body_chunks]
         how.fetcher.fill(self._recipe, targets(body, self._first, chunks), how.verify)

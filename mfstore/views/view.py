@@ -73,6 +73,8 @@ class View(Shown):
 
     What is in it is known from its recipe and its pickle; nothing is unpickled before something is loaded. Then only
     what the part needs is made. Unpickles: only for stores whose writers you trust.
+
+    Views may be used from several threads. Where an event loop runs, ``await asyncio.to_thread(view.load)``.
     """
 
     __slots__ = ("_columns", "_layout", "_made", "_parts", "_path", "_stored")
@@ -202,6 +204,10 @@ class View(Shown):
         if kind == VALUE:
             raise TypeError(f"{self._called()} has no parts")
         return len(self.keys())
+
+    def __bool__(self) -> bool:
+        """True: whether there is anything in it is for ``len``."""
+        return True
 
     def __iter__(self) -> Iterator[Any]:
         """The names of parts, as of a dict or a frame; of a sequence the views of its items; of an array its rows, for

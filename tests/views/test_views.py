@@ -1,7 +1,6 @@
 """Parts of what is stored: the same as the parts of all of it, with only their bytes read."""
 
 import datetime
-import pickle
 import shutil
 from contextlib import suppress
 
@@ -226,18 +225,19 @@ def test_what_cannot_be_made_does_not_keep_others_from_it(store, monkeypatch):
     assert caught.value.missing == f"{__name__}.Model" and caught.value.key == key
 
 
-def test_classes_made_within_a_pickle_are_loaded_whole(store):
-    cloudpickle = pytest.importorskip("cloudpickle")
+def test_what_a_class_made_within_the_pickle_is_needed_for_is_loaded_whole(store):
+    pytest.importorskip("cloudpickle")
 
-    def made():
-        class Local:
-            value = 5
+    class Local:
+        value = 5
 
-        return Local()
-
-    found = store.view(store.put([pickle.loads, cloudpickle.dumps(made())]))
-    build, data = found.load()
-    assert build(data).value == 5
+    found = store.view(store.put({"local": Local(), "array": np.ones(5)}, pickler="cloudpickle"))
+    assert (found.kind, found.type) == ("value", "dict")
+    assert found.load()["local"].value == 5
+    with pytest.raises(TypeError, match="load"):
+        found["array"]
+    arrays = store.put({"call": lambda: 5, "array": np.arange(50_000)}, pickler="cloudpickle")
+    assert store.view(arrays)["array"][7:9].tolist() == [7, 8] and store.view(arrays)["call"].load()() == 5
 
 
 def test_a_tensor_gives_rows(view):
@@ -259,6 +259,28 @@ def test_damage_is_told(store):
         backend.put(info.key, [bytes(data)])
     with pytest.raises(CorruptObject):
         found[:]
+
+
+class BadOnce(CountingBackend):
+    """What is read of a pack first is damaged, once."""
+
+    bad = True
+
+    def get_range(self, key, start, length):
+        data = bytearray(super().get_range(key, start, length))
+        if self.bad:
+            data[:] = bytes(len(data))
+            self.bad = False
+        return memoryview(data)
+
+
+def test_what_fails_unverified_is_read_again_and_verified():
+    backend = BadOnce()
+    whole = [{"text": "word " * 50_000, "number": 5}]
+    key = wrapped(backend).put(whole)
+    backend.bad = True
+    assert wrapped(backend).view(key, verify=False)[0].load() == whole[0]
+    assert not backend.bad
 
 
 def test_rows_read_their_chunks_only():
