@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 OPERATORS = ("==", "!=", *_ORDERS, "in", "not in", "contains")
+
+_MEANT = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*([-+]?[0-9.]+)\s*$")
+"""What was meant for an operator and a number, and would never match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,11 @@ def conditions(where: Mapping[str, Any] | None) -> list[Condition]:
             found += [_condition(field, one) for one in wanted]
         elif isinstance(wanted, tuple):
             found.append(_condition(field, wanted))
+        elif isinstance(wanted, str) and (meant := _MEANT.match(wanted)):
+            raise InvalidKey(
+                f"the condition on {field!r} is a text", found=repr(wanted)[:80],
+                hint=f"Write ({meant[1]!r}, {meant[2]}); if the text is meant: ('==', {wanted!r:.80})",
+            )  # fmt: skip
         else:
             found.append(Condition(field, "==", wanted))
     return found

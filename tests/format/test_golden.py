@@ -74,6 +74,10 @@ def test_golden_stores_are_read(path):
     assert store.get_bytes(keys["(bytes)"]) == b"raw bytes " * 20_000
     assert store.refs["golden/bundle"] == keys["(bundle)"]
     assert set(store.keys()) == set(keys.values())
+    if path.name in ("store-0.1.0", "store-0.2.0.dev0"):  # which recorded nothing
+        stat = store.stat("golden/bundle")
+        assert (stat.note, stat.created, stat.creator, stat.libraries) == (None, None, "", {})
+        assert [found.note for found in store.find("golden/")] == [None]
     if "(delta) edited" in keys:
         read_versions(store, keys)
 

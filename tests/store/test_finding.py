@@ -52,11 +52,19 @@ def test_conditions_that_do_not(condition):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"a": ("~", 1)}, {"a": (">",)}, {"a": ("in", "abc")}, {"a": ("in", 3)}, {3: 1}, [("a", 1)], "a>1"]
+    "wrong",
+    [{"a": ("~", 1)}, {"a": (">",)}, {"a": ("in", "abc")}, {"a": ("in", 3)}, {3: 1}, [("a", 1)], "a>1", {"a": ">0.85"}],
 )
 def test_what_is_no_condition(wrong):
     with pytest.raises(errors.InvalidKey):
         conditions(wrong)
+
+
+def test_a_text_that_looks_like_a_condition():
+    with pytest.raises(errors.InvalidKey, match=r"Write \('>', 0.85\); if the text is meant: \('==', '> 0.85'\)"):
+        conditions({"auc": "> 0.85"})
+    (one,) = conditions({"name": ("==", "> 0.85")})
+    assert one.holds({"name": "> 0.85"}) and conditions({"name": "<b>"})[0].holds({"name": "<b>"})
 
 
 def test_a_name_with_dots_and_a_path_are_both_looked_at():

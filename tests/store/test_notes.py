@@ -215,8 +215,7 @@ def test_versions_of_libraries(monkeypatch, tmp_path):
     assert provenance.version_of(__name__.partition(".")[0]) is None  # beside the program
 
 
-def test_maintenance_keeps_what_is_said(tmp_path):
-    """Of a recipe that is rewritten: by a repack, and by a repair."""
+def test_a_repack_keeps_what_is_said(tmp_path):
     store = mfstore.open(tmp_path / "store", fsync="none", compress=False)
     rng = np.random.default_rng(1)
     kept, gone = rng.bytes(200_000), rng.bytes(1_500_000)
@@ -232,4 +231,23 @@ def test_maintenance_keeps_what_is_said(tmp_path):
     assert again.backend.get(recipe_path(key)) != recipe, "nothing was repacked"
     after = again.stat(key)
     assert (after.note, after.created, after.creator) == ({"n": 1}, before.created, before.creator)
+    assert again.load(key)["kept"] == kept
+
+
+def test_a_repair_keeps_what_is_said(tmp_path):
+    store = mfstore.open(tmp_path / "store", fsync="none", compress=False)
+    rng = np.random.default_rng(1)
+    lost, kept = rng.bytes(200_000), rng.bytes(200_000)
+    store.save({"lost": lost, "kept": kept})
+    key = store.save({"kept": kept}, note={"n": 1})
+    before, recipe = store.stat(key), store.backend.get(recipe_path(key))
+    (pack,) = (tmp_path / "store" / "packs").glob("*/*")
+    data = bytearray(pack.read_bytes())
+    data[data.index(lost[:50])] ^= 1
+    pack.write_bytes(data)
+    store.repair()
+    again = mfstore.open(tmp_path / "store")
+    assert again.backend.get(recipe_path(key)) != recipe, "nothing was pointed elsewhere"
+    after = again.stat(key)
+    assert (after.note, after.created, after.libraries) == ({"n": 1}, before.created, before.libraries)
     assert again.load(key)["kept"] == kept
