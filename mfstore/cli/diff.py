@@ -24,4 +24,4 @@ def diff(url: str, as_json: bool, old: str, new: str) -> None:
         return
     click.echo(printable(f"{old} -> {new}: {found.summary}"))
     if found:
-        print_table(("", "part", "was", "is", "changed"), found.lines())
+        print_table(("", "part", "was", "is"), found.lines())

@@ -18,8 +18,8 @@ ADDED = "added"
 REMOVED = "removed"
 CHANGED = "changed"
 MARKS = {ADDED: "+", REMOVED: "-", CHANGED: "~"}
-ALIKE = "alike"
-"""What is told of a side of which no more is known than of the other one."""
+OTHERWISE = "differs"
+"""What is told of a side of which no more is known than of the other one, and not how much changed."""
 LINES_TOLD = 50
 """Differences that the text of a report, and its table in a notebook, tell of."""
 
@@ -77,24 +77,28 @@ class Difference:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """What it was and what it is, in a few words each."""
+        """What it was and what it is, in a few words each. Where no more is known of the one than of the other, it is
+        what changed."""
         old, new = (side.text if side else "" for side in (self.old, self.new))
-        return (old, ALIKE) if old == new else (old, new)
+        if old == new:
+            return old, self.what or OTHERWISE
+        return old, ", ".join(part for part in (new, self.what) if part)
 
     @property
     def what(self) -> str:
         """What has changed, in a few words."""
-        if self.old is not None and self.new is not None and self.old.value and self.new.value:
+        old, new = self.old, self.new
+        if old is None or new is None:
             return ""
+        if (old.value and new.value) or (old.type, old.dtype) != (new.type, new.dtype):
+            return ""  # two values, or two types, say it all
         told = []
         if self.rows:
-            side = self.old or self.new
-            total = side.shape[0] if side is not None and side.shape else None
-            noun = "items" if side is not None and side.type in ("list", "tuple") else "rows"
-            told.append(f"{self.rows:,}{f' of {total:,}' if total is not None else ''} {noun}")
-        if self.change == CHANGED and self.nbytes:
+            total = f" of {old.shape[0]:,}" if old.shape and old.shape[0] is not None else ""
+            told.append(f"{self.rows:,}{total} {'items' if old.type in ('list', 'tuple') else 'rows'}")
+        if self.nbytes:
             told.append(size(self.nbytes))
-        return ", ".join(told)
+        return f"{', '.join(told)} changed" if told else ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can say it."""
@@ -161,13 +165,13 @@ class Diff(Shown):
         return ", ".join(told if self.entries else ["nothing differs but how it is stored"])
 
     def lines(self) -> list[tuple[str, ...]]:
-        """A line for each difference: its mark, where it is, what it was, what it is, and how much changed."""
-        return [(MARKS[entry.change], entry.where, *entry.texts, entry.what) for entry in self.entries]
+        """A line for each difference: its mark, where it is, what it was, and what it is."""
+        return [(MARKS[entry.change], entry.where, *entry.texts) for entry in self.entries]
 
     def __str__(self) -> str:
         head = f"{one_line(self.old)} → {one_line(self.new)}: {self.summary}"
         rows = [tuple(map(one_line, line)) for line in self.lines()[:LINES_TOLD]]
-        widths = [max(len(row[column]) for row in rows) for column in range(5)] if rows else []
+        widths = [max(len(row[column]) for row in rows) for column in range(4)] if rows else []
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         if len(self.entries) > len(rows):
             lines.append(f"and {len(self.entries) - len(rows):,} more")
@@ -176,11 +180,8 @@ class Diff(Shown):
     def _card(self) -> Card:
         lines = self.lines()
         rows = tuple(
-            (
-                Cell(mark, look={"+": "good", "-": "bad"}.get(mark, "quiet")), code_cell(where), old, new,
-                Cell(what, look="number"),
-            )
-            for mark, where, old, new, what in lines[:LINES_TOLD]
-        )  # fmt: skip
-        grids = (Grid(("", "part", "was", "is", "changed"), rows, more=len(lines) - len(rows)),) if rows else ()
+            (Cell(mark, look={"+": "good", "-": "bad"}.get(mark, "quiet")), code_cell(where), old, new)
+            for mark, where, old, new in lines[:LINES_TOLD]
+        )
+        grids = (Grid(("", "part", "was", "is"), rows, more=len(lines) - len(rows)),) if rows else ()
         return Card("Diff", f"{self.old} → {self.new}", grids=grids, notes=(self.summary,))

@@ -137,6 +137,45 @@ def test_containers_and_values(diff, old, new, expected):
     assert told(diff(old, new)) == expected
 
 
+small = st.sampled_from([None, True, 0, 1, 1.0, float("nan"), "", "a", b"a", (), datetime.date(2020, 1, 1)])
+trees = st.recursive(
+    small,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.tuples(inner), st.dictionaries(st.sampled_from(["a", 1, (1, "x")]), inner),
+        st.builds(collections.deque, st.lists(inner, max_size=2)), st.builds(Model, a=inner), st.builds(Model),
+        st.builds(collections.OrderedDict, st.dictionaries(st.just("a"), inner)), st.frozensets(small, max_size=2),
+    ),
+    max_leaves=4,
+)  # fmt: skip
+
+
+def equal(old, new):
+    """What Python says, but for types and what is not a number."""
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, Model):
+        return equal(old.__dict__, new.__dict__)
+    if isinstance(old, dict):
+        return old.keys() == new.keys() and all(equal(old[name], new[name]) for name in old)
+    if isinstance(old, (list, tuple, collections.deque)):
+        return len(old) == len(new) and all(map(equal, old, new))
+    if isinstance(old, frozenset):
+        return {(type(one), repr(one)) for one in old} == {(type(one), repr(one)) for one in new}
+    return old == new or (old != old and new != new)
+
+
+SMALL = wrapped(CountingBackend())
+
+
+@settings(max_examples=150, deadline=None)
+@given(trees, trees)
+def test_there_are_differences_where_python_finds_one(old, new):
+    assert bool(SMALL.diff(SMALL.put([old]), SMALL.put([new]))) != equal(old, new)
+    assert not SMALL.diff(SMALL.put([new]), SMALL.save({"x": [new]})).of(CHANGED)
+    both = SMALL.diff(SMALL.put({"a": old, "b": new}), SMALL.put({"b": new, "a": old}))
+    assert not both
+
+
 def test_values_of_libraries_are_shown(diff):
     old = [datetime.date(2020, 1, 1), np.float64(0.5), Model]
     new = [datetime.date(2020, 1, 2), np.float64(0.25), collections.OrderedDict]
