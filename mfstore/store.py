@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mfstore.backends import Backend
@@ -84,7 +84,8 @@ class Store:
         self.backend = backend
         self.knobs = knobs
         self.session = SessionStats()
-        self.refs = Refs(backend, lambda: self.handle)
+        # Of this process, as the store itself; and it pickles.
+        self.refs = Refs(backend, partial(getattr, self, "handle"))
         self._options = StoreOptions(url, backend, knobs, create, algorithm)
         self._handles: dict[int, Handle] = {}
 

@@ -2,6 +2,7 @@
 it takes."""
 
 import datetime
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -398,6 +399,13 @@ def test_listing_refs(memory):
     assert list(refs.items()) == [(name, key) for name in refs.list()]
     assert ("models/a", key) in refs.items() and key in refs.values()
     assert refs.log("models/a") == refs.history("models/a")
+
+
+def test_refs_pickle_as_their_store_does(memory):
+    memory.put(1, "a")
+    refs = pickle.loads(pickle.dumps(memory.refs))
+    refs["b"] = "a"
+    assert memory.refs.list() == refs.list() == ["a", "b"]
 
 
 def test_bulk_reads_of_refs_pass_over_what_is_removed(memory):
