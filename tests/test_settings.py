@@ -1,9 +1,23 @@
 """What an argument, the environment and a default decide."""
 
+import inspect
+import re
+
 import pytest
 
+import mfstore
 from mfstore import errors, settings
 from mfstore.settings import resolve_metaflow
+from tests import ROOT
+
+
+def test_the_page_of_the_store_tells_each_setting_of_it():
+    table = (ROOT / "docs" / "store.md").read_text().split("\n## Settings\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
+    arguments, variables = ({cell.strip(" `") for cell in column} - {""} for column in zip(*rows, strict=True))
+    assert arguments == inspect.signature(mfstore.open).parameters.keys() - {"url", "options"}
+    read = inspect.getsource(settings.resolve) + inspect.getsource(settings.records)
+    assert variables == set(re.findall(r'"(MFSTORE_\w+)"', read))
 
 
 @pytest.mark.parametrize(
