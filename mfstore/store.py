@@ -540,7 +540,7 @@ class Store:
         """
         from mfstore.views.view import open_view
 
-        return open_view(lambda: self.handle, self.resolve(key), key, verify)
+        return open_view(partial(getattr, self, "handle"), self.resolve(key), key, verify)
 
     def diff(self, old: str, new: str) -> Diff:
         """What differs between two things that are stored: artifacts, entries of dicts, columns, arrays and attributes

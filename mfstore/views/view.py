@@ -77,12 +77,14 @@ class View(Shown):
     Views may be used from several threads. Where an event loop runs, ``await asyncio.to_thread(view.load)``.
     """
 
-    __slots__ = ("_columns", "_layout", "_made", "_parts", "_path", "_stored")
+    __slots__ = ("_columns", "_layout", "_made", "_parts", "_steps", "_stored")
 
-    def __init__(self, stored: _Stored, parts: ArtifactParts | None, path: str, made: tuple[Any] | None) -> None:
+    def __init__(
+        self, stored: _Stored, parts: ArtifactParts | None, steps: tuple[Any, ...], made: tuple[Any] | None
+    ) -> None:
         self._stored = stored
         self._parts = parts
-        self._path = path
+        self._steps = steps
         self._made = made
         self._columns: FrameColumns | None = None
         self._layout: StreamLayout | None = None
@@ -271,7 +273,7 @@ class View(Shown):
         recipe = self._stored.recipe
         for number, artifact in enumerate(recipe.artifacts):
             if artifact.name == name:
-                return View(self._stored, self._parts_of(number), f"[{name!r}]", None)
+                return View(self._stored, self._parts_of(number), (name,), None)
         raise self._missing(name)
 
     def _parts_of(self, number: int) -> ArtifactParts:
@@ -280,7 +282,7 @@ class View(Shown):
         return stored.artifacts.setdefault(number, made)
 
     def _part(self, name: Any, node: Any) -> View:
-        return View(self._stored, self._parts, f"{self._path}[{name!r}]", (node,))
+        return View(self._stored, self._parts, (*self._steps, name), (node,))
 
     def _names(self, names: Sequence[Any]) -> list[Any]:
         """Names of parts as they are in Python."""
@@ -510,10 +512,17 @@ class View(Shown):
     def _fail(self, error: Exception) -> NoReturn:
         raise self._stored.handle().located(error, self._stored.key) from error.__cause__
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        stored = self._stored
+        return _opened_again, (stored.handle, stored.key, stored.called, stored.verify, self._steps)
+
     # ---- for people -------------------------------------------------------------------
 
     def _called(self) -> str:
-        return f"the view {self._stored.called}{self._path}"
+        return f"the view {self._name()}"
+
+    def _name(self) -> str:
+        return self._stored.called + "".join([f"[{step!r}]" for step in self._steps])
 
     def _ipython_key_completions_(self) -> list[Any]:
         return [name for name in self.keys() if isinstance(name, (str, int))] if self.kind != ARRAY else []
@@ -521,7 +530,7 @@ class View(Shown):
     def _card(self) -> Card:
         from mfstore.views.showing import card_of
 
-        name = f"{self._stored.called}{self._path}"
+        name = self._name()
         if self._parts is not None and self._made is None and not self._can_tell(self._parts):
             return card_of(name, self.type, None, self._parts.artifact.size, ())
         kind = self.kind
@@ -568,10 +577,20 @@ def _text_of(node: Any) -> str:
     return f"{node!r:.60}" if is_plain(node) and len(repr(node)) <= 60 else ""
 
 
+def _opened_again(
+    handle: Callable[[], Handle], key: Key, called: str, verify: bool | None, steps: Sequence[Any]
+) -> View:
+    """A view from a pickle: of another process, where its store is opened again."""
+    view = open_view(handle, key, called, verify)
+    for step in steps:
+        view = view[step]
+    return view
+
+
 def open_view(handle: Callable[[], Handle], key: Key, called: str, verify: bool | None = None) -> View:
-    """The view of what is stored under a key, which was asked for as ``called``."""
+    """The view of what is stored under a key, which was asked for as ``called``. It pickles if ``handle`` does."""
     stored = _Stored(handle, key, handle().recipe(key), verify, called, {})
     if stored.recipe.kind == BUNDLE:
-        return View(stored, None, "", None)
+        return View(stored, None, (), None)
     parts = ArtifactParts(handle().loading(verify, True), stored.recipe, 0)
-    return View(stored, parts, "", None)
+    return View(stored, parts, (), None)

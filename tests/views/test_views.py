@@ -1,6 +1,7 @@
 """Parts of what is stored: the same as the parts of all of it, with only their bytes read."""
 
 import datetime
+import pickle
 import shutil
 from contextlib import suppress
 
@@ -200,6 +201,16 @@ def test_raw_bytes(store):
     key = store.put_bytes(bytes(range(256)) * 400)
     assert store.view(key)[255:258] == bytes([255, 0, 1]) and len(store.view(key)) == 102_400
     assert store.view(store.put_bytes(b"abc"))[1:] == b"bc"
+
+
+def test_a_view_goes_to_another_process_with_its_store(tmp_path):
+    store = mfstore.open(tmp_path / "store")
+    weights = {"w": np.arange(20_000.0), np.int64(5): [1, {"deep": "x"}]}
+    key = store.save({"weights": weights})
+    for view in (store.view(key), store.view(key)["weights"]["w"], store.view(key)["weights"][5][1]):
+        again = pickle.loads(pickle.dumps(view))
+        assert repr(again) == repr(view) and again.key == key
+    assert again["deep"].load() == "x"
 
 
 class Model:
