@@ -18,4 +18,6 @@ def test_the_first_example(tmp_path, monkeypatch):
     assert names["score"] == 0.93
     assert names["ages"].tolist() == [31, 57]
     assert names["best"]["ref"].tolist() == ["models/churn"]
+    assert not names["changes"]
+    assert [names["features"](frame)["old"].tolist() for _ in range(2)] == [[False, True]] * 2
     names["store"].close()
