@@ -58,7 +58,7 @@ class Deletion(Shown):
         from mfstore.display.amounts import size
         from mfstore.display.cards import Card, Grid, key_cell
 
-        rows = tuple((key_cell(key),) for key in self.keys[:TOLD])
+        rows = tuple((key_cell(key),) for key in self.keys[:TOLD] if len(self.keys) > 1)
         taken = (("takes", f"{size(self.size)} at most"),) if self.keys else ()
         grids = (Grid(("key",), rows, more=len(self.keys) - len(rows)),) if rows else ()
         kind = "deleted" if self.refs else "left"

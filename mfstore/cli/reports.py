@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mfstore.cli.output import print_grid, progress
-from mfstore.display.amounts import count, size
+from mfstore.display.amounts import count, duration, size
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
 from mfstore.maintenance.report import PhaseProgress
@@ -52,13 +52,15 @@ def print_metaflow(report: MetaflowReport) -> None:
     parts = [count(report.flows, "flow"), count(report.runs, "run"), count(report.tasks, "task")]
     click.echo(printable(f"{report.url}: {', '.join(parts)}, {count(report.blobs, 'blob')}; {size(report.stored)}"))
     if report.level == "list":
-        click.echo(f"level list: names and sizes by listing, in {report.seconds:.1f} s")
+        click.echo(f"level list: names and sizes by listing, in {duration(report.seconds)}")
     elif report.level == "headers":
-        click.echo(f"level headers: what every task refers to, in {report.seconds:.1f} s; --level full reads the blobs")
+        click.echo(
+            f"level headers: what every task refers to, in {duration(report.seconds)}; --level full reads the blobs"
+        )
     else:
         rate = size(report.checked / max(report.seconds, 1e-9))
         read = f"level full: {report.blobs_checked} of {count(report.blobs, 'blob')}, {size(report.checked)}"
-        click.echo(f"{read} in {report.seconds:.1f} s ({rate}/s){since(report.oldest, 'blob')}")
+        click.echo(f"{read} in {duration(report.seconds)} ({rate}/s){since(report.oldest, 'blob')}")
     if report.running:
         click.echo(f"{count(report.running, 'attempt')} began within a day and may still be running")
     _print_findings([(finding, finding.artifacts) for finding in report.findings])

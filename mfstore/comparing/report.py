@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore.display.amounts import count, size
 from mfstore.display.cards import Card, Cell, Grid, code_cell
 from mfstore.display.shown import Shown
-from mfstore.display.words import one_line
+from mfstore.display.words import one_line, short_keys
 from mfstore.records import NamedTuple, dataclass
 
 if TYPE_CHECKING:
@@ -184,4 +184,4 @@ class Diff(Shown):
             for mark, where, old, new in lines[:LINES_TOLD]
         )
         grids = (Grid(("", "part", "was", "is"), rows, more=len(lines) - len(rows)),) if rows else ()
-        return Card("Diff", f"{self.old} → {self.new}", grids=grids, notes=(self.summary,))
+        return Card("Diff", short_keys(f"{self.old} → {self.new}"), grids=grids, notes=(self.summary,))

@@ -25,8 +25,10 @@ _RULES = """
 & table { table-layout: auto; border-collapse: collapse; border: 0; margin: .3em 0; font-size: inherit; color: inherit }
 & tr:nth-child(n) { background: transparent }
 & tbody tr:hover { background: rgba(128,128,128,.12) }
-& th, & td { text-align: left; vertical-align: baseline; padding: .12em 1.2em .12em 0; border: 0; color: inherit }
-& th, & td { font-weight: normal; white-space: normal; overflow-wrap: anywhere; max-width: 36em }
+& th, & td { text-align: left; vertical-align: baseline; padding: .12em 1em .12em 0; border: 0; color: inherit }
+& th, & td { font-weight: normal; white-space: normal; overflow-wrap: anywhere; max-width: 44em }
+& td.mfs-long { min-width: 5em }
+& th:last-child, & td:last-child { padding-right: 0 }
 & thead th { border-bottom: 1px solid rgba(128,128,128,.4); opacity: .75; overflow-wrap: normal }
 & tbody th { opacity: .75; white-space: nowrap }
 & th.mfs-right, & td.mfs-right { text-align: right }
@@ -36,11 +38,11 @@ _RULES = """
 & .mfs-bad { color: var(--jp-error-color1, #d9453d); font-weight: 600 }
 & .mfs-good { color: var(--jp-success-color1, #2e9e55); font-weight: 600 }
 & .mfs-quiet, & .mfs-note { opacity: .75 }
-& .mfs-note { margin: .3em 0 0 }
+& .mfs-note { margin: .3em 0 0; overflow-wrap: anywhere }
 """
 STYLE = _RULES.replace("&", ".mfstore-card.mfstore-card").replace("\n", "")
 """Said once in each output: a notebook shows them apart."""
-UNBROKEN = 12
+UNBROKEN = 16
 """Letters of a cell that stay in one line, however narrow the page is."""
 _LOOKS = ("key", "code", "number", "good", "bad", "quiet")
 _ELEMENTS = {"key": "code", "code": "code"}
@@ -83,6 +85,8 @@ def _cell(cell: Cell | str, side: str = "") -> str:
     names = [f"mfs-{cell.look}"] if cell.look in _LOOKS else []
     if len(cell.text) <= UNBROKEN:
         names.append("mfs-number")
+    elif not side:
+        side = ' class="mfs-long"'
     look = f' class="{" ".join(names)}"' if names else ""
     if not (title or look):
         return f"<td{side}>{_text(cell.text)}</td>"

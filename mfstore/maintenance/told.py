@@ -63,16 +63,18 @@ def touched(names: Sequence[str]) -> str:
 
 def findings_grid(findings: Sequence[tuple[AnyFinding, Sequence[str]]]) -> Grid:
     """Findings, each with what it touches, as a table."""
+    touching = any(names for _, names in findings[:SHOWN])
     rows = tuple(
         (
             Cell(finding.kind, look="quiet" if finding.harm == "none" else "bad"),
             code_cell(short_keys(finding.object), finding.object),
             short_keys(finding.detail),
-            code_cell(touched(names)),
+            *([code_cell(touched(names))] if touching else []),
         )
         for finding, names in findings[:SHOWN]
     )
-    return Grid(("what", "object", "why", "touches"), rows, more=len(findings) - len(rows))
+    columns = ("what", "object", "why", *(["touches"] if touching else []))
+    return Grid(columns, rows, more=len(findings) - len(rows))
 
 
 def actions_grid(actions: Sequence[RepairAction], did: str) -> Grid:

@@ -9,30 +9,61 @@ from pathlib import Path
 
 CELLS = [
     """\
-import random
 import numpy as np
+import pandas as pd
 import mfstore
-from mfstore.s3 import BulkClient
+from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
+rng = np.random.default_rng(1)
 store = mfstore.open(FOLDER + "/store")
 store""",
     """\
-rng = np.random.default_rng(1)
 for depth in range(12):
     store.put({"depth": depth, "leaves": rng.random(2000)}, ref=f"models/tree-{depth}", note={"auc": 0.8 + depth / 100})
 for auc in (0.91, 0.925, 0.93):
     store.put({"auc": auc, "w": rng.random(100)}, ref="models/churn", note={"auc": auc, "tags": ["trial", "eu"]})
+frame = pd.DataFrame({"age": range(100_000), "income": rng.random(100_000), "town": ["Ulm", "Bonn"] * 50_000})
 weights = {f"layer{n}": rng.random(50_000) for n in range(6)}
-run = store.save({"model": weights, "score": 0.93, "<b>bold</b>": "<script>alert(1)</script>"}, ref="runs/<i>1</i>")
+parts = {"frame": frame, "model": weights, "score": 0.93, "<b>bold</b>": "<script>alert(1)</script>"}
+run = store.save(parts, ref="runs/<i>1</i>")
 store""",
     "store.refs",
     'store.refs.log("models/churn")',
     "store.stat(run)",
     'store.stat("models/churn")',
+    "view = store.view(run)\nview",
+    'view["frame"]',
+    'view["model"]',
+    """\
+parts["frame"] = frame.assign(income=frame.income.where(frame.age % 100 > 0, 0.0))
+parts["score"] = 0.95
+del parts["<b>bold</b>"]
+parts["new <i>"] = rng.random(1000)
+other = store.save(parts, ref="runs/2")
+store.diff(run, other)""",
+    'store.table("models/*").head(4)',
     "store.stats()",
     "store.session",
     'store.delete("models/tree-3")',
+    "store.plan_gc(grace=0.0, keep_last=1)",
+    "store.plan_gc(grace=0.0, keep_last=1).execute(yes_really=True)",
+    'store.verify("full")',
+    """\
+pack = next(iter(store.backend.list("packs/"))).key
+store.backend.put(pack, [store.backend.get(pack)[:-100]])
+store.verify()""",
+    "store.repair()",
+    """\
+client = simulated_client(SimulatedS3({f"data/part-{n:05}": b"x" * 40_000 for n in range(300)}))
+result = client.get_many([f"data/part-{n:05}" for n in range(305)], on_error="return").wait()
+result""",
+    "result.stats",
+    'client.head_many([f"data/part-{n:05}" for n in range(3)]).wait()',
 ]
+"""What is photographed."""
+ROOT = Path(__file__).parent.parent.parent
 WIDTHS = {"wide": 1000, "narrow": 400}
+HEIGHTS = {"wide": 5200, "narrow": 7000}
+"""Pixels: no more than Chromium draws at once."""
 
 
 def notebook(folder, cells=CELLS):
@@ -45,7 +76,7 @@ def notebook(folder, cells=CELLS):
     made.cells[0].source = made.cells[0].source.replace("FOLDER", repr(str(folder)))
     kernel = AsyncKernelManager(kernel_name="python3")
     kernel.kernel_cmd = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    NotebookClient(made, km=kernel, timeout=60).execute()
+    NotebookClient(made, km=kernel, timeout=60, resources={"metadata": {"path": str(ROOT)}}).execute()
     return made
 
 
@@ -83,7 +114,7 @@ def main(folder):
         html = page(made, theme)
         for name, width in WIDTHS.items():
             picture = folder / f"{theme}-{name}.png"
-            photograph(html, picture, width, 4200)
+            photograph(html, picture, width, HEIGHTS[name])
             print(picture)
 
 

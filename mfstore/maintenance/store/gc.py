@@ -157,7 +157,7 @@ class GcPlan(Shown):
         return _Collection(self, progress or _uncounted).run(take_over)
 
     def _card(self) -> Card:
-        return plan_card(self.access.url, self.decision, self.warnings)
+        return plan_card(self.access.backend.url, self.decision, self.warnings)
 
 
 def plan_gc(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mfstore.display.amounts import count, size
+from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card, Cell, Grid
 from mfstore.display.shown import Shown
 from mfstore.display.words import short_keys
@@ -112,16 +112,15 @@ class RepairReport(Shown):
 def looked_at(report: VerifyReport) -> str:
     """What verification read, and how fast."""
     if report.level == "list":
-        return f"level list: sizes by listing, in {report.seconds:.1f} s; nothing was read but refs and index"
+        return f"level list: sizes by listing, in {duration(report.seconds)}; nothing was read but refs and index"
     if report.level == "headers":
-        return (
-            f"level headers: every recipe, header and trailer, in {report.seconds:.1f} s; --level full reads the data"
-        )
+        took = duration(report.seconds)
+        return f"level headers: every recipe, header and trailer, in {took}; --level full reads the data"
     rate = report.checked / max(report.seconds, 1e-9)
     deltas = f"{count(report.deltas, 'delta')} with their bases, " if report.deltas else ""
     return (
         f"level full: {report.packs_checked} of {report.objects['packs']} packs, {report.chunks} chunks, {deltas}"
-        f"{size(report.checked)} in {report.seconds:.1f} s ({size(rate)}/s){since(report.oldest, 'pack')}"
+        f"{size(report.checked)} in {duration(report.seconds)} ({size(rate)}/s){since(report.oldest, 'pack')}"
     )
 
 

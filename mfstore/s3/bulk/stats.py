@@ -127,9 +127,9 @@ def stats_card(stats: BulkStats, notes: tuple[str, ...] = ()) -> Card:
 def result_card(stats: BulkStats, outcomes: Sequence[Outcome]) -> Card:
     """The same with the items that failed, as far as outcomes are remembered; of few outcomes, all of them."""
     card = stats_card(stats)
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    failed = [(outcome.key, outcome.error) for outcome in outcomes if outcome.error is not None]
     if failed:
-        rows = tuple((code_cell(one.key), Cell(str(one.error), look="bad")) for one in failed[:SHOWN])
+        rows = tuple((code_cell(key), Cell(error.message, str(error))) for key, error in failed[:SHOWN])
         grid = Grid(("failed", "why"), rows, more=len(failed) - len(rows))
     elif 0 < len(outcomes) <= SHOWN:
         grid = Grid(
