@@ -64,7 +64,7 @@ def touched(names: Sequence[str]) -> str:
 def findings_grid(findings: Sequence[tuple[AnyFinding, Sequence[str]]]) -> Grid:
     """Findings, each with what it touches, as a table."""
     touching = any(names for _, names in findings[:SHOWN])
-    rows = tuple(
+    rows: tuple[tuple[Cell | str, ...], ...] = tuple(
         (
             Cell(finding.kind, look="quiet" if finding.harm == "none" else "bad"),
             code_cell(short_keys(finding.object), finding.object),
