@@ -117,6 +117,14 @@ def test_refs_and_stats_of_many(runs, asked):
     assert asked.rounds == ["get_many"]
 
 
+def test_what_is_found_in_many(runs, asked):
+    assert [found.ref for found in runs.find("runs/00", where={"auc": (">", 0)})] == []
+    assert asked.rounds == ["list", "get_many", "get_many"]  # refs; the keys' notes, where the refs have none
+    asked.rounds.clear()
+    assert list(runs.table("runs/")["ref"]) == list(runs.refs)
+    assert asked.rounds[:3] == ["list", "get_many", "get_many"]
+
+
 def test_each_bundle_is_told_by_itself(store):
     first = store.save({"a": 1, "b": np.arange(5_000)}, ref="runs/1")
     second = store.save({"a": [2]})
