@@ -23,7 +23,7 @@ $(INSTALLED): $(BUILT_FROM) | system venv
 	@$(RUN) -m compileall -q mfstore metaflow_extensions
 	@touch $@
 
-.PHONY: demo test test-newest check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow golden docs fuzz system system-test venv clean
+.PHONY: demo test test-newest check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow golden docs pictures fuzz system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -120,6 +120,12 @@ golden: $(INSTALLED)
 docs: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[docs]'
 	$(RUN) -m mkdocs build --quiet --strict
+
+# What a notebook shows, photographed by Chromium, light and dark, wide and narrow: to be looked at after each change of it.
+PICTURES ?= build/pictures
+pictures: $(INSTALLED)
+	$(RUN) -m pip install -q nbclient nbconvert ipykernel pandas
+	$(RUN) -m tests.rigs.pictures $(PICTURES)
 
 fuzz: system-test $(INSTALLED)
 	PATH="$(abspath $(VENV))/bin:$$PATH" fuzz/run $(SECONDS_PER_TARGET)

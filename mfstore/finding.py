@@ -46,6 +46,13 @@ class Found:
     note: dict[str, Any] | None
     """The note that it was set with; where there was none, the key's."""
 
+    def __repr__(self) -> str:
+        from mfstore.display.amounts import age
+        from mfstore.display.words import note_text, one_line, short_key
+
+        note = "" if self.note is None else f": {one_line(note_text(self.note))}"
+        return f"<Found {one_line(self.ref)}, {short_key(self.key)}, set {age(self.time)}{note}>"
+
 
 def find(
     handle: Handle, names: Sequence[str], where: Mapping[str, Any] | None, since: Since | None, history: bool = False

@@ -45,7 +45,10 @@ def test_cards_fit_a_narrow_page_and_take_its_colours(tmp_path):
     page = tmp_path / "page.html"
     page.write_text(f"<meta charset=utf-8><style>{JUPYTER}</style>{''.join(cards)}<script>{MEASURE}</script>")
     done = subprocess.run(
-        [shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
+        [
+            shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", page.as_uri(),
+        ],
         capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     narrow, wide = json.loads(unescape(re.search(r"told (.*) end", done.stdout.decode())[1]))

@@ -99,7 +99,8 @@ def photograph(html, picture, width, height):
     browser = shutil.which("chromium")
     subprocess.run(
         [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+            "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={picture.parent / 'browser'}",
             f"--screenshot={picture}", f"--window-size={width},{height}", source.as_uri(),
         ],
         check=True, capture_output=True, timeout=120,

@@ -159,3 +159,10 @@ def test_a_repair(store):
     assert "repair of" in page.texts and "1 finding" in text
     page, text = harmless(store.repair())
     assert "lost data: 1 key" in text and key[:16] in text
+
+
+def test_what_was_found(store):
+    key = store.put(1, ref=MARKUP, note={"auc": 0.1 + 0.2})
+    (found,) = store.find(MARKUP)
+    told = repr(found)
+    assert told.startswith(f"<Found {MARKUP}, {key[:KEY_DIGITS]}, set ") and told.endswith(": auc 0.3>")
