@@ -344,7 +344,7 @@ class Ingest:
         ``dump``."""
         small = SmallArtifact(self._submit) if alone and self._trial is None else None
         draft = draft_of(name, obj, self.take if small is None else small.take, named, by_value)
-        if draft.modules:
+        if ":" in "".join(draft.modules):
             warn_of_own(draft.modules)
         self.drafted(draft, small)
         return draft
