@@ -10,6 +10,8 @@ import pytest
 import mfstore
 from mfstore import provenance
 from mfstore.errors import MfstoreError, MfstoreWarning, NotLoadable
+from mfstore.metaflow.packed import bundles
+from mfstore.metaflow.roots.packed_keys import PackedArtifact, bundle_of
 from mfstore.settings import resolve
 from mfstore.store import Store
 from tests.store.test_store import FarAway
@@ -93,3 +95,15 @@ def test_an_error_of_the_store_stays_one(store):
     with pytest.raises(MfstoreError) as caught:
         store.get("0" * 64)
     assert not isinstance(caught.value, NotLoadable)
+
+
+def test_a_flow_gets_what_was_raised(store, gone):
+    """As from Metaflow's own datastore; and what comes before it."""
+    saved = bundles.save(lambda: store, [("a", "text" * 300), ("model", model(gone, 300))], {})
+    wanted = [PackedArtifact(name, saved[name].key, bundle_of(saved[name].info)) for name in ("a", "model")]
+    del sys.modules[gone.__name__]
+    loaded = bundles.load(lambda: store, wanted)
+    assert next(loaded) == ("a", "text" * 300)
+    with pytest.raises(ModuleNotFoundError, match="library_of_yesterday") as caught:
+        next(loaded)
+    assert caught.value.__notes__[0] == "in artifact 'model'"
