@@ -156,7 +156,8 @@ def table(
             fields[column] = None
         rows.append(row)
     frame = pandas.DataFrame(rows, columns=[*COLUMNS, *fields])
-    frame["time"] = pandas.to_datetime(frame["time"].astype("float64"), unit="s", utc=True)
+    # For people: fractions of a second, which the history of a ref has, would make the table wide.
+    frame["time"] = pandas.to_datetime(frame["time"].astype("float64"), unit="s", utc=True).dt.floor("s")
     return frame
 
 

@@ -784,10 +784,10 @@ class Store:
         self, refs: str | Iterable[str] = "", *, where: Mapping[str, Any] | None = None, since: Since | None = None,
         history: bool = False,
     ) -> DataFrame:  # fmt: skip
-        """Refs as a DataFrame of pandas: a row for each, with the columns ref, key, time (when it was set, in UTC),
-        size (bytes of the artifacts), creator, and one for each field of the notes, those inside of others with dots
-        (``metrics.auc``). A field that is called as one of the first five is ``note.size`` and so on. Nothing is
-        unpickled.
+        """Refs as a DataFrame of pandas: a row for each, with the columns ref, key, time (when it was set, to the
+        second, in UTC), size (bytes of the artifacts), creator, and one for each field of the notes, those inside of
+        others with dots (``metrics.auc``). A field that is called as one of the first five is ``note.size`` and so on.
+        Nothing is unpickled.
 
         Args:
             refs: The name of a ref; what names begin with; a pattern, as of ``refs.list``; or a list of names.
