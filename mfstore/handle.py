@@ -26,6 +26,7 @@ from mfstore.loading.pack_reader import PackReader
 from mfstore.loading.reliance import Reliance
 from mfstore.loading.segments import SegmentLoader
 from mfstore.loading.verified import VerifiedRanges
+from mfstore.progress import METER
 from mfstore.records import NamedTuple
 from mfstore.saving.context import SaveContext, SessionStats
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, Guard
@@ -333,6 +334,9 @@ class Handle:
     def load(self, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes, *, named: bool) -> Any:
         """The objects of ``wanted``: ``named`` as a dict, else the one there is. NotLoadable for what unpickling
         raises."""
+        meter = METER.get()
+        if meter is not None:
+            meter.expect(sum(artifact.size for artifact in wanted))
         try:
             values = list(load_artifacts(self.loading(*how), recipe, wanted))
         except Exception as error:

@@ -31,6 +31,7 @@ from mfstore.loading.artifacts import ArtifactReader
 from mfstore.loading.files import regular_target, write_file
 from mfstore.many_or_one import refuse_no_mapping, refuse_one_key, refuse_one_thing, warn_of_path
 from mfstore.names import base_of, resolve
+from mfstore.progress import METER, Progress, bytes_of_file, counted, length_of, phases, shown
 from mfstore.refs import Refs
 from mfstore.settings import Knobs
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of, store_stats
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ArtifactProgress = Callable[[int], None]
-"""Called with the number of artifacts finished since the last call."""
-
 FILE_BLOCK = 8 << 20
 DAY = 24 * 3600.0
 
@@ -93,7 +91,7 @@ class Store:
 
     def put(
         self, obj: object, ref: str | None = None, *, base: str | None = None, note: Mapping[str, Any] | None = None,
-        pickler: Literal["cloudpickle"] | None = None,
+        pickler: Literal["cloudpickle"] | None = None, progress: Progress = None,
     ) -> Key:  # fmt: skip
         """Store any picklable object; returns its key. Equal content gives an equal key, here and in any other store of
         the same ``hash``.
@@ -118,6 +116,9 @@ class Store:
                 are, so that another program can load them, given cloudpickle and the same minor version of Python.
                 Such a class gets another key in each process that defines it. None: they are stored as where they are
                 found, which is warned of (MfstoreWarning) where no other program finds them.
+            progress: True shows how many bytes are done, while they are: in a terminal on stderr, in a notebook below
+                the cell, and elsewhere nothing. A function is called with the bytes done since its last call, ten times
+                a second at most, in another thread; what it raises is raised at the end.
 
         Raises:
             NotSerializable: a part of the object cannot be pickled; the message names it.
@@ -131,6 +132,9 @@ class Store:
             InvalidNote: ``note`` is not what JSON can say, or too long. Nothing is stored then.
             Unsupported: cloudpickle is not installed.
         """
+        if progress is not None:
+            with shown(progress, "put"):
+                return self.put(obj, ref, base=base, note=note, pickler=pickler)
         if pickler not in (None, "cloudpickle"):
             raise InvalidKey("pickler must be None or 'cloudpickle'", found=f"{pickler!r:.80}")
         if ref is not None:
@@ -144,6 +148,7 @@ class Store:
     def get(
         self, key: str, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
+        progress: Progress = None,
     ) -> Any:  # fmt: skip
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
 
@@ -159,6 +164,7 @@ class Store:
                 changes them; if another program truncates one in place, touching a mapped array ends the process
                 (SIGBUS), and if it overwrites one, the array may change. False: they are read into memory of their
                 own. None: as the store was opened.
+            progress: As of ``put``. What is mapped is not read, and counts at the end.
 
         Raises:
             NotFound: there is nothing of this name. It is a KeyError.
@@ -167,6 +173,9 @@ class Store:
             NotLoadable: unpickling raised something, mostly because a class or a library is missing here: it says
                 which, and of what type the artifact is. ``get_bytes`` gives its bytes.
         """
+        if progress is not None:
+            with shown(progress, "get"):
+                return self.get(key, verify=verify, writable=writable, map=map)
         found = key if type(key) is Key else self.resolve(key)
         recipe = self.handle.recipe(found)
         how = Wishes(verify, writable, map)
@@ -174,11 +183,11 @@ class Store:
 
     @overload
     def put_many(  # type: ignore[overload-overlap]
-        self, objs: Mapping[str, object], progress: ArtifactProgress | None = None
+        self, objs: Mapping[str, object], progress: Progress = None
     ) -> dict[str, Key]: ...
     @overload
-    def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key]: ...
-    def put_many(self, objs: Iterable[object], progress: ArtifactProgress | None = None) -> list[Key] | dict[str, Key]:
+    def put_many(self, objs: Iterable[object], progress: Progress = None) -> list[Key]: ...
+    def put_many(self, objs: Iterable[object], progress: Progress = None) -> list[Key] | dict[str, Key]:
         """Store objects in one bulk operation; returns their keys in order, and of a mapping the dict of them.
 
         All are durable and visible when it returns; if it raises, each of them may be there or absent.
@@ -187,7 +196,8 @@ class Store:
             objs: May be a generator, which may reuse the memory of an object for the next one. Of a list or tuple no
                 object may change before it returns. Of a mapping the values are stored, each under a key of its own;
                 ``save`` stores them under one.
-            progress: Called with 1 for each object that was taken, before it is durable. What it raises ends the put.
+            progress: True shows how many objects and bytes are done, as of ``put``. A function is called with 1 for
+                each object that was taken, before it is durable; what it raises ends the put.
 
         Raises:
             WrongArgument: it is one thing: a text, bytes, an array, a table or a file, whose elements nobody wants to
@@ -199,12 +209,13 @@ class Store:
             Conflict: garbage collection removed, or was about to remove, what this put relied on. Do it again.
         """
         refuse_one_thing(objs)
-        if isinstance(objs, Mapping):
-            return dict(zip(objs, self._put_all(list(objs.values()), progress, "objs"), strict=True))
-        return self._put_all(objs, progress, "objs")
+        with shown(progress, "put_many", items=True, of_items=length_of(objs)) as told:
+            if isinstance(objs, Mapping):
+                return dict(zip(objs, self._put_all(list(objs.values()), told, "objs"), strict=True))
+            return self._put_all(objs, told, "objs")
 
     def _put_all(
-        self, objs: Iterable[object], progress: ArtifactProgress | None, called: str, base: str | None = None,
+        self, objs: Iterable[object], progress: Callable[[int], None] | None, called: str, base: str | None = None,
         note: bytes | None = None, by_value: bool = False,
     ) -> list[Key]:  # fmt: skip
         found: list[Key] = []
@@ -227,7 +238,7 @@ class Store:
 
     def get_many(
         self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise",
-        progress: ArtifactProgress | None = None, *, verify: bool | None = None, writable: bool = True,
+        progress: Progress = None, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         """Yield ``(key, object)`` for each key, or name: with the name that was given, so that ``dict`` of it gives the
@@ -241,7 +252,8 @@ class Store:
             ordered: In the order of the keys; false allows any order.
             on_error: What becomes of a key that fails, by whatever exception, NotLoadable too: "raise" its error,
                 "return" it as ``(key, error)``, or "omit" the key.
-            progress: Called with 1 for each key that is done, failed or not. What it raises ends the iteration.
+            progress: True shows how many keys and bytes are done, as of ``put``. A function is called with 1 for each
+                key that is done, failed or not; what it raises ends the iteration.
             verify: As of ``get``.
             writable: As of ``get``.
             map: As of ``get``.
@@ -253,13 +265,14 @@ class Store:
             InvalidKey: one of ``keys`` can be no name, or several keys begin so.
         """
         check_arguments(keys, on_error)
-        yield from get_many(self.handle, keys, on_error, progress, Wishes(verify, writable, map))
+        how = Wishes(verify, writable, map)
+        yield from counted(progress, "get_many", keys, lambda told: get_many(self.handle, keys, on_error, told, how))
 
     # ---- bundles ----------------------------------------------------------------------
 
     def save(
         self, artifacts: Mapping[str, object], ref: str | None = None, *, base: str | None = None,
-        note: Mapping[str, Any] | None = None,
+        note: Mapping[str, Any] | None = None, progress: Progress = None,
     ) -> Key:  # fmt: skip
         """Store the named artifacts of one task as a bundle under one key: a recipe and at most one pack per 64 MiB.
 
@@ -268,6 +281,7 @@ class Store:
             ref: As of ``put``.
             base: An older bundle, as of ``put``; each artifact is compared with the one of its name.
             note: As of ``put``.
+            progress: As of ``put``.
 
         Raises:
             WrongArgument: ``artifacts`` is no mapping, or a table. It is a TypeError.
@@ -279,6 +293,9 @@ class Store:
             NotFound: there is no store, and it was opened with ``create=False``.
             Conflict: as of ``put``.
         """
+        if progress is not None:
+            with shown(progress, "save"):
+                return self.save(artifacts, ref, base=base, note=note)
         if ref is not None:
             self._require_ref(ref)
         refuse_no_mapping(artifacts)
@@ -297,16 +314,17 @@ class Store:
     @overload
     def load(
         self, key: str, names: str, *, verify: bool | None = None, writable: bool = True,
-        map: bool | None = None,
+        map: bool | None = None, progress: Progress = None,
     ) -> Any: ...  # fmt: skip
     @overload
     def load(
         self, key: str, names: Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True,
-        map: bool | None = None,
+        map: bool | None = None, progress: Progress = None,
     ) -> dict[str, Any]: ...  # fmt: skip
     def load(
         self, key: str, names: str | Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
+        progress: Progress = None,
     ) -> Any:  # fmt: skip
         """The artifacts of a bundle, by name. They are yours, as what ``get`` returns. Unpickles, as ``get``.
 
@@ -317,12 +335,16 @@ class Store:
             verify: As of ``get``.
             writable: As of ``get``.
             map: As of ``get``.
+            progress: As of ``get``.
 
         Raises:
             NotFound: there is nothing of this name, or the bundle has no artifact of one of ``names``.
             Unsupported: it is a single artifact.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
+        if progress is not None:
+            with shown(progress, "load"):
+                return self.load(key, names, verify=verify, writable=writable, map=map)
         found = self.resolve(key)
         recipe = self.handle.recipe(found)
         wanted = in_bundle(names)
@@ -332,18 +354,18 @@ class Store:
     @overload
     def load_many(
         self, keys: Iterable[str], names: str, *, on_error: OnError = "raise",
-        progress: ArtifactProgress | None = None, verify: bool | None = None, writable: bool = True,
+        progress: Progress = None, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,
     ) -> Iterator[tuple[str, Any]]: ...  # fmt: skip
     @overload
     def load_many(
         self, keys: Iterable[str], names: Iterable[str] | None = None, *, on_error: OnError = "raise",
-        progress: ArtifactProgress | None = None, verify: bool | None = None, writable: bool = True,
+        progress: Progress = None, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,
     ) -> Iterator[tuple[str, dict[str, Any]]]: ...  # fmt: skip
     def load_many(
         self, keys: Iterable[str], names: str | Iterable[str] | None = None, *, on_error: OnError = "raise",
-        progress: ArtifactProgress | None = None, verify: bool | None = None, writable: bool = True,
+        progress: Progress = None, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         """Yield ``(key, artifacts)`` for each bundle, in the order of the keys, as ``get_many`` does: with the name
@@ -370,13 +392,17 @@ class Store:
             InvalidKey: one of ``keys`` can be no name, or several keys begin so.
         """
         check_arguments(keys, on_error)
-        yield from get_many(self.handle, keys, on_error, progress, Wishes(verify, writable, map), in_bundle(names))
+        how, wanted = Wishes(verify, writable, map), in_bundle(names)
+        yield from counted(
+            progress, "load_many", keys, lambda told: get_many(self.handle, keys, on_error, told, how, wanted)
+        )
 
     # ---- bytes and files --------------------------------------------------------------
 
     def put_bytes(
-        self, data: Buffer, ref: str | None = None, *, base: str | None = None, note: Mapping[str, Any] | None = None
-    ) -> Key:
+        self, data: Buffer, ref: str | None = None, *, base: str | None = None,
+        note: Mapping[str, Any] | None = None, progress: Progress = None,
+    ) -> Key:  # fmt: skip
         """Store bytes as they are, without pickle. The same bytes as a file have the same key.
 
         Args:
@@ -384,6 +410,7 @@ class Store:
             ref: As of ``put``.
             base: As of ``put``.
             note: As of ``put``.
+            progress: As of ``put``.
 
         Raises:
             NotSerializable: ``data`` is not memory in one piece, or holds addresses of objects (a TypeError).
@@ -394,11 +421,13 @@ class Store:
             InvalidKey: ``base`` or ``ref`` as of ``put``.
             InvalidNote: as of ``put``.
         """
-        return self._put_raw([bytes_of(data)], base, ref, note)
+        block = bytes_of(data)
+        with shown(progress, "put_bytes", memoryview(block).nbytes):
+            return self._put_raw([block], base, ref, note)
 
     def put_file(
         self, path: str | os.PathLike[str], ref: str | None = None, *, base: str | None = None,
-        note: Mapping[str, Any] | None = None,
+        note: Mapping[str, Any] | None = None, progress: Progress = None,
     ) -> Key:  # fmt: skip
         """Store a file's bytes, read in blocks of 8 MiB. If it raises, no key stands for the file.
 
@@ -408,6 +437,7 @@ class Store:
             ref: As of ``put``.
             base: As of ``put``.
             note: As of ``put``.
+            progress: As of ``put``.
 
         Raises:
             OSError: the file cannot be read. Also OutOfSpace and AccessDenied are OSErrors, of the store.
@@ -417,7 +447,8 @@ class Store:
             InvalidKey: ``base`` or ``ref`` as of ``put``.
             InvalidNote: as of ``put``.
         """
-        return self._put_raw(read_blocks(path, FILE_BLOCK), base, ref, note)
+        with shown(progress, "put_file", None if progress is None else bytes_of_file(path)):
+            return self._put_raw(read_blocks(path, FILE_BLOCK), base, ref, note)
 
     def _put_raw(
         self, blocks: Iterable[Buffer], base: str | None, ref: str | None, note: Mapping[str, Any] | None
@@ -494,6 +525,8 @@ class Store:
         Nothing is read before it is iterated. Parameters and errors as ``get_bytes``; each block is yours.
         """
         reader = self._reader(self.resolve(key), name, verify)
+        if (meter := METER.get()) is not None:
+            meter.expect(reader.size)
         capabilities = self.backend.capabilities
         # Of a remote store a few reads at once, of the longest kind.
         block = 2 * capabilities.span if capabilities.remote else FILE_BLOCK
@@ -502,8 +535,9 @@ class Store:
         self.handle.count(reader.size)
 
     def get_file(
-        self, key: str, path: str | os.PathLike[str], *, name: str | None = None, verify: bool | None = None
-    ) -> None:
+        self, key: str, path: str | os.PathLike[str], *, name: str | None = None, verify: bool | None = None,
+        progress: Progress = None,
+    ) -> None:  # fmt: skip
         """Write an artifact's bytes (as ``get_bytes``) to a file, replacing it when everything was read.
 
         Nothing is left behind on failure. The file is not synced to disk.
@@ -513,6 +547,7 @@ class Store:
             path: The file. Its directory must exist.
             name: Which artifact of a bundle.
             verify: As of ``get_bytes``.
+            progress: As of ``put``.
 
         Raises:
             OutOfSpace: there is no room for the file.
@@ -522,7 +557,8 @@ class Store:
                 would be replaced.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
-        write_file(regular_target(path), self.iter_bytes(key, name=name, verify=verify), key)
+        with shown(progress, "get_file"):
+            write_file(regular_target(path), self.iter_bytes(key, name=name, verify=verify), key)
 
     def view(self, key: str, *, verify: bool | None = None) -> View:
         """A handle of what is stored, of which parts are loaded alone: columns of a frame, rows of an array, entries of
@@ -732,7 +768,7 @@ class Store:
         return stat_of(found, self.handle.recipe(found))
 
     def stat_many(
-        self, keys: Iterable[str], on_error: OnError = "raise", progress: ArtifactProgress | None = None
+        self, keys: Iterable[str], on_error: OnError = "raise", progress: Progress = None
     ) -> Iterator[tuple[str, ArtifactStat]]:
         """Yield ``(key, stat)`` for each key or name, in order, as ``get_many`` does: refs are asked for together, and
         so are recipes. Nothing is read before it is iterated.
@@ -749,7 +785,9 @@ class Store:
             CorruptObject: a recipe is damaged, or a ref.
         """
         check_arguments(keys, on_error)
-        yield from stat_many(self.handle, keys, on_error, progress)
+        yield from counted(
+            progress, "stat_many", keys, lambda told: stat_many(self.handle, keys, on_error, told), bytes_move=False
+        )
 
     def find(
         self, prefix: str = "", *, where: Mapping[str, Any] | None = None, since: Since | None = None,
@@ -824,7 +862,7 @@ class Store:
 
     def verify(
         self, level: Level = "headers", *, sample: str | tuple[int, int] | None = None,
-        older_than: float | None = None, budget: float | None = None, progress: PhaseCallback | None = None,
+        older_than: float | None = None, budget: float | None = None, progress: bool | PhaseCallback | None = None,
     ) -> VerifyReport:  # fmt: skip
         """Check what is stored; changes nothing but a note of what was checked. Never raises for damage: it reports it.
 
@@ -837,7 +875,8 @@ class Store:
             sample: With "full": which part of the packs. "3/10" is the third tenth, as is ``(3, 10)``.
             older_than: With "full": only packs not read whole for so many seconds.
             budget: With "full": seconds after which no further packs are read.
-            progress: Called now and then, from any thread but never from two at once. What it raises ends the pass.
+            progress: True shows how far each step is, as of ``put``. A function is called now and then, from any thread
+                but never from two at once; what it raises ends the pass.
 
         Raises:
             InvalidKey: options that are unknown or make no sense together.
@@ -849,11 +888,12 @@ class Store:
         from mfstore.maintenance.verification import verify_options
 
         options = verify_options(level, sample, older_than, budget)
-        return verify_store(self.handle.access("read"), options, progress)
+        with phases(progress) as tell:
+            return verify_store(self.handle.access("read"), options, tell)
 
     def repair(
         self, level: Level = "full", *, dry_run: bool = False, drop_lost: bool = False, roll_back: bool = False,
-        progress: PhaseCallback | None = None,
+        progress: bool | PhaseCallback | None = None,
     ) -> RepairReport:  # fmt: skip
         """Verify and mend: whole chunks of damaged packs are stored again, recipes pointed at whole copies, the index
         rebuilt; what is damaged moves to ``quarantine/``. Nothing is deleted. May be stopped and run again.
@@ -876,7 +916,8 @@ class Store:
         from mfstore.maintenance.store.repair import RepairOptions, repair_store
 
         options = RepairOptions(level, dry_run, drop_lost, roll_back)
-        return repair_store(self.handle.access("read", "write", "delete"), options, progress)
+        with phases(progress) as tell:
+            return repair_store(self.handle.access("read", "write", "delete"), options, tell)
 
     def plan_gc(
         self, live: Iterable[str] | None = None, grace: float | timedelta = DAY, *, keep_last: int | None = None,

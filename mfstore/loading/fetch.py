@@ -13,6 +13,7 @@ from mfstore.format.recipes import INLINE, Recipe, decode, recipe_path
 from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows, scratch_of
 from mfstore.loading.elsewhere import Elsewhere
 from mfstore.loading.reads import ChunkRead, PackRead, PlacedChunk, by_place, in_order, plan_reads
+from mfstore.progress import METER
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mfstore.loading.elsewhere import FindCopies, Healed
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.verified import VerifiedRanges
+    from mfstore.progress import Meter
 
     NumberedFailure = tuple[int, ChunkRead, MfstoreError]
     """Number of a chunk in its recipe, the chunk, and what is wrong with it."""
@@ -171,10 +173,11 @@ class Fetcher:
 
     def _read_all(self, chunks: list[ChunkRead], total: int, verify: bool, healed: list[Healed]) -> None:
         reads = plan_reads(chunks, self._gap, self._span)
+        meter = METER.get()
         if self._reader.remote:
-            self._reader.read_remote(reads, lambda read, data: self._arrived(read, data, verify, healed))
+            self._reader.read_remote(reads, lambda read, data: self._arrived(read, data, verify, healed, meter))
         else:
-            self._reader.workers.map(lambda read: self._read(read, verify, healed), reads, total)
+            self._reader.workers.map(lambda read: self._read(read, verify, healed, meter), reads, total)
 
     def _fetch_deltas(
         self, chunks: list[ChunkRead], deltas: list[Delta], total: int, verify: bool, healed: list[Healed]
@@ -279,7 +282,9 @@ class Fetcher:
         """Whether a pack is known to be damaged: then what is read there is compared, whatever was asked for."""
         return self._verified.met_damage and self._verified.is_damaged(pack, pack_path(pack))
 
-    def _arrived(self, read: PackRead, data: Buffer | MfstoreError, verify: bool, healed: list[Healed]) -> None:
+    def _arrived(
+        self, read: PackRead, data: Buffer | MfstoreError, verify: bool, healed: list[Healed], meter: Meter | None
+    ) -> None:  # fmt: skip
         verify = verify or self._must_verify(read.pack)
         try:
             if isinstance(data, MfstoreError):
@@ -290,8 +295,10 @@ class Fetcher:
                 self._reader.check_all(read.chunks, pack_path(read.pack))
         except (CorruptObject, NotFound, Unsupported):
             self._read_one_by_one(read, verify, healed)
+        if meter is not None:
+            meter.moved(read.decoded)
 
-    def _read(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
+    def _read(self, read: PackRead, verify: bool, healed: list[Healed], meter: Meter | None) -> None:
         verify = verify or self._must_verify(read.pack)
         try:
             if read.in_place() is not None:
@@ -300,6 +307,8 @@ class Fetcher:
                 self._reader.read(read.pack, read.start, read.end, read.chunks, verify)
         except (CorruptObject, NotFound, Unsupported):
             self._read_one_by_one(read, verify, healed)
+        if meter is not None:
+            meter.moved(read.decoded)
 
     def _read_one_by_one(self, read: PackRead, verify: bool, healed: list[Healed]) -> None:
         """So that a damaged or missing chunk is found elsewhere and the rest is still used."""

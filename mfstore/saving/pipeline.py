@@ -8,12 +8,14 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from mfstore.progress import METER
 from mfstore.saving import codecs
 from mfstore.saving.deltas import EncodedDelta
 from mfstore.saving.drafts import NO_BYTES, Run, RunPart
 from mfstore.saving.groups import encode_chunks
 
 if TYPE_CHECKING:
+    from mfstore.progress import Meter
     from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.dedup import StoredChunks
@@ -168,15 +170,23 @@ class ChunkPipeline:
                 window.append(part)
                 total += size
                 if total >= self._window:
-                    self._store(window, total)
+                    self._store_told(window, total)
                     window, total = [], 0
         if window:
-            self._store(window, total)
+            self._store_told(window, total)
         self._forget(runs)
         for run in runs:
             run.view = NO_BYTES  # what a raw chunk still needs of it, the open pack holds
 
-    def _store(self, window: Sequence[RunPart], total: int) -> None:
+    def _store_told(self, window: Sequence[RunPart], total: int) -> None:
+        """``_store``, and whoever asked for progress is told."""
+        meter = METER.get()
+        told = self._store(window, total, meter)
+        if meter is not None:
+            meter.moved(total - told)
+
+    def _store(self, window: Sequence[RunPart], total: int, meter: Meter | None) -> int:
+        """How many bytes of it ``meter`` has been told."""
         stored = self._stored
         ids = {chunk_id for run, first, last in window for chunk_id in run.ids[first:last]} - stored.inline.keys()
         ready = {chunk_id: self._ready[chunk_id] for chunk_id in ids & self._ready.keys()}
@@ -193,11 +203,18 @@ class ChunkPipeline:
             stores = self._store_deltas(stores, deltas)
         if self._is_rest(stores):
             self._leave_inline(stores)
-            return
+            return 0
         # A pack that is full is written while what comes after it is encoded.
         with closing(workers.each(self._encode, stores, total)) as made:
+            told = 0
             for part, encoded in zip(stores, made, strict=True):
                 self._packs.add(*part, encoded)
+                if meter is not None:
+                    run, first, last = part
+                    size = run.ends[last - 1] - (run.ends[first - 1] if first else 0)
+                    told += size
+                    meter.moved(size)
+        return told
 
     def _find_deltas(
         self, window: Sequence[RunPart], stores: Sequence[RunPart], duplicate: int, ready: Container[bytes]

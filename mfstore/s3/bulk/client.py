@@ -311,8 +311,9 @@ class BulkClient:
             on_error: What becomes of an item that failed. "raise" its error and abandon the rest; "return" it in its
                 outcome; "omit" it.
             verify: Compare with the checksum that the service keeps, if it keeps one of the whole object.
-            progress: True for a bar, "tqdm" or "rich" for that one, or a function that is told how many items
-                finished since its last call.
+            progress: True for a bar with items and with bytes, which move within one large object too: in a terminal on
+                stderr or in a notebook, and nothing elsewhere. "tqdm" for the bar of that library. Or a function that
+                is told how many items finished since its last call.
             ordered: Outcomes in the order of the items; else as they come.
             overwrite: Replace files that exist.
             resume: An interrupted download leaves what it has (hidden files beside the destination), and the next one

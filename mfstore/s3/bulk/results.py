@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overlo
 from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card
 from mfstore.errors import Unsupported
+from mfstore.progress import Display, Meter, Terminal, display_of, drawn
 from mfstore.s3.bulk.stats import MOVING, BulkStats, result_card
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.scheduler import Scheduler, Turns
@@ -23,8 +24,8 @@ R = TypeVar("R", bound="BulkResult | Listing[Any]")
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Literal["raise", "return", "omit"]
 Progress = bool | Literal["tqdm", "rich"] | Callable[[int], None] | None
-"""True for a bar (tqdm's, or rich's where there is no tqdm), "tqdm" or "rich" for that one, or a function called with
-the number of items finished since its last call."""
+"""True for a bar with items and bytes, in a terminal on stderr or in a notebook, and nothing elsewhere; "tqdm" for that
+one's, "rich" for ours wherever it is; or a function called with the number of items finished since its last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class BulkResult:
         if self._started:
             raise RuntimeError("this bulk operation has been iterated over: call wait() first to iterate again")
         self._started = True
-        bar = _bar(self._progress, self.stats.operation, self._total)
+        bar = _bar(self._progress, self.stats, self._total)
         return self._start(), bar
 
     def _run(self) -> Iterator[Outcome]:
@@ -382,21 +383,20 @@ async def _replay(outcomes: list[Outcome]) -> AsyncIterator[Outcome]:
         yield outcome
 
 
-def _bar(progress: Progress, operation: str, total: int | None) -> Any:
+def _bar(progress: Progress, stats: BulkStats, total: int | None) -> Any:
     """Something with ``update(n)`` and ``close()``, or None."""
     if not progress:
         return None
     if callable(progress):
         return _Callback(progress)
-    if progress == "rich":
-        return _RichBar(operation, total)
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        if progress == "tqdm":
-            raise Unsupported("there is no tqdm", hint='pip install tqdm, or progress="rich"') from None
-        return _RichBar(operation, total)
-    return tqdm(desc=operation, unit="obj", total=total)
+    if progress == "tqdm":
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            raise Unsupported("there is no tqdm", hint="pip install tqdm, or progress=True") from None
+        return tqdm(desc=stats.operation, unit="obj", total=total)
+    display = Terminal() if progress == "rich" else display_of(True)
+    return None if display is None else _Shown(display, stats, total)
 
 
 class _Callback:
@@ -407,16 +407,17 @@ class _Callback:
         return
 
 
-class _RichBar:
-    def __init__(self, operation: str, total: int | None) -> None:
-        from rich.progress import Progress as RichProgress
+class _Shown:
+    """Items, and the bytes that move meanwhile, in a terminal or a notebook."""
 
-        self._progress = RichProgress()
-        self._progress.start()
-        self._task = self._progress.add_task(operation, total=total)
-
-    def update(self, count: int) -> None:
-        self._progress.advance(self._task, count)
+    def __init__(self, display: Display, stats: BulkStats, total: int | None) -> None:
+        meter = Meter(
+            stats.operation, items=True, of_items=total, source=lambda: stats.moved,
+            bytes_move=stats.operation in MOVING and stats.operation != "copy",  # those move at the service
+        )  # fmt: skip
+        self._drawn = drawn(meter, display)
+        self._drawn.__enter__()
+        self.update = meter.item
 
     def close(self) -> None:
-        self._progress.stop()
+        self._drawn.__exit__(None, None, None)

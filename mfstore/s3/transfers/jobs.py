@@ -227,6 +227,11 @@ class PlainJobs(Iterator[Job]):
         left, self.left = self.left, None
         return self.job(*(left if left is not None else next(self.items)))
 
+    @property
+    def sends(self) -> bool:
+        """Whether its plain requests send what the items are."""
+        return self._plain.operation == "PutObject"
+
     def shared(self) -> Plain | None:
         """What plain items share; None where the first names no bucket, and nobody else does."""
         known = self._plain.bucket

@@ -33,7 +33,7 @@ from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.express import NoSession
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED
-from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, NO_OPTIONS, SHORT_BODY, Call, Options, Reply
+from mfstore.s3.calls import CANCELLED, FIRST_BYTE_SECONDS, NO_OPTIONS, SHORT_BODY, Call, FileRange, Options, Reply
 from mfstore.s3.engines.interface import Channel, Engine, Landed, Lane, Taken
 from mfstore.s3.transfers.announced import AnnouncedBodies
 from mfstore.s3.transfers.downloads import GetJob
@@ -45,6 +45,8 @@ from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from mfstore.s3.aws.interface import ControlPlane
     from mfstore.s3.aws.routes import Credentials
     from mfstore.settings import S3Knobs
@@ -110,6 +112,8 @@ class TransferCounts:
     """Bodies that differed from it."""
     seconds: float = 0.0
     """From the first request to the last outcome."""
+    moved: int = 0
+    """Bytes of bodies that came or went, also of items that are not done, or were tried again."""
     concurrency: int = 0
     """Most calls in flight at once."""
     memory: int = 0
@@ -124,6 +128,11 @@ def is_long(call: Call) -> bool:
     if call.operation != "GetObject" or call.target is None or call.start is None or call.stop is None:
         return False
     return call.stop - call.start > SHORT_BODY
+
+
+def body_size(body: Sequence[Buffer] | FileRange) -> int:
+    """Bytes of what a call sends."""
+    return body.length if isinstance(body, FileRange) else sum([memoryview(part).nbytes for part in body])
 
 
 def measure(nearby: Nearby, call: Call, reply: Reply) -> None:
@@ -768,6 +777,7 @@ class Scheduler:
         self._counts.verified += landed.verified
         if landed.gets:
             admission.mean_size += (1 - 0.9**count) * (landed.sizes / count - admission.mean_size)
+        self._counts.moved += landed.sizes if self._plain is not None and self._plain.sends else landed.received
         admission.budget.take(landed.memory)
         self._out.extend(landed.outcomes)
 
@@ -815,6 +825,7 @@ class Scheduler:
             quota.succeeded()
         now, size = reply.finished, reply.received
         seconds = now - reply.submitted
+        self._counts.moved += size if call.body is None else body_size(call.body)
         self.admission.limiter.succeeded(now, size, seconds)
         if size <= HEDGED_BYTES:
             self._hedges.recent.append(seconds)

@@ -342,7 +342,7 @@ def test_progress_and_limits(s3_server, bucket, capsys):
     finished = []
     with BulkClient(bucket, max_bandwidth=50e6, concurrency=3, **arguments(s3_server)) as client:
         client.put_many({f"k{i}": bytes(100_000) for i in range(20)}, progress=finished.append)
-        result = client.get_many([f"k{i}" for i in range(20)], progress=True)
+        result = client.get_many([f"k{i}" for i in range(20)], progress="rich")
         assert sum(len(o.data) for o in result) == 2_000_000
         assert sum(finished) == 20 and result.stats.concurrency <= 3
     assert "get_many" in capsys.readouterr().err
