@@ -106,9 +106,11 @@ def test_files_that_documents_name_exist():
     assert not missing
 
 
-def test_names_in_the_reference_exist():
+def test_names_in_the_reference_exist_and_stand_there_once():
     for page in (ROOT / "docs" / "reference").glob("*.md"):
-        for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+        names = re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+        assert len(names) == len(set(names)), named(page)
+        for name in names:
             assert pkgutil.resolve_name(name) is not None, f"{named(page)}: {name}"
 
 
