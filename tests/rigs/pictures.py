@@ -33,6 +33,14 @@ store""",
     "view = store.view(run)\nview",
     'view["frame"]',
     'view["model"]',
+    'view["model"]["layer0"]',
+    'list(store.find("models/", where={"auc": (">", 0.88)}))',
+    """\
+@store.cache(verbose=1)
+def train(rate):
+    return {"rate": rate}
+train(0.1), train(0.1)
+train""",
     """\
 parts["frame"] = frame.assign(income=frame.income.where(frame.age % 100 > 0, 0.0))
 parts["score"] = 0.95
