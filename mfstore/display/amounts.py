@@ -35,7 +35,9 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something takes: ``0.4 ms``, ``12.3 s``, ``2 min 5 s``, ``24 h``."""
+    """How long something takes: ``6.1 µs``, ``0.4 ms``, ``12.3 s``, ``2 min 5 s``, ``24 h``."""
+    if 0 < seconds < 0.0001:
+        return f"{seconds * 1e6:.1f} \N{MICRO SIGN}s"
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 59.95:

@@ -45,7 +45,7 @@ def test_ages(seconds, told):
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
-        (0.0004, "0.4 ms"), (1, "1.0 s"), (59.94, "59.9 s"), (59.96, "1 min"), (125, "2 min 5 s"),
+        (0, "0.0 ms"), (6.12e-6, "6.1 \N{MICRO SIGN}s"), (0.0004, "0.4 ms"), (1, "1.0 s"), (59.94, "59.9 s"), (59.96, "1 min"), (125, "2 min 5 s"),
         (3599.6, "1 h"), (12_000, "3 h 20 min"), (3 * DAY, "3 days"),
     ],
 )  # fmt: skip
