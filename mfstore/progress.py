@@ -158,7 +158,9 @@ class Terminal:
         from rich.errors import LiveError
         from rich.live import Live
 
-        self._live: Live | None = Live(console=Console(stderr=True), auto_refresh=False)
+        # What is printed meanwhile goes above the bar where both are seen, and else where stdout goes.
+        above = sys.stdout is not None and sys.stdout.isatty()
+        self._live: Live | None = Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=above)
         try:
             self._live.start()
         except LiveError:

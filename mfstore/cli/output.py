@@ -69,5 +69,6 @@ def progress() -> Iterator[Progress]:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=console, transient=True, disable=not console.is_terminal,
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # else it would be printed to stderr
     ) as display:  # fmt: skip
         yield display

@@ -265,6 +265,14 @@ def test_one_bar_within_another(store, monkeypatch):
         assert "get_many" in screen("2/2")
 
 
+def test_what_is_printed_meanwhile_goes_where_stdout_goes(store, monkeypatch, capsys):
+    with terminal(monkeypatch) as screen:
+        for _, obj in store.get_many(store.put_many([1, 2]), progress=True):
+            print(obj)
+        assert "get_many" in screen("2/2")
+    assert capsys.readouterr().out == "1\n2\n"
+
+
 def test_in_a_notebook():
     pytest.importorskip("IPython")
     from IPython.core.interactiveshell import InteractiveShell
