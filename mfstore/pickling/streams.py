@@ -307,8 +307,10 @@ def _known_types() -> _Known:
     if pandas is not None:
         if not hasattr(pandas, "arrays"):
             return unready
+        # pandas 3 takes a state without attributes, pandas 2 wants them though there are none.
+        without = len(pandas.Categorical([]).__reduce_ex__(5)[2]) == 2
         for kind in _extension_arrays(pandas):
-            reducers.exact[kind] = _reduce_extension_array
+            reducers.exact[kind] = partial(_reduce_extension_array, without)
     lib: Any = sys.modules.get("pyarrow.lib")
     if lib is not None:
         if not hasattr(lib, "Array"):
@@ -336,9 +338,10 @@ def _extension_arrays(pandas: Any) -> Iterator[type]:
         yield arrays.ArrowExtensionArray
 
 
-def _reduce_extension_array(array: Any) -> Any:
+def _reduce_extension_array(without: bool, array: Any) -> Any:
     """A column of pandas as pandas pickles it, without what it has noted when it was read: each ``df.loc`` would give
-    the frame another key. Whether it may be written to is no content either: what is loaded is the caller's."""
+    the frame another key. Whether it may be written to is no content either: what is loaded is the caller's.
+    ``without``: a state that has no attributes has no dict for them."""
     reduced = array.__reduce_ex__(5)
     if not isinstance(reduced, tuple) or len(reduced) < 3:
         return reduced
@@ -350,7 +353,7 @@ def _reduce_extension_array(array: Any) -> Any:
     elif isinstance(state, tuple) and state and isinstance(state[-1], dict):
         # As arrays in Cython write it: what they have in C, then attributes if there are any.
         attributes = _without_notes(state[-1])
-        state = (*state[:-1], attributes) if attributes or len(state) == 1 else state[:-1]
+        state = state[:-1] if without and not attributes and len(state) > 1 else (*state[:-1], attributes)
     return (*reduced[:2], state, *reduced[3:])
 
 
