@@ -18,9 +18,11 @@ from mfstore.format.description import PATH
 from mfstore.format.digests import Key
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe, recipe_path
+from mfstore.host.elapsed import moment, since
 from mfstore.loading.artifacts import first_chunks
 from mfstore.loading.reads import ChunkRead, plan_reads
 from mfstore.metaflow.process_state import process_state
+from mfstore.records import NamedTuple
 from mfstore.s3.datatools.clients import Lease, client_arguments
 from mfstore.s3.datatools.settings import ClientSettings, settings
 from mfstore.saving.guard import KNOWLEDGE_SECONDS
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 HELD_BYTES = 64 << 20
 """Bytes of recipes and packs that are held for who was expected to ask for them. As much as is read ahead at most."""
+HELD_SECONDS = KNOWLEDGE_SECONDS
+"""For how long: collections move chunks, and rewrite the recipes that name them."""
 NO_MEMORY = memoryview(b"")
 
 
@@ -77,24 +81,25 @@ def _chunks_in_packs(recipe: Recipe, names: Sequence[str]) -> Iterator[ChunkRead
 
 
 class HeldRanges:
-    """Parts of objects that never change, until they are more than ``HELD_BYTES``; then the oldest go."""
+    """Parts of objects, for ``HELD_SECONDS`` and until they are more than ``HELD_BYTES``; then the oldest go."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, tuple[tuple[int, memoryview], ...]] = {}
-        """By key: where each begins, and its bytes. What two threads change at the same time may be lost."""
+        self._parts: dict[str, tuple[_HeldPart, ...]] = {}
+        """By key. What two threads change at the same time may be lost."""
         self._order: deque[tuple[str, int, int]] = deque()
+        """Key, beginning and length of each, the oldest first."""
         self._size = 0
 
     def add(self, key: str, start: int, data: Buffer) -> None:
         """Hold what lies in an object from ``start`` on."""
         view = memoryview(data).cast("B")
-        self._parts[key] = (*self._parts.get(key, ()), (start, view))
+        self._parts[key] = (*self._parts.get(key, ()), _HeldPart(start, view, moment()))
         self._order.append((key, start, len(view)))
         self._size += len(view)
         while self._size > HELD_BYTES and self._order:
             oldest, at, size = self._order.popleft()
             self._size -= size
-            left = tuple(part for part in self._parts.get(oldest, ()) if part[0] != at)
+            left = tuple(part for part in self._parts.get(oldest, ()) if part.start != at)
             if left:
                 self._parts[oldest] = left
             else:
@@ -105,16 +110,23 @@ class HeldRanges:
 
     def find(self, key: str, start: int, length: int) -> memoryview | None:
         """So many bytes from ``start`` on. None: they are not held."""
-        for at, view in self._parts.get(key, ()):
-            if at <= start and start + length <= at + len(view):
+        for at, view, then in self._parts.get(key, ()):
+            if at <= start and start + length <= at + len(view) and since(then) < HELD_SECONDS:
                 return view[start - at : start - at + length]
         return None
 
     def whole(self, key: str) -> bytes | None:
-        """The object that was added as a whole: the same each time."""
-        for _, view in self._parts.get(key, ()):
-            return cast("bytes", view.obj)
+        """The object that was added as a whole, the newest one: the same object each time."""
+        for _, view, then in reversed(self._parts.get(key, ())):
+            return cast("bytes", view.obj) if since(then) < HELD_SECONDS else None
         return None
+
+
+class _HeldPart(NamedTuple):
+    start: int
+    view: memoryview
+    then: tuple[float, float]
+    """When it was read."""
 
 
 class CachedS3Backend(S3Backend):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.format.digests import BLAKE3, Key, digest_function
 from mfstore.format.recipes import BUNDLE
-from mfstore.getting import in_bundle
-from mfstore.handle import Wishes
+from mfstore.host.elapsed import moment, since
 from mfstore.metaflow.packed.previous import WORTH, PreviousBundle
 from mfstore.metaflow.roots.packed_keys import (
     INLINE_PICKLE_BYTES,
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 8 << 20
 """Of a recipe that is kept when it was decoded."""
+KEPT_SECONDS = 300.0
+"""For how long: collections move chunks, and rewrite the recipes that name them."""
 
 
 class Saved(NamedTuple):
@@ -145,22 +146,39 @@ def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterat
         yield from found.items()
 
 
-_last: dict[str, tuple[Handle, Recipe]] = {}
-"""The recipe that was decoded last, by its key, and whose it is."""
+class _Decoded(NamedTuple):
+    """A recipe, whose it is, and when it was read."""
+
+    handle: Handle
+    recipe: Recipe
+    then: tuple[float, float]
+
+
+_last: dict[str, _Decoded] = {}
+"""What was decoded last, by its key."""
 
 
 def _load(store: Store, bundle: str, names: Sequence[str]) -> dict[str, Any]:
     """As ``Store.load``, but for a recipe that is the one decoded last: who asks for one artifact after the other would
     wait for that each time, with 500 artifacts 4 ms. What it says may have been moved since: an error forgets it."""
+    # Who saves need not import them.
+    from mfstore.getting import in_bundle
+    from mfstore.handle import Wishes
+
     key, handle = Key(bundle), store.handle
-    owner, recipe = _last.get(bundle, (None, None))
-    if recipe is None or owner is not handle:
+    last = _last.get(bundle)
+    if last is not None and last.handle is handle and since(last.then) < KEPT_SECONDS:
+        recipe = last.recipe
+    else:
         recipe = handle.recipe(key)
         _last.clear()
         if recipe.stored <= KEPT_BYTES:
-            _last[bundle] = handle, recipe
+            _last[bundle] = _Decoded(handle, recipe, moment())
     try:
-        return handle.load(key, recipe, in_bundle(names).artifacts(key, bundle, recipe), Wishes(), named=True)  # type: ignore[no-any-return]
+        found: dict[str, Any] = handle.load(
+            key, recipe, in_bundle(names).artifacts(key, bundle, recipe), Wishes(), named=True
+        )
     except Exception:
         _last.clear()
         raise
+    return found

@@ -12,10 +12,13 @@ from metaflow.metaflow_environment import MetaflowEnvironment
 from metaflow.plugins import METADATA_PROVIDERS
 from metaflow.plugins.datastores.local_storage import LocalStorage
 
+import mfstore
+from mfstore.handle import Handle
 from mfstore.metaflow.extension import S3Storage
 from mfstore.metaflow.hooks import client_reads
 from mfstore.metaflow.hooks.client_reads import FIRST_ITEMS, ClientReads
-from mfstore.metaflow.packed import bucket
+from mfstore.metaflow.packed import bucket, bundles
+from mfstore.metaflow.roots.packed_keys import PackedArtifact
 from tests.rigs.metaflow_stores import another_host
 
 TASKS = 50
@@ -231,3 +234,30 @@ def test_parts_are_held_until_they_are_too_much(monkeypatch):
     assert bytes(held.find("a", 0, 2)) == b"01" and held.whole("b") == b"xyz"
     held.add("c", 0, b"0123456789")
     assert held.whole("b") is None and held.find("a", 0, 2) is None and held.whole("c") == b"0123456789"
+    monkeypatch.setattr(bucket, "HELD_SECONDS", 0.0)
+    assert held.whole("c") is None and held.find("c", 0, 2) is None
+
+
+def test_the_recipe_that_was_decoded_last_is_kept_for_a_while(monkeypatch):
+    read = []
+    recipe = Handle.recipe
+    monkeypatch.setattr(Handle, "recipe", lambda self, key: read.append(key) or recipe(self, key))
+    store = mfstore.open("memory://")
+    bundle = store.save({"a": 1, "b": Fails(), "c": [3]})
+
+    def load(*names):
+        return dict(bundles.load(lambda: store, [PackedArtifact(name, "0" * 64, bundle) for name in names]))
+
+    assert [load("a"), load("c"), load("a", "c")] == [{"a": 1}, {"c": [3]}, {"a": 1, "c": [3]}]
+    assert read == [bundle]
+    with pytest.raises(ZeroDivisionError):
+        load("b")
+    assert load("a") == {"a": 1} and len(read) > 2  # read anew, once it failed
+    del read[:]
+    monkeypatch.setattr(bundles, "KEPT_SECONDS", 0.0)
+    assert load("a") == load("a") == {"a": 1} and read == [bundle] * 2
+
+
+class Fails:
+    def __reduce__(self):
+        return divmod, (1, 0)
