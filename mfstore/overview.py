@@ -51,15 +51,15 @@ def store_card(handle: Handle) -> Card:
 
 
 def _listed(backend: Backend) -> tuple[dict[str, float], bool]:
-    """The refs of the first page, those set last first, each with when the storage had it last; and whether there are
-    more."""
-    found = [*islice((info for info in backend.list(PREFIX) if is_ref(info.size)), PAGE + 1)]
-    infos = sorted(found[:PAGE], key=attrgetter("modified"), reverse=True)
-    return {ref_name(info.key): info.modified for info in infos}, len(found) > PAGE
+    """The refs of the first page, those set last first, each with when the storage had it last; and whether there may
+    be more."""
+    found = [*islice(backend.list(PREFIX), PAGE)]
+    infos = sorted(found, key=attrgetter("modified"), reverse=True)
+    return {ref_name(info.key): info.modified for info in infos if is_ref(info.size)}, len(found) == PAGE
 
 
 def _number(refs: int, more: bool) -> str:
-    return f"more than {PAGE:,} refs" if more else count(refs, "ref")
+    return f"{refs:,} refs or more" if more else count(refs, "ref")
 
 
 def _grid(backend: Backend, names: list[str], total: int) -> Grid:

@@ -5,9 +5,13 @@ import pickle
 import pytest
 
 import mfstore
+from mfstore import overview
 from mfstore.backends.memory import MemoryBackend
 from mfstore.display.words import KEY_DIGITS
+from mfstore.settings import resolve
+from mfstore.store import Store
 from tests.rigs.html import Page, harmless
+from tests.store.test_many import Rounds
 
 MARKUP = "<script>alert(1)</script>"
 
@@ -58,6 +62,19 @@ def test_only_what_is_displayed_asks(store, monkeypatch):
     store.put(1, ref="a")
     monkeypatch.setattr(MemoryBackend, "list", lambda *_: pytest.fail("repr asked"))
     assert repr(store.refs) == f"<Refs of {store.backend.url}>" and repr(store)
+
+
+def test_what_is_displayed_takes_two_rounds_of_requests(monkeypatch):
+    """However many refs there are: of more than a page not even their number is known."""
+    monkeypatch.setattr(overview, "PAGE", 50)
+    far = Store("far", Rounds(), resolve(), create=True, algorithm="blake3")
+    key = far.put(1)
+    for number in range(60):
+        far.refs[f"r{number:02}"] = key
+    for shown in (far, far.refs):
+        far.backend.rounds.clear()
+        assert "50 refs or more" in Page(shown._repr_html_()).text
+        assert far.backend.rounds == ["list", "get_many"]
 
 
 def test_what_the_storage_refuses_is_shown(store, monkeypatch):
