@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.options import NOTE, complete_ref, json_option, store_option
-from mfstore.cli.output import Compression, opened, print_json, print_table, progress
+from mfstore.cli.output import Compression, opened, print_json, print_table
 from mfstore.display.amounts import size, time_of_day
 from mfstore.display.words import note_text, printable, short_key
+from mfstore.progress import bytes_of_file, shown
 from mfstore.settings import COMPRESSIONS
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ def put(
     if ref is not None:
         store.refs.settable(ref)  # a name that cannot be is told before anything is stored
     note = dict(notes) or None
-    with progress() as display:
-        task = display.add_task("putting", total=len(files))
+    length = bytes_of_file(files[0]) if len(files) == 1 else None
+    with shown(True, "put", length, items=len(files) > 1, of_items=len(files)) as tell:
         for name in files:
             # A pipe is read in blocks like a file, so that memory stays bounded.
             key = store.put_file("/dev/stdin" if name == "-" else name, base=base, note=note)
-            display.advance(task)
+            if tell is not None and len(files) > 1:
+                tell(1)
             if as_json:
                 print_json({"file": name, "key": key, "size": store.stat(key).size})
             else:
@@ -80,7 +82,7 @@ def get(url: str, as_json: bool, output: str | None, name: str | None, key: str)
     store = opened(url)
     found = store.resolve(key)
     if output is not None:
-        store.get_file(found, output, name=name)
+        store.get_file(found, output, name=name, progress=True)
     else:
         for block in store.iter_bytes(found, name=name):
             sys.stdout.buffer.write(block)

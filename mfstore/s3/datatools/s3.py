@@ -119,6 +119,9 @@ class S3:
         retry_seconds: No new try of a request is begun this long after its first. Default: 180.
         payload_signing: Whether the SHA-256 of what is sent is signed: "auto", "always" or "never"; as of
             ``BulkClient``.
+        progress: Of downloads and uploads: True shows objects and bytes in a terminal on stderr or in a notebook, and
+            nothing elsewhere; a function is told how many objects are done since its last call. A pickled ``S3`` does
+            not take the function along.
 
     Raises:
         MetaflowS3URLException: The root cannot be told.
@@ -143,6 +146,7 @@ class S3:
         engine: str | None = None, concurrency: int | None = None, memory: int | None = None,
         max_bandwidth: float | None = None, attempts: int | None = None, retry_seconds: float | None = None,
         payload_signing: Literal["auto", "always", "never"] | None = None,
+        progress: bool | Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         from mfstore.errors import Unsupported
         from mfstore.s3.datatools.addressing import find_root
@@ -170,6 +174,7 @@ class S3:
         self._run = run
         self._encryption = self._settings.encryption if encryption is CONFIGURED else encryption
         self._kms_key = kms_key
+        self._progress = progress
         self._tmpdir: str | None = mkdtemp(dir=self._tmproot, prefix="metaflow.s3.")
         self._names = count()
         self._leases: list[Lease] = []
@@ -189,6 +194,7 @@ class S3:
             del state[name]
         made_of = self._client_settings.without_secrets()
         state.update(_s3_client_params=made_of.client_params, _s3_session_vars=made_of.session_vars)
+        state["_progress"] = self._progress is True
         state["_client_settings"] = made_of._replace(configured=None)  # type: ignore[arg-type]  # read where it is used
         return state
 
@@ -363,12 +369,13 @@ class S3:
         if not items:
             return []
         if in_memory:
-            return self._client.get_many(items, on_error=on_error)
+            return self._client.get_many(items, on_error=on_error, progress=self._progress)
         # A name of its own for each: whoever moves or changes a file disturbs nobody. `overwrite` avoids hard links,
         # which some file systems lack.
         return self._client.get_many(
-            items, into="files", dest=self._new_path, on_error=on_error, overwrite=True, stream=True
-        )
+            items, into="files", dest=self._new_path, on_error=on_error, overwrite=True, stream=True,
+            progress=self._progress,
+        )  # fmt: skip
 
     def _gotten(self, prefix: str | None, url: str, outcome: Outcome, return_info: bool) -> S3Object:
         from mfstore.s3.datatools.objects import S3Object, info_of, range_of
@@ -415,11 +422,11 @@ class S3:
         checked(key, obj)
         upload = self._upload(key, obj, content_type, metadata, None)
         if not hasattr(obj, "seek"):
-            store(self._client, [upload], overwrite, self._kms_key)
+            store(self._client, [upload], overwrite, self._kms_key, self._progress)
             return upload.url
         obj.seek(0)
         if not streamed(obj):
-            store(self._client, [upload], overwrite, self._kms_key)
+            store(self._client, [upload], overwrite, self._kms_key, self._progress)
         elif overwrite or not self.info(key, return_missing=True).exists:
             with self.open_write(key, overwrite, content_type, metadata) as file:
                 shutil.copyfileobj(obj, file, 1 << 20)
@@ -490,7 +497,7 @@ class S3:
 
         if not uploads:
             return []
-        stored = store(self._client, uploads, overwrite, self._kms_key)
+        stored = store(self._client, uploads, overwrite, self._kms_key, self._progress)
         return [(upload.key, upload.url) for upload in uploads if upload.target in stored]
 
     # ---- beyond metaflow.S3 -----------------------------------------------------------

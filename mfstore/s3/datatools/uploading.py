@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,12 +99,15 @@ def _descriptor(value: Any) -> Path | None:
     return None
 
 
-def store(client: BulkClient, uploads: list[Upload], overwrite: bool, kms_key: str | None) -> set[str]:
+def store(
+    client: BulkClient, uploads: list[Upload], overwrite: bool, kms_key: str | None,
+    progress: bool | Callable[[int], None] | None = None,
+) -> set[str]:  # fmt: skip
     """Store all; the targets that were stored. Without ``overwrite`` those that exist are left alone: a HEAD finds
     most without sending data, a conditional PUT the rest, so that of two writers one wins. Raises the first error,
     also when it cannot be told whether an object exists."""
     if overwrite:
-        client.put_many(upload.item(kms_key, False) for upload in uploads)
+        client.put_many((upload.item(kms_key, False) for upload in uploads), progress=progress)
         return {upload.target for upload in uploads}
     heads = client.head_many(dict.fromkeys(upload.target for upload in uploads), on_error="return")
     missing = set()
@@ -115,14 +118,17 @@ def store(client: BulkClient, uploads: list[Upload], overwrite: bool, kms_key: s
             raise outcome.error
     # Of equal keys the last one is stored, as if they had been put one after the other.
     left = {upload.target: upload for upload in uploads if upload.target in missing}
-    return _store_new(client, left, kms_key, True)
+    return _store_new(client, left, kms_key, True, progress)
 
 
-def _store_new(client: BulkClient, left: dict[str, Upload], kms_key: str | None, conditional: bool) -> set[str]:
+def _store_new(
+    client: BulkClient, left: dict[str, Upload], kms_key: str | None, conditional: bool,
+    progress: bool | Callable[[int], None] | None,
+) -> set[str]:  # fmt: skip
     stored: set[str] = set()
     refused: dict[str, Upload] = {}
     items = _items(left.values(), kms_key, conditional)
-    for outcome in client.put_many(items, on_error="return", stream=True):
+    for outcome in client.put_many(items, on_error="return", stream=True, progress=progress):
         error: MfstoreError | None = outcome.error
         if error is None:
             stored.add(outcome.item)
@@ -132,7 +138,7 @@ def _store_new(client: BulkClient, left: dict[str, Upload], kms_key: str | None,
             raise error
     if refused:
         # A service without conditional writes: what the HEAD said has to do.
-        stored |= _store_new(client, refused, kms_key, False)
+        stored |= _store_new(client, refused, kms_key, False, progress)
     return stored
 
 

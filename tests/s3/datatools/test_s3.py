@@ -420,3 +420,18 @@ def test_the_names_that_programs_import():
     assert len(exceptions.__all__) == 7
     assert helper.S3 is S3
     assert {"S3GetObject", "S3PutObject", "S3Object", "RangeInfo"} < set(helper.__all__)
+
+
+def test_progress_of_both_ways(root, tmp_path):
+    told = []
+    with S3(tmproot=str(tmp_path), s3root=root, progress=told.append) as s3:
+        s3.put_many([("a", b"1"), ("b", b"2")])
+        s3.put_many([("b", b"3"), ("c", b"4")], overwrite=False)
+        assert sum(told) == 3
+        s3.put("d", b"5")
+        assert [len(got.blob) for got in s3.get_many(["a", "b", "c", "d"])] == [1, 1, 1, 1]
+        assert [got.blob for got in s3.get_many(["a"], in_memory=True)] == [b"1"]
+        assert sum(told) == 9
+        with pickle.loads(pickle.dumps(s3)) as copy:
+            copy.get("a")
+    assert sum(told) == 9
