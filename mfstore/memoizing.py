@@ -27,7 +27,7 @@ from mfstore.errors import (
     WrongArgument,
 )
 from mfstore.format.digests import BLAKE3, digest_function
-from mfstore.provenance import version_of
+from mfstore.provenance import OWN, version_of
 from mfstore.records import NamedTuple
 from mfstore.saving.drafts import hashed_draft
 
@@ -185,7 +185,8 @@ class Cached(Generic[P, R]):
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """What a call is known by. NotSerializable for an argument that cannot be hashed."""
-        named = [*_bound(self._signature, (*self._first, *args), kwargs), *_around(self._function)]
+        function = self._function
+        named = [*_owner(function), *_bound(self._signature, (*self._first, *args), kwargs), *_around(function)]
         counted = [(name, value) for name, value in named if name.lstrip("*") not in self._rules.ignore]
         parts = [*self._identity(), *(f"{name} {self._hashed(name, value)}" for name, value in counted)]
         digest = digest_function(BLAKE3)("\n".join(parts).encode("utf-8", "surrogatepass")).hex()
@@ -197,7 +198,8 @@ class Cached(Generic[P, R]):
         found = self.__dict__.get("_known")
         if found is None:
             versions = versions_of(self._function)
-            found = self._known = [code_of(self._function), *(f"{name} {version}" for name, version in versions)]
+            code = [code_of(self._function), *script_of(self._function)]
+            found = self._known = [*code, *(f"{name} {version}" for name, version in versions)]
         return cast("list[str]", found)
 
     def _hashed(self, name: str, value: object) -> str:
@@ -323,7 +325,7 @@ def _refuse_unknown(ignore: Iterable[str], function: Callable[..., Any], signatu
     """WrongArgument for a name to be ignored that the function has not."""
     if signature is None:
         return
-    has = {*signature.parameters, *(name for name, _ in _around_names(function))}
+    has = {*signature.parameters, *(name for name, _ in [*_owner(function), *_around_names(function)])}
     if any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values()):
         return
     for name in ignore:
@@ -383,6 +385,17 @@ def _constant(value: object) -> Iterator[str]:
         yield f"{type(value).__name__} {value!r}"
 
 
+def script_of(function: Callable[..., Any]) -> list[str]:
+    """The file name of the program that a function is defined in, if it is a program and no module: another one's may
+    be written alike, and mean other globals. None of a notebook, whose cells have other files each time."""
+    inner: Any = inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(inner, "__code__", None)
+    if getattr(inner, "__module__", None) not in OWN or not isinstance(code, CodeType):
+        return []
+    folder, _, file = code.co_filename.replace("\\", "/").rpartition("/")
+    return [] if file.startswith("<") or "ipykernel" in folder else [f"script {file}"]
+
+
 def versions_of(function: Callable[..., Any]) -> list[tuple[str, str]]:
     """With which versions a function runs: of Python, to the minor one; of the library that it is of; and of those
     whose modules, functions or classes its code takes from its module by name."""
@@ -403,6 +416,15 @@ def _names(code: CodeType) -> set[str]:
     """Names that a code and those inside of it use: of globals, attributes and modules."""
     inside = [_names(part) for part in code.co_consts if isinstance(part, CodeType)]
     return {*code.co_names, *chain.from_iterable(inside)}
+
+
+def _owner(function: Callable[..., Any]) -> list[tuple[str, object]]:
+    """What a method is bound to: it decides what is returned as an argument does."""
+    owner = getattr(function, "__self__", None)
+    if owner is None or isinstance(owner, ModuleType):
+        return []
+    code = getattr(getattr(function, "__func__", None), "__code__", None)
+    return [(code.co_varnames[0] if isinstance(code, CodeType) and code.co_argcount else "self", owner)]
 
 
 def _around_names(function: Callable[..., Any]) -> list[tuple[str, Any]]:
@@ -429,7 +451,7 @@ def _bound(
     it."""
     if signature is None:
         yield "*args", args
-        yield from ((f"**{name}", value) for name, value in sorted(kwargs.items()))
+        yield from ((f"**{name}", value) for name, value in kwargs.items())
         return
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
@@ -438,15 +460,16 @@ def _bound(
         if kind is inspect.Parameter.VAR_POSITIONAL:
             yield f"*{name}", value
         elif kind is inspect.Parameter.VAR_KEYWORD:
-            yield from ((f"**{key}", given) for key, given in sorted(value.items()))
+            # In their order: what a function makes of them may have it too, as the columns of a table.
+            yield from ((f"**{key}", given) for key, given in value.items())
         else:
             yield name, value
 
 
 def hash_of(value: object) -> str:
     """What an argument is known by: the key that it would have in a store; nothing is stored. A function counts by its
-    code, and a module by its name, where pickle would know a function by its name alone. NotSerializable for what
-    cannot be pickled."""
+    code, and a module by its name, where pickle would know a function by its name alone. Inside of others functions
+    count by their code if this program defines them itself. NotSerializable for what cannot be pickled."""
     return _hash_of(value, set())
 
 
@@ -458,7 +481,20 @@ def _hash_of(value: object, met: set[int]) -> str:
     if isinstance(value, FunctionType):
         return _hash_of_function(value, met)
     digest = digest_function(BLAKE3)
-    return hashed_draft(value, digest).key(digest, BLAKE3)
+    draft = hashed_draft(value, digest)
+    key = draft.key(digest, BLAKE3)
+    own = [_own(where) for where in sorted({where for where in draft.modules if ":" in where})]
+    inside = [_hash_of(found, met) for found in own if isinstance(found, (FunctionType, Cached))]
+    return " ".join([key, *inside])
+
+
+def _own(where: str) -> object:
+    """What this program defines, by ``module:name`` as ``dump`` gives it."""
+    module, _, name = where.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _hash_of_function(function: FunctionType, met: set[int]) -> str:

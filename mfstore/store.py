@@ -633,9 +633,12 @@ class Store:
         A call finds the result of an earlier one, of any process that uses the store, if these are the same: the
         function's code, its arguments with their defaults, what it takes from a function around it, and the versions
         of Python (3.12), of the library that it is of, and of those that its code takes from its module by name. What
-        it calls in turn, globals, and what it imports inside do not count: ``clear()`` of the function forgets all.
+        it calls in turn, globals, and what it imports inside do not count: ``clear()`` of the function forgets all. Of
+        two programs that define it alike each has its own results, by the names of their files.
 
-        Arguments are the same that have the same key. Functions among them count by their code. The result is what
+        Arguments are the same that have the same key. Functions among them count by their code; inside of lists and
+        the like only those that the program defines itself do, others by their names. A bound method counts with the
+        object that it is of, and keywords that a function takes as ``**`` count in their order. The result is what
         ``get`` loads; it lies under the ref ``cache/<module>.<function>/<digits>``, whose note tells the arguments in
         short and how long it took. So a collection keeps it, until it is forgotten, or goes as part of the series
         ``cache/*`` (``plan_gc``). Of two who compute the same at once both do, and what comes last is remembered.

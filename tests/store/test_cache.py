@@ -36,6 +36,14 @@ def counting(store, **rules):
     return add, calls
 
 
+class Scaled:
+    def __init__(self, by):
+        self.by = by
+
+    def times(self, x):
+        return self.by * x
+
+
 def of_source(text, name="f"):
     """A function that is made anew, as another process makes it."""
     space = {"__name__": "made"}
@@ -64,7 +72,7 @@ def test_a_call_runs_once_however_its_arguments_are_given(store):
     for args, kwargs in others:
         add(*args, **kwargs)
     assert len(calls) == 1 + len(others)
-    assert add.ref_of(1, b=1, a=2) == add.ref_of(1, a=2, b=1)
+    assert add.ref_of(1, y=1, verbose=False) == add.ref_of(x=1)
 
 
 def test_what_is_ignored_does_not_count(store):
@@ -137,6 +145,49 @@ def test_functions_among_the_arguments_count_by_their_code():
     assert hash_of(lambda x, y=1: x) != hash_of(lambda x, y=2: x)
     assert hash_of(lambda *, y=1: y) != hash_of(lambda *, y=2: y)
     assert hash_of(np) != hash_of(sys)
+
+
+def test_functions_of_the_program_inside_of_arguments_count_by_their_code(monkeypatch):
+    def hash_with(text):
+        function = of_source(text)
+        function.__module__ = "__main__"
+        monkeypatch.setattr(sys.modules["__main__"], "f", function, raising=False)
+        return hash_of([function]), hash_of(partial(function, 1))
+
+    one, same, other = map(hash_with, ("def f(x): return x", "\ndef f(x):\n  return x", "def f(x): return x + 1"))
+    assert one == same
+    assert one[0] != other[0]
+    assert one[1] != other[1]
+
+
+def test_what_a_method_is_bound_to_counts(store):
+    two, three = Scaled(2), Scaled(3)
+    assert store.cache(two.times)(10) == 20
+    assert store.cache(three.times)(10) == 30
+    assert store.cache(Scaled(2).times).check_call_in_cache(10)
+    assert store.cache(three.times, ignore="self").ref_of(10) == store.cache(two.times, ignore="self").ref_of(10)
+    assert store.cache([1, 2, 2].count)(2) == 2
+    assert store.cache([3].count)(2) == 0
+
+
+def test_the_order_of_any_keywords_counts(store):
+    @store.cache
+    def columns(**named):
+        return list(named)
+
+    assert columns(a=1, b=2) == ["a", "b"]
+    assert columns(b=2, a=1) == ["b", "a"]
+
+
+def test_programs_that_are_written_alike_are_told_apart(store):
+    def ref_in(file, module="__main__"):
+        space = {"__name__": module}
+        exec(compile("def f(): return PATH", file, "exec"), space)
+        return store.cache(space["f"]).ref_of()
+
+    assert ref_in("/a/one.py") == ref_in("/b/one.py") != ref_in("/a/two.py")
+    assert ref_in("/a/one.py", "made") == ref_in("/a/two.py", "made")
+    assert ref_in("/tmp/ipykernel_1/12.py") == ref_in("/tmp/ipykernel_2/34.py")
 
 
 def test_versions_of_the_libraries_that_the_code_names():
