@@ -62,12 +62,10 @@ class StoreInBucket:
         for bundle, data in self.backend.hold_recipes(artifacts):
             with suppress(MfstoreError):
                 recipe = self.store.handle.decode(Key(bundle), data)
-                chunks += _chunks_in_packs(recipe, artifacts[bundle])
+                chunks += filter(self.backend.is_missing, _chunks_in_packs(recipe, artifacts[bundle]))
         capabilities = self.backend.capabilities
-        self.backend.hold_ranges(
-            RangeRead(pack_path(read.pack), read.start, read.end - read.start)
-            for read in plan_reads(chunks, capabilities.gap, capabilities.span)
-        )
+        reads = plan_reads(chunks, capabilities.gap, capabilities.span)
+        self.backend.hold_ranges([RangeRead(pack_path(read.pack), read.start, read.end - read.start) for read in reads])
 
 
 def _chunks_in_packs(recipe: Recipe, names: Sequence[str]) -> Iterator[ChunkRead]:
@@ -167,12 +165,16 @@ class CachedS3Backend(S3Backend):
                 self._held.add(path, 0, found)
                 yield paths[path], found
 
-    def hold_ranges(self, reads: Iterable[RangeRead]) -> None:
-        """Read, and hold for a while, what is not held."""
-        missing = [read for read in reads if self._held.find(read.key, read.start, read.length) is None]
-        for number, data in super().read_many(missing) if missing else ():
+    def is_missing(self, chunk: ChunkRead) -> bool:
+        """Whether a chunk in a pack is not held. One between others may be: they are read with what lies there."""
+        at = chunk.placement
+        return self._held.find(pack_path(chunk.pack), at.offset, at.csize) is None
+
+    def hold_ranges(self, reads: Sequence[RangeRead]) -> None:
+        """Read, and hold for a while."""
+        for number, data in super().read_many(reads) if reads else ():
             if not isinstance(data, MfstoreError):
-                self._held.add(missing[number].key, missing[number].start, data)
+                self._held.add(reads[number].key, reads[number].start, data)
 
     def _known(self, path: str) -> bytes | None:
         """A recipe that was read ahead."""

@@ -1,5 +1,6 @@
 """Metaflow's Client on S3: what it is expected to ask next is read ahead."""
 
+import random
 import types
 
 import pytest
@@ -131,8 +132,6 @@ def test_some_artifacts_of_each_task(run):
 def test_who_stops_has_had_little_more_read(run, monkeypatch):
     monkeypatch.setattr(client_reads, "UNASKED_BYTES", 10_000)
     monkeypatch.setattr(client_reads, "FIRST_ITEMS", 100)
-    import random
-
     made = random.Random(3)
     for _ in range(TASKS // 2):
         run.task(lambda _: {"value": made.randbytes(4_000)})
@@ -144,6 +143,16 @@ def test_who_stops_has_had_little_more_read(run, monkeypatch):
             exchange.response_bytes for exchange in run.rig.proxy.log if exchange.path.endswith("data.json")
         )
         assert of_artifacts <= max(2 * 4_000 * asked, 4_000 * asked + 10_000) + 300 * 2 * asked + 2_000
+
+
+def test_nothing_is_read_twice(run):
+    made = random.Random(4)
+    artifacts = {f"name{number:02}": made.randbytes(8_000) for number in range(80)}  # more than a recipe holds
+    pathspec = run.task(lambda _: artifacts)
+    run.read_elsewhere()
+    found, waited = run.waits([lambda one=one: (one.id, one.data) for one in Task(pathspec)])
+    assert dict(found) == {"n": 0} | artifacts and waited <= 6
+    assert run.received() <= 1.15 * 80 * 8_000
 
 
 def test_an_artifact_here_and_there(run):
