@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 import sys
 import time
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import update_wrapper
 from itertools import chain
@@ -18,6 +20,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 from urllib.parse import quote
 
+from mfstore.display.amounts import duration
 from mfstore.errors import (
     CorruptObject,
     MfstoreWarning,
@@ -92,7 +95,8 @@ class Cached(Generic[P, R]):
     """A function whose results a store remembers, as ``Store.cache`` makes it. It is called like the function.
 
     A method of a class gets ``self`` as its first argument, which counts by its state like any other. Pickles by its
-    name, as functions do, where it can be found by that.
+    name, as functions do, where it can be found by that; that of a script or notebook by its value too, if cloudpickle
+    is installed, so that workers of joblib, Dask or Ray run it.
     """
 
     def __init__(self, store: Keeper, function: Callable[P, R], rules: Rules) -> None:
@@ -247,7 +251,7 @@ class Cached(Generic[P, R]):
     def _say(self, call: Call, what: str, seconds: float | None = None) -> None:
         if self._rules.verbose:
             text = ", ".join(f"{name}={value}" for name, value in call.arguments.items())
-            took = "" if seconds is None else f" in {seconds:.3g} s"
+            took = "" if seconds is None else f" in {duration(seconds)}"
             sys.stderr.write(f"mfstore: {what} {self._name}({text}){took}\n")
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -255,8 +259,28 @@ class Cached(Generic[P, R]):
             alone = self._alone()
             return _bind, (alone, *self._first)
         if _found_by_name(self) is self:
-            return cast("str", getattr(self, "__qualname__", ""))
+            name: str = self.__dict__["__qualname__"]
+            if self.__module__ in OWN:
+                return _by_name_or_value, (self.__module__, name, self._value())
+            return name
         return Cached, (self._store, self._function, self._rules)
+
+    def _value(self) -> bytes | None:
+        """The whole of it by value, for a process that has not this program's main module, such as a worker of joblib;
+        None where it is being pickled by value already, which it is when it calls itself, or cannot be."""
+        if self in _by_value.get():
+            return None
+        try:
+            import cloudpickle
+        except ImportError:
+            return None
+        token = _by_value.set((*_by_value.get(), self))
+        try:
+            return cast("bytes", cloudpickle.dumps((self._store, self._function, self._rules, self._identity())))
+        except Exception:
+            return None  # whoever has the module finds it by its name
+        finally:
+            _by_value.reset(token)
 
     def _alone(self) -> Cached[P, R]:
         """Without the object that it is a method of."""
@@ -267,8 +291,37 @@ class Cached(Generic[P, R]):
         return f"<{self._name}, remembered in {self._store!r}>"
 
 
+_by_value: ContextVar[tuple[Cached[Any, Any], ...]] = ContextVar("mfstore_by_value", default=())
+"""Those that are being pickled by value."""
+_restored: ContextVar[dict[tuple[str, str], Cached[Any, Any]]] = ContextVar("mfstore_restored")
+"""Those that are being unpickled by value, by module and name: a function that calls itself finds itself there."""
+
+
 def _bind(cached: Cached[P, R], owner: object) -> Cached[P, R]:
     return cached.__get__(owner)
+
+
+def _by_name_or_value(module: str, name: str, value: bytes | None) -> object:
+    """The function that a module has under this name; where it has none, one that is made of its value."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, Cached):
+        return found
+    under_way = _restored.get({})
+    if (module, name) in under_way:
+        return under_way[module, name]
+    if value is None:
+        raise AttributeError(f"module {module!r} has no function {name!r} here, and cloudpickle did not send it")
+    made: Cached[Any, Any] = Cached.__new__(Cached)
+    token = _restored.set(under_way | {(module, name): made})
+    try:
+        *how, identity = pickle.loads(value)
+    finally:
+        _restored.reset(token)
+    made.__init__(*how)  # type: ignore[misc]
+    made._known = identity  # cloudpickle does not keep the file that the code is of
+    return made
 
 
 def rules_of(ignore: str | Iterable[str], verbose: int, max_age: float | timedelta | None) -> Rules:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import pickle
+import subprocess
 import sys
 import threading
 import warnings
@@ -281,6 +282,42 @@ def test_it_pickles_by_its_name():
     assert pickle.loads(pickle.dumps(doubled)) is doubled
     bound = pickle.loads(pickle.dumps(Model(4).predict))
     assert bound.ref_of(3) == Model(4).predict.ref_of(3)
+
+
+SCRIPT = """
+import mfstore
+store = mfstore.open({folder!r})
+
+@store.cache
+def factorial(n):
+    return 1 if n < 2 else n * factorial(n - 1)
+
+if __name__ == "__main__":
+    from joblib import Parallel, delayed
+    print(Parallel(n_jobs=2)(delayed(factorial)(n) for n in (3, 4)), factorial.check_call_in_cache(4))
+"""
+
+
+@pytest.mark.second
+def test_workers_of_joblib_run_what_a_script_defines(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT.format(folder=str(tmp_path / "store")))
+    ran = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "[6, 24] True\n", ran.stderr
+
+
+def test_what_a_script_defines_is_found_there_by_its_name(store, monkeypatch):
+    def function(x):
+        return x
+
+    function.__module__ = "__main__"
+    function.__qualname__ = "function"
+    cached = store.cache(function)
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "function", cached, raising=False)
+    pickled = pickle.dumps(cached)
+    assert pickle.loads(pickled) is cached
+    monkeypatch.delattr(main, "function")
+    assert pickle.loads(pickled)(3) == 3
 
 
 def test_coroutine_functions(store):
