@@ -50,9 +50,7 @@ class Column(NamedTuple):
             return None
         if self.row is None or len(array.shape) == 1:
             return array.items
-        if array.order == "C":
-            return array.items[self.row * self.length : (self.row + 1) * self.length]
-        return array.items[self.row :: array.shape[0]]
+        return array.items[self.row * self.length : (self.row + 1) * self.length]
 
     def rows(self, low: int, high: int, edges: Edges) -> Any:
         """The node of these rows."""

@@ -308,8 +308,6 @@ class Comparison:
         if ours.shape[1:] != theirs.shape[1:] or len(ours.shape) != len(theirs.shape):
             return None
         if isinstance(ours.items, list) and isinstance(theirs.items, list):
-            if ours.order != theirs.order or (ours.order == "F" and len(ours.shape) > 1):
-                return None
             return Listed(left, ours.items, right, theirs.items) if len(ours.shape) == 1 else None
         dtype = self._sides.dtype(left, ours.dtype)
         data = data_of_array(ours), data_of_array(theirs)

@@ -67,8 +67,10 @@ def array_of(node: Any) -> ArraySymbols | None:
         return ArraySymbols(node, dtype, _sizes(shape), "C", None)
     if name in _RECONSTRUCT and called_ndarray(node) and isinstance(state := node.state, tuple) and len(state) == 5:
         _, shape, dtype, fortran, items = state
-        order = "F" if fortran else "C"
-        return ArraySymbols(node, dtype, _sizes(shape), order, items if isinstance(items, list) else None)
+        if isinstance(items, list):
+            # numpy pickles objects row by row, also those of an array that lies in order "F".
+            return ArraySymbols(node, dtype, _sizes(shape), "C", items)
+        return ArraySymbols(node, dtype, _sizes(shape), "F" if fortran else "C", None)
     return None
 
 
@@ -84,7 +86,7 @@ def _sizes(shape: Any) -> tuple[int, ...]:
 def split(index: Any, length: int) -> tuple[int, int, Any] | None:
     """Of an index of one axis: which part of the axis it lies in, and the same index within that; None where that is
     all of it, or cannot be told. IndexError for an integer that is out of range."""
-    if _is_number(index):
+    if is_number(index):
         at = index.__index__()
         if not -length <= at < length:
             raise IndexError(f"index {at} is out of range: there are {length}")
@@ -121,9 +123,9 @@ def is_all(index: Any) -> bool:
 
 def _is_basic(axis: Any) -> bool:
     """Whether an index stands for one axis."""
-    return isinstance(axis, slice) or _is_number(axis)
+    return isinstance(axis, slice) or is_number(axis)
 
 
-def _is_number(index: Any) -> bool:
+def is_number(index: Any) -> bool:
     """Whether an index is one integer; arrays of one, and truth values, are masks or choices to numpy."""
     return hasattr(index, "__index__") and type(index).__name__ not in ("bool", "bool_", "ndarray")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mfstore.records import NamedTuple
-from mfstore.views.arrays import array_of
+from mfstore.views.arrays import array_of, is_number
 from mfstore.views.arrow import Edges
 from mfstore.views.columns import block_part, length_of, narrowed
 from mfstore.views.symbols import STATE, Made, Step, call, called
@@ -171,8 +171,26 @@ class FrameColumns:
 
     def of(self, name: Any) -> list[int]:
         """Where the columns of that name are: mostly one. KeyError where there is none."""
-        place = self.names.get_loc(name)
-        if isinstance(place, int):
-            return [place]
+        from pandas.errors import InvalidIndexError
+
+        try:
+            place = self.names.get_loc(name)
+        except InvalidIndexError:
+            raise KeyError(name) from None
+        if is_number(place):
+            return [int(place)]
         every = range(len(self.names))
         return list(every[place]) if isinstance(place, slice) else [at for at in every if place[at]]
+
+
+def rows_of_labels(labels: Any, rows: slice) -> slice:
+    """Which rows a slice of labels takes, as pandas understands it. What pandas raises for one that it refuses."""
+    import pandas as pd
+
+    numbers = pd.Series(range(len(labels)), index=labels)[rows].to_numpy()
+    if not len(numbers):
+        return slice(0, 0)
+    first, last = int(numbers[0]), int(numbers[-1])
+    step = int(numbers[1]) - first if len(numbers) > 1 else 1
+    end = last + (1 if step > 0 else -1)
+    return slice(first, None if end < 0 else end, step)

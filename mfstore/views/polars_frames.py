@@ -62,4 +62,6 @@ def frame_of_pieces(pieces: Sequence[bytes], names: Sequence[str]) -> Any:
     """The frame of these columns, of a stream in pieces that has no others."""
     import polars
 
+    if not names:
+        return polars.DataFrame()
     return polars.read_ipc_stream(BytesIO(b"".join(pieces)), columns=list(dict.fromkeys(names))).select(names)

@@ -11,7 +11,7 @@ from mfstore.errors import NotFound
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
 from mfstore.records import NamedTuple
-from mfstore.views.arrays import array_of, indexed, is_all, split
+from mfstore.views.arrays import array_of, indexed, is_all, is_number, split
 from mfstore.views.arrow import Edges, TableSymbols, arrow_array, arrow_table, chunked_array, planned
 from mfstore.views.data import (
     ARRAY,
@@ -28,7 +28,7 @@ from mfstore.views.data import (
     type_of,
 )
 from mfstore.views.evaluation import is_at_hand, slots_of
-from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, frame_of, series_of
+from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, frame_of, rows_of_labels, series_of
 from mfstore.views.ipc import StreamLayout
 from mfstore.views.parts import ArtifactParts
 from mfstore.views.polars_frames import PolarsSymbols, polars_frame
@@ -216,7 +216,7 @@ class View(Shown):
         which it is loaded whole."""
         kind = self.kind
         if kind == SEQUENCE:
-            return iter([self[number] for number in range(len(self))])
+            return iter(self.values())
         if kind == ARRAY:
             return iter(self.load())
         return iter(self.keys())
@@ -228,11 +228,15 @@ class View(Shown):
 
     def values(self) -> list[Any]:
         """The views of the parts; of a table its columns, loaded."""
-        return [self[name] for name in self.keys()]
+        return [part for _, part in self.items()]
 
     def items(self) -> list[tuple[Any, Any]]:
         """Names with what ``values`` gives."""
-        return [(name, self[name]) for name in self.keys()]
+        if self._parts is None or self.kind == TABLE:
+            return [(name, self[name]) for name in self.keys()]
+        entries = entries_of(self._node)
+        names = self._names(entries.names)
+        return [(name, self._part(name, part)) for name, part in zip(names, entries.nodes, strict=True)]
 
     def __getitem__(self, index: Any) -> Any:
         """The view of a part, or data.
@@ -256,12 +260,12 @@ class View(Shown):
         if kind == SEQUENCE:
             entries = entries_of(self._node)
             if isinstance(index, slice):
-                return [self[number] for number in range(*index.indices(len(entries.nodes)))]
+                return [self._part(number, entries.nodes[number]) for number in range(len(entries.nodes))[index]]
             if not hasattr(index, "__index__"):
                 raise TypeError(f"parts of {self._called()} have numbers, not {index!r:.80}")
             return self._part(index.__index__(), entries.nodes[index.__index__()])
         node = self._node
-        if isinstance(node, dict) and is_plain(index) and index in node:
+        if isinstance(node, dict) and _is_key(index) and index in node:
             return self._part(index, node[index])
         entries = entries_of(node)
         for name, part in zip(self._names(entries.names), entries.nodes, strict=True):
@@ -398,9 +402,9 @@ class View(Shown):
             return self._of_polars(table, index)
         if isinstance(index, slice):
             return self._chosen(table, None, index)
-        if isinstance(index, list) and not any(isinstance(name, bool) for name in index):
+        if isinstance(index, list) and not _is_mask(index):
             return self._chosen(table, index, None)
-        if hasattr(index, "__array__") and getattr(index, "ndim", 1) > 0:
+        if isinstance(index, list) or callable(index) or (hasattr(index, "__array__") and getattr(index, "ndim", 1)):
             return self._object(table.node)[index]
         return self._column(table, index)
 
@@ -414,7 +418,7 @@ class View(Shown):
 
     def _of_polars(self, table: PolarsSymbols, index: Any) -> Any:
         names = [index] if isinstance(index, str) else index
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             return self._object(table.node)[index]
         made = self._chosen(table, names, None)
         return made[index] if isinstance(index, str) else made
@@ -455,7 +459,7 @@ class View(Shown):
             length = len(self._object(table.index if isinstance(table, FrameSymbols) else table.node))
         if isinstance(table, FrameSymbols) and not _is_slice(rows):
             (labels,) = self._objects([table.index])
-            rows = labels.slice_indexer(rows.start, rows.stop, rows.step)
+            rows = rows_of_labels(labels, rows)
         found = split(rows, length)
         assert found is not None
         start, stop, within = found
@@ -570,7 +574,17 @@ def _part_of(
 def _is_slice(index: Any) -> bool:
     """Whether it is a slice of row numbers."""
     ends = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
-    return isinstance(index, slice) and all(end is None or isinstance(end, int) for end in ends)
+    return isinstance(index, slice) and all(end is None or is_number(end) for end in ends)
+
+
+def _is_key(index: Any) -> bool:
+    """Whether it is found in a dict of symbols if it is a key there: a plain value, or a tuple of such."""
+    return is_plain(index) or (type(index) is tuple and all(map(_is_key, index)))
+
+
+def _is_mask(index: list[Any]) -> bool:
+    """Whether a list says of each row whether it is taken, as pandas understands one."""
+    return bool(index) and all(type(one).__name__ in ("bool", "bool_") for one in index)
 
 
 def _text_of(node: Any) -> str:

@@ -98,6 +98,51 @@ def test_rows_by_labels(view):
     assert_frame_equal(view(whole)["2020-01-01 00:00:05":"2020-01-01 00:00:07"], whole[5:8])
 
 
+@pytest.mark.parametrize("index", [
+    slice(np.int64(1), np.int64(3)), slice("2020-01-02", "2020-01-04"), slice("2020-01-04", "2020-01-02", -1),
+    slice(1.0, 3.0), slice(True, None), [True, False] * 3, [np.True_] * 6, lambda frame: frame.columns[0],
+])  # fmt: skip
+@pytest.mark.parametrize("labels", [range(6), np.arange(6) / 2, pd.date_range("2020", periods=6)], ids=type)
+def test_what_pandas_takes_as_rows_is_taken_so(view, labels, index):
+    whole = pd.DataFrame({"a": range(6), "b": list("abcdef")}, index=labels)
+    try:
+        expected = whole[index]
+    except (TypeError, KeyError) as error:
+        with pytest.raises(type(error)):
+            view(whole)[index]
+    else:
+        assert view(whole)[index].equals(expected)
+
+
+def test_columns_named_by_intervals(view):
+    whole = pd.DataFrame(np.arange(6).reshape(2, 3), columns=pd.interval_range(0, 3))
+    assert_series_equal(view(whole)[0.5], whole[0.5])
+    assert_frame_equal(view(whole)[list(whole.columns[:2])], whole[list(whole.columns[:2])])
+    with pytest.raises(NotFound):
+        view(whole)[[("a", 1)]]
+
+
+def test_objects_in_order_f(view):
+    whole = np.asfortranarray(np.array([[str(number), number] for number in range(10)], dtype=object))
+    stored = view(whole)
+    for index in [0, slice(2, 5), (slice(1, 4), 0), (0, slice(1, 2)), (slice(None), -1)]:
+        np.testing.assert_array_equal(stored[index], whole[index])
+    frame = pd.DataFrame(whole, copy=False)
+    assert_frame_equal(view(frame)[2:5], frame[2:5])
+    assert_series_equal(view(frame)[1], frame[1])
+
+
+def test_an_entry_is_found_and_parts_are_told_without_a_look_at_the_others(store, monkeypatch):
+    asked = []
+    objects = ArtifactParts.objects
+    monkeypatch.setattr(ArtifactParts, "objects", lambda parts, nodes: asked.append(len(nodes)) or objects(parts, nodes))
+    view = store.view(store.put({(number, "a"): [number] for number in range(50)}))
+    assert view[3, "a"][0].load() == 3
+    assert not [count for count in asked if count > 1]
+    assert [part.load() for part in view.values()] == [[number] for number in range(50)]
+    assert [count for count in asked if count > 1] == [50]
+
+
 def test_series(view):
     whole = frame().set_index("text")
     for name in whole.columns:
@@ -423,6 +468,12 @@ def test_frames_of_polars(view, rows):
     assert found[1:3].equals(whole[1:3]) and found.load().equals(whole)
     with pytest.raises(NotFound, match="no column 'nope'"):
         found["nope"]
+
+
+def test_no_columns_of_polars(view):
+    frame = pl.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    assert view(frame)[[]].equals(frame[[]])
+    assert view(frame).load(columns=[]).equals(frame.select([]))
 
 
 def test_a_column_of_polars_reads_little_else():
