@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mfstore.comparing.columns import (
@@ -308,7 +309,8 @@ class Comparison:
         if ours.shape[1:] != theirs.shape[1:] or len(ours.shape) != len(theirs.shape):
             return None
         if isinstance(ours.items, list) and isinstance(theirs.items, list):
-            return Listed(left, ours.items, right, theirs.items) if len(ours.shape) == 1 else None
+            width = prod(ours.shape[1:])
+            return Listed(left, _in_rows(ours.items, width), right, _in_rows(theirs.items, width))
         dtype = self._sides.dtype(left, ours.dtype)
         data = data_of_array(ours), data_of_array(theirs)
         if dtype is None or dtype.itemsize == 0 or data[0] is None or data[1] is None:
@@ -492,6 +494,13 @@ def _is_empty(node: Any) -> bool:
 
 def _is_arrow(node: Any) -> bool:
     return chunked_array(node) is not None or isinstance(arrow_array(node), ArrowSymbols)
+
+
+def _in_rows(items: list[Any], width: int) -> list[Any]:
+    """Objects of an array, those of a row together."""
+    if width == 1:
+        return items
+    return [tuple(items[at : at + width]) for at in range(0, len(items), max(width, 1))]
 
 
 def _numbered(names: Sequence[Any]) -> list[tuple[Any, int]]:

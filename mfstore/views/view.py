@@ -404,7 +404,11 @@ class View(Shown):
             return self._chosen(table, None, index)
         if isinstance(index, list) and not _is_mask(index):
             return self._chosen(table, index, None)
-        if isinstance(index, list) or callable(index) or (hasattr(index, "__array__") and getattr(index, "ndim", 1)):
+        if (
+            isinstance(index, list)
+            or callable(index)
+            or (hasattr(index, "__array__") and getattr(index, "ndim", 1) > 0)
+        ):
             return self._object(table.node)[index]
         return self._column(table, index)
 

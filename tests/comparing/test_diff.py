@@ -524,3 +524,14 @@ def test_the_command():
         assert run("runs/1", "runs/1")[1] == "runs/1 -> runs/1: the same key\n"
         code, _, err = run("runs/1", "nope")
         assert code == 1 and "nope" in err
+
+
+def test_rows_of_objects_are_told_whatever_their_order(diff):
+    old = np.array([[str(number), number] for number in range(10)], dtype=object)
+    new = old.copy()
+    new[3, 1], new[7] = 99, None
+    for one, other in [(old, new), (np.asfortranarray(old), np.asfortranarray(new)), (old, np.asfortranarray(new))]:
+        assert told(diff(one, other)) == {".": (CHANGED, 2)}
+    assert not diff(old, np.asfortranarray(old))
+    frames = [pd.DataFrame(np.asfortranarray(one), copy=False) for one in (old, new)]
+    assert {entry.where: entry.rows for entry in diff(*frames)} == {"0": 1, "1": 2}

@@ -135,7 +135,9 @@ def test_objects_in_order_f(view):
 def test_an_entry_is_found_and_parts_are_told_without_a_look_at_the_others(store, monkeypatch):
     asked = []
     objects = ArtifactParts.objects
-    monkeypatch.setattr(ArtifactParts, "objects", lambda parts, nodes: asked.append(len(nodes)) or objects(parts, nodes))
+    monkeypatch.setattr(
+        ArtifactParts, "objects", lambda parts, nodes: asked.append(len(nodes)) or objects(parts, nodes)
+    )
     view = store.view(store.put({(number, "a"): [number] for number in range(50)}))
     assert view[3, "a"][0].load() == 3
     assert not [count for count in asked if count > 1]
