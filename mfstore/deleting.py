@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mfstore.display.shown import Shown
-from mfstore.errors import MfstoreError, NotFound, Refused
+from mfstore.errors import Conflict, MfstoreError, NotFound, Refused
 from mfstore.format.digests import Key
 from mfstore.format.recipes import recipe_path
+from mfstore.format.refs import StoredRef, ref_path
 from mfstore.names import parse, resolve
 from mfstore.records import dataclass
-from mfstore.ref_objects import read_all_refs, read_refs
+from mfstore.ref_objects import read_all_refs, read_ref, remove_ref
+from mfstore.refs import SET_ATTEMPTS
 from mfstore.stats import stat_of
 
 if TYPE_CHECKING:
     from mfstore.display.cards import Card
     from mfstore.handle import Handle
-    from mfstore.refs import Refs
 
 TOLD = 5
 """Refs that a refusal names."""
@@ -75,20 +76,16 @@ class Deletion(Shown):
         )
 
 
-def delete(handle: Handle, refs: Refs, text: str) -> Deletion:
+def delete(handle: Handle, text: str) -> Deletion:
     """What ``Store.delete`` does."""
     name = parse(text, time.time())
     handle.require_read()
     if handle.description is None:
         raise handle.no_store()
     if name.key is None:
-        (stored,) = read_refs(handle.backend, [text])
-        if isinstance(stored, MfstoreError):
-            if not isinstance(stored, NotFound):
-                stored.hint = f"del store.refs[{text!r}] removes it, whatever it names"
-                raise stored
-        elif stored.entries:
-            return _delete_ref(handle, refs, text, {entry.key: None for entry in stored.entries}, len(stored.entries))
+        etag, stored = _read(handle, text)
+        if stored.entries:
+            return _delete_ref(handle, text, etag, stored)
     key = resolve(handle, text)
     if name.past is not None:
         raise Refused(
@@ -107,10 +104,32 @@ def delete(handle: Handle, refs: Refs, text: str) -> Deletion:
     return _told(handle, (), 0, [key])
 
 
-def _delete_ref(handle: Handle, refs: Refs, ref: str, keys: dict[Key, None], values: int) -> Deletion:
+def _read(handle: Handle, ref: str) -> tuple[str, StoredRef]:
+    """A ref with its etag; without values where there is none."""
+    try:
+        return read_ref(handle.backend, ref_path(ref))
+    except NotFound:
+        return "", StoredRef()
+    except MfstoreError as error:
+        error.hint = f"del store.refs[{ref!r}] removes it, whatever it names"
+        raise error.where(backend=handle.backend.url) from None
+
+
+def _delete_ref(handle: Handle, ref: str, etag: str, stored: StoredRef) -> Deletion:
+    """Remove a ref as it was found, so that what is told is what is removed."""
     others = set().union(*(named for name, named in _named(handle).items() if name != ref))
-    del refs[ref]
-    return _told(handle, (ref,), values, [key for key in keys if key not in others])
+    handle.require_write()
+    for _ in range(SET_ATTEMPTS):
+        try:
+            remove_ref(handle.backend, ref_path(ref), etag)
+        except Conflict:
+            etag, stored = _read(handle, ref)
+            if stored.entries:
+                continue
+            raise NotFound(f"no ref {ref!r}", backend=handle.backend.url) from None
+        keys = dict.fromkeys(entry.key for entry in stored.entries)
+        return _told(handle, (ref,), len(stored.entries), [key for key in keys if key not in others])
+    raise Conflict(f"ref {ref!r} keeps changing", key=ref_path(ref), hint="Try again")
 
 
 def _named(handle: Handle) -> dict[str, set[Key]]:

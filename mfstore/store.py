@@ -689,7 +689,7 @@ class Store:
         from mfstore.maintenance.store.of_metaflow import refuse_store_of_metaflow
 
         refuse_store_of_metaflow(self.backend.url)
-        return delete(self.handle, self.refs, key)
+        return delete(self.handle, key)
 
     # ---- as a mapping from refs to objects ----------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from time import time
 from types import MappingProxyType
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from mfstore._core.codec import GROUP
 from mfstore.backends.base import decode_read
-from mfstore.errors import Conflict, MfstoreError, NotFound
+from mfstore.errors import Conflict, CorruptObject, InvalidNote, MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
-from mfstore.format.about import with_note
+from mfstore.format.about import encode_note, with_note
 from mfstore.format.digests import key_of
 from mfstore.format.packs import place_of
 from mfstore.format.recipes import NONCE, RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
@@ -526,6 +527,8 @@ class Ingest:
                 self.written.duplicate += sum(len(draft.literal or b"") for draft in recipe.drafts)
                 continue
             seen.add(recipe.key)
+            if there is not False and recipe.note is None:
+                recipe = recipe._replace(note=self._note_of(recipe.key, recipe.path))
             new.append(recipe)
         if self._pipeline is not None:
             self._pipeline.drop(unneeded)
@@ -568,6 +571,15 @@ class Ingest:
                 continue
             return True
         raise Conflict("the note of a recipe keeps changing", key=path, backend=backend.url, hint="Try again")
+
+    def _note_of(self, key: bytes, path: str) -> bytes | None:
+        """The note of a stored recipe that cannot be relied on, and is stored anew: that its chunks are damaged, or
+        condemned, is no reason to lose it."""
+        codec = self._context.workers.thread.codec
+        with suppress(NotFound, CorruptObject, Unsupported, InvalidNote):
+            note = recipes.decode(self._context.backend.get(path), codec, key).described.note
+            return None if note is None else encode_note(note)
+        return None
 
     def _existing(self, paths: Sequence[str]) -> Sequence[bytes | MfstoreError | bool]:
         """For each recipe whether there is one, or what reading it gave."""

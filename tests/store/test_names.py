@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import mfstore
-from mfstore import errors
+from mfstore import deleting, errors
 from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.format.digests import Key
@@ -532,6 +532,30 @@ def test_deleting_a_ref(memory):
     memory.backend.delete(f"recipes/{two[:2]}/{two}")
     gone = memory.delete("gone")
     assert not gone.keys and "gone already" in str(gone)
+
+
+def test_what_is_set_while_a_ref_is_deleted_is_told_too(memory, monkeypatch):
+    one, two = memory.put(1, ref="m"), memory.put(2)
+    remove = deleting.remove_ref
+
+    def set_first(backend, path, etag):
+        monkeypatch.setattr(deleting, "remove_ref", remove)
+        memory.refs["m"] = two
+        remove(backend, path, etag)
+
+    monkeypatch.setattr(deleting, "remove_ref", set_first)
+    gone = memory.delete("m")
+    assert (gone.values, gone.keys) == (2, (one, two)) and "m" not in memory.refs
+
+    far = wrapped(Asked())
+    far.put(1, ref="m")
+
+    def delete_first(backend, path, etag):
+        del far.refs["m"]
+        remove(backend, path, etag)
+
+    monkeypatch.setattr(deleting, "remove_ref", delete_first)
+    assert "no ref 'm'" in told(lambda: far.delete("m"))
 
 
 def test_deleting_a_key(memory):

@@ -251,3 +251,17 @@ def test_a_repair_keeps_what_is_said(tmp_path):
     after = again.stat(key)
     assert (after.note, after.created, after.libraries) == ({"n": 1}, before.created, before.libraries)
     assert again.load(key)["kept"] == kept
+
+
+def test_what_is_stored_again_for_its_damage_keeps_its_note(tmp_path):
+    store = mfstore.open(tmp_path / "store", fsync="none", compress=False)
+    value = {"kept": np.random.default_rng(1).bytes(200_000)}
+    key = store.put(value, note={"n": 1})
+    (pack,) = (tmp_path / "store" / "packs").glob("*/*")
+    pack.unlink()
+    again = mfstore.open(tmp_path / "store", fsync="none")
+    assert again.put(value) == key and again.get(key) == value
+    assert again.stat(key).note == {"n": 1}
+    path = tmp_path / "store" / recipe_path(key)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert again.put(value) == key and again.stat(key).note is None  # it cannot be told any more
