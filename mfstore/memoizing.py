@@ -576,7 +576,7 @@ def _for_people(value: object) -> Any:
     if type(value) is float:
         return value if abs(value) < float("inf") else repr(value)
     if type(value) is str and len(value) <= TOLD_LETTERS:
-        return value
+        return value.encode("utf-8", "backslashreplace").decode()  # a note is Unicode, as names of files may not be
     try:
         shape = getattr(value, "shape", None)
         if shape == () and hasattr(value, "item"):

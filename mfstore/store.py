@@ -14,6 +14,7 @@ from mfstore.errors import (
     CorruptObject,
     InvalidKey,
     InvalidRange,
+    MfstoreError,
     NotFound,
     NotSerializable,
     Unsupported,
@@ -475,7 +476,11 @@ class Store:
 
     def _named(self, key: Key, ref: str | None, note: Mapping[str, Any] | None) -> Key:
         if ref is not None:
-            self.refs.set(ref, key, note=note)
+            try:
+                self.refs.set(ref, key, note=note)
+            except MfstoreError as error:
+                error.add_note(f"it is stored all the same, and store.refs[{ref!r}] = {str(key)!r} names it")
+                raise
         return key
 
     def _base(self, base: str | None) -> Callable[[str], Recipe | None] | None:

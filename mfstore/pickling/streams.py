@@ -113,6 +113,8 @@ def load(body: Iterable[Buffer], segments: Sequence[Segment], payloads: Iterable
         # Another pickler than mfstore's has written it.
         return without_search(kind(block_stream(iter(pieces)), buffers=payloads).load)
     except (pickle.UnpicklingError, EOFError) as error:
+        if _is_of_others(error):
+            raise
         raise _no_pickle(error) from error
 
 
@@ -128,7 +130,20 @@ def load_literal(body: Any) -> Any:
     try:
         return without_search(pickle.loads, body)
     except (pickle.UnpicklingError, EOFError) as error:
+        if _is_of_others(error):
+            raise
         raise _no_pickle(error) from error
+
+
+def _is_of_others(error: Exception) -> bool:
+    """Whether code that a pickle calls has raised it: such as that of a class with a pickle in its state, of which a
+    damaged one is another matter than this one."""
+    trace = error.__traceback__
+    while trace is not None:
+        if not str(trace.tb_frame.f_globals.get("__name__")).startswith("mfstore."):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _no_pickle(error: Exception) -> CorruptObject:

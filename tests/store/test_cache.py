@@ -393,6 +393,12 @@ class Silent:
         raise ValueError
 
 
+def test_a_name_of_a_file_that_is_no_unicode(store):
+    double = store.cache(of_source("def f(x): return x + x"))
+    assert double("a\udc80") == double("a\udc80")
+    assert double.check_call_in_cache("a\udc80")
+
+
 def test_notes_stay_short(store):
     add, _ = counting(store)
     add(1, silent=Silent())

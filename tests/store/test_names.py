@@ -514,6 +514,17 @@ def test_nothing_is_stored_when_the_ref_cannot_be_set(memory, tmp_path):
         assert (entry.key, entry.note) == (key, {"by": name}) and memory.stat(name).note == {"by": name}
 
 
+def test_what_is_stored_is_told_when_its_ref_cannot_be_set(memory, monkeypatch):
+    def refused(*_, **__):
+        raise errors.AccessDenied("no")
+
+    monkeypatch.setattr(type(memory.refs), "set", refused)
+    with pytest.raises(errors.AccessDenied) as caught:
+        memory.put("computed for hours", "m")
+    (note,) = caught.value.__notes__
+    assert memory.get(note.split("'")[3]) == "computed for hours"
+
+
 # ---- deleting -----------------------------------------------------------------------
 
 

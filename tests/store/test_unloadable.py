@@ -91,6 +91,25 @@ def test_what_a_program_defined_itself_is_told_so(store, monkeypatch):
     assert caught.value.missing == "__main__.Mine"
 
 
+class Nested:
+    """Has a pickle in its state."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __setstate__(self, state):
+        self.inner = pickle.loads(state["inner"])
+
+
+@pytest.mark.parametrize("inner", [b"", b"garbage"])
+def test_what_a_class_could_not_unpickle_is_no_damage(store, inner):
+    for value in (Nested(inner), [Nested(inner), np.arange(20_000.0)]):
+        key = store.put(value)
+        for load in (store.get, lambda key: store.view(key).load()):
+            with pytest.raises(NotLoadable, match="cannot be loaded here: (EOFError|UnpicklingError)"):
+                load(key)
+
+
 def test_an_error_of_the_store_stays_one(store):
     with pytest.raises(MfstoreError) as caught:
         store.get("0" * 64)
