@@ -252,7 +252,8 @@ class Handle:
 
     def loading(self, verify: bool | None, writable: bool, map: bool | None = None) -> Loading:  # noqa: A002
         """How artifacts are loaded; with ``verify`` or ``map`` None as the store was opened."""
-        return self._shared().loading[self.options.knobs.verify if verify is None else verify, writable, map]
+        verify = self.options.knobs.verify if verify is None else bool(verify)
+        return self._shared().loading[verify, bool(writable), None if map is None else bool(map)]
 
     @property
     def index(self) -> ChunkIndex:

@@ -243,6 +243,8 @@ class Refs(MutableMapping[str, Key]):
     def list(self, pattern: str = "") -> Names:
         """The names that begin so, in order; of "" all. What has ``*``, ``?`` or ``[`` in it is a pattern for the whole
         name, as in a shell, but ``*`` stands for "/" too: ``runs/*/model``."""
+        if not isinstance(pattern, str):
+            raise WrongArgument("names of refs are asked for by a text", found=f"{pattern!r:.80}")
         literal = literal_of(pattern)
         found = sorted(list_refs(self._backend, literal))
         return found if literal == pattern else [name for name in found if fnmatchcase(name, pattern)]

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mfstore.display.cards import Cell
-from mfstore.display.words import one_line, printable
+from mfstore.display.words import one_line, printable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +42,8 @@ _RULES = """
 """
 STYLE = _RULES.replace("&", ".mfstore-card.mfstore-card").replace("\n", "")
 """Said once in each output: a notebook shows them apart."""
+LONGEST = 1000
+"""Letters of a name, or of anything else that is told; what is longer ends with an ellipsis."""
 UNBROKEN = 16
 """Letters of a cell that stay in one line, however narrow the page is."""
 _LOOKS = ("key", "code", "number", "good", "bad", "quiet")
@@ -81,7 +83,7 @@ def _side(grid: Grid, column: int) -> str:
 def _cell(cell: Cell | str, side: str = "") -> str:
     if isinstance(cell, str):
         return _cell(Cell(cell), side)
-    title = f' title="{escape(one_line(cell.title), quote=True)}"' if cell.title else ""
+    title = f' title="{escape(one_line(shortened(cell.title, LONGEST)), quote=True)}"' if cell.title else ""
     names = [f"mfs-{cell.look}"] if cell.look in _LOOKS else []
     if len(cell.text) <= UNBROKEN:
         names.append("mfs-number")
@@ -95,4 +97,4 @@ def _cell(cell: Cell | str, side: str = "") -> str:
 
 
 def _text(text: str) -> str:
-    return escape(printable(text), quote=True)
+    return escape(printable(shortened(text, LONGEST)), quote=True)

@@ -17,9 +17,9 @@ SHOWN = 20
 
 def card_of(
     name: str, kind: str, shape: tuple[int | None, ...] | None, nbytes: int, parts: Sequence[PartSummary],
-    notes: tuple[str, ...] = (), value: str = "", of: str = "part",
+    notes: tuple[str, ...] = (), value: str = "", of: str = "part", more: int = 0,
 ) -> Card:  # fmt: skip
-    """The card of a view, from what is known without reading anything."""
+    """The card of a view, from what is known without reading anything. There are ``more`` parts than these."""
     facts: list[tuple[str, Cell | str]] = [("type", code_cell(kind))]
     if shape is not None:
         facts.append(("shape", Cell(shape_text(shape), look="number")))
@@ -29,18 +29,18 @@ def card_of(
         facts.append(("data", Cell(size(nbytes), f"{nbytes:,} bytes", "number")))
     grids: tuple[Grid, ...] = ()
     if parts:
-        grids = (_grid(parts, of),)
+        grids = (_grid(parts, of, more),)
     return Card("view", name, tuple(facts), grids, notes)
 
 
-def _grid(parts: Sequence[PartSummary], of: str) -> Grid:
+def _grid(parts: Sequence[PartSummary], of: str, more: int) -> Grid:
     """A row for each part; of what none of them has, no column."""
     rows = [_row(part) for part in parts[:SHOWN]]
     used = [at for at in range(4) if any(row[at] for row in rows)]
     told = tuple(tuple(row[at] for at in used) for row in rows)
     heads = (of, "type", "shape", "data")
     right = (used.index(3),) if 3 in used else ()
-    return Grid(tuple(heads[at] for at in used), told, right, max(0, len(parts) - SHOWN))
+    return Grid(tuple(heads[at] for at in used), told, right, max(0, len(parts) - SHOWN) + more)
 
 
 def _row(part: PartSummary) -> tuple[Cell | str, ...]:

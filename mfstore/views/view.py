@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mfstore.display.shown import Shown
-from mfstore.errors import NotFound
+from mfstore.errors import NotFound, WrongArgument
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
 from mfstore.records import NamedTuple
@@ -141,14 +141,17 @@ class View(Shown):
 
     def summary(self) -> list[PartSummary]:
         """What is known of each part, in order, without reading data."""
+        return self._first_parts(None)
+
+    def _first_parts(self, count: int | None) -> list[PartSummary]:
         if self._parts is None:
-            return [self[name]._summary_of_artifact(name) for name in self]
+            return [self[name]._summary_of_artifact(name) for name in self.keys()[:count]]
         if self.kind == TABLE:
-            return self._summary_of_table()
+            return self._summary_of_table()[:count]
         entries = entries_of(self._node)
         return [
             PartSummary(name, type_of(part), shape_of(part), nbytes_of(part), _text_of(part))
-            for name, part in zip(self._names(entries.names), entries.nodes, strict=True)
+            for name, part in zip(self._names(entries.names[:count]), entries.nodes[:count], strict=True)
         ]
 
     def _summary_of_table(self) -> list[PartSummary]:
@@ -319,6 +322,9 @@ class View(Shown):
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         if columns is not None:
+            if isinstance(columns, str):
+                raise WrongArgument("columns is a list of names, and this is one", found=repr(columns),
+                                    hint=f"Write columns=[{columns!r}]")  # fmt: skip
             return self._chosen(self._table(), list(columns), rows)
         if rows is not None:
             if not isinstance(rows, slice) or self.kind not in (ARRAY, TABLE):
@@ -536,7 +542,7 @@ class View(Shown):
         return [name for name in self.keys() if isinstance(name, (str, int))] if self.kind != ARRAY else []
 
     def _card(self) -> Card:
-        from mfstore.views.showing import card_of
+        from mfstore.views.showing import SHOWN, card_of
 
         name = self._name()
         if self._parts is not None and self._made is None and not self._can_tell(self._parts):
@@ -549,9 +555,11 @@ class View(Shown):
             parts = self.summary() if told else ()
             shape = self.shape if told else shape_of(self._node)
             return card_of(name, self.type, shape, self.nbytes, parts, table.describe(), of="column")
-        parts = self.summary() if kind not in (ARRAY, VALUE) and self._are_named() else ()
+        # Only what is shown is looked at: each part's size takes a look at all that is in it.
+        parts = self._first_parts(SHOWN) if kind not in (ARRAY, VALUE) and self._are_named() else ()
+        more = len(self) - len(parts) if parts else 0
         value = _text_of(self._node) if kind == VALUE else ""
-        return card_of(name, self.type, self.shape, self.nbytes, parts, value=value)
+        return card_of(name, self.type, self.shape, self.nbytes, parts, value=value, more=more)
 
     def _can_tell(self, parts: ArtifactParts) -> bool:
         """Whether it is known what there is: a body is read for that if it is short, and if it can be."""

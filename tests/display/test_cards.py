@@ -97,3 +97,11 @@ def test_notes_are_told_in_a_line():
     assert note_text({"auc": 0.93, "tags": ["trial"], "by": "me"}) == 'auc 0.93, tags ["trial"], by me'
     assert len(note_text({"a": "x" * 500})) == 160
     assert code_cell("a\nb").text == "a\\nb"
+
+
+def test_what_is_long_is_cut_in_a_notebook_too():
+    long = "x" * 100_000
+    card = Card(
+        "view", long, (("type", code_cell(long)), ("size", Cell("1", long))), (Grid((long,), ((long,),), (), 0),)
+    )
+    assert len(html_of(card)) < 10_000

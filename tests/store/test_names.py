@@ -625,3 +625,11 @@ def test_nothing_is_deleted_where_nobody_can_tell_what_is_named(memory, tmp_path
         key = store.put(1, ref="m")
         for name in ("m", key):
             assert "--metaflow" in told(lambda name=name: store.delete(name), errors.Refused)
+
+
+def test_what_is_no_text_or_no_truth_value(memory):
+    key = memory.put([1])
+    for listed in (memory.refs.list, lambda name: list(memory.find(name))):
+        with pytest.raises(errors.WrongArgument, match="found 5"):
+            listed(5)
+    assert memory.get(key, verify=2, writable=1, map="no") == [1]

@@ -14,7 +14,8 @@ from pandas.testing import assert_frame_equal, assert_series_equal
 
 import mfstore
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.errors import CorruptObject, NotFound, NotLoadable
+from mfstore.errors import CorruptObject, NotFound, NotLoadable, WrongArgument
+from mfstore.views.data import type_of
 from mfstore.views.ipc import NotAStream, read_layout
 from mfstore.views.parts import ArtifactParts
 from tests import ROOT
@@ -411,6 +412,24 @@ def test_a_view_shows_names_types_shapes_and_sizes(store):
     assert repr(store.view("runs/1")["score"]).split()[-2:] == ["value", "0.5"]
     strided = pd.DataFrame(np.random.default_rng(0).random((ROWS, 4)), copy=False)
     assert "one takes as much" in repr(store.view(store.put(strided)))
+
+
+def test_only_what_is_shown_of_parts_is_looked_at(store, monkeypatch):
+    looked = []
+    monkeypatch.setattr("mfstore.views.view.type_of", lambda node: looked.append(1) or type_of(node))
+    view = store.view(store.put([[number] for number in range(1000)]))
+    assert "and 995 more" in repr(view)
+    assert "and 980 more" in view._repr_html_()
+    assert len(looked) < 50 and len(view.summary()) == 1000
+    bundle = store.view(store.save({f"a{number}": number for number in range(30)}))
+    assert "and 10 more" in bundle._repr_html_()
+
+
+def test_columns_are_a_list_of_names(view):
+    stored = view(pd.DataFrame({"ab": [1], "a": [2], "b": [3]}))
+    with pytest.raises(WrongArgument, match="columns=\\['ab'\\]"):
+        stored.load(columns="ab")
+    assert list(stored.load(columns=("ab", "b"))) == ["ab", "b"]
 
 
 def test_a_table_shows_its_columns(view):
