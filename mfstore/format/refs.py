@@ -25,6 +25,8 @@ NOTES = 256 << 10
 """Bytes of JSON of all notes in one ref: with each change all of them are rewritten. The newest stay."""
 LONGEST = 1 << 20
 """Bytes that no ref has: what is longer is none, and is not read."""
+LAST_SECOND = 253_370_764_800
+"""Times of values are before the year 9999, so that every time zone can tell them."""
 NAME_LIMIT = 240
 """Longest encoded name: file names end at 255 bytes."""
 
@@ -111,12 +113,20 @@ def decode_ref(data: bytes, path: str) -> StoredRef:
             raise CorruptObject("ref differs from its seal", key=path)
         if "removed" in document:
             return StoredRef()
-        entries = tuple(RefEntry(Key(row[0]), float(row[1]), _note(row)) for row in document["history"])
+        entries = tuple(RefEntry(Key(row[0]), _time(row[1]), _note(row)) for row in document["history"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         raise CorruptObject("ref is not the JSON it should be", key=path) from None
     if not entries:
         raise CorruptObject("ref has no history", key=path)
     return StoredRef(entries[:-1], entries[-1]) if document.get("unconfirmed") else StoredRef(entries)
+
+
+def _time(stored: Any) -> float:
+    """When a value was set. ValueError for a time that no calendar has, as damage to a digit or a dot makes it."""
+    seconds = float(stored)
+    if not abs(seconds) < LAST_SECOND:
+        raise ValueError
+    return seconds
 
 
 def _note(row: list[Any]) -> dict[str, Any] | None:

@@ -101,6 +101,13 @@ def test_refs_of_the_first_release_are_read_and_those_of_this_one_by_it():
     assert re.fullmatch("[0-9a-f]{16}", document["seal"])
 
 
+@pytest.mark.parametrize("time", ["NaN", "Infinity", "1764460000e123", "-1e300"])
+def test_a_time_that_no_calendar_has_is_damage(time):
+    data = b'{"version": 1, "history": [["%s", %s]]}' % (ENTRIES[0].key.encode(), time.encode())
+    with pytest.raises(errors.CorruptObject):
+        decode_ref(data, PATH)
+
+
 def test_bad_reads_stop_no_collection(backend):
     store = wrapped(backend)
     keys = store.put_many([list(range(1000)), "kept"])
