@@ -20,7 +20,7 @@ Data flows one way down, store -> pickling -> saving -> format -> backends -> s3
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0.dev1"
 
 if TYPE_CHECKING:
     import os

@@ -14,7 +14,7 @@ from mfstore.format.about import encode_about
 from mfstore.format.digests import digest_function
 from mfstore.format.tree import node_name
 from tests import ROOT
-from tests.golden.write import objects, versions, write
+from tests.golden.write import noted, objects, versions, write
 from tests.rigs.deltas import recipe_of
 
 HERE = ROOT / "tests" / "golden"
@@ -80,6 +80,20 @@ def test_golden_stores_are_read(path):
         assert [found.note for found in store.find("golden/")] == [None]
     if "(delta) edited" in keys:
         read_versions(store, keys)
+    if "(noted)" in keys:
+        read_noted(store, keys["(noted)"])
+
+
+def read_noted(store, key):
+    obj, note = noted()
+    stat, (entry,) = store.stat(key), store.refs.log("golden/noted")
+    assert stat.note == note and entry.note == {**note, "auc": 0.75} and entry.key == key
+    assert (stat.creator, list(stat.libraries)) == ("golden@example", ["numpy"])
+    assert stat.mfstore in store.url and stat.created > 0
+    body, *segment = [at.pack == recipes.INLINE for at in store.handle.recipe(key).placements]
+    assert body and not any(segment)
+    assert same(store.get(key)["column"], obj["column"])
+    assert same(store.view(key)["column"][3:5], obj["column"][3:5])
 
 
 def test_golden_keys_still_name_the_same_content(tmp_path):

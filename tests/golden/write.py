@@ -7,10 +7,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
 import mfstore
+from mfstore.backends.local import LocalBackend
 from tests.rigs.delta_stores import store_as_deltas
 from tests.rigs.small_trees import small_trees
 
@@ -61,10 +63,23 @@ def versions():
     }
 
 
+def noted():
+    """What is stored with a note, first by itself and then in a ref, and the note. Its body lies in the recipe and its
+    segment in a pack, as where requests are expensive. Stores written until 0.2.0.dev0 have none of it."""
+    rng = np.random.Generator(np.random.PCG64(2015))
+    return {"column": rng.normal(size=20_000)}, {"auc": 0.5, "tags": ["ü", None], "of": {"n": 1}}
+
+
+class FarAway(LocalBackend):
+    """A directory whose recipes are those of S3."""
+
+    capabilities = LocalBackend.capabilities._replace(inline=16 << 10)
+
+
 def write(root):
     """Store them one by one, as a bundle, as raw bytes and under a ref, in a store whose index is a tree of all levels;
     returns the keys."""
-    with small_trees():
+    with small_trees(), patch("mfstore.saving.describing.user", lambda: "golden@example"):
         return _write(root)
 
 
@@ -81,6 +96,10 @@ def _write(root):
             keys[f"(delta) {name}"] = store_one(new, base=keys[f"(older) {name}"])
             if inline:  # where no writer puts deltas, and every reader reads them
                 store_as_deltas(versioned.backend, keys[f"(delta) {name}"], keys[f"(older) {name}"], inline=True)
+    with patch("mfstore.backends.local.LocalBackend", FarAway), mfstore.open(root) as far_away:
+        obj, note = noted()
+        keys["(noted)"] = far_away.put(obj, note=note)
+        far_away.refs.set("golden/noted", keys["(noted)"], note={**note, "auc": 0.75})
     store.refs["golden/bundle"] = keys["(bundle)"]
     return keys
 

@@ -538,7 +538,7 @@ def test_columns_of_a_stream_of_several_batches():
     assert pl.read_ipc_stream(b"".join(pieces), columns=["b"])["b"].to_list() == ["x", None, "z"] * 3
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0.dev0"])
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0.dev0", "0.2.0.dev1"])
 def test_parts_of_what_was_written_before(version, tmp_path, store):
     shutil.copytree(GOLDEN / f"store-{version}", tmp_path / "store")
     older = mfstore.open(tmp_path / "store", create=False)
