@@ -220,6 +220,17 @@ class CachedS3Backend(S3Backend):
         cache.put(name, b"%f\n%b" % (time.time(), data))
         return data
 
+    def read_again(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        if length is not None:
+            return super().read_again(key, start, length)
+        # What is held here may be what was read badly, or a recipe that names other places by now.
+        data = super().get(key)
+        self._ahead.pop(key, None)
+        if key.startswith("recipes/"):
+            self._held.add(key, 0, data)  # the newest is what is found
+            process_state().host_cache.put(f"{self.url}/{key}", data)
+        return data[start:]
+
     def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
         """Store objects in parallel, and remember the small recipes among them."""
         sent = list(objects)

@@ -14,12 +14,14 @@ from metaflow.plugins import METADATA_PROVIDERS
 from metaflow.plugins.datastores.local_storage import LocalStorage
 
 import mfstore
+from mfstore.format.recipes import recipe_path
 from mfstore.handle import Handle
 from mfstore.metaflow.extension import S3Storage
 from mfstore.metaflow.hooks import client_reads
 from mfstore.metaflow.hooks.client_reads import FIRST_ITEMS, ClientReads
 from mfstore.metaflow.packed import bucket, bundles
 from mfstore.metaflow.packed.store import load_parts_ahead
+from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.packed_keys import PackedArtifact
 from tests.rigs.metaflow_stores import another_host
 
@@ -251,6 +253,22 @@ def test_parts_are_held_until_they_are_too_much(monkeypatch):
     assert held.whole("b") is None and held.find("a", 0, 2) is None and held.whole("c") == b"0123456789"
     monkeypatch.setattr(bucket, "HELD_SECONDS", 0.0)
     assert held.whole("c") is None and held.find("c", 0, 2) is None
+
+
+@pytest.mark.parametrize("held", ["ahead", "held", "on this host"])
+def test_what_was_read_badly_is_read_again_from_the_bucket(s3, held):
+    url = f"{s3.root}/store"
+    key = bucket.StoreInBucket(url, True).store.save({"a": [1, 2]})
+    place, path = bucket.StoreInBucket(url, False), recipe_path(key)
+    if held == "ahead":
+        place.backend._ahead[path] = b"bad"
+    elif held == "held":
+        place.backend._held.add(path, 0, b"bad")
+    else:
+        process_state().host_cache.put(f"{place.backend.url}/{path}", b"bad")
+    assert place.store.load(key) == {"a": [1, 2]}
+    assert place.backend.get(path).endswith(place.backend.read_again(path, 3))
+    assert bucket.StoreInBucket(url, False).store.load(key) == {"a": [1, 2]}
 
 
 def test_the_recipe_that_was_decoded_last_is_kept_for_a_while(monkeypatch):
