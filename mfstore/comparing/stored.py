@@ -8,6 +8,7 @@ from mfstore.comparing.report import ADDED, CHANGED, REMOVED, Diff, Difference, 
 from mfstore.comparing.sameness import Place
 from mfstore.comparing.walk import Comparison, Path, Whole, Work
 from mfstore.format.recipes import BUNDLE, Recipe
+from mfstore.loading.artifacts import first_chunks
 from mfstore.views.parts import ArtifactParts
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def _work(handle: Handle, left: Recipe, right: Recipe) -> list[Work]:
 
 def _artifacts(handle: Handle, recipe: Recipe) -> dict[str, Whole]:
     how = handle.loading(None, False, False)
-    types = recipe.described.types
+    types, first = recipe.described.types, first_chunks(recipe)
     return {
-        artifact.name: Whole(ArtifactParts(how, recipe, number), types[number])
+        artifact.name: Whole(ArtifactParts(how, recipe, number, first), types[number])
         for number, artifact in enumerate(recipe.artifacts)
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,13 +53,17 @@ class ArtifactParts:
     """An artifact as what its pickle would make, and the objects of parts of that.
 
     What fails without its digests compared is read again and compared, as damage may be the reason.
+
+    ``first`` is ``first_chunks`` of the recipe, for who has many of its artifacts.
     """
 
-    def __init__(self, how: Loading, recipe: Recipe, number: int) -> None:
+    def __init__(self, how: Loading, recipe: Recipe, number: int, first: Mapping[str, int] | None = None) -> None:
         self.artifact: Artifact = recipe.artifacts[number]
+        self.number = number
+        """Of the artifact, in its recipe."""
         self._how = how
         self._recipe = recipe
-        self._first = first_chunks(recipe)[self.artifact.name]
+        self._first = (first or first_chunks(recipe))[self.artifact.name]
         self._lock = Lock()
         self._root: tuple[Any] | None = None
 

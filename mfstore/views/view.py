@@ -10,6 +10,7 @@ from mfstore.display.shown import Shown
 from mfstore.errors import NotFound, WrongArgument
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
+from mfstore.loading.artifacts import first_chunks
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of, indexed, is_all, is_number, split
 from mfstore.views.arrow import Edges, TableSymbols, arrow_array, arrow_table, chunked_array, planned
@@ -62,6 +63,8 @@ class _Stored(NamedTuple):
     """What it was asked for by."""
     artifacts: dict[int, ArtifactParts]
     """Those of a bundle that were asked for, by number."""
+    first: dict[str, int]
+    """``first_chunks`` of the recipe, once it is needed."""
 
 
 class View(Shown):
@@ -71,8 +74,9 @@ class View(Shown):
     array, a frame, a series, a tensor, a table) it gives data: rows, columns, or what else the index means there.
     ``load`` gives all of the part. Each reads anew, and what comes is the caller's.
 
-    What is in it is known from its recipe and its pickle; nothing is unpickled before something is loaded. Then only
-    what the part needs is made. Unpickles: only for stores whose writers you trust.
+    What is in it is known from its recipe and its pickle; nothing is unpickled before something is loaded, or names
+    are asked for that are objects themselves, as dates. Then only what the part needs is made. Unpickles: only for
+    stores whose writers you trust.
 
     Views may be used from several threads. Where an event loop runs, ``await asyncio.to_thread(view.load)``.
     """
@@ -145,7 +149,9 @@ class View(Shown):
 
     def _first_parts(self, count: int | None) -> list[PartSummary]:
         if self._parts is None:
-            return [self[name]._summary_of_artifact(name) for name in self.keys()[:count]]
+            types = self._stored.recipe.described.types
+            parts = zip(self._artifacts(count), types, strict=False)
+            return [part._summary_of_artifact(name, kind) for (name, part), kind in parts]
         if self.kind == TABLE:
             return self._summary_of_table()[:count]
         entries = entries_of(self._node)
@@ -172,15 +178,15 @@ class View(Shown):
             told |= dict.fromkeys(places, (kind, nbytes_of(values) // max(len(places), 1)))
         return [PartSummary(name, told[at][0], None, told[at][1], "") for at, name in enumerate(names)]
 
-    def _summary_of_artifact(self, name: str) -> PartSummary:
+    def _summary_of_artifact(self, name: str, kind: str) -> PartSummary:
         assert self._parts is not None
         parts = self._parts
         shape = self._shape(parts.root) if parts.is_here else None
-        return PartSummary(name, self._type_of(parts), shape, parts.artifact.size, "")
+        return PartSummary(name, kind, shape, parts.artifact.size, "")
 
     def _type_of(self, parts: ArtifactParts) -> str:
         recipe = self._stored.recipe
-        return recipe.described.types[recipe.artifacts.index(parts.artifact)]
+        return recipe.described.types[parts.number]
 
     def _shape(self, node: Any) -> tuple[int | None, ...] | None:
         frame = frame_of(node)
@@ -235,7 +241,9 @@ class View(Shown):
 
     def items(self) -> list[tuple[Any, Any]]:
         """Names with what ``values`` gives."""
-        if self._parts is None or self.kind == TABLE:
+        if self._parts is None:
+            return self._artifacts()
+        if self.kind == TABLE:
             return [(name, self[name]) for name in self.keys()]
         entries = entries_of(self._node)
         names = self._names(entries.names)
@@ -277,15 +285,23 @@ class View(Shown):
         raise self._missing(index)
 
     def _artifact(self, name: Any) -> View:
-        recipe = self._stored.recipe
-        for number, artifact in enumerate(recipe.artifacts):
+        for number, artifact in enumerate(self._stored.recipe.artifacts):
             if artifact.name == name:
                 return View(self._stored, self._parts_of(number), (name,), None)
         raise self._missing(name)
 
+    def _artifacts(self, count: int | None = None) -> list[tuple[Any, View]]:
+        """Names with their views, of a bundle: of the first ones, or of all."""
+        return [
+            (artifact.name, View(self._stored, self._parts_of(number), (artifact.name,), None))
+            for number, artifact in enumerate(self._stored.recipe.artifacts[:count])
+        ]
+
     def _parts_of(self, number: int) -> ArtifactParts:
         stored = self._stored
-        made = ArtifactParts(stored.handle().loading(stored.verify, True), stored.recipe, number)
+        if not stored.first:
+            stored.first.update(first_chunks(stored.recipe))
+        made = ArtifactParts(stored.handle().loading(stored.verify, True), stored.recipe, number, stored.first)
         return stored.artifacts.setdefault(number, made)
 
     def _part(self, name: Any, node: Any) -> View:
@@ -615,7 +631,7 @@ def _opened_again(
 
 def open_view(handle: Callable[[], Handle], key: Key, called: str, verify: bool | None = None) -> View:
     """The view of what is stored under a key, which was asked for as ``called``. It pickles if ``handle`` does."""
-    stored = _Stored(handle, key, handle().recipe(key), verify, called, {})
+    stored = _Stored(handle, key, handle().recipe(key), verify, called, {}, {})
     if stored.recipe.kind == BUNDLE:
         return View(stored, None, (), None)
     parts = ArtifactParts(handle().loading(verify, True), stored.recipe, 0)

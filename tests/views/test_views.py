@@ -15,6 +15,7 @@ from pandas.testing import assert_frame_equal, assert_series_equal
 import mfstore
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.errors import CorruptObject, NotFound, NotLoadable, WrongArgument
+from mfstore.loading.artifacts import first_chunks
 from mfstore.views.data import type_of
 from mfstore.views.ipc import NotAStream, read_layout
 from mfstore.views.parts import ArtifactParts
@@ -423,6 +424,24 @@ def test_only_what_is_shown_of_parts_is_looked_at(store, monkeypatch):
     assert len(looked) < 50 and len(view.summary()) == 1000
     bundle = store.view(store.save({f"a{number}": number for number in range(30)}))
     assert "and 10 more" in bundle._repr_html_()
+
+
+def test_each_artifact_of_a_bundle_is_found_once(store, monkeypatch):
+    counted = []
+    original = first_chunks
+
+    def counting(recipe):
+        counted.append(recipe)
+        return original(recipe)
+
+    for module in ("mfstore.views.view", "mfstore.views.parts", "mfstore.comparing.stored"):
+        monkeypatch.setattr(f"{module}.first_chunks", counting)
+    keys = [store.save({f"a{number}": [number, added] for number in range(20)}) for added in (0, 1)]
+    view = store.view(keys[0])
+    assert sorted(part.load() for part in view.values()) == [[number, 0] for number in range(20)]
+    assert [part.name for part in view.summary()] == view.keys()
+    assert len(counted) == 1
+    assert len(store.diff(*keys)) == 20 and len(counted) == 3
 
 
 def test_columns_are_a_list_of_names(view):
