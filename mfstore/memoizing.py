@@ -103,6 +103,7 @@ class Cached(Generic[P, R]):
         _refuse_what_is_no_function(function)
         # First: it takes over what a function has in its own dict.
         update_wrapper(cast("Any", self), function)
+        self.__dict__.pop("_known", None)  # of another one that the function wraps
         self._store = store
         self._function: Callable[..., Any] = function
         self._rules = rules

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from datetime import timedelta
-from functools import partial
+from functools import partial, wraps
 from types import FunctionType
 from typing import ClassVar
 
@@ -169,6 +169,24 @@ def test_what_a_method_is_bound_to_counts(store):
     assert store.cache(three.times, ignore="self").ref_of(10) == store.cache(two.times, ignore="self").ref_of(10)
     assert store.cache([1, 2, 2].count)(2) == 2
     assert store.cache([3].count)(2) == 0
+
+
+def test_what_wraps_a_function_that_is_remembered_is_another_one(store):
+    @store.cache
+    def one(x):
+        return x
+
+    assert one(1) == 1
+
+    @wraps(one)
+    def negative(x):
+        return -one(x)
+
+    @wraps(one)
+    def double(x):
+        return 2 * one(x)
+
+    assert (store.cache(negative)(1), store.cache(double)(1)) == (-1, 2)
 
 
 def test_the_order_of_any_keywords_counts(store):
