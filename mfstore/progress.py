@@ -60,7 +60,8 @@ def words(state: State) -> str:
     parts = []
     if state.items is not None:
         parts.append(f"{state.items:,}" if state.of_items is None else f"{state.items:,}/{state.of_items:,}")
-    if state.moved is not None:
+    # What lies in recipes is not counted: "0 B" beside a thousand small objects would be wrong.
+    if state.moved is not None and (state.moved or state.of_bytes is not None):
         parts.append(size(state.moved) if state.of_bytes is None else f"{size(state.moved)} of {size(state.of_bytes)}")
         if state.seconds >= EVERY and state.moved:
             parts.append(f"{size(state.moved / state.seconds)}/s")

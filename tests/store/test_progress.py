@@ -164,6 +164,7 @@ def test_numbers_for_people():
     assert words(NONE._replace(items=1200, seconds=2.0)) == "1,200 · 2.0 s"
     assert words(NONE._replace(items=0, of_items=1, moved=3_000_000, seconds=2.0)) == "0/1 · 3.0 MB · 1.5 MB/s · 2.0 s"
     assert words(NONE._replace(moved=0, of_bytes=2000, seconds=1.0)) == "0 B of 2.0 kB · 1.0 s"
+    assert words(NONE._replace(items=50, of_items=50, moved=0, seconds=1.0)) == "50/50 · 1.0 s"
 
 
 def test_it_is_drawn_while_it_moves():
