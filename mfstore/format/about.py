@@ -70,8 +70,12 @@ def time_of(seconds: float) -> bytes:
 
 
 def with_note(about: bytes, note: bytes) -> bytes:
-    """A description with this note: itself, if it has it. All else stays, also what this mfstore does not know."""
-    fields = json.loads(about)
+    """A description with this note: itself, if it has it. All else stays, also what this mfstore does not know.
+    CorruptObject for what is no description."""
+    try:
+        fields = dict(json.loads(about).items())
+    except (ValueError, AttributeError, RecursionError):
+        raise CorruptObject("recipe description is not the JSON it should be") from None
     if _json(fields.get("note")) == note:
         return about
     fields["note"] = json.loads(note)

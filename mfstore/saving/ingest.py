@@ -559,7 +559,10 @@ class Ingest:
             if not self._dedup().has_recipe(key, data):
                 return False
             found = decode_read(backend, path, data, partial(recipes.decode, codec=codec, expected_key=key))
-            about = with_note(found.about, note)
+            try:
+                about = with_note(found.about, note)
+            except CorruptObject:
+                return False
             if about == found.about:
                 return True
             parts = recipes.encode(

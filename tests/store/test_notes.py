@@ -118,6 +118,17 @@ def test_what_a_newer_version_said_stays(store):
     assert (about["newer"], about["note"]) == ([1], {"run": 2})
 
 
+@pytest.mark.parametrize("about", [b"{", b"[1]", b"null"])
+def test_what_is_no_description_is_written_anew(store, about):
+    key = store.put(ARRAY)
+    codec = Codec(errors)
+    found = recipes.decode(store.backend.get(recipe_path(key)), codec)
+    parts = recipes.encode(found.algorithm, found.content, about, found.packs, found.placements, [found.inline], codec)
+    store.backend.put(recipe_path(key), parts)
+    assert store.put(ARRAY, note={"run": 2}) == key
+    assert store.stat(key).note == {"run": 2}
+
+
 class Meddling(CountingFarAway):
     """Something happens between the look at a recipe and its replacement."""
 
