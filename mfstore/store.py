@@ -112,7 +112,8 @@ class Store:
                 not there, or is damaged, is passed over.
             note: What JSON can say, up to 16 KiB: tags, metrics. It is no part of the key. ``stat`` shows it, and
                 ``find`` looks for it. Storing the same again with another note replaces that of the key; each value in
-                the history of ``ref`` keeps the one that it was set with.
+                the history of ``ref`` keeps the one that it was set with. Of two who store the same for the first
+                time at once, the note of the key is that of the later one, and none if that has none.
             pickler: "cloudpickle" stores functions, lambdas and classes that this program defines itself as what they
                 are, so that another program can load them, given cloudpickle and the same minor version of Python.
                 Such a class gets another key in each process that defines it. None: they are stored as where they are
