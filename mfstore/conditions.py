@@ -55,6 +55,10 @@ def conditions(where: Mapping[str, Any] | None) -> list[Condition]:
     for field, wanted in (where or {}).items():
         if not isinstance(field, str):
             raise InvalidKey("where names fields by texts", found=f"{field!r:.80}")
+        if getattr(wanted, "shape", ()) != ():
+            raise InvalidKey(
+                f"the condition on {field!r} is an array", found=type(wanted).__name__, hint="Write a list: .tolist()"
+            )
         if isinstance(wanted, list) and wanted and all(isinstance(one, tuple) for one in wanted):
             found += [_condition(field, one) for one in wanted]
         elif isinstance(wanted, tuple):

@@ -53,8 +53,11 @@ def test_conditions_that_do_not(condition):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"a": ("~", 1)}, {"a": (">",)}, {"a": ("in", "abc")}, {"a": ("in", 3)}, {3: 1}, [("a", 1)], "a>1", {"a": ">0.85"}],
-)
+    [
+        {"a": ("~", 1)}, {"a": (">",)}, {"a": ("in", "abc")}, {"a": ("in", 3)}, {3: 1}, [("a", 1)], "a>1",
+        {"a": ">0.85"}, {"a": np.array([3, 4])},
+    ],
+)  # fmt: skip
 def test_what_is_no_condition(wrong):
     with pytest.raises(errors.InvalidKey):
         conditions(wrong)
