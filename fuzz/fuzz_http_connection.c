@@ -932,6 +932,13 @@ void mf_wake_clear(int wake[2]) {
     (void) wake;
 }
 
+int mf_hold_forks(void) {
+    return 0;
+}
+
+void mf_let_forks(void) {
+}
+
 int mf_global_init(void) {
     return 0;
 }

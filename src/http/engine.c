@@ -41,7 +41,8 @@ static void release(struct mf_worker *worker) {
     pthread_mutex_destroy(&worker->run);
 }
 
-static int start_threads(struct mf_engine *engine) {
+/* While forks are held. */
+static int start_held(struct mf_engine *engine) {
     int n = engine->config.threads, made, code;
     sigset_t all, before;
     if ((code = mf_global_init()) != 0)
@@ -79,6 +80,15 @@ static int start_threads(struct mf_engine *engine) {
     }
     free(engine->workers);
     engine->workers = NULL;
+    return code;
+}
+
+static int start_threads(struct mf_engine *engine) {
+    int code = mf_hold_forks();
+    if (code)
+        return code;
+    code = start_held(engine);
+    mf_let_forks();
     return code;
 }
 
@@ -188,9 +198,11 @@ void mf_engine_stop(struct mf_engine *engine) {
             tell_stop(engine->workers + i);
         for (i = 0; i < n; i++)
             pthread_join(engine->workers[i].thread, NULL);
+        (void) mf_hold_forks(); /* which was possible when the threads were started */
         mf_engine_listed(engine, 0);
         for (i = 0; i < n; i++)
             release(engine->workers + i);
+        mf_let_forks();
         free(engine->workers);
         engine->workers = NULL;
         engine->running = 0;

@@ -59,28 +59,40 @@ static void park_for_good(void) {
                 usleep(1000);
 }
 
-/* Not when the library is loaded: it costs milliseconds, and a process that never speaks S3 shall not pay them.
- *
- * Around a fork the threads are parked outside libcurl, OpenSSL and malloc, so that the child finds none of their locks
- * taken: it will use all three. They finish the round of their loop first, at most some milliseconds. */
-int mf_global_init(void) {
-    int code = 0;
-    pthread_mutex_lock(&lock);
-    if (!ready) {
-        if (!OPENSSL_init_ssl(0, NULL) || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-            code = ENOMEM;
-        else if ((code = pthread_atfork(park, unpark, forget)) == 0) {
-            ready = 1;
-            atexit(park_for_good);
-        }
-    }
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int not_watched; /* errno */
+
+static void watch_forks(void) {
+    not_watched = pthread_atfork(park, unpark, forget);
+}
+
+/* Around a fork the threads are parked outside libcurl, OpenSSL and malloc, so that the child finds none of their locks
+ * taken: it will use all three. They finish the round of their loop first, at most some milliseconds. A fork waits too
+ * while somebody is here, from before the lock is first taken: a child that found it taken would wait for ever. */
+int mf_hold_forks(void) {
+    pthread_once(&once, watch_forks);
+    if (!not_watched)
+        pthread_mutex_lock(&lock);
+    return not_watched;
+}
+
+void mf_let_forks(void) {
     pthread_mutex_unlock(&lock);
-    return code;
+}
+
+/* Not when the library is loaded: it costs milliseconds, and a process that never speaks S3 shall not pay them. */
+int mf_global_init(void) {
+    if (ready)
+        return 0;
+    if (!OPENSSL_init_ssl(0, NULL) || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return ENOMEM;
+    ready = 1;
+    atexit(park_for_good);
+    return 0;
 }
 
 void mf_engine_listed(struct mf_engine *engine, int listed) {
     struct mf_engine **at;
-    pthread_mutex_lock(&lock);
     if (listed) {
         engine->next = engines;
         engines = engine;
@@ -90,5 +102,4 @@ void mf_engine_listed(struct mf_engine *engine, int listed) {
                 *at = engine->next;
                 break;
             }
-    pthread_mutex_unlock(&lock);
 }

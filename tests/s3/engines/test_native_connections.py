@@ -210,6 +210,21 @@ def slow(connection: Connection, request: Request) -> bool:
     return False
 
 
+SLOW_START = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+int curl_global_init(long flags) {
+    int (*real)(long) = (int (*)(long)) dlsym(RTLD_NEXT, "curl_global_init");
+    close(open(getenv("BEGUN"), O_CREAT | O_WRONLY, 0600));
+    usleep(100000);
+    return real(flags);
+}
+"""
+
+
 class TestEnds:
     def test_cancel(self, rig: Rig) -> None:
         channel = rig(slow)
@@ -410,6 +425,37 @@ class TestEnds:
             stop.set()
             thread.join()
         del alive
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(sys.platform == "darwin", reason="needs LD_PRELOAD")
+    def test_fork_while_another_thread_starts_the_first_engine(self, rig: Rig, tmp_path: Path) -> None:
+        """libcurl is initialised then, here for a tenth of a second: a child would find our lock taken for ever."""
+        (tmp_path / "slow.c").write_text(SLOW_START)
+        command = f"{os.environ.get('CC', 'cc')} -shared -fPIC -Wl,--no-as-needed -o {tmp_path}/slow.so {tmp_path}/slow.c -lcurl -ldl"
+        subprocess.run(command.split(), check=True, capture_output=True)
+        rig(body_of(b"x"))
+        code = f"""
+            import os, signal, time
+            from tests.s3.engines.test_native_connections import *
+            engine = NativeEngine(FixedRoutes("{rig.server.origin}"), Transport(verify=False))
+            thread = threading.Thread(target=lambda: ask(engine.channel(), get()))
+            thread.start()
+            while not os.path.exists({str(tmp_path / "begun")!r}):
+                time.sleep(0.001)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(30)
+                os._exit(ask(engine.channel(), get()).data != b"x")
+            assert os.waitpid(pid, 0)[1] == 0
+        """
+        answer = subprocess.run(
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "LD_PRELOAD": f"{tmp_path}/slow.so", "BEGUN": str(tmp_path / "begun")},
+        )
+        assert (answer.returncode, answer.stderr) == (0, "")
 
     @pytest.mark.second
     def test_no_leaks(self, rig: Rig) -> None:
