@@ -260,8 +260,8 @@ mf_dialed mf_pool_dialed; /* what mf_dialer_new is to call */
 
 /* ---- park.c ---- */
 
-/* No fork of this process until mf_let_forks: whoever starts threads, or frees what was theirs, uses libcurl and OpenSSL
- * too, and is not parked. 0 or errno. The other two are called in between. */
+/* No fork of this process until mf_let_forks: whoever starts threads, or frees what was theirs, uses libcurl and
+ * OpenSSL too, and is not parked. 0 or errno. The other two are called in between. */
 int mf_hold_forks(void);
 void mf_let_forks(void);
 int mf_global_init(void); /* 0 or errno */
