@@ -6,7 +6,6 @@ are their keys'. Nothing is unpickled.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -17,7 +16,7 @@ from mfstore.conditions import Condition, conditions
 from mfstore.errors import InvalidKey, MfstoreError, NotFound, Unsupported, WrongArgument
 from mfstore.format.digests import Key
 from mfstore.format.recipes import Recipe, recipe_path
-from mfstore.names import UNITS
+from mfstore.names import duration_of
 from mfstore.records import dataclass
 from mfstore.ref_objects import read_refs
 from mfstore.stats import stat_of
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 TOGETHER = 1000
 """Refs, and recipes, that are held at a time: a recipe of a task takes some kilobytes."""
 COLUMNS = ("ref", "key", "time", "size", "creator")
-_AGO = re.compile(f"([0-9]+(?:[.][0-9]+)?)({'|'.join(UNITS)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +111,9 @@ def _begin(since: Since | None) -> float:
         return datetime(since.year, since.month, since.day).timestamp()
     if isinstance(since, (int, float)):
         return float(since)
-    ago = _AGO.fullmatch(since) if isinstance(since, str) else None
+    ago = duration_of(since) if isinstance(since, str) else None
     if ago is not None:
-        return time.time() - float(ago[1]) * UNITS[ago[2]]
+        return time.time() - ago
     try:
         return datetime.fromisoformat(since).timestamp()
     except (TypeError, ValueError):

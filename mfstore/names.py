@@ -93,10 +93,16 @@ def parse_past(text: str, now: float) -> Past | None:
         return None
     if _BACK.fullmatch(when):
         return Past(ref, int(when), None)
-    if found := _AGO.fullmatch(when):
-        return Past(ref, None, now - float(found[1]) * UNITS[found[2]])
+    if (ago := duration_of(when)) is not None:
+        return Past(ref, None, now - ago)
     end = end_of(when)
     return None if end is None else Past(ref, None, end)
+
+
+def duration_of(text: str) -> float | None:
+    """Seconds of a duration such as ``2h``; None when it is none."""
+    found = _AGO.fullmatch(text)
+    return None if found is None else float(found[1]) * UNITS[found[2]]
 
 
 def end_of(text: str) -> float | None:
