@@ -271,17 +271,26 @@ def origin_run(document: Buffer) -> str | None:
         raise CorruptObject("not the metadata of a task") from None
 
 
-def is_run(document: Buffer, flow: str, run: str) -> bool:
-    """Whether ``_self.json`` of local metadata is that of this run, and not of the flow of a root one level lower."""
-    found = json.loads(bytes(document))
-    return bool(found.get("flow_id") == flow and str(found.get("run_number")) == run)
+class RunDocument(NamedTuple):
+    """What ``<run>/_meta/_self.json`` of local metadata says."""
+
+    flow: str
+    run: str
+    began: float
+    """In seconds since the epoch. A run that is tagged later says when that was."""
+    tags: frozenset[str]
+    system_tags: frozenset[str]
+    user: str
 
 
-def run_started(document: Buffer) -> tuple[float, frozenset[str]]:
-    """When a run began, in seconds since the epoch, and its tags, from ``<run>/_meta/_self.json`` of local metadata.
-    CorruptObject when it is not what Metaflow writes."""
+def run_document(document: Buffer) -> RunDocument:
+    """What local metadata says of a run. CorruptObject when it is not what Metaflow writes."""
     try:
         found = json.loads(bytes(document))
-        return found["ts_epoch"] / 1000, frozenset((*found.get("tags", ()), *found.get("system_tags", ())))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return RunDocument(
+            str(found.get("flow_id")), str(found.get("run_number")), found["ts_epoch"] / 1000,
+            frozenset(map(str, found.get("tags") or ())), frozenset(map(str, found.get("system_tags") or ())),
+            str(found.get("user_name") or ""),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CorruptObject("not the metadata of a run") from None

@@ -88,10 +88,14 @@ def test_hashes_in_a_pickle():
 
 
 def test_metadata():
-    assert layout.run_started(b'{"ts_epoch": 5000, "tags": ["a"], "system_tags": ["b"]}') == (5.0, {"a", "b"})
+    document = (
+        b'{"ts_epoch": 5000, "tags": ["a"], "system_tags": ["b"], "flow_id": "F", "run_number": 3, "user_name": "u"}'
+    )
+    assert layout.run_document(document) == ("F", "3", 5.0, {"a"}, {"b"}, "u")
+    assert layout.run_document(b'{"ts_epoch": 5000}')[2:] == (5.0, frozenset(), frozenset(), "")
     assert layout.origin_run(b'{"value": "17"}') == "17"
     assert layout.origin_run(b'{"value": "None"}') is None
-    for call in (layout.run_started, layout.origin_run):
+    for call in (layout.run_document, layout.origin_run):
         for data in (b"", b"[]", b"{}", b"\xff", b'{"ts_epoch": "x"}'):
             with pytest.raises(errors.CorruptObject):
                 call(data)

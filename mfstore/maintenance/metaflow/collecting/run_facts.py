@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunFacts, RunPolicy
+from mfstore.maintenance.metaflow.collecting.records import LocalRecords
 from mfstore.maintenance.metaflow.references import read_small
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import RESUMED
@@ -42,22 +43,14 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
         files.own.extend(task.files.values())
         files.began = min([files.began, *(info.modified for info in task.files.values())])
         files.running = files.running or bool(task.running(now, policy.running))
-    documents: dict[Run, ObjectInfo] = {}
     for path, info in holdings.metadata:
-        run = (path.flow, path.run)
         if path.run:
-            found.setdefault(run, _RunFiles()).own.append(info)
-            if info.key == f"{path.flow}/{path.run}/_meta/_self.json":
-                documents[run] = info
-    for run, data in read_small(root, list(documents.items())):
-        try:
-            if isinstance(data, MfstoreError):
-                raise data
-            start, found[run].tags = layout.run_started(data)
-            found[run].told = layout.is_run(data, *run)
-            found[run].began = min(found[run].began, start)
-        except CorruptObject:
-            continue  # its tags are not known then, which keeps it
+            found.setdefault((path.flow, path.run), _RunFiles()).own.append(info)
+    for run, record in LocalRecords(root, holdings.metadata).read(found).items():
+        found[run].told = True
+        found[run].tags = record.all_tags  # where nothing tells them, that keeps it
+        if record.began is not None:
+            found[run].began = min(found[run].began, record.began)
     for path, info in holdings.cards:
         if (path.flow, path.run) in found:
             found[path.flow, path.run].own.append(info)

@@ -1,0 +1,155 @@
+"""What is recorded of runs besides what a listing shows: by Metaflow's metadata, and by the files of their last task.
+
+Where a source does not tell something it says so (None, ``unknown``), and nobody takes that for a no.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.maintenance.metaflow.references import FILES_TOGETHER, read_small
+from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.attempts import DATA, DONE
+from mfstore.metaflow.roots.outcome import END_STEP, ended_well
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.metaflow.roots.layout import ParsedPath
+
+RunState = Literal["successful", "failed", "running", "unfinished", "unknown"]
+"""``unfinished``: it has no end and nothing of it runs. ``unknown``: nobody tells; never to be taken for failed."""
+Source = Literal["local", "service", "files"]
+_MICROSECONDS = re.compile(r"1\d{15}")
+"""The id of a run of local metadata: when it began, from 2001 to 2033."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What one source tells of a run. Times are in seconds since the epoch, and None where it does not tell them."""
+
+    source: Source
+    began: float | None = None
+    ended: float | None = None
+    """None as well where the run has not ended."""
+    state: RunState = "unknown"
+    tags: frozenset[str] | None = None
+    """What people gave it; None: not told."""
+    system_tags: frozenset[str] = frozenset()
+    """What Metaflow gave it: ``user:``, ``project_branch:`` and the like."""
+    user: str = ""
+    heartbeat: float | None = None
+    """The last sign of life; None: none is known."""
+
+    @property
+    def all_tags(self) -> frozenset[str] | None:
+        """Both kinds of tags; None where they are not told."""
+        return None if self.tags is None else self.tags | self.system_tags
+
+
+class RunRecords(Protocol):
+    """A source of records."""
+
+    def read(self, runs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RunRecord]:
+        """What it tells of these runs, as (flow, run); those of which it tells nothing are not among it."""
+
+
+def time_in_id(run: str) -> float | None:
+    """When a run began, if its id says so: local metadata takes the time in microseconds. What the other sources write
+    down changes: local metadata says anew when a run is tagged, and a copy of a bucket has new times."""
+    return int(run) / 1e6 if _MICROSECONDS.fullmatch(run) else None
+
+
+class LocalRecords:
+    """Local metadata, as it lies below a root."""
+
+    def __init__(self, root: Root, metadata: Iterable[tuple[ParsedPath, ObjectInfo]]) -> None:
+        self._root = root
+        self._documents = {
+            (path.flow, path.run): info
+            for path, info in metadata
+            if path.run and info.key == f"{path.flow}/{path.run}/_meta/_self.json"
+        }
+
+    def read(self, runs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RunRecord]:
+        """A document that cannot be read tells nothing."""
+        wanted = [(run, self._documents[run]) for run in runs if run in self._documents]
+        records: dict[tuple[str, str], RunRecord] = {}
+        for run, data in _read_together(self._root, wanted):
+            try:
+                found = layout.run_document(data)
+            except CorruptObject:
+                continue
+            if (found.flow, found.run) == run:  # else it is that of the flow of a root one level lower
+                records[run] = RunRecord(
+                    "local", time_in_id(run[1]) or found.began, tags=found.tags, system_tags=found.system_tags,
+                    user=found.user,
+                )  # fmt: skip
+        return records
+
+
+class FileRecords:
+    """The files of attempts: whether, when and how a run ended is told by its last task."""
+
+    def __init__(self, root: Root, holdings: Holdings, running: Collection[tuple[str, str]]) -> None:
+        self._root = root
+        self._running = running
+        self._ends: dict[tuple[str, str], tuple[ObjectInfo, float] | None] = {}
+        for name, task in holdings.tasks.items():
+            self._ends.setdefault(name[:2], None)
+            if name[2] != END_STEP or task.readable is None:
+                continue
+            data = task.files.get((task.readable, DATA))
+            if data is not None:
+                self._ends[name[:2]] = data, task.files[task.readable, DONE].modified
+
+    def read(self, runs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RunRecord]:
+        """One small file is read of each run that ended. One that cannot be read leaves the state unknown."""
+        records: dict[tuple[str, str], RunRecord] = {}
+        ended: list[tuple[tuple[str, str], ObjectInfo]] = []
+        times: dict[tuple[str, str], float] = {}
+        for run in runs:
+            if run not in self._ends:
+                continue
+            state: RunState = "running" if run in self._running else "unfinished"
+            records[run] = RunRecord("files", time_in_id(run[1]), state=state)
+            end = self._ends[run]
+            if end is not None and run not in self._running:
+                times[run] = end[1]
+                ended.append((run, end[0]))
+                records[run] = replace(records[run], ended=end[1], state="unknown")
+        for run, data in _read_together(self._root, ended):
+            try:
+                well = ended_well(data)
+            except CorruptObject:
+                continue
+            if well is not None:
+                records[run] = replace(records[run], state="successful" if well else "failed")
+        return records
+
+
+def _read_together(
+    root: Root, wanted: list[tuple[tuple[str, str], ObjectInfo]]
+) -> Iterable[tuple[tuple[str, str], bytes]]:
+    """The small files that could be read."""
+    for at in range(0, len(wanted), FILES_TOGETHER):
+        for run, data in read_small(root, wanted[at : at + FILES_TOGETHER]):
+            if not isinstance(data, MfstoreError):
+                yield run, data
+
+
+def merged(told: RunRecord | None, files: RunRecord | None) -> RunRecord:
+    """What Metaflow's metadata tells of a run, and where it does not, what its files do."""
+    if told is None or files is None:
+        return told or files or RunRecord("files")
+    return replace(
+        told,
+        began=files.began if told.began is None else told.began,
+        ended=files.ended if told.ended is None else told.ended,
+        state=files.state if told.state == "unknown" else told.state,
+    )

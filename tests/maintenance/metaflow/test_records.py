@@ -1,0 +1,111 @@
+"""What Metaflow's metadata, and the files of runs, tell of them."""
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mfstore.errors import CorruptObject
+from mfstore.maintenance.metaflow.collecting.records import (
+    FileRecords,
+    LocalRecords,
+    RunRecord,
+    merged,
+    time_in_id,
+)
+from mfstore.maintenance.metaflow.holdings import list_root
+from mfstore.maintenance.metaflow.root import Root
+from mfstore.maintenance.report import untold
+from mfstore.metaflow.roots.outcome import ended_well
+from tests.rigs.metaflow_trees import run_meta, task
+
+FLOW = "Flow"
+
+
+@contextlib.contextmanager
+def listed(tree):
+    root = Root(str(tree))
+    try:
+        yield root, list_root(root, untold)
+    finally:
+        root.close()
+
+
+def by_files(tree, running=()):
+    with listed(tree) as (root, holdings):
+        records = FileRecords(root, holdings, running)
+        return {run: record for (_, run), record in records.read([*holdings.runs, (FLOW, "never")]).items()}
+
+
+def by_metadata(tree):
+    with listed(tree) as (root, holdings):
+        return {run: record for (_, run), record in LocalRecords(root, holdings.metadata).read(holdings.runs).items()}
+
+
+def test_how_a_run_ended_is_told_by_its_last_task(tmp_path):
+    end = {"_success": True, "_task_ok": True}
+    task(tmp_path, FLOW, "well", "end", 2, end, age=500)
+    task(tmp_path, FLOW, "badly", "end", 2, {**end, "_success": False}, age=400)
+    task(tmp_path, FLOW, "half", "start", 1, end, age=300)
+    task(tmp_path, FLOW, "odd", "end", 1, {"_success": "what else"}, age=200)
+    task(tmp_path, FLOW, "again", "end", 1, end, age=100)
+    task(tmp_path, FLOW, "again", "end", 1, end, attempt=1, done=False, age=50)  # its readers find nothing
+    found = by_files(tmp_path, running={(FLOW, "again")})
+    assert {run: record.state for run, record in found.items()} == {
+        "well": "successful", "badly": "failed", "half": "unfinished", "odd": "unknown", "again": "running",
+    }  # fmt: skip
+    assert [found[run].ended is None for run in ("well", "badly", "odd", "half", "again")] == [False] * 3 + [True] * 2
+    assert abs(time.time() - 500 - found["well"].ended) < 100
+
+
+def test_an_end_that_cannot_be_read_is_no_failure(tmp_path):
+    task(tmp_path, FLOW, "1", "end", 2, {"_success": True})
+    Path(tmp_path, FLOW, "1", "end", "2", "0.data.json").write_text("{")
+    assert by_files(tmp_path)["1"].state == "unknown"
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"objects": 3}', b"[" * 99999])
+def test_what_is_no_data_json_has_no_outcome(data):
+    with pytest.raises(CorruptObject, match="data.json"):
+        ended_well(data)
+
+
+def test_local_metadata_tells_tags_user_and_when_a_run_began(tmp_path):
+    began = 1795439202.5
+    run = str(int(began * 1e6))
+    for name in (run, "named"):
+        run_meta(tmp_path, FLOW, name, ["keep"], age=1000)
+        task(tmp_path, FLOW, name, "start", 1, {})
+    path = Path(tmp_path, FLOW, "named", "_meta", "_self.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "user_name": "ada"}))
+    for name, text in (("damaged", "{"), ("lower", path.read_text()), ("untold", None)):
+        task(tmp_path, FLOW, name, "start", 1, {})
+        if text is not None:
+            other = Path(tmp_path, FLOW, name, "_meta", "_self.json")
+            other.parent.mkdir()
+            other.write_text(text)
+            os.utime(other, (5, 5))
+    found = by_metadata(tmp_path)
+    assert set(found) == {run, "named"}
+    assert found[run].began == began, "tagged later, its document says when that was; the id does not change"
+    assert abs(time.time() - 1000 - found["named"].began) < 100
+    assert (found["named"].tags, found["named"].user, found["named"].source) == ({"keep"}, "ada", "local")
+    assert found["named"].all_tags == {"keep", "user:me"}
+
+
+def test_times_in_ids():
+    assert time_in_id("1795439202500000") == 1795439202.5
+    assert [time_in_id(run) for run in ("5321", "argo-flow-x7z", "sfn-1", "2795439202500000")] == [None] * 4
+
+
+def test_metadata_is_asked_first_and_files_for_the_rest():
+    files = RunRecord("files", 1.0, 2.0, "failed")
+    told = RunRecord("service", 5.0, tags=frozenset({"a"}), user="ada", heartbeat=7.0)
+    assert merged(told, files) == RunRecord("service", 5.0, 2.0, "failed", frozenset({"a"}), user="ada", heartbeat=7.0)
+    assert merged(None, files) is files
+    assert merged(told, None) is told
+    assert merged(None, None) == RunRecord("files")
+    assert RunRecord("files").all_tags is None
