@@ -67,6 +67,12 @@ if TYPE_CHECKING:
     help="Of --metaflow: attempts that began within this time and did not end are taken to be running.",
 )
 @click.option(
+    "--metadata",
+    metavar="SOURCE",
+    help="Of --metaflow: where tags, users and signs of life of runs are read: service, local (below the root), "
+    "local:PATH (below another) or none. [default: service where Metaflow is configured for one, else local]",
+)
+@click.option(
     "--series",
     multiple=True,
     metavar="PATTERN",
@@ -92,8 +98,9 @@ if TYPE_CHECKING:
 @click.option("--take-over", is_flag=True, help="Go on where a collector died within the last minutes.")
 def gc(
     url: str | None, metaflow: str | None, as_json: bool, grace: float, keep_last: int | None, keep_age: float | None,
-    pinned: tuple[str, ...], tags: tuple[str, ...], flows: tuple[str, ...], running: float, series: tuple[str, ...],
-    live: TextIO | None, repack: float, long: bool, execute: bool, yes_really: bool, take_over: bool,
+    pinned: tuple[str, ...], tags: tuple[str, ...], flows: tuple[str, ...], running: float, metadata: str | None,
+    series: tuple[str, ...], live: TextIO | None, repack: float, long: bool, execute: bool, yes_really: bool,
+    take_over: bool,
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
 
@@ -114,11 +121,12 @@ def gc(
         policy = RunPolicy(keep_last, keep_age, tags, tuple(runs), flows, grace, running)
         policy.check()
         metaflow_gc.run(
-            where, policy, execute=execute, yes_really=yes_really, take_over=take_over, as_json=as_json, long=long
-        )
+            where, policy, metadata=metadata, execute=execute, yes_really=yes_really, take_over=take_over,
+            as_json=as_json, long=long,
+        )  # fmt: skip
         return
-    if tags or flows:
-        raise click.UsageError("--tag and --flow are for --metaflow")
+    if tags or flows or metadata:
+        raise click.UsageError("--tag, --flow and --metadata are for --metaflow")
     Retention(keep_last, keep_age, pinned, series)  # what makes no sense is told before the store is looked for
     store = opened(where)
     with progress() as display:

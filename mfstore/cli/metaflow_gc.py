@@ -14,6 +14,7 @@ from mfstore.cli.reports import steps
 from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.record_sources import default_metadata
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.told import SHOWN
@@ -26,17 +27,21 @@ if TYPE_CHECKING:
 
 
 def run(
-    url: str, policy: RunPolicy, *, execute: bool, yes_really: bool, take_over: bool, as_json: bool, long: bool
-) -> None:
+    url: str, policy: RunPolicy, *, metadata: str | None, execute: bool, yes_really: bool, take_over: bool,
+    as_json: bool, long: bool,
+) -> None:  # fmt: skip
     """Plan, and with ``execute`` carry out; print what would be done or was."""
+    source = metadata or default_metadata()
     root = Root(url)
     result = None
     try:
         with steps() as tell:
             if execute:
-                plan, result = collect_metaflow(root, policy, yes_really=yes_really, take_over=take_over, tell=tell)
+                plan, result = collect_metaflow(
+                    root, policy, metadata=source, yes_really=yes_really, take_over=take_over, tell=tell
+                )
             else:
-                plan = plan_metaflow_gc(root, policy, tell)
+                plan = plan_metaflow_gc(root, policy, tell, metadata=source)
     finally:
         root.close()
     if as_json:

@@ -119,7 +119,7 @@ def test_wrong_usage_and_places(root, pack, tmp_path, capsys, monkeypatch):
         (["repair", "--metaflow", root, "--roll-back"], 2, "--roll-back is for stores"),
         (["gc", "--metaflow", root], 1, "say how much to keep"),
         (["gc", "--metaflow", root, "--keep-last", "1", "--series", "x/*"], 2, "--series is for stores"),
-        (["gc", "-s", root, "--tag", "x"], 2, "--tag and --flow are for --metaflow"),
+        (["gc", "-s", root, "--tag", "x"], 2, "--tag, --flow and --metadata are for --metaflow"),
     ):
         assert call(*arguments) == code, arguments
         assert told in capsys.readouterr().err

@@ -53,6 +53,7 @@ def collect_metaflow(
     root: Root,
     policy: RunPolicy,
     *,
+    metadata: str = "local",
     yes_really: bool = False,
     take_over: bool = False,
     tell: PhaseCallback = untold,
@@ -64,6 +65,8 @@ def collect_metaflow(
     Args:
         root: The datastore root.
         policy: Which runs are dropped, and when.
+        metadata: Where tags, users and signs of life of runs are read: ``local`` (below the root), ``local:PATH``
+            (below another), ``service`` (Metaflow's metadata service, through Metaflow) or ``none``.
         yes_really: Also when no run would stay.
         take_over: Also when another collector is at work by the look of it: it died within the last minutes.
         tell: Called now and then with how far it is.
@@ -75,6 +78,7 @@ def collect_metaflow(
         Conflict: another collector is at work, or has taken over.
         CorruptObject: the state of collection is damaged.
         AccessDenied: there is no right to read, to write or to delete.
+        BackendError: the metadata service does not answer, or the storage does not.
     """
     policy.check()
     # Before anything is written: what is no root is left as it is. What comes after the listing is looked for again.
@@ -85,7 +89,7 @@ def collect_metaflow(
     try:
         now = file.now
         since = file.condemned_since()
-        plan = make_plan(root, holdings, policy, since, now, tell)
+        plan = make_plan(root, holdings, policy, since, now, tell, metadata)
         if plan.drops_everything and not yes_really:
             raise Refused(
                 "the policy would drop every run", backend=root.url, hint="Keep some, or confirm with --yes-really"

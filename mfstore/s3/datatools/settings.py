@@ -113,8 +113,7 @@ def settings() -> Settings:
     """The settings now: of Metaflow when it is loaded, else read as Metaflow does, from the environment,
     ``.metaflow/config.json`` here or above, and ``~/.metaflowconfig/config.json`` (``METAFLOW_HOME``,
     ``METAFLOW_PROFILE``). InvalidKey, naming the variable, for values that make no sense."""
-    loaded = sys.modules.get("metaflow.metaflow_config")
-    source = _Loaded(loaded) if loaded is not None and hasattr(loaded, "DATATOOLS_CLIENT_PARAMS") else _Files()
+    source = _source()
     root = source.get("DATATOOLS_S3ROOT")
     if root is None and source.get("DATASTORE_SYSROOT_S3"):
         root = os.path.join(source.get("DATASTORE_SYSROOT_S3"), source.get("DATATOOLS_SUFFIX"))  # noqa: PTH118
@@ -135,6 +134,17 @@ def settings() -> Settings:
         workers=workers if workers != _DEFAULTS["S3_WORKER_COUNT"] else None,
         provider=source.get("DEFAULT_AWS_CLIENT_PROVIDER") != "boto3" or bool(source.get("AWS_SANDBOX_ENABLED")),
     )
+
+
+def setting(name: str) -> Any:
+    """One setting of Metaflow's, by its name without ``METAFLOW_``, from where ``settings`` reads them; None where
+    nothing says it."""
+    return _source().get(name)
+
+
+def _source() -> _Loaded | _Files:
+    loaded = sys.modules.get("metaflow.metaflow_config")
+    return _Loaded(loaded) if loaded is not None and hasattr(loaded, "DATATOOLS_CLIENT_PARAMS") else _Files()
 
 
 class _Loaded:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mfstore.errors import CorruptObject
+from mfstore.errors import CorruptObject, NotFound
+from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.records import (
     FileRecords,
     LocalRecords,
+    LocalRecordsElsewhere,
     RunRecord,
     merged,
     time_in_id,
@@ -89,11 +92,35 @@ def test_local_metadata_tells_tags_user_and_when_a_run_began(tmp_path):
             other.write_text(text)
             os.utime(other, (5, 5))
     found = by_metadata(tmp_path)
-    assert set(found) == {run, "named"}
+    assert set(found) == {run, "named", "damaged"}
+    assert found["damaged"].unread and found["damaged"].tags is None
     assert found[run].began == began, "tagged later, its document says when that was; the id does not change"
     assert abs(time.time() - 1000 - found["named"].began) < 100
     assert (found["named"].tags, found["named"].user, found["named"].source) == ({"keep"}, "ada", "local")
     assert found["named"].all_tags == {"keep", "user:me"}
+
+
+def test_local_metadata_of_another_place(tmp_path):
+    run_meta(tmp_path / "home" / ".metaflow", FLOW, "1", ["keep"])
+    elsewhere = LocalRecordsElsewhere(str(tmp_path / "home"))
+    assert {run: record.tags for run, record in elsewhere.read([(FLOW, "1"), (FLOW, "2")]).items()} == {
+        (FLOW, "1"): {"keep"}
+    }
+    for place in ("home", "nowhere"):
+        with pytest.raises(NotFound, match="recorded there"):
+            LocalRecordsElsewhere(str(tmp_path / place)).read([(FLOW, "2")])
+
+
+def test_a_run_with_a_record_that_cannot_be_read_stays(tmp_path):
+    for run in ("1", "2", "3"):
+        run_meta(tmp_path, FLOW, run, age=9000 - 1000 * int(run))
+        task(tmp_path, FLOW, run, "start", 1, {}, age=9000 - 1000 * int(run))
+    Path(tmp_path, FLOW, "1", "_meta", "_self.json").write_text("{")
+    root = Root(str(tmp_path))
+    plan = plan_metaflow_gc(root, RunPolicy(last=1, grace=0.0))
+    root.close()
+    assert plan.kept[FLOW, "1"] == "what is recorded of it cannot be read: not the metadata of a run"
+    assert [entry.name for entry in plan.condemn] == ["Flow/2"]
 
 
 def test_times_in_ids():

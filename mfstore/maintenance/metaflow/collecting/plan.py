@@ -107,22 +107,28 @@ class MetaflowGcPlan:
         return bool(self.runs) and not self.kept
 
 
-def plan_metaflow_gc(root: Root, policy: RunPolicy, tell: PhaseCallback = untold) -> MetaflowGcPlan:
-    """What a collection would do; changes nothing. Raises when anything that a run to be kept refers to is not known,
-    InvalidKey for a policy that does not say what to keep, Refused when a symbolic link hides runs."""
+def plan_metaflow_gc(
+    root: Root, policy: RunPolicy, tell: PhaseCallback = untold, *, metadata: str = "local"
+) -> MetaflowGcPlan:
+    """What a collection would do; changes nothing. ``metadata``: as of ``collect_metaflow``.
+
+    Raises when anything that a run to be kept refers to is not known, InvalidKey for a policy that does not say what to
+    keep, Refused when a symbolic link hides runs.
+    """
     policy.check()
     holdings = list_root(root, tell)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     file.load()
-    return make_plan(root, holdings, policy, file.condemned_since(), time(), tell)
+    return make_plan(root, holdings, policy, file.condemned_since(), time(), tell, metadata)
 
 
 def make_plan(
-    root: Root, holdings: Holdings, policy: RunPolicy, since: Mapping[str, float], now: float, tell: PhaseCallback
-) -> MetaflowGcPlan:
+    root: Root, holdings: Holdings, policy: RunPolicy, since: Mapping[str, float], now: float, tell: PhaseCallback,
+    metadata: str,
+) -> MetaflowGcPlan:  # fmt: skip
     """The plan, by what was listed, since when runs have been condemned, and at this time of the storage."""
-    facts = {(entry.flow, entry.run): entry for entry in read_run_facts(root, holdings, policy, now)}
+    facts = {(entry.flow, entry.run): entry for entry in read_run_facts(root, holdings, policy, now, metadata)}
     kept = {**decide_runs(facts.values(), policy, now).kept}
     cards = {(path.flow, path.run) for path, _ in holdings.cards}
     spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)

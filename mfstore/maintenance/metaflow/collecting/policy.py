@@ -56,6 +56,10 @@ class RunFacts:
     running: bool
     tags: frozenset[str] | None = None
     """None when nothing below the root tells them."""
+    held: str = ""
+    """Why it stays whatever the policy says; nothing: it need not."""
+    heartbeat: float | None = None
+    """The last sign of life that Metaflow's metadata tells; None: it tells none."""
     tasks: int = 0
     files: int = 0
     size: int = 0
@@ -95,6 +99,8 @@ def decide_runs(runs: Collection[RunFacts], policy: RunPolicy, now: float) -> Po
 def _reason(facts: RunFacts, policy: RunPolicy, now: float, newest: bool) -> str:
     if policy.flows and not matches(facts.flow, policy.flows):
         return "of another flow"
+    if facts.held:
+        return facts.held
     if newest and policy.last:
         return f"among the last {policy.last}"
     if policy.age is not None and now - facts.began <= policy.age:

@@ -6,12 +6,14 @@ Where a source does not tell something it says so (None, ``unknown``), and nobod
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from mfstore.errors import CorruptObject, MfstoreError
-from mfstore.maintenance.metaflow.references import FILES_TOGETHER, read_small
+from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.maintenance.metaflow.collecting.policy import Run
+from mfstore.maintenance.metaflow.references import FILES_TOGETHER
+from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import DATA, DONE
 from mfstore.metaflow.roots.outcome import END_STEP, ended_well
@@ -19,7 +21,6 @@ from mfstore.metaflow.roots.outcome import END_STEP, ended_well
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.holdings import Holdings
-    from mfstore.maintenance.metaflow.root import Root
     from mfstore.metaflow.roots.layout import ParsedPath
 
 RunState = Literal["successful", "failed", "running", "unfinished", "unknown"]
@@ -45,6 +46,8 @@ class RunRecord:
     user: str = ""
     heartbeat: float | None = None
     """The last sign of life; None: none is known."""
+    unread: str = ""
+    """Why there is a record and it is not known what it says. What may keep the run stands there, so it is kept."""
 
     @property
     def all_tags(self) -> frozenset[str] | None:
@@ -55,7 +58,7 @@ class RunRecord:
 class RunRecords(Protocol):
     """A source of records."""
 
-    def read(self, runs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RunRecord]:
+    def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
         """What it tells of these runs, as (flow, run); those of which it tells nothing are not among it."""
 
 
@@ -66,40 +69,72 @@ def time_in_id(run: str) -> float | None:
 
 
 class LocalRecords:
-    """Local metadata, as it lies below a root."""
+    """Local metadata as it lies below a root."""
 
     def __init__(self, root: Root, metadata: Iterable[tuple[ParsedPath, ObjectInfo]]) -> None:
         self._root = root
-        self._documents = {
-            (path.flow, path.run): info
-            for path, info in metadata
-            if path.run and info.key == f"{path.flow}/{path.run}/_meta/_self.json"
+        self._listed = {
+            (path.flow, path.run) for path, info in metadata if path.run and info.key == _document(path.flow, path.run)
         }
 
-    def read(self, runs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RunRecord]:
-        """A document that cannot be read tells nothing."""
-        wanted = [(run, self._documents[run]) for run in runs if run in self._documents]
-        records: dict[tuple[str, str], RunRecord] = {}
-        for run, data in _read_together(self._root, wanted):
-            try:
-                found = layout.run_document(data)
-            except CorruptObject:
-                continue
-            if (found.flow, found.run) == run:  # else it is that of the flow of a root one level lower
-                records[run] = RunRecord(
-                    "local", time_in_id(run[1]) or found.began, tags=found.tags, system_tags=found.system_tags,
-                    user=found.user,
-                )  # fmt: skip
+    def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
+        """One small file is read of each run that has one."""
+        return _read_documents(self._root, [run for run in runs if run in self._listed])
+
+
+class LocalRecordsElsewhere:
+    """Local metadata below another root: of runs whose datastore is S3 it stays on the machine that started them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
+        """One small file is read of each run. NotFound when there is none of any: it is another place then."""
+        root = Root(self._url)
+        try:
+            records = _read_documents(root, runs)
+        finally:
+            root.close()
+        if runs and not records:
+            raise NotFound(
+                "no run of this root is recorded there", backend=root.url,
+                hint="Give the directory with the .metaflow in which these runs were started",
+            )  # fmt: skip
         return records
+
+
+def _document(flow: str, run: str) -> str:
+    """Where local metadata says what it knows of a run."""
+    return f"{flow}/{run}/_meta/_self.json"
+
+
+def _read_documents(root: Root, runs: Collection[Run]) -> dict[Run, RunRecord]:
+    records: dict[Run, RunRecord] = {}
+    for run, data in _read_together(root, [(run, _document(*run)) for run in runs]):
+        try:
+            if isinstance(data, MfstoreError):
+                raise data
+            found = layout.run_document(data)
+        except NotFound:
+            continue
+        except MfstoreError as error:
+            records[run] = RunRecord("local", time_in_id(run[1]), unread=error.message)
+            continue
+        if (found.flow, found.run) == run:  # else it is that of the flow of a root one level lower
+            records[run] = RunRecord(
+                "local", time_in_id(run[1]) or found.began, tags=found.tags, system_tags=found.system_tags,
+                user=found.user,
+            )  # fmt: skip
+    return records
 
 
 class FileRecords:
     """The files of attempts: whether, when and how a run ended is told by its last task."""
 
-    def __init__(self, root: Root, holdings: Holdings, running: Collection[tuple[str, str]]) -> None:
+    def __init__(self, root: Root, holdings: Holdings, running: Collection[Run]) -> None:
         self._root = root
         self._running = running
-        self._ends: dict[tuple[str, str], tuple[ObjectInfo, float] | None] = {}
+        self._ends: dict[Run, tuple[ObjectInfo, float] | None] = {}
         for name, task in holdings.tasks.items():
             self._ends.setdefault(name[:2], None)
             if name[2] != END_STEP or task.readable is None:
@@ -108,11 +143,11 @@ class FileRecords:
             if data is not None:
                 self._ends[name[:2]] = data, task.files[task.readable, DONE].modified
 
-    def read(self, runs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RunRecord]:
+    def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
         """One small file is read of each run that ended. One that cannot be read leaves the state unknown."""
-        records: dict[tuple[str, str], RunRecord] = {}
-        ended: list[tuple[tuple[str, str], ObjectInfo]] = []
-        times: dict[tuple[str, str], float] = {}
+        records: dict[Run, RunRecord] = {}
+        ended: list[tuple[Run, str]] = []
+        times: dict[Run, float] = {}
         for run in runs:
             if run not in self._ends:
                 continue
@@ -121,9 +156,11 @@ class FileRecords:
             end = self._ends[run]
             if end is not None and run not in self._running:
                 times[run] = end[1]
-                ended.append((run, end[0]))
+                ended.append((run, end[0].key))
                 records[run] = replace(records[run], ended=end[1], state="unknown")
         for run, data in _read_together(self._root, ended):
+            if isinstance(data, MfstoreError):
+                continue
             try:
                 well = ended_well(data)
             except CorruptObject:
@@ -133,14 +170,13 @@ class FileRecords:
         return records
 
 
-def _read_together(
-    root: Root, wanted: list[tuple[tuple[str, str], ObjectInfo]]
-) -> Iterable[tuple[tuple[str, str], bytes]]:
-    """The small files that could be read."""
+def _read_together(root: Root, wanted: list[tuple[Run, str]]) -> Iterator[tuple[Run, bytes | MfstoreError]]:
+    """Small files, by their paths, each with the run that it was named by."""
     for at in range(0, len(wanted), FILES_TOGETHER):
-        for run, data in read_small(root, wanted[at : at + FILES_TOGETHER]):
-            if not isinstance(data, MfstoreError):
-                yield run, data
+        part = wanted[at : at + FILES_TOGETHER]
+        found = root.backend.get_many([path for _, path in part])
+        for (run, _), (_, data) in zip(part, found, strict=True):
+            yield run, data
 
 
 def merged(told: RunRecord | None, files: RunRecord | None) -> RunRecord:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunFacts, RunPolicy
-from mfstore.maintenance.metaflow.collecting.records import LocalRecords
+from mfstore.maintenance.metaflow.collecting.record_sources import records_of
+from mfstore.maintenance.metaflow.collecting.records import RunRecord
 from mfstore.maintenance.metaflow.references import read_small
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import RESUMED
@@ -29,13 +30,17 @@ class _RunFiles:
     tasks: int = 0
     began: float = float("inf")
     running: bool = False
-    tags: frozenset[str] | None = None
-    told: bool = False
-    """Whether local metadata says that there is such a run."""
+    record: RunRecord | None = None
+    """What Metaflow's metadata says of it; None: nothing."""
+
+    @property
+    def is_run(self) -> bool:
+        """No attempt and no metadata makes it one: somebody else's files have such names."""
+        return bool(self.tasks or (self.record is not None and not self.record.unread))
 
 
-def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float) -> Iterator[RunFacts]:
-    """What decides about each run. Reads the local metadata of runs, which tells their tags."""
+def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float, metadata: str) -> Iterator[RunFacts]:
+    """What decides about each run. ``metadata`` says where their records are read (``records_of``)."""
     found: dict[Run, _RunFiles] = {}
     for name, task in holdings.tasks.items():
         files = found.setdefault(name[:2], _RunFiles())
@@ -46,24 +51,26 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
     for path, info in holdings.metadata:
         if path.run:
             found.setdefault((path.flow, path.run), _RunFiles()).own.append(info)
-    for run, record in LocalRecords(root, holdings.metadata).read(found).items():
-        found[run].told = True
-        found[run].tags = record.all_tags  # where nothing tells them, that keeps it
+    for run, record in records_of(root, holdings, metadata).read(found).items():
+        found[run].record = record
         if record.began is not None:
             found[run].began = min(found[run].began, record.began)
     for path, info in holdings.cards:
         if (path.flow, path.run) in found:
             found[path.flow, path.run].own.append(info)
     for run, files in found.items():
-        if not (files.tasks or files.told):
-            continue  # no attempt and no metadata makes it a run: somebody else's files have such names
+        if not files.is_run:
+            continue
+        record = files.record or RunRecord("files")
         yield RunFacts(
             flow=run[0],
             run=run[1],
             began=files.began if files.began != float("inf") else min(info.modified for info in files.own),
             touched=max(info.modified for info in files.own),
             running=files.running,
-            tags=files.tags,
+            tags=record.all_tags,  # where nothing tells them, a policy that asks for tags keeps it
+            held=f"what is recorded of it cannot be read: {record.unread}" if record.unread else "",
+            heartbeat=record.heartbeat,
             tasks=files.tasks,
             files=len(files.own),
             size=sum(info.size for info in files.own),

@@ -1,0 +1,55 @@
+"""Which source of records is asked, and what it and the files of runs tell together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from mfstore.errors import InvalidKey
+from mfstore.maintenance.metaflow.collecting.records import (
+    FileRecords,
+    LocalRecords,
+    LocalRecordsElsewhere,
+    RunRecord,
+    RunRecords,
+    merged,
+)
+from mfstore.maintenance.metaflow.collecting.service_records import ServiceRecords, open_steps
+from mfstore.s3.datatools.settings import setting
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.collecting.policy import Run
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.root import Root
+
+
+def default_metadata() -> str:
+    """``service`` where Metaflow's own configuration names one and Metaflow is there to ask it, else ``local``."""
+    configured = setting("DEFAULT_METADATA") == "service" and setting("SERVICE_URL")
+    return "service" if configured and find_spec("metaflow") else "local"
+
+
+def records_of(root: Root, holdings: Holdings, metadata: str) -> RunRecords:
+    """The source that ``metadata`` names: ``local`` (below the root), ``local:PATH`` (below another), ``service`` or
+    ``none``. InvalidKey for any other."""
+    kind, _, place = metadata.partition(":")
+    if metadata == "local":
+        return LocalRecords(root, holdings.metadata)
+    if kind == "local" and place:
+        return LocalRecordsElsewhere(place)
+    if metadata == "service":
+        return ServiceRecords(open_steps(holdings))
+    if metadata == "none":
+        return LocalRecords(root, ())
+    raise InvalidKey("not a source of metadata", found=repr(metadata), expected="local, local:PATH, service or none")
+
+
+def read_records(
+    root: Root, holdings: Holdings, source: RunRecords, runs: Collection[Run], running: Collection[Run]
+) -> dict[Run, RunRecord]:
+    """What is recorded of each of these runs, by the source and by the files of the run itself. Of the ``running``
+    ones nobody looks how they ended."""
+    told = source.read(runs)
+    files = FileRecords(root, holdings, running).read(runs)
+    return {run: merged(told.get(run), files.get(run)) for run in runs}
