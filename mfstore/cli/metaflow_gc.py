@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mfstore.cli.maintenance import DAMAGE
 from mfstore.cli.output import print_json, print_table
 from mfstore.cli.reports import steps
 from mfstore.display.amounts import count, size
@@ -46,6 +48,7 @@ def run(
         root.close()
     if as_json:
         print_json(_document(plan, result))
+        _exit(plan)
         return
     _show(plan, long)
     if result is not None:
@@ -55,6 +58,13 @@ def run(
         click.echo("Nothing was changed." + (" --execute does this." if does else ""))
         if plan.drops_everything:
             click.echo("The policy drops every run: --execute refuses that without --yes-really.")
+    _exit(plan)
+
+
+def _exit(plan: MetaflowGcPlan) -> None:
+    """Let what is run from cron tell of damage."""
+    if plan.unreadable:
+        sys.exit(DAMAGE)
 
 
 def _show(plan: MetaflowGcPlan, long: bool) -> None:
@@ -108,6 +118,10 @@ def _show(plan: MetaflowGcPlan, long: bool) -> None:
             click.echo(f"{_amount(amount)}: {what}")
     if plan.unknown:
         click.echo(f"{count(plan.unknown, 'file')} of these runs cannot be read: what only they refer to is left alone")
+    for flow, damage in sorted(plan.unreadable.items()):
+        click.echo(printable(f"DAMAGED: {damage}. Nothing of {flow} goes until this is mended or the run is removed"))
+    if plan.unreadable:
+        click.echo("IncludeFiles and mf.store are left alone: what is not read there may need them")
     for flow in sorted(plan.spared):
         click.echo(printable(f"cards of {flow} stay: a kept run resumed another, and nothing here tells which"))
     _show_foreign(plan)
@@ -168,7 +182,8 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
         "left": asdict(plan.migrated), "former": asdict(plan.former), "user": asdict(plan.user),
         "bundles": sorted(plan.bundles),
-        "unknown": plan.unknown, "foreign": {name: asdict(amount) for name, amount in plan.foreign.items()},
+        "unknown": plan.unknown, "unreadable": dict(plan.unreadable),
+        "foreign": {name: asdict(amount) for name, amount in plan.foreign.items()},
         "below": plan.below, "unmatched": plan.unmatched, "executed": None if result is None else asdict(result),
     }  # fmt: skip
 

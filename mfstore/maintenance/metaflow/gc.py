@@ -120,7 +120,7 @@ def _collect_packed(root: Root, plan: MetaflowGcPlan, yes_really: bool, take_ove
     """Collect ``mf.store``: what was done, or why nothing was."""
     if not has_packed_store(root):
         return PackedCollection()
-    if plan.unknown:
+    if plan.unknown or plan.unreadable:
         return PackedCollection(left_alone="not all of what runs refer to is known")
     # Runs to be removed count too: their bundles are condemned by the next collection.
     grace = plan.policy.grace

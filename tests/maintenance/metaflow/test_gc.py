@@ -14,6 +14,7 @@ import pytest
 from mfstore import errors
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
+from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting import removal, state
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy, decide_runs, deployed, origin
@@ -27,6 +28,7 @@ from mfstore.maintenance.metaflow.collecting.state import (
     list_path,
 )
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
+from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions
@@ -321,7 +323,7 @@ class Vanishing(FaultyBackend):
         self.error = error
 
     def get(self, key):
-        if key == self.key:
+        if key == self.key or (self.key is None and key.endswith((".data.json", ".task_begin"))):
             raise self.error("no such object", key=key)
         return super().get(key)
 
@@ -329,30 +331,71 @@ class Vanishing(FaultyBackend):
 # ---- what must not happen ---------------------------------------------------------------
 
 
-def test_nothing_is_done_when_what_a_kept_run_needs_is_not_known(tree):
+def test_a_kept_run_that_cannot_be_read_holds_its_flow_and_no_other(tree):
+    make_run(tree, "Other", "1", 3, {"own": 1})
     collect(tree)
     path = tree / "Flow/2/start/1/0.data.json"
     data = path.read_bytes()
     path.write_bytes(data[:-9])
-    before = files(tree)
-    for call in (plan, collect):
-        with pytest.raises(errors.CorruptObject, match=r"Flow/2/start/1/0.data.json.*Nothing was changed"):
-            call(tree)
-    assert files(tree) == before
+    before = {name for name in files(tree) if name.startswith("Flow/")}
+    found, done = collect(tree)
+    assert done.removed == ("Other/0",) and set(found.waiting) == {("Flow", "0"), ("Flow", "1")}
+    assert set(found.unreadable) == {"Flow"} == set(done.held)
+    assert "Flow/2/start/1/0.data.json cannot be read" in done.held["Flow"]
+    assert {name for name in files(tree) if name.startswith("Flow/")} == before
     path.write_bytes(data)
     with opened(tree) as place:
-        inner = place.backend
-        place.backend = Vanishing(inner, "Flow/2/start/1/0.data.json")
-        with pytest.raises(errors.NotFound, match="Nothing was changed"):
-            plan_metaflow_gc(place, LAST)
-    assert collect(tree)[1].removed
-    # Of a dropped run it only costs what nobody then knows to be garbage.
+        place.backend = Vanishing(place.backend, "Flow/2/start/1/0.data.json")
+        assert "Flow/2/start/1/0.data.json cannot be read" in plan_metaflow_gc(place, LAST).held["Flow"]
+    assert set(collect(tree)[1].removed) == {"Flow/0", "Flow/1"}
+
+
+def test_what_all_flows_share_stays_while_a_kept_run_cannot_be_read(tree, capsys):
+    """A parameter may be given the IncludeFile of another flow, by its URL; and bundles are of the root."""
+    one, two = "ab" * 20, "cd" * 20
+    included(tree, "Inc", "1", one, 9)
+    included(tree, "Inc", "2", two, 8)
+    task(tree, "Inc", "1", "packed", 9, {}, age=9 * DAY)
+    with opened(tree) as place, open_packed_store(place, create=True) as store:
+        bundle = store.put("content of a bundle")
+    collect(tree)
+    data = (tree / "Flow/2/start/1/0.data.json").read_bytes()
+    (tree / "Flow/2/start/1/0.data.json").write_text("{")
+    old(tree / "Flow/2/start/1/0.data.json", 5)
+    found, done = collect(tree)
+    assert "Inc/1" in done.removed and not found.includes and done.store is None
+    assert done.store_left == "not all of what runs refer to is known"
+    assert len([*Path(tree, "data", "Inc").iterdir()]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["gc", "--metaflow", str(tree), "--keep-last", "1", "--grace", "0s"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 3 and "DAMAGED: Flow/2/start/1/0.data.json cannot be read" in shown
+    assert "IncludeFiles and mf.store are left alone" in shown
+    (tree / "Flow/2/start/1/0.data.json").write_bytes(data)
+    collect(tree)
+    collect(tree)
+    with opened(tree) as place, open_packed_store(place) as store:
+        assert bundle not in store
+
+
+def test_a_collection_without_the_right_to_read_is_refused(tree):
+    collect(tree)
+    before = files(tree)
+    with opened(tree) as place:
+        place.backend = Vanishing(place.backend, None, errors.AccessDenied)
+        with pytest.raises(errors.AccessDenied, match="Nothing was changed"):
+            collect_metaflow(place, LAST)
+    assert files(tree) == before
+
+
+def test_a_dropped_run_that_cannot_be_read_costs_what_it_refers_to(tree):
+    """Nobody knows then that it is garbage."""
     (tree / "Other/0/start/1/0.data.json").write_bytes(b"{")
     old(tree / "Other/0/start/1/0.data.json", 60)
     make_run(tree, "Other", "1", 3, {"own": 1})
     for _ in range(2):
         found, done = collect(tree)
-    assert done.removed == ("Other/0",) and found.unknown == 1
+    assert "Other/0" in done.removed and found.unknown == 1
 
 
 def test_what_is_not_handed_out_now_leaves_no_garbage(tree):
@@ -363,7 +406,7 @@ def test_what_is_not_handed_out_now_leaves_no_garbage(tree):
         place.backend = Vanishing(place.backend, "Flow/0/start/1/0.data.json", errors.BackendError)
         found, done = collect_metaflow(place, LAST)
     assert done.removed == ("Other/0",) and set(found.waiting) == {("Flow", "0"), ("Flow", "1")}
-    assert "Flow/0/start/1/0.data.json could not be read: no such object" in done.held["Flow"]
+    assert "Flow/0/start/1/0.data.json cannot be read: no such object" in done.held["Flow"]
     assert blobs_of(tree, "Flow") == before and {flow for flow, _ in found.blobs} == {"Other"}
     found, done = collect(tree)
     assert done.removed == ("Flow/0", "Flow/1") and not found.unreferred.objects

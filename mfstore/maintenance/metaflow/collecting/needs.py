@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mfstore.errors import BackendError
+from mfstore.errors import AccessDenied, BackendError
 from mfstore.maintenance.metaflow.includes import read_descriptions
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.metaflow.roots import layout
@@ -56,28 +56,33 @@ class NeedsByFate:
     """Files of dropped runs that cannot be read."""
     unread: dict[str, str] = field(default_factory=dict)
     """Flows with runs to go now of which the storage did not hand out a file, and why: another time it may."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Flows with runs that stay of which a file cannot be read, and which. What these runs refer to is not known."""
 
 
 def read_needs(
     root: Root, holdings: Holdings, kept: Container[Run], due: Container[Run], deployed: Container[Run],
     tell: PhaseCallback,
 ) -> NeedsByFate:  # fmt: skip
-    """Sort what every run refers to. Of ``deployed`` runs what the next run needs is kept in any case. Raises when what
-    a kept run refers to is not known."""
+    """Sort what every run refers to. Of ``deployed`` runs what the next run needs is kept in any case. AccessDenied
+    when no file may be read at all."""
     needs = NeedsByFate()
     recorded = _recorded(holdings)
+    denied: AccessDenied | None = None
+    some = False
     for name, attempt, kind, found in read_references(root, holdings, tell):
         run = name[:2]
         if not isinstance(found, References):
+            denied = found if isinstance(found, AccessDenied) else denied
+            why = f"{'/'.join(name)}/{attempt}.{kind} cannot be read: {found.message}"
             if run in kept:
-                found.hint = "Nothing was changed: what a run that is kept refers to must be known"
-                raise found
+                needs.unreadable.setdefault(name[0], why)
+                continue
             if run in due and isinstance(found, BackendError):
-                needs.unread.setdefault(
-                    name[0], f"{'/'.join(name)}/{attempt}.{kind} could not be read: {found.message}"
-                )
+                needs.unread.setdefault(name[0], why)
             needs.unknown += 1
             continue
+        some = True
         group = needs.kept if run in kept else needs.due if run in due else needs.later
         group.add(name[0], found)
         if run in deployed:
@@ -89,6 +94,9 @@ def read_needs(
         for blob in left:
             moment = holdings.tasks[name].files[attempt, kind].modified
             needs.migrated[blob] = max(moment, needs.migrated.get(blob, moment))
+    if denied is not None and not some:
+        denied.hint = "Nothing was changed: what runs refer to must be known"
+        raise denied
     needs.former = (needs.kept.former | needs.later.former) - needs.kept.blobs - needs.later.blobs
     for group in (needs.kept, needs.due, needs.later):
         group.blobs |= group.former

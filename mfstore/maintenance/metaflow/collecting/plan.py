@@ -94,6 +94,9 @@ class MetaflowGcPlan:
     """What any run needs there, those to remove too."""
     unknown: int
     """Files of dropped runs that cannot be read: what they refer to is left alone."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Flows with runs that stay of which a file cannot be read, and which. They are among ``held``. IncludeFiles and
+    ``mf.store``, which runs of all flows may name, are left alone as well."""
     foreign: Mapping[str, RootAmount] = field(default_factory=dict)
     """What is not Metaflow's, by folder; it is left alone."""
     below: tuple[str, ...] = ()
@@ -112,8 +115,8 @@ def plan_metaflow_gc(
 ) -> MetaflowGcPlan:
     """What a collection would do; changes nothing. ``metadata``: as of ``collect_metaflow``.
 
-    Raises when anything that a run to be kept refers to is not known, InvalidKey for a policy that does not say what to
-    keep, Refused when a symbolic link hides runs.
+    Raises AccessDenied when no file may be read, InvalidKey for a policy that does not say what to keep, Refused when a
+    symbolic link hides runs.
     """
     policy.check()
     holdings = list_root(root, tell)
@@ -137,6 +140,7 @@ def make_plan(
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
     fates.hold_unread(needs.unread)
+    fates.hold_unread(needs.unreadable)
     migrated = _ripe(needs, fates)
     needs.due.blobs |= migrated
     includes = _includes(root, holdings, needs, fates.held)
@@ -203,7 +207,10 @@ def _ripe(needs: NeedsByFate, fates: _Fates) -> set[BlobName]:
 
 
 def _includes(root: Root, holdings: Holdings, needs: NeedsByFate, held: Collection[str]) -> frozenset[BlobName]:
-    """The IncludeFiles that only the runs to remove name."""
+    """The IncludeFiles that only the runs to remove name. None when a run that stays cannot be read: a parameter may
+    name the IncludeFile of another flow by its URL."""
+    if needs.unreadable:
+        return frozenset()
     stay, go, later = (read_includes(root, holdings, group) for group in (needs.kept, needs.due, needs.later))
     known = stay.known & later.known
     found = (go.names & holdings.includes.keys()) - stay.names - later.names
@@ -246,6 +253,7 @@ def _assemble(
         bundles=frozenset(stay.bundles | later.bundles),
         all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
         unknown=needs.unknown,
+        unreadable=needs.unreadable,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
         unmatched=unmatched(fates.policy.pinned, {entry.name for entry in facts.values()}),
