@@ -240,17 +240,38 @@ class SimulatedS3(Engine):
             return "2026-01-01T00:00:00.000Z"
         return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(self.modified[key]))
 
+    def _names_from(self, first):
+        """The keys from this one on, in their order."""
+        return sorted(key for key in self.objects if key >= first)
+
     def _ListObjectsV2(self, call):
         prefix, size = call.params["Prefix"], call.params["MaxKeys"]
         after = call.params.get("ContinuationToken") or call.params.get("StartAfter") or ""
-        names = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
-        page, more = names[:size], len(names) > size
+        delimiter = call.params.get("Delimiter")
+        page, folders, last, more = [], [], "", False
+        for key in self._names_from(max(prefix, after)):
+            if not key.startswith(prefix) or key <= after or (folders and key.startswith(folders[-1])):
+                if key > prefix and not key.startswith(prefix):
+                    break
+                continue
+            if delimiter and after.endswith(delimiter) and key.startswith(after):
+                continue  # a folder that an earlier page ended with
+            if len(page) + len(folders) == size:
+                more = True
+                break
+            cut = key.find(delimiter, len(prefix)) if delimiter else -1
+            if cut >= 0:
+                folders.append(key[: cut + 1])
+                last = folders[-1]
+            else:
+                page.append(key)
+                last = key
         rows = "".join(
             f"<Contents><Key>{escape(quote(key))}</Key><Size>{len(self.objects[key])}</Size>"
             f"<LastModified>{self._day(key)}</LastModified><ETag>{self.etag(key)}</ETag></Contents>"
             for key in page
-        )
-        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
+        ) + "".join(f"<CommonPrefixes><Prefix>{escape(quote(name))}</Prefix></CommonPrefixes>" for name in folders)
+        token = f"<NextContinuationToken>{escape(last)}</NextContinuationToken>" if more else ""
         body = (
             f"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{str(more).lower()}</IsTruncated>"
             f"{token}{rows}</ListBucketResult>"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import ObjectInfo
+from mfstore.backends.s3.ranges import without
 from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
@@ -155,17 +156,9 @@ def list_root(root: Root, progress: PhaseCallback) -> Holdings:
 
 
 def _listing(root: Root) -> Iterator[ObjectInfo]:
-    if not root.remote:
-        yield from root.backend.list("")
-        return
-    # One listing for each run, and sixteen for the blobs of each flow, many at a time.
-    tops = [folder for folder in root.backend.folders([""]) if folder != f"{MAINTENANCE_FOLDER}/"]
-    prefixes: list[str] = []
-    for folder in root.backend.folders(tops):
-        flow, _, name = folder.rstrip("/").rpartition("/")
-        data = name == "data" and layout.is_flow(flow)
-        prefixes += [folder + digit for digit in "0123456789abcdef"] if data else [folder]
-    yield from root.backend.list_many(prefixes)
+    if root.remote:
+        return root.backend.list_ranges(without("", [f"{MAINTENANCE_FOLDER}/"]))  # type: ignore[no-any-return]
+    return root.backend.list("")  # type: ignore[no-any-return]
 
 
 def refuse_links(root: Root, found: Holdings) -> None:
@@ -209,8 +202,7 @@ def list_flow(root: Root, flow: str) -> Holdings:
     """The tasks of one flow, as they are now."""
     found = Holdings()
     if root.remote:
-        runs = [run for run in root.backend.folders([f"{flow}/"]) if run != f"{flow}/data/"]
-        infos = root.backend.list_many(runs)
+        infos = root.backend.list_ranges(without(f"{flow}/", [f"{flow}/data/"]))
     else:
         infos = (info for info in root.backend.list(f"{flow}/") if not info.key.startswith(f"{flow}/data/"))
     for info in infos:

@@ -43,6 +43,12 @@ class Page:
         """Bytes it takes, about."""
         return LISTED_MEMORY * (len(self.objects) + len(self.prefixes))
 
+    @property
+    def last(self) -> str:
+        """The last key or prefix, in the order of listings; "" when there is none."""
+        objects = self.objects[-1].key if self.objects else ""
+        return max(objects, self.prefixes[-1] if self.prefixes else "")
+
 
 def page(body: bytes) -> Page:
     """The page in a reply's body. Raises BackendError when it is not one, or is not whole."""

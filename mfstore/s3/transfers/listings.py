@@ -18,23 +18,27 @@ if TYPE_CHECKING:
 
 class ListJob(Job):
     """List the objects under a prefix, page by page; each page is an outcome whose ``data`` is control's page. Objects
-    whose size a page does not tell are asked for it."""
+    whose size a page does not tell are asked for it. It ends with the page that reaches ``stop``, which may show keys
+    from there on, or after ``most`` pages: the last one's ``next_token`` tells that there is more."""
 
     several = True
 
     __slots__ = (
-        "_answer", "_delimiter", "_mark", "_out", "_page", "_sizes", "_start_after", "_token", "_turns", "pages",
+        "_answer", "_delimiter", "_mark", "_most", "_out", "_page", "_sizes", "_start_after", "_stop", "_token",
+        "_turns", "pages",
     )  # fmt: skip
 
     def __init__(
         self, index: int, item: Any, bucket: str, prefix: str, options: Options = NO_OPTIONS, *,
         delimiter: str | None = None,
-        start_after: str | None = None, page: int = 1000,
+        start_after: str | None = None, stop: str | None = None, page: int = 1000, most: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(index, item, bucket, prefix, options)
         self._delimiter = delimiter
         self._start_after = start_after
+        self._stop = stop
         self._page = page
+        self._most = most
         self.pages = 0
         self._token: str | None = None
         # Brent's way of finding circles: the token of one page is kept, and of a later one whenever as many pages have
@@ -98,7 +102,7 @@ class ListJob(Job):
         """A page is complete: hand it out, and ask for the next."""
         outcome = self._outcome(data=page, size=len(page.objects), headers=reply.headers)
         token = page.next_token
-        if token is None:
+        if token is None or self._turns + 1 == self._most or self._reaches_stop(page):
             self.outcome = outcome
             return NO_CALLS
         if token == self._mark:
@@ -111,6 +115,9 @@ class ListJob(Job):
         self.pages = page.memory
         self._out.append(outcome)
         return self.begin()
+
+    def _reaches_stop(self, page: Page) -> bool:
+        return self._stop is not None and page.last >= self._stop
 
     def take(self) -> Sequence[Outcome]:
         out, self._out = self._out, []
