@@ -22,8 +22,9 @@ from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.told import SHOWN
 
 if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.collecting.facts import RunFacts
     from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan
-    from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy
+    from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
     from mfstore.maintenance.store.collecting.plan import StoreAmount
     from mfstore.maintenance.store.gc import GcResult
 

@@ -34,6 +34,11 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def share(part: float) -> str:
+    """A part of a whole, as ``30%``."""
+    return f"{part:.0%}" if part >= 0.1 or not part else f"{100 * part:.2g}%"
+
+
 def duration(seconds: float) -> str:
     """How long something takes: ``6.1 µs``, ``0.4 ms``, ``12.3 s``, ``2 min 5 s``, ``24 h``."""
     if 0 < seconds < 0.0001:

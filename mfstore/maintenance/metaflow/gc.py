@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import Refused
 from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, make_plan
-from mfstore.maintenance.metaflow.collecting.policy import RunPolicy, matches
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
@@ -67,14 +67,15 @@ def collect_metaflow(
         policy: Which runs are dropped, and when.
         metadata: Where tags, users and signs of life of runs are read: ``local`` (below the root), ``local:PATH``
             (below another), ``service`` (Metaflow's metadata service, through Metaflow) or ``none``.
-        yes_really: Also when no run would stay.
+        yes_really: Also when no run would stay, or more would be condemned than the policy's ``max_drop``.
         take_over: Also when another collector is at work by the look of it: it died within the last minutes.
         tell: Called now and then with how far it is.
 
     Raises:
         InvalidKey: the policy makes no sense.
         NotAStore: there is no root. Nothing is written then.
-        Refused: no run would stay, or a symbolic link hides runs.
+        Refused: no run would stay, more would be condemned than the policy's ``max_drop``, or a symbolic link hides
+            runs.
         Conflict: another collector is at work, or has taken over.
         CorruptObject: the state of collection is damaged.
         AccessDenied: there is no right to read, to write or to delete.
@@ -90,10 +91,11 @@ def collect_metaflow(
         now = file.now
         since = file.condemned_since()
         plan = make_plan(root, holdings, policy, since, now, tell, metadata)
-        if plan.drops_everything and not yes_really:
+        if plan.refusal and not yes_really:
             raise Refused(
-                "the policy would drop every run", backend=root.url, hint="Keep some, or confirm with --yes-really"
-            )
+                plan.refusal, backend=root.url,
+                hint="Nothing was changed. The plan says what would go; keep more, or confirm with --yes-really",
+            )  # fmt: skip
         dropped = _dropped(plan)
         state = replace(
             state,
@@ -130,8 +132,7 @@ def _collect_packed(root: Root, plan: MetaflowGcPlan, yes_really: bool, take_ove
 def _of_other_flows(plan: MetaflowGcPlan, since: Mapping[str, float]) -> set[str]:
     """The condemned runs that this policy does not judge: they stay so, or collections of one flow each would go on
     pardoning each other's."""
-    flows = plan.policy.flows
-    others = ("/".join(run) for run in plan.kept if flows and not matches(run[0], flows))
+    others = ("/".join(run) for run in plan.kept if not plan.policy.judges(run[0]))
     return {name for name in others if name in since}
 
 

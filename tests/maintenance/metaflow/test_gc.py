@@ -16,8 +16,10 @@ from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting import removal, state
+from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
+from mfstore.maintenance.metaflow.collecting.facts import RunFacts, origin
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
-from mfstore.maintenance.metaflow.collecting.policy import RunFacts, RunPolicy, decide_runs, deployed, origin
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.state import (
     LISTS,
     STATE_PATH,

@@ -7,16 +7,11 @@ from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING
 
+from mfstore.display.amounts import count, share
+from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
+from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
-from mfstore.maintenance.metaflow.collecting.policy import (
-    Run,
-    RunFacts,
-    RunPolicy,
-    decide_runs,
-    deployed,
-    matches,
-    unmatched,
-)
+from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
@@ -57,6 +52,8 @@ class MetaflowGcPlan:
     """All of them."""
     kept: Mapping[Run, str]
     """Why each run that stays does."""
+    dropped: Mapping[Run, str]
+    """Why each of the others goes, now or later."""
     condemn: tuple[RunFacts, ...]
     """Runs to be condemned now."""
     waiting: Mapping[Run, float]
@@ -109,6 +106,25 @@ class MetaflowGcPlan:
         """Whether no run would stay."""
         return bool(self.runs) and not self.kept
 
+    @property
+    def drops_share(self) -> float:
+        """The share of the runs that would be condemned now, of those that the policy judges."""
+        judged = sum(self.policy.judges(entry.flow) for entry in self.runs)
+        return len(self.condemn) / judged if judged else 0.0
+
+    @property
+    def refusal(self) -> str:
+        """Why it is not executed unless somebody says that it is meant; empty: it is."""
+        limit = self.policy.max_drop
+        if self.drops_everything:
+            return "the policy would drop every run"
+        if limit is not None and self.drops_share > limit:
+            return (
+                f"{count(len(self.condemn), 'run')} would be condemned at once, {share(self.drops_share)} of them: "
+                f"more than --max-drop {share(limit)}"
+            )
+        return ""
+
 
 def plan_metaflow_gc(
     root: Root, policy: RunPolicy, tell: PhaseCallback = untold, *, metadata: str = "local"
@@ -132,10 +148,11 @@ def make_plan(
 ) -> MetaflowGcPlan:  # fmt: skip
     """The plan, by what was listed, since when runs have been condemned, and at this time of the storage."""
     facts = {(entry.flow, entry.run): entry for entry in read_run_facts(root, holdings, policy, now, metadata)}
-    kept = {**decide_runs(facts.values(), policy, now).kept}
+    decision = decide_runs(facts.values(), policy, now)
+    kept = {**decision.kept}
     cards = {(path.flow, path.run) for path, _ in holdings.cards}
     spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)
-    fates = _sort(facts, kept, since, policy, now)
+    fates = _sort(facts, kept, decision.dropped, since, policy, now)
     fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
@@ -155,6 +172,8 @@ class _Fates:
     now: float
     kept: dict[Run, str]
     dropped: dict[Run, RunFacts]
+    why: dict[Run, str]
+    """Why each of these is."""
     due: set[Run]
     waiting: dict[Run, float]
     held: dict[str, str]
@@ -178,11 +197,12 @@ class _Fates:
 
 
 def _sort(
-    facts: Mapping[Run, RunFacts], kept: dict[Run, str], since: Mapping[str, float], policy: RunPolicy, now: float
-) -> _Fates:
+    facts: Mapping[Run, RunFacts], kept: dict[Run, str], why: Mapping[Run, str], since: Mapping[str, float],
+    policy: RunPolicy, now: float,
+) -> _Fates:  # fmt: skip
     """Which of the dropped runs may go now, and which were condemned and may go later."""
     dropped = {run: entry for run, entry in facts.items() if run not in kept}
-    fates = _Fates(policy, now, kept, dropped, set(), {}, {})
+    fates = _Fates(policy, now, kept, dropped, {run: why[run] for run in dropped}, set(), {}, {})
     for run in dropped:
         condemned = since.get("/".join(run))
         if condemned is not None and condemned + policy.grace <= now:
@@ -197,7 +217,7 @@ def _ripe(needs: NeedsByFate, fates: _Fates) -> set[BlobName]:
     ripe: set[BlobName] = set()
     policy = fates.policy
     for blob, moment in needs.migrated.items():
-        if blob in needs.kept.blobs or (policy.flows and not matches(blob[0], policy.flows)):
+        if blob in needs.kept.blobs or not policy.judges(blob[0]):
             continue
         if moment + policy.grace <= fates.now and blob[0] not in fates.held:
             ripe.add(blob)
@@ -235,6 +255,7 @@ def _assemble(
         now=fates.now,
         runs=tuple(facts.values()),
         kept=fates.kept,
+        dropped=fates.why,
         condemn=tuple(entry for run, entry in dropped.items() if run not in due and run not in fates.waiting),
         waiting=fates.waiting,
         remove=tuple(facts[run] for run in sorted(due)),

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError
-from mfstore.maintenance.metaflow.collecting.policy import Run, RunFacts, RunPolicy
-from mfstore.maintenance.metaflow.collecting.record_sources import records_of
+from mfstore.maintenance.metaflow.collecting import facts
+from mfstore.maintenance.metaflow.collecting.beginnings import EARLIEST, read_beginnings
+from mfstore.maintenance.metaflow.collecting.facts import RunFacts
+from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
+from mfstore.maintenance.metaflow.collecting.record_sources import read_records, records_of
 from mfstore.maintenance.metaflow.collecting.records import RunRecord
 from mfstore.maintenance.metaflow.references import read_small
 from mfstore.metaflow.roots import layout
@@ -28,53 +31,66 @@ class _RunFiles:
     own: list[ObjectInfo] = field(default_factory=list)
     """What tasks wrote besides blobs, local metadata, and cards."""
     tasks: int = 0
-    began: float = float("inf")
+    earliest: float = float("inf")
+    """The time of the earliest file of its tasks."""
     running: bool = False
-    record: RunRecord | None = None
-    """What Metaflow's metadata says of it; None: nothing."""
-
-    @property
-    def is_run(self) -> bool:
-        """No attempt and no metadata makes it one: somebody else's files have such names."""
-        return bool(self.tasks or (self.record is not None and not self.record.unread))
 
 
 def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float, metadata: str) -> Iterator[RunFacts]:
-    """What decides about each run. ``metadata`` says where their records are read (``records_of``)."""
+    """What decides about each run. ``metadata`` says where their records are read (``records_of``). Besides, the last
+    task of each is read, which tells how it ended; and of those of which nothing else tells when they began, a small
+    file more."""
     found: dict[Run, _RunFiles] = {}
     for name, task in holdings.tasks.items():
         files = found.setdefault(name[:2], _RunFiles())
         files.tasks += 1
         files.own.extend(task.files.values())
-        files.began = min([files.began, *(info.modified for info in task.files.values())])
+        files.earliest = min([files.earliest, *(info.modified for info in task.files.values())])
         files.running = files.running or bool(task.running(now, policy.running))
     for path, info in holdings.metadata:
         if path.run:
             found.setdefault((path.flow, path.run), _RunFiles()).own.append(info)
-    for run, record in records_of(root, holdings, metadata).read(found).items():
-        found[run].record = record
-        if record.began is not None:
-            found[run].began = min(found[run].began, record.began)
     for path, info in holdings.cards:
         if (path.flow, path.run) in found:
             found[path.flow, path.run].own.append(info)
+    running = {run for run, files in found.items() if files.running}
+    records = read_records(root, holdings, records_of(root, holdings, metadata), found, running)
+    began = {run: record.began for run, record in records.items() if (record.began or 0) >= EARLIEST}
+    began.update(read_beginnings(root, holdings, records.keys() - began.keys()))
     for run, files in found.items():
-        if not files.is_run:
-            continue
-        record = files.record or RunRecord("files")
-        yield RunFacts(
-            flow=run[0],
-            run=run[1],
-            began=files.began if files.began != float("inf") else min(info.modified for info in files.own),
-            touched=max(info.modified for info in files.own),
-            running=files.running,
-            tags=record.all_tags,  # where nothing tells them, a policy that asks for tags keeps it
-            held=f"what is recorded of it cannot be read: {record.unread}" if record.unread else "",
-            heartbeat=record.heartbeat,
-            tasks=files.tasks,
-            files=len(files.own),
-            size=sum(info.size for info in files.own),
-        )
+        record = records[run]
+        # No attempt and no metadata makes it one: somebody else's files have such names.
+        if files.tasks or (record.source != "files" and not record.unread):
+            yield _facts(run, files, record, began.get(run))
+
+
+def _facts(run: Run, files: _RunFiles, record: RunRecord, told: float | None) -> RunFacts:
+    """What decides about one run. ``told``: when it began, by what it says itself."""
+    # It began before its first file was written, whatever it says: none can pass for younger than it is.
+    earliest = files.earliest if files.tasks else min(info.modified for info in files.own)
+    began = earliest if told is None else min(told, earliest)
+    tags = record.all_tags  # where nothing tells them, a policy that asks for tags keeps it
+    expires, unclear = (None, "") if tags is None else facts.expiry(tags, began)
+    return RunFacts(
+        flow=run[0],
+        run=run[1],
+        began=began,
+        touched=max(info.modified for info in files.own),
+        running=files.running,
+        tags=tags,
+        held=f"what is recorded of it cannot be read: {record.unread}" if record.unread else "",
+        heartbeat=record.heartbeat,
+        tasks=files.tasks,
+        files=len(files.own),
+        size=sum(info.size for info in files.own),
+        ended=record.ended,
+        state="running" if files.running else record.state if files.tasks else "unfinished",
+        user=record.user or facts.user(tags or ()),
+        branch=facts.branch(*run, tags),
+        deployment=facts.deployment(run[1], tags or ()),
+        expires=expires,
+        unclear=unclear,
+    )
 
 
 @dataclass(frozen=True, slots=True)

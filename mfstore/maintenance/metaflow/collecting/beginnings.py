@@ -1,0 +1,56 @@
+"""When runs began, where neither their id nor any metadata tells: by what their first attempt wrote down.
+
+The times of objects tell it too, until somebody copies the bucket: then all runs seem to have begun on one day, in any
+order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from mfstore.errors import MfstoreError
+from mfstore.maintenance.metaflow.references import FILES_TOGETHER, read_small
+from mfstore.metaflow.roots.attempts import PARAMETERS, STARTED
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.metaflow.collecting.policy import Run
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.root import Root
+
+EARLIEST = 1420070400.0
+"""2015: before there was Metaflow. A clock that said less was none."""
+_FIRST_STEPS = {PARAMETERS: 0, "start": 1}
+
+
+def read_beginnings(root: Root, holdings: Holdings, runs: Collection[Run]) -> Mapping[Run, float]:
+    """When each of these runs began, in seconds since the epoch, on the clock of the machine that ran its first
+    attempt. One small file is read of each; runs of which it cannot be read are not among the result."""
+    first: dict[Run, tuple[tuple[int, float], ObjectInfo]] = {}
+    for name, task in holdings.tasks.items():
+        run = name[:2]
+        if run not in runs or not task.started:
+            continue
+        info = task.files[min(task.started), STARTED]
+        order = _FIRST_STEPS.get(name[2], 2), info.modified
+        if run not in first or order < first[run][0]:
+            first[run] = order, info
+    wanted = [(run, info) for run, (_, info) in first.items()]
+    found: dict[Run, float] = {}
+    for at in range(0, len(wanted), FILES_TOGETHER):
+        for run, data in read_small(root, wanted[at : at + FILES_TOGETHER]):
+            moment = None if isinstance(data, MfstoreError) else time_of_attempt(data)
+            if moment is not None:
+                found[run] = moment
+    return found
+
+
+def time_of_attempt(data: bytes) -> float | None:
+    """The time in ``attempt.json``; None when there is none that can be true."""
+    try:
+        moment = float(json.loads(data)["time"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return moment if EARLIEST <= moment < float("inf") else None
