@@ -182,14 +182,24 @@ def test_runs_of_today_stay(tree):
 
 def test_running_tasks_keep_their_run_and_hold_their_flow(tree):
     collect(tree)
-    make_run(tree, "Flow", "3", 5, {}, done=False)
+    make_run(tree, "Flow", "3", 0.02, {}, done=False)
     before = files(tree)
     found, done = collect(tree)
     assert done.removed == () and found.held == {"Flow": "Flow/3/start/1 is running"}
     assert files(tree) == before
-    # It is not running any more when it failed, began too long ago, or another attempt ended.
+    # It is not running any more when it failed, or is silent for much longer than its step takes.
     (tree / "Flow/3/start/1/0.runtime").write_text("{}")
-    old(tree / "Flow/3/start/1/0.runtime", 5)
+    old(tree / "Flow/3/start/1/0.runtime", 0.02)
+    found, done = collect(tree)
+    assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"} and not found.held
+
+
+def test_a_killed_attempt_holds_its_flow_for_an_hour(tree):
+    collect(tree)
+    make_run(tree, "Flow", "3", 55 / 1440, {}, done=False)
+    assert collect(tree)[1].held == {"Flow": "Flow/3/start/1 is running"}
+    for path in (tree / "Flow/3").rglob("*.*"):
+        old(path, 65 / 1440)
     found, done = collect(tree)
     assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"} and not found.held
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mfstore.display.amounts import count, share
 from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
+from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in, longest_attempts
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
@@ -94,6 +95,8 @@ class MetaflowGcPlan:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Flows with runs that stay of which a file cannot be read, and which. They are among ``held``. IncludeFiles and
     ``mf.store``, which runs of all flows may name, are left alone as well."""
+    liveness: Liveness = field(default_factory=lambda: Liveness(0.0, 0.0), repr=False)
+    """What told which tasks are running."""
     foreign: Mapping[str, RootAmount] = field(default_factory=dict)
     """What is not Metaflow's, by folder; it is left alone."""
     below: tuple[str, ...] = ()
@@ -152,7 +155,8 @@ def make_plan(
     kept = {**decision.kept}
     cards = {(path.flow, path.run) for path, _ in holdings.cards}
     spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)
-    fates = _sort(facts, kept, decision.dropped, since, policy, now)
+    liveness = Liveness(now, policy.running, longest_attempts(holdings), heartbeats_in(facts))
+    fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
     fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
@@ -169,7 +173,7 @@ class _Fates:
     """What becomes of the runs."""
 
     policy: RunPolicy
-    now: float
+    liveness: Liveness
     kept: dict[Run, str]
     dropped: dict[Run, RunFacts]
     why: dict[Run, str]
@@ -181,7 +185,7 @@ class _Fates:
     def hold(self, holdings: Holdings, flows: Collection[str]) -> None:
         """Let nothing go of those flows that have a running task."""
         for name, task in holdings.tasks.items():
-            if name[0] in flows and task.running(self.now, self.policy.running):
+            if name[0] in flows and self.liveness.running(name, task) is not None:
                 self.held[name[0]] = f"{'/'.join(name)} is running"
         self._wait()
 
@@ -193,16 +197,17 @@ class _Fates:
     def _wait(self) -> None:
         for run in [run for run in self.due if run[0] in self.held]:
             self.due.discard(run)
-            self.waiting[run] = self.now
+            self.waiting[run] = self.liveness.now
 
 
 def _sort(
     facts: Mapping[Run, RunFacts], kept: dict[Run, str], why: Mapping[Run, str], since: Mapping[str, float],
-    policy: RunPolicy, now: float,
+    liveness: Liveness, policy: RunPolicy,
 ) -> _Fates:  # fmt: skip
     """Which of the dropped runs may go now, and which were condemned and may go later."""
     dropped = {run: entry for run, entry in facts.items() if run not in kept}
-    fates = _Fates(policy, now, kept, dropped, {run: why[run] for run in dropped}, set(), {}, {})
+    now = liveness.now
+    fates = _Fates(policy, liveness, kept, dropped, {run: why[run] for run in dropped}, set(), {}, {})
     for run in dropped:
         condemned = since.get("/".join(run))
         if condemned is not None and condemned + policy.grace <= now:
@@ -219,7 +224,7 @@ def _ripe(needs: NeedsByFate, fates: _Fates) -> set[BlobName]:
     for blob, moment in needs.migrated.items():
         if blob in needs.kept.blobs or not policy.judges(blob[0]):
             continue
-        if moment + policy.grace <= fates.now and blob[0] not in fates.held:
+        if moment + policy.grace <= fates.liveness.now and blob[0] not in fates.held:
             ripe.add(blob)
         else:
             needs.later.blobs.add(blob)
@@ -252,7 +257,7 @@ def _assemble(
     return MetaflowGcPlan(
         url=url,
         policy=fates.policy,
-        now=fates.now,
+        now=fates.liveness.now,
         runs=tuple(facts.values()),
         kept=fates.kept,
         dropped=fates.why,
@@ -275,6 +280,7 @@ def _assemble(
         all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
         unknown=needs.unknown,
         unreadable=needs.unreadable,
+        liveness=fates.liveness,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
         unmatched=unmatched(fates.policy.pinned, {entry.name for entry in facts.values()}),

@@ -32,7 +32,8 @@ class RunPolicy:
     grace: float = DAY
     """Nothing is removed before it was condemned for so long, and no run with a file younger than this."""
     running: float = 7 * DAY
-    """An attempt that began within this time and has not ended is taken to be running."""
+    """An attempt that has not ended is never taken to be running when it has neither a heartbeat nor shown a sign of
+    life for so long."""
     last_successful: int | None = None
     """Of each group: the newest so many that count, and no others among them."""
     hourly: int | None = None

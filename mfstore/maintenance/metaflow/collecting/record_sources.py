@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -46,10 +46,9 @@ def records_of(root: Root, holdings: Holdings, metadata: str) -> RunRecords:
 
 
 def read_records(
-    root: Root, holdings: Holdings, source: RunRecords, runs: Collection[Run], running: Collection[Run]
+    root: Root, holdings: Holdings, told: Mapping[Run, RunRecord], runs: Collection[Run], running: Collection[Run]
 ) -> dict[Run, RunRecord]:
-    """What is recorded of each of these runs, by the source and by the files of the run itself. Of the ``running``
-    ones nobody looks how they ended."""
-    told = source.read(runs)
+    """What is recorded of each of these runs, by what a source ``told`` and by the files of the run itself. Of the
+    ``running`` ones nobody looks how they ended."""
     files = FileRecords(root, holdings, running).read(runs)
     return {run: merged(told.get(run), files.get(run)) for run in runs}

@@ -186,7 +186,7 @@ class Removal:
         removing = {(entry.flow, entry.run) for entry in plan.remove}
         fresh = Holdings()
         for name, task in list_flow(self._root, work.flow).tasks.items():
-            if task.running(plan.now, plan.policy.running):
+            if plan.liveness.running(name, task) is not None:
                 return f"{'/'.join(name)} is running"
             changed = self._changed(name, task)
             if changed and name[:2] in removing:

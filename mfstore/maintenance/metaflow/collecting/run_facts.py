@@ -11,6 +11,7 @@ from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.maintenance.metaflow.collecting import facts
 from mfstore.maintenance.metaflow.collecting.beginnings import EARLIEST, read_beginnings
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
+from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in, longest_attempts
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.collecting.record_sources import read_records, records_of
 from mfstore.maintenance.metaflow.collecting.records import RunRecord
@@ -46,15 +47,17 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
         files.tasks += 1
         files.own.extend(task.files.values())
         files.earliest = min([files.earliest, *(info.modified for info in task.files.values())])
-        files.running = files.running or bool(task.running(now, policy.running))
     for path, info in holdings.metadata:
         if path.run:
             found.setdefault((path.flow, path.run), _RunFiles()).own.append(info)
     for path, info in holdings.cards:
         if (path.flow, path.run) in found:
             found[path.flow, path.run].own.append(info)
-    running = {run for run, files in found.items() if files.running}
-    records = read_records(root, holdings, records_of(root, holdings, metadata), found, running)
+    told = records_of(root, holdings, metadata).read(found)
+    liveness = Liveness(now, policy.running, longest_attempts(holdings), heartbeats_in(told))
+    for name, task in holdings.tasks.items():
+        found[name[:2]].running |= liveness.running(name, task) is not None
+    records = read_records(root, holdings, told, found, {run for run, files in found.items() if files.running})
     began = {run: record.began for run, record in records.items() if (record.began or 0) >= EARLIEST}
     began.update(read_beginnings(root, holdings, records.keys() - began.keys()))
     for run, files in found.items():

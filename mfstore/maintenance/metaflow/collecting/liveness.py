@@ -1,0 +1,88 @@
+"""Which attempts are running, by the last sign of life of each and by how long its flow takes. Pure.
+
+Nothing tells that an attempt was killed: it began, and has no end. For how long it may yet end is told by its heartbeat
+where there is one, and else by what attempts of the same step took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mfstore.metaflow.roots.attempts import DATA, DONE
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.collecting.facts import RunFacts
+    from mfstore.maintenance.metaflow.collecting.policy import Run
+    from mfstore.maintenance.metaflow.collecting.records import RunRecord
+    from mfstore.maintenance.metaflow.holdings import Holdings, TaskName
+    from mfstore.metaflow.roots.layout import Task
+
+SILENCE = 3600.0
+"""Seconds without a sign of life after which an attempt counts as killed at the earliest. Heartbeats come every ten
+seconds; this leaves room for a metadata service that is down and for a machine that sleeps."""
+SLACK = 2.0
+"""An attempt may take so many times as long as any of its step did."""
+
+Step = tuple[str, str]
+"""Flow and step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """What tells running attempts from killed ones, at one time."""
+
+    now: float
+    """Seconds since the epoch, on the storage's clock."""
+    longest: float
+    """Without a heartbeat, an attempt that showed no sign of life for so many seconds is never taken to be running."""
+    took: Mapping[Step, float] = field(default_factory=dict)
+    """Seconds that the longest attempt of each step took, of those that ended."""
+    heartbeats: Mapping[Run, float] = field(default_factory=dict)
+    """The last heartbeat of each run that has one."""
+
+    def patience(self, flow: str, step: str) -> float:
+        """For how many seconds after its last sign of life an attempt without a heartbeat is taken to be running. Of a
+        step that never ended nothing tells how long it takes."""
+        took = self.took.get((flow, step))
+        return self.longest if took is None else min(self.longest, max(SILENCE, SLACK * took))
+
+    def running(self, name: TaskName, task: Task) -> int | None:
+        """The attempt of a task that is running, or None. Only the latest one can be: nobody reads another any more,
+        should it still end."""
+        attempt = unfinished(task)
+        if attempt is None:
+            return None
+        sign = max(info.modified for (number, _), info in task.files.items() if number == attempt)
+        heartbeat = self.heartbeats.get(name[:2])
+        patience = self.patience(name[0], name[2])
+        if heartbeat is not None:
+            sign, patience = max(sign, heartbeat), SILENCE
+        return attempt if self.now - sign <= patience else None
+
+
+def unfinished(task: Task) -> int | None:
+    """The latest attempt of a task, if nothing says that it ended; else None. A terminal's scheduler notes when one
+    failed. The mark of the end may be seen before what is stored with it."""
+    attempt = task.latest
+    if attempt is None or (attempt, "runtime") in task.files:
+        return None
+    return None if attempt in task.done and (attempt, DATA) in task.files else attempt
+
+
+def longest_attempts(holdings: Holdings) -> dict[Step, float]:
+    """How many seconds the longest attempt of each step took, of those that ended."""
+    took: dict[Step, float] = {}
+    for name, task in holdings.tasks.items():
+        for attempt in task.done & task.started.keys():
+            seconds = task.files[attempt, DONE].modified - task.started[attempt]
+            step = name[0], name[2]
+            took[step] = max(seconds, took.get(step, 0.0))
+    return took
+
+
+def heartbeats_in(records: Mapping[Run, RunRecord | RunFacts]) -> dict[Run, float]:
+    """The last heartbeat of each of these runs that has one."""
+    found = ((run, record.heartbeat) for run, record in records.items())
+    return {run: heartbeat for run, heartbeat in found if heartbeat is not None}
