@@ -22,6 +22,24 @@ def unequal(left: Any, right: Any) -> Any:
     return (raw[0] != raw[1]).any(axis=-1)
 
 
+def as_single(bits: Any) -> Any:
+    """The numbers of bfloat16, given by their bits: the upper half of a float32."""
+    return (bits.astype("u4") << 16).view("f4")
+
+
+def as_half(bits: Any) -> Any:
+    """The numbers of float8_e5m2, given by their bits: the upper half of a float16."""
+    return (bits.astype("u2") << 8).view("f2")
+
+
+def one_zero(bits: Any) -> Any:
+    """Bits of float8_e4m3fn, which is equal if they are: there are two zeros and two that are not a number."""
+    import numpy as np
+
+    without_sign = bits & 0x7F
+    return np.where((without_sign == 0) | (without_sign == 0x7F), without_sign, bits)
+
+
 def unequal_objects(left: Any, right: Any) -> Any:
     """Of two arrays of pandas, numpy or Arrow of one type and length: where they differ, as an array of numpy."""
     import numpy as np

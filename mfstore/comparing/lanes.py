@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore.comparing.elements import unequal
@@ -102,9 +102,13 @@ class Columns:
     """Arrays whose rows are read together, each compared with the same one of the other side: the columns of a block,
     or of an array in order "F", or one array by itself."""
 
-    def __init__(self, pairs: Sequence[Pair], dtype: Any, joined: bool = False) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], dtype: Any, joined: bool = False, numbers: Callable[[Any], Any] | None = None
+    ) -> None:
         self.pairs = pairs
         self.dtype = dtype
+        self._numbers = numbers
+        """Makes of elements what is compared, where that is not the elements themselves."""
         self._ours, self._theirs = pairs[0].left.length, pairs[0].right.length
         self._count = min(self._ours, self._theirs)
         self._front, self._back = _Edges(self._count), _Edges(self._count)
@@ -174,7 +178,7 @@ class Columns:
                 )
                 for side, lane in enumerate(pair)
             ]  # fmt: skip
-            differ = unequal(*views)
+            differ = unequal(*(views if self._numbers is None else map(self._numbers, views)))
             rows = differ.any(axis=1)
             (self._back if is_back else self._front).note(start, rows)
             if is_back:

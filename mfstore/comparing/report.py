@@ -39,11 +39,16 @@ class Side(NamedTuple):
     """The value itself, as Python writes it, where that is short; else ""."""
 
     @property
+    def short_type(self) -> str:
+        """Name of its type without the module."""
+        return self.type.rpartition(".")[2]
+
+    @property
     def text(self) -> str:
         """In a few words: the value, or type, shape and size."""
         if self.value:
             return self.value
-        kind = self.dtype or self.type.rpartition(".")[2]
+        kind = self.dtype or self.short_type
         if self.shape is not None:
             kind += f"[{' x '.join('?' if length is None else f'{length:,}' for length in self.shape)}]"
         return f"{kind} {size(self.nbytes)}" if self.nbytes else kind
@@ -80,6 +85,8 @@ class Difference:
         """What it was and what it is, in a few words each. Where no more is known of the one than of the other, it is
         what changed."""
         old, new = (side.text if side else "" for side in (self.old, self.new))
+        if self.old and self.new and old == new and self.old.type != self.new.type:
+            return f"{self.old.short_type} of {old}", f"{self.new.short_type} of {new}"
         if old == new:
             return old, self.what or OTHERWISE
         return old, ", ".join(part for part in (new, self.what) if part)

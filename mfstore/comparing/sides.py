@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.comparing.columns import dtype_node
 from mfstore.comparing.report import Side
+from mfstore.comparing.tensors import text_of_one
 from mfstore.errors import NotLoadable
 from mfstore.views.arrays import array_of
 from mfstore.views.data import (
@@ -21,7 +22,7 @@ from mfstore.views.data import (
 )
 from mfstore.views.evaluation import slots_of
 from mfstore.views.frames import frame_of, series_of
-from mfstore.views.symbols import Made, Slot, called
+from mfstore.views.symbols import Made, Slot, Symbol, called
 
 if TYPE_CHECKING:
     from mfstore.comparing.columns import Column
@@ -75,7 +76,7 @@ class Sides:
             except NotLoadable:
                 return ""
         else:
-            return ""
+            return text_of_one(node)
         return text if len(text) <= LETTERS else ""
 
     def name(self, place: Place, node: Any) -> str | int:
@@ -99,7 +100,10 @@ class Sides:
         if node is None:
             return ""
         if id(node) not in self._dtypes:
-            made = node if isinstance(node, str) else self.dtype(place, node)
+            if isinstance(node, Symbol) and node.module == "torch":
+                made: Any = node.full_name  # as torch writes it, which takes seconds to import
+            else:
+                made = node if isinstance(node, str) else self.dtype(place, node)
             self._dtypes[id(node)] = "" if made is None else str(made)
             self._kept.append(node)
         return self._dtypes[id(node)]

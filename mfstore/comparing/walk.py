@@ -21,6 +21,7 @@ from mfstore.comparing.report import ADDED, CHANGED, REMOVED, Difference, Side
 from mfstore.comparing.sameness import Place, by_name, rest_of, same, same_plain
 from mfstore.comparing.sides import Sides
 from mfstore.comparing.stretches import Stretch
+from mfstore.comparing.tensors import SparsePair, TensorPair, pair_of
 from mfstore.errors import NotLoadable
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import ArraySymbols, array_of
@@ -37,11 +38,9 @@ from mfstore.views.data import (
     shape_of,
     type_of,
 )
-from mfstore.views.evaluation import slots_of
 from mfstore.views.frames import FrameColumns, frame_of, series_of
 from mfstore.views.parts import Opaque
 from mfstore.views.symbols import Made, Slot
-from mfstore.views.tensors import tensor_of
 
 if TYPE_CHECKING:
     from mfstore.views.frames import FrameSymbols
@@ -49,11 +48,6 @@ if TYPE_CHECKING:
 
 INDEX = "(index)"
 """What the index of a frame or a series is called in a path."""
-_TORCH = {
-    "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "V2", "int64": "i8", "int32": "i4", "int16": "i2",
-    "int8": "i1", "uint8": "u1", "bool": "?", "complex64": "c8", "complex128": "c16",
-}  # fmt: skip
-"""Types of torch as numpy's; of bfloat16 bits are compared."""
 
 
 class Whole(NamedTuple):
@@ -279,6 +273,9 @@ class Comparison:
         if ours.dtype != theirs.dtype:
             self._found.append(_Found(path, CHANGED, ours, theirs, nbytes=theirs.nbytes))
             return
+        if (pair := pair_of(left, right)) is not None:
+            yield from self._tensors(path, pair, (ours, theirs))
+            return
         series = series_of(a), series_of(b)
         if series[0] is not None and series[1] is not None:
             places = left.of(series[0].values), right.of(series[1].values)
@@ -294,12 +291,23 @@ class Comparison:
         certain = ours.shape != theirs.shape or task is None
         self._found.append(_Found(path, CHANGED, ours, theirs, task, certain))
 
+    def _tensors(self, path: Path | None, pair: TensorPair | SparsePair, sides: tuple[Side, Side]) -> Iterator[Work]:
+        changed_shape = sides[0].shape != sides[1].shape
+        parts = list(pair.parts())
+        if pair.is_told_apart:
+            self._found.append(_Found(path, CHANGED, *sides))
+        elif isinstance(pair, TensorPair) and (changed_shape or not pair.has_same_elements):
+            task = pair.task()
+            self._found.append(_Found(path, CHANGED, *sides, task, changed_shape or task is None))
+        elif not parts:
+            self.same += 1
+        for name, left, right in parts:
+            yield Path(path, f"({name})") if name else path, left, right
+
     def _array_task(self, left: Place, right: Place) -> Task | None:
         arrays = array_of(left.node), array_of(right.node)
         if arrays[0] is not None and arrays[1] is not None:
             return self._numpy_task(left, arrays[0], right, arrays[1])
-        if tensor_of(left.node) is not None and tensor_of(right.node) is not None:
-            return _tensor_task(left, right)
         columns = column_of(left), column_of(right)
         if columns[0] is not None and columns[1] is not None and _is_arrow(left.node) and _is_arrow(right.node):
             return Windows(columns[0], columns[1])
@@ -544,24 +552,3 @@ def _strip(place: Place, array: ArraySymbols, data: Slot | bytes, at: int, dtype
     if array.order == "F":
         return Lane(place.parts, data, at * rows * size, size, 0, size, rows)
     return Lane(place.parts, data, 0, width * size, at * size, size, rows)
-
-
-def _tensor_task(left: Place, right: Place) -> Task | None:
-    import numpy as np
-
-    lanes = []
-    dtype = None
-    for place in (left, right):
-        tensor = tensor_of(place.node)
-        assert tensor is not None
-        name = getattr(tensor.dtype, "name", "")
-        rows = tensor.rows(0, tensor.shape[0]) if tensor.shape else None
-        if name not in _TORCH or rows is None:
-            return None
-        dtype = np.dtype(_TORCH[name])
-        (slot,) = slots_of(rows)
-        width = len(slot) // tensor.shape[0]
-        lanes.append(Lane(place.parts, slot, 0, width, 0, width, tensor.shape[0]))
-    if lanes[0].width != lanes[1].width or not lanes[0].width:
-        return None
-    return Columns([Pair(*lanes)], dtype)

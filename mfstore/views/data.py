@@ -12,9 +12,19 @@ from mfstore.views.arrow import arrow_array, arrow_table, chunked_array
 from mfstore.views.columns import length_of
 from mfstore.views.evaluation import PLAIN, within
 from mfstore.views.frames import frame_of, series_of
+from mfstore.views.modules import module_attributes
 from mfstore.views.polars_frames import polars_frame
 from mfstore.views.symbols import EXTEND, SET, Made, Slot, Symbol, called
-from mfstore.views.tensors import tensor_of
+from mfstore.views.tensors import (
+    FROM_TYPE,
+    OF_PARAMETERS,
+    OF_TENSORS,
+    PARAMETER,
+    SPARSE,
+    TENSOR,
+    sparse_tensor,
+    tensor_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,15 +46,15 @@ _NAMES = {
     "numpy._core.numeric._frombuffer": "numpy.ndarray", "numpy.core.numeric._frombuffer": "numpy.ndarray",
     "numpy.zeros": "numpy.ndarray", "pyarrow.lib._reconstruct_table": "pyarrow.Table",
     "pyarrow.lib._reconstruct_record_batch": "pyarrow.RecordBatch", "pyarrow.lib.chunked_array": "pyarrow.ChunkedArray",
-    "pyarrow.lib._restore_array": "pyarrow.Array", "torch._utils._rebuild_tensor_v2": "torch.Tensor",
-    "torch._utils._rebuild_parameter": "torch.nn.Parameter",
+    "pyarrow.lib._restore_array": "pyarrow.Array", SPARSE: TENSOR,
+    **dict.fromkeys(OF_TENSORS, TENSOR), **dict.fromkeys(OF_PARAMETERS, PARAMETER),
 }  # fmt: skip
 """Types of what functions make."""
-_OF_CLASS = (
-    "numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct", "copyreg._reconstructor",
-    "pandas.core.indexes.base._new_Index", "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked",
-)  # fmt: skip
-"""Functions that make an object of the class that is their first argument."""
+_OF_CLASS = {
+    "numpy._core.multiarray._reconstruct": 0, "numpy.core.multiarray._reconstruct": 0, "copyreg._reconstructor": 0,
+    "pandas.core.indexes.base._new_Index": 0, "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked": 0, FROM_TYPE: 1,
+}  # fmt: skip
+"""Functions that make an object of a class, and which of their arguments that is."""
 
 
 def kind_of(node: Any) -> str:
@@ -81,8 +91,9 @@ def type_of(node: Any) -> str:
     if type(node) is not Made:
         return type(node).__name__
     name = called(node)
-    if name in _OF_CLASS and node.args and isinstance(node.args[0], Symbol):
-        return node.args[0].full_name
+    at = _OF_CLASS.get(name, len(node.args))
+    if at < len(node.args) and isinstance(kind := node.args[at], Symbol):
+        return kind.full_name
     return _NAMES.get(name, name) or "object"
 
 
@@ -99,7 +110,7 @@ def shape_of(node: Any) -> tuple[int | None, ...] | None:
         return table.length, len(table.names)
     if polars_frame(node) is not None:
         return None, None
-    if (tensor := tensor_of(node)) is not None:
+    if (tensor := tensor_of(node) or sparse_tensor(node)) is not None:
         return tensor.shape
     if (one := series_of(node) or chunked_array(node) or arrow_array(node)) is not None:
         return (one.length,)
@@ -115,6 +126,8 @@ def nbytes_of(node: Any) -> int:
     tensor = tensor_of(node)
     if tensor is not None and tensor.nbytes is not None:
         return tensor.nbytes
+    if (sparse := sparse_tensor(node)) is not None:
+        return sum(map(nbytes_of, sparse.parts.values()))
     if isinstance(node, (bytes, bytearray)):
         return len(node)
     return sum(len(one) for one in within(node) if isinstance(one, (Slot, bytearray)))
@@ -125,6 +138,8 @@ def dtype_of(node: Any) -> Any:
     found = array_of(node) or tensor_of(node)
     if found is not None:
         return found.dtype
+    if (sparse := sparse_tensor(node)) is not None:
+        return dtype_of(sparse.parts["values"])
     if (series := series_of(node)) is not None:
         array = array_of(series.values)
         return None if array is None else array.dtype
@@ -170,12 +185,13 @@ def entries_of(node: Any) -> Entries:
 
 
 def attributes_of(node: Made) -> dict[str, Any]:
-    """What the state of an object gives it as attributes, as far as that is a dict, or the pair of pickle's."""
+    """What the state of an object gives it as attributes, as far as that is a dict, or the pair of pickle's; of a
+    module of torch its parameters, buffers and modules too."""
     state = node.state
     slots = None
     if isinstance(state, tuple) and len(state) == 2:
         state, slots = state
-    given = [part for part in (state, slots) if isinstance(part, dict)]
+    given = [module_attributes(part) for part in (state, slots) if isinstance(part, dict)]
     return {name: value for part in given for name, value in part.items() if type(name) is str}
 
 

@@ -34,7 +34,7 @@ from mfstore.views.ipc import StreamLayout
 from mfstore.views.parts import ArtifactParts
 from mfstore.views.polars_frames import PolarsSymbols, polars_frame
 from mfstore.views.symbols import Made, Slot, item_of
-from mfstore.views.tensors import tensor_of
+from mfstore.views.tensors import sparse_tensor, tensor_of
 
 if TYPE_CHECKING:
     from mfstore.display.cards import Card
@@ -351,7 +351,9 @@ class View(Shown):
             named = self._parts is None
             wanted = stored.recipe.artifacts if self._parts is None else [self._parts.artifact]
             return stored.handle().load(stored.key, stored.recipe, wanted, Wishes(stored.verify), named=named)
-        return self._object(self._node)
+        tensor = tensor_of(self._node)
+        alone = None if tensor is None else tensor.alone()
+        return self._object(self._node if alone is None else alone)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         import numpy as np
@@ -369,7 +371,8 @@ class View(Shown):
         series = series_of(node)
         if series is not None and not _is_slice(index):
             return self._of_series(series, index)
-        length = (self.shape or (None,))[0]
+        # Which indices a sparse tensor takes is for torch to say.
+        length = (self.shape or (None,))[0] if sparse_tensor(node) is None else None
         found = split(index, length) if length is not None else None
         if found is None:
             return self._object(node)[index]

@@ -26,7 +26,7 @@ from mfstore.views.data import (
 )
 from mfstore.views.evaluation import Evaluation, copied, slots_of
 from mfstore.views.symbols import STATE, Made, Slot, Step, call, read_symbols, symbol
-from mfstore.views.tensors import tensor_of
+from mfstore.views.tensors import sparse_tensor, tensor_of
 
 CREATED = []
 
@@ -185,23 +185,96 @@ def test_kinds_and_parts():
     assert type_of(root["o"]) == "collections.OrderedDict" and type_of(root["d"]) == "datetime.date"
 
 
+SLOT = Slot(0, BUFFER, 0, 4 * 1000)
+
+
+def storage(held=SLOT, dtype="float32"):
+    """As mfstore pickles a typed storage of torch: as one buffer."""
+    untyped = Made(call("operator", "methodcaller", "untyped_storage"), (Made(call("functools", "partial"), (held,)),))
+    kind = symbol("torch.storage", "TypedStorage")
+    state = kind, (), {"wrap_storage": untyped, "dtype": symbol("torch", dtype)}, None
+    return Made(Made(symbol("functools", "partial"), (kind,), steps=[Step(STATE, state)]))
+
+
+def tensor(offset, shape, strides, *more, held=SLOT, name="_rebuild_tensor_v2", dtype="float32"):
+    more = more or (False, {})
+    return tensor_of(call("torch._utils", name, storage(held, dtype), offset, shape, strides, *more))
+
+
+def spans(node):
+    return [(part.start, part.end) for part in slots_of(node)]
+
+
 def test_rows_of_a_tensor_are_the_same_over_fewer_bytes():
-    """As torch pickles a tensor of a typed storage, which mfstore writes as one buffer."""
-    slot = Slot(0, BUFFER, 0, 4 * 1000)
-    untyped = Made(call("operator", "methodcaller", "untyped_storage"), (Made(call("functools", "partial"), (slot,)),))
-    kind, dtype = symbol("torch.storage", "TypedStorage"), symbol("torch", "float32")
-    state = kind, (), {"wrap_storage": untyped, "dtype": dtype}, None
-    storage = Made(Made(symbol("functools", "partial"), (kind,), steps=[Step(STATE, state)]))
-
-    def tensor(offset, shape, strides):
-        return tensor_of(call("torch._utils", "_rebuild_tensor_v2", storage, offset, shape, strides, False, {}))
-
     found = tensor(40, (20, 10), (10, 1))
-    assert (found.dtype, found.nbytes, shape_of(found.node)) == (dtype, 800, (20, 10))
+    assert (found.dtype.name, found.nbytes, shape_of(found.node)) == ("float32", 800, (20, 10))
     rows = found.rows(5, 8)
-    assert [(part.start, part.end) for part in slots_of(rows)] == [(4 * 90, 4 * 120)]
+    assert spans(rows) == [(4 * 90, 4 * 120)] and spans(found.alone()) == [(160, 960)]
     assert rows.args[1:] == (0, (3, 10), (10, 1), False, {})
-    assert slots_of(found.node) == [slot]
-    assert tensor(0, (10, 20), (1, 10)).rows(5, 8) is None and tensor(0, (), ()).rows(0, 1) is None
-    parameter = call("torch._utils", "_rebuild_parameter", found.node, True, {})
-    assert tensor_of(parameter) == found
+    assert slots_of(found.node) == [SLOT] and tensor(0, (100, 10), (10, 1)).alone() is None
+    assert tensor(0, (), ()).rows(0, 1) is None and spans(tensor(7, (), ()).alone()) == [(28, 32)]
+    across = tensor(3, (10, 20), (1, 10)).rows(5, 8)
+    assert spans(across) == [(4 * 8, 4 * (8 + 2 + 190 + 1))] and across.args[1:4] == (0, (3, 20), (1, 10))
+    assert spans(found.rows(4, 4)) == [(160, 200)] and tensor(990, (20, 10), (10, 1)).rows(19, 20) is None
+    inline = tensor(4, (5, 2), (2, 1), held=bytearray(64)).rows(2, 4)
+    assert inline.args[1:4] == (8, (2, 2), (2, 1)) and not slots_of(inline)
+
+
+def test_what_a_tensor_is_within():
+    plain = tensor(40, (20, 10), (10, 1)).node
+    parameter = tensor_of(call("torch._utils", "_rebuild_parameter", plain, True, {}))
+    assert (parameter.inner, parameter.requires_grad, parameter.attributes) == (plain, True, [])
+    assert parameter.alone().function is parameter.node.function and parameter.rows(0, 2).function is plain.function
+    for kind, is_cut in (("Tensor", True), ("Masked", False)):
+        wrapped = call(
+            "torch._tensor", "_rebuild_from_type_v2", plain.function, symbol("torch", kind), plain.args, {"note": "a"}
+        )
+        found = tensor_of(wrapped)
+        assert (found.shape, found.attributes, type_of(wrapped)) == ((20, 10), [{"note": "a"}], f"torch.{kind}")
+        assert (found.rows(0, 2) is not None) is is_cut and found.alone().args[3] == {"note": "a"}
+        both = tensor_of(call("torch._utils", "_rebuild_parameter_with_state", wrapped, True, {}, {"tag": 1}))
+        assert both.attributes == [{"tag": 1}, {"note": "a"}] and (both.rows(0, 2) is not None) is is_cut
+        assert spans(both.alone()) == [(160, 960)]
+
+
+def test_tensors_of_other_types():
+    later = tensor(8, (4, 2), (2, 1), False, {}, symbol("torch", "float8_e5m2"), name="_rebuild_tensor_v3")
+    assert (later.dtype.name, later.nbytes, spans(later.rows(1, 2)), later.meaning) == (
+        "float8_e5m2",
+        8,
+        [(10, 12)],
+        {},
+    )
+    scheme = symbol("torch", "per_tensor_affine"), 0.5, 0
+    each = symbol("torch", "per_channel_affine"), [0.5] * 4, [0] * 4, 0
+    for quantiser, expected in ((scheme, [(2, 4)]), (each, None)):
+        found = tensor(0, (4, 2), (2, 1), quantiser, True, {}, name="_rebuild_qtensor", dtype="qint8")
+        rows = found.rows(1, 2)
+        assert (found.nbytes, found.requires_grad, found.meaning) == (8, True, quantiser)
+        assert rows is None if expected is None else spans(rows) == expected
+    assert tensor(0, (4, 2), (2, 1), dtype="made_up").rows(0, 1) is None
+    elsewhere = call("torch.storage", "_load_from_bytes", SLOT)  # as of a device: an archive of torch's own
+    assert tensor_of(call("torch._utils", "_rebuild_tensor_v2", elsewhere, 0, (4,), (1,), False, {})).rows(0, 1) is None
+
+
+def test_sparse_tensors_have_a_shape():
+    parts = [tensor(0, (3,), (1,)).node for _ in range(3)]
+    layout, size = call("torch.serialization", "_get_layout", "torch.sparse_csc"), call("torch", "Size", (5, 6))
+    node = call("torch._utils", "_rebuild_sparse_tensor", layout, (*parts, size))
+    assert (kind_of(node), shape_of(node), type_of(node)) == (ARRAY, (5, 6), "torch.Tensor")
+    assert list(sparse_tensor(node).parts) == ["ccol_indices", "row_indices", "values"]
+    assert sparse_tensor(call("torch._utils", "_rebuild_sparse_tensor", layout, (1, 2))) is None
+
+
+def test_modules_have_parameters_buffers_and_modules_as_attributes():
+    state = {
+        "training": True,
+        "_parameters": {"w": 1},
+        "_buffers": call("collections", "OrderedDict"),
+        "_modules": {"0": 2},
+    }
+    module = Made(symbol("m", "Net"), new=True, steps=[Step(STATE, state)])
+    assert (kind_of(module), attributes_of(module)) == (OBJECT, {"w": 1, "0": 2, "training": True})
+    for odd in ({"_modules": {"w": 2}}, {"_modules": {7: 2}}, {"_modules": call("m", "Modules")}, {"w": 3}):
+        module = Made(symbol("m", "Net"), new=True, steps=[Step(STATE, {**state, **odd})])
+        assert attributes_of(module) == {**state, **odd}
