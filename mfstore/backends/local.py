@@ -64,7 +64,9 @@ TEMPORARY = ".tmp-"
 LOCK = ".lock"
 SWEPT = ".swept"
 COLLECTION = ("gc/", "mfstore.json")
-"""What a collection must write before it can free any room: its records, and that others have to know of them."""
+"""What a collection must write before it can free any room: its records, and that others have to know of them. Not its
+log, which is written where there is room."""
+LOG = "gc/log/"
 RESERVE = ".reserve"
 RESERVE_BYTES = 256 << 10
 """Room held back for the collector: lists of 6000 condemned objects."""
@@ -684,7 +686,7 @@ class LocalBatch(Batch):
             self._put(key, parts)
         except OutOfSpace:
             self._unstage(before)
-            if not key.startswith(COLLECTION) or not self.backend.release_reserve():
+            if not key.startswith(COLLECTION) or key.startswith(LOG) or not self.backend.release_reserve():
                 raise
             self._put(key, parts)
         if key.startswith(COLLECTION):

@@ -18,6 +18,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mfstore.errors import Refused
+from mfstore.maintenance.audit import AuditLog
+from mfstore.maintenance.metaflow.collecting.audit_lines import (
+    ROOT_LOG,
+    about,
+    did,
+    does_something,
+    policy_of,
+)
 from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, make_plan
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal
@@ -107,7 +115,10 @@ def collect_metaflow(
         if dropped or since:
             file.condemn(dropped | _of_other_flows(plan, since), policy.grace)
         removal = Removal(root, file, state, plan, holdings, tell)
-        removal.run()
+        if does_something(plan):
+            log = AuditLog(root.backend, ROOT_LOG, "gc", policy_of(plan))
+            with log.execution(file.now, about(plan), lambda: did(removal.removed, len(plan.condemn))):
+                removal.run()
         packed = _collect_packed(root, plan, yes_really, take_over)
     finally:
         file.end()

@@ -20,6 +20,7 @@ from mfstore.display.amounts import count, size
 from mfstore.display.cards import Card
 from mfstore.display.shown import Shown
 from mfstore.errors import AccessDenied, BackendError, Conflict, CorruptObject, NotFound, OutOfSpace, Refused
+from mfstore.format.audit import STORE_LOG
 from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, State, decode_list, encode_list
 from mfstore.format.description import OPERATIONS
 from mfstore.format.digests import Key, digest_function
@@ -27,6 +28,8 @@ from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import encode_ref, is_ref, ref_path
 from mfstore.format.tree import ROOT_KEY
 from mfstore.host.elapsed import moment, since
+from mfstore.maintenance.audit import Account, AuditLog
+from mfstore.maintenance.store.collecting.audit_lines import about, policy_of
 from mfstore.maintenance.store.collecting.deletion import Deletion
 from mfstore.maintenance.store.collecting.lifecycle import lifecycle_warnings
 from mfstore.maintenance.store.collecting.liveness import read_refs, trace
@@ -272,6 +275,10 @@ class _Collection:
         self._live = plan.live
         self._tell = tell
         self._ownership = Ownership(plan.access.backend, plan.snapshot.found)
+        self._options = plan.options
+        self._deletion: Deletion | None = None
+        self._condemned = NO_AMOUNT
+        self._refs = self._refs_changed = self._repacked = self._rewritten = 0
 
     def run(self, take_over: bool) -> GcResult:
         decision, ownership = self._decision, self._ownership
@@ -279,48 +286,65 @@ class _Collection:
         store_time(self._backend)
         # Before anything is condemned: who does not know about that must not write any more.
         enable(self._backend, "write", FEATURE)
-        deletion = Deletion(self._access, ownership, self._snapshot, decision, self._live, self._tell)
+        log = AuditLog(self._backend, STORE_LOG, "gc", policy_of(self._options))
         try:
             ownership.claim(bool(decision.deletes.amount), take_over)
-            refs, refs_changed = self._change_refs(decision.refs)
-            if decision.deletes.amount:
-                deletion.run()
-            if decision.ready or ownership.state.deleting:
-                self._retire()
-            moved, rewritten = self._repack()
-            condemned = self._condemn(moved)
-            self._sweep()
-            with suppress(OutOfSpace, Conflict):
-                self._tell("merged index", settle(self._backend, self._access.algorithm))
-                if self._backend.capabilities.remote and self._backend.exists_many([ROOT_KEY])[0]:
-                    tell_of_tree(self._backend)
-            ownership.replace(owner="")
+            with log.execution(self._snapshot.now, about(decision), self._did):
+                self._collect()
+                ownership.replace(owner="")
         except BaseException as error:
             ownership.release(error)
             if isinstance(error, AccessDenied):
                 error.where(hint="Collecting needs the right to put and delete; a plan can be made without")
             raise
+        return self._result()
+
+    def _collect(self) -> None:
+        decision, ownership = self._decision, self._ownership
+        self._change_refs(decision.refs)
+        if decision.deletes.amount:
+            self._deletion = Deletion(self._access, ownership, self._snapshot, decision, self._live, self._tell)
+            self._deletion.run()
+        if decision.ready or ownership.state.deleting:
+            self._retire()
+        self._condemned = self._condemn(self._repack())
+        self._sweep()
+        with suppress(OutOfSpace, Conflict):
+            self._tell("merged index", settle(self._backend, self._access.algorithm))
+            if self._backend.capabilities.remote and self._backend.exists_many([ROOT_KEY])[0]:
+                tell_of_tree(self._backend)
+
+    def _did(self) -> Account:
+        """How much went so far, for the log."""
+        done = self._result()
+        return Account({
+            "keys": done.deleted.recipes, "packs": done.deleted.packs, "bytes": done.deleted.bytes,
+            "condemned": done.condemned.recipes, "changed": done.changed, "refs": done.refs,
+            "repacked": done.repacked, "rewritten": done.rewritten,
+        })  # fmt: skip
+
+    def _result(self) -> GcResult:
+        """What was done so far."""
+        deletion = self._deletion
         return GcResult(
-            deleted=deletion.deleted, condemned=condemned, changed=deletion.changed, refs=refs,
-            refs_changed=refs_changed, repacked=len(moved), rewritten=rewritten,
+            deleted=deletion.deleted if deletion else NO_AMOUNT, condemned=self._condemned,
+            changed=deletion.changed if deletion else 0, refs=self._refs, refs_changed=self._refs_changed,
+            repacked=self._repacked, rewritten=self._rewritten,
         )  # fmt: skip
 
-    def _change_refs(self, changes: Iterable[RefChange]) -> tuple[int, int]:
-        """Shorten or remove refs: how many were, and how many somebody has set since."""
-        done = conflicts = 0
+    def _change_refs(self, changes: Iterable[RefChange]) -> None:
+        """Shorten or remove refs."""
         for change in changes:
             path = ref_path(change.name)
             try:
                 if change.kept:
                     self._backend.put_if(path, encode_ref(change.kept), change.etag)
-                    done += 1
                 else:
                     remove_ref(self._backend, path, change.etag)
-                    done += 1
+                self._refs += 1
             except (Conflict, OutOfSpace):  # the next collection does it, with the room that this one makes
-                conflicts += 1
+                self._refs_changed += 1
             self._tell("changed refs", 1)
-        return done, conflicts
 
     def _retire(self) -> None:
         """The lists of what has been deleted, or is needed again, are done with."""
@@ -329,10 +353,10 @@ class _Collection:
         lists = tuple(entry for entry in self._ownership.state.lists if entry.key not in done)
         self._ownership.replace(deleting=False, lists=lists)
 
-    def _repack(self) -> tuple[list[bytes], int]:
-        """Rewrite the packs that are mostly dead: those given up, and the bytes written."""
+    def _repack(self) -> list[bytes]:
+        """Rewrite the packs that are mostly dead: those given up."""
         if not self._decision.repacks:
-            return [], 0
+            return []
         algorithm = self._access.algorithm
         worker = Repacker(
             self._backend,
@@ -347,7 +371,8 @@ class _Collection:
             # What was written is whole or garbage. What is garbage already must be condemned first.
             moved = []
         self._tell("repacked", len(moved))
-        return moved, worker.written
+        self._repacked, self._rewritten = len(moved), worker.written
+        return moved
 
     def _condemn(self, moved: Sequence[bytes]) -> StoreAmount:
         """Publish the list of what is garbage now."""
