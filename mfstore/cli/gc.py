@@ -93,6 +93,13 @@ if TYPE_CHECKING:
     metavar="PERCENT",
     help="Rewrite mostly dead packs, up to this share of the stored bytes.",
 )
+@click.option(
+    "--max-deletes-per-second",
+    "deletes_per_second",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="Delete at most so many objects in a second; 0: as many as can be.  [default: 1000 in S3]",
+)
 @click.option("-l", "--long", is_flag=True, help="List every key that goes.")
 @click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
 @click.option("--yes-really", is_flag=True, help="Also when it drops everything, or when --grace is short and remote.")
@@ -100,8 +107,8 @@ if TYPE_CHECKING:
 def gc(
     url: str | None, metaflow: str | None, as_json: bool, grace: float, keep_last: int | None, keep_age: float | None,
     pinned: tuple[str, ...], tags: tuple[str, ...], flows: tuple[str, ...], running: float, metadata: str | None,
-    series: tuple[str, ...], live: TextIO | None, repack: float, long: bool, execute: bool, yes_really: bool,
-    take_over: bool,
+    series: tuple[str, ...], live: TextIO | None, repack: float, deletes_per_second: float | None, long: bool,
+    execute: bool, yes_really: bool, take_over: bool,
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
 
@@ -123,7 +130,7 @@ def gc(
         policy.check()
         metaflow_gc.run(
             where, policy, metadata=metadata, execute=execute, yes_really=yes_really, take_over=take_over,
-            as_json=as_json, long=long,
+            deletes_per_second=deletes_per_second, as_json=as_json, long=long,
         )  # fmt: skip
         return
     if tags or flows or metadata:
@@ -146,7 +153,9 @@ def gc(
         if execute:
             if plan.unsafe and not yes_really:
                 raise click.UsageError(f"{plan.unsafe}. Confirm with --yes-really")
-            result = plan.execute(yes_really=yes_really, take_over=take_over, progress=tell)
+            result = plan.execute(
+                yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, progress=tell
+            )
     if as_json:
         print_json(_document(plan, result, long))
     elif result is None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def run(
     url: str, policy: RunPolicy, *, metadata: str | None, execute: bool, yes_really: bool, take_over: bool,
-    as_json: bool, long: bool,
+    deletes_per_second: float | None, as_json: bool, long: bool,
 ) -> None:  # fmt: skip
     """Plan, and with ``execute`` carry out; print what would be done or was."""
     source = metadata or default_metadata()
@@ -41,8 +41,9 @@ def run(
         with steps() as tell:
             if execute:
                 plan, result = collect_metaflow(
-                    root, policy, metadata=source, yes_really=yes_really, take_over=take_over, tell=tell
-                )
+                    root, policy, metadata=source, yes_really=yes_really, take_over=take_over,
+                    deletes_per_second=deletes_per_second, tell=tell,
+                )  # fmt: skip
             else:
                 plan = plan_metaflow_gc(root, policy, tell, metadata=source)
     finally:

@@ -32,6 +32,7 @@ from mfstore.maintenance.metaflow.collecting.removal import Removal
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
+from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.report import untold
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def collect_metaflow(
     metadata: str = "local",
     yes_really: bool = False,
     take_over: bool = False,
+    deletes_per_second: float | None = None,
     tell: PhaseCallback = untold,
 ) -> tuple[MetaflowGcPlan, MetaflowGcResult]:
     """Condemn the runs that the policy drops, and remove those condemned at least the grace period ago.
@@ -77,6 +79,7 @@ def collect_metaflow(
             (below another), ``service`` (Metaflow's metadata service, through Metaflow) or ``none``.
         yes_really: Also when no run would stay, or more would be condemned than the policy's ``max_drop``.
         take_over: Also when another collector is at work by the look of it: it died within the last minutes.
+        deletes_per_second: Objects that are deleted in a second, at most; 0: as many as can be. None: 1000 in S3.
         tell: Called now and then with how far it is.
 
     Raises:
@@ -90,6 +93,7 @@ def collect_metaflow(
         BackendError: the metadata service does not answer, or the storage does not.
     """
     policy.check()
+    pace = DeletionPace(pace_of(deletes_per_second, root.remote))
     # Before anything is written: what is no root is left as it is. What comes after the listing is looked for again.
     holdings = list_root(root, tell)
     refuse_links(root, holdings)
@@ -114,12 +118,12 @@ def collect_metaflow(
         file.save(state)
         if dropped or since:
             file.condemn(dropped | _of_other_flows(plan, since), policy.grace)
-        removal = Removal(root, file, state, plan, holdings, tell)
+        removal = Removal(root, file, state, plan, holdings, tell, pace)
         if does_something(plan):
             log = AuditLog(root.backend, ROOT_LOG, "gc", policy_of(plan))
             with log.execution(file.now, about(plan), lambda: did(removal.removed, len(plan.condemn))):
                 removal.run()
-        packed = _collect_packed(root, plan, yes_really, take_over)
+        packed = _collect_packed(root, plan, yes_really, take_over, deletes_per_second)
     finally:
         file.end()
     removed = removal.removed
@@ -129,7 +133,9 @@ def collect_metaflow(
     )  # fmt: skip
 
 
-def _collect_packed(root: Root, plan: MetaflowGcPlan, yes_really: bool, take_over: bool) -> PackedCollection:
+def _collect_packed(
+    root: Root, plan: MetaflowGcPlan, yes_really: bool, take_over: bool, deletes_per_second: float | None
+) -> PackedCollection:
     """Collect ``mf.store``: what was done, or why nothing was."""
     if not has_packed_store(root):
         return PackedCollection()
@@ -137,7 +143,10 @@ def _collect_packed(root: Root, plan: MetaflowGcPlan, yes_really: bool, take_ove
         return PackedCollection(left_alone="not all of what runs refer to is known")
     # Runs to be removed count too: their bundles are condemned by the next collection.
     grace = plan.policy.grace
-    return collect_packed_store(root, plan.all_bundles, grace, yes_really=yes_really, take_over=take_over)
+    return collect_packed_store(
+        root, plan.all_bundles, grace, yes_really=yes_really, take_over=take_over,
+        deletes_per_second=deletes_per_second,
+    )  # fmt: skip
 
 
 def _of_other_flows(plan: MetaflowGcPlan, since: Mapping[str, float]) -> set[str]:

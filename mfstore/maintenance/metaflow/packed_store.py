@@ -49,8 +49,9 @@ class PackedCollection(NamedTuple):
 
 
 def collect_packed_store(
-    root: Root, bundles: Collection[str], grace: float, *, yes_really: bool, take_over: bool
-) -> PackedCollection:
+    root: Root, bundles: Collection[str], grace: float, *, yes_really: bool, take_over: bool,
+    deletes_per_second: float | None,
+) -> PackedCollection:  # fmt: skip
     """Collect that store, with these bundles as its live keys. Never raises for what the store says."""
     with open_packed_store(root) as store:
         try:
@@ -60,6 +61,7 @@ def collect_packed_store(
             if plan.unsafe and not yes_really:
                 return PackedCollection(left_alone=f"{plan.unsafe} (--yes-really)")
             # That no run needs anything there is what a migration to the stock format is for.
-            return PackedCollection(plan.execute(yes_really=True, take_over=take_over))
+            done = plan.execute(yes_really=True, take_over=take_over, deletes_per_second=deletes_per_second)
+            return PackedCollection(done)
         except MfstoreError as error:
             return PackedCollection(left_alone=str(error))

@@ -29,6 +29,7 @@ from mfstore.format.refs import encode_ref, is_ref, ref_path
 from mfstore.format.tree import ROOT_KEY
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.audit import Account, AuditLog
+from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.store.collecting.audit_lines import about, policy_of
 from mfstore.maintenance.store.collecting.deletion import Deletion
 from mfstore.maintenance.store.collecting.lifecycle import lifecycle_warnings
@@ -133,8 +134,9 @@ class GcPlan(Shown):
     """Different chunks that live keys need in packs."""
 
     def execute(
-        self, *, yes_really: bool = False, take_over: bool = False, progress: CountCallback | None = None
-    ) -> GcResult:
+        self, *, yes_really: bool = False, take_over: bool = False, deletes_per_second: float | None = None,
+        progress: CountCallback | None = None,
+    ) -> GcResult:  # fmt: skip
         """Delete what earlier collections condemned long enough ago, then condemn what is garbage now.
 
         Whatever it raises, the store is consistent, and another plan goes on where this one ended.
@@ -142,9 +144,12 @@ class GcPlan(Shown):
         Args:
             yes_really: Also when nothing would be left that somebody named.
             take_over: Also when another collector is at work by the look of it: it died within the last minutes.
+            deletes_per_second: Objects that are deleted in a second, at most; 0: as many as can be. None: 1000 in S3,
+                a third of what S3 takes, and as many as can be in a directory.
             progress: Called with what is being done and how many objects more of it are done.
 
         Raises:
+            InvalidKey: ``deletes_per_second`` is negative.
             Refused: nothing would be left that somebody named, or the clocks differ too much by now.
             Conflict: another collector is at work, or has been since the plan was made.
             AccessDenied: there is no right to put or to delete.
@@ -155,9 +160,10 @@ class GcPlan(Shown):
                 backend=self.access.backend.url,
                 hint="Name what to keep by refs or live=, or confirm with yes_really=True (--yes-really)",
             )
+        pace = DeletionPace(pace_of(deletes_per_second, self.access.backend.capabilities.remote))
         if not self.decision.does_something:
             return GcResult()
-        return _Collection(self, progress or _uncounted).run(take_over)
+        return _Collection(self, pace, progress or _uncounted).run(take_over)
 
     def _card(self) -> Card:
         return plan_card(self.access.backend.url, self.decision, self.warnings)
@@ -267,12 +273,13 @@ def _read_lists(backend: Backend, state: State, warnings: list[str]) -> tuple[St
 class _Collection:
     """Carries out one plan."""
 
-    def __init__(self, plan: GcPlan, tell: CountCallback) -> None:
+    def __init__(self, plan: GcPlan, pace: DeletionPace, tell: CountCallback) -> None:
         self._access = plan.access
         self._backend = plan.access.backend
         self._decision = plan.decision
         self._snapshot = plan.snapshot
         self._live = plan.live
+        self._pace = pace
         self._tell = tell
         self._ownership = Ownership(plan.access.backend, plan.snapshot.found)
         self._options = plan.options
@@ -303,7 +310,9 @@ class _Collection:
         decision, ownership = self._decision, self._ownership
         self._change_refs(decision.refs)
         if decision.deletes.amount:
-            self._deletion = Deletion(self._access, ownership, self._snapshot, decision, self._live, self._tell)
+            self._deletion = Deletion(
+                self._access, ownership, self._snapshot, decision, self._live, self._pace, self._tell
+            )
             self._deletion.run()
         if decision.ready or ownership.state.deleting:
             self._retire()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from mfstore.metaflow.roots.layout import References
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.pace import DeletionPace
     from mfstore.maintenance.report import PhaseCallback
 
 REMOVED_TOGETHER = 10_000
@@ -70,7 +71,7 @@ class Removal:
 
     def __init__(
         self, root: Root, file: StateFile, state: RootGcState, plan: MetaflowGcPlan, holdings: Holdings,
-        tell: PhaseCallback,
+        tell: PhaseCallback, pace: DeletionPace,
     ) -> None:  # fmt: skip
         self._root = root
         self._file = file
@@ -78,6 +79,7 @@ class Removal:
         self._plan = plan
         self._holdings = holdings
         self._tell = tell
+        self._pace = pace
         self.removed = Removed(held=dict(plan.held))
 
     def run(self) -> None:
@@ -208,20 +210,23 @@ class Removal:
         known = self._holdings.tasks.get(name, layout.Task()).files
         return {file: info for file, info in task.files.items() if file not in known or known[file].etag != info.etag}
 
-    def delete(self, infos: Iterable[ObjectInfo], at: int, of: int, shared: bool = False) -> None:
-        """Delete these objects, the first of which is number ``at`` of so many. What tasks share is deleted within
-        seconds or not at all, and only as it was listed: a deletion that is repeated for minutes would take what a task
-        found or stored long after the look."""
+    def delete(self, infos: Sequence[ObjectInfo], at: int, of: int, shared: bool = False) -> None:
+        """Delete these objects, the first of which is number ``at`` of so many, as fast as may be. What tasks share is
+        deleted within seconds or not at all, and only as it was listed: a deletion that is repeated for minutes would
+        take what a task found or stored long after the look."""
         self._tell(PhaseProgress("removing", at, of))
         if at:
             self._save(self._state)  # a sign of life, and proof that nobody took over
-        doomed = list(infos)
-        if shared:
-            gone = self._root.backend.delete_unchanged({info.key: info.etag for info in doomed})
-            doomed = [info for info, is_gone in zip(doomed, gone, strict=True) if is_gone]
-        else:
-            self._root.backend.delete_many([info.key for info in doomed])
-        self.removed.amount += total(doomed)
+        together = self._pace.at_once(len(infos))
+        for first in range(0, len(infos), together):
+            doomed = infos[first : first + together]
+            self._pace.wait(len(doomed))
+            if shared:
+                gone = self._root.backend.delete_unchanged({info.key: info.etag for info in doomed})
+                doomed = [info for info, is_gone in zip(doomed, gone, strict=True) if is_gone]
+            else:
+                self._root.backend.delete_many([info.key for info in doomed])
+            self.removed.amount += total(doomed)
 
     def _save(self, state: RootGcState) -> None:
         self._file.save(state)

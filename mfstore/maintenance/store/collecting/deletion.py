@@ -25,6 +25,7 @@ from mfstore.saving.folding import packs_in, without
 if TYPE_CHECKING:
     from mfstore.format.tree import NodeName
     from mfstore.handle import StoreAccess
+    from mfstore.maintenance.pace import DeletionPace
     from mfstore.maintenance.store.collecting.ownership import Ownership
 
 DELETED_TOGETHER = 1000
@@ -63,7 +64,7 @@ class Deletion:
 
     def __init__(
         self, access: StoreAccess, ownership: Ownership, snapshot: GcSnapshot, decision: GcDecision,
-        live: Mapping[bytes, str], tell: Callable[[str, int], None],
+        live: Mapping[bytes, str], pace: DeletionPace, tell: Callable[[str, int], None],
     ) -> None:  # fmt: skip
         self._access = access
         self._backend = access.backend
@@ -71,6 +72,7 @@ class Deletion:
         self._snapshot = snapshot
         self._decision = decision
         self._live = live
+        self._pace = pace
         self._tell = tell
         self._gone: set[bytes] = set()
         """How the names of packs begin that some nodes of the index have marks of, and that are not stored."""
@@ -147,9 +149,11 @@ class Deletion:
         """Delete objects; returns the names of those that are another version by now."""
         names = [name for name in doomed if name in etags]
         replaced = []
-        together = DELETED_TOGETHER if self._backend.deletes_conditionally() else LOOKED_AT_TOGETHER
+        most = DELETED_TOGETHER if self._backend.deletes_conditionally() else LOOKED_AT_TOGETHER
+        together = self._pace.at_once(most)
         for at in range(0, len(names), together):
             batch = names[at : at + together]
+            self._pace.wait(len(batch))
             answers = self._delete({table.path(name): etags[name] for name in batch})
             gone = [name for name, answer in zip(batch, answers, strict=True) if answer]
             replaced += [name for name, answer in zip(batch, answers, strict=True) if not answer]
