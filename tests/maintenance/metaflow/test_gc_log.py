@@ -1,6 +1,5 @@
 """What a collection of a Metaflow root writes down of itself: who removed what, when, and by which policy."""
 
-import contextlib
 import logging
 
 import pytest
@@ -12,7 +11,7 @@ from mfstore.maintenance.metaflow.collecting.audit_lines import ROOT_LOG
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
-from mfstore.testing import Fault, FaultyBackend
+from mfstore.testing import FaultyBackend
 from tests.rigs.metaflow_trees import files, run_meta, task
 
 DAY = 86400.0
@@ -56,21 +55,16 @@ def test_what_is_condemned_and_removed_is_logged(place, caplog):
     assert log_of(place) == before
 
 
-def test_it_is_written_before_the_first_deletion(place):
+def test_it_is_written_before_the_first_deletion_and_after_the_last(place):
     collect_metaflow(place, LAST)
-    before = len(log_of(place))
     inner = place.backend
-    for n in range(1, 200):
-        place.backend = FaultyBackend(inner, Fault(n, forever=True))
-        place.backend.root = inner.root
-        stored = set(files(inner.root))
-        with contextlib.suppress(errors.MfstoreError):
-            collect_metaflow(place, LAST, take_over=True)
-        place.backend = inner
-        if set(files(inner.root)) != stored:
-            break
-    assert len(log_of(place)) > before
-    assert "Flow/0" in {line.get("remove") for line in log_of(place)[0].lines}
+    place.backend = FaultyBackend(inner)
+    place.backend.root = inner.root
+    collect_metaflow(place, LAST)
+    calls = place.backend.log
+    logged = [at for at, (operation, key) in enumerate(calls) if operation == "put" and key.startswith(ROOT_LOG)]
+    deleted = [at for at, (operation, key) in enumerate(calls) if operation.startswith("delete") and "Flow/" in key]
+    assert len(logged) == 2 and logged[0] < deleted[0] and deleted[-1] < logged[1]
 
 
 def test_without_the_right_to_log_nothing_is_deleted(place, monkeypatch):

@@ -34,10 +34,13 @@ def about(plan: MetaflowGcPlan) -> Account:
         "bytes": plan.freed.bytes,
     }  # fmt: skip
     lines = [
-        {verb: entry.name, "began": entry.began, "files": entry.files, "bytes": entry.size}
+        {
+            verb: entry.name, "began": entry.began, "files": entry.files, "bytes": entry.size,
+            "why": plan.dropped.get((entry.flow, entry.run), ""),
+        }
         for verb, entries in (("remove", plan.remove), ("condemn", plan.condemn))
         for entry in entries
-    ]
+    ]  # fmt: skip
     return Account(facts, lines)
 
 
