@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     default="7d",
     show_default=True,
     metavar="TIME",
-    help="Of --metaflow: an attempt without a heartbeat that did not end is taken to be running for as long as its step "
-    "takes, for an hour at least, and never longer than this.",
+    help="Of --metaflow: an attempt without a heartbeat that did not end is taken to be running for as long as its "
+    "step takes, for an hour at least, and never longer than this.",
 )
 @click.option(
     "--metadata",
