@@ -31,6 +31,7 @@ from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
+from mfstore.maintenance.metaflow.known_files import remembering
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
 from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.report import untold
@@ -63,6 +64,7 @@ def collect_metaflow(
     policy: RunPolicy,
     *,
     metadata: str = "local",
+    trust_known: bool = False,
     yes_really: bool = False,
     take_over: bool = False,
     deletes_per_second: float | None = None,
@@ -77,6 +79,8 @@ def collect_metaflow(
         policy: Which runs are dropped, and when.
         metadata: Where tags, users and signs of life of runs are read: ``local`` (below the root), ``local:PATH``
             (below another), ``service`` (Metaflow's metadata service, through Metaflow) or ``none``.
+        trust_known: What collections remember of files is believed where ETags are no digests, too: no task may write
+            to ``mf.maintenance/``.
         yes_really: Also when no run would stay, or more would be condemned than the policy's ``max_drop``.
         take_over: Also when another collector is at work by the look of it: it died within the last minutes.
         deletes_per_second: Objects that are deleted in a second, at most; 0: as many as can be. None: 1000 in S3.
@@ -95,14 +99,15 @@ def collect_metaflow(
     policy.check()
     pace = DeletionPace(pace_of(deletes_per_second, root.remote))
     # Before anything is written: what is no root is left as it is. What comes after the listing is looked for again.
-    holdings = list_root(root, tell)
+    holdings = list_root(root, tell, policy.flows)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     state = file.begin(take_over)
     try:
         now = file.now
         since = file.condemned_since()
-        plan = make_plan(root, holdings, policy, since, now, tell, metadata)
+        with remembering(root, holdings.find, writes=True, trusted=trust_known):
+            plan = make_plan(root, holdings, policy, since, now, tell, metadata)
         if plan.refusal and not yes_really:
             raise Refused(
                 plan.refusal, backend=root.url,
@@ -139,6 +144,8 @@ def _collect_packed(
     """Collect ``mf.store``: what was done, or why nothing was."""
     if not has_packed_store(root):
         return PackedCollection()
+    if plan.others:
+        return PackedCollection(left_alone="what other flows need of it was not looked at: it needs one without --flow")
     if plan.unknown or plan.unreadable:
         return PackedCollection(left_alone="not all of what runs refer to is known")
     # Runs to be removed count too: their bundles are condemned by the next collection.
@@ -152,8 +159,7 @@ def _collect_packed(
 def _of_other_flows(plan: MetaflowGcPlan, since: Mapping[str, float]) -> set[str]:
     """The condemned runs that this policy does not judge: they stay so, or collections of one flow each would go on
     pardoning each other's."""
-    others = ("/".join(run) for run in plan.kept if not plan.policy.judges(run[0]))
-    return {name for name in others if name in since}
+    return {name for name in since if not plan.policy.judges(name.partition("/")[0])}
 
 
 def _dropped(plan: MetaflowGcPlan) -> set[str]:

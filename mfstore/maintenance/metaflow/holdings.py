@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.backends.s3.ranges import without
+from mfstore.backends.s3.ranges import KeyRange, without
 from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
@@ -38,8 +39,10 @@ _BESIDE = (f"{MAINTENANCE_FOLDER}/", f"{STORE_FOLDER}/", "conda/")
 
 @dataclass(slots=True)
 class Holdings:
-    """What a listing shows of a root."""
+    """What a listing shows of a root, or of some flows of it."""
 
+    only: frozenset[str] | None = None
+    """The flows that were looked at; None: all."""
     blobs: dict[BlobName, ObjectInfo] = field(default_factory=dict)
     metas: dict[BlobName, ObjectInfo] = field(default_factory=dict)
     """Metadata files of blobs; only in directories."""
@@ -110,6 +113,15 @@ class Holdings:
             found[name] = before[0] + objects, before[1] + size
         return found
 
+    def find(self, path: str) -> ObjectInfo | None:
+        """What was listed under the path of a task's file. LookupError where nobody looked."""
+        flow = path.partition("/")[0]
+        if self.only is not None and flow not in self.only:
+            raise LookupError(flow)
+        found = layout.parse(path)
+        task = self.tasks.get((found.flow, found.run, found.step, found.task))
+        return None if task is None else task.files.get((found.attempt, found.name))
+
     @property
     def flows(self) -> list[str]:
         """Every flow that has blobs or tasks."""
@@ -140,11 +152,13 @@ class Holdings:
         return dict(sorted(found.items()))
 
 
-def list_root(root: Root, progress: PhaseCallback) -> Holdings:
-    """Everything below the root. NotAStore when it is no root of Metaflow, perhaps because one lies below it; NotFound
-    when nothing is there."""
-    found = Holdings()
-    for info in _listing(root):
+def list_root(root: Root, progress: PhaseCallback, flows: Sequence[str] = ()) -> Holdings:
+    """Everything below the root, or what is stored of the flows that match one of these patterns, if any does.
+    NotAStore when it is no root of Metaflow, perhaps because one lies below it; NotFound when nothing is there."""
+    tops = filter(layout.is_flow, _tops(root) if flows else ())
+    only = [name for name in tops if any(fnmatchcase(name, pattern) for pattern in flows)]
+    found = Holdings(frozenset(only) if only else None)
+    for info in _listing_of(root, only) if only else _listing(root):
         found.add(info)
         if found.objects % TOLD_EVERY == 0:
             progress(PhaseProgress("listing", found.objects, 0))
@@ -159,6 +173,21 @@ def _listing(root: Root) -> Iterator[ObjectInfo]:
     if root.remote:
         return root.backend.list_ranges(without("", [f"{MAINTENANCE_FOLDER}/"]))  # type: ignore[no-any-return]
     return root.backend.list("")  # type: ignore[no-any-return]
+
+
+def _tops(root: Root) -> list[str]:
+    """The names of the folders directly below the root."""
+    if root.remote:
+        return [folder.rstrip("/") for folder in root.backend.folders([""])]
+    top = Path(root.backend.root)
+    return sorted(entry.name for entry in top.iterdir() if entry.is_dir()) if top.is_dir() else []
+
+
+def _listing_of(root: Root, flows: Iterable[str]) -> Iterator[ObjectInfo]:
+    prefixes = [f"{place}{flow}/" for flow in flows for place in ("", "data/", "mf.cards/")]
+    if root.remote:
+        return root.backend.list_ranges([KeyRange(prefix) for prefix in prefixes])  # type: ignore[no-any-return]
+    return root.backend.list_many(prefixes)  # type: ignore[no-any-return]
 
 
 def refuse_links(root: Root, found: Holdings) -> None:

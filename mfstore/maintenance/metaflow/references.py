@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.maintenance.metaflow.known_files import FILES_TOGETHER, read_together
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
 
-FILES_TOGETHER = 1024
-"""Small files asked for together."""
 Name = TypeVar("Name")
 
 
@@ -40,19 +39,21 @@ def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> 
         for (attempt, kind), info in task.files.items()
         if kind in layout.REFERRING and attempt is not None
     ]
-    for at in range(0, len(wanted), FILES_TOGETHER):
-        progress(PhaseProgress("tasks", at, len(wanted)))
-        for (name, attempt, kind), data in read_small(root, wanted[at : at + FILES_TOGETHER]):
-            try:
-                found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
-            except CorruptObject as error:
-                found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=root.url)
-            yield ReferringFile(name, attempt, kind, found)
+    for number, ((name, attempt, kind), data) in enumerate(read_small(root, wanted)):
+        if number % FILES_TOGETHER == 0:
+            progress(PhaseProgress("tasks", number, len(wanted)))
+        try:
+            found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
+        except CorruptObject as error:
+            found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=root.url)
+        yield ReferringFile(name, attempt, kind, found)
     progress(PhaseProgress("tasks", len(wanted), len(wanted)))
 
 
 def read_small(root: Root, infos: Sequence[tuple[Name, ObjectInfo]]) -> Iterator[tuple[Name, bytes | MfstoreError]]:
-    """Small files, each with what it was named by."""
-    found = root.backend.get_many([info.key for _, info in infos])
-    for (name, _), (_, data) in zip(infos, found, strict=True):
+    """Small files, each with what it was named by, in any order."""
+    if root.known is not None:
+        yield from root.known.read(infos)
+        return
+    for (name, _), data in read_together(root.backend, infos):
         yield name, data

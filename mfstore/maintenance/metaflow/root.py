@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mfstore.host.workers import Workers
 from mfstore.settings import resolve
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.known_files import KnownFiles
 
 
 class Root:
@@ -21,6 +24,8 @@ class Root:
         """A backend of a directory or of S3, with what only that one can do."""
         self.url: str = self.backend.url
         self.workers = Workers(resolve().threads)
+        self.known: KnownFiles | None = None
+        """Small files that are remembered, within ``remembering``."""
 
     def close(self) -> None:
         """End threads and connections."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
-from mfstore.maintenance.metaflow.references import FILES_TOGETHER, read_small
+from mfstore.maintenance.metaflow.references import read_small
 from mfstore.metaflow.roots.attempts import PARAMETERS, STARTED
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ def read_beginnings(root: Root, holdings: Holdings, runs: Collection[Run]) -> Ma
             first[run] = order, info
     wanted = [(run, info) for run, (_, info) in first.items()]
     found: dict[Run, float] = {}
-    for at in range(0, len(wanted), FILES_TOGETHER):
-        for run, data in read_small(root, wanted[at : at + FILES_TOGETHER]):
-            moment = None if isinstance(data, MfstoreError) else time_of_attempt(data)
-            if moment is not None:
-                found[run] = moment
+    for run, data in read_small(root, wanted):
+        moment = None if isinstance(data, MfstoreError) else time_of_attempt(data)
+        if moment is not None:
+            found[run] = moment
     return found
 
 

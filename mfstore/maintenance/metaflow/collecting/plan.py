@@ -16,6 +16,7 @@ from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmat
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
+from mfstore.maintenance.metaflow.known_files import remembering
 from mfstore.maintenance.report import untold
 
 if TYPE_CHECKING:
@@ -103,11 +104,13 @@ class MetaflowGcPlan:
     """Folders that look like datastore roots of their own; they are left alone."""
     unmatched: tuple[str, ...] = ()
     """Patterns of runs to keep that no run matches."""
+    others: bool = False
+    """Whether there are flows that were not looked at, because the policy does not judge them."""
 
     @property
     def drops_everything(self) -> bool:
         """Whether no run would stay."""
-        return bool(self.runs) and not self.kept
+        return bool(self.runs) and not self.kept and not self.others
 
     @property
     def drops_share(self) -> float:
@@ -130,19 +133,25 @@ class MetaflowGcPlan:
 
 
 def plan_metaflow_gc(
-    root: Root, policy: RunPolicy, tell: PhaseCallback = untold, *, metadata: str = "local"
+    root: Root,
+    policy: RunPolicy,
+    tell: PhaseCallback = untold,
+    *,
+    metadata: str = "local",
+    trust_known: bool = False,
 ) -> MetaflowGcPlan:
-    """What a collection would do; changes nothing. ``metadata``: as of ``collect_metaflow``.
+    """What a collection would do; changes nothing. ``metadata`` and ``trust_known``: as of ``collect_metaflow``.
 
     Raises AccessDenied when no file may be read, InvalidKey for a policy that does not say what to keep, Refused when a
     symbolic link hides runs.
     """
     policy.check()
-    holdings = list_root(root, tell)
+    holdings = list_root(root, tell, policy.flows)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     file.load()
-    return make_plan(root, holdings, policy, file.condemned_since(), time(), tell, metadata)
+    with remembering(root, holdings.find, writes=False, trusted=trust_known):
+        return make_plan(root, holdings, policy, file.condemned_since(), time(), tell, metadata)
 
 
 def make_plan(
@@ -236,9 +245,12 @@ def _includes(root: Root, holdings: Holdings, needs: NeedsByFate, held: Collecti
     name the IncludeFile of another flow by its URL."""
     if needs.unreadable:
         return frozenset()
-    stay, go, later = (read_includes(root, holdings, group) for group in (needs.kept, needs.due, needs.later))
+    go = read_includes(root, holdings, needs.due).names & holdings.includes.keys()
+    if not go:
+        return frozenset()  # what others name costs a request for each that does
+    stay, later = (read_includes(root, holdings, group) for group in (needs.kept, needs.later))
     known = stay.known & later.known
-    found = (go.names & holdings.includes.keys()) - stay.names - later.names
+    found = go - stay.names - later.names
     return frozenset(name for name in found if name[0] in known and name[0] not in held)
 
 
@@ -283,8 +295,16 @@ def _assemble(
         liveness=fates.liveness,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
-        unmatched=unmatched(fates.policy.pinned, {entry.name for entry in facts.values()}),
+        unmatched=unmatched(_looked_for(fates.policy.pinned, holdings), {entry.name for entry in facts.values()}),
+        others=holdings.only is not None,
     )
+
+
+def _looked_for(pinned: Iterable[str], holdings: Holdings) -> Iterator[str]:
+    """The patterns of runs that may be of flows that were looked at."""
+    only = holdings.only
+    flows = ((pattern, pattern.partition("/")[0]) for pattern in pinned)
+    return (pattern for pattern, flow in flows if only is None or flow in only or {*"*?["} & {*flow})
 
 
 def _own(holdings: Holdings, runs: Iterable[Run], spared: Collection[str]) -> RootAmount:

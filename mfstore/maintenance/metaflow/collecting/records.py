@@ -6,13 +6,13 @@ Where a source does not tell something it says so (None, ``unknown``), and nobod
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.maintenance.metaflow.collecting.policy import Run
-from mfstore.maintenance.metaflow.references import FILES_TOGETHER
+from mfstore.maintenance.metaflow.references import read_small
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import DATA, DONE
@@ -110,20 +110,21 @@ def _document(flow: str, run: str) -> str:
 
 def _read_documents(root: Root, runs: Collection[Run]) -> dict[Run, RunRecord]:
     records: dict[Run, RunRecord] = {}
-    for run, data in _read_together(root, [(run, _document(*run)) for run in runs]):
+    found = root.backend.get_many([_document(*run) for run in runs])
+    for run, (_, data) in zip(runs, found, strict=True):
         try:
             if isinstance(data, MfstoreError):
                 raise data
-            found = layout.run_document(data)
+            document = layout.run_document(data)
         except NotFound:
             continue
         except MfstoreError as error:
             records[run] = RunRecord("local", time_in_id(run[1]), unread=error.message)
             continue
-        if (found.flow, found.run) == run:  # else it is that of the flow of a root one level lower
+        if (document.flow, document.run) == run:  # else it is that of the flow of a root one level lower
             records[run] = RunRecord(
-                "local", time_in_id(run[1]) or found.began, tags=found.tags, system_tags=found.system_tags,
-                user=found.user,
+                "local", time_in_id(run[1]) or document.began, tags=document.tags,
+                system_tags=document.system_tags, user=document.user,
             )  # fmt: skip
     return records
 
@@ -146,7 +147,7 @@ class FileRecords:
     def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
         """One small file is read of each run that ended. One that cannot be read leaves the state unknown."""
         records: dict[Run, RunRecord] = {}
-        ended: list[tuple[Run, str]] = []
+        ended: list[tuple[Run, ObjectInfo]] = []
         times: dict[Run, float] = {}
         for run in runs:
             if run not in self._ends:
@@ -156,9 +157,9 @@ class FileRecords:
             end = self._ends[run]
             if end is not None and run not in self._running:
                 times[run] = end[1]
-                ended.append((run, end[0].key))
+                ended.append((run, end[0]))
                 records[run] = replace(records[run], ended=end[1], state="unknown")
-        for run, data in _read_together(self._root, ended):
+        for run, data in read_small(self._root, ended):
             if isinstance(data, MfstoreError):
                 continue
             try:
@@ -168,15 +169,6 @@ class FileRecords:
             if well is not None:
                 records[run] = replace(records[run], state="successful" if well else "failed")
         return records
-
-
-def _read_together(root: Root, wanted: list[tuple[Run, str]]) -> Iterator[tuple[Run, bytes | MfstoreError]]:
-    """Small files, by their paths, each with the run that it was named by."""
-    for at in range(0, len(wanted), FILES_TOGETHER):
-        part = wanted[at : at + FILES_TOGETHER]
-        found = root.backend.get_many([path for _, path in part])
-        for (run, _), (_, data) in zip(part, found, strict=True):
-            yield run, data
 
 
 def merged(told: RunRecord | None, files: RunRecord | None) -> RunRecord:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.maintenance.metaflow.holdings import Holdings
+from mfstore.maintenance.metaflow.known_files import FILES_TOGETHER
 from mfstore.maintenance.metaflow.migrating.changes import (
     AttemptChanges,
     EndedAttempt,
@@ -21,7 +22,6 @@ from mfstore.maintenance.metaflow.migrating.changes import (
 from mfstore.maintenance.metaflow.migrating.records import ArtifactRecords
 from mfstore.maintenance.metaflow.migrating.report import FlowShare, MigrationPlan
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
-from mfstore.maintenance.metaflow.references import FILES_TOGETHER
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import DATA
