@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +32,6 @@ from mfstore.maintenance.metaflow.known_format import (
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.root import Root
 
 FILES_TOGETHER = 1024
 """Small files asked for together."""
@@ -63,15 +62,15 @@ class _Shard:
 class KnownFiles:
     """What is remembered of the small files below a root, and will be."""
 
-    def __init__(self, root: Root, listed: Listed, *, writes: bool, trusted: bool = False) -> None:
+    def __init__(self, backend: Any, listed: Listed, *, writes: bool, trusted: bool = False) -> None:
         """``trusted``: what is remembered is believed where the ETag is no digest, too."""
-        self._backend = root.backend
+        self._backend = backend
         self._listed = listed
         self._writes = writes
         self._trusted = trusted
         self._shards: dict[str, _Shard] = {}
         with suppress(AccessDenied):  # then all is read where it lies
-            for info in root.backend.list(KNOWN):
+            for info in backend.list(KNOWN):
                 # Longer than any that was ever written: it is somebody else's.
                 if info.size <= 2 * OBJECT_BYTES:
                     found = KnownObject(info.key, info.size)
@@ -198,23 +197,3 @@ def read_together(
         found = backend.get_many([info.key for _, info in part])
         for named, (_, data) in zip(part, found, strict=True):
             yield named, data
-
-
-@contextmanager
-def remembering(root: Root, listed: Listed, *, writes: bool, trusted: bool = False) -> Iterator[None]:
-    """Within this, small files below the root are read as far as they are not remembered. What was read anew is
-    remembered at its end, with ``writes``, also when that is an error: then the next one reads less."""
-    if not root.remote:
-        yield
-        return
-    root.known = KnownFiles(root, listed, writes=writes, trusted=trusted)
-    try:
-        yield
-    except BaseException:
-        with suppress(MfstoreError):
-            root.known.save()
-        raise
-    else:
-        root.known.save()
-    finally:
-        root.known = None

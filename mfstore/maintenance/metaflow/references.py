@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mfstore.errors import CorruptObject, MfstoreError
-from mfstore.maintenance.metaflow.known_files import FILES_TOGETHER, read_together
+from mfstore.maintenance.metaflow.known_files import FILES_TOGETHER, KnownFiles, Listed, read_together
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
@@ -57,3 +58,23 @@ def read_small(root: Root, infos: Sequence[tuple[Name, ObjectInfo]]) -> Iterator
         return
     for (name, _), data in read_together(root.backend, infos):
         yield name, data
+
+
+@contextmanager
+def remembering(root: Root, listed: Listed, *, writes: bool, trusted: bool = False) -> Iterator[None]:
+    """Within this, small files below the root are read as far as they are not remembered. What was read anew is
+    remembered at its end, with ``writes``, also when that is an error: then the next one reads less."""
+    if not root.remote:
+        yield
+        return
+    root.known = KnownFiles(root.backend, listed, writes=writes, trusted=trusted)
+    try:
+        yield
+    except BaseException:
+        with suppress(MfstoreError):
+            root.known.save()
+        raise
+    else:
+        root.known.save()
+    finally:
+        root.known = None

@@ -16,7 +16,7 @@ from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmat
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
-from mfstore.maintenance.metaflow.known_files import remembering
+from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.report import untold
 
 if TYPE_CHECKING:
