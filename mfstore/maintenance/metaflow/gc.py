@@ -32,8 +32,8 @@ from mfstore.maintenance.metaflow.collecting.removal import Removal
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
-from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.metaflow.references import remembering
+from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.report import untold
 
 if TYPE_CHECKING:
