@@ -330,8 +330,9 @@ def removed_at_the_end(target: Target, say: Callable[[str], None]) -> Iterator[N
                 stack.callback(signal.signal, name, signal.signal(name, patience))
         try:
             target.remove(cut_off=ended is not None)
-        except BaseException:
-            say(f"could not remove all of {target.scratch}: remove it by hand")
+        except BaseException as error:
+            why = "" if isinstance(error, KeyboardInterrupt) else f" ({error})"
+            say(f"could not remove all of {target.scratch}{why}: remove it by hand")
             if ended is None:
                 raise
         if ended is not None:

@@ -26,10 +26,14 @@ from mfstore.settings import resolve
 from mfstore.store import Store
 
 RETRY_SECONDS = 20.0
-"""A service that has not answered for so long ends the measurement, and the removal, in good time."""
-LATE_LOOKS, LATE_SECONDS = 10, 1.0
-"""After an interruption: a request that was let go is carried out by its server a moment later. The looks
-end with the first that finds nothing."""
+"""A service that has not answered for so long ends the measurement in good time."""
+REMOVAL_SECONDS = 180.0
+"""A service that was overloaded by what it measured answers late: 30,000 objects took radosgw on a busy machine longer
+than ``RETRY_SECONDS``, and some stayed. Who does not want to wait interrupts once more."""
+LATE_LOOKS, LATE_SECONDS = 15, 1.0
+"""After an interruption: a request that was let go is carried out by its server a moment later. The looks end when
+``QUIET_LOOKS`` one after the other find nothing: two, since a busy server may take longer than one."""
+QUIET_LOOKS = 2
 TRIAL = b"mfstore bench 16"
 
 
@@ -330,11 +334,15 @@ class S3Target(Target):
         if self._refused:
             return
         # Where there was no answer to the first request either, two tries are enough.
-        self._empty(f"{self.prefix}/", attempts=10 if self._reached else 2)
+        patience: dict[str, Any] = {"retry_seconds": REMOVAL_SECONDS} if self._reached else {"attempts": 2}
+        self._empty(f"{self.prefix}/", **patience)
         self._abort()
+        quiet = 0
         for _ in range(LATE_LOOKS if cut_off and self._reached else 0):
             sleep(LATE_SECONDS)
-            if not self._empty(f"{self.prefix}/") + self._abort():
+            found = self._empty(f"{self.prefix}/", **patience) + self._abort()
+            quiet = 0 if found else quiet + 1
+            if quiet == QUIET_LOOKS:
                 break
 
     def _abort(self) -> int:

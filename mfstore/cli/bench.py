@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,9 @@ from mfstore.errors import BackendError, InvalidKey, MfstoreError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from mfstore.bench.measure import Row
     from mfstore.bench.plan import BenchPlan, Prices, Step
-    from mfstore.bench.results import Results
+    from mfstore.bench.results import Cell, Results, RowWriter
     from mfstore.bench.run import RunSettings
     from mfstore.bench.targets import Target
 
@@ -245,30 +247,40 @@ def _run(
         click.echo(printable(f"mfstore: {text}"), err=True)
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    measured: Results | None = None
     ended: BaseException | None = None
-    with ExitStack() as stack:
-        writer = stack.enter_context(row_writer(rows)) if rows is not None else None
-        stack.enter_context(removed_at_the_end(target, say))
-        about_target = target.check()
-        ceilings = measure_ceilings(target.directory)
-        run = {
-            **about, **about_target, "version": __version__, "python": platform.python_version(), "cpus": ceilings.cpus,
-            "system": f"{platform.system()} {platform.machine()}", "started": started, "seed": settings.seed,
-            "seconds": settings.seconds, "scratch": target.scratch,
-        }  # fmt: skip
-        results = Results(run, _plan_document(plan, prices), asdict(ceilings))
-        under_way = _Display(plan, stack.enter_context(progress()))
-        keep = (lambda cell, found, begin: writer.add(cell.number, cell.operation, found, begin)) if writer else _drop
-        try:
+    try:
+        with ExitStack() as stack:
+            writer = stack.enter_context(row_writer(rows)) if rows is not None else None
+            stack.enter_context(removed_at_the_end(target, say))
+            about_target = target.check()
+            ceilings = measure_ceilings(target.directory)
+            run = {
+                **about, **about_target, "version": __version__, "python": platform.python_version(),
+                "cpus": ceilings.cpus, "system": f"{platform.system()} {platform.machine()}", "started": started,
+                "seed": settings.seed, "seconds": settings.seconds, "scratch": target.scratch,
+            }  # fmt: skip
+            results = Results(run, _plan_document(plan, prices), asdict(ceilings))
+            under_way = _Display(plan, stack.enter_context(progress()))
+            keep = _drop if writer is None else partial(_write, writer)
+            measured = results
             for cell in execute(target, plan, settings, keep, under_way):
                 results.cells.append(cell)
-        except (KeyboardInterrupt, MfstoreError) as error:
-            # What has been measured until then is worth showing.
-            ended = error
-            results.run = {**run, "ended": str(error) or "interrupted"}
+            measured = None
+    except (KeyboardInterrupt, MfstoreError) as error:
+        # It went through the removal, which then waits for what was sent and not answered.
+        if measured is None:
+            raise
+        # What has been measured until then is worth showing.
+        ended = error
+        results.run = {**run, "ended": str(error) or "interrupted"}
     here = Site(target.kind, _on_loopback(about_target.get("endpoint")))
     results.cells = [replace(cell, verdict=judge(cell, ceilings, here, results.cells)) for cell in results.cells]
     return results, ended
+
+
+def _write(writer: RowWriter, cell: Cell, found: Sequence[Row], begin: float) -> None:
+    writer.add(cell.number, cell.operation, found, begin)
 
 
 def _drop(*_: object) -> None:

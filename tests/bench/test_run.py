@@ -15,6 +15,7 @@ import threading
 import time
 
 import pytest
+from click.testing import CliRunner
 
 from mfstore.backends import open_backend
 from mfstore.bench import run as runs
@@ -24,7 +25,8 @@ from mfstore.bench.peers import Threaded, Where
 from mfstore.bench.plan import plan
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
 from mfstore.bench.targets import open_target
-from mfstore.errors import AccessDenied, MfstoreError, NotFound
+from mfstore.cli.bench import bench
+from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotFound
 from mfstore.settings import resolve
 from mfstore.testing import FaultProxy, NetworkFault, actions
 from tests import ROOT
@@ -426,6 +428,21 @@ def test_interrupted_on_s3(cloud, begun):
     assert keys(cloud) == ["mine/data"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BackendError("the service is gone")])
+def test_the_removal_learns_that_the_measurement_was_cut_off(monkeypatch, error):
+    """It then waits for what was sent and not answered."""
+    learnt = []
+
+    def execute(*_):
+        raise error
+        yield
+
+    monkeypatch.setattr(runs, "execute", execute)
+    monkeypatch.setattr(targets.BackendTarget, "remove", lambda _, *, cut_off=False: learnt.append(cut_off))
+    done = CliRunner().invoke(bench, ["memory://", "-y", *SMALL])
+    assert (learnt, done.exit_code) == ([True], 1), done.output
+
+
 def test_what_a_server_stores_a_moment_after_the_interruption(cloud, monkeypatch):
     """It had been sent before; it is stored while the removal waits for just that."""
     target = open_target(f"s3://{cloud[0]}/below")
@@ -445,7 +462,7 @@ def test_what_a_server_stores_a_moment_after_the_interruption(cloud, monkeypatch
         raise KeyboardInterrupt
     client.close()
     assert keys(cloud) == ["mine/data"]
-    assert waits == [targets.LATE_SECONDS] * 3  # the third finds nothing
+    assert waits == [targets.LATE_SECONDS] * 4  # the last two find nothing
 
 
 def test_interrupted_in_an_upload_in_parts(cloud, begun):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 KEYS_PER_DELETE = 1000
 """Keys per DeleteObjects: the API's limit."""
+PATIENCE = 120.0
+"""Seconds of silence that an answer about many keys may have. radosgw answers 200 at once and then deletes: on a busy
+machine a thousand keys took it more than the 20 seconds of any other answer, and asking again makes it no faster."""
 IN_XML = re.compile("[\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 """Keys that can be told in XML (XML 1.0, production 2) and arrive as they were: a return would arrive as a line
 feed."""
@@ -52,7 +55,10 @@ class DeleteJob(Job):
     def _call(self) -> Call:
         objects = [{"Key": key, "ETag": self._match[key]} if key in self._match else {"Key": key} for key in self._left]
         params = {"Delete": {"Objects": objects, "Quiet": True}}
-        return Call("DeleteObjects", self.bucket, None, self.options, params, fresh=self._fresh, tag=Try(self))
+        call = Call("DeleteObjects", self.bucket, None, self.options, params, fresh=self._fresh, tag=Try(self))
+        if not self._fresh:  # such a one is not repeated, and ends when its operation's time does
+            call.first_byte = call.stall = PATIENCE
+        return call
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         # Quiet answers name failures only: one that names nothing must at least be one, which ``parsed`` sees to.
