@@ -72,7 +72,7 @@ soak: system-test $(INSTALLED)
 
 bench: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[bench]'
-	$(RUN) -m pytest benchmarks -q $(addprefix --ignore=benchmarks/,test_s3.py test_metaflow.py test_scenarios.py) \
+	$(RUN) -m pytest benchmarks -q $(addprefix --ignore=benchmarks/,test_s3.py test_metaflow.py test_client.py test_scenarios.py) \
 	  --benchmark-json build/benchmarks.json
 	$(RUN) -m benchmarks.report build/benchmarks.json
 
@@ -109,7 +109,8 @@ bench-instructions: system-test $(INSTALLED)
 # Stock Metaflow beside mfstore. FLAGS='--splits 200 --array-mib 512' takes larger flows.
 bench-metaflow: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[bench]'
-	$(RUN) -m pytest benchmarks/test_metaflow.py -q $(FLAGS) --benchmark-json build/benchmarks-metaflow.json
+	$(RUN) -m pytest benchmarks/test_metaflow.py benchmarks/test_client.py -q $(FLAGS) \
+	  --benchmark-json build/benchmarks-metaflow.json
 	$(RUN) -m benchmarks.report build/benchmarks-metaflow.json
 
 # A store written by this version, to be read for ever: run once per release, never over an existing one.

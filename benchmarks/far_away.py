@@ -3,7 +3,8 @@ faster than a connection of its network brings.
 
 One thread and ``sendfile``, since client and server share the cores: what they lack would show as a client that does
 not fill the network. A proxy before nginx, which this was, took 0.47 s of CPU for a GB, and 0.4 ms for a small object.
-It has one object of each size, says nothing but what a GET needs, and looks at no signature.
+It has one object of each size, or a copy of what lies in a bucket, says nothing but what a GET needs, and looks at no
+signature.
 """
 
 import heapq
@@ -15,12 +16,20 @@ import select
 import socket
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import PIPE, Popen
+from urllib.parse import unquote
 
 UNLIMITED = 1e12
 TICK = 0.008
 """Seconds of bytes sent at once, ten times what a timer is late on a machine that has time."""
 LATE = 0.2
 """Seconds of bytes that a timer was late for, at most, and that are made up for."""
+MISSING = (
+    b"HTTP/1.1 404 Not Found\r\nContent-Type: application/xml\r\nContent-Length: 37\r\n\r\n"
+    b"<Error><Code>NoSuchKey</Code></Error>"
+)
 RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d*)", re.IGNORECASE)
 
 
@@ -38,10 +47,11 @@ class Connection:
 
 
 class FarAway:
-    """Serves objects of some ``sizes`` until its standard input ends. ``latency``: seconds before each answer;
-    ``connect``: before the first of a connection, besides; ``bandwidth``: bytes per second of each."""
+    """Serves objects of some ``sizes``, as /bucket/get/SIZE/NUMBER, and what was ``copied``, until its standard input
+    ends. ``latency``: seconds before each answer; ``connect``: before the first of a connection, besides;
+    ``bandwidth``: bytes per second of each."""
 
-    def __init__(self, sizes, latency=0.0, bandwidth=None, connect=0.0):
+    def __init__(self, sizes=(), copied=None, latency=0.0, bandwidth=None, connect=0.0):
         self.latency, self.connect = latency, connect
         self.bandwidth = bandwidth or UNLIMITED
         self.chunk = min(4 << 20, int(self.bandwidth * TICK))
@@ -49,6 +59,12 @@ class FarAway:
         self.connections = {}
         self.timers, self.order = [], itertools.count()
         self.files = {size: made(size) for size in sizes}
+        self.copied = {}
+        if copied:
+            file = os.open(copied, os.O_RDONLY)
+            for path, start, size, metadata in json.loads(Path(f"{copied}.json").read_text()):
+                said = "".join(f"x-amz-meta-{name}: {value}\r\n" for name, value in metadata.items())
+                self.copied[path] = file, start, size, said.encode()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.listener.setblocking(False)
 
@@ -108,19 +124,31 @@ class FarAway:
 
     def answer(self, connection):
         request, connection.received = connection.received, b""
-        size = int(request.split(b" ", 2)[1].split(b"/")[-2])
-        connection.at, connection.end, said = 0, size, b"200 OK\r\n"
-        if found := RANGE.search(request):
-            connection.at, connection.end = int(found[1]), int(found[2]) + 1 if found[2] else size
-            said = b"206 Partial\r\nContent-Range: bytes %d-%d/%d\r\n" % (connection.at, connection.end - 1, size)
-        head = b'HTTP/1.1 %sETag: "%d"\r\nContent-Length: %d\r\n\r\n' % (said, size, connection.end - connection.at)
-        connection.file, connection.due = self.files[size], time.monotonic()
-        if connection.end - connection.at <= self.chunk // 8:
-            head += os.pread(connection.file, connection.end - connection.at, connection.at)
-            connection.at = connection.end
-        connection.sock.send(head, socket.MSG_MORE if connection.at < connection.end else 0)
+        found = self.find(unquote(request.split(b" ", 2)[1].decode()))
+        if found is None:
+            connection.sock.send(MISSING)
+            return
+        connection.file, start, size, metadata = found
+        first, last, said = 0, size - 1, b"200 OK\r\n"
+        if asked := RANGE.search(request):
+            first, last = int(asked[1]), min(int(asked[2]), size - 1) if asked[2] else size - 1
+            said = b"206 Partial\r\nContent-Range: bytes %d-%d/%d\r\n" % (first, last, size)
+        length = last + 1 - first
+        head = b'HTTP/1.1 %s%sETag: "%d"\r\nContent-Length: %d\r\n\r\n' % (said, metadata, start + size, length)
+        connection.at, connection.end, connection.due = start + first, start + first + length, time.monotonic()
+        whole = length <= self.chunk // 8
+        answer = head + os.pread(connection.file, length, connection.at) if whole else head
+        sent = connection.sock.send(answer, 0 if whole else socket.MSG_MORE)
+        connection.at += max(0, sent - len(head))
         if connection.at < connection.end:
             self.send(connection)
+
+    def find(self, path):
+        """File, place in it, size and metadata of an object; None: there is none."""
+        if path in self.copied:
+            return self.copied[path]
+        size = int(number) if (number := path.split("/")[-2]).isdigit() else None
+        return (self.files[size], 0, size, b"") if size in self.files else None
 
     def send(self, connection):
         """The next bytes that are due; the rest when it is, or when the connection takes some."""
@@ -147,6 +175,29 @@ def made(size):
     file = os.memfd_create("object")
     os.pwrite(file, os.urandom(size), 0)
     return file
+
+
+@contextmanager
+def serving(**options):
+    """The URL of one in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.far_away", json.dumps(options)]
+    server = Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=Path(__file__).parent.parent)
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.stdin.close()
+        server.wait(10)
+        server.stdout.close()
+
+
+def copy(objects, path):
+    """Write what a server will have ``copied``: ``objects`` are path, data and metadata of each."""
+    index = []
+    with open(path, "wb") as file:
+        for name, data, metadata in objects:
+            index.append((name, file.tell(), len(data), dict(metadata)))
+            file.write(data)
+    Path(f"{path}.json").write_text(json.dumps(index))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def benchmarks(runs: list[dict[str, Any]]) -> None:
         s3(runs)
     if any("metaflow" in run["extra_info"] for run in runs):
         metaflow([run["extra_info"] for run in runs if "metaflow" in run["extra_info"]])
+    client([run["extra_info"] for run in runs if "client" in run["extra_info"]])
 
 
 def stores(runs: list[dict[str, Any]]) -> None:
@@ -234,6 +235,18 @@ def metaflow(rows: list[dict[str, Any]]) -> None:
                     f"{sum(requests.values()) or '-'} | {counts if requests else '-'} | "
                     f"{size(row['sent']) if requests else '-'} | {size(row['stored'])} |"
                 )
+
+
+def client(rows: list[dict[str, Any]]) -> None:
+    """What Metaflow's Client takes for many artifacts that are far away: medians, and the time of each round."""
+    if not rows:
+        return
+    print("\n| artifacts, 20 ms away | | wall (all) | until the first | CPU | in datastore calls | Metaflow's own |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    for row in rows:
+        walls = ", ".join(f"{wall:.2f}" for wall in row["walls"])
+        times = " | ".join(seconds(row[name]) for name in ("first", "cpu", "inside", "own"))
+        print(f"| {row['client']} | {row['peer']} | {seconds(row['wall'])} ({walls}) | {times} |")
 
 
 def size(value: int) -> str:

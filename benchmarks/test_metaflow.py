@@ -194,10 +194,10 @@ def test_client(record, settings, reads, where, peer):
     setting = settings(where, peer)
     script = HERE / "flows" / "client.py"
     near = {"METAFLOW_S3_ENDPOINT_URL": setting.proxy.upstream_url} if setting.proxy else {}
-    written = setting.rig.python(script, "write", reads, side=setting.side, **near)["run"]
+    written = setting.rig.python(script, "write", reads, 1, side=setting.side, **near)["run"]
     # The reader is on another host.
     shutil.rmtree(setting.rig.temporary)
     setting.rig.temporary.mkdir()
-    read = lambda: setting.rig.python(script, "read", reads, written, side=setting.side)  # noqa: E731
+    read = lambda: setting.rig.python(script, "read", written, "tasks", side=setting.side)  # noqa: E731
     found = record(setting, f"Client, {reads} artifacts of as many tasks", where, peer, read)
-    assert found == {"count": reads, "bytes": reads * 8192}
+    assert (found["count"], found["bytes"]) == (reads, reads * 8192)

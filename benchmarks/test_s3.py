@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from benchmarks import floor as floors
+from benchmarks.far_away import serving
 from benchmarks.s3_peers import CURRENT, PEERS, SHARES, current_libraries, environment
 from tests.servers import Nginx, Radosgw
 
@@ -354,20 +355,11 @@ FAR_ROUNDS = 5
 def from_far(distance):
     """What the client says, and the CPU that the server took meanwhile."""
     options = {"sizes": [SMALL, distance.size], "latency": distance.latency, "bandwidth": distance.bandwidth}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.far_away", json.dumps(options)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
-    try:
-        url = server.stdout.readline().strip()
+    with serving(**options) as url:
         before = cpu_below()
         where = {"url": url, "bucket": "bench", "region": "us-east-1", "access_key": "bench", "secret_key": "bench"}
         found = python(["-c", FAR], [url, distance.size, distance.count], {**where, "ca_file": None})
         return {**found, "others": cpu_below() - before}
-    finally:
-        server.stdin.close()
-        server.wait(10)
-        server.stdout.close()
 
 
 def cpu_below():

@@ -1,9 +1,14 @@
-"""A run of many tasks with one artifact each: written by one process, as tasks write, or read by Metaflow's Client."""
+"""A run of many artifacts: written by one process, as tasks write, or read by Metaflow's Client.
+
+``python client.py write TASKS ARTIFACTS``, of each task; ``read RUN tasks``, one artifact of each; ``read RUN
+artifacts``, all of the one task; ``look`` asks the Client for all that ``read`` asks it for, but for what the artifacts
+are: what that takes is Metaflow's own."""
 
 import json
 import os
 import random
 import sys
+import time
 import types
 
 import datastore_clock
@@ -14,10 +19,9 @@ from metaflow.metaflow_environment import MetaflowEnvironment
 from metaflow.plugins import DATASTORES, METADATA_PROVIDERS
 
 SIZE = 8192
-command, count = sys.argv[1], int(sys.argv[2])
 
 
-def write():
+def write(tasks, artifacts):
     storages = {found.TYPE: found for found in DATASTORES}
     kind = os.environ["METAFLOW_DEFAULT_DATASTORE"]
     local = os.path.join(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"], ".metaflow")
@@ -30,22 +34,45 @@ def write():
     flow = FlowDataStore("Reads", environment, metadata, storage_impl=storages[kind], ds_root=root)
     run = metadata.new_run_id()
     made = random.Random(0)
-    for _ in range(count):
+    for _ in range(int(tasks)):
         task_id = metadata.new_task_id(run, "work")
         task = flow.get_task_datastore(run, "work", task_id, attempt=0, mode="w")
         task.init_task()
         metadata.register_metadata(run, "work", task_id, [MetaDatum("attempt", "0", "attempt", ["attempt_id:0"])])
-        artifacts = {"value": made.randbytes(SIZE), "_task_ok": True, "_success": True}
-        task.save_artifacts(iter(artifacts.items()), len(artifacts))
+        values = {f"value{number:03}": made.randbytes(SIZE) for number in range(int(artifacts))}
+        saved = {**values, "_task_ok": True, "_success": True}
+        task.save_artifacts(iter(saved.items()), len(saved))
         task.done()
     return {"run": run}
 
 
-def read(run):
+def read(run, through):
     datastore_clock.install()
-    namespace(None)
-    values = [task.data.value for task in Step(f"Reads/{run}/work")]
-    return {"count": len(values), "bytes": sum(map(len, values))}
+    sizes, first = [], 0.0
+    for value in (found() for found in asked(run, through)):
+        first = first or time.perf_counter() - begin
+        sizes.append(len(value))
+    return {"count": len(sizes), "bytes": sum(sizes), "first": first}
 
 
-print(json.dumps(write() if command == "write" else read(sys.argv[3])))
+def look(run, through):
+    return {"count": len([*asked(run, through)])}
+
+
+def asked(run, through):
+    """What gives each value, once the Client has found it."""
+    step = Step(f"Reads/{run}/work")
+    if through == "tasks":
+        for task in step:
+            data = task.data
+            yield lambda data=data: data.value000
+    else:
+        for artifact in step.task:
+            if artifact.id.startswith("value"):
+                yield lambda artifact=artifact: artifact.data
+
+
+namespace(None)
+begin, used = time.perf_counter(), time.process_time()
+found = {"write": write, "read": read, "look": look}[sys.argv[1]](*sys.argv[2:])
+print(json.dumps({**found, "wall": time.perf_counter() - begin, "cpu": time.process_time() - used}))
