@@ -332,14 +332,17 @@ class Handle:
         except MfstoreError as error:
             raise error.where(key=recipe_path(key), backend=self.backend.url) from None
 
-    def load(self, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes, *, named: bool) -> Any:
-        """The objects of ``wanted``: ``named`` as a dict, else the one there is. NotLoadable for what unpickling
-        raises."""
+    def load(
+        self, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes, *, named: bool,
+        first: dict[str, int] | None = None,
+    ) -> Any:  # fmt: skip
+        """The objects of ``wanted``: ``named`` as a dict, else the one there is. ``first`` as of ``load_artifacts``.
+        NotLoadable for what unpickling raises."""
         meter = METER.get()
         if meter is not None:
             meter.expect(sum(artifact.size for artifact in wanted))
         try:
-            values = list(load_artifacts(self.loading(*how), recipe, wanted))
+            values = list(load_artifacts(self.loading(*how), recipe, wanted, first))
         except Exception as error:
             values = self.load_again(error, key, recipe, wanted, how)
         self.count(sum(artifact.size for artifact in wanted))

@@ -40,8 +40,11 @@ class Loading(NamedTuple):
     """Bytes of texts and bytes that are read before something is made of the first of them."""
 
 
-def load_artifacts(how: Loading, recipe: Recipe, wanted: Sequence[Artifact]) -> Iterator[Any]:
-    """The objects of ``wanted``, in order. Chunks of several artifacts are fetched together."""
+def load_artifacts(
+    how: Loading, recipe: Recipe, wanted: Sequence[Artifact], first: dict[str, int] | None = None
+) -> Iterator[Any]:
+    """The objects of ``wanted``, in order. Chunks of several artifacts are fetched together. ``first`` is
+    ``first_chunks`` of the recipe, for who loads many of its artifacts one by one."""
     if how.writable and all(artifact.literal is not None and artifact.encoding == PICKLE for artifact in wanted):
         # The usual small bundle: nothing to fetch, nothing to place.
         for artifact in wanted:
@@ -51,7 +54,7 @@ def load_artifacts(how: Loading, recipe: Recipe, wanted: Sequence[Artifact]) -> 
                 raise _told(error, recipe, artifact)  # noqa: B904
             yield value
         return
-    starts = first_chunks(recipe)
+    starts = first or first_chunks(recipe)
     together: list[Artifact] = []
     held = 0
     for artifact in wanted:

@@ -17,10 +17,10 @@ from mfstore.errors import MfstoreError
 from mfstore.format.description import PATH
 from mfstore.format.digests import Key
 from mfstore.format.packs import pack_path
-from mfstore.format.recipes import INLINE, Recipe, recipe_path
+from mfstore.format.recipes import INLINE, recipe_path
 from mfstore.host.elapsed import moment, since
-from mfstore.loading.artifacts import first_chunks
 from mfstore.loading.reads import ChunkRead, plan_reads
+from mfstore.metaflow.packed.decoded import DECODED, DecodedBundle
 from mfstore.metaflow.process_state import process_state
 from mfstore.records import NamedTuple
 from mfstore.s3.datatools.clients import Lease, client_arguments
@@ -58,24 +58,25 @@ class StoreInBucket:
 
     def load_parts_ahead(self, artifacts: Mapping[str, Sequence[str]]) -> None:
         """Hold what artifacts of bundles take, by their names. What fails is met again by who needs it."""
-        chunks: list[ChunkRead] = []
-        for bundle, data in self.backend.hold_recipes(artifacts):
+        handle = self.store.handle
+        decoded = {bundle: found for bundle in artifacts if (found := DECODED.find(handle, bundle)) is not None}
+        for bundle, data in self.backend.hold_recipes([bundle for bundle in artifacts if bundle not in decoded]):
             with suppress(MfstoreError):
-                recipe = self.store.handle.decode(Key(bundle), data)
-                chunks += filter(self.backend.is_missing, _chunks_in_packs(recipe, artifacts[bundle]))
+                decoded[bundle] = DECODED.add(handle, bundle, handle.decode(Key(bundle), data))
+        chunks = (chunk for bundle, found in decoded.items() for chunk in _chunks_in_packs(found, artifacts[bundle]))
         capabilities = self.backend.capabilities
-        reads = plan_reads(chunks, capabilities.gap, capabilities.span)
+        reads = plan_reads(filter(self.backend.is_missing, chunks), capabilities.gap, capabilities.span)
         self.backend.hold_ranges([RangeRead(pack_path(read.pack), read.start, read.end - read.start) for read in reads])
 
 
-def _chunks_in_packs(recipe: Recipe, names: Sequence[str]) -> Iterator[ChunkRead]:
-    starts = first_chunks(recipe)
-    for artifact in recipe.artifacts:
-        if artifact.name in names:
-            for number, chunk in enumerate(artifact.chunks, starts[artifact.name]):
-                placement = recipe.placements[number]
-                if placement.pack != INLINE:
-                    yield ChunkRead(recipe.packs[placement.pack].hex(), placement, chunk, NO_MEMORY)
+def _chunks_in_packs(bundle: DecodedBundle, names: Iterable[str]) -> Iterator[ChunkRead]:
+    recipe = bundle.recipe
+    for name in names:
+        artifact = bundle.artifacts.get(name)
+        for number, chunk in enumerate(artifact.chunks, bundle.first[name]) if artifact is not None else ():
+            placement = recipe.placements[number]
+            if placement.pack != INLINE:
+                yield ChunkRead(recipe.packs[placement.pack].hex(), placement, chunk, NO_MEMORY)
 
 
 class HeldRanges:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.format.digests import BLAKE3, Key, digest_function
 from mfstore.format.recipes import BUNDLE
-from mfstore.host.elapsed import moment, since
 from mfstore.metaflow.packed.previous import WORTH, PreviousBundle
 from mfstore.metaflow.roots.packed_keys import (
     INLINE_PICKLE_BYTES,
@@ -24,16 +23,9 @@ from mfstore.records import NamedTuple
 from mfstore.saving.drafts import Draft, draft_of, hashed_draft
 
 if TYPE_CHECKING:
-    from mfstore.format.recipes import Recipe
-    from mfstore.handle import Handle
+    from mfstore.format.recipes import Artifact
     from mfstore.saving.ingest import Ingest
     from mfstore.store import Store
-
-
-KEPT_BYTES = 8 << 20
-"""Of a recipe that is kept when it was decoded."""
-KEPT_SECONDS = 300.0
-"""For how long: collections move chunks, and rewrite the recipes that name them."""
 
 
 class Saved(NamedTuple):
@@ -146,39 +138,24 @@ def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterat
         yield from found.items()
 
 
-class _Decoded(NamedTuple):
-    """A recipe, whose it is, and when it was read."""
-
-    handle: Handle
-    recipe: Recipe
-    then: tuple[float, float]
-
-
-_last: dict[str, _Decoded] = {}
-"""What was decoded last, by its key."""
-
-
 def _load(store: Store, bundle: str, names: Sequence[str]) -> dict[str, Any]:
-    """As ``Store.load``, but for a recipe that is the one decoded last: who asks for one artifact after the other would
-    wait for that each time, with 500 artifacts 4 ms. What it says may have been moved since: an error forgets it."""
+    """As ``Store.load``, of a bundle that is decoded once. What its recipe says may have been moved since: an error
+    forgets it."""
     # Who saves need not import them.
     from mfstore.getting import in_bundle
     from mfstore.handle import Wishes
+    from mfstore.metaflow.packed.decoded import DECODED
 
     key, handle = Key(bundle), store.handle
-    last = _last.get(bundle)
-    if last is not None and last.handle is handle and since(last.then) < KEPT_SECONDS:
-        recipe = last.recipe
-    else:
-        recipe = handle.recipe(key)
-        _last.clear()
-        if recipe.stored <= KEPT_BYTES:
-            _last[bundle] = _Decoded(handle, recipe, moment())
+    decoded = DECODED.get(handle, bundle)
     try:
-        found: dict[str, Any] = handle.load(
-            key, recipe, in_bundle(names).artifacts(key, bundle, recipe), Wishes(), named=True
-        )
+        known = decoded.artifacts
+        if known.keys() >= {*names}:
+            wanted: Sequence[Artifact] = [known[name] for name in names]
+        else:
+            wanted = in_bundle(names).artifacts(key, bundle, decoded.recipe)  # says what it has not
+        found: dict[str, Any] = handle.load(key, decoded.recipe, wanted, Wishes(), named=True, first=decoded.first)
     except Exception:
-        _last.clear()
+        DECODED.forget()
         raise
     return found

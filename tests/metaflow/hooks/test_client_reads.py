@@ -13,16 +13,14 @@ from metaflow.metaflow_environment import MetaflowEnvironment
 from metaflow.plugins import METADATA_PROVIDERS
 from metaflow.plugins.datastores.local_storage import LocalStorage
 
-import mfstore
+from mfstore.format import recipes
 from mfstore.format.recipes import recipe_path
-from mfstore.handle import Handle
 from mfstore.metaflow.extension import S3Storage
 from mfstore.metaflow.hooks import client_reads
 from mfstore.metaflow.hooks.client_reads import FIRST_ITEMS, ClientReads
-from mfstore.metaflow.packed import bucket, bundles
+from mfstore.metaflow.packed import bucket
 from mfstore.metaflow.packed.store import load_parts_ahead
 from mfstore.metaflow.process_state import process_state
-from mfstore.metaflow.roots.packed_keys import PackedArtifact
 from tests.rigs.metaflow_stores import another_host
 
 TASKS = 50
@@ -107,6 +105,20 @@ def test_an_artifact_of_each_task(run):
     # Alone, then 8, 16, and the rest; a data.json for each task, a blob or a recipe, and the store's description.
     assert waited <= 4
     assert run.requests() <= 2 * TASKS + 2
+
+
+def test_what_was_read_ahead_is_decoded_once(run, monkeypatch):
+    names = [f"name{number:02}" for number in range(TASKS)]
+    several = run.task(lambda _: {name: value(name) for name in names}, step="several")
+    for number in range(TASKS):
+        run.task(lambda _, number=number: {"value": value(number)})
+    run.read_elsewhere()
+    decoded = []
+    decode = recipes.decode
+    monkeypatch.setattr(recipes, "decode", lambda data, codec, key: decoded.append(key) or decode(data, codec, key))
+    assert sorted(task.data.value for task in run.tasks()) == sorted(map(value, range(TASKS)))
+    assert len([one.data for one in Task(several)]) == TASKS + 1
+    assert len(decoded) in (0, TASKS + 1)  # stock, packed
 
 
 def test_every_artifact_of_a_task(run):
@@ -269,28 +281,3 @@ def test_what_was_read_badly_is_read_again_from_the_bucket(s3, held):
     assert place.store.load(key) == {"a": [1, 2]}
     assert place.backend.get(path).endswith(place.backend.read_again(path, 3))
     assert bucket.StoreInBucket(url, False).store.load(key) == {"a": [1, 2]}
-
-
-def test_the_recipe_that_was_decoded_last_is_kept_for_a_while(monkeypatch):
-    read = []
-    recipe = Handle.recipe
-    monkeypatch.setattr(Handle, "recipe", lambda self, key: read.append(key) or recipe(self, key))
-    store = mfstore.open("memory://")
-    bundle = store.save({"a": 1, "b": Fails(), "c": [3]})
-
-    def load(*names):
-        return dict(bundles.load(lambda: store, [PackedArtifact(name, "0" * 64, bundle) for name in names]))
-
-    assert [load("a"), load("c"), load("a", "c")] == [{"a": 1}, {"c": [3]}, {"a": 1, "c": [3]}]
-    assert read == [bundle]
-    with pytest.raises(ZeroDivisionError):
-        load("b")
-    assert load("a") == {"a": 1} and len(read) > 2  # read anew, once it failed
-    del read[:]
-    monkeypatch.setattr(bundles, "KEPT_SECONDS", 0.0)
-    assert load("a") == load("a") == {"a": 1} and read == [bundle] * 2
-
-
-class Fails:
-    def __reduce__(self):
-        return divmod, (1, 0)
