@@ -15,6 +15,7 @@ from importlib import import_module
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from typing import Any
 
+from metaflow.client.filecache import FileCache
 from metaflow.datastore import flow_datastore
 from metaflow.datastore.flow_datastore import FlowDataStore
 from metaflow.datastore.task_datastore import TaskDataStore
@@ -126,6 +127,7 @@ METHODS = (
         _in_s3("marks", "save_metadata"),
     ),
     ReboundMethod(TaskDataStore, "transfer_artifacts", ("self", "other_datastore", "names"), transfer_artifacts),
+    ReboundMethod(FileCache, "create_file", ("self", "path", "value"), _at_first_call("client_cache", "create_file")),
     ReboundMethod(FlowSpec, "_find_input", ("self", "stack_index"), _at_first_call("foreach", "find_input")),
 )  # fmt: skip
 

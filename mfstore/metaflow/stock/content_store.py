@@ -237,8 +237,8 @@ class ContentStore(Stock):  # type: ignore[misc]
             self._known.found_damaged(key)
             raise blob_error(f"{where} is damaged: {error}. Running the task again stores it anew", key) from None
         if self._blob_cache is not None:
-            self._blob_cache.store_key(key, blob)
-        if len(blob) <= TINY_BLOB_BYTES and not force_raw:
+            self._blob_cache.store_key(key, blob)  # on this host, too
+        elif len(blob) <= TINY_BLOB_BYTES and not force_raw:
             self._remember(key, blob)
         return blob
 

@@ -4,6 +4,7 @@ import threading
 from importlib.metadata import version
 
 import pytest
+from metaflow.client.filecache import FileCache
 from metaflow.datastore import flow_datastore
 from metaflow.datastore.content_addressed_store import ContentAddressedStore
 
@@ -79,3 +80,5 @@ def test_the_attributes_that_are_used(tmp_path):
         "_storage_impl",
     ):  # fmt: skip
         assert hasattr(task, name), name
+    for name in ("_objects", "_total", "_index_objects", "_garbage_collect"):
+        assert hasattr(FileCache(str(tmp_path)), name), name
