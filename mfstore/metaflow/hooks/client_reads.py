@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from mfstore.metaflow.stock.blob_storage import StoredBlob
 
 FIRST_ITEMS = 8
-"""Tasks, or artifacts of one task, that are read at first. Each further time it is twice as many, so that 500 take six
-times, and who stops has had little more read than as many again, and these eight."""
+"""Tasks, or artifacts of one task, that are read at first."""
+GROWTH = 4
+"""Each further time it is so many times as many, so that 500 take four times. Of what takes little that costs who stops
+some requests; of what takes much, bytes are what limits it."""
 UNASKED_BYTES = 1 << 20
 """Bytes that may have been read and not asked for, however few were asked for. 1 MiB takes as long as a round trip of
 20 ms at 50 MB/s: what is less is not worth to be waited for."""
@@ -143,8 +145,8 @@ class _StepReads:
         numbers = [*islice(self._tasks, first, first + self._next_tasks)]
         if any(number not in self._known for number in numbers):
             # Those of the time after this one too, which spares it a round trip.
-            self._look(task, [*islice(self._tasks, first, first + 3 * self._next_tasks)])
-        self._next_tasks *= 2
+            self._look(task, [*islice(self._tasks, first, first + (1 + GROWTH) * self._next_tasks)])
+        self._next_tasks *= GROWTH
         expected = [(number, one) for number in numbers for one in self._of_others]
         self._read(task, name, expected)
         left = {number for number, one in expected if (number, one) not in self._settled}
@@ -161,7 +163,7 @@ class _StepReads:
             self._look_well(task, name)
         first = self._names.get(name, len(self._names))
         names = islice(self._names, first, first + self._next_names)
-        self._next_names *= 2
+        self._next_names *= GROWTH
         self._read(task, name, [(number, one) for one in names])
 
     def _look(self, task: Any, numbers: Sequence[str]) -> None:
