@@ -36,6 +36,7 @@ class State(NamedTuple):
     """How far an operation is."""
 
     label: str
+    """Empty: there is nothing to say any more."""
     items: int | None
     """None: it is one thing."""
     of_items: int | None
@@ -45,6 +46,9 @@ class State(NamedTuple):
     of_bytes: int | None
     seconds: float
     """Since it began."""
+
+
+NOTHING = State("", None, None, None, None, 0.0)
 
 
 def fraction(state: State) -> float | None:
@@ -83,10 +87,16 @@ class Meter:
         self._source = source
         """What counts the bytes elsewhere."""
         self._bytes = 0 if bytes_move else None
+        self._shown = 0
         self._begun = time.monotonic()
         self._waiting: deque[int] = deque()
         self.moved: Callable[[int], None] = self._waiting.append
         """Count bytes."""
+        self._lock = threading.Lock()
+        """Guards what travels."""
+        self._travelling = 0
+        self._encoded = 0
+        self._sources: list[Callable[[], int]] = []
 
     def item(self, count: int = 1) -> None:
         """Count items that are done."""
@@ -97,20 +107,47 @@ class Meter:
         if self._items is None:
             self._of_bytes = (self._of_bytes or 0) + count
 
+    def carry(self, count: int, encoded: int) -> None:
+        """So many bytes are about to be sent, or asked for, as so many encoded ones. They count as these flow."""
+        with self._lock:
+            self._travelling += count
+            self._encoded += encoded
+
+    def watch(self, flowed: Callable[[], int]) -> None:
+        """Some of what ``carry`` told of is under way. ``flowed`` tells how many encoded bytes have flowed so far; the
+        thread that looks calls it. A request that is made anew may take back what it had told."""
+        with self._lock:
+            self._sources.append(flowed)
+
+    def settle(self) -> None:
+        """All that ``carry`` told of is there."""
+        with self._lock:
+            self.moved(self._travelling)
+            self._travelling = self._encoded = 0
+            self._sources.clear()
+
     def state(self) -> State:
-        """How far it is. From one thread at a time."""
+        """How far it is. From one thread at a time. Bytes never become fewer."""
+        moved = None
         if self._bytes is not None:
-            while self._waiting:
-                self._bytes += self._waiting.popleft()
+            with self._lock:
+                while self._waiting:
+                    self._bytes += self._waiting.popleft()
+                moved = self._bytes
+                if self._encoded:
+                    flowed = sum(source() for source in self._sources)
+                    moved += self._travelling * min(flowed, self._encoded) // self._encoded
             if self._source is not None:
-                self._bytes = self._source()
+                moved = self._source()
             if self._of_bytes is not None:
-                self._bytes = min(self._bytes, self._of_bytes)  # what deltas build upon is read too
+                moved = min(moved, self._of_bytes)  # what deltas build upon is read too
+            self._shown = moved = max(moved, self._shown)
         seconds = time.monotonic() - self._begun
-        return State(self._label, self._items, self._of_items, self._bytes, self._of_bytes, seconds)
+        return State(self._label, self._items, self._of_items, moved, self._of_bytes, seconds)
 
     def finish(self) -> None:
         """All is done: what did not have to move, as it was stored already or is mapped, counts as if it had."""
+        self.settle()
         if self._bytes is not None and self._of_bytes is not None:
             self._waiting.append(max(0, self._of_bytes - (self.state().moved or 0)))
 
@@ -175,8 +212,9 @@ class Terminal:
         self._draw(state, ProgressBar(total=1.0, completed=part or 0.0, width=30, pulse=part is None))
 
     def close(self, state: State, done: bool) -> None:
-        """The last stays; what has no end that is known has no bar any more."""
+        """The last stays, if there is something to say; what has no end that is known has no bar any more."""
         if self._live is not None:
+            self._live.transient = not state.label
             self._draw(state, "") if done and fraction(state) is None else self.show(state)
             self._live.stop()
 
@@ -206,7 +244,10 @@ class Notebook:
         self._draw(state, "<progress></progress>" if part is None else f'<progress value="{part:.4f}"></progress>')
 
     def close(self, state: State, done: bool) -> None:
-        """The last stays; what has no end that is known has no bar any more."""
+        """The last stays, if there is something to say; what has no end that is known has no bar any more."""
+        if not state.label:
+            self._handle.update(self._html(""))
+            return
         self._draw(state, "") if done and fraction(state) is None else self.show(state)
 
     def _draw(self, state: State, bar: str) -> None:
@@ -235,8 +276,8 @@ def _in_notebook() -> bool:
 
 
 @contextmanager
-def drawn(meter: Meter, display: Display) -> Iterator[None]:
-    """Show what a meter counts until this is left."""
+def drawn(meter: Meter | Steps, display: Display) -> Iterator[None]:
+    """Show what a meter counts, or how far steps are, until this is left."""
     over = threading.Event()
 
     def draw() -> None:
@@ -320,33 +361,58 @@ class Step(Protocol):
         """Of the same unit."""
 
 
+class Steps:
+    """How far an operation is that goes in steps: who does them says so now and then. Its report says what there was:
+    nothing of this stays to be seen."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._last = NOTHING
+        self._done: dict[str, int] = {}
+
+    def reach(self, step: Step) -> None:
+        """It is there. Not from two threads at once."""
+        if step.phase == "data":
+            self._last = State(step.phase, None, None, step.done, step.total, 0.0)
+        else:
+            self._last = State(step.phase, step.done, step.total or None, None, None, 0.0)
+
+    def count(self, what: str, more: int) -> None:
+        """So many objects more are done of it. Not from two threads at once."""
+        self._done[what] = done = self._done.get(what, 0) + more
+        self._last = State(what, done, None, None, None, 0.0)
+
+    def state(self) -> State:
+        """How far it is."""
+        return self._last._replace(seconds=time.monotonic() - self._begun)
+
+    def finish(self) -> None:
+        """All is done."""
+        self._last = NOTHING
+
+
 @contextmanager
 def phases(progress: bool | Callable[[Any], None] | None) -> Iterator[Callable[[Any], None] | None]:
-    """What is to be told of the steps of an operation that goes in phases; None: nothing. True: each is shown."""
+    """What is to be told of the phases of an operation, each a ``Step``; None: nothing. True: each is shown."""
     display = None if callable(progress) else display_of(progress)
     if display is None:
         yield progress if callable(progress) else None
         return
-    begun, looked = time.monotonic(), 0.0
-    last = State("", None, None, None, None, 0.0)
+    steps = Steps()
+    with drawn(steps, display):
+        yield steps.reach
 
-    def tell(step: Step) -> None:
-        nonlocal looked, last
-        now = time.monotonic()
-        if step.phase == "data":
-            last = State(step.phase, None, None, step.done, step.total, now - begun)
-        else:
-            last = State(step.phase, step.done, step.total, None, None, now - begun)
-        if now - looked >= EVERY:
-            looked = now
-            display.show(last)
 
-    done = False
-    try:
-        yield tell
-        done = True
-    finally:
-        display.close(last._replace(seconds=time.monotonic() - begun), done)
+@contextmanager
+def counts(progress: bool | Callable[[str, int], None] | None) -> Iterator[Callable[[str, int], None] | None]:
+    """As ``phases``, of an operation that tells what is being done and how many objects more of it are."""
+    display = None if callable(progress) else display_of(progress)
+    if display is None:
+        yield progress if callable(progress) else None
+        return
+    steps = Steps()
+    with drawn(steps, display):
+        yield steps.count
 
 
 def length_of(things: object) -> int | None:

@@ -32,7 +32,7 @@ from mfstore.loading.artifacts import ArtifactReader
 from mfstore.loading.files import regular_target, write_file
 from mfstore.many_or_one import refuse_no_mapping, refuse_one_key, refuse_one_thing, warn_of_path
 from mfstore.names import base_of, resolve
-from mfstore.progress import METER, Progress, bytes_of_file, counted, length_of, phases, shown
+from mfstore.progress import METER, Progress, bytes_of_file, counted, counts, length_of, phases, shown
 from mfstore.refs import Refs
 from mfstore.settings import Knobs
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of, store_stats
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mfstore.deleting import Deletion
     from mfstore.finding import Found, Since
     from mfstore.maintenance.report import Level, PhaseCallback
-    from mfstore.maintenance.store.gc import GcPlan
+    from mfstore.maintenance.store.gc import CountCallback, GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
     from mfstore.memoizing import Cached
     from mfstore.views.view import View
@@ -586,7 +586,7 @@ class Store:
 
         return open_view(partial(getattr, self, "handle"), self.resolve(key), key, verify)
 
-    def diff(self, old: str, new: str) -> Diff:
+    def diff(self, old: str, new: str, *, progress: Progress = None) -> Diff:
         """What differs between two things that are stored: artifacts, entries of dicts, columns, arrays and attributes
         that were added, removed or changed, with how many rows of them and how many bytes; and fields of the notes.
 
@@ -600,6 +600,8 @@ class Store:
         Args:
             old: A key, or another name, as of ``get``.
             new: What it is compared with.
+            progress: True shows how many bytes have been read, as of ``put``. A function is called with how many more
+                have.
 
         Raises:
             NotFound: there is nothing of one of the names.
@@ -608,7 +610,8 @@ class Store:
         """
         from mfstore.comparing.stored import compare
 
-        return compare(self.handle, (old, self.resolve(old)), (new, self.resolve(new)))
+        with shown(progress, "diff"):
+            return compare(self.handle, (old, self.resolve(old)), (new, self.resolve(new)))
 
     def _reader(self, key: Key, name: str | None, verify: bool | None) -> ArtifactReader:
         recipe = self.handle.recipe(key)
@@ -933,7 +936,7 @@ class Store:
     def plan_gc(
         self, live: Iterable[str] | None = None, grace: float | timedelta = DAY, *, keep_last: int | None = None,
         keep_age: float | timedelta | None = None, pinned: Iterable[str] = (), series: Iterable[str] = (),
-        repack: float = 0.1, progress: Callable[[str, int], None] | None = None,
+        repack: float = 0.1, progress: bool | CountCallback | None = None,
     ) -> GcPlan:  # fmt: skip
         """What garbage collection would do; ``execute`` of the result does it. Nothing is condemned or deleted here.
 
@@ -950,7 +953,8 @@ class Store:
             series: Patterns (``runs/*``) of refs that belong together: beyond ``keep_last`` and ``keep_age`` they are
                 removed.
             repack: Packs that are mostly dead are rewritten, up to this share of the stored bytes, 0 to 1.
-            progress: Called with what is being done and how many objects more of it are done.
+            progress: True shows what is being done, as of ``put``. A function is called with that and how many objects
+                more of it are done.
 
         Raises:
             InvalidKey: options of retention that make no sense, or one of ``live`` cannot be a key.
@@ -968,7 +972,8 @@ class Store:
         refuse_store_of_metaflow(self.backend.url)
         retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
         options = GcOptions(_seconds(grace), retention, repack)
-        return plan_gc(self.handle.access("read", "write", "delete"), live, options, progress)
+        with counts(progress) as tell:
+            return plan_gc(self.handle.access("read", "write", "delete"), live, options, tell)
 
     # ---- without blocking an event loop -------------------------------------------------
 

@@ -60,6 +60,9 @@ class Capabilities(NamedTuple):
     """Chunks of one recipe that take up to this many bytes encoded lie in it, instead of in a pack that costs two more
     requests to write (pack and index fragment) and one to read. They do not dedup, so what is like the base that a save
     names does not lie there."""
+    told: bool = False
+    """Whoever asked for progress hears of the bytes of packs while they flow (``Meter.watch`` in mfstore/progress.py).
+    Without it they count when they are encoded, or have come."""
 
 
 DELETION_WINDOW = 10.0

@@ -92,6 +92,9 @@ class _Recording(Channel):
     def cancel(self, call: Call) -> None:
         self._inner.cancel(call)
 
+    def flowing(self) -> int:
+        return self._inner.flowing()
+
     def fileno(self) -> int:
         return self._inner.fileno()
 

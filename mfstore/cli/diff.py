@@ -18,7 +18,7 @@ def diff(url: str, as_json: bool, old: str, new: str) -> None:
     """Compare what the names OLD and NEW stand for: which artifacts, columns, arrays and entries were added, removed
     and changed, with how many rows and bytes. What it compares is made of pickles: only for stores whose writers you
     trust."""
-    found = opened(url).diff(old, new)
+    found = opened(url).diff(old, new, progress=True)
     if as_json:
         print_json(found.to_dict())
         return

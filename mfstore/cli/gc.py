@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_grid, print_json, progress
+from mfstore.cli.output import opened, print_grid, print_json
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.retention import Retention
 from mfstore.maintenance.store.collecting.told import plan_grid, plan_notes
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from mfstore.maintenance.store.gc import GcPlan, GcResult
 
 
@@ -137,25 +135,21 @@ def gc(
         raise click.UsageError("--tag, --flow and --metadata are for --metaflow")
     Retention(keep_last, keep_age, pinned, series)  # what makes no sense is told before the store is looked for
     store = opened(where)
-    with progress() as display:
-        tell = _teller(display)
-        plan = store.plan_gc(
-            None if live is None else _keys(live), grace, keep_last=keep_last, keep_age=keep_age, pinned=pinned,
-            series=series, repack=repack / 100, progress=tell,
-        )  # fmt: skip
-        result = None
-        if not as_json:
-            display.stop()
-            for pattern in unmatched(pinned, set(store.refs)) if pinned else ():
-                click.echo(printable(f"no ref matches --pin {pattern}"))
-            _show(plan, long)
-            display.start()
-        if execute:
-            if plan.unsafe and not yes_really:
-                raise click.UsageError(f"{plan.unsafe}. Confirm with --yes-really")
-            result = plan.execute(
-                yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, progress=tell
-            )
+    plan = store.plan_gc(
+        None if live is None else _keys(live), grace, keep_last=keep_last, keep_age=keep_age, pinned=pinned,
+        series=series, repack=repack / 100, progress=True,
+    )  # fmt: skip
+    result = None
+    if not as_json:
+        for pattern in unmatched(pinned, set(store.refs)) if pinned else ():
+            click.echo(printable(f"no ref matches --pin {pattern}"))
+        _show(plan, long)
+    if execute:
+        if plan.unsafe and not yes_really:
+            raise click.UsageError(f"{plan.unsafe}. Confirm with --yes-really")
+        result = plan.execute(
+            yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, progress=True
+        )
     if as_json:
         print_json(_document(plan, result, long))
     elif result is None:
@@ -168,17 +162,6 @@ def gc(
 def _keys(lines: Iterable[str]) -> list[str]:
     words = (line.partition("#")[0].strip() for line in lines)
     return [word for word in words if word]
-
-
-def _teller(display: Progress) -> Callable[[str, int], None]:
-    tasks: dict[str, Any] = {}
-
-    def tell(what: str, more: int) -> None:
-        if what not in tasks:
-            tasks[what] = display.add_task(what, total=None)
-        display.advance(tasks[what], more)
-
-    return tell
 
 
 def _show(plan: GcPlan, long: bool) -> None:

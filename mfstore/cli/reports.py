@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli.output import print_grid, progress
+from mfstore.cli.output import print_grid
 from mfstore.display.amounts import count, duration, size
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
-from mfstore.maintenance.report import PhaseProgress
+from mfstore.maintenance.report import PhaseCallback, untold
 from mfstore.maintenance.store.report import RepairReport, VerifyReport, holds, looked_at, lost_data, verdict
 from mfstore.maintenance.told import SHOWN, AnyFinding, actions_grid, afterwards, did_nothing, findings_grid, since
+from mfstore.progress import phases
 
 if TYPE_CHECKING:
     from mfstore.display.cards import Grid
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[PhaseProgress], None]]:
-    """A progress bar for each phase."""
-    with progress() as display:
-        tasks: dict[str, int] = {}
-
-        def tell(step: PhaseProgress) -> None:
-            # Bytes are shown as MB: the display counts in whole numbers.
-            unit = 1_000_000 if step.phase == "data" else 1
-            label = "data (MB)" if step.phase == "data" else step.phase
-            task = tasks.get(step.phase)
-            if task is None:
-                task = tasks[step.phase] = display.add_task(label, total=None)
-            display.update(task, completed=step.done // unit, total=step.total // unit)  # type: ignore[arg-type]
-
-        yield tell
+def steps() -> Iterator[PhaseCallback]:
+    """What is told how far a command is; in a terminal it is shown."""
+    with phases(True) as tell:
+        yield tell or untold
 
 
 def print_report(report: VerifyReport) -> None:

@@ -41,6 +41,7 @@ class Fetcher:
         self._verified = verified
         self._gap = reader.backend.capabilities.gap
         self._span = reader.backend.capabilities.span
+        self._told = reader.backend.capabilities.told
 
     def fill(self, recipe: Recipe, wanted: Iterable[WantedChunk], verify: bool) -> None:
         """Fetch chunks of one recipe into memory. CorruptObject when a chunk is not to be had whole; without ``verify``
@@ -173,11 +174,16 @@ class Fetcher:
 
     def _read_all(self, chunks: list[ChunkRead], total: int, verify: bool, healed: list[Healed]) -> None:
         reads = plan_reads(chunks, self._gap, self._span)
-        meter = METER.get()
+        flows = meter = METER.get()
+        if meter is not None and self._told:
+            meter.carry(sum(read.decoded for read in reads), sum(read.end - read.start for read in reads))
+            meter = None
         if self._reader.remote:
             self._reader.read_remote(reads, lambda read, data: self._arrived(read, data, verify, healed, meter))
         else:
             self._reader.workers.map(lambda read: self._read(read, verify, healed, meter), reads, total)
+        if flows is not None:
+            flows.settle()
 
     def _fetch_deltas(
         self, chunks: list[ChunkRead], deltas: list[Delta], total: int, verify: bool, healed: list[Healed]

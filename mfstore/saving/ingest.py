@@ -23,6 +23,7 @@ from mfstore.format.about import encode_note, with_note
 from mfstore.format.digests import key_of
 from mfstore.format.packs import place_of
 from mfstore.format.recipes import NONCE, RAW, BaseChunk, Piece, Placement, new_placement, recipe_path
+from mfstore.progress import METER
 from mfstore.provenance import warn_of_own
 from mfstore.records import NamedTuple
 from mfstore.saving.codecs import LABELS, EncodedChunk
@@ -347,6 +348,8 @@ class Ingest:
         draft = draft_of(name, obj, self.take if small is None else small.take, named, by_value)
         if ":" in "".join(draft.modules):
             warn_of_own(draft.modules)
+        if (meter := METER.get()) is not None:
+            meter.expect(draft.size)
         self.drafted(draft, small)
         return draft
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from mfstore._core.codec import GROUP, NONE
 from mfstore.format.fragments import new_location
 from mfstore.format.packs import ALIGN_FROM, PackBuilder, PackEntry, PackPiece, pack_path
+from mfstore.progress import METER
 from mfstore.saving.codecs import LABELS
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
     from mfstore.format.fragments import Location
     from mfstore.format.packs import Pieces
+    from mfstore.progress import Meter
     from mfstore.saving.codecs import EncodedChunk
     from mfstore.saving.context import SaveContext, SessionStats
     from mfstore.saving.deltas import EncodedDelta
@@ -48,6 +50,8 @@ class PackWriter:
         self._algorithm = context.algorithm
         self._limit = context.memory // PACK_SHARE
         self._overrun = PACK_OVERRUN if context.backend.capabilities.remote else 0
+        self._told = context.backend.capabilities.told
+        self._counted = 0
         self._batch = batch
         self._located = located
         self._written = written
@@ -106,6 +110,14 @@ class PackWriter:
             self._append(pack, chunk.data, [entry], chunk.codec, chunk.width, chunk.codec != NONE or run.held)
             start = end
 
+    def count(self, size: int, meter: Meter) -> None:
+        """So many bytes of what is saved have just been added. They count when their pack is sent, where its bytes are
+        counted as they flow."""
+        if self._told:
+            self._counted += size
+        else:
+            meter.moved(size)
+
     def add_delta(self, run: Run, number: int, delta: EncodedDelta) -> None:
         """The next chunk, which is stored as a delta."""
         if self._pack.held >= self._limit or self._pack.length >= self._limit:
@@ -143,8 +155,11 @@ class PackWriter:
             return
         self._pack = PackBuilder(self._algorithm)
         name, parts = pack.close(self._digest)
-        self._batch.put(pack_path(name), parts)
         size = sum(memoryview(part).nbytes for part in parts)
+        if self._counted and (meter := METER.get()) is not None:
+            meter.carry(self._counted, size)
+            self._counted = 0
+        self._batch.put(pack_path(name), parts)
         self._written.stored += size
         self._written.objects += 1
         self.sizes[pack.name.value] = size

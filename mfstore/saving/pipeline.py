@@ -213,7 +213,7 @@ class ChunkPipeline:
                     run, first, last = part
                     size = run.ends[last - 1] - (run.ends[first - 1] if first else 0)
                     told += size
-                    meter.moved(size)
+                    self._packs.count(size, meter)
         return told
 
     def _find_deltas(

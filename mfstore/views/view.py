@@ -11,6 +11,7 @@ from mfstore.errors import NotFound, WrongArgument
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
 from mfstore.loading.artifacts import first_chunks
+from mfstore.progress import METER, Progress, shown
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of, indexed, is_all, is_number, split
 from mfstore.views.arrow import Edges, TableSymbols, arrow_array, arrow_table, chunked_array, planned
@@ -324,12 +325,16 @@ class View(Shown):
 
     # ---- data -------------------------------------------------------------------------
 
-    def load(self, rows: slice | None = None, columns: Iterable[Any] | None = None) -> Any:
+    def load(
+        self, rows: slice | None = None, columns: Iterable[Any] | None = None, *, progress: Progress = None
+    ) -> Any:  # fmt: skip
         """The object of the whole part; of data, of some rows or columns of it.
 
         Args:
             rows: Of an array or a table, these rows, by their numbers.
             columns: Of a table, the columns of these names, as a table of them.
+            progress: True shows how many bytes are done, while they are: in a terminal on stderr, in a notebook below
+                the cell. A function is called with how many more are.
 
         Raises:
             NotFound: there is no such column.
@@ -337,6 +342,10 @@ class View(Shown):
             NotLoadable: what was stored cannot be made here, as for a class that is missing.
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
+        with shown(progress, "load"):
+            return self._load(rows, columns)
+
+    def _load(self, rows: slice | None, columns: Iterable[Any] | None) -> Any:
         if columns is not None:
             if isinstance(columns, str):
                 raise WrongArgument("columns is a list of names, and this is one", found=repr(columns),
@@ -535,11 +544,14 @@ class View(Shown):
 
     def _objects(self, nodes: Sequence[Any]) -> list[Any]:
         assert self._parts is not None
+        size = sum(map(len, slots_of(*nodes)))
+        if (meter := METER.get()) is not None:
+            meter.expect(size)
         try:
             made = self._parts.objects(nodes)
         except Exception as error:
             self._fail(error)
-        self._stored.handle().count(sum(map(len, slots_of(*nodes))))
+        self._stored.handle().count(size)
         return made
 
     def _fail(self, error: Exception) -> NoReturn:

@@ -580,6 +580,7 @@ static void send_some(struct mf_connection *c) {
             c->given += (size_t) sent;
         if (count > 0)
             taken(c, (size_t) sent);
+        mf_xfer_flow(c->xfer, c->body_at);
         c->xfer->uploaded += (size_t) sent;
         if (c->xfer->uploaded >= MF_STALL_BYTES) {
             c->xfer->uploaded = 0;
@@ -673,6 +674,7 @@ void mf_connection_begin(struct mf_connection *c, struct mf_xfer *xfer) {
     xfer->reused = c->served > 0;
     xfer->progress_ns = mf_now_ns();
     xfer->uploaded = 0;
+    mf_xfer_flow(xfer, 0);
     xfer->sent = 0;
     c->sending = 1;
     c->out = worker->arena;

@@ -1,9 +1,9 @@
 /* The native S3 engine as its caller sees it: requests in, bytes where they belong, completions out.
  *
- * Threads. The caller fills a mf_xfer and submits it. From then until its `ended` event was taken from the channel it
- * is the worker's, but for `wanted`, `queued` and `done`, which the worker's lock guards, and for what an `announced`
- * event says may be read. Any thread may call what is declared here; only closing and stopping block for longer than
- * microseconds. worker.h is the inside.
+ * Threads. The caller fills a mf_xfer and submits it. From then until its `ended` event was taken from the channel
+ * it is the worker's, but for `wanted`, `queued` and `done`, which the worker's lock guards, for `flowed`, and for
+ * what an `announced` event says may be read. Any thread may call what is declared here; only closing and stopping
+ * block for longer than microseconds. worker.h is the inside.
  */
 #ifndef MFSTORE_HTTP_ENGINE_H
 #define MFSTORE_HTTP_ENGINE_H
@@ -86,6 +86,9 @@ struct mf_xfer {
 
     uint64_t epoch; /* of the engine, at submission */
 
+    /* Bytes of its body that have gone, or that have come to its target: mf_xfer_flowed may be asked at any time. */
+    size_t flowed;
+
     /* ---- guarded by the worker's lock ---- */
     struct mf_xfer *in_next, *in_prev;
     unsigned wanted;
@@ -147,6 +150,15 @@ void mf_engine_free(struct mf_engine *engine); /* stopped */
 void mf_xfer_resume(struct mf_engine *engine, struct mf_xfer *xfer, struct mf_target target, int64_t stop,
                     int64_t skip);
 void mf_xfer_cancel(struct mf_engine *engine, struct mf_xfer *xfer);
+
+/* Told without order: who looks a few times a second need not see the last bytes, and costs the worker a store. */
+static inline void mf_xfer_flow(struct mf_xfer *xfer, size_t n) {
+    __atomic_store_n(&xfer->flowed, n, __ATOMIC_RELAXED);
+}
+
+static inline size_t mf_xfer_flowed(const struct mf_xfer *xfer) {
+    return __atomic_load_n(&xfer->flowed, __ATOMIC_RELAXED);
+}
 
 /* ---- channel.c ---- */
 

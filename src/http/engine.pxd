@@ -135,6 +135,7 @@ cdef extern from "http/engine.h" nogil:
     void mf_engine_free(mf_engine *engine)
     void mf_xfer_resume(mf_engine *engine, mf_xfer *xfer, mf_target target, int64_t stop, int64_t skip)
     void mf_xfer_cancel(mf_engine *engine, mf_xfer *xfer)
+    size_t mf_xfer_flowed(const mf_xfer *xfer)
     mf_channel *mf_channel_new()
     void mf_channel_free(mf_channel *channel)
     int mf_channel_fileno(const mf_channel *channel)

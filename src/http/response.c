@@ -202,6 +202,7 @@ static enum mf_verdict land(struct mf_xfer *xfer, const uint8_t *data, size_t n,
     } else
         memcpy(xfer->target.at + xfer->received, data, n);
     xfer->received += n;
+    mf_xfer_flow(xfer, xfer->received);
     return reached(xfer);
 }
 
@@ -268,6 +269,7 @@ enum mf_verdict mf_response_landed(struct mf_xfer *xfer, size_t n) {
     }
     digest(xfer, xfer->target.at + xfer->received, n);
     xfer->received += n;
+    mf_xfer_flow(xfer, xfer->received);
     return reached(xfer);
 }
 

@@ -22,7 +22,7 @@ from engine cimport (
     mf_channel_fileno, mf_channel_free, mf_channel_new, mf_channel_take, mf_channel_wait, mf_config, mf_crc_names,
     mf_creds, mf_engine, mf_engine_free, mf_engine_new, mf_engine_stop, mf_engine_submit, mf_event, mf_header,
     mf_next_id, mf_now_ns, mf_operation, mf_part, mf_route, mf_target, mf_text, mf_xfer, mf_xfer_cancel,
-    mf_xfer_resume,
+    mf_xfer_flowed, mf_xfer_resume,
 )
 
 
@@ -1146,6 +1146,18 @@ cdef class Channel:
         engine = self.engine.here()
         with nogil:
             mf_xfer_cancel(engine, pending.xfer)
+
+    def flowing(self):
+        """See mfstore.s3.engines.interface.Channel. The list changes, and its requests are freed, under the GIL alone,
+        which this does not let go of."""
+        cdef mf_xfer *x = self.own
+        cdef uint64_t flowing = 0
+        if self.pid != getpid():
+            return 0
+        while x != NULL:
+            flowing += mf_xfer_flowed(x)
+            x = x.own_next
+        return flowing
 
     def fileno(self):
         """Readable while ``poll(0)`` would return something."""

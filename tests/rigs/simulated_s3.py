@@ -370,6 +370,9 @@ class SimulatedChannel(Channel):
             if not isinstance(entry, Reply) and entry[0] is call:
                 self._queue[place] = self._end(Reply(call), failure=CANCELLED)
 
+    def flowing(self):
+        return 0
+
     def fileno(self):
         raise NotImplementedError
 

@@ -11,11 +11,14 @@ import pytest
 
 import mfstore
 from mfstore.errors import NotFound
+from mfstore.maintenance.report import PhaseProgress
 from mfstore.progress import (
     METER,
+    NOTHING,
     Meter,
     Notebook,
     State,
+    Steps,
     Told,
     bytes_of_file,
     counted,
@@ -213,10 +216,76 @@ def test_steps_of_maintenance(store, monkeypatch):
     monkeypatch.setattr("mfstore.progress.display_of", lambda progress: display)
     store.put(np.arange(100_000))
     assert store.verify("full", progress=True).clean
-    assert display.states and display.last[0].label == "data" and display.last[0].moved and display.last[1]
+    assert display.last[0].label == "" and display.last[1]  # the report says what there was
     store.repair("list", progress=True)
     told = []
     assert store.verify("list", progress=told.append).clean and told
+
+
+def test_how_far_steps_are():
+    steps = Steps()
+    steps.reach(PhaseProgress("data", 3, 12))
+    assert steps.state()[:5] == ("data", None, None, 3, 12)
+    steps.reach(PhaseProgress("listing", 3, 0))
+    assert steps.state()[:5] == ("listing", 3, None, None, None)
+    steps.count("deleted", 2)
+    steps.count("changed refs", 1)
+    steps.count("deleted", 3)
+    assert steps.state()[:5] == ("deleted", 5, None, None, None)
+    steps.finish()
+    assert steps.state()[:5] == NOTHING[:5]
+
+
+def test_a_collection_is_shown(store, monkeypatch):
+    display = Recorded()
+    monkeypatch.setattr("mfstore.progress.display_of", lambda progress: display)
+    store.put(1)
+    plan = store.plan_gc(grace=0.0, progress=True)
+    assert display.last[0].label == "" and display.last[1]
+    display.last = None
+    plan.execute(yes_really=True, progress=True)
+    assert display.last is not None and display.last[1]
+    told = []
+    store.plan_gc(grace=0.0, progress=lambda what, more: told.append((what, more)))
+    assert ("listed", 1) in told
+
+
+def test_what_a_comparison_and_a_view_read_is_told(store, array):
+    other = array.copy()
+    other[::50_000] += 1
+    keys = store.put(array), store.put(other)
+    told = []
+    assert store.diff(*keys, progress=told.append)
+    assert 32 * 8 * 2 < sum(told) < array.nbytes  # of both sides the chunks that differ
+    view = store.view(keys[0])
+    for rows, size in ((None, store.stat(keys[0]).size), (slice(0, 1000), 8000)):
+        told.clear()
+        view.load(rows, progress=told.append)
+        assert sum(told) == size
+    assert METER.get() is None
+
+
+def test_what_travels_counts_as_it_flows():
+    meter, flowed = Meter("test", of_bytes=1000), [0, 0]
+    meter.moved(100)
+    meter.carry(600, 300)  # so much better it is encoded
+    assert meter.state().moved == 100
+    meter.watch(lambda: flowed[0])
+    flowed[0] = 150
+    assert meter.state().moved == 400
+    meter.carry(200, 200)
+    meter.watch(lambda: flowed[1])
+    flowed[:] = 300, 100
+    assert meter.state().moved == 100 + 800 * 400 // 500
+    flowed[1] = 0  # it broke: what was shown stays
+    assert meter.state().moved == 740
+    flowed[1] = 1000  # answers flow too
+    assert meter.state().moved == 900
+    meter.settle()
+    flowed[1] = 0
+    assert meter.state().moved == 900
+    meter.finish()
+    assert meter.state().moved == 1000
 
 
 # Where it is shown

@@ -40,6 +40,7 @@ from mfstore.errors import (
 )
 from mfstore.format.refs import LONGEST as LONGEST_REF
 from mfstore.host.elapsed import moment, since
+from mfstore.progress import METER
 from mfstore.s3.aws.settings import KEY_OPTIONS
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.calls import Options, shared_options
@@ -78,6 +79,8 @@ STAGED_BYTES = 32 << 20
 """Bytes copied before they are sent."""
 COMMIT_ORDER = ("packs/", "index/", "recipes/")
 """What is referred to comes before what refers to it."""
+PACKS = 0
+"""Which of them packs are: what an object's bytes are counted by, while they are sent."""
 LENGTH_METADATA = "mfstore-bytes"
 """Metadata of a pack: its length, as evidence that nobody but mfstore wrote the object."""
 CONFLICT_TRIES = 5
@@ -96,7 +99,7 @@ class S3Backend(Backend):
     the ServerSideEncryption of what is stored.
     """
 
-    capabilities = Capabilities(remote=True, gap=COALESCED_GAP, span=COALESCED_SPAN, inline=INLINE_BYTES)
+    capabilities = Capabilities(remote=True, gap=COALESCED_GAP, span=COALESCED_SPAN, inline=INLINE_BYTES, told=True)
 
     def __init__(
         self, url: str, *, single_writer: bool = False, expire_days: float | None = None,
@@ -196,7 +199,7 @@ class S3Backend(Backend):
                     number, read.key, self.bucket, name, start=read.start, length=read.length, target=read.target
                 )
 
-        for outcome in self._transfers.run(jobs()):
+        for outcome in self._transfers.run(jobs(), told=True):
             error = outcome.error
             yield outcome.index, outcome.data if error is None else self._unread(error, outcome.item)
         for number, read in empty:
@@ -391,9 +394,9 @@ class S3Backend(Backend):
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         self.put_all([(key, parts)])
 
-    def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
-        """Store objects in parallel."""
-        self._all(jobs_of(objects, self._put_object))
+    def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]], told: bool = False) -> None:
+        """Store objects in parallel. ``told``: whoever asked for progress hears of their bytes."""
+        self._all(jobs_of(objects, self._put_object), told)
 
     def _put_object(self, index: int, given: tuple[str, Sequence[Buffer]]) -> Job:
         key, parts = given
@@ -412,10 +415,10 @@ class S3Backend(Backend):
             metadata=checked_metadata(metadata) if metadata else None, checksum=self._checksum, **condition,
         )  # fmt: skip
 
-    def _each(self, jobs: Iterator[Job], ordered: bool = True) -> Iterator[Outcome]:
+    def _each(self, jobs: Iterator[Job], ordered: bool = True, told: bool = False) -> Iterator[Outcome]:
         """The outcomes of jobs; the first error is raised, as this store's, and what follows abandoned."""
         try:
-            for done, outcome in enumerate(self._transfers.run(jobs, ordered)):
+            for done, outcome in enumerate(self._transfers.run(jobs, ordered, told)):
                 if outcome.error is not None:
                     raise abandoning(outcome.error, done)
                 yield outcome
@@ -423,8 +426,8 @@ class S3Backend(Backend):
             self._relocate(error)
             raise
 
-    def _all(self, jobs: Iterator[Job]) -> None:
-        for _ in self._each(jobs):
+    def _all(self, jobs: Iterator[Job], told: bool = False) -> None:
+        for _ in self._each(jobs, told=told):
             pass
 
     def batch(self) -> Batch:
@@ -612,7 +615,7 @@ class S3Batch(Batch):
         size = sum([memoryview(part).nbytes for part in parts])
         if size >= SENT_ALONE:
             self._send(rank)
-            self.backend.put(key, parts)
+            self.backend.put_all([(key, parts)], told=rank == PACKS)
             return
         self._staged[rank].append((key, [b"".join(parts)]))
         self._bytes += size
@@ -624,12 +627,14 @@ class S3Batch(Batch):
         self._relied.clear()
         self._send(len(self._staged))
         self._bytes = 0
+        if (meter := METER.get()) is not None:
+            meter.settle()
 
     def _send(self, below: int) -> None:
         """Store what is staged of the first ``below`` classes, each before the next."""
-        for staged in self._staged[:below]:
+        for rank, staged in enumerate(self._staged[:below]):
             if staged:
-                self.backend.put_all(staged)
+                self.backend.put_all(staged, told=rank == PACKS)
                 self._bytes -= sum([len(data) for _, (data,) in staged])
                 staged.clear()
 

@@ -51,6 +51,7 @@ from mfstore.maintenance.store.collecting.repack import Repacker
 from mfstore.maintenance.store.collecting.retention import RefChange, plan_refs
 from mfstore.maintenance.store.collecting.told import keys_and_packs, plan_card
 from mfstore.maintenance.store.group_lengths import share_out_groups
+from mfstore.progress import counts
 from mfstore.ref_objects import remove_ref
 from mfstore.saving.folding import settle
 from mfstore.saving.guard import KNOWLEDGE_SECONDS, read_state
@@ -135,7 +136,7 @@ class GcPlan(Shown):
 
     def execute(
         self, *, yes_really: bool = False, take_over: bool = False, deletes_per_second: float | None = None,
-        progress: CountCallback | None = None,
+        progress: bool | CountCallback | None = None,
     ) -> GcResult:  # fmt: skip
         """Delete what earlier collections condemned long enough ago, then condemn what is garbage now.
 
@@ -146,7 +147,7 @@ class GcPlan(Shown):
             take_over: Also when another collector is at work by the look of it: it died within the last minutes.
             deletes_per_second: Objects that are deleted in a second, at most; 0: as many as can be. None: 1000 in S3,
                 a third of what S3 takes, and as many as can be in a directory.
-            progress: Called with what is being done and how many objects more of it are done.
+            progress: As of ``Store.plan_gc``.
 
         Raises:
             InvalidKey: ``deletes_per_second`` is negative.
@@ -163,7 +164,8 @@ class GcPlan(Shown):
         pace = DeletionPace(pace_of(deletes_per_second, self.access.backend.capabilities.remote))
         if not self.decision.does_something:
             return GcResult()
-        return _Collection(self, pace, progress or _uncounted).run(take_over)
+        with counts(progress) as tell:
+            return _Collection(self, pace, tell or _uncounted).run(take_over)
 
     def _card(self) -> Card:
         return plan_card(self.access.backend.url, self.decision, self.warnings)
@@ -178,7 +180,7 @@ def plan_gc(
         access: The store.
         live: Keys that are needed though no ref names them.
         options: What to keep, and how much to do.
-        progress: As of ``Store.plan_gc``.
+        progress: Called with what is being done and how many objects more of it are done.
 
     Raises:
         Refused: the store's clock and this machine's differ too much to tell ages.

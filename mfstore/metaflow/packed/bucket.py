@@ -232,10 +232,10 @@ class CachedS3Backend(S3Backend):
             process_state().host_cache.put(f"{self.url}/{key}", data)
         return data[start:]
 
-    def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]]) -> None:
+    def put_all(self, objects: Iterable[tuple[str, Sequence[Buffer]]], told: bool = False) -> None:
         """Store objects in parallel, and remember the small recipes among them."""
         sent = list(objects)
-        super().put_all(sent)
+        super().put_all(sent, told)
         for key, parts in sent:
             if key.startswith("recipes/"):
                 process_state().host_cache.put(f"{self.url}/{key}", b"".join(parts))

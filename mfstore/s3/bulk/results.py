@@ -115,8 +115,12 @@ class BulkResult:
         if self._started:
             raise RuntimeError("this bulk operation has been iterated over: call wait() first to iterate again")
         self._started = True
-        bar = _bar(self._progress, self.stats, self._total)
-        return self._start(), bar
+        scheduler = self._start()
+        try:
+            return scheduler, _bar(self._progress, self.stats.operation, self._total, scheduler)
+        except Unsupported:
+            scheduler.close()
+            raise
 
     def _run(self) -> Iterator[Outcome]:
         scheduler, bar = self._begin()
@@ -383,7 +387,7 @@ async def _replay(outcomes: list[Outcome]) -> AsyncIterator[Outcome]:
         yield outcome
 
 
-def _bar(progress: Progress, stats: BulkStats, total: int | None) -> Any:
+def _bar(progress: Progress, operation: str, total: int | None, scheduler: Scheduler) -> Any:
     """Something with ``update(n)`` and ``close()``, or None."""
     if not progress:
         return None
@@ -394,9 +398,9 @@ def _bar(progress: Progress, stats: BulkStats, total: int | None) -> Any:
             from tqdm.auto import tqdm
         except ImportError:
             raise Unsupported("there is no tqdm", hint="pip install tqdm, or progress=True") from None
-        return tqdm(desc=stats.operation, unit="obj", total=total)
+        return tqdm(desc=operation, unit="obj", total=total)
     display = Terminal() if progress == "rich" else display_of(True)
-    return None if display is None else _Shown(display, stats, total)
+    return None if display is None else _Shown(display, operation, total, scheduler)
 
 
 class _Callback:
@@ -410,10 +414,10 @@ class _Callback:
 class _Shown:
     """Items, and the bytes that move meanwhile, in a terminal or a notebook."""
 
-    def __init__(self, display: Display, stats: BulkStats, total: int | None) -> None:
+    def __init__(self, display: Display, operation: str, total: int | None, scheduler: Scheduler) -> None:
         meter = Meter(
-            stats.operation, items=True, of_items=total, source=lambda: stats.moved,
-            bytes_move=stats.operation in MOVING and stats.operation != "copy",  # those move at the service
+            operation, items=True, of_items=total, source=scheduler.flowed,
+            bytes_move=operation in MOVING and operation != "copy",  # those move at the service
         )  # fmt: skip
         self._drawn = drawn(meter, display)
         self._drawn.__enter__()

@@ -93,6 +93,10 @@ class FlakyChannel(Channel):
         if all(reply.call is not call for reply in self._failed):
             self._inner.cancel(call)
 
+    def flowing(self) -> int:
+        """As the real one."""
+        return self._inner.flowing()
+
     def fileno(self) -> int:
         """As the real one."""
         return self._inner.fileno()

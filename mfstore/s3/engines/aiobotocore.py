@@ -148,6 +148,10 @@ class AioChannel(Channel):
             uninterrupted(self._drop, exchange)
             self._engine.thread().halt([exchange])
 
+    def flowing(self) -> int:
+        """See ``Channel``."""
+        return sum(exchange.flowed for exchange in [*self._exchanges.values()])
+
     def fileno(self) -> int:
         """See ``Channel``."""
         return self._reader.fd

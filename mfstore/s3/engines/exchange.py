@@ -60,6 +60,8 @@ class Exchange:
         """What runs it; set in the loop's thread."""
         self.announced = False
         """Whether the body waits, or waited, for ``land_in``."""
+        self.flowed = 0
+        """Bytes of its body that have gone, or come to a target."""
         self._tell = tell
         self._ended = ended
         self._pace = pace
@@ -260,10 +262,12 @@ class Exchange:
     async def _pieces(self) -> AsyncIterator[bytes]:
         source = self._source
         source.seek(0)
+        self.flowed = 0
         while piece := source.read(COPIED_BYTES):
             await self._paced(len(piece))
             self._wait(calls.STALL, self.call.stall)
             yield piece
+            self.flowed += len(piece)
         self._sent = True
         self._wait(calls.FIRST_BYTE, self.call.first_byte)
 
@@ -354,6 +358,8 @@ class Exchange:
             if checksum is not None:
                 checksum.update(chunk)
             sink.write(chunk)
+            if sink.room is not None:
+                self.flowed = sink.received
             if over:
                 return False
         return True

@@ -142,6 +142,11 @@ class Channel(ABC):
         """Drop a call. Its reply still comes, at once, with ``failure`` "cancelled" unless it had ended before."""
 
     @abstractmethod
+    def flowing(self) -> int:
+        """Bytes that have gone, or come to a target, so far, of the bodies of calls whose final reply ``poll`` has not
+        given yet. May be asked by another thread."""
+
+    @abstractmethod
     def fileno(self) -> int:
         """Readable while ``poll(0)`` would return something: for event loops. ``poll`` clears it."""
 

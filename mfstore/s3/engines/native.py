@@ -160,6 +160,10 @@ class NativeChannel(Channel):
         """For plain requests."""
         return NativeLane(self._engine, self._core, plain, first_byte, stall, outcome, adopt)
 
+    def flowing(self) -> int:
+        """Bytes of the bodies under way that have flowed so far."""
+        return self._core.flowing()
+
     def fileno(self) -> int:
         """Readable while ``poll(0)`` would return something."""
         return self._core.fileno()

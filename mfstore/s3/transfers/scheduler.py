@@ -29,6 +29,7 @@ from weakref import WeakMethod
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
 from mfstore.host.interrupts import uninterrupted
+from mfstore.progress import METER
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
 from mfstore.s3.aws.express import NoSession
 from mfstore.s3.aws.pages import Page
@@ -549,6 +550,10 @@ class Scheduler:
                     del outcome  # its memory, which the caller may have let go, is for what comes next
         finally:
             batches.close()
+
+    def flowed(self) -> int:
+        """Bytes of bodies that came or went, of those under way too. Another thread may ask."""
+        return self._counts.moved + self._channel.flowing()
 
     def fileno(self) -> int:
         """Readable when pumping brings something."""
@@ -1167,9 +1172,13 @@ class Transfers:
         plain = jobs if isinstance(jobs, PlainJobs) else None
         return Scheduler((self._engine or self.engine).channel(), admission, retries, counts, plain, ordered)
 
-    def run(self, jobs: Iterator[Job], ordered: bool = False) -> Generator[Outcome, None, None]:
-        """The outcomes of ``jobs``, as ``Scheduler.outcomes`` gives them: errors are in them, not raised."""
-        return self.scheduler(jobs, TransferCounts(), ordered).outcomes()
+    def run(self, jobs: Iterator[Job], ordered: bool = False, told: bool = False) -> Generator[Outcome, None, None]:
+        """The outcomes of ``jobs``, as ``Scheduler.outcomes`` gives them: errors are in them, not raised. With ``told``
+        whoever asked for progress hears of their bytes while these flow."""
+        scheduler = self.scheduler(jobs, TransferCounts(), ordered)
+        if told and (meter := METER.get()) is not None:
+            meter.watch(scheduler.flowed)
+        return scheduler.outcomes()
 
     def one(self, job: Job) -> Outcome:
         """The outcome of one job. Raises its error."""
