@@ -6,7 +6,17 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -249,6 +259,11 @@ class Refs(MutableMapping[str, Key]):
         found = sorted(list_refs(self._backend, literal))
         return found if literal == pattern else [name for name in found if fnmatchcase(name, pattern)]
 
+    def keys(self) -> KeysView[str]:
+        """The names that have a value. Iterating asks for all refs together: a ref that is being set for the first time
+        may be listed before it names anything, and ``dict(refs)`` asks for each of these names."""
+        return _Keys(self)
+
     def items(self) -> ItemsView[str, Key]:
         """Names with their keys. Iterating asks for all refs together, in the order of their names."""
         return _Items(self)
@@ -418,6 +433,15 @@ class Refs(MutableMapping[str, Key]):
 def literal_of(pattern: str) -> str:
     """What every name begins with that a pattern is about; all of it, if it is a beginning and no pattern."""
     return re.split(r"[*?[]", pattern, maxsplit=1)[0]
+
+
+class _Keys(KeysView[str]):
+    _mapping: Refs
+
+    def __iter__(self) -> Iterator[str]:
+        for name, stored in read_all_refs(self._mapping._backend):
+            if isinstance(stored, MfstoreError) or stored.entries:
+                yield name
 
 
 class _Items(ItemsView[str, Key]):

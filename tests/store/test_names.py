@@ -416,6 +416,9 @@ def test_bulk_reads_of_refs_pass_over_what_is_removed(memory):
     del store.refs["b"]  # an object stays in its place
     store.backend.put("refs/d", [encode_ref([], RefEntry(key, NOW))])  # not confirmed
     assert list(store.refs.items()) == [("a", key), ("c", key)] and store.refs.list() == ["a", "c", "d"]
+    assert dict(store.refs) == {**store.refs} == {"a": key, "c": key} and store.refs == dict(store.refs)
+    with pytest.raises(errors.NotFound):
+        store.refs["d"]
 
     class Late(MemoryBackend):
         def list(self, prefix):
@@ -423,6 +426,7 @@ def test_bulk_reads_of_refs_pass_over_what_is_removed(memory):
 
     assert [name for name, _ in wrapped(Late(store.backend.url)).refs.items()] == ["a", "c"]
     store.backend.put("refs/c", [b"no ref"])
+    assert list(store.refs.keys()) == ["a", "c"]  # which what is asked of it tells
     with pytest.raises(errors.CorruptObject, match="refs/c"):
         list(store.refs.items())
 
