@@ -86,6 +86,18 @@ class StreamLayout(NamedTuple):
         """How many there are."""
         return sum(message.rows for message in self.messages if message.kind == BATCH)
 
+    def between(self, start: int, stop: int) -> tuple[StreamLayout, int]:
+        """The layout without the batches that have none of these rows, and how many rows come before it."""
+        kept, before, at = [], 0, 0
+        for message in self.messages:
+            end = at + message.rows if message.kind == BATCH else at
+            if message.kind != BATCH or max(at, start) < min(end, stop):
+                kept.append(message)
+            elif end <= start:
+                before = end
+            at = end
+        return self._replace(messages=tuple(kept)), before
+
     def parts(self, chosen: Sequence[int]) -> Iterator[bytes | tuple[int, int]]:
         """A stream that has the data of these columns alone, by their numbers, in pieces: bytes, and ranges of this
         stream. Buffers of others are empty there, so nobody may read them."""

@@ -455,22 +455,32 @@ class View(Shown):
         return self._object(made)[name]
 
     def _of_polars(self, table: PolarsSymbols, index: Any) -> Any:
+        if _is_slice(index):
+            return self._part_of_polars(table, None, index)
         names = [index] if isinstance(index, str) else index
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             return self._object(table.node)[index]
-        made = self._chosen(table, names, None)
+        made = self._part_of_polars(table, names, None)
         return made[index] if isinstance(index, str) else made
 
-    def _columns_of_polars(self, table: PolarsSymbols, columns: list[Any] | None) -> Any:
+    def _part_of_polars(self, table: PolarsSymbols, columns: list[Any] | None, rows: slice | None) -> Any:
         layout = self._stream_layout(table)
-        if columns is None or layout is None:
+        if layout is None or (columns is None and rows is None):
             made = self._object(table.node)
-            return made if columns is None else made.select(columns)
+            made = made if columns is None else made.select(columns)
+            return made if rows is None else made[rows]
         there = {column.name: at for at, column in enumerate(layout.columns)}
-        for name in columns:
+        for name in columns or ():
             if name not in there:
                 raise self._missing(name)
-        return self._object(table.chosen(layout, [there[name] for name in columns]))
+        positions = list(there.values()) if columns is None else [there[name] for name in columns]
+        if rows is None:
+            return self._object(table.chosen(layout, positions))
+        found = split(rows, layout.rows)
+        assert found is not None
+        start, stop, within = found
+        kept, before = layout.between(start, stop)
+        return self._object(table.chosen(kept, positions))[start - before : stop - before][within]
 
     def _stream_layout(self, table: PolarsSymbols) -> StreamLayout | None:
         if self._layout is None:
@@ -486,8 +496,7 @@ class View(Shown):
         self, table: FrameSymbols | TableSymbols | PolarsSymbols, columns: list[Any] | None, rows: slice | None
     ) -> Any:
         if isinstance(table, PolarsSymbols):
-            made = self._columns_of_polars(table, columns)
-            return made if rows is None else made[rows]
+            return self._part_of_polars(table, columns, rows)
         positions = None if columns is None else self._positions(table, columns)
         places = self._frame_columns(table).places if isinstance(table, FrameSymbols) else ()
         if rows is None:

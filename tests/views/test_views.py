@@ -528,6 +528,23 @@ def test_a_column_of_polars_reads_little_else():
     assert first[2] + second[2] < 0.25 * whole.estimated_size()
 
 
+def test_rows_of_polars_read_the_batches_that_have_them():
+    store = wrapped(CountingBackend())
+    rows = 600_000
+    whole = pl.DataFrame({"a": np.random.default_rng(0).random(rows, dtype="f4"), "b": np.arange(rows) % 100 == 0})
+    found = store.view(store.put(whole))
+    assert found.shape == (rows, 2)  # where batches lie is read here
+    for chosen in (
+        slice(10, 20), slice(-10, None), slice(5, 5), slice(rows, None), slice(None, None, 90_001), slice(rows, 0, -90_001),
+        slice(rows // 2 - 5, rows // 2 + 5),
+    ):  # fmt: skip
+        assert found[chosen].equals(whole[chosen]) and found[chosen].schema == whole.schema
+        assert found.load(rows=chosen, columns=["b"]).equals(whole[chosen].select("b"))
+    store.backend.reads.clear()
+    assert found[10:20].equals(whole[10:20])
+    assert 0 < sum(length for _, _, length in store.backend.reads) < 0.6 * whole.estimated_size()
+
+
 def layout_of(stream):
     return read_layout(lambda start, end: stream[start:end], len(stream))
 
@@ -555,6 +572,11 @@ def test_columns_of_a_stream_of_several_batches():
     assert layout.rows == 9
     pieces = [one if isinstance(one, bytes) else stream[slice(*one)] for one in layout.parts([1])]
     assert pl.read_ipc_stream(b"".join(pieces), columns=["b"])["b"].to_list() == ["x", None, "z"] * 3
+    for rows, batches, before in (
+        ((0, 1), 1, 0), ((2, 4), 2, 0), ((3, 6), 1, 3), ((7, 9), 1, 6), ((0, 9), 3, 0), ((4, 4), 0, 3), ((9, 9), 0, 9),
+    ):  # fmt: skip
+        kept, skipped = layout.between(*rows)
+        assert (len(kept.messages) - 1, skipped) == (batches, before)
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0.dev0", "0.2.0.dev1"])
