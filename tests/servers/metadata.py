@@ -24,6 +24,7 @@ class MetadataService:
         self.log, self.refused = [], []
         self._objects = {}  # (flow, run, …): record
         self.lists = {}  # (task's path, "metadata" | "artifacts"): records
+        self.refuses_tags = False
         self._lock = threading.Lock()
         service = self
 
@@ -62,6 +63,21 @@ class MetadataService:
         """What makes Metaflow use it."""
         return {"METAFLOW_DEFAULT_METADATA": "service", "METAFLOW_SERVICE_URL": self.url}
 
+    def add(self, *ids, tags=(), system_tags=(), user="ada", began=None, heartbeat=None):
+        """A flow, run, step or task, with all above it; times in seconds since the epoch. What it was before goes."""
+        for depth in range(1, len(ids)):
+            self._objects.setdefault(ids[:depth], dict(zip(LEVELS, ids[:depth], strict=False)))
+        self._objects.pop(ids, None)
+        self._create(ids, {"tags": list(tags), "system_tags": list(system_tags), "user_name": user})
+        if began is not None:
+            self._objects[ids]["ts_epoch"] = int(began * 1000)
+        if len(ids) in (2, 4):
+            self._objects[ids]["last_heartbeat_ts"] = heartbeat
+
+    def tags(self, *ids):
+        """Those of a run."""
+        return self._objects[ids]["tags"]
+
     # ---- the contract -----------------------------------------------------------------------
 
     def _answer(self, method, target, body):
@@ -79,13 +95,18 @@ class MetadataService:
             return 200, "pong"
         ids, rest = _split(path)
         if rest == "/heartbeat" and method == "POST":
-            return 200, {"wait_time_in_seconds": 10}
+            if ids not in self._objects:
+                return 404, {"message": "not found"}
+            self._objects[ids]["last_heartbeat_ts"] = int(time.time())
+            return 200, json.dumps({"wait_time_in_seconds": 10})  # as text within JSON: so the service does
         if rest == "" and method == "GET":
             found = self._objects.get(ids)
             return (200, found) if found else (404, {"message": "not found"})
         if rest == "" and method == "POST" and len(ids) == 1:
             return self._create(ids, body)
         if rest == "/tag/mutate" and method == "PATCH":
+            if self.refuses_tags:
+                return 403, {"message": "not allowed"}
             run = self._objects[ids]
             run["tags"] = sorted({*run["tags"], *body["tags_to_add"]} - {*body["tags_to_remove"]})
             return 200, {"tags": run["tags"]}
