@@ -11,6 +11,7 @@ from mfstore.errors import Conflict, MfstoreError, NotFound, Refused
 from mfstore.format.digests import Key
 from mfstore.format.recipes import recipe_path
 from mfstore.format.refs import StoredRef, ref_path
+from mfstore.holding import refuse_held
 from mfstore.names import parse, resolve
 from mfstore.records import dataclass
 from mfstore.ref_objects import read_all_refs, read_ref, remove_ref
@@ -120,6 +121,7 @@ def _delete_ref(handle: Handle, ref: str, etag: str, stored: StoredRef) -> Delet
     others = set().union(*(named for name, named in _named(handle).items() if name != ref))
     handle.require_write()
     for _ in range(SET_ATTEMPTS):
+        refuse_held(handle.backend, ref)
         try:
             remove_ref(handle.backend, ref_path(ref), etag)
         except Conflict:

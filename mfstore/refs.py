@@ -53,8 +53,11 @@ from mfstore.saving.guard import KNOWLEDGE_SECONDS, Condemned
 from mfstore.saving.guard import Names as Relied
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from mfstore.backends.base import Backend
     from mfstore.display.cards import Card
+    from mfstore.format.holds import Hold
     from mfstore.handle import Handle
 
 SET_ATTEMPTS = 50
@@ -224,7 +227,9 @@ class Refs(MutableMapping[str, Key]):
             self._write(path, etag, [*before, value.entry])
 
     def __delitem__(self, name: str) -> None:
-        """Remove a ref with its history. What it pointed at stays until garbage collection."""
+        """Remove a ref with its history. What it pointed at stays until garbage collection. Refused while held."""
+        from mfstore.holding import refuse_held
+
         path = ref_path(name)
         for attempt in range(SET_ATTEMPTS):
             try:
@@ -233,6 +238,7 @@ class Refs(MutableMapping[str, Key]):
                     raise NotFound("removed", key=path)
             except NotFound:
                 raise NotFound(f"no ref {name!r}", backend=self._backend.url) from None
+            refuse_held(self._backend, name)
             try:
                 self._handle().require_write()
                 remove_ref(self._backend, path, info.etag)
@@ -326,6 +332,40 @@ class Refs(MutableMapping[str, Key]):
     def history(self, name: str) -> History:
         """As ``log``."""
         return self.log(name)
+
+    def hold(self, name: str, why: str = "", *, lasting: timedelta | float | None = None) -> Hold:
+        """Keep a ref with its whole history, whatever the policy of a collection says, until ``release(name)``. It can
+        be set meanwhile, and not be removed.
+
+        Args:
+            name: The ref.
+            why: What whoever finds the hold should know.
+            lasting: For how long (seconds or a timedelta); None: until it is released. A hold that lasts longer stays.
+
+        Returns:
+            The hold that is in force now.
+
+        Raises:
+            NotFound: there is no such ref.
+            CorruptObject: it is damaged.
+            Conflict: others keep changing it.
+        """
+        from mfstore.holding import hold_ref, new_hold
+
+        return hold_ref(self._handle(), name, new_hold(why, lasting))
+
+    def release(self, name: str) -> None:
+        """End the hold of a ref. NotFound when it is not held."""
+        from mfstore.holding import release_ref
+
+        release_ref(self._handle(), name)
+
+    def holds(self) -> dict[str, Hold]:
+        """The refs that are held, each with ``who`` holds it, since ``when`` and ``until`` when (seconds since the
+        epoch; None: until it is released), and ``why``. A hold that cannot be read is one (``unread`` says why)."""
+        from mfstore.holding import ref_holds
+
+        return ref_holds(self._backend, time.time())
 
     def settable(self, name: str) -> None:
         """InvalidKey for what cannot be a name, and for a new one that means something else already: a key, or a value

@@ -12,6 +12,7 @@ from mfstore.cli.bench import bench
 from mfstore.cli.demo import demo
 from mfstore.cli.diff import diff
 from mfstore.cli.gc import gc
+from mfstore.cli.holds import hold, holds
 from mfstore.cli.maintenance import quarantine, repair, verify
 from mfstore.cli.migrate import migrate
 from mfstore.cli.storage import du, refs
@@ -60,5 +61,7 @@ def main() -> None:
     """
 
 
-for command in (put, get, ls, stat, diff, delete, du, refs, verify, repair, quarantine, gc, migrate, bench, demo):
+for command in (
+    put, get, ls, stat, diff, delete, du, refs, hold, holds, verify, repair, quarantine, gc, migrate, bench, demo,
+):  # fmt: skip
     main.add_command(command)

@@ -11,6 +11,7 @@ import click
 
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_grid, print_json
+from mfstore.display.amounts import count
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.retention import Retention
@@ -169,6 +170,8 @@ def _show(plan: GcPlan, long: bool) -> None:
     print_grid(plan_grid(found))
     for note in plan_notes(found):
         click.echo(note)
+    if plan.held:
+        click.echo(f"held: {count(len(plan.held), 'ref')} (mfstore holds)")
     for warning in plan.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
     if long:
@@ -202,6 +205,7 @@ def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, An
         "rescued": asdict(found.rescued), "chunks": plan.chunks,
         "refs": [{"name": c.name, "kept": len(c.kept), "dropped": len(c.dropped)} for c in found.refs],
         "repack": {"packs": len(found.repacks), "bytes": sum(entry.live for entry in found.repacks)},
+        "held": {name: asdict(hold) for name, hold in plan.held.items()},
         "warnings": list(plan.warnings), "executed": None if result is None else asdict(result),
     }  # fmt: skip
     if long:

@@ -191,7 +191,9 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
 
 
 def _general(reason: str) -> str:
-    """A reason without the run it names."""
+    """A reason without the run it names, or who holds it."""
+    if reason.startswith("held"):
+        return "held"
     return "resumed by a kept run that shows their cards" if "shows its cards" in reason else reason
 
 

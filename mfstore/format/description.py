@@ -17,7 +17,9 @@ OPERATIONS = ("read", "write", "delete")
 REPAIR = "Run: mfstore repair -s {}. It writes the file anew, by what recipes and packs say"
 PCODEC_FEATURE = "pcodec"
 """Of ``read``: chunks may be stored with pcodec."""
-KNOWN_FEATURES = frozenset({FEATURE, PCODEC_FEATURE})
+HOLDS_FEATURE = "holds"
+"""Of ``delete``: refs may be held, and who does not know that would collect them."""
+KNOWN_FEATURES = frozenset({FEATURE, PCODEC_FEATURE, HOLDS_FEATURE})
 """Features this version implements; a store may list ones it needs, per operation."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from mfstore._core.codec import Codec
 from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotAStore, NotFound
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
-from mfstore.format.description import OPERATIONS, PATH, Description, encode, uuid_in
+from mfstore.format.description import HOLDS_FEATURE, OPERATIONS, PATH, Description, encode, uuid_in
 from mfstore.format.digests import NAMES, digest_function
+from mfstore.format.holds import REF_HOLDS
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.store.checking.trailers import read_trailer_again
 
@@ -40,29 +42,33 @@ def rebuild_description(backend: Backend) -> Description:
             "nothing there proves that it is a store", backend=backend.url,
             hint="No recipe and no pack is whole. Is it the right place?",
         )  # fmt: skip
-    collected = any(True for _ in backend.list("gc/"))
-    features: dict[str, tuple[str, ...]] = {
-        name: (FEATURE,) if name == "write" and collected else () for name in OPERATIONS
-    }
     known = None
     with suppress(NotFound, CorruptObject):
         known = uuid_in(backend.get(PATH))
-    description = Description(known or str(uuid.uuid4()), algorithm, features)
-    write_description(backend, description)
-    return description
+    features: dict[str, tuple[str, ...]] = dict.fromkeys(OPERATIONS, ())
+    return write_description(backend, Description(known or str(uuid.uuid4()), algorithm, features))
 
 
-def write_description(backend: Backend, description: Description) -> None:
-    """Store a description in the place of one that is damaged or lost, unless another process was faster."""
+def write_description(backend: Backend, description: Description) -> Description:
+    """Store a description in the place of one that is damaged or lost, unless another process was faster; returns it.
+    It demands what is needed by what lies there: who knew it may have read it before."""
+    description = replace(description, features=_with_needed(backend, description.features))
     try:
         etag: str | None = backend.head(PATH).etag
         quarantine(backend, PATH, None, replaced=True)
     except NotFound:
         etag = None
-    try:
+    with suppress(Conflict):
         backend.put_if(PATH, encode(description), etag)
-    except Conflict:
-        return
+    return description
+
+
+def _with_needed(backend: Backend, features: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    below = [info.key for info in backend.list("gc/")]
+    held = any(key.startswith(REF_HOLDS) for key in below)
+    collected = not all(key.startswith(REF_HOLDS) for key in below)
+    needed = {"write": (FEATURE,) if collected else (), "delete": (HOLDS_FEATURE,) if held else ()}
+    return {name: tuple(dict.fromkeys((*features[name], *needed.get(name, ())))) for name in OPERATIONS}
 
 
 def _proven_digest(backend: Backend) -> int | None:

@@ -27,6 +27,7 @@ from mfstore.format.digests import Key, digest_function
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import encode_ref, is_ref, ref_path
 from mfstore.format.tree import ROOT_KEY
+from mfstore.holding import ref_holds
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.audit import Account, AuditLog
 from mfstore.maintenance.pace import DeletionPace, pace_of
@@ -58,6 +59,7 @@ from mfstore.saving.guard import KNOWLEDGE_SECONDS, read_state
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.format.holds import Hold
     from mfstore.handle import StoreAccess
 
 SAFE_GRACE = 2 * KNOWLEDGE_SECONDS
@@ -133,6 +135,8 @@ class GcPlan(Shown):
     """Keys that stay, as bytes, and why."""
     chunks: int
     """Different chunks that live keys need in packs."""
+    held: Mapping[str, Hold]
+    """The refs that are held, which stay whatever the policy says."""
 
     def execute(
         self, *, yes_really: bool = False, take_over: bool = False, deletes_per_second: float | None = None,
@@ -209,7 +213,14 @@ def plan_gc(
     if state.owner:
         warnings.append(f"a collector is at work, or died at it: {state.owner}")
     refs = read_refs(backend)
-    changes = plan_refs(refs, options.retention, now, now - max(options.grace, SAFE_GRACE))
+    # Whoever holds a ref touches it afterwards: a change that was planned before meets another version.
+    held = ref_holds(backend, time.time())
+    changes = plan_refs(
+        {name: ref for name, ref in refs.items() if name not in held},
+        options.retention,
+        now,
+        now - max(options.grace, SAFE_GRACE),
+    )
     shortened = {change.name: change.kept for change in changes}
     named = {bytes.fromhex(entry.key) for name, ref in refs.items() for entry in shortened.get(name, ref.entries)}
     given = {bytes.fromhex(Key(key)) for key in live or ()}
@@ -240,7 +251,7 @@ def plan_gc(
     snapshot = GcSnapshot(now, stored, state, recipes, packs, {name: ref.etag for name, ref in refs.items()})
     return GcPlan(
         access=access, options=options, decision=decide(snapshot, lists, keys, liveness, options, changes),
-        snapshot=snapshot, warnings=tuple(warnings), unsafe=unsafe, live=keys, chunks=chunks,
+        snapshot=snapshot, warnings=tuple(warnings), unsafe=unsafe, live=keys, chunks=chunks, held=held,
     )  # fmt: skip
 
 

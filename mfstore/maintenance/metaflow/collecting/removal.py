@@ -15,6 +15,7 @@ from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmo
 from mfstore.maintenance.metaflow.collecting.policy import Run
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_flow
+from mfstore.maintenance.metaflow.holds import run_holds
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.metaflow.roots import layout
@@ -113,6 +114,11 @@ class Removal:
         names = tuple(sorted("/".join(run) for run in work.runs))
         removing = tuple(name for name in self._state.removing if name not in names)
         self._save(replace(self._state, removing=(*removing, *names)))
+        # After that: who holds a run looks afterwards whether it is being removed.
+        held = [name for name in run_holds(self._root, self._plan.now, work.flow) if name in names]
+        if held:
+            self._save(replace(self._state, removing=removing))
+            return f"{held[0]} is held since just now"
         stages = self._stages(work.runs)
         orphans = work.orphans(self._holdings)
         of = len(orphans) + sum(map(len, stages))

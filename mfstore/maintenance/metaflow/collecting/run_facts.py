@@ -15,12 +15,14 @@ from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeat
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.collecting.record_sources import read_records, records_of
 from mfstore.maintenance.metaflow.collecting.records import RunRecord
+from mfstore.maintenance.metaflow.holds import run_holds
 from mfstore.maintenance.metaflow.references import read_small
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.attempts import RESUMED
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
+    from mfstore.format.holds import Hold
     from mfstore.maintenance.metaflow.holdings import Holdings
     from mfstore.maintenance.metaflow.root import Root
 
@@ -60,14 +62,15 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
     records = read_records(root, holdings, told, found, {run for run, files in found.items() if files.running})
     began = {run: record.began for run, record in records.items() if (record.began or 0) >= EARLIEST}
     began.update(read_beginnings(root, holdings, records.keys() - began.keys()))
+    holds = run_holds(root, now)
     for run, files in found.items():
         record = records[run]
         # No attempt and no metadata makes it one: somebody else's files have such names.
         if files.tasks or (record.source != "files" and not record.unread):
-            yield _facts(run, files, record, began.get(run))
+            yield _facts(run, files, record, began.get(run), holds.get("/".join(run)))
 
 
-def _facts(run: Run, files: _RunFiles, record: RunRecord, told: float | None) -> RunFacts:
+def _facts(run: Run, files: _RunFiles, record: RunRecord, told: float | None, hold: Hold | None) -> RunFacts:
     """What decides about one run. ``told``: when it began, by what it says itself."""
     # It began before its first file was written, whatever it says: none can pass for younger than it is.
     earliest = files.earliest if files.tasks else min(info.modified for info in files.own)
@@ -81,7 +84,7 @@ def _facts(run: Run, files: _RunFiles, record: RunRecord, told: float | None) ->
         touched=max(info.modified for info in files.own),
         running=files.running,
         tags=tags,
-        held=f"what is recorded of it cannot be read: {record.unread}" if record.unread else "",
+        held=_why_held(hold, record),
         heartbeat=record.heartbeat,
         tasks=files.tasks,
         files=len(files.own),
@@ -94,6 +97,12 @@ def _facts(run: Run, files: _RunFiles, record: RunRecord, told: float | None) ->
         expires=expires,
         unclear=unclear,
     )
+
+
+def _why_held(hold: Hold | None, record: RunRecord) -> str:
+    if hold is not None:
+        return str(hold)
+    return f"what is recorded of it cannot be read: {record.unread}" if record.unread else ""
 
 
 @dataclass(frozen=True, slots=True)

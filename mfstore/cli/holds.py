@@ -1,0 +1,116 @@
+"""``mfstore hold`` and ``holds``: what no policy of a collection lets go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfstore.cli.options import DURATION, complete_ref, json_option, metaflow_option, one_place, where_option
+from mfstore.cli.output import opened, print_json, print_table
+from mfstore.display.amounts import date
+from mfstore.display.words import printable
+
+if TYPE_CHECKING:
+    from mfstore.format.holds import Hold
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where things are held."""
+
+    kind: str
+    hold: Callable[[str, str, float | None], Hold]
+    release: Callable[[str], None]
+    holds: Callable[[], Mapping[str, Hold]]
+
+
+@click.command()
+@where_option
+@metaflow_option
+@json_option
+@click.option("--why", default="", metavar="TEXT", help="What whoever finds the hold should know.")
+@click.option(
+    "--for", "lasting", type=DURATION, metavar="TIME", help="Hold for so long, as 30d; else until it is released."
+)
+@click.option("--release", is_flag=True, help="End the hold.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_ref)
+def hold(
+    url: str | None, metaflow: str | None, as_json: bool, why: str, lasting: float | None, release: bool,
+    names: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Keep each NAME, a ref or with --metaflow a run (Flow/run), whatever the policy of a collection says.
+
+    It is kept until it is released. mfstore holds lists what is held.
+    """
+    if release and (why or lasting is not None):
+        raise click.UsageError("--release ends a hold: --why and --for say how one begins")
+    with _place(url, metaflow) as place:
+        for name in names:
+            found = None
+            if release:
+                place.release(name)
+            else:
+                found = place.hold(name, why, lasting)
+            if as_json:
+                print_json({place.kind: name, "held": found is not None} | ({} if found is None else _fields(found)))
+            else:
+                click.echo(printable(f"{name} is {'released' if found is None else found}"))
+
+
+@click.command()
+@where_option
+@metaflow_option
+@json_option
+def holds(url: str | None, metaflow: str | None, as_json: bool) -> None:
+    """List what is held: refs, or with --metaflow runs."""
+    with _place(url, metaflow) as place:
+        found = place.holds()
+    if as_json:
+        for name, one in found.items():
+            print_json({place.kind: name, **_fields(one)})
+    elif found:
+        rows = [(name, one.who, _day(one.when), _day(one.until), _why(one)) for name, one in found.items()]
+        print_table((place.kind, "held by", "since", "until", "why"), rows)
+    else:
+        click.echo(f"No {place.kind} is held.")
+
+
+@contextmanager
+def _place(url: str | None, metaflow: str | None) -> Iterator[_Place]:
+    where = one_place(url, metaflow)
+    if metaflow is None:
+        refs = opened(where).refs
+        yield _Place("ref", lambda name, why, lasting: refs.hold(name, why, lasting=lasting), refs.release, refs.holds)
+        return
+    from mfstore.holding import new_hold
+    from mfstore.maintenance.metaflow.holds import hold_run, release_run, run_holds
+    from mfstore.maintenance.metaflow.root import Root
+
+    root = Root(where)
+    try:
+        yield _Place(
+            "run",
+            lambda name, why, lasting: hold_run(root, name, new_hold(why, lasting)),
+            lambda name: release_run(root, name),
+            lambda: run_holds(root, time.time()),
+        )
+    finally:
+        root.close()
+
+
+def _day(moment: float | None) -> str:
+    return date(moment) if moment else ""
+
+
+def _why(one: Hold) -> str:
+    return f"cannot be read: {one.unread}" if one.unread else one.why
+
+
+def _fields(one: Hold) -> dict[str, Any]:
+    fields = {"who": one.who, "when": one.when, "why": one.why, "until": one.until}
+    return {**fields, "unread": one.unread} if one.unread else fields

@@ -1,0 +1,156 @@
+"""Holds: set, released and read, also those of refs. No policy of a collection lets go what is held."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mfstore import provenance
+from mfstore.description import enable
+from mfstore.errors import Conflict, InvalidKey, MfstoreError, NotFound, Refused
+from mfstore.format.description import HOLDS_FEATURE
+from mfstore.format.holds import (
+    REF_HOLDS,
+    SUFFIX,
+    Hold,
+    decode_hold,
+    encode_hold,
+    held_ref,
+    ref_hold_path,
+)
+from mfstore.format.refs import StoredRef, encode_ref, ref_path
+from mfstore.ref_objects import read_ref
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.handle import Handle
+
+HOLD_ATTEMPTS = 50
+"""How often a hold, or what it is of, is looked at anew when others change it at the same moment."""
+
+
+def new_hold(why: str = "", lasting: timedelta | float | None = None) -> Hold:
+    """A hold of this user's from now on, for so many seconds; None: until it is released. InvalidKey for no time."""
+    now = time.time()
+    seconds = lasting.total_seconds() if isinstance(lasting, timedelta) else lasting
+    if seconds is not None and not seconds > 0:
+        raise InvalidKey("a hold lasts for some time", found=str(lasting), hint="Leave it out to hold until released")
+    return Hold(provenance.user(), now, why, None if seconds is None else now + seconds)
+
+
+def put_hold(backend: Backend, path: str, hold: Hold) -> Hold:
+    """Store a hold in the place of the one there, and return it; one that lasts longer stays, and is returned: only
+    releasing shortens. Conflict when others keep changing it."""
+    for _ in range(HOLD_ATTEMPTS):
+        etag, before = _read(backend, path)
+        if before is not None and before.in_force(hold.when) and before.outlasts(hold):
+            return before
+        with suppress(Conflict):
+            backend.put_if(path, encode_hold(hold), etag)
+            return hold
+    raise Conflict("a hold keeps changing", key=path, backend=backend.url, hint="Try again")
+
+
+def drop_hold(backend: Backend, path: str) -> bool:
+    """Remove the hold there, readable or not; whether there was one."""
+    for _ in range(HOLD_ATTEMPTS):
+        try:
+            etag = backend.head(path).etag
+        except NotFound:
+            return False
+        if backend.delete_unchanged({path: etag}) == [True]:
+            return True
+    raise Conflict("a hold keeps changing", key=path, backend=backend.url, hint="Try again")
+
+
+def read_holds(backend: Backend, folder: str) -> dict[str, Hold]:
+    """Every hold below a folder by its path, those that ended too. One that cannot be read is a hold.
+
+    AccessDenied when they may not be listed: nobody knows then what is held.
+    """
+    paths = sorted(info.key for info in backend.list(folder) if info.key.endswith(SUFFIX))
+    holds: dict[str, Hold] = {}
+    for path, data in backend.get_many(paths) if paths else ():
+        if not isinstance(data, NotFound):  # released since it was listed
+            holds[path] = _unread(data) if isinstance(data, MfstoreError) else _decoded(data, path)
+    return holds
+
+
+def _read(backend: Backend, path: str) -> tuple[str | None, Hold | None]:
+    try:
+        data, etag = backend.get_tagged(path)
+    except NotFound:
+        return None, None
+    return etag, _decoded(data, path)
+
+
+def _decoded(data: bytes, path: str) -> Hold:
+    try:
+        return decode_hold(bytes(data), path)
+    except MfstoreError as error:
+        return _unread(error)
+
+
+def _unread(error: MfstoreError) -> Hold:
+    return Hold("", 0.0, unread=error.message)
+
+
+# ---- of refs ----------------------------------------------------------------------------
+
+
+def hold_ref(handle: Handle, name: str, hold: Hold) -> Hold:
+    """What ``Refs.hold`` does."""
+    backend, path = handle.backend, ref_hold_path(name)
+    handle.require_write()
+    etag, ref = _ref(backend, name)
+    # Before anything is held: who does not know holds must not collect here any more.
+    enable(backend, "delete", HOLDS_FEATURE)
+    hold = put_hold(backend, path, hold)
+    for _ in range(HOLD_ATTEMPTS):
+        # Collections change refs as they were when these were planned: one that was planned before this has its
+        # change refused, and one that is planned later sees the hold.
+        with suppress(Conflict):
+            backend.put_if(ref_path(name), encode_ref(ref.entries, ref.unconfirmed), etag)
+            return hold
+        try:
+            etag, ref = _ref(backend, name)
+        except NotFound:
+            drop_hold(backend, path)
+            raise
+    raise Conflict(f"ref {name!r} keeps changing", key=ref_path(name), hint="Try again")
+
+
+def _ref(backend: Backend, name: str) -> tuple[str, StoredRef]:
+    """A ref that there is, with its etag."""
+    try:
+        etag, stored = read_ref(backend, ref_path(name))
+    except NotFound:
+        etag, stored = "", StoredRef()
+    except MfstoreError as error:
+        raise error.where(backend=backend.url) from None
+    if stored == StoredRef():
+        raise NotFound(f"no ref {name!r}", backend=backend.url)
+    return etag, stored
+
+
+def release_ref(handle: Handle, name: str) -> None:
+    """What ``Refs.release`` does."""
+    if not drop_hold(handle.backend, ref_hold_path(name)):
+        raise NotFound(f"ref {name!r} is not held", backend=handle.backend.url)
+
+
+def ref_holds(backend: Backend, now: float) -> dict[str, Hold]:
+    """The holds of refs that are in force at this time, by name."""
+    found = {held_ref(path): hold for path, hold in read_holds(backend, REF_HOLDS).items()}
+    return {name: hold for name, hold in sorted(found.items()) if hold.in_force(now)}
+
+
+def refuse_held(backend: Backend, name: str) -> None:
+    """Refused while a ref is held: it is not to be removed."""
+    _, hold = _read(backend, ref_hold_path(name))
+    if hold is not None and hold.in_force(time.time()):
+        raise Refused(
+            f"ref {name!r} is {hold}", backend=backend.url, hint=f"Release it first: mfstore hold --release {name}"
+        )

@@ -1,0 +1,122 @@
+"""Holds of refs: no policy lets them go, and nobody removes them."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from mfstore import errors, opening
+from mfstore.cli import main
+from mfstore.description import load
+from mfstore.format.holds import ref_hold_path
+from mfstore.format.refs import ref_path
+
+FEW = {"grace": 0, "keep_last": 1, "series": ["runs/*"]}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A ref with three values, and a series of three refs."""
+    store = opening.open_store(str(tmp_path / "store"))
+    for number in range(3):
+        store.put(number, "model")
+        store.put([number], f"runs/{number}")
+    yield store
+    store.close()
+
+
+def changed(store):
+    return {change.name for change in store.plan_gc(**FEW).decision.refs}
+
+
+def test_a_held_ref_stays_with_its_history(store):
+    assert changed(store) == {"model", "runs/0", "runs/1"}
+    hold = store.refs.hold("model", "case 7")
+    store.refs.hold("runs/0", lasting=timedelta(days=30))
+    assert store.refs.holds()["model"] == hold and hold.why == "case 7"
+    assert list(store.refs.holds()) == ["model", "runs/0"]
+    plan = store.plan_gc(**FEW)
+    assert {change.name for change in plan.decision.refs} == {"runs/1"} and set(plan.held) == {"model", "runs/0"}
+    plan.execute(yes_really=True)
+    assert store["model@2"] == 0 and store["runs/0"] == [0] and "runs/1" not in store.refs
+    store.put(3, "model")
+    assert len(store.refs.log("model")) == 4, "it can be set"
+    for name in ("model", "runs/0"):
+        store.refs.release(name)
+    assert changed(store) == {"model", "runs/0"}
+    with pytest.raises(errors.NotFound, match="not held"):
+        store.refs.release("model")
+
+
+def test_a_held_ref_is_not_removed(store):
+    store.refs.hold("model", "case 7")
+    for remove in (store.delete, store.refs.__delitem__, store.refs.pop):
+        with pytest.raises(errors.Refused, match=r"held by .*case 7.*--release model"):
+            remove("model")
+    assert store["model"] == 2
+    store.refs.release("model")
+    store.delete("model")
+    with pytest.raises(errors.NotFound):
+        store.refs.hold("model")
+    assert store.refs.holds() == {}
+
+
+def test_a_plan_from_before_the_hold_leaves_it_alone(store):
+    plan = store.plan_gc(**FEW)
+    store.refs.hold("model")
+    store.refs.hold("runs/0")
+    result = plan.execute(yes_really=True)
+    assert (result.refs, result.refs_changed) == (1, 2)
+    assert len(store.refs.log("model")) == 3 and store["runs/0"] == [0]
+
+
+def test_a_hold_that_ended_holds_nothing(store, monkeypatch):
+    hold = store.refs.hold("model", lasting=60.0)
+    monkeypatch.setattr("time.time", lambda: hold.until + 1)
+    assert store.refs.holds() == {}
+    store.refs.release("model")  # what is left of it
+
+
+def test_one_that_cannot_be_read_holds(store):
+    store.backend.put(ref_hold_path("model"), [b"{"])
+    assert store.refs.holds()["model"].unread
+    assert changed(store) == {"runs/0", "runs/1"}
+    with pytest.raises(errors.Refused, match="cannot be read"):
+        store.delete("model")
+    store.refs.release("model")
+    assert store.refs.holds() == {}
+
+
+def test_who_does_not_know_holds_does_not_collect(store):
+    assert load(store.backend).features["delete"] == ()
+    store.refs.hold("model")
+    assert load(store.backend).features["delete"] == ("holds",)
+    store.backend.put("mfstore.json", [b"{"])
+    store.repair()
+    assert load(store.backend).features == {"read": (), "write": (), "delete": ("holds",)}
+
+
+def test_what_cannot_be_held(store):
+    for name in ("never", "model@1"):
+        with pytest.raises(errors.NotFound):
+            store.refs.hold(name)
+    with pytest.raises(errors.InvalidKey):
+        store.refs.hold("a//b")
+    store.backend.put(ref_path("bad"), [b"{"])
+    with pytest.raises(errors.CorruptObject):
+        store.refs.hold("bad")
+    assert store.refs.holds() == {}
+
+
+def test_the_commands(store, capsys):
+    where = ["-s", str(store.backend.root)]
+    main(["hold", *where, "model", "--why", "case 7"])
+    assert capsys.readouterr().out.startswith("model is held by ")
+    main(["holds", *where, "--json"])
+    assert json.loads(capsys.readouterr().out)["ref"] == "model"
+    main(["gc", *where, "--keep-last", "1", "--grace", "0s"])
+    assert "held: 1 ref (mfstore holds)" in capsys.readouterr().out
+    main(["hold", *where, "--release", "model", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"ref": "model", "held": False}
+    main(["holds", *where])
+    assert capsys.readouterr().out == "No ref is held.\n"
