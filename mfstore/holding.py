@@ -1,8 +1,9 @@
-"""Holds: set, released and read, also those of refs. No policy of a collection lets go what is held."""
+"""Holds: set, released and read, also those of refs and keys. No policy of a collection lets go what is held."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,20 +13,24 @@ from mfstore.description import enable
 from mfstore.errors import Conflict, InvalidKey, MfstoreError, NotFound, Refused
 from mfstore.format.description import HOLDS_FEATURE
 from mfstore.format.holds import (
-    REF_HOLDS,
+    STORE_HOLDS,
     SUFFIX,
     Hold,
     decode_hold,
     encode_hold,
-    held_ref,
-    ref_hold_path,
+    held_name,
+    hold_path,
 )
 from mfstore.format.refs import StoredRef, encode_ref, ref_path
+from mfstore.names import is_key
 from mfstore.ref_objects import read_ref
+from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
+    from mfstore.format.digests import Key
     from mfstore.handle import Handle
+    from mfstore.saving.guard import Condemned
 
 HOLD_ATTEMPTS = 50
 """How often a hold, or what it is of, is looked at anew when others change it at the same moment."""
@@ -97,12 +102,12 @@ def _unread(error: MfstoreError) -> Hold:
     return Hold("", 0.0, unread=error.message)
 
 
-# ---- of refs ----------------------------------------------------------------------------
+# ---- of refs and keys -------------------------------------------------------------------
 
 
 def hold_ref(handle: Handle, name: str, hold: Hold) -> Hold:
     """What ``Refs.hold`` does."""
-    backend, path = handle.backend, ref_hold_path(name)
+    backend, path = handle.backend, hold_path(name)
     handle.require_write()
     etag, ref = _ref(backend, name)
     # Before anything is held: who does not know holds must not collect here any more.
@@ -135,21 +140,41 @@ def _ref(backend: Backend, name: str) -> tuple[str, StoredRef]:
     return etag, stored
 
 
-def release_ref(handle: Handle, name: str) -> None:
+def hold_key(handle: Handle, key: Key, hold: Hold, condemned: Condemned, relied: Names) -> Hold:
+    """Hold a key that was found whole, with what it relies on, when this was condemned. Conflict when a collection
+    removes it."""
+    handle.require_write()
+    enable(handle.backend, "delete", HOLDS_FEATURE)
+    hold = put_hold(handle.backend, hold_path(key), hold)
+    try:
+        # As who names a key: a collection that deletes says so first, and looks for holds after that.
+        handle.guard.confirm(condemned, Names(), relied)
+    except MfstoreError:
+        drop_hold(handle.backend, hold_path(key))
+        raise
+    return hold
+
+
+def release(handle: Handle, name: str) -> None:
     """What ``Refs.release`` does."""
-    if not drop_hold(handle.backend, ref_hold_path(name)):
-        raise NotFound(f"ref {name!r} is not held", backend=handle.backend.url)
+    if not drop_hold(handle.backend, hold_path(name)):
+        raise NotFound(f"{name!r} is not held", backend=handle.backend.url)
 
 
-def ref_holds(backend: Backend, now: float) -> dict[str, Hold]:
-    """The holds of refs that are in force at this time, by name."""
-    found = {held_ref(path): hold for path, hold in read_holds(backend, REF_HOLDS).items()}
+def held_keys(holds: Iterable[str]) -> set[bytes]:
+    """The keys among the names of what is held."""
+    return {bytes.fromhex(name) for name in holds if is_key(name)}
+
+
+def store_holds(backend: Backend, now: float) -> dict[str, Hold]:
+    """The holds of refs and keys that are in force at this time, by name."""
+    found = {held_name(path): hold for path, hold in read_holds(backend, STORE_HOLDS).items()}
     return {name: hold for name, hold in sorted(found.items()) if hold.in_force(now)}
 
 
 def refuse_held(backend: Backend, name: str) -> None:
     """Refused while a ref is held: it is not to be removed."""
-    _, hold = _read(backend, ref_hold_path(name))
+    _, hold = _read(backend, hold_path(name))
     if hold is not None and hold.in_force(time.time()):
         raise Refused(
             f"ref {name!r} is {hold}", backend=backend.url, hint=f"Release it first: mfstore hold --release {name}"

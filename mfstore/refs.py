@@ -334,11 +334,11 @@ class Refs(MutableMapping[str, Key]):
         return self.log(name)
 
     def hold(self, name: str, why: str = "", *, lasting: timedelta | float | None = None) -> Hold:
-        """Keep a ref with its whole history, whatever the policy of a collection says, until ``release(name)``. It can
-        be set meanwhile, and not be removed.
+        """Keep a ref with its whole history, or a key, whatever the policy of a collection says, until
+        ``release(name)``. A held ref can be set, and not be removed.
 
         Args:
-            name: The ref.
+            name: The ref or the key.
             why: What whoever finds the hold should know.
             lasting: For how long (seconds or a timedelta); None: until it is released. A hold that lasts longer stays.
 
@@ -346,26 +346,29 @@ class Refs(MutableMapping[str, Key]):
             The hold that is in force now.
 
         Raises:
-            NotFound: there is no such ref.
+            NotFound: there is no such ref, or nothing is stored under the key.
             CorruptObject: it is damaged.
-            Conflict: others keep changing it.
+            Conflict: others keep changing the ref, or garbage collection removes what the key stands for.
         """
-        from mfstore.holding import hold_ref, new_hold
+        from mfstore.holding import hold_key, hold_ref, new_hold
 
+        if is_key(name):
+            value = self._look(name)
+            return hold_key(self._handle(), value.entry.key, new_hold(why, lasting), value.condemned, value.relied)
         return hold_ref(self._handle(), name, new_hold(why, lasting))
 
     def release(self, name: str) -> None:
-        """End the hold of a ref. NotFound when it is not held."""
-        from mfstore.holding import release_ref
+        """End the hold of a ref or a key. NotFound when it is not held."""
+        from mfstore.holding import release
 
-        release_ref(self._handle(), name)
+        release(self._handle(), name)
 
     def holds(self) -> dict[str, Hold]:
-        """The refs that are held, each with ``who`` holds it, since ``when`` and ``until`` when (seconds since the
-        epoch; None: until it is released), and ``why``. A hold that cannot be read is one (``unread`` says why)."""
-        from mfstore.holding import ref_holds
+        """The refs and keys that are held, each with ``who`` holds it, since ``when`` and ``until`` when (seconds since
+        the epoch; None: until it is released), and ``why``. A hold that cannot be read is one (``unread`` says why)."""
+        from mfstore.holding import store_holds
 
-        return ref_holds(self._backend, time.time())
+        return store_holds(self._backend, time.time())
 
     def settable(self, name: str) -> None:
         """InvalidKey for what cannot be a name, and for a new one that means something else already: a key, or a value

@@ -11,7 +11,6 @@ import click
 
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_grid, print_json
-from mfstore.display.amounts import count
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.retention import Retention
@@ -171,7 +170,7 @@ def _show(plan: GcPlan, long: bool) -> None:
     for note in plan_notes(found):
         click.echo(note)
     if plan.held:
-        click.echo(f"held: {count(len(plan.held), 'ref')} (mfstore holds)")
+        click.echo(f"held: {len(plan.held)} (mfstore holds lists them)")
     for warning in plan.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
     if long:

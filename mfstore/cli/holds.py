@@ -14,6 +14,7 @@ from mfstore.cli.options import DURATION, complete_ref, json_option, metaflow_op
 from mfstore.cli.output import opened, print_json, print_table
 from mfstore.display.amounts import date
 from mfstore.display.words import printable
+from mfstore.names import is_key
 
 if TYPE_CHECKING:
     from mfstore.format.holds import Hold
@@ -27,6 +28,10 @@ class _Place:
     hold: Callable[[str, str, float | None], Hold]
     release: Callable[[str], None]
     holds: Callable[[], Mapping[str, Hold]]
+
+    def kind_of(self, name: str) -> str:
+        """What a name is of."""
+        return "key" if is_key(name) else self.kind
 
 
 @click.command()
@@ -43,7 +48,7 @@ def hold(
     url: str | None, metaflow: str | None, as_json: bool, why: str, lasting: float | None, release: bool,
     names: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Keep each NAME, a ref or with --metaflow a run (Flow/run), whatever the policy of a collection says.
+    """Keep each NAME, a ref or a key, or with --metaflow a run (Flow/run), whatever the policy of a collection says.
 
     It is kept until it is released. mfstore holds lists what is held.
     """
@@ -57,7 +62,9 @@ def hold(
             else:
                 found = place.hold(name, why, lasting)
             if as_json:
-                print_json({place.kind: name, "held": found is not None} | ({} if found is None else _fields(found)))
+                print_json(
+                    {place.kind_of(name): name, "held": found is not None} | ({} if found is None else _fields(found))
+                )
             else:
                 click.echo(printable(f"{name} is {'released' if found is None else found}"))
 
@@ -67,17 +74,17 @@ def hold(
 @metaflow_option
 @json_option
 def holds(url: str | None, metaflow: str | None, as_json: bool) -> None:
-    """List what is held: refs, or with --metaflow runs."""
+    """List what is held: refs and keys, or with --metaflow runs."""
     with _place(url, metaflow) as place:
         found = place.holds()
     if as_json:
         for name, one in found.items():
-            print_json({place.kind: name, **_fields(one)})
+            print_json({place.kind_of(name): name, **_fields(one)})
     elif found:
         rows = [(name, one.who, _day(one.when), _day(one.until), _why(one)) for name, one in found.items()]
         print_table((place.kind, "held by", "since", "until", "why"), rows)
     else:
-        click.echo(f"No {place.kind} is held.")
+        click.echo("Nothing is held.")
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.refs import encoded, ref_path
 from mfstore.records import dataclass
 
-REF_HOLDS = "gc/holds/"
-"""Below it those of a store's refs."""
+STORE_HOLDS = "gc/holds/"
+"""Below it those of a store's refs and keys."""
 SUFFIX = ".json"
 VERSION = 1
 
@@ -72,12 +72,12 @@ def decode_hold(data: bytes, path: str) -> Hold:
         raise CorruptObject("not the JSON of a hold", key=path) from None
 
 
-def ref_hold_path(name: str) -> str:
-    """Where the hold of a ref is. InvalidKey for what cannot be one."""
+def hold_path(name: str) -> str:
+    """Where the hold of a ref or a key is. InvalidKey for what can be neither."""
     ref_path(name)
-    return f"{REF_HOLDS}{encoded(name)}{SUFFIX}"
+    return f"{STORE_HOLDS}{encoded(name)}{SUFFIX}"
 
 
-def held_ref(path: str) -> str:
-    """The ref that a hold at this path is of."""
-    return unquote(path.removeprefix(REF_HOLDS).removesuffix(SUFFIX))
+def held_name(path: str) -> str:
+    """The ref or key that a hold at this path is of."""
+    return unquote(path.removeprefix(STORE_HOLDS).removesuffix(SUFFIX))

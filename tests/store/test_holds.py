@@ -8,7 +8,7 @@ import pytest
 from mfstore import errors, opening
 from mfstore.cli import main
 from mfstore.description import load
-from mfstore.format.holds import ref_hold_path
+from mfstore.format.holds import hold_path
 from mfstore.format.refs import ref_path
 
 FEW = {"grace": 0, "keep_last": 1, "series": ["runs/*"]}
@@ -78,7 +78,7 @@ def test_a_hold_that_ended_holds_nothing(store, monkeypatch):
 
 
 def test_one_that_cannot_be_read_holds(store):
-    store.backend.put(ref_hold_path("model"), [b"{"])
+    store.backend.put(hold_path("model"), [b"{"])
     assert store.refs.holds()["model"].unread
     assert changed(store) == {"runs/0", "runs/1"}
     with pytest.raises(errors.Refused, match="cannot be read"):
@@ -94,6 +94,43 @@ def test_who_does_not_know_holds_does_not_collect(store):
     store.backend.put("mfstore.json", [b"{"])
     store.repair()
     assert load(store.backend).features == {"read": (), "write": (), "delete": ("holds",)}
+
+
+def collect(store):
+    return store.plan_gc(grace=0).execute(yes_really=True)
+
+
+def test_a_held_key_stays(store):
+    held, other = store.put("held" * 99), store.put("other" * 99)
+    store.refs.hold(held, "case 7")
+    assert list(store.refs.holds()) == [held]
+    collect(store)
+    assert collect(store).deleted.recipes == 1
+    assert store.get(held) and not store.exists(other)
+    plan = store.plan_gc(grace=0)
+    assert plan.live[bytes.fromhex(held)] == "held"
+    store.refs.release(held)
+    collect(store)
+    assert collect(store).deleted.recipes == 1 and not store.exists(held)
+    with pytest.raises(errors.NotFound):
+        store.refs.hold(held)
+    assert store.refs.holds() == {}
+
+
+def test_a_key_that_is_held_after_the_plan_was_made_stays(store):
+    key = store.put("held" * 99)
+    collect(store)
+    plan = store.plan_gc(grace=0)
+    assert plan.decision.deletes.amount.recipes == 1
+    store.refs.hold(key)
+    result = plan.execute(yes_really=True)
+    assert (result.deleted.recipes, result.changed) == (0, 1)
+    assert store.get(key)
+
+
+def test_a_key_that_is_gone_and_held_stops_nothing(store):
+    store.backend.put(hold_path("0" * 64), [b"{"])
+    collect(store)
 
 
 def test_what_cannot_be_held(store):
@@ -115,8 +152,8 @@ def test_the_commands(store, capsys):
     main(["holds", *where, "--json"])
     assert json.loads(capsys.readouterr().out)["ref"] == "model"
     main(["gc", *where, "--keep-last", "1", "--grace", "0s"])
-    assert "held: 1 ref (mfstore holds)" in capsys.readouterr().out
+    assert "held: 1 (mfstore holds lists them)" in capsys.readouterr().out
     main(["hold", *where, "--release", "model", "--json"])
     assert json.loads(capsys.readouterr().out) == {"ref": "model", "held": False}
     main(["holds", *where])
-    assert capsys.readouterr().out == "No ref is held.\n"
+    assert capsys.readouterr().out == "Nothing is held.\n"

@@ -16,7 +16,7 @@ from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
 from mfstore.format.description import HOLDS_FEATURE, OPERATIONS, PATH, Description, encode, uuid_in
 from mfstore.format.digests import NAMES, digest_function
-from mfstore.format.holds import REF_HOLDS
+from mfstore.format.holds import STORE_HOLDS
 from mfstore.maintenance.quarantine import quarantine
 from mfstore.maintenance.store.checking.trailers import read_trailer_again
 
@@ -65,8 +65,8 @@ def write_description(backend: Backend, description: Description) -> Description
 
 def _with_needed(backend: Backend, features: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     below = [info.key for info in backend.list("gc/")]
-    held = any(key.startswith(REF_HOLDS) for key in below)
-    collected = not all(key.startswith(REF_HOLDS) for key in below)
+    held = any(key.startswith(STORE_HOLDS) for key in below)
+    collected = not all(key.startswith(STORE_HOLDS) for key in below)
     needed = {"write": (FEATURE,) if collected else (), "delete": (HOLDS_FEATURE,) if held else ()}
     return {name: tuple(dict.fromkeys((*features[name], *needed.get(name, ())))) for name in OPERATIONS}
 

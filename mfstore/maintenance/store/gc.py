@@ -27,7 +27,7 @@ from mfstore.format.digests import Key, digest_function
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import encode_ref, is_ref, ref_path
 from mfstore.format.tree import ROOT_KEY
-from mfstore.holding import ref_holds
+from mfstore.holding import held_keys, store_holds
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.audit import Account, AuditLog
 from mfstore.maintenance.pace import DeletionPace, pace_of
@@ -136,7 +136,7 @@ class GcPlan(Shown):
     chunks: int
     """Different chunks that live keys need in packs."""
     held: Mapping[str, Hold]
-    """The refs that are held, which stay whatever the policy says."""
+    """The refs and keys that are held, which stay whatever the policy says."""
 
     def execute(
         self, *, yes_really: bool = False, take_over: bool = False, deletes_per_second: float | None = None,
@@ -214,7 +214,7 @@ def plan_gc(
         warnings.append(f"a collector is at work, or died at it: {state.owner}")
     refs = read_refs(backend)
     # Whoever holds a ref touches it afterwards: a change that was planned before meets another version.
-    held = ref_holds(backend, time.time())
+    held = store_holds(backend, now)
     changes = plan_refs(
         {name: ref for name, ref in refs.items() if name not in held},
         options.retention,
@@ -234,7 +234,7 @@ def plan_gc(
     if future:
         warnings.append(f"{future} objects are from the future by the store's clock: they are kept")
     tell("listed", len(recipes) + len(packs))
-    keys = live_keys(recipes, named, given, now, options)
+    keys = live_keys(recipes, named, held_keys(held), given, now, options)
     lasting = (key for key, why in keys.items() if why != YOUNG)
     young = (key for key, why in keys.items() if why == YOUNG)
     going = doomed_recipes(recipes, state, lists, keys, now, options.grace)

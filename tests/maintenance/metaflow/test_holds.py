@@ -152,7 +152,7 @@ def test_the_commands(root, capsys):
     assert "Flow/0" in capsys.readouterr().out
     main(["hold", *where, "--release", "Flow/0"])
     main(["holds", *where])
-    assert capsys.readouterr().out.endswith("No run is held.\n")
+    assert capsys.readouterr().out.endswith("Nothing is held.\n")
     with pytest.raises(SystemExit) as stopped:
         main(["hold", *where, "--release", "Flow/0", "--why", "x"])
     assert stopped.value.code == 2

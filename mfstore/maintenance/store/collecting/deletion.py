@@ -17,6 +17,7 @@ from mfstore.format.digests import digest_function
 from mfstore.format.fragments import PREFIX as INDEX
 from mfstore.format.fragments import decode_fragment, fragment_key, without_packs
 from mfstore.format.tree import HALF, ROOT, node_name
+from mfstore.holding import held_keys, store_holds
 from mfstore.maintenance.store.collecting.liveness import read_recipes, read_refs
 from mfstore.maintenance.store.collecting.object_table import ObjectTable, list_objects
 from mfstore.maintenance.store.collecting.plan import GcDecision, GcSnapshot, StoreAmount
@@ -100,6 +101,7 @@ class Deletion:
             values = {entry.key for entry in (*ref.entries, ref.unconfirmed) if entry is not None}
             if ref.etag != self._snapshot.ref_etags.get(name) and values != planned.get(name):
                 named.update(map(bytes.fromhex, values))
+        named.update(held_keys(store_holds(self._backend, self._snapshot.now)))
         recipe_etags: dict[bytes, str] = {}
         fresh: set[bytes] = set()
         known = self._snapshot.recipes

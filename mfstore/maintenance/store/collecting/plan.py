@@ -19,6 +19,7 @@ REWRITTEN_AT_LEAST = 64 << 20
 """Bytes that may be rewritten in any case: a pack's, so that small stores are repacked at all."""
 
 REF = "named by a ref"
+HELD = "held"
 CALLER = "named by the caller"
 AGE = "within keep-age"
 YOUNG = "younger than the grace period"
@@ -141,11 +142,15 @@ class GcDecision:
 
 
 def live_keys(
-    recipes: ObjectTable, named: Collection[bytes], given: Collection[bytes], now: float, options: GcOptions
-) -> dict[bytes, str]:
+    recipes: ObjectTable, named: Collection[bytes], held: Collection[bytes], given: Collection[bytes], now: float,
+    options: GcOptions,
+) -> dict[bytes, str]:  # fmt: skip
     """Every key that is live and why: the first reason that holds. ``named`` are those of refs, ``given`` those of the
     caller; they may be missing here."""
     found = dict.fromkeys(named, REF)
+    for key in held:
+        if key in recipes.rows:  # else it went before it was held
+            found.setdefault(key, HELD)
     for key in given:
         found.setdefault(key, CALLER)
     keep_age = options.retention.keep_age
