@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.options import DURATION, json_option
-from mfstore.cli.output import print_json, print_table
+from mfstore.cli.output import print_grid, print_json
 from mfstore.cli.reports import steps
-from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
+from mfstore.maintenance.metaflow.migrating.told import (
+    KEPT,
+    STAYED,
+    did,
+    flows_grid,
+    keys_notes,
+    left_alone,
+)
 from mfstore.maintenance.told import SHOWN
 from mfstore.settings import FORMER_PROFILES
 
@@ -23,15 +29,6 @@ if TYPE_CHECKING:
 
 FAILED = 3
 """Exit code: the rest was done, and something could not be."""
-LEFT = {
-    "running": ("run", "that may be going on"),
-    "removing": ("run", "that garbage collection is removing"),
-    "unfinished": ("attempt", "that never ended"),
-    "unreadable": ("attempt", "whose data.json cannot be read"),
-    "extension": ("artifact", "in another extension's format"),
-    "missing": ("artifact", "whose data is missing"),
-}
-"""What is left, by kind."""
 
 
 class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.2
@@ -111,63 +108,29 @@ def migrate(
 
 def _show(plan: MigrationPlan) -> None:
     click.echo(printable(f"{plan.url}: to the {plan.to} profile"))
-    rows = [
-        (
-            share.flow, str(share.runs), str(share.attempts), str(share.artifacts), size(share.bytes),
-            str(share.already),
-        )
-        for share in plan.flows
-    ]  # fmt: skip
-    print_table(("flow", "runs", "tasks", "artifacts", "bytes now", "already so"), rows, right=(1, 2, 3, 4, 5))
-    kinds = Counter(entry.kind for entry in plan.left)
-    for kind, number in sorted(kinds.items()):
-        what, said = LEFT[kind]
-        click.echo(f"left alone: {count(number, what)} {said}")
-        for entry in [entry for entry in plan.left if entry.kind == kind][:SHOWN]:
+    print_grid(flows_grid(plan))
+    for kind, told in left_alone(plan).items():
+        click.echo(told)
+        entries = [entry for entry in plan.left if entry.kind == kind]
+        for entry in entries[:SHOWN]:
             click.echo(printable(f"  {entry.what}: {entry.why}"))
-        if number > SHOWN:
-            click.echo(f"  and {number - SHOWN} more; --json lists all")
-    if plan.unrecorded:
-        click.echo(
-            f"{count(plan.unrecorded, 'task')} of these have no local metadata here. Where a metadata service has it, "
-            "its records keep the former keys: "
-            + (
-                "clients with mfstore find the artifacts all the same, clients without it what they were before, "
-                "which garbage collection leaves alone for them."
-                if plan.to == "packed"
-                else "clients with mfstore find the artifacts all the same, clients without it cannot load what was "
-                "registered as packed; flows and resume can."
-            )
-        )
-
-    if plan.rekeyed:
-        click.echo(
-            f"{count(plan.rekeyed, 'artifact')} of them were stock before and their blobs are gone: what is pickled "
-            "otherwise today gets another key, and a client without mfstore cannot load it by the service's records."
-        )
+        if len(entries) > SHOWN:
+            click.echo(f"  and {len(entries) - SHOWN} more; --json lists all")
+    for note in keys_notes(plan):
+        click.echo(note)
 
 
 def _show_result(plan: MigrationPlan, result: MigrationResult) -> None:
-    if not (result.attempts or result.records or result.failures):
-        click.echo("There was nothing to do.")
-        return
-    click.echo(
-        f"migrated {count(result.attempts, 'task')}: {count(result.artifacts, 'artifact')}, "
-        f"{size(result.bytes)} pickled"
-        + (f"; {count(result.records, 'record')} of local metadata brought up to date" if result.records else "")
-    )
+    click.echo(did(result))
     if result.attempts:
-        click.echo(
-            "What artifacts were before stays until mfstore gc --metaflow takes it, its grace period from now"
-            + (", but for tasks without local metadata here." if plan.unrecorded else ".")
-        )
+        click.echo(KEPT + (", but for tasks without local metadata here." if plan.unrecorded else "."))
     for failure in result.failures[:SHOWN]:
         what = " ".join(part for part in (failure.task, failure.artifact, failure.key) if part)
         click.echo(printable(f"{failure.kind}: {what}: {failure.why}"), err=True)
     if len(result.failures) > SHOWN:
         click.echo(f"and {len(result.failures) - SHOWN} more; --json lists all", err=True)
     if result.failures:
-        click.echo("These stay as they were; all else was done.", err=True)
+        click.echo(STAYED, err=True)
 
 
 def _document(plan: MigrationPlan, result: MigrationResult | None) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mfstore.cli.output import print_grid
-from mfstore.display.amounts import count, duration, size
 from mfstore.display.words import printable
+from mfstore.maintenance.metaflow import report as of_root
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
 from mfstore.maintenance.report import PhaseCallback, untold
 from mfstore.maintenance.store.report import RepairReport, VerifyReport, holds, looked_at, lost_data, verdict
-from mfstore.maintenance.told import SHOWN, AnyFinding, actions_grid, afterwards, did_nothing, findings_grid, since
+from mfstore.maintenance.told import SHOWN, AnyFinding, actions_grid, afterwards, did_nothing, findings_grid
 from mfstore.progress import phases
 
 if TYPE_CHECKING:
@@ -39,29 +39,12 @@ def print_report(report: VerifyReport) -> None:
 
 def print_metaflow(report: MetaflowReport) -> None:
     """A report about a root of Metaflow."""
-    parts = [count(report.flows, "flow"), count(report.runs, "run"), count(report.tasks, "task")]
-    click.echo(printable(f"{report.url}: {', '.join(parts)}, {count(report.blobs, 'blob')}; {size(report.stored)}"))
-    if report.level == "list":
-        click.echo(f"level list: names and sizes by listing, in {duration(report.seconds)}")
-    elif report.level == "headers":
-        click.echo(
-            f"level headers: what every task refers to, in {duration(report.seconds)}; --level full reads the blobs"
-        )
-    else:
-        rate = size(report.checked / max(report.seconds, 1e-9))
-        read = f"level full: {report.blobs_checked} of {count(report.blobs, 'blob')}, {size(report.checked)}"
-        click.echo(f"{read} in {duration(report.seconds)} ({rate}/s){since(report.oldest, 'blob')}")
-    if report.running:
-        click.echo(f"{count(report.running, 'attempt')} began within a day and may still be running")
+    click.echo(printable(f"{report.url}: {of_root.holds(report)}"))
+    click.echo(of_root.looked_at(report))
+    if told := of_root.running(report):
+        click.echo(told)
     _print_findings([(finding, finding.artifacts) for finding in report.findings])
-    touched = report.runs_touched
-    if report.clean:
-        click.echo("no damage found" if not report.findings else "no damage found; the above does no harm")
-    else:
-        lost = (
-            f"{count(len(touched), 'run')} with artifacts that cannot be loaded" if touched else "no artifact is lost"
-        )
-        click.echo(f"{count(len(report.damage), 'finding')}; {lost}. mfstore repair --metaflow mends what can be")
+    click.echo(of_root.verdict(report))
     _print_limits(report)
 
 

@@ -66,11 +66,33 @@ result = client.get_many([f"data/part-{n:05}" for n in range(305)], on_error="re
 result""",
     "result.stats",
     'client.head_many([f"data/part-{n:05}" for n in range(3)]).wait()',
+    """\
+from mfstore.maintenance.metaflow.migrate import migrate_metaflow, plan_migration
+from mfstore.maintenance.metaflow.migrating.changes import MigrationOptions
+from mfstore.maintenance.metaflow.repair import repair_metaflow
+from mfstore.maintenance.metaflow.root import Root
+from mfstore.maintenance.metaflow.verify import verify_metaflow
+from mfstore.maintenance.verification import verify_options
+from tests.rigs.metaflow_trees import task
+for flow in ("TrainFlow", "ScoreFlow"):
+    for run in "123":
+        task(FOLDER + "/root", flow, run, "train", 7, {"model": rng.random(20_000), "score": int(run)}, age=100_000.0)
+root = Root(FOLDER + "/root")
+verify_metaflow(root, verify_options("full", None, None, None))[0]""",
+    'plan_migration(root, MigrationOptions("packed"))',
+    """\
+from pathlib import Path
+blobs = sorted(path for path in Path(FOLDER, "root", "TrainFlow", "data").rglob("*") if path.stat().st_size > 20_000)
+blobs[0].write_bytes(blobs[0].read_bytes()[:-100])
+blobs[1].unlink()
+verify_metaflow(root, verify_options("full", None, None, None))[0]""",
+    'migrate_metaflow(root, MigrationOptions("packed"))[1]',
+    'repair_metaflow(root, "full", False, None)',
 ]
 """What is photographed."""
 ROOT = Path(__file__).parent.parent.parent
 WIDTHS = {"wide": 1000, "narrow": 400}
-HEIGHTS = {"wide": 5200, "narrow": 7000}
+HEIGHTS = {"wide": 7200, "narrow": 8600}
 """Pixels: no more than Chromium draws at once."""
 
 
@@ -81,7 +103,8 @@ def notebook(folder, cells=CELLS):
     from nbclient import NotebookClient
 
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    made.cells[0].source = made.cells[0].source.replace("FOLDER", repr(str(folder)))
+    for cell in made.cells:
+        cell.source = cell.source.replace("FOLDER", repr(str(folder)))
     kernel = AsyncKernelManager(kernel_name="python3")
     kernel.kernel_cmd = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     NotebookClient(made, km=kernel, timeout=60, resources={"metadata": {"path": str(ROOT)}}).execute()
@@ -117,7 +140,8 @@ def photograph(html, picture, width, height):
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "store", ignore_errors=True)
+    for name in ("store", "root"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     made = notebook(folder)
     for theme in ("light", "dark"):
         html = page(made, theme)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mfstore.display.amounts import count, duration, size
+from mfstore.display.cards import Card, Cell, Grid
+from mfstore.display.shown import Shown
 from mfstore.maintenance.report import Level, RepairAction
+from mfstore.maintenance.told import actions_grid, afterwards, did_nothing, findings_grid, since
 
 MetaflowHarm = Literal["data", "later", "none"]
 
@@ -32,8 +36,8 @@ class MetaflowFinding:
     nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class MetaflowReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class MetaflowReport(Shown):
     """What verify looked at below a Metaflow root, and found. It refers to nothing of the root."""
 
     url: str
@@ -78,9 +82,12 @@ class MetaflowReport:
         """The runs with artifacts that cannot be loaded, as flow/run."""
         return tuple(sorted({"/".join(name.split("/")[:2]) for finding in self.findings for name in finding.artifacts}))
 
+    def _card(self) -> Card:
+        return report_card(self)
 
-@dataclass(frozen=True, slots=True)
-class MetaflowRepair:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MetaflowRepair(Shown):
     """What repair did below a Metaflow root, or with ``dry_run`` would do."""
 
     url: str
@@ -90,3 +97,78 @@ class MetaflowRepair:
     """In the order of doing; none when there was nothing to do."""
     after: MetaflowReport | None
     """The root verified again; None for a dry run, and when there was nothing to do."""
+
+    def _card(self) -> Card:
+        return repair_card(self)
+
+
+# ---- what people are told ---------------------------------------------------------------
+
+
+def holds(report: MetaflowReport) -> str:
+    """What was listed."""
+    parts = [count(report.flows, "flow"), count(report.runs, "run"), count(report.tasks, "task")]
+    return f"{', '.join(parts)}, {count(report.blobs, 'blob')}; {size(report.stored)}"
+
+
+def looked_at(report: MetaflowReport) -> str:
+    """What verification read, and how fast."""
+    took = duration(report.seconds)
+    if report.level == "list":
+        return f"level list: names and sizes by listing, in {took}"
+    if report.level == "headers":
+        return f"level headers: what every task refers to, in {took}; --level full reads the blobs"
+    rate = size(report.checked / max(report.seconds, 1e-9))
+    return (
+        f"level full: {report.blobs_checked} of {count(report.blobs, 'blob')}, {size(report.checked)} "
+        f"in {took} ({rate}/s){since(report.oldest, 'blob')}"
+    )
+
+
+def verdict(report: MetaflowReport) -> str:
+    """Whether there is damage, and what it costs."""
+    if report.clean:
+        return "no damage found" if not report.findings else "no damage found; the above does no harm"
+    touched = len(report.runs_touched)
+    lost = f"{count(touched, 'run')} with artifacts that cannot be loaded" if touched else "no artifact is lost"
+    return f"{count(len(report.damage), 'finding')}; {lost}. mfstore repair --metaflow mends what can be"
+
+
+def running(report: MetaflowReport) -> str:
+    """How many attempts may go on; empty for none."""
+    if not report.running:
+        return ""
+    return f"{count(report.running, 'attempt')} began within a day and may still be running"
+
+
+def report_card(report: MetaflowReport) -> Card:
+    """What verification found."""
+    facts = (
+        ("found", Cell(verdict(report), look="good" if report.clean else "bad")),
+        ("stored", holds(report)),
+        ("looked at", looked_at(report)),
+    )
+    touched = [(finding, finding.artifacts) for finding in report.findings]
+    grids = (findings_grid(touched),) if touched else ()
+    notes = []
+    if told := running(report):
+        notes.append(f"{told}.")
+    if not report.complete:
+        notes.append("The time allowed ended before everything was read: --older-than goes on from there.")
+    if not report.remembered:
+        notes.append("No right or no room to write there: what was read is not remembered.")
+    return Card("verified", report.url, facts, grids, tuple(notes))
+
+
+def repair_card(report: MetaflowRepair) -> Card:
+    """What was found, done and left."""
+    facts: list[tuple[str, Cell | str]] = [("found", verdict(report.before)), ("stored", holds(report.before))]
+    grids: tuple[Grid, ...] = ()
+    if report.actions:
+        grids = (actions_grid(report.actions, "did" if report.after is not None else "would do"),)
+    else:
+        facts.append(("done", did_nothing(report.before.clean)))
+    if report.after is not None:
+        look = "good" if report.after.clean else "bad"
+        facts.append(("afterwards", Cell(afterwards(report.after, False), look=look)))
+    return Card("repaired" if report.after is not None else "repair of", report.url, tuple(facts), grids)

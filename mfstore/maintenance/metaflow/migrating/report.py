@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mfstore.display.cards import Card
+from mfstore.display.shown import Shown
 from mfstore.maintenance.metaflow.migrating.changes import HARMLESS, LeftAlone
+from mfstore.maintenance.metaflow.migrating.told import plan_card, result_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class FlowShare:
     """Number of what is left, by kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationPlan:
+@dataclass(frozen=True, slots=True, repr=False)
+class MigrationPlan(Shown):
     """What a migration would do."""
 
     url: str
@@ -53,6 +56,9 @@ class MigrationPlan:
         """What is left because it is not as it should be."""
         return tuple(left for left in self.left if left.kind not in HARMLESS)
 
+    def _card(self) -> Card:
+        return plan_card(self)
+
 
 @dataclass(frozen=True, slots=True)
 class MigrationFailure:
@@ -69,8 +75,8 @@ class MigrationFailure:
     why: str
 
 
-@dataclass(slots=True)
-class MigrationResult:
+@dataclass(slots=True, repr=False)
+class MigrationResult(Shown):
     """What a migration did."""
 
     attempts: int = 0
@@ -87,3 +93,6 @@ class MigrationResult:
     def failed(self) -> Mapping[str, int]:
         """Number of failures, by kind."""
         return Counter(failure.kind for failure in self.failures)
+
+    def _card(self) -> Card:
+        return result_card(self)
