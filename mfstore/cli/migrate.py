@@ -13,7 +13,7 @@ from mfstore.cli.options import DURATION, json_option
 from mfstore.cli.output import print_grid, print_json
 from mfstore.cli.reports import steps
 from mfstore.display.words import printable
-from mfstore.maintenance.metaflow.migrating.told import (
+from mfstore.maintenance.metaflow.migrating.report import (
     KEPT,
     STAYED,
     did,
