@@ -1,7 +1,7 @@
 """What is rebound of the files that Metaflow's Client keeps of what it was asked for: a file for each artifact.
 
-With 500 small artifacts they took half of the time of reading them: Python's temporary files find a name by trying, and
-are wrapped in two objects.
+Python's temporary files take six times the CPU of making, writing and renaming a file: of 500 artifacts a tenth of all
+that the Client takes.
 """
 
 from __future__ import annotations
