@@ -64,6 +64,7 @@ def collect_metaflow(
     policy: RunPolicy,
     *,
     metadata: str = "local",
+    inventory: str | None = None,
     trust_known: bool = False,
     yes_really: bool = False,
     take_over: bool = False,
@@ -79,6 +80,9 @@ def collect_metaflow(
         policy: Which runs are dropped, and when.
         metadata: Where tags, users and signs of life of runs are read: ``local`` (below the root), ``local:PATH``
             (below another), ``service`` (Metaflow's metadata service, through Metaflow) or ``none``.
+        inventory: The URL of an S3 Inventory, of its ``manifest.json`` or of the folder of the dated ones: what is
+            there is read from it, and of flows that something is removed of, their runs are listed. The packed
+            profile's store is left alone then.
         trust_known: What collections remember of files is believed where ETags are no digests, too: no task may write
             to ``mf.maintenance/``.
         yes_really: Also when no run would stay, or more would be condemned than the policy's ``max_drop``.
@@ -89,8 +93,8 @@ def collect_metaflow(
     Raises:
         InvalidKey: the policy makes no sense.
         NotAStore: there is no root. Nothing is written then.
-        Refused: no run would stay, more would be condemned than the policy's ``max_drop``, or a symbolic link hides
-            runs.
+        Refused: no run would stay, more would be condemned than the policy's ``max_drop``, a symbolic link hides runs,
+            or the inventory is too old or of another bucket.
         Conflict: another collector is at work, or has taken over.
         CorruptObject: the state of collection is damaged.
         AccessDenied: there is no right to read, to write or to delete.
@@ -99,7 +103,7 @@ def collect_metaflow(
     policy.check()
     pace = DeletionPace(pace_of(deletes_per_second, root.remote))
     # Before anything is written: what is no root is left as it is. What comes after the listing is looked for again.
-    holdings = list_root(root, tell, policy.flows)
+    holdings = list_root(root, tell, policy.flows, inventory)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     state = file.begin(take_over)
@@ -144,6 +148,8 @@ def _collect_packed(
     """Collect ``mf.store``: what was done, or why nothing was."""
     if not has_packed_store(root):
         return PackedCollection()
+    if plan.as_of is not None:
+        return PackedCollection(left_alone="what the newest runs need of it is in no inventory")
     if plan.others:
         return PackedCollection(left_alone="what other flows need of it was not looked at: it needs one without --flow")
     if plan.unknown or plan.unreadable:

@@ -106,6 +106,8 @@ class MetaflowGcPlan:
     """Patterns of runs to keep that no run matches."""
     others: bool = False
     """Whether there are flows that were not looked at, because the policy does not judge them."""
+    as_of: float | None = None
+    """The time of the inventory that it was made by; None: by a listing."""
 
     @property
     def drops_everything(self) -> bool:
@@ -139,14 +141,16 @@ def plan_metaflow_gc(
     *,
     metadata: str = "local",
     trust_known: bool = False,
+    inventory: str | None = None,
 ) -> MetaflowGcPlan:
-    """What a collection would do; changes nothing. ``metadata`` and ``trust_known``: as of ``collect_metaflow``.
+    """What a collection would do; changes nothing. ``metadata``, ``trust_known`` and ``inventory``: as of
+    ``collect_metaflow``.
 
     Raises AccessDenied when no file may be read, InvalidKey for a policy that does not say what to keep, Refused when a
     symbolic link hides runs.
     """
     policy.check()
-    holdings = list_root(root, tell, policy.flows)
+    holdings = list_root(root, tell, policy.flows, inventory)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     file.load()
@@ -297,6 +301,7 @@ def _assemble(
         below=tuple(sorted(holdings.below)),
         unmatched=unmatched(_looked_for(fates.policy.pinned, holdings), {entry.name for entry in facts.values()}),
         others=holdings.only is not None,
+        as_of=holdings.as_of,
     )
 
 
