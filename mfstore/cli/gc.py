@@ -72,6 +72,18 @@ if TYPE_CHECKING:
     "local:PATH (below another) or none. [default: service where Metaflow is configured for one, else local]",
 )
 @click.option(
+    "--inventory",
+    metavar="URL",
+    help="Of --metaflow in S3: what is there is read from S3 Inventory, and not listed. The folder of the dated ones, "
+    "or one manifest.json.",
+)
+@click.option(
+    "--trust-known",
+    is_flag=True,
+    help="Of --metaflow in S3: also believe what collections remember where ETags are no digests (SSE-KMS). Say so "
+    "only where no task may write to mf.maintenance/.",
+)
+@click.option(
     "--series",
     multiple=True,
     metavar="PATTERN",
@@ -105,8 +117,8 @@ if TYPE_CHECKING:
 def gc(
     url: str | None, metaflow: str | None, as_json: bool, grace: float, keep_last: int | None, keep_age: float | None,
     pinned: tuple[str, ...], tags: tuple[str, ...], flows: tuple[str, ...], running: float, metadata: str | None,
-    series: tuple[str, ...], live: TextIO | None, repack: float, deletes_per_second: float | None, long: bool,
-    execute: bool, yes_really: bool, take_over: bool,
+    inventory: str | None, trust_known: bool, series: tuple[str, ...], live: TextIO | None, repack: float,
+    deletes_per_second: float | None, long: bool, execute: bool, yes_really: bool, take_over: bool,
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
 
@@ -127,12 +139,13 @@ def gc(
         policy = RunPolicy(keep_last, keep_age, tags, tuple(runs), flows, grace, running)
         policy.check()
         metaflow_gc.run(
-            where, policy, metadata=metadata, execute=execute, yes_really=yes_really, take_over=take_over,
-            deletes_per_second=deletes_per_second, as_json=as_json, long=long,
+            where, policy, metadata=metadata, inventory=inventory, trust_known=trust_known, execute=execute,
+            yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, as_json=as_json,
+            long=long,
         )  # fmt: skip
         return
-    if tags or flows or metadata:
-        raise click.UsageError("--tag, --flow and --metadata are for --metaflow")
+    if tags or flows or metadata or inventory or trust_known:
+        raise click.UsageError("--tag, --flow, --metadata, --inventory and --trust-known are for --metaflow")
     Retention(keep_last, keep_age, pinned, series)  # what makes no sense is told before the store is looked for
     store = opened(where)
     plan = store.plan_gc(
