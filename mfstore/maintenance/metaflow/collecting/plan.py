@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import time
 from typing import TYPE_CHECKING
 
 from mfstore.display.amounts import count, share
+from mfstore.errors import AccessDenied
 from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in, longest_attempts
+from mfstore.maintenance.metaflow.collecting.locks import read_locked_runs
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
@@ -18,6 +20,7 @@ from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
 from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.report import untold
+from mfstore.maintenance.versions import VersionsKept, read_versions
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
@@ -98,6 +101,12 @@ class MetaflowGcPlan:
     ``mf.store``, which runs of all flows may name, are left alone as well."""
     liveness: Liveness = field(default_factory=lambda: Liveness(0.0, 0.0), repr=False)
     """What told which tasks are running."""
+    locked: Mapping[Run, str] = field(default_factory=dict)
+    """Runs condemned long enough ago that locks of the storage keep, and which. They are among ``waiting``."""
+    locks_known: bool = True
+    """False where objects may be locked, and which are may not be asked."""
+    versions: VersionsKept = VersionsKept()
+    """What the bucket does with what is deleted."""
     foreign: Mapping[str, RootAmount] = field(default_factory=dict)
     """What is not Metaflow's, by folder; it is left alone."""
     below: tuple[str, ...] = ()
@@ -108,6 +117,18 @@ class MetaflowGcPlan:
     """Whether there are flows that were not looked at, because the policy does not judge them."""
     as_of: float | None = None
     """The time of the inventory that it was made by; None: by a listing."""
+
+    @property
+    def storage_notes(self) -> list[str]:
+        """What stays in the bucket of what goes, in sentences, and what of that is not known."""
+        amount = self.freed.bytes
+        notes = self.versions.notes(amount) if amount or self.condemn or self.waiting else []
+        if not self.locks_known:
+            notes.append(
+                "which objects are locked may not be asked (s3:GetObjectRetention, s3:GetObjectLegalHold): runs that "
+                "are go as well, and stay as versions"
+            )
+        return notes
 
     @property
     def drops_everything(self) -> bool:
@@ -170,6 +191,8 @@ def make_plan(
     spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)
     liveness = Liveness(now, policy.running, longest_attempts(holdings), heartbeats_in(facts))
     fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
+    versions = read_versions(root.backend)
+    locks_known = fates.spare_locked(root, holdings, spared) if versions.locks_objects else True
     fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
@@ -178,7 +201,8 @@ def make_plan(
     migrated = _ripe(needs, fates)
     needs.due.blobs |= migrated
     includes = _includes(root, holdings, needs, fates.held)
-    return _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
+    plan = _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
+    return replace(plan, versions=versions, locks_known=locks_known)
 
 
 @dataclass(slots=True)
@@ -194,6 +218,20 @@ class _Fates:
     due: set[Run]
     waiting: dict[Run, float]
     held: dict[str, str]
+    locked: dict[Run, str] = field(default_factory=dict)
+    """Runs that might go but for the storage's locks, and what these are."""
+
+    def spare_locked(self, root: Root, holdings: Holdings, spared: Collection[str]) -> bool:
+        """Let no run go that the storage's locks keep. Whether these may be asked for."""
+        try:
+            found = read_locked_runs(root.backend, own_files(holdings, self.due, spared))
+        except AccessDenied:
+            return False
+        for run, lock in found.items():
+            self.due.discard(run)
+            self.waiting[run] = max(lock.until, self.liveness.now)
+            self.locked[run] = lock.why
+        return True
 
     def hold(self, holdings: Holdings, flows: Collection[str]) -> None:
         """Let nothing go of those flows that have a running task."""
@@ -296,6 +334,7 @@ def _assemble(
         all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
         unknown=needs.unknown,
         unreadable=needs.unreadable,
+        locked=fates.locked,
         liveness=fates.liveness,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
