@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from mfstore.cli.maintenance import DAMAGE
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_grid, print_json
 from mfstore.display.words import printable
@@ -170,6 +172,8 @@ def gc(
         click.echo(f"\nNothing was changed: {what}.")
     else:
         _show_result(plan, result)
+    if result is not None and result.locked:
+        sys.exit(DAMAGE)
 
 
 def _keys(lines: Iterable[str]) -> list[str]:
@@ -180,8 +184,8 @@ def _keys(lines: Iterable[str]) -> list[str]:
 def _show(plan: GcPlan, long: bool) -> None:
     found = plan.decision
     print_grid(plan_grid(found))
-    for note in plan_notes(found):
-        click.echo(note)
+    for note in (*plan_notes(found), *plan.storage_notes):
+        click.echo(printable(note))
     if plan.held:
         click.echo(f"held: {len(plan.held)} (mfstore holds lists them)")
     for warning in plan.warnings:
@@ -218,6 +222,7 @@ def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, An
         "refs": [{"name": c.name, "kept": len(c.kept), "dropped": len(c.dropped)} for c in found.refs],
         "repack": {"packs": len(found.repacks), "bytes": sum(entry.live for entry in found.repacks)},
         "held": {name: asdict(hold) for name, hold in plan.held.items()},
+        "versions": {**asdict(plan.versions), "notes": plan.storage_notes},
         "warnings": list(plan.warnings), "executed": None if result is None else asdict(result),
     }  # fmt: skip
     if long:

@@ -124,6 +124,12 @@ def _show(plan: MetaflowGcPlan, long: bool) -> None:
             click.echo(f"{_amount(amount)}: {what}")
     if plan.unknown:
         click.echo(f"{count(plan.unknown, 'file')} of these runs cannot be read: what only they refer to is left alone")
+    for run, lock in sorted(plan.locked.items())[:SHOWN]:
+        click.echo(printable(f"locked   {'/'.join(run)}: {lock}"))
+    if len(plan.locked) > SHOWN:
+        click.echo(f"and {len(plan.locked) - SHOWN} more runs that are locked; --json lists all")
+    for note in plan.storage_notes:
+        click.echo(printable(note))
     for flow, damage in sorted(plan.unreadable.items()):
         click.echo(printable(f"DAMAGED: {damage}. Nothing of {flow} goes until this is mended or the run is removed"))
     if plan.unreadable:
@@ -189,6 +195,8 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
         "left": asdict(plan.migrated), "former": asdict(plan.former), "user": asdict(plan.user),
         "bundles": sorted(plan.bundles),
         "unknown": plan.unknown, "unreadable": dict(plan.unreadable),
+        "locked": {"/".join(run): lock for run, lock in sorted(plan.locked.items())},
+        "versions": {**asdict(plan.versions), "notes": plan.storage_notes},
         "foreign": {name: asdict(amount) for name, amount in plan.foreign.items()},
         "below": plan.below, "unmatched": plan.unmatched, "executed": None if result is None else asdict(result),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from mfstore.backends.s3.locks import words
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend, ObjectInfo, ObjectLock
-    from mfstore.maintenance.metaflow.collecting.facts import Run
+    from mfstore.maintenance.metaflow.collecting.policy import Run
 
 
 class RunLock(NamedTuple):

@@ -105,7 +105,7 @@ class MetaflowGcPlan:
     """Runs condemned long enough ago that locks of the storage keep, and which. They are among ``waiting``."""
     locks_known: bool = True
     """False where objects may be locked, and which are may not be asked."""
-    versions: VersionsKept = VersionsKept()
+    versions: VersionsKept = field(default_factory=VersionsKept)
     """What the bucket does with what is deleted."""
     foreign: Mapping[str, RootAmount] = field(default_factory=dict)
     """What is not Metaflow's, by folder; it is left alone."""
