@@ -17,6 +17,7 @@ from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.record_sources import default_metadata
+from mfstore.maintenance.metaflow.collecting.service_tags import REMOVED_TAG
 from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.told import SHOWN
@@ -110,6 +111,8 @@ def _show(plan: MetaflowGcPlan, long: bool) -> None:
             f"now: {_amount(plan.freed)} go: files and cards of {count(len(plan.remove), 'run')}, "
             f"{count(len(plan.blobs), 'blob')}, {count(len(plan.includes), 'IncludeFile')}"
         )
+    if plan.listed_on:
+        click.echo(f"{count(plan.listed_on, 'run')} of these are listed on by {_source(plan.metadata)}, without data")
     if plan.migrated.objects:
         click.echo(f"{_amount(plan.migrated)} of that are what migrated artifacts were before")
     if plan.condemn or plan.waiting or plan.later.objects:
@@ -163,6 +166,12 @@ def _show_result(plan: MetaflowGcPlan, result: MetaflowGcResult) -> None:
             click.echo(printable(f"  {name}"))
         if len(result.removed) > SHOWN:
             click.echo(f"  and {len(result.removed) - SHOWN} more")
+    if result.tagged:
+        click.echo(f"{count(result.tagged, 'run')} got the tag {REMOVED_TAG} in the metadata service")
+    if result.tags_refused:
+        click.echo(
+            printable(f"not all of them got the tag {REMOVED_TAG} in the metadata service: {result.tags_refused}")
+        )
     for flow, why in result.held.items():
         if flow not in plan.held:
             click.echo(printable(f"{flow} was left alone after all: {why}"))
@@ -193,7 +202,7 @@ def _document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[str
         "blobs": len(plan.blobs), "includes": len(plan.includes), "freed": asdict(plan.freed),
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
         "left": asdict(plan.migrated), "former": asdict(plan.former), "user": asdict(plan.user),
-        "bundles": sorted(plan.bundles),
+        "bundles": sorted(plan.bundles), "metadata": plan.metadata, "listed_on": plan.listed_on,
         "unknown": plan.unknown, "unreadable": dict(plan.unreadable),
         "locked": {"/".join(run): lock for run, lock in sorted(plan.locked.items())},
         "versions": {**asdict(plan.versions), "notes": plan.storage_notes},
@@ -207,6 +216,10 @@ def _general(reason: str) -> str:
     if reason.startswith("held"):
         return "held"
     return "resumed by a kept run that shows their cards" if "shows its cards" in reason else reason
+
+
+def _source(metadata: str) -> str:
+    return "the metadata service" if metadata == "service" else f"the metadata in {metadata.partition(':')[2]}"
 
 
 def _flows(runs: tuple[RunFacts, ...]) -> str:

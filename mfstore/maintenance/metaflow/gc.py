@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from mfstore.errors import Refused
 from mfstore.maintenance.audit import AuditLog
 from mfstore.maintenance.metaflow.collecting.audit_lines import (
-    ROOT_LOG,
     about,
     did,
     does_something,
@@ -29,12 +28,14 @@ from mfstore.maintenance.metaflow.collecting.audit_lines import (
 from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, make_plan
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal
+from mfstore.maintenance.metaflow.collecting.service_tags import Tagged, tag_removed
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
 from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.report import untold
+from mfstore.metaflow.roots.layout import LOG_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.packed_store import GcResult
@@ -57,6 +58,10 @@ class MetaflowGcResult:
     """What the collection of the packed profile's store did; None when there is none, or it was left alone."""
     store_left: str = ""
     """Why that store was left alone."""
+    tagged: int = 0
+    """Runs that the metadata service goes on listing, and that got the tag ``mfstore:removed`` there."""
+    tags_refused: str = ""
+    """Why not all of them got it; the next collection tries again."""
 
 
 def collect_metaflow(
@@ -129,16 +134,22 @@ def collect_metaflow(
             file.condemn(dropped | _of_other_flows(plan, since), policy.grace)
         removal = Removal(root, file, state, plan, holdings, tell, pace)
         if does_something(plan):
-            log = AuditLog(root.backend, ROOT_LOG, "gc", policy_of(plan))
+            log = AuditLog(root.backend, LOG_FOLDER, "gc", policy_of(plan))
             with log.execution(file.now, about(plan), lambda: did(removal.removed, len(plan.condemn))):
                 removal.run()
         packed = _collect_packed(root, plan, yes_really, take_over, deletes_per_second)
     finally:
         file.end()
     removed = removal.removed
+    tagged = Tagged()
+    if metadata == "service":
+        gone = set(removed.runs)
+        there = {(entry.flow, entry.run) for entry in plan.runs if entry.name not in gone}
+        tagged = tag_removed(root, there, policy.judges, plan.now)
     return plan, MetaflowGcResult(
         condemned=len(plan.condemn), removed=tuple(removed.runs), deleted=removed.amount, held=removed.held,
-        store=packed.result, store_left=packed.left_alone,
+        store=packed.result, store_left=packed.left_alone, tagged=tagged.runs,
+        tags_refused=tagged.refused,
     )  # fmt: skip
 
 

@@ -6,15 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mfstore.maintenance.audit import Account
-from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.format.audit import Line
     from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan
     from mfstore.maintenance.metaflow.collecting.removal import Removed
-
-ROOT_LOG = f"{MAINTENANCE_FOLDER}/log/"
-"""Where the log of a root is."""
 
 
 def does_something(plan: MetaflowGcPlan) -> bool:

@@ -113,6 +113,8 @@ class MetaflowGcPlan:
     """Folders that look like datastore roots of their own; they are left alone."""
     unmatched: tuple[str, ...] = ()
     """Patterns of runs to keep that no run matches."""
+    metadata: str = "local"
+    """Where records of runs were read."""
     others: bool = False
     """Whether there are flows that were not looked at, because the policy does not judge them."""
     as_of: float | None = None
@@ -129,6 +131,11 @@ class MetaflowGcPlan:
                 "are go as well, and stay as versions"
             )
         return notes
+
+    @property
+    def listed_on(self) -> int:
+        """How many of the runs that go now their metadata goes on listing: that of a service, or below another root."""
+        return sum(entry.recorded == "service" or self.metadata.startswith("local:") for entry in self.remove)
 
     @property
     def drops_everything(self) -> bool:
@@ -201,7 +208,7 @@ def make_plan(
     migrated = _ripe(needs, fates)
     needs.due.blobs |= migrated
     includes = _includes(root, holdings, needs, fates.held)
-    plan = _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
+    plan = _assemble(root.url, metadata, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
     return replace(plan, versions=versions, locks_known=locks_known)
 
 
@@ -297,7 +304,7 @@ def _includes(root: Root, holdings: Holdings, needs: NeedsByFate, held: Collecti
 
 
 def _assemble(
-    url: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
+    url: str, metadata: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
     spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
 ) -> MetaflowGcPlan:  # fmt: skip
     stay, go, later = needs.kept, needs.due, needs.later
@@ -341,6 +348,7 @@ def _assemble(
         unmatched=unmatched(_looked_for(fates.policy.pinned, holdings), {entry.name for entry in facts.values()}),
         others=holdings.only is not None,
         as_of=holdings.as_of,
+        metadata=metadata,
     )
 
 
