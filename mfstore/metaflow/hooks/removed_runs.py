@@ -28,7 +28,7 @@ def told_of_removal(storage: Any, run: str, error: DataException) -> DataExcepti
         why = _removal(storage, run)
     if not why:
         return error
-    new = DataException(f"{error.message} {why}")
+    new = DataException(f"{error.message.rstrip('.')}. {why}")
     new.key = getattr(error, "key", None)
     return new
 
@@ -45,8 +45,8 @@ def _removal(storage: Any, run: str) -> str:
                 reason = reason or str(line.get("why") or "")
     if found is None:
         return ""
-    because = f" ({reason})" if reason else ""
-    return f"Garbage collection removed the run {run} on {date(found.time)}{because}; {found.user} ran it (mfstore gc)"
+    because = f": {reason}" if reason else ""
+    return f"Garbage collection removed the run {run} on {date(found.time)}{because}. {found.user} ran it (mfstore gc)"
 
 
 def _records(storage: Any) -> Iterator[AuditRecord]:
