@@ -935,7 +935,9 @@ class Store:
 
     def plan_gc(
         self, live: Iterable[str] | None = None, grace: float | timedelta = DAY, *, keep_last: int | None = None,
-        keep_age: float | timedelta | None = None, pinned: Iterable[str] = (), series: Iterable[str] = (),
+        keep_age: float | timedelta | None = None, keep_hourly: int | None = None, keep_daily: int | None = None,
+        keep_weekly: int | None = None, keep_monthly: int | None = None, keep_yearly: int | None = None,
+        pinned: Iterable[str] = (), series: Iterable[str] = (), max_drop: float | None = None,
         repack: float = 0.1, progress: bool | CountCallback | None = None,
     ) -> GcPlan:  # fmt: skip
         """What garbage collection would do; ``execute`` of the result does it. Nothing is condemned or deleted here.
@@ -943,23 +945,33 @@ class Store:
         Kept are the keys that refs name, those in ``live``, and everything young. What is garbage is first condemned,
         and deleted by an execution at least ``grace`` later. By default refs keep their whole history.
 
+        A value that was set with ``note={"ttl": "30d"}`` stays for that long, and goes after it, whatever else is said.
+        With the newest value of a ref goes the ref, but for values whose own time is not over. Pinned refs stay.
+
         Args:
             live: Keys that are needed though no ref names them.
             grace: Seconds, or a timedelta: what is younger is kept, and what is condemned stays so long.
             keep_last: Newest values kept of each ref, and newest refs kept of each series.
             keep_age: Seconds, or a timedelta: values that were current within it are kept, as are refs of a series
                 that were set, and keys nobody names that were stored.
+            keep_hourly: Of how many of the latest hours in which a ref was set its last value is kept, and of each
+                series the last ref. Hours, days and the others are those of UTC.
+            keep_daily: The same of days.
+            keep_weekly: The same of weeks, which begin on Monday.
+            keep_monthly: The same of months.
+            keep_yearly: The same of years.
             pinned: Patterns (``prod/*``) of refs that are kept with their whole history.
-            series: Patterns (``runs/*``) of refs that belong together: beyond ``keep_last`` and ``keep_age`` they are
+            series: Patterns (``runs/*``) of refs that belong together: those that none of these rules keeps are
                 removed.
+            max_drop: The share of the keys, 0 to 1, that may be condemned at once: ``execute`` refuses more.
             repack: Packs that are mostly dead are rewritten, up to this share of the stored bytes, 0 to 1.
             progress: True shows what is being done, as of ``put``. A function is called with that and how many objects
                 more of it are done.
 
         Raises:
             InvalidKey: options of retention that make no sense, or one of ``live`` cannot be a key.
-            Refused: the store's clock and this machine's differ too much to tell ages, ``grace`` or ``repack`` is
-                out of range, or the store is that of a Metaflow root, which is collected with its root.
+            Refused: the store's clock and this machine's differ too much to tell ages, ``grace``, ``repack`` or
+                ``max_drop`` is out of range, or the store is that of a Metaflow root, which is collected with its root.
             NotFound: there is no store, or a key that is needed is not stored.
             CorruptObject: something that is needed is damaged or missing. Repair first.
             AccessDenied: something that is needed may not be read.
@@ -970,8 +982,11 @@ class Store:
         from mfstore.maintenance.store.of_metaflow import refuse_store_of_metaflow
 
         refuse_store_of_metaflow(self.backend.url)
-        retention = Retention(keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series))
-        options = GcOptions(_seconds(grace), retention, repack)
+        retention = Retention(
+            keep_last, None if keep_age is None else _seconds(keep_age), tuple(pinned), tuple(series), keep_hourly,
+            keep_daily, keep_weekly, keep_monthly, keep_yearly,
+        )  # fmt: skip
+        options = GcOptions(_seconds(grace), retention, repack, max_drop)
         with counts(progress) as tell:
             return plan_gc(self.handle.access("read", "write", "delete"), live, options, tell)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -10,19 +9,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mfstore.cli.maintenance import DAMAGE
+from mfstore.cli.gc_options import KEPT, OF_METAFLOW, OF_STORES, Keeping, SectionOption, Sections, keeping_options
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_grid, print_json
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
-from mfstore.maintenance.store.collecting.retention import Retention
 from mfstore.maintenance.store.collecting.told import plan_grid, plan_notes
 
 if TYPE_CHECKING:
     from mfstore.maintenance.store.gc import GcPlan, GcResult
 
 
-@click.command()
+@click.command(cls=Sections)
 @where_option
 @metaflow_option
 @json_option
@@ -34,77 +32,14 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="Nothing younger is touched, and what is condemned is deleted so much later at the earliest.",
 )
+@click.option("-l", "--long", is_flag=True, help="List every key that goes; of --metaflow: every run.")
+@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
 @click.option(
-    "--keep-last",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Keep the newest N values of each ref (of --metaflow: runs of each flow).",
-)
-@click.option(
-    "--keep-age",
-    type=DURATION,
-    metavar="TIME",
-    help="Keep values of refs that were current, and unnamed keys that were stored (of --metaflow: runs that began), "
-    "within this time.",
-)
-@click.option(
-    "--pin",
-    "pinned",
-    multiple=True,
-    metavar="PATTERN",
-    help="Keep these refs with all their history (of --metaflow: these runs, as Flow/run).",
-)
-@click.option("--tag", "tags", multiple=True, metavar="PATTERN", help="Of --metaflow: keep runs with such a tag.")
-@click.option(
-    "--flow", "flows", multiple=True, metavar="PATTERN", help="Of --metaflow: only runs of such flows may go."
-)
-@click.option(
-    "--running",
-    type=DURATION,
-    default="7d",
-    show_default=True,
-    metavar="TIME",
-    help="Of --metaflow: an attempt without a heartbeat that did not end is taken to be running for as long as its "
-    "step takes, for an hour at least, and never longer than this.",
-)
-@click.option(
-    "--metadata",
-    metavar="SOURCE",
-    help="Of --metaflow: where tags, users and signs of life of runs are read: service, local (below the root), "
-    "local:PATH (below another) or none. [default: service where Metaflow is configured for one, else local]",
-)
-@click.option(
-    "--inventory",
-    metavar="URL",
-    help="Of --metaflow in S3: what is there is read from S3 Inventory, and not listed. The folder of the dated ones, "
-    "or one manifest.json.",
-)
-@click.option(
-    "--trust-known",
+    "--yes-really",
     is_flag=True,
-    help="Of --metaflow in S3: also believe what collections remember where ETags are no digests (SSE-KMS). Say so "
-    "only where no task may write to mf.maintenance/.",
+    help="Also when it drops everything, or more than --max-drop, or when --grace is short and remote.",
 )
-@click.option(
-    "--series",
-    multiple=True,
-    metavar="PATTERN",
-    help="Refs that belong together, as runs/*: --keep-last and --keep-age remove old ones.",
-)
-@click.option(
-    "--live",
-    type=click.File(),
-    metavar="FILE",
-    help="Keep the keys (of --metaflow: runs) in this file too, one a line (-: stdin).",
-)
-@click.option(
-    "--repack",
-    type=click.FloatRange(0, 100),
-    default=10.0,
-    show_default=True,
-    metavar="PERCENT",
-    help="Rewrite mostly dead packs, up to this share of the stored bytes.",
-)
+@click.option("--take-over", is_flag=True, help="Go on where a collector died within the last minutes.")
 @click.option(
     "--max-deletes-per-second",
     "deletes_per_second",
@@ -112,15 +47,37 @@ if TYPE_CHECKING:
     metavar="N",
     help="Delete at most so many objects in a second; 0: as many as can be.  [default: 1000 in S3]",
 )
-@click.option("-l", "--long", is_flag=True, help="List every key that goes.")
-@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
-@click.option("--yes-really", is_flag=True, help="Also when it drops everything, or when --grace is short and remote.")
-@click.option("--take-over", is_flag=True, help="Go on where a collector died within the last minutes.")
+@click.option(
+    "--live",
+    type=click.File(),
+    metavar="FILE",
+    cls=SectionOption,
+    section=KEPT,
+    help="The keys, or runs, in this file, one a line (-: stdin).",
+)
+@keeping_options
+@click.option(
+    "--metadata",
+    metavar="SOURCE",
+    cls=SectionOption,
+    section=OF_METAFLOW,
+    help="Where tags, users and signs of life of runs are read: service, local (below the root), local:PATH (below "
+    "another) or none. [default: service where Metaflow is configured for one, else local]",
+)
+@click.option(
+    "--repack",
+    type=click.FloatRange(0, 100),
+    default=10.0,
+    show_default=True,
+    metavar="PERCENT",
+    cls=SectionOption,
+    section=OF_STORES,
+    help="Rewrite mostly dead packs, up to this share of the stored bytes.",
+)
 def gc(
-    url: str | None, metaflow: str | None, as_json: bool, grace: float, keep_last: int | None, keep_age: float | None,
-    pinned: tuple[str, ...], tags: tuple[str, ...], flows: tuple[str, ...], running: float, metadata: str | None,
-    inventory: str | None, trust_known: bool, series: tuple[str, ...], live: TextIO | None, repack: float,
-    deletes_per_second: float | None, long: bool, execute: bool, yes_really: bool, take_over: bool,
+    url: str | None, metaflow: str | None, as_json: bool, grace: float, keeping: Keeping, metadata: str | None,
+    live: TextIO | None, repack: float, deletes_per_second: float | None, long: bool, execute: bool, yes_really: bool,
+    take_over: bool,
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
 
@@ -128,35 +85,35 @@ def gc(
     and deleted by another at least --grace later; run it daily.
 
     With --metaflow it is the runs below a datastore root of stock Metaflow that are kept or go, with all that no other
-    run needs; say what to keep with --keep-last, --keep-age or both.
+    run needs. Say what to keep: --keep-last 5, --keep-age 90d, --keep-daily 7 and so on. A run stays if any of them
+    keeps it.
+
+    A value of a ref that was stored with the note ttl=30d, and a run with the tag ttl:30d, stays for that long and goes
+    after it.
     """
     where = one_place(url, metaflow)
     if metaflow is not None:
         from mfstore.cli import metaflow_gc
-        from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 
-        if series:
-            raise click.UsageError("--series is for stores; of --metaflow the runs of a flow are a series")
-        runs = [*pinned, *(() if live is None else _keys(live))]
-        policy = RunPolicy(keep_last, keep_age, tags, tuple(runs), flows, grace, running)
-        policy.check()
+        policy = keeping.run_policy(() if live is None else tuple(_keys(live)), grace)
         metaflow_gc.run(
-            where, policy, metadata=metadata, inventory=inventory, trust_known=trust_known, execute=execute,
-            yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, as_json=as_json,
-            long=long,
+            where, policy, metadata=metadata, execute=execute, yes_really=yes_really, take_over=take_over,
+            deletes_per_second=deletes_per_second, as_json=as_json, long=long,
         )  # fmt: skip
         return
-    if tags or flows or metadata or inventory or trust_known:
-        raise click.UsageError("--tag, --flow, --metadata, --inventory and --trust-known are for --metaflow")
-    Retention(keep_last, keep_age, pinned, series)  # what makes no sense is told before the store is looked for
+    if metadata:
+        raise click.UsageError("--metadata: only for --metaflow")
+    kept = keeping.retention()  # what makes no sense is told before the store is looked for
     store = opened(where)
     plan = store.plan_gc(
-        None if live is None else _keys(live), grace, keep_last=keep_last, keep_age=keep_age, pinned=pinned,
-        series=series, repack=repack / 100, progress=True,
+        None if live is None else _keys(live), grace, keep_last=kept.keep_last, keep_age=kept.keep_age,
+        keep_hourly=kept.keep_hourly, keep_daily=kept.keep_daily, keep_weekly=kept.keep_weekly,
+        keep_monthly=kept.keep_monthly, keep_yearly=kept.keep_yearly, pinned=kept.pinned, series=kept.series,
+        max_drop=keeping.max_drop, repack=repack / 100, progress=True,
     )  # fmt: skip
     result = None
     if not as_json:
-        for pattern in unmatched(pinned, set(store.refs)) if pinned else ():
+        for pattern in unmatched(kept.pinned, set(store.refs)) if kept.pinned else ():
             click.echo(printable(f"no ref matches --pin {pattern}"))
         _show(plan, long)
     if execute:
@@ -170,10 +127,11 @@ def gc(
     elif result is None:
         what = "--execute does this" if plan.decision.does_something else "there is nothing to do"
         click.echo(f"\nNothing was changed: {what}.")
+        refusal = plan.decision.refusal(plan.options.max_drop)
+        if refusal:
+            click.echo(f"--execute refuses it without --yes-really: {refusal}.")
     else:
         _show_result(plan, result)
-    if result is not None and result.locked:
-        sys.exit(DAMAGE)
 
 
 def _keys(lines: Iterable[str]) -> list[str]:
@@ -184,8 +142,8 @@ def _keys(lines: Iterable[str]) -> list[str]:
 def _show(plan: GcPlan, long: bool) -> None:
     found = plan.decision
     print_grid(plan_grid(found))
-    for note in (*plan_notes(found), *plan.storage_notes):
-        click.echo(printable(note))
+    for note in plan_notes(found):
+        click.echo(note)
     if plan.held:
         click.echo(f"held: {len(plan.held)} (mfstore holds lists them)")
     for warning in plan.warnings:
@@ -214,7 +172,8 @@ def _show_result(plan: GcPlan, result: GcResult) -> None:
 def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, Any]:
     found = plan.decision
     document: dict[str, Any] = {
-        "store": plan.access.backend.url, "now": found.now, "grace": found.grace, "stored": asdict(found.stored),
+        "store": plan.access.backend.url, "now": found.now, "grace": found.grace,
+        "refusal": found.refusal(plan.options.max_drop), "stored": asdict(found.stored),
         "keep": {why: asdict(amount) for why, amount in found.kept.items()},
         "wait": asdict(found.waiting), "ready_at": found.ready_at,
         "condemn": asdict(found.condemns.amount), "delete": asdict(found.deletes.amount),
@@ -222,7 +181,6 @@ def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, An
         "refs": [{"name": c.name, "kept": len(c.kept), "dropped": len(c.dropped)} for c in found.refs],
         "repack": {"packs": len(found.repacks), "bytes": sum(entry.live for entry in found.repacks)},
         "held": {name: asdict(hold) for name, hold in plan.held.items()},
-        "versions": {**asdict(plan.versions), "notes": plan.storage_notes},
         "warnings": list(plan.warnings), "executed": None if result is None else asdict(result),
     }  # fmt: skip
     if long:

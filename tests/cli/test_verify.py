@@ -119,7 +119,7 @@ def test_wrong_usage_and_places(root, pack, tmp_path, capsys, monkeypatch):
         (["repair", "--metaflow", root, "--roll-back"], 2, "--roll-back is for stores"),
         (["gc", "--metaflow", root], 1, "say how much to keep"),
         (["gc", "--metaflow", root, "--keep-last", "1", "--series", "x/*"], 2, "--series is for stores"),
-        (["gc", "-s", root, "--tag", "x"], 2, "--tag, --flow and --metadata are for --metaflow"),
+        (["gc", "-s", root, "--tag", "x"], 2, "only for --metaflow"),
     ):
         assert call(*arguments) == code, arguments
         assert told in capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_a_wrong_option_is_told_before_the_store_is_looked_for(tmp_path, capsys)
         (["verify", "-s", nothing, "-l", "full", "--sample", "9/3"], 1, "a sample is n/t"),
         (["verify", "--metaflow", nothing, "--sample", "1/3"], 1, "only the level full"),
         (["repair", "--metaflow", nothing, "--drop-lost"], 2, "--drop-lost is for stores"),
-        (["gc", "-s", nothing, "--series", "runs/*"], 1, "a series needs keep_last or keep_age"),
+        (["gc", "-s", nothing, "--series", "runs/*"], 1, "a series needs keep_last, keep_age"),
         (["gc", "--metaflow", nothing], 1, "say how much to keep"),
         (["migrate", "--metaflow", nothing, "--to", "packed", "--run", "Flow"], 1, "a run is flow/run"),
         (["get", "-s", nothing, "--json", "model"], 2, "--json needs --output"),
@@ -205,7 +205,8 @@ def test_the_plan_of_a_collection_for_people(tmp_path, capsys):
         task(root, "Flow", str(run), "start", 1, {"x": run, "same": 1}, age=(9 - run) * 86400)
     assert call("gc", "--metaflow", root, "--keep-last", 1, "--long", "--grace", "0s") == 0
     out = capsys.readouterr().out
-    assert "condemn  Flow/0" in out and "keep     Flow/2" in out and "--execute does this" in out
+    rows = {tuple(line.split()[:2]) for line in out.splitlines()}
+    assert {("condemn", "Flow/0"), ("keep", "Flow/2")} <= rows and "--execute does this" in out
     assert call("gc", "--metaflow", root, "--keep-age", "1s", "--grace", "0s") == 0
     assert "--yes-really" in capsys.readouterr().out
     assert call("gc", "--metaflow", root, "--keep-last", 1, "--grace", "0s", "--execute") == 0

@@ -16,10 +16,12 @@ from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting import removal, state
+from mfstore.maintenance.metaflow.collecting.amounts import RootAmount
 from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts, origin
-from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
 from mfstore.maintenance.metaflow.collecting.state import (
     LISTS,
     STATE_PATH,
@@ -29,7 +31,7 @@ from mfstore.maintenance.metaflow.collecting.state import (
     encode_state,
     list_path,
 )
-from mfstore.maintenance.metaflow.gc import MetaflowGcResult, collect_metaflow
+from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow

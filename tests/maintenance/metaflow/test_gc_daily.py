@@ -45,8 +45,8 @@ def reads(asked):
 
 
 def same(plan, other):
-    """Whether two plans differ in nothing but their time."""
-    fields = [name for name in plan.__slots__ if name != "now"]
+    """Whether two plans differ in nothing but their time, and what that tells of running tasks."""
+    fields = [name for name in plan.__slots__ if name not in ("now", "liveness")]
     return [name for name in fields if getattr(plan, name) != getattr(other, name)] == []
 
 

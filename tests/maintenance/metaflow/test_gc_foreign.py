@@ -11,7 +11,8 @@ import pytest
 import mfstore
 from mfstore import errors
 from mfstore.cli import main
-from mfstore.maintenance.metaflow.collecting.plan import RootAmount, plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.amounts import RootAmount
+from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.migrate import migrate_metaflow

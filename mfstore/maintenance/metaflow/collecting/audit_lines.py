@@ -6,16 +6,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mfstore.maintenance.audit import Account
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.format.audit import Line
-    from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan
+    from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
     from mfstore.maintenance.metaflow.collecting.removal import Removed
 
-
-def does_something(plan: MetaflowGcPlan) -> bool:
-    """Whether carrying it out condemns or removes anything of the root."""
-    return bool(plan.condemn or plan.remove or plan.blobs or plan.includes)
+ROOT_LOG = f"{MAINTENANCE_FOLDER}/log/"
+"""Where the log of a root is."""
 
 
 def policy_of(plan: MetaflowGcPlan) -> dict[str, Any]:

@@ -100,6 +100,6 @@ def _newest(runs: Iterable[RunFacts]) -> set[Run]:
     newest: dict[tuple[str, str, str, str], RunFacts] = {}
     for facts in runs:
         of = source(facts)
-        if of not in newest or newest[of].began <= facts.began:
+        if of not in newest or (newest[of].began, newest[of].run) < (facts.began, facts.run):
             newest[of] = facts
     return {(facts.flow, facts.run) for facts in newest.values()}

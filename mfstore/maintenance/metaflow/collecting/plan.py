@@ -3,163 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING
 
-from mfstore.display.amounts import count, share
-from mfstore.errors import AccessDenied
+from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in, longest_attempts
-from mfstore.maintenance.metaflow.collecting.locks import read_locked_runs
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
+from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
 from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.report import untold
-from mfstore.maintenance.versions import VersionsKept, read_versions
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
-
-
-@dataclass(frozen=True, slots=True)
-class RootAmount:
-    """How much of a root."""
-
-    objects: int = 0
-    bytes: int = 0
-    """Of these objects."""
-
-    def __add__(self, other: RootAmount) -> RootAmount:
-        return RootAmount(self.objects + other.objects, self.bytes + other.bytes)
-
-
-def total(infos: Iterable[ObjectInfo]) -> RootAmount:
-    """Number and bytes of objects."""
-    sizes = [info.size for info in infos]
-    return RootAmount(len(sizes), sum(sizes))
-
-
-@dataclass(frozen=True, slots=True)
-class MetaflowGcPlan:
-    """What a collection of a Metaflow root would do now. Times are the storage's, in seconds since the epoch."""
-
-    url: str
-    policy: RunPolicy
-    now: float
-    runs: tuple[RunFacts, ...]
-    """All of them."""
-    kept: Mapping[Run, str]
-    """Why each run that stays does."""
-    dropped: Mapping[Run, str]
-    """Why each of the others goes, now or later."""
-    condemn: tuple[RunFacts, ...]
-    """Runs to be condemned now."""
-    waiting: Mapping[Run, float]
-    """Runs condemned before, and the time from which on they may go."""
-    remove: tuple[RunFacts, ...]
-    """Runs condemned long enough ago."""
-    held: Mapping[str, str]
-    """Flows of which nothing is removed now, and why. Their runs are not among ``remove``."""
-    spared: frozenset[str]
-    """Flows of which cards stay: a kept run resumed another, which shows that run's cards, and nothing tells which."""
-    blobs: frozenset[BlobName]
-    """Blobs that only the runs to remove refer to."""
-    includes: frozenset[BlobName]
-    """IncludeFiles that only the runs to remove name, by flow and hash."""
-    files: RootAmount
-    """Own files and cards of the runs to remove."""
-    freed: RootAmount
-    """With their blobs and IncludeFiles: all that goes now."""
-    later: RootAmount
-    """What goes in addition once the condemned and the waiting may go, if nothing changes."""
-    shared: RootAmount
-    """Blobs of dropped runs that stay, because others refer to them."""
-    unreferred: RootAmount
-    """Blobs that no run refers to; they are left alone."""
-    user: RootAmount
-    """Objects that dropped runs stored by ``S3(run=self)``; they are left alone."""
-    migrated: RootAmount
-    """Among the blobs that go, those that a migration left behind."""
-    former: RootAmount
-    """What migrated artifacts were before, where no local metadata says otherwise: a metadata service names it for
-    clients without mfstore. It is left alone while the run stays."""
-    bundles: frozenset[str]
-    """Of the packed profile: what kept runs need of the store in ``mf.store``."""
-    all_bundles: frozenset[str]
-    """What any run needs there, those to remove too."""
-    unknown: int
-    """Files of dropped runs that cannot be read: what they refer to is left alone."""
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Flows with runs that stay of which a file cannot be read, and which. They are among ``held``. IncludeFiles and
-    ``mf.store``, which runs of all flows may name, are left alone as well."""
-    liveness: Liveness = field(default_factory=lambda: Liveness(0.0, 0.0), repr=False)
-    """What told which tasks are running."""
-    locked: Mapping[Run, str] = field(default_factory=dict)
-    """Runs condemned long enough ago that locks of the storage keep, and which. They are among ``waiting``."""
-    locks_known: bool = True
-    """False where objects may be locked, and which are may not be asked."""
-    versions: VersionsKept = field(default_factory=VersionsKept)
-    """What the bucket does with what is deleted."""
-    foreign: Mapping[str, RootAmount] = field(default_factory=dict)
-    """What is not Metaflow's, by folder; it is left alone."""
-    below: tuple[str, ...] = ()
-    """Folders that look like datastore roots of their own; they are left alone."""
-    unmatched: tuple[str, ...] = ()
-    """Patterns of runs to keep that no run matches."""
-    metadata: str = "local"
-    """Where records of runs were read."""
-    others: bool = False
-    """Whether there are flows that were not looked at, because the policy does not judge them."""
-    as_of: float | None = None
-    """The time of the inventory that it was made by; None: by a listing."""
-
-    @property
-    def storage_notes(self) -> list[str]:
-        """What stays in the bucket of what goes, in sentences, and what of that is not known."""
-        amount = self.freed.bytes
-        notes = self.versions.notes(amount) if amount or self.condemn or self.waiting else []
-        if not self.locks_known:
-            notes.append(
-                "which objects are locked may not be asked (s3:GetObjectRetention, s3:GetObjectLegalHold): runs that "
-                "are go as well, and stay as versions"
-            )
-        return notes
-
-    @property
-    def listed_on(self) -> int:
-        """How many of the runs that go now their metadata goes on listing: that of a service, or below another root."""
-        return sum(entry.recorded == "service" or self.metadata.startswith("local:") for entry in self.remove)
-
-    @property
-    def drops_everything(self) -> bool:
-        """Whether no run would stay."""
-        return bool(self.runs) and not self.kept and not self.others
-
-    @property
-    def drops_share(self) -> float:
-        """The share of the runs that would be condemned now, of those that the policy judges."""
-        judged = sum(self.policy.judges(entry.flow) for entry in self.runs)
-        return len(self.condemn) / judged if judged else 0.0
-
-    @property
-    def refusal(self) -> str:
-        """Why it is not executed unless somebody says that it is meant; empty: it is."""
-        limit = self.policy.max_drop
-        if self.drops_everything:
-            return "the policy would drop every run"
-        if limit is not None and self.drops_share > limit:
-            return (
-                f"{count(len(self.condemn), 'run')} would be condemned at once, {share(self.drops_share)} of them: "
-                f"more than --max-drop {share(limit)}"
-            )
-        return ""
 
 
 def plan_metaflow_gc(
@@ -169,16 +33,14 @@ def plan_metaflow_gc(
     *,
     metadata: str = "local",
     trust_known: bool = False,
-    inventory: str | None = None,
 ) -> MetaflowGcPlan:
-    """What a collection would do; changes nothing. ``metadata``, ``trust_known`` and ``inventory``: as of
-    ``collect_metaflow``.
+    """What a collection would do; changes nothing. ``metadata`` and ``trust_known``: as of ``collect_metaflow``.
 
     Raises AccessDenied when no file may be read, InvalidKey for a policy that does not say what to keep, Refused when a
     symbolic link hides runs.
     """
     policy.check()
-    holdings = list_root(root, tell, policy.flows, inventory)
+    holdings = list_root(root, tell, policy.flows)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     file.load()
@@ -198,8 +60,6 @@ def make_plan(
     spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)
     liveness = Liveness(now, policy.running, longest_attempts(holdings), heartbeats_in(facts))
     fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
-    versions = read_versions(root.backend)
-    locks_known = fates.spare_locked(root, holdings, spared) if versions.locks_objects else True
     fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
@@ -208,8 +68,7 @@ def make_plan(
     migrated = _ripe(needs, fates)
     needs.due.blobs |= migrated
     includes = _includes(root, holdings, needs, fates.held)
-    plan = _assemble(root.url, metadata, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
-    return replace(plan, versions=versions, locks_known=locks_known)
+    return _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
 
 
 @dataclass(slots=True)
@@ -225,20 +84,6 @@ class _Fates:
     due: set[Run]
     waiting: dict[Run, float]
     held: dict[str, str]
-    locked: dict[Run, str] = field(default_factory=dict)
-    """Runs that might go but for the storage's locks, and what these are."""
-
-    def spare_locked(self, root: Root, holdings: Holdings, spared: Collection[str]) -> bool:
-        """Let no run go that the storage's locks keep. Whether these may be asked for."""
-        try:
-            found = read_locked_runs(root.backend, own_files(holdings, self.due, spared))
-        except AccessDenied:
-            return False
-        for run, lock in found.items():
-            self.due.discard(run)
-            self.waiting[run] = max(lock.until, self.liveness.now)
-            self.locked[run] = lock.why
-        return True
 
     def hold(self, holdings: Holdings, flows: Collection[str]) -> None:
         """Let nothing go of those flows that have a running task."""
@@ -304,7 +149,7 @@ def _includes(root: Root, holdings: Holdings, needs: NeedsByFate, held: Collecti
 
 
 def _assemble(
-    url: str, metadata: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
+    url: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
     spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
 ) -> MetaflowGcPlan:  # fmt: skip
     stay, go, later = needs.kept, needs.due, needs.later
@@ -341,14 +186,11 @@ def _assemble(
         all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
         unknown=needs.unknown,
         unreadable=needs.unreadable,
-        locked=fates.locked,
         liveness=fates.liveness,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
         unmatched=unmatched(_looked_for(fates.policy.pinned, holdings), {entry.name for entry in facts.values()}),
         others=holdings.only is not None,
-        as_of=holdings.as_of,
-        metadata=metadata,
     )
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.errors import BackendError
-from mfstore.maintenance.metaflow.collecting.plan import MetaflowGcPlan, RootAmount, own_files, stored, total
+from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
+from mfstore.maintenance.metaflow.collecting.plan import own_files, stored
+from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_flow
@@ -193,10 +195,7 @@ class Removal:
         plan = self._plan
         removing = {(entry.flow, entry.run) for entry in plan.remove}
         fresh = Holdings()
-        listed = list_flow(self._root, work.flow)
-        if self._holdings.as_of is not None:
-            work.runs &= listed.runs  # the others were removed since the inventory
-        for name, task in listed.tasks.items():
+        for name, task in list_flow(self._root, work.flow).tasks.items():
             if plan.liveness.running(name, task) is not None:
                 return f"{'/'.join(name)} is running"
             changed = self._changed(name, task)

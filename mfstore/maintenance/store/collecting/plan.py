@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mfstore.display.amounts import count, share
 from mfstore.errors import Refused
 from mfstore.format.collection import CondemnedList, ListRef, State
 from mfstore.maintenance.store.collecting.liveness import Liveness
@@ -24,7 +25,6 @@ CALLER = "named by the caller"
 AGE = "within keep-age"
 YOUNG = "younger than the grace period"
 NEEDED = "needed by these keys"
-LOCKED = "under retention or legal hold of the storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,16 @@ class GcOptions:
     """Which values of refs stay."""
     repack: float
     """Share of the stored bytes that may be rewritten, 0 to 1."""
+    max_drop: float | None = None
+    """Share of the keys, 0 to 1, that one collection may condemn; more is refused."""
 
     def __post_init__(self) -> None:
         if not self.grace >= 0:
             raise Refused("the grace period must not be negative", found=self.grace)
         if not 0 <= self.repack <= 1:
             raise Refused("the share to repack is between 0 and 1", found=self.repack)
+        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
+            raise Refused("the share of keys that may be condemned is between 0 and 1", found=self.max_drop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,16 @@ class GcDecision:
         """Whether no recipe is kept for a better reason than its youth, though some are dropped."""
         wanted = sum(amount.recipes for why, amount in self.kept.items() if why != YOUNG)
         return not wanted and bool(self.deletes.recipes or self.condemns.recipes)
+
+    def refusal(self, max_drop: float | None) -> str:
+        """Why it is not carried out unless somebody says that it is meant; empty: it is."""
+        if self.drops_everything:
+            return "this would drop every key older than the grace period: no ref and no live key keeps one"
+        condemned = len(self.condemns.recipes)
+        part = condemned / self.stored.recipes if condemned else 0.0
+        if max_drop is not None and part > max_drop:
+            return f"{count(condemned, 'key')} would be condemned at once, {share(part)}: more than {share(max_drop)}"
+        return ""
 
 
 def live_keys(
