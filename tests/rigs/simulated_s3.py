@@ -235,6 +235,9 @@ class SimulatedS3(Engine):
     def _GetBucketLifecycleConfiguration(self, call):
         return self._error(404, "NoSuchLifecycleConfiguration")
 
+    def _GetBucketVersioning(self, call):
+        return 200, {}, b"<VersioningConfiguration/>"
+
     def _day(self, key):
         if key not in self.modified:
             return "2026-01-01T00:00:00.000Z"
