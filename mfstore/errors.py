@@ -6,6 +6,7 @@
     ├── NotFound (KeyError)           nothing is stored under that key, ref or path
     ├── CorruptObject                 stored bytes are not what was stored
     ├── AccessDenied (PermissionError) the storage refused; never reported as "absent"
+    │   └── Locked                    what was to be deleted is locked by the storage
     ├── InvalidKey (ValueError)       a key, ref name or URL that cannot exist
     ├── InvalidRange (ValueError)     a byte range outside the artifact
     ├── Conflict                      someone else changed it first; read again and retry
@@ -24,6 +25,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -129,6 +131,18 @@ class AccessDenied(MfstoreError, PermissionError):
     """The storage refused the operation."""
 
     code = "access-denied"
+
+
+class Locked(AccessDenied):
+    """What was to be deleted is under retention or a legal hold of the storage. All else that the same call was to
+    delete is gone, but for what had changed.
+
+    ``locks`` says of each object by key what locks it; ``changed`` are the keys of those that had changed.
+    """
+
+    code = "locked"
+    locks: Mapping[str, str] = {}
+    changed: Collection[str] = ()
 
 
 class InvalidKey(MfstoreError, ValueError):

@@ -38,6 +38,20 @@ class ObjectInfo(NamedTuple):
     """Changes whenever the bytes change; otherwise opaque. ``put_if`` and ``delete_unchanged`` take it back."""
 
 
+class ObjectLock(NamedTuple):
+    """What keeps the storage from deleting an object."""
+
+    mode: str = ""
+    """``COMPLIANCE``, ``GOVERNANCE``, or nothing: no retention."""
+    until: float | None = None
+    """When the retention ends, in seconds since the epoch. None: not known, or there is none."""
+    legal_hold: bool = False
+
+    def holds(self, now: float) -> bool:
+        """Whether it still locks at this time."""
+        return self.legal_hold or bool(self.mode and (self.until is None or self.until > now))
+
+
 class Capabilities(NamedTuple):
     """What a backend can do beyond the minimum."""
 
@@ -262,7 +276,7 @@ class Backend(ABC):
         return answers
 
     def delete_many(self, keys: Sequence[str]) -> None:
-        """``delete`` each of them."""
+        """``delete`` each of them. Locked: the storage's locks keep some, and the others are gone."""
         for key in keys:
             self.delete(key)
 
@@ -300,7 +314,8 @@ class Backend(ABC):
         """Remove each object whose etag still is the given one; True for each that is gone now, False for one that has
         changed, in order. MUST be atomic if ``deletes_conditionally``; otherwise MUST look at each. MUST NOT send a
         deletion twice, nor later than ``DELETION_WINDOW`` seconds after it was called or looked: what is unanswered is
-        a BackendError, and the caller decides.
+        a BackendError, and the caller decides. Locked: the storage's locks keep some; what became of the others it
+        says.
 
         Args:
             objects: Etags by key, as ``list`` or ``head`` told them.
@@ -386,6 +401,32 @@ class Backend(ABC):
             AccessDenied: they may not be read.
         """
         return None
+
+    def versioning(self) -> str:
+        """Whether the storage keeps versions of what is deleted: ``Enabled``, ``Suspended`` (of what was stored before
+        that) or nothing.
+
+        Raises:
+            AccessDenied: that may not be asked.
+        """
+        return ""
+
+    def object_lock(self) -> str:
+        """Whether single objects may be locked against deletion by the storage: ``Enabled``, with the retention that
+        each new object gets, if any, as ``COMPLIANCE for 30 days``; or nothing.
+
+        Raises:
+            AccessDenied: that may not be asked.
+        """
+        return ""
+
+    def locks(self, keys: Sequence[str]) -> dict[str, ObjectLock]:
+        """The locks of those among the objects that are locked now.
+
+        Raises:
+            AccessDenied: that may not be asked.
+        """
+        return {}
 
     @property
     def prefix(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mfstore.cli.gc_options import KEPT, OF_METAFLOW, OF_STORES, Keeping, SectionOption, Sections, keeping_options
+from mfstore.cli.maintenance import DAMAGE
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_grid, print_json
 from mfstore.display.words import printable
@@ -65,6 +67,22 @@ if TYPE_CHECKING:
     "another) or none. [default: service where Metaflow is configured for one, else local]",
 )
 @click.option(
+    "--inventory",
+    metavar="URL",
+    cls=SectionOption,
+    section=OF_METAFLOW,
+    help="In S3: what is there is read from S3 Inventory, and not listed. The folder of the dated ones, or one "
+    "manifest.json.",
+)
+@click.option(
+    "--trust-known",
+    is_flag=True,
+    cls=SectionOption,
+    section=OF_METAFLOW,
+    help="In S3: also believe what collections remember where ETags are no digests (SSE-KMS). Say so only where no "
+    "task may write to mf.maintenance/.",
+)
+@click.option(
     "--repack",
     type=click.FloatRange(0, 100),
     default=10.0,
@@ -76,8 +94,8 @@ if TYPE_CHECKING:
 )
 def gc(
     url: str | None, metaflow: str | None, as_json: bool, grace: float, keeping: Keeping, metadata: str | None,
-    live: TextIO | None, repack: float, deletes_per_second: float | None, long: bool, execute: bool, yes_really: bool,
-    take_over: bool,
+    inventory: str | None, trust_known: bool, live: TextIO | None, repack: float, deletes_per_second: float | None,
+    long: bool, execute: bool, yes_really: bool, take_over: bool,
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
 
@@ -97,12 +115,13 @@ def gc(
 
         policy = keeping.run_policy(() if live is None else tuple(_keys(live)), grace)
         metaflow_gc.run(
-            where, policy, metadata=metadata, execute=execute, yes_really=yes_really, take_over=take_over,
-            deletes_per_second=deletes_per_second, as_json=as_json, long=long,
+            where, policy, metadata=metadata, inventory=inventory, trust_known=trust_known, execute=execute,
+            yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, as_json=as_json,
+            long=long,
         )  # fmt: skip
         return
-    if metadata:
-        raise click.UsageError("--metadata: only for --metaflow")
+    if metadata or inventory or trust_known:
+        raise click.UsageError("--metadata, --inventory and --trust-known: only for --metaflow")
     kept = keeping.retention()  # what makes no sense is told before the store is looked for
     store = opened(where)
     plan = store.plan_gc(
@@ -132,6 +151,8 @@ def gc(
             click.echo(f"--execute refuses it without --yes-really: {refusal}.")
     else:
         _show_result(plan, result)
+    if result is not None and result.locked:
+        sys.exit(DAMAGE)
 
 
 def _keys(lines: Iterable[str]) -> list[str]:
@@ -142,8 +163,8 @@ def _keys(lines: Iterable[str]) -> list[str]:
 def _show(plan: GcPlan, long: bool) -> None:
     found = plan.decision
     print_grid(plan_grid(found))
-    for note in plan_notes(found):
-        click.echo(note)
+    for note in (*plan_notes(found), *plan.storage_notes):
+        click.echo(printable(note))
     if plan.held:
         click.echo(f"held: {len(plan.held)} (mfstore holds lists them)")
     for warning in plan.warnings:
@@ -181,6 +202,7 @@ def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, An
         "refs": [{"name": c.name, "kept": len(c.kept), "dropped": len(c.dropped)} for c in found.refs],
         "repack": {"packs": len(found.repacks), "bytes": sum(entry.live for entry in found.repacks)},
         "held": {name: asdict(hold) for name, hold in plan.held.items()},
+        "versions": {**asdict(plan.versions), "notes": plan.storage_notes},
         "warnings": list(plan.warnings), "executed": None if result is None else asdict(result),
     }  # fmt: skip
     if long:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def run(
-    url: str, policy: RunPolicy, *, metadata: str | None, execute: bool, yes_really: bool, take_over: bool,
-    deletes_per_second: float | None, as_json: bool, long: bool,
+    url: str, policy: RunPolicy, *, metadata: str | None, inventory: str | None, trust_known: bool, execute: bool,
+    yes_really: bool, take_over: bool, deletes_per_second: float | None, as_json: bool, long: bool,
 ) -> None:  # fmt: skip
     """Plan, and with ``execute`` carry out; print what would be done or was."""
     root = Root(url)
@@ -39,11 +39,13 @@ def run(
         with steps() as tell:
             if execute:
                 plan, result = collect_metaflow(
-                    root, policy, metadata=source, yes_really=yes_really, take_over=take_over,
-                    deletes_per_second=deletes_per_second, tell=tell,
+                    root, policy, metadata=source, inventory=inventory, trust_known=trust_known,
+                    yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, tell=tell,
                 )  # fmt: skip
             else:
-                plan = plan_metaflow_gc(root, policy, tell, metadata=source)
+                plan = plan_metaflow_gc(
+                    root, policy, tell, metadata=source, trust_known=trust_known, inventory=inventory
+                )
     finally:
         root.close()
     if as_json:

@@ -19,9 +19,9 @@ CONTINUED = b"\xff\xff\xff\xff"
 WINDOW = 64 << 10
 """Bytes that are read to find a message: its metadata, and mostly that of the next one too. Not less than a chunk."""
 _HEAD = 8
-_BYTE, _SHORT, _INT, _LONG, _BUFFER = Struct("<B"), Struct("<H"), Struct("<i"), Struct("<q"), Struct("<qq")
+_BYTE, _SHORT, _INT, LONG, PAIR = Struct("<B"), Struct("<H"), Struct("<i"), Struct("<q"), Struct("<qq")
 
-_BUFFERS = (
+BUFFERS = (
     dict.fromkeys((2, 3, 6, 7, 8, 9, 10, 11, 15, 18), 2)  # numbers, truth values, dates, times, fixed sizes
     | dict.fromkeys((4, 5, 19, 20), 3)  # bytes and texts, where they begin
     | dict.fromkeys((12, 17, 21), 2)  # lists and maps
@@ -30,11 +30,21 @@ _BUFFERS = (
     | {1: 0, 23: 2, 24: 2}  # nothing; views of bytes and texts, which have as many more as a batch says
 )
 """Buffers of a column, without its children's, by the number of its type."""
-_VIEWS = (23, 24)
+VIEWS = (23, 24)
 
 
 class NotAStream(ValueError):
     """Bytes that are no stream of Arrow, or one of a kind that is not known here."""
+
+
+class Field(NamedTuple):
+    """A column, or what is within one, as it takes rows to be found in it."""
+
+    kind: int
+    """The number of its type; of what has a dictionary that of its numbers."""
+    width: int
+    """Bytes of a value; of lists of a fixed size how long they are; 0 where neither is known here."""
+    children: tuple[Field, ...] = ()
 
 
 class Column(NamedTuple):
@@ -45,6 +55,7 @@ class Column(NamedTuple):
     """The types of what has buffers in it: itself, then its children."""
     dictionaries: tuple[int, ...]
     """Numbers of the dictionaries that it needs."""
+    field: Field
 
 
 class Message(NamedTuple):
@@ -69,10 +80,14 @@ class Message(NamedTuple):
     """How many buffers of data each column of views has."""
     length_at: int = 0
     """Where in the metadata the length of the body is."""
+    rows_at: int = 0
+    """Where in the metadata the number of rows is."""
+    nodes: int = 0
+    """Where in the metadata the list begins that says of each field how long it is, and how many values are missing."""
 
     def places(self) -> list[tuple[int, int]]:
         """Where in the body each buffer begins, and its length."""
-        return [_BUFFER.unpack_from(self.metadata, self.buffers + 16 * number) for number in range(self.buffer_count)]
+        return [PAIR.unpack_from(self.metadata, self.buffers + 16 * number) for number in range(self.buffer_count)]
 
 
 class StreamLayout(NamedTuple):
@@ -120,24 +135,24 @@ class StreamLayout(NamedTuple):
         at = number = 0
         for column, one in enumerate(self.columns):
             for kind in one.kinds:
-                count = _BUFFERS[kind] + (next(views, 0) if kind in _VIEWS else 0)
+                count = BUFFERS[kind] + (next(views, 0) if kind in VIEWS else 0)
                 for buffer in range(number, number + count):
                     if buffer >= len(places):
                         raise NotAStream("a batch has fewer buffers than its columns need")
                     start, length = places[buffer]
                     if column not in chosen or not length:
-                        _BUFFER.pack_into(metadata, message.buffers + 16 * buffer, at, 0)
+                        PAIR.pack_into(metadata, message.buffers + 16 * buffer, at, 0)
                         continue
                     padded = length + -length % 64
                     if not 0 <= start <= start + length <= message.length:
                         raise NotAStream("a buffer lies outside of its message")
-                    _BUFFER.pack_into(metadata, message.buffers + 16 * buffer, at, length)
+                    PAIR.pack_into(metadata, message.buffers + 16 * buffer, at, length)
                     ranges.append((message.body + start, message.body + start + length))
                     at += padded
                 number += count
         if number != message.buffer_count:
             raise NotAStream("a batch has more buffers than its columns need")
-        _LONG.pack_into(metadata, message.length_at, at)
+        LONG.pack_into(metadata, message.length_at, at)
         yield bytes(metadata)
         for start, end in ranges:
             yield start, end
@@ -240,20 +255,25 @@ def _message(at: int, metadata: bytes) -> Message:
     kind, header = table.number(1, _BYTE), table.table(2)
     length_at = table.place(3)
     body = at + len(metadata)
-    length = table.number(3, _LONG)
+    length = table.number(3, LONG)
     if kind == SCHEMA:
         return Message(kind, at, metadata, body, length)
     if header is None or kind not in (DICTIONARY, BATCH):
         raise NotAStream("a message of an unknown kind")
-    number = header.number(0, _LONG) if kind == DICTIONARY else -1
+    number = header.number(0, LONG) if kind == DICTIONARY else -1
     batch = header.table(1) if kind == DICTIONARY else header
     if batch is None or batch.place(3) or not length_at:
         raise NotAStream("a batch that is compressed, or empty")
     buffers, count = batch.vector(2, 16)
     start, views = batch.vector(4, 8)
-    counts = tuple(int(_LONG.unpack_from(inner, start + 8 * one)[0]) for one in range(views))
-    rows = batch.number(0, _LONG)
-    return Message(kind, at, metadata, body, length, number, rows, buffers + _HEAD, count, counts, length_at + _HEAD)
+    counts = tuple(int(LONG.unpack_from(inner, start + 8 * one)[0]) for one in range(views))
+    if any(one < 0 for one in counts):
+        raise NotAStream("a column of views has fewer than no buffers")
+    rows = batch.number(0, LONG)
+    return Message(
+        kind, at, metadata, body, length, number, rows, buffers + _HEAD, count, counts, length_at + _HEAD,
+        batch.place(0) + _HEAD, batch.vector(1, 16)[0] + _HEAD,
+    )  # fmt: skip
 
 
 def _columns(schema: Message) -> Iterator[Column]:
@@ -264,9 +284,32 @@ def _columns(schema: Message) -> Iterator[Column]:
     for field in header.tables(1):
         kinds, dictionaries = zip(*_kinds(field), strict=True)
         flat = [kind for kind in kinds if kind is not None]
-        if any(kind not in _BUFFERS for kind in flat):
+        if any(kind not in BUFFERS for kind in flat):
             raise NotAStream("a type that is not known here")
-        yield Column(field.text(0), tuple(flat), tuple(one for one in dictionaries if one is not None))
+        yield Column(field.text(0), tuple(flat), tuple(one for one in dictionaries if one is not None), _field(field))
+
+
+def _field(field: _Table) -> Field:
+    dictionary = field.table(4)
+    if dictionary is not None:
+        numbers = dictionary.table(1)
+        return Field(2, 4 if numbers is None else numbers.number(0, _INT) // 8)
+    kind, type_ = field.number(2, _BYTE), field.table(3)
+    return Field(kind, 0 if type_ is None else _width(kind, type_), tuple(map(_field, field.tables(5))))
+
+
+def _width(kind: int, type_: _Table) -> int:
+    if kind in (2, 15, 16):  # whole numbers; bytes and lists of a fixed size
+        return type_.number(0, _INT) // (8 if kind == 2 else 1)
+    if kind == 3:
+        return 2 << type_.number(0, _SHORT)
+    if kind == 7:
+        return type_.number(2, _INT, 128) // 8
+    if kind == 8:
+        return 8 if type_.number(0, _SHORT, 1) else 4
+    if kind == 9:
+        return type_.number(1, _INT, 32) // 8
+    return 8 if kind in (10, 18) else 0
 
 
 def _kinds(field: _Table) -> Iterator[tuple[int | None, int | None]]:
@@ -274,7 +317,7 @@ def _kinds(field: _Table) -> Iterator[tuple[int | None, int | None]]:
     dictionary = field.table(4)
     if dictionary is not None:
         # Batches have numbers; what is in the dictionary may need others.
-        yield 2, dictionary.number(0, _LONG)
+        yield 2, dictionary.number(0, LONG)
         for child in field.tables(5):
             yield from ((None, number) for _, number in _kinds(child))
         return

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 from mfstore._core.pickler import BYTES
 from mfstore.records import NamedTuple
+from mfstore.views.arrow import Edges
 from mfstore.views.ipc import NotAStream, StreamLayout, read_layout
-from mfstore.views.symbols import Made, Slot, call, called
+from mfstore.views.ipc_rows import first_row, rows_of
+from mfstore.views.symbols import Made, Slot, call, called, item_of
 
 _FRAMES = ("polars.dataframe.frame.DataFrame", "polars.DataFrame")
 
@@ -36,16 +40,33 @@ class PolarsSymbols(NamedTuple):
 
     def chosen(self, layout: StreamLayout, positions: Sequence[int]) -> Made:
         """The frame of the columns at these positions."""
-        pieces: list[Any] = []
-        for piece in layout.parts(sorted(set(positions))):
+        return self._made(layout, positions, layout.parts(sorted(set(positions))))
+
+    def rows(self, layout: StreamLayout, positions: Sequence[int], start: int, stop: int, edges: Edges) -> Made:
+        """The frame of these columns and rows. Of most rows of a batch, and of types of which rows cannot be told, all
+        of the batch is read: that takes fewer requests."""
+        kept, before = layout.between(start, stop)
+        start, stop = start - before, stop - before
+        if 2 * (stop - start) < kept.rows:
+            with suppress(NotAStream):
+                pieces = rows_of(kept, sorted(set(positions)), start, stop, partial(self._known, edges))
+                first = first_row(start)
+                return item_of(self._made(layout, positions, pieces), slice(start - first, stop - first))
+        return item_of(self.chosen(kept, positions), slice(start, stop))
+
+    def _known(self, edges: Edges, start: int, stop: int) -> bytes:
+        return self.data[start:stop] if isinstance(self.data, bytes) else edges.bytes_of(self.data.part(start, stop))
+
+    def _made(self, layout: StreamLayout, positions: Sequence[int], pieces: Iterable[bytes | tuple[int, int]]) -> Made:
+        parts: list[Any] = []
+        for piece in pieces:
             if isinstance(piece, bytes):
-                pieces.append(piece)
+                parts.append(piece)
             elif isinstance(self.data, bytes):
-                pieces.append(self.data[slice(*piece)])
+                parts.append(self.data[slice(*piece)])
             else:
-                pieces.append(self.data.part(*piece))
-        names = [layout.columns[at].name for at in positions]
-        return call(__name__, "frame_of_pieces", pieces, names)
+                parts.append(self.data.part(*piece))
+        return call(__name__, "frame_of_pieces", parts, [layout.columns[at].name for at in positions])
 
 
 def polars_frame(node: Any) -> PolarsSymbols | None:

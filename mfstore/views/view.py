@@ -479,8 +479,7 @@ class View(Shown):
         found = split(rows, layout.rows)
         assert found is not None
         start, stop, within = found
-        kept, before = layout.between(start, stop)
-        return self._object(table.chosen(kept, positions))[start - before : stop - before][within]
+        return self._object(self._planned(lambda edges: table.rows(layout, positions, start, stop, edges)))[within]
 
     def _stream_layout(self, table: PolarsSymbols) -> StreamLayout | None:
         if self._layout is None:

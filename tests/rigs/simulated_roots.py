@@ -2,13 +2,18 @@
 writes of them there, as old as is asked for."""
 
 import contextlib
+import csv
 import gzip
 import hashlib
+import io
 import json
 import time
 from collections import Counter
+from datetime import datetime
+from urllib.parse import quote_plus
 
 from mfstore.backends.s3.backend import S3Backend
+from mfstore.maintenance.metaflow import inventory
 from mfstore.maintenance.metaflow import root as roots
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots.outcome import FALSE_KEYS, TRUE_KEYS
@@ -17,6 +22,41 @@ from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 URL = "s3://b/mf"
 STEPS = ("start", "train", "end")
 LOGS = ("runtime", "task_stdout.log", "task_stderr.log", "runtime_stdout.log", "runtime_stderr.log")
+
+
+SCHEMA = (
+    "message s3.inventory { required binary bucket (UTF8); required binary key (UTF8); optional int64 size; "
+    "optional int64 last_modified_date (TIMESTAMP_MILLIS); optional binary e_tag (UTF8); optional boolean is_latest; "
+    "optional boolean is_delete_marker; }"
+)
+"""Of an inventory in Parquet, as S3 writes it down."""
+
+
+def csv_of(rows):
+    """A file of an inventory in CSV: keys are encoded as in URLs, all fields quoted."""
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
+        [quote_plus(value, safe="/") if number == 1 else str(value).lower() if isinstance(value, bool) else value
+         for number, value in enumerate(row)] for row in rows
+    )  # fmt: skip
+    return gzip.compress(text.getvalue().encode())
+
+
+def parquet_of(rows, names):
+    """A file of an inventory in Parquet."""
+    import pyarrow
+    from pyarrow import parquet
+
+    fields = {"Bucket": "bucket", "Key": "key", "Size": "size", "LastModifiedDate": "last_modified_date", "ETag": "e_tag",
+              "IsLatest": "is_latest", "IsDeleteMarker": "is_delete_marker"}  # fmt: skip
+    columns = dict(zip((fields[name] for name in names), zip(*rows, strict=True), strict=True))
+    columns["last_modified_date"] = pyarrow.array(
+        [datetime.fromisoformat(moment).replace(tzinfo=None) for moment in columns["last_modified_date"]],
+        pyarrow.timestamp("ms"),
+    )
+    made = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), made)
+    return made.getvalue()
 
 
 class SimulatedRoot:
@@ -38,7 +78,8 @@ class SimulatedRoot:
     def opened(self, monkeypatch):
         """The root, as maintenance has it."""
         with monkeypatch.context() as patched:
-            patched.setattr(roots, "remote_backend", self.backend)
+            for module in (roots, inventory):
+                patched.setattr(module, "remote_backend", self.backend)
             found = Root(URL)
             try:
                 yield found
@@ -80,6 +121,41 @@ class SimulatedRoot:
             self.put(f"{place}data.json", json.dumps(document).encode(), age)
             for name in (*logs, "DONE.lock"):
                 self.put(f"{place}{name}", b"", age)
+
+    def inventory(self, form="CSV", *, age=0.0, files=2, bucket="b", versions=False, leave_out=()):
+        """Write an S3 Inventory of the bucket as it is now; returns the key of its manifest. With ``versions``: as of a
+        bucket that keeps them."""
+        moment = time.time() - age
+        folder = time.strftime("inv/b/all/%Y-%m-%dT%H-%MZ/", time.gmtime(moment))
+        keys = sorted(key for key in self.world.objects if not key.startswith("inv/") and key not in leave_out)
+        rows = [
+            (
+                bucket, key, len(self.world.objects[key]), self.world._day(key), self.world.etag(key).strip('"'), True,
+                False,
+            )
+            for key in keys
+        ]  # fmt: skip
+        if versions:
+            rows += [(bucket, key, 7, "2020-01-01T00:00:00.000Z", "0" * 32, False, False) for key in keys[::3]]
+            rows += [(bucket, f"{key}-gone", None, "2020-01-01T00:00:00.000Z", "", True, True) for key in keys[::5]]
+        names = ("Bucket", "Key", "Size", "LastModifiedDate", "ETag", "IsLatest", "IsDeleteMarker")
+        names = names if versions else names[:5]
+        written = []
+        for number in range(files):
+            part = [row[: len(names)] for row in rows[number::files]]
+            data = csv_of(part) if form == "CSV" else parquet_of(part, names)
+            key = f"inv/b/all/data/{number}-{form}-{len(rows)}"
+            self.world.objects[key] = data
+            written.append({"key": key, "size": len(data), "MD5checksum": hashlib.md5(data).hexdigest()})
+        schema = (
+            ", ".join(names) if form == "CSV" else SCHEMA if versions else SCHEMA[: SCHEMA.index("optional boolean")]
+        )
+        document = {
+            "sourceBucket": bucket, "destinationBucket": "arn:aws:s3:::b", "version": "2016-11-30",
+            "creationTimestamp": str(int(moment * 1000)), "fileFormat": form, "fileSchema": schema, "files": written,
+        }  # fmt: skip
+        self.world.objects[f"{folder}manifest.json"] = json.dumps(document).encode()
+        return f"{folder}manifest.json"
 
     def forget(self):
         """What collections remember."""

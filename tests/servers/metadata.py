@@ -78,6 +78,10 @@ class MetadataService:
         """Those of a run."""
         return self._objects[ids]["tags"]
 
+    def children(self, *ids):
+        """The ids of what is one level below."""
+        return [path[-1] for path in self._objects if path[:-1] == ids]
+
     # ---- the contract -----------------------------------------------------------------------
 
     def _answer(self, method, target, body):

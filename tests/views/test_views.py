@@ -18,6 +18,7 @@ from mfstore.errors import CorruptObject, NotFound, NotLoadable, WrongArgument
 from mfstore.loading.artifacts import first_chunks
 from mfstore.views.data import type_of
 from mfstore.views.ipc import NotAStream, read_layout
+from mfstore.views.ipc_rows import rows_of
 from mfstore.views.parts import ArtifactParts
 from tests import ROOT
 from tests.rigs.damage import wrapped
@@ -528,21 +529,37 @@ def test_a_column_of_polars_reads_little_else():
     assert first[2] + second[2] < 0.25 * whole.estimated_size()
 
 
-def test_rows_of_polars_read_the_batches_that_have_them():
+@pytest.mark.parametrize("rows", [ROWS, 60], ids=["segment", "body"])
+def test_rows_of_each_column_of_polars(view, rows):
+    whole = pl.DataFrame(polars_values())[:rows]
+    found = view(whole)
+    for chosen in (slice(3, 17), slice(8, 16), slice(-5, None), slice(1, 2), slice(rows, None, -(rows // 3))):
+        for name in whole.columns:
+            part, expected = found.load(rows=chosen, columns=[name]), whole[chosen].select(name)
+            assert part.equals(expected, null_equal=True) and part.schema == expected.schema, (name, chosen)
+            assert part[name].null_count() == expected[name].null_count()
+        assert found[chosen].equals(whole[chosen], null_equal=True)
+
+
+def test_rows_of_polars_read_little_else():
     store = wrapped(CountingBackend())
     rows = 600_000
-    whole = pl.DataFrame({"a": np.random.default_rng(0).random(rows, dtype="f4"), "b": np.arange(rows) % 100 == 0})
+    whole = pl.DataFrame({
+        "a": np.random.default_rng(0).random(rows), "b": np.arange(rows) % 100 == 0,
+        "text": pl.Series(np.arange(rows)).cast(pl.String) + " is a number of rows", "none": pl.Series([None, 1] * (rows // 2)),
+    })  # fmt: skip
     found = store.view(store.put(whole))
-    assert found.shape == (rows, 2)  # where batches lie is read here
+    assert found.shape == (rows, 4)  # where batches lie is read here
     for chosen in (
         slice(10, 20), slice(-10, None), slice(5, 5), slice(rows, None), slice(None, None, 90_001), slice(rows, 0, -90_001),
-        slice(rows // 2 - 5, rows // 2 + 5),
+        slice(rows // 2 - 5, rows // 2 + 5), slice(1, rows // 2),
     ):  # fmt: skip
         assert found[chosen].equals(whole[chosen]) and found[chosen].schema == whole.schema
         assert found.load(rows=chosen, columns=["b"]).equals(whole[chosen].select("b"))
-    store.backend.reads.clear()
-    assert found[10:20].equals(whole[10:20])
-    assert 0 < sum(length for _, _, length in store.backend.reads) < 0.6 * whole.estimated_size()
+    for start in (10, 299_995, 300_005):
+        store.backend.reads.clear()
+        assert found[start : start + 10].equals(whole[start : start + 10])
+        assert 0 < sum(length for _, _, length in store.backend.reads) < 700_000  # chunks, of 20 MB
 
 
 def layout_of(stream):
@@ -550,13 +567,16 @@ def layout_of(stream):
 
 
 def test_a_stream_that_is_none_is_told_as_such():
-    stream = pl.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "z"]}).__getstate__()
+    stream = pl.DataFrame(
+        {"a": [1, 2, 3], "b": ["x", "y", "a text that is longer"], "c": [[1], [], [None]]}
+    ).__getstate__()
     broken = [stream[:size] for size in range(0, len(stream), 7)]
     broken += [stream[:at] + bytes([stream[at] ^ 0xFF]) + stream[at + 1 :] for at in range(0, len(stream), 3)]
     for data in broken:
         with suppress(NotAStream):
             layout = layout_of(data)
             [*layout.parts(range(len(layout.columns)))]
+            rows_of(layout, range(len(layout.columns)), 0, 2, lambda start, end, data=data: data[start:end])
     with pytest.raises(NotAStream):
         layout_of(b"no stream at all")
 

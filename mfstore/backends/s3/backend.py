@@ -22,10 +22,12 @@ from mfstore.backends.base import (
     Capabilities,
     ObjectEnd,
     ObjectInfo,
+    ObjectLock,
     RangeRead,
     needs_refresh,
 )
 from mfstore.backends.s3.conditions import Conditions
+from mfstore.backends.s3.locks import default_retention, lock_in, locked, speaks_of_locks, words
 from mfstore.backends.s3.ranges import KeyRange, RangePage, list_ranges
 from mfstore.errors import (
     AccessDenied,
@@ -34,6 +36,7 @@ from mfstore.errors import (
     CorruptObject,
     InvalidKey,
     InvalidRange,
+    Locked,
     MfstoreError,
     NotFound,
     Unsupported,
@@ -50,7 +53,7 @@ from mfstore.s3.transfers.deletions import delete_jobs
 from mfstore.s3.transfers.downloads import GetJob, ReadJob
 from mfstore.s3.transfers.jobs import RefusedJob, check_key, jobs_of
 from mfstore.s3.transfers.listings import ListJob, entries
-from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob
+from mfstore.s3.transfers.metadata import ConfigurationJob, HeadJob, RetentionJob
 from mfstore.s3.transfers.outcomes import abandoning
 from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
@@ -87,6 +90,8 @@ CONFLICT_TRIES = 5
 AGING_NOTED = 1 << 17
 """Objects near their end that are remembered until something relies on them, far more than one look asks about."""
 LIFECYCLE = "GetBucketLifecycleConfiguration"
+VERSIONING = "GetBucketVersioning"
+OBJECT_LOCK = "GetObjectLockConfiguration"
 LOOKED_AT_TOGETHER = 100
 """Objects looked at and then deleted together where a deletion takes no condition: few, so that the look is recent."""
 
@@ -501,7 +506,30 @@ class S3Backend(Backend):
         self.delete_many([key])
 
     def delete_many(self, keys: Sequence[str]) -> None:
-        self._all(delete_jobs(keys, self._place))
+        refused: dict[str, AccessDenied] = {}
+        for outcome in self._transfers.run(delete_jobs(keys, self._place), ordered=True):
+            if isinstance(outcome.error, AccessDenied):
+                refused[outcome.item] = outcome.error
+            elif outcome.error is not None:
+                raise self._located(outcome.error, outcome.item)
+        if refused:
+            raise self._refusal(refused, frozenset())
+
+    def _refusal(self, refused: Mapping[str, AccessDenied], changed: frozenset[str]) -> AccessDenied:
+        """The error for deletions that were refused: Locked when locks are the reason of all of them."""
+        try:
+            told = self.locks([*refused])
+        except MfstoreError:
+            told = {}
+        locks = {
+            key: words(told.get(key, ObjectLock())) for key, error in refused.items()
+            if key in told or speaks_of_locks(error)
+        }  # fmt: skip
+        for key, error in refused.items():
+            if key not in locks:
+                self._located(error, key)
+                return error
+        return locked(locks, changed, self.url)
 
     def _place(self, key: str) -> tuple[str, str]:
         return self.bucket, self._name(key)
@@ -513,7 +541,8 @@ class S3Backend(Backend):
             form = self._conditions.of_delete()
             match = {self._name(key): form(etag) for key, etag in objects.items()}
             return self._delete_once(keys, begun, match)
-        answers = []
+        answers: list[bool] = []
+        locks: dict[str, str] = {}
         for at in range(0, len(keys), LOOKED_AT_TOGETHER):
             window = keys[at : at + LOOKED_AT_TOGETHER]
             if at:
@@ -524,8 +553,13 @@ class S3Backend(Backend):
                     raise self._located(look.error, key)
             same = [key for key, look in zip(window, looks, strict=True) if look.etag == objects[key]]
             if same:
-                self._delete_once(same, begun, None)
+                try:
+                    self._delete_once(same, begun, None)
+                except Locked as error:
+                    locks.update(error.locks)
             answers += [key in same or look.error is not None for key, look in zip(window, looks, strict=True)]
+        if locks:
+            raise locked(locks, frozenset(key for key, gone in zip(keys, answers, strict=True) if not gone), self.url)
         return answers
 
     def _delete_once(self, keys: Sequence[str], begun: tuple[float, float], match: Mapping[str, str] | None) -> Answers:
@@ -538,12 +572,16 @@ class S3Backend(Backend):
         jobs = delete_jobs(keys, self._place, match=match, fresh=True)
         # All of them, whatever becomes of the first.
         outcomes = list(self._transfers.with_parts(policy=policy).run(jobs, ordered=True))
-        return [self._gone(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
-
-    def _gone(self, key: str, outcome: Outcome) -> bool:
-        if outcome.error is not None and not isinstance(outcome.error, Conflict):
-            raise self._located(outcome.error, key)
-        return outcome.error is None
+        refused: dict[str, AccessDenied] = {}
+        for key, outcome in zip(keys, outcomes, strict=True):
+            if isinstance(outcome.error, AccessDenied):
+                refused[key] = outcome.error
+            elif outcome.error is not None and not isinstance(outcome.error, Conflict):
+                raise self._located(outcome.error, key)
+        if refused:
+            changed = (key for key, outcome in zip(keys, outcomes, strict=True) if isinstance(outcome.error, Conflict))
+            raise self._refusal(refused, frozenset(changed))
+        return [outcome.error is None for outcome in outcomes]
 
     def deletes_conditionally(self) -> bool:
         try:
@@ -562,6 +600,40 @@ class S3Backend(Backend):
         except NotFound:
             return []
         return rules
+
+    def versioning(self) -> str:
+        return str(self._configuration(VERSIONING).get("Status", ""))
+
+    def object_lock(self) -> str:
+        return default_retention(self._configuration(OBJECT_LOCK))
+
+    def _configuration(self, operation: str) -> Mapping[str, Any]:
+        """What the bucket's configuration of a kind is; nothing where it has none, or the service no such kind."""
+        try:
+            found: Mapping[str, Any] = self._transfers.one(ConfigurationJob(0, operation, self.bucket, operation)).data
+        except AccessDenied as error:
+            self._relocate(error)
+            raise
+        except (NotFound, Unsupported):
+            return {}
+        return found
+
+    def locks(self, keys: Sequence[str]) -> dict[str, ObjectLock]:
+        found: dict[str, ObjectLock] = {}
+        for outcome in self._heads(keys):
+            if isinstance(outcome.error, NotFound):
+                continue
+            if outcome.error is not None:
+                raise self._located(outcome.error, outcome.item)
+            lock = lock_in(outcome.headers)
+            if lock.holds(time.time()):
+                found[outcome.item] = lock
+        if keys and not found:
+            # Who may not see locks is shown none: only who asks for one is told that he may not.
+            (outcome,) = self._transfers.run(iter((RetentionJob(0, keys[0], self.bucket, self._name(keys[0])),)))
+            if isinstance(outcome.error, AccessDenied):
+                raise self._located(outcome.error, keys[0])
+        return found
 
     @property
     def prefix(self) -> str:

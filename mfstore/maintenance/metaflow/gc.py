@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from mfstore.errors import Refused
 from mfstore.maintenance.audit import AuditLog
 from mfstore.maintenance.metaflow.collecting.audit_lines import (
-    ROOT_LOG,
     about,
     did,
     policy_of,
@@ -30,12 +29,14 @@ from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal
 from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
+from mfstore.maintenance.metaflow.collecting.service_tags import Tagged, tag_removed
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
 from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.report import untold
+from mfstore.metaflow.roots.layout import LOG_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
@@ -47,6 +48,7 @@ def collect_metaflow(
     policy: RunPolicy,
     *,
     metadata: str = "local",
+    inventory: str | None = None,
     trust_known: bool = False,
     yes_really: bool = False,
     take_over: bool = False,
@@ -62,6 +64,9 @@ def collect_metaflow(
         policy: Which runs are dropped, and when.
         metadata: Where tags, users and signs of life of runs are read: ``local`` (below the root), ``local:PATH``
             (below another), ``service`` (Metaflow's metadata service, through Metaflow) or ``none``.
+        inventory: The URL of an S3 Inventory, of its ``manifest.json`` or of the folder of the dated ones: what is
+            there is read from it, and of flows that something is removed of, their runs are listed. The packed
+            profile's store is left alone then.
         trust_known: What collections remember of files is believed where ETags are no digests, too: no task may write
             to ``mf.maintenance/``.
         yes_really: Also when no run would stay, or more would be condemned than the policy's ``max_drop``.
@@ -72,8 +77,8 @@ def collect_metaflow(
     Raises:
         InvalidKey: the policy makes no sense.
         NotAStore: there is no root. Nothing is written then.
-        Refused: no run would stay, more would be condemned than the policy's ``max_drop``, or a symbolic link hides
-            runs.
+        Refused: no run would stay, more would be condemned than the policy's ``max_drop``, a symbolic link hides runs,
+            or the inventory is too old or of another bucket.
         Conflict: another collector is at work, or has taken over.
         CorruptObject: the state of collection is damaged.
         AccessDenied: there is no right to read, to write or to delete.
@@ -82,7 +87,7 @@ def collect_metaflow(
     policy.check()
     pace = DeletionPace(pace_of(deletes_per_second, root.remote))
     # Before anything is written: what is no root is left as it is. What comes after the listing is looked for again.
-    holdings = list_root(root, tell, policy.flows)
+    holdings = list_root(root, tell, policy.flows, inventory)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     state = file.begin(take_over)
@@ -108,17 +113,22 @@ def collect_metaflow(
             file.condemn(dropped | _of_other_flows(plan, since), policy.grace)
         removal = Removal(root, file, state, plan, holdings, tell, pace)
         if plan.does_something:
-            log = AuditLog(root.backend, ROOT_LOG, "gc", policy_of(plan))
+            log = AuditLog(root.backend, LOG_FOLDER, "gc", policy_of(plan))
             with log.execution(file.now, about(plan), lambda: did(removal.removed, len(plan.condemn))):
                 removal.run()
         packed = _collect_packed(root, plan, yes_really, take_over, deletes_per_second)
     finally:
         file.end()
     removed = removal.removed
+    tagged = Tagged()
+    if metadata == "service":
+        gone = set(removed.runs)
+        there = {(entry.flow, entry.run) for entry in plan.runs if entry.name not in gone}
+        tagged = tag_removed(root, there, policy.judges, plan.now)
     return plan, MetaflowGcResult(
         condemned=len(plan.condemn), removed=tuple(removed.runs), deleted=removed.amount, held=removed.held,
-        store=packed.result, store_left=packed.left_alone,
-        ready=now + policy.grace if plan.condemn else None,
+        store=packed.result, store_left=packed.left_alone, tagged=tagged.runs,
+        tags_refused=tagged.refused, ready=now + policy.grace if plan.condemn else None,
     )  # fmt: skip
 
 
@@ -128,6 +138,8 @@ def _collect_packed(
     """Collect ``mf.store``: what was done, or why nothing was."""
     if not has_packed_store(root):
         return PackedCollection()
+    if plan.as_of is not None:
+        return PackedCollection(left_alone="what the newest runs need of it is in no inventory")
     if plan.others:
         return PackedCollection(left_alone="what other flows need of it was not looked at: it needs one without --flow")
     if plan.unknown or plan.unreadable:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 from mfstore.backends.base import ObjectInfo
 from mfstore.backends.s3.ranges import KeyRange, without
 from mfstore.errors import NotAStore, NotFound, Refused
+from mfstore.maintenance.metaflow.inventory import Inventory
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, ParsedPath, Task
@@ -43,6 +46,8 @@ class Holdings:
 
     only: frozenset[str] | None = None
     """The flows that were looked at; None: all."""
+    as_of: float | None = None
+    """The time of the inventory that told this, in seconds since the epoch; None: a listing did."""
     blobs: dict[BlobName, ObjectInfo] = field(default_factory=dict)
     metas: dict[BlobName, ObjectInfo] = field(default_factory=dict)
     """Metadata files of blobs; only in directories."""
@@ -152,16 +157,29 @@ class Holdings:
         return dict(sorted(found.items()))
 
 
-def list_root(root: Root, progress: PhaseCallback, flows: Sequence[str] = ()) -> Holdings:
-    """Everything below the root, or what is stored of the flows that match one of these patterns, if any does.
-    NotAStore when it is no root of Metaflow, perhaps because one lies below it; NotFound when nothing is there."""
-    tops = filter(layout.is_flow, _tops(root) if flows else ())
-    only = [name for name in tops if any(fnmatchcase(name, pattern) for pattern in flows)]
-    found = Holdings(frozenset(only) if only else None)
-    for info in _listing_of(root, only) if only else _listing(root):
-        found.add(info)
-        if found.objects % TOLD_EVERY == 0:
-            progress(PhaseProgress("listing", found.objects, 0))
+def list_root(root: Root, progress: PhaseCallback, flows: Sequence[str] = (), inventory: str | None = None) -> Holdings:
+    """Everything below the root, or what is stored of the flows that match one of these patterns, if any does; as it
+    is, or as an S3 Inventory told it, by its URL.
+
+    NotAStore when it is no root of Metaflow, perhaps because one lies below it; NotFound when nothing is there. Of an
+    inventory as ``Inventory`` and its methods.
+    """
+    with ExitStack() as stack:
+        found = Holdings()
+        if inventory is not None:
+            source = stack.enter_context(closing(Inventory(root, inventory)))
+            source.check_age(time.time())
+            found.as_of = source.moment
+            infos = _inventory_of(source, found, flows)
+        else:
+            tops = filter(layout.is_flow, _tops(root) if flows else ())
+            only = [name for name in tops if any(fnmatchcase(name, pattern) for pattern in flows)]
+            found.only = frozenset(only) if only else None
+            infos = _listing_of(root, only) if only else _listing(root)
+        for info in infos:
+            found.add(info)
+            if found.objects % TOLD_EVERY == 0:
+                progress(PhaseProgress("listing", found.objects, 0))
     found.settle()
     progress(PhaseProgress("listing", found.objects, found.objects))
     if not found.blobs and not found.tasks and not found.packed[0]:
@@ -173,6 +191,25 @@ def _listing(root: Root) -> Iterator[ObjectInfo]:
     if root.remote:
         return root.backend.list_ranges(without("", [f"{MAINTENANCE_FOLDER}/"]))  # type: ignore[no-any-return]
     return root.backend.list("")  # type: ignore[no-any-return]
+
+
+def _inventory_of(source: Inventory, found: Holdings, flows: Sequence[str]) -> Iterator[ObjectInfo]:
+    """What an inventory has of the flows that match one of these patterns; of all, where there are none."""
+    wanted: dict[str, bool] = {}
+    for info in source.objects():
+        top, _, rest = info.key.partition("/")
+        if top == MAINTENANCE_FOLDER:
+            continue
+        if not flows:
+            yield info
+            continue
+        flow = rest.partition("/")[0] if top in ("data", "mf.cards") else top
+        if flow not in wanted:
+            wanted[flow] = layout.is_flow(flow) and any(fnmatchcase(flow, pattern) for pattern in flows)
+        if wanted[flow]:
+            yield info
+    if flows:
+        found.only = frozenset(flow for flow, is_wanted in wanted.items() if is_wanted)
 
 
 def _tops(root: Root) -> list[str]:

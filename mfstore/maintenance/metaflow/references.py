@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.maintenance.metaflow.known_files import FILES_TOGETHER, KnownFiles, Listed, read_together
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
@@ -33,7 +33,7 @@ class ReferringFile(NamedTuple):
 
 
 def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> Iterator[ReferringFile]:
-    """What each of these files that were listed refers to."""
+    """What each of these files that were listed refers to. Files that are gone since an inventory refer to nothing."""
     wanted = [
         ((name, attempt, kind), info)
         for name, task in holdings.tasks.items()
@@ -43,6 +43,8 @@ def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> 
     for number, ((name, attempt, kind), data) in enumerate(read_small(root, wanted)):
         if number % FILES_TOGETHER == 0:
             progress(PhaseProgress("tasks", number, len(wanted)))
+        if isinstance(data, NotFound) and holdings.as_of is not None:
+            continue
         try:
             found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
         except CorruptObject as error:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ from mfstore.maintenance.store.collecting.liveness import read_refs, trace
 from mfstore.maintenance.store.collecting.object_table import read_table
 from mfstore.maintenance.store.collecting.ownership import CLOCK_SKEW, Ownership, store_time
 from mfstore.maintenance.store.collecting.plan import (
+    LOCKED,
     YOUNG,
     GcDecision,
     GcOptions,
@@ -52,6 +53,7 @@ from mfstore.maintenance.store.collecting.repack import Repacker
 from mfstore.maintenance.store.collecting.retention import RefChange, plan_refs, unclear_ttls
 from mfstore.maintenance.store.collecting.told import keys_and_packs, plan_card
 from mfstore.maintenance.store.group_lengths import share_out_groups
+from mfstore.maintenance.versions import VersionsKept, read_versions
 from mfstore.progress import counts
 from mfstore.ref_objects import remove_ref
 from mfstore.saving.folding import settle
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.format.holds import Hold
     from mfstore.handle import StoreAccess
+    from mfstore.maintenance.store.collecting.object_table import ObjectTable
 
 SAFE_GRACE = 2 * KNOWLEDGE_SECONDS
 """Seconds. With a shorter grace period a remote writer may rely on what it does not know to be condemned."""
@@ -84,6 +87,8 @@ class GcResult(Shown):
     """What a collection at least a grace period later may delete."""
     changed: int = 0
     """Objects not deleted because they were stored again since they were condemned."""
+    locked: int = 0
+    """Objects that the storage refused to delete because a lock of its own keeps them."""
     refs: int = 0
     """Refs shortened or removed."""
     refs_changed: int = 0
@@ -100,6 +105,8 @@ class GcResult(Shown):
             lines.append(
                 f"left alone {count(self.changed, 'object')} that were stored or needed again since they were condemned"
             )
+        if self.locked:
+            lines.append(f"left alone {count(self.locked, 'object')} that the storage keeps by retention or legal hold")
         if self.refs or self.refs_changed:
             lines.append(
                 f"changed {count(self.refs, 'ref')}; left alone {self.refs_changed} that somebody set meanwhile"
@@ -137,6 +144,15 @@ class GcPlan(Shown):
     """Different chunks that live keys need in packs."""
     held: Mapping[str, Hold]
     """The refs and keys that are held, which stay whatever the policy says."""
+    versions: VersionsKept = field(default_factory=VersionsKept)
+    """What the bucket does with what is deleted."""
+
+    @property
+    def storage_notes(self) -> list[str]:
+        """What stays in the bucket of what goes, in sentences."""
+        found = self.decision
+        does = found.deletes.amount or found.condemns.amount or found.waiting
+        return self.versions.notes(found.deletes.bytes) if does else []
 
     def execute(
         self, *, yes_really: bool = False, take_over: bool = False, deletes_per_second: float | None = None,
@@ -174,7 +190,7 @@ class GcPlan(Shown):
             return _Collection(self, pace, tell or _uncounted).run(take_over)
 
     def _card(self) -> Card:
-        return plan_card(self.access.backend.url, self.decision, self.warnings)
+        return plan_card(self.access.backend.url, self.decision, self.warnings, self.storage_notes)
 
 
 def plan_gc(
@@ -238,9 +254,13 @@ def plan_gc(
         warnings.append(f"{future} objects are from the future by the store's clock: they are kept")
     tell("listed", len(recipes) + len(packs))
     keys = live_keys(recipes, named, held_keys(held), given, now, options)
+    going = doomed_recipes(recipes, state, lists, keys, now, options.grace)
+    versions = read_versions(backend)
+    if versions.locks_objects and going:
+        keys.update(_locked(backend, recipes, going, warnings))
+        going = {key: version for key, version in going.items() if key not in keys}
     lasting = (key for key, why in keys.items() if why != YOUNG)
     young = (key for key, why in keys.items() if why == YOUNG)
-    going = doomed_recipes(recipes, state, lists, keys, now, options.grace)
     staying = (key for key in recipes.rows if key not in keys and key not in going)
     liveness = trace(
         backend, lasting, young, staying, packs, access.workers.thread.codec, lambda more: tell("read recipes", more)
@@ -255,7 +275,21 @@ def plan_gc(
     return GcPlan(
         access=access, options=options, decision=decide(snapshot, lists, keys, liveness, options, changes),
         snapshot=snapshot, warnings=tuple(warnings), unsafe=unsafe, live=keys, chunks=chunks, held=held,
+        versions=versions,
     )  # fmt: skip
+
+
+def _locked(backend: Backend, recipes: ObjectTable, going: Iterable[bytes], warnings: list[str]) -> Mapping[bytes, str]:
+    """Those of the keys whose recipe the storage's locks keep."""
+    paths = {recipes.path(key): key for key in going}
+    try:
+        return {paths[path]: LOCKED for path in backend.locks([*paths])}
+    except AccessDenied:
+        warnings.append(
+            "which objects are locked may not be asked (s3:GetObjectRetention, s3:GetObjectLegalHold): keys that are "
+            "go as well, and stay as versions"
+        )
+        return {}
 
 
 def _described_now(access: StoreAccess) -> StoreAccess:
@@ -344,17 +378,19 @@ class _Collection:
         done = self._result()
         return Account({
             "keys": done.deleted.recipes, "packs": done.deleted.packs, "bytes": done.deleted.bytes,
-            "condemned": done.condemned.recipes, "changed": done.changed, "refs": done.refs,
+            "condemned": done.condemned.recipes, "changed": done.changed, "locked": done.locked, "refs": done.refs,
             "repacked": done.repacked, "rewritten": done.rewritten,
         })  # fmt: skip
 
     def _result(self) -> GcResult:
         """What was done so far."""
         deletion = self._deletion
+        deleted, changed, locked = NO_AMOUNT, 0, 0
+        if deletion is not None:
+            deleted, changed, locked = deletion.deleted, deletion.changed, deletion.locked
         return GcResult(
-            deleted=deletion.deleted if deletion else NO_AMOUNT, condemned=self._condemned,
-            changed=deletion.changed if deletion else 0, refs=self._refs, refs_changed=self._refs_changed,
-            repacked=self._repacked, rewritten=self._rewritten,
+            deleted=deleted, condemned=self._condemned, changed=changed, locked=locked, refs=self._refs,
+            refs_changed=self._refs_changed, repacked=self._repacked, rewritten=self._rewritten,
         )  # fmt: skip
 
     def _change_refs(self, changes: Iterable[RefChange]) -> None:

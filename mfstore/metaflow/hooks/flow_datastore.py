@@ -11,6 +11,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from metaflow import metaflow_config
+from metaflow.datastore.exceptions import DataException
 
 from mfstore.metaflow.errors import data_errors
 
@@ -34,8 +35,13 @@ def get_task_datastore(original: Any) -> Any:
         reads = given["mode"] == "r" and given["data_metadata"] is None and given["orig_flow_datastore"] is None
         if listing is not None and reads and not _is_cached(flow, given):
             task = "/".join((flow.flow_name, given["run_id"], given["step_name"], given["task_id"]))
-            with data_errors():
-                found = listing.find(task, given["attempt"], given["allow_not_done"])
+            try:
+                with data_errors():
+                    found = listing.find(task, given["attempt"], given["allow_not_done"])
+            except DataException as error:
+                from mfstore.metaflow.hooks.removed_runs import told_of_removal
+
+                raise told_of_removal(flow._storage_impl, f"{flow.flow_name}/{given['run_id']}", error) from error
             given["attempt"], given["data_metadata"] = found.attempt, found.data
         return original(*call.args, **call.kwargs)
 

@@ -310,8 +310,10 @@ def load_artifacts(original: Any) -> Any:
                 left.pop(name, None)
                 yield name, obj
         except DataException as error:
-            if not _learn_migrated(self, [*left]):
-                raise _named(self, names, error) from error
+            documents = _documents_now(self)
+            if not _learn_migrated(self, [*left], documents or ()):
+                told = _told_of_removal(self, error) if documents == [] else error
+                raise _named(self, names, told) from error
             # Once: what it is now is in the data.json just read.
             try:
                 yield from _loaded(original, self, [*left])
@@ -382,17 +384,28 @@ def _loaded_packed(task: Any, packed: Sequence[PackedArtifact]) -> Iterator[tupl
         yield from bundles.load(lambda: _store_to_read(task), in_bundles)
 
 
-def _learn_migrated(task: Any, names: list[str]) -> bool:
+def _documents_now(task: Any) -> list[dict[str, Any]] | None:
+    """The data.json of each attempt of a task that is read, as they are now: artifacts may have another form by now, or
+    the run may be gone. None where that is not known."""
+    if task._mode != "r" or not _has_blobs(task):
+        return None
+    from mfstore.metaflow.hooks.task_data import parsed_task_data
+    from mfstore.metaflow.roots.attempts import DATA
+
+    paths = [f"{task._path}/{number}.{DATA}" for number in range(metaflow_config.MAX_ATTEMPTS)]
+    try:
+        found = task._storage_impl.blobs.read(paths)
+        return [parsed_task_data(path, stored.data) for path, stored in found if stored is not None]
+    except DataException:
+        return None
+
+
+def _learn_migrated(task: Any, names: list[str], documents: Iterable[dict[str, Any]]) -> bool:
     """Whether some of these artifacts have another form by now, by which they are known from here on: metadata, or a
     data.json read a while ago, may name the one they had before."""
-    if task._mode != "r" or not _has_blobs(task):
-        return False
     from mfstore.metaflow.roots.migration_record import current_form
 
     found: dict[str, Form] = {}
-    documents = []
-    with suppress(DataException):
-        documents = _documents(task)
     for document in documents:
         with suppress(ValueError, KeyError):
             found.update(
@@ -403,14 +416,13 @@ def _learn_migrated(task: Any, names: list[str]) -> bool:
     return bool(found)
 
 
-def _documents(task: Any) -> list[dict[str, Any]]:
-    """The data.json of each attempt of a task."""
-    from mfstore.metaflow.hooks.task_data import parsed_task_data
-    from mfstore.metaflow.roots.attempts import DATA
+def _told_of_removal(task: Any, error: DataException) -> DataException:
+    """The error about an artifact of a task that has no data.json any more."""
+    if task._mode != "r" or not _has_blobs(task):
+        return error
+    from mfstore.metaflow.hooks.removed_runs import told_of_removal
 
-    paths = [f"{task._path}/{number}.{DATA}" for number in range(metaflow_config.MAX_ATTEMPTS)]
-    found = task._storage_impl.blobs.read(paths)
-    return [parsed_task_data(path, stored.data) for path, stored in found if stored is not None]
+    return told_of_removal(task._storage_impl, f"{task._parent.flow_name}/{task._run_id}", error)
 
 
 def _named(task: Any, names: Sequence[str], error: DataException) -> DataException:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAINTENANCE_FOLDER = "mf.maintenance"
 """Of what verify, repair and garbage collection keep below the root."""
+LOG_FOLDER = f"{MAINTENANCE_FOLDER}/log/"
+"""Of the log of collections."""
 CAS_VERSIONS = (1,)
 """Versions of the encoding of blobs (``cas_version``) there are."""
 

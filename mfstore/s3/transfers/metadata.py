@@ -37,3 +37,16 @@ class ConfigurationJob(Job):
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         self.outcome = self._outcome(data=control.parse(call, reply), headers=reply.headers)
         return NO_CALLS
+
+
+class RetentionJob(Job):
+    """The retention of an object (GetObjectRetention): the outcome's ``data``, by botocore's names."""
+
+    __slots__ = ()
+
+    def begin(self) -> Sequence[Call]:
+        return (Call("GetObjectRetention", self.bucket, self.key, self.options, tag=Try(self)),)
+
+    def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
+        self.outcome = self._outcome(data=control.parse(call, reply), headers=reply.headers)
+        return NO_CALLS

@@ -7,10 +7,10 @@ import pytest
 from mfstore import errors
 from mfstore.format.audit import last_removal
 from mfstore.maintenance.audit import read_log
-from mfstore.maintenance.metaflow.collecting.audit_lines import ROOT_LOG
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
+from mfstore.metaflow.roots.layout import LOG_FOLDER
 from mfstore.testing import FaultyBackend
 from tests.rigs.metaflow_trees import files, run_meta, task
 
@@ -32,7 +32,7 @@ def place(tmp_path):
 
 
 def log_of(place):
-    return [*read_log(place.backend, ROOT_LOG)]
+    return [*read_log(place.backend, LOG_FOLDER)]
 
 
 def test_what_is_condemned_and_removed_is_logged(place, caplog):
@@ -62,7 +62,7 @@ def test_it_is_written_before_the_first_deletion_and_after_the_last(place):
     place.backend.root = inner.root
     collect_metaflow(place, LAST)
     calls = place.backend.log
-    logged = [at for at, (operation, key) in enumerate(calls) if operation == "put" and key.startswith(ROOT_LOG)]
+    logged = [at for at, (operation, key) in enumerate(calls) if operation == "put" and key.startswith(LOG_FOLDER)]
     deleted = [at for at, (operation, key) in enumerate(calls) if operation.startswith("delete") and "Flow/" in key]
     assert len(logged) == 2 and logged[0] < deleted[0] and deleted[-1] < logged[1]
 
@@ -72,7 +72,7 @@ def test_without_the_right_to_log_nothing_is_deleted(place, monkeypatch):
     put = type(place.backend).put
 
     def refused(self, key, parts):
-        if key.startswith(ROOT_LOG):
+        if key.startswith(LOG_FOLDER):
             raise errors.AccessDenied("no", key=key)
         return put(self, key, parts)
 

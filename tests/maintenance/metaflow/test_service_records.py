@@ -2,21 +2,26 @@
 
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from metaflow.plugins.metadata_providers import service as service_provider
 from metaflow.plugins.metadata_providers.service import ServiceMetadataProvider
 
 from mfstore import errors
+from mfstore.maintenance.metaflow import gc
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.record_sources import default_metadata, records_of
 from mfstore.maintenance.metaflow.collecting.records import RunRecord
 from mfstore.maintenance.metaflow.collecting.service_records import MetadataService, ServiceRecords
+from mfstore.maintenance.metaflow.collecting.service_tags import REMOVED_TAG
+from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from tests.rigs.metaflow_trees import task
 
 FLOW = "Flow"
+DAY = 86400.0
 
 
 @pytest.fixture
@@ -78,6 +83,60 @@ def test_what_decides_comes_from_the_service(service, tmp_path):
     with pytest.raises(errors.InvalidKey, match="not a source of metadata"):
         plan_metaflow_gc(root, policy, metadata="services")
     root.close()
+
+
+LAST = RunPolicy(last=1, grace=0.0)
+
+
+@pytest.fixture
+def three(service, tmp_path):
+    """A root with three runs that the service knows, and one that it does not."""
+    for number in range(4):
+        age = (30 - number) * DAY
+        task(tmp_path, FLOW, str(number), "start", 1, {"own": number}, age=age)
+        if number:
+            service.add(FLOW, str(number), began=time.time() - age)
+    root = Root(str(tmp_path))
+    yield root
+    root.close()
+
+
+def collect(root, policy=LAST):
+    return collect_metaflow(root, policy, metadata="service")
+
+
+def test_removed_runs_are_listed_on_and_get_a_tag(service, three):
+    collect(three)
+    assert plan_metaflow_gc(three, LAST, metadata="service").listed_on == 2
+    plan, result = collect(three)
+    assert plan.listed_on == 2 and set(result.removed) == {"Flow/0", "Flow/1", "Flow/2"}
+    assert (result.tagged, result.tags_refused) == (2, "")
+    assert [service.tags(FLOW, run) for run in "123"] == [[REMOVED_TAG], [REMOVED_TAG], []]
+    assert collect(three)[1].tagged == 0
+    assert not service.refused
+
+
+def test_what_a_killed_collection_removed_is_tagged_by_the_next(service, three, monkeypatch):
+    collect(three)
+    monkeypatch.setattr(gc, "tag_removed", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        collect(three)
+    monkeypatch.undo()
+    monkeypatch.setattr(ServiceMetadataProvider, "_INFO", service.url)
+    assert [service.tags(FLOW, run) for run in "123"] == [[], [], []]
+    assert collect(three, RunPolicy(last=1, grace=0.0, flows=("Other",)))[1].tagged == 0, "it looks at no other flow"
+    assert collect(three)[1].tagged == 2
+    assert [service.tags(FLOW, run) for run in "123"] == [[REMOVED_TAG], [REMOVED_TAG], []]
+
+
+def test_a_service_that_takes_no_tags_holds_up_nothing(service, three, monkeypatch):
+    monkeypatch.setattr(service_provider, "time", SimpleNamespace(sleep=lambda seconds: None))
+    service.refuses_tags = True
+    collect(three)
+    _, result = collect(three)
+    assert len(result.removed) == 3 and result.tagged == 0 and "did not take a tag" in result.tags_refused
+    service.refuses_tags = False
+    assert collect(three)[1].tagged == 2
 
 
 def test_a_service_that_does_not_answer_is_an_error(service, monkeypatch, tmp_path):

@@ -6,15 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mfstore.maintenance.audit import Account
-from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.format.audit import Line
     from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
     from mfstore.maintenance.metaflow.collecting.removal import Removed
-
-ROOT_LOG = f"{MAINTENANCE_FOLDER}/log/"
-"""Where the log of a root is."""
 
 
 def policy_of(plan: MetaflowGcPlan) -> dict[str, Any]:

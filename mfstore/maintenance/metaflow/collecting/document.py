@@ -25,8 +25,10 @@ def gc_document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[s
         "blobs": len(plan.blobs), "includes": len(plan.includes), "freed": asdict(plan.freed),
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
         "left": asdict(plan.migrated), "former": asdict(plan.former), "user": asdict(plan.user),
-        "bundles": sorted(plan.bundles),
+        "bundles": sorted(plan.bundles), "metadata": plan.metadata, "listed_on": plan.listed_on, "as_of": plan.as_of,
         "unknown": plan.unknown, "unreadable": dict(plan.unreadable),
+        "locked": {"/".join(run): lock for run, lock in sorted(plan.locked.items())},
+        "versions": {**asdict(plan.versions), "notes": plan.storage_notes},
         "foreign": {name: asdict(amount) for name, amount in plan.foreign.items()},
         "below": plan.below, "unmatched": plan.unmatched, "executed": None if result is None else asdict(result),
     }  # fmt: skip

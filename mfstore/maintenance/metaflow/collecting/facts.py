@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mfstore.durations import TTL, seconds
 from mfstore.errors import InvalidKey
-from mfstore.maintenance.metaflow.collecting.records import RunState
+from mfstore.maintenance.metaflow.collecting.records import RunState, Source
 
 COUNTED: tuple[RunState, ...] = ("successful", "unknown")
 """The states of runs that count towards how many a policy keeps."""
@@ -47,6 +47,8 @@ class RunFacts:
     """Until when it is meant to stay, by its tag ``ttl:30d``. None: it does not say."""
     unclear: str = ""
     """The tag that says so and cannot be understood."""
+    recorded: Source = "files"
+    """Which source of metadata knows it; ``files``: none."""
 
     @property
     def name(self) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from time import time
 from typing import TYPE_CHECKING
 
+from mfstore.errors import AccessDenied
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in, longest_attempts
+from mfstore.maintenance.metaflow.collecting.locks import read_locked_runs
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
@@ -19,6 +21,7 @@ from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
 from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.report import untold
+from mfstore.maintenance.versions import read_versions
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
@@ -33,14 +36,16 @@ def plan_metaflow_gc(
     *,
     metadata: str = "local",
     trust_known: bool = False,
+    inventory: str | None = None,
 ) -> MetaflowGcPlan:
-    """What a collection would do; changes nothing. ``metadata`` and ``trust_known``: as of ``collect_metaflow``.
+    """What a collection would do; changes nothing. ``metadata``, ``trust_known`` and ``inventory``: as of
+    ``collect_metaflow``.
 
     Raises AccessDenied when no file may be read, InvalidKey for a policy that does not say what to keep, Refused when a
     symbolic link hides runs.
     """
     policy.check()
-    holdings = list_root(root, tell, policy.flows)
+    holdings = list_root(root, tell, policy.flows, inventory)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     file.load()
@@ -60,6 +65,8 @@ def make_plan(
     spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)
     liveness = Liveness(now, policy.running, longest_attempts(holdings), heartbeats_in(facts))
     fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
+    versions = read_versions(root.backend)
+    locks_known = fates.spare_locked(root, holdings, spared) if versions.locks_objects else True
     fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold(holdings, {flow for flow, _ in needs.migrated})
@@ -68,7 +75,8 @@ def make_plan(
     migrated = _ripe(needs, fates)
     needs.due.blobs |= migrated
     includes = _includes(root, holdings, needs, fates.held)
-    return _assemble(root.url, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
+    plan = _assemble(root.url, metadata, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
+    return replace(plan, versions=versions, locks_known=locks_known)
 
 
 @dataclass(slots=True)
@@ -84,6 +92,20 @@ class _Fates:
     due: set[Run]
     waiting: dict[Run, float]
     held: dict[str, str]
+    locked: dict[Run, str] = field(default_factory=dict)
+    """Runs that might go but for the storage's locks, and what these are."""
+
+    def spare_locked(self, root: Root, holdings: Holdings, spared: Collection[str]) -> bool:
+        """Let no run go that the storage's locks keep. Whether these may be asked for."""
+        try:
+            found = read_locked_runs(root.backend, own_files(holdings, self.due, spared))
+        except AccessDenied:
+            return False
+        for run, lock in found.items():
+            self.due.discard(run)
+            self.waiting[run] = max(lock.until, self.liveness.now)
+            self.locked[run] = lock.why
+        return True
 
     def hold(self, holdings: Holdings, flows: Collection[str]) -> None:
         """Let nothing go of those flows that have a running task."""
@@ -149,7 +171,7 @@ def _includes(root: Root, holdings: Holdings, needs: NeedsByFate, held: Collecti
 
 
 def _assemble(
-    url: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
+    url: str, metadata: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
     spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
 ) -> MetaflowGcPlan:  # fmt: skip
     stay, go, later = needs.kept, needs.due, needs.later
@@ -186,11 +208,14 @@ def _assemble(
         all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
         unknown=needs.unknown,
         unreadable=needs.unreadable,
+        locked=fates.locked,
         liveness=fates.liveness,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
         unmatched=unmatched(_looked_for(fates.policy.pinned, holdings), {entry.name for entry in facts.values()}),
         others=holdings.only is not None,
+        as_of=holdings.as_of,
+        metadata=metadata,
     )
 
 

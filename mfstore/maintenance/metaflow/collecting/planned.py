@@ -17,6 +17,7 @@ from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.holdings import BlobName
 from mfstore.maintenance.periods import NOUNS
 from mfstore.maintenance.told import SHOWN
+from mfstore.maintenance.versions import VersionsKept
 
 FATES = ("keep", "condemn", "wait", "remove")
 """What becomes of a run."""
@@ -77,14 +78,41 @@ class MetaflowGcPlan(Shown):
     ``mf.store``, which runs of all flows may name, are left alone as well."""
     liveness: Liveness = field(default_factory=lambda: Liveness(0.0, 0.0), repr=False)
     """What told which tasks are running."""
+    locked: Mapping[Run, str] = field(default_factory=dict)
+    """Runs condemned long enough ago that locks of the storage keep, and which. They are among ``waiting``."""
+    locks_known: bool = True
+    """False where objects may be locked, and which are may not be asked."""
+    versions: VersionsKept = field(default_factory=VersionsKept)
+    """What the bucket does with what is deleted."""
     foreign: Mapping[str, RootAmount] = field(default_factory=dict)
     """What is not Metaflow's, by folder; it is left alone."""
     below: tuple[str, ...] = ()
     """Folders that look like datastore roots of their own; they are left alone."""
     unmatched: tuple[str, ...] = ()
     """Patterns of runs to keep that no run matches."""
+    metadata: str = "local"
+    """Where records of runs were read."""
     others: bool = False
     """Whether there are flows that were not looked at, because the policy does not judge them."""
+    as_of: float | None = None
+    """The time of the inventory that it was made by; None: by a listing."""
+
+    @property
+    def storage_notes(self) -> list[str]:
+        """What stays in the bucket of what goes, in sentences, and what of that is not known."""
+        amount = self.freed.bytes
+        notes = self.versions.notes(amount) if amount or self.condemn or self.waiting else []
+        if not self.locks_known:
+            notes.append(
+                "which objects are locked may not be asked (s3:GetObjectRetention, s3:GetObjectLegalHold): runs that "
+                "are go as well, and stay as versions"
+            )
+        return notes
+
+    @property
+    def listed_on(self) -> int:
+        """How many of the runs that go now their metadata goes on listing: that of a service, or below another root."""
+        return sum(entry.recorded == "service" or self.metadata.startswith("local:") for entry in self.remove)
 
     @property
     def drops_everything(self) -> bool:
@@ -203,7 +231,10 @@ def _numbers(numbers: Sequence[int]) -> tuple[Cell, ...]:
 def plan_notes(plan: MetaflowGcPlan) -> list[str]:
     """What is kept and why, and what goes and stays besides runs, in sentences."""
     reasons = Counter(_general(reason) for reason in plan.kept.values())
-    notes = ["kept: " + (", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common()) or "none")]
+    notes = []
+    if plan.as_of is not None:
+        notes.append(f"by the inventory of {time_of_day(plan.as_of)}: what was written since is not judged")
+    notes += ["kept: " + (", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common()) or "none")]
     if plan.dropped:
         over = sum(entry.expired(plan.now) for entry, fate, _ in fates(plan) if fate != "keep")
         notes += [f"{count(over, 'run')} go because their ttl is over"] if over else []
@@ -221,6 +252,8 @@ def _amount_notes(plan: MetaflowGcPlan) -> Iterator[str]:
             f"now: {plan.freed} go: files and cards of {count(len(plan.remove), 'run')}, "
             f"{count(len(plan.blobs), 'blob')}, {count(len(plan.includes), 'IncludeFile')}"
         )
+    if plan.listed_on:
+        yield f"{count(plan.listed_on, 'run')} of these are listed on by {_source(plan.metadata)}, without data"
     if plan.migrated.objects:
         yield f"{plan.migrated} of that are what migrated artifacts were before"
     if plan.condemn or plan.waiting or plan.later.objects:
@@ -244,6 +277,15 @@ def _amount_notes(plan: MetaflowGcPlan) -> Iterator[str]:
     yield from _foreign_notes(plan)
     if plan.bundles:
         yield f"{count(len(plan.bundles), 'bundle')} of the store in mf.store are needed"
+    for run, lock in sorted(plan.locked.items())[:SHOWN]:
+        yield f"locked   {'/'.join(run)}: {lock}"
+    if len(plan.locked) > SHOWN:
+        yield f"and {len(plan.locked) - SHOWN} more runs that are locked; --json lists all"
+    yield from plan.storage_notes
+
+
+def _source(metadata: str) -> str:
+    return "the metadata service" if metadata == "service" else f"the metadata in {metadata.partition(':')[2]}"
 
 
 def _foreign_notes(plan: MetaflowGcPlan) -> Iterator[str]:

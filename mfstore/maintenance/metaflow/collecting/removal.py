@@ -195,7 +195,10 @@ class Removal:
         plan = self._plan
         removing = {(entry.flow, entry.run) for entry in plan.remove}
         fresh = Holdings()
-        for name, task in list_flow(self._root, work.flow).tasks.items():
+        listed = list_flow(self._root, work.flow)
+        if self._holdings.as_of is not None:
+            work.runs &= listed.runs  # the others were removed since the inventory
+        for name, task in listed.tasks.items():
             if plan.liveness.running(name, task) is not None:
                 return f"{'/'.join(name)} is running"
             changed = self._changed(name, task)

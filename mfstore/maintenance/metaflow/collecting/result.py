@@ -10,6 +10,7 @@ from mfstore.display.amounts import count, size, time_of_day
 from mfstore.display.cards import Card
 from mfstore.display.shown import Shown
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount
+from mfstore.maintenance.metaflow.collecting.service_tags import REMOVED_TAG
 from mfstore.maintenance.told import SHOWN
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class MetaflowGcResult(Shown):
     """What the collection of the packed profile's store did; None when there is none, or it was left alone."""
     store_left: str = ""
     """Why that store was left alone."""
+    tagged: int = 0
+    """Runs that the metadata service goes on listing, and that got the tag ``mfstore:removed`` there."""
+    tags_refused: str = ""
+    """Why not all of them got it; the next collection tries again."""
     ready: float | None = None
     """From when on, in seconds since the epoch, what was condemned may be removed."""
 
@@ -51,6 +56,10 @@ def result_notes(result: MetaflowGcResult, known: Collection[str] = ()) -> list[
         notes += [f"  {name}" for name in result.removed[:SHOWN]]
         if len(result.removed) > SHOWN:
             notes.append(f"  and {len(result.removed) - SHOWN} more")
+    if result.tagged:
+        notes.append(f"{count(result.tagged, 'run')} got the tag {REMOVED_TAG} in the metadata service")
+    if result.tags_refused:
+        notes.append(f"not all of them got the tag {REMOVED_TAG} in the metadata service: {result.tags_refused}")
     notes += [f"{flow} was left alone after all: {why}" for flow, why in result.held.items() if flow not in known]
     if result.store is not None and _worked(result.store):
         deleted, condemned = _keys_and_packs(result.store.deleted), _keys_and_packs(result.store.condemned)

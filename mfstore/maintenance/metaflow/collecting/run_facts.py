@@ -96,6 +96,7 @@ def _facts(run: Run, files: _RunFiles, record: RunRecord, told: float | None, ho
         deployment=facts.deployment(run[1], tags or ()),
         expires=expires,
         unclear=unclear,
+        recorded=record.source,
     )
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.holdings import Holdings
 
+WITHOUT = (
+    "Nothing was changed. Without it: --metadata none, and what it knows of tags, users and signs of life is not known"
+)
 OpenSteps = Mapping["Run", Collection[str]]
 """The steps of each run that have an attempt which began and did not end."""
 
@@ -95,19 +98,19 @@ class MetadataService:
         """The runs of a flow, or the tasks of a flow, run and step, as the service describes them; nothing where it
         does not know it."""
         kinds = ("flow", "run") if len(names) == 1 else ("step", "task")
-        with _told_as_ours(self._provider.INFO):
+        with _told_as_ours(self._provider.INFO, "did not answer", WITHOUT):
             found = self._provider.get_object(*kinds, {}, None, *names)
         return [one for one in found or () if isinstance(one, dict)]
 
     def add_tag(self, run: Run, tag: str) -> None:
         """Give a run a tag. AccessDenied or BackendError when the service does not."""
-        with _told_as_ours(self._provider.INFO):
+        with _told_as_ours(self._provider.INFO, "did not take a tag"):
             self._provider.mutate_user_tags_for_run(*run, tags_to_add=[tag])
 
 
 @contextmanager
-def _told_as_ours(service: str) -> Iterator[None]:
-    """What Metaflow raises when a service does not answer, as mfstore's errors."""
+def _told_as_ours(service: str, what: str, hint: str | None = None) -> Iterator[None]:
+    """What Metaflow raises when a service does not do what it is asked, as mfstore's errors."""
     import requests
     from metaflow.exception import MetaflowException
 
@@ -116,8 +119,4 @@ def _told_as_ours(service: str) -> Iterator[None]:
     except (MetaflowException, requests.RequestException) as error:
         status = getattr(error, "http_code", None)
         kind = AccessDenied if status in (401, 403) else BackendError
-        raise kind(
-            f"the metadata service did not answer: {error}", backend=service, status=status,
-            hint="Nothing was changed. Without it: --metadata none, and what it knows of tags, users and signs of life "
-            "is not known",
-        ) from error  # fmt: skip
+        raise kind(f"the metadata service {what}: {error}", backend=service, status=status, hint=hint) from error

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
-from mfstore.errors import AccessDenied, BackendError, CorruptObject, NotFound, OutOfSpace
+from mfstore.errors import AccessDenied, BackendError, CorruptObject, Locked, NotFound, OutOfSpace
 from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.fragments import PREFIX as INDEX
@@ -81,13 +81,18 @@ class Deletion:
         self.changed = 0
         """Objects left alone because they were stored again, or are needed again, since they were condemned."""
 
+        self.locked = 0
+        """Objects that the storage's locks keep."""
+
     def run(self) -> None:
         """Recipes, then packs, each only in the version that was condemned, and not what somebody has needed since."""
         recipes, packs = dict(self._decision.deletes.recipes), dict(self._decision.deletes.packs)
         recipe_etags, pack_etags = self.look_again(recipes, packs)
         self.rewrite_index(set(packs))
-        stored_again = self.remove(self._snapshot.recipes, recipes, recipe_etags)
-        self.spare(stored_again, recipes, packs)
+        staying = self.remove(self._snapshot.recipes, recipes, recipe_etags)
+        for key in staying:
+            del recipes[key]  # counted already
+        self.spare(staying, recipes, packs)
         self.remove(self._snapshot.packs, packs, pack_etags)
 
     def look_again(
@@ -148,7 +153,7 @@ class Deletion:
                 packs.pop(name, None)
 
     def remove(self, table: ObjectTable, doomed: Mapping[bytes, int], etags: Mapping[bytes, str]) -> list[bytes]:
-        """Delete objects; returns the names of those that are another version by now."""
+        """Delete objects; returns the names of those that are another version by now, or are locked."""
         names = [name for name in doomed if name in etags]
         replaced = []
         most = DELETED_TOGETHER if self._backend.deletes_conditionally() else LOOKED_AT_TOGETHER
@@ -156,14 +161,21 @@ class Deletion:
         for at in range(0, len(names), together):
             batch = names[at : at + together]
             self._pace.wait(len(batch))
-            answers = self._delete({table.path(name): etags[name] for name in batch})
+            paths = [table.path(name) for name in batch]
+            kept: Mapping[str, str] = {}
+            try:
+                answers = self._delete(dict(zip(paths, map(etags.__getitem__, batch), strict=True)))
+            except Locked as error:
+                kept = error.locks
+                answers = [path not in kept and path not in error.changed for path in paths]
             gone = [name for name, answer in zip(batch, answers, strict=True) if answer]
             replaced += [name for name, answer in zip(batch, answers, strict=True) if not answer]
+            self.locked += len(kept)
+            self.changed += len(batch) - len(gone) - len(kept)
             size = sum(table.size(name) for name in gone)
             recipes = table.kind == "recipes"
             self.deleted += StoreAmount(len(gone) * recipes, len(gone) * (not recipes), size)
             self._tell(f"deleted {table.kind}", len(gone))
-        self.changed += len(replaced)
         return replaced
 
     def _delete(self, objects: Mapping[str, str]) -> list[bool]:

@@ -25,6 +25,7 @@ CALLER = "named by the caller"
 AGE = "within keep-age"
 YOUNG = "younger than the grace period"
 NEEDED = "needed by these keys"
+LOCKED = "under retention or legal hold of the storage"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from mfstore.maintenance.store.collecting.plan import GcDecision, StoreAmount
 
 
-def plan_card(url: str, found: GcDecision, warnings: Sequence[str]) -> Card:
+def plan_card(url: str, found: GcDecision, warnings: Sequence[str], notes: Sequence[str]) -> Card:
     """What a collection would do."""
     does = "execute() does this." if found.does_something else "There is nothing to do."
     warned = (f"Warning: {warning}" for warning in warnings)
-    return Card("collection of", url, (), (plan_grid(found),), (*plan_notes(found), *warned, does))
+    return Card("collection of", url, (), (plan_grid(found),), (*plan_notes(found), *notes, *warned, does))
 
 
 def plan_grid(found: GcDecision) -> Grid:

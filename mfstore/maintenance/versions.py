@@ -1,0 +1,127 @@
+"""What stays in a bucket of what a collection deletes: versions, and what locks them; and the lifecycle rule that
+removes them in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mfstore.display.amounts import count, size
+from mfstore.errors import AccessDenied, MfstoreError
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+
+ON = "Enabled"
+SUSPENDED = "Suspended"
+UNKNOWN = "unknown"
+RULE_DAYS = 7
+"""Of the rule that is proposed: for so long what was deleted by mistake can be brought back."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsKept:
+    """What a bucket does with what is deleted in it."""
+
+    state: str = ""
+    """``Enabled`` or ``Suspended`` versioning, ``unknown`` where that may not be asked, or nothing: it is gone."""
+    lock: str = ""
+    """Of Object Lock: ``Enabled``, the default retention as ``COMPLIANCE for 30 days``, ``unknown``, or nothing."""
+    removed_after: int | None = None
+    """Days after which a lifecycle rule removes versions that are not current. None: no rule does, or the rules may not
+    be read."""
+    rules: str = ""
+    """``unknown`` where the lifecycle rules may not be read."""
+    prefix: str = ""
+    """Where in the bucket this is."""
+
+    @property
+    def locks_objects(self) -> bool:
+        """Whether objects may be locked there, as far as is known."""
+        return self.lock not in ("", UNKNOWN)
+
+    @property
+    def rule(self) -> Mapping[str, Any]:
+        """The lifecycle rule that removes what stays, in the words of S3's PutBucketLifecycleConfiguration."""
+        return {
+            "ID": f"versions-of-{self.prefix.strip('/').replace('/', '-') or 'the-bucket'}"[:255],
+            "Status": "Enabled",
+            "Filter": {"Prefix": self.prefix},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": RULE_DAYS},
+            "Expiration": {"ExpiredObjectDeleteMarker": True},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": RULE_DAYS},
+        }
+
+    def notes(self, deleted: int) -> list[str]:
+        """What a person is told where so many bytes are deleted, in sentences; nothing where nothing stays."""
+        if self.state == UNKNOWN:
+            asked = "whether the bucket keeps versions of what is deleted may not be asked (s3:GetBucketVersioning)"
+            return [f"{asked}: if it does, the bytes stay"]
+        if not self.state:
+            return []
+        if self.state == SUSPENDED:
+            first = "versioning is suspended: what was stored before that stays as noncurrent versions"
+        else:
+            first = f"the bucket keeps versions: {size(deleted)} at least of what goes stay as noncurrent versions"
+        found = [first + self._until()]
+        if self.lock == UNKNOWN:
+            found.append("whether Object Lock is on may not be asked (s3:GetBucketObjectLockConfiguration)")
+        elif self.lock:
+            default = "" if self.lock == ON else f" (by default {self.lock})"
+            found.append(f"Object Lock is on{default}: a version that is locked stays until its lock ends")
+        if self.removed_after is None:
+            found.append(
+                "this rule removes them; add it to the rules there are, since aws s3api "
+                f"put-bucket-lifecycle-configuration replaces all: {json.dumps(self.rule)}"
+            )
+        return found
+
+    def _until(self) -> str:
+        if self.removed_after is not None:
+            return f", which a lifecycle rule removes {count(self.removed_after, 'day')} later"
+        if self.rules == UNKNOWN:
+            return ", and the lifecycle rules may not be read (s3:GetLifecycleConfiguration)"
+        return ", and no lifecycle rule removes them"
+
+
+def read_versions(backend: Backend) -> VersionsKept:
+    """What the bucket of a backend does with what is deleted there: by one request, or three where it keeps versions.
+    What may not be asked is told as unknown."""
+    state = _asked(backend.versioning)
+    if not state:
+        return VersionsKept(prefix=backend.prefix)
+    lock = _asked(backend.object_lock)
+    try:
+        rules: Sequence[Mapping[str, Any]] | None = backend.lifecycle_rules()
+    except MfstoreError as error:
+        unknown = UNKNOWN if isinstance(error, AccessDenied) else ""
+        return VersionsKept(state, lock, rules=unknown, prefix=backend.prefix)
+    return VersionsKept(state, lock, removed_after(rules or (), backend.prefix), prefix=backend.prefix)
+
+
+def _asked(ask: Any) -> str:
+    try:
+        return str(ask())
+    except AccessDenied:
+        return UNKNOWN
+    except MfstoreError:
+        return ""  # a service without it says so in many ways
+
+
+def removed_after(rules: Sequence[Mapping[str, Any]], prefix: str) -> int | None:
+    """Days after which one of these lifecycle rules removes every version below a prefix that is not current; None when
+    none does. Pure."""
+    found: list[int] = []
+    for rule in rules:
+        where = rule.get("Filter") or {}
+        narrowed = {*where} - {"Prefix"}
+        scope = rule.get("Prefix") or where.get("Prefix") or ""
+        expiration = rule.get("NoncurrentVersionExpiration") or {}
+        days = expiration.get("NoncurrentDays")
+        covers = rule.get("Status") == "Enabled" and not narrowed and prefix.startswith(scope)
+        # Versions that it keeps by number stay.
+        if covers and days is not None and not expiration.get("NewerNoncurrentVersions"):
+            found.append(int(days))
+    return min(found, default=None)
