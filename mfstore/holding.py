@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mfstore import provenance
 from mfstore.description import enable
-from mfstore.errors import Conflict, InvalidKey, MfstoreError, NotFound, Refused
+from mfstore.errors import AccessDenied, Conflict, InvalidKey, MfstoreError, NotFound, Refused
 from mfstore.format.description import HOLDS_FEATURE
 from mfstore.format.holds import (
     STORE_HOLDS,
@@ -68,6 +68,15 @@ def drop_hold(backend: Backend, path: str) -> bool:
         if backend.delete_unchanged({path: etag}) == [True]:
             return True
     raise Conflict("a hold keeps changing", key=path, backend=backend.url, hint="Try again")
+
+
+def drop_ended(backend: Backend, folder: str, now: float) -> None:
+    """Remove the holds below a folder that ended by themselves; who may not leaves them."""
+    # Listed before they are read: one that is set anew in between is another version than is to go.
+    etags = {info.key: info.etag for info in backend.list(folder)}
+    ended = [path for path, hold in read_holds(backend, folder).items() if not hold.in_force(now)] if etags else []
+    with suppress(AccessDenied):
+        backend.delete_unchanged({path: etags[path] for path in ended if path in etags})
 
 
 def read_holds(backend: Backend, folder: str) -> dict[str, Hold]:

@@ -18,6 +18,7 @@ from mfstore.names import is_key
 
 if TYPE_CHECKING:
     from mfstore.format.holds import Hold
+    from mfstore.maintenance.metaflow.root import Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def _place(url: str | None, metaflow: str | None) -> Iterator[_Place]:
         yield _Place("ref", lambda name, why, lasting: refs.hold(name, why, lasting=lasting), refs.release, refs.holds)
         return
     from mfstore.holding import new_hold
-    from mfstore.maintenance.metaflow.holds import hold_run, release_run, run_holds
+    from mfstore.maintenance.metaflow.holds import hold_run, release_run
     from mfstore.maintenance.metaflow.root import Root
 
     root = Root(where)
@@ -104,10 +105,20 @@ def _place(url: str | None, metaflow: str | None) -> Iterator[_Place]:
             "run",
             lambda name, why, lasting: hold_run(root, name, new_hold(why, lasting)),
             lambda name: release_run(root, name),
-            lambda: run_holds(root, time.time()),
+            lambda: _holds_below(root),
         )
     finally:
         root.close()
+
+
+def _holds_below(root: Root) -> Mapping[str, Hold]:
+    from mfstore.errors import NotFound
+    from mfstore.maintenance.metaflow.holds import run_holds
+
+    found = run_holds(root, time.time())
+    if not found and next(root.backend.list(""), None) is None:
+        raise NotFound("nothing is there", backend=root.url)
+    return found
 
 
 def _day(moment: float | None) -> str:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mfstore.errors import Refused
+from mfstore.holding import drop_ended
 from mfstore.maintenance.audit import AuditLog
 from mfstore.maintenance.metaflow.collecting.audit_lines import (
     about,
@@ -32,6 +33,7 @@ from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
 from mfstore.maintenance.metaflow.collecting.service_tags import Tagged, tag_removed
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
+from mfstore.maintenance.metaflow.holds import FOLDER as HOLDS
 from mfstore.maintenance.metaflow.packed_store import PackedCollection, collect_packed_store, has_packed_store
 from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.pace import DeletionPace, pace_of
@@ -117,6 +119,7 @@ def collect_metaflow(
             with log.execution(file.now, about(plan), lambda: did(removal.removed, len(plan.condemn))):
                 removal.run()
         packed = _collect_packed(root, plan, yes_really, take_over, deletes_per_second)
+        drop_ended(root.backend, HOLDS, plan.now)
     finally:
         file.end()
     removed = removal.removed

@@ -24,10 +24,11 @@ from mfstore.format.audit import STORE_LOG
 from mfstore.format.collection import FEATURE, LISTS, CondemnedList, ListRef, State, decode_list, encode_list
 from mfstore.format.description import OPERATIONS
 from mfstore.format.digests import Key, digest_function
+from mfstore.format.holds import STORE_HOLDS
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import encode_ref, is_ref, ref_path
 from mfstore.format.tree import ROOT_KEY
-from mfstore.holding import held_keys, store_holds
+from mfstore.holding import drop_ended, held_keys, store_holds
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.audit import Account, AuditLog
 from mfstore.maintenance.pace import DeletionPace, pace_of
@@ -233,12 +234,8 @@ def plan_gc(
     refs = read_refs(backend)
     # Whoever holds a ref touches it afterwards: a change that was planned before meets another version.
     held = store_holds(backend, now)
-    changes = plan_refs(
-        {name: ref for name, ref in refs.items() if name not in held},
-        options.retention,
-        now,
-        now - max(options.grace, SAFE_GRACE),
-    )
+    abandoned = now - max(options.grace, SAFE_GRACE)
+    changes = [change for change in plan_refs(refs, options.retention, now, abandoned) if change.name not in held]
     warnings += [f"the ttl in the note of ref {name} is no duration: the value stays" for name in unclear_ttls(refs)]
     shortened = {change.name: change.kept for change in changes}
     named = {bytes.fromhex(entry.key) for name, ref in refs.items() for entry in shortened.get(name, ref.entries)}
@@ -487,3 +484,4 @@ class _Collection:
                     self._backend.delete(key)
         with suppress(AccessDenied):
             self._forget_removed_refs()
+        drop_ended(self._backend, STORE_HOLDS, self._decision.now)

@@ -8,7 +8,7 @@ import pytest
 
 from mfstore import errors
 from mfstore.cli import main
-from mfstore.format.holds import Hold
+from mfstore.format.holds import Hold, encode_hold
 from mfstore.holding import new_hold
 from mfstore.maintenance.metaflow.collecting import removal
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
@@ -89,6 +89,9 @@ def test_a_hold_ends_when_it_says_and_no_shorter_one_ends_it_before(root):
     release_run(root, "Flow/0")
     hold = hold_run(root, "Flow/0", new_hold("long", 50 * DAY))
     assert run_holds(root, hold.until - 1) and not run_holds(root, hold.until + 1)
+    Path(root.backend.root, FOLDER, "Flow", "1.json").write_bytes(encode_hold(Hold("ada@host", 1.0, "undone", 2.0)))
+    collect(root)
+    assert {path.name for path in Path(root.backend.root, FOLDER, "Flow").iterdir()} == {"0.json"}, "it has ended"
     for lasting in (0, -1.0, float("nan")):
         with pytest.raises(errors.InvalidKey, match="lasts"):
             new_hold(lasting=lasting)
@@ -153,6 +156,9 @@ def test_the_commands(root, capsys):
     main(["hold", *where, "--release", "Flow/0"])
     main(["holds", *where])
     assert capsys.readouterr().out.endswith("Nothing is held.\n")
+    with pytest.raises(SystemExit):
+        main(["holds", "--metaflow", str(root.backend.root) + "-elsewhere"])
+    assert "nothing is there" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         main(["hold", *where, "--release", "Flow/0", "--why", "x"])
     assert stopped.value.code == 2

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
 
 from mfstore.errors import CorruptObject, NotFound
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
@@ -22,7 +23,10 @@ from mfstore.maintenance.metaflow.collecting.records import (
 from mfstore.maintenance.metaflow.holdings import list_root
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.report import untold
+from mfstore.metaflow.packed.plain import plain_pickle
 from mfstore.metaflow.roots.outcome import ended_well
+from mfstore.metaflow.roots.packed_keys import inline_key
+from mfstore.metaflow.stock.encoding import key_of
 from tests.rigs.metaflow_trees import run_meta, task
 
 FLOW = "Flow"
@@ -62,6 +66,13 @@ def test_how_a_run_ended_is_told_by_its_last_task(tmp_path):
     }  # fmt: skip
     assert [found[run].ended is None for run in ("well", "badly", "odd", "half", "again")] == [False] * 3 + [True] * 2
     assert abs(time.time() - 500 - found["well"].ended) < 100
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_the_keys_of_both_profiles_are_known(value):
+    stock = key_of(PickleSerializer.serialize(value)[0][0].value)
+    for key in (stock, inline_key(plain_pickle(value))):
+        assert ended_well(json.dumps({"objects": {"_success": key}}).encode()) is value
 
 
 def test_an_end_that_cannot_be_read_is_no_failure(tmp_path):

@@ -6,18 +6,21 @@ from datetime import timedelta
 import pytest
 
 from mfstore import errors, opening
+from mfstore.backends.local import LocalBackend
 from mfstore.cli import main
 from mfstore.description import load
-from mfstore.format.holds import hold_path
+from mfstore.format.holds import STORE_HOLDS, Hold, encode_hold, hold_path
 from mfstore.format.refs import ref_path
+from tests.rigs.gc import RemoteMemory, Unconditional, store_on
 
 FEW = {"grace": 0, "keep_last": 1, "series": ["runs/*"]}
 
 
-@pytest.fixture
-def store(tmp_path):
+@pytest.fixture(params=["local", "remote", "unconditional"])
+def store(request, tmp_path):
     """A ref with three values, and a series of three refs."""
-    store = opening.open_store(str(tmp_path / "store"))
+    backends = {"local": lambda: LocalBackend(str(tmp_path), fsync="never"), "remote": RemoteMemory}
+    store = store_on(backends.get(request.param, Unconditional)())
     for number in range(3):
         store.put(number, "model")
         store.put([number], f"runs/{number}")
@@ -70,11 +73,15 @@ def test_a_plan_from_before_the_hold_leaves_it_alone(store):
     assert len(store.refs.log("model")) == 3 and store["runs/0"] == [0]
 
 
-def test_a_hold_that_ended_holds_nothing(store, monkeypatch):
-    hold = store.refs.hold("model", lasting=60.0)
-    monkeypatch.setattr("time.time", lambda: hold.until + 1)
-    assert store.refs.holds() == {}
+def test_a_hold_that_ended_holds_nothing_and_goes(store):
+    ended = Hold("ada@host", 1.0, "undone", 2.0)
+    for name in ("model", "runs/0"):
+        store.backend.put(hold_path(name), [encode_hold(ended)])
+    store.refs.hold("runs/2")
+    assert list(store.refs.holds()) == ["runs/2"] and changed(store) == {"model", "runs/0", "runs/1"}
     store.refs.release("model")  # what is left of it
+    store.plan_gc(**FEW).execute(yes_really=True)
+    assert [info.key for info in store.backend.list(STORE_HOLDS)] == [hold_path("runs/2")]
 
 
 def test_one_that_cannot_be_read_holds(store):
@@ -93,7 +100,7 @@ def test_who_does_not_know_holds_does_not_collect(store):
     assert load(store.backend).features["delete"] == ("holds",)
     store.backend.put("mfstore.json", [b"{"])
     store.repair()
-    assert load(store.backend).features == {"read": (), "write": (), "delete": ("holds",)}
+    assert load(store.backend).features["delete"] == ("holds",)
 
 
 def collect(store):
@@ -145,8 +152,11 @@ def test_what_cannot_be_held(store):
     assert store.refs.holds() == {}
 
 
-def test_the_commands(store, capsys):
-    where = ["-s", str(store.backend.root)]
+def test_the_commands(tmp_path, capsys):
+    where = ["-s", str(tmp_path)]
+    with opening.open_store(str(tmp_path)) as store:
+        for number in range(3):
+            store.put(number, "model")
     main(["hold", *where, "model", "--why", "case 7"])
     assert capsys.readouterr().out.startswith("model is held by ")
     main(["holds", *where, "--json"])
