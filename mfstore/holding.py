@@ -74,9 +74,11 @@ def drop_ended(backend: Backend, folder: str, now: float) -> None:
     """Remove the holds below a folder that ended by themselves; who may not leaves them."""
     # Listed before they are read: one that is set anew in between is another version than is to go.
     etags = {info.key: info.etag for info in backend.list(folder)}
-    ended = [path for path, hold in read_holds(backend, folder).items() if not hold.in_force(now)] if etags else []
-    with suppress(AccessDenied):
-        backend.delete_unchanged({path: etags[path] for path in ended if path in etags})
+    holds = read_holds(backend, folder) if etags else {}
+    ended = {path: etags[path] for path, hold in holds.items() if path in etags and not hold.in_force(now)}
+    if ended:
+        with suppress(AccessDenied):
+            backend.delete_unchanged(ended)
 
 
 def read_holds(backend: Backend, folder: str) -> dict[str, Hold]:

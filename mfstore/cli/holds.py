@@ -83,6 +83,7 @@ def holds(url: str | None, metaflow: str | None, as_json: bool) -> None:
             print_json({place.kind_of(name): name, **_fields(one)})
     elif found:
         rows = [(name, one.who, _day(one.when), _day(one.until), _why(one)) for name, one in found.items()]
+        rows.sort(key=lambda row: is_key(row[0]))
         print_table((place.kind, "held by", "since", "until", "why"), rows)
     else:
         click.echo("Nothing is held.")
