@@ -64,7 +64,8 @@ def main():
     bucket.add_runs(range(chosen.runs), lambda number: start - (2 + (chosen.runs - 1 - number) // daily) * DAY)
     server = Server(bucket)
     print(
-        f"{chosen.runs} runs of {chosen.flows} flows, {len(bucket.keys)} objects; {daily} new runs a day, kept {kept} days"
+        f"{chosen.runs} runs of {chosen.flows} flows, {len(bucket.keys)} objects; "
+        f"{daily} new runs a day, kept {kept} days"
     )
     rows = []
     with tempfile.TemporaryDirectory() as home:
