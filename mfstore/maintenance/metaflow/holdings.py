@@ -15,9 +15,10 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.backends.s3.ranges import KeyRange, without
 from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.metaflow.inventory import Inventory
+from mfstore.maintenance.metaflow.listed_tasks import TaskTable
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, ParsedPath, Task
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, ParsedPath
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 KINDS = ("blobs", "tasks", "metadata", "cards", "IncludeFiles", "S3(run=self)")
 """What a flow holds: its content-addressed store, files of tasks, local metadata and so on."""
-TaskName = tuple[str, str, str, str]
-"""Flow, run, step and task."""
 BlobName = tuple[str, str]
 """Flow and key of a blob or an IncludeFile."""
 Amount = tuple[int, int]
@@ -51,7 +50,7 @@ class Holdings:
     blobs: dict[BlobName, ObjectInfo] = field(default_factory=dict)
     metas: dict[BlobName, ObjectInfo] = field(default_factory=dict)
     """Metadata files of blobs; only in directories."""
-    tasks: dict[TaskName, Task] = field(default_factory=dict)
+    tasks: TaskTable = field(default_factory=TaskTable)
     metadata: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
     """Local metadata."""
     includes: dict[BlobName, ObjectInfo] = field(default_factory=dict)
@@ -78,8 +77,7 @@ class Holdings:
         elif path.kind == "blob_meta":
             self.metas[path.flow, path.name] = info
         elif path.kind == "task":
-            name = (path.flow, path.run, path.step, path.task)
-            self.tasks.setdefault(name, Task()).add(path, info)
+            self.tasks.add(path, info)
         elif path.kind == "include":
             self.includes[path.flow, path.name] = info
         elif path.kind == "metadata":
@@ -130,12 +128,12 @@ class Holdings:
     @property
     def flows(self) -> list[str]:
         """Every flow that has blobs or tasks."""
-        return sorted({flow for flow, _ in self.blobs} | {name[0] for name in self.tasks})
+        return sorted({flow for flow, _ in self.blobs} | {flow for flow, _ in self.tasks.runs})
 
     @property
     def runs(self) -> set[tuple[str, str]]:
         """Every run that has tasks."""
-        return {name[:2] for name in self.tasks}
+        return set(self.tasks.runs)
 
     def usage(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Number and bytes of the objects of each flow, by kind."""

@@ -66,13 +66,18 @@ class KnownObject:
         return self.key[len(KNOWN) :].rpartition("/")[0]
 
 
+def shard_of_flow(flow: str) -> str:
+    """What begins the shards of a flow's files: a digit, so that there are few objects where there are many flows."""
+    return hashlib.sha1(flow.encode(), usedforsecurity=False).hexdigest()[0]
+
+
 def shard_of(path: str) -> str:
     """Where a file is remembered: by its flow, so that a collection of one flow asks for little else, and apart those
     that tell when a run began and how it ended, which are read before the others and once more with them."""
     flow, _, rest = path.partition("/")
     step, _, name = rest.partition("/")[2].partition("/")
     of_run = name.endswith(f".{STARTED}") or (step == END_STEP and name.endswith(f".{DATA}"))
-    return f"{hashlib.sha1(flow.encode(), usedforsecurity=False).hexdigest()[0]}/{'runs' if of_run else 'tasks'}"
+    return f"{shard_of_flow(flow)}/{'runs' if of_run else 'tasks'}"
 
 
 def encode_frame(files: Iterable[KnownFile]) -> bytes:

@@ -72,9 +72,7 @@ class TaskTable(MutableMapping[TaskName, Task]):
             assert isinstance(tasks, dict)
             self._runs[run] = encode_run(tasks)
             del self._open[run]
-        self._files = sum(
-            len(task.files) for run in self._open for task in self._runs[run].values()  # type: ignore[union-attr]
-        )  # fmt: skip
+        self._files = sum(len(task.files) for run in self._open for task in self._tasks(run).values())
 
     def _tasks(self, run: Run) -> Mapping[tuple[str, str], Task]:
         tasks = self._runs[run]
@@ -172,7 +170,7 @@ def decode_run(run: Run, data: bytes) -> _OfRun:
             etag = etags[number]
             key = f"{folder}/{name}" if attempt is None else f"{folder}/{attempt}.{name}"
             task.add(
-                ParsedPath("task", *run, *place, attempt, name),
+                ParsedPath("task", run[0], run[1], place[0], place[1], attempt, name),
                 ObjectInfo(key, sizes[number], moments[number], etag if isinstance(etag, str) else etag.hex()),
             )
         at += count

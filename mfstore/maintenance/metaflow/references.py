@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.maintenance.metaflow.known_files import FILES_TOGETHER, KnownFiles, Listed, read_together
+from mfstore.maintenance.metaflow.known_format import shard_of_flow
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.holdings import Holdings, TaskName
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.listed_tasks import TaskName
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
 
@@ -34,23 +36,30 @@ class ReferringFile(NamedTuple):
 
 def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> Iterator[ReferringFile]:
     """What each of these files that were listed refers to. Files that are gone since an inventory refer to nothing."""
-    wanted = [
-        ((name, attempt, kind), info)
-        for name, task in holdings.tasks.items()
-        for (attempt, kind), info in task.files.items()
-        if kind in layout.REFERRING and attempt is not None
-    ]
-    for number, ((name, attempt, kind), data) in enumerate(read_small(root, wanted)):
-        if number % FILES_TOGETHER == 0:
-            progress(PhaseProgress("tasks", number, len(wanted)))
-        if isinstance(data, NotFound) and holdings.as_of is not None:
-            continue
-        try:
-            found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
-        except CorruptObject as error:
-            found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=root.url)
-        yield ReferringFile(name, attempt, kind, found)
-    progress(PhaseProgress("tasks", len(wanted), len(wanted)))
+    together: dict[str, set[str]] = {}
+    for flow, _ in holdings.tasks.runs:
+        together.setdefault(shard_of_flow(flow), set()).add(flow)
+    done = total = 0
+    for flows in together.values():
+        wanted = [
+            ((name, attempt, kind), info)
+            for name, task in holdings.tasks.of_flows(flows)
+            for (attempt, kind), info in task.files.items()
+            if kind in layout.REFERRING and attempt is not None
+        ]
+        total += len(wanted)
+        for (name, attempt, kind), data in read_small(root, wanted):
+            if done % FILES_TOGETHER == 0:
+                progress(PhaseProgress("tasks", done, total))
+            done += 1
+            if isinstance(data, NotFound) and holdings.as_of is not None:
+                continue
+            try:
+                found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
+            except CorruptObject as error:
+                found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=root.url)
+            yield ReferringFile(name, attempt, kind, found)
+    progress(PhaseProgress("tasks", total, total))
 
 
 def read_small(root: Root, infos: Sequence[tuple[Name, ObjectInfo]]) -> Iterator[tuple[Name, bytes | MfstoreError]]:

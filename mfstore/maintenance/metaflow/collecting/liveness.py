@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.facts import RunFacts
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.collecting.records import RunRecord
-    from mfstore.maintenance.metaflow.holdings import Holdings, TaskName
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.listed_tasks import TaskName
     from mfstore.metaflow.roots.layout import Task
 
 SILENCE = 3600.0

@@ -175,9 +175,9 @@ def _assemble(
     spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
 ) -> MetaflowGcPlan:  # fmt: skip
     stay, go, later = needs.kept, needs.due, needs.later
+    alone = (blob for blob in go.blobs - stay.blobs - later.blobs if blob[0] not in fates.held)
     # Metadata alone is what an interrupted collection leaves of a blob.
-    there = holdings.blobs.keys() | holdings.metas.keys()
-    blobs = frozenset(blob for blob in (go.blobs - stay.blobs - later.blobs) & there if blob[0] not in fates.held)
+    blobs = frozenset(blob for blob in alone if blob in holdings.blobs or blob in holdings.metas)
     soon = (go.blobs | later.blobs) - stay.blobs - blobs
     known = stay.blobs | go.blobs | later.blobs
     dropped, due = fates.dropped, fates.due
@@ -200,7 +200,7 @@ def _assemble(
         freed=files + total(stored(holdings, blobs)) + total(holdings.includes[name] for name in includes),
         later=_own(holdings, dropped.keys() - due, spared) + total(stored(holdings, soon)),
         shared=total(stored(holdings, (go.blobs | later.blobs) & stay.blobs)),
-        unreferred=total(stored(holdings, holdings.blobs.keys() - known)),
+        unreferred=total(stored(holdings, (blob for blob in holdings.blobs if blob not in known))),
         user=total(info for path, info in holdings.user if (path.flow, path.run) in dropped),
         migrated=total(stored(holdings, migrated & blobs)),
         former=total(stored(holdings, needs.former - blobs)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, MfstoreError
@@ -29,14 +29,25 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _RunFiles:
-    """The files of one run, being gathered."""
+    """The files of one run, being counted: what tasks wrote besides blobs, local metadata, and cards."""
 
-    own: list[ObjectInfo] = field(default_factory=list)
-    """What tasks wrote besides blobs, local metadata, and cards."""
     tasks: int = 0
+    files: int = 0
+    size: int = 0
+    """Bytes of them."""
     earliest: float = float("inf")
-    """The time of the earliest file of its tasks."""
+    """The time of the earliest one of its tasks; where it has no tasks, of any."""
+    touched: float = 0.0
+    """The time of the latest."""
     running: bool = False
+
+    def add(self, info: ObjectInfo, of_task: bool) -> None:
+        """Count one."""
+        self.files += 1
+        self.size += info.size
+        self.touched = max(self.touched, info.modified)
+        if of_task or not self.tasks:
+            self.earliest = min(self.earliest, info.modified)
 
 
 def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float, metadata: str) -> Iterator[RunFacts]:
@@ -47,14 +58,14 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
     for name, task in holdings.tasks.items():
         files = found.setdefault(name[:2], _RunFiles())
         files.tasks += 1
-        files.own.extend(task.files.values())
-        files.earliest = min([files.earliest, *(info.modified for info in task.files.values())])
+        for info in task.files.values():
+            files.add(info, of_task=True)
     for path, info in holdings.metadata:
         if path.run:
-            found.setdefault((path.flow, path.run), _RunFiles()).own.append(info)
+            found.setdefault((path.flow, path.run), _RunFiles()).add(info, of_task=False)
     for path, info in holdings.cards:
         if (path.flow, path.run) in found:
-            found[path.flow, path.run].own.append(info)
+            found[path.flow, path.run].add(info, of_task=False)
     told = records_of(root, holdings, metadata).read(found)
     liveness = Liveness(now, policy.running, longest_attempts(holdings), heartbeats_in(told))
     for name, task in holdings.tasks.items():
@@ -73,22 +84,21 @@ def read_run_facts(root: Root, holdings: Holdings, policy: RunPolicy, now: float
 def _facts(run: Run, files: _RunFiles, record: RunRecord, told: float | None, hold: Hold | None) -> RunFacts:
     """What decides about one run. ``told``: when it began, by what it says itself."""
     # It began before its first file was written, whatever it says: none can pass for younger than it is.
-    earliest = files.earliest if files.tasks else min(info.modified for info in files.own)
-    began = earliest if told is None else min(told, earliest)
+    began = files.earliest if told is None else min(told, files.earliest)
     tags = record.all_tags  # where nothing tells them, a policy that asks for tags keeps it
     expires, unclear = (None, "") if tags is None else facts.expiry(tags, began)
     return RunFacts(
         flow=run[0],
         run=run[1],
         began=began,
-        touched=max(info.modified for info in files.own),
+        touched=files.touched,
         running=files.running,
         tags=tags,
         held=_why_held(hold, record),
         heartbeat=record.heartbeat,
         tasks=files.tasks,
-        files=len(files.own),
-        size=sum(info.size for info in files.own),
+        files=files.files,
+        size=files.size,
         ended=record.ended,
         state="running" if files.running else record.state if files.tasks else "unfinished",
         user=record.user or facts.user(tags or ()),
