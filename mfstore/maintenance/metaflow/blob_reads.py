@@ -14,7 +14,7 @@ from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX, parsed_metadata
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.holdings import BlobName
+    from mfstore.maintenance.metaflow.listed_blobs import BlobName
     from mfstore.maintenance.metaflow.root import Root
 
 

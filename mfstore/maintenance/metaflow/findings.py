@@ -16,7 +16,7 @@ from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.blob_reads import StoredBlob
-    from mfstore.maintenance.metaflow.holdings import BlobName
+    from mfstore.maintenance.metaflow.listed_blobs import BlobName
     from mfstore.maintenance.metaflow.listed_tasks import TaskName
     from mfstore.metaflow.roots.layout import ParsedPath, Task
 

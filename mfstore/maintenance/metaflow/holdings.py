@@ -15,6 +15,7 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.backends.s3.ranges import KeyRange, without
 from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.metaflow.inventory import Inventory
+from mfstore.maintenance.metaflow.listed_blobs import BlobName, BlobTable
 from mfstore.maintenance.metaflow.listed_tasks import TaskTable
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 KINDS = ("blobs", "tasks", "metadata", "cards", "IncludeFiles", "S3(run=self)")
 """What a flow holds: its content-addressed store, files of tasks, local metadata and so on."""
-BlobName = tuple[str, str]
-"""Flow and key of a blob or an IncludeFile."""
 Amount = tuple[int, int]
 """Number and bytes of objects."""
 TOLD_EVERY = 10_000
@@ -47,8 +46,8 @@ class Holdings:
     """The flows that were looked at; None: all."""
     as_of: float | None = None
     """The time of the inventory that told this, in seconds since the epoch; None: a listing did."""
-    blobs: dict[BlobName, ObjectInfo] = field(default_factory=dict)
-    metas: dict[BlobName, ObjectInfo] = field(default_factory=dict)
+    blobs: BlobTable = field(default_factory=BlobTable)
+    metas: BlobTable = field(default_factory=lambda: BlobTable("_meta"))
     """Metadata files of blobs; only in directories."""
     tasks: TaskTable = field(default_factory=TaskTable)
     metadata: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
@@ -128,7 +127,7 @@ class Holdings:
     @property
     def flows(self) -> list[str]:
         """Every flow that has blobs or tasks."""
-        return sorted({flow for flow, _ in self.blobs} | {flow for flow, _ in self.tasks.runs})
+        return sorted(self.blobs.flows | {flow for flow, _ in self.tasks.runs})
 
     @property
     def runs(self) -> set[tuple[str, str]]:

@@ -22,7 +22,8 @@ from mfstore.metaflow.stock import encoding
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.holdings import BlobName, Holdings
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.listed_blobs import BlobName
     from mfstore.maintenance.metaflow.report import MetaflowFinding
     from mfstore.maintenance.metaflow.root import Root
 

@@ -61,6 +61,7 @@ class TaskTable(MutableMapping[TaskName, Task]):
         if isinstance(tasks, dict):
             return tasks
         tasks = {} if tasks is None else decode_run(run, tasks)
+        self._last = ("", ""), {}  # it may change from here on
         self._files += sum(len(task.files) for task in tasks.values())
         self._runs[run] = tasks
         self._open[run] = None
@@ -78,9 +79,10 @@ class TaskTable(MutableMapping[TaskName, Task]):
         tasks = self._runs[run]
         if isinstance(tasks, dict):
             return tasks
-        if self._last[0] != run:
-            self._last = run, decode_run(run, tasks)
-        return self._last[1]
+        last = self._last  # threads may ask
+        if last[0] != run:
+            last = self._last = run, decode_run(run, tasks)
+        return last[1]
 
     def __getitem__(self, name: TaskName) -> Task:
         return self._tasks(name[:2])[name[2:]]
@@ -89,6 +91,8 @@ class TaskTable(MutableMapping[TaskName, Task]):
         self._opened(name[:2])[name[2:]] = task
 
     def __delitem__(self, name: TaskName) -> None:
+        if name[:2] not in self._runs:
+            raise KeyError(name)
         tasks = self._opened(name[:2])
         del tasks[name[2:]]
         if not tasks:

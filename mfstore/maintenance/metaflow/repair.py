@@ -23,7 +23,7 @@ from mfstore.metaflow.stock.blob_storage import METADATA_SUFFIX
 from mfstore.metaflow.stock.encoding import digest_of, raw_digest_of
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.metaflow.holdings import BlobName
+    from mfstore.maintenance.metaflow.listed_blobs import BlobName
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import Level, PhaseCallback
 

@@ -28,8 +28,9 @@ from mfstore.maintenance.metaflow.findings import (
     card_finding,
     judge,
 )
-from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root
+from mfstore.maintenance.metaflow.holdings import Holdings, list_root
 from mfstore.maintenance.metaflow.includes import IncludeCheck
+from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.listed_tasks import TaskName
 from mfstore.maintenance.metaflow.references import ReferringFile, read_references
 from mfstore.maintenance.metaflow.report import MetaflowFinding, MetaflowHarm, MetaflowReport

@@ -39,6 +39,7 @@ def test_it_is_a_dict_of_tasks(monkeypatch, files):
     # Two parts of a listing take turns: a run that is closed comes back.
     for info in [*listed[::2], *listed[1::2]]:
         path = layout.parse(info.key)
+        assert table.get(("Größe0", "argo-0", "start", "0")) == model.get(("Größe0", "argo-0", "start", "0"))
         table.add(path, info)
         model.setdefault((path.flow, path.run, path.step, path.task), Task()).add(path, info)
     assert (files > 1000) == all(isinstance(tasks, dict) for tasks in table._runs.values())

@@ -15,7 +15,8 @@ from mfstore.metaflow.roots.packed_keys import PackedArtifact
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.policy import Run
-    from mfstore.maintenance.metaflow.holdings import BlobName, Holdings
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.listed_blobs import BlobName
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
 

@@ -18,7 +18,8 @@ from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
 from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
 from mfstore.maintenance.metaflow.collecting.state import StateFile
-from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_root, refuse_links
+from mfstore.maintenance.metaflow.holdings import Holdings, list_root, refuse_links
+from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.references import remembering
 from mfstore.maintenance.report import untold
 from mfstore.maintenance.versions import read_versions

@@ -14,7 +14,7 @@ from mfstore.maintenance.metaflow.collecting.amounts import RootAmount
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
-from mfstore.maintenance.metaflow.holdings import BlobName
+from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.periods import NOUNS
 from mfstore.maintenance.told import SHOWN
 from mfstore.maintenance.versions import VersionsKept

@@ -16,8 +16,9 @@ from mfstore.maintenance.metaflow.collecting.plan import own_files, stored
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
-from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, list_flow
+from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
 from mfstore.maintenance.metaflow.holds import run_holds
+from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.metaflow.roots import layout

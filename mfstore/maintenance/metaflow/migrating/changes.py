@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from mfstore.errors import InvalidKey
 from mfstore.maintenance.clock import DAY
 from mfstore.maintenance.metaflow.collecting.policy import Run, matches
-from mfstore.maintenance.metaflow.holdings import BlobName, Holdings
+from mfstore.maintenance.metaflow.holdings import Holdings
+from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.listed_tasks import TaskName
 from mfstore.metaflow.roots.attempts import DATA
 from mfstore.metaflow.roots.migration_record import Form, earlier_forms
