@@ -64,16 +64,24 @@ def test_what_the_client_says_of_a_removed_run(s3_rig, metadata_service):
     rig = s3_rig(**metadata_service.environment())
     first, second = (rig.run("own.py").run_id for _ in range(2))
 
-    def gc(*arguments):
-        command = [MFSTORE.python, "-m", "mfstore", "gc", "--metaflow", rig.place["METAFLOW_DATASTORE_SYSROOT_S3"]]
+    def mfstore(command, *arguments):
+        root = rig.place["METAFLOW_DATASTORE_SYSROOT_S3"]
         done = subprocess.run(
-            [*command, "--keep-last", "1", "--grace", "0s", "--running", "0s", "--json", *arguments],
+            [MFSTORE.python, "-m", "mfstore", command, "--metaflow", root, "--json", *arguments],
             env=rig.environment(), cwd=rig.home, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    assert gc("--execute")["condemn"] == [f"Own/{first}"], "the service is asked, as Metaflow is configured for it"
+    def gc(*arguments):
+        return mfstore("gc", "--keep-last", "1", "--grace", "0s", "--running", "0s", *arguments)
+
+    mfstore("hold", f"Own/{first}", "--why", "a paper")
+    held = gc("--execute")
+    assert held["condemn"] == [] and held["keep"][f"Own/{first}"].endswith(": a paper")
+    mfstore("hold", "--release", f"Own/{first}")
+    # The service is asked, as Metaflow is configured for it.
+    assert gc("--execute")["condemn"] == [f"Own/{first}"]
     done = gc("--execute")
     assert (done["metadata"], done["listed_on"]) == ("service", 1)
     assert done["executed"]["removed"] == [f"Own/{first}"] and done["executed"]["tagged"] == 1
