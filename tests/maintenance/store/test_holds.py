@@ -11,6 +11,8 @@ from mfstore.cli import main
 from mfstore.description import load
 from mfstore.format.holds import STORE_HOLDS, Hold, encode_hold, hold_path
 from mfstore.format.refs import ref_path
+from mfstore.saving import guard
+from mfstore.testing import FaultyBackend
 from tests.rigs.gc import RemoteMemory, Unconditional, store_on
 
 FEW = {"grace": 0, "keep_last": 1, "series": ["runs/*"]}
@@ -138,6 +140,91 @@ def test_a_key_that_is_held_after_the_plan_was_made_stays(store):
 def test_a_key_that_is_gone_and_held_stops_nothing(store):
     store.backend.put(hold_path("0" * 64), [b"{"])
     collect(store)
+
+
+# ---- beside a collection, step by step ----------------------------------------------------
+
+
+class Beside(FaultyBackend):
+    """Lets somebody else do something right before the n-th call."""
+
+    def __init__(self, inner, at, action):
+        super().__init__(inner)
+        self._at = at
+        self._action = action
+
+    def _run(self, operation, key, work):
+        if self.calls + 1 == self._at:
+            self._action()
+        return super()._run(operation, key, work)
+
+
+def begun(inner):
+    """A store with a ref of three values, and a key that was condemned."""
+    store = store_on(inner)
+    for number in range(3):
+        store.put([number], "model")
+    key = store.put("held" * 99)
+    collect(store)
+    return store, key
+
+
+def held(backend, name):
+    """What is held since then: the values of the ref, or of the key. None when it could not be held."""
+    store = store_on(backend)  # one that knows what was condemned: with no grace period others may not
+    try:
+        store.refs.hold(name)
+    except (errors.Conflict, errors.NotFound):
+        return None
+    return values(store, name)
+
+
+def values(store, name):
+    return [store.get(entry.key) for entry in store.refs.log(name)] if name == "model" else [store.get(name)]
+
+
+def check(inner, name, found):
+    """After all, and two collections more."""
+    store = store_on(inner)
+    assert list(store.refs.holds()) == ([] if found is None else [name])
+    for _ in range(2):
+        store.plan_gc(**FEW).execute(yes_really=True)
+    if found is not None:
+        assert values(store, name) == found
+
+
+@pytest.mark.parametrize("what", ["ref", "key"])
+def test_a_hold_at_any_step_of_a_collection(what, monkeypatch):
+    monkeypatch.setattr(guard, "DELETION_WAIT", 0.0)  # it would wait for the end of the very collection that waits
+    outcomes = []
+    for step in range(1, 1000):
+        inner = RemoteMemory()
+        _, key = begun(inner)
+        name = "model" if what == "ref" else key
+        answers = []
+        beside = Beside(inner, step, lambda inner=inner, name=name, to=answers: to.append(held(inner, name)))
+        store_on(beside).plan_gc(**FEW).execute(yes_really=True)
+        if not answers:
+            break
+        check(inner, name, answers[0])
+        outcomes += answers
+    assert len(outcomes) > 20 and outcomes[0] == ([[2], [1], [0]] if what == "ref" else ["held" * 99])
+    assert outcomes[-1] == ([[2]] if what == "ref" else None), "too late"
+
+
+@pytest.mark.parametrize("backend", [RemoteMemory, Unconditional])
+@pytest.mark.parametrize("what", ["ref", "key"])
+def test_a_collection_at_any_step_of_a_hold(what, backend):
+    for step in range(1, 100):
+        inner = backend()
+        store, key = begun(inner)
+        name = "model" if what == "ref" else key
+        plan = store.plan_gc(**FEW)
+        beside = Beside(inner, step, lambda plan=plan: plan.execute(yes_really=True))
+        check(inner, name, held(beside, name))
+        if beside.calls < step:
+            break
+    assert step > 5
 
 
 def test_what_cannot_be_held(store):
