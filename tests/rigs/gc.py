@@ -67,6 +67,20 @@ class Hooked(FaultyBackend):
                 hook[2]()
 
 
+class Beside(FaultyBackend):
+    """Lets somebody else do something right before the n-th call."""
+
+    def __init__(self, inner, at, action):
+        super().__init__(inner)
+        self._at = at
+        self._action = action
+
+    def _run(self, operation, key, work):
+        if self.calls + 1 == self._at:
+            self._action()
+        return super()._run(operation, key, work)
+
+
 class RemoteMemory(MemoryBackend):
     """Memory that is used like a remote store: packs are vouched for and not read, and nothing is asked twice."""
 

@@ -1,6 +1,7 @@
 """Holds of runs: no policy lets them go, whenever they are set."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -16,19 +17,32 @@ from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holds import FOLDER, hold_run, release_run, run_holds
 from mfstore.maintenance.metaflow.root import Root
+from tests.rigs.gc import Beside
 from tests.rigs.metaflow_trees import files, run_meta, task
 
 LAST = RunPolicy(last=1, grace=0.0)
 DAY = 86400.0
 
 
-@pytest.fixture
-def root(tmp_path):
-    """Three runs of one flow, a day apart."""
+def make_runs(tree):
+    """Three runs of one flow, a day apart. Returns the keys of the first one."""
+    keys = []
     for number in range(3):
         age = (30 - number) * DAY
-        run_meta(tmp_path, "Flow", str(number), age=age)
-        task(tmp_path, "Flow", str(number), "start", 1, {"own": number}, age=age)
+        run_meta(tree, "Flow", str(number), age=age)
+        keys.append(task(tree, "Flow", str(number), "start", 1, {"own": number}, age=age))
+    return [*keys[0].values()]
+
+
+def of_run(tree, keys):
+    """The files of the first run, with its blobs."""
+    return {name for name in files(tree) if name.startswith("Flow/0/") or any(key in name for key in keys)}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three runs."""
+    make_runs(tmp_path)
     place = Root(str(tmp_path))
     yield place
     place.close()
@@ -128,6 +142,38 @@ def test_who_holds_what_is_being_removed_is_told(root, monkeypatch):
     monkeypatch.undo()
     plan, result = collect(root, take_over=True)
     assert plan.kept["Flow", "0"].startswith("held by") and result.removed == ("Flow/1",)
+
+
+def test_a_hold_at_any_step_of_a_collection(tmp_path):
+    outcomes = []
+    for step in range(1, 1000):
+        tree = tmp_path / str(step)
+        own = make_runs(tree)
+        place, other = Root(str(tree)), Root(str(tree))
+        collect(place)
+
+        def hold(other=other, tree=tree, own=own):
+            try:
+                hold_run(other, "Flow/0", new_hold())
+            except (errors.Conflict, errors.NotFound):
+                outcomes.append(None)
+            else:
+                outcomes.append(of_run(tree, own))
+
+        inner, before = place.backend, len(outcomes)
+        place.backend = Beside(inner, step, hold)
+        place.backend.root = inner.root
+        collect(place)
+        place.backend = inner
+        if len(outcomes) == before:
+            break
+        collect(place)
+        if outcomes[-1] is not None:
+            assert of_run(tree, own) == outcomes[-1], step
+        for one in (place, other):
+            one.close()
+        shutil.rmtree(tree)
+    assert outcomes[0] and outcomes[-1] is None and len(outcomes) > 30
 
 
 @pytest.mark.parametrize(

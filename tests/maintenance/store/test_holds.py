@@ -12,8 +12,7 @@ from mfstore.description import load
 from mfstore.format.holds import STORE_HOLDS, Hold, encode_hold, hold_path
 from mfstore.format.refs import ref_path
 from mfstore.saving import guard
-from mfstore.testing import FaultyBackend
-from tests.rigs.gc import RemoteMemory, Unconditional, store_on
+from tests.rigs.gc import Beside, RemoteMemory, Unconditional, store_on
 
 FEW = {"grace": 0, "keep_last": 1, "series": ["runs/*"]}
 
@@ -143,20 +142,6 @@ def test_a_key_that_is_gone_and_held_stops_nothing(store):
 
 
 # ---- beside a collection, step by step ----------------------------------------------------
-
-
-class Beside(FaultyBackend):
-    """Lets somebody else do something right before the n-th call."""
-
-    def __init__(self, inner, at, action):
-        super().__init__(inner)
-        self._at = at
-        self._action = action
-
-    def _run(self, operation, key, work):
-        if self.calls + 1 == self._at:
-            self._action()
-        return super()._run(operation, key, work)
 
 
 def begun(inner):
