@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mfstore.errors import InvalidKey
+from mfstore.errors import InvalidKey, InvalidNote
 from mfstore.names import UNITS
 
 TTL = "ttl"
@@ -27,3 +27,16 @@ def ttl_of(note: Mapping[str, Any] | None) -> float | None:
     """How many seconds the value of a ref with this note is meant to stay; None when it does not say. InvalidKey when
     what it says is no duration."""
     return None if note is None or TTL not in note else seconds(note[TTL])
+
+
+def require_ttl(note: Mapping[str, Any]) -> None:
+    """InvalidNote for the note of a ref that says how long its value is to stay, in words that nobody understands: it
+    would stay for ever."""
+    try:
+        ttl_of(note)
+    except InvalidKey as error:
+        raise InvalidNote(
+            f"the {TTL} of a ref is no duration",
+            found=f"{note[TTL]!r:.80}",
+            hint=f"{error.hint}, as in {{'ttl': '30d'}}",
+        ) from None

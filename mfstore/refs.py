@@ -153,12 +153,13 @@ class Refs(MutableMapping[str, Key]):
 
         Raises:
             NotFound: nothing is stored under the key.
-            InvalidNote: ``note`` is not what JSON can say, or is too long.
+            InvalidNote: ``note`` is not what JSON can say, or is too long, or its ``ttl`` is no duration (``"30d"``),
+                after which collections let the value go.
             Conflict: others keep changing the ref, or garbage collection removes what the key stands for.
         """
         self.settable(name)
         path = ref_path(name)
-        kept = None if note is None else json.loads(encode_note(note))
+        kept = None if note is None else json.loads(encode_ref_note(note))
         value = self._look(self._key(name, key), kept)
         for attempt in range(SET_ATTEMPTS):
             with suppress(_ChangedError):
@@ -471,6 +472,16 @@ class Refs(MutableMapping[str, Key]):
             return self._backend.put_if(path, encode_ref(entries, unconfirmed), etag)
         except Conflict as error:
             raise _ChangedError from error
+
+
+def encode_ref_note(note: Mapping[str, Any]) -> bytes:
+    """The note of a value of a ref as JSON. InvalidNote as of ``encode_note``, and where its ``ttl`` is no duration."""
+    encoded = encode_note(note)
+    if "ttl" in note:
+        from mfstore.durations import require_ttl
+
+        require_ttl(note)
+    return encoded
 
 
 def literal_of(pattern: str) -> str:

@@ -33,7 +33,7 @@ from mfstore.loading.files import regular_target, write_file
 from mfstore.many_or_one import refuse_no_mapping, refuse_one_key, refuse_one_thing, warn_of_path
 from mfstore.names import base_of, resolve
 from mfstore.progress import METER, Progress, bytes_of_file, counted, counts, length_of, phases, shown
-from mfstore.refs import Refs
+from mfstore.refs import Refs, encode_ref_note
 from mfstore.settings import Knobs
 from mfstore.stats import ArtifactStat, SessionStats, StoreStats, stat_of, store_stats
 
@@ -131,7 +131,8 @@ class Store:
                 changing ``ref``. Do it again.
             WrongArgument: ``ref`` is no text. It is a TypeError.
             InvalidKey: ``base`` can be no name, ``ref`` not the name of a ref, or ``pickler`` is another.
-            InvalidNote: ``note`` is not what JSON can say, or too long. Nothing is stored then.
+            InvalidNote: ``note`` is not what JSON can say, or too long, or with a ``ref`` its ``ttl``, after which
+                collections let the value go, is no duration (``"30d"``). Nothing is stored then.
             Unsupported: cloudpickle is not installed.
         """
         if progress is not None:
@@ -143,7 +144,7 @@ class Store:
             self._require_ref(ref)
         if hasattr(type(obj), "__fspath__"):
             warn_of_path(obj)
-        attached = None if note is None else encode_note(note)
+        attached = None if note is None else encode_note(note) if ref is None else encode_ref_note(note)
         (key,) = self._put_all([obj], None, "", base, attached, pickler is not None)
         return key if ref is None else self._named(key, ref, note)
 
@@ -301,7 +302,7 @@ class Store:
         if ref is not None:
             self._require_ref(ref)
         refuse_no_mapping(artifacts)
-        attached = None if note is None else encode_note(note)
+        attached = None if note is None else encode_note(note) if ref is None else encode_ref_note(note)
         found: list[str] = []
         for name in artifacts:
             if not isinstance(name, str) or len(name.encode("utf-8", "surrogatepass")) > 0xFFFF:
@@ -459,7 +460,7 @@ class Store:
     ) -> Key:
         if ref is not None:
             self._require_ref(ref)
-        attached = None if note is None else encode_note(note)
+        attached = None if note is None else encode_note(note) if ref is None else encode_ref_note(note)
         found: list[str] = []
         with self.handle.saving(self._base(base)) as ingest:
             ingest.recipe(ONE, [ingest.draft_raw(blocks, "bytes")], found.append, attached)
