@@ -83,6 +83,16 @@ if TYPE_CHECKING:
     "task may write to mf.maintenance/.",
 )
 @click.option(
+    "--wait",
+    type=DURATION,
+    default="10m",
+    show_default=True,
+    metavar="TIME",
+    cls=SectionOption,
+    section=OF_METAFLOW,
+    help="Wait so long at most until no task of a flow is running, and until another collector ends.",
+)
+@click.option(
     "--repack",
     type=click.FloatRange(0, 100),
     default=10.0,
@@ -95,7 +105,7 @@ if TYPE_CHECKING:
 def gc(
     url: str | None, metaflow: str | None, as_json: bool, grace: float, keeping: Keeping, metadata: str | None,
     inventory: str | None, trust_known: bool, live: TextIO | None, repack: float, deletes_per_second: float | None,
-    long: bool, execute: bool, yes_really: bool, take_over: bool,
+    wait: float, long: bool, execute: bool, yes_really: bool, take_over: bool,
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
 
@@ -116,8 +126,8 @@ def gc(
         policy = keeping.run_policy(() if live is None else tuple(_keys(live)), grace)
         metaflow_gc.run(
             where, policy, metadata=metadata, inventory=inventory, trust_known=trust_known, execute=execute,
-            yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, as_json=as_json,
-            long=long,
+            yes_really=yes_really, take_over=take_over, wait=wait, deletes_per_second=deletes_per_second,
+            as_json=as_json, long=long,
         )  # fmt: skip
         return
     if metadata or inventory or trust_known:

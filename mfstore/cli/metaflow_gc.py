@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def run(
     url: str, policy: RunPolicy, *, metadata: str | None, inventory: str | None, trust_known: bool, execute: bool,
-    yes_really: bool, take_over: bool, deletes_per_second: float | None, as_json: bool, long: bool,
+    yes_really: bool, take_over: bool, wait: float, deletes_per_second: float | None, as_json: bool, long: bool,
 ) -> None:  # fmt: skip
     """Plan, and with ``execute`` carry out; print what would be done or was."""
     root = Root(url)
@@ -40,7 +40,8 @@ def run(
             if execute:
                 plan, result = collect_metaflow(
                     root, policy, metadata=source, inventory=inventory, trust_known=trust_known,
-                    yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, tell=tell,
+                    yes_really=yes_really, take_over=take_over, wait=wait, deletes_per_second=deletes_per_second,
+                    tell=tell,
                 )  # fmt: skip
             else:
                 plan = plan_metaflow_gc(

@@ -485,8 +485,18 @@ class S3Backend(Backend):
             self._relocate(error)
             raise
 
-    def _copy(self, source: str, target: str) -> Job:
-        return CopyJob(0, target, (self.bucket, self._name(source)), self.bucket, self._name(target))
+    def copy_many(self, pairs: Sequence[tuple[str, str]]) -> Answers:
+        """``copy`` of each (source, target), many at a time; False for each source that is not there."""
+        answers = []
+        jobs = jobs_of(pairs, lambda index, pair: self._copy(pair[0], pair[1], index))
+        for (source, _), outcome in zip(pairs, self._transfers.run(jobs, ordered=True), strict=True):
+            if outcome.error is not None and not isinstance(outcome.error, NotFound):
+                raise self._located(outcome.error, source)
+            answers.append(outcome.error is None)
+        return answers
+
+    def _copy(self, source: str, target: str, index: int = 0) -> Job:
+        return CopyJob(index, target, (self.bucket, self._name(source)), self.bucket, self._name(target))
 
     def move_unchanged(self, source: str, target: str, etag: str, *, replace: bool = True) -> bool:
         if replace or self._single_writer:

@@ -25,12 +25,14 @@ from mfstore.maintenance.metaflow.collecting.audit_lines import (
     did,
     policy_of,
 )
+from mfstore.maintenance.metaflow.collecting.liveness import Liveness
 from mfstore.maintenance.metaflow.collecting.plan import make_plan
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
-from mfstore.maintenance.metaflow.collecting.removal import Removal
+from mfstore.maintenance.metaflow.collecting.removal import Removal, prune
 from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
 from mfstore.maintenance.metaflow.collecting.service_tags import Tagged, tag_removed
+from mfstore.maintenance.metaflow.collecting.set_aside import Settled, settle
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.holds import FOLDER as HOLDS
@@ -54,6 +56,7 @@ def collect_metaflow(
     trust_known: bool = False,
     yes_really: bool = False,
     take_over: bool = False,
+    wait: float = 0.0,
     deletes_per_second: float | None = None,
     tell: PhaseCallback = untold,
 ) -> tuple[MetaflowGcPlan, MetaflowGcResult]:
@@ -73,6 +76,8 @@ def collect_metaflow(
             to ``mf.maintenance/``.
         yes_really: Also when no run would stay, or more would be condemned than the policy's ``max_drop``.
         take_over: Also when another collector is at work by the look of it: it died within the last minutes.
+        wait: How many seconds to wait at most until another collector has ended or counts as dead, and until a flow has
+            no running task.
         deletes_per_second: Objects that are deleted in a second, at most; 0: as many as can be. None: 1000 in S3.
         tell: Called now and then with how far it is.
 
@@ -92,8 +97,13 @@ def collect_metaflow(
     holdings = list_root(root, tell, policy.flows, inventory)
     refuse_links(root, holdings)
     file = StateFile(root.backend)
-    state = file.begin(take_over)
+    state = file.begin(take_over, wait)
     try:
+        # What a collection left that was stopped, or that tasks ran beside.
+        settled = settle(root, Liveness(file.now, policy.running))
+        prune(root, (_run(name) for name in state.removing))
+        if file.waited or settled.restored:
+            holdings = list_root(root, tell, policy.flows, inventory)
         now = file.now
         since = file.condemned_since()
         with remembering(root, holdings.find, writes=True, trusted=trust_known):
@@ -113,11 +123,14 @@ def collect_metaflow(
         file.save(state)
         if dropped or since:
             file.condemn(dropped | _of_other_flows(plan, since), policy.grace)
-        removal = Removal(root, file, state, plan, holdings, tell, pace)
+        removal = Removal(root, file, state, plan, holdings, tell, pace, wait)
         if plan.does_something:
             log = AuditLog(root.backend, LOG_FOLDER, "gc", policy_of(plan))
             with log.execution(file.now, about(plan), lambda: did(removal.removed, len(plan.condemn))):
                 removal.run()
+                again = settle(root, Liveness(file.now, policy.running))
+                settled = Settled(settled.restored + again.restored, again.left)
+                prune(root, ())
         packed = _collect_packed(root, plan, yes_really, take_over, deletes_per_second)
         drop_ended(root.backend, HOLDS, plan.now)
     finally:
@@ -130,8 +143,8 @@ def collect_metaflow(
         tagged = tag_removed(root, there, policy.judges, plan.now)
     return plan, MetaflowGcResult(
         condemned=len(plan.condemn), removed=tuple(removed.runs), deleted=removed.amount, held=removed.held,
-        store=packed.result, store_left=packed.left_alone, tagged=tagged.runs,
-        tags_refused=tagged.refused, ready=now + policy.grace if plan.condemn else None,
+        set_aside=settled.left, restored=tuple(settled.restored), store=packed.result, store_left=packed.left_alone,
+        tagged=tagged.runs, tags_refused=tagged.refused, ready=now + policy.grace if plan.condemn else None,
     )  # fmt: skip
 
 
@@ -159,6 +172,11 @@ def _of_other_flows(plan: MetaflowGcPlan, since: Mapping[str, float]) -> set[str
     """The condemned runs that this policy does not judge: they stay so, or collections of one flow each would go on
     pardoning each other's."""
     return {name for name in since if not plan.policy.judges(name.partition("/")[0])}
+
+
+def _run(name: str) -> tuple[str, str]:
+    flow, _, run = name.partition("/")
+    return flow, run
 
 
 def _dropped(plan: MetaflowGcPlan) -> set[str]:

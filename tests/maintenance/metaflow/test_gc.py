@@ -22,11 +22,11 @@ from mfstore.maintenance.metaflow.collecting.facts import RunFacts, origin
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
+from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER
 from mfstore.maintenance.metaflow.collecting.state import (
     LISTS,
     STATE_PATH,
     RootGcState,
-    StateFile,
     decode_state,
     encode_state,
     list_path,
@@ -36,7 +36,7 @@ from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions
-from mfstore.testing import Fault, FaultyBackend
+from mfstore.testing import FaultyBackend
 from tests.backends.test_s3 import options
 from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task, upload
 
@@ -187,13 +187,13 @@ def test_running_tasks_keep_their_run_and_hold_their_flow(tree):
     make_run(tree, "Flow", "3", 0.02, {}, done=False)
     before = files(tree)
     found, done = collect(tree)
-    assert done.removed == () and found.held == {"Flow": "Flow/3/start/1 is running"}
+    assert done.removed == () and done.held == {"Flow": "Flow/3/start/1 is running"} == found.busy
     assert files(tree) == before
     # It is not running any more when it failed, or is silent for much longer than its step takes.
     (tree / "Flow/3/start/1/0.runtime").write_text("{}")
     old(tree / "Flow/3/start/1/0.runtime", 0.02)
     found, done = collect(tree)
-    assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"} and not found.held
+    assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"} and not found.busy
 
 
 def test_a_killed_attempt_holds_its_flow_for_an_hour(tree):
@@ -203,7 +203,7 @@ def test_a_killed_attempt_holds_its_flow_for_an_hour(tree):
     for path in (tree / "Flow/3").rglob("*.*"):
         old(path, 65 / 1440)
     found, done = collect(tree)
-    assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"} and not found.held
+    assert set(done.removed) == {"Flow/0", "Flow/1", "Flow/2"} and not found.busy
 
 
 def test_a_crashed_attempt_that_began_long_ago_holds_nothing(tree):
@@ -438,31 +438,6 @@ def test_a_policy_that_drops_everything_is_refused(tree):
     assert not [path for path in files(tree) if "/data/" not in path and "_meta" not in path]
 
 
-def test_two_collectors_do_not_run_at_once(tree, monkeypatch):
-    with opened(tree) as place:
-        StateFile(place.backend).begin(False)
-        with pytest.raises(errors.Conflict, match="another collector is at work"):
-            collect(tree)
-        os.utime(Path(tree, STATE_PATH), (time.time() - 7200,) * 2)
-        collect(tree)  # the other is dead
-        StateFile(place.backend).begin(False)
-        assert collect(tree, take_over=True)[1].removed
-    make_run(tree, "Other", "1", 3, {"own": 1})
-    collect(tree)
-    original = removal.Removal.look_again
-
-    def overtaken(self, *arguments):
-        with opened(tree) as place:
-            StateFile(place.backend).begin(True)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(removal.Removal, "look_again", overtaken)
-    before = files(tree)
-    with pytest.raises(errors.Conflict, match="nothing more is removed"):
-        collect(tree)
-    assert files(tree) == before
-
-
 def test_a_state_that_is_written_again_meets_no_condition_of_before():
     """Where an etag is a digest of the bytes."""
     state = RootGcState({"Flow/1": 2.0}, ("Flow/2",), "somebody")
@@ -612,19 +587,19 @@ def test_a_run_is_judged_alike_when_part_of_it_is_gone(tree, monkeypatch, policy
 
 def test_a_service_that_asks_to_slow_down_ends_no_collection(tree, monkeypatch):
     collect(tree)
-    answers, original, looks = iter([True, True]), LocalBackend.delete_unchanged, []
-    look_again = removal.Removal.look_again
+    answers, looks = iter([True, True]), []
+    take, look_again = removal.take, removal.Removal.look_again
 
-    def slow(self, objects):
-        if all("/data/" in key for key in objects) and next(answers, False):
+    def slow(root, infos):
+        if all("/data/" in info.key for info in infos) and next(answers, False):
             raise errors.BackendError("SlowDown", status=503)
-        return original(self, objects)
+        return take(root, infos)
 
     def look(self, work):
         looks.append(work.flow)
         return look_again(self, work)
 
-    monkeypatch.setattr(LocalBackend, "delete_unchanged", slow)
+    monkeypatch.setattr(removal, "take", slow)
     monkeypatch.setattr(LocalBackend, "capabilities", LocalBackend.capabilities._replace(remote=True))
     monkeypatch.setattr(removal.Removal, "look_again", look)
     monkeypatch.setattr(removal.time, "sleep", lambda _: None)
@@ -683,12 +658,12 @@ def test_each_look_is_right_before_what_goes_because_of_it(tree, monkeypatch, fl
         make_run(tree, "Zeta", str(number), 30 - number, {"own": number})
     monkeypatch.setattr(removal, "REMOVED_TOGETHER", 2)
     collect(tree)
-    original = LocalBackend.delete_unchanged
+    take = removal.take
     taken = []
 
-    def slow(self, paths):
-        answers = original(self, paths)
-        if not taken and any(path.startswith("Flow/data/") for path in paths):
+    def slow(root, infos):
+        answers = take(root, infos)
+        if not taken and any(info.key.startswith("Flow/data/") for info in infos):
             for value in ("0", "1"):  # of runs that go
                 key = hashlib.sha1(pickle.dumps(value, protocol=4)).hexdigest()
                 if key in blobs_of(tree, flow):
@@ -696,7 +671,7 @@ def test_each_look_is_right_before_what_goes_because_of_it(tree, monkeypatch, fl
                     make_run(tree, flow, f"9{value}", 0, {"again": value})
         return answers
 
-    monkeypatch.setattr(LocalBackend, "delete_unchanged", slow)
+    monkeypatch.setattr(removal, "take", slow)
     _, done = collect(tree)
     assert {"Flow/0", "Flow/1", "Zeta/0", "Zeta/1"} == set(done.removed)
     assert taken and set(taken) <= blobs_of(tree, flow)
@@ -723,7 +698,7 @@ def test_what_is_stored_again_after_the_look_stays(tree, monkeypatch):
     monkeypatch.setattr(LocalBackend, "delete_many", lambda self, keys: plainly.extend(keys) or delete_many(self, keys))
     _, done = collect(tree)
     assert set(done.removed) == {"Flow/0", "Flow/1"} and path.exists()
-    assert plainly and not [name for name in plainly if "/data/" in name]
+    assert plainly and not [name for name in plainly if "/data/" in name and not name.startswith(FOLDER)]
 
 
 def test_a_dropped_run_that_is_written_to_again_holds_its_flow(tree, monkeypatch):
@@ -737,43 +712,6 @@ def test_a_dropped_run_that_is_written_to_again_holds_its_flow(tree, monkeypatch
     monkeypatch.setattr(removal.Removal, "run", late)
     _, done = collect(tree)
     assert done.removed == () and "written to just now" in done.held["Flow"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
-@pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
-def test_a_collection_that_fails_at_any_call_is_finished_by_the_next(tmp_path, tree, after, forever):
-    collect(tree)
-    expected = None
-    model = {path: (path.read_bytes(), path.stat().st_mtime) for path in tree.rglob("*") if path.is_file()}
-    kept = {path for path in files(tree) if path.startswith(("Flow/2/", "Other/"))}
-    for n in count(1, 2):
-        for path in set(tree.rglob("*")) - model.keys():
-            if path.is_file():
-                path.unlink()
-        for path, (data, moment) in model.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-            os.utime(path, (moment, moment))
-        with opened(tree) as place:
-            inner = place.backend
-            place.backend = FaultyBackend(inner, Fault(at=n, after=after, forever=forever))
-            place.backend.root = inner.root
-            with contextlib.suppress(errors.BackendError):
-                collect_metaflow(place, LAST)
-            calls = place.backend.calls
-        assert kept <= set(files(tree))
-        assert not [finding for finding in whole(tree).damage if not finding.object.startswith(("Flow/0", "Flow/1"))
-                    and finding.artifacts and not all(name.startswith(("Flow/0/", "Flow/1/")) for name in finding.artifacts)]  # fmt: skip
-        for _ in range(2):
-            collect(tree, take_over=True)
-        if expected is None:
-            expected = files(tree)
-        assert files(tree) == expected
-        assert whole(tree).findings == ()
-        if calls < n:
-            break
-    assert n > 40
 
 
 # ---- S3 ---------------------------------------------------------------------------------

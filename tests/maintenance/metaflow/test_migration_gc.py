@@ -146,7 +146,7 @@ def test_what_others_need_of_it_stays(tree):
     migrate(tree, "packed", runs=("Flow/1",))
     task(tree, "Flow", "3", "start", 1, {}, done=False)
     plan, done = collect(tree)
-    assert not done.deleted.objects and plan.held == {"Flow": "Flow/3/start/1 is running"}
+    assert not done.deleted.objects and done.held == {"Flow": "Flow/3/start/1 is running"} == plan.busy
     shutil.rmtree(tree / "Flow/3")
     _, done = collect(tree, RunPolicy(age=1e9, grace=0.0, flows=("Other",)))
     assert not done.deleted.objects

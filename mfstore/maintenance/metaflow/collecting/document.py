@@ -22,6 +22,7 @@ def gc_document(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> dict[s
         "keep": {"/".join(run): why for run, why in sorted(plan.kept.items())},
         "condemn": [entry.name for entry in plan.condemn], "remove": [entry.name for entry in plan.remove],
         "wait": {"/".join(run): ready for run, ready in sorted(plan.waiting.items())}, "held": dict(plan.held),
+        "busy": dict(plan.busy),
         "blobs": len(plan.blobs), "includes": len(plan.includes), "freed": asdict(plan.freed),
         "later": asdict(plan.later), "shared": asdict(plan.shared), "unreferred": asdict(plan.unreferred),
         "left": asdict(plan.migrated), "former": asdict(plan.former), "user": asdict(plan.user),

@@ -34,7 +34,7 @@ Step = tuple[str, str]
 class Liveness:
     """What tells running attempts from killed ones, at one time."""
 
-    now: float
+    now: float = field(compare=False)
     """Seconds since the epoch, on the storage's clock."""
     longest: float
     """Without a heartbeat, an attempt that showed no sign of life for so many seconds is never taken to be running."""

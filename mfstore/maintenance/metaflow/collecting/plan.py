@@ -68,12 +68,11 @@ def make_plan(
     fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
     versions = read_versions(root.backend)
     locks_known = fates.spare_locked(root, holdings, spared) if versions.locks_objects else True
-    fates.hold(holdings, {flow for flow, _ in fates.due})
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
-    fates.hold(holdings, {flow for flow, _ in needs.migrated})
     fates.hold_unread(needs.unread)
     fates.hold_unread(needs.unreadable)
     migrated = _ripe(needs, fates)
+    fates.note_busy(holdings, {flow for flow, _ in (*fates.due, *migrated)})
     needs.due.blobs |= migrated
     includes = _includes(root, holdings, needs, fates.held)
     plan = _assemble(root.url, metadata, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
@@ -93,6 +92,7 @@ class _Fates:
     due: set[Run]
     waiting: dict[Run, float]
     held: dict[str, str]
+    busy: dict[str, str] = field(default_factory=dict)
     locked: dict[Run, str] = field(default_factory=dict)
     """Runs that might go but for the storage's locks, and what these are."""
 
@@ -108,19 +108,15 @@ class _Fates:
             self.locked[run] = lock.why
         return True
 
-    def hold(self, holdings: Holdings, flows: Collection[str]) -> None:
-        """Let nothing go of those flows that have a running task."""
+    def note_busy(self, holdings: Holdings, flows: Collection[str]) -> None:
+        """Note which of those flows have a running task."""
         for name, task in holdings.tasks.items():
             if name[0] in flows and self.liveness.running(name, task) is not None:
-                self.held[name[0]] = f"{'/'.join(name)} is running"
-        self._wait()
+                self.busy[name[0]] = f"{'/'.join(name)} is running"
 
     def hold_unread(self, unread: Mapping[str, str]) -> None:
         """Let nothing go of these flows: what a run refers to that goes without it is garbage that nobody knows."""
         self.held.update(unread)
-        self._wait()
-
-    def _wait(self) -> None:
         for run in [run for run in self.due if run[0] in self.held]:
             self.due.discard(run)
             self.waiting[run] = self.liveness.now
@@ -194,6 +190,7 @@ def _assemble(
         waiting=fates.waiting,
         remove=tuple(facts[run] for run in sorted(due)),
         held=fates.held,
+        busy=fates.busy,
         spared=spared,
         blobs=blobs,
         includes=includes,

@@ -44,6 +44,8 @@ class MetaflowGcPlan(Shown):
     """Runs condemned long enough ago."""
     held: Mapping[str, str]
     """Flows of which nothing is removed now, and why. Their runs are not among ``remove``."""
+    busy: Mapping[str, str]
+    """Flows of which something is removed as soon as none of their tasks is running, and which is now."""
     spared: frozenset[str]
     """Flows of which cards stay: a kept run resumed another, which shows that run's cards, and nothing tells which."""
     blobs: frozenset[BlobName]
@@ -193,10 +195,14 @@ def flows_grid(plan: MetaflowGcPlan) -> Grid:
     for entry, fate, _ in fates(plan):
         by_flow.setdefault(entry.flow, Counter())[fate] += 1
     rows: tuple[tuple[Cell | str, ...], ...] = tuple(
-        (code_cell(flow), *_numbers([found.total(), *(found[fate] for fate in FATES)]), plan.held.get(flow, ""))
+        (code_cell(flow), *_numbers([found.total(), *(found[fate] for fate in FATES)]), _held(plan, flow))
         for flow, found in sorted(by_flow.items())
     )
     return Grid(("flow", "runs", *FATES, "held because"), rows, (1, 2, 3, 4, 5))
+
+
+def _held(plan: MetaflowGcPlan, flow: str) -> str:
+    return plan.held.get(flow) or (f"{plan.busy[flow]}: goes between its tasks" if flow in plan.busy else "")
 
 
 def runs_grid(plan: MetaflowGcPlan) -> Grid:

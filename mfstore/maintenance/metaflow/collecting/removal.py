@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.errors import BackendError
+from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.plan import own_files, stored
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run
+from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER, WINDOW, copy_aside, take
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
 from mfstore.maintenance.metaflow.holds import run_holds
@@ -36,6 +38,8 @@ REMOVED_TOGETHER = 10_000
 DELETION_TRIES = 6
 DELETION_PAUSE = 0.5
 """Seconds before a deletion is tried again, which double each time."""
+LOOKED_EVERY = 1.0
+"""Seconds between two looks at running tasks: gaps between the tasks of a flow are a few seconds long."""
 SENT_TOGETHER = 1000
 """Shared objects deleted together: one request, which is answered within the seconds that a deletion may take."""
 
@@ -70,12 +74,26 @@ class Removed:
     """Flows of which nothing more may go, and why."""
 
 
+class Look(NamedTuple):
+    """What another look at a flow shows."""
+
+    running: tuple[TaskName, ...] = ()
+    """Tasks that are running: nothing that they share may go now."""
+    refusal: str = ""
+    """Why nothing of the flow may go in this collection; or nothing."""
+
+
+Busy = Generator[str, None, str]
+"""Work on one flow, as far as it goes between tasks: yields why it cannot go on now; at last, why it may not, or
+nothing."""
+
+
 class Removal:
     """Carries out a plan. The collector must own the state."""
 
     def __init__(
         self, root: Root, file: StateFile, state: RootGcState, plan: MetaflowGcPlan, holdings: Holdings,
-        tell: PhaseCallback, pace: DeletionPace,
+        tell: PhaseCallback, pace: DeletionPace, wait: float,
     ) -> None:  # fmt: skip
         self._root = root
         self._file = file
@@ -84,12 +102,15 @@ class Removal:
         self._holdings = holdings
         self._tell = tell
         self._pace = pace
+        self._wait = wait
         self.removed = Removed(held=dict(plan.held))
 
     def run(self) -> None:
-        """Remove what may go of every flow."""
+        """Remove what may go of every flow. Those with a running task are gone back to until they have none; once
+        nothing more has been removed for as long as may be waited, what is left of them is left."""
         plan = self._plan
         doomed = {entry.flow for entry in plan.remove} | {flow for flow, _ in (*plan.blobs, *plan.includes)}
+        jobs: dict[str, tuple[FlowWork, Busy]] = {}
         for flow in sorted(doomed - plan.held.keys()):
             work = FlowWork(
                 flow,
@@ -97,53 +118,109 @@ class Removal:
                 {blob for blob in plan.blobs if blob[0] == flow},
                 {name for name in plan.includes if name[0] == flow},
             )
-            why = self.remove_flow(work)
-            if why:
-                self.removed.held[flow] = why
+            jobs[flow] = work, self.remove_flow(work)
+        waiting = moment()
+        while jobs:
+            before = len(jobs), self.removed.amount
+            busy = {flow: why for flow in [*jobs] if (why := self._advance(flow, jobs))}
+            if before != (len(jobs), self.removed.amount):
+                waiting = moment()
+            elif since(waiting) >= self._wait:
+                self.removed.held.update(busy)
+                return
+            elif jobs:
+                self._tell(PhaseProgress("waiting for tasks", 0, len(jobs)))
+                time.sleep(LOOKED_EVERY)
+
+    def _advance(self, flow: str, jobs: dict[str, tuple[FlowWork, Busy]]) -> str:
+        """Go on with a flow, which is taken out when that is its end. Why it has to wait, or nothing."""
+        work, job = jobs[flow]
+        try:
+            return next(job)
+        except StopIteration as end:
+            del jobs[flow]
+            if end.value:
+                self.removed.held[flow] = end.value
             else:
                 self.removed.runs += sorted("/".join(run) for run in work.runs)
+            return ""
 
-    def remove_flow(self, work: FlowWork) -> str:
-        """Remove what is doomed of a flow. Why nothing more of it may go, or nothing.
+    def remove_flow(self, work: FlowWork) -> Busy:
+        """Remove what is doomed of a flow.
 
         In an order that needs no memory: stopped anywhere, what is left of a run is still one, refers to what is left
         of its blobs, and the next collection finds the same by the policy that holds then. First each run becomes
         unreadable, by the loss of what tells that its attempts started. Then goes what only it refers to, then its own
         files, and last those that refer to others and make it a run, with what tells its tags.
         """
-        why = self.look_again(work)
+        why = yield from self._between_tasks(work)
         if why:
             return why
         names = tuple(sorted("/".join(run) for run in work.runs))
-        removing = tuple(name for name in self._state.removing if name not in names)
-        self._save(replace(self._state, removing=(*removing, *names)))
+        self._save(replace(self._state, removing=(*self._not_removing(names), *names)))
         # After that: who holds a run looks afterwards whether it is being removed.
         held = [name for name in run_holds(self._root, self._plan.now, work.flow) if name in names]
         if held:
-            self._save(replace(self._state, removing=removing))
+            self._save(replace(self._state, removing=self._not_removing(names)))
             return f"{held[0]} is held since just now"
         stages = self._stages(work.runs)
         orphans = work.orphans(self._holdings)
         of = len(orphans) + sum(map(len, stages))
         at = self._delete_all(stages[0], 0, of)
-        for first in range(0, len(orphans), REMOVED_TOGETHER):
-            # So that seconds pass, and not the time all of this takes, between a look and what goes because of it.
-            why = self.look_again(work)
+        together = min(REMOVED_TOGETHER, 10 * self._pace.at_once(REMOVED_TOGETHER))
+        for first in range(0, len(orphans), together):
+            infos = orphans[first : first + together]
+            why = yield from self._set_aside(work, infos)
             if why:
                 return why
-            infos = [info for info in orphans[first : first + REMOVED_TOGETHER] if work.dooms(info)]
             for part in ([info for info in infos if _is_include(info) == include] for include in (True, False)):
                 for next_few in range(0, len(part), SENT_TOGETHER):
-                    why = self._delete_shared(work, part[next_few : next_few + SENT_TOGETHER], at + next_few, of)
+                    few = [info for info in part[next_few : next_few + SENT_TOGETHER] if work.dooms(info)]
+                    why = yield from self._delete_shared(work, few, at + next_few, of)
                     if why:
                         return why
                 at += len(part)
         for stage in stages[1:]:
             at = self._delete_all(stage, at, of)
-        _prune(self._root, work.runs)
-        condemned = {run: moment for run, moment in self._state.condemned.items() if run not in names}
-        self._save(replace(self._state, condemned=condemned, removing=removing))
+        prune(self._root, work.runs)
+        condemned = {run: since_when for run, since_when in self._state.condemned.items() if run not in names}
+        self._save(replace(self._state, condemned=condemned, removing=self._not_removing(names)))
         return ""
+
+    def _not_removing(self, names: Collection[str]) -> tuple[str, ...]:
+        return tuple(name for name in self._state.removing if name not in names)
+
+    def _between_tasks(self, work: FlowWork) -> Busy:
+        """Wait until no task of a flow is running."""
+        while True:
+            look = self.look_again(work)
+            if look.refusal or not look.running:
+                return look.refusal
+            running = look.running
+            while running:
+                yield f"{'/'.join(running[0])} is running"
+                running = self._still(running)
+
+    def _still(self, names: Collection[TaskName]) -> tuple[TaskName, ...]:
+        """Which of these tasks are running still. Asks for their files alone."""
+        found = Holdings()
+        for info in self._root.backend.list_many(["/".join(name) + "/" for name in names]):
+            found.add(info)
+        running = self._plan.liveness.running
+        return tuple(name for name in names if name in found.tasks and running(name, found.tasks[name]) is not None)
+
+    def _set_aside(self, work: FlowWork, infos: Collection[ObjectInfo]) -> Busy:
+        """Find a moment between tasks at which a copy of what tasks share is there. So seconds pass, and not the time
+        that copying takes, between a look and what goes because of it."""
+        copied = None
+        while True:
+            why = yield from self._between_tasks(work)
+            if why or (copied is not None and since(copied) < WINDOW / 2):
+                return why
+            copied = moment()
+            copy_aside(self._root, [info for info in infos if work.dooms(info)])
+            if not self._root.remote:
+                return ""
 
     def _stages(self, runs: set[Run]) -> list[list[ObjectInfo]]:
         """The files of these runs alone: what goes before all they refer to, and in which order the rest goes after
@@ -173,10 +250,12 @@ class Removal:
             self.delete(infos[first : first + REMOVED_TOGETHER], at + first, of)
         return at + len(infos)
 
-    def _delete_shared(self, work: FlowWork, infos: list[ObjectInfo], at: int, of: int) -> str:
+    def _delete_shared(self, work: FlowWork, infos: list[ObjectInfo], at: int, of: int) -> Busy:
         """Delete what tasks share, in a request that is not repeated by itself; after one that failed, once more with
-        another look: a service that asks to slow down ends no collection. Why nothing more may go, or nothing."""
+        another look: a service that asks to slow down ends no collection."""
         for number in range(1, DELETION_TRIES + 1):
+            if not infos:
+                break
             try:
                 self.delete(infos, at, of, shared=True)
                 break
@@ -184,36 +263,36 @@ class Removal:
                 if number == DELETION_TRIES or not self._root.backend.capabilities.remote:
                     raise
             time.sleep(DELETION_PAUSE * 2 ** (number - 1))
-            why = self.look_again(work)
+            why = yield from self._set_aside(work, infos)
             if why:
                 return why
             infos = [info for info in infos if work.dooms(info)]
         return ""
 
-    def look_again(self, work: FlowWork) -> str:
-        """List a flow again: blobs that something new refers to are taken out of ``work``. Returns why nothing of the
-        flow may be removed, or nothing."""
+    def look_again(self, work: FlowWork) -> Look:
+        """List a flow again: blobs that something new refers to are taken out of ``work``."""
         plan = self._plan
         removing = {(entry.flow, entry.run) for entry in plan.remove}
         fresh = Holdings()
         listed = list_flow(self._root, work.flow)
         if self._holdings.as_of is not None:
             work.runs &= listed.runs  # the others were removed since the inventory
+        running: list[TaskName] = []
         for name, task in listed.tasks.items():
-            if plan.liveness.running(name, task) is not None:
-                return f"{'/'.join(name)} is running"
             changed = self._changed(name, task)
-            if changed and name[:2] in removing:
-                return f"{'/'.join(name)} was written to just now"
+            if plan.liveness.running(name, task) is not None:
+                running.append(name)
+            elif changed and name[:2] in removing:
+                return Look(refusal=f"{'/'.join(name)} was written to just now")
             if changed:
                 fresh.tasks[name] = layout.Task(files=dict(changed))
         for _, _, _, found in read_references(self._root, fresh, untold):
             if not isinstance(found, References):
-                return f"what a new task refers to cannot be read: {found.message}"
+                return Look(refusal=f"what a new task refers to cannot be read: {found.message}")
             if found.included or found.packed_included:
-                return "a new task refers to IncludeFiles"
+                return Look(refusal="a new task refers to IncludeFiles")
             work.blobs.difference_update((work.flow, key) for key in found.artifacts.values())
-        return ""
+        return Look(tuple(running))
 
     def _changed(
         self, name: tuple[str, str, str, str], task: layout.Task
@@ -234,7 +313,7 @@ class Removal:
             doomed = infos[first : first + together]
             self._pace.wait(len(doomed))
             if shared:
-                gone = self._root.backend.delete_unchanged({info.key: info.etag for info in doomed})
+                gone = take(self._root, doomed)
                 doomed = [info for info, is_gone in zip(doomed, gone, strict=True) if is_gone]
             else:
                 self._root.backend.delete_many([info.key for info in doomed])
@@ -249,11 +328,12 @@ def _is_include(info: ObjectInfo) -> bool:
     return layout.parse(info.key).kind == "include"
 
 
-def _prune(root: Root, runs: Iterable[Run]) -> None:
-    """Remove the folders of these runs where nothing is left in them. S3 has none."""
+def prune(root: Root, runs: Iterable[Run]) -> None:
+    """Remove the folders of these runs where nothing is left in them, and those of what was set aside. S3 has none."""
     if root.remote:
         return
-    for folder in [f"{flow}/{run}" for flow, run in runs] + [f"mf.cards/{flow}/runs/{run}" for flow, run in runs]:
+    of_runs = [folder for flow, run in runs for folder in (f"{flow}/{run}", f"mf.cards/{flow}/runs/{run}")]
+    for folder in [*of_runs, FOLDER]:
         for directory, _, _ in os.walk(Path(root.backend.root, folder), topdown=False):
             with suppress(OSError):  # not empty: somebody put something there
                 Path(directory).rmdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore.display.amounts import count, size, time_of_day
@@ -29,6 +29,11 @@ class MetaflowGcResult(Shown):
     deleted: RootAmount
     held: Mapping[str, str]
     """Flows of which nothing was removed after all, and why."""
+    set_aside: RootAmount = field(default_factory=RootAmount)
+    """Among what was deleted, what is kept below ``mf.maintenance/set-aside/`` until a later collection: a task that
+    ran meanwhile may have taken it for stored."""
+    restored: tuple[str, ...] = ()
+    """Objects that were put back because a task took them for stored."""
     store: GcResult | None = None
     """What the collection of the packed profile's store did; None when there is none, or it was left alone."""
     store_left: str = ""
@@ -60,6 +65,11 @@ def result_notes(result: MetaflowGcResult, known: Collection[str] = ()) -> list[
         notes.append(f"{count(result.tagged, 'run')} got the tag {REMOVED_TAG} in the metadata service")
     if result.tags_refused:
         notes.append(f"not all of them got the tag {REMOVED_TAG} in the metadata service: {result.tags_refused}")
+    if result.set_aside.objects:
+        notes.append(f"{result.set_aside} of that stay set aside until tasks that ran meanwhile have ended")
+    notes += [f"put back, since a task took it for stored: {key}" for key in result.restored[:SHOWN]]
+    if len(result.restored) > SHOWN:
+        notes.append(f"and {len(result.restored) - SHOWN} more were put back")
     notes += [f"{flow} was left alone after all: {why}" for flow, why in result.held.items() if flow not in known]
     if result.store is not None and _worked(result.store):
         deleted, condemned = _keys_and_packs(result.store.deleted), _keys_and_packs(result.store.condemned)

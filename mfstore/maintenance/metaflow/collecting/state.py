@@ -12,12 +12,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import AccessDenied, Conflict, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.clock import written
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 
@@ -30,8 +33,12 @@ LISTS = f"{MAINTENANCE_FOLDER}/condemned/"
 WRITTEN_SECONDS = 60.0
 """A list whose own time is further from the one in its name was written by somebody else, or written over."""
 STATE_VERSION = 1
-OWNER_SECONDS = 3600.0
-"""So long after its last sign of life a collector counts as dead. It gives one at each step."""
+LEASE_SECONDS = 300.0
+"""So long after its last sign of life a collector counts as dead."""
+RENEWED_EVERY = LEASE_SECONDS / 4
+"""Seconds between two signs of life, whatever it is at: planning may take hours."""
+LOOKED_EVERY = 5.0
+"""Seconds between two looks at whether another collector has come to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +116,13 @@ class StateFile:
         self._etag: str | None = None
         self._last: RootGcState | None = None
         self._new = False
+        self._changing = threading.Lock()
+        self._over = threading.Event()
+        self._renewals: threading.Thread | None = None
         self.now = 0.0
         """The storage's clock when the state was last written."""
+        self.waited = False
+        """Whether ``begin`` had to wait for another collector: what was listed before may have changed."""
 
     def load(self) -> RootGcState:
         """The state as it is; an empty one when there is none."""
@@ -124,21 +136,39 @@ class StateFile:
         except CorruptObject as error:
             raise error.where(backend=self._backend.url) from None
 
-    def begin(self, take_over: bool) -> RootGcState:
-        """Load the state and become its owner. Conflict while another collector is at work."""
+    def begin(self, take_over: bool, wait: float = 0.0) -> RootGcState:
+        """Load the state and become its owner, until ``end``. Conflict while another collector is at work, after
+        ``wait`` seconds: one that died counts as dead by then, or later."""
+        began = moment()
         state = self.load()
         self._new = self._etag is None
-        if state.owner and not take_over:
+        while state.owner and not take_over:
             age = self._age()
-            if age < OWNER_SECONDS:
+            if age >= LEASE_SECONDS:
+                break
+            left = wait - since(began)
+            if left <= 0:
                 raise Conflict(
                     "another collector is at work", key=STATE_PATH, backend=self._backend.url, found=state.owner,
-                    hint=f"It wrote {age:.0f} s ago; after {OWNER_SECONDS:.0f} s it counts as dead, or with "
-                    "--take-over",
+                    hint=f"Its last sign of life is {max(age, 0):.0f} s old. If it died, wait until that is "
+                    f"{LEASE_SECONDS:.0f} s (--wait), or --take-over",
                 )  # fmt: skip
+            self.waited = True
+            time.sleep(max(0.01, min(LOOKED_EVERY, left, LEASE_SECONDS - age)))
+            state = self.load()
         state = replace(state, owner=f"{socket.gethostname()}:{os.getpid()}")
         self.save(state)
+        self._renewals = threading.Thread(target=self._renew, name="mfstore gc lease", daemon=True)
+        self._renewals.start()
         return state
+
+    def _renew(self) -> None:
+        """Show now and then that this collector is alive. What hinders it ends the collection at its next step, if
+        that meets it too."""
+        while not self._over.wait(RENEWED_EVERY):
+            with suppress(MfstoreError), self._changing:
+                if self._last is not None and not self._over.is_set():
+                    self._put(self._last)
 
     def condemned_since(self) -> dict[str, float]:
         """Since when each run has been condemned without a break, by the storage's own clock: the time of the oldest
@@ -181,9 +211,12 @@ class StateFile:
         return now - written(self._backend, STATE_PATH)
 
     def end(self) -> None:
-        """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``OWNER_SECONDS``.
+        """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``LEASE_SECONDS``.
 
         Where there was no state before and nothing is to be remembered, none is left."""
+        self._over.set()
+        if self._renewals is not None:
+            self._renewals.join()
         if self._last is not None:
             with suppress(MfstoreError):
                 self.save(replace(self._last, owner=""))
@@ -192,9 +225,21 @@ class StateFile:
 
     def save(self, state: RootGcState) -> None:
         """Write the state. Conflict when somebody else did since it was read."""
+        with self._changing:
+            self._put(state)
+            self._last = state
+            self.now = written(self._backend, STATE_PATH)
+
+    def _put(self, state: RootGcState) -> None:
+        data = encode_state(state)
         try:
-            self._etag = self._backend.put_if(STATE_PATH, encode_state(state), self._etag)
+            self._etag = self._backend.put_if(STATE_PATH, data, self._etag)
         except Conflict as error:
-            raise error.where(hint="Another collector took over; nothing more is removed") from None
-        self._last = state
-        self.now = written(self._backend, STATE_PATH)
+            # Perhaps with ourselves: a request that was carried out and not answered is sent again.
+            try:
+                found, etag = self._backend.get_tagged(STATE_PATH)
+            except NotFound:
+                found, etag = b"", ""
+            if found != data:
+                raise error.where(hint="Another collector took over; nothing more is removed") from None
+            self._etag = etag

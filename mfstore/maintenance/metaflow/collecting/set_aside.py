@@ -1,0 +1,144 @@
+"""What tasks share is set aside before it goes, and put back if a task took it for stored.
+
+A task of stock Metaflow asks whether a blob is there, and writes down only at its end that it needs it. No look at a
+flow tells what a task that begins right after it will find. So a copy stays until every attempt that may have found the
+original has ended, or has been silent for as long as a policy allows; and what such an attempt names is put back.
+
+Nothing said there lets anything go: a copy is put back only where there is no original, and else deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mfstore.backends.base import ObjectInfo
+from mfstore.errors import Conflict, NotFound, OutOfSpace
+from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
+from mfstore.maintenance.metaflow.collecting.liveness import Liveness
+from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, TaskName, list_flow
+from mfstore.maintenance.metaflow.references import read_references
+from mfstore.maintenance.report import untold
+from mfstore.metaflow.roots import layout
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, References, Task
+
+if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.root import Root
+
+FOLDER = f"{MAINTENANCE_FOLDER}/set-aside/"
+"""Copies lie below it by the paths of their originals."""
+WINDOW = 900.0
+"""An original is deleted within so many seconds after its copy was made. What began later did not find it."""
+CLOCKS = 60.0
+"""Seconds by which times of objects that the storage gave about the same time may differ."""
+
+
+def copy_aside(root: Root, infos: Collection[ObjectInfo]) -> None:
+    """Copy what is about to be deleted, if it is still there. In a directory ``take`` moves it instead."""
+    if root.remote:
+        root.backend.copy_many([(info.key, FOLDER + info.key) for info in infos])
+
+
+def take(root: Root, infos: Collection[ObjectInfo]) -> list[bool]:
+    """Delete the objects that are as they were listed, of which a copy is left. True for each that is gone now."""
+    if root.remote:
+        return list(root.backend.delete_unchanged({info.key: info.etag for info in infos}))
+    gone = []
+    for info in infos:
+        try:
+            gone.append(root.backend.move_unchanged(info.key, FOLDER + info.key, info.etag))
+        except NotFound:
+            gone.append(True)
+        except OutOfSpace:
+            # Not even for a name: what goes makes room, and a full disk stops tasks as well.
+            gone += root.backend.delete_unchanged({info.key: info.etag})
+    return gone
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of copies."""
+
+    restored: list[str] = field(default_factory=list)
+    """Paths of originals that were put back."""
+    left: RootAmount = field(default_factory=RootAmount)
+    """Copies that stay until a later collection: a task that may need them has not ended."""
+
+
+def settle(root: Root, liveness: Liveness) -> Settled:
+    """Put back what a task named since it was set aside, and delete the other copies that no task can name any more.
+
+    ``liveness`` says of which attempts that may be. Only the collector that owns the state may do this.
+    """
+    settled = Settled()
+    by_flow: dict[str, list[ObjectInfo]] = {}
+    for info in root.backend.list(FOLDER):
+        path = layout.parse(info.key.removeprefix(FOLDER))
+        if path.kind in ("blob", "blob_meta", "include"):
+            by_flow.setdefault(path.flow, []).append(info)
+    for flow, copies in sorted(by_flow.items()):
+        _settle_flow(root, liveness, flow, copies, settled)
+    return settled
+
+
+def _settle_flow(root: Root, liveness: Liveness, flow: str, copies: list[ObjectInfo], settled: Settled) -> None:
+    tasks = list_flow(root, flow).tasks
+    named = _named_since(root, tasks, min(info.modified for info in copies) - CLOCKS)
+    if named is None:  # what a new task refers to cannot be read now
+        settled.left += total(copies)
+        return
+    needed = [info for info in copies if _original(info) in named]
+    settled.restored += _restore(root, needed)
+    kept = {info.key for info in needed}
+    began = [
+        task.started[attempt] for name, task in tasks.items() if (attempt := liveness.running(name, task)) is not None
+    ]
+    earliest = min(began, default=float("inf"))
+    rest = [info for info in copies if info.key not in kept]
+    over = [info for info in rest if earliest > info.modified + WINDOW]
+    root.backend.delete_many([info.key for info in over])
+    settled.left += total(info for info in rest if earliest <= info.modified + WINDOW)
+
+
+def _original(info: ObjectInfo) -> BlobName | str:
+    """What a copy is of: the flow and key of a blob, and of its metadata too; of IncludeFiles only which flow's."""
+    path = layout.parse(info.key.removeprefix(FOLDER))
+    return path.flow if path.kind == "include" else (path.flow, path.name)
+
+
+def _named_since(root: Root, tasks: Mapping[TaskName, Task], moment: float) -> set[BlobName | str] | None:
+    """What files of tasks that were written since then name: blobs, and a flow of which they name IncludeFiles. None
+    when it is not known."""
+    fresh = Holdings()
+    for name, task in tasks.items():
+        files = {file: info for file, info in task.files.items() if info.modified >= moment}
+        if files:
+            fresh.tasks[name] = Task(files=files)
+    named: set[BlobName | str] = set()
+    for name, _, _, found in read_references(root, fresh, untold):
+        if not isinstance(found, References):
+            return None
+        named.update((name[0], key) for key in found.artifacts.values())
+        if found.included or found.packed_included:
+            named.add(name[0])
+    return named
+
+
+def _restore(root: Root, copies: Iterable[ObjectInfo]) -> list[str]:
+    """Put these back where nothing is stored by now; then the copy goes."""
+    restored = []
+    for info in copies:
+        key = info.key.removeprefix(FOLDER)
+        if root.remote:
+            if not root.backend.exists_many([key])[0]:
+                root.backend.copy(info.key, key)  # with its metadata; what a task stores meanwhile is the same
+                restored.append(key)
+            root.backend.delete(info.key)
+            continue
+        try:
+            if root.backend.move_unchanged(info.key, key, info.etag, replace=False):
+                restored.append(key)
+        except Conflict:
+            root.backend.delete(info.key)
+    return restored
