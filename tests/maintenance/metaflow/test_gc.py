@@ -286,24 +286,66 @@ def test_what_runs_stored_for_themselves_is_left_alone_and_told(tree):
     assert path.exists()
 
 
-def test_cards_of_runs_that_were_resumed(tree):
-    def card(run):
-        path = tree / f"mf.cards/Flow/runs/{run}/steps/start/tasks/1/cards/x.html"
-        path.parent.mkdir(parents=True)
-        path.write_text("card")
-        old(path, 20)
-        return path
+def card(tree, run, step="start", old_layout=False):
+    steps = "" if old_layout else f"steps/{step}/"
+    path = tree / f"mf.cards/Flow/runs/{run}/{steps}tasks/1/cards/x.html"
+    path.parent.mkdir(parents=True)
+    path.write_text("card")
+    old(path, 20)
+    return path
 
-    first, second = card("0"), card("1")
-    marker = tree / "Flow/2/_parameters/0/_resume_done"
+
+def resume(tree, origin, run, days=20):
+    """A run that took over the first task of another, as ``resume`` leaves it in S3: no metadata tells which."""
+    began = json.dumps({"time": time.time() - days * DAY})
+    taken_over = (tree / f"Flow/{origin}/start/1/0.data.json").read_text()
+    for name, text in (("attempt.json", began), ("data.json", taken_over), ("DONE.lock", "")):
+        path = tree / f"Flow/{run}/start/1/0.{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        old(path, days)
+    marker = tree / f"Flow/{run}/_parameters/0/_resume_done"
     marker.parent.mkdir(parents=True)
     marker.write_text("true")
-    old(marker, 20)
+    old(marker, days)
+
+
+def test_the_origin_of_a_resumed_run_is_told_by_what_it_took_over(tree):
+    first, second = card(tree, "0"), card(tree, "1", old_layout=True)
+    resume(tree, "1", "9")
     for _ in range(2):
         found, done = collect(tree)
-    # Nothing tells which run was resumed: the cards stay.
-    assert set(done.removed) == {"Flow/0", "Flow/1"} and found.spared == {"Flow"}
-    assert first.exists() and second.exists()
+    assert found.kept["Flow", "1"] == "9, which resumed it, shows its cards" and not found.spared
+    assert set(done.removed) == {"Flow/0", "Flow/2"} and second.exists() and not first.exists()
+    # With that run the cards go.
+    make_run(tree, "Flow", "91", 1, {"own": 91})
+    for _ in range(2):
+        _, done = collect(tree)
+    assert set(done.removed) == {"Flow/1", "Flow/9"} and not second.exists() and whole(tree).findings == ()
+
+
+def test_runs_that_were_migrated_since_may_be_the_origin(tree):
+    cards = [card(tree, "0"), card(tree, "1")]
+    resume(tree, "1", "9")
+    path = tree / "Flow/0/start/1/0.data.json"
+    document = json.loads(path.read_text())
+    document["mfstore"] = {"former": {"own": [{"key": "ab" * 20, "info": {}}]}, "recorded": True}
+    path.write_text(json.dumps(document))
+    old(path, 20)
+    for _ in range(2):
+        found, _ = collect(tree)
+    assert found.kept["Flow", "0"] == "9, which resumed it or one like it, shows its cards"
+    assert [path for path in cards if path.exists()] == cards
+
+
+def test_cards_stay_where_it_cannot_be_told_which_run_was_resumed(tree):
+    cards = [card(tree, "0"), card(tree, "1")]
+    resume(tree, "1", "9")
+    with opened(tree) as place:
+        place.backend = Vanishing(place.backend, "Flow/0/start/1/0.data.json")
+        found = plan_metaflow_gc(place, LAST)
+    assert found.spared == {"Flow"} and {"Flow/0", "Flow/1", "Flow/2"} == names(found.condemn)
+    assert all(path.exists() for path in cards)
 
 
 def test_the_run_whose_cards_a_kept_run_shows_is_kept(tree):

@@ -16,7 +16,8 @@ from mfstore.maintenance.metaflow.collecting.locks import read_locked_runs
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
-from mfstore.maintenance.metaflow.collecting.run_facts import read_resumed_runs, read_run_facts
+from mfstore.maintenance.metaflow.collecting.resumed_runs import read_resumed_runs
+from mfstore.maintenance.metaflow.collecting.run_facts import read_run_facts
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_root, refuse_links
 from mfstore.maintenance.metaflow.listed_blobs import BlobName

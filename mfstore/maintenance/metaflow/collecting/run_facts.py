@@ -1,13 +1,11 @@
-"""What is known of each run below a root: from its files, its local metadata, and the run that it resumed."""
+"""What is known of each run below a root: from its files and its metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mfstore.errors import CorruptObject, MfstoreError
 from mfstore.maintenance.metaflow.collecting import facts
 from mfstore.maintenance.metaflow.collecting.beginnings import EARLIEST, read_beginnings
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
@@ -16,9 +14,6 @@ from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.collecting.record_sources import read_records, records_of
 from mfstore.maintenance.metaflow.collecting.records import RunRecord
 from mfstore.maintenance.metaflow.holds import run_holds
-from mfstore.maintenance.metaflow.references import read_small
-from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.attempts import RESUMED
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
@@ -114,47 +109,3 @@ def _why_held(hold: Hold | None, record: RunRecord) -> str:
     if hold is not None:
         return str(hold)
     return f"what is recorded of it cannot be read: {record.unread}" if record.unread else ""
-
-
-@dataclass(frozen=True, slots=True)
-class ResumedRuns:
-    """Runs that resumed others: they show the cards of these."""
-
-    runs: Collection[Run]
-    origins: Mapping[Run, str]
-    """The run that each resumed, where local metadata tells."""
-
-    def keep_origins(self, kept: dict[Run, str], cards: Collection[Run]) -> set[str]:
-        """Keep the runs with ``cards`` that a kept run shows because it resumed them. Returns the flows of kept runs
-        that resumed others which cannot be told."""
-        spared: set[str] = set()
-        waiting = [run for run in kept if run in self.runs]
-        while waiting:
-            run = waiting.pop()
-            if run not in self.origins:
-                spared.add(run[0])
-                continue
-            origin = (run[0], self.origins[run])
-            if origin in cards and origin not in kept:
-                kept[origin] = f"{run[1]}, which resumed it, shows its cards"
-                if origin in self.runs:
-                    waiting.append(origin)
-        return spared
-
-
-def read_resumed_runs(root: Root, holdings: Holdings) -> ResumedRuns:
-    """The runs that resumed others, by their files and by local metadata."""
-    resumed = {
-        name[:2] for name, task in holdings.tasks.items() if any((None, marker) in task.files for marker in RESUMED)
-    }
-    told: dict[Run, ObjectInfo] = {}
-    for path, info in holdings.metadata:
-        if (path.flow, path.run) in resumed and layout.ORIGIN.fullmatch(info.key):
-            told[path.flow, path.run] = info
-    origins: dict[Run, str] = {}
-    for run, data in read_small(root, list(told.items())):
-        with suppress(CorruptObject):
-            origin = None if isinstance(data, MfstoreError) else layout.origin_run(data)
-            if origin is not None:
-                origins[run] = origin
-    return ResumedRuns(resumed, origins)
