@@ -202,8 +202,19 @@ def test_json_is_what_its_schema_says(all_kinds, capsys):
     jsonschema.Draft202012Validator.check_schema(schema)
     seen = set()
     for more in ((), ("--max-drop", "1%"), ("--execute",), ("--execute", "--keep-age", "10000d"), ("--execute",)):
-        command = ["gc", "--metaflow", str(all_kinds), "--keep-last-successful", "1", "--grace", "0s", "--json", *more]
-        main(command, standalone_mode=False)
+        command = [
+            "gc",
+            "--metaflow",
+            str(all_kinds),
+            "--keep-last-successful",
+            "1",
+            "--grace",
+            "0s",
+            "--json",
+            "--wait",
+            "0s",
+        ]
+        main([*command, *more], standalone_mode=False)
         document = json.loads(capsys.readouterr().out)
         jsonschema.validate(document, schema)
         seen |= {entry["fate"] for entry in document["runs"]}
