@@ -21,6 +21,7 @@ from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
 from mfstore.maintenance.metaflow.holds import run_holds
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
+from mfstore.maintenance.metaflow.listed_tasks import TaskName
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.metaflow.roots import layout

@@ -21,7 +21,8 @@ from mfstore.metaflow.roots.migration_record import earlier_forms
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.holdings import Holdings, TaskName
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.listed_tasks import TaskName
     from mfstore.maintenance.metaflow.root import Root
 
 MIGRATED = b""

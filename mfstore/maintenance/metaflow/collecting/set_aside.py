@@ -17,7 +17,9 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.errors import Conflict, NotFound, OutOfSpace
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness
-from mfstore.maintenance.metaflow.holdings import BlobName, Holdings, TaskName, list_flow
+from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
+from mfstore.maintenance.metaflow.listed_blobs import BlobName
+from mfstore.maintenance.metaflow.listed_tasks import TaskName
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.maintenance.report import untold
 from mfstore.metaflow.roots import layout
