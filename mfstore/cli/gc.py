@@ -16,7 +16,7 @@ from mfstore.cli.options import DURATION, json_option, metaflow_option, one_plac
 from mfstore.cli.output import opened, print_grid, print_json
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
-from mfstore.maintenance.store.collecting.told import plan_grid, plan_notes
+from mfstore.maintenance.store.collecting.told import plan_grid, plan_notes, retention_text
 
 if TYPE_CHECKING:
     from mfstore.maintenance.store.gc import GcPlan, GcResult
@@ -172,6 +172,7 @@ def _keys(lines: Iterable[str]) -> list[str]:
 
 def _show(plan: GcPlan, long: bool) -> None:
     found = plan.decision
+    click.echo(printable(retention_text(plan.options.retention)))
     print_grid(plan_grid(found))
     for note in (*plan_notes(found), *plan.storage_notes):
         click.echo(printable(note))
@@ -204,6 +205,10 @@ def _document(plan: GcPlan, result: GcResult | None, long: bool) -> dict[str, An
     found = plan.decision
     document: dict[str, Any] = {
         "store": plan.access.backend.url, "now": found.now, "grace": found.grace,
+        "policy": {
+            **asdict(plan.options.retention), "max_drop": plan.options.max_drop, "repack": plan.options.repack,
+            "text": retention_text(plan.options.retention),
+        },
         "refusal": found.refusal(plan.options.max_drop), "stored": asdict(found.stored),
         "keep": {why: asdict(amount) for why, amount in found.kept.items()},
         "wait": asdict(found.waiting), "ready_at": found.ready_at,

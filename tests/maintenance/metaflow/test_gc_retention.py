@@ -156,7 +156,7 @@ def test_a_brake_on_how_much_goes_at_once(tmp_path, capsys):
         a_run(tmp_path, "Flow", f"r{days:02d}", days)
     before = files(tmp_path)
     with pytest.raises(
-        errors.Refused, match=r"7 runs would be condemned at once, 70% of them: more than --max-drop 50%"
+        errors.Refused, match=r"7 runs would be condemned at once, 70% of all: more than --max-drop 50%"
     ):
         use(tmp_path, collect_metaflow, last=3, max_drop=0.5)
     command = ["gc", "--metaflow", str(tmp_path), "--keep-last", "3", "--max-drop", "50%", "--grace", "0s"]

@@ -17,6 +17,7 @@ from mfstore.cli import main
 from mfstore.durations import seconds, ttl_of
 from mfstore.format.refs import RefEntry
 from mfstore.maintenance.store.collecting.retention import RefVersion, Retention, plan_refs, unclear_ttls
+from mfstore.maintenance.store.collecting.told import retention_text
 from tests.rigs.gc import noise
 
 DAY = 86400.0
@@ -126,6 +127,15 @@ def test_a_calendar_that_makes_no_sense(bad):
         Retention(**bad)
 
 
+def test_a_policy_in_words():
+    assert retention_text(Retention()) == "keep all values of refs; no value for longer than its ttl"
+    many = Retention(keep_last=1, keep_daily=7, keep_age=30 * DAY, series=("runs/*",), pinned=("prod/*",))
+    assert retention_text(many) == (
+        "keep of each ref the last 1 value, the last of each of 7 days, what was current within 30 days; refs like runs/* "
+        "go by this too; no value for longer than its ttl; all of refs like prod/*"
+    )
+
+
 def test_what_is_over_its_time_goes_from_a_store(tmp_path, monkeypatch):
     store = mfstore.open(tmp_path / "store")
     trial, kept = store.put(noise(1)), store.put(noise(2))
@@ -137,7 +147,7 @@ def test_what_is_over_its_time_goes_from_a_store(tmp_path, monkeypatch):
     store.put(noise(3), "models/new", note={"ttl": "1d"})
     plan = store.plan_gc(grace=0, max_drop=0.3)
     assert [change.name for change in plan.decision.refs] == ["models/trial"] and not plan.decision.refs[0].kept
-    with pytest.raises(errors.Refused, match=r"1 key would be condemned at once, 33%: more than 30%"):
+    with pytest.raises(errors.Refused, match=r"1 key would be condemned at once, 33% of all: more than 30%"):
         plan.execute()
     assert store.exists(trial) and "models/trial" in store.refs
     store.plan_gc(grace=0, max_drop=0.5).execute()

@@ -33,7 +33,7 @@ def _of_group(group: list[RunFacts], policy: RunPolicy) -> Iterator[tuple[RunFac
     counting = [facts for facts in group if facts.counts]
     if policy.last:
         for facts in group[: _stretch(group, policy.last)]:
-            yield facts, f"among the last {policy.last}"
+            yield facts, f"among the last {policy.last}" if facts.counts else f"newer than the last {policy.last}"
     if policy.last_successful:
         for facts in counting[: policy.last_successful]:
             yield facts, f"among the last {policy.last_successful} successful"

@@ -140,7 +140,7 @@ class MetaflowGcPlan(Shown):
             return "the policy would drop every run"
         if limit is not None and self.drops_share > limit:
             return (
-                f"{count(len(self.condemn), 'run')} would be condemned at once, {share(self.drops_share)} of them: "
+                f"{count(len(self.condemn), 'run')} would be condemned at once, {share(self.drops_share)} of all: "
                 f"more than --max-drop {share(limit)}"
             )
         return ""
@@ -243,7 +243,7 @@ def plan_notes(plan: MetaflowGcPlan) -> list[str]:
     notes += ["kept: " + (", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common()) or "none")]
     if plan.dropped:
         over = sum(entry.expired(plan.now) for entry, fate, _ in fates(plan) if fate != "keep")
-        notes += [f"{count(over, 'run')} go because their ttl is over"] if over else []
+        notes += [f"{count(over, 'run')} of those that go: the ttl is over"] if over else []
     unclear = [entry for entry in plan.runs if entry.unclear]
     notes += [f"{entry.name} has the tag {entry.unclear}, which is no duration: it stays" for entry in unclear[:SHOWN]]
     notes += [f"no run matches --pin {pattern}" for pattern in plan.unmatched[:SHOWN]]

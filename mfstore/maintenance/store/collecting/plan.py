@@ -153,7 +153,8 @@ class GcDecision:
         condemned = len(self.condemns.recipes)
         part = condemned / self.stored.recipes if condemned else 0.0
         if max_drop is not None and part > max_drop:
-            return f"{count(condemned, 'key')} would be condemned at once, {share(part)}: more than {share(max_drop)}"
+            many = f"{count(condemned, 'key')} would be condemned at once, {share(part)} of all"
+            return f"{many}: more than {share(max_drop)}"
         return ""
 
 

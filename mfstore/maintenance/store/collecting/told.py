@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card, Cell, Grid
+from mfstore.maintenance.periods import NOUNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mfstore.maintenance.store.collecting.plan import GcDecision, StoreAmount
+    from mfstore.maintenance.store.collecting.retention import Retention
 
 
 def plan_card(url: str, found: GcDecision, warnings: Sequence[str], notes: Sequence[str]) -> Card:
@@ -18,6 +20,20 @@ def plan_card(url: str, found: GcDecision, warnings: Sequence[str], notes: Seque
     does = "execute() does this." if found.does_something else "There is nothing to do."
     warned = (f"Warning: {warning}" for warning in warnings)
     return Card("collection of", url, (), (plan_grid(found),), (*plan_notes(found), *notes, *warned, does))
+
+
+def retention_text(retention: Retention) -> str:
+    """What is kept of refs, in words."""
+    counted = [] if retention.keep_last is None else [f"the last {count(retention.keep_last, 'value')}"]
+    counted += [
+        f"the last of each of {count(number, NOUNS[kind])}" for kind, number in retention.periods.items() if number
+    ]
+    if retention.keep_age is not None:
+        counted.append(f"what was current within {duration(retention.keep_age)}")
+    kept = f"of each ref {', '.join(counted)}" if counted else "all values of refs"
+    series = f"; refs like {', '.join(retention.series)} go by this too" if retention.series else ""
+    pinned = f"; all of refs like {', '.join(retention.pinned)}" if retention.pinned else ""
+    return f"keep {kept}{series}; no value for longer than its ttl{pinned}"
 
 
 def plan_grid(found: GcDecision) -> Grid:
