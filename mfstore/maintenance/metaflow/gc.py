@@ -13,7 +13,7 @@ The store of the packed profile is collected by its own rules, with every bundle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from mfstore.maintenance.metaflow.collecting.audit_lines import (
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness
 from mfstore.maintenance.metaflow.collecting.plan import make_plan
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
-from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
 from mfstore.maintenance.metaflow.collecting.removal import Removal, prune
 from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
 from mfstore.maintenance.metaflow.collecting.service_tags import Tagged, tag_removed
@@ -101,7 +101,7 @@ def collect_metaflow(
     try:
         # What a collection left that was stopped, or that tasks ran beside.
         settled = settle(root, Liveness(file.now, policy.running))
-        prune(root, (_run(name) for name in state.removing))
+        prune(root, _runs(state.removing))
         if file.waited or settled.restored:
             holdings = list_root(root, tell, policy.flows, inventory)
         now = file.now
@@ -174,9 +174,10 @@ def _of_other_flows(plan: MetaflowGcPlan, since: Mapping[str, float]) -> set[str
     return {name for name in since if not plan.policy.judges(name.partition("/")[0])}
 
 
-def _run(name: str) -> tuple[str, str]:
-    flow, _, run = name.partition("/")
-    return flow, run
+def _runs(names: Iterable[str]) -> list[Run]:
+    """The runs of these names; what is no name of one is left out: every task may write the state."""
+    parts = [name.partition("/") for name in names]
+    return [(flow, run) for flow, _, run in parts if flow.isidentifier() and "/" not in run and run.strip(".")]
 
 
 def _dropped(plan: MetaflowGcPlan) -> set[str]:

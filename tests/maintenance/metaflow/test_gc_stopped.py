@@ -15,7 +15,13 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.metaflow import gc
 from mfstore.maintenance.metaflow.collecting import removal, state
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
-from mfstore.maintenance.metaflow.collecting.state import LEASE_SECONDS, STATE_PATH, StateFile
+from mfstore.maintenance.metaflow.collecting.state import (
+    LEASE_SECONDS,
+    STATE_PATH,
+    RootGcState,
+    StateFile,
+    encode_state,
+)
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
@@ -160,6 +166,20 @@ def test_a_killed_collection_is_finished_by_the_next(tree, after):
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 def test_a_collection_stopped_at_any_call_is_finished_by_the_next(tree, after, forever):
     assert is_finished_by_the_next(tree, count(1), after, forever) > 60
+
+
+def test_only_empty_folders_of_runs_go_by_what_the_state_says(tree):
+    """Every task may write it."""
+    collect(tree)
+    names = ["Flow/gone", "Flow/2", "../outside", "Flow/../../outside", "Flow/..", "../mf/Flow", "data/..", "Flow/"]
+    folders = [tree / "Flow/gone/start/1", tree.parent / "outside", tree / "Empty", tree / "Flow/2/start/2"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    Path(tree, STATE_PATH).write_bytes(encode_state(RootGcState(removing=tuple(names))))
+    before = files(tree)
+    with opened(tree) as place:
+        collect_metaflow(place, RunPolicy(last=99, grace=0.0))
+    assert [folder.exists() for folder in folders] == [False, True, True, False] and files(tree) == before
 
 
 # ---- two collectors -----------------------------------------------------------------------
