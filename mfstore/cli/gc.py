@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from mfstore.cli.gc_options import KEPT, OF_METAFLOW, OF_STORES, Keeping, SectionOption, Sections, keeping_options
+from mfstore.cli.gc_options import (
+    HISTORY,
+    KEPT,
+    OF_METAFLOW,
+    OF_STORES,
+    Keeping,
+    SectionOption,
+    Sections,
+    keeping_options,
+)
 from mfstore.cli.maintenance import DAMAGE
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_grid, print_json
@@ -102,10 +111,24 @@ if TYPE_CHECKING:
     section=OF_STORES,
     help="Rewrite mostly dead packs, up to this share of the stored bytes.",
 )
+@click.option(
+    "--undo", is_flag=True, cls=SectionOption, section=HISTORY,
+    help="Take back what is condemned, all of it or the NAMEs (runs, refs, keys), and hold it for a while.",
+)  # fmt: skip
+@click.option(
+    "--for", "lasting", type=DURATION, default="30d", show_default=True, metavar="TIME", cls=SectionOption,
+    section=HISTORY, help="Of --undo: hold it for so long.",
+)  # fmt: skip
+@click.option(
+    "--log", "show_log", is_flag=True, cls=SectionOption, section=HISTORY,
+    help="Show what collections did, or those that were about the NAMEs.",
+)  # fmt: skip
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 def gc(
     url: str | None, metaflow: str | None, as_json: bool, grace: float, keeping: Keeping, metadata: str | None,
     inventory: str | None, trust_known: bool, live: TextIO | None, repack: float, deletes_per_second: float | None,
     wait: float, long: bool, execute: bool, yes_really: bool, take_over: bool,
+    undo: bool, lasting: float, show_log: bool, names: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
 
@@ -120,6 +143,18 @@ def gc(
     after it.
     """
     where = one_place(url, metaflow)
+    if undo + show_log + execute > 1:
+        raise click.UsageError("--undo, --log and --execute are three things: give one of them")
+    if undo or show_log:
+        from mfstore.cli import gc_history
+
+        if show_log:
+            gc_history.show_log(where, metaflow is not None, names, as_json)
+        elif not gc_history.undo(where, metaflow is not None, names, lasting, as_json):
+            sys.exit(DAMAGE)
+        return
+    if names:
+        raise click.UsageError("NAMEs are for --undo and --log; --pin and --live say what to keep")
     if metaflow is not None:
         from mfstore.cli import metaflow_gc
 

@@ -17,6 +17,7 @@ from mfstore.maintenance.store.collecting.retention import Retention
 KEPT = "What is kept"
 OF_METAFLOW = "Of roots of Metaflow (--metaflow)"
 OF_STORES = "Of stores"
+HISTORY = "What was done, and taking it back"
 
 
 class SectionOption(click.Option):

@@ -1,0 +1,127 @@
+"""``mfstore gc --log`` and ``--undo``: what collections did, and taking back what they condemned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfstore.cli.output import opened, print_json, print_table
+from mfstore.display.amounts import count, date, size
+from mfstore.display.words import printable
+from mfstore.format.audit import END, STORE_LOG
+from mfstore.maintenance.audit import read_log
+from mfstore.maintenance.told import SHOWN
+
+if TYPE_CHECKING:
+    from mfstore.format.audit import AuditRecord
+
+COUNTED = {"runs": "run", "keys": "key", "refs": "ref", "lost": "lost", "condemned": "condemned"}
+
+
+def show_log(where: str, metaflow: bool, names: Sequence[str], as_json: bool) -> None:
+    """Print the last executions, the latest first; with ``names`` those that are about these runs, refs or keys."""
+    if metaflow:
+        from mfstore.maintenance.metaflow.collecting.audit_lines import ROOT_LOG
+        from mfstore.maintenance.metaflow.root import Root
+
+        root = Root(where)
+        backend, folder, close = root.backend, ROOT_LOG, root.close
+    else:
+        store = opened(where)
+        backend, folder, close = store.handle.access("read").backend, STORE_LOG, store.close
+    try:
+        wanted = (record for record in read_log(backend, folder) if not names or _mentions(record, names))
+        shown = list(wanted if as_json else islice(wanted, 2 * SHOWN))
+    finally:
+        close()
+    if as_json:
+        for record in shown:
+            print_json(asdict(record))
+        return
+    ended = {record.execution for record in shown if record.event == END}
+    rows = [_row(record) for record in shown if record.event == END or record.execution not in ended]
+    if rows:
+        print_table(("when", "by", "what", "outcome", "policy"), rows[:SHOWN])
+    else:
+        click.echo("There is nothing in the log" + (f" about {printable(', '.join(names))}." if names else "."))
+
+
+def _mentions(record: AuditRecord, names: Sequence[str]) -> bool:
+    return any(
+        name in value if isinstance(value, list) else name == value
+        for line in record.lines for value in line.values() for name in names
+    )  # fmt: skip
+
+
+def _row(record: AuditRecord) -> tuple[str, ...]:
+    facts = record.facts
+    if record.event == END:
+        outcome = str(facts.get("outcome", "")) + (f": {facts['error']}" if facts.get("error") else "")
+    else:
+        outcome = "did not end"
+    amounts = [
+        count(_number(facts, name), noun) if noun != name else f"{_number(facts, name):,} {noun}"
+        for name, noun in COUNTED.items() if _number(facts, name)
+    ]  # fmt: skip
+    if _number(facts, "bytes"):
+        amounts.append(size(_number(facts, "bytes")))
+    policy = ", ".join(f"{name} {value}" for name, value in record.policy.items())
+    return date(record.time), record.user, f"{record.action}: {', '.join(amounts) or 'nothing'}", outcome, policy
+
+
+def _number(facts: Any, name: str) -> int:
+    found = facts.get(name)
+    return found if isinstance(found, int) else 0
+
+
+def undo(where: str, metaflow: bool, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
+    """Take back what is condemned, all or these names, and print it. Whether all of it was still there."""
+    return (_undo_root if metaflow else _undo_store)(where, names, lasting, as_json)
+
+
+def _undo_root(where: str, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.metaflow.undo import undo_root
+
+    root = Root(where)
+    try:
+        done = undo_root(root, names, lasting)
+    finally:
+        root.close()
+    if as_json:
+        print_json({"held": {name: hold.until for name, hold in done.held.items()}, "lost": done.lost})
+    elif not done.held and not done.lost:
+        click.echo("No run is condemned.")
+    else:
+        for name, hold in islice(done.held.items(), SHOWN):
+            click.echo(printable(f"{name} stays, {hold}"))
+        if len(done.held) > SHOWN:
+            click.echo(f"and {len(done.held) - SHOWN} more; mfstore holds lists all")
+        for name, why in done.lost.items():
+            click.echo(printable(f"{name}: {why}"), err=True)
+    return not done.lost
+
+
+def _undo_store(where: str, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
+    from mfstore.maintenance.store.undo import undo_store
+
+    with opened(where) as store:
+        done = undo_store(store, names, lasting)
+    if as_json:
+        print_json(asdict(done))
+    elif not (done.refs or done.keys or done.lost):
+        click.echo("Nothing is condemned.")
+    else:
+        for name, number in islice(done.refs.items(), SHOWN):
+            click.echo(printable(f"{name} has {count(number, 'value')} again, and is held"))
+        if len(done.refs) > SHOWN:
+            click.echo(f"and {len(done.refs) - SHOWN} more refs")
+        if done.keys:
+            click.echo(f"{count(len(done.keys), 'key')} without a ref {'is' if len(done.keys) == 1 else 'are'} held")
+        if done.lost:
+            click.echo(f"{count(len(done.lost), 'key')} cannot be had back: deleted, or being deleted", err=True)
+    return not done.lost
