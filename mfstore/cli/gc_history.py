@@ -25,11 +25,11 @@ COUNTED = {"runs": "run", "keys": "key", "refs": "ref", "lost": "lost", "condemn
 def show_log(where: str, metaflow: bool, names: Sequence[str], as_json: bool) -> None:
     """Print the last executions, the latest first; with ``names`` those that are about these runs, refs or keys."""
     if metaflow:
-        from mfstore.maintenance.metaflow.collecting.audit_lines import ROOT_LOG
         from mfstore.maintenance.metaflow.root import Root
+        from mfstore.metaflow.roots.layout import LOG_FOLDER
 
         root = Root(where)
-        backend, folder, close = root.backend, ROOT_LOG, root.close
+        backend, folder, close = root.backend, LOG_FOLDER, root.close
     else:
         store = opened(where)
         backend, folder, close = store.handle.access("read").backend, STORE_LOG, store.close

@@ -13,9 +13,9 @@ from mfstore.errors import Conflict, NotFound
 from mfstore.format.audit import last_removal
 from mfstore.holding import new_hold
 from mfstore.maintenance.audit import Account, AuditLog, read_log
-from mfstore.maintenance.metaflow.collecting.audit_lines import ROOT_LOG
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holds import hold_run
+from mfstore.metaflow.roots.layout import LOG_FOLDER
 
 if TYPE_CHECKING:
     from mfstore.format.audit import Line
@@ -61,7 +61,7 @@ def undo_root(root: Root, names: Sequence[str] = (), lasting: float | None = Non
     lost: dict[str, str] = {}
     if chosen:
         about = Account({"runs": len(chosen)}, [{"undo": name} for name in chosen])
-        log = AuditLog(root.backend, ROOT_LOG, "undo", {} if lasting is None else {"for": lasting})
+        log = AuditLog(root.backend, LOG_FOLDER, "undo", {} if lasting is None else {"for": lasting})
         with log.execution(time(), about, lambda: _account(held, lost)):
             _hold(root, chosen, lasting, held, lost)
     return RootUndone(held, lost)
@@ -89,7 +89,7 @@ def _account(held: dict[str, Hold], lost: dict[str, str]) -> Account:
 
 
 def _not_condemned(root: Root, name: str) -> NotFound:
-    record = last_removal(read_log(root.backend, ROOT_LOG), name)
+    record = last_removal(read_log(root.backend, LOG_FOLDER), name)
     if record is None or _is_there(root, name):
         return NotFound(
             f"{name} is not condemned", backend=root.url,
