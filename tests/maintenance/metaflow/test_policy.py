@@ -225,10 +225,8 @@ def group(entry, policy):
 def in_stretch(entry, of_group, newer, last):
     if not last:
         return False
-    if not any(map(counts, of_group)):
-        return len(newer) < last
     this_or_older = [other for other in of_group if other not in newer and counts(other)]
-    return bool(this_or_older) and sum(map(counts, newer)) < last
+    return len(newer) < last or (bool(this_or_older) and sum(map(counts, newer)) < last)
 
 
 def is_last_of_period(entry, counting, kind, number):

@@ -42,7 +42,7 @@ def _of_group(group: list[RunFacts], policy: RunPolicy) -> Iterator[tuple[RunFac
 
 
 def _stretch(group: list[RunFacts], last: int) -> int:
-    """How many of the newest runs reach down to the ``last``-th that counts, or to the last one where fewer do. Where
-    none does, a stretch that is not to be endless for a flow that always fails: so many of any kind."""
+    """How many of the newest runs reach down to the ``last``-th that counts, or to the last one where fewer do; so many
+    of any kind at least. For a flow that always fails it is not endless."""
     counting = [number for number, facts in enumerate(group) if facts.counts]
-    return counting[:last][-1] + 1 if counting else last
+    return max([last, *(number + 1 for number in counting[:last])])

@@ -20,7 +20,8 @@ class RunPolicy:
     """What to keep. A run goes only if nothing keeps it; times are in seconds."""
 
     last: int | None = None
-    """Of each group: from the newest run down to so many that count, which are those that did not fail."""
+    """Of each group: the newest run down to so many that count, which are those that did not fail; so many of any kind
+    at least."""
     age: float | None = None
     """Runs that began within this time."""
     tags: tuple[str, ...] = ()
