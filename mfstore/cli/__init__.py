@@ -11,6 +11,7 @@ from mfstore.cli.artifacts import delete, get, ls, put, stat
 from mfstore.cli.bench import bench
 from mfstore.cli.demo import demo
 from mfstore.cli.diff import diff
+from mfstore.cli.fleet import fleet
 from mfstore.cli.gc import gc
 from mfstore.cli.holds import hold, holds
 from mfstore.cli.maintenance import quarantine, repair, verify
@@ -62,6 +63,7 @@ def main() -> None:
 
 
 for command in (
-    put, get, ls, stat, diff, delete, du, refs, hold, holds, verify, repair, quarantine, gc, migrate, bench, demo,
+    put, get, ls, stat, diff, delete, du, refs, hold, holds, verify, repair, quarantine, gc, fleet, migrate, bench,
+    demo,
 ):  # fmt: skip
     main.add_command(command)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
     from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+    from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
 
 
 def run(
@@ -49,13 +50,18 @@ def run(
                 )
     finally:
         root.close()
-    if as_json:
-        print_json(gc_document(plan, result))
-    else:
-        _show(plan, long)
-        _say(_undone(plan) if result is None else result_notes(result, plan.held))
+    show_collection(plan, result, as_json, long)
     if plan.unreadable:  # so that what runs this from cron tells of damage
         sys.exit(DAMAGE)
+
+
+def show_collection(plan: MetaflowGcPlan, result: MetaflowGcResult | None, as_json: bool, long: bool) -> None:
+    """Print what would be done, or with a ``result`` was."""
+    if as_json:
+        print_json(gc_document(plan, result))
+        return
+    _show(plan, long)
+    _say(_undone(plan) if result is None else result_notes(result, plan.held))
 
 
 def _show(plan: MetaflowGcPlan, long: bool) -> None:

@@ -74,9 +74,9 @@ def choose_shards(times: Mapping[str, float], options: VerifyOptions, now: float
 
 class ShardPass:
     """A pass over the data of a store or root, shard by shard: which ones, for how long, and what is remembered of it
-    in the object ``path``."""
+    in the object ``path``, if there is one."""
 
-    def __init__(self, backend: Backend, path: str, options: VerifyOptions) -> None:
+    def __init__(self, backend: Backend, path: str | None, options: VerifyOptions) -> None:
         self._backend = backend
         self._path = path
         self._options = options
@@ -92,7 +92,8 @@ class ShardPass:
 
     def load(self) -> None:
         """Read what earlier passes noted."""
-        self.times = read_progress(self._backend, self._path)
+        if self._path is not None:
+            self.times = read_progress(self._backend, self._path)
 
     def shards(self) -> list[str]:
         """The shards to verify now, in this order."""
@@ -126,7 +127,8 @@ class ShardPass:
             self._noted = time.monotonic()
 
     def _note(self) -> None:
-        self.remembered = note_progress(self._backend, self._path, self._done)
+        if self._path is not None:
+            self.remembered = note_progress(self._backend, self._path, self._done)
 
 
 def read_progress(backend: Backend, path: str) -> dict[str, float]:

@@ -161,6 +161,25 @@ def list_root(root: Root, progress: PhaseCallback, flows: Sequence[str] = (), in
     NotAStore when it is no root of Metaflow, perhaps because one lies below it; NotFound when nothing is there. Of an
     inventory as ``Inventory`` and its methods.
     """
+    only: list[str] = []
+    if inventory is None and flows:
+        tops = filter(layout.is_flow, top_folders(root))
+        only = [name for name in tops if any(fnmatchcase(name, pattern) for pattern in flows)]
+    found = _listed(root, progress, only or (flows if inventory else ()), inventory)
+    if not found.blobs and not found.tasks and not found.packed[0]:
+        _complain(root, found)
+    return found
+
+
+def list_flows(root: Root, flows: Sequence[str], progress: PhaseCallback, inventory: str | None = None) -> Holdings:
+    """What is stored of these flows, as ``list_root``; of those that are gone, nothing."""
+    found = _listed(root, progress, flows, inventory) if flows else Holdings()
+    found.only = frozenset(flows)
+    return found
+
+
+def _listed(root: Root, progress: PhaseCallback, flows: Sequence[str], inventory: str | None) -> Holdings:
+    """What a listing tells of these flows, or an inventory of those that match; of all, where none are given."""
     with ExitStack() as stack:
         found = Holdings()
         if inventory is not None:
@@ -169,18 +188,14 @@ def list_root(root: Root, progress: PhaseCallback, flows: Sequence[str] = (), in
             found.as_of = source.moment
             infos = _inventory_of(source, found, flows)
         else:
-            tops = filter(layout.is_flow, _tops(root) if flows else ())
-            only = [name for name in tops if any(fnmatchcase(name, pattern) for pattern in flows)]
-            found.only = frozenset(only) if only else None
-            infos = _listing_of(root, only) if only else _listing(root)
+            found.only = frozenset(flows) if flows else None
+            infos = _listing_of(root, flows) if flows else _listing(root)
         for info in infos:
             found.add(info)
             if found.objects % TOLD_EVERY == 0:
                 progress(PhaseProgress("listing", found.objects, 0))
     found.settle()
     progress(PhaseProgress("listing", found.objects, found.objects))
-    if not found.blobs and not found.tasks and not found.packed[0]:
-        _complain(root, found)
     return found
 
 
@@ -209,7 +224,7 @@ def _inventory_of(source: Inventory, found: Holdings, flows: Sequence[str]) -> I
         found.only = frozenset(flow for flow, is_wanted in wanted.items() if is_wanted)
 
 
-def _tops(root: Root) -> list[str]:
+def top_folders(root: Root) -> list[str]:
     """The names of the folders directly below the root."""
     if root.remote:
         return [folder.rstrip("/") for folder in root.backend.folders([""])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from mfstore.maintenance.metaflow.findings import (
     card_finding,
     judge,
 )
-from mfstore.maintenance.metaflow.holdings import Holdings, list_root
+from mfstore.maintenance.metaflow.holdings import Holdings, list_flows, list_root
 from mfstore.maintenance.metaflow.includes import IncludeCheck
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.listed_tasks import TaskName
@@ -297,7 +297,7 @@ def shard_of_blob(name: BlobName) -> str:
 
 
 def verify_metaflow(
-    root: Root, options: VerifyOptions, tell: PhaseCallback | None = None
+    root: Root, options: VerifyOptions, tell: PhaseCallback | None = None, flows: Sequence[str] | None = None
 ) -> tuple[MetaflowReport, RootPass]:
     """A pass over a root: its report, and what repair needs to know besides. Never raises for damage.
 
@@ -305,6 +305,7 @@ def verify_metaflow(
         root: The datastore root.
         options: How closely to look.
         tell: Called now and then, from any thread but never from two at once. What it raises ends the pass.
+        flows: Only these; None: all. What was read of some is not remembered.
 
     Raises:
         AccessDenied: the root may not be listed, or 100 objects in it may not be read.
@@ -312,8 +313,8 @@ def verify_metaflow(
     """
     begun = time.monotonic()
     progress = tell or untold
-    shards = ShardPass(root.backend, PROGRESS_PATH, options)
-    holdings = list_root(root, progress)
+    shards = ShardPass(root.backend, PROGRESS_PATH if flows is None else None, options)
+    holdings = list_root(root, progress) if flows is None else list_flows(root, flows, progress)
     shards.load()
     refused = RefusedObjects()
     found = RootPass(

@@ -94,8 +94,9 @@ class Removal:
 
     def __init__(
         self, root: Root, file: StateFile, state: RootGcState, plan: MetaflowGcPlan, holdings: Holdings,
-        tell: PhaseCallback, pace: DeletionPace, wait: float,
+        tell: PhaseCallback, pace: DeletionPace, wait: float, removed: Removed,
     ) -> None:  # fmt: skip
+        """``removed`` is counted on."""
         self._root = root
         self._file = file
         self._state = state
@@ -104,7 +105,12 @@ class Removal:
         self._tell = tell
         self._pace = pace
         self._wait = wait
-        self.removed = Removed(held=dict(plan.held))
+        self.removed = removed
+
+    @property
+    def state(self) -> RootGcState:
+        """As it is now."""
+        return self._state
 
     def run(self) -> None:
         """Remove what may go of every flow. Those with a running task are gone back to until they have none; once
