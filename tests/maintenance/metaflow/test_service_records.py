@@ -9,7 +9,7 @@ from metaflow.plugins.metadata_providers import service as service_provider
 from metaflow.plugins.metadata_providers.service import ServiceMetadataProvider
 
 from mfstore import errors
-from mfstore.maintenance.metaflow import gc
+from mfstore.maintenance.metaflow.collecting import execution
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.record_sources import default_metadata, records_of
@@ -118,7 +118,7 @@ def test_removed_runs_are_listed_on_and_get_a_tag(service, three):
 
 def test_what_a_killed_collection_removed_is_tagged_by_the_next(service, three, monkeypatch):
     collect(three)
-    monkeypatch.setattr(gc, "tag_removed", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(execution, "tag_removed", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         collect(three)
     monkeypatch.undo()
