@@ -51,7 +51,7 @@ def run(
     finally:
         root.close()
     show_collection(plan, result, as_json, long)
-    if plan.unreadable:  # so that what runs this from cron tells of damage
+    if plan.unreadable or (result is not None and result.locked):  # so that what runs this from cron tells of it
         sys.exit(DAMAGE)
 
 

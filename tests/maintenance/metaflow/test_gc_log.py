@@ -1,5 +1,6 @@
 """What a collection of a Metaflow root writes down of itself: who removed what, when, and by which policy."""
 
+import json
 import logging
 
 import pytest
@@ -8,6 +9,7 @@ from mfstore import errors
 from mfstore.format.audit import last_removal
 from mfstore.maintenance.audit import read_log
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.result import result_notes
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots.layout import LOG_FOLDER
@@ -81,3 +83,34 @@ def test_without_the_right_to_log_nothing_is_deleted(place, monkeypatch):
     with pytest.raises(errors.AccessDenied):
         collect_metaflow(place, LAST)
     assert files(place.backend.root) == stored
+
+
+def test_a_run_that_the_storage_refuses_to_delete_stays_with_what_it_needs_and_the_rest_goes(place, monkeypatch):
+    """As services do that refuse to delete what is locked, where S3 would hide it."""
+    collect_metaflow(place, LAST)
+    kind = type(place.backend)
+    delete_many = kind.delete_many
+
+    def refuse(self, keys):
+        refused = [key for key in keys if key == "Flow/0/start/1/0.attempt.json"]
+        delete_many(self, [key for key in keys if key not in refused])
+        if refused:
+            error = errors.Locked("it is kept", key=refused[0])
+            error.locks = dict.fromkeys(refused, "legal hold")
+            raise error
+
+    monkeypatch.setattr(kind, "delete_many", refuse)
+    before = {path for path in files(place.backend.root) if path.startswith("Flow/0/")}
+    _, done = collect_metaflow(place, LAST)
+    assert done.removed == ("Flow/1",)
+    assert done.locked == {"Flow/0": "Flow/0/start/1/0.attempt.json is under legal hold"}
+    assert "locked: Flow/0: Flow/0/start/1/0.attempt.json is under legal hold" in result_notes(done)
+    left = set(files(place.backend.root))
+    assert before <= left
+    own = json.loads(place.backend.get("Flow/0/start/1/0.data.json"))["objects"]["own"]
+    assert f"Flow/data/{own[:2]}/{own}" in left
+    assert {"locked": "Flow/0", "why": done.locked["Flow/0"]} in log_of(place)[0].lines
+    monkeypatch.undo()
+    _, done = collect_metaflow(place, LAST)
+    assert done.removed == ("Flow/0",) and not done.locked
+    assert not {path for path in files(place.backend.root) if path.startswith(("Flow/0/", "Flow/1/"))}

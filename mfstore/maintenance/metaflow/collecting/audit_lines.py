@@ -42,4 +42,5 @@ def did(removed: Removed, condemned: int) -> Account:
         "bytes": removed.amount.bytes,
     }  # fmt: skip
     lines: list[Line] = [{"remove": name} for name in removed.runs]
-    return Account(facts, [*lines, *({"held": flow, "why": why} for flow, why in removed.held.items())])
+    lines += [{"held": flow, "why": why} for flow, why in removed.held.items()]
+    return Account(facts, [*lines, *({"locked": name, "why": why} for name, why in removed.locked.items())])

@@ -106,7 +106,8 @@ def execute(
     drop_ended(root.backend, HOLDS, plan.now)
     return MetaflowGcResult(
         condemned=len(plan.condemn), removed=tuple(removed.runs), deleted=removed.amount, held=removed.held,
-        set_aside=settled.left, restored=tuple(settled.restored), store=packed.result, store_left=packed.left_alone,
+        locked=removed.locked, set_aside=settled.left, restored=tuple(settled.restored), store=packed.result,
+        store_left=packed.left_alone,
         ready=now + plan.policy.grace if plan.condemn else None,
     )  # fmt: skip
 

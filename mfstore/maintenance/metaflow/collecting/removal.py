@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore.errors import BackendError
+from mfstore.errors import BackendError, Locked
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.plan import own_files, stored
@@ -73,6 +73,14 @@ class Removed:
     amount: RootAmount = field(default_factory=RootAmount)
     held: dict[str, str] = field(default_factory=dict)
     """Flows of which nothing more may go, and why."""
+    locked: dict[str, str] = field(default_factory=dict)
+    """Runs, and objects that runs share, that the storage refused to delete because of its locks."""
+
+    def lock(self, error: Locked) -> None:
+        """Note what a lock keeps."""
+        for key, why in error.locks.items():
+            path = layout.parse(key)
+            self.locked.setdefault(f"{path.flow}/{path.run}" if path.run else key, f"{key} is under {why}")
 
 
 class Look(NamedTuple):
@@ -174,6 +182,9 @@ class Removal:
         orphans = work.orphans(self._holdings)
         of = len(orphans) + sum(map(len, stages))
         at = self._delete_all(stages[0], 0, of)
+        why = self._spare_locked(work)
+        if why:
+            return why
         together = min(REMOVED_TOGETHER, 10 * self._pace.at_once(REMOVED_TOGETHER))
         for first in range(0, len(orphans), together):
             infos = orphans[first : first + together]
@@ -188,10 +199,39 @@ class Removal:
                         return why
                 at += len(part)
         for stage in stages[1:]:
-            at = self._delete_all(stage, at, of)
+            at = self._delete_all([info for info in stage if self._run_of(info) in work.runs], at, of)
+            work.runs -= self._locked(work)
         prune(self._root, work.runs)
-        condemned = {run: since_when for run, since_when in self._state.condemned.items() if run not in names}
+        gone = {"/".join(run) for run in work.runs}
+        condemned = {run: since_when for run, since_when in self._state.condemned.items() if run not in gone}
         self._save(replace(self._state, condemned=condemned, removing=self._not_removing(names)))
+        return ""
+
+    @staticmethod
+    def _run_of(info: ObjectInfo) -> Run:
+        path = layout.parse(info.key)
+        return path.flow, path.run
+
+    def _locked(self, work: FlowWork) -> set[Run]:
+        return {run for run in work.runs if "/".join(run) in self.removed.locked}
+
+    def _spare_locked(self, work: FlowWork) -> str:
+        """Take runs of which the storage keeps a file out of ``work``, with what they refer to. Why nothing more of the
+        flow may go, or nothing."""
+        locked = self._locked(work)
+        if not locked:
+            return ""
+        work.runs -= locked
+        staying = Holdings()
+        for name, task in self._holdings.tasks.items():
+            if name[:2] in locked:
+                staying.tasks[name] = task
+        for name, _, _, found in read_references(self._root, staying, untold):
+            if not isinstance(found, References):
+                return f"{'/'.join(name[:2])} is locked, and what it refers to cannot be read: {found.message}"
+            if found.included or found.packed_included:
+                work.includes.clear()
+            work.blobs.difference_update((work.flow, key) for key in found.artifacts.values())
         return ""
 
     def _not_removing(self, names: Collection[str]) -> tuple[str, ...]:
@@ -319,11 +359,15 @@ class Removal:
         for first in range(0, len(infos), together):
             doomed = infos[first : first + together]
             self._pace.wait(len(doomed))
-            if shared:
-                gone = take(self._root, doomed)
-                doomed = [info for info, is_gone in zip(doomed, gone, strict=True) if is_gone]
-            else:
-                self._root.backend.delete_many([info.key for info in doomed])
+            try:
+                if shared:
+                    gone = take(self._root, doomed)
+                    doomed = [info for info, is_gone in zip(doomed, gone, strict=True) if is_gone]
+                else:
+                    self._root.backend.delete_many([info.key for info in doomed])
+            except Locked as error:
+                self.removed.lock(error)
+                doomed = [info for info in doomed if info.key not in error.locks and info.key not in error.changed]
             self.removed.amount += total(doomed)
 
     def _save(self, state: RootGcState) -> None:

@@ -29,6 +29,8 @@ class MetaflowGcResult(Shown):
     deleted: RootAmount
     held: Mapping[str, str]
     """Flows of which nothing was removed after all, and why."""
+    locked: Mapping[str, str] = field(default_factory=dict)
+    """Runs, and objects that runs share, that the storage refused to delete because of its locks, and why."""
     set_aside: RootAmount = field(default_factory=RootAmount)
     """Among what was deleted, what is kept below ``mf.maintenance/set-aside/`` until a later collection: a task that
     ran meanwhile may have taken it for stored."""
@@ -61,6 +63,9 @@ def result_notes(result: MetaflowGcResult, known: Collection[str] = ()) -> list[
         notes += [f"  {name}" for name in result.removed[:SHOWN]]
         if len(result.removed) > SHOWN:
             notes.append(f"  and {len(result.removed) - SHOWN} more")
+    notes += [f"locked: {name}: {why}" for name, why in list(result.locked.items())[:SHOWN]]
+    if len(result.locked) > SHOWN:
+        notes.append(f"and {len(result.locked) - SHOWN} more are locked")
     if result.tagged:
         notes.append(f"{count(result.tagged, 'run')} got the tag {REMOVED_TAG} in the metadata service")
     if result.tags_refused:
