@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.output import opened, print_json, print_table
-from mfstore.display.amounts import count, date, size
+from mfstore.display.amounts import count, date, duration, size
 from mfstore.display.words import printable
 from mfstore.format.audit import END, STORE_LOG
 from mfstore.maintenance.audit import read_log
@@ -19,6 +19,7 @@ from mfstore.maintenance.told import SHOWN
 if TYPE_CHECKING:
     from mfstore.format.audit import AuditRecord
 
+SECONDS = ("age", "for", "grace", "keep_age", "running")
 COUNTED = {"runs": "run", "keys": "key", "refs": "ref", "lost": "lost", "condemned": "condemned"}
 
 
@@ -69,8 +70,16 @@ def _row(record: AuditRecord) -> tuple[str, ...]:
     ]  # fmt: skip
     if _number(facts, "bytes"):
         amounts.append(size(_number(facts, "bytes")))
-    policy = ", ".join(f"{name} {value}" for name, value in record.policy.items())
+    policy = ", ".join(f"{name} {_value(name, value)}".rstrip() for name, value in record.policy.items())
     return date(record.time), record.user, f"{record.action}: {', '.join(amounts) or 'nothing'}", outcome, policy
+
+
+def _value(name: str, value: Any) -> str:
+    if value is True:
+        return ""
+    if name in SECONDS and isinstance(value, int | float):
+        return duration(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _number(facts: Any, name: str) -> int:
