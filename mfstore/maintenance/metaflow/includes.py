@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 DESCRIBED_BYTES = 1 << 20
 """What tells of an IncludeFile takes less than a kilobyte; the rest is as if it could not be read."""
-Found = Callable[[str, str, "bytes | None"], None]
-"""Called with the flow and the key of an artifact, and the pickle it is; None when it cannot be read."""
+Found = Callable[[str, str, "bytes | MfstoreError"], None]
+"""Called with the flow and the key of an artifact, and the pickle it is, or why that cannot be read."""
 
 
 def read_descriptions(
@@ -45,8 +45,8 @@ def read_descriptions(
             if isinstance(blob, MfstoreError):
                 raise blob
             content = blob.content(DESCRIBED_BYTES)
-        except MfstoreError:
-            found(*name, None)
+        except MfstoreError as error:
+            found(*name, error)
             return
         found(*name, content)
 
@@ -60,8 +60,11 @@ def read_descriptions(
                 else:
                     store = store or stack.enter_context(open_packed_store(root))
                     content = store.get_bytes(bundle, name=name)
-            except (MfstoreError, ValueError):
-                found(flow, key, None)
+            except MfstoreError as error:
+                found(flow, key, error)
+                continue
+            except ValueError as problem:
+                found(flow, key, CorruptObject(str(problem)))
                 continue
             found(flow, key, content)
 
@@ -101,8 +104,8 @@ class IncludeCheck:
         for (flow, artifact), labels in self._packed.items():
             names.setdefault((flow, artifact.key), set()).update(labels)
 
-        def told(flow: str, key: str, content: bytes | None) -> None:
-            for include in () if content is None else self._named(content):
+        def told(flow: str, key: str, content: bytes | MfstoreError) -> None:
+            for include in () if isinstance(content, MfstoreError) else self._named(content):
                 with self._lock:
                     self.touched.setdefault(include, set()).update(names[flow, key])
                     if include not in self._holdings.includes and names[flow, key]:

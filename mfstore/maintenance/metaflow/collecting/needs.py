@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mfstore.errors import AccessDenied, BackendError
+from mfstore.errors import AccessDenied, BackendError, MfstoreError
 from mfstore.maintenance.metaflow.includes import read_descriptions
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.metaflow.roots import layout
@@ -122,6 +122,8 @@ class NamedIncludes:
     """By flow and hash."""
     known: set[str]
     """The flows of which all are known."""
+    unread: dict[str, str]
+    """Flows of which the storage did not hand out what tells them, and why: another time it may."""
 
 
 def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedIncludes:
@@ -130,13 +132,17 @@ def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedInclu
     flows = {flow for flow, _ in holdings.includes}
     known = set(flows)
 
-    def told(flow: str, key: str, content: bytes | None) -> None:
-        if content is None:
+    unread: dict[str, str] = {}
+
+    def told(flow: str, key: str, content: bytes | MfstoreError) -> None:
+        if isinstance(content, MfstoreError):
             known.discard(flow)
+            if isinstance(content, BackendError):
+                unread[flow] = f"which IncludeFiles it names cannot be read: {content.message}"
         else:
             names.update((flow, found) for found in layout.hashes_in(content))
 
     blobs = [name for name in needs.included if name[0] in flows]
     packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
     read_descriptions(root, blobs, packed, holdings.metas, holdings.blobs, told)
-    return NamedIncludes(names, known)
+    return NamedIncludes(names, known, unread)

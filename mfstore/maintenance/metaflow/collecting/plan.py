@@ -75,7 +75,8 @@ def make_plan(
     migrated = _ripe(needs, fates)
     fates.note_busy(holdings, {flow for flow, _ in (*fates.due, *migrated)})
     needs.due.blobs |= migrated
-    includes = _includes(root, holdings, needs, fates.held)
+    includes, unread = _includes(root, holdings, needs, fates.held)
+    fates.hold_unread(unread)
     plan = _assemble(root.url, metadata, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
     return replace(plan, versions=versions, locks_known=locks_known)
 
@@ -154,18 +155,24 @@ def _ripe(needs: NeedsByFate, fates: _Fates) -> set[BlobName]:
     return ripe - needs.later.blobs
 
 
-def _includes(root: Root, holdings: Holdings, needs: NeedsByFate, held: Collection[str]) -> frozenset[BlobName]:
-    """The IncludeFiles that only the runs to remove name. None when a run that stays cannot be read: a parameter may
+def _includes(
+    root: Root, holdings: Holdings, needs: NeedsByFate, held: Collection[str]
+) -> tuple[frozenset[BlobName], Mapping[str, str]]:
+    """The IncludeFiles that only the runs to remove name; and the flows of which the storage did not hand out what
+    tells them: removed without, they would be left for ever. None when a run that stays cannot be read: a parameter may
     name the IncludeFile of another flow by its URL."""
     if needs.unreadable:
-        return frozenset()
-    go = read_includes(root, holdings, needs.due).names & holdings.includes.keys()
+        return frozenset(), {}
+    due = read_includes(root, holdings, needs.due)
+    go = due.names & holdings.includes.keys()
     if not go:
-        return frozenset()  # what others name costs a request for each that does
+        return frozenset(), due.unread  # what others name costs a request for each that does
     stay, later = (read_includes(root, holdings, group) for group in (needs.kept, needs.later))
     known = stay.known & later.known
     found = go - stay.names - later.names
-    return frozenset(name for name in found if name[0] in known and name[0] not in held)
+    unread = {**due.unread, **stay.unread, **later.unread}
+    left = {*held, *unread}
+    return frozenset(name for name in found if name[0] in known and name[0] not in left), unread
 
 
 def _assemble(
