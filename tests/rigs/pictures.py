@@ -88,6 +88,13 @@ blobs[1].unlink()
 verify_metaflow(root, verify_options("full", None, None, None))[0]""",
     'migrate_metaflow(root, MigrationOptions("packed"))[1]',
     'repair_metaflow(root, "full", False, None)',
+    """\
+from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.gc import collect_metaflow
+policy = RunPolicy(last_successful=1, last=2, daily=7, grace=0.0, max_drop=0.1)
+plan_metaflow_gc(root, policy)""",
+    "collect_metaflow(root, policy, yes_really=True)[1]",
 ]
 """What is photographed."""
 ROOT = Path(__file__).parent.parent.parent

@@ -171,9 +171,10 @@ def policy_text(policy: RunPolicy) -> str:
         parts.append(f"{count(len(policy.pinned), 'pinned name or pattern', 'pinned names and patterns')}")
     if policy.flows:
         parts.append(f"all runs of flows other than {', '.join(policy.flows)}")
+    grace = duration(policy.grace) if policy.grace else "none"
     ttl = "" if policy.ttl else "; no run goes by its ttl"
     brake = "" if policy.max_drop is None else f"; at most {share(policy.max_drop)} of the runs are condemned at once"
-    return f"keep {'; '.join(parts)}. Grace period {duration(policy.grace)}{ttl}{brake}"
+    return f"keep {'; '.join(parts)}. Grace period {grace}{ttl}{brake}"
 
 
 def fates(plan: MetaflowGcPlan) -> Iterator[tuple[RunFacts, str, str]]:
