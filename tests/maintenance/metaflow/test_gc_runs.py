@@ -193,8 +193,8 @@ def test_runs_collected_to_the_last_three_of_each_flow(project, capsys):
     before = files(project.root)
     kept = {f"LinearFlow/{run}" for run in [project.ids["LinearFlow"][1], *project.ids["LinearFlow"][-3:]]}
     kept |= {f"FanFlow/{run}" for run in project.ids["FanFlow"][-3:]}
-    # Two resumed after two that failed, which count for nothing.
-    kept |= {f"ResumeFlow/{run}" for run in project.resumed}
+    # Two resumed after two that failed: the newest three of any kind are these and one of those.
+    kept |= {f"ResumeFlow/{run}" for run in [project.failed[-1], *project.resumed]}
 
     plan = gc()
     assert plan["executed"] is None and plan["condemn"] == [] and files(project.root) == before
@@ -229,7 +229,7 @@ def test_runs_collected_to_the_last_three_of_each_flow(project, capsys):
     root = Root(str(project.root))
     report, _ = verify_metaflow(root, VerifyOptions("full"))
     root.close()
-    assert report.findings == () and report.runs == 9
+    assert report.findings == () and report.runs == 10
     # And life goes on.
     project.run("LinearFlow", 99)
     assert gc("--grace", "0s")["condemn"] == [min(kept & {f"LinearFlow/{r}" for r in project.ids["LinearFlow"][-3:]})]
