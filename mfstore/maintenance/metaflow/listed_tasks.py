@@ -7,6 +7,7 @@ import marshal
 import zlib
 from array import array
 from collections.abc import Container, ItemsView, Iterator, MutableMapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import ObjectInfo
@@ -165,17 +166,14 @@ def decode_run(run: Run, data: bytes) -> _OfRun:
     places, counts, names, size_bytes, moment_bytes, etags = marshal.loads(zlib.decompress(data))
     sizes, moments = array("q", size_bytes), array("d", moment_bytes)
     tasks: _OfRun = {}
-    at = 0
+    rows = zip(names, sizes, moments, etags, strict=True)
     for place, count in zip(places, counts, strict=True):
         task = tasks[place] = Task()
+        files = task.files
         folder = "/".join((*run, *place))
-        for number in range(at, at + count):
-            attempt, name = names[number]
-            etag = etags[number]
-            key = f"{folder}/{name}" if attempt is None else f"{folder}/{attempt}.{name}"
-            task.add(
-                ParsedPath("task", run[0], run[1], place[0], place[1], attempt, name),
-                ObjectInfo(key, sizes[number], moments[number], etag if isinstance(etag, str) else etag.hex()),
-            )
-        at += count
+        for name, size, moment, etag in islice(rows, count):
+            attempt, file = name
+            key = f"{folder}/{file}" if attempt is None else f"{folder}/{attempt}.{file}"
+            files[name] = ObjectInfo(key, size, moment, etag if isinstance(etag, str) else etag.hex())
+        task.count_marks()
     return tasks

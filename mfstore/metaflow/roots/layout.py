@@ -156,11 +156,19 @@ class Task:
     def add(self, path: ParsedPath, info: ObjectInfo) -> None:
         """Count one file of the task."""
         self.files[path.attempt, path.name] = info
-        if path.attempt is not None:
-            if path.name == STARTED:
-                self.started[path.attempt] = info.modified
-            elif path.name == DONE:
-                self.done.add(path.attempt)
+        self._mark(path.attempt, path.name, info)
+
+    def count_marks(self) -> None:
+        """What ``add`` would have told of the files that it has now."""
+        for (attempt, name), info in self.files.items():
+            self._mark(attempt, name, info)
+
+    def _mark(self, attempt: int | None, name: str, info: ObjectInfo) -> None:
+        if attempt is not None:
+            if name == STARTED:
+                self.started[attempt] = info.modified
+            elif name == DONE:
+                self.done.add(attempt)
 
 
 MARKERS = (STARTED, DONE, BEGAN, "runtime", *RESUMED)
