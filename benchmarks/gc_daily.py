@@ -67,6 +67,7 @@ def main():
         f"{chosen.runs} runs of {chosen.flows} flows, {len(bucket.keys)} objects; "
         f"{daily} new runs a day, kept {kept} days"
     )
+    print(f"\n| | requests | {' | '.join(COLUMNS)} | memory | CPU | objects |\n|---|{'--:|' * 8}")
     rows = []
     with tempfile.TemporaryDirectory() as home:
         env = environment(server.url, home)
@@ -97,11 +98,14 @@ def main():
     Path(chosen.path).write_text(json.dumps({"runs": chosen.runs, "flows": chosen.flows, "rows": rows}, indent=1))
 
 
+COLUMNS = ("list", "get", "put", "delete")
+
+
 def show(row):
-    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(row["requests"].items()))
+    kinds = " | ".join(str(row["requests"].get(kind, 0)) for kind in COLUMNS)
     print(
-        f"{row['what']:<12} {row['all']:>8} requests ({kinds}); {row['memory'] >> 20} MiB, {row['cpu']:.1f} s of CPU, "
-        f"{row['seconds']:.0f} s; {row['objects']} objects",
+        f"| {row['what']} | {row['all']} | {kinds} | {row['memory'] >> 20} MiB | {row['cpu']:.1f} s | "
+        f"{row['objects']} |",
         flush=True,
     )
 
