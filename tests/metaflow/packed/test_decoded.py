@@ -1,5 +1,9 @@
 """Recipes of bundles that were decoded lately."""
 
+import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import mfstore
@@ -49,9 +53,10 @@ def test_one_store_does_not_know_what_another_one_has():
 def test_the_oldest_go(monkeypatch):
     store = mfstore.open("memory://")
     keys = [store.save({"a": f"{number:1000}"}) for number in range(4)]
-    sizes = [store.handle.recipe(key).stored for key in keys]
-    assert len({*sizes}) == 1
     kept = DecodedBundles()
+    sizes = [kept.get(store.handle, key).size for key in keys]
+    assert len({*sizes}) == 1
+    kept.forget()
     monkeypatch.setattr(decoded, "KEPT_BYTES", 2 * sizes[0])
 
     def known():
@@ -67,6 +72,42 @@ def test_the_oldest_go(monkeypatch):
     assert kept.get(store.handle, keys[3]).recipe.artifacts and known() == [0, 2]  # too large to be kept
     kept.forget()
     assert known() == []
+
+
+def test_they_take_no_more_memory_than_they_may(monkeypatch):
+    monkeypatch.setattr(decoded, "KEPT_BYTES", 1 << 20)
+    store = mfstore.open("memory://")
+    keys = [store.save({f"{name}": [number, name] for name in range(200)}) for number in range(40)]
+    store.handle.recipe(keys[0])
+    kept = DecodedBundles()
+    tracemalloc.start()
+    try:
+        for key in keys:
+            kept.get(store.handle, key)
+        assert 1 << 18 < tracemalloc.get_traced_memory()[0] < 3 << 19
+    finally:
+        tracemalloc.stop()
+    assert kept.find(store.handle, keys[-1]) and not kept.find(store.handle, keys[0])
+
+
+def test_threads_share_them(monkeypatch):
+    store = mfstore.open("memory://")
+    recipes = [(key, store.handle.recipe(key)) for key in (store.save({"a": number}) for number in range(30))]
+    kept = DecodedBundles()
+    monkeypatch.setattr(decoded, "KEPT_BYTES", 4 * kept.add(store.handle, *recipes[0]).size)
+
+    def add(_):
+        for at in range(1000):
+            kept.add(store.handle, *recipes[at * 7 % 30])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(add, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert sum(kept.find(store.handle, key) is not None for key, _ in recipes) == 4
 
 
 class Fails:
