@@ -208,7 +208,8 @@ def _listing(root: Root) -> Iterator[ObjectInfo]:
 def _inventory_of(source: Inventory, found: Holdings, flows: Sequence[str]) -> Iterator[ObjectInfo]:
     """What an inventory has of the flows that match one of these patterns; of all, where there are none."""
     wanted: dict[str, bool] = {}
-    for info in source.objects():
+    named = () if any({*"*?["} & {*flow} for flow in flows) else flows
+    for info in source.objects(named):
         top, _, rest = info.key.partition("/")
         if top == MAINTENANCE_FOLDER:
             continue

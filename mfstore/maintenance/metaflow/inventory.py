@@ -147,14 +147,18 @@ class Inventory:
                 hint="Nothing was changed. See whether inventories are still written, or leave --inventory out",
             )  # fmt: skip
 
-    def objects(self) -> Iterator[ObjectInfo]:
-        """The objects below the root, by their keys there, in any order. One file at a time lies in a temporary file.
-        CorruptObject when one is not what the manifest says."""
+    def objects(self, flows: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+        """The objects below the root, by their keys there, in any order; of Parquet those of these ``flows`` alone, if
+        any are given. One file at a time lies in a temporary file. CorruptObject when one is not what the manifest
+        says."""
+        wanted = _pattern(self._prefix, flows)
         for file in self.manifest.files:
             with _fetched(self._backend, file) as content:
-                rows = _csv_rows if self.manifest.format == "CSV" else _parquet_rows
+                columns = self.manifest.columns
+                is_csv = self.manifest.format == "CSV"
+                rows = _csv_rows(content, columns) if is_csv else _parquet_rows(content, columns, wanted)
                 try:
-                    for key, size, modified, etag in rows(content, self.manifest.columns):
+                    for key, size, modified, etag in rows:
                         if key.startswith(self._prefix) and not key.rpartition("/")[2].startswith("."):
                             yield ObjectInfo(key[len(self._prefix) :], size, modified, etag.strip('"'))
                 except (ValueError, LookupError, OSError, EOFError, csv.Error) as error:
@@ -220,10 +224,20 @@ def _csv_rows(content: IO[bytes], columns: Sequence[str]) -> Iterator[_Row]:
             yield unquote_plus(row[key]), int(row[size] or 0), moment, row[etag]
 
 
-def _parquet_rows(content: IO[bytes], columns: Sequence[str]) -> Iterator[_Row]:
+def _pattern(prefix: str, flows: Sequence[str]) -> str:
+    """Which keys are of these flows, as a regular expression; nothing: any may be."""
+    if not flows:
+        return ""
+    names = "|".join(re.escape(flow) for flow in flows)
+    return rf"^{re.escape(prefix)}(?:data/|mf\.cards/)?(?:{names})/"
+
+
+def _parquet_rows(content: IO[bytes], columns: Sequence[str], wanted: str) -> Iterator[_Row]:
     parquet = _parquet()
     names = [_OF_PARQUET[name] for name in columns if name != "VersionId"]
     for batch in parquet.ParquetFile(content).iter_batches(columns=names):
+        if wanted:  # by far the most are of other flows, when many machines read one inventory
+            batch = _matching(batch, wanted)
         found: dict[str, Iterable[Any]] = {name: batch.column(name).to_pylist() for name in batch.schema.names}
         latest = found.get("is_latest") or [True] * batch.num_rows
         marker = found.get("is_delete_marker") or [False] * batch.num_rows
@@ -231,6 +245,12 @@ def _parquet_rows(content: IO[bytes], columns: Sequence[str]) -> Iterator[_Row]:
         for key, size, modified, etag, is_latest, is_marker in zip(*needed, latest, marker, strict=True):
             if is_latest is not False and not is_marker:
                 yield key, size or 0, _seconds(modified), etag or ""
+
+
+def _matching(batch: Any, wanted: str) -> Any:
+    from pyarrow import compute
+
+    return batch.filter(compute.match_substring_regex(batch.column("key"), wanted))
 
 
 def _seconds(moment: Any) -> float:
