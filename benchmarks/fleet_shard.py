@@ -31,8 +31,8 @@ from mfstore.maintenance.metaflow.sharded_gc import plan_shard
 flows = sys.argv[1].split(",")
 root = Root("s3://bucket/mf")
 plan, needed = plan_shard(
-    root, RunPolicy(age=float(sys.argv[2]), grace=0.0), flows, metadata="none", inventory="s3://bucket/inv/manifest.json",
-    execute=True,
+    root, RunPolicy(age=float(sys.argv[2]), grace=0.0), flows, metadata="none",
+    inventory="s3://bucket/inv/manifest.json", execute=True,
 )
 root.close()
 print(len(plan.runs), len(plan.condemn), len(pickle.dumps((plan, needed))))
@@ -107,11 +107,9 @@ def main():
             row = measured(bucket, command, environment(server.url, home), f"{home}/log") | {"what": what}
             runs, condemned, size = map(int, Path(home, "log").read_text().split()[-3:])
             taken.append(row | {"runs": runs, "condemned": condemned, "pickled": size})
-            print(
-                f"{what}: {row['all']} requests, {row['cpu']:.1f} s of CPU ({row['cpu'] / mine * 1e6:.2f} µs an object), "
-                f"{row['memory'] >> 20} MiB; {runs} runs, {condemned} to condemn, {size >> 10} KiB handed on",
-                flush=True,
-            )
+            each = row["cpu"] / mine * 1e6
+            print(f"{what}: {row['all']} requests, {row['cpu']:.1f} s of CPU ({each:.2f} µs an object), ", end="")
+            print(f"{row['memory'] >> 20} MiB; {runs} runs, {condemned} to condemn, {size >> 10} KiB handed on", flush=True)
     Path(chosen.path).parent.mkdir(parents=True, exist_ok=True)
     Path(chosen.path).write_text(json.dumps({"objects": mine, "listed": listed, "rows": taken}, indent=1))
 

@@ -25,6 +25,7 @@ from mfstore.display.words import printable
 from mfstore.errors import Unsupported
 from mfstore.fleet.request import MOST_SHARDS, SHARDS, Request, encode
 from mfstore.fleet.usage import Usage, usage_grid
+from mfstore.fleet.work import FLOW
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.report import MetaflowReport
 from mfstore.maintenance.report import LEVELS
@@ -33,8 +34,6 @@ from mfstore.maintenance.store.report import VerifyReport
 if TYPE_CHECKING:
     from mfstore.fleet.work import Outcome
     from mfstore.maintenance.report import Level
-
-FLOW = "MfstoreFleet"
 
 
 class _Fleet(Sections):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mfstore.fleet.request import Request
     from mfstore.maintenance.metaflow.holdings import Holdings
 
+FLOW = "MfstoreFleet"
+"""The flow that does this: it cannot wait for its own end."""
 Found: TypeAlias = MetaflowGcPlan | MetaflowReport | VerifyReport | Usage
 """What one part of the work found."""
 
@@ -111,8 +113,8 @@ def finish(request: Request, done: Sequence[Done]) -> Outcome:
     root = Root(request.url)
     try:
         plan, result = collect_shards(
-            root, request.policy, shards, unseen, metadata=request.metadata, yes_really=request.yes_really,
-            wait=request.wait, deletes_per_second=request.deletes_per_second,
+            root, request.policy, shards, unseen, running={FLOW: "this is its run"}, metadata=request.metadata,
+            yes_really=request.yes_really, wait=request.wait, deletes_per_second=request.deletes_per_second,
         )  # fmt: skip
         return Outcome(plan, result, failed)
     finally:

@@ -113,6 +113,7 @@ def collect_shards(
     shards: Sequence[PlannedShard],
     failed: Collection[str],
     *,
+    running: Mapping[str, str] | None = None,
     metadata: str = "local",
     yes_really: bool = False,
     take_over: bool = False,
@@ -121,7 +122,8 @@ def collect_shards(
     tell: PhaseCallback = untold,
 ) -> tuple[MetaflowGcPlan, MetaflowGcResult]:
     """Condemn and remove what the parts of a plan say, which were made with ``execute`` and are of all flows that the
-    policy judges but those that ``failed``. Those are left as they are, and so is ``mf.store`` then.
+    policy judges but those that ``failed``. Those are left as they are, and so is ``mf.store`` then. Of flows that are
+    known to be ``running``, with why, nothing is removed, and nobody waits for them.
 
     Returns the plan of all parts together, and what was done. Arguments and errors: as of ``collect_metaflow``.
     """
@@ -130,7 +132,7 @@ def collect_shards(
     try:
         settled = settle_before(root, file, state, policy.running)
         since = file.condemned_since()
-        plans = [_still_due(shard.plan, since, file.now) for shard in shards]
+        plans = [_still_due(_without(shard.plan, running or {}, file.now), since, file.now) for shard in shards]
         if any(plan.unreadable for plan in plans):  # what is not read may name IncludeFiles of any flow
             plans = [replace(plan, includes=frozenset()) for plan in plans]
         plan = merged(plans, policy, bool(policy.flows or failed))
@@ -150,15 +152,22 @@ def _still_due(plan: MetaflowGcPlan, since: Mapping[str, float], now: float) -> 
     meanwhile."""
     due = {name for name, moment in since.items() if moment + plan.policy.grace <= now}
     late = {entry.flow for entry in plan.remove if entry.name not in due}
-    if not late:
+    return _without(plan, dict.fromkeys(sorted(late), "another collection kept runs of it since this was planned"), now)
+
+
+def _without(plan: MetaflowGcPlan, flows: Mapping[str, str], now: float) -> MetaflowGcPlan:
+    """The plan with nothing removed of these flows, for these reasons."""
+    doomed = {entry.flow for entry in plan.remove} | {flow for flow, _ in (*plan.blobs, *plan.includes)}
+    held = {flow: why for flow, why in flows.items() if flow in doomed}
+    if not held:
         return plan
     return replace(
         plan,
-        held={**plan.held, **dict.fromkeys(sorted(late), "another collection kept runs of it since this was planned")},
-        remove=tuple(entry for entry in plan.remove if entry.flow not in late),
-        waiting={**plan.waiting, **{(entry.flow, entry.run): now for entry in plan.remove if entry.flow in late}},
-        blobs=frozenset(blob for blob in plan.blobs if blob[0] not in late),
-        includes=frozenset(name for name in plan.includes if name[0] not in late),
+        held={**plan.held, **held},
+        remove=tuple(entry for entry in plan.remove if entry.flow not in held),
+        waiting={**plan.waiting, **{(entry.flow, entry.run): now for entry in plan.remove if entry.flow in held}},
+        blobs=frozenset(blob for blob in plan.blobs if blob[0] not in held),
+        includes=frozenset(name for name in plan.includes if name[0] not in held),
     )
 
 

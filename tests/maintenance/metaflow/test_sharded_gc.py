@@ -140,6 +140,16 @@ def test_runs_that_another_collection_kept_meanwhile_stay(rig, monkeypatch):
     assert done.removed
 
 
+def test_nobody_waits_for_a_flow_that_is_known_to_be_running(rig, monkeypatch):
+    whole(rig, monkeypatch)
+    planned = in_parts(rig, monkeypatch)
+    before = set(rig.under("Beta/"))
+    _, done = carried_out(rig, monkeypatch, planned, running={"Beta": "it collects", "Nobody": "x"})
+    assert set(rig.under("Beta/")) == before and done.removed and done.held == {"Beta": "it collects"} | done.held
+    assert "Nobody" not in done.held
+    assert [run for run in whole(rig, monkeypatch)[1].removed if run.startswith("Beta/")]
+
+
 def test_what_tasks_did_since_it_was_planned_keeps_what_they_need(rig, monkeypatch):
     whole(rig, monkeypatch)
     planned = in_parts(rig, monkeypatch)
