@@ -109,7 +109,7 @@ def main():
             taken.append(row | {"runs": runs, "condemned": condemned, "pickled": size})
             each = row["cpu"] / mine * 1e6
             print(f"{what}: {row['all']} requests, {row['cpu']:.1f} s of CPU ({each:.2f} µs an object), ", end="")
-            print(f"{row['memory'] >> 20} MiB; {runs} runs, {condemned} to condemn, {size >> 10} KiB handed on", flush=True)
+            print(f"{row['memory'] >> 20} MiB; {runs} runs, {condemned} to condemn, {size >> 10} KiB handed on")
     Path(chosen.path).parent.mkdir(parents=True, exist_ok=True)
     Path(chosen.path).write_text(json.dumps({"objects": mine, "listed": listed, "rows": taken}, indent=1))
 
