@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mfstore.fleet.request import decode
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import slow_down
-from tests.rigs.flows import HANG, FlowRig, aws_keys
+from tests.rigs.flows import HANG, FlowRig, aws_keys, s3_place
 from tests.rigs.simulated_roots import SimulatedRoot
 from tests.servers.base import boto_client
 
@@ -80,3 +81,19 @@ def test_a_worker_is_killed_in_the_middle_and_all_is_done(radosgw, bucket, tmp_p
     assert left == {(flow, "1790000000000002") for flow in FLOWS}
     # Two attempts' own artifacts, and the two that all runs of a flow share.
     assert len([entry for entry in listed if "/Alpha/data/" in entry["Key"]]) == 4
+
+
+def test_what_is_deployed_knows_what_was_asked_for(radosgw, bucket, tmp_path):
+    rig = FlowRig(tmp_path, s3_place(radosgw, bucket))
+    command = ["fleet", "gc", "--metaflow", "s3://elsewhere/mf", "--keep-last", "5", "--execute", "--shards", "64"]
+    command += ["--", "--with", "kubernetes", "argo-workflows", "create", "--only-json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mfstore", *command],
+        env=rig.environment(METAFLOW_SERVICE_URL="http://127.0.0.1:1"), cwd=tmp_path, capture_output=True, text=True,
+        timeout=HANG,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    template = json.loads(done.stdout)
+    given = json.loads(template["metadata"]["annotations"]["metaflow/parameters"])["request"]["value"]
+    request = decode(json.loads(given))
+    assert (request.url, request.shards, request.execute, request.policy.last) == ("s3://elsewhere/mf", 64, True, 5)
