@@ -58,6 +58,8 @@ class SimulatedS3(Engine):
         """Seconds after which answers say that they began."""
         self.rate = None
         """Bytes per second that bodies say they came with; None: as long as it really took."""
+        self.nap = 0.02
+        """Seconds after which who waits is told, at most, that nothing came."""
         self._ids = itertools.count(1)
 
     def channel(self):
@@ -143,11 +145,14 @@ class SimulatedS3(Engine):
         if refused:
             return refused
         self.objects[call.key] = self._body(call)
-        if self.clock is not None:
-            self.modified[call.key] = float(int(self.clock()))
+        self._written(call.key)
         self.metadata[call.key] = dict(call.metadata or {})
         self._say(call.key, call.options)
         return 200, {"etag": self.etag(call.key)}, b""
+
+    def _written(self, key):
+        if self.clock is not None:
+            self.modified[key] = float(int(self.clock()))
 
     def _CreateMultipartUpload(self, call):
         name = f"u{next(self._ids)}"
@@ -174,6 +179,7 @@ class SimulatedS3(Engine):
         numbers = [part["PartNumber"] for part in call.params["MultipartUpload"]["Parts"]]
         assert numbers == sorted(parts)
         self.objects[key] = b"".join(parts[number] for number in numbers)
+        self._written(key)
         self.metadata[key] = metadata
         self.parts[key, self.objects[key]] = tuple(len(parts[number]) for number in numbers)
         return 200, {}, b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>"
@@ -210,6 +216,7 @@ class SimulatedS3(Engine):
             return self._error(400, "InvalidRequest")
         said = {} if replaced else {name: self.said.get(source, {}).get(name) for name in DESCRIBED.values()}
         self.objects[call.key] = self.objects[source]
+        self._written(call.key)
         self.metadata[call.key] = dict(params.get("Metadata", {}) if replaced else self.metadata.get(source, {}))
         if source in self.tags:
             self.tags[call.key] = self.tags[source]
@@ -357,7 +364,7 @@ class SimulatedChannel(Channel):
 
     def poll(self, timeout):
         if not self._queue and timeout:
-            time.sleep(min(timeout, 0.02))
+            time.sleep(min(timeout, self._world.nap))
         queue, self._queue = self._queue, []
         return [item if isinstance(item, Reply) else self._carry_out(*item) for item in queue]
 

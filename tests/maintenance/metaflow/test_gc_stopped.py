@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mfstore import errors
+from mfstore.backends.memory import MemoryBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.metaflow import gc
 from mfstore.maintenance.metaflow.collecting import removal, state
@@ -28,6 +29,7 @@ from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
+from tests.rigs.gc import Hooked
 from tests.rigs.metaflow_trees import files, run_meta, task, upload
 
 DAY = 86400.0
@@ -324,3 +326,17 @@ def test_a_killed_collection_in_s3_is_finished_by_the_next(tmp_path, at, s3_serv
         assert not [key for key in left if key.startswith(("data/", "mf.maintenance/set-aside", "mf.maintenance/gc-"))]
         assert {key.rpartition("/")[2] for key in left if key.startswith("Flow/data/")} == needed
         assert whole(url).findings == ()
+
+
+def test_collectors_that_wait_for_a_third_do_not_hinder_each_other():
+    """Each asks the storage what time it is, at the same moment."""
+    backend = Hooked(MemoryBackend())
+    StateFile(backend).save(RootGcState(owner="somebody"))
+
+    def another():
+        with pytest.raises(errors.Conflict, match="another collector"):
+            StateFile(backend).begin(take_over=False)
+
+    backend.on("put", STATE_PATH, another, after=True)
+    another()
+    assert not backend.waiting

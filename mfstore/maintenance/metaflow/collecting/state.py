@@ -203,12 +203,11 @@ class StateFile:
         return sorted(self._backend.list(LISTS), key=lambda info: (info.modified, info.key), reverse=True)
 
     def _age(self) -> float:
-        """How long ago the state was written, on the storage's own clock: another object tells what it is now."""
+        """How long ago the state was written, on the storage's own clock: another object tells what it is now. That one
+        stays: others who wait may be about to look at it."""
         probe = f"{STATE_PATH}-clock"
         self._backend.put(probe, [b""])
-        now = written(self._backend, probe)
-        self._backend.delete(probe)
-        return now - written(self._backend, STATE_PATH)
+        return written(self._backend, probe) - written(self._backend, STATE_PATH)
 
     def end(self) -> None:
         """Let others collect. What cannot be told now, time will: a dead owner's right ends after ``LEASE_SECONDS``.
