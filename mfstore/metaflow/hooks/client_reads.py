@@ -32,7 +32,9 @@ FIRST_ITEMS = 8
 """Tasks, or artifacts of one task, that are read at first."""
 GROWTH = 4
 """Each further time it is so many times as many, so that 500 take four times. Of what takes little that costs who stops
-some requests; of what takes much, bytes are what limits it."""
+some requests; of what takes much, bytes are what limits it: where they do, it stays as many."""
+MOST_ITEMS = 512
+"""Which are worth far more than a round trip. Of tasks each takes a request to learn what it has, and memory."""
 UNASKED_BYTES = 1 << 20
 """Bytes that may have been read and not asked for, however few were asked for. 1 MiB takes as long as a round trip of
 20 ms at 50 MB/s: what is less is not worth to be waited for."""
@@ -142,17 +144,24 @@ class _StepReads:
     def _read_tasks(self, task: Any, name: str, first: int) -> None:
         """Read of the next tasks what the one before was asked for."""
         assert self._tasks is not None
-        numbers = [*islice(self._tasks, first, first + self._next_tasks)]
-        if any(number not in self._known for number in numbers):
-            # Those of the time after this one too, which spares it a round trip.
-            self._look(task, [*islice(self._tasks, first, first + (1 + GROWTH) * self._next_tasks)])
-        self._next_tasks *= GROWTH
+        # Those of the time after this one too, which spares it a round trip.
+        coming = [*islice(self._tasks, first, first + (1 + GROWTH) * self._next_tasks)]
+        numbers = coming[: self._next_tasks]
+        # Of this one what is asked for is settled, and not read yet.
+        unknown = [one for one in coming if one == task._task_id or not self._is_settled(one)]
+        unknown = [one for one in unknown if one not in self._known]
+        if not {*numbers}.isdisjoint(unknown):
+            self._look(task, unknown)
         expected = [(number, one) for number in numbers for one in self._of_others]
-        self._read(task, name, expected)
-        left = {number for number, one in expected if (number, one) not in self._settled}
+        if self._read(task, name, expected):
+            self._next_tasks = min(GROWTH * self._next_tasks, MOST_ITEMS)
         for number in numbers:
-            if number not in left:
+            if self._is_settled(number):
                 self._known.pop(number, None)
+
+    def _is_settled(self, number: str) -> bool:
+        """Whether nothing more is expected of a task."""
+        return all((number, one) in self._settled for one in self._of_others)
 
     def _read_names(self, task: Any, name: str) -> None:
         """Read what the task will be asked for next."""
@@ -163,13 +172,13 @@ class _StepReads:
             self._look_well(task, name)
         first = self._names.get(name, len(self._names))
         names = islice(self._names, first, first + self._next_names)
-        self._next_names *= GROWTH
-        self._read(task, name, [(number, one) for one in names])
+        if self._read(task, name, [(number, one) for one in names]):
+            self._next_names = min(GROWTH * self._next_names, MOST_ITEMS)
 
     def _look(self, task: Any, numbers: Sequence[str]) -> None:
         """Learn what tasks of the step have."""
         folder = task._path.rpartition("/")[0]
-        paths = {f"{folder}/{number}/0.{DATA}": number for number in numbers if number not in self._known}
+        paths = {f"{folder}/{number}/0.{DATA}": number for number in numbers}
         for path, stored in task._storage_impl.blobs.read([*paths]):
             self._known[paths[path]] = _artifacts(path, stored)
 
@@ -181,9 +190,11 @@ class _StepReads:
             if name in found and found[name].key == task._objects[name]:
                 self._known[task._task_id] = found
 
-    def _read(self, task: Any, name: str, expected: Sequence[Artifact]) -> None:
-        """Read ``name`` of ``task`` and, as far as that is little enough, what is expected besides."""
+    def _read(self, task: Any, name: str, expected: Sequence[Artifact]) -> bool:
+        """Read ``name`` of ``task`` and, as far as that is little enough, what is expected besides. True if that was
+        all of it."""
         wanted: list[_Stored] = []
+        all_fits = True
         asked = self._known.get(task._task_id, {}).get(name)
         if asked is not None and asked.key == task._objects[name]:
             wanted.append(asked)
@@ -200,8 +211,11 @@ class _StepReads:
                 wanted.append(found)
                 self._settled.add(artifact)
                 self._unasked[artifact] = found.size
+            else:
+                all_fits = False
         if len(wanted) > 1:
             _load_ahead(task, wanted)
+        return all_fits
 
 
 def _places(names: Iterable[str]) -> dict[str, int]:

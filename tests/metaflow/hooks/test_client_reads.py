@@ -160,6 +160,18 @@ def test_who_stops_has_had_little_more_read(run, monkeypatch):
         assert of_artifacts <= max(2 * 4_000 * asked, 4_000 * asked + 10_000) + 300 * 2 * asked + 2_000
 
 
+def test_who_reads_much_of_few_tasks_learns_of_few_others(run, monkeypatch):
+    monkeypatch.setattr(client_reads, "UNASKED_BYTES", 8 << 10)
+    monkeypatch.setattr(client_reads, "AHEAD_BYTES", 8 << 10)
+    for number in range(70):  # what is much lies between what is little
+        run.task(lambda _, number=number: {"value": random.Random(number).randbytes(200 if number % 3 else 20_000)})
+    run.read_elsewhere()
+    asked = [len(task.data.value) for task in run.tasks()[:30]]
+    assert sorted({*asked}) == [200, 20_000]
+    looked = [exchange.path for exchange in run.rig.proxy.log if exchange.path.endswith("0.data.json")]
+    assert len(looked) == len({*looked}) <= 60  # of each once, and not of all because they are asked often
+
+
 @pytest.mark.parametrize("profile", ["packed"], indirect=True)
 def test_what_was_read_with_others_is_not_read_again(run):
     made = random.Random(4)
