@@ -1,0 +1,114 @@
+"""Processes that run flows and collect, killed at random; what they acknowledged is written down elsewhere. Then
+everything is looked at."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+
+import pytest
+
+from mfstore.maintenance.metaflow.root import Root
+from mfstore.metaflow.roots.layout import blob_path
+from tests.rigs.live_root import GRACE, KEEP, SILENT, LiveRoot, collected
+from tests.rigs.soak import lasting
+
+SECONDS = 5 * lasting(1)
+JOBS = ("write", "write", "collect", "collect")
+
+
+def run_and_kill(url, journal, env):
+    """Keep these jobs going; now and then one is killed, and another takes its place."""
+    rng = random.Random(f"{time.time()}")
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+
+    def start(job):
+        command = [sys.executable, "-m", "tests.rigs.live_root", job, url, str(journal), str(rng.random())]
+        return subprocess.Popen(command, cwd=here, env=env)
+
+    jobs = {job: start(name) for job, name in enumerate(JOBS)}
+    killed, end = 0, time.monotonic() + SECONDS
+    try:
+        # However long the machine takes for that: some runs must have gone, beside processes that were killed.
+        while time.monotonic() < end or killed < 2 or len(journal_of(journal)["removed"]) < 5:
+            time.sleep(rng.uniform(1.0, 6.0))
+            job = rng.choice([2, 3, 2, 3, 0] if journal.exists() else [2])
+            assert jobs[job].poll() is None, "it ended by itself"
+            jobs[job].kill()
+            assert jobs[job].wait() == -signal.SIGKILL
+            killed += 1
+            jobs[job] = start(JOBS[job])
+    finally:
+        for process in jobs.values():
+            process.kill()
+            process.wait()
+    return killed
+
+
+def journal_of(path):
+    found = defaultdict(list)
+    for line in path.read_text().splitlines() if path.exists() else ():
+        what, _, name = line.partition(" ")
+        found[what].append(name)
+    return found
+
+
+def look_at_everything(url, journal):
+    root = Root(url)
+    try:
+        time.sleep(SILENT + 2)  # those killed last count as dead
+        for _ in range(3):
+            assert not collected(root).held
+            time.sleep(GRACE + 1.2)
+        place = LiveRoot(root)
+        told = journal_of(journal)
+        there = {info.key for info in root.backend.list("")}
+        runs = {"/".join(key.split("/")[:2]) for key in there if "." not in key.split("/")[0] and "/data/" not in key}
+        ended = defaultdict(list)
+        for name in told["ended"]:
+            ended[name.split("/")[0]].append(name)
+        must = {name for names in ended.values() for name in sorted(names)[-KEEP.last :]} | {*told["held"]}
+        assert must <= runs
+        for name in must:
+            assert f"{name}/_meta/_self.json" in there
+        for name in runs & {*told["ended"]}:
+            for step, document in place.documents(name).items():
+                for key in document["objects"].values():
+                    path = blob_path(name.split("/")[0], key)
+                    assert document["objects"]["_success"] == key or path in there, f"{step} of {name} lost {path}"
+        # No name that was removed is there again, and none left anything that was its own.
+        assert not {*told["removed"]} & runs
+        for name in told["removed"]:
+            assert not [key for key in there if name.split("/")[1] in key and "mf.maintenance" not in key]
+        own = {path for name in {*told["ended"]} - must for path in place.own_blobs(name)}
+        kept = {path for name in runs for path in place.own_blobs(name)}
+        assert own & there <= kept
+        assert not [key for key in there if key.startswith("mf.maintenance/set-aside/")]
+        return Counter({what: len(names) for what, names in told.items()})
+    finally:
+        root.close()
+
+
+@pytest.mark.slow
+@pytest.mark.fuzz
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(lasting(1) == 1, reason="takes a minute of both cores, most of it for programs to start")
+@pytest.mark.parametrize("kind", ["directory", pytest.param("radosgw", marks=pytest.mark.server)])
+def test_nothing_acknowledged_is_lost(kind, tmp_path, request, monkeypatch):
+    url = str(tmp_path / "mf")
+    if kind == "directory":
+        (tmp_path / "mf").mkdir()
+    else:
+        server, bucket = request.getfixturevalue("radosgw"), f"killed-{random.randrange(10**9)}"
+        server.create_bucket(bucket)
+        url = f"s3://{bucket}/mf"
+        for name, value in {
+            "METAFLOW_S3_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key, "AWS_DEFAULT_REGION": server.region,
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+    killed = run_and_kill(url, tmp_path / "journal", {**os.environ})
+    print(killed, "killed", look_at_everything(url, tmp_path / "journal"))

@@ -1,0 +1,447 @@
+"""Runs of stock Metaflow, collectors, policies, holds, clocks and kills in any order that Hypothesis can think of,
+against a model of what must stay (tests/rigs/root_model.py).
+
+Every run goes on one operation at a time, and a collector one request at a time: before any of its requests others may
+go on, clocks may jump, a run may be held, another collector may come, or it is killed.
+"""
+
+from collections import Counter
+from contextlib import suppress
+from itertools import count
+from types import SimpleNamespace
+from typing import ClassVar
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mfstore import errors
+from mfstore.backends.s3 import conditions
+from mfstore.holding import new_hold
+from mfstore.maintenance.metaflow.collecting import removal, state
+from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER
+from mfstore.maintenance.metaflow.gc import collect_metaflow
+from mfstore.maintenance.metaflow.holds import hold_run, release_run
+from tests.rigs.clocked_roots import DirectoryRoot, Killed, S3Root
+from tests.rigs.root_model import DAY, HOUR, RootModel
+from tests.rigs.soak import lasting
+from tests.rigs.stock_runs import StockRun
+
+FLOWS = ("Flow", "Other")
+LONGEST = 7 * DAY
+"""An attempt that is silent for longer is never taken to be running."""
+
+some = st.integers(0, 11)
+values = st.lists(st.lists(st.integers(0, 5), max_size=2), min_size=3, max_size=3)
+policies = st.builds(
+    RunPolicy,
+    last=st.sampled_from([0, 1, 1, 2, 3]),
+    last_successful=st.sampled_from([None, None, 1]),
+    age=st.sampled_from([None, None, 2 * DAY]),
+    tags=st.sampled_from([(), (), ("keep",)]),
+    pinned=st.sampled_from([(), (), ("*/*0",)]),
+    flows=st.sampled_from([(), (), ("Flow",)]),
+    grace=st.sampled_from([0.0, 600.0, DAY]),
+    deployed=st.booleans(),
+)
+steps_of_time = st.sampled_from([1.0, 61.0, 400.0, 1000.0, 2 * HOUR, 25 * HOUR])
+events = st.lists(
+    st.tuples(
+        st.integers(1, 90),
+        st.one_of(
+            st.tuples(st.just("begin"), st.sampled_from(FLOWS), values, st.integers(0, 40)),
+            st.tuples(st.just("resume"), some, st.integers(0, 40)),
+            st.tuples(st.just("go on"), some, st.integers(1, 30)),
+            st.tuples(st.just("go on"), some, st.integers(1, 30)),
+            st.tuples(st.just("hold"), some),
+            st.tuples(st.just("pause"), steps_of_time),
+            st.tuples(st.just("collect"), policies),
+        ),
+    ),
+    max_size=5,
+)
+
+
+class Collection:
+    """One that is at work, as the model sees it."""
+
+    def __init__(self, policy, now):
+        self.policy, self.began = policy, now
+        self.dropped = set()
+
+
+class Collected(RuleBasedStateMachine):
+    make = S3Root
+    counts: ClassVar = Counter()
+
+    @initialize(runs=st.lists(st.tuples(st.sampled_from(FLOWS), values, st.booleans()), min_size=2, max_size=6))
+    def begin(self, runs):
+        self.rules = 0
+        self.root = self.make()
+        self.model = RootModel(self.root)
+        self.stack, self.late = [], []
+        self.named = 0
+        slept = SimpleNamespace(sleep=self.sleep)
+        self.patches = [
+            mock.patch("time.time", lambda: self.root.here),
+            mock.patch.object(removal, "time", slept),
+            mock.patch.object(state, "time", slept),
+            mock.patch.dict(conditions._known),
+        ]
+        for patch in self.patches:
+            patch.start()
+        for flow, contents, cards in runs:
+            self.begin_a_run(flow, contents, (), False, cards, None, None, 1, 60)
+            self.root.pass_time(DAY)
+
+    @invariant()
+    def another_rule(self):
+        self.rules = getattr(self, "rules", 0) + 1
+        self.counts["rules"] += 1
+
+    def teardown(self):
+        for patch in getattr(self, "patches", ()):
+            patch.stop()
+
+    # ---- those who write ----------------------------------------------------------------
+
+    @rule(
+        flow=st.sampled_from(FLOWS), values=values, tags=st.sampled_from([(), (), ("keep",), ("ttl:1d",), ("ttl:9d",)]),
+        scheduled=st.sampled_from([False, False, True]), cards=st.booleans(),
+        fails=st.sampled_from([None, None, None, 1, 2]), retries=st.sampled_from([None, None, (1, 3), (2, 7)]),
+        code=st.integers(0, 3), at_once=st.sampled_from([0, 3, 60, 60]),
+    )  # fmt: skip
+    def begin_a_run(self, flow, values, tags, scheduled, cards, fails, retries, code, at_once):
+        contents = [[[step, value] for value in of_step] for step, of_step in enumerate(values)]
+        self.add(
+            flow, contents, scheduled, at_once, tags=tags, cards=cards, fails=fails, retries=retries,
+            code=f"code {code}".encode() if code else None,
+        )  # fmt: skip
+
+    def add(self, flow, contents, scheduled, at_once, **more):
+        self.named += 1
+        number = f"argo-flow-{self.named}" if scheduled else f"{int(self.root.here * 1e6) + self.named:d}"
+        run = StockRun(self.root, flow, number, contents, local=not scheduled, **more)
+        self.model.runs[run.name] = run
+        self.go(run, at_once)
+
+    @precondition(lambda self: self.model.runs)
+    @rule(which=some, at_once=st.sampled_from([0, 2, 60]))
+    def resume(self, which, at_once):
+        origin = self.run(which)
+        if not origin.readable():
+            return
+        contents = [[["resumed", self.named, step]] for step in range(3)]
+        self.add(origin.flow, contents, False, at_once, origin=origin)
+
+    def run(self, which):
+        return [*self.model.runs.values()][which % len(self.model.runs)]
+
+    @precondition(lambda self: self.model.runs)
+    @rule(which=some, operations=st.integers(1, 12))
+    def go_on(self, which, operations):
+        self.go(self.run(which), operations)
+
+    @precondition(lambda self: self.model.runs)
+    @rule(which=some)
+    def end(self, which):
+        self.go(self.run(which), 100)
+
+    def go(self, run, operations):
+        for _ in range(operations):
+            if run.running and self.root.now - run.last_sign > LONGEST:
+                run.alive = False  # so long silent tasks are beyond what anybody promises
+            before = len(run.names)
+            self.counts["steps of runs"] += run.go_on(1)
+            if run.origin is not None and (self.may_go(run.origin.name) or run.origin.name not in self.model.runs):
+                # A run is not to be resumed while a collection may remove it.
+                run.tainted |= len(run.names) != before or not run.names
+            if len(run.names) != before:
+                self.is_there(run)
+            if not run.alive:
+                break
+
+    @precondition(lambda self: self.model.runs)
+    @rule(which=some)
+    def crash(self, which):
+        self.run(which).alive = False
+
+    @precondition(lambda self: self.model.runs)
+    @rule(which=some, tags=st.sampled_from([(), ("keep",), ("ttl:1d",)]))
+    def tag(self, which, tags):
+        run = self.run(which)
+        if run.recorded and run.name not in self.model.going:
+            run.tag(tags)
+
+    # ---- time, and those who keep -------------------------------------------------------
+
+    @rule(seconds=steps_of_time)
+    def time_passes(self, seconds):
+        self.root.pass_time(seconds)
+
+    @rule(seconds=st.sampled_from([-120.0, 0.0, 90.0]))
+    def clocks_differ(self, seconds):
+        """The clock of the machines that write and collect is set; the storage's is another."""
+        self.root.ahead = seconds
+
+    @precondition(lambda self: self.model.runs)
+    @rule(which=some, lasting=st.sampled_from([None, 3 * DAY]))
+    def hold(self, which, lasting=None):
+        run = self.run(which)
+        root = self.root.opened()
+        hold = new_hold("a test", lasting)
+        try:
+            self.model.holds[run.name] = hold_run(root, run.name, hold).until
+        except errors.NotFound:
+            pass
+        except errors.Conflict:
+            # It is held from the next collection on; what goes until then is not known.
+            self.late.append((run.name, hold.until))
+            self.come_late()
+        finally:
+            root.close()
+
+    def come_late(self):
+        """Holds that were set while their runs were being removed, once no collection is at work."""
+        while self.late and not self.stack:
+            name, until = self.late.pop()
+            if name not in self.model.holds or self.model.holds[name] is not None:
+                self.model.holds[name] = until
+
+    @precondition(lambda self: self.model.holds)
+    @rule()
+    def release(self):
+        name = next(iter(self.model.holds))
+        del self.model.holds[name]
+        root = self.root.opened()
+        with suppress(errors.NotFound):
+            release_run(root, name)
+        root.close()
+
+    # ---- collections --------------------------------------------------------------------
+
+    @rule(policy=policies, events=events)
+    def collect(self, policy, events):
+        self.collected(policy, events)
+
+    @rule(policy=policies, events=events, killed=st.sampled_from([0, 1]), at=st.integers(20, 110))
+    def collect_what_is_condemned(self, policy, events, killed, at):
+        self.root.pass_time(policy.grace + 1)
+        self.collected(policy, ())
+        self.root.pass_time(policy.grace + 1)
+        self.collected(policy, events, at if killed else None)
+
+    def collected(self, policy, events, killed=None):
+        """A collection, before the calls of which these events happen; before the last one it is killed. Whether it
+        came to its end."""
+        self.look()
+        mine = Collection(policy, self.root.now)
+        self.stack.append(mine)
+        self.observe()
+        outer, calls = self.root.before_call, 0
+        waiting = sorted(events, key=lambda event: event[0])
+
+        def before_call(operation, keys):
+            nonlocal calls
+            calls += 1
+            self.counts["calls of collectors"] += 1
+            if killed is not None and calls >= killed:
+                if calls == killed:
+                    for key in keys[::2]:  # it was sent, and part of it was carried out
+                        self.root.delete(key)
+                raise Killed
+            while waiting and waiting[0][0] <= calls:
+                if keys and waiting[0][1][0] in ("pause", "collect"):
+                    break  # a request to delete is on its way for seconds only
+                self.happens(waiting.pop(0)[1])
+
+        self.root.before_call = before_call
+        root = self.root.opened()
+        result = None
+        try:
+            plan, result = collect_metaflow(
+                root, policy, metadata="local", yes_really=True, deletes_per_second=0, wait=30.0 if events else 0.0
+            )
+        except Killed:
+            pass
+        except (errors.Conflict, errors.NotAStore, errors.BackendError):
+            pass
+        finally:
+            self.root.before_call = outer
+            root.close()
+        self.counts["collections"] += 1
+        self.observe()
+        self.look()
+        self.stack.pop()
+        self.come_late()
+        for name in mine.dropped:
+            self.model.condemned.setdefault(name, mine.began)
+        if result is None:
+            return None
+        for name in [*self.model.condemned]:
+            if name not in mine.dropped and (not policy.flows or name.split("/")[0] in policy.flows):
+                del self.model.condemned[name]
+        return plan, result
+
+    def happens(self, event):
+        before, self.root.before_call = self.root.before_call, lambda operation, keys: None
+        kind, *what = event
+        self.counts[kind] += 1
+        if kind == "go on" and self.model.runs:
+            self.go(self.run(what[0]), what[1])
+        elif kind == "begin":
+            self.begin_a_run(what[0], what[1], (), False, True, None, None, 1, what[2])
+        elif kind == "resume" and self.model.runs:
+            self.resume(*what)
+        elif kind == "hold" and self.model.runs:
+            self.hold(what[0])
+        elif kind == "pause":
+            self.root.pass_time(what[0])
+        elif kind == "collect" and len(self.stack) < 3:
+            self.collected(what[0], ())
+        self.root.before_call = before
+        self.observe()
+
+    def sleep(self, seconds):
+        self.root.pass_time(max(1, int(seconds)))
+        self.observe()
+
+    def observe(self):
+        """What the policies at work drop at this moment."""
+        for collection in self.stack:
+            collection.dropped |= self.model.runs.keys() - self.model.kept(collection.policy).keys()
+
+    def may_go(self, name):
+        """Whether a collection at work may remove this run."""
+        condemned = self.model.condemned.get(name)
+        return name in self.model.going or (
+            condemned is not None
+            and any(name in one.dropped and condemned + one.policy.grace <= self.root.now for one in self.stack)
+        )
+
+    def why(self, name):
+        since = self.model.condemned.get(name)
+        at_work = [(self.root.now - one.began, name in one.dropped, one.policy) for one in self.stack]
+        return f"condemned {since and self.root.now - since} s ago, collections {at_work}"
+
+    # ---- what must hold -----------------------------------------------------------------
+
+    def look(self):
+        """No file of a run is gone that must stay, and what it names is there."""
+        there = self.root.times().keys()
+        for name, run in [*self.model.runs.items()]:
+            gone = run.files.keys() - there
+            if gone:
+                assert self.may_go(name), f"{name} must stay, and lost {sorted(gone)[:3]}: {self.why(name)}"
+                if name not in self.model.going:
+                    newest = self.model.newest(run.flow, "-" in run.run)
+                    if newest is run and run.code:
+                        self.model.deployed_code.add((run.flow, run.code))
+                    self.model.going.add(name)
+                for path in gone:
+                    del run.files[path]
+                if not run.files and not run.alive:
+                    del self.model.runs[name]
+                    self.counts["removed"] += 1
+                    continue
+            self.is_there(run, there)
+
+    def is_there(self, run, there=None):
+        """Every blob that a run names is in its place, or set aside to be put back."""
+        if run.name in self.model.going:
+            return
+        for key in run.names:
+            if run.tainted and key in run.cloned:
+                continue
+            path = f"{run.flow}/data/{key[:2]}/{key}"
+            if there is None:
+                found = self.root.there(path) or self.root.there(FOLDER + path)
+            else:
+                found = path in there or FOLDER + path in there
+            assert found, f"{path} is lost, which {run.name} names"
+
+    @precondition(lambda self: self.rules >= 15)
+    @rule(policy=policies)
+    def in_the_end_nothing_is_left_that_nobody_needs(self, policy):
+        self.rules = 0
+        for run in self.model.runs.values():
+            run.alive = False
+        for _ in range(3):
+            self.root.pass_time(LONGEST + policy.grace + 1)
+            done = self.collected(policy, ())
+        runs = {run.name for run in self.model.runs.values() if run.files}
+        if not runs or done is None:
+            return
+        assert not done[1].held
+        there = self.root.times()
+        known = {name for name in runs if any(path in there for path in self.model.runs[name].files)}
+        assert known == self.model.kept(policy).keys() & known, (known, self.model.kept(policy))
+        needed = {
+            f"{run.flow}/data/{key[:2]}/{key}{meta}"
+            for run in self.model.runs.values() for key in run.names for meta in ("", "_meta")
+        }  # fmt: skip
+        files = {path for run in self.model.runs.values() for path in run.files}
+        for path in there.keys() - files - needed:
+            flow, _, rest = path.partition("/")
+            if flow == "mf.maintenance":
+                assert rest in ("gc", "gc-clock") or rest.startswith(("condemned/", "known/", "log/", "holds/")), path
+                continue
+            assert rest.startswith("data/"), f"{path} is left of a run that was removed"
+            stored = self.root.stored_by.get(path.removesuffix("_meta"))
+            key = path.removesuffix("_meta").rpartition("/")[2]
+            assert (
+                key not in stored.names  # it was killed before it named it
+                or stored.name in self.model.going
+                or (flow, key) in self.model.deployed_code
+            ), f"{path} is left, which nobody needs"
+        for run in self.model.runs.values():
+            if run.name not in self.model.going and not run.tainted:
+                for key in run.names:
+                    assert f"{run.flow}/data/{key[:2]}/{key}" in there
+        # Tasks make those of blobs, and may be about to store one there.
+        empty = {folder for folder in self.root.folders() if "/data/" not in f"/{folder}/"}
+        assert not {
+            folder for folder in empty if not folder.startswith("mf.maintenance/holds") and folder[-5:] != "/runs"
+        }
+
+
+def search(make, examples):
+    """How many steps were taken: operations of runs, and requests of collectors before which others may act."""
+
+    class Searched(Collected):
+        counts: ClassVar = Counter()
+
+    Searched.make = staticmethod(make)
+    run_state_machine_as_test(
+        Searched,
+        settings=settings(
+            max_examples=examples, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+    print(Searched.counts)
+    return Searched.counts["steps of runs"] + Searched.counts["calls of collectors"]
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("conditional", "examples"), [(True, 12), (False, 4)])
+def test_in_s3(conditional, examples):
+    """On services that take conditions of deletions, and on those that do not."""
+    assert search(lambda: S3Root(conditional), lasting(examples)) > lasting(examples) * 200
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(300)
+def test_in_a_directory(tmp_path):
+    roots = (DirectoryRoot(tmp_path / f"{number}") for number in count())
+    assert search(lambda: next(roots), lasting(4)) > lasting(4) * 200

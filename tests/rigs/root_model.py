@@ -1,0 +1,118 @@
+"""What must stay of a datastore root: by what its runs wrote, by the policies of the collections, and by the words of
+docs/gc.md alone."""
+
+import re
+from fnmatch import fnmatchcase
+
+from tests.rigs.stock_runs import STEPS
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+SILENT = HOUR
+"""For at least so long an attempt that shows no sign of life is taken to be running."""
+
+
+class RootModel:
+    """The runs that there are, and what became of them.
+
+    ``going`` are those that a collection rightly began to remove: nothing is promised of them any more.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        self.runs = {}
+        self.going = set()
+        self.holds = {}
+        """Until when each held run is; None: until it is released."""
+        self.condemned = {}
+        """When the first of the collections began that dropped a run, each of which did since."""
+        self.deployed_code = set()
+        """Code packages of runs that were the newest of their kind when they went: what is deployed there needs it."""
+
+    # ---- what a policy keeps ------------------------------------------------------------
+
+    def began(self, run):
+        files = self._files(run)
+        of_tasks = [
+            moment for path, moment in files.items() if path.startswith(f"{run.name}/") and "/_meta/" not in path
+        ]
+        earliest = min(of_tasks or files.values(), default=self.root.now)
+        if re.fullmatch(r"1\d{15}", run.run):
+            return min(int(run.run) / 1e6, earliest)
+        return earliest if run.told is None else min(run.told, earliest)
+
+    def _files(self, run):
+        return {
+            path: moment for path, moment in run.files.items() if run.name not in self.going or self.root.there(path)
+        }
+
+    def outcome(self, run):
+        """How a run ended, by its last task."""
+        if run.name in self.going and not self.root.there(f"{run.name}/end/{len(STEPS)}/0.attempt.json"):
+            return "unfinished"
+        return "unfinished" if run.ended_well is None else "successful" if run.ended_well else "failed"
+
+    def held(self, name):
+        return name in self.holds and (self.holds[name] is None or self.root.now < self.holds[name])
+
+    def expires(self, run):
+        days = [int(tag[4:-1]) for tag in run.tags if tag.startswith("ttl:")] if run.recorded else []
+        return self.began(run) + max(days) * DAY if days else None
+
+    def kept(self, policy):
+        """Why each of the runs stays that have to now."""
+        now, kept = self.root.now, {}
+        present = [run for run in self.runs.values() if self._files(run)]
+        began = {run.name: self.began(run) for run in present}
+        over = {run.name for run in present if (end := self.expires(run)) is not None and end <= now}
+        judged = [run for run in present if not policy.flows or run.flow in policy.flows]
+        for flow in {run.flow for run in judged}:
+            group = [run for run in judged if run.flow == flow and run.name not in over]
+            group.sort(key=lambda run: (began[run.name], run.run), reverse=True)
+            good = [number for number, run in enumerate(group) if self.outcome(run) == "successful"]
+            if policy.last:
+                down_to = max([policy.last, *(number + 1 for number in good[: policy.last])])
+                kept.update((run.name, "last") for run in group[:down_to])
+            kept.update((group[number].name, "last successful") for number in good[: policy.last_successful or 0])
+            scheduled = [group[number].name for number in good if "-" in group[number].run]
+            if policy.deployed and scheduled:
+                kept[scheduled[0]] = "deployed"
+        for run in present:
+            if why := self._wanted(run, policy, began[run.name], run in judged):
+                kept[run.name] = why
+        waiting = [self.runs[name] for name in kept]
+        while waiting:
+            origin = waiting.pop().shown
+            if origin is not None and origin.name in self.runs and origin.name not in kept and self._shows(origin):
+                kept[origin.name] = "its cards are shown"
+                waiting.append(origin)
+        return kept
+
+    def _wanted(self, run, policy, began, judged):
+        """What else keeps a run."""
+        now, end = self.root.now, self.expires(run)
+        if not judged:
+            return "of another flow"
+        if self.held(run.name):
+            return "held"
+        if any(fnmatchcase(run.name, pattern) for pattern in policy.pinned):
+            return "pinned"
+        if run.running and now - run.last_sign <= SILENT:
+            return "running"
+        if policy.tags and (not run.recorded or run.tags & {*policy.tags}):
+            return "tagged"
+        if now - max(self._files(run).values()) < policy.grace:
+            return "touched"
+        if end is not None:
+            return "ttl" if end > now else ""
+        return "young" if policy.age is not None and now - began <= policy.age else ""
+
+    def _shows(self, origin):
+        return any(path.startswith("mf.cards/") for path in self._files(origin))
+
+    def newest(self, flow, scheduled):
+        """The newest run of a flow that was started from a terminal, or by a scheduler."""
+        runs = [
+            run for run in self.runs.values() if run.flow == flow and ("-" in run.run) == scheduled and self._files(run)
+        ]
+        return max(runs, key=lambda run: (self.began(run), run.run), default=None)

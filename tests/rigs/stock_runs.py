@@ -1,0 +1,238 @@
+"""Runs of stock Metaflow as they write to a datastore root, one operation at a time: each can be paused or killed
+between any two. They know nothing of collections."""
+
+import json
+
+from mfstore.metaflow.roots.outcome import FALSE_KEYS, TRUE_KEYS
+from tests.rigs.clocked_roots import blob_key
+
+STEPS = ("start", "train", "end")
+
+
+class Attempt:
+    """One attempt of a task."""
+
+    def __init__(self, place):
+        self.place = place
+        self.ended = False
+
+
+class StockRun:
+    """A run. ``names`` are the blobs that what it wrote refers to: they have to be there from then on.
+
+    ``values`` are the artifacts of each step, ``fails``: the number of the step in which it fails; ``retries``: of the
+    step whose first attempt dies after as many operations; ``local``: whether it keeps local metadata below the root.
+    """
+
+    def __init__(
+        self, root, flow, run, values, *, tags=(), local=True, cards=False, fails=None, retries=None, origin=None,
+        code=None,
+    ):  # fmt: skip
+        self.root, self.flow, self.run = root, flow, run
+        self.values, self.tags, self.local, self.cards = values, frozenset(tags), local, cards
+        self.fails, self.retries, self.origin = fails, retries, origin
+        self.code = None if code is None else blob_key(code)
+        self.code_data = code
+        self.alive = True
+        self.ended_well = None
+        """Whether its last task did; None: that one has not ended."""
+        self.files = {}
+        """When each of its files was written, by its path."""
+        self.names = {}
+        """When each blob was first named, by its key."""
+        self.tainted = False
+        """Whether it resumed a run that a collection might remove at that time: what it took over may be gone."""
+        self.shown = None
+        """The run whose cards it shows, because it resumed that one."""
+        self.cloned = set()
+        """Keys that it took over from the run that it resumed."""
+        self.attempt = None
+        self.last_sign = root.now
+        self.told = None
+        """When it began, by what it says."""
+        self.recorded = False
+        """Whether there is local metadata of it."""
+        self._script = self._whole()
+
+    @property
+    def name(self):
+        return f"{self.flow}/{self.run}"
+
+    @property
+    def running(self):
+        """Whether an attempt of it has begun and not ended."""
+        return self.attempt is not None and not self.attempt.ended
+
+    def go_on(self, operations):
+        """Do the next so many operations; how many there were."""
+        done = 0
+        while self.alive and done < operations:
+            try:
+                next(self._script)
+            except StopIteration:
+                self.alive = False
+            done += 1
+        return done
+
+    def tag(self, tags):
+        """As ``run.replace_tags`` does in local metadata."""
+        self.tags = frozenset(tags)
+        self._record()
+
+    # ---- what it does -------------------------------------------------------------------
+
+    def _whole(self):
+        taken = None
+        if self.origin is not None:
+            # Metaflow reads what it takes over before it begins a task of its own.
+            taken = self.origin.readable()
+            yield
+        if self.code is not None:
+            yield from self._blob(self.code_data)
+        if self.local:
+            self._record()
+            yield
+        yield from self._parameters()
+        for number, step in enumerate(STEPS):
+            if taken is not None and (step, str(number + 1)) in taken:
+                yield from self._clone(step, number, taken[step, str(number + 1)])
+                if step == "end":
+                    return
+                continue
+            attempt = 0
+            if self.retries is not None and self.retries[0] == number:
+                task = self._task(step, number, 0)
+                for _ in range(self.retries[1]):
+                    if next(task, "over") == "over":
+                        break
+                    yield
+                attempt = 1
+            yield from self._task(step, number, attempt)
+            if self.fails == number:
+                return
+
+    def _parameters(self):
+        place = f"{self.flow}/{self.run}/_parameters/0/0."
+        self.attempt = Attempt(place)
+        self._json(f"{place}attempt.json", {"time": self.root.here})
+        self.told = self.root.here
+        yield
+        if self.origin is not None:
+            if self.local:
+                self.shown = self.origin
+                folder = f"{self.flow}/{self.run}/_parameters/0"
+                self._json(f"{folder}/_meta/sysmeta_origin-run-id_1.json", {"value": self.origin.run})
+            self._write(f"{self.flow}/{self.run}/_parameters/0/_resume_leader", b"")
+            yield
+        keys = yield from self._blobs([["parameters", self.flow]])
+        self._data(place, keys)
+        yield
+        self._write(f"{place}DONE.lock", b"")
+        self.attempt.ended = True
+        yield
+
+    def _clone(self, step, number, document):
+        place = f"{self.flow}/{self.run}/{step}/{number + 1}/0."
+        self.attempt = Attempt(place)
+        self._json(f"{place}attempt.json", {"time": self.root.here})
+        yield
+        self.cloned |= {*document["objects"].values()}
+        self._data(place, document["objects"])
+        yield
+        self._write(f"{place}DONE.lock", b"")
+        self.attempt.ended = True
+        if step == "end":
+            self.ended_well = document["objects"]["_success"] in TRUE_KEYS
+        yield
+
+    def _task(self, step, number, attempt):
+        place = f"{self.flow}/{self.run}/{step}/{number + 1}/{attempt}."
+        self.attempt = Attempt(place)
+        self._json(f"{place}attempt.json", {"time": self.root.here})
+        yield
+        self._json(f"{place}task_begin", {"code_package_sha": self.code})
+        if self.code is not None:
+            self._name(self.code)
+        yield
+        self._write(f"{place}task_stdout.log", b"it runs")
+        yield
+        if self.cards:
+            card = f"mf.cards/{self.flow}/runs/{self.run}/steps/{step}/tasks/{number + 1}/cards/default-x.html"
+            self._write(card, b"a card")
+            yield
+        keys = yield from self._blobs(self.values[number])
+        well = self.fails != number
+        self._data(place, keys, well)
+        yield
+        self._write(f"{place}runtime_stdout.log", b"")
+        yield
+        self._write(f"{place}DONE.lock", b"")
+        self.attempt.ended = True
+        if step == "end":
+            self.ended_well = well
+        yield
+
+    def _blobs(self, values):
+        """Store artifacts as Metaflow does: it asks which are there, and stores the others."""
+        keys = []
+        for value in values:
+            keys.append((yield from self._blob(json.dumps(value).encode())))
+        return keys
+
+    def _blob(self, data):
+        key = blob_key(data)
+        path = f"{self.flow}/data/{key[:2]}/{key}"
+        if not self.root.there(path):
+            yield
+            self.root.write(path, data)
+            self.root.stored_by[path] = self
+            if not self.root.remote:
+                self.root.write(f"{path}_meta", b'{"cas_raw": true, "cas_version": 1}')
+        yield
+        return key
+
+    def _data(self, place, keys, well=True):
+        if not isinstance(keys, dict):
+            keys = {f"artifact{number}": key for number, key in enumerate(keys)}
+            keys["_success"] = keys["_task_ok"] = min(TRUE_KEYS if well else FALSE_KEYS)
+        infos = {name: {"size": 4, "type": "<class 'list'>", "encoding": "pickle-v4"} for name in keys}
+        self._json(f"{place}data.json", {"objects": keys, "info": infos})
+        for name, key in keys.items():
+            if not name.startswith("_"):
+                self._name(key)
+
+    def _name(self, key):
+        self.names.setdefault(key, self.root.now)
+
+    def _record(self):
+        path = f"{self.flow}/{self.run}/_meta/_self.json"
+        self.recorded = True
+        document = {
+            "flow_id": self.flow, "run_number": self.run, "ts_epoch": int(self.root.here * 1000),
+            "tags": sorted(self.tags), "system_tags": ["user:ann"], "user_name": "ann",
+        }  # fmt: skip
+        self._json(path, document)
+
+    def _json(self, path, document):
+        self._write(path, json.dumps(document).encode())
+
+    def _write(self, path, data):
+        self.root.write(path, data)
+        self.files[path] = self.root.now
+        if self.attempt is not None and path.startswith(self.attempt.place):
+            self.last_sign = self.root.now
+
+    # ---- what others do -----------------------------------------------------------------
+
+    def readable(self):
+        """What is there of its finished tasks, as a run reads it that resumes this one."""
+        found = {}
+        for number, step in enumerate(STEPS):
+            for attempt in (1, 0):
+                place = f"{self.flow}/{self.run}/{step}/{number + 1}/{attempt}."
+                if self.root.there(f"{place}attempt.json"):
+                    data = self.root.read(f"{place}data.json")
+                    if data is not None and self.root.there(f"{place}DONE.lock"):
+                        found[step, str(number + 1)] = json.loads(data)
+                    break
+        return found
