@@ -215,7 +215,12 @@ class Terminal:
         """The last stays, if there is something to say; what has no end that is known has no bar any more."""
         if self._live is not None:
             self._live.transient = not state.label
-            self._draw(state, "") if done and fraction(state) is None else self.show(state)
+            if not state.label:
+                self._live.update("")
+            elif done and fraction(state) is None:
+                self._draw(state, "")
+            else:
+                self.show(state)
             self._live.stop()
 
     def _draw(self, state: State, bar: Any) -> None:

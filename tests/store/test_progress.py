@@ -327,6 +327,13 @@ def test_in_a_terminal(store, monkeypatch):
         assert "put_bytes" in screen("5.0 kB of 5.0 kB")
 
 
+def test_nothing_is_shown_of_what_was_over_before_there_was_anything_to_say(monkeypatch):
+    with terminal(monkeypatch) as screen:
+        with phases(True):
+            pass
+        assert " ms" not in screen("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, and its line empty
+
+
 def test_one_bar_within_another(store, monkeypatch):
     """Some releases of rich show it, others cannot."""
     with terminal(monkeypatch) as screen:
