@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,8 @@ def show_log(where: str, metaflow: bool, names: Sequence[str], as_json: bool) ->
         store = opened(where)
         backend, folder, close = store.handle.access("read").backend, STORE_LOG, store.close
     try:
-        wanted = (record for record in read_log(backend, folder) if not names or _mentions(record, names))
+        records = read_log(backend, folder)
+        wanted = _about(records, names) if names else records
         shown = list(wanted if as_json else islice(wanted, 2 * SHOWN))
     finally:
         close()
@@ -49,6 +50,20 @@ def show_log(where: str, metaflow: bool, names: Sequence[str], as_json: bool) ->
         print_table(("when", "by", "what", "outcome", "policy"), rows[:SHOWN])
     else:
         click.echo("There is nothing in the log" + (f" about {printable(', '.join(names))}." if names else "."))
+
+
+def _about(records: Iterable[AuditRecord], names: Sequence[str]) -> Iterator[AuditRecord]:
+    """The executions that are about these names, whole: what is condemned is named at the beginning of one alone."""
+    ends: dict[str, AuditRecord] = {}
+    for record in records:
+        if record.event == END:
+            ends[record.execution] = record
+            continue
+        end = ends.pop(record.execution, None)
+        both = [record] if end is None else [end, record]
+        if any(_mentions(one, names) for one in both):
+            yield from both
+    yield from (end for end in ends.values() if _mentions(end, names))
 
 
 def _mentions(record: AuditRecord, names: Sequence[str]) -> bool:

@@ -99,5 +99,6 @@ def _not_condemned(root: Root, name: str) -> NotFound:
 
     return NotFound(
         f"{name} was removed by a collection of {record.user} at {date(record.time)}", backend=root.url,
-        hint="A bucket with versioning may still have its versions: aws s3api list-object-versions",
+        hint="A bucket with versioning may still have its versions: aws s3api list-object-versions"
+        if root.remote else "",
     )  # fmt: skip

@@ -119,6 +119,26 @@ def test_what_an_inventory_left_out_stays_and_keeps(rig, monkeypatch):
     assert needed["own0"] in {key.rpartition("/")[2] for key in rig.under("Flow/data/")}
 
 
+@pytest.mark.parametrize("how", ["older", "without its tags"])
+def test_an_inventory_that_is_not_true_lets_no_more_go(rig, monkeypatch, how):
+    """Whatever it says of a run: before that goes, its files are listed."""
+    policy, metadata = (KEEP, "none") if how == "older" else (RunPolicy(last=1, grace=0.0), "local")
+    run, place = "argo 4+x%", f"mf/Flow/argo {4}+x%/"
+    document = {"flow_id": "Flow", "run_number": run, "tags": ["ttl:900d"], "system_tags": [], "ts_epoch": 1.7e12}
+    rig.put(f"Flow/{run}/_meta/_self.json", json.dumps(document).encode(), 22 * DAY)
+    with monkeypatch.context() as patched:
+        if how == "older":
+            day = rig.world._day
+            patched.setattr(rig.world, "_day", lambda key: "2020-01-01T00:00:00.000Z" if place in key else day(key))
+        forged = f"s3://b/{rig.inventory(leave_out=[] if how == 'older' else [f'{place}_meta/_self.json'])}"
+    for _ in range(2):
+        with rig.opened(monkeypatch) as root:
+            plan, done = collect_metaflow(root, policy, metadata=metadata, inventory=forged)
+    assert f"Flow/{run}" in {entry.name for entry in plan.remove}
+    assert "not as the inventory has it" in done.held["Flow"] and rig.under(f"Flow/{run}/")
+    assert done.removed and all(name.startswith("Größe/") for name in done.removed)
+
+
 def test_the_packed_store_is_left_alone(rig, monkeypatch):
     rig.put("mf.store/mfstore.json", b"{}", DAY)
     _, done = collect(rig, monkeypatch, inventory=f"s3://b/{rig.inventory()}")

@@ -14,6 +14,7 @@ from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting.beginnings import read_beginnings, time_of_attempt
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
+from mfstore.maintenance.metaflow.collecting.planned import plan_notes
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holdings import list_root
@@ -240,6 +241,16 @@ def test_the_plan_tells_the_policy_and_each_run(all_kinds, capsys):
     assert line.split()[:3] == ["keep", "Flow/r20", "prod"] and "successful" in line
     (line,) = [line for line in lines if "Flow/r50" in line]
     assert line.startswith("condemn") and line.rstrip().endswith("began 50 days ago")
+
+
+def test_what_is_not_known_and_what_matches_nothing_is_told(tmp_path):
+    """A cron job whose configuration lost its metadata service would say nothing else of it."""
+    for number, tags in enumerate((["a"], ["b"], None, None)):
+        a_run(tmp_path, "Flow", f"r{number}", number + 1, tags=tags)
+    notes = "\n".join(plan_notes(plan(tmp_path, last=1, flows=("Flow", "Flwo"))))
+    assert "2 runs of those that go: nothing tells the tags" in notes
+    assert "no flow with runs matches --flow Flwo" in notes and "--flow Flow" not in notes
+    assert "nothing tells" not in "\n".join(plan_notes(plan(tmp_path, last=4)))
 
 
 def test_cards(all_kinds):

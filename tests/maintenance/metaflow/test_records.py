@@ -24,7 +24,7 @@ from mfstore.maintenance.metaflow.holdings import list_root
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.report import untold
 from mfstore.metaflow.packed.plain import plain_pickle
-from mfstore.metaflow.roots.outcome import ended_well
+from mfstore.metaflow.roots.outcome import ended_well, leads_nowhere
 from mfstore.metaflow.roots.packed_keys import inline_key
 from mfstore.metaflow.stock.encoding import key_of
 from tests.rigs.metaflow_trees import run_meta, task
@@ -68,11 +68,39 @@ def test_how_a_run_ended_is_told_by_its_last_task(tmp_path):
     assert abs(time.time() - 500 - found["well"].ended) < 100
 
 
+def test_the_last_step_may_have_any_name(tmp_path):
+    """``@step(end=True)``, and flows of one step: their runs are no unfinished ones."""
+    on, over = {"_success": True, "_transition": (["finish"], None)}, {"_success": True, "_transition": None}
+    for run in ("well", "half", "badly", "damaged", "gone"):
+        task(tmp_path, FLOW, run, "_parameters", 0, over, age=500)
+        for number in range(3):
+            task(tmp_path, FLOW, run, "begin", 1 + number, on, age=400)
+    task(tmp_path, FLOW, "well", "finish", 4, over, age=300)
+    task(tmp_path, FLOW, "badly", "finish", 4, {**over, "_success": False}, age=300)
+    for run in ("damaged", "gone"):
+        task(tmp_path, FLOW, run, "finish", 4, over, age=300)
+    Path(tmp_path, FLOW, "damaged", "finish", "4", "0.data.json").write_text("{")
+    with listed(tmp_path) as (root, holdings):
+        Path(tmp_path, FLOW, "gone", "finish", "4", "0.data.json").unlink()
+        records = FileRecords(root, holdings, ()).read(holdings.runs)
+    assert {run: (record.state, record.ended is not None) for (_, run), record in records.items()} == {
+        "well": ("successful", True), "half": ("unfinished", False), "badly": ("failed", True),
+        "damaged": ("unknown", True), "gone": ("unfinished", False),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_the_keys_of_both_profiles_are_known(value):
     stock = key_of(PickleSerializer.serialize(value)[0][0].value)
     for key in (stock, inline_key(plain_pickle(value))):
         assert ended_well(json.dumps({"objects": {"_success": key}}).encode()) is value
+
+
+def test_the_key_of_none_is_known_in_both_profiles():
+    stock = key_of(PickleSerializer.serialize(None)[0][0].value)
+    for key in (stock, inline_key(plain_pickle(None))):
+        assert leads_nowhere(json.dumps({"objects": {"_transition": key}}).encode())
+        assert not leads_nowhere(json.dumps({"objects": {"_transition": f"{key}0", "_success": key}}).encode())
 
 
 def test_an_end_that_cannot_be_read_is_no_failure(tmp_path):

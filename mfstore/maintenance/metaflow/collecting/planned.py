@@ -13,7 +13,7 @@ from mfstore.display.shown import Shown
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness
-from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
+from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.periods import NOUNS
 from mfstore.maintenance.told import SHOWN
@@ -245,8 +245,17 @@ def plan_notes(plan: MetaflowGcPlan) -> list[str]:
     if plan.dropped:
         over = sum(entry.expired(plan.now) for entry, fate, _ in fates(plan) if fate != "keep")
         notes += [f"{count(over, 'run')} of those that go: the ttl is over"] if over else []
+    untold = sum(entry.tags is None and (entry.flow, entry.run) in plan.dropped for entry in plan.runs)
+    if untold and plan.metadata != "none":
+        notes.append(
+            f"{count(untold, 'run')} of those that go: nothing tells the tags, so that neither ttl nor branch is known "
+            "(--metadata)"
+        )
     unclear = [entry for entry in plan.runs if entry.unclear]
     notes += [f"{entry.name} has the tag {entry.unclear}, which is no duration: it stays" for entry in unclear[:SHOWN]]
+    flows = {entry.flow for entry in plan.runs}
+    missing = unmatched(plan.policy.flows, flows)
+    notes += [f"no flow with runs matches --flow {pattern}" for pattern in missing[:SHOWN]]
     notes += [f"no run matches --pin {pattern}" for pattern in plan.unmatched[:SHOWN]]
     if len(plan.unmatched) > SHOWN:
         notes.append(f"and {len(plan.unmatched) - SHOWN} more patterns and names that no run matches")

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.errors import MfstoreError, NotFound
 from mfstore.maintenance.metaflow.collecting.policy import Run
 from mfstore.maintenance.metaflow.references import read_small
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.attempts import DATA, DONE
-from mfstore.metaflow.roots.outcome import END_STEP, ended_well
+from mfstore.metaflow.roots.attempts import DATA, DONE, PARAMETERS
+from mfstore.metaflow.roots.outcome import END_STEP, ended_well, leads_nowhere
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
@@ -129,46 +129,70 @@ def _read_documents(root: Root, runs: Collection[Run]) -> dict[Run, RunRecord]:
     return records
 
 
+_TOLD: tuple[RunState, ...] = ("running", "unfinished", "failed", "unknown", "successful")
+"""Of what several tasks of a run tell, the last of these holds."""
+
+
+class _EndName(NamedTuple):
+    """A task that may be the last of its run."""
+
+    run: Run
+    step: str
+    ended: float
+
+
 class FileRecords:
     """The files of attempts: whether, when and how a run ended is told by its last task."""
 
     def __init__(self, root: Root, holdings: Holdings, running: Collection[Run]) -> None:
         self._root = root
         self._running = running
-        self._ends: dict[Run, tuple[ObjectInfo, float] | None] = {}
+        self._ends: dict[Run, dict[str, tuple[_EndName, ObjectInfo]]] = {}
+        """Of each run what may be its last task: that of the step ``end``, else one of each step, since any step may
+        be the last one of its flow."""
         for name, task in holdings.tasks.items():
-            self._ends.setdefault(name[:2], None)
-            if name[2] != END_STEP or task.readable is None:
+            ends = self._ends.setdefault(name[:2], {})
+            step = name[2]
+            if step == PARAMETERS or step in ends or END_STEP in ends or task.readable is None:
                 continue
             data = task.files.get((task.readable, DATA))
             if data is not None:
-                self._ends[name[:2]] = data, task.files[task.readable, DONE].modified
+                if step == END_STEP:
+                    ends.clear()
+                ends[step] = _EndName(name[:2], step, task.files[task.readable, DONE].modified), data
 
     def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
-        """One small file is read of each run that ended. One that cannot be read leaves the state unknown."""
+        """One small file is read of each run that ended, and of those without a step ``end`` one of each step. One that
+        cannot be read leaves the state unknown."""
         records: dict[Run, RunRecord] = {}
-        ended: list[tuple[Run, ObjectInfo]] = []
-        times: dict[Run, float] = {}
+        wanted: list[tuple[_EndName, ObjectInfo]] = []
         for run in runs:
             if run not in self._ends:
                 continue
-            state: RunState = "running" if run in self._running else "unfinished"
-            records[run] = RunRecord("files", time_in_id(run[1]), state=state)
-            end = self._ends[run]
-            if end is not None and run not in self._running:
-                times[run] = end[1]
-                ended.append((run, end[0]))
-                records[run] = replace(records[run], ended=end[1], state="unknown")
-        for run, data in read_small(self._root, ended):
-            if isinstance(data, MfstoreError):
-                continue
-            try:
-                well = ended_well(data)
-            except CorruptObject:
-                continue
-            if well is not None:
-                records[run] = replace(records[run], state="successful" if well else "failed")
+            running = run in self._running
+            records[run] = RunRecord("files", time_in_id(run[1]), state="running" if running else "unfinished")
+            if not running:
+                wanted += self._ends[run].values()
+        for end, data in read_small(self._root, wanted):
+            state = _state(end.step, data)
+            if _TOLD.index(state) > _TOLD.index(records[end.run].state):
+                records[end.run] = replace(records[end.run], ended=end.ended, state=state)
         return records
+
+
+def _state(step: str, data: bytes | MfstoreError) -> RunState:
+    """How a run ended by the ``data.json`` of a task that may be its last."""
+    if isinstance(data, NotFound):  # of a run that was removed since it was listed: it is none of those to keep
+        return "unfinished"
+    try:
+        if isinstance(data, MfstoreError):
+            raise data
+        if step != END_STEP and not leads_nowhere(data):
+            return "unfinished"
+        well = ended_well(data)
+    except MfstoreError:
+        return "unknown"
+    return "unknown" if well is None else "successful" if well else "failed"
 
 
 def merged(told: RunRecord | None, files: RunRecord | None) -> RunRecord:

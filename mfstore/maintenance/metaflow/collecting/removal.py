@@ -41,6 +41,8 @@ DELETION_PAUSE = 0.5
 """Seconds before a deletion is tried again, which double each time."""
 LOOKED_EVERY = 1.0
 """Seconds between two looks at running tasks: gaps between the tasks of a flow are a few seconds long."""
+ANOTHER_TIME = 2.0
+"""Seconds between two times of an object that are not the same one, rounded."""
 SENT_TOGETHER = 1000
 """Shared objects deleted together: one request, which is answered within the seconds that a deletion may take."""
 
@@ -324,6 +326,9 @@ class Removal:
         listed = list_flow(self._root, work.flow)
         if self._holdings.as_of is not None:
             work.runs &= listed.runs  # the others were removed since the inventory
+            wrong = self._untrue(work.runs, listed)
+            if wrong:
+                return Look(refusal=f"{wrong} is not as the inventory has it")
         running: list[TaskName] = []
         for name, task in listed.tasks.items():
             changed = self._changed(name, task)
@@ -340,6 +345,16 @@ class Removal:
                 return Look(refusal="a new task refers to IncludeFiles")
             work.blobs.difference_update((work.flow, key) for key in found.artifacts.values())
         return Look(tuple(running))
+
+    def _untrue(self, runs: set[Run], listed: Holdings) -> str:
+        """A file of these runs of which an inventory had another time, or nothing: what was decided of the runs by that
+        may be wrong. Nothing where there is none."""
+        times = {info.key: info.modified for infos in own_files(self._holdings, runs, ()).values() for info in infos}
+        for infos in own_files(listed, runs, ()).values():
+            for info in infos:
+                if abs(times.get(info.key, 0.0) - info.modified) >= ANOTHER_TIME:
+                    return info.key
+        return ""
 
     def _changed(
         self, name: tuple[str, str, str, str], task: layout.Task
