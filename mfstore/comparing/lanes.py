@@ -33,8 +33,8 @@ class Lane(NamedTuple):
     """Rows."""
 
     def piece(self, low: int, high: int) -> Slot | bytes:
-        """The bytes of these rows."""
-        start, end = self.base + low * self.stride, self.base + high * self.stride
+        """The bytes of these rows. The last one may end where it is used no more."""
+        start, end = self.base + low * self.stride, min(self.base + high * self.stride, len(self.data))
         return self.data.part(start, end) if isinstance(self.data, Slot) else self.data[start:end]
 
     def last(self, count: int) -> Lane:

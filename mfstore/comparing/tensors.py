@@ -177,8 +177,5 @@ def _lane(place: Place, tensor: TensorSymbols, data: Slot | bytes, column: int |
 
 
 def _within(lane: Lane, used: int) -> Lane | None:
-    """The same rows, of which the last one ends within the data: only what is ``used`` of it may be there."""
-    before = min(lane.base, lane.stride - used)
-    base = lane.base - before
-    fits = base + lane.length * lane.stride <= len(lane.data)
-    return lane._replace(base=base, at=lane.at + before) if fits else None
+    """The lane, if what is ``used`` of its last row lies within the data too: what would be behind that need not."""
+    return lane if lane.base + (lane.length - 1) * lane.stride + used <= len(lane.data) else None

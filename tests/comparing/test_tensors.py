@@ -42,6 +42,9 @@ KINDS = {
     "columns": lambda w: w[:, 2:9],
     "last columns": lambda w: w[:, 50:],
     "every second": lambda w: w[1::2, 1::2],
+    "every second row": lambda w: w[1:].clone()[::2],  # the last one ends where its storage does
+    "some of a flat one": lambda w: w[1:].reshape(-1).clone()[::11],
+    "parts of rows of rows": lambda w: w[:399].clone().reshape(21, 19, 60)[:, :18],
     "reshaped": lambda w: w.reshape(20, 20, 6, 10),
     "channels last": lambda w: w.reshape(20, 20, 6, 10).to(memory_format=torch.channels_last),
     "flat": lambda w: w.view(-1)[100:],
