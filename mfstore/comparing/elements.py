@@ -9,7 +9,9 @@ def unequal(left: Any, right: Any) -> Any:
     """Of two arrays of numpy of one type and shape: where they differ. Other types than numbers, dates and texts are
     compared by their bytes."""
     kind = left.dtype.kind
-    if kind in "fc":
+    if kind == "c":  # which is not a number as soon as one of its parts is none
+        return unequal(left.real, right.real) | unequal(left.imag, right.imag)
+    if kind == "f":
         return (left != right) & ~((left != left) & (right != right))
     if kind in "Mm":
         return left.view("i8") != right.view("i8")

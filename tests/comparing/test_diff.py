@@ -436,6 +436,14 @@ def test_indexes_names_and_notes_of_frames(diff):
     assert told(diff(twice, other)) == {"a#2": (CHANGED, 1)}
 
 
+def test_parts_of_complex_numbers_are_compared_though_one_is_not_a_number(diff):
+    old = np.full(ROWS, complex(np.nan, 1.0))
+    new = old.copy()
+    new[5:8] = complex(np.nan, 2.0), complex(1.0, 1.0), complex(-np.nan, 1.0)
+    (found,) = diff(old, new)
+    assert (found.rows, found.nbytes) == (2, 32)
+
+
 def test_series(diff):
     old = pd.Series(np.arange(float(ROWS)), name="q")
     new = old.copy()
