@@ -8,7 +8,11 @@ import os
 from hypothesis import settings
 
 
+def soaking():
+    """Whether this is a soak."""
+    return settings.get_current_profile_name() == "soak"
+
+
 def lasting(amount):
     """So many examples or seconds; in a soak, many times as many."""
-    soaking = settings.get_current_profile_name() == "soak"
-    return amount * int(os.environ.get("TIMES", "20")) if soaking else amount
+    return amount * int(os.environ.get("TIMES", "20")) if soaking() else amount

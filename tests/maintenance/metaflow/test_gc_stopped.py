@@ -31,6 +31,7 @@ from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
 from tests.rigs.gc import Hooked
 from tests.rigs.metaflow_trees import files, run_meta, task, upload
+from tests.rigs.soak import soaking
 
 DAY = 86400.0
 LAST = RunPolicy(last=1, grace=0.0)
@@ -90,10 +91,10 @@ def whole(root):
 
 
 def everything(root):
-    """Every file and folder, but the history that collections keep."""
-    history = ("mf.maintenance/condemned", "mf.maintenance/log", "mf.maintenance/known", "mf.maintenance/verify")
+    """Every file and folder, but the history that collections keep, and the clock that they share."""
+    kept = ("gc-clock", "condemned", "log", "known", "verify")
     found = {str(path.relative_to(root)) for path in Path(root).rglob("*")}
-    return {path for path in found if not path.startswith(history) and not path.startswith(".")}
+    return {path for path in found if not path.startswith((".", *(f"mf.maintenance/{name}" for name in kept)))}
 
 
 def minutes_pass(root):
@@ -159,16 +160,13 @@ def is_finished_by_the_next(tree, points, after, forever):
     return n
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
-def test_a_killed_collection_is_finished_by_the_next(tree, after):
-    assert is_finished_by_the_next(tree, count(3 + after, 9), after, True) > 60
-
-
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 def test_a_collection_stopped_at_any_call_is_finished_by_the_next(tree, after, forever):
-    assert is_finished_by_the_next(tree, count(1), after, forever) > 60
+    """At every call in `make soak`; else at every tenth, where it is killed."""
+    points = count(1) if soaking() else count(3 + after, 10 if forever else 30)
+    assert is_finished_by_the_next(tree, points, after, forever) > 60
 
 
 def test_only_empty_folders_of_runs_go_by_what_the_state_says(tree):
@@ -323,7 +321,7 @@ def test_a_killed_collection_in_s3_is_finished_by_the_next(tmp_path, at, s3_serv
             for key in json.loads(path.read_text()).get("objects", {}).values()
         }
         assert not [key for key in left if runs[0] in key or runs[1] in key]
-        assert not [key for key in left if key.startswith(("data/", "mf.maintenance/set-aside", "mf.maintenance/gc-"))]
+        assert not [key for key in left if key.startswith(("data/", "mf.maintenance/set-aside"))]
         assert {key.rpartition("/")[2] for key in left if key.startswith("Flow/data/")} == needed
         assert whole(url).findings == ()
 
