@@ -133,6 +133,39 @@ def test_what_a_task_took_for_stored_is_there_at_its_end_or_put_back(tmp_path, b
     assert restored or between == 1000
 
 
+@pytest.mark.parametrize("takes", ["ab" * 20, "cd" * 20], ids=["what was to go", "another"])
+def test_of_include_files_those_stay_that_a_task_names_meanwhile(tree, monkeypatch, takes):
+    """A flow with an IncludeFile that is scheduled every minute is collected too, and what goes of it is not put back."""
+    old, new = "ab" * 20, "cd" * 20
+
+    def begin_and_end(run, sha, age):
+        value = {"type": "uploader-v2", "url": f"s3://elsewhere/data/Flow/{sha}"}
+        infos = {"file": {"type": "<class 'metaflow.includefile.IncludedFile'>", "encoding": "pickle-v4"}}
+        task(tree, "Flow", run, "_parameters", 0, {"file": value}, age=age, infos=infos)
+
+    begin_and_end("0", old, 30 * DAY)
+    begin_and_end("2", new, 28 * DAY)
+    folder = Path(tree, "data", "Flow")
+    folder.mkdir(parents=True)
+    for sha in (old, new):
+        (folder / sha).write_bytes(b"included")
+    collect(tree)
+    looks = []
+
+    def list_flow(root, flow):
+        if not looks:
+            begin_and_end("3", takes, 0.0)
+        looks.append(flow)
+        return listed(root, flow)
+
+    listed = removal.list_flow
+    monkeypatch.setattr(removal, "list_flow", list_flow)
+    done = collect(tree)
+    assert looks and set(done.removed) == {"Flow/0", "Flow/1"} and not done.held
+    assert sorted(path.name for path in folder.iterdir()) == sorted({takes, new})
+    assert not done.restored
+
+
 def test_a_copy_stays_until_the_tasks_that_may_have_found_the_original_have_ended(tree):
     collect(tree)
     stock = StockTask(tree, "9", 0)

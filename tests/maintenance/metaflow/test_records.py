@@ -85,7 +85,7 @@ def test_the_last_step_may_have_any_name(tmp_path):
         records = FileRecords(root, holdings, ()).read(holdings.runs)
     assert {run: (record.state, record.ended is not None) for (_, run), record in records.items()} == {
         "well": ("successful", True), "half": ("unfinished", False), "badly": ("failed", True),
-        "damaged": ("unknown", True), "gone": ("unfinished", False),
+        "damaged": ("unfinished", False), "gone": ("unfinished", False),
     }  # fmt: skip
 
 

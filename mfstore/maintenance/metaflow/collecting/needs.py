@@ -146,3 +146,20 @@ def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedInclu
     packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
     read_descriptions(root, blobs, packed, holdings.metas, holdings.blobs, told)
     return NamedIncludes(names, known, unread)
+
+
+def read_new_includes(root: Root, needs: RunNeeds) -> set[BlobName] | None:
+    """The IncludeFiles that tasks name which are newer than any listing of blobs. None when that cannot be read."""
+    names: set[BlobName] = set()
+    unread: list[str] = []
+
+    def told(flow: str, key: str, content: bytes | MfstoreError) -> None:
+        if isinstance(content, MfstoreError):
+            unread.append(key)
+        else:
+            names.update((flow, found) for found in layout.hashes_in(content))
+
+    # In a directory each blob has a file that describes it; where one has none, that is as if it could not be read.
+    described = () if root.remote else needs.included
+    read_descriptions(root, needs.included, needs.packed_included, described, {}, told)
+    return None if unread else names

@@ -162,8 +162,8 @@ class FileRecords:
                 ends[step] = _EndName(name[:2], step, task.files[task.readable, DONE].modified), data
 
     def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
-        """One small file is read of each run that ended, and of those without a step ``end`` one of each step. One that
-        cannot be read leaves the state unknown."""
+        """One small file is read of each run that ended, and of those without a step ``end`` one of each step. An
+        ``end`` that cannot be read leaves the state unknown."""
         records: dict[Run, RunRecord] = {}
         wanted: list[tuple[_EndName, ObjectInfo]] = []
         for run in runs:
@@ -191,7 +191,8 @@ def _state(step: str, data: bytes | MfstoreError) -> RunState:
             return "unfinished"
         well = ended_well(data)
     except MfstoreError:
-        return "unknown"
+        # What may be any step says nothing of the end. While the storage does not hand it out, its run stays anyway.
+        return "unknown" if step == END_STEP else "unfinished"
     return "unknown" if well is None else "successful" if well else "failed"
 
 

@@ -17,6 +17,7 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.errors import Conflict, NotFound, OutOfSpace
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness
+from mfstore.maintenance.metaflow.collecting.needs import RunNeeds, read_new_includes
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.listed_tasks import TaskName
@@ -86,7 +87,7 @@ def settle(root: Root, liveness: Liveness) -> Settled:
 
 def _settle_flow(root: Root, liveness: Liveness, flow: str, copies: list[ObjectInfo], settled: Settled) -> None:
     tasks = list_flow(root, flow).tasks
-    named = _named_since(root, tasks, min(info.modified for info in copies) - CLOCKS)
+    named = _named_since(root, tasks, min(info.modified for info in copies) - CLOCKS, {*map(_original, copies)})
     if named is None:  # what a new task refers to cannot be read now
         settled.left += total(copies)
         return
@@ -103,28 +104,29 @@ def _settle_flow(root: Root, liveness: Liveness, flow: str, copies: list[ObjectI
     settled.left += total(info for info in rest if earliest <= info.modified + WINDOW)
 
 
-def _original(info: ObjectInfo) -> BlobName | str:
-    """What a copy is of: the flow and key of a blob, and of its metadata too; of IncludeFiles only which flow's."""
+def _original(info: ObjectInfo) -> BlobName:
+    """The flow and key of what a copy is of: a blob, and its metadata too, or an IncludeFile."""
     path = layout.parse(info.key.removeprefix(FOLDER))
-    return path.flow if path.kind == "include" else (path.flow, path.name)
+    return path.flow, path.name
 
 
-def _named_since(root: Root, tasks: Mapping[TaskName, Task], moment: float) -> set[BlobName | str] | None:
-    """What files of tasks that were written since then name: blobs, and a flow of which they name IncludeFiles. None
-    when it is not known."""
+def _named_since(
+    root: Root, tasks: Mapping[TaskName, Task], moment: float, copied: Collection[BlobName]
+) -> Collection[BlobName] | None:
+    """What files of tasks that were written since then name; all that was copied where it cannot be read which
+    IncludeFiles these are. None when it is not known what a task refers to."""
     fresh = Holdings()
     for name, task in tasks.items():
         files = {file: info for file, info in task.files.items() if info.modified >= moment}
         if files:
             fresh.tasks[name] = Task(files=files)
-    named: set[BlobName | str] = set()
+    needs = RunNeeds()
     for name, _, _, found in read_references(root, fresh, untold):
         if not isinstance(found, References):
             return None
-        named.update((name[0], key) for key in found.artifacts.values())
-        if found.included or found.packed_included:
-            named.add(name[0])
-    return named
+        needs.add(name[0], found)
+    includes = read_new_includes(root, needs)
+    return copied if includes is None else needs.blobs | includes
 
 
 def _restore(root: Root, copies: Iterable[ObjectInfo]) -> list[str]:
