@@ -61,8 +61,8 @@ class HookedS3(SimulatedS3):
         self.nap = 0.0
 
     def answer(self, call):
-        keys = [entry["Key"] for entry in call.params["Delete"]["Objects"]] if call.operation == "DeleteObjects" else []
-        self.place.before_call(call.operation, keys)
+        doomed = call.params["Delete"]["Objects"] if call.operation == "DeleteObjects" else []
+        self.place.before_call(call.operation, [entry["Key"].removeprefix("mf/") for entry in doomed])
         return super().answer(call)
 
     def _DeleteObjects(self, call):  # noqa: N802
@@ -113,7 +113,7 @@ class S3Root(ClockedRoot):
 
     def delete(self, path):
         """What a collector was about to delete when it was killed."""
-        self.world.objects.pop(path, None)
+        self.world.objects.pop(f"mf/{path}", None)
 
     def folders(self):
         return set()

@@ -52,11 +52,15 @@ class RootModel:
             return "unfinished"
         return "unfinished" if run.ended_well is None else "successful" if run.ended_well else "failed"
 
+    def recorded(self, run):
+        """Whether there is local metadata of it: a run that goes on while it is removed writes no other."""
+        return run.record in self._files(run)
+
     def held(self, name):
         return name in self.holds and (self.holds[name] is None or self.root.now < self.holds[name])
 
     def expires(self, run):
-        days = [int(tag[4:-1]) for tag in run.tags if tag.startswith("ttl:")] if run.recorded else []
+        days = [int(tag[4:-1]) for tag in run.tags if tag.startswith("ttl:")] if self.recorded(run) else []
         return self.began(run) + max(days) * DAY if days else None
 
     def kept(self, policy):
@@ -99,7 +103,7 @@ class RootModel:
             return "pinned"
         if run.running and now - run.last_sign <= SILENT:
             return "running"
-        if policy.tags and (not run.recorded or run.tags & {*policy.tags}):
+        if policy.tags and (not self.recorded(run) or run.tags & {*policy.tags}):
             return "tagged"
         if now - max(self._files(run).values()) < policy.grace:
             return "touched"

@@ -42,6 +42,8 @@ class StockRun:
         """When each blob was first named, by its key."""
         self.tainted = False
         """Whether it resumed a run that a collection might remove at that time: what it took over may be gone."""
+        self.outlived = False
+        """Whether it went on while a collection might remove it: what it stored then may be left."""
         self.shown = None
         """The run whose cards it shows, because it resumed that one."""
         self.cloned = set()
@@ -50,13 +52,16 @@ class StockRun:
         self.last_sign = root.now
         self.told = None
         """When it began, by what it says."""
-        self.recorded = False
-        """Whether there is local metadata of it."""
         self._script = self._whole()
 
     @property
     def name(self):
         return f"{self.flow}/{self.run}"
+
+    @property
+    def record(self):
+        """Where its local metadata is, with its tags."""
+        return f"{self.name}/_meta/_self.json"
 
     @property
     def running(self):
@@ -205,13 +210,11 @@ class StockRun:
         self.names.setdefault(key, self.root.now)
 
     def _record(self):
-        path = f"{self.flow}/{self.run}/_meta/_self.json"
-        self.recorded = True
         document = {
             "flow_id": self.flow, "run_number": self.run, "ts_epoch": int(self.root.here * 1000),
             "tags": sorted(self.tags), "system_tags": ["user:ann"], "user_name": "ann",
         }  # fmt: skip
-        self._json(path, document)
+        self._json(self.record, document)
 
     def _json(self, path, document):
         self._write(path, json.dumps(document).encode())

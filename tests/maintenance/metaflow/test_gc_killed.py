@@ -110,5 +110,7 @@ def test_nothing_acknowledged_is_lost(kind, tmp_path, request, monkeypatch):
             "AWS_SECRET_ACCESS_KEY": server.secret_key, "AWS_DEFAULT_REGION": server.region,
         }.items():  # fmt: skip
             monkeypatch.setenv(name, value)
+        # Where another test loaded Metaflow, its settings are those that it began with.
+        monkeypatch.setattr("metaflow.metaflow_config.S3_ENDPOINT_URL", server.url)
     killed = run_and_kill(url, tmp_path / "journal", {**os.environ})
     print(killed, "killed", look_at_everything(url, tmp_path / "journal"))
