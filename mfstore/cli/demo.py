@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 @click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Keep both stores here.")
-def demo(as_json: bool, directory: Path | None) -> None:
+@click.option("--saves", type=click.IntRange(2, 11), default=11, show_default=True, help="Of how many states.")
+def demo(as_json: bool, directory: Path | None, saves: int) -> None:
     """Save and reload eleven states of the flights table with models, here and in Metaflow's store, and compare.
 
     Then a real Metaflow flow, with Metaflow's own storage and on mfstore.
     """
-    from mfstore.demo.flights import VERSIONS
     from mfstore.demo.real_flow import SIDES, run_flows
     from mfstore.demo.run import run
 
@@ -37,9 +37,9 @@ def demo(as_json: bool, directory: Path | None) -> None:
         elif directory.exists() and any(directory.iterdir()):
             raise NotAStore("the demo wants an empty directory", found=str(directory))
         display = stack.enter_context(progress())
-        task = display.add_task("loading the flights table", total=len(VERSIONS) + 1 + len(SIDES))
+        task = display.add_task("loading the flights table", total=saves + len(SIDES))
         rows = []
-        for row in run(directory):
+        for row in run(directory, saves):
             rows.append(row)
             display.update(task, advance=1, description=f"done: {row.version}")
         flows = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,4 +73,12 @@ def versions(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield VERSIONS[8], frame
     frame = frame[frame["distance"] > 500].reset_index(drop=True)
     yield VERSIONS[9], frame
+    yield "unchanged", frame
+
+
+def first_versions(frame: pd.DataFrame, saves: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The first of the versions, and the last of these again, unchanged: so many saves, two at least."""
+    for name, version in islice(versions(frame), saves - 1):
+        frame = version
+        yield name, version
     yield "unchanged", frame

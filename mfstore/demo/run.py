@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mfstore.demo.artifacts import small_artifacts, train
-from mfstore.demo.flights import flights, versions
+from mfstore.demo.flights import first_versions, flights
 from mfstore.demo.metaflow_peer import StockMetaflow
 from mfstore.errors import MfstoreError
 from mfstore.opening import open_store
@@ -47,8 +47,8 @@ class Different(MfstoreError):
     code = "different"
 
 
-def run(root: Path) -> Iterator[VersionResult]:
-    """Save, reload and compare every version in both stores below ``root``; yields one result per version.
+def run(root: Path, saves: int) -> Iterator[VersionResult]:
+    """Save, reload and compare so many versions in both stores below ``root``; yields one result per version.
 
     Every load goes through a handle that has seen nothing, so mfstore verifies every byte it reads.
     """
@@ -59,7 +59,7 @@ def run(root: Path) -> Iterator[VersionResult]:
         with open_store(root / "mfstore") as reader:
             return reader.load(key)
 
-    for name, frame in versions(flights()):
+    for name, frame in first_versions(flights(), saves):
         model = train(frame)
         artifacts: dict[str, Any] = {"flights": frame, "model": model, **small_artifacts(name, frame, model)}
         before = replace(store.session, codecs=dict(store.session.codecs))

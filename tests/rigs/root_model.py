@@ -114,9 +114,11 @@ class RootModel:
     def _shows(self, origin):
         return any(path.startswith("mf.cards/") for path in self._files(origin))
 
-    def newest(self, flow, scheduled):
-        """The newest run of a flow that was started from a terminal, or by a scheduler."""
-        runs = [
-            run for run in self.runs.values() if run.flow == flow and ("-" in run.run) == scheduled and self._files(run)
-        ]
-        return max(runs, key=lambda run: (self.began(run), run.run), default=None)
+    def newest_of_kinds(self):
+        """Of each flow, the newest run that was started from a terminal, and by a scheduler."""
+        newest = {}
+        for run in self.runs.values():
+            if self._files(run):
+                kind, age = (run.flow, "-" in run.run), (self.began(run), run.run)
+                newest[kind] = max(newest.get(kind, (age, run.name)), (age, run.name))
+        return {name for _, name in newest.values()}

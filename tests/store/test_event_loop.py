@@ -24,8 +24,8 @@ def texts(word):
 LARGE = {
     "latin": lambda: texts("söme text "),
     "wide": lambda: texts("s一me text "),
-    "bytearray": lambda: [bytearray(SIZE)] * 4,
-    "numbers": lambda: [list(range(1_000_000))] * 4,
+    "bytearray": lambda: [bytearray(SIZE)] * 13,
+    "numbers": lambda: [list(range(1_000_000))] * 13,
 }
 
 

@@ -80,6 +80,8 @@ class Collection:
     def __init__(self, policy, now):
         self.policy, self.began = policy, now
         self.dropped = set()
+        self.newest = set()
+        """Runs that were the newest of their kind at some moment of it."""
 
 
 class Collected(RuleBasedStateMachine):
@@ -344,9 +346,10 @@ class Collected(RuleBasedStateMachine):
         self.observe()
 
     def observe(self):
-        """What the policies at work drop at this moment."""
+        """What the policies at work drop at this moment, and which runs tell what is deployed."""
         for collection in self.stack:
             collection.dropped |= self.model.runs.keys() - self.model.kept(collection.policy).keys()
+            collection.newest |= self.model.newest_of_kinds()
 
     def may_go(self, name):
         """Whether a collection at work may remove this run."""
@@ -371,8 +374,7 @@ class Collected(RuleBasedStateMachine):
             if gone:
                 assert self.may_go(name), f"{name} must stay, and lost {sorted(gone)[:3]}: {self.why(name)}"
                 if name not in self.model.going:
-                    newest = self.model.newest(run.flow, "-" in run.run)
-                    if newest is run and run.code:
+                    if run.code and any(name in one.newest for one in self.stack):
                         self.model.deployed_code.add((run.flow, run.code))
                     self.model.going.add(name)
                 for path in gone:
