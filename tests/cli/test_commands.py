@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import mfstore
+from tests.rigs.soak import in_soaks
 
 
 @pytest.fixture
@@ -127,6 +128,7 @@ def test_output_is_quiet_when_not_a_terminal(run, tmp_path):
 
 @pytest.mark.flow
 @pytest.mark.timeout(1200)
+@in_soaks
 def test_the_demo_runs(tmp_path):
     """The main job on the whole table, with five of its eleven saves; every object is read back and compared inside."""
     done = subprocess.run(

@@ -12,6 +12,7 @@ from mfstore.metaflow.hooks.removed_runs import told_of_removal
 from mfstore.metaflow.roots.layout import LOG_FOLDER
 from mfstore.metaflow.stock.local_blobs import LocalBlobs
 from tests.rigs.flows import MFSTORE
+from tests.rigs.soak import in_soaks
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_a_log_that_cannot_be_read_says_nothing(storage, data):
 
 @pytest.mark.flow
 @pytest.mark.timeout(1200)
+@in_soaks
 def test_what_the_client_says_of_a_removed_run(s3_rig, metadata_service):
     rig = s3_rig(**metadata_service.environment())
     first, second = (rig.run("own.py").run_id for _ in range(2))

@@ -14,6 +14,7 @@ from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Reset
 from tests.rigs.flows import FLOWS, HANG, MFSTORE, OFF, PACKED, finish_all, s3_place
 from tests.rigs.migration import build, files_in_s3
+from tests.rigs.soak import in_soaks
 from tests.servers.base import boto_client
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
@@ -43,6 +44,7 @@ def objects(rig):
     return {path: (found["objects"], found["info"]) for path, found in data_jsons(rig).items()}
 
 
+@in_soaks
 def test_real_runs_there_and_back(make_rig, table):
     """A foreach, a retried task, one that failed, an IncludeFile, a card, a run that halted and the one that resumed
     it: written by released Metaflow, brought to the packed profile, resumed there, and brought back for released
@@ -112,6 +114,7 @@ def test_a_round_trip_gives_back_the_very_keys(local_rig):
     }
 
 
+@in_soaks
 def test_what_clients_of_a_metadata_service_find(s3_rig, metadata_service):
     """Its records keep the former keys."""
     rig = s3_rig(**metadata_service.environment())
@@ -236,6 +239,7 @@ class Kill:
 
 
 @pytest.mark.parametrize("to", ["packed", "stock"])
+@in_soaks
 def test_killed_in_s3(radosgw, tmp_path, to):
     place = InS3(radosgw, tmp_path / "mf")
     values = place.load_all()
