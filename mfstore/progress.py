@@ -399,25 +399,33 @@ class Steps:
 @contextmanager
 def phases(progress: bool | Callable[[Any], None] | None) -> Iterator[Callable[[Any], None] | None]:
     """What is to be told of the phases of an operation, each a ``Step``; None: nothing. True: each is shown."""
-    display = None if callable(progress) else display_of(progress)
-    if display is None:
-        yield progress if callable(progress) else None
-        return
     steps = Steps()
-    with drawn(steps, display):
-        yield steps.reach
+    with _told_or_drawn(progress, steps, steps.reach) as tell:
+        yield tell
 
 
 @contextmanager
 def counts(progress: bool | Callable[[str, int], None] | None) -> Iterator[Callable[[str, int], None] | None]:
     """As ``phases``, of an operation that tells what is being done and how many objects more of it are."""
-    display = None if callable(progress) else display_of(progress)
-    if display is None:
-        yield progress if callable(progress) else None
-        return
     steps = Steps()
+    with _told_or_drawn(progress, steps, steps.count) as tell:
+        yield tell
+
+
+@contextmanager
+def _told_or_drawn(
+    progress: bool | Callable[..., None] | None, steps: Steps, shown: Callable[..., None]
+) -> Iterator[Callable[..., None] | None]:
+    """Whom to tell: the caller's function, or what is ``shown`` by ``steps``, or None: nobody."""
+    if callable(progress):
+        yield progress
+        return
+    display = display_of(progress)
+    if display is None:
+        yield None
+        return
     with drawn(steps, display):
-        yield steps.count
+        yield shown
 
 
 def length_of(things: object) -> int | None:

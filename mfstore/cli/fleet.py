@@ -14,12 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.gc_options import OF_METAFLOW, Keeping, SectionOption, Sections, keeping_options
+from mfstore.cli.gc_options import (
+    Keeping,
+    Sections,
+    grace_option,
+    inventory_option,
+    keeping_options,
+    metadata_option,
+    pace_option,
+    trust_option,
+    wait_option,
+)
 from mfstore.cli.maintenance import DAMAGE
 from mfstore.cli.metaflow_gc import show_collection
-from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
+from mfstore.cli.options import json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import print_grid, print_json
-from mfstore.cli.reports import print_metaflow, print_report
+from mfstore.cli.reports import show_verified
 from mfstore.display.amounts import size
 from mfstore.display.words import printable
 from mfstore.errors import Unsupported
@@ -34,6 +44,9 @@ from mfstore.maintenance.store.report import VerifyReport
 if TYPE_CHECKING:
     from mfstore.fleet.work import Outcome
     from mfstore.maintenance.report import Level
+
+
+AS_OF_GC = "As of mfstore gc."
 
 
 class _Fleet(Sections):
@@ -72,31 +85,16 @@ def fleet() -> None:
 @fleet.command(cls=_Fleet)
 @metaflow_option
 @json_option
-@click.option("--grace", type=DURATION, default="24h", show_default=True, metavar="TIME", help="As of mfstore gc.")
+@grace_option(AS_OF_GC)
 @click.option("-l", "--long", is_flag=True, help="List every run.")
 @click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
 @click.option("--yes-really", is_flag=True, help="Also when it drops everything, or more than --max-drop.")
-@click.option(
-    "--max-deletes-per-second",
-    "deletes_per_second",
-    type=click.FloatRange(min=0),
-    metavar="N",
-    help="As of mfstore gc.",
-)
+@pace_option(AS_OF_GC)
 @keeping_options
-@click.option("--metadata", metavar="SOURCE", cls=SectionOption, section=OF_METAFLOW, help="As of mfstore gc.")
-@click.option("--inventory", metavar="URL", cls=SectionOption, section=OF_METAFLOW, help="As of mfstore gc.")
-@click.option("--trust-known", is_flag=True, cls=SectionOption, section=OF_METAFLOW, help="As of mfstore gc.")
-@click.option(
-    "--wait",
-    type=DURATION,
-    default="10m",
-    show_default=True,
-    metavar="TIME",
-    cls=SectionOption,
-    section=OF_METAFLOW,
-    help="As of mfstore gc.",
-)
+@metadata_option(AS_OF_GC)
+@inventory_option(AS_OF_GC)
+@trust_option(AS_OF_GC)
+@wait_option(AS_OF_GC)
 def gc(
     metaflow: str | None, as_json: bool, grace: float, long: bool, execute: bool, yes_really: bool,
     deletes_per_second: float | None, keeping: Keeping, metadata: str | None, inventory: str | None, trust_known: bool,
@@ -138,12 +136,7 @@ def verify(url: str | None, metaflow: str | None, as_json: bool, level: Level, *
     def show(outcome: Outcome) -> bool:
         report = outcome.found
         assert isinstance(report, MetaflowReport | VerifyReport)
-        if as_json:
-            print_json({**asdict(report), "clean": report.clean})
-        elif isinstance(report, MetaflowReport):
-            print_metaflow(report)
-        else:
-            print_report(report)
+        show_verified(report, as_json)
         return report.clean
 
     _run(request, show, **how)
@@ -153,7 +146,7 @@ def verify(url: str | None, metaflow: str | None, as_json: bool, level: Level, *
 @where_option
 @metaflow_option
 @json_option
-@click.option("--inventory", metavar="URL", cls=SectionOption, section=OF_METAFLOW, help="As of mfstore gc.")
+@inventory_option(AS_OF_GC)
 def du(url: str | None, metaflow: str | None, as_json: bool, inventory: str | None, **how: Any) -> None:
     """Show what is stored: mfstore du by many machines."""
     where = one_place(url, metaflow)

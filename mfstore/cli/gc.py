@@ -13,12 +13,17 @@ import click
 from mfstore.cli.gc_options import (
     HISTORY,
     KEPT,
-    OF_METAFLOW,
     OF_STORES,
     Keeping,
     SectionOption,
     Sections,
+    grace_option,
+    inventory_option,
     keeping_options,
+    metadata_option,
+    pace_option,
+    trust_option,
+    wait_option,
 )
 from mfstore.cli.maintenance import DAMAGE
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
@@ -35,14 +40,7 @@ if TYPE_CHECKING:
 @where_option
 @metaflow_option
 @json_option
-@click.option(
-    "--grace",
-    type=DURATION,
-    default="24h",
-    show_default=True,
-    metavar="TIME",
-    help="Nothing younger is touched, and what is condemned is deleted so much later at the earliest.",
-)
+@grace_option("Nothing younger is touched, and what is condemned is deleted so much later at the earliest.")
 @click.option("-l", "--long", is_flag=True, help="List every key that goes; of --metaflow: every run.")
 @click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
 @click.option(
@@ -51,13 +49,7 @@ if TYPE_CHECKING:
     help="Also when it drops everything, or more than --max-drop, or when --grace is short and remote.",
 )
 @click.option("--take-over", is_flag=True, help="Go on where a collector died within the last minutes.")
-@click.option(
-    "--max-deletes-per-second",
-    "deletes_per_second",
-    type=click.FloatRange(min=0),
-    metavar="N",
-    help="Delete at most so many objects in a second; 0: as many as can be.  [default: 1000 in S3]",
-)
+@pace_option("Delete at most so many objects in a second; 0: as many as can be.  [default: 1000 in S3]")
 @click.option(
     "--live",
     type=click.File(),
@@ -67,40 +59,19 @@ if TYPE_CHECKING:
     help="The keys, or runs, in this file, one a line (-: stdin).",
 )
 @keeping_options
-@click.option(
-    "--metadata",
-    metavar="SOURCE",
-    cls=SectionOption,
-    section=OF_METAFLOW,
-    help="Where tags, users and signs of life of runs are read: service, local (below the root), local:PATH (below "
+@metadata_option(
+    "Where tags, users and signs of life of runs are read: service, local (below the root), local:PATH (below "
     "another) or none. [default: service where Metaflow is configured for one, else local]",
 )
-@click.option(
-    "--inventory",
-    metavar="URL",
-    cls=SectionOption,
-    section=OF_METAFLOW,
-    help="In S3: what is there is read from S3 Inventory, and not listed. The folder of the dated ones, or one "
+@inventory_option(
+    "In S3: what is there is read from S3 Inventory, and not listed. The folder of the dated ones, or one "
     "manifest.json.",
 )
-@click.option(
-    "--trust-known",
-    is_flag=True,
-    cls=SectionOption,
-    section=OF_METAFLOW,
-    help="In S3: also believe what collections remember where ETags are no digests (SSE-KMS). Say so only where no "
+@trust_option(
+    "In S3: also believe what collections remember where ETags are no digests (SSE-KMS). Say so only where no "
     "task may write to mf.maintenance/.",
 )
-@click.option(
-    "--wait",
-    type=DURATION,
-    default="10m",
-    show_default=True,
-    metavar="TIME",
-    cls=SectionOption,
-    section=OF_METAFLOW,
-    help="Wait so long at most until no task of a flow is running, and until another collector ends.",
-)
+@wait_option("Wait so long at most until no task of a flow is running, and until another collector ends.")
 @click.option(
     "--repack",
     type=click.FloatRange(0, 100),

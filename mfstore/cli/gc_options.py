@@ -114,6 +114,38 @@ def _option(section: str, *names: str, **more: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=SectionOption, section=section, **more)
 
 
+def grace_option(text: str) -> Callable[[Any], Any]:
+    """--grace, with this help; as the others below."""
+    return click.option("--grace", type=DURATION, default="24h", show_default=True, metavar="TIME", help=text)
+
+
+def pace_option(text: str) -> Callable[[Any], Any]:
+    """--max-deletes-per-second, given as ``deletes_per_second``."""
+    return click.option(
+        "--max-deletes-per-second", "deletes_per_second", type=click.FloatRange(min=0), metavar="N", help=text
+    )
+
+
+def metadata_option(text: str) -> Callable[[Any], Any]:
+    """--metadata."""
+    return _option(OF_METAFLOW, "--metadata", metavar="SOURCE", help=text)
+
+
+def inventory_option(text: str) -> Callable[[Any], Any]:
+    """--inventory."""
+    return _option(OF_METAFLOW, "--inventory", metavar="URL", help=text)
+
+
+def trust_option(text: str) -> Callable[[Any], Any]:
+    """--trust-known."""
+    return _option(OF_METAFLOW, "--trust-known", is_flag=True, help=text)
+
+
+def wait_option(text: str) -> Callable[[Any], Any]:
+    """--wait."""
+    return _option(OF_METAFLOW, "--wait", type=DURATION, default="10m", show_default=True, metavar="TIME", help=text)
+
+
 _COUNT = click.IntRange(min=1)
 _OPTIONS = (
     click.option(

@@ -12,7 +12,7 @@ import click
 from mfstore.backends import open_backend
 from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
 from mfstore.cli.output import opened, print_json, print_table
-from mfstore.cli.reports import print_metaflow, print_repair, print_report, steps
+from mfstore.cli.reports import print_repair, show_verified, steps
 from mfstore.display.amounts import count, size
 from mfstore.errors import CorruptObject, NotAStore
 from mfstore.format.description import PATH as DESCRIPTION
@@ -70,12 +70,7 @@ def verify(
             from mfstore.maintenance.metaflow.verify import verify_metaflow
 
             report, _ = verify_metaflow(Root(where), options, tell)
-    if as_json:
-        print_json({**asdict(report), "clean": report.clean})
-    elif isinstance(report, MetaflowReport):
-        print_metaflow(report)
-    else:
-        print_report(report)
+    show_verified(report, as_json)
     sys.exit(0 if report.clean else DAMAGE)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli.output import print_grid
+from mfstore.cli.output import print_grid, print_json
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow import report as of_root
 from mfstore.maintenance.metaflow.report import MetaflowRepair, MetaflowReport
@@ -26,6 +27,16 @@ def steps() -> Iterator[PhaseCallback]:
     """What is told how far a command is; in a terminal it is shown."""
     with phases(True) as tell:
         yield tell or untold
+
+
+def show_verified(report: VerifyReport | MetaflowReport, as_json: bool) -> None:
+    """What verification found, for people or for programs."""
+    if as_json:
+        print_json({**asdict(report), "clean": report.clean})
+    elif isinstance(report, MetaflowReport):
+        print_metaflow(report)
+    else:
+        print_report(report)
 
 
 def print_report(report: VerifyReport) -> None:

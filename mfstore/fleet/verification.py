@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfstore.maintenance.metaflow.report import MetaflowReport
 from mfstore.maintenance.metaflow.root import Root
@@ -16,6 +16,13 @@ from mfstore.opening import open_store
 if TYPE_CHECKING:
     from mfstore.fleet.request import Request
     from mfstore.fleet.shards import Shard
+
+
+SUMMED: Mapping[type[MetaflowReport | VerifyReport], Sequence[str]] = {
+    VerifyReport: ("chunks", "packs_checked", "deltas"),
+    MetaflowReport: ("flows", "runs", "tasks", "blobs", "stored", "blobs_checked", "running"),
+}
+"""Fields of a report that are of its part alone. Of a store, what is listed each part lists whole."""
 
 
 def verify_shard(request: Request, shard: Shard) -> MetaflowReport | VerifyReport:
@@ -34,31 +41,14 @@ def verify_shard(request: Request, shard: Shard) -> MetaflowReport | VerifyRepor
 def merged_reports(reports: Sequence[MetaflowReport | VerifyReport], whole: bool) -> MetaflowReport | VerifyReport:
     """What all parts found. ``whole``: whether none is missing. Pure."""
     first = reports[0]
-    complete = whole and all(report.complete for report in reports)
-    remembered = all(report.remembered for report in reports)
-    seconds = sum(report.seconds for report in reports)
-    if isinstance(first, VerifyReport):
-        stores = [report for report in reports if isinstance(report, VerifyReport)]
-        return replace(
-            first,
-            findings=tuple(dict.fromkeys(finding for report in stores for finding in report.findings)),
-            checked=sum(report.checked for report in stores),
-            chunks=sum(report.chunks for report in stores),
-            packs_checked=sum(report.packs_checked for report in stores),
-            deltas=sum(report.deltas for report in stores),
-            oldest=None, complete=complete, remembered=remembered, seconds=seconds,
-        )  # fmt: skip
-    roots = [report for report in reports if isinstance(report, MetaflowReport)]
+    found: dict[str, Any] = {
+        name: sum(getattr(report, name) for report in reports) for name in (*SUMMED[type(first)], "checked", "seconds")
+    }
+    found["findings"] = tuple(dict.fromkeys(finding for report in reports for finding in report.findings))
     return replace(
         first,
-        findings=tuple(dict.fromkeys(finding for report in roots for finding in report.findings)),
-        flows=sum(report.flows for report in roots),
-        runs=sum(report.runs for report in roots),
-        tasks=sum(report.tasks for report in roots),
-        blobs=sum(report.blobs for report in roots),
-        stored=sum(report.stored for report in roots),
-        blobs_checked=sum(report.blobs_checked for report in roots),
-        checked=sum(report.checked for report in roots),
-        running=sum(report.running for report in roots),
-        oldest=None, complete=complete, remembered=remembered, seconds=seconds,
-    )  # fmt: skip
+        **found,
+        oldest=None,
+        complete=whole and all(report.complete for report in reports),
+        remembered=all(report.remembered for report in reports),
+    )

@@ -14,11 +14,10 @@ from mfstore.format.refs import RefEntry
 from mfstore.maintenance.audit import read_log
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
-from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.undo import undo_root
 from mfstore.maintenance.store.undo import dropped_values, merged, undo_store
-from tests.rigs.gc import DAY, RemoteMemory, noise, store_on
-from tests.rigs.metaflow_trees import files, run_meta, task
+from tests.rigs.gc import RemoteMemory, noise, store_on
+from tests.rigs.metaflow_trees import files, opened, three_runs
 
 LAST = RunPolicy(last=1, grace=0.0)
 
@@ -26,14 +25,9 @@ LAST = RunPolicy(last=1, grace=0.0)
 @pytest.fixture
 def root(tmp_path):
     """Three runs of a flow, a day apart, and one of another."""
-    for number in range(3):
-        age = (30 - number) * DAY
-        run_meta(tmp_path, "Flow", str(number), age=age)
-        task(tmp_path, "Flow", str(number), "start", 1, {"own": number}, age=age)
-    task(tmp_path, "Other", "0", "start", 1, {"own": "other"}, age=60 * DAY)
-    place = Root(str(tmp_path))
-    yield place
-    place.close()
+    three_runs(tmp_path)
+    with opened(tmp_path) as place:
+        yield place
 
 
 # ---- roots -----------------------------------------------------------------------------------------------------------

@@ -6,8 +6,13 @@ import json
 import os
 import pickle
 import time
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from mfstore.maintenance.clock import DAY
+from mfstore.maintenance.metaflow.root import Root
+from mfstore.maintenance.metaflow.verify import verify_metaflow
+from mfstore.maintenance.verification import VerifyOptions
 from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.datatools.uploading import attributes
 
@@ -77,3 +82,25 @@ def upload(tree, backend):
             yield PutItem(backend._name(name), [path.read_bytes()], attributes(document))
 
     backend.client.put_many(items())
+
+
+def three_runs(root):
+    """Three runs of one flow, a day apart, and one of another."""
+    for number in range(3):
+        age = (30 - number) * DAY
+        run_meta(root, "Flow", str(number), age=age)
+        task(root, "Flow", str(number), "start", 1, {"own": number}, age=age)
+    task(root, "Other", "0", "start", 1, {"own": "other"}, age=60 * DAY)
+
+
+@contextmanager
+def opened(root):
+    """A root, by its place."""
+    with closing(Root(str(root))) as place:
+        yield place
+
+
+def whole(root):
+    """What verification finds in it."""
+    with opened(root) as place:
+        return verify_metaflow(place, VerifyOptions("full"))[0]

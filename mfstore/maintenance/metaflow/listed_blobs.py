@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, MutableMapping
 
 from mfstore.backends.base import ObjectInfo
+from mfstore.maintenance.metaflow.listed_digests import restored, shortened
 from mfstore.metaflow.roots.layout import blob_path
 
 BlobName = tuple[str, str]
@@ -32,42 +33,33 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
 
     def __setitem__(self, name: BlobName, info: ObjectInfo) -> None:
         flow, key = name
-        etag = _digest(info.etag)
+        etag = shortened(info.etag)
         short = isinstance(etag, bytes) and len(etag) == 16 and info.key == self._path(flow, key)
         entry = _ENTRY.pack(info.size, info.modified, etag) if short else info
-        self._flows.setdefault(flow, {})[_digest(key)] = entry
+        self._flows.setdefault(flow, {})[shortened(key)] = entry
 
     def __getitem__(self, name: BlobName) -> ObjectInfo:
         flow, key = name
-        entry = self._flows[flow][_digest(key)]
+        entry = self._flows[flow][shortened(key)]
         if isinstance(entry, ObjectInfo):
             return entry
         size, modified, etag = _ENTRY.unpack(entry)
         return ObjectInfo(self._path(flow, key), size, modified, etag.hex())
 
     def __delitem__(self, name: BlobName) -> None:
-        del self._flows[name[0]][_digest(name[1])]
+        del self._flows[name[0]][shortened(name[1])]
 
     def __contains__(self, name: object) -> bool:
         assert isinstance(name, tuple)
-        return _digest(name[1]) in self._flows.get(name[0], ())
+        return shortened(name[1]) in self._flows.get(name[0], ())
 
     def __iter__(self) -> Iterator[BlobName]:
         for flow, blobs in self._flows.items():
             for key in blobs:
-                yield flow, key.hex() if isinstance(key, bytes) else key
+                yield flow, restored(key)
 
     def __len__(self) -> int:
         return sum(map(len, self._flows.values()))
 
     def _path(self, flow: str, key: str) -> str:
         return blob_path(flow, key) + self._suffix
-
-
-def _digest(text: str) -> bytes | str:
-    """Half as long, if it is a digest in hexadecimal."""
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        return text
-    return digest if digest.hex() == text else text

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import ObjectInfo
+from mfstore.maintenance.metaflow.listed_digests import restored, shortened
 from mfstore.metaflow.roots.layout import ParsedPath, Task
 
 if TYPE_CHECKING:
@@ -148,17 +149,8 @@ def encode_run(tasks: Mapping[tuple[str, str], Task]) -> bytes:
             names.append(name)
             sizes.append(info.size)
             moments.append(info.modified)
-            etags.append(_short(info.etag))
+            etags.append(shortened(info.etag))
     return zlib.compress(marshal.dumps((places, counts, names, sizes.tobytes(), moments.tobytes(), etags)), 1)
-
-
-def _short(etag: str) -> str | bytes:
-    """Half as long, if it is a digest in hexadecimal."""
-    try:
-        short = bytes.fromhex(etag)
-    except ValueError:
-        return etag
-    return short if short.hex() == etag else etag
 
 
 def decode_run(run: Run, data: bytes) -> _OfRun:
@@ -174,6 +166,6 @@ def decode_run(run: Run, data: bytes) -> _OfRun:
         for name, size, moment, etag in islice(rows, count):
             attempt, file = name
             key = f"{folder}/{file}" if attempt is None else f"{folder}/{attempt}.{file}"
-            files[name] = ObjectInfo(key, size, moment, etag if isinstance(etag, str) else etag.hex())
+            files[name] = ObjectInfo(key, size, moment, restored(etag))
         task.count_marks()
     return tasks

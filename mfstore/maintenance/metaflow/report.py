@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mfstore.display.amounts import count, duration, size
-from mfstore.display.cards import Card, Cell, Grid
+from mfstore.display.cards import Card
 from mfstore.display.shown import Shown
 from mfstore.maintenance.report import Level, RepairAction
-from mfstore.maintenance.told import actions_grid, afterwards, did_nothing, findings_grid, since
+from mfstore.maintenance.told import repaired_card, since, verified_card
 
 MetaflowHarm = Literal["data", "later", "none"]
 
@@ -143,32 +143,12 @@ def running(report: MetaflowReport) -> str:
 
 def report_card(report: MetaflowReport) -> Card:
     """What verification found."""
-    facts = (
-        ("found", Cell(verdict(report), look="good" if report.clean else "bad")),
-        ("stored", holds(report)),
-        ("looked at", looked_at(report)),
-    )
-    touched = [(finding, finding.artifacts) for finding in report.findings]
-    grids = (findings_grid(touched),) if touched else ()
-    notes = []
-    if told := running(report):
-        notes.append(f"{told}.")
-    if not report.complete:
-        notes.append("The time allowed ended before everything was read: --older-than goes on from there.")
-    if not report.remembered:
-        notes.append("No right or no room to write there: what was read is not remembered.")
-    return Card("verified", report.url, facts, grids, tuple(notes))
+    touching = [(finding, finding.artifacts) for finding in report.findings]
+    told = running(report)
+    notes = [f"{told}."] if told else []
+    return verified_card(report, verdict(report), holds(report), looked_at(report), touching, "--older-than", notes)
 
 
 def repair_card(report: MetaflowRepair) -> Card:
     """What was found, done and left."""
-    facts: list[tuple[str, Cell | str]] = [("found", verdict(report.before)), ("stored", holds(report.before))]
-    grids: tuple[Grid, ...] = ()
-    if report.actions:
-        grids = (actions_grid(report.actions, "did" if report.after is not None else "would do"),)
-    else:
-        facts.append(("done", did_nothing(report.before.clean)))
-    if report.after is not None:
-        look = "good" if report.after.clean else "bad"
-        facts.append(("afterwards", Cell(afterwards(report.after, False), look=look)))
-    return Card("repaired" if report.after is not None else "repair of", report.url, tuple(facts), grids)
+    return repaired_card(report, verdict(report.before), holds(report.before), False)

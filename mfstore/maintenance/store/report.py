@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mfstore.display.amounts import count, duration, size
-from mfstore.display.cards import Card, Cell, Grid
+from mfstore.display.cards import Card
 from mfstore.display.shown import Shown
 from mfstore.display.words import short_keys
 from mfstore.maintenance.report import Level, RepairAction
-from mfstore.maintenance.told import NAMES_SHOWN, actions_grid, afterwards, did_nothing, findings_grid, since
+from mfstore.maintenance.told import NAMES_SHOWN, repaired_card, since, verified_card
 
 Harm = Literal["data", "dedup", "none"]
 
@@ -143,43 +143,18 @@ def holds(report: VerifyReport) -> str:
 
 def report_card(report: VerifyReport) -> Card:
     """What verification found."""
-    facts = (
-        ("found", Cell(verdict(report), look="good" if report.clean else "bad")),
-        ("stored", holds(report)),
-        ("looked at", looked_at(report)),
-    )
-    touched = [(finding, (*finding.refs, *finding.keys)) for finding in report.findings]
-    grids = (findings_grid(touched),) if touched else ()
-    notes = []
-    if not report.complete:
-        notes.append("The time allowed ended before everything was read: older_than= goes on from there.")
-    if not report.remembered:
-        notes.append("No right or no room to write there: what was read is not remembered.")
-    return Card("verified", report.url, facts, grids, tuple(notes))
+    touching = [(finding, (*finding.refs, *finding.keys)) for finding in report.findings]
+    return verified_card(report, verdict(report), holds(report), looked_at(report), touching, "older_than=")
 
 
 def repair_card(report: RepairReport) -> Card:
     """What was found, done and left."""
-    facts: list[tuple[str, Cell | str]] = [("found", verdict(report.before)), ("stored", holds(report.before))]
-    grids: tuple[Grid, ...] = ()
-    if report.actions:
-        did = "did" if report.after is not None else "would do"
-        grids = (actions_grid(report.actions, did),)
-    else:
-        facts.append(("done", did_nothing(report.before.clean)))
-    if report.after is not None:
-        facts.append(
-            (
-                "afterwards",
-                Cell(afterwards(report.after, bool(report.lost)), look="good" if report.after.clean else "bad"),
-            )
-        )
     notes = []
     if report.lost:
         listed = ", ".join(short_keys(key) for key in report.lost[:NAMES_SHOWN])
         more = f" and {len(report.lost) - NAMES_SHOWN} more" if len(report.lost) > NAMES_SHOWN else ""
         notes.append(f"{lost_data(report)}: {listed}{more}")
-    return Card("repaired" if report.after is not None else "repair of", report.url, tuple(facts), grids, tuple(notes))
+    return repaired_card(report, verdict(report.before), holds(report.before), bool(report.lost), notes)
 
 
 def lost_data(report: RepairReport) -> str:

@@ -33,12 +33,9 @@ from mfstore.maintenance.metaflow.collecting.state import (
 )
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
-from mfstore.maintenance.metaflow.root import Root
-from mfstore.maintenance.metaflow.verify import verify_metaflow
-from mfstore.maintenance.verification import VerifyOptions
 from mfstore.testing import FaultyBackend
 from tests.backends.test_s3 import options
-from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task, upload
+from tests.rigs.metaflow_trees import blob, blobs_of, files, opened, run_meta, task, upload, whole
 
 DAY = 86400.0
 LAST = RunPolicy(last=1, grace=0.0)
@@ -73,15 +70,6 @@ def tree(tmp_path):
     return root
 
 
-@contextlib.contextmanager
-def opened(root):
-    place = Root(str(root))
-    try:
-        yield place
-    finally:
-        place.close()
-
-
 def plan(root, policy=LAST):
     with opened(root) as place:
         return plan_metaflow_gc(place, policy)
@@ -90,11 +78,6 @@ def plan(root, policy=LAST):
 def collect(root, policy=LAST, **more):
     with opened(root) as place:
         return collect_metaflow(place, policy, **more)
-
-
-def whole(root):
-    with opened(root) as place:
-        return verify_metaflow(place, VerifyOptions("full"))[0]
 
 
 def names(entries):

@@ -15,12 +15,9 @@ from mfstore.maintenance.metaflow.collecting import removal
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER, WINDOW
 from mfstore.maintenance.metaflow.gc import collect_metaflow
-from mfstore.maintenance.metaflow.root import Root
-from mfstore.maintenance.metaflow.verify import verify_metaflow
-from mfstore.maintenance.verification import VerifyOptions
 from mfstore.testing import FaultyBackend
 from tests.backends.test_s3 import options
-from tests.rigs.metaflow_trees import blob, blobs_of, run_meta, task, upload
+from tests.rigs.metaflow_trees import blob, blobs_of, opened, run_meta, task, upload, whole
 
 DAY = 86400.0
 LAST = RunPolicy(last=1, grace=0.0)
@@ -36,27 +33,28 @@ def tree(tmp_path):
     return root
 
 
-@contextlib.contextmanager
-def opened(root):
-    place = Root(str(root))
-    try:
-        yield place
-    finally:
-        place.close()
-
-
 def collect(root, policy=LAST, **more):
     with opened(root) as place:
         return collect_metaflow(place, policy, **more)[1]
 
 
-def whole(root):
-    with opened(root) as place:
-        return verify_metaflow(place, VerifyOptions("full"))[0]
-
-
 def set_aside(root):
     return [path for path in Path(root, FOLDER).rglob("*") if path.is_file()]
+
+
+@contextlib.contextmanager
+def before_it_goes(*events):
+    """They happen once, after the last look of a collection and before what tasks share goes."""
+    take, waiting = removal.take, [*events]
+
+    def late(root, infos):
+        while waiting:
+            waiting.pop(0)()
+        return take(root, infos)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(removal, "take", late)
+        yield
 
 
 class StockTask:
@@ -173,15 +171,7 @@ def test_a_copy_stays_until_the_tasks_that_may_have_found_the_original_have_ende
         inner = place.backend
         before = Scheduled(inner, {})
         place.backend = before
-        take, events = removal.take, [stock.begin, stock.store]
-
-        def late(root, infos):
-            while events:
-                events.pop(0)()
-            return take(root, infos)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(removal, "take", late)
+        with before_it_goes(stock.begin, stock.store):
             done = collect_metaflow(place, LAST)[1]
     assert stock.key not in blobs_of(tree, "Flow") and done.set_aside.objects == len(set_aside(tree)) > 0
     assert collect(tree).set_aside == done.set_aside  # it has not ended
@@ -194,15 +184,7 @@ def test_a_copy_stays_until_the_tasks_that_may_have_found_the_original_have_ende
 def test_a_task_that_began_after_it_went_needs_no_copy(tree):
     collect(tree)
     stock = StockTask(tree, "9", 0)
-    take, events = removal.take, [stock.begin]
-
-    def late(root, infos):
-        while events:
-            events.pop(0)()
-        return take(root, infos)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(removal, "take", late)
+    with before_it_goes(stock.begin):
         assert collect(tree).set_aside.objects
     for path in set_aside(tree):
         moment = (stock.place / "0.attempt.json").stat().st_mtime - WINDOW - 1

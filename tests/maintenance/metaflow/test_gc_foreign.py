@@ -18,9 +18,8 @@ from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.migrate import migrate_metaflow
 from mfstore.maintenance.metaflow.migrating.changes import MigrationOptions
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
-from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots import layout
-from tests.rigs.metaflow_trees import files, run_meta, task
+from tests.rigs.metaflow_trees import files, opened, run_meta, task
 
 DAY = 86400.0
 LAST = RunPolicy(last=1, grace=0.0)
@@ -56,12 +55,6 @@ def tree(tmp_path):
         run_meta(root, "Flow", str(number), age=(30 - number) * DAY)
         task(root, "Flow", str(number), "start", 1, {"own": number}, age=(30 - number) * DAY)
     return root
-
-
-@contextlib.contextmanager
-def opened(root):
-    with contextlib.closing(Root(str(root))) as place:
-        yield place
 
 
 def collect(root, policy=LAST):

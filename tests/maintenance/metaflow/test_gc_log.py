@@ -11,10 +11,9 @@ from mfstore.maintenance.audit import read_log
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.result import result_notes
 from mfstore.maintenance.metaflow.gc import collect_metaflow
-from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots.layout import LOG_FOLDER
 from mfstore.testing import FaultyBackend
-from tests.rigs.metaflow_trees import files, run_meta, task
+from tests.rigs.metaflow_trees import files, opened, three_runs
 
 DAY = 86400.0
 LAST = RunPolicy(last=1, grace=0.0)
@@ -23,14 +22,9 @@ LAST = RunPolicy(last=1, grace=0.0)
 @pytest.fixture
 def place(tmp_path):
     """Three runs of one flow, a day apart, and one of another."""
-    for number in range(3):
-        age = (30 - number) * DAY
-        run_meta(tmp_path, "Flow", str(number), age=age)
-        task(tmp_path, "Flow", str(number), "start", 1, {"own": number}, age=age)
-    task(tmp_path, "Other", "0", "start", 1, {"own": "other"}, age=60 * DAY)
-    root = Root(str(tmp_path))
-    yield root
-    root.close()
+    three_runs(tmp_path)
+    with opened(tmp_path) as root:
+        yield root
 
 
 def log_of(place):

@@ -24,13 +24,10 @@ from mfstore.maintenance.metaflow.collecting.state import (
     encode_state,
 )
 from mfstore.maintenance.metaflow.gc import collect_metaflow
-from mfstore.maintenance.metaflow.root import Root
-from mfstore.maintenance.metaflow.verify import verify_metaflow
-from mfstore.maintenance.verification import VerifyOptions
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
 from tests.rigs.gc import Hooked
-from tests.rigs.metaflow_trees import files, run_meta, task, upload
+from tests.rigs.metaflow_trees import files, opened, run_meta, task, upload, whole
 from tests.rigs.soak import soaking
 
 DAY = 86400.0
@@ -71,23 +68,9 @@ def tree(tmp_path):
     return build(tmp_path / "mf")
 
 
-@contextlib.contextmanager
-def opened(root):
-    place = Root(str(root))
-    try:
-        yield place
-    finally:
-        place.close()
-
-
 def collect(root, **more):
     with opened(root) as place:
         return collect_metaflow(place, LAST, **more)[1]
-
-
-def whole(root):
-    with opened(root) as place:
-        return verify_metaflow(place, VerifyOptions("full"))[0]
 
 
 def everything(root):
