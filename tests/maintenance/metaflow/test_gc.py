@@ -615,10 +615,10 @@ def test_a_service_that_asks_to_slow_down_ends_no_collection(tree, monkeypatch):
     answers, looks = iter([True, True]), []
     take, look_again = removal.take, removal.Removal.look_again
 
-    def slow(root, infos):
+    def slow(root, infos, codes):
         if all("/data/" in info.key for info in infos) and next(answers, False):
             raise errors.BackendError("SlowDown", status=503)
-        return take(root, infos)
+        return take(root, infos, codes)
 
     def look(self, work):
         looks.append(work.flow)
@@ -686,8 +686,8 @@ def test_each_look_is_right_before_what_goes_because_of_it(tree, monkeypatch, fl
     take = removal.take
     taken = []
 
-    def slow(root, infos):
-        answers = take(root, infos)
+    def slow(root, infos, codes):
+        answers = take(root, infos, codes)
         if not taken and any(info.key.startswith("Flow/data/") for info in infos):
             for value in ("0", "1"):  # of runs that go
                 key = hashlib.sha1(pickle.dumps(value, protocol=4)).hexdigest()

@@ -1,6 +1,7 @@
 """Collections of a Metaflow root beside tasks of stock Metaflow, which know nothing of them."""
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.metaflow.collecting import removal
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
-from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER, WINDOW
+from mfstore.maintenance.metaflow.collecting.set_aside import BEFORE_ATTEMPTS, FOLDER, WINDOW
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.testing import FaultyBackend
 from tests.backends.test_s3 import options
@@ -47,10 +48,10 @@ def before_it_goes(*events):
     """They happen once, after the last look of a collection and before what tasks share goes."""
     take, waiting = removal.take, [*events]
 
-    def late(root, infos):
+    def late(*what):
         while waiting:
             waiting.pop(0)()
-        return take(root, infos)
+        return take(*what)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(removal, "take", late)
@@ -181,14 +182,57 @@ def test_a_copy_stays_until_the_tasks_that_may_have_found_the_original_have_ende
     assert stock.key in blobs_of(tree, "Flow") and not set_aside(tree) and whole(tree).findings == ()
 
 
+def make_older(paths, seconds):
+    for path in paths:
+        moment = path.stat().st_mtime - seconds
+        os.utime(path, (moment, moment))
+
+
 def test_a_task_that_began_after_it_went_needs_no_copy(tree):
     collect(tree)
     stock = StockTask(tree, "9", 0)
     with before_it_goes(stock.begin):
         assert collect(tree).set_aside.objects
-    for path in set_aside(tree):
-        moment = (stock.place / "0.attempt.json").stat().st_mtime - WINDOW - 1
-        os.utime(path, (moment, moment))
+    make_older(set_aside(tree), WINDOW + 10)
+    assert not collect(tree).set_aside.objects and not set_aside(tree)
+
+
+def test_what_a_run_finds_before_its_first_attempt_is_put_back(tree):
+    """Its IncludeFiles and its code package: it asks for them before anything below the root tells of it, and begins
+    after the collection has ended, perhaps an hour later."""
+    sha = hashlib.sha1(b"included").hexdigest()
+
+    def begin_and_end(run, code, age):
+        value = {"type": "uploader-v2", "url": f"s3://elsewhere/data/Flow/{sha}"}
+        infos = {"file": {"type": "<class 'metaflow.includefile.IncludedFile'>", "encoding": "pickle-v4"}}
+        task(tree, "Flow", run, "_parameters", 0, {"file": value}, age=age, infos=infos)
+        task(tree, "Flow", run, "start", 1, {}, code=code, age=age)
+
+    code = blob(tree, "Flow", "the code")
+    begin_and_end("0", code, 30 * DAY)
+    include = Path(tree, "data", "Flow", sha)
+    include.parent.mkdir(parents=True)
+    include.write_bytes(gzip.compress(b"included"))
+    collect(tree)
+    found = []
+    with before_it_goes(lambda: found.append(include.exists() and code in blobs_of(tree, "Flow"))):
+        done = collect(tree)
+    assert found == [True] and not include.exists() and code not in blobs_of(tree, "Flow")
+    # Each blob has a file beside it. Of what only tasks find nothing is left.
+    assert done.set_aside.objects == len(set_aside(tree)) == 3
+    make_older(set_aside(tree), BEFORE_ATTEMPTS - 100)
+    assert collect(tree).set_aside.objects == 3
+    run_meta(tree, "Flow", "9")
+    begin_and_end("9", code, 0.0)
+    assert len(collect(tree, RunPolicy(last=2, grace=0.0)).restored) == 3
+    assert include.exists() and whole(tree).findings == () and not set_aside(tree)
+
+
+def test_what_no_run_named_within_an_hour_goes(tree):
+    task(tree, "Flow", "0", "start", 1, {}, code=blob(tree, "Flow", "the code"), age=30 * DAY)
+    collect(tree)
+    assert collect(tree).set_aside.objects == 2
+    make_older(set_aside(tree), BEFORE_ATTEMPTS + 10)
     assert not collect(tree).set_aside.objects and not set_aside(tree)
 
 
@@ -307,11 +351,11 @@ def test_set_aside_in_s3(tree, s3_server, bucket, s3_env, monkeypatch):
                 path = stock.place / name
                 backend.put(str(path.relative_to(tree)), [path.read_bytes()])
 
-        def late(root, infos):
+        def late(*what):
             if not stock.place.exists():
                 stock.begin()
                 send("0.attempt.json", "0.task_begin")
-            return take(root, infos)
+            return take(*what)
 
         with monkeypatch.context() as patch:
             patch.setattr(removal, "take", late)

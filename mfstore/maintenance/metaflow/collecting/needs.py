@@ -33,6 +33,8 @@ class RunNeeds:
     bundles: set[str] = field(default_factory=set)
     former: set[BlobName] = field(default_factory=set)
     """Blobs that migrated artifacts were before, where a metadata service may still name them."""
+    codes: set[BlobName] = field(default_factory=set)
+    """Code packages among the blobs."""
 
     def add(self, flow: str, found: References) -> None:
         """Count what one file refers to."""
@@ -40,6 +42,7 @@ class RunNeeds:
         self.packed_included.update((flow, artifact) for artifact in found.packed_included)
         self.included.update((flow, found.artifacts[name]) for name in found.included if name in found.artifacts)
         self.bundles.update(found.bundles)
+        self.codes.update((flow, key) for name, key in found.artifacts.items() if name == layout.CODE)
 
 
 @dataclass(slots=True)

@@ -201,6 +201,7 @@ def _assemble(
         busy=fates.busy,
         spared=spared,
         blobs=blobs,
+        codes=frozenset(go.codes & blobs),
         includes=includes,
         files=files,
         freed=files + total(stored(holdings, blobs)) + total(holdings.includes[name] for name in includes),

@@ -50,6 +50,8 @@ class MetaflowGcPlan(Shown):
     """Flows of which cards stay: a kept run resumed another, which shows that run's cards, and nothing tells which."""
     blobs: frozenset[BlobName]
     """Blobs that only the runs to remove refer to."""
+    codes: frozenset[BlobName]
+    """Code packages among them."""
     includes: frozenset[BlobName]
     """IncludeFiles that only the runs to remove name, by flow and hash."""
     files: RootAmount

@@ -268,7 +268,7 @@ class Removal:
             if why or (copied is not None and since(copied) < WINDOW / 2):
                 return why
             copied = moment()
-            copy_aside(self._root, [info for info in infos if work.dooms(info)])
+            copy_aside(self._root, [info for info in infos if work.dooms(info)], self._plan.codes)
             if not self._root.remote:
                 return ""
 
@@ -381,7 +381,7 @@ class Removal:
             self._pace.wait(len(doomed))
             try:
                 if shared:
-                    gone = take(self._root, doomed)
+                    gone = take(self._root, doomed, self._plan.codes)
                     doomed = [info for info, is_gone in zip(doomed, gone, strict=True) if is_gone]
                 else:
                     self._root.backend.delete_many([info.key for info in doomed])

@@ -71,7 +71,7 @@ def result_notes(result: MetaflowGcResult, known: Collection[str] = ()) -> list[
     if result.tags_refused:
         notes.append(f"not all of them got the tag {REMOVED_TAG} in the metadata service: {result.tags_refused}")
     if result.set_aside.objects:
-        notes.append(f"{result.set_aside} of that stay set aside until tasks that ran meanwhile have ended")
+        notes.append(f"{result.set_aside} of that stay set aside for a later one: what began meanwhile may need them")
     notes += [f"put back, since a task took it for stored: {key}" for key in result.restored[:SHOWN]]
     if len(result.restored) > SHOWN:
         notes.append(f"and {len(result.restored) - SHOWN} more were put back")

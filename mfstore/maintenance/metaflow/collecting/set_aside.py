@@ -4,12 +4,15 @@ A task of stock Metaflow asks whether a blob is there, and writes down only at i
 flow tells what a task that begins right after it will find. So a copy stays until every attempt that may have found the
 original has ended, or has been silent for as long as a policy allows; and what such an attempt names is put back.
 
+IncludeFiles and code packages are asked for earlier: before anything below the root tells of the run. Their copies stay
+for as long as a run may take from there to its first attempt, so at least until a later collection.
+
 Nothing said there lets anything go: a copy is put back only where there is no original, and else deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,32 +34,50 @@ if TYPE_CHECKING:
 
 FOLDER = f"{MAINTENANCE_FOLDER}/set-aside/"
 """Copies lie below it by the paths of their originals."""
+EARLY = f"{FOLDER}before.attempts/"
+"""Those of IncludeFiles and of code packages lie here. No flow has a dot in its name."""
 WINDOW = 900.0
 """An original is deleted within so many seconds after its copy was made. What began later did not find it."""
+BEFORE_ATTEMPTS = 3600.0
+"""A run begins its first attempt within so many seconds after it found its IncludeFiles and its code package: the
+environments of its steps are solved in between."""
 CLOCKS = 60.0
 """Seconds by which times of objects that the storage gave about the same time may differ."""
 
 
-def copy_aside(root: Root, infos: Collection[ObjectInfo]) -> None:
-    """Copy what is about to be deleted, if it is still there. In a directory ``take`` moves it instead."""
+def copy_aside(root: Root, infos: Collection[ObjectInfo], codes: Container[BlobName]) -> None:
+    """Copy what is about to be deleted, if it is still there. In a directory ``take`` moves it instead. ``codes`` are
+    the code packages among the blobs."""
     if root.remote:
-        root.backend.copy_many([(info.key, FOLDER + info.key) for info in infos])
+        root.backend.copy_many([(info.key, _place(info, codes)) for info in infos])
 
 
-def take(root: Root, infos: Collection[ObjectInfo]) -> list[bool]:
+def take(root: Root, infos: Collection[ObjectInfo], codes: Container[BlobName]) -> list[bool]:
     """Delete the objects that are as they were listed, of which a copy is left. True for each that is gone now."""
     if root.remote:
         return list(root.backend.delete_unchanged({info.key: info.etag for info in infos}))
     gone = []
     for info in infos:
         try:
-            gone.append(root.backend.move_unchanged(info.key, FOLDER + info.key, info.etag))
+            gone.append(root.backend.move_unchanged(info.key, _place(info, codes), info.etag))
         except NotFound:
             gone.append(True)
         except OutOfSpace:
             # Not even for a name: what goes makes room, and a full disk stops tasks as well.
             gone += root.backend.delete_unchanged({info.key: info.etag})
     return gone
+
+
+def _place(info: ObjectInfo, codes: Container[BlobName]) -> str:
+    """Where the copy of an object lies."""
+    path = layout.parse(info.key)
+    is_early = path.kind == "include" or (path.flow, path.name) in codes
+    return (EARLY if is_early else FOLDER) + info.key
+
+
+def _source(copy: ObjectInfo) -> str:
+    """The path of the original of a copy."""
+    return copy.key.removeprefix(EARLY).removeprefix(FOLDER)
 
 
 @dataclass(slots=True)
@@ -77,7 +98,7 @@ def settle(root: Root, liveness: Liveness) -> Settled:
     settled = Settled()
     by_flow: dict[str, list[ObjectInfo]] = {}
     for info in root.backend.list(FOLDER):
-        path = layout.parse(info.key.removeprefix(FOLDER))
+        path = layout.parse(_source(info))
         if path.kind in ("blob", "blob_meta", "include"):
             by_flow.setdefault(path.flow, []).append(info)
     for flow, copies in sorted(by_flow.items()):
@@ -99,14 +120,21 @@ def _settle_flow(root: Root, liveness: Liveness, flow: str, copies: list[ObjectI
     ]
     earliest = min(began, default=float("inf"))
     rest = [info for info in copies if info.key not in kept]
-    over = [info for info in rest if earliest > info.modified + WINDOW]
-    root.backend.delete_many([info.key for info in over])
-    settled.left += total(info for info in rest if earliest <= info.modified + WINDOW)
+    over = {info.key for info in rest if _is_over(info, earliest, liveness.now)}
+    root.backend.delete_many([*over])
+    settled.left += total(info for info in rest if info.key not in over)
+
+
+def _is_over(copy: ObjectInfo, earliest: float, now: float) -> bool:
+    """Whether no attempt can name that any more, of which the earliest that runs began then."""
+    if copy.key.startswith(EARLY):
+        return copy.modified + BEFORE_ATTEMPTS < min(earliest, now)
+    return copy.modified + WINDOW < earliest
 
 
 def _original(info: ObjectInfo) -> BlobName:
     """The flow and key of what a copy is of: a blob, and its metadata too, or an IncludeFile."""
-    path = layout.parse(info.key.removeprefix(FOLDER))
+    path = layout.parse(_source(info))
     return path.flow, path.name
 
 
@@ -133,7 +161,7 @@ def _restore(root: Root, copies: Iterable[ObjectInfo]) -> list[str]:
     """Put these back where nothing is stored by now; then the copy goes."""
     restored = []
     for info in copies:
-        key = info.key.removeprefix(FOLDER)
+        key = _source(info)
         if root.remote:
             if not root.backend.exists_many([key])[0]:
                 root.backend.copy(info.key, key)  # with its metadata; what a task stores meanwhile is the same
