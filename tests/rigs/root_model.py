@@ -4,8 +4,6 @@ docs/gc.md alone."""
 import re
 from fnmatch import fnmatchcase
 
-from tests.rigs.stock_runs import STEPS
-
 HOUR = 3600.0
 DAY = 24 * HOUR
 SILENT = HOUR
@@ -26,8 +24,9 @@ class RootModel:
         """Until when each held run is; None: until it is released."""
         self.condemned = {}
         """When the first of the collections began that dropped a run, each of which did since."""
-        self.deployed_code = set()
-        """Code packages of runs that were the newest of their kind when they went: what is deployed there needs it."""
+        self.deployed = set()
+        """Paths of code packages and IncludeFiles of runs that were the newest of their kind when they went: what is
+        deployed there needs them."""
 
     # ---- what a policy keeps ------------------------------------------------------------
 
@@ -48,7 +47,8 @@ class RootModel:
 
     def outcome(self, run):
         """How a run ended, by its last task."""
-        if run.name in self.going and not self.root.there(f"{run.name}/end/{len(STEPS)}/0.attempt.json"):
+        last = f"{run.name}/{run.steps[-1]}/{len(run.steps)}/0.attempt.json"
+        if run.name in self.going and not self.root.there(last):
             return "unfinished"
         return "unfinished" if run.ended_well is None else "successful" if run.ended_well else "failed"
 

@@ -1,9 +1,10 @@
 """Runs of stock Metaflow as they write to a datastore root, one operation at a time: each can be paused or killed
 between any two. They know nothing of collections."""
 
+import gzip
 import json
 
-from mfstore.metaflow.roots.outcome import FALSE_KEYS, TRUE_KEYS
+from mfstore.metaflow.roots.outcome import FALSE_KEYS, NONE_KEYS, TRUE_KEYS
 from tests.rigs.clocked_roots import blob_key
 
 STEPS = ("start", "train", "end")
@@ -18,28 +19,34 @@ class Attempt:
 
 
 class StockRun:
-    """A run. ``names`` are the blobs that what it wrote refers to: they have to be there from then on.
+    """A run. ``names`` are the paths of blobs and IncludeFiles that what it wrote refers to: they have to be there from
+    then on.
 
     ``values`` are the artifacts of each step, ``fails``: the number of the step in which it fails; ``retries``: of the
-    step whose first attempt dies after as many operations; ``local``: whether it keeps local metadata below the root.
+    step whose first attempt dies after as many operations; ``local``: whether it keeps local metadata below the root;
+    ``code`` and ``include``: the content of its code package and its IncludeFile; ``last``: the name of its last step.
     """
 
     def __init__(
         self, root, flow, run, values, *, tags=(), local=True, cards=False, fails=None, retries=None, origin=None,
-        code=None,
+        code=None, include=None, last="end",
     ):  # fmt: skip
         self.root, self.flow, self.run = root, flow, run
+        self.steps = (*STEPS[:-1], last)
         self.values, self.tags, self.local, self.cards = values, frozenset(tags), local, cards
         self.fails, self.retries, self.origin = fails, retries, origin
         self.code = None if code is None else blob_key(code)
         self.code_data = code
+        self.include, self.include_data = None if include is None else blob_key(include), include
+        self.description = None
+        """The artifact that stands for its IncludeFile."""
         self.alive = True
         self.ended_well = None
         """Whether its last task did; None: that one has not ended."""
         self.files = {}
         """When each of its files was written, by its path."""
         self.names = {}
-        """When each blob was first named, by its key."""
+        """When each was first named."""
         self.tainted = False
         """Whether it resumed a run that a collection might remove at that time: what it took over may be gone."""
         self.outlived = False
@@ -47,7 +54,7 @@ class StockRun:
         self.shown = None
         """The run whose cards it shows, because it resumed that one."""
         self.cloned = set()
-        """Keys that it took over from the run that it resumed."""
+        """Those that it took over from the run that it resumed."""
         self.attempt = None
         self.last_sign = root.now
         self.told = None
@@ -92,16 +99,18 @@ class StockRun:
             # Metaflow reads what it takes over before it begins a task of its own.
             taken = self.origin.readable()
             yield
+        if self.include is not None:
+            yield from self._stored(self.include_path, gzip.compress(self.include_data, mtime=0))
         if self.code is not None:
             yield from self._blob(self.code_data)
         if self.local:
             self._record()
             yield
-        yield from self._parameters()
-        for number, step in enumerate(STEPS):
+        yield from self._parameters(taken)
+        for number, step in enumerate(self.steps):
             if taken is not None and (step, str(number + 1)) in taken:
                 yield from self._clone(step, number, taken[step, str(number + 1)])
-                if step == "end":
+                if step == self.steps[-1]:
                     return
                 continue
             attempt = 0
@@ -116,7 +125,7 @@ class StockRun:
             if self.fails == number:
                 return
 
-    def _parameters(self):
+    def _parameters(self, taken):
         place = f"{self.flow}/{self.run}/_parameters/0/0."
         self.attempt = Attempt(place)
         self._json(f"{place}attempt.json", {"time": self.root.here})
@@ -129,8 +138,15 @@ class StockRun:
                 self._json(f"{folder}/_meta/sysmeta_origin-run-id_1.json", {"value": self.origin.run})
             self._write(f"{self.flow}/{self.run}/_parameters/0/_resume_leader", b"")
             yield
-        keys = yield from self._blobs([["parameters", self.flow]])
-        self._data(place, keys)
+        if taken is not None and ("_parameters", "0") in taken:
+            self._take_over(place, taken["_parameters", "0"])
+        else:
+            keys = yield from self._blobs([["parameters", self.flow]])
+            if self.include is not None:
+                described = json.dumps({"type": "uploader-v2", "url": f"s3://elsewhere/{self.include_path}"}).encode()
+                self.description = yield from self._blob(described, gzipped=self.root.remote)
+                keys.append(self.description)
+            self._data(place, keys)
         yield
         self._write(f"{place}DONE.lock", b"")
         self.attempt.ended = True
@@ -141,14 +157,20 @@ class StockRun:
         self.attempt = Attempt(place)
         self._json(f"{place}attempt.json", {"time": self.root.here})
         yield
-        self.cloned |= {*document["objects"].values()}
-        self._data(place, document["objects"])
+        self._take_over(place, document)
         yield
         self._write(f"{place}DONE.lock", b"")
         self.attempt.ended = True
-        if step == "end":
+        if step == self.steps[-1]:
             self.ended_well = document["objects"]["_success"] in TRUE_KEYS
         yield
+
+    def _take_over(self, place, document):
+        before = {*self.names}
+        if any("IncludedFile" in info["type"] for info in document["info"].values()):
+            self.include, self.description = self.origin.include, self.origin.description
+        self._data(place, document["objects"])
+        self.cloned |= self.names.keys() - before
 
     def _task(self, step, number, attempt):
         place = f"{self.flow}/{self.run}/{step}/{number + 1}/{attempt}."
@@ -157,7 +179,7 @@ class StockRun:
         yield
         self._json(f"{place}task_begin", {"code_package_sha": self.code})
         if self.code is not None:
-            self._name(self.code)
+            self._name(self.blob_path(self.code))
         yield
         self._write(f"{place}task_stdout.log", b"it runs")
         yield
@@ -167,13 +189,13 @@ class StockRun:
             yield
         keys = yield from self._blobs(self.values[number])
         well = self.fails != number
-        self._data(place, keys, well)
+        self._data(place, keys, well, step == self.steps[-1])
         yield
         self._write(f"{place}runtime_stdout.log", b"")
         yield
         self._write(f"{place}DONE.lock", b"")
         self.attempt.ended = True
-        if step == "end":
+        if step == self.steps[-1]:
             self.ended_well = well
         yield
 
@@ -184,30 +206,56 @@ class StockRun:
             keys.append((yield from self._blob(json.dumps(value).encode())))
         return keys
 
-    def _blob(self, data):
+    def _blob(self, data, gzipped=False):
         key = blob_key(data)
-        path = f"{self.flow}/data/{key[:2]}/{key}"
+        path = self.blob_path(key)
+        described = None if self.root.remote else b'{"cas_raw": true, "cas_version": 1}'
+        yield from self._stored(path, gzip.compress(data, mtime=0) if gzipped else data, described)
+        return key
+
+    def _stored(self, path, data, described=None):
+        """It asks whether something is there, and stores it if not."""
         if not self.root.there(path):
             yield
             self.root.write(path, data)
             self.root.stored_by[path] = self
-            if not self.root.remote:
-                self.root.write(f"{path}_meta", b'{"cas_raw": true, "cas_version": 1}')
+            if described is not None:
+                self.root.write(f"{path}_meta", described)
         yield
-        return key
 
-    def _data(self, place, keys, well=True):
+    def _data(self, place, keys, well=True, last=False):
         if not isinstance(keys, dict):
             keys = {f"artifact{number}": key for number, key in enumerate(keys)}
             keys["_success"] = keys["_task_ok"] = min(TRUE_KEYS if well else FALSE_KEYS)
-        infos = {name: {"size": 4, "type": "<class 'list'>", "encoding": "pickle-v4"} for name in keys}
+            keys["_transition"] = min(NONE_KEYS) if last or not well else blob_key(b"the next step")
+        kinds = {name: "metaflow.includefile.IncludedFile" for name, key in keys.items() if key == self.description}
+        infos = {
+            name: {"size": 4, "type": f"<class '{kinds.get(name, 'list')}'>", "encoding": "pickle-v4"} for name in keys
+        }
         self._json(f"{place}data.json", {"objects": keys, "info": infos})
         for name, key in keys.items():
             if not name.startswith("_"):
-                self._name(key)
+                self._name(self.blob_path(key))
+        if kinds:
+            self._name(self.include_path)
 
-    def _name(self, key):
-        self.names.setdefault(key, self.root.now)
+    def blob_path(self, key):
+        """Where a blob of its flow is."""
+        return f"{self.flow}/data/{key[:2]}/{key}"
+
+    @property
+    def include_path(self):
+        """Where its IncludeFile is."""
+        return f"data/{self.flow}/{self.include}"
+
+    @property
+    def of_deployment(self):
+        """What the next run of its deployment needs, too."""
+        found = {self.blob_path(key) for key in (self.code, self.description) if key is not None}
+        return found if self.include is None else found | {self.include_path}
+
+    def _name(self, path):
+        self.names.setdefault(path, self.root.now)
 
     def _record(self):
         document = {
@@ -230,12 +278,12 @@ class StockRun:
     def readable(self):
         """What is there of its finished tasks, as a run reads it that resumes this one."""
         found = {}
-        for number, step in enumerate(STEPS):
+        for number, step in enumerate(("_parameters", *self.steps)):
             for attempt in (1, 0):
-                place = f"{self.flow}/{self.run}/{step}/{number + 1}/{attempt}."
+                place = f"{self.flow}/{self.run}/{step}/{number}/{attempt}."
                 if self.root.there(f"{place}attempt.json"):
                     data = self.root.read(f"{place}data.json")
                     if data is not None and self.root.there(f"{place}DONE.lock"):
-                        found[step, str(number + 1)] = json.loads(data)
+                        found[step, str(number)] = json.loads(data)
                     break
         return found

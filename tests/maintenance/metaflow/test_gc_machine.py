@@ -30,7 +30,7 @@ from mfstore.backends.s3 import conditions
 from mfstore.holding import new_hold
 from mfstore.maintenance.metaflow.collecting import removal, state
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
-from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER
+from mfstore.maintenance.metaflow.collecting.set_aside import EARLY, FOLDER
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holds import hold_run, release_run
 from tests.rigs.clocked_roots import DirectoryRoot, Killed, S3Root
@@ -39,11 +39,15 @@ from tests.rigs.soak import lasting
 from tests.rigs.stock_runs import StockRun
 
 FLOWS = ("Flow", "Other")
+LAST_STEPS = {"Flow": "end", "Other": "last"}
 LONGEST = 7 * DAY
 """An attempt that is silent for longer is never taken to be running."""
 
 some = st.integers(0, 11)
 values = st.lists(st.lists(st.integers(0, 5), max_size=2), min_size=3, max_size=3)
+codes = st.sampled_from([1, 1, 0, 2, 3])
+includes = st.sampled_from([0, 0, 1, 2])
+"""Which code package and IncludeFile a run has; 0: none."""
 policies = st.builds(
     RunPolicy,
     last=st.sampled_from([0, 1, 1, 2, 3]),
@@ -62,8 +66,8 @@ sharing = st.tuples(st.just("sharing"), st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8]
 """Before which call of a collection: how many after its first one, after the first that deletes of a run, and after the
 first that deletes what runs share."""
 happenings = st.one_of(
-    st.tuples(st.just("begin"), st.sampled_from(FLOWS), values, st.integers(0, 40)),
-    st.tuples(st.just("begin again"), some, st.integers(0, 60)),
+    st.tuples(st.just("begin"), st.sampled_from(FLOWS), values, codes, includes, st.integers(0, 40)),
+    st.tuples(st.just("begin again"), some, st.sampled_from([1, 1, 2, 4, 20, 60])),
     st.tuples(st.just("resume"), some, st.integers(0, 40)),
     st.tuples(st.just("go on"), some, st.integers(1, 30)),
     st.tuples(st.just("hold"), some),
@@ -89,8 +93,11 @@ class Collected(RuleBasedStateMachine):
     counts: ClassVar = Counter()
 
     @initialize(
-        runs=st.lists(st.tuples(st.sampled_from(FLOWS), values, st.booleans()), min_size=2, max_size=6), last=policies
-    )
+        runs=st.lists(
+            st.tuples(st.sampled_from(FLOWS), values, st.booleans(), codes, includes), min_size=2, max_size=6
+        ),
+        last=policies,
+    )  # fmt: skip
     def begin(self, runs, last):
         self.last_policy = last
         self.root = self.make()
@@ -106,8 +113,8 @@ class Collected(RuleBasedStateMachine):
         ]
         for patch in self.patches:
             patch.start()
-        for flow, contents, cards in runs:
-            self.begin_a_run(flow, contents, (), False, cards, None, None, 1, 60)
+        for flow, contents, cards, code, include in runs:
+            self.begin_a_run(flow, contents, (), False, cards, None, None, code, include, 60)
             self.root.pass_time(DAY)
 
     @invariant()
@@ -131,19 +138,19 @@ class Collected(RuleBasedStateMachine):
         flow=st.sampled_from(FLOWS), values=values, tags=st.sampled_from([(), (), ("keep",), ("ttl:1d",), ("ttl:9d",)]),
         scheduled=st.sampled_from([False, False, True]), cards=st.booleans(),
         fails=st.sampled_from([None, None, None, 1, 2]), retries=st.sampled_from([None, None, (1, 3), (2, 7)]),
-        code=st.integers(0, 3), at_once=st.sampled_from([0, 3, 60, 60]),
+        code=codes, include=includes, at_once=st.sampled_from([0, 1, 3, 60, 60]),
     )  # fmt: skip
-    def begin_a_run(self, flow, values, tags, scheduled, cards, fails, retries, code, at_once):
+    def begin_a_run(self, flow, values, tags, scheduled, cards, fails, retries, code, include, at_once):
         contents = [[[step, value] for value in of_step] for step, of_step in enumerate(values)]
         self.add(
             flow, contents, scheduled, at_once, tags=tags, cards=cards, fails=fails, retries=retries,
-            code=f"code {code}".encode() if code else None,
+            code=f"code {code}".encode() if code else None, include=f"file {include}".encode() if include else None,
         )  # fmt: skip
 
     def add(self, flow, contents, scheduled, at_once, **more):
         self.named += 1
         number = f"argo-flow-{self.named}" if scheduled else f"{int(self.root.here * 1e6) + self.named:d}"
-        run = StockRun(self.root, flow, number, contents, local=not scheduled, **more)
+        run = StockRun(self.root, flow, number, contents, local=not scheduled, last=LAST_STEPS[flow], **more)
         self.model.runs[run.name] = run
         self.go(run, at_once)
 
@@ -171,8 +178,9 @@ class Collected(RuleBasedStateMachine):
 
     def go(self, run, operations):
         for _ in range(operations):
-            if run.running and self.root.now - run.last_sign > LONGEST:
-                run.alive = False  # so long silent tasks are beyond what anybody promises
+            silent = self.root.now - run.last_sign
+            if (run.running and silent > LONGEST) or (run.attempt is None and silent > HOUR):
+                run.alive = False  # beyond what anybody promises
             before = len(run.names)
             run.outlived |= self.may_go(run.name)
             self.counts["steps of runs"] += run.go_on(1)
@@ -249,13 +257,18 @@ class Collected(RuleBasedStateMachine):
 
     @rule(
         policy=st.one_of(policies, st.builds(RunPolicy, last=st.integers(0, 1), grace=st.just(600.0))),
-        events=events_of_removal, killed=st.one_of(st.none(), st.none(), removing, sharing),
+        events=events_of_removal, killed=st.one_of(st.none(), st.none(), removing, sharing), go_on=st.booleans(),
     )  # fmt: skip
-    def collect_what_is_condemned(self, policy, events, killed):
+    def collect_what_is_condemned(self, policy, events, killed, go_on):
+        """``go_on``: runs that began meanwhile do right after it."""
         self.root.pass_time(policy.grace + 1)
         self.collected(policy, ())
         self.root.pass_time(policy.grace + 1)
+        before = {*self.model.runs}
         self.collected(policy, events, killed)
+        for name in [*self.model.runs] if go_on else ():
+            if name not in before:
+                self.go(self.model.runs[name], 100)
 
     def collected(self, policy, events, killed=None):
         """A collection, before the calls of which these events happen; at one moment it is killed. What it planned and
@@ -326,10 +339,10 @@ class Collected(RuleBasedStateMachine):
         if kind == "go on" and self.model.runs:
             self.go(self.run(what[0]), what[1])
         elif kind == "begin":
-            self.begin_a_run(what[0], what[1], (), False, True, None, None, 1, what[2])
+            self.begin_a_run(what[0], what[1], (), False, True, None, None, *what[2:])
         elif kind == "begin again" and self.model.runs:
             like = self.run(what[0])
-            self.add(like.flow, like.values, False, what[1])
+            self.add(like.flow, like.values, False, what[1], code=like.code_data, include=like.include_data)
         elif kind == "resume" and self.model.runs:
             self.resume(*what)
         elif kind == "hold" and self.model.runs:
@@ -374,8 +387,8 @@ class Collected(RuleBasedStateMachine):
             if gone:
                 assert self.may_go(name), f"{name} must stay, and lost {sorted(gone)[:3]}: {self.why(name)}"
                 if name not in self.model.going:
-                    if run.code and any(name in one.newest for one in self.stack):
-                        self.model.deployed_code.add((run.flow, run.code))
+                    if any(name in one.newest for one in self.stack):
+                        self.model.deployed |= run.of_deployment
                     self.model.going.add(name)
                 for path in gone:
                     del run.files[path]
@@ -386,17 +399,14 @@ class Collected(RuleBasedStateMachine):
             self.is_there(run, there)
 
     def is_there(self, run, there=None):
-        """Every blob that a run names is in its place, or set aside to be put back."""
+        """Every blob and IncludeFile that a run names is in its place, or set aside to be put back."""
         if run.name in self.model.going:
             return
-        for key in run.names:
-            if run.tainted and key in run.cloned:
+        is_there = self.root.there if there is None else there.__contains__
+        for path in run.names:
+            if run.tainted and path in run.cloned:
                 continue
-            path = f"{run.flow}/data/{key[:2]}/{key}"
-            if there is None:
-                found = self.root.there(path) or self.root.there(FOLDER + path)
-            else:
-                found = path in there or FOLDER + path in there
+            found = is_there(path) or is_there(FOLDER + path) or is_there(EARLY + path)
             assert found, f"{path} is lost, which {run.name} names"
 
     def nothing_is_lost_when_all_is_quiet(self):
@@ -410,14 +420,13 @@ class Collected(RuleBasedStateMachine):
         there = self.root.times()
         for run in self.model.runs.values():
             if run.name not in self.model.going and not run.tainted:
-                for key in run.names:
-                    path = f"{run.flow}/data/{key[:2]}/{key}"
+                for path in run.names:
                     assert path in there, f"{path} is lost, which {run.name} names"
         assert not [path for path in there if path.startswith(FOLDER)]
 
     def nothing_is_left_that_nobody_needs(self, policy):
         for _ in range(3):
-            self.root.pass_time(policy.grace + 1)
+            self.root.pass_time(max(policy.grace, HOUR) + 1)  # in which each run begins that asked for its code
             done = self.collected(policy, ())
         runs = {run.name for run in self.model.runs.values() if run.files}
         if not runs or done is None:
@@ -427,23 +436,23 @@ class Collected(RuleBasedStateMachine):
         known = {name for name in runs if any(path in there for path in self.model.runs[name].files)}
         kept = self.model.kept(policy)
         assert known == kept.keys() & known, (known, kept)
-        needed = {
-            f"{run.flow}/data/{key[:2]}/{key}{meta}"
-            for run in self.model.runs.values() for key in run.names for meta in ("", "_meta")
-        }  # fmt: skip
+        needed = {path + meta for run in self.model.runs.values() for path in run.names for meta in ("", "_meta")}
         files = {path for run in self.model.runs.values() for path in run.files}
+        # What describes the IncludeFiles of such runs may be gone: then nobody knows which these are.
+        unclear = {run.flow for run in self.model.runs.values() if run.tainted}
         for path in there.keys() - files - needed:
             flow, _, rest = path.partition("/")
             if flow == "mf.maintenance":
                 assert rest in ("gc", "gc-clock") or rest.startswith(("condemned/", "known/", "log/", "holds/")), path
                 continue
-            assert rest.startswith("data/"), f"{path} is left of a run that was removed"
-            stored = self.root.stored_by.get(path.removesuffix("_meta"))
-            key = path.removesuffix("_meta").rpartition("/")[2]
+            assert flow == "data" or rest.startswith("data/"), f"{path} is left of a run that was removed"
+            path = path.removesuffix("_meta")
+            stored = self.root.stored_by.get(path)
             assert (
-                key not in stored.names  # it was killed before it named it
+                path not in stored.names  # it was killed before it named it
                 or stored.outlived
-                or (flow, key) in self.model.deployed_code
+                or path in self.model.deployed
+                or (flow == "data" and stored.flow in unclear)
             ), f"{path} is left, which nobody needs"
         # Tasks make those of blobs, and may be about to store one there.
         empty = {folder for folder in self.root.folders() if "/data/" not in f"/{folder}/"}
