@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mfstore.errors import InvalidKey, InvalidNote
-from mfstore.names import UNITS
 
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+"""Seconds of the units of durations."""
 TTL = "ttl"
 """The field of a note, and the beginning of a tag, that says how long a value of a ref, or a run, is meant to stay."""
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)")

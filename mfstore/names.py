@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mfstore.durations import UNITS
 from mfstore.errors import AccessDenied, InvalidKey, MfstoreError, NotFound
 from mfstore.format.digests import Key
 from mfstore.format.recipes import recipe_path
@@ -30,8 +31,6 @@ TOLD = 5
 """Keys that a refusal of an ambiguous name tells."""
 LOOKED_THROUGH = 1000
 """Refs among which one that is called alike is looked for: one page of a listing."""
-UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-"""Seconds of the units of durations."""
 
 _DIGITS = frozenset("0123456789abcdef")
 _SHORTENED = re.compile(f"[0-9a-f]{{{SHORTEST},63}}")

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 
 import click
 
-from mfstore.cli.artifacts import delete, get, ls, put, stat
-from mfstore.cli.bench import bench
-from mfstore.cli.demo import demo
-from mfstore.cli.diff import diff
-from mfstore.cli.fleet import fleet
-from mfstore.cli.gc import gc
-from mfstore.cli.holds import hold, holds
-from mfstore.cli.maintenance import quarantine, repair, verify
-from mfstore.cli.migrate import migrate
-from mfstore.cli.storage import du, refs
 from mfstore.display.words import printable
 from mfstore.errors import MfstoreError
+
+COMMANDS = {
+    "bench": "bench", "delete": "artifacts", "demo": "demo", "diff": "diff", "doctor": "doctor", "du": "storage",
+    "fleet": "fleet", "gc": "gc", "get": "artifacts", "hold": "holds", "holds": "holds", "ls": "artifacts",
+    "migrate": "migrate", "put": "artifacts", "quarantine": "maintenance", "refs": "storage", "repair": "maintenance",
+    "stat": "artifacts", "verify": "maintenance",
+}  # fmt: skip
+"""Each command, and the module of ``mfstore.cli`` that has it. It is imported when the command is used: most of them
+need the compiled core, and the doctor is for where that does not load."""
 
 
 class _Group(click.Group):
     """Turns every error into one line on stderr and an exit code: 1 for a failure, 2 for wrong usage."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"mfstore.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return found
 
     def main(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
         try:
@@ -60,10 +69,3 @@ def main() -> None:
     key, a ref (models/churn), a value it had (models/churn@1, models/churn@2026-11-30, models/churn@2h), or the first
     digits of a key, eight or more.
     """
-
-
-for command in (
-    put, get, ls, stat, diff, delete, du, refs, hold, holds, verify, repair, quarantine, gc, fleet, migrate, bench,
-    demo,
-):  # fmt: skip
-    main.add_command(command)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mfstore.names import UNITS
+from mfstore.durations import UNITS
 
 COMPLETED = 1000
 """Refs that a shell is offered: one page of a listing."""

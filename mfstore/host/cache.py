@@ -33,13 +33,14 @@ class HostCache:
     """Entries in ``directory``; None caches nothing. A cache that cannot be used is no error."""
 
     def __init__(self, directory: str | None, largest: int = LARGEST, shard: int = SHARD) -> None:
-        self._root = None if directory is None else Path(directory)
+        self.root = None if directory is None else Path(directory)
+        """Where its entries lie."""
         self._largest = largest
         self._shard = shard
 
     def get(self, name: str) -> bytes | None:
         """What was put under ``name``, if it is still there and whole."""
-        if self._root is None:
+        if self.root is None:
             return None
         try:
             entry = self._path(name).read_bytes()
@@ -50,7 +51,7 @@ class HostCache:
 
     def put(self, name: str, data: bytes) -> None:
         """Keep ``data`` for a while, if it is small enough."""
-        if self._root is None or len(data) > self._largest:
+        if self.root is None or len(data) > self._largest:
             return
         path = self._path(name)
         temporary = path.with_name(f".{os.getpid()}-{os.urandom(6).hex()}")
@@ -67,7 +68,7 @@ class HostCache:
         """What is remembered under ``name``, or what ``read`` gives, which is then remembered. Of processes that begin
         together one reads, and the others wait for it for a few seconds. What is too large to be remembered they read
         each for themselves, and do not wait."""
-        if self._root is None:
+        if self.root is None:
             return read()
         found = self.get(name)
         if found is not None:
@@ -111,9 +112,9 @@ class HostCache:
                 path.unlink()
 
     def _path(self, name: str) -> Path:
-        assert self._root is not None
+        assert self.root is not None
         digest = sha256(name.encode()).hexdigest()
-        return self._root / digest[:2] / digest[2:]
+        return self.root / digest[:2] / digest[2:]
 
     def _make_room(self, directory: Path) -> None:
         entries = list(os.scandir(directory))

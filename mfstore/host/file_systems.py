@@ -31,6 +31,12 @@ def on_network(path: str) -> bool:
     told = elsewhere(path)
     if told is not None:
         return told
+    kind = file_system(path) or ""
+    return kind in NETWORK or kind.startswith("fuse")
+
+
+def file_system(path: str) -> str | None:
+    """The type of file system that a directory lies on, as Linux names it; None where it cannot be told."""
     try:
         device = Path(path).stat().st_dev
         number = f"{os.major(device)}:{os.minor(device)}"
@@ -38,11 +44,10 @@ def on_network(path: str) -> bool:
             for line in mounts:
                 fields, _, more = line.partition(" - ")
                 if fields.split()[2] == number:
-                    kind = more.split()[0]
-                    return kind in NETWORK or kind.startswith("fuse")
+                    return more.split()[0]
     except (OSError, IndexError):
         pass
-    return False
+    return None
 
 
 # ---- renaming that replaces nothing -------------------------------------------------------

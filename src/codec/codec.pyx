@@ -4,6 +4,8 @@
 So too for deltas: chunks encoded as what differs from a *base*, bytes that the reader has.
 """
 
+import os
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -69,6 +71,21 @@ cdef extern from "codec/likeness.h" nogil:
                     mf_likeness *likeness)
 
 
+cdef extern from "lz4.h" nogil:
+    const char *LZ4_VERSION_STRING
+    const char *LZ4_versionString()
+
+
+cdef extern from "zstd.h" nogil:
+    const char *ZSTD_VERSION_STRING
+    const char *ZSTD_versionString()
+
+
+cdef extern from "origin/loaded.h" nogil:
+    ctypedef void (*mf_function)()
+    const char *mf_loaded_from(mf_function function)
+
+
 NONE = MF_NONE
 LZ4 = MF_LZ4
 ZSTD = MF_ZSTD
@@ -93,6 +110,19 @@ FAR = MF_FAR
 cdef inline const uint8_t *start_of(const uint8_t[::1] view) noexcept:
     """A pointer, not &view[0]: a view may be empty."""
     return &view[0] if view.shape[0] else NULL
+
+
+cdef tuple linked(const char *now, const char *then, mf_function function):
+    return now.decode(), then.decode(), os.fsdecode(mf_loaded_from(function))
+
+
+def libraries():
+    """What this is linked with: each library's version, the version of the headers it was built with, and the file that
+    it was loaded from."""
+    return {
+        "liblz4": linked(LZ4_versionString(), LZ4_VERSION_STRING, <mf_function> LZ4_versionString),
+        "libzstd": linked(ZSTD_versionString(), ZSTD_VERSION_STRING, <mf_function> ZSTD_versionString),
+    }
 
 
 def delta_seal_is_right(const uint8_t[::1] encoded):

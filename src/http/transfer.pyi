@@ -6,6 +6,8 @@ from typing_extensions import Buffer
 OPERATIONS: dict[str, int]
 FAILURES: tuple[str | None, ...]
 
+def libraries() -> dict[str, tuple[str, str, str]]: ...
+
 ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
 # What is read of the values that are handed in; what they mean stands in mfstore.s3.

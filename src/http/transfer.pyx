@@ -31,6 +31,29 @@ cdef extern from "Python.h":
     str PyUnicode_DecodeUTF8(const char *at, Py_ssize_t n, const char *errors)
 
 
+cdef extern from "curl/curl.h" nogil:
+    ctypedef struct curl_version_info_data:
+        const char *version
+    const char *LIBCURL_VERSION
+    int CURLVERSION_NOW
+    curl_version_info_data *curl_version_info(int version)
+
+
+cdef extern from "openssl/crypto.h" nogil:
+    const char *OPENSSL_VERSION_STR
+    int OPENSSL_VERSION_STRING
+    const char *OpenSSL_version(int what)
+
+
+cdef extern from "openssl/ssl.h" nogil:
+    void TLS_client_method()
+
+
+cdef extern from "origin/loaded.h" nogil:
+    ctypedef void (*mf_function)()
+    const char *mf_loaded_from(mf_function function)
+
+
 # What a reply says of a failure, in the order of enum mf_failure.
 cdef tuple failures = (
     None, "connect", "dns", "tls", "proxy", "reset", "truncated", "first-byte", "stall", "overflow", "protocol", "disk",
@@ -42,6 +65,22 @@ OPERATIONS = {
     "GetObject": MF_GET, "HeadObject": MF_HEAD, "PutObject": MF_PUT, "UploadPart": MF_PART, "DeleteObject": MF_DELETE,
 }
 cdef int SIGNALS_MS = 50  # between two looks at pending signals
+
+
+cdef tuple linked(const char *now, const char *then, mf_function function):
+    return now.decode(), then.decode(), os.fsdecode(mf_loaded_from(function))
+
+
+def libraries():
+    """What this is linked with: each library's version, the version of the headers it was built with, and the file that
+    it was loaded from."""
+    cdef const char *curl = curl_version_info(CURLVERSION_NOW).version
+    cdef const char *openssl = OpenSSL_version(OPENSSL_VERSION_STRING)
+    return {
+        "libcurl": linked(curl, LIBCURL_VERSION, <mf_function> curl_version_info),
+        "libcrypto": linked(openssl, OPENSSL_VERSION_STR, <mf_function> OpenSSL_version),
+        "libssl": linked(openssl, OPENSSL_VERSION_STR, <mf_function> TLS_client_method),
+    }
 
 
 cdef mf_text text_of(bytes value):

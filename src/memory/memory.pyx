@@ -36,7 +36,13 @@ cdef extern from "memory/utf8.h" nogil:
 
 
 cdef extern from "xxhash.h" nogil:
+    unsigned XXH_VERSION_NUMBER, XXH_versionNumber()
     uint64_t XXH3_64bits(const void *data, size_t n)
+
+
+cdef extern from "origin/loaded.h" nogil:
+    ctypedef void (*mf_function)()
+    const char *mf_loaded_from(mf_function function)
 
 
 cdef extern from *:
@@ -406,6 +412,20 @@ cdef class FileMap:
 
     def __releasebuffer__(self, Py_buffer *view):
         pass
+
+
+def libraries():
+    """As of the codecs: version, that of the headers it was built with, file."""
+    return {
+        "libxxhash": (
+            dotted(XXH_versionNumber()), dotted(XXH_VERSION_NUMBER),
+            os.fsdecode(mf_loaded_from(<mf_function> XXH_versionNumber)),
+        )
+    }
+
+
+cdef str dotted(unsigned version):
+    return f"{version // 10000}.{version // 100 % 100}.{version % 100}"
 
 
 def xxh3(const uint8_t[::1] data):

@@ -166,6 +166,28 @@ def find_credentials_again(session: Any) -> Any:
     return session.get_component("credential_provider").load_credentials()
 
 
+ASKING = ("custom-process", "container-role", "iam-role")
+"""Providers that start a program or ask a server as soon as they are looked at."""
+SERVERS = ("EcsContainer", "Ec2InstanceMetadata")
+"""The same of sources that a role is assumed with."""
+
+
+def credentials_without_asking(session: Session) -> str | None:
+    """Which of a new session's providers has credentials, by botocore's word for it, as far as that is known without
+    a question over the network; None if it is not. The session is of no use afterwards.
+
+    Relies on the component "credential_provider", whose ``providers`` have a ``METHOD`` each, and on its ``remove()``.
+    """
+    chain = session.get_component("credential_provider")
+    asking = [*ASKING]
+    if session.get_scoped_config().get("credential_source") in SERVERS:
+        asking.append("assume-role")
+    for method in asking:
+        chain.remove(method)
+    found = chain.load_credentials()
+    return None if found is None else found.method
+
+
 def expire(session: Any, credentials: Any) -> None:
     """Have ``credentials``, found by ``session``, be refreshed when they are next asked for.
 

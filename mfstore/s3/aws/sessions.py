@@ -85,13 +85,9 @@ def client_for(
 def transport_for(settings: ConnectionSettings, session: Session, config: Config, url: str) -> Transport:
     """How connections to ``url`` are made, by botocore's precedence. Raises Unsupported for a bundle that is not there,
     and for what cannot be done."""
-    verify: Any = settings.verify
-    if verify is None:
-        verify = session.get_config_variable("ca_bundle")
-    if verify is None:
-        verify = os.environ.get("REQUESTS_CA_BUNDLE", True)
+    verify, source = trust(settings, session)
     if isinstance(verify, str | os.PathLike):
-        verify = _bundle(verify, "It comes from verify=, AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ca_bundle of the profile")
+        verify = _bundle(verify, f"It comes from {source}")
     certificate, key = _certificate(config.client_cert)
     to_proxy: Mapping[str, Any] = config.proxies_config or {}
     if to_proxy.get("proxy_use_forwarding_for_https"):
@@ -113,6 +109,18 @@ def transport_for(settings: ConnectionSettings, session: Session, config: Config
         connect_timeout=float(config.connect_timeout),
         threads=min(4, os.cpu_count() or 1),
     )
+
+
+def trust(settings: ConnectionSettings, session: Session) -> tuple[Any, str]:
+    """What servers' certificates are verified by (a path; True: botocore's own bundle; False: they are not), and what
+    says so."""
+    if settings.verify is not None:
+        return settings.verify, "verify="
+    configured = session.get_config_variable("ca_bundle")
+    if configured is not None:
+        return configured, "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") else "ca_bundle of the profile"
+    named = os.environ.get("REQUESTS_CA_BUNDLE")
+    return (True, "botocore") if named is None else (named, "REQUESTS_CA_BUNDLE")
 
 
 def _bundle(path: str | os.PathLike[str], hint: str) -> str:

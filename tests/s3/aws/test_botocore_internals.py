@@ -199,6 +199,28 @@ def test_static_credentials_are_looked_for_again(monkeypatch):
     assert keys(found)[0] == "ROTATED", told("credential_provider.load_credentials()")
 
 
+@pytest.mark.parametrize(
+    ("profile", "method"),
+    [
+        ("", None),
+        ("aws_access_key_id = A\naws_secret_access_key = b\n", "config-file"),
+        ("credential_process = false\n", None),
+        ("role_arn = arn:aws:iam::123456789012:role/r\ncredential_source = Ec2InstanceMetadata\n", None),
+        ("role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = other\n", "assume-role"),
+    ],
+)
+def test_credentials_that_no_server_is_asked_for(s3_env, monkeypatch, profile, method):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name)
+    # Where nothing listens: whoever asks there finds nothing either, and takes longer than a test may.
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9/")
+    other = "[profile other]\naws_access_key_id = C\naws_secret_access_key = d\n"
+    (s3_env / "config").write_text(f"[default]\n{profile}{other}")
+    monkeypatch.setattr("botocore.httpsession.URLLib3Session.send", lambda *_: pytest.fail("a server was asked"))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    assert internals.credentials_without_asking(Session()) == method, told('the component "credential_provider"')
+
+
 def test_signing_with_other_credentials():
     def sign(request, **_):
         internals.sign_with(request, OTHERS)

@@ -1,0 +1,87 @@
+"""Settings from the environment, and the directories that this process writes to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+
+from mfstore import settings
+from mfstore.display.amounts import size
+from mfstore.doctor.findings import Finding
+from mfstore.errors import MfstoreError
+from mfstore.host.cache import HostCache, host_cache
+
+LITTLE = 1 << 30
+"""Bytes below which a directory for temporary files is told to be small: a bundle of Metaflow may take more."""
+OTHERS = frozenset(("MFSTORE_STORE", "MFSTORE_CACHE", "MFSTORE_FLEET_REQUEST"))
+"""What is read elsewhere than in ``mfstore.settings``, or is any text."""
+KNOWN = OTHERS | {
+    "MFSTORE_COMPRESS", "MFSTORE_DELTA", "MFSTORE_EXPIRE_DAYS", "MFSTORE_FSYNC", "MFSTORE_MAP", "MFSTORE_MEMORY",
+    "MFSTORE_RECORD", "MFSTORE_S3_CONCURRENCY", "MFSTORE_S3_ENGINE", "MFSTORE_S3_PAYLOAD_SIGNING", "MFSTORE_THREADS",
+    "MFSTORE_VERIFY",
+}  # fmt: skip
+
+
+def variables(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """Each ``MFSTORE_…`` that is set; those that nothing reads are misspelt, most likely."""
+    environment = os.environ if environment is None else environment
+    for name in sorted(environment):
+        if name.startswith("MFSTORE_"):
+            if name in KNOWN:
+                yield Finding(name, _bare(environment[name]))
+            else:
+                yield Finding(name, "is no setting of mfstore", "doubtful", "docs/store.md lists them")
+    checks: tuple[Callable[[], object], ...] = (settings.resolve, settings.resolve_s3, settings.payload_signing)
+    for check in checks:
+        try:
+            check()
+        except MfstoreError as error:
+            yield Finding("settings", str(error), "broken", "Set it to something else, or unset it")
+
+
+def _bare(text: str) -> str:
+    """A URL without a password."""
+    from mfstore.s3.aws.errors import without_passwords
+
+    return without_passwords(text)
+
+
+def temporary() -> Iterator[Finding]:
+    """The directory for temporary files."""
+    from mfstore.host.file_systems import file_system, on_network  # needs the core
+
+    try:
+        place = tempfile.gettempdir()
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"mfstore doctor")
+            file.flush()
+    except OSError as error:
+        yield Finding("TMPDIR", f"nothing can be written: {error}", "broken", "Set TMPDIR to a directory with room")
+        return
+    free = shutil.disk_usage(place).free
+    where = f"{place}, {file_system(place) or 'of an unknown type'}, {size(free)} free"
+    if on_network(place):
+        yield Finding("TMPDIR", where, "doubtful", "It lies on a network file system: a local disk is quicker")
+    elif free < LITTLE:
+        yield Finding("TMPDIR", where, "doubtful", "Set TMPDIR to a directory with more room")
+    else:
+        yield Finding("TMPDIR", where)
+
+
+def cache() -> Iterator[Finding]:
+    """Where small things from S3 are remembered."""
+    setting = os.environ.get("MFSTORE_CACHE")
+    try:
+        found = host_cache(setting)
+    except MfstoreError as error:
+        yield Finding("cache", str(error), "broken")
+        return
+    yield Finding("cache", _cache_text(found, setting))
+
+
+def _cache_text(found: HostCache, setting: str | None) -> str:
+    if found.root is not None:
+        return str(found.root.parent)
+    return "none, as MFSTORE_CACHE says" if setting == "" else "none: no directory is this user's alone"

@@ -1,0 +1,87 @@
+"""Metaflow: which, and whether it stores by mfstore.
+
+A process of its own imports Metaflow and is asked: that takes half a second, prints what it likes, and may fail.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from mfstore.doctor.findings import Finding
+from mfstore.settings import FORMER_PROFILES, PROFILES
+
+DISTRIBUTIONS = ("metaflow", "ob-metaflow")
+"""Each brings a package ``metaflow``."""
+OWN = "mfstore."
+PATIENCE = 120
+"""Seconds: an import of Metaflow takes half a one, and on a busy machine with a slow disk many times that."""
+
+
+def flows() -> Iterator[Finding]:
+    """The distribution that brings Metaflow, and what its processes store with."""
+    installed = {}
+    for name in DISTRIBUTIONS:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if not installed:
+        yield Finding("Metaflow", "not installed: pip install 'mfstore[metaflow]' to use both")
+        return
+    told = ", ".join(f"{name} {number}" for name, number in installed.items())
+    if len(installed) > 1:
+        yield Finding(
+            "Metaflow", told, "broken",
+            "Both bring the package metaflow, and each has overwritten files of the other. "
+            f"pip uninstall {' '.join(installed)}, then install the one that you mean",
+        )  # fmt: skip
+    else:
+        yield Finding("Metaflow", told)
+    yield from judged(ask())
+
+
+def ask() -> Mapping[str, Any]:
+    """What a process with Metaflow says: see ``inside_metaflow``. With ``error``, why it says nothing; with
+    ``warning``, what it wrote to stderr besides."""
+    command = [sys.executable, "-m", "mfstore.doctor.inside_metaflow"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"error": str(error)}
+    lines = done.stderr.strip().splitlines()
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return {"error": lines[-1] if lines else f"it ended with exit code {done.returncode}"}
+    return {**found, "warning": next((line for line in lines if line.startswith("mfstore ")), "")}
+
+
+def judged(told: Mapping[str, Any]) -> Iterator[Finding]:
+    """What to think of what such a process says."""
+    if "error" in told:
+        hint = "python -c 'import metaflow' shows the whole of it"
+        yield Finding("import metaflow", str(told["error"]), "broken", hint)
+        return
+    storages: dict[str, str] = told["storages"]
+    active = {kind: module for kind, module in storages.items() if module.startswith(OWN)}
+    if active and len(active) == len(storages):
+        yield Finding("extension", f"active: {', '.join(active)} by mfstore")
+    elif told["switched_off"]:
+        yield Finding("extension", "switched off by METAFLOW_MFSTORE", "doubtful", "Unset it to store by mfstore")
+    else:
+        others = ", ".join(f"{kind} by {module}" for kind, module in storages.items() if kind not in active)
+        hint = told["warning"] or "Another extension may offer the same storages: pip list shows what is installed"
+        yield Finding("extension", f"not active: {others}", "broken", hint)
+    profile = told["profile"] or PROFILES[0]
+    if FORMER_PROFILES.get(profile, profile) in PROFILES:
+        yield Finding("profile", profile)
+    else:
+        yield Finding("profile", f"{profile} is none", "broken", f"METAFLOW_MFSTORE_PROFILE is {' or '.join(PROFILES)}")
+    where = told["root"] or "nowhere yet"
+    yield Finding("datastore", f"{told['datastore']}, {where}")
+    yield Finding("metadata", told["metadata"])
