@@ -193,7 +193,7 @@ def test_payloads_have_their_size_and_depend_on_the_seed(size, compressible, see
 @pytest.mark.parametrize("compressible", [0, 25, 50, 90, 100])
 @pytest.mark.parametrize("shrink", [lambda data: zlib.compress(data, 1), lzma.compress])
 def test_payloads_shrink_by_what_was_asked(compressible, shrink):
-    size = 4 * MIB
+    size = MIB
     stored = len(shrink(payloads.payload(size, compressible, "x"))) / size
     assert stored == pytest.approx(1 - compressible / 100, abs=0.02)
 

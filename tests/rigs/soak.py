@@ -4,6 +4,7 @@ make soak TIMES=100
 """
 
 import os
+from itertools import count
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,19 @@ def lasting(amount):
     return amount * int(os.environ.get("TIMES", "20")) if soaking() else amount
 
 
+def points(first, step):
+    """At which calls something is stopped: every ``step``-th from ``first`` on, so that the cases of a test share the
+    calls between them; in a soak each case is tried at every call. Such a test has the mark ``fuzz``."""
+    return count(1) if soaking() else count(first, step)
+
+
+IN_SOAKS = (pytest.mark.fuzz, pytest.mark.skipif(not soaking(), reason="takes long: in `make soak`"))
+"""The marks of a test, or of one of its parameters, that takes tens of seconds of both cores, most of it for programs to
+start: soaks alone have the time."""
+
+
 def in_soaks(test):
-    """A test that takes a minute of both cores, most of it for programs to start: soaks alone have the time."""
-    return pytest.mark.fuzz(pytest.mark.skipif(not soaking(), reason="takes a minute: in `make soak`")(test))
+    """A test with these marks."""
+    for mark in IN_SOAKS:
+        test = mark(test)
+    return test

@@ -24,6 +24,7 @@ from mfstore.settings import resolve
 from mfstore.store import Store
 from mfstore.testing import Fault
 from tests.rigs.changes import Noting
+from tests.rigs.soak import points
 
 NOISE = np.random.default_rng(0).random(50_000)
 LITTLE = NOISE[:12_000]
@@ -62,12 +63,13 @@ def check_everything(backend, acknowledged):
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_fail_the_nth_call(tmp_path, after, forever, kind):
     seen = set()
-    for n in count(1):
+    for n in points(1 + 2 * after + forever, 4):
         inner = LocalBackend(str(tmp_path / str(n))) if kind == "local" else MemoryBackend()
         faulty = Noting(inner, Fault(at=n, after=after, forever=forever))
         acknowledged = []

@@ -50,12 +50,12 @@ class FanFlow(FlowSpec):
         self.items = [0, 1]
         self.next(self.body, foreach="items")
 
-    @card
     @step
     def body(self):
         self.value = {"number": self.number, "item": self.input, "pad": "x" * 2000}
         self.next(self.join)
 
+    @card
     @step
     def join(self, inputs):
         self.values = [i.value for i in inputs]
@@ -106,7 +106,7 @@ for flow in sys.argv[1:]:
                     value = artifact.data
                     data = value.encode() if isinstance(value, str) else pickle.dumps(value)
                     values[artifact.pathspec] = hashlib.sha256(data).hexdigest()
-                if flow == "FanFlow" and step.id == "body":
+                if flow == "FanFlow" and step.id == "join":
                     (card,) = get_cards(task)
                     values[f"{task.pathspec}/card"] = str(len(card.get()) > 1000)
                 if step.id == "end" and flow == "LinearFlow":
@@ -157,44 +157,43 @@ class Project:
         return json.loads(self.python("-c", DUMP, *flows))
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """Fifteen runs: 7 of a flow with an IncludeFile, 4 with cards and a foreach, 2 failed and 2 that resumed them. A run
-    takes two seconds of CPU."""
-    project = Project(tmp_path_factory.mktemp("project"))
+@pytest.fixture
+def project(tmp_path):
+    """Eight runs: 4 of a flow with an IncludeFile, 2 with a card and a foreach, one that failed and the one that resumed
+    it. A run takes two seconds of CPU."""
+    project = Project(tmp_path)
 
     def linear():
         ids = []
-        for number in range(7):
-            (project.place / "included.txt").write_text(f"included {number // 2} " * 1000)
+        for number, included in enumerate("abbc"):
+            (project.place / "included.txt").write_text(f"included {included} " * 1000)
             more = ("--tag", "release") if number == 1 else ()
             ids.append(project.run("LinearFlow", number, *more))
         return ids
 
     def others():
-        fan = [project.run("FanFlow", number) for number in range(4)]
-        failed = [project.run("ResumeFlow", number, well=False, ok=False) for number in range(2)]
-        return fan, failed, [project.resume("ResumeFlow", origin) for origin in failed]
+        fan = [project.run("FanFlow", number) for number in range(2)]
+        failed = project.run("ResumeFlow", 0, well=False, ok=False)
+        return fan, failed, project.resume("ResumeFlow", failed)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.submit(linear), pool.submit(others)
-        project.ids = {"LinearFlow": first.result(), "FanFlow": second.result()[0]}
-        project.failed, project.resumed = second.result()[1:]
+        project.linear = first.result()
+        project.fan, project.failed, project.resumed = second.result()
     return project
 
 
-def test_runs_collected_to_the_last_three_of_each_flow(project, capsys):
+def test_runs_collected_to_the_last_of_each_flow(project, capsys):
     def gc(*arguments):
-        main(["gc", "--metaflow", str(project.root), "--keep-last", "3", "--tag", "release", "--json", *arguments])
+        main(["gc", "--metaflow", str(project.root), "--keep-last", "1", "--tag", "release", "--json", *arguments])
         return json.loads(capsys.readouterr().out)
 
     before_values = project.dump(*FLOWS)
-    assert len(before_values) == 15
+    assert len(before_values) == 8
     before = files(project.root)
-    kept = {f"LinearFlow/{run}" for run in [project.ids["LinearFlow"][1], *project.ids["LinearFlow"][-3:]]}
-    kept |= {f"FanFlow/{run}" for run in project.ids["FanFlow"][-3:]}
-    # Two resumed after two that failed: the newest three of any kind are these and one of those.
-    kept |= {f"ResumeFlow/{run}" for run in [project.failed[-1], *project.resumed]}
+    kept = {f"LinearFlow/{project.linear[1]}", f"LinearFlow/{project.linear[-1]}", f"FanFlow/{project.fan[-1]}"}
+    # What the run that failed stored is the resumed one's too.
+    kept.add(f"ResumeFlow/{project.resumed}")
 
     plan = gc()
     assert plan["executed"] is None and plan["condemn"] == [] and files(project.root) == before
@@ -225,11 +224,11 @@ def test_runs_collected_to_the_last_three_of_each_flow(project, capsys):
         for path in Path(project.root, flow).rglob("*.data.json"):
             needed.update(json.loads(path.read_text())["objects"].values())
         assert blobs_of(project.root, flow) == needed
-    assert len(list(Path(project.root, "data", "LinearFlow").iterdir())) == 3  # of four IncludeFiles
+    assert len(list(Path(project.root, "data", "LinearFlow").iterdir())) == 2  # of three IncludeFiles
     root = Root(str(project.root))
     report, _ = verify_metaflow(root, VerifyOptions("full"))
     root.close()
-    assert report.findings == () and report.runs == 10
+    assert report.findings == () and report.runs == 4
     # And life goes on.
     project.run("LinearFlow", 99)
-    assert gc("--grace", "0s")["condemn"] == [min(kept & {f"LinearFlow/{r}" for r in project.ids["LinearFlow"][-3:]})]
+    assert gc("--grace", "0s")["condemn"] == [f"LinearFlow/{project.linear[-1]}"]

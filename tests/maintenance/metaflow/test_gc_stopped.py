@@ -29,7 +29,7 @@ from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
 from tests.rigs.gc import Hooked
 from tests.rigs.metaflow_trees import files, opened, run_meta, task, upload, whole
-from tests.rigs.soak import soaking
+from tests.rigs.soak import points
 
 DAY = 86400.0
 LAST = RunPolicy(last=1, grace=0.0)
@@ -158,9 +158,7 @@ def is_finished_by_the_next(tree, points, after, forever):
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 def test_a_collection_stopped_at_any_call_is_finished_by_the_next(tree, after, forever):
-    """At every call in `make soak`; else at every tenth, where it is killed."""
-    points = count(1) if soaking() else count(3 + after, 10 if forever else 30)
-    assert is_finished_by_the_next(tree, points, after, forever) > 60
+    assert is_finished_by_the_next(tree, points(3 + after, 10 if forever else 30), after, forever) > 60
 
 
 def test_only_empty_folders_of_runs_go_by_what_the_state_says(tree):

@@ -9,7 +9,6 @@ import pickle
 import random
 import time
 import tracemalloc
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
 from tests.rigs.damage import DAMAGE
 from tests.rigs.metaflow_trees import blob, blobs_of, files, run_meta, task, upload
+from tests.rigs.soak import points
 
 NOISE = np.random.default_rng(0).bytes(50_000)
 
@@ -227,13 +227,14 @@ def test_a_clock_is_not_needed_for_what_is_stored_meanwhile(tree, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 def test_repair_that_fails_at_any_call_is_finished_by_the_next(tmp_path, tree, after):
     path_of(tree, 1).write_bytes(b"x")
     path_of(tree, NOISE).write_bytes(DAMAGE["middle"](path_of(tree, NOISE).read_bytes()))
     Path(f"{path_of(tree, NOISE[:3000])}_meta").unlink()
     model = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
-    for n in count(1):
+    for n in points(1 + after, 2):
         for path, data in model.items():
             path.write_bytes(data)
         for path in list(tree.rglob("*")):

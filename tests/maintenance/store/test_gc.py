@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from mfstore.testing import Fault, FaultyBackend
 from tests import ROOT
 from tests.rigs.changes import Noting, calls_after_changes, killed_at, twin
 from tests.rigs.gc import HOUR, check_all, collect, noise, objects, store_on
+from tests.rigs.soak import points, soaking
 
 # ---- what is kept ----------------------------------------------------------------------------------------------------
 
@@ -320,6 +320,7 @@ def policy(live):
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", ["local", "memory"])
@@ -327,7 +328,7 @@ def test_fail_the_nth_call(tmp_path, after, forever, kind):
     model = LocalBackend(str(tmp_path / "model"), fsync="none") if kind == "local" else MemoryBackend()
     live, keep = prepared(model)
     seen = set()
-    for n in count(1):
+    for n in points(1 + 2 * after + forever, 4):
         if kind == "local":
             inner = LocalBackend(twin(model.root, tmp_path / str(n)), fsync="none")
         else:
@@ -345,7 +346,7 @@ def test_fail_the_nth_call(tmp_path, after, forever, kind):
         if survived and faulty.calls < n:
             break
     assert n > 40
-    assert len(seen) > 15
+    assert len(seen) > 15 // (1 if soaking() else 4)
 
 
 def finish(inner, live, keep):

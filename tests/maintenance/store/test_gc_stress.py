@@ -13,7 +13,7 @@ from mfstore.saving import guard
 from tests.rigs.gc import check_all, noise, objects
 from tests.rigs.soak import lasting
 
-SECONDS = lasting(4)
+SECONDS = lasting(2)
 ENOUGH = {"deleted": 10, "saves": 50, "loads": 50}
 """More than these is wanted of each, for however long the machine takes to do it."""
 

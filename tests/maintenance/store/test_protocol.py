@@ -28,6 +28,7 @@ from tests.rigs.gc import (
 )
 from tests.rigs.replay import Replay
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
+from tests.rigs.soak import in_soaks
 
 
 class RemoteUnconditional(RemoteMemory):
@@ -63,6 +64,7 @@ def test_no_interleaving_loses_what_was_acknowledged(case, service):
     assert found.states > (100 if case is model.DAMAGED else 500)
 
 
+@in_soaks
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LONG, ids=lambda case: case.name)
 def test_no_interleaving_loses_a_pack_that_keys_share(case):
