@@ -23,7 +23,7 @@ $(INSTALLED): $(BUILT_FROM) | system venv
 	@$(RUN) -m compileall -q mfstore metaflow_extensions
 	@touch $@
 
-.PHONY: demo test test-newest check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz system system-test venv clean
+.PHONY: demo test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -54,6 +54,18 @@ test-newest: system-test $(INSTALLED)
 	$(call NEWEST_PYTEST,$(NEWEST)) $(WORKERS) --reruns 1 -k "not aiobotocore" \
 	  tests/s3/aws tests/s3/engines tests/s3/faults tests/s3/test_botocore_alone.py
 	$(call NEWEST_PYTEST,$(NEWEST_AIO)) $(WORKERS) --reruns 1 $(NEWEST_TESTS)
+
+# Wheels, in WHEELS, where nothing else is: fresh roots of Debian, made once below build/roots, a Debian for ARM under
+# qemu among them. Needs root, for mounts. FLAGS='--root trixie' takes some. Then the containers of schedulers, with the
+# wheel for this Python in the image.
+WHEELS ?= dist
+ROOTS_DEBIAN := mmdebstrap qemu-user-static
+wheel-test: system-test $(INSTALLED)
+	@command -v mmdebstrap >/dev/null && command -v qemu-aarch64-static >/dev/null \
+	  || $(MAKE) --no-print-directory install PACKAGES="$(ROOTS_DEBIAN)"
+	$(RUN) -m pip install -q 'mfstore[test]' packaging
+	PYTHONPATH=. $(RUN) packaging/wheel_test $(WHEELS) $(FLAGS)
+	MFSTORE_WHEELS="$(abspath $(WHEELS))" $(RUN) -m pytest -q tests/metaflow/test_schedulers.py
 
 check: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'

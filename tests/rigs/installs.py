@@ -39,16 +39,33 @@ def image():
 
 @functools.cache
 def image_with_mfstore():
-    """The same with mfstore installed: the files a wheel has, in site-packages."""
+    """The same with mfstore installed: the files a wheel has, in site-packages. Or a wheel itself, the one of the folder
+    MFSTORE_WHEELS that fits this Python (`make wheel-test`), which does without the system's libraries."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = [*project["dependencies"], *project["optional-dependencies"]["metaflow"], "boto3", "requests"]
     needed = [requirement for requirement in requirements if not requirement.startswith(("mfstore", "metaflow"))]
-    directory = PLACE / f"image-mfstore-{sys.version_info.major}.{sys.version_info.minor}"
+    wheels = os.environ.get("MFSTORE_WHEELS")
+    name = "image-wheel" if wheels else "image-mfstore"
+    directory = PLACE / f"{name}-{sys.version_info.major}.{sys.version_info.minor}"
     # What both have is copied: pip takes ten seconds of CPU for it.
     python = _once(directory, functools.partial(_make_venv, base=_site(Path(image()).parent.parent)), needed)
     with _alone(directory):
-        _install_tree(directory)
+        if wheels:
+            _run(python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", _fitting_wheel(Path(wheels)))
+        else:
+            _install_tree(directory)
     return python
+
+
+def _fitting_wheel(folder):
+    """The wheel in a folder that this Python would install."""
+    from packaging.tags import sys_tags
+    from packaging.utils import parse_wheel_filename
+
+    ours = set(sys_tags())
+    fitting = [path for path in sorted(folder.glob("*.whl")) if ours & parse_wheel_filename(path.name)[3]]
+    assert len(fitting) == 1, f"of the wheels in {folder} these fit this Python: {fitting}"
+    return fitting[0]
 
 
 @functools.cache
