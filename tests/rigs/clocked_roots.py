@@ -10,6 +10,8 @@ from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.host.workers import Workers
 from mfstore.maintenance.metaflow.root import Root
+from mfstore.s3.urls import split_url
+from tests.rigs.simulated_roots import inventory_of
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
 BEGINNING = 1.8e9
@@ -88,14 +90,21 @@ class S3Root(ClockedRoot):
         self.world = HookedS3(self, conditional)
         self.url = f"s3://{'conditional' if conditional else 'unconditional'}/mf"
 
-    def backend(self):
+    def backend(self, url=None):
         world = self.world
 
         class Simulated(S3Backend):
             def make_client(self, options):
                 return simulated_client(world)
 
-        return Simulated(self.url)
+        return Simulated(url or self.url)
+
+    def inventory(self):
+        """The URL of an S3 Inventory as of now. There is one at a time."""
+        for key in [key for key in self.world.objects if key.startswith("inv/")]:
+            del self.world.objects[key]
+        bucket = split_url(self.url)[0]
+        return f"s3://{bucket}/{inventory_of(self.world, self.here, bucket=bucket, files=1)}"
 
     def write(self, path, data):
         self.world.objects[f"mf/{path}"] = data
@@ -109,7 +118,10 @@ class S3Root(ClockedRoot):
 
     def times(self):
         """When each object was written, by its path."""
-        return {key[3:]: self.world.modified[key] for key in self.world.objects if not key.startswith("mf/.")}
+        return {
+            key[3:]: self.world.modified[key]
+            for key in self.world.objects if key.startswith("mf/") and not key.startswith("mf/.")
+        }  # fmt: skip
 
     def delete(self, path):
         """What a collector was about to delete when it was killed."""

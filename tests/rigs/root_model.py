@@ -1,6 +1,7 @@
 """What must stay of a datastore root: by what its runs wrote, by the policies of the collections, and by the words of
 docs/gc.md alone."""
 
+import copy
 import re
 from fnmatch import fnmatchcase
 
@@ -38,7 +39,10 @@ class RootModel:
         earliest = min(of_tasks or files.values(), default=self.root.now)
         if re.fullmatch(r"1\d{15}", run.run):
             return min(int(run.run) / 1e6, earliest)
-        return earliest if run.told is None else min(run.told, earliest)
+        # By its first attempt. One that goes on while it is removed, or after that, has lost it.
+        steps = ("_parameters", *run.steps)
+        attempts = [(steps.index(path.split("/")[2]), path) for path in run.told.keys() & files.keys()]
+        return min(run.told[min(attempts)[1]], earliest) if attempts else earliest
 
     def _files(self, run):
         return {
@@ -87,10 +91,15 @@ class RootModel:
         waiting = [self.runs[name] for name in kept]
         while waiting:
             origin = waiting.pop().shown
-            if origin is not None and origin.name in self.runs and origin.name not in kept and self._shows(origin):
+            origin = None if origin is None else self.runs.get(origin.name)
+            if origin is not None and origin.name not in kept and self._shows(origin):
                 kept[origin.name] = "its cards are shown"
                 waiting.append(origin)
         return kept
+
+    def dropped(self, policy):
+        """The runs that may go."""
+        return self.runs.keys() - self.kept(policy).keys()
 
     def _wanted(self, run, policy, began, judged):
         """What else keeps a run."""
@@ -122,3 +131,46 @@ class RootModel:
                 kind, age = (run.flow, "-" in run.run), (self.began(run), run.run)
                 newest[kind] = max(newest.get(kind, (age, run.name)), (age, run.name))
         return {name for _, name in newest.values()}
+
+
+class RootThen(RootModel):
+    """The runs as an inventory of this moment has them. They are judged by what time it is, and by what holds them, when
+    it is read."""
+
+    def __init__(self, model):
+        super().__init__(model.root)
+        self.holds = model.holds
+        self._model = model
+        for name, run in model.runs.items():
+            then = self.runs[name] = copy.copy(run)
+            then.files, then.attempt = dict(model._files(run)), copy.copy(run.attempt)
+
+    def dropped(self, policy):
+        # Tags are read now. What is read of runs that lost files since then is not known: as if they were there, or not.
+        for name in self.runs.keys() & self._model.runs.keys():
+            self.runs[name].tags = self._model.runs[name].tags
+        found = super().dropped(policy)
+        runs, there = self.runs, self.root.times()
+        self.runs = {name: run for name, run in runs.items() if run.files.keys() <= there.keys()}
+        if len(self.runs) < len(runs):
+            found |= super().dropped(policy)
+        self.runs = runs
+        return found
+
+    def changed(self):
+        """Runs that were written to since, and those whose cards a newer one shows."""
+        runs = self._model.runs.values()
+        written = {
+            run.name
+            for run in runs if run.name in self.runs and any(
+                abs(self.runs[run.name].files.get(path, 0.0) - moment) >= 2.0 for path, moment in run.files.items()
+            )
+        }  # fmt: skip
+        shown, waiting = set(), [run for run in runs if run.name not in self.runs]
+        while waiting:
+            origin = waiting.pop().shown
+            origin = None if origin is None else self._model.runs.get(origin.name)
+            if origin is not None and origin.name not in shown and self._shows(origin):
+                shown.add(origin.name)
+                waiting.append(origin)
+        return written | shown

@@ -32,6 +32,39 @@ SCHEMA = (
 """Of an inventory in Parquet, as S3 writes it down."""
 
 
+def inventory_of(world, moment, form="CSV", *, files=2, bucket="b", versions=False, leave_out=()):
+    """Write an S3 Inventory of a simulated bucket as it is, made at this moment; returns the key of its manifest. With
+    ``versions``: as of a bucket that keeps them."""
+    folder = time.strftime("inv/b/all/%Y-%m-%dT%H-%MZ/", time.gmtime(moment))
+    keys = sorted(key for key in world.objects if not key.startswith("inv/") and key not in leave_out)
+    rows = [
+        (
+            bucket, key, len(world.objects[key]), world._day(key), world.etag(key).strip('"'), True,
+            False,
+        )
+        for key in keys
+    ]  # fmt: skip
+    if versions:
+        rows += [(bucket, key, 7, "2020-01-01T00:00:00.000Z", "0" * 32, False, False) for key in keys[::3]]
+        rows += [(bucket, f"{key}-gone", None, "2020-01-01T00:00:00.000Z", "", True, True) for key in keys[::5]]
+    names = ("Bucket", "Key", "Size", "LastModifiedDate", "ETag", "IsLatest", "IsDeleteMarker")
+    names = names if versions else names[:5]
+    written = []
+    for number in range(files):
+        part = [row[: len(names)] for row in rows[number::files]]
+        data = csv_of(part) if form == "CSV" else parquet_of(part, names)
+        key = f"inv/b/all/data/{number}-{form}-{len(rows)}"
+        world.objects[key] = data
+        written.append({"key": key, "size": len(data), "MD5checksum": hashlib.md5(data).hexdigest()})
+    schema = ", ".join(names) if form == "CSV" else SCHEMA if versions else SCHEMA[: SCHEMA.index("optional boolean")]
+    document = {
+        "sourceBucket": bucket, "destinationBucket": "arn:aws:s3:::b", "version": "2016-11-30",
+        "creationTimestamp": str(int(moment * 1000)), "fileFormat": form, "fileSchema": schema, "files": written,
+    }  # fmt: skip
+    world.objects[f"{folder}manifest.json"] = json.dumps(document).encode()
+    return f"{folder}manifest.json"
+
+
 def csv_of(rows):
     """A file of an inventory in CSV: keys are encoded as in URLs, all fields quoted."""
     text = io.StringIO()
@@ -122,40 +155,9 @@ class SimulatedRoot:
             for name in (*logs, "DONE.lock"):
                 self.put(f"{place}{name}", b"", age)
 
-    def inventory(self, form="CSV", *, age=0.0, files=2, bucket="b", versions=False, leave_out=()):
-        """Write an S3 Inventory of the bucket as it is now; returns the key of its manifest. With ``versions``: as of a
-        bucket that keeps them."""
-        moment = time.time() - age
-        folder = time.strftime("inv/b/all/%Y-%m-%dT%H-%MZ/", time.gmtime(moment))
-        keys = sorted(key for key in self.world.objects if not key.startswith("inv/") and key not in leave_out)
-        rows = [
-            (
-                bucket, key, len(self.world.objects[key]), self.world._day(key), self.world.etag(key).strip('"'), True,
-                False,
-            )
-            for key in keys
-        ]  # fmt: skip
-        if versions:
-            rows += [(bucket, key, 7, "2020-01-01T00:00:00.000Z", "0" * 32, False, False) for key in keys[::3]]
-            rows += [(bucket, f"{key}-gone", None, "2020-01-01T00:00:00.000Z", "", True, True) for key in keys[::5]]
-        names = ("Bucket", "Key", "Size", "LastModifiedDate", "ETag", "IsLatest", "IsDeleteMarker")
-        names = names if versions else names[:5]
-        written = []
-        for number in range(files):
-            part = [row[: len(names)] for row in rows[number::files]]
-            data = csv_of(part) if form == "CSV" else parquet_of(part, names)
-            key = f"inv/b/all/data/{number}-{form}-{len(rows)}"
-            self.world.objects[key] = data
-            written.append({"key": key, "size": len(data), "MD5checksum": hashlib.md5(data).hexdigest()})
-        schema = (
-            ", ".join(names) if form == "CSV" else SCHEMA if versions else SCHEMA[: SCHEMA.index("optional boolean")]
-        )
-        document = {
-            "sourceBucket": bucket, "destinationBucket": "arn:aws:s3:::b", "version": "2016-11-30",
-            "creationTimestamp": str(int(moment * 1000)), "fileFormat": form, "fileSchema": schema, "files": written,
-        }  # fmt: skip
-        self.world.objects[f"{folder}manifest.json"] = json.dumps(document).encode()
-        return f"{folder}manifest.json"
+    def inventory(self, form="CSV", *, age=0.0, **more):
+        """As ``inventory_of``, so many seconds ago."""
+        return inventory_of(self.world, time.time() - age, form, **more)
 
     def forget(self):
         """What collections remember."""

@@ -57,8 +57,8 @@ class StockRun:
         """Those that it took over from the run that it resumed."""
         self.attempt = None
         self.last_sign = root.now
-        self.told = None
-        """When it began, by what it says."""
+        self.told = {}
+        """When each of its attempts began, by what its file says, by the path of that."""
         self._script = self._whole()
 
     @property
@@ -127,9 +127,7 @@ class StockRun:
 
     def _parameters(self, taken):
         place = f"{self.flow}/{self.run}/_parameters/0/0."
-        self.attempt = Attempt(place)
-        self._json(f"{place}attempt.json", {"time": self.root.here})
-        self.told = self.root.here
+        self._begin_attempt(place)
         yield
         if self.origin is not None:
             if self.local:
@@ -154,8 +152,7 @@ class StockRun:
 
     def _clone(self, step, number, document):
         place = f"{self.flow}/{self.run}/{step}/{number + 1}/0."
-        self.attempt = Attempt(place)
-        self._json(f"{place}attempt.json", {"time": self.root.here})
+        self._begin_attempt(place)
         yield
         self._take_over(place, document)
         yield
@@ -164,6 +161,11 @@ class StockRun:
         if step == self.steps[-1]:
             self.ended_well = document["objects"]["_success"] in TRUE_KEYS
         yield
+
+    def _begin_attempt(self, place):
+        self.attempt = Attempt(place)
+        self.told[f"{place}attempt.json"] = self.root.here
+        self._json(f"{place}attempt.json", {"time": self.root.here})
 
     def _take_over(self, place, document):
         before = {*self.names}
@@ -174,8 +176,7 @@ class StockRun:
 
     def _task(self, step, number, attempt):
         place = f"{self.flow}/{self.run}/{step}/{number + 1}/{attempt}."
-        self.attempt = Attempt(place)
-        self._json(f"{place}attempt.json", {"time": self.root.here})
+        self._begin_attempt(place)
         yield
         self._json(f"{place}task_begin", {"code_package_sha": self.code})
         if self.code is not None:

@@ -105,6 +105,23 @@ def test_a_run_that_was_written_to_since_then_holds_its_flow(rig, monkeypatch):
     assert done.removed and all(name.startswith("Größe/") for name in done.removed) and "Flow" in done.held
 
 
+@pytest.mark.parametrize(("resumed", "goes"), [(0, False), (5, True)], ids=["what was to go", "what stays"])
+def test_a_run_that_was_resumed_since_then_holds_its_flow(rig, monkeypatch, resumed, goes):
+    """The newer run shows its cards."""
+    for run in range(6):
+        rig.put(f"mf.cards/Flow/runs/argo {run}+x%/steps/train/tasks/2/cards/default-x.html", b"a card", 25 * DAY)
+    collect(rig, monkeypatch)
+    url = f"s3://b/{rig.inventory(age=DAY)}"
+    taken = rig.world.objects[f"mf/Flow/argo {resumed}+x%/train/2/0.data.json"]
+    rig.put("Flow/new/_parameters/0/_resume_leader", b"", 60.0)
+    for name, data in (("attempt.json", b'{"time": 1}'), ("data.json", taken), ("DONE.lock", b"")):
+        rig.put(f"Flow/new/train/2/0.{name}", data, 60.0)
+    _, done = collect(rig, monkeypatch, inventory=url)
+    assert {name.split("/")[0] for name in done.removed} == ({"Flow", "Größe"} if goes else {"Größe"})
+    assert goes or "was resumed since" in done.held["Flow"]
+    assert len(rig.under("mf.cards/Flow/")) == (3 if goes else 6)
+
+
 def test_what_an_inventory_left_out_stays_and_keeps(rig, monkeypatch):
     """S3 does not promise that an inventory has all objects."""
     collect(rig, monkeypatch)

@@ -28,13 +28,15 @@ from hypothesis.stateful import (
 from mfstore import errors
 from mfstore.backends.s3 import conditions
 from mfstore.holding import new_hold
+from mfstore.maintenance.metaflow import inventory
 from mfstore.maintenance.metaflow.collecting import removal, state
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.set_aside import EARLY, FOLDER
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holds import hold_run, release_run
+from mfstore.maintenance.metaflow.undo import undo_root
 from tests.rigs.clocked_roots import DirectoryRoot, Killed, S3Root
-from tests.rigs.root_model import DAY, HOUR, RootModel
+from tests.rigs.root_model import DAY, HOUR, RootModel, RootThen
 from tests.rigs.soak import lasting
 from tests.rigs.stock_runs import StockRun
 
@@ -71,6 +73,7 @@ happenings = st.one_of(
     st.tuples(st.just("resume"), some, st.integers(0, 40)),
     st.tuples(st.just("go on"), some, st.integers(1, 30)),
     st.tuples(st.just("hold"), some),
+    st.tuples(st.just("undo")),
     st.tuples(st.just("pause"), steps_of_time),
     st.tuples(st.just("collect"), policies),
 )
@@ -81,11 +84,23 @@ events_of_removal = st.lists(st.tuples(st.one_of(removing, sharing, sharing), ha
 class Collection:
     """One that is at work, as the model sees it."""
 
-    def __init__(self, policy, now):
-        self.policy, self.began = policy, now
+    def __init__(self, policy, now, model, then=None):
+        """``then``: what the inventory has that it goes by."""
+        self.policy, self.began, self._model = policy, now, then or model
+        self.spared = set() if then is None else then.changed()
+        """Runs that it may condemn, and not remove."""
         self.dropped = set()
         self.newest = set()
         """Runs that were the newest of their kind at some moment of it."""
+
+    def observe(self):
+        """What its policy drops at this moment, and which runs tell what is deployed."""
+        self.dropped |= self._model.dropped(self.policy)
+        self.newest |= self._model.newest_of_kinds()
+
+    def may_remove(self, name, condemned):
+        """Whether it may remove a run that was condemned first at this time."""
+        return name in self.dropped - self.spared and condemned + self.policy.grace <= self._model.root.now
 
 
 class Collected(RuleBasedStateMachine):
@@ -104,11 +119,14 @@ class Collected(RuleBasedStateMachine):
         self.model = RootModel(self.root)
         self.stack, self.late = [], []
         self.named = 0
+        self.condemned = None
+        """The runs that the last collection left condemned; None: it did not come to its end."""
         slept = SimpleNamespace(sleep=self.sleep)
         self.patches = [
             mock.patch("time.time", lambda: self.root.here),
             mock.patch.object(removal, "time", slept),
             mock.patch.object(state, "time", slept),
+            mock.patch.object(inventory, "remote_backend", lambda url: self.root.backend(url)),
             mock.patch.dict(conditions._known),
         ]
         for patch in self.patches:
@@ -239,6 +257,26 @@ class Collected(RuleBasedStateMachine):
             if name not in self.model.holds or self.model.holds[name] is not None:
                 self.model.holds[name] = until
 
+    @rule(which=st.one_of(st.none(), some), lasting=st.sampled_from([None, 3 * DAY]))
+    def undo(self, which=None, lasting=None):
+        """What is condemned of one run, or of all."""
+        if not self.model.runs:
+            return
+        root = self.root.opened()
+        try:
+            done = undo_root(root, () if which is None else (self.run(which).name,), lasting)
+        except errors.NotFound:
+            return
+        finally:
+            root.close()
+        self.model.holds.update({name: hold.until for name, hold in done.held.items()})
+        self.late += [(name, None if lasting is None else self.root.here + lasting) for name in done.lost]
+        self.come_late()
+        self.counts["undone"] += len(done.held)
+        if which is None and self.condemned is not None:
+            still = self.condemned & self.model.runs.keys() - self.model.going
+            assert still <= done.held.keys() | done.lost.keys(), still
+
     @precondition(lambda self: self.model.holds)
     @rule()
     def release(self):
@@ -270,12 +308,30 @@ class Collected(RuleBasedStateMachine):
             if name not in before:
                 self.go(self.model.runs[name], 100)
 
-    def collected(self, policy, events, killed=None):
-        """A collection, before the calls of which these events happen; at one moment it is killed. What it planned and
-        did, if it came to its end."""
+    @precondition(lambda self: self.root.remote)
+    @rule(
+        policy=policies, since=st.lists(happenings, max_size=3), events=st.one_of(events, events_of_removal),
+        pause=st.booleans(), go_on=st.booleans(), killed=st.one_of(st.none(), st.none(), removing, sharing),
+    )  # fmt: skip
+    def collect_by_an_inventory(self, policy, since, events, pause, go_on, killed):
+        """These things happened ``since`` it was made."""
+        self.collected(policy, ())
+        if go_on:
+            self.go(self.run(0), 3)
+        made = self.root.inventory(), RootThen(self.model)
+        for event in since:
+            self.happens(event)
+        if pause:
+            self.root.pass_time(policy.grace + 1)
+        self.collected(policy, events, killed, made)
+
+    def collected(self, policy, events, killed=None, made=(None, None)):
+        """A collection, before the calls of which these events happen; at one moment it is killed. ``made``: the
+        inventory that it goes by, and what that has. What it planned and did, if it came to its end."""
         self.look()
-        mine = Collection(policy, self.root.now)
+        mine = Collection(policy, self.root.now, self.model, made[1])
         self.stack.append(mine)
+        self.condemned = None
         self.observe()
         outer = self.root.before_call
         waiting, calls, dead = [*events], {}, False
@@ -309,8 +365,9 @@ class Collected(RuleBasedStateMachine):
         result = None
         try:
             plan, result = collect_metaflow(
-                root, policy, metadata="local", yes_really=True, deletes_per_second=0, wait=30.0 if events else 0.0
-            )
+                root, policy, metadata="local", inventory=made[0], yes_really=True, deletes_per_second=0,
+                wait=30.0 if events else 0.0,
+            )  # fmt: skip
         except Killed:
             pass
         except (errors.Conflict, errors.NotAStore, errors.BackendError):
@@ -327,6 +384,7 @@ class Collected(RuleBasedStateMachine):
             self.model.condemned.setdefault(name, mine.began)
         if result is None:
             return None
+        self.condemned = {*map("/".join, plan.dropped)}
         for name in [*self.model.condemned]:
             if name not in mine.dropped and (not policy.flows or name.split("/")[0] in policy.flows):
                 del self.model.condemned[name]
@@ -347,6 +405,8 @@ class Collected(RuleBasedStateMachine):
             self.resume(*what)
         elif kind == "hold" and self.model.runs:
             self.hold(what[0])
+        elif kind == "undo":
+            self.undo()
         elif kind == "pause":
             self.root.pass_time(what[0])
         elif kind == "collect" and len(self.stack) < 3:
@@ -359,22 +419,22 @@ class Collected(RuleBasedStateMachine):
         self.observe()
 
     def observe(self):
-        """What the policies at work drop at this moment, and which runs tell what is deployed."""
+        """What the collections at work may see at this moment."""
         for collection in self.stack:
-            collection.dropped |= self.model.runs.keys() - self.model.kept(collection.policy).keys()
-            collection.newest |= self.model.newest_of_kinds()
+            collection.observe()
 
     def may_go(self, name):
         """Whether a collection at work may remove this run."""
         condemned = self.model.condemned.get(name)
         return name in self.model.going or (
-            condemned is not None
-            and any(name in one.dropped and condemned + one.policy.grace <= self.root.now for one in self.stack)
+            condemned is not None and any(one.may_remove(name, condemned) for one in self.stack)
         )
 
     def why(self, name):
         since = self.model.condemned.get(name)
-        at_work = [(self.root.now - one.began, name in one.dropped, one.policy) for one in self.stack]
+        at_work = [
+            (self.root.now - one.began, name in one.dropped, name in one.spared, one.policy) for one in self.stack
+        ]
         return f"condemned {since and self.root.now - since} s ago, collections {at_work}"
 
     # ---- what must hold -----------------------------------------------------------------

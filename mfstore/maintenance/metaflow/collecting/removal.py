@@ -17,6 +17,7 @@ from mfstore.maintenance.metaflow.collecting.needs import RunNeeds, read_new_inc
 from mfstore.maintenance.metaflow.collecting.plan import own_files, stored
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run
+from mfstore.maintenance.metaflow.collecting.resumed_runs import read_resumed_runs, runs_that_resumed
 from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER, WINDOW, copy_aside, take
 from mfstore.maintenance.metaflow.collecting.state import RootGcState, StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
@@ -327,9 +328,9 @@ class Removal:
         listed = list_flow(self._root, work.flow)
         if self._holdings.as_of is not None:
             work.runs &= listed.runs  # the others were removed since the inventory
-            wrong = self._untrue(work.runs, listed)
+            wrong = self._untrue(work.runs, listed) or self._shown_since(work, listed)
             if wrong:
-                return Look(refusal=f"{wrong} is not as the inventory has it")
+                return Look(refusal=wrong)
         running: list[TaskName] = []
         for name, task in listed.tasks.items():
             changed = self._changed(name, task)
@@ -352,13 +353,28 @@ class Removal:
         return Look(tuple(running))
 
     def _untrue(self, runs: set[Run], listed: Holdings) -> str:
-        """A file of these runs of which an inventory had another time, or nothing: what was decided of the runs by that
-        may be wrong. Nothing where there is none."""
+        """Of which file of these runs an inventory had another time, or nothing: what was decided of the runs by that
+        may be wrong."""
         times = {info.key: info.modified for infos in own_files(self._holdings, runs, ()).values() for info in infos}
         for infos in own_files(listed, runs, ()).values():
             for info in infos:
                 if abs(times.get(info.key, 0.0) - info.modified) >= ANOTHER_TIME:
-                    return info.key
+                    return f"{info.key} is not as the inventory has it"
+        return ""
+
+    def _shown_since(self, work: FlowWork, listed: Holdings) -> str:
+        """Which of these runs a run shows that resumed it since an inventory was made, or nothing."""
+        since_then = runs_that_resumed(listed) - runs_that_resumed(self._holdings)
+        listed.cards = [card for card in self._holdings.cards if card[0].flow == work.flow]
+        if not since_then or not listed.cards:
+            return ""
+        kept = dict.fromkeys(since_then, "")
+        unclear = read_resumed_runs(self._root, listed).keep_origins(
+            kept, {(path.flow, path.run) for path, _ in listed.cards}
+        )
+        shown = ["/".join(run) for run in sorted(kept.keys() & work.runs)]
+        if shown or unclear:
+            return f"{shown[0] if shown else 'a run'} was resumed since the inventory was made"
         return ""
 
     def _changed(

@@ -58,12 +58,15 @@ class ResumedRuns:
         return spared
 
 
+def runs_that_resumed(holdings: Holdings) -> set[Run]:
+    """Those that resumed others, whichever."""
+    return {name[:2] for name, task in holdings.tasks.items() if any((None, mark) in task.files for mark in RESUMED)}
+
+
 def read_resumed_runs(root: Root, holdings: Holdings) -> ResumedRuns:
     """The runs that resumed others. Where no metadata below the root tells which, as in S3, the ``data.json`` of tasks
     with cards are read, and of those that were taken over."""
-    resumed = {
-        name[:2] for name, task in holdings.tasks.items() if any((None, marker) in task.files for marker in RESUMED)
-    }
+    resumed = runs_that_resumed(holdings)
     told: dict[Run, ObjectInfo] = {}
     for path, info in holdings.metadata:
         if (path.flow, path.run) in resumed and layout.ORIGIN.fullmatch(info.key):
