@@ -402,9 +402,13 @@ def local(error: Exception, profile: str | None = None) -> MfstoreError:
     ):
         login = "aws sso login" + (f" --profile {profile}" if profile else "")
         return AccessDenied(f"the SSO login is missing or has expired: {text}", hint=f"Run: {login}")
-    if name in ("PartialCredentialsError", "CredentialRetrievalError", "ConfigParseError", "InvalidConfigError"):
-        return AccessDenied(f"the AWS credentials could not be had: {text}")
+    if name == "InvalidConfigError" and "CA bundle" in text:
+        return Unsupported(text, hint="Unset what names it, or have it name a file")
     if name in (
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "ConfigParseError",
+        "InvalidConfigError",
         "MetadataRetrievalError",
         "RefreshWithMFAUnsupportedError",
         "UnknownCredentialError",

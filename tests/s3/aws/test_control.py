@@ -452,6 +452,9 @@ def test_ca_bundles(env, monkeypatch):
     assert not control_plane(region=REGION, verify=False).transport().verify
     with pytest.raises(errors.Unsupported, match="does not exist"):
         control_plane(region=REGION, verify=str(env / "none")).transport()
+    monkeypatch.setenv("AWS_CA_BUNDLE", "")
+    with pytest.raises(errors.Unsupported, match="CA bundle"):
+        control_plane(region=REGION).transport()
 
 
 def test_connection_settings():
