@@ -228,6 +228,33 @@ def test_what_a_run_finds_before_its_first_attempt_is_put_back(tree):
     assert include.exists() and whole(tree).findings == () and not set_aside(tree)
 
 
+def test_no_more_is_put_back_than_what_a_task_names(tree):
+    """Though what tells which IncludeFile that is was set aside itself."""
+    sha = "ab" * 20
+    value = {"type": "uploader-v2", "url": f"s3://elsewhere/data/Flow/{sha}"}
+    infos = {"file": {"type": "<class 'metaflow.includefile.IncludedFile'>", "encoding": "pickle-v4"}}
+    task(tree, "Flow", "0", "_parameters", 0, {"file": value}, age=30 * DAY, infos=infos)
+    include = Path(tree, "data", "Flow", sha)
+    include.parent.mkdir(parents=True)
+    include.write_bytes(b"included")
+    Path(include.parent, "cd" * 20).write_bytes(b"of nobody")
+    collect(tree)
+    stock = StockTask(tree, "9", value)
+
+    def end():
+        document = {"objects": {"file": stock.key}, "info": infos}
+        stock.begin()
+        (stock.place / "0.data.json").write_text(json.dumps(document))
+        (stock.place / "0.DONE.lock").write_text("")
+
+    before = blobs_of(tree, "Flow")
+    with before_it_goes(end):
+        done = collect(tree)
+    assert {path.removesuffix("_meta")[-40:] for path in done.restored} == {stock.key, sha}
+    own = hashlib.sha1(pickle.dumps(0, protocol=4)).hexdigest()
+    assert include.exists() and own in before and own not in blobs_of(tree, "Flow") and not set_aside(tree)
+
+
 def test_what_no_run_named_within_an_hour_goes(tree):
     task(tree, "Flow", "0", "start", 1, {}, code=blob(tree, "Flow", "the code"), age=30 * DAY)
     collect(tree)

@@ -108,13 +108,19 @@ def settle(root: Root, liveness: Liveness) -> Settled:
 
 def _settle_flow(root: Root, liveness: Liveness, flow: str, copies: list[ObjectInfo], settled: Settled) -> None:
     tasks = list_flow(root, flow).tasks
-    named = _named_since(root, tasks, min(info.modified for info in copies) - CLOCKS, {*map(_original, copies)})
-    if named is None:  # what a new task refers to cannot be read now
+    needs = _needs_since(root, tasks, min(info.modified for info in copies) - CLOCKS)
+    if needs is None:  # what a new task refers to cannot be read now
         settled.left += total(copies)
         return
-    needed = [info for info in copies if _original(info) in named]
+    needed = [info for info in copies if _original(info) in needs.blobs]
+    # Before it is read which IncludeFiles a task names: what tells it may be among them.
     settled.restored += _restore(root, needed)
-    kept = {info.key for info in needed}
+    included = [info for info in copies if layout.parse(_source(info)).kind == "include"]
+    if included:
+        names = read_new_includes(root, needs)
+        included = [info for info in included if names is None or _original(info) in names]
+        settled.restored += _restore(root, included)
+    kept = {info.key for info in (*needed, *included)}
     began = [
         task.started[attempt] for name, task in tasks.items() if (attempt := liveness.running(name, task)) is not None
     ]
@@ -138,11 +144,8 @@ def _original(info: ObjectInfo) -> BlobName:
     return path.flow, path.name
 
 
-def _named_since(
-    root: Root, tasks: Mapping[TaskName, Task], moment: float, copied: Collection[BlobName]
-) -> Collection[BlobName] | None:
-    """What files of tasks that were written since then name; all that was copied where it cannot be read which
-    IncludeFiles these are. None when it is not known what a task refers to."""
+def _needs_since(root: Root, tasks: Mapping[TaskName, Task], moment: float) -> RunNeeds | None:
+    """What files of tasks that were written since then refer to. None when that is not known."""
     fresh = Holdings()
     for name, task in tasks.items():
         files = {file: info for file, info in task.files.items() if info.modified >= moment}
@@ -153,8 +156,7 @@ def _named_since(
         if not isinstance(found, References):
             return None
         needs.add(name[0], found)
-    includes = read_new_includes(root, needs)
-    return copied if includes is None else needs.blobs | includes
+    return needs
 
 
 def _restore(root: Root, copies: Iterable[ObjectInfo]) -> list[str]:
