@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # Every run tries the same examples, so that a change is judged by what it changed, and one that fails is shown as it
 # is: to find a smaller one can take longer than all tests. `make soak` looks for new ones.
 settings.register_profile(
-    "ci", derandomize=True, database=None, deadline=None,
+    "ci", derandomize=True, database=None, deadline=None, max_examples=50,
     phases=[phase for phase in Phase if phase not in (Phase.reuse, Phase.shrink, Phase.explain)],
 )  # fmt: skip
 settings.register_profile("soak", print_blob=True, deadline=None)

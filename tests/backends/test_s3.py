@@ -19,6 +19,7 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.clock import written
 from mfstore.testing import BackendTests, NetworkFault
 from mfstore.testing.actions import LoseResponse
+from tests.rigs.soak import in_soaks
 from tests.servers.base import boto_client, client_options
 
 pytestmark = pytest.mark.server
@@ -67,6 +68,7 @@ class TestRadosgwNative(S3Tests):
     server_name, engine = "radosgw", "native"
 
 
+@in_soaks  # each of the two has been tried
 class TestRadosgwAio(S3Tests):
     server_name, engine = "radosgw", "aiobotocore"
 

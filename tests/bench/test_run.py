@@ -360,11 +360,11 @@ def begun():
 
 def interrupt(process, sign, ready):
     """Send the signal once it is ``ready``, and wait for the end."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 250
     while not ready():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.1)
     process.send_signal(sign)
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, "Traceback" in errors) == (130, False), errors
@@ -419,7 +419,7 @@ def test_interrupted_while_its_threads_begin(tmp_path, monkeypatch, way):
 
 
 def test_interrupted_on_s3(cloud, begun):
-    process = begun(f"s3://{cloud[0]}/below", "--size", "4KiB", "--count", "50000")
+    process = begun(f"s3://{cloud[0]}/below", "--size", "4KiB", "--count", "50000", "--concurrency", "4")
     interrupt(process, signal.SIGINT, lambda: len(keys(cloud)) > 50)
     assert keys(cloud) == ["mine/data"]
 

@@ -26,8 +26,8 @@ def name(flow):
 
 
 def pair(make_rig, flow, *command, sides):
-    """The flow on each of two sides, at once, each in a place of its own: ``[(rig, "Flow/1"), …]``."""
-    rigs = [make_rig(), make_rig()]
+    """The flow on each of several sides, at once, each in a place of its own: ``[(rig, "Flow/1"), …]``."""
+    rigs = [make_rig() for _ in sides]
     running = [rig.start(flow, *command, side=side) for rig, side in zip(rigs, sides, strict=True)]
     return [(rig, f"{name(flow)}/{one.run_id}") for rig, one in zip(rigs, finish_all(running), strict=True)]
 
@@ -35,7 +35,6 @@ def pair(make_rig, flow, *command, sides):
 @pytest.mark.parametrize(
     ("place", "flow"),
     [
-        ("local", "branches.py"),
         ("local", "inputs.py"),
         # A foreach and its join in S3: test_metadata_service.py, in half the time.
         pytest.param("s3", "branches.py", marks=[pytest.mark.server, *IN_SOAKS]),
@@ -50,14 +49,26 @@ def test_the_same_is_stored(request, table, place, flow):
     read = mine.read(my_run, *cards, side=OFF)
     assert read == theirs.read(their_run, *cards, side=MFSTORE)
     assert read["successful"] and len(read["steps"]) >= 5
-    if not mine.place.get("METAFLOW_DATASTORE_SYSROOT_S3"):
-        # One copy is enough for both: an artifact has the name that it has in every other store of this flow.
-        assert flow == "inputs.py" or keys(mine) == keys(theirs)
     if flow == "inputs.py":
         (start,), (retried,) = read["steps"]["start"], read["steps"]["fail_once"]
         assert read["tags"] == ["one", "two"] and read["cards"] == [True] and start["stdout"] == "to stdout: grüße\n"
         assert retried["attempt"] == 1 and retried["artifacts"]["wrong"] == repr("of the one that did not")
         assert retried["earlier attempts"][0]["wrong"] == repr("of the attempt that failed")
+
+
+def test_the_same_is_stored_in_each_profile(local_rig):
+    """Whoever has mfstore reads it, whatever the profile; who has not, is told to update where it is packed, and gets no
+    wrong data."""
+    (mine, my_run), (theirs, their_run), (packed, packed_run) = pair(
+        local_rig, "branches.py", "run", sides=(MFSTORE, OFF, PACKED)
+    )
+    read = mine.read(my_run, side=OFF)
+    assert read == theirs.read(their_run, side=PACKED) == packed.read(packed_run, side=MFSTORE)
+    assert read["successful"] and len(read["steps"]) >= 5
+    # One copy is enough for both: an artifact has the name that it has in every other store of this flow.
+    assert keys(mine) == keys(theirs)
+    with pytest.raises(AssertionError, match="No deserializer claimed artifact"):
+        packed.read(packed_run, side=OFF)
 
 
 def keys(rig):
@@ -97,26 +108,31 @@ def test_without_what_it_needs(local_rig):
     assert rig.read(f"Halting/{second.run_id}", side=BROKEN)["steps"]["end"][0]["artifacts"]["made_by"] == "'first'"
 
 
-@pytest.mark.parametrize(
-    ("place", "version"), [("local", None), ("local", OLDER), pytest.param("s3", OLDER, marks=pytest.mark.server)]
-)
-def test_released_metaflows_read_and_are_read(request, place, version):
-    """Without a line of ours on their path. In S3 the current one, of which a run takes twenty seconds of CPU, sends
-    what it sends with ours switched off (test_flow_requests.py)."""
-    side = stock(version)
-    make_rig = request.getfixturevalue(f"{place}_rig")
-    (mine, my_run), (theirs, their_run) = pair(make_rig, "halting.py", "run", sides=(MFSTORE, side))
+def test_released_metaflows_read_and_are_read(local_rig):
+    """Without a line of ours on their path. And spin: one step again, on the inputs of a run that the other side made."""
+    sides = (MFSTORE, stock(None), stock(OLDER))
+    (mine, my_run), (theirs, their_run), (older, older_run) = pair(local_rig, "halting.py", "run", sides=sides)
+    read = mine.read(my_run, side=sides[1])
+    assert read == mine.read(my_run, side=sides[2])
+    assert read == theirs.read(their_run, side=MFSTORE) == older.read(older_run, side=MFSTORE)
+    assert read["steps"]["end"][0]["artifacts"]["total"] == "15"
+    spinning = [
+        rig.start("halting.py", "spin", f"{run.rpartition('/')[2]}/join", side=side)
+        for rig, run, side in ((mine, my_run, OFF), (theirs, their_run, MFSTORE))
+    ]
+    for one in finish_all(spinning):
+        assert "Task finished successfully" in one.stdout
+
+
+@pytest.mark.server
+def test_an_older_metaflow_in_s3(s3_rig):
+    """The current one, of which a run takes twenty seconds of CPU, sends what it sends with ours switched off
+    (test_flow_requests.py)."""
+    side = stock(OLDER)
+    (mine, my_run), (theirs, their_run) = pair(s3_rig, "halting.py", "run", sides=(MFSTORE, side))
     read = mine.read(my_run, side=side)
     assert read == theirs.read(their_run, side=MFSTORE)
     assert read["steps"]["end"][0]["artifacts"]["total"] == "15"
-
-
-def test_packed_profile(local_rig):
-    """Whoever has mfstore reads it, whatever the profile; who has not is told to update, and gets no wrong data."""
-    (mine, my_run), (theirs, their_run) = pair(local_rig, "branches.py", "run", sides=(PACKED, MFSTORE))
-    assert mine.read(my_run, side=MFSTORE) == theirs.read(their_run, side=PACKED)
-    with pytest.raises(AssertionError, match="No deserializer claimed artifact"):
-        mine.read(my_run, side=OFF)
 
 
 def test_the_next_run_of_a_packed_flow_stores_what_differs(local_rig):
@@ -140,17 +156,6 @@ def test_switching_back_from_the_packed_profile(s3_rig):
     script.write_text("from metaflow import Flow, namespace; namespace(None)\n"
                       "print(Flow('Halting').latest_successful_run.id)\n")  # fmt: skip
     assert rig.python(script, side=OFF) == int(second.run_id)
-
-
-def test_spin(local_rig):
-    """One step again, on the inputs of a run that the other side made."""
-    made = pair(local_rig, "halting.py", "run", sides=(OFF, MFSTORE))
-    spinning = [
-        rig.start("halting.py", "spin", f"{run.rpartition('/')[2]}/join", side=side)
-        for (rig, run), side in zip(made, (MFSTORE, OFF), strict=True)
-    ]
-    for one in finish_all(spinning):
-        assert "Task finished successfully" in one.stdout
 
 
 def test_runner_and_client(s3_rig):

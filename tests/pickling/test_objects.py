@@ -168,7 +168,7 @@ def test_arrays_round_trip(shared, number):
 
 @pytest.mark.second
 @settings(
-    max_examples=lasting(150), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=lasting(75), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 @given(
     array=hnp.arrays(hnp.scalar_dtypes() | hnp.array_dtypes(), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)),
@@ -200,7 +200,7 @@ nested = st.recursive(
 
 
 @pytest.mark.second
-@settings(max_examples=lasting(200), deadline=None)
+@settings(max_examples=lasting(100), deadline=None)
 @given(obj=nested)
 def test_any_nested_object_round_trips(shared, obj):
     key = shared.put(obj)

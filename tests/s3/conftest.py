@@ -3,6 +3,7 @@ import pytest
 from mfstore.s3.transfers import downloads, ending, uploads
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs.s3_faults import MIB, PART, Rig
+from tests.rigs.soak import IN_SOAKS
 
 
 @pytest.fixture(params=["native", "aiobotocore"])
@@ -25,10 +26,19 @@ def rig(ministack, engine, s3_env, patient):
     rig.close()
 
 
-@pytest.fixture(params=["ministack", "radosgw"])
-def any_rig(request, engine, s3_env, patient):
-    """On each."""
-    rig = Rig(request.getfixturevalue(request.param), engine)
+@pytest.fixture(
+    params=[
+        ("ministack", "native"),
+        ("ministack", "aiobotocore"),
+        ("radosgw", "native"),
+        pytest.param(("radosgw", "aiobotocore"), marks=IN_SOAKS),  # each of the two has been tried
+    ],
+    ids="-".join,
+)
+def any_rig(request, s3_env, patient):
+    """On each server, by each engine."""
+    server, engine = request.param
+    rig = Rig(request.getfixturevalue(server), engine)
     yield rig
     rig.close()
 

@@ -192,5 +192,5 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = pytest.mark.fuzz(StoreMachine.TestCase)
 TestStore.settings = settings(
-    max_examples=lasting(20), stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=lasting(10), stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -546,7 +546,7 @@ def search(make, examples):
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("conditional", "examples"), [(True, 8), (False, 4)])
+@pytest.mark.parametrize(("conditional", "examples"), [(True, 4), (False, 3)])
 def test_in_s3(conditional, examples):
     """On services that take conditions of deletions, and on those that do not."""
     assert search(lambda: S3Root(conditional), lasting(examples)) > lasting(examples) * 500

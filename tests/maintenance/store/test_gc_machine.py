@@ -209,5 +209,5 @@ class Collected(RuleBasedStateMachine):
 
 TestCollected = pytest.mark.fuzz(Collected.TestCase)
 TestCollected.settings = settings(
-    max_examples=lasting(60), stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=lasting(30), stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

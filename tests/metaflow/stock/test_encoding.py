@@ -79,7 +79,7 @@ def test_a_member_that_begins_with_noise_and_then_compresses_is_told_by_its_midd
 
 
 @pytest.mark.second
-@settings(deadline=None, max_examples=lasting(300))
+@settings(deadline=None, max_examples=lasting(100))
 @given(data=st.data())
 def test_damage_is_an_error_or_changes_nothing(data):
     blob = data.draw(st.sampled_from([b"x" * 5000, random.Random(1).randbytes(5000), b"ab" * MEMBER_BYTES]))

@@ -13,6 +13,7 @@ import pytest
 
 from mfstore.errors import AccessDenied, BackendError, Conflict, InvalidKey, InvalidRange, NotFound, Unsupported
 from mfstore.s3 import BulkClient, PutItem
+from tests.rigs.s3_faults import PART
 from tests.servers import boto_client, client_options
 
 MIB = 1 << 20
@@ -52,8 +53,8 @@ def test_keys_of_all_kinds_there_and_back(client, s3_server, bucket):
     assert list(client.list()) == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 65536, 65537, MIB, MIB + 1, 8 * MIB + 3, 40 * MIB + 7])
-def test_sizes(client, s3_server, bucket, size, tmp_path):
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, MIB, MIB + 1, 2 * PART + 7])
+def test_sizes(quick, client, s3_server, bucket, size, tmp_path):
     data = os.urandom(size)
     (tmp_path / "source").write_bytes(data)
     client.put_many({"memory": data, "parts": [data[: size // 3], data[size // 3 :]], "file": tmp_path / "source"})

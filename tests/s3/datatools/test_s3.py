@@ -1,6 +1,7 @@
 """mfstore.S3 answers as metaflow.S3 does, on real servers; and what it does besides."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import threading
 import uuid
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -26,40 +29,70 @@ from mfstore.s3.datatools.s3 import (
     S3PutObject,
 )
 from mfstore.s3.datatools.settings import settings
+from tests import ROOT
+from tests.rigs import s3_cases, s3_put_cases
 from tests.rigs.s3_cases import environment_of, prepare
 from tests.rigs.s3_compare import CASES
+from tests.rigs.soak import soaking
 from tests.servers import boto_client
 
 # ---- beside metaflow.S3 ----
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # Metaflow answers each by a pool of processes
-def test_same_as_metaflow(radosgw):
-    """All cases in one test: of workers that share tests, one asks for Metaflow's answers, once."""
-    client = boto_client(radosgw)
+ANSWERS = Path(__file__).parent / "metaflow_answers.json"
+"""Digests of what ``metaflow.S3`` of one release answers to these cases on radosgw. It starts a pool of processes for
+each, which takes a minute of CPU, and its answers depend on nothing of ours."""
+
+
+def asked_now():
+    """Who answers, and to which cases."""
+    cases = b"".join(Path(module.__file__).read_bytes() for module in (s3_cases, s3_put_cases))
+    return {"metaflow": version("metaflow"), "cases": hashlib.sha256(cases).hexdigest()}
+
+
+def answers_of(which, server):
+    client = boto_client(server)
+    bucket = f"{which}-{uuid.uuid4().hex[:12]}"
+    prepare(client, bucket)
+    client.close()
     environment = {
         **os.environ,
-        **environment_of(radosgw, METAFLOW_DATATOOLS_S3ROOT="s3://tools/da/ta", METAFLOW_S3_WORKER_COUNT="1"),
+        **environment_of(server, METAFLOW_DATATOOLS_S3ROOT="s3://tools/da/ta", METAFLOW_S3_WORKER_COUNT="1"),
         # What metaflow.S3 retries, it would for an hour.
         "METAFLOW_S3_RETRY_COUNT": "0", "METAFLOW_S3_TRANSIENT_RETRY_COUNT": "0",
     }  # fmt: skip
-    running = {}
-    for which in ("stock", "ours"):
-        bucket = f"{which}-{uuid.uuid4().hex[:12]}"
-        prepare(client, bucket)
-        command = [sys.executable, "-m", "tests.rigs.s3_compare", which, bucket]
-        running[which] = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    client.close()
-    found = {}
-    for which, process in running.items():
-        out, err = process.communicate(timeout=800)
-        assert process.returncode == 0, err.decode()
-        found[which] = json.loads(out)
-    assert set(found["stock"]) == set(found["ours"]) == set(CASES)
-    different = {name: (found["ours"][name], found["stock"][name]) for name in CASES}
-    different = {name: both for name, both in different.items() if both[0] != both[1]}
+    command = [sys.executable, "-m", "tests.rigs.s3_compare", which, bucket]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=800)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def digests(answers):
+    return {
+        name: hashlib.sha256(json.dumps(answer, sort_keys=True).encode()).hexdigest()
+        for name, answer in answers.items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.fuzz
+@pytest.mark.timeout(900)
+def test_same_as_metaflow(radosgw):
+    """Metaflow itself is asked when the digests are not those of ours, or of another release or other cases; and in
+    soaks."""
+    ours, known, now = answers_of("ours", radosgw), json.loads(ANSWERS.read_text()), asked_now()
+    assert set(ours) == set(CASES)
+    if known == now | {"digests": digests(ours)} and not soaking():
+        return
+    stock = answers_of("stock", radosgw)
+    assert set(stock) == set(CASES)
+    different = {name: (ours[name], stock[name]) for name in CASES if ours[name] != stock[name]}
     assert not different
+    found = now | {"digests": digests(stock)}
+    if known["metaflow"] == now["metaflow"] and known != found:
+        new = ROOT / "build" / ANSWERS.name
+        new.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+        pytest.fail(f"what is known of Metaflow's answers is old: cp {new} {ANSWERS}")
 
 
 CROSSED = """

@@ -22,19 +22,27 @@ from mfstore.errors import (
 )
 from mfstore.s3 import BulkClient, PutItem
 from mfstore.s3.engines import choice
-from mfstore.s3.transfers import copies, uploads
+from mfstore.s3.transfers import copies, downloads, uploads
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.retry import RetryPolicy
+from tests.rigs import simulated_s3
 from tests.rigs.concurrency import in_threads
 from tests.rigs.descriptors import open_below
-from tests.rigs.simulated_s3 import BIG, MIB, SimulatedChannel, SimulatedS3, simulated_client
+from tests.rigs.simulated_s3 import MIB, SimulatedChannel, SimulatedS3, simulated_client
 from tests.rigs.soak import lasting
+
+BIG = simulated_s3.BIG[: 5 * MIB]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Retries at once: what is tested is which calls are made, not when."""
+    """Retries at once, and pieces and parts an eighth as long: what is tested is which calls are made, not when."""
     monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.0)
+    for module, name in (
+        (downloads, "SHORTEST_PIECE"), (downloads, "LONGEST_PIECE"),
+        (uploads, "LONGEST_SINGLE_PUT"), (uploads, "PART_BYTES"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, getattr(module, name) // 8)
 
 
 def client_on(world, **arguments):
@@ -137,7 +145,7 @@ def fail_each(run, check, plans):
 @pytest.mark.parametrize("plan", ["reset", "truncated", "stall", "first-byte", "connect", 500, 503])
 def test_a_get_survives_any_call_failing_once(plan):
     """Of statuses, one of each verdict (test_planning.py)."""
-    big = BIG[: 24 * MIB]
+    big = BIG[: 3 * MIB]
 
     def run(number, plan):
         world = SimulatedS3({"big": big, "a": b"1"}, plan={number: plan})
@@ -308,7 +316,7 @@ def test_any_mixture_of_failures_gives_right_bytes_or_an_error(data):
     lost = data.draw(st.sets(st.integers(1, 40), max_size=5))
     objects = {f"k{i}": bytes([i]) * (i * 300_000) for i in range(8)}
     world = SimulatedS3(objects, plan=plan, lost=lost)
-    client = client_on(world, attempts=3, memory=4 * MIB)
+    client = client_on(world, attempts=3, memory=MIB)
     for outcome in client.get_many(objects, on_error="return"):
         assert outcome.error is not None or outcome.data == objects[outcome.key]
     for outcome in client.put_many({f"n{key}": value for key, value in objects.items()}, on_error="return"):
