@@ -51,7 +51,7 @@ def image_with_mfstore():
     python = _once(directory, functools.partial(_make_venv, base=_site(Path(image()).parent.parent)), needed)
     with _alone(directory):
         if wheels:
-            _run(python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", _fitting_wheel(Path(wheels)))
+            _pip(python, "--no-deps", "--force-reinstall", _fitting_wheel(Path(wheels)))
         else:
             _install_tree(directory)
     return python
@@ -107,7 +107,12 @@ def _make_venv(directory, requirements, base=None):
     _run(sys.executable, "-m", "venv", "--without-pip", directory)
     if base is not None:
         shutil.copytree(base, _site(directory), dirs_exist_ok=True)
-    _run(sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "install", "-q", *requirements)
+    _pip(directory / "bin" / "python", *requirements)
+
+
+def _pip(python, *arguments):
+    """Install for a Python that has no pip of its own."""
+    _run(sys.executable, "-m", "pip", "--python", python, "install", "-q", *arguments)
 
 
 def _make_target(directory, requirements):
