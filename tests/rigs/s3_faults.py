@@ -8,7 +8,6 @@ from mfstore._core import crc
 from mfstore.s3 import BulkClient
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Action
-from tests.servers.base import boto_client
 
 KIB, MIB = 1 << 10, 1 << 20
 PART = 5 * MIB  # the shortest that servers accept
@@ -45,7 +44,7 @@ class Rig:
     def __init__(self, server, engine):
         self.server = server
         self.engine = engine
-        self.boto = boto_client(server)
+        self.boto = server.boto
         self.bucket = f"faults-{uuid.uuid4().hex[:16]}"
         self.boto.create_bucket(Bucket=self.bucket)
         self._clients = []

@@ -141,15 +141,21 @@ class Server:
         for process in self._processes:
             process.wait()
         self._processes = []
+        self.__dict__.pop("boto", None)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    @functools.cached_property
+    def boto(self):
+        """Another client than ours, for all tests: to make one takes longer than what most ask of it. Each closes its
+        connections, and the next that is asked opens new ones."""
+        return boto_client(self)
 
     def create_bucket(self, name):
         """Make a bucket, with another client than ours."""
-        client = boto_client(self)
         try:
-            client.create_bucket(Bucket=name)
+            self.boto.create_bucket(Bucket=name)
         finally:
-            client.close()
+            self.boto.close()
         return name
 
     # ---- for subclasses -----------------------------------------------------------------

@@ -1,13 +1,13 @@
 """The S3 client and a network and servers that fail: cases A01 to A16 of the scoreboard, on both engines."""
 
 import random
-import threading
 from dataclasses import replace
 
 import pytest
 
 from mfstore.errors import BackendError, CorruptObject
 from mfstore.s3.transfers import downloads, scheduler
+from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.testing.actions import (
     EmptyBody,
     FlipRequest,
@@ -49,15 +49,20 @@ def connect_timeout(seconds):
 # ---- connections --------------------------------------------------------------------------
 
 
-def test_a01_connection_refused_then_up(rig):
+def test_a01_connection_refused_then_up(rig, monkeypatch):
     rig.store("k", SMALL)
     proxy = rig.proxy()
     proxy.stop_listening()
-    timer = threading.Timer(2.0, proxy.start_listening)
-    timer.start()
+    delay = RetryPolicy.delay
+
+    def up_after_three(policy, verdict, attempt, draw):
+        if attempt == 3:
+            proxy.start_listening()
+        return delay(policy, verdict, attempt, draw)
+
+    monkeypatch.setattr(RetryPolicy, "delay", up_after_three)
     (outcome,) = rig.client(proxy, attempts=40).get_many(["k"])
-    timer.join()
-    assert outcome.data == SMALL and outcome.attempts > 1
+    assert outcome.data == SMALL and outcome.attempts == 4
 
 
 def test_a01_connection_refused_for_good(rig):
