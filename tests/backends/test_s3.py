@@ -19,7 +19,7 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.maintenance.clock import written
 from mfstore.testing import BackendTests, NetworkFault
 from mfstore.testing.actions import LoseResponse
-from tests.rigs.soak import in_soaks
+from tests.rigs.soak import soaking
 from tests.servers.base import boto_client, client_options
 
 pytestmark = pytest.mark.server
@@ -68,9 +68,11 @@ class TestRadosgwNative(S3Tests):
     server_name, engine = "radosgw", "native"
 
 
-@in_soaks  # each of the two has been tried
-class TestRadosgwAio(S3Tests):
-    server_name, engine = "radosgw", "aiobotocore"
+if soaking():  # each of the two is tried with another
+
+    @pytest.mark.fuzz
+    class TestRadosgwAio(S3Tests):
+        server_name, engine = "radosgw", "aiobotocore"
 
 
 class TestMinistackNative(S3Tests):
