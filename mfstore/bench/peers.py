@@ -321,8 +321,8 @@ class Metaflow(Peer):
 
     def open(self) -> None:
         """As Peer's."""
-        # Not metaflow.S3, which mfstore's extension of Metaflow replaces.
-        make: Any = import_module("metaflow.plugins.datatools.s3").S3
+        stock = import_module("metaflow.plugins.datatools.s3")
+        make: Any = getattr(stock, "StockS3", stock.S3)  # where mfstore's extension has replaced it
         self.signs = True
         self.scratch = tempfile.mkdtemp(prefix="mfstore-bench-")
         self.make: Callable[[], Any] = lambda: make(s3root=f"s3://{self.where.bucket}", tmproot=self.scratch)

@@ -77,6 +77,8 @@ def judged(told: Mapping[str, Any]) -> Iterator[Finding]:
         others = ", ".join(f"{kind} by {module}" for kind, module in storages.items() if kind not in active)
         hint = told["warning"] or "Another extension may offer the same storages: pip list shows what is installed"
         yield Finding("extension", f"not active: {others}", "broken", hint)
+    if told.get("note"):
+        yield Finding("release", str(told["note"]), "doubtful", "docs/metaflow.md says which releases mfstore knows")
     profile = told["profile"] or PROFILES[0]
     if FORMER_PROFILES.get(profile, profile) in PROFILES:
         yield Finding("profile", profile)

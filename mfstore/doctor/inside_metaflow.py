@@ -22,17 +22,23 @@ def told() -> dict[str, Any]:
         if kind == storage.TYPE:
             root = storage.get_datastore_root_from_config(lambda *_: None, create_on_absent=False)
     off = getattr(sys.modules.get(SWITCH), "OFF", ())
+    storages = {storage.TYPE: storage.__module__ for storage in DATASTORES if storage.TYPE in ("local", "s3")}
     return {
-        "storages": {
-            **{storage.TYPE: storage.__module__ for storage in DATASTORES if storage.TYPE in ("local", "s3")},
-            "metaflow.S3": metaflow.S3.__module__,
-        },
+        "storages": {**storages, "metaflow.S3": metaflow.S3.__module__},
+        "note": _note() if storages["local"].startswith("mfstore.") else "",
         "switched_off": str(from_conf("MFSTORE", "1")).lower() in off,
         "profile": from_conf("MFSTORE_PROFILE"),
         "datastore": kind,
         "root": root,
         "metadata": metaflow_config.DEFAULT_METADATA,
     }
+
+
+def _note() -> str:
+    """What mfstore says of this release of Metaflow."""
+    from mfstore.metaflow.hooks.rebinding import METHODS, kept, release_note
+
+    return release_note(kept(METHODS))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from mfstore.records import NamedTuple
 
 DEVELOPMENT = frozenset(("bench", "demo", "docs", "test"))
 """Extras that no program needs."""
+METAFLOW, OTHER_METAFLOW = "metaflow", "ob-metaflow"
+"""Both bring the package metaflow: of who has one, the other is not asked for."""
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 
@@ -56,7 +58,17 @@ def packages() -> Iterator[Finding]:
             have: str | None = version(one.name)
         except PackageNotFoundError:
             have = None
+            if one.name == OTHER_METAFLOW or (one.name == METAFLOW and _is_installed(OTHER_METAFLOW)):
+                continue
         yield judged(one, have, have is None or _fits(have, one.versions))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def judged(one: Wanted, have: str | None, fits: bool) -> Finding:

@@ -4,15 +4,29 @@ The files of ``metaflow_extensions`` name this module, and lie in the code packa
 other releases of mfstore. So its name stays, and so do the two in it.
 """
 
-from importlib.util import find_spec
+from metaflow.datastore.datastore_storage import DataStoreStorage
 
 from mfstore.metaflow.hooks.storages import LocalStorage, S3Storage
 
 __all__ = ["LocalStorage", "S3Storage"]
 
-NEEDED = "metaflow.plugins.datastores.serializers.pickle_serializer"
-"""Of Metaflow, and not in the first releases of 2.19. What imports it is imported with the first storage, which is too
-late to leave all to Metaflow. The rest of what it imports every release of 2.19 has."""
+STORAGE = {
+    "is_file": ("self", "paths"),
+    "info_file": ("self", "path"),
+    "size_file": ("self", "path"),
+    "list_content": ("self", "paths"),
+    "save_bytes": ("self", "path_and_bytes_iter", "overwrite", "len_hint"),
+    "load_bytes": ("self", "keys"),
+}
+"""What Metaflow calls of a storage, and with which arguments."""
 
-if find_spec(NEEDED) is None:
-    raise ModuleNotFoundError(f"No module named {NEEDED!r}", name=NEEDED)
+
+def check_storage(base: type) -> None:
+    """TypeError where a release of Metaflow calls storages in another way: its own classes are used then."""
+    for name, parameters in STORAGE.items():
+        code = getattr(getattr(base, name, None), "__code__", None)
+        if code is None or code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] != parameters:
+            raise TypeError(f"this release of Metaflow calls a storage's {name} otherwise than mfstore knows")
+
+
+check_storage(DataStoreStorage)

@@ -176,6 +176,28 @@ def test_the_profile(profile, state):
     assert states(flows.judged({**TOLD, "storages": OURS, "profile": profile}))["profile"] == state
 
 
+def test_what_mfstore_says_of_a_release_is_a_finding():
+    assert "release" not in states(flows.judged({**TOLD, "storages": OURS, "note": ""}))
+    assert (
+        states(flows.judged({**TOLD, "storages": OURS, "note": "mfstore: it was tried with …"}))["release"]
+        == "doubtful"
+    )
+
+
+@pytest.mark.parametrize(
+    ("installed", "asked_for"), [((), ["metaflow"]), (("ob-metaflow",), ["ob-metaflow"]), (("metaflow",), ["metaflow"])]
+)
+def test_one_metaflow_is_enough(installed, asked_for, monkeypatch):
+    def version(name):
+        if name not in installed:
+            raise packages.PackageNotFoundError(name)
+        return "2.19"
+
+    monkeypatch.setattr(packages, "version", version)
+    monkeypatch.setattr(packages, "requires", lambda _: [f"{name}; extra == '{name}'" for name in flows.DISTRIBUTIONS])
+    assert [finding.name for finding in packages.packages()] == asked_for
+
+
 def test_metaflow_that_cannot_be_imported():
     (found,) = flows.judged({"error": "ValueError: Cannot locate datastore plugin 's3'"})
     assert found.state == "broken"

@@ -32,7 +32,7 @@ def get_task_datastore(original: Any) -> Any:
         given = call.arguments
         flow = given["self"]
         listing = _listing(flow)
-        reads = given["mode"] == "r" and given["data_metadata"] is None and given["orig_flow_datastore"] is None
+        reads = given["mode"] == "r" and given["data_metadata"] is None and given.get("orig_flow_datastore") is None
         if listing is not None and reads and not _is_cached(flow, given):
             task = "/".join((flow.flow_name, given["run_id"], given["step_name"], given["task_id"]))
             try:
@@ -51,7 +51,7 @@ def get_task_datastore(original: Any) -> Any:
 def _is_cached(flow: Any, given: Mapping[str, Any]) -> bool:
     """Whether the client's cache has it: then the original takes it from there. What the cache has not, the original
     puts there."""
-    if flow._metadata_cache is None or given["attempt"] is None or given["allow_not_done"]:
+    if getattr(flow, "_metadata_cache", None) is None or given["attempt"] is None or given["allow_not_done"]:
         return False
     task = given["run_id"], given["step_name"], given["task_id"], given["attempt"]
     return flow._metadata_cache.load_metadata(*task) is not None
@@ -81,7 +81,7 @@ def get_task_datastores(original: Any) -> Any:
         with data_errors():
             found = listing.find_many(query)
         as_given = ("mode", "allow_not_done", "join_type", "orig_flow_datastore", "spin_artifacts")
-        options = {name: given[name] for name in as_given}
+        options = {name: given[name] for name in as_given if name in given}
         opened = [flow.get_task_datastore(*one.task.split("/")[1:4], one.attempt, one.data, **options) for one in found]
         if len(opened) >= FEWEST_INPUTS:
             inputs = JoinInputs(opened)

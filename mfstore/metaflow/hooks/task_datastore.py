@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from metaflow import metaflow_config
 from metaflow.datastore.exceptions import DataException, UnpicklableArtifactException
 from metaflow.exception import MetaflowException
-from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
 
 from mfstore.metaflow.errors import data_errors
 from mfstore.metaflow.process_state import process_state
@@ -236,8 +235,9 @@ def _has_key(key: str, info: Any, obj: Any) -> bool:
         if not str(info.get("encoding", "")).endswith("pickle-v4"):
             return False
         from mfstore.metaflow.stock.encoding import key_of
+        from mfstore.metaflow.stock.pickles import pickle_of
 
-        return key_of(PickleSerializer.serialize(obj)[0][0].value) == key
+        return key_of(pickle_of(obj)[0]) == key
     except Exception:
         return False  # what cannot be serialized says so when it is saved
 
@@ -247,21 +247,27 @@ def _unclaimed(
 ) -> Iterator[tuple[str, Any]]:
     """What Metaflow would pickle; what a serializer of an extension claims goes to ``claimed``."""
     for name, obj in artifacts:
-        if serializer_of(task, obj) is PickleSerializer:
+        if is_pickled(task, obj):
             yield name, obj
         else:
             claimed.append((name, obj))
 
 
-def serializer_of(task: Any, obj: Any) -> Any:
-    """The serializer that Metaflow would take for ``obj`` in this task's datastore, None when one of them fails."""
-    for serializer in task._serializers:
+def is_pickled(task: Any, obj: Any) -> bool:
+    """Whether Metaflow would pickle ``obj`` in this task's datastore, as it does all before 2.19.26. No: a serializer
+    of an extension claims it, or one of them fails, of which Metaflow warns where it asks."""
+    serializers = getattr(task, "_serializers", None)
+    if serializers is None:
+        return True
+    from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
+
+    for serializer in serializers:
         try:
             if serializer.can_serialize(obj):
-                return serializer
+                return serializer is PickleSerializer
         except Exception:
-            return None  # Metaflow warns of it where it asks
-    return None
+            return False
+    return False
 
 
 def _unpicklable(error: NotSerializable) -> Any:
@@ -325,7 +331,8 @@ def load_artifacts(original: Any) -> Any:
 
 def _is_the_clients(task: Any) -> bool:
     """Whether Metaflow's Client has opened a task, far away: it alone has a cache of what tasks have."""
-    return task._mode == "r" and task._parent._metadata_cache is not None and _has_blobs(task) and not _is_local(task)
+    cached = getattr(task._parent, "_metadata_cache", None) is not None  # before 2.19 there was none
+    return cached and task._mode == "r" and _has_blobs(task) and not _is_local(task)
 
 
 def _reads_of_client(flow: Any) -> ClientReads:

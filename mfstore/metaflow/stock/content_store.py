@@ -81,6 +81,11 @@ class _KnownBlobs:
         self._damaged.discard(key)
 
 
+def _transfer(is_transfer: bool) -> tuple[bool, ...]:
+    """As an argument; before Metaflow 2.19 there was none."""
+    return (True,) if is_transfer else ()
+
+
 class ContentStore(Stock):  # type: ignore[misc]
     """What ``FlowDataStore`` makes instead of Metaflow's own, for storages that have ``blobs``."""
 
@@ -105,7 +110,7 @@ class ContentStore(Stock):  # type: ignore[misc]
     ) -> list[Any]:
         """As Metaflow's. DataException for what the storage refuses; every blob was stored, or found whole."""
         if self._blobs is None:
-            return super().save_blobs(blob_iter, raw, len_hint, is_transfer)  # type: ignore[no-any-return]
+            return super().save_blobs(blob_iter, raw, len_hint, *_transfer(is_transfer))  # type: ignore[no-any-return]
         results: list[Any] = []
         named = self._transferred(blob_iter, results) if is_transfer else self._named(blob_iter, raw, results)
         with data_errors():
@@ -197,7 +202,7 @@ class ContentStore(Stock):  # type: ignore[misc]
         """As Metaflow's. DataException, naming the key, for a blob that is not there, not whole or not what its key
         promises, and for formats of newer versions; a refusal is never taken for absence."""
         if self._blobs is None:
-            yield from super().load_blobs(keys, force_raw, is_transfer)
+            yield from super().load_blobs(keys, force_raw, *_transfer(is_transfer))
             return
         wanted: dict[str, list[str]] = {}
         for key in keys:

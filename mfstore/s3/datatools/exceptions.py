@@ -15,6 +15,7 @@ from typing import Any
 from mfstore.errors import AccessDenied, InvalidKey, InvalidRange, MfstoreError, NotFound, OutOfSpace
 
 THEIRS = "metaflow.plugins.datatools.s3.s3"
+"""Where Metaflow defines these, and what it takes and returns."""
 
 
 class MetaflowS3Exception(MfstoreError):

@@ -1,15 +1,22 @@
-"""What ``mfstore.S3`` takes and returns."""
+"""What ``mfstore.S3`` takes and returns.
+
+Where Metaflow is loaded, what is returned is also of Metaflow's class of the same name, so that ``isinstance`` with
+either holds.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mfstore.records import NamedTuple
+from mfstore.s3.datatools.exceptions import THEIRS
 from mfstore.s3.transfers.outcomes import Outcome
 
 ATTRIBUTES = "metaflow-user-attributes"
@@ -187,6 +194,35 @@ class S3Object:
         return f"<S3Object {self._url} ({state})>"
 
 
+def s3_object(*given: Any, **named: Any) -> S3Object:
+    """A new S3Object."""
+    made: S3Object = _kind(S3Object)(*given, **named)
+    return made
+
+
+def _kind(ours: Any) -> Any:
+    """``ours``, or where Metaflow is loaded what is of both classes."""
+    theirs = getattr(sys.modules.get(THEIRS), ours.__name__, None)
+    return ours if theirs is None else _of_both(ours, theirs)
+
+
+@cache
+def _of_both(ours: Any, theirs: Any) -> type[Any]:
+    fields = {"__slots__": (), "__module__": ours.__module__, "__doc__": ours.__doc__, "__reduce__": _reduce}
+    return type(ours.__name__, (ours, theirs), fields)
+
+
+def _reduce(self: Any) -> tuple[Any, ...]:
+    # Another process may or may not have Metaflow: the class is found there.
+    ours = type(self).__mro__[1]
+    return _rebuild, (ours, *(self if isinstance(self, tuple) else ())), self.__getstate__()
+
+
+def _rebuild(ours: type[Any], *values: Any) -> Any:
+    kind = _kind(ours)
+    return kind.__new__(kind, *values)
+
+
 def info_of(outcome: Outcome) -> dict[str, Any]:
     """The keyword arguments of an S3Object that a response's headers tell."""
     return {
@@ -199,6 +235,11 @@ def range_of(outcome: Outcome) -> RangeInfo:
     """What part of the object an outcome holds."""
     found = _RANGE.match(outcome.headers.get("content-range", ""))
     if found is None or not isinstance(outcome.item, tuple):
-        return RangeInfo(outcome.size, 0, outcome.size)
+        return _range_info(outcome.size, 0, outcome.size)
     first, last, total = map(int, found.groups())
-    return RangeInfo(total, first, last - first + 1)
+    return _range_info(total, first, last - first + 1)
+
+
+def _range_info(total: int, offset: int, length: int) -> RangeInfo:
+    made: RangeInfo = _kind(RangeInfo)(total, offset, length)
+    return made

@@ -159,7 +159,6 @@ class S3:
         self._s3_role = role
         self._s3_session_vars = session_vars
         self._s3_client_params = client_params
-        self._s3_client = external_client
         if inject_failure_rate is None:
             inject_failure_rate = float(os.environ.get("METAFLOW_S3_TEST_RETRYABLE_FAILURES") or 0)
         self._s3_inject_failures = inject_failure_rate
@@ -266,16 +265,16 @@ class S3:
 
     def _info(self, keys: Iterable[Any], return_missing: bool) -> list[S3Object]:
         from mfstore.s3.datatools.addressing import full_url, target
-        from mfstore.s3.datatools.objects import S3Object, info_of
+        from mfstore.s3.datatools.objects import info_of, s3_object
 
         urls = [full_url(self._s3root, key) for key in keys]
         if not urls:
             return []
         outcomes = self._client.head_many([target(url) for url in urls], on_error="return")
         return [
-            S3Object(self._s3root, url, None, outcome.size, **info_of(outcome))
+            s3_object(self._s3root, url, None, outcome.size, **info_of(outcome))
             if _there(outcome, return_missing)
-            else S3Object(self._s3root, url, None)
+            else s3_object(self._s3root, url, None)
             for url, outcome in zip(urls, outcomes, strict=True)
         ]
 
@@ -352,7 +351,7 @@ class S3:
 
     def _get(self, keys: Iterable[Any], return_missing: bool, return_info: bool, in_memory: bool) -> list[S3Object]:
         from mfstore.s3.datatools.addressing import full_url, ranged, target
-        from mfstore.s3.datatools.objects import S3Object
+        from mfstore.s3.datatools.objects import s3_object
 
         pairs = [(key, full_url(self._s3root, key)) for key in keys]
         if not pairs:
@@ -361,7 +360,7 @@ class S3:
         return [
             self._gotten(self._s3root, url, outcome, return_info)
             if _there(outcome, return_missing)
-            else S3Object(self._s3root, url, None)
+            else s3_object(self._s3root, url, None)
             for (_, url), outcome in zip(pairs, self._download(items, in_memory, on_error="return"), strict=True)
         ]
 
@@ -378,10 +377,10 @@ class S3:
         )  # fmt: skip
 
     def _gotten(self, prefix: str | None, url: str, outcome: Outcome, return_info: bool) -> S3Object:
-        from mfstore.s3.datatools.objects import S3Object, info_of, range_of
+        from mfstore.s3.datatools.objects import info_of, range_of, s3_object
 
         info = {**info_of(outcome), "range_info": range_of(outcome)} if return_info else {}
-        return S3Object(prefix, url, outcome.path, outcome.size, data=outcome.data, spill=self._spill, **info)
+        return s3_object(prefix, url, outcome.path, outcome.size, data=outcome.data, spill=self._spill, **info)
 
     def _new_path(self, key: str) -> str:
         if self._tmpdir is None:
@@ -634,6 +633,17 @@ class S3:
     # ---- the client -------------------------------------------------------------------
 
     @property
+    def _s3_client(self) -> Any:
+        """The client that was given, else one of Metaflow's own: what extensions take for calls that metaflow.S3 has no
+        method for. ImportError without Metaflow."""
+        given = self._client_settings
+        if given.external_client is not None:
+            return given.external_client
+        from metaflow.plugins.datatools.s3.s3 import S3Client
+
+        return S3Client(given.role, given.session_vars, given.client_params)
+
+    @property
     def _client(self) -> BulkClient:
         if not self._leases:
             from mfstore.s3.datatools.clients import Lease
@@ -666,8 +676,8 @@ def _listed_url(entry: ListingEntry) -> str:
 
 
 def _listed_object(prefix: str, entry: ListingEntry) -> S3Object:
-    from mfstore.s3.datatools.objects import S3Object
+    from mfstore.s3.datatools.objects import s3_object
 
     if entry.is_prefix:
-        return S3Object(prefix, f"s3://{entry.bucket}/{entry.key}", None)
-    return S3Object(prefix, _listed_url(entry), None, entry.size)
+        return s3_object(prefix, f"s3://{entry.bucket}/{entry.key}", None)
+    return s3_object(prefix, _listed_url(entry), None, entry.size)

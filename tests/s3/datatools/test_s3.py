@@ -60,6 +60,7 @@ def answers_of(which, server):
         **environment_of(server, METAFLOW_DATATOOLS_S3ROOT="s3://tools/da/ta", METAFLOW_S3_WORKER_COUNT="1"),
         # What metaflow.S3 retries, it would for an hour.
         "METAFLOW_S3_RETRY_COUNT": "0", "METAFLOW_S3_TRANSIENT_RETRY_COUNT": "0",
+        "METAFLOW_MFSTORE": "0" if which == "stock" else "1",
     }  # fmt: skip
     command = [sys.executable, "-m", "tests.rigs.s3_compare", which, bucket]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=800)
@@ -98,7 +99,8 @@ def test_same_as_metaflow(radosgw):
 CROSSED = """
 import metaflow.plugins.datatools.s3 as stock, mfstore, sys
 root = sys.argv[1]
-with mfstore.S3(s3root=root) as ours, stock.S3(s3root=root) as theirs:
+assert stock.S3 is stock.s3.S3 is mfstore.S3
+with mfstore.S3(s3root=root) as ours, stock.StockS3(s3root=root) as theirs:
     meta = {"ä": [1, None], "b": {"c": "d"}}
     theirs.put_many([stock.S3PutObject("a/1", "1", content_type="x/1", metadata=meta), ("a/2", b"2")])
     ours.put_many([stock.S3PutObject("b/1", "1", content_type="x/1", metadata=meta), ("b/2", b"2")])
@@ -108,7 +110,17 @@ with mfstore.S3(s3root=root) as ours, stock.S3(s3root=root) as theirs:
                 assert [item.metadata for item in found] == [meta, None], found
                 assert found[0].content_type == "x/1" and [item.size for item in found] == [1, 1]
         assert [item.text for item in ours.get_recursive([one])] == [item.text for item in theirs.get_recursive([one])]
-    assert ours.get(stock.S3GetObject("a/1", 0, 1)).text == "1"
+    import pickle
+    from mfstore.s3.datatools.objects import RangeInfo, S3Object
+    found = ours.get(stock.S3GetObject("a/1", 0, 1))
+    assert found.text == "1" and found.range_info == (1, 0, 1)
+    for one in (found, ours.info("a/1"), pickle.loads(pickle.dumps(ours.info("a/1"))), *ours.list_paths(["a"])):
+        assert isinstance(one, stock.S3Object) and isinstance(one, S3Object) and one.url.startswith(root + "/a/"), one
+    for part in (found.range_info, pickle.loads(pickle.dumps(found.range_info)), found.range_info._replace(total_size=1)):
+        assert isinstance(part, stock.RangeInfo) and isinstance(part, RangeInfo) and part == (1, 0, 1), part
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    listed = ours._s3_client.client.list_objects_v2(Bucket=bucket, Prefix=prefix + "/a/")  # as other extensions do
+    assert listed["KeyCount"] == 2
     for broken, kind in ((lambda: ours.get("no"), stock.MetaflowS3NotFound), (lambda: ours.get("s3://x/y"), stock.MetaflowS3URLException)):
         try:
             broken()
@@ -118,7 +130,6 @@ with mfstore.S3(s3root=root) as ours, stock.S3(s3root=root) as theirs:
     try:
         ours.open("no").read()
     except MetaflowException as error:
-        import pickle
         again = pickle.loads(pickle.dumps(error))
         assert isinstance(again, stock.MetaflowS3NotFound) and str(again) == str(error) and again.status == 404
     from dataclasses import replace

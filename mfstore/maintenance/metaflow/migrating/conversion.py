@@ -107,9 +107,7 @@ class _AttemptConversion:
             return {by_name[name]: (key, info) for name, (key, info) in saved.items()}
 
     def _loaded(self, given: list[StoredArtifact]) -> Iterator[tuple[str, Any]]:
-        from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
-
-        from mfstore.metaflow.hooks.task_datastore import serializer_of
+        from mfstore.metaflow.hooks.task_datastore import is_pickled
 
         for artifact in self._artifacts:
             if artifact in self._failures:
@@ -119,7 +117,7 @@ class _AttemptConversion:
             except Exception as error:
                 self._failures[artifact] = self._failure(_kind(error), artifact, error)
                 continue
-            if serializer_of(self._task, obj) is not PickleSerializer:
+            if not is_pickled(self._task, obj):
                 self._failures[artifact] = self._failure(
                     "extension", artifact, "a serializer of another extension claims it"
                 )
@@ -151,45 +149,33 @@ class _AttemptConversion:
         cannot be imported here, or is pickled otherwise by now."""
         from metaflow.datastore.exceptions import DataException
 
+        from mfstore.metaflow.stock.pickles import pickle_info
+
         if artifact.earlier_blob is None:
             return None
         try:
             ((_, data),) = self._content.load_blobs([artifact.earlier_blob])
         except DataException:
             return None
-        return data, _stock_info(len(data), packed)
+        return data, pickle_info(len(data), packed.get("type"))
 
     def _pickled(self, artifact: StoredArtifact, packed: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
         """What a task would store. What cannot be unpickled here is a pickle as it lies there, which every Metaflow
         reads: nobody is kept from leaving by a class that is not at hand."""
-        from metaflow.plugins.datastores.serializers.pickle_serializer import PickleSerializer
+        from mfstore.metaflow.stock.pickles import pickle_info, pickle_of
 
         try:
             ((_, obj),) = self._task.load_artifacts([artifact.name])
-            blobs, metadata = PickleSerializer.serialize(obj)
+            return pickle_of(obj)
         except Exception:
             data = self._stream(artifact, packed)
-            return data, _stock_info(len(data), packed)
-        return blobs[0].value, {
-            **_stock_info(metadata.size, packed),
-            "type": metadata.obj_type,
-            "encoding": metadata.encoding,
-        }
+            return data, pickle_info(len(data), packed.get("type"))
 
     def _stream(self, artifact: StoredArtifact, packed: Mapping[str, Any]) -> bytes:
         bundle = bundle_of(packed)
         if bundle is None:
             return inline_pickle(artifact.key)
         return self._store.get_bytes(bundle, name=artifact.name)
-
-
-def _stock_info(size: int, packed: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "size": size,
-        "type": packed.get("type"),
-        "encoding": "pickle-v4",
-        "serializer_info": {"source": "metaflow"},
-    }
 
 
 def _flow(root: Root, name: str) -> Any:
