@@ -23,7 +23,7 @@ $(INSTALLED): $(BUILT_FROM) | system venv
 	@$(RUN) -m compileall -q mfstore metaflow_extensions
 	@touch $@
 
-.PHONY: demo test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz system system-test venv clean
+.PHONY: demo test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz wheels system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -55,7 +55,7 @@ test-newest: system-test $(INSTALLED)
 	  tests/s3/aws tests/s3/engines tests/s3/faults tests/s3/test_botocore_alone.py
 	$(call NEWEST_PYTEST,$(NEWEST_AIO)) $(WORKERS) --reruns 1 $(NEWEST_TESTS)
 
-# Wheels, in WHEELS, where nothing else is: fresh roots of Debian, made once below build/roots, a Debian for ARM under
+# Wheels, in WHEELS: the tests of what they carry, with each Python of this machine; then where nothing else is: fresh roots of Debian, made once below build/roots, a Debian for ARM under
 # qemu among them. Needs root, for mounts. FLAGS='--root trixie' takes some. Then the containers of schedulers, with the
 # wheel for this Python in the image.
 WHEELS ?= dist
@@ -64,6 +64,7 @@ wheel-test: system-test $(INSTALLED)
 	@command -v mmdebstrap >/dev/null && command -v qemu-aarch64-static >/dev/null \
 	  || $(MAKE) --no-print-directory install PACKAGES="$(ROOTS_DEBIAN)"
 	$(RUN) -m pip install -q 'mfstore[test]' packaging
+	$(RUN) packaging/wheels/trial.py $(addprefix --python ,$(PYTHONS)) $(WHEELS)/*.whl
 	PYTHONPATH=. $(RUN) packaging/wheel_test $(WHEELS) $(FLAGS)
 	MFSTORE_WHEELS="$(abspath $(WHEELS))" $(RUN) -m pytest -q tests/metaflow/test_schedulers.py
 
@@ -148,6 +149,13 @@ pictures: $(INSTALLED)
 
 fuzz: system-test $(INSTALLED)
 	PATH="$(abspath $(VENV))/bin:$$PATH" fuzz/run $(SECONDS_PER_TARGET)
+
+# Wheels that carry their libraries, for each machine in packaging/wheels/targets.py and each CPython that is found, in
+# dist/. TARGETS and PYTHONS take some. The first time takes a quarter of an hour; what has not changed is not built again.
+TARGETS ?=
+PYTHONS ?=
+wheels: system venv
+	$(RUN) packaging/wheels/build.py $(addprefix --target ,$(TARGETS)) $(addprefix --python ,$(PYTHONS))
 
 venv:
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { \

@@ -35,6 +35,16 @@ MINIMUM = {
 }
 """The oldest version that will do, and the oldest systems that have it."""
 
+STATIC = os.environ.get("MFSTORE_STATIC") == "1"
+"""The libraries that pkg-config finds are archives, and become part of the extensions: of wheels (packaging/wheels)."""
+
+EXPORT_NOTHING = (
+    ["-Wl,-exported_symbol,_PyInit_*", "-Wl,-dead_strip"]
+    if sys.platform == "darwin"
+    else [f"-Wl,--version-script={SOURCES}/exports.map", "-Wl,--gc-sections", "-pthread"]
+)
+"""But the one function that Python calls; and what is called by nothing is left out."""
+
 
 def pkg_config(name: str) -> dict[str, list[str]]:
     """Compiler and linker arguments of one library, or exit with what to install."""
@@ -47,7 +57,8 @@ def pkg_config(name: str) -> dict[str, list[str]]:
             "  macOS:           brew install pkg-config"
         )
     needed, systems = MINIMUM.get(name, ("0", ""))
-    answer = subprocess.run([tool, "--cflags", "--libs", f"{name} >= {needed}"], capture_output=True, text=True)
+    wanted = ["--cflags", "--libs", *(["--static"] if STATIC else [])]
+    answer = subprocess.run([tool, *wanted, f"{name} >= {needed}"], capture_output=True, text=True)
     if answer.returncode:
         debian, fedora, brew = PACKAGES[name]
         found = subprocess.run([tool, "--modversion", name], capture_output=True, text=True)
@@ -83,6 +94,10 @@ def extension(driver: str, *kernels: str, libraries: tuple[str, ...] = ()) -> Ex
         link_args += found["extra_link_args"]
     if sys.platform == "linux":
         link_args += ["-Wl,-z,relro,-z,now"]
+    if STATIC:
+        # What another library of the process calls alike, its OpenSSL for one, is never ours, nor ours its.
+        compile_args += ["-fvisibility=hidden"]
+        link_args += EXPORT_NOTHING
     return Extension(
         f"mfstore._core.{driver.rpartition('/')[2]}",
         [f"{SOURCES}/{driver}.pyx", *(f"{SOURCES}/{kernel}.c" for kernel in kernels)],

@@ -115,7 +115,9 @@ static int authorize(struct mf_dialer *dialer) {
     CURLU *url = curl_url();
     char *user = NULL, *password = NULL, *both = NULL;
     int code = -1;
-    if (url && curl_url_set(url, CURLUPART_URL, dialer->config->proxy, CURLU_GUESS_SCHEME) == CURLUE_OK) {
+    /* A libcurl that is for dialing alone may know no https. */
+    unsigned flags = CURLU_GUESS_SCHEME | CURLU_NON_SUPPORT_SCHEME;
+    if (url && curl_url_set(url, CURLUPART_URL, dialer->config->proxy, flags) == CURLUE_OK) {
         curl_url_get(url, CURLUPART_USER, &user, CURLU_URLDECODE);
         curl_url_get(url, CURLUPART_PASSWORD, &password, CURLU_URLDECODE);
         code = 0;

@@ -105,9 +105,9 @@ class CachedControlPlane(BotocoreControlPlane):
         if found is None:
             found = super().transport()
             if found.verify and found.ca_file is None:
-                from mfstore.s3.aws.botocore_internals import certificates
+                from mfstore.s3.aws.certificates import authorities
 
-                found = replace(found, ca_file=certificates())
+                found = replace(found, ca_file=authorities().path)
             self._cache("transport", found)
         return found
 

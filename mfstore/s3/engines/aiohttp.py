@@ -135,11 +135,11 @@ class HttpSession:
         return session
 
     def _tls(self) -> ssl.SSLContext:
-        from mfstore.s3.aws.botocore_internals import certificates
+        from mfstore.s3.aws.certificates import authorities
 
         bundle = os.fspath(self._verify) if isinstance(self._verify, str | os.PathLike) else None
         try:
-            tls = ssl.create_default_context(cafile=bundle or certificates())
+            tls = ssl.create_default_context(cafile=bundle or authorities().path)
             if self._verify is False:
                 tls.check_hostname = False
                 tls.verify_mode = ssl.CERT_NONE

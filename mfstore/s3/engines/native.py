@@ -30,9 +30,9 @@ class NativeEngine(Engine):
         self._control = control
         ca_file = transport.ca_file
         if ca_file is None and transport.verify:
-            from mfstore.s3.aws.botocore_internals import certificates
+            from mfstore.s3.aws.certificates import authorities
 
-            ca_file = certificates()
+            ca_file = authorities().path
         self._core = transfer.Engine(transport, ca_file, Reply, FileRange, max_bandwidth or 0.0)
         self.threads = max(self.threads, transport.threads)
         proxy = (transport.proxy or "").lower()
