@@ -55,9 +55,9 @@ test-newest: system-test $(INSTALLED)
 	  tests/s3/aws tests/s3/engines tests/s3/faults tests/s3/test_botocore_alone.py
 	$(call NEWEST_PYTEST,$(NEWEST_AIO)) $(WORKERS) --reruns 1 $(NEWEST_TESTS)
 
-# Wheels, in WHEELS: the tests of what they carry, with each Python of this machine; then where nothing else is: fresh roots of Debian, made once below build/roots, a Debian for ARM under
-# qemu among them. Needs root, for mounts. FLAGS='--root trixie' takes some. Then the containers of schedulers, with the
-# wheel for this Python in the image.
+# Wheels, in WHEELS: the tests of what they carry, with each Python of this machine (PYTHONS). Then where nothing else is:
+# fresh roots of Debian, made once below build/roots, a Debian for ARM under qemu among them. Needs root, for mounts.
+# FLAGS='--root trixie' takes some. At last the containers of schedulers, with the wheel for this Python in the image.
 WHEELS ?= dist
 ROOTS_DEBIAN := mmdebstrap qemu-user-static
 wheel-test: system-test $(INSTALLED)

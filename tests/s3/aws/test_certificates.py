@@ -13,7 +13,8 @@ DEBIAN, FEDORA = HOST_BUNDLES[:2]
     [
         ({OF_BOTOCORE, DEBIAN}, {"SSL_CERT_FILE": "/mine.pem"}, Authorities(OF_BOTOCORE, "botocore")),
         ({DEBIAN, "/mine.pem"}, {"SSL_CERT_FILE": "/mine.pem"}, Authorities("/mine.pem", "SSL_CERT_FILE")),
-        ({DEBIAN}, {"SSL_CERT_FILE": "/gone.pem"}, Authorities("/gone.pem", "SSL_CERT_FILE")),  # never another than named
+        # Never another than the one that is named.
+        ({DEBIAN}, {"SSL_CERT_FILE": "/gone.pem"}, Authorities("/gone.pem", "SSL_CERT_FILE")),
         ({DEBIAN, FEDORA}, {"SSL_CERT_FILE": ""}, Authorities(DEBIAN, "host")),
         ({FEDORA}, {}, Authorities(FEDORA, "host")),
         (set(), {}, Authorities(OF_BOTOCORE, "botocore")),
