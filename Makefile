@@ -1,8 +1,9 @@
 # `make demo` and `make test` do all the set-up a fresh machine needs; the rest assumes nothing more.
-# They work in the active virtual environment, or else in .venv, which they create.
+# They work in the active virtual environment, or else in .venv, which they create. `make test PYTHON=python3.13` takes
+# another Python, in .venv-3.13.
 
-VENV := $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
+VENV := $(or $(VIRTUAL_ENV),.venv$(patsubst python%,-%,$(filter python3.%,$(notdir $(PYTHON)))))
 RUN := $(VENV)/bin/python
 DEBIAN := gcc pkg-config liblz4-dev libzstd-dev libxxhash-dev libcurl4-openssl-dev libssl-dev
 FUZZ_DEBIAN := clang libclang-rt-14-dev
@@ -193,4 +194,4 @@ install:
 	fi
 
 clean:
-	rm -rf build .venv $(INSTALLED) mfstore/_core/*.so mfstore/_core/*.pyi *.egg-info
+	rm -rf build .venv .venv-3.* $(INSTALLED) mfstore/_core/*.so mfstore/_core/*.pyi *.egg-info

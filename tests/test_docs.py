@@ -181,6 +181,7 @@ def test_continuous_integration_and_the_hooks_run_what_make_runs():
     assert {name: re.findall(r"run: make (.*)$", steps, re.MULTILINE) for name, steps in jobs} == {
         "ci": local,
         "newest": ["test-newest"],
+        "pythons": ["check-fast PYTHON=python${{ matrix.python }}"],
     }
     checks = re.search(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
     commands = {command for command in re.findall(r"\$\(RUN\) -m (.*)", checks) if not command.startswith("pip ")}

@@ -89,5 +89,6 @@ def test_nothing_names_a_machine():
         assert not pattern.search(text), path
 
 
-def test_free_threading_is_declared():
-    assert "freethreading_compatible" in (ROOT / "setup.py").read_text()
+def test_free_threading_is_not_declared_before_it_is_shown():
+    """docs/decisions/105-no-claim-without-a-run.md"""
+    assert '"freethreading_compatible"' not in (ROOT / "setup.py").read_text()

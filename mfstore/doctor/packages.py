@@ -73,11 +73,11 @@ def _is_installed(name: str) -> bool:
 
 def judged(one: Wanted, have: str | None, fits: bool) -> Finding:
     """What to think of one: missing is only what mfstore needs, or what an extra needs of which the rest is there."""
-    use = f" for {', '.join(one.extras)}" if one.extras else ""
+    use = f", for {', '.join(one.extras)}" if one.extras else ""
     if have is None:
         if not one.extras:
             return Finding(one.name, "not installed", "broken", f"pip install '{one.name}{one.versions}'")
-        return Finding(one.name, f"not installed:{use} pip install 'mfstore[{one.extras[0]}]'")
+        return Finding(one.name, f"not installed{use}: pip install 'mfstore[{one.extras[0]}]'")
     if not fits:
         return Finding(
             one.name, f"{have}{use}, where {one.versions} is needed", "doubtful" if one.extras else "broken",

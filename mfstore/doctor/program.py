@@ -56,7 +56,7 @@ def made_from(tags: Sequence[str], direct_url: Mapping[str, Any] | None, install
     if installer == "conda":
         return "a package of conda"
     if tag.rpartition("-")[2].startswith("linux_"):  # no index takes a wheel that is for one machine
-        return f"built here from its source archive ({tag})"
+        return f"built from source ({tag})"
     return f"from the wheel {tag}"
 
 

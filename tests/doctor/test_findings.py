@@ -19,7 +19,7 @@ def states(findings):
     ("tags", "direct_url", "installer", "text"),
     [
         (["cp311-cp311-manylinux_2_28_x86_64"], None, "pip", "from the wheel cp311-cp311-manylinux_2_28_x86_64"),
-        (["cp313-cp313-linux_x86_64"], None, "pip", "built here from its source archive (cp313-cp313-linux_x86_64)"),
+        (["cp313-cp313-linux_x86_64"], None, "pip", "built from source (cp313-cp313-linux_x86_64)"),
         (["cp311-cp311-linux_x86_64"], {"url": "file:///m", "dir_info": {"editable": True}}, "pip",
          "built here from its source, in place"),
         (["cp311-cp311-linux_x86_64"], {"url": "file:///m", "dir_info": {}}, "pip", "built here from its source"),
