@@ -1,6 +1,9 @@
 """Workflows, recipe, and what pyproject.toml says to who packages: they name what is there, and agree."""
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -55,6 +58,24 @@ def test_every_supported_python_is_tested_by_a_workflow():
     assert oldest in supported()
 
 
+def test_the_archive_and_every_wheel_are_published_together():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "wheels.yml").read_text())
+    publish = workflow["jobs"].pop("publish")
+    assert publish["needs"] == [*workflow["jobs"]]
+    uses = [step.get("uses", "").partition("@")[0] for step in publish["steps"]]
+    attested = [uses.index("actions/attest-build-provenance"), uses.index("actions/attest-sbom")]
+    assert max(attested) < uses.index("pypa/gh-action-pypi-publish")
+
+
+def test_what_cibuildwheel_runs_is_there():
+    settings = PROJECT["tool"]["cibuildwheel"]
+    text = " ".join(
+        [*settings["macos"]["before-all"], settings["macos"]["repair-wheel-command"], settings["macos"]["test-command"]]
+    )
+    for file in re.findall(r"(?:packaging|tests)/[\w./]+", text):
+        assert (ROOT / file).exists(), file
+
+
 def rendered(text):
     """The recipe with what its context says; functions of conda stand for themselves."""
     context = yaml.safe_load(text)["context"]
@@ -72,3 +93,16 @@ def test_the_recipe_of_conda_says_what_the_project_says():
         assert one.replace(" ", "") in extras
     scripts = [" = ".join(pair) for pair in project["scripts"].items()]
     assert recipe["build"]["python"]["entry_points"] == scripts
+
+
+def test_the_bill_of_materials_lists_what_wheels_carry():
+    pytest.importorskip("cyclonedx", reason="of the extra test, in environments of continuous integration")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "packaging" / "sbom.py")], capture_output=True, text=True, check=True
+    )
+    document = json.loads(done.stdout)
+    carried = tomllib.loads((ROOT / "packaging" / "wheels" / "sources.toml").read_text())
+    assert {one["name"]: one["version"] for one in document["components"]} == {
+        name: library["version"] for name, library in carried.items()
+    }
+    assert document["metadata"]["component"]["version"] == PROJECT["project"]["version"]

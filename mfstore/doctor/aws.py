@@ -20,6 +20,11 @@ METHODS = {
     "login": "a login in a browser",
 }
 """botocore's words for where it found them."""
+BUNDLES = {
+    "botocore": "of botocore; nothing names another",
+    "SSL_CERT_FILE": "named by SSL_CERT_FILE",
+    "host": "the host's; botocore's is not there",
+}
 TRY = "mfstore doctor --s3 s3://bucket/prefix asks"
 
 
@@ -28,7 +33,6 @@ def aws() -> Iterator[Finding]:
     if find_spec("botocore") is None:
         yield Finding("S3", "not usable: it needs botocore. pip install 'mfstore[s3]'")
         return
-    from mfstore.s3.aws import botocore_internals as internals
     from mfstore.s3.aws import sessions
     from mfstore.s3.aws.errors import local, without_passwords
     from mfstore.s3.aws.settings import ConnectionSettings
@@ -47,7 +51,7 @@ def aws() -> Iterator[Finding]:
     region = session.get_config_variable("region")
     yield Finding("region", region or "none is named: S3 says where a bucket lies when it is first asked for it")
     yield Finding("endpoint", without_passwords(endpoint))
-    bundle = _bundle(*sessions.trust(settings, session), internals.certificates())
+    bundle = _bundle(*sessions.trust(settings, session))
     yield bundle
     if bundle.state != "broken":
         proxy = sessions.transport_for(settings, session, config, endpoint).proxy
@@ -56,10 +60,16 @@ def aws() -> Iterator[Finding]:
     yield _credentials(sessions.session_for(settings))
 
 
-def _bundle(verify: Any, source: str, botocores: str) -> Finding:
+def _bundle(verify: Any, source: str) -> Finding:
     """The certificates that servers are trusted by."""
     if verify is True:
-        return Finding("CA bundle", f"{botocores}, of botocore; nothing names another")
+        from mfstore.s3.aws.certificates import authorities
+
+        found = authorities()
+        if not Path(found.path).exists():
+            hint = "Install certificates (Debian: ca-certificates), or name a bundle: AWS_CA_BUNDLE"
+            return Finding("CA bundle", f"{found.path} is not there, and no other was found", "broken", hint)
+        return Finding("CA bundle", f"{found.path}, {BUNDLES.get(found.origin, found.origin)}")
     if not verify:
         hint = "Name the bundle that you trust: AWS_CA_BUNDLE"
         return Finding("CA bundle", f"servers are not verified, as {source} says", "doubtful", hint)
