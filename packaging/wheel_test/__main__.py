@@ -34,17 +34,19 @@ VARIABLES = {
     "s3_untrusted": {"AWS_CA_BUNDLE": None},
     "host_bundle": {"AWS_CA_BUNDLE": AUTHORITIES},
     "hostile_configuration": {"OPENSSL_CONF": "/smoke/hostile.cnf"},
+    "host_authorities": {"AWS_CA_BUNDLE": None},
 }
 """Of a check, beside those of all, or in their place."""
 
 BEFORE = {
     "host_bundle": ["update-ca-certificates"],
     "hostile_configuration": ["cp", "/smoke/hostile.cnf", "/etc/ssl/openssl.cnf"],
+    "host_authorities": ["/bin/sh", "-c", "rm /venv/lib/python*/site-packages/*/cacert.pem; update-ca-certificates"],
     "others_first": ["/venv/bin/pip", "install", "-q", "--no-index", "--find-links", "/wheels", *OTHERS],
 }
 """What happens to the root before a check."""
 
-FUNCTIONS = {"host_bundle": "s3", "hostile_configuration": "s3"}
+FUNCTIONS = {"host_bundle": "s3", "hostile_configuration": "s3", "host_authorities": "s3"}
 """Of ``smoke.py``, where the check has another name."""
 
 
@@ -185,10 +187,9 @@ def smoke(check: str, python: str) -> list[list[str]]:
 
 def known(check: str, wheel: Path) -> bool:
     """Whether the wheel's release has what is checked."""
-    if check != "doctor":
-        return True
+    needed = {"doctor": "mfstore/doctor/", "host_authorities": "mfstore/s3/aws/certificates.py"}.get(check, "mfstore/")
     with zipfile.ZipFile(wheel) as archive:
-        return any(name.startswith("mfstore/doctor/") for name in archive.namelist())
+        return any(name.startswith(needed) for name in archive.namelist())
 
 
 def step(
