@@ -79,7 +79,8 @@ check: $(INSTALLED)
 check-fast: check
 	$(RUN) -m pytest -m "not server and not flow and not slow and not second and not fuzz"
 
-# Searches at random, TIMES as long as in `make test`. What fails is a fault, shown with how to repeat it.
+# Searches at random, TIMES (20) as long as in `make test`, those for faults of collections a hundred times: they take a
+# million steps, in about 20 minutes of CPU. What fails is a fault, shown with how to repeat it.
 soak: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'
 	TIMES=$(TIMES) $(RUN) -m pytest $(WORKERS) -m "fuzz or hypothesis" --hypothesis-profile soak --patience $(TIMES)

@@ -60,7 +60,8 @@ class LiveRoot:
 
     def documents(self, name):
         """What each task of a run that ended refers to, by its step."""
-        found = {step: self.read(f"{name}/{step}/{number + 1}/0.data.json") for number, step in enumerate(STEPS)}
+        steps = enumerate(("_parameters", *STEPS))
+        found = {step: self.read(f"{name}/{step}/{number}/0.data.json") for number, step in steps}
         return {step: json.loads(data) for step, data in found.items() if data is not None}
 
     def own_blobs(self, name):
@@ -87,11 +88,14 @@ def write(root, journal, rng):
     while True:
         flow, number = rng.choice(FLOWS), f"{time.time_ns() // 1000}"
         values = [[[flow, number, step], rng.randrange(4)] for step in range(3)]
-        run = StockRun(place, flow, number, values, cards=rng.random() < 0.5)
+        code, include = (rng.choice([None, *(f"{what} {n}".encode() for n in range(4))]) for what in ("code", "file"))
+        run = StockRun(place, flow, number, values, cards=rng.random() < 0.5, code=code, include=include)
         while run.alive and time.time() - run.last_sign < SILENT / 3:
             run.go_on(1)
             time.sleep(rng.random() / 100)
         if run.ended_well and time.time() - run.last_sign < SILENT / 3:
+            for path in run.names:
+                journal.note("named", run.name, path)
             journal.note("ended", run.name)
             if rng.random() < 0.1:
                 with suppress(errors.Conflict, errors.NotFound):
@@ -114,7 +118,8 @@ def collected(root):
         mock.patch.object(liveness, "SILENCE", SILENT),
         mock.patch.object(state, "LEASE_SECONDS", 5.0),
         mock.patch.object(state, "RENEWED_EVERY", 1.0),
-        mock.patch.object(set_aside, "WINDOW", 15.0),
+        mock.patch.object(set_aside, "WINDOW", SILENT),
+        mock.patch.object(set_aside, "BEFORE_ATTEMPTS", SILENT),
         mock.patch.object(set_aside, "CLOCKS", 3.0),
     ):
         return collect_metaflow(root, KEEP, yes_really=True, deletes_per_second=0)[1]

@@ -60,13 +60,16 @@ def look_at_everything(url, journal):
     root = Root(url)
     try:
         time.sleep(SILENT + 2)  # those killed last count as dead
-        for _ in range(3):
+        for pause in (GRACE + 1.2, SILENT + 2, 0):
             assert not collected(root).held
-            time.sleep(GRACE + 1.2)
+            time.sleep(pause)
         place = LiveRoot(root)
         told = journal_of(journal)
         there = {info.key for info in root.backend.list("")}
-        runs = {"/".join(key.split("/")[:2]) for key in there if "." not in key.split("/")[0] and "/data/" not in key}
+        runs = {
+            "/".join(key.split("/")[:2])
+            for key in there if "." not in key.split("/")[0] and "/data/" not in f"/{key}"
+        }  # fmt: skip
         ended = defaultdict(list)
         for name in told["ended"]:
             ended[name.split("/")[0]].append(name)
@@ -76,9 +79,11 @@ def look_at_everything(url, journal):
             assert f"{name}/_meta/_self.json" in there
         for name in runs & {*told["ended"]}:
             for step, document in place.documents(name).items():
-                for key in document["objects"].values():
+                for label, key in document["objects"].items():
                     path = blob_path(name.split("/")[0], key)
-                    assert document["objects"]["_success"] == key or path in there, f"{step} of {name} lost {path}"
+                    assert label.startswith("_") or path in there, f"{step} of {name} lost {path}"
+        for name, _, path in (line.partition(" ") for line in told["named"]):
+            assert name not in runs or path in there, f"{name} lost {path}"
         # No name that was removed is there again, and none left anything that was its own.
         assert not {*told["removed"]} & runs
         for name in told["removed"]:

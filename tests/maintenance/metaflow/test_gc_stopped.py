@@ -27,6 +27,7 @@ from mfstore.maintenance.metaflow.collecting.state import (
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.testing import Fault, FaultyBackend
 from tests.backends.test_s3 import options
+from tests.rigs.clocked_roots import S3Root
 from tests.rigs.gc import Hooked
 from tests.rigs.metaflow_trees import files, opened, run_meta, task, upload, whole
 from tests.rigs.soak import points
@@ -330,3 +331,21 @@ def test_collectors_that_wait_for_a_third_do_not_hinder_each_other():
     backend.on("put", STATE_PATH, another, after=True)
     another()
     assert not backend.waiting
+
+
+def test_a_pardon_counts_that_is_of_the_same_second_as_what_follows():
+    """Of the lists of condemned runs none is written over: S3 tells times in seconds."""
+    place = S3Root()
+    with contextlib.closing(place.opened()) as root:
+        file = StateFile(root.backend)
+
+        def condemn(*names):
+            file.save(RootGcState())
+            file.condemn(names, DAY)
+
+        condemn("Flow/1", "Flow/2")
+        began = place.now
+        place.pass_time(100)
+        condemn("Flow/2")
+        condemn("Flow/1", "Flow/2")
+        assert file.condemned_since() == {"Flow/1": began + 100, "Flow/2": began}

@@ -32,6 +32,7 @@ LISTS = f"{MAINTENANCE_FOLDER}/condemned/"
 """Each execution writes a list of all the runs that its policy drops, named by the storage's time."""
 WRITTEN_SECONDS = 60.0
 """A list whose own time is further from the one in its name was written by somebody else, or written over."""
+LISTS_AT_ONCE = 100
 STATE_VERSION = 1
 LEASE_SECONDS = 300.0
 """So long after its last sign of life a collector counts as dead."""
@@ -96,9 +97,10 @@ def decode_names(data: bytes) -> frozenset[str]:
         return frozenset()
 
 
-def list_path(moment: float) -> str:
-    """Where the list of an execution at this time, in seconds since the epoch, is."""
-    return f"{LISTS}{int(moment * 1e6):016x}"
+def list_path(moment: float, number: int = 0) -> str:
+    """Where the list of an execution at this time, in seconds since the epoch, is: of several at the same one, that of
+    this number."""
+    return f"{LISTS}{int(moment * 1e6) + number:016x}"
 
 
 def _time_in(path: str) -> float:
@@ -191,12 +193,23 @@ class StateFile:
     def condemn(self, names: Iterable[str], grace: float) -> None:
         """Write down all the runs that are dropped now. Lists that tell nothing any more are deleted: those before the
         last one from before the grace period."""
-        self._backend.put(list_path(self.now), [encode_names(names)])
+        self._write_list(encode_names(names))
         lists = self._lists()
         old = [info.key for info in lists if info.modified + grace <= self.now][1:]
         if old:
             with suppress(AccessDenied):  # they do no harm
                 self._backend.delete_many(old)
+
+    def _write_list(self, data: bytes) -> None:
+        """Never over another: in S3 an execution may have the time, in seconds, of the one before, which pardoned."""
+        for number in range(LISTS_AT_ONCE):
+            with suppress(Conflict):
+                self._backend.put_if(list_path(self.now, number), data, None)
+                return
+        raise Conflict(
+            f"{LISTS_AT_ONCE} lists of condemned runs are of the same second", key=list_path(self.now),
+            backend=self._backend.url, hint="Try again",
+        )  # fmt: skip
 
     def _lists(self) -> list[ObjectInfo]:
         """The lists, the newest first."""
