@@ -20,6 +20,7 @@ class Interrupt:
 
     def __enter__(self):
         self._tracer = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # CPython 3.12 heeds it only if some frame had it before settrace
         sys.settrace(self._trace)
         return self
 

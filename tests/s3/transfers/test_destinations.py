@@ -198,6 +198,7 @@ def test_ctrl_c_anywhere_leaves_no_descriptor(tmp_path, resume, step):
         return interrupt
 
     destination = Destination(tmp_path / "k", False, resume)
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 heeds it only if some frame had it before settrace
     sys.settrace(interrupt)
     try:
         destination.create(10)
