@@ -43,11 +43,11 @@ small_ones() {
 
 # TLS 1.2 and 1.3 as a client, and what certificates need. no-autoload-config: the host's openssl.cnf, which may have
 # directives that this OpenSSL does not know or providers that it cannot load, is not read. Its directory is nowhere, so
-# that nobody who may write there tells us whom to trust: src/http/trust.c knows where hosts have their certificates.
+# that nobody who may write there tells us whom to trust: mfstore/s3/aws/certificates.py says that.
 openssl() {
     (
         cd "$sources/openssl"
-        ./Configure "$openssl_target" --prefix="$prefix" --libdir=lib --openssldir=/nonexistent/mfstore \
+        ./Configure "$openssl_target" --prefix=/nonexistent/mfstore --libdir=lib --openssldir=/nonexistent/mfstore \
             no-shared no-apps no-docs no-tests no-module no-dso no-engine no-legacy no-autoload-config no-async no-comp \
             no-ssl3 no-tls1 no-tls1_1 no-dtls no-quic no-psk no-srp no-srtp no-nextprotoneg no-ssl-trace \
             no-cmp no-cms no-ct no-gost no-http no-ocsp no-rfc3779 no-sctp no-slh-dsa no-ts no-ui-console no-uplink \
@@ -55,8 +55,11 @@ openssl() {
             no-rc4 no-rmd160 no-scrypt no-seed no-siphash no-siv no-sm2 no-sm3 no-sm4 no-whirlpool \
             CFLAGS="$common" > configure.log
         make -s -j "$JOBS" build_libs > make.log
-        make -s install_dev > install.log
+        cp libcrypto.a libssl.a "$prefix/lib/"
+        cp -R include/openssl "$prefix/include/"
     )
+    describe libcrypto "$(version openssl)" "-lcrypto -ldl"
+    describe libssl "$(version openssl)" "-lssl -lcrypto -ldl"
 }
 
 # Names, addresses one after the other, HTTP and SOCKS proxies. TLS is mfstore's, so libcurl has none, and remembers no

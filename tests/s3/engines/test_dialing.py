@@ -143,7 +143,9 @@ class TestTunnels:
     def test_a_port_that_is_not_said(self, rig: Rig, authority: Authority, scheme: str, port: int) -> None:
         """Nothing connects to that address, and who tries is told the port."""
         reply = ask(rig.to("http://a:1", transport=trusting(authority, proxy=f"{scheme}://255.255.255.255")), get())
-        assert reply.failure == "proxy" and f"255.255.255.255 port {port} " in reply.message
+        assert reply.failure == "proxy"
+        # As libcurl 7 and 8 say it.
+        assert any(f"255.255.255.255{between}{port} " in reply.message for between in (" port ", ":"))
 
     @pytest.mark.parametrize("scheme", ["socks4", "socks5h"])
     def test_refused_by_socks(self, rig: Rig, authority: Authority, scheme: str) -> None:
