@@ -38,23 +38,41 @@ test: system-test check
 # What uses botocore: all of it on the newest aiobotocore and the newest botocore which that takes, and what needs no
 # aiobotocore on the newest botocore there is, in environments of their own. ministack and moto, which pin older ones, run
 # in the other environment. What reaches into botocore's private parts goes first: a release that changes one fails there,
-# and says which. awscrt is for signatures of the kind v4a.
+# and says which. awscrt is for signatures of the kind v4a. Then the newest Metaflow, with two other extensions beside.
 NEWEST := build/newest/bin/python
 NEWEST_AIO := build/newest-aio/bin/python
-NEWEST_NEEDS := awscrt hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
+TEST_NEEDS := hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
+NEWEST_NEEDS := awscrt $(TEST_NEEDS)
+METAFLOW_TESTS := tests/metaflow/hooks tests/metaflow/stock tests/metaflow/test_extension.py
+OTHER_EXTENSIONS := metaflow-card-html metaflow-checkpoint
 NEWEST_TESTS ?= tests/s3 $(wildcard tests/backends/test_s3*.py)
 NEWEST_PYTEST = MFSTORE_SERVERS_PYTHON="$(abspath $(RUN))" $(1) -m pytest
 test-newest: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'
 	for python in $(NEWEST) $(NEWEST_AIO); do test -x $$python || $(RUN) -m venv $${python%/bin/python}; done
-	$(NEWEST) -m pip install -q -U --upgrade-strategy eager -e '.[metaflow]' $(NEWEST_NEEDS)
+	$(NEWEST) -m pip install -q -U --upgrade-strategy eager -e '.[metaflow]' $(NEWEST_NEEDS) $(OTHER_EXTENSIONS)
 	$(NEWEST_AIO) -m pip install -q -U --upgrade-strategy eager -e '.[aio,metaflow]' $(NEWEST_NEEDS)
-	for python in $(NEWEST) $(NEWEST_AIO); do $$python -m pip list | grep -iE '^(aiobotocore|aiohttp|boto3|botocore) '; done
+	for python in $(NEWEST) $(NEWEST_AIO); do \
+	  $$python -m pip list | grep -iE '^(aiobotocore|aiohttp|boto3|botocore|metaflow[a-z-]*) '; done
 	$(call NEWEST_PYTEST,$(NEWEST)) tests/s3/aws/test_botocore_internals.py
 	$(call NEWEST_PYTEST,$(NEWEST_AIO)) tests/s3/aws/test_botocore_internals.py
 	$(call NEWEST_PYTEST,$(NEWEST)) $(WORKERS) --reruns 1 -k "not aiobotocore" \
 	  tests/s3/aws tests/s3/engines tests/s3/faults tests/s3/test_botocore_alone.py
 	$(call NEWEST_PYTEST,$(NEWEST_AIO)) $(WORKERS) --reruns 1 $(NEWEST_TESTS)
+	$(call NEWEST_PYTEST,$(NEWEST)) $(WORKERS) --reruns 1 $(METAFLOW_TESTS) \
+	  tests/metaflow/test_flows.py tests/metaflow/test_other_extensions.py
+
+# On the oldest release of everything that pyproject.toml names (tests/oldest.txt): commands, an inventory, botocore's
+# private parts, and Metaflow.
+OLDEST := build/oldest/bin/python
+OLDEST_TESTS ?= tests/cli/test_commands.py tests/cli/test_verify.py tests/maintenance/metaflow/test_gc_inventory.py \
+  tests/s3/aws/test_botocore_internals.py $(METAFLOW_TESTS) $(addprefix tests/metaflow/test_flows.py::, \
+  test_the_same_is_stored test_the_next_run_of_a_packed_flow_stores_what_differs)
+test-oldest: system-test $(INSTALLED)
+	$(RUN) -m pip install -q 'mfstore[test]'
+	test -x $(OLDEST) || $(RUN) -m venv build/oldest
+	$(OLDEST) -m pip install -q -c tests/oldest.txt -e '.[cloudpickle,inventory,metaflow,pcodec,report,s3]' $(TEST_NEEDS)
+	$(call NEWEST_PYTEST,$(OLDEST)) $(WORKERS) --reruns 1 $(OLDEST_TESTS)
 
 # Wheels, in WHEELS: the tests of what they carry, with each Python of this machine (PYTHONS). Then where nothing else is:
 # fresh roots of Debian, made once below build/roots, a Debian for ARM under qemu among them. Needs root, for mounts.

@@ -187,7 +187,8 @@ def test_a_later_release_runs_with_a_note_and_what_fits(tmp_path):
         [sys.executable, "-c", LATER, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["5", "pickle-v4", "mfstore.metaflow.stock.content_store"]
+    found, encoding, content = done.stdout.split()
+    assert (found, content) == ("5", "mfstore.metaflow.stock.content_store") and encoding.endswith("pickle-v4")
     (said,) = done.stderr.splitlines()
     assert "tried with Metaflow 2.14 to 2.19, and this is 2.20.1" in said and said.count(ARTIFACTS) == 1
     assert "the packed profile is not there" in said and "storing blobs" not in said
@@ -195,14 +196,13 @@ def test_a_later_release_runs_with_a_note_and_what_fits(tmp_path):
 
 def test_the_attributes_that_are_used(tmp_path):
     flow = local_datastore(tmp_path).flow()
-    for name in ("flow_name", "datastore_root", "ca_store", "_storage_impl", "_metadata_cache"):
+    for name in ("flow_name", "datastore_root", "ca_store", "_storage_impl"):
         assert hasattr(flow, name), name
     for name in ("_prefix", "_storage_impl", "_blob_cache", "save_blobs_result"):
         assert hasattr(flow.ca_store, name), name
     task = flow.get_task_datastore("1", "a", "7", attempt=0, mode="w")
     for name in (
-        "TYPE", "_ca_store", "_info", "_is_done_set", "_mode", "_objects", "_parent", "_path", "_serializers",
-        "_storage_impl",
+        "TYPE", "_ca_store", "_info", "_is_done_set", "_mode", "_objects", "_parent", "_path", "_storage_impl",
     ):  # fmt: skip
         assert hasattr(task, name), name
     for name in ("_objects", "_total", "_index_objects", "_garbage_collect"):
