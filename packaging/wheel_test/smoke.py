@@ -266,6 +266,16 @@ def flow_s3():
         assert list(client.list([f"{root}/mf.store/"])), "the packed profile was not used"
 
 
+def pypi_steps():
+    """Metaflow, which has pip resolve @pypi for platforms of its own choice, takes this wheel."""
+    from metaflow.plugins.pypi.utils import conda_platform, pip_tags
+
+    said = importlib.metadata.distribution("mfstore").read_text("WHEEL") or ""
+    ours = {line.removeprefix("Tag: ") for line in said.splitlines() if line.startswith("Tag: ")}
+    version = ".".join(map(str, sys.version_info[:2]))
+    assert ours & {str(tag) for tag in pip_tags(version, conda_platform())}, ours
+
+
 def run_flow(variables, datastore):
     """Runs the flow in both profiles; its artifacts are read by the Client, and by Metaflow alone if they are stock."""
     flow = Path(__file__).with_name("flow.py")

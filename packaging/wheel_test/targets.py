@@ -15,7 +15,8 @@ from roots import Root, System, fresh
 
 NATIVE_CHECKS = (
     "installed", "directory", "s3", "s3_untrusted", "host_bundle", "hostile_configuration",
-    "others_first", "others_last", "others_beside", "bench", "doctor", "flow_local", "flow_s3", "host_authorities",
+    "others_first", "others_last", "others_beside", "bench", "doctor", "pypi_steps", "flow_local", "flow_s3",
+    "host_authorities",
 )  # fmt: skip
 FOREIGN_CHECKS = ("installed", "directory", "s3", "doctor")
 """Under qemu a Python takes four seconds of CPU to start: these take minutes, and flows would take an hour."""
