@@ -223,7 +223,7 @@ def test_planes_that_are_alike_share_a_block():
 
 def test_a_prefix_is_used_wherever_it_lies():
     base = random.Random(5).randbytes(5 << 20)
-    for length, level in ((300_000, 1), (1 << 20, 3), (5 << 20, 3)):
+    for length, level in ((300_000, 1), (1 << 20, 1), (3_000_000, 1), (1 << 20, 3), (3_000_000, 3), (5 << 20, 3)):
         for at in (0, length // 2, length - 40_000):
             encoded = new_codec().encode_delta(base[at : at + 40_000], base[:length], codec.PREFIX, 0, level)
             assert len(encoded) < 4000, (length, at)
