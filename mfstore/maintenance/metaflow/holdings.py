@@ -92,7 +92,7 @@ class Holdings:
 
     def settle(self) -> None:
         """After the last object: folders without any attempt's mark are nobody's tasks."""
-        for name in [name for name, task in self.tasks.items() if not task.marked]:
+        for name in self.tasks.unmarked():
             for info in self.tasks.pop(name).files.values():
                 self._leave(info)
 
@@ -120,9 +120,7 @@ class Holdings:
         flow = path.partition("/")[0]
         if self.only is not None and flow not in self.only:
             raise LookupError(flow)
-        found = layout.parse(path)
-        task = self.tasks.get((found.flow, found.run, found.step, found.task))
-        return None if task is None else task.files.get((found.attempt, found.name))
+        return self.tasks.find(layout.parse(path))
 
     @property
     def flows(self) -> list[str]:
@@ -210,13 +208,14 @@ def _inventory_of(source: Inventory, found: Holdings, flows: Sequence[str]) -> I
     wanted: dict[str, bool] = {}
     named = () if any({*"*?["} & {*flow} for flow in flows) else flows
     for info in source.objects(named):
-        top, _, rest = info.key.partition("/")
-        if top == MAINTENANCE_FOLDER:
+        flow = info.key.partition("/")[0]
+        if flow == MAINTENANCE_FOLDER:
             continue
         if not flows:
             yield info
             continue
-        flow = rest.partition("/")[0] if top in ("data", "mf.cards") else top
+        if flow in ("data", "mf.cards"):
+            flow = info.key.split("/", 2)[1]
         if flow not in wanted:
             wanted[flow] = layout.is_flow(flow) and any(fnmatchcase(flow, pattern) for pattern in flows)
         if wanted[flow]:

@@ -12,10 +12,10 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -148,19 +148,20 @@ class Inventory:
             )  # fmt: skip
 
     def objects(self, flows: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """The objects below the root, by their keys there, in any order; of Parquet those of these ``flows`` alone, if
-        any are given. One file at a time lies in a temporary file. CorruptObject when one is not what the manifest
+        """The objects below the root, by their keys there, in any order; those of these ``flows`` alone, if any are
+        given. One file at a time lies in a temporary file. CorruptObject when one is not what the manifest
         says."""
-        wanted = _pattern(self._prefix, flows)
+        wanted = re.compile(_pattern(self._prefix, flows))
+        cut = len(self._prefix)
         for file in self.manifest.files:
             with _fetched(self._backend, file) as content:
                 columns = self.manifest.columns
                 is_csv = self.manifest.format == "CSV"
-                rows = _csv_rows(content, columns) if is_csv else _parquet_rows(content, columns, wanted)
+                rows = (_csv_rows if is_csv else _parquet_rows)(content, columns, wanted)
                 try:
                     for key, size, modified, etag in rows:
-                        if key.startswith(self._prefix) and not key.rpartition("/")[2].startswith("."):
-                            yield ObjectInfo(key[len(self._prefix) :], size, modified, etag.strip('"'))
+                        if "/." not in key or not key.rpartition("/")[2].startswith("."):
+                            yield ObjectInfo(key[cut:], size, modified, etag.strip('"'))
                 except (ValueError, LookupError, OSError, EOFError, csv.Error) as error:
                     raise CorruptObject(
                         f"a file of the inventory cannot be read: {error}", key=file.key, backend=self._backend.url
@@ -212,7 +213,7 @@ def _fetched(backend: Backend, file: InventoryFile) -> Iterator[IO[bytes]]:
 _Row = tuple[str, int, float, str]
 
 
-def _csv_rows(content: IO[bytes], columns: Sequence[str]) -> Iterator[_Row]:
+def _csv_rows(content: IO[bytes], columns: Sequence[str], wanted: re.Pattern[str]) -> Iterator[_Row]:
     at = {name: number for number, name in enumerate(columns)}
     key, size, modified, etag = (at[name] for name in _NEEDED)
     latest, marker = at.get("IsLatest"), at.get("IsDeleteMarker")
@@ -220,44 +221,57 @@ def _csv_rows(content: IO[bytes], columns: Sequence[str]) -> Iterator[_Row]:
         for row in csv.reader(text):
             if (latest is not None and row[latest] == "false") or (marker is not None and row[marker] == "true"):
                 continue
-            moment = datetime.fromisoformat(row[modified]).timestamp()
-            yield unquote_plus(row[key]), int(row[size] or 0), moment, row[etag]
+            name = unquote_plus(row[key])
+            if wanted.match(name):
+                yield name, int(row[size] or 0), datetime.fromisoformat(row[modified]).timestamp(), row[etag]
 
 
 def _pattern(prefix: str, flows: Sequence[str]) -> str:
-    """Which keys are of these flows, as a regular expression; nothing: any may be."""
+    """The keys below the root that are of these flows, or of any, as a regular expression."""
     if not flows:
-        return ""
+        return rf"^{re.escape(prefix)}"
     names = "|".join(re.escape(flow) for flow in flows)
     return rf"^{re.escape(prefix)}(?:data/|mf\.cards/)?(?:{names})/"
 
 
-def _parquet_rows(content: IO[bytes], columns: Sequence[str], wanted: str) -> Iterator[_Row]:
+def _parquet_rows(content: IO[bytes], columns: Sequence[str], wanted: re.Pattern[str]) -> Iterator[_Row]:
     parquet = _parquet()
     names = [_OF_PARQUET[name] for name in columns if name != "VersionId"]
     for batch in parquet.ParquetFile(content).iter_batches(columns=names):
-        if wanted:  # by far the most are of other flows, when many machines read one inventory
-            batch = _matching(batch, wanted)
-        found: dict[str, Iterable[Any]] = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-        latest = found.get("is_latest") or [True] * batch.num_rows
-        marker = found.get("is_delete_marker") or [False] * batch.num_rows
-        needed = [found[_OF_PARQUET[name]] for name in _NEEDED]
-        for key, size, modified, etag, is_latest, is_marker in zip(*needed, latest, marker, strict=True):
-            if is_latest is not False and not is_marker:
-                yield key, size or 0, _seconds(modified), etag or ""
+        found = _current(batch, wanted.pattern)
+        yield from zip(
+            found.column("key").to_pylist(), found.column("size").fill_null(0).to_pylist(),
+            _seconds(found.column("last_modified_date")), found.column("e_tag").fill_null("").to_pylist(),
+            strict=True,
+        )  # fmt: skip
 
 
-def _matching(batch: Any, wanted: str) -> Any:
+def _current(batch: Any, wanted: str) -> Any:
+    """The rows of objects that are there, of keys that match. By far the most are of other flows, when many machines
+    read one inventory."""
     from pyarrow import compute
 
-    return batch.filter(compute.match_substring_regex(batch.column("key"), wanted))
+    batch = batch.filter(compute.match_substring_regex(batch.column("key"), wanted))
+    if "is_latest" in batch.schema.names:
+        batch = batch.filter(batch.column("is_latest").fill_null(True))
+    if "is_delete_marker" in batch.schema.names:
+        batch = batch.filter(compute.invert(batch.column("is_delete_marker").fill_null(False)))
+    return batch
 
 
-def _seconds(moment: Any) -> float:
+def _seconds(moments: Any) -> list[float]:
     """S3 writes milliseconds in UTC, and does not say so in each row."""
-    if isinstance(moment, datetime):
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return float(moment) / 1000
+    import pyarrow
+    from pyarrow import compute
+
+    if moments.null_count:
+        raise ValueError("an object without a time")
+    per_second = 1e3
+    if pyarrow.types.is_timestamp(moments.type):
+        per_second = 1e6
+        moments = moments.cast(pyarrow.timestamp("us", moments.type.tz), safe=False)
+    numbers = moments.cast(pyarrow.int64()).cast(pyarrow.float64())
+    return compute.divide(numbers, per_second).to_pylist()  # type: ignore[no-any-return]
 
 
 def _parquet() -> Any:

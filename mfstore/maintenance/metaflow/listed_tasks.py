@@ -1,45 +1,48 @@
-"""The tasks that a listing shows, of which there may be millions: beyond some, those of a run are kept as a few bytes a
-file, and made again when they are asked for."""
+"""The tasks that a listing shows, of which there may be millions: beyond some, the files of a run are kept as a few
+bytes each, and the tasks are made of them when they are asked for."""
 
 from __future__ import annotations
 
 import marshal
 import zlib
 from array import array
-from collections.abc import Container, ItemsView, Iterator, MutableMapping
-from itertools import islice
-from typing import TYPE_CHECKING
+from collections.abc import Container, ItemsView, Iterator, MutableMapping, Sequence
+from typing import TypeAlias
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow.listed_digests import restored, shortened
-from mfstore.metaflow.roots.layout import ParsedPath, Task
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from mfstore.maintenance.metaflow.listed_digests import shortened
+from mfstore.metaflow.roots.layout import MARKERS, ParsedPath, Task
 
 TaskName = tuple[str, str, str, str]
 """Flow, run, step and task."""
 Run = tuple[str, str]
-OPEN_FILES = 300_000
-"""Files that are kept as they are, 0.5 kB each. To make those of a run again takes as long as to list them did."""
+OPEN_FILES = 100_000
+"""Files that are kept as they are, 0.4 kB each."""
 OPEN_RUNS = 64
 """Of the runs that came last some stay open: a listing of many parts goes on with one or the other."""
-_OfRun = dict[tuple[str, str], Task]
+Row: TypeAlias = "tuple[str, str, int | None, str, int, float, str | bytes]"
+"""One file of a run: step, task, attempt, name, size, time and ETag."""
+OfRun = dict[tuple[str, str], Task]
 """The tasks of a run, by step and task."""
+_NO_RUN: tuple[Run, OfRun] = ("", ""), {}
 
 
 class TaskTable(MutableMapping[TaskName, Task]):
     """Tasks by name, run by run in the order in which runs were first seen. A task that is taken out of it and changed
     is not changed in it."""
 
-    __slots__ = ("_files", "_last", "_open", "_runs")
+    __slots__ = ("_files", "_last", "_open", "_runs", "_unmarked")
 
     def __init__(self) -> None:
-        self._runs: dict[Run, _OfRun | bytes] = {}
+        self._runs: dict[Run, list[Row | bytes] | tuple[bytes, ...]] = {}
+        """The files of each run; many rows of them as bytes."""
         self._open: dict[Run, None] = {}
+        """The runs of which not all rows are bytes."""
         self._files = 0
-        """Of the runs that are open."""
-        self._last: tuple[Run, _OfRun] = ("", ""), {}
+        """Rows of these."""
+        self._unmarked: set[Run] = set()
+        """Other runs that may have tasks without a mark."""
+        self._last = _NO_RUN
         """The run that was made last, to be asked for its next task."""
 
     @property
@@ -49,64 +52,97 @@ class TaskTable(MutableMapping[TaskName, Task]):
 
     def add(self, path: ParsedPath, info: ObjectInfo) -> None:
         """Count one file of a task."""
-        tasks = self._opened((path.flow, path.run))
-        task = tasks.get((path.step, path.task))
-        if task is None:
-            task = tasks[path.step, path.task] = Task()
-        task.add(path, info)
+        _, flow, run, step, task, attempt, name = path
+        self._opened((flow, run)).append((step, task, attempt, name, info.size, info.modified, shortened(info.etag)))
         self._files += 1
         if self._files > OPEN_FILES:
             self._close()
 
-    def _opened(self, run: Run) -> _OfRun:
-        tasks = self._runs.get(run)
-        if isinstance(tasks, dict):
-            return tasks
-        tasks = {} if tasks is None else decode_run(run, tasks)
-        self._last = ("", ""), {}  # it may change from here on
-        self._files += sum(len(task.files) for task in tasks.values())
-        self._runs[run] = tasks
-        self._open[run] = None
-        return tasks
+    def _opened(self, run: Run) -> list[Row | bytes]:
+        self._last = _NO_RUN  # it may change from here on
+        rows = self._runs.get(run)
+        if not isinstance(rows, list):
+            rows = self._runs[run] = list(rows or ())
+            self._open[run] = None
+        return rows
 
     def _close(self) -> None:
-        for run in list(self._open)[:-OPEN_RUNS]:
-            tasks = self._runs[run]
-            assert isinstance(tasks, dict)
-            self._runs[run] = encode_run(tasks)
+        kept = OPEN_RUNS if len(self._open) > 2 * OPEN_RUNS else 0
+        for run in list(self._open)[: len(self._open) - kept]:
+            stored = self._runs[run]
+            rows = list({row[:4]: row for row in stored if not isinstance(row, bytes)}.values())
+            if _unmarked(rows):
+                self._unmarked.add(run)
+            self._runs[run] = *(row for row in stored if isinstance(row, bytes)), encode_rows(rows)
             del self._open[run]
-        self._files = sum(len(task.files) for run in self._open for task in self._tasks(run).values())
+        self._files = sum(len(self._runs[run]) for run in self._open)
 
-    def _tasks(self, run: Run) -> Mapping[tuple[str, str], Task]:
-        tasks = self._runs[run]
-        if isinstance(tasks, dict):
-            return tasks
+    def rows(self, run: Run) -> list[Row]:
+        """The files of a run, each once."""
+        stored = self._runs[run]
+        if len(stored) == 1 and isinstance(stored[0], bytes):
+            return decode_rows(stored[0])
+        rows: list[Row] = []
+        for row in stored:
+            if isinstance(row, bytes):
+                rows += decode_rows(row)
+            else:
+                rows.append(row)
+        return list({row[:4]: row for row in rows}.values())
+
+    def of_run(self, run: Run) -> OfRun:
+        """The tasks of a run, by step and task; none where there is no such run."""
         last = self._last  # threads may ask
         if last[0] != run:
-            last = self._last = run, decode_run(run, tasks)
+            last = run, made_of(run, self.rows(run)) if run in self._runs else {}
+            self._last = last
         return last[1]
 
+    def of_flows(self, flows: Container[str]) -> Iterator[tuple[TaskName, Task]]:
+        """Every task of some flows with its name."""
+        for run in self.runs:
+            if run[0] in flows:
+                for place, task in self.of_run(run).items():
+                    yield run + place, task
+
+    def unmarked(self) -> list[TaskName]:
+        """The tasks without any attempt's mark."""
+        runs = [run for run in self._runs if run in self._open or run in self._unmarked]
+        return [run + place for run in runs for place in _unmarked(self.rows(run))]
+
+    def find(self, path: ParsedPath) -> ObjectInfo | None:
+        """What was listed of one file."""
+        _, flow, run, *file = path
+        rows = self.rows((flow, run)) if (flow, run) in self._runs else ()
+        return next((info_of((flow, run), row) for row in rows if [*row[:4]] == file), None)
+
     def __getitem__(self, name: TaskName) -> Task:
-        return self._tasks(name[:2])[name[2:]]
+        return self.of_run(name[:2])[name[2:]]
 
     def __setitem__(self, name: TaskName, task: Task) -> None:
-        self._opened(name[:2])[name[2:]] = task
+        rows = self._opened(name[:2])
+        kept = [row for row in self.rows(name[:2]) if row[:2] != name[2:]]
+        new = [(*name[2:], *file, info.size, info.modified, shortened(info.etag)) for file, info in task.files.items()]
+        rows[:] = [*kept, *new]
+        self._files += len(new)
+        self._last = _NO_RUN
 
     def __delitem__(self, name: TaskName) -> None:
-        if name[:2] not in self._runs:
+        if name not in self:
             raise KeyError(name)
-        tasks = self._opened(name[:2])
-        del tasks[name[2:]]
-        if not tasks:
+        rows = self._opened(name[:2])
+        rows[:] = [row for row in self.rows(name[:2]) if row[:2] != name[2:]]
+        self._last = _NO_RUN
+        if not rows:
             del self._runs[name[:2]], self._open[name[:2]]
 
     def __iter__(self) -> Iterator[TaskName]:
-        for run in self._runs:
-            for place in self._tasks(run):
+        for run in self.runs:
+            for place in self.of_run(run):
                 yield run + place
 
     def __len__(self) -> int:
-        return sum(len(self._tasks(run)) for run in self._runs)
+        return sum(len(self.of_run(run)) for run in self._runs)
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -115,18 +151,6 @@ class TaskTable(MutableMapping[TaskName, Task]):
         """Every task with its name."""
         return _Items(self)
 
-    def of_flows(self, flows: Container[str]) -> Iterator[tuple[TaskName, Task]]:
-        """Every task of some flows with its name."""
-        for run in self._runs:
-            if run[0] in flows:
-                for place, task in self._tasks(run).items():
-                    yield run + place, task
-
-    def _pairs(self) -> Iterator[tuple[TaskName, Task]]:
-        for run in self._runs:
-            for place, task in self._tasks(run).items():
-                yield run + place, task
-
 
 class _Items(ItemsView[TaskName, Task]):
     """As any mapping's, without a look for each name."""
@@ -134,38 +158,52 @@ class _Items(ItemsView[TaskName, Task]):
     _mapping: TaskTable
 
     def __iter__(self) -> Iterator[tuple[TaskName, Task]]:
-        return self._mapping._pairs()
+        for run in self._mapping.runs:
+            for place, task in self._mapping.of_run(run).items():
+                yield run + place, task
 
 
-def encode_run(tasks: Mapping[tuple[str, str], Task]) -> bytes:
-    """The tasks of a run in few bytes, column by column."""
-    places, counts, names = [], [], []
-    sizes, moments = array("q"), array("d")
-    etags: list[str | bytes] = []
-    for place, task in tasks.items():
-        places.append(place)
-        counts.append(len(task.files))
-        for name, info in task.files.items():
-            names.append(name)
-            sizes.append(info.size)
-            moments.append(info.modified)
-            etags.append(shortened(info.etag))
-    return zlib.compress(marshal.dumps((places, counts, names, sizes.tobytes(), moments.tobytes(), etags)), 1)
+def _unmarked(rows: Sequence[Row]) -> set[tuple[str, str]]:
+    """The tasks that none of these files is a mark of."""
+    return {row[:2] for row in rows} - {row[:2] for row in rows if row[3] in MARKERS}
 
 
-def decode_run(run: Run, data: bytes) -> _OfRun:
-    """The tasks in what ``encode_run`` made."""
-    places, counts, names, size_bytes, moment_bytes, etags = marshal.loads(zlib.decompress(data))
-    sizes, moments = array("q", size_bytes), array("d", moment_bytes)
-    tasks: _OfRun = {}
-    rows = zip(names, sizes, moments, etags, strict=True)
-    for place, count in zip(places, counts, strict=True):
-        task = tasks[place] = Task()
-        files = task.files
-        folder = "/".join((*run, *place))
-        for name, size, moment, etag in islice(rows, count):
-            attempt, file = name
-            key = f"{folder}/{file}" if attempt is None else f"{folder}/{attempt}.{file}"
-            files[name] = ObjectInfo(key, size, moment, restored(etag))
-        task.count_marks()
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """The files of a run in few bytes, column by column."""
+    steps, tasks, attempts, names, sizes, moments, etags = zip(*rows, strict=True)
+    known: dict[str, str] = {}  # what is one object is written once
+
+    def once(words: Sequence[str]) -> tuple[str, ...]:
+        return tuple([known.setdefault(word, word) for word in words])
+
+    columns = (
+        once(steps), once(tasks), attempts, once(names), array("q", sizes).tobytes(), array("d", moments).tobytes(),
+        etags,
+    )  # fmt: skip
+    return zlib.compress(marshal.dumps(columns), 1)
+
+
+def decode_rows(data: bytes) -> list[Row]:
+    """What ``encode_rows`` was given."""
+    steps, tasks, attempts, names, sizes, moments, etags = marshal.loads(zlib.decompress(data))
+    return list(zip(steps, tasks, attempts, names, array("q", sizes), array("d", moments), etags, strict=True))
+
+
+def info_of(run: Run, row: Row) -> ObjectInfo:
+    """What was listed of one file."""
+    step, task, attempt, name, size, modified, etag = row
+    dot = "" if attempt is None else f"{attempt}."
+    key = f"{run[0]}/{run[1]}/{step}/{task}/{dot}{name}"
+    return ObjectInfo(key, size, modified, etag.hex() if isinstance(etag, bytes) else etag)
+
+
+def made_of(run: Run, rows: Sequence[Row]) -> OfRun:
+    """The tasks that have these files."""
+    tasks: OfRun = {}
+    place = "", ""
+    for row in rows:
+        if row[:2] != place:
+            place = row[:2]
+            task = tasks.setdefault(place, Task())
+        task.add(row[2], row[3], info_of(run, row))
     return tasks

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.maintenance.metaflow.known_files import FILES_TOGETHER, KnownFiles, Listed, read_together
 from mfstore.maintenance.metaflow.known_format import shard_of_flow
+from mfstore.maintenance.metaflow.listed_tasks import info_of
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
@@ -16,7 +17,7 @@ from mfstore.metaflow.roots.layout import References
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.holdings import Holdings
-    from mfstore.maintenance.metaflow.listed_tasks import TaskName
+    from mfstore.maintenance.metaflow.listed_tasks import Run, TaskName
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
 
@@ -36,16 +37,16 @@ class ReferringFile(NamedTuple):
 
 def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> Iterator[ReferringFile]:
     """What each of these files that were listed refers to. Files that are gone since an inventory refer to nothing."""
-    together: dict[str, set[str]] = {}
-    for flow, _ in holdings.tasks.runs:
-        together.setdefault(shard_of_flow(flow), set()).add(flow)
+    together: dict[str, list[Run]] = {}
+    for run in holdings.tasks.runs:
+        together.setdefault(shard_of_flow(run[0]), []).append(run)
     done = total = 0
-    for flows in together.values():
+    for runs in together.values():
         wanted = [
-            ((name, attempt, kind), info)
-            for name, task in holdings.tasks.of_flows(flows)
-            for (attempt, kind), info in task.files.items()
-            if kind in layout.REFERRING and attempt is not None
+            ((run + row[:2], row[2], row[3]), info_of(run, row))
+            for run in runs
+            for row in holdings.tasks.rows(run)
+            if row[3] in layout.REFERRING and row[2] is not None
         ]
         total += len(wanted)
         for (name, attempt, kind), data in read_small(root, wanted):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import CorruptObject
 from mfstore.metaflow.roots.attempts import BEGAN, DATA, DONE, RESUMED, STARTED
-from mfstore.metaflow.roots.migration_record import earlier_forms, is_recorded
+from mfstore.metaflow.roots.migration_record import FIELD, earlier_forms, is_recorded
 from mfstore.metaflow.roots.packed_keys import PackedArtifact, bundle_of, is_packed_by_any_version
 from mfstore.records import NamedTuple, dataclass, field
 
@@ -31,12 +32,18 @@ CAS_VERSIONS = (1,)
 
 _FLOW = r"(?P<flow>[^\W\d]\w*)"
 """The name of a class, so of letters of any script. Steps are of ASCII: Metaflow sees to that."""
-_BLOB = re.compile(_FLOW + r"/data/(?P<start>[0-9a-f]{2})/(?P<key>(?:r_)?(?P=start)[0-9a-f]{38,62})(?P<meta>_meta)?")
-_TASK = re.compile(
-    _FLOW + r"/(?P<run>[^/]+)/(?P<step>[A-Za-z_][A-Za-z0-9_]*)/(?P<task>[^/]+)/(?:(?P<attempt>[0-9])\."
-    r"(?P<name>attempt\.json|data\.json|DONE\.lock|task_begin|task_end|runtime|local_metadata"
-    r"|(?:(?:runtime|task)_)?std(?:out|err)\.log)|(?P<whole>_resume_leader|_resume_done))"
-)
+_BLOB = re.compile(r"((?:r_)?([0-9a-f]{2})[0-9a-f]{38,62})(_meta)?")
+_NAME = re.compile(_FLOW)
+_STEP = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OF_ATTEMPT = (
+    STARTED, DATA, DONE, BEGAN, "task_end", "runtime", "local_metadata",
+    *(f"{of}std{stream}.log" for of in ("", "runtime_", "task_") for stream in ("out", "err")),
+)  # fmt: skip
+_TASK_FILES: dict[str, tuple[int | None, str]] = {
+    **{f"{attempt}.{name}": (attempt, name) for attempt in range(10) for name in _OF_ATTEMPT},
+    **{name: (None, name) for name in RESUMED},
+}
+"""The names that files of a task have, and the attempt and the name without it of each."""
 _METADATA = re.compile(
     _FLOW + r"/(?:(?P<run>[^/]+)/)?(?:[^/]+/){0,2}_meta/(?:_self|sysmeta_[^/]+|(?:\d+_)?artifact_[^/]+)\.json"
 )
@@ -75,29 +82,39 @@ OTHER = ParsedPath("other")
 
 def parse(path: str) -> ParsedPath:
     """What an object below the root is, by its path."""
-    top = path.partition("/")[0]
-    if top == "data":
+    parts = path.split("/")
+    top = parts[0]
+    if _is_flow_name(top):
+        if len(parts) == 5:
+            _, run, step, task, last = parts
+            file = _TASK_FILES.get(last)
+            if file is not None and run and task and run != "data" and _is_step_name(step):
+                return ParsedPath("task", top, run, step, task, *file)
+        elif len(parts) == 4 and parts[1] == "data":
+            if (found := _BLOB.fullmatch(parts[3])) and found[2] == parts[2]:
+                return ParsedPath("blob_meta" if found[3] else "blob", top, name=found[1])
+        elif len(parts) == 2 and _LOCAL.fullmatch(path):
+            return ParsedPath("metadata", top)
+        if found := _METADATA.fullmatch(path):
+            return ParsedPath("metadata", top, found["run"] or "")
+    elif top == "data":
         if found := _INCLUDE.fullmatch(path):
             return ParsedPath("include", found["flow"], name=found["key"])
         if found := _OF_RUN.fullmatch(path):
             return ParsedPath("user", found["flow"], found["run"])
-        return OTHER
-    if top == "mf.cards":
-        found = _CARD.fullmatch(path)
-        return ParsedPath("card", found["flow"], found["run"]) if found else OTHER
-    if not is_flow(top):
-        return OTHER
-    if found := _BLOB.fullmatch(path):
-        return ParsedPath("blob_meta" if found["meta"] else "blob", found["flow"], name=found["key"])
-    if found := _LOCAL.fullmatch(path):
-        return ParsedPath("metadata", found["flow"])
-    if found := _METADATA.fullmatch(path):
-        return ParsedPath("metadata", found["flow"], found["run"] or "")
-    if (found := _TASK.fullmatch(path)) and found["run"] != "data":
-        attempt = None if found["attempt"] is None else int(found["attempt"])
-        name = found["whole"] or found["name"]
-        return ParsedPath("task", found["flow"], found["run"], found["step"], found["task"], attempt, name)
+    elif top == "mf.cards" and (found := _CARD.fullmatch(path)):
+        return ParsedPath("card", found["flow"], found["run"])
     return OTHER
+
+
+@lru_cache(maxsize=4096)
+def _is_flow_name(name: str) -> bool:
+    return is_flow(name) and _NAME.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def _is_step_name(name: str) -> bool:
+    return _STEP.fullmatch(name) is not None
 
 
 def root_below(path: str) -> str | None:
@@ -153,17 +170,9 @@ class Task:
             if attempt not in self.done and (attempt, "runtime") not in self.files and now - began <= window
         ]  # fmt: skip
 
-    def add(self, path: ParsedPath, info: ObjectInfo) -> None:
-        """Count one file of the task."""
-        self.files[path.attempt, path.name] = info
-        self._mark(path.attempt, path.name, info)
-
-    def count_marks(self) -> None:
-        """What ``add`` would have told of the files that it has now."""
-        for (attempt, name), info in self.files.items():
-            self._mark(attempt, name, info)
-
-    def _mark(self, attempt: int | None, name: str, info: ObjectInfo) -> None:
+    def add(self, attempt: int | None, name: str, info: ObjectInfo) -> None:
+        """Count one file of the task, by its name without the attempt."""
+        self.files[attempt, name] = info
         if attempt is not None:
             if name == STARTED:
                 self.started[attempt] = info.modified
@@ -221,11 +230,13 @@ def references(name: str, data: Buffer) -> References:
 def _of_data(document: Any) -> References:
     objects: Mapping[str, str] = document["objects"]
     infos: Mapping[str, Any] = document.get("info") or {}
-    if not all(isinstance(key, str) for key in objects.values()):
+    if not {*map(type, objects.values())} <= {str}:
         raise ValueError("a key that is no text")
     packed = {name for name, info in infos.items() if is_packed_by_any_version(info)}
     bundles = {bundle_of(infos[name]) for name in packed}
     included = {name for name, info in infos.items() if "IncludedFile" in str(info.get("type", ""))}
+    if not packed and not included and FIELD not in document:
+        return References(dict(objects), frozenset(), frozenset())
     return References(
         {name: key for name, key in objects.items() if name not in packed},
         frozenset(included - packed),

@@ -13,6 +13,7 @@ from mfstore import errors
 from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting.beginnings import read_beginnings, time_of_attempt
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
+from mfstore.maintenance.metaflow.collecting.listed_runs import listed_runs
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.planned import plan_notes
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
@@ -111,9 +112,9 @@ def test_runs_whose_id_or_metadata_tells_when_they_began_are_not_asked(tmp_path,
     a_run(tmp_path, "Flow", "untold", 3)
     asked = []
 
-    def counted(root, holdings, runs):
+    def counted(root, listed, runs):
         asked.extend(runs)
-        return read_beginnings(root, holdings, runs)
+        return read_beginnings(root, listed, runs)
 
     monkeypatch.setattr("mfstore.maintenance.metaflow.collecting.run_facts.read_beginnings", counted)
     began = {entry.run: time.time() - entry.began for entry in plan(tmp_path, last=1).runs}
@@ -130,7 +131,7 @@ def test_the_first_attempt_of_a_run_is_that_of_its_parameters(tmp_path):
         os.utime(path, (time.time() - 100 - (path.parent.parent.name == "end"),) * 2)  # as if the end came first
     place = Root(str(tmp_path))
     try:
-        (began,) = read_beginnings(place, list_root(place, untold), {("Flow", "r")}).values()
+        (began,) = read_beginnings(place, listed_runs(list_root(place, untold)), {("Flow", "r")}).values()
     finally:
         place.close()
     assert time.time() - began == pytest.approx(9 * DAY, abs=60)

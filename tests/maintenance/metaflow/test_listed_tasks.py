@@ -7,7 +7,7 @@ import pytest
 
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow import listed_tasks
-from mfstore.maintenance.metaflow.listed_tasks import TaskTable, decode_run, encode_run
+from mfstore.maintenance.metaflow.listed_tasks import TaskTable, decode_rows, encode_rows
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import Task
 
@@ -41,8 +41,9 @@ def test_it_is_a_dict_of_tasks(monkeypatch, files):
         path = layout.parse(info.key)
         assert table.get(("Größe0", "argo-0", "start", "0")) == model.get(("Größe0", "argo-0", "start", "0"))
         table.add(path, info)
-        model.setdefault((path.flow, path.run, path.step, path.task), Task()).add(path, info)
-    assert (files > 1000) == all(isinstance(tasks, dict) for tasks in table._runs.values())
+        name = path.flow, path.run, path.step, path.task
+        model.setdefault(name, Task()).add(path.attempt, path.name, info)
+    assert (files > 1000) == all(isinstance(rows, list) for rows in table._runs.values())
     assert dict(table.items()) == model and len(table) == len(model) and table
     assert list(table) == [name for name, _ in table.items()] and set(table.runs) == {name[:2] for name in model}
     for name, task in model.items():
@@ -52,8 +53,13 @@ def test_it_is_a_dict_of_tasks(monkeypatch, files):
     for name in [name for name in model if name[2] == "_parameters"] + [name for name in model if name[1] == "argo-7"]:
         assert table.pop(name, None) == model.pop(name, None)
     assert dict(table.items()) == model and ("Größe1", "argo-7") not in table.runs
-    table["Flow", "1", "start", "1"] = Task()
-    assert table["Flow", "1", "start", "1"] == Task()
+    task = next(iter(model.values()))
+    changed = Task(files={file: info._replace(size=1) for file, info in task.files.items()})
+    name = next(iter(model))
+    table[name] = changed
+    assert table[name].files == changed.files and table[name].started == task.started
+    table["Größe1", "new", *name[2:]] = changed
+    assert [info.size for info in table["Größe1", "new", *name[2:]].files.values()] == [1] * len(task.files)
 
 
 def test_a_file_takes_few_bytes(monkeypatch):
@@ -71,9 +77,6 @@ def test_a_file_takes_few_bytes(monkeypatch):
 
 
 def test_what_a_run_is_encoded_as():
-    tasks = {("start", "1"): Task(), ("end", "2"): Task()}
-    for info in infos(1):
-        path = layout.parse(info.key)
-        tasks.setdefault((path.step, path.task), Task()).add(path, info)
-    assert decode_run(("Größe0", "argo-0"), encode_run(tasks)) == tasks
-    assert decode_run(("F", "1"), encode_run({})) == {}
+    rows = [("start", "1", 0, "data.json", 5, 1.25, b"1" * 16), ("end", "2", None, "_resume_done", 1 << 40, 2e9, "x")]
+    assert decode_rows(encode_rows(rows)) == rows
+    assert len(encode_rows(rows * 1000)) < 1000

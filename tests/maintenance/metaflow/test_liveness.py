@@ -3,7 +3,8 @@
 import pytest
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow.collecting.liveness import SILENCE, SLACK, Liveness, longest_attempts, unfinished
+from mfstore.maintenance.metaflow.collecting.listed_runs import listed_runs
+from mfstore.maintenance.metaflow.collecting.liveness import SILENCE, SLACK, Liveness, unfinished
 from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.metaflow.roots import layout
 
@@ -18,7 +19,7 @@ def task(*files):
     found = layout.Task()
     for name, ago in files:
         key = "/".join((*NAME, name))
-        found.add(layout.parse(key), ObjectInfo(key, 1, NOW - ago, "etag"))
+        found.add(*layout.parse(key)[5:], ObjectInfo(key, 1, NOW - ago, "etag"))
     return found
 
 
@@ -91,4 +92,4 @@ def test_what_attempts_took_is_told_by_their_marks():
         for file, ago in (("0.attempt.json", start), ("0.data.json", end), ("0.DONE.lock", end)):
             if ago is not None:
                 holdings.add(ObjectInfo("/".join((*name, file)), 1, NOW - ago, "etag"))
-    assert longest_attempts(holdings) == {("Flow", "train"): 85.0}
+    assert listed_runs(holdings).took == {("Flow", "train"): 85.0}

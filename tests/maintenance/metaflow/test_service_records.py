@@ -10,6 +10,7 @@ from metaflow.plugins.metadata_providers.service import ServiceMetadataProvider
 
 from mfstore import errors
 from mfstore.maintenance.metaflow.collecting import execution
+from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.record_sources import default_metadata, records_of
@@ -17,6 +18,7 @@ from mfstore.maintenance.metaflow.collecting.records import RunRecord
 from mfstore.maintenance.metaflow.collecting.service_records import MetadataService, ServiceRecords
 from mfstore.maintenance.metaflow.collecting.service_tags import REMOVED_TAG
 from mfstore.maintenance.metaflow.gc import collect_metaflow
+from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.maintenance.metaflow.root import Root
 from tests.rigs.metaflow_trees import task
 
@@ -183,4 +185,4 @@ def test_sources_that_there_are(tmp_path):
     task(tmp_path, FLOW, "1", "start", 1, {})
     for name in ("", "local:", "http://x"):
         with pytest.raises(errors.InvalidKey):
-            records_of(Root(str(tmp_path)), None, name)
+            records_of(Root(str(tmp_path)), Holdings(), ListedRuns(), name)

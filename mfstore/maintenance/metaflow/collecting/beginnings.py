@@ -7,37 +7,26 @@ order.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
 from mfstore.maintenance.metaflow.references import read_small
-from mfstore.metaflow.roots.attempts import PARAMETERS, STARTED
 
 if TYPE_CHECKING:
-    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns
     from mfstore.maintenance.metaflow.collecting.policy import Run
-    from mfstore.maintenance.metaflow.holdings import Holdings
     from mfstore.maintenance.metaflow.root import Root
 
 EARLIEST = 1420070400.0
 """2015: before there was Metaflow. A clock that said less was none."""
-_FIRST_STEPS = {PARAMETERS: 0, "start": 1}
 
 
-def read_beginnings(root: Root, holdings: Holdings, runs: Collection[Run]) -> Mapping[Run, float]:
+def read_beginnings(root: Root, listed: ListedRuns, runs: Iterable[Run]) -> Mapping[Run, float]:
     """When each of these runs began, in seconds since the epoch, on the clock of the machine that ran its first
     attempt. One small file is read of each; runs of which it cannot be read are not among the result."""
-    first: dict[Run, tuple[tuple[int, float], ObjectInfo]] = {}
-    for name, task in holdings.tasks.items():
-        run = name[:2]
-        if run not in runs or not task.started:
-            continue
-        info = task.files[min(task.started), STARTED]
-        order = _FIRST_STEPS.get(name[2], 2), info.modified
-        if run not in first or order < first[run][0]:
-            first[run] = order, info
-    wanted = [(run, info) for run, (_, info) in first.items()]
+    firsts = ((run, listed.runs[run].first) for run in runs)
+    wanted = [(run, info) for run, info in firsts if info is not None]
     found: dict[Run, float] = {}
     for run, data in read_small(root, wanted):
         moment = None if isinstance(data, MfstoreError) else time_of_attempt(data)

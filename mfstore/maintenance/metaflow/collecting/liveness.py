@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore.metaflow.roots.attempts import DATA, DONE
+from mfstore.metaflow.roots.attempts import DATA
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.facts import RunFacts
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.collecting.records import RunRecord
-    from mfstore.maintenance.metaflow.holdings import Holdings
     from mfstore.maintenance.metaflow.listed_tasks import TaskName
     from mfstore.metaflow.roots.layout import Task
 
@@ -50,17 +49,38 @@ class Liveness:
         return self.longest if took is None else min(self.longest, max(SILENCE, SLACK * took))
 
     def running(self, name: TaskName, task: Task) -> int | None:
-        """The attempt of a task that is running, or None. Only the latest one can be: nobody reads another any more,
-        should it still end."""
-        attempt = unfinished(task)
-        if attempt is None:
-            return None
-        sign = max(info.modified for (number, _), info in task.files.items() if number == attempt)
-        heartbeat = self.heartbeats.get(name[:2])
-        patience = self.patience(name[0], name[2])
+        """The attempt of a task that is running, or None."""
+        found = open_attempt(*name[2:], task)
+        return None if found is None or not self.may_end(name[:2], found) else found.attempt
+
+    def may_end(self, run: Run, open_one: OpenAttempt) -> bool:
+        """Whether an attempt that did not end is running."""
+        sign = open_one.sign
+        heartbeat = self.heartbeats.get(run)
+        patience = self.patience(run[0], open_one.step)
         if heartbeat is not None:
             sign, patience = max(sign, heartbeat), SILENCE
-        return attempt if self.now - sign <= patience else None
+        return self.now - sign <= patience
+
+
+class OpenAttempt(NamedTuple):
+    """The latest attempt of a task, of which nothing says that it ended. Nobody reads an earlier one any more, should
+    it still end."""
+
+    step: str
+    task: str
+    attempt: int
+    sign: float
+    """When it wrote its last file."""
+
+
+def open_attempt(step: str, name: str, task: Task) -> OpenAttempt | None:
+    """The attempt of a task that may be running; None where there is none."""
+    attempt = unfinished(task)
+    if attempt is None:
+        return None
+    sign = max(info.modified for (number, _), info in task.files.items() if number == attempt)
+    return OpenAttempt(step, name, attempt, sign)
 
 
 def unfinished(task: Task) -> int | None:
@@ -70,17 +90,6 @@ def unfinished(task: Task) -> int | None:
     if attempt is None or (attempt, "runtime") in task.files:
         return None
     return None if attempt in task.done and (attempt, DATA) in task.files else attempt
-
-
-def longest_attempts(holdings: Holdings) -> dict[Step, float]:
-    """How many seconds the longest attempt of each step took, of those that ended."""
-    took: dict[Step, float] = {}
-    for name, task in holdings.tasks.items():
-        for attempt in task.done & task.started.keys():
-            seconds = task.files[attempt, DONE].modified - task.started[attempt]
-            step = name[0], name[2]
-            took[step] = max(seconds, took.get(step, 0.0))
-    return took
 
 
 def heartbeats_in(records: Mapping[Run, RunRecord | RunFacts]) -> dict[Run, float]:

@@ -11,7 +11,8 @@ from mfstore.errors import AccessDenied
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
-from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in, longest_attempts
+from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns, listed_runs
+from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in
 from mfstore.maintenance.metaflow.collecting.locks import read_locked_runs
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
@@ -60,12 +61,14 @@ def make_plan(
     metadata: str,
 ) -> MetaflowGcPlan:  # fmt: skip
     """The plan, by what was listed, since when runs have been condemned, and at this time of the storage."""
-    facts = {(entry.flow, entry.run): entry for entry in read_run_facts(root, holdings, policy, now, metadata)}
+    listed = listed_runs(holdings)
+    found = read_run_facts(root, holdings, listed, policy, now, metadata)
+    facts = {(entry.flow, entry.run): entry for entry in found}
     decision = decide_runs(facts.values(), policy, now)
     kept = {**decision.kept}
     cards = {(path.flow, path.run) for path, _ in holdings.cards}
-    spared = read_resumed_runs(root, holdings).keep_origins(kept, cards)
-    liveness = Liveness(now, policy.running, longest_attempts(holdings), heartbeats_in(facts))
+    spared = read_resumed_runs(root, holdings, {run for run, found in listed.runs.items() if found.resumed}).keep_origins(kept, cards)
+    liveness = Liveness(now, policy.running, listed.took, heartbeats_in(facts))
     fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
     versions = read_versions(root.backend)
     locks_known = fates.spare_locked(root, holdings, spared) if versions.locks_objects else True
@@ -73,11 +76,11 @@ def make_plan(
     fates.hold_unread(needs.unread)
     fates.hold_unread(needs.unreadable)
     migrated = _ripe(needs, fates)
-    fates.note_busy(holdings, {flow for flow, _ in (*fates.due, *migrated)})
+    fates.note_busy(listed, {flow for flow, _ in (*fates.due, *migrated)})
     needs.due.blobs |= migrated
     includes, unread = _includes(root, holdings, needs, fates.held)
     fates.hold_unread(unread)
-    plan = _assemble(root.url, metadata, holdings, facts, fates, needs, frozenset(spared), includes, migrated)
+    plan = _assemble(root.url, metadata, holdings, listed, facts, fates, needs, frozenset(spared), includes, migrated)
     return replace(plan, versions=versions, locks_known=locks_known)
 
 
@@ -110,11 +113,12 @@ class _Fates:
             self.locked[run] = lock.why
         return True
 
-    def note_busy(self, holdings: Holdings, flows: Collection[str]) -> None:
+    def note_busy(self, listed: ListedRuns, flows: Collection[str]) -> None:
         """Note which of those flows have a running task."""
-        for name, task in holdings.tasks.items():
-            if name[0] in flows and self.liveness.running(name, task) is not None:
-                self.busy[name[0]] = f"{'/'.join(name)} is running"
+        for run, found in listed.runs.items():
+            for attempt in found.open if run[0] in flows else ():
+                if self.liveness.may_end(run, attempt):
+                    self.busy[run[0]] = f"{'/'.join(run)}/{attempt.step}/{attempt.task} is running"
 
     def hold_unread(self, unread: Mapping[str, str]) -> None:
         """Let nothing go of these flows: what a run refers to that goes without it is garbage that nobody knows."""
@@ -176,8 +180,8 @@ def _includes(
 
 
 def _assemble(
-    url: str, metadata: str, holdings: Holdings, facts: Mapping[Run, RunFacts], fates: _Fates, needs: NeedsByFate,
-    spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
+    url: str, metadata: str, holdings: Holdings, listed: ListedRuns, facts: Mapping[Run, RunFacts], fates: _Fates,
+    needs: NeedsByFate, spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
 ) -> MetaflowGcPlan:  # fmt: skip
     stay, go, later = needs.kept, needs.due, needs.later
     alone = (blob for blob in go.blobs - stay.blobs - later.blobs if blob[0] not in fates.held)
@@ -186,7 +190,7 @@ def _assemble(
     soon = (go.blobs | later.blobs) - stay.blobs - blobs
     known = stay.blobs | go.blobs | later.blobs
     dropped, due = fates.dropped, fates.due
-    files = _own(holdings, due, spared)
+    files = _own(listed, due, spared)
     return MetaflowGcPlan(
         url=url,
         policy=fates.policy,
@@ -205,7 +209,7 @@ def _assemble(
         includes=includes,
         files=files,
         freed=files + total(stored(holdings, blobs)) + total(holdings.includes[name] for name in includes),
-        later=_own(holdings, dropped.keys() - due, spared) + total(stored(holdings, soon)),
+        later=_own(listed, dropped.keys() - due, spared) + total(stored(holdings, soon)),
         shared=total(stored(holdings, (go.blobs | later.blobs) & stay.blobs)),
         unreferred=total(stored(holdings, (blob for blob in holdings.blobs if blob not in known))),
         user=total(info for path, info in holdings.user if (path.flow, path.run) in dropped),
@@ -233,16 +237,22 @@ def _looked_for(pinned: Iterable[str], holdings: Holdings) -> Iterator[str]:
     return (pattern for pattern, flow in flows if only is None or flow in only or {*"*?["} & {*flow})
 
 
-def _own(holdings: Holdings, runs: Iterable[Run], spared: Collection[str]) -> RootAmount:
-    return total(info for infos in own_files(holdings, set(runs), spared).values() for info in infos)
+def _own(listed: ListedRuns, runs: Iterable[Run], spared: Collection[str]) -> RootAmount:
+    """How much is stored for these runs alone."""
+    objects = size = 0
+    for run in runs:
+        found = listed.runs[run]
+        cards = run[0] not in spared
+        objects += found.files if cards else found.files - found.cards
+        size += found.size if cards else found.size - found.cards_size
+    return RootAmount(objects, size)
 
 
 def own_files(holdings: Holdings, runs: set[Run], spared: Collection[str]) -> dict[Run, list[ObjectInfo]]:
     """What is stored for each run alone. Cards of the ``spared`` flows are not among it."""
     found: dict[Run, list[ObjectInfo]] = {run: [] for run in runs}
-    for name, task in holdings.tasks.items():
-        if name[:2] in found:
-            found[name[:2]].extend(task.files.values())
+    for run, infos in found.items():
+        infos += [info for task in holdings.tasks.of_run(run).values() for info in task.files.values()]
     cards = [card for card in holdings.cards if card[0].flow not in spared]
     for path, info in [*holdings.metadata, *cards]:
         if (path.flow, path.run) in found:

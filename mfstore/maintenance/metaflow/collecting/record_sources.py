@@ -15,10 +15,11 @@ from mfstore.maintenance.metaflow.collecting.records import (
     RunRecords,
     merged,
 )
-from mfstore.maintenance.metaflow.collecting.service_records import ServiceRecords, open_steps
+from mfstore.maintenance.metaflow.collecting.service_records import ServiceRecords
 from mfstore.s3.datatools.settings import setting
 
 if TYPE_CHECKING:
+    from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.holdings import Holdings
     from mfstore.maintenance.metaflow.root import Root
@@ -30,7 +31,7 @@ def default_metadata() -> str:
     return "service" if configured and find_spec("metaflow") else "local"
 
 
-def records_of(root: Root, holdings: Holdings, metadata: str) -> RunRecords:
+def records_of(root: Root, holdings: Holdings, listed: ListedRuns, metadata: str) -> RunRecords:
     """The source that ``metadata`` names: ``local`` (below the root), ``local:PATH`` (below another), ``service`` or
     ``none``. InvalidKey for any other."""
     kind, _, place = metadata.partition(":")
@@ -39,16 +40,16 @@ def records_of(root: Root, holdings: Holdings, metadata: str) -> RunRecords:
     if kind == "local" and place:
         return LocalRecordsElsewhere(place)
     if metadata == "service":
-        return ServiceRecords(open_steps(holdings))
+        return ServiceRecords({run: found.open_steps for run, found in listed.runs.items() if found.open_steps})
     if metadata == "none":
         return LocalRecords(root, ())
     raise InvalidKey("not a source of metadata", found=repr(metadata), expected="local, local:PATH, service or none")
 
 
 def read_records(
-    root: Root, holdings: Holdings, told: Mapping[Run, RunRecord], runs: Collection[Run], running: Collection[Run]
+    root: Root, listed: ListedRuns, told: Mapping[Run, RunRecord], runs: Collection[Run], running: Collection[Run]
 ) -> dict[Run, RunRecord]:
     """What is recorded of each of these runs, by what a source ``told`` and by the files of the run itself. Of the
     ``running`` ones nobody looks how they ended."""
-    files = FileRecords(root, holdings, running).read(runs)
+    files = FileRecords(root, listed, running).read(runs)
     return {run: merged(told.get(run), files.get(run)) for run in runs}

@@ -8,19 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.maintenance.metaflow.collecting.policy import Run
 from mfstore.maintenance.metaflow.references import read_small
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.attempts import DATA, DONE, PARAMETERS
 from mfstore.metaflow.roots.outcome import END_STEP, ended_well, leads_nowhere
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.collecting.listed_runs import LastTask, ListedRuns
     from mfstore.metaflow.roots.layout import ParsedPath
 
 RunState = Literal["successful", "failed", "running", "unfinished", "unknown"]
@@ -133,50 +132,31 @@ _TOLD: tuple[RunState, ...] = ("running", "unfinished", "failed", "unknown", "su
 """Of what several tasks of a run tell, the last of these holds."""
 
 
-class _EndName(NamedTuple):
-    """A task that may be the last of its run."""
-
-    run: Run
-    step: str
-    ended: float
-
-
 class FileRecords:
     """The files of attempts: whether, when and how a run ended is told by its last task."""
 
-    def __init__(self, root: Root, holdings: Holdings, running: Collection[Run]) -> None:
+    def __init__(self, root: Root, listed: ListedRuns, running: Collection[Run]) -> None:
         self._root = root
+        self._listed = listed
         self._running = running
-        self._ends: dict[Run, dict[str, tuple[_EndName, ObjectInfo]]] = {}
-        """Of each run what may be its last task: that of the step ``end``, else one of each step, since any step may
-        be the last one of its flow."""
-        for name, task in holdings.tasks.items():
-            ends = self._ends.setdefault(name[:2], {})
-            step = name[2]
-            if step == PARAMETERS or step in ends or END_STEP in ends or task.readable is None:
-                continue
-            data = task.files.get((task.readable, DATA))
-            if data is not None:
-                if step == END_STEP:
-                    ends.clear()
-                ends[step] = _EndName(name[:2], step, task.files[task.readable, DONE].modified), data
 
     def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
         """One small file is read of each run that ended, and of those without a step ``end`` one of each step. An
         ``end`` that cannot be read leaves the state unknown."""
         records: dict[Run, RunRecord] = {}
-        wanted: list[tuple[_EndName, ObjectInfo]] = []
+        wanted: list[tuple[tuple[Run, LastTask], ObjectInfo]] = []
         for run in runs:
-            if run not in self._ends:
+            listed = self._listed.runs.get(run)
+            if listed is None or not listed.tasks:
                 continue
             running = run in self._running
             records[run] = RunRecord("files", time_in_id(run[1]), state="running" if running else "unfinished")
             if not running:
-                wanted += self._ends[run].values()
-        for end, data in read_small(self._root, wanted):
-            state = _state(end.step, data)
-            if _TOLD.index(state) > _TOLD.index(records[end.run].state):
-                records[end.run] = replace(records[end.run], ended=end.ended, state=state)
+                wanted += [((run, task), task.data) for task in listed.last]
+        for (run, task), data in read_small(self._root, wanted):
+            state = _state(task.step, data)
+            if _TOLD.index(state) > _TOLD.index(records[run].state):
+                records[run] = replace(records[run], ended=task.ended, state=state)
         return records
 
 

@@ -364,12 +364,13 @@ class Removal:
 
     def _shown_since(self, work: FlowWork, listed: Holdings) -> str:
         """Which of these runs a run shows that resumed it since an inventory was made, or nothing."""
-        since_then = runs_that_resumed(listed) - runs_that_resumed(self._holdings)
+        resumed = runs_that_resumed(listed)
+        since_then = resumed - runs_that_resumed(self._holdings)
         listed.cards = [card for card in self._holdings.cards if card[0].flow == work.flow]
         if not since_then or not listed.cards:
             return ""
         kept = dict.fromkeys(since_then, "")
-        unclear = read_resumed_runs(self._root, listed).keep_origins(
+        unclear = read_resumed_runs(self._root, listed, resumed).keep_origins(
             kept, {(path.flow, path.run) for path, _ in listed.cards}
         )
         shown = ["/".join(run) for run in sorted(kept.keys() & work.runs)]

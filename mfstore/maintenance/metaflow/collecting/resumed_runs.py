@@ -60,13 +60,13 @@ class ResumedRuns:
 
 def runs_that_resumed(holdings: Holdings) -> set[Run]:
     """Those that resumed others, whichever."""
-    return {name[:2] for name, task in holdings.tasks.items() if any((None, mark) in task.files for mark in RESUMED)}
+    tasks = holdings.tasks
+    return {run for run in tasks.runs if any(row[3] in RESUMED for row in tasks.rows(run))}
 
 
-def read_resumed_runs(root: Root, holdings: Holdings) -> ResumedRuns:
-    """The runs that resumed others. Where no metadata below the root tells which, as in S3, the ``data.json`` of tasks
-    with cards are read, and of those that were taken over."""
-    resumed = runs_that_resumed(holdings)
+def read_resumed_runs(root: Root, holdings: Holdings, resumed: set[Run]) -> ResumedRuns:
+    """What runs that ``resumed`` others resumed. Where no metadata below the root tells which, as in S3, the
+    ``data.json`` of tasks with cards are read, and of those that were taken over."""
     told: dict[Run, ObjectInfo] = {}
     for path, info in holdings.metadata:
         if (path.flow, path.run) in resumed and layout.ORIGIN.fullmatch(info.key):
@@ -91,9 +91,9 @@ def _alike(root: Root, holdings: Holdings, resumed: Collection[Run]) -> dict[Run
             with_card.add(((path.flow, path.run), task["step"], task["task"]))
     taken_over: dict[TaskName, ObjectInfo] = {}
     shown: dict[TaskName, ObjectInfo] = {}
-    for name, files in holdings.tasks.items():
+    for name, files in holdings.tasks.of_flows(flows):
         attempt = files.readable
-        if name[0] not in flows or attempt is None or (attempt, DATA) not in files.files:
+        if attempt is None or (attempt, DATA) not in files.files:
             continue
         if name[:2] in resumed and (attempt, BEGAN) not in files.files:
             taken_over[name] = files.files[attempt, DATA]

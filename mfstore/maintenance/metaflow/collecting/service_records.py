@@ -15,22 +15,12 @@ from mfstore.maintenance.metaflow.collecting.records import RunRecord
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.policy import Run
-    from mfstore.maintenance.metaflow.holdings import Holdings
 
 WITHOUT = (
     "Nothing was changed. Without it: --metadata none, and what it knows of tags, users and signs of life is not known"
 )
 OpenSteps = Mapping["Run", Collection[str]]
 """The steps of each run that have an attempt which began and did not end."""
-
-
-def open_steps(holdings: Holdings) -> dict[Run, set[str]]:
-    """By what a listing shows."""
-    found: dict[Run, set[str]] = {}
-    for (flow, run, step, _), task in holdings.tasks.items():
-        if task.started.keys() - task.done:
-            found.setdefault((flow, run), set()).add(step)
-    return found
 
 
 class ServiceRecords:

@@ -1,0 +1,138 @@
+"""What a collection needs to know of each run that a listing shows, taken from its files in one pass: they are many,
+and kept as bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from mfstore.maintenance.metaflow.collecting.liveness import OpenAttempt, Step, open_attempt
+from mfstore.metaflow.roots.attempts import DATA, DONE, PARAMETERS, RESUMED, STARTED
+from mfstore.metaflow.roots.outcome import END_STEP
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
+    from mfstore.maintenance.metaflow.collecting.policy import Run
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.metaflow.roots.layout import Task
+
+_FIRST_STEPS = {PARAMETERS: 0, "start": 1}
+
+
+class LastTask(NamedTuple):
+    """A task that may be the last of its run."""
+
+    step: str
+    ended: float
+    data: ObjectInfo
+    """Its ``data.json``."""
+
+
+@dataclass(slots=True)
+class ListedRun:
+    """What a listing shows of one run: of files that tasks wrote besides blobs, of local metadata, and of cards."""
+
+    tasks: int = 0
+    files: int = 0
+    size: int = 0
+    """Bytes of them."""
+    cards: int = 0
+    """How many of the files are cards."""
+    cards_size: int = 0
+    earliest: float = float("inf")
+    """The time of the earliest one of its tasks; where it has no tasks, of any."""
+    touched: float = 0.0
+    """The time of the latest."""
+    open: tuple[OpenAttempt, ...] = ()
+    """The attempts that may be running."""
+    open_steps: frozenset[str] = frozenset()
+    """The steps with an attempt that began and did not end."""
+    first: ObjectInfo | None = None
+    """What its first attempt wrote down when it began."""
+    last: tuple[LastTask, ...] = ()
+    """What may be its last task: that of the step ``end``, else one of each step, since any step may be the last one of
+    its flow."""
+    resumed: bool = False
+    """Whether it resumed another run."""
+
+    def add(self, info: ObjectInfo) -> None:
+        """Count one."""
+        self.files += 1
+        self.size += info.size
+        self.touched = max(self.touched, info.modified)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRuns:
+    """All runs."""
+
+    runs: dict[Run, ListedRun] = field(default_factory=dict)
+    took: dict[Step, float] = field(default_factory=dict)
+    """How many seconds the longest attempt of each step took, of those that ended."""
+
+
+def listed_runs(holdings: Holdings) -> ListedRuns:
+    """The runs of a listing."""
+    found = ListedRuns()
+    for run in holdings.tasks.runs:
+        found.runs[run] = _of_tasks(run, holdings.tasks.of_run(run), found.took)
+    for path, info in holdings.metadata:
+        if path.run:
+            listed = found.runs.setdefault((path.flow, path.run), ListedRun())
+            listed.add(info)
+            if not listed.tasks:
+                listed.earliest = min(listed.earliest, info.modified)
+    for path, info in holdings.cards:
+        of_card = found.runs.get((path.flow, path.run))
+        if of_card is not None:
+            of_card.add(info)
+            of_card.cards += 1
+            of_card.cards_size += info.size
+            if not of_card.tasks:
+                of_card.earliest = min(of_card.earliest, info.modified)
+    return found
+
+
+def _of_tasks(run: Run, tasks: dict[tuple[str, str], Task], took: dict[Step, float]) -> ListedRun:
+    listed = ListedRun(tasks=len(tasks))
+    first: tuple[tuple[int, float], ObjectInfo] | None = None
+    last: dict[str, LastTask] = {}
+    opened: list[OpenAttempt] = []
+    open_steps: set[str] = set()
+    for (step, name), task in tasks.items():
+        infos = task.files.values()
+        times = [info.modified for info in infos]
+        listed.files += len(times)
+        listed.size += sum([info.size for info in infos])
+        listed.earliest = min(listed.earliest, *times)
+        listed.touched = max(listed.touched, *times)
+        listed.resumed |= any((None, marker) in task.files for marker in RESUMED)
+        for attempt in task.done & task.started.keys():
+            seconds = task.files[attempt, DONE].modified - task.started[attempt]
+            took[run[0], step] = max(seconds, took.get((run[0], step), 0.0))
+        if task.started:
+            began = task.files[min(task.started), STARTED]
+            order = _FIRST_STEPS.get(step, 2), began.modified
+            if first is None or order < first[0]:
+                first = order, began
+            if not task.done.issuperset(task.started):
+                open_steps.add(step)
+        if (open_one := open_attempt(step, name, task)) is not None:
+            opened.append(open_one)
+        _note_last(last, step, task)
+    listed.first = None if first is None else first[1]
+    listed.last = tuple(last.values())
+    listed.open = tuple(opened)
+    listed.open_steps = frozenset(open_steps)
+    return listed
+
+
+def _note_last(last: dict[str, LastTask], step: str, task: Task) -> None:
+    if step == PARAMETERS or step in last or END_STEP in last:
+        return
+    readable = task.readable
+    data = None if readable is None else task.files.get((readable, DATA))
+    if data is not None:
+        if step == END_STEP:
+            last.clear()
+        last[step] = LastTask(step, task.files[readable, DONE].modified, data)
