@@ -1,10 +1,10 @@
 """One part of a fleet's collection, planned by an inventory: ``python -m benchmarks.fleet_shard build/fleet.json
 --runs 50000``.
 
-The bucket is synthetic (``synthetic_bucket``), with twenty objects a run; its inventory is in Parquet. A process of its
-own plans the flows of one part: at first, when every attempt's files are read, and again, when they are remembered, as
-on every later day. CPU and memory are that process's own. ``--others`` are runs of other parts, of which the inventory
-tells as well: what they cost is what each part pays for the whole.
+The bucket is synthetic (``synthetic_bucket``), with twenty objects a run, or with ``--shape typical`` 150; its
+inventory is in Parquet. A process of its own plans the flows of one part: at first, when every attempt's files are
+read, and again, when they are remembered, as on every later day. CPU and memory are that process's own. ``--others``
+are runs of other parts, of which the inventory tells as well: what they cost is what each part pays for the whole.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.gc_daily import environment, measured
-from benchmarks.synthetic_bucket import DAY, Bucket, Server
+from benchmarks.synthetic_bucket import DAY, SHAPES, Bucket, Server
 
 MINE = 4
 """Flows of the part."""
@@ -90,9 +90,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="where the rows go, as JSON")
     parser.add_argument("--runs", type=int, default=50_000)
-    parser.add_argument("--others", type=int, default=0)
+    parser.add_argument("--others", type=int, default=0, help="runs of other parts, of twenty objects each")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
     chosen = parser.parse_args()
-    bucket = Bucket(MINE)
+    bucket = Bucket(MINE, chosen.shape)
     start = time.time()
     bucket.add_runs(range(chosen.runs), lambda number: start - (1 + 100 * (1 - number / chosen.runs)) * DAY)
     mine = len(bucket.keys)

@@ -10,11 +10,35 @@ import threading
 import time
 from collections import Counter
 from email.utils import formatdate
+from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
-STEPS = ("start", "train", "end")
 KINDS = ("DONE.lock", "attempt.json", "data.json", "runtime", "task_begin", "task_stdout.log")
+LOGS = ("runtime_stdout.log", "task_stderr.log")
+
+
+class Shape(NamedTuple):
+    """What a run leaves behind."""
+
+    steps: tuple[str, ...]
+    """Of its tasks, in order."""
+    kinds: tuple[str, ...]
+    """Files of each task."""
+    own: int
+    """Blobs that only it refers to."""
+
+    @property
+    def objects(self):
+        """Of a run."""
+        return len(self.steps) * len(self.kinds) + self.own
+
+
+SHAPES = {
+    "small": Shape(("start", "train", "end"), KINDS, 2),
+    "typical": Shape(("start", "load", "clean", *["train"] * 5, "join", "score", "report", "end"), (*KINDS, *LOGS), 54),
+}
+"""Twenty objects a run, and 150: eight steps, one of them a foreach of five tasks."""
 TRUE = "bbd5d1ba7a0ba5e0a7d8b8f7a9c1e5a4f4d8c1aa"
 DAY = 86400.0
 EMPTY = b"", hashlib.md5(b"").hexdigest()
@@ -26,10 +50,11 @@ def digest(*words):
 
 
 class Bucket:
-    """Objects below ``mf/``: of each run three tasks with six files each, and two blobs of its own."""
+    """Objects below ``mf/``: of each run the files of its tasks, and blobs of its own."""
 
-    def __init__(self, flows):
+    def __init__(self, flows, shape="small"):
         self.flows = flows
+        self.shape = SHAPES[shape]
         self.keys = []
         self.told = {}
         """Size, ETag and time by key."""
@@ -49,10 +74,10 @@ class Bucket:
         for number in numbers:
             flow, run = self.place(number)
             moment = self.began[number] = began(number)
-            for step in range(len(STEPS)):
-                for kind in KINDS:
-                    key = f"mf/{flow}/{run}/{STEPS[step]}/{step + 1}/0.{kind}"
-                    data = self.content(number, step, kind)
+            for task, step in enumerate(self.shape.steps):
+                for kind in self.shape.kinds:
+                    key = f"mf/{flow}/{run}/{step}/{task + 1}/0.{kind}"
+                    data = self.content(number, task, kind)
                     etag = hashlib.md5(data).hexdigest() if data else EMPTY[1]
                     self.told[key] = len(data), etag, moment
             for blob in self.own(number):
@@ -63,9 +88,9 @@ class Bucket:
         return f"Flow{number % self.flows:03}", f"argo-{number:08}"
 
     def own(self, number):
-        return digest(number, "model"), digest(number, "scores")
+        return [digest(number, blob) for blob in range(self.shape.own)]
 
-    def content(self, number, step, kind):
+    def content(self, number, task, kind):
         """What a file of a run says."""
         if kind == "attempt.json":
             return json.dumps({"time": self.began[number]}).encode()
@@ -75,9 +100,11 @@ class Bucket:
             return b""
         flow = number % self.flows
         keys = {name: digest(flow, name) for name in ("name", "alpha", "table", "_graph_info", "_foreach_stack")}
-        keys |= {"_task_ok": TRUE, "_success": TRUE, "_transition": digest(flow, step)}
-        own = self.own(number)
-        keys |= {"model": own[0]} if step == 1 else {"scores": own[1]} if step == 2 else {}
+        keys |= {"_task_ok": TRUE, "_success": TRUE, "_transition": digest(flow, self.shape.steps[task])}
+        # The first task stores none; what others store, the next ones refer to as well.
+        tasks = len(self.shape.steps)
+        stored = self.own(number)[: self.shape.own * task // (tasks - 1)][-8:]
+        keys |= {f"result{at}": key for at, key in enumerate(stored)}
         infos = {name: {"size": 4000, "type": "<class 'dict'>", "encoding": "gzip+pickle-v4"} for name in keys}
         document = {"datastore": "s3", "version": "1.0", "attempt": 0, "python_version": "3.11.7", "objects": keys}
         return json.dumps({**document, "info": infos}).encode()
@@ -87,8 +114,8 @@ class Bucket:
             return self.stored[key]
         if "/data/" in key:
             return bytes(self.told[key][0])
-        _, _, run, step, _, name = key.split("/")
-        return self.content(int(run[5:]), STEPS.index(step), name[2:])
+        _, _, run, _, task, name = key.split("/")
+        return self.content(int(run[5:]), int(task) - 1, name[2:])
 
     def put(self, key, data):
         if key not in self.told:

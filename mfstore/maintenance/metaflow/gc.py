@@ -20,6 +20,7 @@ from mfstore.maintenance.metaflow.collecting.plan import make_plan
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.references import remembering
+from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import untold
 
 if TYPE_CHECKING:
@@ -76,14 +77,14 @@ def collect_metaflow(
     """
     policy.check()
     # Before anything is written: what is no root is left as it is. What comes after the listing is looked for again.
-    holdings = list_root(root, tell, policy.flows, inventory)
+    holdings = list_root(root, tell, policy.flows, inventory, Spill())
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     state = file.begin(take_over, wait)
     try:
         settled = settle_before(root, file, state, policy.running)
         if file.waited or settled.restored:
-            holdings = list_root(root, tell, policy.flows, inventory)
+            holdings = list_root(root, tell, policy.flows, inventory, Spill())
         since = file.condemned_since()
         with remembering(root, holdings.find, writes=True, trusted=trust_known):
             plan = make_plan(root, holdings, policy, since, file.now, tell, metadata)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.metaflow.inventory import Inventory
 from mfstore.maintenance.metaflow.listed_blobs import BlobName, BlobTable
 from mfstore.maintenance.metaflow.listed_tasks import TaskTable
+from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, ParsedPath
@@ -46,10 +47,12 @@ class Holdings:
     """The flows that were looked at; None: all."""
     as_of: float | None = None
     """The time of the inventory that told this, in seconds since the epoch; None: a listing did."""
-    blobs: BlobTable = field(default_factory=BlobTable)
-    metas: BlobTable = field(default_factory=lambda: BlobTable("_meta"))
+    spill: InitVar[Spill | None] = None
+    """Where what is too much for memory is kept; None: nothing is."""
+    blobs: BlobTable = field(init=False)
+    metas: BlobTable = field(init=False)
     """Metadata files of blobs; only in directories."""
-    tasks: TaskTable = field(default_factory=TaskTable)
+    tasks: TaskTable = field(init=False)
     metadata: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
     """Local metadata."""
     includes: dict[BlobName, ObjectInfo] = field(default_factory=dict)
@@ -65,6 +68,11 @@ class Holdings:
     """What is not Metaflow's, by folder: two levels of it."""
     below: dict[str, int] = field(default_factory=dict)
     """Folders that look like datastore roots of their own, with the number of objects that say so."""
+
+    def __post_init__(self, spill: Spill | None) -> None:
+        self.blobs = BlobTable("", spill)
+        self.metas = BlobTable("_meta", spill)
+        self.tasks = TaskTable(spill)
 
     def add(self, info: ObjectInfo) -> None:
         """Count one object."""
@@ -152,9 +160,12 @@ class Holdings:
         return dict(sorted(found.items()))
 
 
-def list_root(root: Root, progress: PhaseCallback, flows: Sequence[str] = (), inventory: str | None = None) -> Holdings:
+def list_root(
+    root: Root, progress: PhaseCallback, flows: Sequence[str] = (), inventory: str | None = None,
+    spill: Spill | None = None,
+) -> Holdings:  # fmt: skip
     """Everything below the root, or what is stored of the flows that match one of these patterns, if any does; as it
-    is, or as an S3 Inventory told it, by its URL.
+    is, or as an S3 Inventory told it, by its URL. What is too much for memory is kept in ``spill``, if it is given.
 
     NotAStore when it is no root of Metaflow, perhaps because one lies below it; NotFound when nothing is there. Of an
     inventory as ``Inventory`` and its methods.
@@ -163,23 +174,27 @@ def list_root(root: Root, progress: PhaseCallback, flows: Sequence[str] = (), in
     if inventory is None and flows:
         tops = filter(layout.is_flow, top_folders(root))
         only = [name for name in tops if any(fnmatchcase(name, pattern) for pattern in flows)]
-    found = _listed(root, progress, only or (flows if inventory else ()), inventory)
+    found = _listed(root, progress, only or (flows if inventory else ()), inventory, spill)
     if not found.blobs and not found.tasks and not found.packed[0]:
         _complain(root, found)
     return found
 
 
-def list_flows(root: Root, flows: Sequence[str], progress: PhaseCallback, inventory: str | None = None) -> Holdings:
+def list_flows(
+    root: Root, flows: Sequence[str], progress: PhaseCallback, inventory: str | None = None, spill: Spill | None = None
+) -> Holdings:
     """What is stored of these flows, as ``list_root``; of those that are gone, nothing."""
-    found = _listed(root, progress, flows, inventory) if flows else Holdings()
+    found = _listed(root, progress, flows, inventory, spill) if flows else Holdings()
     found.only = frozenset(flows)
     return found
 
 
-def _listed(root: Root, progress: PhaseCallback, flows: Sequence[str], inventory: str | None) -> Holdings:
+def _listed(
+    root: Root, progress: PhaseCallback, flows: Sequence[str], inventory: str | None, spill: Spill | None
+) -> Holdings:
     """What a listing tells of these flows, or an inventory of those that match; of all, where none are given."""
     with ExitStack() as stack:
-        found = Holdings()
+        found = Holdings(spill=spill)
         if inventory is not None:
             source = stack.enter_context(closing(Inventory(root, inventory)))
             source.check_age(time.time())
@@ -278,7 +293,7 @@ def _links(directory: str) -> Iterator[str]:
 
 def list_flow(root: Root, flow: str) -> Holdings:
     """The tasks of one flow, as they are now."""
-    found = Holdings()
+    found = Holdings(spill=Spill())
     if root.remote:
         infos = root.backend.list_ranges(without(f"{flow}/", [f"{flow}/data/"]))
     else:

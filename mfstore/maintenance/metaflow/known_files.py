@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mfstore.errors import AccessDenied, MfstoreError, OutOfSpace
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 FILES_TOGETHER = 1024
 """Small files asked for together."""
+WANTED_TOGETHER = 100_000
+"""Files that are looked for together in what is remembered, 0.6 kB each in memory."""
 Name = TypeVar("Name")
 Listed = Callable[[str], "ObjectInfo | None"]
 """What was listed under a path; None where it was not. Raises LookupError where nobody looked."""
@@ -45,8 +48,9 @@ class _Shard:
     """What is stored of one shard, and what is new."""
 
     objects: list[KnownObject] = field(default_factory=list)
-    read: set[str] = field(default_factory=set)
-    """Objects of which it is known how much of them is of use."""
+    runs: dict[str, array[int]] = field(default_factory=dict)
+    """Of the objects that were read, of which it is known how much of them is of use: the runs with files in each, by
+    number."""
     fading: set[str] = field(default_factory=set)
     """Objects most of which is of no use any more."""
     files: list[KnownFile] = field(default_factory=list)
@@ -77,7 +81,13 @@ class KnownFiles:
                     self._shards.setdefault(found.shard, _Shard()).objects.append(found)
 
     def read(self, wanted: Iterable[tuple[Name, ObjectInfo]]) -> Iterator[tuple[Name, bytes | MfstoreError]]:
-        """These files, each with what it was named by, in any order."""
+        """These files, each with what it was named by, in any order; of many that come run by run, some after the
+        others."""
+        rest = iter(wanted)
+        while part := list(islice(rest, WANTED_TOGETHER)):
+            yield from self._read(part)
+
+    def _read(self, wanted: Iterable[tuple[Name, ObjectInfo]]) -> Iterator[tuple[Name, bytes | MfstoreError]]:
         by_shard: dict[str, dict[str, tuple[Name, ObjectInfo]]] = {}
         for name, info in wanted:
             by_shard.setdefault(shard_of(info.key), {})[info.key] = name, info
@@ -96,11 +106,16 @@ class KnownFiles:
     ) -> Iterator[tuple[Name, bytes | MfstoreError]]:
         """Those of these files that are remembered; they are taken out."""
         fresh = [*map(decode_frame, shard.frames), shard.files]
-        for key, frames in chain([("", iter(fresh))], self._frames(found.key for found in shard.objects)):
+        runs = {_run_of(path) for path in files}
+        useful_keys = [found.key for found in shard.objects if not runs.isdisjoint(shard.runs.get(found.key, runs))]
+        for key, frames in chain([("", iter(fresh))], self._frames(useful_keys)):
             useful = useless = 0
-            judged = key in shard.read
+            judged = key in shard.runs
+            seen: dict[int, None] = {}
             for frame in frames:
                 for file in frame:
+                    if not judged:
+                        seen[_run_of(file.path)] = None
                     named = files.get(file.path)
                     if named is not None and file.etag == named[1].etag and self._believed(file):
                         del files[file.path]
@@ -110,7 +125,8 @@ class KnownFiles:
                         useful += len(file.data)
                     else:
                         useless += len(file.data)
-            shard.read.add(key)
+            if key and not judged:
+                shard.runs[key] = array("q", seen)
             if useless >= useful and key and not judged:
                 shard.fading.add(key)
 
@@ -183,17 +199,23 @@ class KnownFiles:
         self._backend.delete_many(merged)
 
 
+def _run_of(path: str) -> int:
+    """A number for the run of a file: the same for all of its files, and seldom for others."""
+    flow, _, rest = path.partition("/")
+    return hash((flow, rest.partition("/")[0]))
+
+
 def _whole_frames(data: bytes) -> Iterator[list[KnownFile]]:
     with suppress(ValueError):
         yield from decode_frames(data)
 
 
 def read_together(
-    backend: Any, wanted: Sequence[tuple[Name, ObjectInfo]]
+    backend: Any, wanted: Iterable[tuple[Name, ObjectInfo]]
 ) -> Iterator[tuple[tuple[Name, ObjectInfo], bytes | MfstoreError]]:
     """Small files, each with its name and what was listed of it."""
-    for at in range(0, len(wanted), FILES_TOGETHER):
-        part = wanted[at : at + FILES_TOGETHER]
+    rest = iter(wanted)
+    while part := list(islice(rest, FILES_TOGETHER)):
         found = backend.get_many([info.key for _, info in part])
         for named, (_, data) in zip(part, found, strict=True):
             yield named, data

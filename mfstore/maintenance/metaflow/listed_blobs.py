@@ -1,65 +1,120 @@
 """The blobs that a listing shows, of which there may be millions: each in a third of the memory that its entry takes,
-and made again when it is asked for."""
+and made again when it is asked for; beyond some, in a temporary file."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping
+from typing import Any
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow.listed_digests import restored, shortened
+from mfstore.maintenance.metaflow.listed_digests import packed_key, restored, shortened, unpacked_key
+from mfstore.maintenance.metaflow.spill import Spill, SpilledRows
 from mfstore.metaflow.roots.layout import blob_path
 
 BlobName = tuple[str, str]
 """Flow and key of a blob or an IncludeFile."""
 _ENTRY = struct.Struct("<qd16s")
 """Size, time and ETag."""
+_SIZE = struct.Struct("<q")
+OPEN_BLOBS = 200_000
+"""Blobs that are kept in memory, 0.2 kB each, where there is a temporary file for the others."""
 
 
 class BlobTable(MutableMapping[BlobName, ObjectInfo]):
-    """Blobs by name; with a suffix, what lies beside each."""
+    """Blobs by name; with a suffix, what lies beside each. With ``spill`` those beyond some are kept there: then to ask
+    for one takes as long as for all of its flow, and none can be taken out."""
 
-    __slots__ = ("_flows", "_suffix")
+    __slots__ = ("_flows", "_open", "_spilled", "_suffix")
 
-    def __init__(self, suffix: str = "") -> None:
+    def __init__(self, suffix: str = "", spill: Spill | None = None) -> None:
         self._suffix = suffix
-        self._flows: dict[str, dict[bytes | str, bytes | ObjectInfo]] = {}
-        """By flow, then by key: what is no digest, as names and ETags of some kinds, as it is."""
+        self._flows: dict[str, dict[bytes, bytes | tuple[int, float, str]]] = {}
+        """By flow, then by key: with an ETag that is no digest, as it is."""
+        self._open = 0
+        """How many these are."""
+        self._spilled = None if spill is None else SpilledRows(spill)
 
     @property
     def flows(self) -> set[str]:
         """Every flow that has any."""
-        return {flow for flow, blobs in self._flows.items() if blobs}
+        here = {flow for flow, blobs in self._flows.items() if blobs}
+        return here if self._spilled is None else here | self._spilled.flows
 
     def __setitem__(self, name: BlobName, info: ObjectInfo) -> None:
         flow, key = name
         etag = shortened(info.etag)
-        short = isinstance(etag, bytes) and len(etag) == 16 and info.key == self._path(flow, key)
-        entry = _ENTRY.pack(info.size, info.modified, etag) if short else info
-        self._flows.setdefault(flow, {})[shortened(key)] = entry
+        short = isinstance(etag, bytes) and len(etag) == 16
+        blobs = self._flows.setdefault(flow, {})
+        before = len(blobs)
+        blobs[packed_key(key)] = (
+            _ENTRY.pack(info.size, info.modified, etag) if short else (info.size, info.modified, info.etag)
+        )
+        self._open += len(blobs) - before
+        if self._spilled is not None and self._open > OPEN_BLOBS:
+            for flow in self._flows:
+                self._spilled.add(flow, self._rows(flow))
+            self._flows = {}
+            self._open = 0
+
+    def _rows(self, flow: str) -> Iterator[tuple[bytes, Any]]:
+        blobs = self._flows.get(flow, {})
+        return ((key, blobs[key]) for key in sorted(blobs))
+
+    def _in_order(self, flow: str) -> Iterator[tuple[bytes, Any]]:
+        if self._spilled is None or flow not in self._spilled:
+            yield from self._rows(flow)
+            return
+        last: Any = None
+        for row in self._spilled.in_order(flow, self._rows(flow)):
+            if last is not None and last[0] != row[0]:
+                yield last
+            last = row  # of one that was listed twice the later one
+        yield last
+
+    def sizes(self, flow: str) -> Iterator[tuple[bytes, int]]:
+        """The bytes of each blob of a flow, by packed keys, in the order of these."""
+        for key, entry in self._in_order(flow):
+            yield key, entry[0] if isinstance(entry, tuple) else _SIZE.unpack_from(entry)[0]
+
+    def _info(self, flow: str, key: bytes, entry: bytes | tuple[int, float, str]) -> ObjectInfo:
+        size, modified, etag = entry if isinstance(entry, tuple) else _ENTRY.unpack(entry)
+        return ObjectInfo(blob_path(flow, unpacked_key(key)) + self._suffix, size, modified, restored(etag))
+
+    def some(self, names: Collection[BlobName]) -> dict[BlobName, ObjectInfo]:
+        """Those of these blobs that there are."""
+        found: dict[BlobName, ObjectInfo] = {}
+        by_flow: dict[str, dict[bytes, BlobName]] = {}
+        for name in names:
+            by_flow.setdefault(name[0], {})[packed_key(name[1])] = name
+        for flow, wanted in by_flow.items():
+            if self._spilled is not None and flow in self._spilled:
+                found.update(
+                    (wanted[key], self._info(flow, key, entry)) for key, entry in self._in_order(flow) if key in wanted
+                )
+            else:
+                blobs = self._flows.get(flow, {})
+                found.update((name, self._info(flow, key, blobs[key])) for key, name in wanted.items() if key in blobs)
+        return found
 
     def __getitem__(self, name: BlobName) -> ObjectInfo:
-        flow, key = name
-        entry = self._flows[flow][shortened(key)]
-        if isinstance(entry, ObjectInfo):
-            return entry
-        size, modified, etag = _ENTRY.unpack(entry)
-        return ObjectInfo(self._path(flow, key), size, modified, etag.hex())
+        return self.some([name])[name]
 
     def __delitem__(self, name: BlobName) -> None:
-        del self._flows[name[0]][shortened(name[1])]
+        del self._flows[name[0]][packed_key(name[1])]
+        self._open -= 1
 
     def __contains__(self, name: object) -> bool:
         assert isinstance(name, tuple)
-        return shortened(name[1]) in self._flows.get(name[0], ())
+        return name in self.some([name])
 
     def __iter__(self) -> Iterator[BlobName]:
-        for flow, blobs in self._flows.items():
-            for key in blobs:
-                yield flow, restored(key)
+        for flow in sorted(self.flows):
+            for key, _ in self._in_order(flow):
+                yield flow, unpacked_key(key)
 
     def __len__(self) -> int:
-        return sum(map(len, self._flows.values()))
+        return sum(1 for _ in self) if self._spilled is not None else self._open
 
-    def _path(self, flow: str, key: str) -> str:
-        return blob_path(flow, key) + self._suffix
+    def __bool__(self) -> bool:
+        return bool(self.flows)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+_LONGEST = 32
+_TEXT = b"\xff" * (_LONGEST + 1)
+"""Begins what is no digest. No digest is that long."""
+
 
 def shortened(text: str) -> bytes | str:
     """The bytes of a digest in hexadecimal; anything else as it is."""
@@ -15,3 +19,16 @@ def shortened(text: str) -> bytes | str:
 def restored(short: bytes | str) -> str:
     """What ``shortened`` was given."""
     return short if isinstance(short, str) else short.hex()
+
+
+def packed_key(key: str) -> bytes:
+    """The key of a blob as bytes, which have an order: of a digest its own."""
+    short = shortened(key)
+    if isinstance(short, bytes) and len(short) <= _LONGEST:
+        return short
+    return _TEXT + key.encode("utf-8", "surrogatepass")
+
+
+def unpacked_key(packed: bytes) -> str:
+    """What ``packed_key`` was given."""
+    return packed[len(_TEXT) :].decode("utf-8", "surrogatepass") if packed.startswith(_TEXT) else packed.hex()

@@ -1,9 +1,10 @@
 """The tasks that a listing shows, of which there may be millions: beyond some, the files of a run are kept as a few
-bytes each, and the tasks are made of them when they are asked for."""
+bytes each, perhaps in a temporary file, and the tasks are made of them when they are asked for."""
 
 from __future__ import annotations
 
 import marshal
+import sys
 import zlib
 from array import array
 from collections.abc import Container, ItemsView, Iterator, MutableMapping, Sequence
@@ -11,6 +12,7 @@ from typing import TypeAlias
 
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow.listed_digests import shortened
+from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.metaflow.roots.layout import MARKERS, ParsedPath, Task
 
 TaskName = tuple[str, str, str, str]
@@ -22,20 +24,25 @@ OPEN_RUNS = 64
 """Of the runs that came last some stay open: a listing of many parts goes on with one or the other."""
 Row: TypeAlias = "tuple[str, str, int | None, str, int, float, str | bytes]"
 """One file of a run: step, task, attempt, name, size, time and ETag."""
+Packed = bytes | int
+"""Rows of a run as bytes, or where these are kept."""
 OfRun = dict[tuple[str, str], Task]
 """The tasks of a run, by step and task."""
 _NO_RUN: tuple[Run, OfRun] = ("", ""), {}
+_NO_FILES: tuple[Run, dict[tuple[str, str, int | None, str], Row]] = ("", ""), {}
 
 
 class TaskTable(MutableMapping[TaskName, Task]):
     """Tasks by name, run by run in the order in which runs were first seen. A task that is taken out of it and changed
     is not changed in it."""
 
-    __slots__ = ("_files", "_last", "_open", "_runs", "_unmarked")
+    __slots__ = ("_files", "_found", "_last", "_open", "_runs", "_unmarked", "spill")
 
-    def __init__(self) -> None:
-        self._runs: dict[Run, list[Row | bytes] | tuple[bytes, ...]] = {}
-        """The files of each run; many rows of them as bytes."""
+    def __init__(self, spill: Spill | None = None) -> None:
+        self.spill = spill
+        """Where packed rows are kept; None: in memory."""
+        self._runs: dict[Run, list[Row | Packed] | tuple[Packed, ...] | Packed] = {}
+        """The files of each run; those of one that is not open are packed, mostly once."""
         self._open: dict[Run, None] = {}
         """The runs of which not all rows are bytes."""
         self._files = 0
@@ -44,6 +51,8 @@ class TaskTable(MutableMapping[TaskName, Task]):
         """Other runs that may have tasks without a mark."""
         self._last = _NO_RUN
         """The run that was made last, to be asked for its next task."""
+        self._found = _NO_FILES
+        """The run that a file was looked for in last."""
 
     @property
     def runs(self) -> list[Run]:
@@ -58,37 +67,51 @@ class TaskTable(MutableMapping[TaskName, Task]):
         if self._files > OPEN_FILES:
             self._close()
 
-    def _opened(self, run: Run) -> list[Row | bytes]:
-        self._last = _NO_RUN  # it may change from here on
-        rows = self._runs.get(run)
-        if not isinstance(rows, list):
-            rows = self._runs[run] = list(rows or ())
+    def _opened(self, run: Run) -> list[Row | Packed]:
+        self._last, self._found = _NO_RUN, _NO_FILES  # it may change from here on
+        stored = self._runs.get(run)
+        if not isinstance(stored, list):
+            if stored is None:
+                run = sys.intern(run[0]), run[1]
+            stored = [] if stored is None else list(stored) if isinstance(stored, tuple) else [stored]
+            self._runs[run] = stored
             self._open[run] = None
-        return rows
+        return stored
 
     def _close(self) -> None:
         kept = OPEN_RUNS if len(self._open) > 2 * OPEN_RUNS else 0
         for run in list(self._open)[: len(self._open) - kept]:
             stored = self._runs[run]
-            rows = list({row[:4]: row for row in stored if not isinstance(row, bytes)}.values())
+            assert isinstance(stored, list)
+            packed = [row for row in stored if not isinstance(row, tuple)]
+            rows = list({row[:4]: row for row in stored if isinstance(row, tuple)}.values())
+            if rows:
+                encoded = encode_rows(rows)
+                packed.append(encoded if self.spill is None else self.spill.put(encoded))
             if _unmarked(rows):
                 self._unmarked.add(run)
-            self._runs[run] = *(row for row in stored if isinstance(row, bytes)), encode_rows(rows)
+            self._runs[run] = packed[0] if len(packed) == 1 else tuple(packed)
             del self._open[run]
-        self._files = sum(len(self._runs[run]) for run in self._open)
+        self._files = sum(map(len, map(self._opened, self._open)))
 
     def rows(self, run: Run) -> list[Row]:
         """The files of a run, each once."""
         stored = self._runs[run]
-        if len(stored) == 1 and isinstance(stored[0], bytes):
-            return decode_rows(stored[0])
+        if isinstance(stored, bytes | int):
+            return self._unpacked(stored)
         rows: list[Row] = []
         for row in stored:
-            if isinstance(row, bytes):
-                rows += decode_rows(row)
-            else:
+            if isinstance(row, tuple):
                 rows.append(row)
+            else:
+                rows += self._unpacked(row)
         return list({row[:4]: row for row in rows}.values())
+
+    def _unpacked(self, packed: Packed) -> list[Row]:
+        if isinstance(packed, bytes):
+            return decode_rows(packed)
+        assert self.spill is not None
+        return decode_rows(self.spill.get(packed))
 
     def of_run(self, run: Run) -> OfRun:
         """The tasks of a run, by step and task; none where there is no such run."""
@@ -112,9 +135,13 @@ class TaskTable(MutableMapping[TaskName, Task]):
 
     def find(self, path: ParsedPath) -> ObjectInfo | None:
         """What was listed of one file."""
-        _, flow, run, *file = path
-        rows = self.rows((flow, run)) if (flow, run) in self._runs else ()
-        return next((info_of((flow, run), row) for row in rows if [*row[:4]] == file), None)
+        _, flow, run, step, task, attempt, name = path
+        last = self._found
+        if last[0] != (flow, run):
+            rows = self.rows((flow, run)) if (flow, run) in self._runs else []
+            last = self._found = (flow, run), {row[:4]: row for row in rows}
+        row = last[1].get((step, task, attempt, name))
+        return None if row is None else info_of(last[0], row)
 
     def __getitem__(self, name: TaskName) -> Task:
         return self.of_run(name[:2])[name[2:]]
@@ -125,14 +152,14 @@ class TaskTable(MutableMapping[TaskName, Task]):
         new = [(*name[2:], *file, info.size, info.modified, shortened(info.etag)) for file, info in task.files.items()]
         rows[:] = [*kept, *new]
         self._files += len(new)
-        self._last = _NO_RUN
+        self._last, self._found = _NO_RUN, _NO_FILES
 
     def __delitem__(self, name: TaskName) -> None:
         if name not in self:
             raise KeyError(name)
         rows = self._opened(name[:2])
         rows[:] = [row for row in self.rows(name[:2]) if row[:2] != name[2:]]
-        self._last = _NO_RUN
+        self._last, self._found = _NO_RUN, _NO_FILES
         if not rows:
             del self._runs[name[:2]], self._open[name[:2]]
 

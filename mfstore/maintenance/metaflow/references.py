@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ from mfstore.metaflow.roots.layout import References
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.holdings import Holdings
-    from mfstore.maintenance.metaflow.listed_tasks import Run, TaskName
+    from mfstore.maintenance.metaflow.listed_tasks import TaskName
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
 
@@ -37,33 +37,31 @@ class ReferringFile(NamedTuple):
 
 def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> Iterator[ReferringFile]:
     """What each of these files that were listed refers to. Files that are gone since an inventory refer to nothing."""
-    together: dict[str, list[Run]] = {}
-    for run in holdings.tasks.runs:
-        together.setdefault(shard_of_flow(run[0]), []).append(run)
-    done = total = 0
-    for runs in together.values():
-        wanted = [
-            ((run + row[:2], row[2], row[3]), info_of(run, row))
-            for run in runs
-            for row in holdings.tasks.rows(run)
-            if row[3] in layout.REFERRING and row[2] is not None
-        ]
-        total += len(wanted)
-        for (name, attempt, kind), data in read_small(root, wanted):
-            if done % FILES_TOGETHER == 0:
-                progress(PhaseProgress("tasks", done, total))
-            done += 1
-            if isinstance(data, NotFound) and holdings.as_of is not None:
-                continue
-            try:
-                found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
-            except CorruptObject as error:
-                found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=root.url)
-            yield ReferringFile(name, attempt, kind, found)
-    progress(PhaseProgress("tasks", total, total))
+    runs = holdings.tasks.runs
+    shards = {flow: shard_of_flow(flow) for flow, _ in runs}
+    runs.sort(key=lambda run: shards[run[0]])  # what is remembered of them lies together
+    wanted = (
+        ((run + row[:2], row[2], row[3]), info_of(run, row))
+        for run in runs
+        for row in holdings.tasks.rows(run)
+        if row[3] in layout.REFERRING and row[2] is not None
+    )
+    done = 0
+    for (name, attempt, kind), data in read_small(root, wanted):
+        if done % FILES_TOGETHER == 0:
+            progress(PhaseProgress("tasks", done, 0))
+        done += 1
+        if isinstance(data, NotFound) and holdings.as_of is not None:
+            continue
+        try:
+            found = data if isinstance(data, MfstoreError) else layout.references(kind, data)
+        except CorruptObject as error:
+            found = error.where(key=f"{'/'.join(name)}/{attempt}.{kind}", backend=root.url)
+        yield ReferringFile(name, attempt, kind, found)
+    progress(PhaseProgress("tasks", done, done))
 
 
-def read_small(root: Root, infos: Sequence[tuple[Name, ObjectInfo]]) -> Iterator[tuple[Name, bytes | MfstoreError]]:
+def read_small(root: Root, infos: Iterable[tuple[Name, ObjectInfo]]) -> Iterator[tuple[Name, bytes | MfstoreError]]:
     """Small files, each with what it was named by, in any order."""
     if root.known is not None:
         yield from root.known.read(infos)

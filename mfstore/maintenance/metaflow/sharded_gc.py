@@ -22,6 +22,7 @@ from mfstore.maintenance.metaflow.collecting.plan import make_plan, own_files, s
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flows, refuse_links
 from mfstore.maintenance.metaflow.references import remembering
+from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import untold
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
@@ -62,7 +63,7 @@ def plan_shard(
     """
     policy.check()
     only = replace(policy, flows=tuple(flows))
-    holdings = list_flows(root, flows, tell, inventory)
+    holdings = list_flows(root, flows, tell, inventory, Spill())
     refuse_links(root, holdings)
     now = _storage_now(root) if execute else time.time()
     since = StateFile(root.backend).condemned_since()

@@ -25,8 +25,8 @@ EARLIEST = 1420070400.0
 def read_beginnings(root: Root, listed: ListedRuns, runs: Iterable[Run]) -> Mapping[Run, float]:
     """When each of these runs began, in seconds since the epoch, on the clock of the machine that ran its first
     attempt. One small file is read of each; runs of which it cannot be read are not among the result."""
-    firsts = ((run, listed.runs[run].first) for run in runs)
-    wanted = [(run, info) for run, info in firsts if info is not None]
+    firsts = ((run, listed.first(run)) for run in runs)
+    wanted = ((run, info) for run, info in firsts if info is not None)
     found: dict[Run, float] = {}
     for run, data in read_small(root, wanted):
         moment = None if isinstance(data, MfstoreError) else time_of_attempt(data)

@@ -3,19 +3,25 @@ and kept as bytes."""
 
 from __future__ import annotations
 
+import marshal
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow.collecting.liveness import OpenAttempt, Step, open_attempt
 from mfstore.metaflow.roots.attempts import DATA, DONE, PARAMETERS, RESUMED, STARTED
 from mfstore.metaflow.roots.outcome import END_STEP
 
 if TYPE_CHECKING:
-    from mfstore.backends.base import ObjectInfo
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.listed_tasks import OfRun, Packed
+    from mfstore.maintenance.metaflow.spill import Spill
     from mfstore.metaflow.roots.layout import Task
 
+IN_MEMORY = 10_000
+"""Runs of which all is in memory."""
 _FIRST_STEPS = {PARAMETERS: 0, "start": 1}
 
 
@@ -47,11 +53,8 @@ class ListedRun:
     """The attempts that may be running."""
     open_steps: frozenset[str] = frozenset()
     """The steps with an attempt that began and did not end."""
-    first: ObjectInfo | None = None
-    """What its first attempt wrote down when it began."""
-    last: tuple[LastTask, ...] = ()
-    """What may be its last task: that of the step ``end``, else one of each step, since any step may be the last one of
-    its flow."""
+    told_by: Packed = b""
+    """The small files that tell of it (``ListedRuns.first``, ``last``)."""
     resumed: bool = False
     """Whether it resumed another run."""
 
@@ -62,20 +65,45 @@ class ListedRun:
         self.touched = max(self.touched, info.modified)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ListedRuns:
     """All runs."""
 
+    spill: Spill | None = None
     runs: dict[Run, ListedRun] = field(default_factory=dict)
     took: dict[Step, float] = field(default_factory=dict)
     """How many seconds the longest attempt of each step took, of those that ended."""
 
+    def add(self, run: Run, found: ListedRun, first: ObjectInfo | None, last: Collection[LastTask]) -> None:
+        """Count a run that these files tell of: ``first`` and ``last``."""
+        found.told_by = marshal.dumps((first and tuple(first), [(*task[:2], *task.data) for task in last]))
+        if self.spill is not None and len(self.runs) >= IN_MEMORY:
+            found.told_by = self.spill.put(found.told_by)
+        self.runs[run] = found
+
+    def first(self, run: Run) -> ObjectInfo | None:
+        """What the first attempt of a run wrote down when it began."""
+        first = self._told_by(run)[0]
+        return first and ObjectInfo(*first)
+
+    def last(self, run: Run) -> list[LastTask]:
+        """What may be the last task of a run: that of the step ``end``, else one of each step, since any step may be
+        the last one of its flow."""
+        return [LastTask(step, ended, ObjectInfo(*data)) for step, ended, *data in self._told_by(run)[1]]
+
+    def _told_by(self, run: Run) -> Any:
+        packed = self.runs[run].told_by
+        if isinstance(packed, int):
+            assert self.spill is not None
+            packed = self.spill.get(packed)
+        return marshal.loads(packed) if packed else (None, ())
+
 
 def listed_runs(holdings: Holdings) -> ListedRuns:
     """The runs of a listing."""
-    found = ListedRuns()
+    found = ListedRuns(holdings.tasks.spill)
     for run in holdings.tasks.runs:
-        found.runs[run] = _of_tasks(run, holdings.tasks.of_run(run), found.took)
+        _add_tasks(found, run, holdings.tasks.of_run(run))
     for path, info in holdings.metadata:
         if path.run:
             listed = found.runs.setdefault((path.flow, path.run), ListedRun())
@@ -93,7 +121,8 @@ def listed_runs(holdings: Holdings) -> ListedRuns:
     return found
 
 
-def _of_tasks(run: Run, tasks: dict[tuple[str, str], Task], took: dict[Step, float]) -> ListedRun:
+def _add_tasks(found: ListedRuns, run: Run, tasks: OfRun) -> None:
+    took = found.took
     listed = ListedRun(tasks=len(tasks))
     first: tuple[tuple[int, float], ObjectInfo] | None = None
     last: dict[str, LastTask] = {}
@@ -120,11 +149,9 @@ def _of_tasks(run: Run, tasks: dict[tuple[str, str], Task], took: dict[Step, flo
         if (open_one := open_attempt(step, name, task)) is not None:
             opened.append(open_one)
         _note_last(last, step, task)
-    listed.first = None if first is None else first[1]
-    listed.last = tuple(last.values())
     listed.open = tuple(opened)
     listed.open_steps = frozenset(open_steps)
-    return listed
+    found.add(run, listed, None if first is None else first[1], last.values())
 
 
 def _note_last(last: dict[str, LastTask], step: str, task: Task) -> None:

@@ -7,6 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore.errors import AccessDenied, BackendError, MfstoreError
+from mfstore.maintenance.metaflow.collecting.marks import (
+    DUE,
+    FORMER_DUE,
+    FORMER_KEPT,
+    FORMER_LATER,
+    KEPT,
+    LATER,
+    BlobMarks,
+)
 from mfstore.maintenance.metaflow.includes import read_descriptions
 from mfstore.maintenance.metaflow.references import read_references
 from mfstore.metaflow.roots import layout
@@ -22,40 +31,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class RunNeeds:
-    """What a group of runs refers to."""
+class SharedNeeds:
+    """What a group of runs refers to, besides blobs, and which blobs among these describe that."""
 
-    blobs: set[BlobName] = field(default_factory=set)
     included: set[BlobName] = field(default_factory=set)
-    """Blobs among them that describe IncludeFiles."""
+    """Blobs that describe IncludeFiles."""
     packed_included: set[tuple[str, PackedArtifact]] = field(default_factory=set)
     """IncludeFiles of the packed profile, with their flow."""
     bundles: set[str] = field(default_factory=set)
-    former: set[BlobName] = field(default_factory=set)
-    """Blobs that migrated artifacts were before, where a metadata service may still name them."""
-    codes: set[BlobName] = field(default_factory=set)
-    """Code packages among the blobs."""
 
     def add(self, flow: str, found: References) -> None:
         """Count what one file refers to."""
-        self.blobs.update((flow, key) for key in found.artifacts.values())
         self.packed_included.update((flow, artifact) for artifact in found.packed_included)
         self.included.update((flow, found.artifacts[name]) for name in found.included if name in found.artifacts)
         self.bundles.update(found.bundles)
-        self.codes.update((flow, key) for name, key in found.artifacts.items() if name == layout.CODE)
 
 
 @dataclass(slots=True)
 class NeedsByFate:
     """What the runs refer to that stay, those that go now, and all others."""
 
-    kept: RunNeeds = field(default_factory=RunNeeds)
-    due: RunNeeds = field(default_factory=RunNeeds)
-    later: RunNeeds = field(default_factory=RunNeeds)
+    marks: BlobMarks = field(default_factory=BlobMarks)
+    """The blobs."""
+    kept: SharedNeeds = field(default_factory=SharedNeeds)
+    due: SharedNeeds = field(default_factory=SharedNeeds)
+    later: SharedNeeds = field(default_factory=SharedNeeds)
+    codes: set[BlobName] = field(default_factory=set)
+    """Code packages that runs refer to which go now."""
     migrated: dict[BlobName, float] = field(default_factory=dict)
     """Blobs that migrated artifacts were before, and when the last of these was migrated: no record names them."""
-    former: set[BlobName] = field(default_factory=set)
-    """Blobs that stay because migrated artifacts were that before, and for no other reason."""
     unknown: int = 0
     """Files of dropped runs that cannot be read."""
     unread: dict[str, str] = field(default_factory=dict)
@@ -87,23 +91,28 @@ def read_needs(
             needs.unknown += 1
             continue
         some = True
-        group = needs.kept if run in kept else needs.due if run in due else needs.later
-        group.add(name[0], found)
+        flow = name[0]
+        if run in kept:
+            group, mark, former = needs.kept, KEPT, FORMER_KEPT
+        elif run in due:
+            group, mark, former = needs.due, DUE, FORMER_DUE
+            needs.codes.update((flow, key) for name, key in found.artifacts.items() if name == layout.CODE)
+        else:
+            group, mark, former = needs.later, LATER, FORMER_LATER
+        needs.marks.mark(flow, found.artifacts.values(), mark)
+        group.add(flow, found)
         if run in deployed:
-            needs.kept.add(name[0], found.of_deployment)
-        left = {(name[0], key) for key in found.left}
+            needs.marks.mark(flow, found.of_deployment.artifacts.values(), KEPT)
+            needs.kept.add(flow, found.of_deployment)
         if not found.recorded and (*name, attempt) not in recorded:
-            group.former |= left
+            needs.marks.mark(flow, found.left, former)
             continue
-        for blob in left:
+        for key in found.left:
             moment = holdings.tasks[name].files[attempt, kind].modified
-            needs.migrated[blob] = max(moment, needs.migrated.get(blob, moment))
+            needs.migrated[flow, key] = max(moment, needs.migrated.get((flow, key), moment))
     if denied is not None and not some:
         denied.hint = "Nothing was changed: what runs refer to must be known"
         raise denied
-    needs.former = (needs.kept.former | needs.later.former) - needs.kept.blobs - needs.later.blobs
-    for group in (needs.kept, needs.due, needs.later):
-        group.blobs |= group.former
     return needs
 
 
@@ -129,7 +138,7 @@ class NamedIncludes:
     """Flows of which the storage did not hand out what tells them, and why: another time it may."""
 
 
-def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedIncludes:
+def read_includes(root: Root, holdings: Holdings, needs: SharedNeeds) -> NamedIncludes:
     """The IncludeFiles that these runs name, in flows that have any."""
     names: set[BlobName] = set()
     flows = {flow for flow, _ in holdings.includes}
@@ -147,11 +156,11 @@ def read_includes(root: Root, holdings: Holdings, needs: RunNeeds) -> NamedInclu
 
     blobs = [name for name in needs.included if name[0] in flows]
     packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
-    read_descriptions(root, blobs, packed, holdings.metas, holdings.blobs, told)
+    read_descriptions(root, blobs, packed, holdings.metas.some(blobs), holdings.blobs.some(blobs), told)
     return NamedIncludes(names, known, unread)
 
 
-def read_new_includes(root: Root, needs: RunNeeds) -> set[BlobName] | None:
+def read_new_includes(root: Root, needs: SharedNeeds) -> set[BlobName] | None:
     """The IncludeFiles that tasks name which are newer than any listing of blobs. None when that cannot be read."""
     names: set[BlobName] = set()
     unread: list[str] = []

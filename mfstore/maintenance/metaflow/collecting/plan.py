@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import AccessDenied
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
+from mfstore.maintenance.metaflow.collecting.blob_fates import blob_fates
 from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns, listed_runs
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in
 from mfstore.maintenance.metaflow.collecting.locks import read_locked_runs
+from mfstore.maintenance.metaflow.collecting.marks import ANY_KEPT, ANY_LATER, MIGRATED, RIPENING
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
@@ -23,6 +25,7 @@ from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_root, refuse_links
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.references import remembering
+from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import untold
 from mfstore.maintenance.versions import read_versions
 
@@ -48,7 +51,7 @@ def plan_metaflow_gc(
     symbolic link hides runs.
     """
     policy.check()
-    holdings = list_root(root, tell, policy.flows, inventory)
+    holdings = list_root(root, tell, policy.flows, inventory, Spill())
     refuse_links(root, holdings)
     file = StateFile(root.backend)
     file.load()
@@ -67,7 +70,9 @@ def make_plan(
     decision = decide_runs(facts.values(), policy, now)
     kept = {**decision.kept}
     cards = {(path.flow, path.run) for path, _ in holdings.cards}
-    spared = read_resumed_runs(root, holdings, {run for run, found in listed.runs.items() if found.resumed}).keep_origins(kept, cards)
+    spared = read_resumed_runs(
+        root, holdings, {run for run, found in listed.runs.items() if found.resumed}
+    ).keep_origins(kept, cards)
     liveness = Liveness(now, policy.running, listed.took, heartbeats_in(facts))
     fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
     versions = read_versions(root.backend)
@@ -75,12 +80,11 @@ def make_plan(
     needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
     fates.hold_unread(needs.unread)
     fates.hold_unread(needs.unreadable)
-    migrated = _ripe(needs, fates)
+    migrated = _mark_migrated(needs, fates)
     fates.note_busy(listed, {flow for flow, _ in (*fates.due, *migrated)})
-    needs.due.blobs |= migrated
     includes, unread = _includes(root, holdings, needs, fates.held)
     fates.hold_unread(unread)
-    plan = _assemble(root.url, metadata, holdings, listed, facts, fates, needs, frozenset(spared), includes, migrated)
+    plan = _assemble(root.url, metadata, holdings, listed, facts, fates, needs, frozenset(spared), includes)
     return replace(plan, versions=versions, locks_known=locks_known)
 
 
@@ -145,18 +149,19 @@ def _sort(
     return fates
 
 
-def _ripe(needs: NeedsByFate, fates: _Fates) -> set[BlobName]:
-    """What migrations left behind at least the grace period ago; the rest is counted to what goes later."""
-    ripe: set[BlobName] = set()
+def _mark_migrated(needs: NeedsByFate, fates: _Fates) -> list[BlobName]:
+    """Mark what migrations left behind: what goes, since that was at least the grace period ago, which is returned, and
+    what goes later."""
+    ripe: list[BlobName] = []
     policy = fates.policy
-    for blob, moment in needs.migrated.items():
-        if blob in needs.kept.blobs or not policy.judges(blob[0]):
+    for blob, mark in needs.marks.of(needs.migrated).items():
+        if mark & ANY_KEPT or not policy.judges(blob[0]):
             continue
-        if moment + policy.grace <= fates.liveness.now and blob[0] not in fates.held:
-            ripe.add(blob)
-        else:
-            needs.later.blobs.add(blob)
-    return ripe - needs.later.blobs
+        long_ago = needs.migrated[blob] + policy.grace <= fates.liveness.now and blob[0] not in fates.held
+        if long_ago and not mark & ANY_LATER:
+            ripe.append(blob)
+        needs.marks.mark(blob[0], [blob[1]], MIGRATED if long_ago else RIPENING)
+    return ripe
 
 
 def _includes(
@@ -181,14 +186,10 @@ def _includes(
 
 def _assemble(
     url: str, metadata: str, holdings: Holdings, listed: ListedRuns, facts: Mapping[Run, RunFacts], fates: _Fates,
-    needs: NeedsByFate, spared: frozenset[str], includes: frozenset[BlobName], migrated: set[BlobName],
+    needs: NeedsByFate, spared: frozenset[str], includes: frozenset[BlobName],
 ) -> MetaflowGcPlan:  # fmt: skip
-    stay, go, later = needs.kept, needs.due, needs.later
-    alone = (blob for blob in go.blobs - stay.blobs - later.blobs if blob[0] not in fates.held)
-    # Metadata alone is what an interrupted collection leaves of a blob.
-    blobs = frozenset(blob for blob in alone if blob in holdings.blobs or blob in holdings.metas)
-    soon = (go.blobs | later.blobs) - stay.blobs - blobs
-    known = stay.blobs | go.blobs | later.blobs
+    blobs = blob_fates(holdings, needs.marks, fates.held)
+    bundles = frozenset(needs.kept.bundles | needs.later.bundles)
     dropped, due = fates.dropped, fates.due
     files = _own(listed, due, spared)
     return MetaflowGcPlan(
@@ -204,19 +205,19 @@ def _assemble(
         held=fates.held,
         busy=fates.busy,
         spared=spared,
-        blobs=blobs,
-        codes=frozenset(go.codes & blobs),
+        blobs=frozenset(blobs.go),
+        codes=frozenset(needs.codes & blobs.go),
         includes=includes,
         files=files,
-        freed=files + total(stored(holdings, blobs)) + total(holdings.includes[name] for name in includes),
-        later=_own(listed, dropped.keys() - due, spared) + total(stored(holdings, soon)),
-        shared=total(stored(holdings, (go.blobs | later.blobs) & stay.blobs)),
-        unreferred=total(stored(holdings, (blob for blob in holdings.blobs if blob not in known))),
+        freed=files + blobs.freed.total + total(holdings.includes[name] for name in includes),
+        later=_own(listed, dropped.keys() - due, spared) + blobs.soon.total,
+        shared=blobs.shared.total,
+        unreferred=blobs.unreferred.total,
         user=total(info for path, info in holdings.user if (path.flow, path.run) in dropped),
-        migrated=total(stored(holdings, migrated & blobs)),
-        former=total(stored(holdings, needs.former - blobs)),
-        bundles=frozenset(stay.bundles | later.bundles),
-        all_bundles=frozenset(stay.bundles | later.bundles | go.bundles),
+        migrated=blobs.migrated.total,
+        former=blobs.former.total,
+        bundles=bundles,
+        all_bundles=bundles | needs.due.bundles,
         unknown=needs.unknown,
         unreadable=needs.unreadable,
         locked=fates.locked,
@@ -260,9 +261,10 @@ def own_files(holdings: Holdings, runs: set[Run], spared: Collection[str]) -> di
     return found
 
 
-def stored(holdings: Holdings, blobs: Iterable[BlobName]) -> Iterator[ObjectInfo]:
+def stored(holdings: Holdings, blobs: Collection[BlobName]) -> Iterator[ObjectInfo]:
     """The objects of those among the blobs that are there: themselves, and their metadata where it has a file."""
+    found = holdings.blobs.some(blobs), holdings.metas.some(blobs)
     for blob in sorted(blobs):
-        for infos in (holdings.blobs, holdings.metas):
+        for infos in found:
             if blob in infos:
                 yield infos[blob]

@@ -19,7 +19,7 @@ from mfstore.metaflow.roots.outcome import END_STEP, ended_well, leads_nowhere
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.collecting.listed_runs import LastTask, ListedRuns
+    from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns
     from mfstore.metaflow.roots.layout import ParsedPath
 
 RunState = Literal["successful", "failed", "running", "unfinished", "unknown"]
@@ -144,7 +144,7 @@ class FileRecords:
         """One small file is read of each run that ended, and of those without a step ``end`` one of each step. An
         ``end`` that cannot be read leaves the state unknown."""
         records: dict[Run, RunRecord] = {}
-        wanted: list[tuple[tuple[Run, LastTask], ObjectInfo]] = []
+        ended: list[Run] = []
         for run in runs:
             listed = self._listed.runs.get(run)
             if listed is None or not listed.tasks:
@@ -152,7 +152,8 @@ class FileRecords:
             running = run in self._running
             records[run] = RunRecord("files", time_in_id(run[1]), state="running" if running else "unfinished")
             if not running:
-                wanted += [((run, task), task.data) for task in listed.last]
+                ended.append(run)
+        wanted = (((run, task), task.data) for run in ended for task in self._listed.last(run))
         for (run, task), data in read_small(self._root, wanted):
             state = _state(task.step, data)
             if _TOLD.index(state) > _TOLD.index(records[run].state):

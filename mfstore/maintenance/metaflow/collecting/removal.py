@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mfstore.errors import BackendError, Locked
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
-from mfstore.maintenance.metaflow.collecting.needs import RunNeeds, read_new_includes
+from mfstore.maintenance.metaflow.collecting.needs import SharedNeeds, read_new_includes
 from mfstore.maintenance.metaflow.collecting.plan import own_files, stored
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run
@@ -340,12 +340,12 @@ class Removal:
                 return Look(refusal=f"{'/'.join(name)} was written to just now")
             if changed:
                 fresh.tasks[name] = layout.Task(files=dict(changed))
-        needs = RunNeeds()
+        needs = SharedNeeds()
         for _, _, _, found in read_references(self._root, fresh, untold):
             if not isinstance(found, References):
                 return Look(refusal=f"what a new task refers to cannot be read: {found.message}")
             needs.add(work.flow, found)
-        work.blobs -= needs.blobs
+            work.blobs.difference_update((work.flow, key) for key in found.artifacts.values())
         includes = read_new_includes(self._root, needs) if work.includes else set()
         if includes is None:
             return Look(refusal="which IncludeFiles a new task names cannot be read")

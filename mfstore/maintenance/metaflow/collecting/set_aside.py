@@ -20,7 +20,7 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.errors import Conflict, NotFound, OutOfSpace
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness
-from mfstore.maintenance.metaflow.collecting.needs import RunNeeds, read_new_includes
+from mfstore.maintenance.metaflow.collecting.needs import SharedNeeds, read_new_includes
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.listed_tasks import TaskName
@@ -108,11 +108,12 @@ def settle(root: Root, liveness: Liveness) -> Settled:
 
 def _settle_flow(root: Root, liveness: Liveness, flow: str, copies: list[ObjectInfo], settled: Settled) -> None:
     tasks = list_flow(root, flow).tasks
-    needs = _needs_since(root, tasks, min(info.modified for info in copies) - CLOCKS)
-    if needs is None:  # what a new task refers to cannot be read now
+    found = _needs_since(root, tasks, min(info.modified for info in copies) - CLOCKS)
+    if found is None:  # what a new task refers to cannot be read now
         settled.left += total(copies)
         return
-    needed = [info for info in copies if _original(info) in needs.blobs]
+    blobs, needs = found
+    needed = [info for info in copies if _original(info) in blobs]
     # Before it is read which IncludeFiles a task names: what tells it may be among them.
     settled.restored += _restore(root, needed)
     included = [info for info in copies if layout.parse(_source(info)).kind == "include"]
@@ -144,19 +145,21 @@ def _original(info: ObjectInfo) -> BlobName:
     return path.flow, path.name
 
 
-def _needs_since(root: Root, tasks: Mapping[TaskName, Task], moment: float) -> RunNeeds | None:
-    """What files of tasks that were written since then refer to. None when that is not known."""
+def _needs_since(root: Root, tasks: Mapping[TaskName, Task], moment: float) -> tuple[set[BlobName], SharedNeeds] | None:
+    """What files of tasks that were written since then refer to: blobs, and else. None when that is not known."""
     fresh = Holdings()
     for name, task in tasks.items():
         files = {file: info for file, info in task.files.items() if info.modified >= moment}
         if files:
             fresh.tasks[name] = Task(files=files)
-    needs = RunNeeds()
+    needs = SharedNeeds()
+    blobs: set[BlobName] = set()
     for name, _, _, found in read_references(root, fresh, untold):
         if not isinstance(found, References):
             return None
         needs.add(name[0], found)
-    return needs
+        blobs.update((name[0], key) for key in found.artifacts.values())
+    return blobs, needs
 
 
 def _restore(root: Root, copies: Iterable[ObjectInfo]) -> list[str]:
