@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mfstore.metaflow.roots.attempts import DATA
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.metaflow.collecting.facts import RunFacts
     from mfstore.maintenance.metaflow.collecting.policy import Run
-    from mfstore.maintenance.metaflow.collecting.records import RunRecord
     from mfstore.maintenance.metaflow.listed_tasks import TaskName
     from mfstore.metaflow.roots.layout import Task
 
@@ -92,7 +90,15 @@ def unfinished(task: Task) -> int | None:
     return None if attempt in task.done and (attempt, DATA) in task.files else attempt
 
 
-def heartbeats_in(records: Mapping[Run, RunRecord | RunFacts]) -> dict[Run, float]:
+class Heart(Protocol):
+    """What may be known of a run."""
+
+    @property
+    def heartbeat(self) -> float | None:
+        """The last sign of life; None: none is known."""
+
+
+def heartbeats_in(records: Mapping[Run, Heart]) -> dict[Run, float]:
     """The last heartbeat of each of these runs that has one."""
     found = ((run, record.heartbeat) for run, record in records.items())
     return {run: heartbeat for run, heartbeat in found if heartbeat is not None}
