@@ -105,10 +105,10 @@ class KnownFiles:
         self, shard: _Shard, files: dict[str, tuple[Name, ObjectInfo]]
     ) -> Iterator[tuple[Name, bytes | MfstoreError]]:
         """Those of these files that are remembered; they are taken out."""
-        fresh = [*map(decode_frame, shard.frames), shard.files]
+        fresh = chain(map(decode_frame, [*shard.frames]), [[*shard.files]])  # one at a time is decoded
         runs = {_run_of(path) for path in files}
         useful_keys = [found.key for found in shard.objects if not runs.isdisjoint(shard.runs.get(found.key, runs))]
-        for key, frames in chain([("", iter(fresh))], self._frames(useful_keys)):
+        for key, frames in chain([("", fresh)], self._frames(useful_keys)):
             useful = useless = 0
             judged = key in shard.runs
             seen: dict[int, None] = {}
