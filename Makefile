@@ -67,7 +67,7 @@ test-newest: system-test $(INSTALLED)
 OLDEST := build/oldest/bin/python
 OLDEST_TESTS ?= tests/cli/test_commands.py tests/cli/test_verify.py tests/maintenance/metaflow/test_gc_inventory.py \
   tests/s3/aws/test_botocore_internals.py $(METAFLOW_TESTS) $(addprefix tests/metaflow/test_flows.py::, \
-  test_the_same_is_stored test_the_next_run_of_a_packed_flow_stores_what_differs)
+  test_without_what_it_needs test_the_next_run_of_a_packed_flow_stores_what_differs)
 test-oldest: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'
 	test -x $(OLDEST) || $(RUN) -m venv build/oldest
