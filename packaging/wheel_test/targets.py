@@ -21,6 +21,9 @@ NATIVE_CHECKS = (
 FOREIGN_CHECKS = ("installed", "directory", "s3", "doctor")
 """Under qemu a Python takes four seconds of CPU to start: these take minutes, and flows would take an hour."""
 
+EXTRA = (("3.12", "bookworm"), ("3.13", "sid"))
+"""Pythons of this machine, and the Debian in which they are tried, if they are there."""
+
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 """Architectures as Debian calls them, and as Python does."""
 
@@ -114,10 +117,11 @@ def abilities(root: Root, python: str) -> Abilities:
 
 
 def targets(pythons: Iterable[Path] = ()) -> list[Target]:
-    """All: three releases of Debian and one on ARM, and Pythons of this machine: those given, and one of each version
-    that no Debian has."""
+    """All: three releases of Debian and one on ARM, and Pythons of this machine, those given among them."""
     found = [Target(System(suite, suite)) for suite in ("bookworm", "trixie", "sid")]
-    found += [of_this_machine(python) for python in (*pythons, *(where_is(version) for version in ("3.12",))) if python]
+    # No Debian has 3.12, and sid's own may be newer than any wheel.
+    known = [of_this_machine(python, suite) for version, suite in EXTRA if (python := where_is(version))]
+    found += [*known, *(of_this_machine(python, "bookworm") for python in pythons)]
     return [*found, Target(System("trixie-arm64", "trixie", "arm64"), checks=FOREIGN_CHECKS)]
 
 
@@ -130,13 +134,13 @@ def where_is(version: str) -> Path | None:
     return known[-1] if known else None
 
 
-def of_this_machine(python: Path) -> Target:
+def of_this_machine(python: Path, suite: str) -> Target:
     """A Python of this machine within a Debian, at the place that it was built for."""
     python = python.resolve()
     if b"/ld-musl-" in python.read_bytes():
-        system = System("bookworm-musl", "bookworm", packages=(*System.packages, "musl"))
+        system = System(f"{suite}-musl", suite, packages=(*System.packages, "musl"))
     else:
-        system = System("bookworm", "bookworm")
+        system = System(suite, suite)
     prefix = python.parents[1]
     return Target(system, str(python), {prefix: str(prefix)})
 
