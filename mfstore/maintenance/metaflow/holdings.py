@@ -100,9 +100,8 @@ class Holdings:
 
     def settle(self) -> None:
         """After the last object: folders without any attempt's mark are nobody's tasks."""
-        for name in self.tasks.unmarked():
-            for info in self.tasks.pop(name).files.values():
-                self._leave(info)
+        for info in self.tasks.take_unmarked():
+            self._leave(info)
 
     def _leave(self, info: ObjectInfo) -> None:
         folder = "/".join(info.key.split("/")[:-1][:2]) or info.key
@@ -230,7 +229,7 @@ def _inventory_of(source: Inventory, found: Holdings, flows: Sequence[str]) -> I
             yield info
             continue
         if flow in ("data", "mf.cards"):
-            flow = info.key.split("/", 2)[1]
+            flow = info.key.partition("/")[2].partition("/")[0]
         if flow not in wanted:
             wanted[flow] = layout.is_flow(flow) and any(fnmatchcase(flow, pattern) for pattern in flows)
         if wanted[flow]:

@@ -7,7 +7,7 @@ import marshal
 import sys
 import zlib
 from array import array
-from collections.abc import Container, ItemsView, Iterator, MutableMapping, Sequence
+from collections.abc import Container, ItemsView, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from mfstore.backends.base import ObjectInfo
@@ -32,7 +32,7 @@ _NO_RUN: tuple[Run, OfRun] = ("", ""), {}
 _NO_FILES: tuple[Run, dict[tuple[str, str, int | None, str], Row]] = ("", ""), {}
 
 
-class TaskTable(MutableMapping[TaskName, Task]):
+class TaskTable(Mapping[TaskName, Task]):
     """Tasks by name, run by run in the order in which runs were first seen. A task that is taken out of it and changed
     is not changed in it."""
 
@@ -67,6 +67,14 @@ class TaskTable(MutableMapping[TaskName, Task]):
         if self._files > OPEN_FILES:
             self._close()
 
+    def add_files(self, name: TaskName, files: Mapping[tuple[int | None, str], ObjectInfo]) -> None:
+        """Count these files of a task."""
+        rows = [(*name[2:], *file, info.size, info.modified, shortened(info.etag)) for file, info in files.items()]
+        self._opened(name[:2]).extend(rows)
+        self._files += len(rows)
+        if self._files > OPEN_FILES:
+            self._close()
+
     def _opened(self, run: Run) -> list[Row | Packed]:
         self._last, self._found = _NO_RUN, _NO_FILES  # it may change from here on
         stored = self._runs.get(run)
@@ -86,8 +94,7 @@ class TaskTable(MutableMapping[TaskName, Task]):
             packed = [row for row in stored if not isinstance(row, tuple)]
             rows = list({row[:4]: row for row in stored if isinstance(row, tuple)}.values())
             if rows:
-                encoded = encode_rows(rows)
-                packed.append(encoded if self.spill is None else self.spill.put(encoded))
+                packed.append(self._packed(rows))
             if _unmarked(rows):
                 self._unmarked.add(run)
             self._runs[run] = packed[0] if len(packed) == 1 else tuple(packed)
@@ -106,6 +113,10 @@ class TaskTable(MutableMapping[TaskName, Task]):
             else:
                 rows += self._unpacked(row)
         return list({row[:4]: row for row in rows}.values())
+
+    def _packed(self, rows: Sequence[Row]) -> Packed:
+        encoded = encode_rows(rows)
+        return encoded if self.spill is None else self.spill.put(encoded)
 
     def _unpacked(self, packed: Packed) -> list[Row]:
         if isinstance(packed, bytes):
@@ -128,10 +139,23 @@ class TaskTable(MutableMapping[TaskName, Task]):
                 for place, task in self.of_run(run).items():
                     yield run + place, task
 
-    def unmarked(self) -> list[TaskName]:
-        """The tasks without any attempt's mark."""
-        runs = [run for run in self._runs if run in self._open or run in self._unmarked]
-        return [run + place for run in runs for place in _unmarked(self.rows(run))]
+    def take_unmarked(self) -> Iterator[ObjectInfo]:
+        """Take out the tasks without any attempt's mark: their files."""
+        for run in [run for run in self._runs if run in self._open or run in self._unmarked]:
+            rows = self.rows(run)
+            unmarked = _unmarked(rows)
+            if not unmarked:
+                continue
+            # All of a run at once: there may be a million of them.
+            kept = [row for row in rows if row[:2] not in unmarked]
+            self._open.pop(run, None)
+            if kept:
+                self._runs[run] = self._packed(kept)
+            else:
+                del self._runs[run]
+            yield from (info_of(run, row) for row in rows if row[:2] in unmarked)
+        self._unmarked.clear()
+        self._last, self._found = _NO_RUN, _NO_FILES
 
     def find(self, path: ParsedPath) -> ObjectInfo | None:
         """What was listed of one file."""
@@ -145,23 +169,6 @@ class TaskTable(MutableMapping[TaskName, Task]):
 
     def __getitem__(self, name: TaskName) -> Task:
         return self.of_run(name[:2])[name[2:]]
-
-    def __setitem__(self, name: TaskName, task: Task) -> None:
-        rows = self._opened(name[:2])
-        kept = [row for row in self.rows(name[:2]) if row[:2] != name[2:]]
-        new = [(*name[2:], *file, info.size, info.modified, shortened(info.etag)) for file, info in task.files.items()]
-        rows[:] = [*kept, *new]
-        self._files += len(new)
-        self._last, self._found = _NO_RUN, _NO_FILES
-
-    def __delitem__(self, name: TaskName) -> None:
-        if name not in self:
-            raise KeyError(name)
-        rows = self._opened(name[:2])
-        rows[:] = [row for row in self.rows(name[:2]) if row[:2] != name[2:]]
-        self._last, self._found = _NO_RUN, _NO_FILES
-        if not rows:
-            del self._runs[name[:2]], self._open[name[:2]]
 
     def __iter__(self) -> Iterator[TaskName]:
         for run in self.runs:

@@ -44,7 +44,7 @@ class Spill:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or self._file is None:
                 raise OutOfSpace(
                     f"no room for what was listed: {error.strerror}", found=str(tempfile.tempdir or ""),
-                    hint="Nothing was changed. Give a folder with more room as TMPDIR: some 50 bytes an object",
+                    hint="Give a folder with more room as TMPDIR: some 50 bytes an object. The next collection goes on",
                 ) from error  # fmt: skip
             raise
         return place << _LENGTH_BITS | len(data)

@@ -12,6 +12,7 @@ from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.inventory import OLDEST, decode_manifest
+from tests.rigs import simulated_roots
 from tests.rigs.simulated_roots import SimulatedRoot
 
 DAY = 86400.0
@@ -25,7 +26,8 @@ def rig():
         for run in range(6):
             rig.run(flow, f"argo {run}+x%", age=(30 - 2 * run) * DAY)
     rig.put("data/Flow/" + "ab" * 20, b"included", 30 * DAY)
-    rig.put("strange/file", b"x", 30 * DAY)
+    for key in ("strange/file", "data", "mf.cards"):
+        rig.put(key, b"x", 30 * DAY)
     return rig
 
 
@@ -59,6 +61,20 @@ def test_the_plan_is_the_one_by_a_listing(rig, monkeypatch, form, versions, flow
     assert differing(found, listed) == []
     assert found.as_of == pytest.approx(time.time(), abs=300)
     assert asked["ListObjectsV2"] <= 5  # of what collections themselves wrote
+
+
+def test_a_root_that_is_a_whole_bucket(rig, monkeypatch):
+    """Keys that begin with a dot are nobody's there, too."""
+    rig.put(".hidden", b"x", DAY)
+    rig.put("strange/.hidden", b"x", DAY)
+    for of_keys in (rig.world.objects, rig.world.modified):
+        for key in [*of_keys]:
+            of_keys[key.removeprefix("mf/")] = of_keys.pop(key)
+    monkeypatch.setattr(simulated_roots, "URL", "s3://b")
+    plan, _ = plan_of(rig, monkeypatch, inventory=f"s3://b/{rig.inventory()}")
+    assert plan.runs and {name: amount.objects for name, amount in plan.foreign.items()} == {
+        "data": 1, "mf.cards": 1, "strange": 1
+    }  # fmt: skip
 
 
 def test_what_is_removed_by_it_is_what_the_plan_says(rig, monkeypatch):

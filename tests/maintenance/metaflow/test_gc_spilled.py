@@ -69,7 +69,11 @@ def collected(rig, monkeypatch):
         if not number:
             with rig.opened(monkeypatch) as root:
                 found.append(told(plan_metaflow_gc(root, KEEP, metadata="none")))
-    return found, sorted(key for key in rig.world.objects if "/mf.maintenance/" not in key)
+    return found, stored(rig)
+
+
+def stored(rig):
+    return {key for key in rig.world.objects if "/mf.maintenance/" not in key}
 
 
 def told(plan):
@@ -98,6 +102,33 @@ def test_a_full_disk_changes_nothing(rig, monkeypatch):
     with rig.opened(monkeypatch) as root, pytest.raises(errors.OutOfSpace, match="no room for what was listed") as told:
         collect_metaflow(root, KEEP, metadata="none")
     assert "TMPDIR" in told.value.hint and rig.world.objects == before
+
+
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.99], ids=["listing", "planning", "removing"])
+def test_a_disk_that_becomes_full_ends_no_collection_for_good(rig, monkeypatch, little_memory, part):
+    with rig.opened(monkeypatch) as root:
+        collect_metaflow(root, KEEP, metadata="none")
+    other, first = copy.deepcopy(rig), len(little_memory)
+    with other.opened(monkeypatch) as root:
+        collect_metaflow(root, KEEP, metadata="none")
+    rest = iter(range(int((len(little_memory) - first) * part)))
+    write = os.pwrite
+
+    def some(*given):
+        if next(rest, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*given)
+
+    before = stored(rig)
+    with monkeypatch.context() as patched, rig.opened(patched) as root:
+        patched.setattr(os, "pwrite", some)
+        with pytest.raises(errors.OutOfSpace) as told:
+            collect_metaflow(root, KEEP, metadata="none")
+    assert "Nothing was changed" not in str(told.value)  # nobody knows where the room ended
+    assert (stored(rig) == before) == (part < 0.9)
+    with rig.opened(monkeypatch) as root:
+        collect_metaflow(root, KEEP, metadata="none")
+    assert stored(rig) == stored(other) < before
 
 
 def test_nothing_is_left_of_it(tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ import pytest
 
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow import listed_tasks
+from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.maintenance.metaflow.listed_tasks import TaskTable, decode_rows, encode_rows
+from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import Task
 
@@ -50,16 +52,46 @@ def test_it_is_a_dict_of_tasks(monkeypatch, files):
         assert table[name] == task and name in table and table.get(name).files == task.files
     assert ("Größe0", "argo-0", "start", "9") not in table and ("Größe0", "x", "start", "0") not in table
     assert dict(table.of_flows({"Größe1"})) == {name: task for name, task in model.items() if name[0] == "Größe1"}
-    for name in [name for name in model if name[2] == "_parameters"] + [name for name in model if name[1] == "argo-7"]:
-        assert table.pop(name, None) == model.pop(name, None)
-    assert dict(table.items()) == model and ("Größe1", "argo-7") not in table.runs
-    task = next(iter(model.values()))
-    changed = Task(files={file: info._replace(size=1) for file, info in task.files.items()})
-    name = next(iter(model))
-    table[name] = changed
-    assert table[name].files == changed.files and table[name].started == task.started
-    table["Größe1", "new", *name[2:]] = changed
-    assert [info.size for info in table["Größe1", "new", *name[2:]].files.values()] == [1] * len(task.files)
+    name, task = next(iter(model.items()))
+    table.add_files(name, {file: info._replace(size=1) for file, info in task.files.items()})
+    table.add_files(("Größe1", "new", *name[2:]), task.files)
+    assert [info.size for info in table[name].files.values()] == [1] * len(task.files)
+    assert table[name].started == task.started and table["Größe1", "new", *name[2:]].files.keys() == task.files.keys()
+
+
+@pytest.mark.parametrize("spill", [None, Spill()], ids=["in memory", "spilled"])
+@pytest.mark.parametrize("files", [1, 40, 10**6], ids=["all closed", "some closed", "none closed"])
+def test_what_nobody_marked_is_taken_out(monkeypatch, files, spill):
+    monkeypatch.setattr(listed_tasks, "OPEN_FILES", files)
+    monkeypatch.setattr(listed_tasks, "OPEN_RUNS", 2)
+    table = TaskTable(spill)
+    tasks = [*infos(6)]
+    others = [
+        ObjectInfo(f"Größe0/{run}/start/{number}/0.{name}", 1, 2.0, "x")
+        for run in ("argo-0", "x") for number in range(2, 9) for name in ("data.json", "task_end")
+    ]  # fmt: skip
+    listed = tasks + others
+    random.Random(4).shuffle(listed)
+    for info in listed:
+        table.add(layout.parse(info.key), info)
+    assert sorted(table.take_unmarked()) == sorted(others) and not [*table.take_unmarked()]
+    assert sorted(info for task in table.values() for info in task.files.values()) == sorted(tasks)
+    assert ("Größe0", "x") not in table.runs and table.find(layout.parse(others[0].key)) is None
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_run_of_many_tasks_is_not_gone_through_for_each(monkeypatch, marked):
+    decoded = []
+    for name in ("decode_rows", "made_of"):
+        whole = getattr(listed_tasks, name)
+        monkeypatch.setattr(listed_tasks, name, lambda *rows, whole=whole: decoded.append(1) or whole(*rows))
+    monkeypatch.setattr(listed_tasks, "OPEN_FILES", 1000)
+    found = Holdings()
+    files = {(0, name): ObjectInfo("", 1, 2.0, "x") for name in NAMES[: 6 if marked else 0] or ("data.json",)}
+    for number in range(1000):
+        found.tasks.add_files(("F", "1", "start", str(number)), files)
+    found.settle()
+    assert len(found.tasks) == (1000 if marked else 0) and len(decoded) < 50
 
 
 def test_a_file_takes_few_bytes(monkeypatch):

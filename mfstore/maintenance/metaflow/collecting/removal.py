@@ -227,9 +227,9 @@ class Removal:
             return ""
         work.runs -= locked
         staying = Holdings()
-        for name, task in self._holdings.tasks.items():
-            if name[:2] in locked:
-                staying.tasks[name] = task
+        for run in locked:
+            for place, task in self._holdings.tasks.of_run(run).items():
+                staying.tasks.add_files(run + place, task.files)
         for name, _, _, found in read_references(self._root, staying, untold):
             if not isinstance(found, References):
                 return f"{'/'.join(name[:2])} is locked, and what it refers to cannot be read: {found.message}"
@@ -277,9 +277,8 @@ class Removal:
         """The files of these runs alone: what goes before all they refer to, and in which order the rest goes after
         it."""
         stage: dict[str, int] = {}
-        for name, task in self._holdings.tasks.items():
-            if name[:2] not in runs:
-                continue
+        tasks = self._holdings.tasks
+        for task in (task for run in runs for task in tasks.of_run(run).values()):
             # What has no other mark keeps this one: it began so long ago that nobody takes it for running.
             alone = not any(kind in layout.MARKERS and kind != STARTED for _, kind in task.files)
             for (_, kind), info in task.files.items():
@@ -339,7 +338,7 @@ class Removal:
             elif changed and name[:2] in removing:
                 return Look(refusal=f"{'/'.join(name)} was written to just now")
             if changed:
-                fresh.tasks[name] = layout.Task(files=dict(changed))
+                fresh.tasks.add_files(name, changed)
         needs = SharedNeeds()
         for _, _, _, found in read_references(self._root, fresh, untold):
             if not isinstance(found, References):

@@ -151,7 +151,7 @@ def _needs_since(root: Root, tasks: Mapping[TaskName, Task], moment: float) -> t
     for name, task in tasks.items():
         files = {file: info for file, info in task.files.items() if info.modified >= moment}
         if files:
-            fresh.tasks[name] = Task(files=files)
+            fresh.tasks.add_files(name, files)
     needs = SharedNeeds()
     blobs: set[BlobName] = set()
     for name, _, _, found in read_references(root, fresh, untold):
