@@ -19,6 +19,7 @@ from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.set_aside import BEFORE_ATTEMPTS, EARLY, FOLDER
 from mfstore.maintenance.metaflow.collecting.state import (
     LEASE_SECONDS,
+    LISTS,
     STATE_PATH,
     RootGcState,
     StateFile,
@@ -349,3 +350,17 @@ def test_a_pardon_counts_that_is_of_the_same_second_as_what_follows():
         condemn("Flow/2")
         condemn("Flow/1", "Flow/2")
         assert file.condemned_since() == {"Flow/1": began + 100, "Flow/2": began}
+
+
+def test_the_last_of_many_lists_of_one_second_counts():
+    """Without a grace period lists of the same second are deleted: none takes the place of one of these, before others
+    that are older."""
+    place = S3Root()
+    with contextlib.closing(place.opened()) as root:
+        file = StateFile(root.backend)
+        for number in range(9):
+            names = () if number % 3 == 2 else (f"Flow/{number}",)
+            file.save(RootGcState())
+            file.condemn(names, 0.0)
+            assert file.condemned_since() == dict.fromkeys(names, place.now)
+        assert len([*root.backend.list(LISTS)]) == 2

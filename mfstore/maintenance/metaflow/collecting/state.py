@@ -193,18 +193,22 @@ class StateFile:
     def condemn(self, names: Iterable[str], grace: float) -> None:
         """Write down all the runs that are dropped now. Lists that tell nothing any more are deleted: those before the
         last one from before the grace period."""
-        self._write_list(encode_names(names))
         lists = self._lists()
+        self._write_list(encode_names(names), lists)
         old = [info.key for info in lists if info.modified + grace <= self.now][1:]
         if old:
             with suppress(AccessDenied):  # they do no harm
                 self._backend.delete_many(old)
 
-    def _write_list(self, data: bytes) -> None:
-        """Never over another: in S3 an execution may have the time, in seconds, of the one before, which pardoned."""
-        for number in range(LISTS_AT_ONCE):
+    def _write_list(self, data: bytes, lists: Iterable[ObjectInfo]) -> None:
+        """Never over another: in S3 an execution may have the time, in seconds, of the one before, which pardoned. Nor
+        in the place of one that was deleted, which may lie before those of ``lists``."""
+        paths = [list_path(self.now, number) for number in range(LISTS_AT_ONCE)]
+        taken = {info.key for info in lists}
+        first = max((number for number, path in enumerate(paths, 1) if path in taken), default=0)
+        for path in paths[first:]:
             with suppress(Conflict):
-                self._backend.put_if(list_path(self.now, number), data, None)
+                self._backend.put_if(path, data, None)
                 return
         raise Conflict(
             f"{LISTS_AT_ONCE} lists of condemned runs are of the same second", key=list_path(self.now),
