@@ -193,6 +193,9 @@ class S3Object:
             state = "object does not exist"
         return f"<S3Object {self._url} ({state})>"
 
+    # Else Metaflow's, where the class is of both.
+    __str__ = __repr__
+
 
 def s3_object(*given: Any, **named: Any) -> S3Object:
     """A new S3Object."""

@@ -116,6 +116,7 @@ with mfstore.S3(s3root=root) as ours, stock.StockS3(s3root=root) as theirs:
     assert found.text == "1" and found.range_info == (1, 0, 1)
     for one in (found, ours.info("a/1"), pickle.loads(pickle.dumps(ours.info("a/1"))), *ours.list_paths(["a"])):
         assert isinstance(one, stock.S3Object) and isinstance(one, S3Object) and one.url.startswith(root + "/a/"), one
+        assert str(one) == repr(one) and "1 bytes" in str(one)
     for part in (found.range_info, pickle.loads(pickle.dumps(found.range_info)), found.range_info._replace(total_size=1)):
         assert isinstance(part, stock.RangeInfo) and isinstance(part, RangeInfo) and part == (1, 0, 1), part
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
