@@ -169,7 +169,8 @@ def test_who_reads_much_of_few_tasks_learns_of_few_others(run, monkeypatch):
     asked = [len(task.data.value) for task in run.tasks()[:30]]
     assert sorted({*asked}) == [200, 20_000]
     looked = [exchange.path for exchange in run.rig.proxy.log if exchange.path.endswith("0.data.json")]
-    assert len(looked) == len({*looked}) <= 60  # of each once, and not of all because they are asked often
+    assert len({*looked}) < 70  # not of all because they are asked often
+    assert len(looked) <= len({*looked}) + 5  # of each once: what is slow to come is asked for again
 
 
 @pytest.mark.parametrize("profile", ["packed"], indirect=True)
