@@ -186,6 +186,7 @@ setup(
             ),
         ],
         build_dir="build/cython",
+        include_path=[str(SOURCES / "origin")],  # of declarations that several rooms use
         # Not freethreading_compatible: docs/decisions/105-no-claim-without-a-run.md.
         compiler_directives={"language_level": "3"},
     ),

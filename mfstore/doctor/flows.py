@@ -9,14 +9,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mfstore.doctor.findings import Finding
+from mfstore.doctor.packages import METAFLOWS, installed
 from mfstore.settings import FORMER_PROFILES, PROFILES
 
-DISTRIBUTIONS = ("metaflow", "ob-metaflow")
-"""Each brings a package ``metaflow``."""
 OWN = "mfstore."
 PATIENCE = 120
 """Seconds: an import of Metaflow takes half a one, and on a busy machine with a slow disk many times that."""
@@ -24,21 +22,16 @@ PATIENCE = 120
 
 def flows() -> Iterator[Finding]:
     """The distribution that brings Metaflow, and what its processes store with."""
-    installed = {}
-    for name in DISTRIBUTIONS:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    if not installed:
+    there = {name: number for name in METAFLOWS if (number := installed(name)) is not None}
+    if not there:
         yield Finding("Metaflow", "not installed: pip install 'mfstore[metaflow]' to use both")
         return
-    told = ", ".join(f"{name} {number}" for name, number in installed.items())
-    if len(installed) > 1:
+    told = ", ".join(f"{name} {number}" for name, number in there.items())
+    if len(there) > 1:
         yield Finding(
             "Metaflow", told, "broken",
             "Both bring the package metaflow, and each has overwritten files of the other. "
-            f"pip uninstall {' '.join(installed)}, then install the one that you mean",
+            f"pip uninstall {' '.join(there)}, then install the one that you mean",
         )  # fmt: skip
     else:
         yield Finding("Metaflow", told)

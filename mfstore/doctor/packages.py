@@ -12,7 +12,7 @@ from mfstore.records import NamedTuple
 
 DEVELOPMENT = frozenset(("bench", "demo", "docs", "test"))
 """Extras that no program needs."""
-METAFLOW, OTHER_METAFLOW = "metaflow", "ob-metaflow"
+METAFLOWS = ("metaflow", "ob-metaflow")
 """Both bring the package metaflow: of who has one, the other is not asked for."""
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
@@ -54,21 +54,18 @@ def packages() -> Iterator[Finding]:
     except PackageNotFoundError:
         return  # ``program.program`` says so
     for one in wanted(requirements):
-        try:
-            have: str | None = version(one.name)
-        except PackageNotFoundError:
-            have = None
-            if one.name == OTHER_METAFLOW or (one.name == METAFLOW and _is_installed(OTHER_METAFLOW)):
-                continue
+        have = installed(one.name)
+        if have is None and one.name in METAFLOWS and (one.name != METAFLOWS[0] or any(map(installed, METAFLOWS))):
+            continue
         yield judged(one, have, have is None or _fits(have, one.versions))
 
 
-def _is_installed(name: str) -> bool:
+def installed(name: str) -> str | None:
+    """The version of a distribution; None where it is not there."""
     try:
-        version(name)
+        return version(name)
     except PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def judged(one: Wanted, have: str | None, fits: bool) -> Finding:

@@ -4,13 +4,12 @@
 So too for deltas: chunks encoded as what differs from a *base*, bytes that the reader has.
 """
 
-import os
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
+from loaded cimport linked, mf_function
 
 
 cdef extern from "Python.h":
@@ -81,11 +80,6 @@ cdef extern from "zstd.h" nogil:
     const char *ZSTD_versionString()
 
 
-cdef extern from "origin/loaded.h" nogil:
-    ctypedef void (*mf_function)()
-    const char *mf_loaded_from(mf_function function)
-
-
 NONE = MF_NONE
 LZ4 = MF_LZ4
 ZSTD = MF_ZSTD
@@ -112,16 +106,13 @@ cdef inline const uint8_t *start_of(const uint8_t[::1] view) noexcept:
     return &view[0] if view.shape[0] else NULL
 
 
-cdef tuple linked(const char *now, const char *then, mf_function function):
-    return now.decode(), then.decode(), os.fsdecode(mf_loaded_from(function))
-
-
 def libraries():
     """What this is linked with: each library's version, the version of the headers it was built with, and the file that
     it was loaded from."""
+    lz4, zstd = LZ4_versionString().decode(), ZSTD_versionString().decode()
     return {
-        "liblz4": linked(LZ4_versionString(), LZ4_VERSION_STRING, <mf_function> LZ4_versionString),
-        "libzstd": linked(ZSTD_versionString(), ZSTD_VERSION_STRING, <mf_function> ZSTD_versionString),
+        "liblz4": linked(lz4, LZ4_VERSION_STRING.decode(), <mf_function> LZ4_versionString),
+        "libzstd": linked(zstd, ZSTD_VERSION_STRING.decode(), <mf_function> ZSTD_versionString),
     }
 
 

@@ -16,6 +16,7 @@ from libc.string cimport memcmp
 from posix.unistd cimport getpid
 
 cimport cython
+from loaded cimport linked, mf_function
 
 from engine cimport (
     MF_CRC_KINDS, MF_DELETE, MF_GET, MF_HEAD, MF_NO_CRC, MF_OTHER, MF_PART, MF_PUT, mf_channel, mf_channel_drain,
@@ -49,11 +50,6 @@ cdef extern from "openssl/ssl.h" nogil:
     void TLS_client_method()
 
 
-cdef extern from "origin/loaded.h" nogil:
-    ctypedef void (*mf_function)()
-    const char *mf_loaded_from(mf_function function)
-
-
 # What a reply says of a failure, in the order of enum mf_failure.
 cdef tuple failures = (
     None, "connect", "dns", "tls", "proxy", "reset", "truncated", "first-byte", "stall", "overflow", "protocol", "disk",
@@ -67,19 +63,16 @@ OPERATIONS = {
 cdef int SIGNALS_MS = 50  # between two looks at pending signals
 
 
-cdef tuple linked(const char *now, const char *then, mf_function function):
-    return now.decode(), then.decode(), os.fsdecode(mf_loaded_from(function))
-
-
 def libraries():
     """What this is linked with: each library's version, the version of the headers it was built with, and the file that
     it was loaded from."""
-    cdef const char *curl = curl_version_info(CURLVERSION_NOW).version
-    cdef const char *openssl = OpenSSL_version(OPENSSL_VERSION_STRING)
+    openssl = OpenSSL_version(OPENSSL_VERSION_STRING).decode()
+    built = OPENSSL_VERSION_STR.decode()
+    curl = curl_version_info(CURLVERSION_NOW).version.decode()
     return {
-        "libcurl": linked(curl, LIBCURL_VERSION, <mf_function> curl_version_info),
-        "libcrypto": linked(openssl, OPENSSL_VERSION_STR, <mf_function> OpenSSL_version),
-        "libssl": linked(openssl, OPENSSL_VERSION_STR, <mf_function> TLS_client_method),
+        "libcurl": linked(curl, LIBCURL_VERSION.decode(), <mf_function> curl_version_info),
+        "libcrypto": linked(openssl, built, <mf_function> OpenSSL_version),
+        "libssl": linked(openssl, built, <mf_function> TLS_client_method),
     }
 
 

@@ -12,6 +12,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
+from loaded cimport linked, mf_function
 
 
 cdef extern from "Python.h":
@@ -38,11 +39,6 @@ cdef extern from "memory/utf8.h" nogil:
 cdef extern from "xxhash.h" nogil:
     unsigned XXH_VERSION_NUMBER, XXH_versionNumber()
     uint64_t XXH3_64bits(const void *data, size_t n)
-
-
-cdef extern from "origin/loaded.h" nogil:
-    ctypedef void (*mf_function)()
-    const char *mf_loaded_from(mf_function function)
 
 
 cdef extern from *:
@@ -416,12 +412,8 @@ cdef class FileMap:
 
 def libraries():
     """As of the codecs: version, that of the headers it was built with, file."""
-    return {
-        "libxxhash": (
-            dotted(XXH_versionNumber()), dotted(XXH_VERSION_NUMBER),
-            os.fsdecode(mf_loaded_from(<mf_function> XXH_versionNumber)),
-        )
-    }
+    now, then = dotted(XXH_versionNumber()), dotted(XXH_VERSION_NUMBER)
+    return {"libxxhash": linked(now, then, <mf_function> XXH_versionNumber)}
 
 
 cdef str dotted(unsigned version):

@@ -194,7 +194,7 @@ def test_one_metaflow_is_enough(installed, asked_for, monkeypatch):
         return "2.19"
 
     monkeypatch.setattr(packages, "version", version)
-    monkeypatch.setattr(packages, "requires", lambda _: [f"{name}; extra == '{name}'" for name in flows.DISTRIBUTIONS])
+    monkeypatch.setattr(packages, "requires", lambda _: [f"{name}; extra == '{name}'" for name in packages.METAFLOWS])
     assert [finding.name for finding in packages.packages()] == asked_for
 
 

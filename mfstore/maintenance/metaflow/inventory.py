@@ -160,7 +160,7 @@ class Inventory:
                 rows = (_csv_rows if is_csv else _parquet_rows)(content, columns, wanted)
                 try:
                     for key, size, modified, etag in rows:
-                        if not ("/." in key or key.startswith(".")) or not key.rpartition("/")[2].startswith("."):
+                        if not key.rpartition("/")[2].startswith("."):
                             yield ObjectInfo(key[cut:], size, modified, etag.strip('"'))
                 except (ValueError, LookupError, OSError, EOFError, csv.Error) as error:
                     raise CorruptObject(

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, MutableMapping
 from typing import Any
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow.listed_digests import packed_key, restored, shortened, unpacked_key
-from mfstore.maintenance.metaflow.spill import Spill, SpilledRows
+from mfstore.maintenance.metaflow.listed_digests import packed_by_flow, packed_key, restored, shortened, unpacked_key
+from mfstore.maintenance.metaflow.spill import KeyedRows, Spill
 from mfstore.metaflow.roots.layout import blob_path
 
 BlobName = tuple[str, str]
@@ -25,52 +25,37 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
     """Blobs by name; with a suffix, what lies beside each. With ``spill`` those beyond some are kept there: then to ask
     for one takes as long as for all of its flow, and none can be taken out."""
 
-    __slots__ = ("_flows", "_open", "_spilled", "_suffix")
+    __slots__ = ("_rows", "_suffix")
 
     def __init__(self, suffix: str = "", spill: Spill | None = None) -> None:
         self._suffix = suffix
-        self._flows: dict[str, dict[bytes, bytes | tuple[int, float, str]]] = {}
-        """By flow, then by key: with an ETag that is no digest, as it is."""
-        self._open = 0
-        """How many these are."""
-        self._spilled = None if spill is None else SpilledRows(spill)
+        self._rows = KeyedRows(spill, OPEN_BLOBS)
+        """With an ETag that is no digest, as it is."""
 
     @property
     def flows(self) -> set[str]:
         """Every flow that has any."""
-        here = {flow for flow, blobs in self._flows.items() if blobs}
-        return here if self._spilled is None else here | self._spilled.flows
+        return self._rows.flows
 
     def __setitem__(self, name: BlobName, info: ObjectInfo) -> None:
         flow, key = name
         etag = shortened(info.etag)
         short = isinstance(etag, bytes) and len(etag) == 16
-        blobs = self._flows.setdefault(flow, {})
+        blobs = self._rows.here(flow)
         before = len(blobs)
         blobs[packed_key(key)] = (
             _ENTRY.pack(info.size, info.modified, etag) if short else (info.size, info.modified, info.etag)
         )
-        self._open += len(blobs) - before
-        if self._spilled is not None and self._open > OPEN_BLOBS:
-            for flow in self._flows:
-                self._spilled.add(flow, self._rows(flow))
-            self._flows = {}
-            self._open = 0
-
-    def _rows(self, flow: str) -> Iterator[tuple[bytes, Any]]:
-        blobs = self._flows.get(flow, {})
-        return ((key, blobs[key]) for key in sorted(blobs))
+        self._rows.grew(len(blobs) - before)
 
     def _in_order(self, flow: str) -> Iterator[tuple[bytes, Any]]:
-        if self._spilled is None or flow not in self._spilled:
-            yield from self._rows(flow)
-            return
         last: Any = None
-        for row in self._spilled.in_order(flow, self._rows(flow)):
+        for row in self._rows.in_order(flow):
             if last is not None and last[0] != row[0]:
                 yield last
             last = row  # of one that was listed twice the later one
-        yield last
+        if last is not None:
+            yield last
 
     def sizes(self, flow: str) -> Iterator[tuple[bytes, int]]:
         """The bytes of each blob of a flow, by packed keys, in the order of these."""
@@ -84,16 +69,12 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
     def some(self, names: Collection[BlobName]) -> dict[BlobName, ObjectInfo]:
         """Those of these blobs that there are."""
         found: dict[BlobName, ObjectInfo] = {}
-        by_flow: dict[str, dict[bytes, BlobName]] = {}
-        for name in names:
-            by_flow.setdefault(name[0], {})[packed_key(name[1])] = name
-        for flow, wanted in by_flow.items():
-            if self._spilled is not None and flow in self._spilled:
-                found.update(
-                    (wanted[key], self._info(flow, key, entry)) for key, entry in self._in_order(flow) if key in wanted
-                )
+        for flow, wanted in packed_by_flow(names).items():
+            if self._rows.is_spilled(flow):
+                entries = self._in_order(flow)
+                found.update((wanted[key], self._info(flow, key, entry)) for key, entry in entries if key in wanted)
             else:
-                blobs = self._flows.get(flow, {})
+                blobs = self._rows.here(flow)
                 found.update((name, self._info(flow, key, blobs[key])) for key, name in wanted.items() if key in blobs)
         return found
 
@@ -101,8 +82,8 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
         return self.some([name])[name]
 
     def __delitem__(self, name: BlobName) -> None:
-        del self._flows[name[0]][packed_key(name[1])]
-        self._open -= 1
+        del self._rows.here(name[0])[packed_key(name[1])]
+        self._rows.grew(-1)
 
     def __contains__(self, name: object) -> bool:
         assert isinstance(name, tuple)
@@ -114,7 +95,8 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
                 yield flow, unpacked_key(key)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self) if self._spilled is not None else self._open
+        spilled = any(map(self._rows.is_spilled, self.flows))
+        return sum(1 for _ in self) if spilled else self._rows.in_memory
 
     def __bool__(self) -> bool:
         return bool(self.flows)

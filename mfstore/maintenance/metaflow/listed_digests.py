@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 _LONGEST = 32
 _TEXT = b"\xff" * (_LONGEST + 1)
 """Begins what is no digest. No digest is that long."""
@@ -32,3 +34,11 @@ def packed_key(key: str) -> bytes:
 def unpacked_key(packed: bytes) -> str:
     """What ``packed_key`` was given."""
     return packed[len(_TEXT) :].decode("utf-8", "surrogatepass") if packed.startswith(_TEXT) else packed.hex()
+
+
+def packed_by_flow(names: Iterable[tuple[str, str]]) -> dict[str, dict[bytes, tuple[str, str]]]:
+    """Flows and keys of blobs, by flow, and by packed key."""
+    found: dict[str, dict[bytes, tuple[str, str]]] = {}
+    for name in names:
+        found.setdefault(name[0], {})[packed_key(name[1])] = name
+    return found

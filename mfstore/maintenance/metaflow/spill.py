@@ -65,35 +65,60 @@ class Spill:
         return data
 
 
-class SpilledRows:
-    """Tuples that are sorted by their first value, a list of blocks for each time that some were kept."""
+class KeyedRows:
+    """Values of flows by keys, which are bytes: the last ones in memory, and those beyond some in a temporary file, a
+    list sorted by key, in blocks, for each time that there were too many."""
 
-    def __init__(self, spill: Spill) -> None:
+    def __init__(self, spill: Spill | None, most: int) -> None:
+        """``most`` are in memory; without ``spill`` all are."""
         self._spill = spill
+        self._most = most
+        self._here: dict[str, dict[bytes, Any]] = {}
+        self.in_memory = 0
+        """How many these are."""
         self._lists: dict[str, list[list[int]]] = {}
-
-    def __contains__(self, flow: str) -> bool:
-        return flow in self._lists
 
     @property
     def flows(self) -> set[str]:
         """Every flow that has any."""
-        return set(self._lists)
+        return {flow for flow, rows in self._here.items() if rows} | self._lists.keys()
 
-    def add(self, flow: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Keep these rows of a flow, which are sorted."""
-        rest = iter(rows)
+    def here(self, flow: str) -> dict[bytes, Any]:
+        """Those of a flow that are in memory. Who adds some says so (``grew``)."""
+        return self._here.setdefault(flow, {})
+
+    def is_spilled(self, flow: str) -> bool:
+        """Whether there are others of it."""
+        return flow in self._lists
+
+    def grew(self, by: int) -> None:
+        """So many have come. OutOfSpace when the disk is full."""
+        self.in_memory += by
+        if self._spill is not None and self.in_memory > self._most:
+            for flow in self._here:
+                self._write(self._spill, flow)
+            self._here = {}
+            self.in_memory = 0
+
+    def _write(self, spill: Spill, flow: str) -> None:
+        rest = self._sorted(flow)
         blocks = []
         while block := list(islice(rest, BLOCK_ROWS)):
-            blocks.append(self._spill.put(zlib.compress(marshal.dumps(block), 1)))
+            blocks.append(spill.put(zlib.compress(marshal.dumps(block), 1)))
         if blocks:
             self._lists.setdefault(flow, []).append(blocks)
 
-    def in_order(self, flow: str, more: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        """All rows of a flow, and ``more`` that are sorted, sorted; of equal ones those first that came first."""
-        lists = [self._rows(blocks) for blocks in self._lists.get(flow, ())]
-        return heapq.merge(*lists, more, key=itemgetter(0)) if lists else iter(more)
+    def _sorted(self, flow: str) -> Iterator[tuple[bytes, Any]]:
+        rows = self._here.get(flow, {})
+        return ((key, rows[key]) for key in sorted(rows))
 
-    def _rows(self, blocks: Iterable[int]) -> Iterator[tuple[Any, ...]]:
+    def in_order(self, flow: str) -> Iterator[tuple[bytes, Any]]:
+        """All of a flow in the order of their keys; what came several times under one is there as often, in the order
+        in which it came."""
+        lists = [self._read(blocks) for blocks in self._lists.get(flow, ())]
+        return heapq.merge(*lists, self._sorted(flow), key=itemgetter(0)) if lists else self._sorted(flow)
+
+    def _read(self, blocks: Iterable[int]) -> Iterator[tuple[bytes, Any]]:
+        assert self._spill is not None
         for number in blocks:
             yield from marshal.loads(zlib.decompress(self._spill.get(number)))

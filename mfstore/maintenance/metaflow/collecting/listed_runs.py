@@ -59,10 +59,12 @@ class ListedRun:
     """Whether it resumed another run."""
 
     def add(self, info: ObjectInfo) -> None:
-        """Count one."""
+        """Count one that is of no task."""
         self.files += 1
         self.size += info.size
         self.touched = max(self.touched, info.modified)
+        if not self.tasks:
+            self.earliest = min(self.earliest, info.modified)
 
 
 @dataclass(slots=True)
@@ -106,18 +108,13 @@ def listed_runs(holdings: Holdings) -> ListedRuns:
         _add_tasks(found, run, holdings.tasks.of_run(run))
     for path, info in holdings.metadata:
         if path.run:
-            listed = found.runs.setdefault((path.flow, path.run), ListedRun())
-            listed.add(info)
-            if not listed.tasks:
-                listed.earliest = min(listed.earliest, info.modified)
+            found.runs.setdefault((path.flow, path.run), ListedRun()).add(info)
     for path, info in holdings.cards:
         of_card = found.runs.get((path.flow, path.run))
         if of_card is not None:
             of_card.add(info)
             of_card.cards += 1
             of_card.cards_size += info.size
-            if not of_card.tasks:
-                of_card.earliest = min(of_card.earliest, info.modified)
     return found
 
 

@@ -6,15 +6,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mfstore.maintenance.metaflow.listed_digests import packed_key
-from mfstore.maintenance.metaflow.spill import Spill, SpilledRows
+from mfstore.maintenance.metaflow.listed_digests import packed_by_flow, packed_key
+from mfstore.maintenance.metaflow.spill import KeyedRows, Spill
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.listed_blobs import BlobName
 
 OPEN_MARKS = 200_000
 """Blobs that are in memory, 0.15 kB each; the others are in a temporary file."""
-
 
 KEPT, DUE, LATER = 1, 2, 4
 """Runs that stay refer to a blob, runs that go now, runs that go later."""
@@ -31,44 +30,25 @@ class BlobMarks:
     """What is marked of each blob."""
 
     def __init__(self) -> None:
-        self._flows: dict[str, dict[bytes, int]] = {}
-        self._open = 0
-        self._spilled = SpilledRows(Spill())
-
-    @property
-    def flows(self) -> set[str]:
-        """Every flow with marks."""
-        return self._flows.keys() | self._spilled.flows
+        self._rows = KeyedRows(Spill(), OPEN_MARKS)
 
     def mark(self, flow: str, keys: Iterable[str], mark: int) -> None:
         """Mark these blobs of a flow."""
-        marks = self._flows.setdefault(flow, {})
+        marks = self._rows.here(flow)
         before = len(marks)
         for key in map(packed_key, keys):
             marks[key] = marks.get(key, 0) | mark
-        self._open += len(marks) - before
-        if self._open > OPEN_MARKS:
-            for name in self._flows:
-                self._spilled.add(name, self._rows(name))
-            self._flows = {}
-            self._open = 0
-
-    def _rows(self, flow: str) -> Iterator[tuple[bytes, int]]:
-        marks = self._flows.get(flow, {})
-        return ((key, marks[key]) for key in sorted(marks))
+        self._rows.grew(len(marks) - before)
 
     def in_order(self, flow: str) -> Iterator[tuple[bytes, int]]:
         """The marks of the blobs of a flow, by their packed keys, in the order of these. A blob may come several times,
         each time with some of its marks."""
-        return self._spilled.in_order(flow, self._rows(flow))
+        return self._rows.in_order(flow)
 
     def of(self, names: Collection[BlobName]) -> dict[BlobName, int]:
         """What is marked of these."""
         found = dict.fromkeys(names, 0)
-        by_flow: dict[str, dict[bytes, BlobName]] = {}
-        for name in names:
-            by_flow.setdefault(name[0], {})[packed_key(name[1])] = name
-        for flow, wanted in by_flow.items():
+        for flow, wanted in packed_by_flow(names).items():
             for key, mark in self.in_order(flow):
                 if key in wanted:
                     found[wanted[key]] |= mark

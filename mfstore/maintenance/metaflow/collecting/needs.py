@@ -18,6 +18,7 @@ from mfstore.maintenance.metaflow.collecting.marks import (
 )
 from mfstore.maintenance.metaflow.includes import read_descriptions
 from mfstore.maintenance.metaflow.references import read_references
+from mfstore.maintenance.report import untold
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
 from mfstore.metaflow.roots.packed_keys import PackedArtifact
@@ -96,7 +97,8 @@ def read_needs(
             group, mark, former = needs.kept, KEPT, FORMER_KEPT
         elif run in due:
             group, mark, former = needs.due, DUE, FORMER_DUE
-            needs.codes.update((flow, key) for name, key in found.artifacts.items() if name == layout.CODE)
+            if layout.CODE in found.artifacts:
+                needs.codes.add((flow, found.artifacts[layout.CODE]))
         else:
             group, mark, former = needs.later, LATER, FORMER_LATER
         needs.marks.mark(flow, found.artifacts.values(), mark)
@@ -158,6 +160,19 @@ def read_includes(root: Root, holdings: Holdings, needs: SharedNeeds) -> NamedIn
     packed = [(flow, artifact) for flow, artifact in needs.packed_included if flow in flows]
     read_descriptions(root, blobs, packed, holdings.metas.some(blobs), holdings.blobs.some(blobs), told)
     return NamedIncludes(names, known, unread)
+
+
+def read_new_needs(root: Root, files: Holdings) -> tuple[set[BlobName], SharedNeeds] | MfstoreError:
+    """What files of tasks refer to that are newer than a plan: blobs, and else. The error of the first one that cannot
+    be read."""
+    blobs: set[BlobName] = set()
+    needs = SharedNeeds()
+    for name, _, _, found in read_references(root, files, untold):
+        if not isinstance(found, References):
+            return found
+        needs.add(name[0], found)
+        blobs.update((name[0], key) for key in found.artifacts.values())
+    return blobs, needs
 
 
 def read_new_includes(root: Root, needs: SharedNeeds) -> set[BlobName] | None:

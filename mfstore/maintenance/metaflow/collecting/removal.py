@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore.errors import BackendError, Locked
+from mfstore.errors import BackendError, Locked, MfstoreError
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
-from mfstore.maintenance.metaflow.collecting.needs import SharedNeeds, read_new_includes
+from mfstore.maintenance.metaflow.collecting.needs import read_new_includes, read_new_needs
 from mfstore.maintenance.metaflow.collecting.plan import own_files, stored
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run
@@ -339,12 +339,11 @@ class Removal:
                 return Look(refusal=f"{'/'.join(name)} was written to just now")
             if changed:
                 fresh.tasks.add_files(name, changed)
-        needs = SharedNeeds()
-        for _, _, _, found in read_references(self._root, fresh, untold):
-            if not isinstance(found, References):
-                return Look(refusal=f"what a new task refers to cannot be read: {found.message}")
-            needs.add(work.flow, found)
-            work.blobs.difference_update((work.flow, key) for key in found.artifacts.values())
+        found = read_new_needs(self._root, fresh)
+        if isinstance(found, MfstoreError):
+            return Look(refusal=f"what a new task refers to cannot be read: {found.message}")
+        blobs, needs = found
+        work.blobs -= blobs
         includes = read_new_includes(self._root, needs) if work.includes else set()
         if includes is None:
             return Look(refusal="which IncludeFiles a new task names cannot be read")
@@ -363,8 +362,8 @@ class Removal:
 
     def _shown_since(self, work: FlowWork, listed: Holdings) -> str:
         """Which of these runs a run shows that resumed it since an inventory was made, or nothing."""
-        resumed = runs_that_resumed(listed)
-        since_then = resumed - runs_that_resumed(self._holdings)
+        resumed = runs_that_resumed(listed, work.flow)
+        since_then = resumed - runs_that_resumed(self._holdings, work.flow)
         listed.cards = [card for card in self._holdings.cards if card[0].flow == work.flow]
         if not since_then or not listed.cards:
             return ""

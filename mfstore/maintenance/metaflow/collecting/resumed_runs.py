@@ -58,10 +58,10 @@ class ResumedRuns:
         return spared
 
 
-def runs_that_resumed(holdings: Holdings) -> set[Run]:
-    """Those that resumed others, whichever."""
+def runs_that_resumed(holdings: Holdings, flow: str) -> set[Run]:
+    """Those of a flow that resumed others, whichever."""
     tasks = holdings.tasks
-    return {run for run in tasks.runs if any(row[3] in RESUMED for row in tasks.rows(run))}
+    return {run for run in tasks.runs if run[0] == flow and any(row[3] in RESUMED for row in tasks.rows(run))}
 
 
 def read_resumed_runs(root: Root, holdings: Holdings, resumed: set[Run]) -> ResumedRuns:

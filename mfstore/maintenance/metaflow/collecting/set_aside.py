@@ -17,17 +17,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.errors import Conflict, NotFound, OutOfSpace
+from mfstore.errors import Conflict, MfstoreError, NotFound, OutOfSpace
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness
-from mfstore.maintenance.metaflow.collecting.needs import SharedNeeds, read_new_includes
+from mfstore.maintenance.metaflow.collecting.needs import read_new_includes, read_new_needs
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flow
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.listed_tasks import TaskName
-from mfstore.maintenance.metaflow.references import read_references
-from mfstore.maintenance.report import untold
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, References, Task
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, Task
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
@@ -108,8 +106,8 @@ def settle(root: Root, liveness: Liveness) -> Settled:
 
 def _settle_flow(root: Root, liveness: Liveness, flow: str, copies: list[ObjectInfo], settled: Settled) -> None:
     tasks = list_flow(root, flow).tasks
-    found = _needs_since(root, tasks, min(info.modified for info in copies) - CLOCKS)
-    if found is None:  # what a new task refers to cannot be read now
+    found = read_new_needs(root, _files_since(tasks, min(info.modified for info in copies) - CLOCKS))
+    if isinstance(found, MfstoreError):  # what a new task refers to cannot be read now
         settled.left += total(copies)
         return
     blobs, needs = found
@@ -145,21 +143,14 @@ def _original(info: ObjectInfo) -> BlobName:
     return path.flow, path.name
 
 
-def _needs_since(root: Root, tasks: Mapping[TaskName, Task], moment: float) -> tuple[set[BlobName], SharedNeeds] | None:
-    """What files of tasks that were written since then refer to: blobs, and else. None when that is not known."""
+def _files_since(tasks: Mapping[TaskName, Task], moment: float) -> Holdings:
+    """The files of tasks that were written since then."""
     fresh = Holdings()
     for name, task in tasks.items():
         files = {file: info for file, info in task.files.items() if info.modified >= moment}
         if files:
             fresh.tasks.add_files(name, files)
-    needs = SharedNeeds()
-    blobs: set[BlobName] = set()
-    for name, _, _, found in read_references(root, fresh, untold):
-        if not isinstance(found, References):
-            return None
-        needs.add(name[0], found)
-        blobs.update((name[0], key) for key in found.artifacts.values())
-    return blobs, needs
+    return fresh
 
 
 def _restore(root: Root, copies: Iterable[ObjectInfo]) -> list[str]:
