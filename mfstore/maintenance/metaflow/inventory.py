@@ -23,6 +23,7 @@ from mfstore.backends.base import ObjectInfo, RangeRead
 from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, Refused, Unsupported
 from mfstore.maintenance.clock import DAY
 from mfstore.maintenance.metaflow.root import Root, remote_backend
+from mfstore.maintenance.metaflow.temporary_files import temporary_file_error, told_errors
 from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Inventory:
                         if not key.rpartition("/")[2].startswith("."):
                             yield ObjectInfo(key[cut:], size, modified, etag.strip('"'))
                 except (ValueError, LookupError, OSError, EOFError, csv.Error) as error:
+                    if isinstance(error, OSError) and error.errno is not None:  # not what is read: the disk
+                        raise temporary_file_error(error) from error
                     raise CorruptObject(
                         f"a file of the inventory cannot be read: {error}", key=file.key, backend=self._backend.url
                     ) from error
@@ -193,20 +196,24 @@ def _manifest_key(backend: Any, path: str) -> str:
 def _fetched(backend: Backend, file: InventoryFile) -> Iterator[IO[bytes]]:
     """A file of an inventory, in a temporary file; whole, by its digest."""
     digest = hashlib.md5(usedforsecurity=False)
-    with tempfile.TemporaryFile() as content:
+    with told_errors():
+        temporary = tempfile.TemporaryFile()  # noqa: SIM115
+    with temporary as content:
         for start in range(0, file.size, READ_BYTES):
             read = RangeRead(file.key, start, min(READ_BYTES, file.size - start))
             for _, data in backend.read_many([read]):
                 if isinstance(data, MfstoreError):
                     raise data
                 digest.update(data)
-                content.write(data)
+                with told_errors():
+                    content.write(data)
         if digest.hexdigest() != file.md5:
             raise CorruptObject(
                 "a file of the inventory is not what its manifest says", key=file.key, backend=backend.url,
                 expected=file.md5, found=digest.hexdigest(),
             )  # fmt: skip
-        content.seek(0)
+        with told_errors():
+            content.seek(0)  # writes the rest
         yield content
 
 

@@ -15,9 +15,10 @@ from itertools import islice
 from operator import itemgetter
 from typing import IO, Any
 
-from mfstore.errors import OutOfSpace
+from mfstore.maintenance.metaflow.temporary_files import told_errors
 
 _LENGTH_BITS = 32
+_DIGEST_BYTES = 4
 BLOCK_ROWS = 512
 """Rows that are read together: of each of some hundred sorted lists a block is in memory."""
 
@@ -30,23 +31,15 @@ class Spill:
         self._end = 0
 
     def put(self, data: bytes) -> int:
-        """Keep this; by which number it is found. OutOfSpace when the disk is full."""
-        try:
+        """Keep this; by which number it is found. OutOfSpace when the disk is full, BackendError when it fails."""
+        place = self._end
+        with told_errors():
             file = self._opened()
-            place = self._end
-            rest = memoryview(data)
+            rest = memoryview(data + _digest(data))
             while rest:
                 written = os.pwrite(file.fileno(), rest, self._end)
                 rest = rest[written:]
                 self._end += written
-        except OSError as error:
-            # Without room no folder is usable at all.
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or self._file is None:
-                raise OutOfSpace(
-                    f"no room for what was listed: {error.strerror}", found=str(tempfile.tempdir or ""),
-                    hint="Give a folder with more room as TMPDIR: some 50 bytes an object. The next collection goes on",
-                ) from error  # fmt: skip
-            raise
         return place << _LENGTH_BITS | len(data)
 
     def _opened(self) -> IO[bytes]:
@@ -56,13 +49,19 @@ class Spill:
         return self._file
 
     def get(self, number: int) -> bytes:
-        """What was kept under this number."""
+        """What was kept under this number. BackendError when the disk fails, or has other bytes now."""
         assert self._file is not None
         place, length = number >> _LENGTH_BITS, number & (1 << _LENGTH_BITS) - 1
-        data = os.pread(self._file.fileno(), length, place)
-        if len(data) != length:
-            raise OSError(errno.EIO, "a temporary file ends too early")
+        with told_errors():
+            found = os.pread(self._file.fileno(), length + _DIGEST_BYTES, place)
+            data = found[:length]
+            if found[length:] != _digest(data):
+                raise OSError(errno.EIO, "it has other bytes than were written")
         return data
+
+
+def _digest(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_DIGEST_BYTES, "little")
 
 
 class KeyedRows:

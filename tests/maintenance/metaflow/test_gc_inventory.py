@@ -1,7 +1,11 @@
 """By an S3 Inventory the plan is the one by a listing, and what happened since the inventory keeps what it needs; on a
 simulated S3."""
 
+import errno
+import io
 import json
+import os
+import tempfile
 import time
 
 import pytest
@@ -222,6 +226,24 @@ def test_a_damaged_inventory_is_told(rig, monkeypatch, form, how):
     with pytest.raises((errors.CorruptObject, errors.NotFound, errors.InvalidRange)) as caught:
         plan_of(rig, monkeypatch, inventory=f"s3://b/{manifest}")
     assert caught.value.key == file["key"]
+
+
+@pytest.mark.parametrize("form", ["CSV", "Parquet"])
+@pytest.mark.parametrize(("call", "number"), [("write", errno.ENOSPC), ("seek", errno.EIO), ("read", errno.EIO)])
+def test_a_disk_that_fails_is_not_the_inventory(rig, monkeypatch, form, call, number):
+    """Nor is what it says of itself: the folder for temporary files is named, and what to do."""
+
+    class Failing(io.BytesIO):
+        pass
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    setattr(Failing, call, fail)
+    monkeypatch.setattr(inventories.tempfile, "TemporaryFile", Failing)
+    with pytest.raises(errors.OutOfSpace if number == errno.ENOSPC else errors.BackendError, match="TMPDIR") as caught:
+        plan_of(rig, monkeypatch, inventory=f"s3://b/{rig.inventory(form)}")
+    assert os.strerror(number) in str(caught.value) and tempfile.gettempdir() in caught.value.found
 
 
 def test_manifests():

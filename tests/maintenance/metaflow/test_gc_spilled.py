@@ -5,7 +5,10 @@ import copy
 import errno
 import os
 import random
+import resource
+import subprocess
 import tempfile
+from unittest import mock
 
 import pytest
 
@@ -92,16 +95,54 @@ def test_what_is_planned_and_done_is_the_same(rig, monkeypatch, request):
     assert len(spilled) > 100
 
 
-@pytest.mark.usefixtures("little_memory")
-def test_a_full_disk_changes_nothing(rig, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for little, as the folder for temporary files: none that is mounted where that is not
+    allowed, but a limit for files."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", folder], capture_output=True
+    ).returncode
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        if not mounted:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))
+        with mock.patch.object(tempfile, "tempdir", str(folder)):
+            yield folder
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        if mounted:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_full_disk_changes_nothing(rig, monkeypatch, small_disk):
     before = dict(rig.world.objects)
-    monkeypatch.setattr(os, "pwrite", full)
-    with rig.opened(monkeypatch) as root, pytest.raises(errors.OutOfSpace, match="no room for what was listed") as told:
+    with rig.opened(monkeypatch) as root, pytest.raises(errors.OutOfSpace, match="no room for a temporary") as told:
         collect_metaflow(root, KEEP, metadata="none")
-    assert "TMPDIR" in told.value.hint and rig.world.objects == before
+    assert str(small_disk) in told.value.found and "TMPDIR" in told.value.hint
+    assert told.value.found.endswith(str(small_disk)) == os.path.ismount(small_disk)
+    assert rig.world.objects == before
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize("fails", ["write", "read", "other bytes", "cut off"])
+def test_a_disk_that_fails_changes_nothing(rig, monkeypatch, fails):
+    def failing(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before, read = dict(rig.world.objects), os.pread
+    calls = {
+        "write": ("pwrite", failing), "read": ("pread", failing),
+        "other bytes": ("pread", lambda *given: bytes([read(*given)[0] ^ 1]) + read(*given)[1:]),
+        "cut off": ("pread", lambda *given: read(*given)[:-3]),
+    }  # fmt: skip
+    monkeypatch.setattr(os, *calls[fails])
+    with rig.opened(monkeypatch) as root, pytest.raises(errors.BackendError, match="temporary file failed") as told:
+        collect_metaflow(root, KEEP, metadata="none")
+    assert "TMPDIR" in told.value.hint and tempfile.gettempdir() in told.value.found
+    assert rig.world.objects == before
 
 
 @pytest.mark.parametrize("part", [0.2, 0.6, 0.99], ids=["listing", "planning", "removing"])
@@ -138,7 +179,11 @@ def test_nothing_is_left_of_it(tmp_path, monkeypatch):
     assert [kept.get(number) for number in numbers] == [bytes([number]) * number * 1000 for number in range(20)]
     assert not [*tmp_path.iterdir()]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(errors.OutOfSpace, match="nowhere"):
+    with pytest.raises(errors.BackendError, match="nowhere"):
+        Spill().put(b"x")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/full"])
+    with pytest.raises(errors.OutOfSpace, match="/proc/full"):
         Spill().put(b"x")
 
 
