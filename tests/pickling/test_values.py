@@ -22,9 +22,7 @@ def another(dtype):
 
 def own(array):
     """The same array with a dtype of its own."""
-    array = array.copy()
-    array.dtype = another(array.dtype)
-    return array
+    return array.copy().view(another(array.dtype))
 
 
 def built(stream):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import random
 import time
 from email.utils import formatdate
@@ -60,7 +59,7 @@ class SimulatedS3(Engine):
         """Bytes per second that bodies say they came with; None: as long as it really took."""
         self.nap = 0.02
         """Seconds after which who waits is told, at most, that nothing came."""
-        self._ids = itertools.count(1)
+        self._begun = 0  # multipart uploads
 
     def channel(self):
         return SimulatedChannel(self)
@@ -155,7 +154,8 @@ class SimulatedS3(Engine):
             self.modified[key] = float(int(self.clock()))
 
     def _CreateMultipartUpload(self, call):
-        name = f"u{next(self._ids)}"
+        self._begun += 1
+        name = f"u{self._begun}"
         self.uploads[name] = (call.key, {}, dict((call.params or {}).get("Metadata", {})))
         self._say(call.key, {**call.options, **(call.params or {})})
         body = f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>"

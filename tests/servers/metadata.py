@@ -5,8 +5,10 @@ fields that Metaflow's ``ServiceMetadataProvider`` depends on. A request for any
 ``refused``, so that a test sees that the contract has grown.
 """
 
+import contextlib
 import json
 import re
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,11 +27,20 @@ class MetadataService:
         self._objects = {}  # (flow, run, …): record
         self.lists = {}  # (task's path, "metadata" | "artifacts"): records
         self.refuses_tags = False
+        self._connections = set()
         self._lock = threading.Lock()
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                service._connections.add(self.connection)
+
+            def finish(self):
+                service._connections.discard(self.connection)
+                super().finish()
 
             def _serve(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -58,6 +69,9 @@ class MetadataService:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for connection in list(self._connections):  # their clients need not hang up before they are let go
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def environment(self):
         """What makes Metaflow use it."""

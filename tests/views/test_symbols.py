@@ -160,7 +160,7 @@ def test_what_is_plain_is_copied_at_once():
     found = copied(root[0])
     assert found == root[0] and found["a"] is found["b"] is not root[0]["a"] and found["c"] is not root[0]["c"]
     deep = []
-    for _ in range(5000):
+    for _ in range(200_000):
         deep = [deep]
     assert [copied(one) for one in (root, root[1], 5, [Slot(0, BUFFER, 0, 1)], [root[1].function], deep)] == [None] * 6
 
