@@ -2,14 +2,8 @@
 
 #include <string.h>
 
+#include "cpu/features.h"
 #include "memory/little_endian.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define X86 1
-#include <immintrin.h>
-#else
-#define X86 0
-#endif
 
 /* The hash of a word comes of those of the words before it in six steps, which are the same for all words of a block.
  * They stand here twice: in C, one step after the other over a whole block, which compilers vectorise for what every
@@ -397,7 +391,7 @@ INLINE size_t cut(const struct implementation *by, struct mf_segment segment, co
 int mf_cut_available(enum mf_cut_impl impl) {
 #if X86
     if (impl == MF_CUT_AVX2)
-        return !!__builtin_cpu_supports("avx2");
+        return mf_cpu_has(MF_CPU_AVX2);
 #endif
     return impl == MF_CUT_BEST || impl == MF_CUT_BASE;
 }

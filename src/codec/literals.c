@@ -3,13 +3,8 @@
 #include <string.h>
 
 #include "codec/entropy.h"
+#include "cpu/features.h"
 #include "memory/little_endian.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define X86 1
-#else
-#define X86 0
-#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -456,7 +451,7 @@ size_t mf_literals_encode(const uint8_t *src, size_t n, uint8_t *dst, size_t cap
         struct stream a = {middle - each, middle, to, to + sizes[k], 0, 0};
         struct stream b = {middle, end, a.end, a.end + sizes[k + 1], 0, 0};
 #if X86
-        (__builtin_cpu_supports("bmi2") ? put_both_bmi2 : put_both_base)(codes.of, &a, &b);
+        (mf_cpu_has(MF_CPU_BMI2) ? put_both_bmi2 : put_both_base)(codes.of, &a, &b);
 #else
         put_both_base(codes.of, &a, &b);
 #endif

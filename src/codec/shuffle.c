@@ -3,14 +3,8 @@
 #include <string.h>
 
 #include "codec/status.h"
+#include "cpu/features.h"
 #include "memory/little_endian.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define X86 1
-#include <immintrin.h>
-#else
-#define X86 0
-#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -213,7 +207,7 @@ INLINE AVX2 void join_block_8(const uint8_t *const *planes, uint8_t *dst, size_t
                 join_block_##W(planes, dst + i * W, i, 0);                                                           \
         return i;                                                                                                    \
     }
-#define FIRST(kernel, W, ...) (__builtin_cpu_supports("avx2") ? kernel##_avx2_##W(__VA_ARGS__) : 0)
+#define FIRST(kernel, W, ...) (mf_cpu_has(MF_CPU_AVX2) ? kernel##_avx2_##W(__VA_ARGS__) : 0)
 #else
 #define KERNELS_AVX2(W)
 #define FIRST(kernel, W, ...) 0

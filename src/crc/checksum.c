@@ -1,11 +1,6 @@
 #include "crc/checksum.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define X86 1
-#include <immintrin.h>
-#else
-#define X86 0
-#endif
+#include "cpu/features.h"
 
 const char *const mf_crc_names[MF_CRC_KINDS] = {"CRC64NVME", "CRC32C", "CRC32"};
 const char *const mf_crc_headers[MF_CRC_KINDS] = {"x-amz-checksum-crc64nvme", "x-amz-checksum-crc32c",
@@ -103,10 +98,8 @@ __attribute__((constructor)) static void prepare(void) {
     }
     available[MF_CRC_BEST] = available[MF_CRC_TABLE] = 1;
 #if X86
-    __builtin_cpu_init(); /* the compiler's own constructor may not have run yet */
-    available[MF_CRC_CLMUL] = !!__builtin_cpu_supports("pclmul");
-    available[MF_CRC_VCLMUL] = available[MF_CRC_CLMUL] && __builtin_cpu_supports("vpclmulqdq") &&
-                               __builtin_cpu_supports("avx512f");
+    available[MF_CRC_CLMUL] = mf_cpu_has(MF_CPU_CLMUL);
+    available[MF_CRC_VCLMUL] = mf_cpu_has(MF_CPU_VCLMUL);
 #endif
 }
 

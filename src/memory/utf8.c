@@ -2,14 +2,8 @@
 
 #include <string.h>
 
+#include "cpu/features.h"
 #include "memory/little_endian.h"
-
-#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
-#include <immintrin.h>
-#define X86 1
-#else
-#define X86 0
-#endif
 
 /* Characters are looked at one by one only where kinds change: eight of ASCII, four of two bytes and two of three are
  * told, and moved, as one number. Each lane of 16 bits of such a number is a character, or its two bytes, the first one
@@ -201,7 +195,7 @@ int mf_utf8_measure(const uint8_t *data, size_t n, size_t *characters, uint32_t 
     size_t i = 0, count = 0;
     uint32_t most = 0x7f;
 #if X86
-    int blocks = n >= LONG && __builtin_cpu_supports("avx2");
+    int blocks = n >= LONG && mf_cpu_has(MF_CPU_AVX2);
 #endif
     while (i < n) {
 #if X86
@@ -413,7 +407,7 @@ AVX2 static size_t decode_long(const uint8_t *data, size_t n, void *to, int widt
 
 void mf_utf8_decode(const uint8_t *data, size_t n, void *to, int width) {
 #if X86
-    if (n >= LONG && __builtin_cpu_supports("avx2")) {
+    if (n >= LONG && mf_cpu_has(MF_CPU_AVX2)) {
         size_t at, done = decode_long(data, n, to, width, &at);
         data += done;
         n -= done;
