@@ -74,9 +74,10 @@ test-oldest: system-test $(INSTALLED)
 	$(OLDEST) -m pip install -q -c tests/oldest.txt -e '.[cloudpickle,inventory,metaflow,pcodec,report,s3]' $(TEST_NEEDS)
 	$(call NEWEST_PYTEST,$(OLDEST)) $(WORKERS) --reruns 1 $(OLDEST_TESTS)
 
-# Wheels, in WHEELS: the tests of what they carry, with each Python of this machine (PYTHONS). Then where nothing else is:
-# fresh roots of Debian, made once below build/roots, a Debian for ARM under qemu among them. Needs root, for mounts.
-# FLAGS='--root trixie' takes some. At last the containers of schedulers, with the wheel for this Python in the image.
+# Wheels, in WHEELS: the tests of what they carry, with each Python of this machine (PYTHONS); the containers of
+# schedulers, with the wheel for this Python in the image. Then where nothing else is: fresh roots of Debian, made once
+# below build/roots, a Debian for ARM under qemu among them. Needs root, for mounts. FLAGS='--root trixie' takes some. A
+# wheel that fits none of them makes it fail, unless it is said to be all right: FLAGS="--allow-untried '*musllinux*'".
 WHEELS ?= dist
 ROOTS_DEBIAN := mmdebstrap qemu-user-static
 wheel-test: system-test $(INSTALLED)
@@ -84,8 +85,8 @@ wheel-test: system-test $(INSTALLED)
 	  || $(MAKE) --no-print-directory install PACKAGES="$(ROOTS_DEBIAN)"
 	$(RUN) -m pip install -q 'mfstore[test]' packaging
 	$(RUN) packaging/wheels/trial.py $(addprefix --python ,$(PYTHONS)) $(WHEELS)/*.whl
-	PYTHONPATH=. $(RUN) packaging/wheel_test $(WHEELS) $(FLAGS)
 	MFSTORE_WHEELS="$(abspath $(WHEELS))" $(RUN) -m pytest -q tests/metaflow/test_schedulers.py
+	PYTHONPATH=. $(RUN) packaging/wheel_test $(WHEELS) $(FLAGS)
 
 check: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'

@@ -13,18 +13,26 @@ DOCKERFILE = (ROOT / "examples" / "container" / "Dockerfile").read_text()
 
 
 @pytest.fixture(scope="module")
-def dockerfile():
-    """The module, which is run from its folder and belongs to no package."""
+def wheel_test():
+    """The modules of the folder, which is run and belongs to no package, by name."""
+    names = ("roots", "runtimes", "dockerfile")
     sys.path.insert(0, str(FOLDER))
     try:
-        spec = importlib.util.spec_from_file_location("wheel_test_dockerfile", FOLDER / "dockerfile.py")
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+        loaded = {}
+        for name in names:
+            spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+            loaded[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded[name])
+        yield SimpleNamespace(**loaded)
     finally:
         sys.path.remove(str(FOLDER))
-        for name in ("wheel_test_dockerfile", "roots"):
+        for name in names:
             sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def dockerfile(wheel_test):
+    return wheel_test.dockerfile
 
 
 class Commands:
@@ -95,3 +103,10 @@ def test_what_cannot_be_done_is_refused(dockerfile, tmp_path, text):
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(dockerfile.NotUnderstood):
         dockerfile.build(dockerfile.parse(text), context, Commands(), {})
+
+
+def test_wheels_that_fit_no_root_are_known_by_name(wheel_test):
+    names = ["mfstore-1-cp312-cp312-manylinux_2_28_aarch64.whl", "mfstore-1-cp311-cp311-musllinux_1_2_x86_64.whl"]
+    assert wheel_test.runtimes.split_untried(names, []) == ([], names)
+    assert wheel_test.runtimes.split_untried(names, ["*musllinux*"]) == (names[1:], names[:1])
+    assert wheel_test.runtimes.split_untried(names, ["*musl*", "*-cp312-*"]) == (names, [])

@@ -2,6 +2,7 @@
 
 import json
 import pprint
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Interpreter:
             "ARFLAGS": "rcs",
             "CC": COMPILER,
             "CCSHARED": "-fPIC",
-            "CFLAGS": "-fwrapv -DNDEBUG -O3 -Wall",
+            "CFLAGS": f"-I{self.copy_configuration(where / 'include', target)} -fwrapv -DNDEBUG -O3 -Wall",
             "CXX": COMPILER,
             "EXT_SUFFIX": f".{suffix}.so",
             "LDCXXSHARED": f"{COMPILER} -shared",
@@ -66,3 +67,14 @@ class Interpreter:
             # Names the folders in which objects lie, too: one for each target.
             "_PYTHON_HOST_PLATFORM": target.tag.replace("_", "-"),
         }
+
+    def copy_configuration(self, where: Path, target: Target) -> Path:
+        """``where``, with a pyconfig.h if this is a Debian's Python: its own one includes that of each processor from
+        where only the system's compiler looks, and only this machine's is installed."""
+        headers = Path(self.known["INCLUDEPY"])
+        real = headers.parent / self.known.get("MULTIARCH", "") / headers.name / "pyconfig.h"
+        into = where / target.triplet.replace("-musl", "-gnu") / headers.name
+        into.mkdir(parents=True, exist_ok=True)
+        if real.exists():
+            shutil.copy(real, into)
+        return where

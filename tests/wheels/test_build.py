@@ -135,6 +135,22 @@ def test_an_interpreter_builds_for_another_machine(modules, tmp_path, tag, suffi
     assert done.stdout.split() == [f".cpython-{version}-{suffix}", "mf-cc"]
 
 
+@pytest.mark.parametrize(
+    ("tag", "folder"),
+    [("manylinux_2_28_aarch64", "aarch64-linux-gnu"), ("musllinux_1_2_x86_64", "x86_64-linux-gnu")],
+)
+def test_the_configuration_of_a_debian_is_found_for_each_processor(modules, tmp_path, tag, folder):
+    """Debian's pyconfig.h includes <PROCESSOR-linux-gnu/python3.14/pyconfig.h>, and has but its own processor's."""
+    real = tmp_path / "usr/include/x86_64-linux-gnu/python3.14/pyconfig.h"
+    real.parent.mkdir(parents=True)
+    real.write_text("#define HERE 1\n")
+    known = {"INCLUDEPY": str(tmp_path / "usr/include/python3.14"), "MULTIARCH": "x86_64-linux-gnu"}
+    debian = modules["interpreter"].Interpreter(tmp_path / "python3.14", "3.14", "314", known)
+    debian.write_build_data(tmp_path / "data", modules["targets"].TARGETS[tag])
+    assert (tmp_path / "data/include" / folder / "python3.14/pyconfig.h").read_text() == real.read_text()
+    assert f"-I{tmp_path}/data/include " in (tmp_path / "data/_sysconfigdata_mfstore.py").read_text()
+
+
 def test_tools_say_nothing_of_this_machine(modules, tmp_path):
     """OpenSSL writes its compiler's arguments into the library: they stand in a program instead."""
     target = modules["targets"].TARGETS["manylinux_2_28_x86_64"]

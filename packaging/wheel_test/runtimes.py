@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
@@ -32,7 +33,7 @@ OTHERS = ("psycopg2-binary", "grpcio")
 
 
 @dataclass(frozen=True)
-class Target:
+class Runtime:
     """A Python in a system."""
 
     system: System
@@ -116,13 +117,13 @@ def abilities(root: Root, python: str) -> Abilities:
     return Abilities(tuple(version), abi, machine, libc, tuple(libc_version))
 
 
-def targets(pythons: Iterable[Path] = ()) -> list[Target]:
+def runtimes(pythons: Iterable[Path] = ()) -> list[Runtime]:
     """All: three releases of Debian and one on ARM, and Pythons of this machine, those given among them."""
-    found = [Target(System(suite, suite)) for suite in ("bookworm", "trixie", "sid")]
+    found = [Runtime(System(suite, suite)) for suite in ("bookworm", "trixie", "sid")]
     # No Debian has 3.12, and sid's own may be newer than any wheel.
     known = [of_this_machine(python, suite) for version, suite in EXTRA if (python := where_is(version))]
     found += [*known, *(of_this_machine(python, "bookworm") for python in pythons)]
-    return [*found, Target(System("trixie-arm64", "trixie", "arm64"), checks=FOREIGN_CHECKS)]
+    return [*found, Runtime(System("trixie-arm64", "trixie", "arm64"), checks=FOREIGN_CHECKS)]
 
 
 def where_is(version: str) -> Path | None:
@@ -134,7 +135,7 @@ def where_is(version: str) -> Path | None:
     return known[-1] if known else None
 
 
-def of_this_machine(python: Path, suite: str) -> Target:
+def of_this_machine(python: Path, suite: str) -> Runtime:
     """A Python of this machine within a Debian, at the place that it was built for."""
     python = python.resolve()
     if b"/ld-musl-" in python.read_bytes():
@@ -142,11 +143,17 @@ def of_this_machine(python: Path, suite: str) -> Target:
     else:
         system = System(suite, suite)
     prefix = python.parents[1]
-    return Target(system, str(python), {prefix: str(prefix)})
+    return Runtime(system, str(python), {prefix: str(prefix)})
 
 
-def fits(wheel: Path, target: Target) -> bool:
+def fits(wheel: Path, runtime: Runtime) -> bool:
     """Whether a wheel can be installed there. A system is made only for wheels of its architecture."""
     tags = parse_wheel_filename(wheel.name)[3]
-    machine = MACHINES[target.system.architecture]
-    return any(tag.platform.endswith(machine) for tag in tags) and not tags.isdisjoint(target.abilities.tags())
+    machine = MACHINES[runtime.system.architecture]
+    return any(tag.platform.endswith(machine) for tag in tags) and not tags.isdisjoint(runtime.abilities.tags())
+
+
+def split_untried(names: Sequence[str], patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of wheels that were not tried: those of which that is all right, and the others."""
+    allowed = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+    return allowed, [name for name in names if name not in allowed]
