@@ -103,7 +103,7 @@ def extension(driver: str, *kernels: str, libraries: tuple[str, ...] = ()) -> Ex
         [f"{SOURCES}/{driver}.pyx", *(f"{SOURCES}/{kernel}.c" for kernel in kernels)],
         include_dirs=[str(SOURCES)],
         depends=[str(path) for path in sorted(SOURCES.rglob("*")) if path.suffix in (".h", ".pxd")],
-        define_macros=[("_FORTIFY_SOURCE", "2")],
+        define_macros=[("_FORTIFY_SOURCE", "2"), *([("MFSTORE_STATIC", "1")] if STATIC else [])],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )

@@ -9,6 +9,16 @@
 
 static const char hex_lower[] = "0123456789abcdef", hex_upper[] = "0123456789ABCDEF";
 
+#ifdef MFSTORE_STATIC
+/* A shared libcrypto asks when it is loaded what the processor can do, by code in its section .init. Of one that lies
+ * within an extension not every linker has that run, and SHA-256 would take four times as long. Asking twice does no
+ * harm. OPENSSL_init_crypto would ask too, and bring 3 MB of all that it sets up. */
+void OPENSSL_cpuid_setup(void);
+__attribute__((constructor)) static void ask_processor(void) {
+    OPENSSL_cpuid_setup();
+}
+#endif
+
 static void update(SHA256_CTX *context, const void *data, size_t n) {
     if (n) /* data may be NULL otherwise, and memcpy from NULL is undefined even for no bytes */
         SHA256_Update(context, data, n);

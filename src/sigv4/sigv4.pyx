@@ -2,7 +2,7 @@
 """AWS Signature Version 4 for S3. The native engine signs in C by the same kernel, which is tested through these."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "sigv4/signature.h" nogil:
@@ -34,14 +34,6 @@ cdef extern from "sigv4/signature.h" nogil:
     size_t mf_sigv4_authorization(const mf_signing_key *key, mf_text access_key, const char *timestamp,
                                   const mf_request *request, char *out, size_t room)
 
-cdef extern from "openssl/crypto.h" nogil:
-    int OPENSSL_init_crypto(uint64_t options, const void *settings)
-
-
-# A shared libcrypto asks when it is loaded what the processor can do. One that lies within an extension is not told
-# that it was loaded, and would hash in C, four times as slow.
-if not OPENSSL_init_crypto(0, NULL):
-    raise MemoryError("OpenSSL could not be set up")
 
 cdef size_t WITH_GIL = 64 << 10  # 40 us of hashing; for less, letting another thread in does not pay
 
