@@ -1,9 +1,9 @@
 # `make demo` and `make test` do all the set-up a fresh machine needs; the rest assumes nothing more.
 # They work in the active virtual environment, or else in .venv, which they create. `make test PYTHON=python3.13` takes
-# another Python, in .venv-3.13.
+# another Python, by its name or path, in .venv-3.13, whichever environment is active.
 
 PYTHON ?= python3
-VENV := $(or $(VIRTUAL_ENV),.venv$(patsubst python%,-%,$(filter python3.%,$(notdir $(PYTHON)))))
+VENV := $(or $(if $(findstring command,$(origin PYTHON)),,$(VIRTUAL_ENV)),.venv$(patsubst python%,-%,$(filter python3.%,$(notdir $(PYTHON)))))
 RUN := $(VENV)/bin/python
 DEBIAN := gcc pkg-config liblz4-dev libzstd-dev libxxhash-dev libcurl4-openssl-dev libssl-dev
 FUZZ_DEBIAN := clang libclang-rt-14-dev

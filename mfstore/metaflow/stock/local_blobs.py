@@ -31,6 +31,8 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 TEMPORARY = ".tmp-"
 """Begins the names of files that are being written, as the backend's."""
 
+_numbers = count()  # of this process, and of no storage: those are pickled, which Python 3.14 refuses for a counter
+
 
 class LocalBlobs(BlobStorage):
     """``root`` tells the root now; ``fsync`` is the local backend's policy."""
@@ -42,7 +44,6 @@ class LocalBlobs(BlobStorage):
         self._fsync = fsync
         self._made: tuple[str, LocalBackend] | None = None
         self._token = os.urandom(4).hex()
-        self._numbers = count()
 
     def _backend(self) -> LocalBackend:
         root = self._root()
@@ -80,7 +81,7 @@ class LocalBlobs(BlobStorage):
     def _write(self, path: str, parts: Sequence[Buffer]) -> None:
         target = self._place(path)
         directory = target.rpartition("/")[0]
-        temporary = f"{directory}/{TEMPORARY}{os.getpid()}-{self._token}{next(self._numbers):x}"
+        temporary = f"{directory}/{TEMPORARY}{os.getpid()}-{self._token}{next(_numbers):x}"
         try:
             # Made in here, so that an interrupt in between leaves no file behind.
             with open(_new_file(temporary), "wb", buffering=0) as file:
