@@ -15,12 +15,13 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.backends.s3.ranges import KeyRange, without
 from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.metaflow.inventory import Inventory
-from mfstore.maintenance.metaflow.listed_blobs import BlobName, BlobTable
+from mfstore.maintenance.metaflow.listed_blobs import BlobTable
+from mfstore.maintenance.metaflow.listed_files import RunFiles
 from mfstore.maintenance.metaflow.listed_tasks import TaskTable
 from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
-from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, ParsedPath
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ class Holdings:
     metas: BlobTable = field(init=False)
     """Metadata files of blobs; only in directories."""
     tasks: TaskTable = field(init=False)
-    metadata: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
+    metadata: RunFiles = field(init=False)
     """Local metadata."""
-    includes: dict[BlobName, ObjectInfo] = field(default_factory=dict)
-    cards: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
-    user: list[tuple[ParsedPath, ObjectInfo]] = field(default_factory=list)
+    includes: BlobTable = field(init=False)
+    cards: RunFiles = field(init=False)
+    user: RunFiles = field(init=False)
     """What runs stored by ``S3(run=self)``."""
     objects: int = 0
     stored: int = 0
@@ -72,7 +73,9 @@ class Holdings:
     def __post_init__(self, spill: Spill | None) -> None:
         self.blobs = BlobTable("", spill)
         self.metas = BlobTable("_meta", spill)
+        self.includes = BlobTable("", spill, layout.include_path)
         self.tasks = TaskTable(spill)
+        self.metadata, self.cards, self.user = (RunFiles(kind, spill) for kind in ("metadata", "card", "user"))
 
     def add(self, info: ObjectInfo) -> None:
         """Count one object."""
@@ -88,11 +91,11 @@ class Holdings:
         elif path.kind == "include":
             self.includes[path.flow, path.name] = info
         elif path.kind == "metadata":
-            self.metadata.append((path, info))
+            self.metadata.add(path, info)
         elif path.kind == "card":
-            self.cards.append((path, info))
+            self.cards.add(path, info)
         elif path.kind == "user":
-            self.user.append((path, info))
+            self.user.add(path, info)
         elif info.key.startswith(f"{STORE_FOLDER}/"):
             self.packed = self.packed[0] + 1, self.packed[1] + info.size
         elif not info.key.startswith(_BESIDE):
@@ -132,7 +135,7 @@ class Holdings:
     @property
     def flows(self) -> list[str]:
         """Every flow that has blobs or tasks."""
-        return sorted(self.blobs.flows | {flow for flow, _ in self.tasks.runs})
+        return sorted(self.blobs.flows.union(self.tasks.flows))
 
     @property
     def runs(self) -> set[tuple[str, str]]:

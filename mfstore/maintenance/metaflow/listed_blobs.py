@@ -4,7 +4,7 @@ and made again when it is asked for; beyond some, in a temporary file."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from typing import Any
 
 from mfstore.backends.base import ObjectInfo
@@ -22,13 +22,17 @@ OPEN_BLOBS = 200_000
 
 
 class BlobTable(MutableMapping[BlobName, ObjectInfo]):
-    """Blobs by name; with a suffix, what lies beside each. With ``spill`` those beyond some are kept there: then to ask
-    for one takes as long as for all of its flow, and none can be taken out."""
+    """Blobs by name; with a suffix, what lies beside each; or what else has such names, at another ``place``. With
+    ``spill`` those beyond some are kept there: then to ask for one takes as long as for all of its flow, and none can
+    be taken out."""
 
-    __slots__ = ("_rows", "_suffix")
+    __slots__ = ("_place", "_rows", "_suffix")
 
-    def __init__(self, suffix: str = "", spill: Spill | None = None) -> None:
+    def __init__(
+        self, suffix: str = "", spill: Spill | None = None, place: Callable[[str, str], str] = blob_path
+    ) -> None:
         self._suffix = suffix
+        self._place = place
         self._rows = KeyedRows(spill, OPEN_BLOBS)
         """With an ETag that is no digest, as it is."""
 
@@ -64,7 +68,7 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
 
     def _info(self, flow: str, key: bytes, entry: bytes | tuple[int, float, str]) -> ObjectInfo:
         size, modified, etag = entry if isinstance(entry, tuple) else _ENTRY.unpack(entry)
-        return ObjectInfo(blob_path(flow, unpacked_key(key)) + self._suffix, size, modified, restored(etag))
+        return ObjectInfo(self._place(flow, unpacked_key(key)) + self._suffix, size, modified, restored(etag))
 
     def some(self, names: Collection[BlobName]) -> dict[BlobName, ObjectInfo]:
         """Those of these blobs that there are."""

@@ -4,7 +4,6 @@ bytes each, perhaps in a temporary file, and the tasks are made of them when the
 from __future__ import annotations
 
 import marshal
-import sys
 import zlib
 from array import array
 from collections.abc import Container, ItemsView, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ Row: TypeAlias = "tuple[str, str, int | None, str, int, float, str | bytes]"
 """One file of a run: step, task, attempt, name, size, time and ETag."""
 Packed = bytes | int
 """Rows of a run as bytes, or where these are kept."""
+Files: TypeAlias = "list[Row | Packed] | tuple[Packed, ...] | Packed"
 OfRun = dict[tuple[str, str], Task]
 """The tasks of a run, by step and task."""
 _NO_RUN: tuple[Run, OfRun] = ("", ""), {}
@@ -33,15 +33,15 @@ _NO_FILES: tuple[Run, dict[tuple[str, str, int | None, str], Row]] = ("", ""), {
 
 
 class TaskTable(Mapping[TaskName, Task]):
-    """Tasks by name, run by run in the order in which runs were first seen. A task that is taken out of it and changed
-    is not changed in it."""
+    """Tasks by name, flow by flow and run by run in the order in which these were first seen. A task that is taken out
+    of it and changed is not changed in it."""
 
-    __slots__ = ("_files", "_found", "_last", "_open", "_runs", "_unmarked", "spill")
+    __slots__ = ("_files", "_flows", "_found", "_last", "_open", "_unmarked", "spill")
 
     def __init__(self, spill: Spill | None = None) -> None:
         self.spill = spill
         """Where packed rows are kept; None: in memory."""
-        self._runs: dict[Run, list[Row | Packed] | tuple[Packed, ...] | Packed] = {}
+        self._flows: dict[str, dict[str, Files]] = {}
         """The files of each run; those of one that is not open are packed, mostly once."""
         self._open: dict[Run, None] = {}
         """The runs of which not all rows are bytes."""
@@ -57,7 +57,20 @@ class TaskTable(Mapping[TaskName, Task]):
     @property
     def runs(self) -> list[Run]:
         """Every run that has tasks."""
-        return list(self._runs)
+        return [(flow, run) for flow, runs in self._flows.items() for run in runs]
+
+    @property
+    def _each(self) -> Iterator[Run]:
+        return ((flow, run) for flow, runs in self._flows.items() for run in runs)
+
+    @property
+    def flows(self) -> list[str]:
+        """Every flow that has tasks."""
+        return list(self._flows)
+
+    def runs_of(self, flow: str) -> list[str]:
+        """Every run of a flow that has tasks."""
+        return list(self._flows.get(flow, ()))
 
     def add(self, path: ParsedPath, info: ObjectInfo) -> None:
         """Count one file of a task."""
@@ -77,19 +90,20 @@ class TaskTable(Mapping[TaskName, Task]):
 
     def _opened(self, run: Run) -> list[Row | Packed]:
         self._last, self._found = _NO_RUN, _NO_FILES  # it may change from here on
-        stored = self._runs.get(run)
+        runs = self._flows.get(run[0])
+        if runs is None:
+            runs = self._flows[run[0]] = {}
+        stored = runs.get(run[1])
         if not isinstance(stored, list):
-            if stored is None:
-                run = sys.intern(run[0]), run[1]
             stored = [] if stored is None else list(stored) if isinstance(stored, tuple) else [stored]
-            self._runs[run] = stored
+            runs[run[1]] = stored
             self._open[run] = None
         return stored
 
     def _close(self) -> None:
         kept = OPEN_RUNS if len(self._open) > 2 * OPEN_RUNS else 0
         for run in list(self._open)[: len(self._open) - kept]:
-            stored = self._runs[run]
+            stored = self._flows[run[0]][run[1]]
             assert isinstance(stored, list)
             packed = [row for row in stored if not isinstance(row, tuple)]
             rows = list({row[:4]: row for row in stored if isinstance(row, tuple)}.values())
@@ -97,13 +111,13 @@ class TaskTable(Mapping[TaskName, Task]):
                 packed.append(self._packed(rows))
             if _unmarked(rows):
                 self._unmarked.add(run)
-            self._runs[run] = packed[0] if len(packed) == 1 else tuple(packed)
+            self._flows[run[0]][run[1]] = packed[0] if len(packed) == 1 else tuple(packed)
             del self._open[run]
         self._files = sum(map(len, map(self._opened, self._open)))
 
     def rows(self, run: Run) -> list[Row]:
         """The files of a run, each once."""
-        stored = self._runs[run]
+        stored = self._flows[run[0]][run[1]]
         if isinstance(stored, bytes | int):
             return self._unpacked(stored)
         rows: list[Row] = []
@@ -124,24 +138,27 @@ class TaskTable(Mapping[TaskName, Task]):
         assert self.spill is not None
         return decode_rows(self.spill.get(packed))
 
+    def _has(self, run: Run) -> bool:
+        return run[1] in self._flows.get(run[0], ())
+
     def of_run(self, run: Run) -> OfRun:
         """The tasks of a run, by step and task; none where there is no such run."""
         last = self._last  # threads may ask
         if last[0] != run:
-            last = run, made_of(run, self.rows(run)) if run in self._runs else {}
+            last = run, made_of(run, self.rows(run)) if self._has(run) else {}
             self._last = last
         return last[1]
 
     def of_flows(self, flows: Container[str]) -> Iterator[tuple[TaskName, Task]]:
         """Every task of some flows with its name."""
-        for run in self.runs:
+        for run in self._each:
             if run[0] in flows:
                 for place, task in self.of_run(run).items():
                     yield run + place, task
 
     def take_unmarked(self) -> Iterator[ObjectInfo]:
         """Take out the tasks without any attempt's mark: their files."""
-        for run in [run for run in self._runs if run in self._open or run in self._unmarked]:
+        for run in sorted({*self._open, *self._unmarked}):
             rows = self.rows(run)
             unmarked = _unmarked(rows)
             if not unmarked:
@@ -150,9 +167,11 @@ class TaskTable(Mapping[TaskName, Task]):
             kept = [row for row in rows if row[:2] not in unmarked]
             self._open.pop(run, None)
             if kept:
-                self._runs[run] = self._packed(kept)
+                self._flows[run[0]][run[1]] = self._packed(kept)
             else:
-                del self._runs[run]
+                del self._flows[run[0]][run[1]]
+                if not self._flows[run[0]]:
+                    del self._flows[run[0]]
             yield from (info_of(run, row) for row in rows if row[:2] in unmarked)
         self._unmarked.clear()
         self._last, self._found = _NO_RUN, _NO_FILES
@@ -162,7 +181,7 @@ class TaskTable(Mapping[TaskName, Task]):
         _, flow, run, step, task, attempt, name = path
         last = self._found
         if last[0] != (flow, run):
-            rows = self.rows((flow, run)) if (flow, run) in self._runs else []
+            rows = self.rows((flow, run)) if self._has((flow, run)) else []
             last = self._found = (flow, run), {row[:4]: row for row in rows}
         row = last[1].get((step, task, attempt, name))
         return None if row is None else info_of(last[0], row)
@@ -171,15 +190,15 @@ class TaskTable(Mapping[TaskName, Task]):
         return self.of_run(name[:2])[name[2:]]
 
     def __iter__(self) -> Iterator[TaskName]:
-        for run in self.runs:
+        for run in self._each:
             for place in self.of_run(run):
                 yield run + place
 
     def __len__(self) -> int:
-        return sum(len(self.of_run(run)) for run in self._runs)
+        return sum(len(self.of_run(run)) for run in self._each)
 
     def __bool__(self) -> bool:
-        return bool(self._runs)
+        return bool(self._flows)
 
     def items(self) -> ItemsView[TaskName, Task]:
         """Every task with its name."""
@@ -192,7 +211,7 @@ class _Items(ItemsView[TaskName, Task]):
     _mapping: TaskTable
 
     def __iter__(self) -> Iterator[tuple[TaskName, Task]]:
-        for run in self._mapping.runs:
+        for run in self._mapping._each:
             for place, task in self._mapping.of_run(run).items():
                 yield run + place, task
 

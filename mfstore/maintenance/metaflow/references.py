@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
@@ -37,12 +38,11 @@ class ReferringFile(NamedTuple):
 
 def read_references(root: Root, holdings: Holdings, progress: PhaseCallback) -> Iterator[ReferringFile]:
     """What each of these files that were listed refers to. Files that are gone since an inventory refer to nothing."""
-    runs = holdings.tasks.runs
-    shards = {flow: shard_of_flow(flow) for flow, _ in runs}
-    runs.sort(key=lambda run: shards[run[0]])  # what is remembered of them lies together
+    flows = sorted(holdings.tasks.flows, key=shard_of_flow)  # what is remembered of them lies together
     wanted = (
         ((run + row[:2], row[2], row[3]), info_of(run, row))
-        for run in runs
+        for flow in flows
+        for run in zip(repeat(flow), holdings.tasks.runs_of(flow), strict=False)
         for row in holdings.tasks.rows(run)
         if row[3] in layout.REFERRING and row[2] is not None
     )

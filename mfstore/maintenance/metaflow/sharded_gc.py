@@ -100,7 +100,7 @@ def _needed(plan: MetaflowGcPlan, holdings: Holdings) -> Iterator[ObjectInfo]:
     for infos in own_files(holdings, runs, plan.spared).values():
         yield from (info for info in infos if layout.parse(info.key).kind != "task")
     yield from stored(holdings, plan.blobs)
-    yield from (holdings.includes[name] for name in sorted(plan.includes))
+    yield from holdings.includes.some(plan.includes).values()
 
 
 def merged_plan(policy: RunPolicy, shards: Sequence[PlannedShard], failed: Collection[str]) -> MetaflowGcPlan:

@@ -22,6 +22,7 @@ from mfstore.maintenance.metaflow.collecting.facts import RunFacts, origin
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
+from mfstore.maintenance.metaflow.collecting.run_table import RunTable
 from mfstore.maintenance.metaflow.collecting.set_aside import FOLDER
 from mfstore.maintenance.metaflow.collecting.state import (
     LISTS,
@@ -97,16 +98,18 @@ def test_policies():
     runs += [facts("o", flow="Other")]
 
     def kept(**policy):
-        return {run for _, run in decide_runs(runs, RunPolicy(grace=0, **policy), now).kept}
+        return {run for _, run in decide_runs(RunTable(runs), RunPolicy(grace=0, **policy), now).kept}
 
     assert kept(last=2) == {"8", "9", "o"}
     assert kept(age=92.5 * DAY) == {"8", "9"}
     assert kept(last=0, tags=("t3", "t[45]")) == {"3", "4", "5", "o"}  # of the other nothing tells its tags
     assert kept(last=0, pinned=("Flow/1", "Oth*/*")) == {"1", "o"}
     assert kept(last=1, flows=("O*",)) == {str(n) for n in range(10)} | {"o"}
-    assert decide_runs([facts("1", running=True)], RunPolicy(last=0, grace=0), now).kept == {("Flow", "1"): "running"}
-    assert decide_runs([facts("1", touched=now - 5)], RunPolicy(last=0, grace=9), now).kept
-    assert not decide_runs([facts("1", touched=now - 9)], RunPolicy(last=0, grace=9), now).kept
+    assert decide_runs(RunTable([facts("1", running=True)]), RunPolicy(last=0, grace=0), now).kept == {
+        ("Flow", "1"): "running"
+    }
+    assert decide_runs(RunTable([facts("1", touched=now - 5)]), RunPolicy(last=0, grace=9), now).kept
+    assert not decide_runs(RunTable([facts("1", touched=now - 9)]), RunPolicy(last=0, grace=9), now).kept
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,8 @@ def test_the_first_attempt_of_a_run_is_that_of_its_parameters(tmp_path):
         os.utime(path, (time.time() - 100 - (path.parent.parent.name == "end"),) * 2)  # as if the end came first
     place = Root(str(tmp_path))
     try:
-        (began,) = read_beginnings(place, listed_runs(list_root(place, untold)), {("Flow", "r")}).values()
+        (listed,) = listed_runs(list_root(place, untold)).parts()
+        (began,) = read_beginnings(place, listed, {("Flow", "r")}).values()
     finally:
         place.close()
     assert time.time() - began == pytest.approx(9 * DAY, abs=60)

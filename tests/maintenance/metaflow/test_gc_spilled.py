@@ -14,12 +14,13 @@ import pytest
 
 from mfstore import errors
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow import known_files, listed_blobs, listed_tasks, spill
+from mfstore.maintenance.metaflow import known_files, listed_blobs, listed_files, listed_tasks, spill
 from mfstore.maintenance.metaflow.collecting import listed_runs, marks
 from mfstore.maintenance.metaflow.collecting.blob_fates import blob_fates
 from mfstore.maintenance.metaflow.collecting.marks import BlobMarks
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.run_table import RunTable, SomeRuns
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.maintenance.metaflow.listed_blobs import BlobTable
@@ -29,6 +30,7 @@ from mfstore.metaflow.roots.layout import blob_path
 from tests.rigs.simulated_roots import SimulatedRoot
 
 DAY = 86400.0
+UNORDERED = tuple | frozenset | RunTable | SomeRuns
 KEEP = RunPolicy(last=2, grace=0.0)
 
 
@@ -37,7 +39,7 @@ def little_memory(monkeypatch):
     """So little that nearly all of it is in the temporary file."""
     for module, name, most in (
         (listed_tasks, "OPEN_FILES", 7), (listed_tasks, "OPEN_RUNS", 1), (listed_blobs, "OPEN_BLOBS", 3),
-        (marks, "OPEN_MARKS", 3), (listed_runs, "IN_MEMORY", 1), (known_files, "WANTED_TOGETHER", 5),
+        (marks, "OPEN_MARKS", 3), (listed_runs, "RUNS_TOGETHER", 1), (listed_files, "OPEN_FILES", 1), (known_files, "WANTED_TOGETHER", 5),
         (spill, "BLOCK_ROWS", 2),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, most)
@@ -81,7 +83,7 @@ def stored(rig):
 
 def told(plan):
     return {
-        name: sorted(value, key=repr) if isinstance(value := getattr(plan, name), tuple | frozenset) else value
+        name: sorted(value, key=repr) if isinstance(value := getattr(plan, name), UNORDERED) else value
         for name in plan.__slots__ if name not in ("now", "liveness")
     }  # fmt: skip
 

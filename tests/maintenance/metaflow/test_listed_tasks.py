@@ -45,7 +45,7 @@ def test_it_is_a_dict_of_tasks(monkeypatch, files):
         table.add(path, info)
         name = path.flow, path.run, path.step, path.task
         model.setdefault(name, Task()).add(path.attempt, path.name, info)
-    assert (files > 1000) == all(isinstance(rows, list) for rows in table._runs.values())
+    assert (files > 1000) == all(isinstance(rows, list) for runs in table._flows.values() for rows in runs.values())
     assert dict(table.items()) == model and len(table) == len(model) and table
     assert list(table) == [name for name, _ in table.items()] and set(table.runs) == {name[:2] for name in model}
     for name, task in model.items():

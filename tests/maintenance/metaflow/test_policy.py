@@ -14,6 +14,7 @@ from mfstore.maintenance.metaflow.collecting.decision import decide_runs, newest
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.planned import policy_text
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.run_table import RunTable
 
 HOUR, DAY = 3600.0, 86400.0
 NOW = datetime(2026, 11, 30, 14, 30, tzinfo=UTC).timestamp()
@@ -34,7 +35,7 @@ def run(number, ago=0.0, state="successful", *, flow="Flow", tags=(), name="", *
 
 
 def kept(runs, **policy):
-    return {name for _, name in decide_runs(runs, RunPolicy(**{"grace": 0.0, **policy}), NOW).kept}
+    return {name for _, name in decide_runs(RunTable(runs), RunPolicy(**{"grace": 0.0, **policy}), NOW).kept}
 
 
 def nights(states):
@@ -122,7 +123,7 @@ def test_a_run_says_how_long_it_stays():
     # What is over its time takes no place of another.
     pair = [run("new", 2, tags=("ttl:1d",)), run("old", 3)]
     assert kept(pair, last=1) == {"old"}
-    why = decide_runs(pair, RunPolicy(last=1, grace=0.0), NOW).dropped
+    why = decide_runs(RunTable(pair), RunPolicy(last=1, grace=0.0), NOW).dropped
     assert why == {("Flow", "new"): "its ttl is over"}
 
 
@@ -267,7 +268,7 @@ ANY_POLICY = st.builds(
 def test_any_policy_keeps_what_the_documentation_says(given_runs, policy):
     runs = [run("", entry.pop("ago"), entry.pop("state"), name=entry.pop("where") + f"r{n}", **entry)
             for n, entry in enumerate(map(dict, given_runs))]  # fmt: skip
-    decision = decide_runs(runs, policy, NOW)
+    decision = decide_runs(RunTable(runs), policy, NOW)
     assert {name for _, name in decision.kept} == slow(runs, policy)
     assert decision.kept.keys() | decision.dropped.keys() == {(entry.flow, entry.run) for entry in runs}
     assert not decision.kept.keys() & decision.dropped.keys()
@@ -282,8 +283,8 @@ def test_a_failed_run_pushes_no_good_one_out(given_runs, policy, failures, last)
             for n, entry in enumerate(map(dict, given_runs))]  # fmt: skip
     bad = [run("", 0, F, name=f"bad{n}", flow=entry.flow, tags=entry.tags and tuple(t for t in entry.tags if "ttl" not in t))
            for n, entry in enumerate(runs[:failures])]  # fmt: skip
-    before = decide_runs(runs, policy, NOW).kept.keys()
-    after = decide_runs(runs + bad, policy, NOW).kept.keys()
+    before = decide_runs(RunTable(runs), policy, NOW).kept.keys()
+    after = decide_runs(RunTable(runs + bad), policy, NOW).kept.keys()
     assert not {name for name in before - after if name in {(r.flow, r.run) for r in runs if r.counts}}
 
 

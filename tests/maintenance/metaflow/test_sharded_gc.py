@@ -11,11 +11,13 @@ from mfstore import errors
 from mfstore.maintenance.metaflow.collecting.merging import merged
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.run_table import RunTable, SomeRuns
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.sharded_gc import PlannedShard, collect_shards, plan_shard
 from tests.rigs.simulated_roots import SimulatedRoot
 
 DAY = 86400.0
+UNORDERED = tuple | frozenset | RunTable | SomeRuns
 KEEP = RunPolicy(last=2, grace=0.0, pinned=("Alpha/argo-x0", "Gone/*"))
 FLOWS = ("Alpha", "Beta", "Gamma", "Größe")
 PARTS = (("Alpha", "Größe"), ("Beta",), ("Gamma", "Nobody"))
@@ -60,7 +62,7 @@ def stored(rig):
 
 def without_memory(plan):
     return {
-        name: sorted(value, key=repr) if isinstance(value := getattr(plan, name), tuple | frozenset) else value
+        name: sorted(value, key=repr) if isinstance(value := getattr(plan, name), UNORDERED) else value
         for name in plan.__slots__ if name not in ("now", "liveness")
     }  # fmt: skip
 

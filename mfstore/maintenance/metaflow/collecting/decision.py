@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from mfstore.display.amounts import duration
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.groups import counted_out
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, matches
+from mfstore.maintenance.metaflow.collecting.run_table import Reasons, RunTable
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
     """Which runs the policy keeps."""
 
-    kept: Mapping[Run, str] = field(default_factory=dict)
+    kept: Reasons
     """Why each is kept."""
-    dropped: Mapping[Run, str] = field(default_factory=dict)
+    dropped: Reasons
     """Why each of the others goes."""
 
 
-def decide_runs(runs: Collection[RunFacts], policy: RunPolicy, now: float) -> PolicyDecision:
+def decide_runs(runs: RunTable, policy: RunPolicy, now: float) -> PolicyDecision:
     """Keep or drop each run."""
-    if not policy.ttl:
-        runs = [replace(facts, expires=None) if facts.expired(now) else facts for facts in runs]
-    judged = [facts for facts in runs if policy.judges(facts.flow)]
-    counted = counted_out(judged, policy, now)
+    counted = counted_out(runs, policy, now)
+    judged = (facts for facts in _timed(runs, policy, now) if policy.judges(facts.flow))
     last_deployed = newest_of_deployments(judged, now) if policy.deployed else set()
-    kept: dict[Run, str] = {}
-    dropped: dict[Run, str] = {}
-    for facts in runs:
-        run = facts.flow, facts.run
-        reason = _held(facts, policy) or _wanted(facts, policy, now, counted.get(run, ""))
-        if not reason and run in last_deployed:
+    decision = PolicyDecision(Reasons(runs), Reasons(runs))
+    for number, facts in enumerate(_timed(runs, policy, now)):
+        reason = _held(facts, policy) or _wanted(facts, policy, now, counted.at(number) or "")
+        if not reason and (facts.flow, facts.run) in last_deployed:
             reason = "what its deployment last ran"
         if not reason and now - facts.touched < policy.grace:
             reason = "written to within the grace period"
         if reason:
-            kept[run] = reason
+            decision.kept.put(number, reason)
         else:
-            dropped[run] = _why_dropped(facts, policy, now)
-    return PolicyDecision(kept, dropped)
+            decision.dropped.put(number, _why_dropped(facts, policy, now))
+    return decision
+
+
+def _timed(runs: Iterable[RunFacts], policy: RunPolicy, now: float) -> Iterator[RunFacts]:
+    """The runs; where none goes by its own time, as if none had one that is over."""
+    if policy.ttl:
+        return iter(runs)
+    return (replace(facts, expires=None) if facts.expired(now) else facts for facts in runs)
 
 
 def _held(facts: RunFacts, policy: RunPolicy) -> str:

@@ -34,6 +34,9 @@ class RunFacts:
     files: int = 0
     size: int = 0
     """Bytes of its own files: what tasks wrote besides blobs, local metadata and cards."""
+    cards: int = 0
+    """How many of these are cards."""
+    cards_size: int = 0
     ended: float | None = None
     """None: it has not, or nothing tells when."""
     state: RunState = "unknown"

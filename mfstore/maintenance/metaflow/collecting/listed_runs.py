@@ -3,25 +3,30 @@ and kept as bytes."""
 
 from __future__ import annotations
 
+import heapq
 import marshal
-from collections.abc import Collection
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow.collecting.liveness import OpenAttempt, Step, open_attempt
+from mfstore.maintenance.metaflow.listed_files import run_order
 from mfstore.metaflow.roots.attempts import DATA, DONE, PARAMETERS, RESUMED, STARTED
 from mfstore.metaflow.roots.outcome import END_STEP
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.holdings import Holdings
-    from mfstore.maintenance.metaflow.listed_tasks import OfRun, Packed
+    from mfstore.maintenance.metaflow.listed_tasks import OfRun
     from mfstore.maintenance.metaflow.spill import Spill
     from mfstore.metaflow.roots.layout import Task
 
-IN_MEMORY = 10_000
-"""Runs of which all is in memory."""
+RUNS_TOGETHER = 20_000
+"""Runs of which all is in memory at a time, one or two kilobytes each: of so many is read together how they ended."""
 _FIRST_STEPS = {PARAMETERS: 0, "start": 1}
 
 
@@ -53,10 +58,13 @@ class ListedRun:
     """The attempts that may be running."""
     open_steps: frozenset[str] = frozenset()
     """The steps with an attempt that began and did not end."""
-    told_by: Packed = b""
-    """The small files that tell of it (``ListedRuns.first``, ``last``)."""
     resumed: bool = False
     """Whether it resumed another run."""
+    first: ObjectInfo | None = None
+    """What its first attempt wrote down when it began."""
+    last: tuple[LastTask, ...] = ()
+    """What may be its last task: that of the step ``end``, else one of each step, since any step may be the last one of
+    its flow."""
 
     def add(self, info: ObjectInfo) -> None:
         """Count one that is of no task."""
@@ -67,59 +75,101 @@ class ListedRun:
             self.earliest = min(self.earliest, info.modified)
 
 
-@dataclass(slots=True)
 class ListedRuns:
-    """All runs."""
+    """All runs of a listing, flow by flow."""
 
-    spill: Spill | None = None
-    runs: dict[Run, ListedRun] = field(default_factory=dict)
-    took: dict[Step, float] = field(default_factory=dict)
-    """How many seconds the longest attempt of each step took, of those that ended."""
+    def __init__(self, spill: Spill | None = None) -> None:
+        self._spill = spill
+        self.took: dict[Step, float] = {}
+        """How many seconds the longest attempt of each step took, of those that ended."""
+        self.open: dict[Run, tuple[OpenAttempt, ...]] = {}
+        """The attempts that may be running, of runs that have any."""
+        self.open_steps: dict[Run, frozenset[str]] = {}
+        """The steps with an attempt that began and did not end, of runs that have any."""
+        self.resumed: set[Run] = set()
+        """Those that resumed others."""
+        self._blocks: list[int] = []
+        self._last: list[tuple[Any, ...]] = []
 
-    def add(self, run: Run, found: ListedRun, first: ObjectInfo | None, last: Collection[LastTask]) -> None:
-        """Count a run that these files tell of: ``first`` and ``last``."""
-        found.told_by = marshal.dumps((first and tuple(first), [(*task[:2], *task.data) for task in last]))
-        if self.spill is not None and len(self.runs) >= IN_MEMORY:
-            found.told_by = self.spill.put(found.told_by)
-        self.runs[run] = found
+    def add(self, run: Run, found: ListedRun) -> None:
+        """Count a run."""
+        if found.open:
+            self.open[run] = found.open
+        if found.open_steps:
+            self.open_steps[run] = found.open_steps
+        if found.resumed:
+            self.resumed.add(run)
+        self._last.append(_row(run, found))
+        if len(self._last) >= RUNS_TOGETHER and self._spill is not None:
+            self._blocks.append(self._spill.put(zlib.compress(marshal.dumps(self._last), 1)))
+            self._last = []
 
-    def first(self, run: Run) -> ObjectInfo | None:
-        """What the first attempt of a run wrote down when it began."""
-        first = self._told_by(run)[0]
-        return first and ObjectInfo(*first)
+    def parts(self) -> Iterator[dict[Run, ListedRun]]:
+        """The runs, some after the others."""
+        for number in self._blocks:
+            assert self._spill is not None
+            yield dict(map(self._made, marshal.loads(zlib.decompress(self._spill.get(number)))))
+        yield dict(map(self._made, self._last))
 
-    def last(self, run: Run) -> list[LastTask]:
-        """What may be the last task of a run: that of the step ``end``, else one of each step, since any step may be
-        the last one of its flow."""
-        return [LastTask(step, ended, ObjectInfo(*data)) for step, ended, *data in self._told_by(run)[1]]
+    def _made(self, row: tuple[Any, ...]) -> tuple[Run, ListedRun]:
+        run, amounts, first, last = row
+        found = ListedRun(*amounts)
+        found.open, found.open_steps = self.open.get(run, ()), self.open_steps.get(run, frozenset())
+        found.resumed = run in self.resumed
+        found.first = first and ObjectInfo(*first)
+        found.last = tuple([LastTask(step, ended, ObjectInfo(*data)) for step, ended, data in last])
+        return run, found
 
-    def _told_by(self, run: Run) -> Any:
-        packed = self.runs[run].told_by
-        if isinstance(packed, int):
-            assert self.spill is not None
-            packed = self.spill.get(packed)
-        return marshal.loads(packed) if packed else (None, ())
+    @property
+    def runs(self) -> Iterator[Run]:
+        """The flow and name of each."""
+        return chain.from_iterable(self.parts())
+
+
+def _row(run: Run, found: ListedRun) -> tuple[Any, ...]:
+    amounts = (
+        found.tasks, found.files, found.size, found.cards, found.cards_size, found.earliest, found.touched,
+    )  # fmt: skip
+    last = [(task.step, task.ended, tuple(task.data)) for task in found.last]
+    return run, amounts, found.first and tuple(found.first), last
 
 
 def listed_runs(holdings: Holdings) -> ListedRuns:
     """The runs of a listing."""
     found = ListedRuns(holdings.tasks.spill)
-    for run in holdings.tasks.runs:
-        _add_tasks(found, run, holdings.tasks.of_run(run))
-    for path, info in holdings.metadata:
-        if path.run:
-            found.runs.setdefault((path.flow, path.run), ListedRun()).add(info)
-    for path, info in holdings.cards:
-        of_card = found.runs.get((path.flow, path.run))
-        if of_card is not None:
-            of_card.add(info)
-            of_card.cards += 1
-            of_card.cards_size += info.size
+    for flow in sorted(holdings.metadata.flows.union(holdings.tasks.flows)):
+        for run, group in groupby(_of_flow(holdings, flow), itemgetter(1)):
+            listed: ListedRun | None = None
+            for _, _, kind, infos in group:
+                if kind == _TASKS:
+                    listed = _of_tasks((flow, run), holdings.tasks.of_run((flow, run)), found.took)
+                elif kind == _METADATA or listed is not None:  # cards alone are no run
+                    listed = listed or ListedRun()
+                    for info in infos:
+                        listed.add(info)
+                    if kind == _CARDS:
+                        listed.cards += len(infos)
+                        listed.cards_size += sum(info.size for info in infos)
+            if listed is not None:
+                found.add((flow, run), listed)
     return found
 
 
-def _add_tasks(found: ListedRuns, run: Run, tasks: OfRun) -> None:
-    took = found.took
+_TASKS, _METADATA, _CARDS = range(3)
+
+
+def _of_flow(holdings: Holdings, flow: str) -> Iterator[tuple[bytes, str, int, list[ObjectInfo]]]:
+    """What each run of a flow has, run by run: that it has tasks, its local metadata, its cards."""
+    with_tasks = sorted(holdings.tasks.runs_of(flow), key=run_order)
+    return heapq.merge(
+        ((run_order(run), run, _TASKS, []) for run in with_tasks),
+        ((run_order(run), run, _METADATA, infos) for run, infos in holdings.metadata.of_flow(flow) if run),
+        ((run_order(run), run, _CARDS, infos) for run, infos in holdings.cards.of_flow(flow)),
+        key=itemgetter(0),
+    )
+
+
+def _of_tasks(run: Run, tasks: OfRun, took: dict[Step, float]) -> ListedRun:
     listed = ListedRun(tasks=len(tasks))
     first: tuple[tuple[int, float], ObjectInfo] | None = None
     last: dict[str, LastTask] = {}
@@ -148,7 +198,9 @@ def _add_tasks(found: ListedRuns, run: Run, tasks: OfRun) -> None:
         _note_last(last, step, task)
     listed.open = tuple(opened)
     listed.open_steps = frozenset(open_steps)
-    found.add(run, listed, None if first is None else first[1], last.values())
+    listed.first = None if first is None else first[1]
+    listed.last = tuple(last.values())
+    return listed
 
 
 def _note_last(last: dict[str, LastTask], step: str, task: Task) -> None:

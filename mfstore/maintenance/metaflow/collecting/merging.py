@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import chain
 from typing import Any
 
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount
 from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
-from mfstore.maintenance.metaflow.collecting.policy import RunPolicy, unmatched
+from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
+from mfstore.maintenance.metaflow.collecting.run_table import Reasons, RunTable, SomeRuns
 
 _OF_ALL = ("url", "policy", "now", "liveness", "versions", "metadata", "as_of", "unmatched", "others")
 """What is not put together from the parts."""
+_OF_RUNS = ("runs", "kept", "dropped", "condemn")
+"""What is of each run."""
 
 
 def merged(plans: Sequence[MetaflowGcPlan], policy: RunPolicy, others: bool) -> MetaflowGcPlan:
@@ -21,17 +25,30 @@ def merged(plans: Sequence[MetaflowGcPlan], policy: RunPolicy, others: bool) -> 
     together = {
         field.name: _together([getattr(plan, field.name) for plan in plans])
         for field in fields(MetaflowGcPlan)
-        if field.name not in _OF_ALL
+        if field.name not in (*_OF_ALL, *_OF_RUNS)
     }
+    runs = RunTable(chain.from_iterable(plan.runs for plan in plans))
+    condemned = ((entry.flow, entry.run) for plan in plans for entry in plan.condemn)
     return replace(
         first,
         **together,
+        runs=runs,
+        kept=_reasons(runs, [plan.kept for plan in plans]),
+        dropped=_reasons(runs, [plan.dropped for plan in plans]),
+        condemn=SomeRuns(runs, map(runs.number_of, condemned)),
         policy=policy,
         now=min(plan.now for plan in plans),
         as_of=min((plan.as_of for plan in plans if plan.as_of is not None), default=None),
-        unmatched=unmatched(policy.pinned, {entry.name for plan in plans for entry in plan.runs}),
+        unmatched=unmatched(policy.pinned, runs.names),
         others=others,
     )
+
+
+def _reasons(runs: RunTable, parts: Iterable[Mapping[Run, str]]) -> Reasons:
+    found = Reasons(runs)
+    for part in parts:
+        found.update(part)
+    return found
 
 
 def _together(parts: Sequence[Any]) -> Any:

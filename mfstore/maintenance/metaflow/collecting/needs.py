@@ -76,7 +76,7 @@ def read_needs(
     """Sort what every run refers to. Of ``deployed`` runs what the next run needs is kept in any case. AccessDenied
     when no file may be read at all."""
     needs = NeedsByFate()
-    recorded = _recorded(holdings)
+    recorded: dict[str, set[_Attempt]] = {}
     denied: AccessDenied | None = None
     some = False
     for name, attempt, kind, found in read_references(root, holdings, tell):
@@ -106,7 +106,9 @@ def read_needs(
         if run in deployed:
             needs.marks.mark(flow, found.of_deployment.artifacts.values(), KEPT)
             needs.kept.add(flow, found.of_deployment)
-        if not found.recorded and (*name, attempt) not in recorded:
+        if found.left and flow not in recorded:
+            recorded[flow] = _recorded(holdings, flow)
+        if found.left and not found.recorded and (*name, attempt) not in recorded[flow]:
             needs.marks.mark(flow, found.left, former)
             continue
         for key in found.left:
@@ -118,9 +120,13 @@ def read_needs(
     return needs
 
 
-def _recorded(holdings: Holdings) -> set[tuple[str, str, str, str, int]]:
-    """The attempts with records of their artifacts in local metadata, which a migration brings up to date."""
-    records = ((path, layout.ARTIFACT_RECORD.fullmatch(info.key)) for path, info in holdings.metadata)
+_Attempt = tuple[str, str, str, str, int]
+
+
+def _recorded(holdings: Holdings, flow: str) -> set[_Attempt]:
+    """The attempts of a flow with records of their artifacts in local metadata, which a migration brings up to date."""
+    metadata = holdings.metadata.of_flows([flow])
+    records = ((path, layout.ARTIFACT_RECORD.fullmatch(info.key)) for path, info in metadata)
     return {
         (path.flow, path.run, record["step"], record["task"], int(record["attempt"]))
         for path, record in records
@@ -143,7 +149,7 @@ class NamedIncludes:
 def read_includes(root: Root, holdings: Holdings, needs: SharedNeeds) -> NamedIncludes:
     """The IncludeFiles that these runs name, in flows that have any."""
     names: set[BlobName] = set()
-    flows = {flow for flow, _ in holdings.includes}
+    flows = holdings.includes.flows
     known = set(flows)
 
     unread: dict[str, str] = {}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from mfstore.errors import AccessDenied
 from mfstore.maintenance.metaflow.collecting.amounts import RootAmount, total
 from mfstore.maintenance.metaflow.collecting.blob_fates import blob_fates
-from mfstore.maintenance.metaflow.collecting.decision import decide_runs, deployed
+from mfstore.maintenance.metaflow.collecting.decision import PolicyDecision, decide_runs, deployed
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns, listed_runs
-from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in
+from mfstore.maintenance.metaflow.collecting.liveness import Liveness
 from mfstore.maintenance.metaflow.collecting.locks import read_locked_runs
 from mfstore.maintenance.metaflow.collecting.marks import ANY_KEPT, ANY_LATER, MIGRATED, RIPENING
 from mfstore.maintenance.metaflow.collecting.needs import NeedsByFate, read_includes, read_needs
@@ -21,6 +21,7 @@ from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy, unmatched
 from mfstore.maintenance.metaflow.collecting.resumed_runs import read_resumed_runs
 from mfstore.maintenance.metaflow.collecting.run_facts import read_run_facts
+from mfstore.maintenance.metaflow.collecting.run_table import Reasons, RunTable, SomeRuns
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_root, refuse_links
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
@@ -65,26 +66,23 @@ def make_plan(
 ) -> MetaflowGcPlan:  # fmt: skip
     """The plan, by what was listed, since when runs have been condemned, and at this time of the storage."""
     listed = listed_runs(holdings)
-    found = read_run_facts(root, holdings, listed, policy, now, metadata)
-    facts = {(entry.flow, entry.run): entry for entry in found}
-    decision = decide_runs(facts.values(), policy, now)
-    kept = {**decision.kept}
-    cards = {(path.flow, path.run) for path, _ in holdings.cards}
-    spared = read_resumed_runs(
-        root, holdings, {run for run, found in listed.runs.items() if found.resumed}
-    ).keep_origins(kept, cards)
-    liveness = Liveness(now, policy.running, listed.took, heartbeats_in(facts))
-    fates = _sort(facts, kept, decision.dropped, since, liveness, policy)
+    facts = RunTable(read_run_facts(root, holdings, listed, policy, now, metadata))
+    decision = decide_runs(facts, policy, now)
+    flows = {flow for flow, _ in listed.resumed}
+    cards = {(path.flow, path.run) for path, _ in holdings.cards.of_flows(flows)}
+    spared = read_resumed_runs(root, holdings, listed.resumed).keep_origins(decision.kept, cards)
+    liveness = Liveness(now, policy.running, listed.took, facts.heartbeats)
+    fates = _sort(facts, decision, since, liveness, policy)
     versions = read_versions(root.backend)
     locks_known = fates.spare_locked(root, holdings, spared) if versions.locks_objects else True
-    needs = read_needs(root, holdings, kept, fates.due, deployed(facts.values()), tell)
+    needs = read_needs(root, holdings, fates.kept, fates.due, deployed(facts), tell)
     fates.hold_unread(needs.unread)
     fates.hold_unread(needs.unreadable)
     migrated = _mark_migrated(needs, fates)
     fates.note_busy(listed, {flow for flow, _ in (*fates.due, *migrated)})
     includes, unread = _includes(root, holdings, needs, fates.held)
     fates.hold_unread(unread)
-    plan = _assemble(root.url, metadata, holdings, listed, facts, fates, needs, frozenset(spared), includes)
+    plan = _assemble(root.url, metadata, holdings, facts, fates, needs, frozenset(spared), includes)
     return replace(plan, versions=versions, locks_known=locks_known)
 
 
@@ -94,10 +92,8 @@ class _Fates:
 
     policy: RunPolicy
     liveness: Liveness
-    kept: dict[Run, str]
-    dropped: dict[Run, RunFacts]
-    why: dict[Run, str]
-    """Why each of these is."""
+    kept: Reasons
+    dropped: Reasons
     due: set[Run]
     waiting: dict[Run, float]
     held: dict[str, str]
@@ -119,8 +115,8 @@ class _Fates:
 
     def note_busy(self, listed: ListedRuns, flows: Collection[str]) -> None:
         """Note which of those flows have a running task."""
-        for run, found in listed.runs.items():
-            for attempt in found.open if run[0] in flows else ():
+        for run, attempts in listed.open.items():
+            for attempt in attempts if run[0] in flows else ():
                 if self.liveness.may_end(run, attempt):
                     self.busy[run[0]] = f"{'/'.join(run)}/{attempt.step}/{attempt.task} is running"
 
@@ -133,14 +129,16 @@ class _Fates:
 
 
 def _sort(
-    facts: Mapping[Run, RunFacts], kept: dict[Run, str], why: Mapping[Run, str], since: Mapping[str, float],
-    liveness: Liveness, policy: RunPolicy,
-) -> _Fates:  # fmt: skip
+    facts: RunTable, decision: PolicyDecision, since: Mapping[str, float], liveness: Liveness, policy: RunPolicy
+) -> _Fates:
     """Which of the dropped runs may go now, and which were condemned and may go later."""
-    dropped = {run: entry for run, entry in facts.items() if run not in kept}
+    kept, dropped = decision.kept, decision.dropped
+    for number in dropped.numbers:  # others show their cards
+        if kept.at(number) is not None:
+            del dropped[facts.run(number)]
     now = liveness.now
-    fates = _Fates(policy, liveness, kept, dropped, {run: why[run] for run in dropped}, set(), {}, {})
-    for run in dropped:
+    fates = _Fates(policy, liveness, kept, dropped, set(), {}, {})
+    for run in dropped if since else ():
         condemned = since.get("/".join(run))
         if condemned is not None and condemned + policy.grace <= now:
             fates.due.add(run)
@@ -173,7 +171,7 @@ def _includes(
     if needs.unreadable:
         return frozenset(), {}
     due = read_includes(root, holdings, needs.due)
-    go = due.names & holdings.includes.keys()
+    go = holdings.includes.some(due.names).keys()
     if not go:
         return frozenset(), due.unread  # what others name costs a request for each that does
     stay, later = (read_includes(root, holdings, group) for group in (needs.kept, needs.later))
@@ -185,23 +183,25 @@ def _includes(
 
 
 def _assemble(
-    url: str, metadata: str, holdings: Holdings, listed: ListedRuns, facts: Mapping[Run, RunFacts], fates: _Fates,
-    needs: NeedsByFate, spared: frozenset[str], includes: frozenset[BlobName],
+    url: str, metadata: str, holdings: Holdings, facts: RunTable, fates: _Fates, needs: NeedsByFate,
+    spared: frozenset[str], includes: frozenset[BlobName],
 ) -> MetaflowGcPlan:  # fmt: skip
     blobs = blob_fates(holdings, needs.marks, fates.held)
     bundles = frozenset(needs.kept.bundles | needs.later.bundles)
     dropped, due = fates.dropped, fates.due
-    files = _own(listed, due, spared)
+    remove = tuple(map(facts.of, sorted(due)))
+    condemn = SomeRuns(facts, (number for number in dropped.numbers if _is_new(facts.run(number), fates)))
+    files = _own(remove, spared)
     return MetaflowGcPlan(
         url=url,
         policy=fates.policy,
         now=fates.liveness.now,
-        runs=tuple(facts.values()),
+        runs=facts,
         kept=fates.kept,
-        dropped=fates.why,
-        condemn=tuple(entry for run, entry in dropped.items() if run not in due and run not in fates.waiting),
+        dropped=dropped,
+        condemn=condemn,
         waiting=fates.waiting,
-        remove=tuple(facts[run] for run in sorted(due)),
+        remove=remove,
         held=fates.held,
         busy=fates.busy,
         spared=spared,
@@ -209,8 +209,8 @@ def _assemble(
         codes=frozenset(needs.codes & blobs.go),
         includes=includes,
         files=files,
-        freed=files + blobs.freed.total + total(holdings.includes[name] for name in includes),
-        later=_own(listed, dropped.keys() - due, spared) + blobs.soon.total,
+        freed=files + blobs.freed.total + total(holdings.includes.some(includes).values()),
+        later=_own((facts.of(run) for run in dropped if run not in due), spared) + blobs.soon.total,
         shared=blobs.shared.total,
         unreferred=blobs.unreferred.total,
         user=total(info for path, info in holdings.user if (path.flow, path.run) in dropped),
@@ -224,7 +224,7 @@ def _assemble(
         liveness=fates.liveness,
         foreign={name: RootAmount(*amount) for name, amount in holdings.foreign_folders().items()},
         below=tuple(sorted(holdings.below)),
-        unmatched=unmatched(_looked_for(fates.policy.pinned, holdings), {entry.name for entry in facts.values()}),
+        unmatched=unmatched(_looked_for(fates.policy.pinned, holdings), facts.names),
         others=holdings.only is not None,
         as_of=holdings.as_of,
         metadata=metadata,
@@ -238,12 +238,16 @@ def _looked_for(pinned: Iterable[str], holdings: Holdings) -> Iterator[str]:
     return (pattern for pattern, flow in flows if only is None or flow in only or {*"*?["} & {*flow})
 
 
-def _own(listed: ListedRuns, runs: Iterable[Run], spared: Collection[str]) -> RootAmount:
+def _is_new(run: Run, fates: _Fates) -> bool:
+    """Whether a dropped run was not condemned before."""
+    return run not in fates.due and run not in fates.waiting
+
+
+def _own(runs: Iterable[RunFacts], spared: Collection[str]) -> RootAmount:
     """How much is stored for these runs alone."""
     objects = size = 0
-    for run in runs:
-        found = listed.runs[run]
-        cards = run[0] not in spared
+    for found in runs:
+        cards = found.flow not in spared
         objects += found.files if cards else found.files - found.cards
         size += found.size if cards else found.size - found.cards_size
     return RootAmount(objects, size)
@@ -254,10 +258,10 @@ def own_files(holdings: Holdings, runs: set[Run], spared: Collection[str]) -> di
     found: dict[Run, list[ObjectInfo]] = {run: [] for run in runs}
     for run, infos in found.items():
         infos += [info for task in holdings.tasks.of_run(run).values() for info in task.files.values()]
-    cards = [card for card in holdings.cards if card[0].flow not in spared]
-    for path, info in [*holdings.metadata, *cards]:
-        if (path.flow, path.run) in found:
-            found[path.flow, path.run].append(info)
+    for run, info in holdings.metadata.of_runs(runs):
+        found[run].append(info)
+    for run, info in holdings.cards.of_runs({run for run in runs if run[0] not in spared}):
+        found[run].append(info)
     return found
 
 

@@ -30,13 +30,13 @@ class MetaflowGcPlan(Shown):
     url: str
     policy: RunPolicy
     now: float
-    runs: tuple[RunFacts, ...]
+    runs: Sequence[RunFacts]
     """All of them."""
     kept: Mapping[Run, str]
     """Why each run that stays does."""
     dropped: Mapping[Run, str]
     """Why each of the others goes, now or later."""
-    condemn: tuple[RunFacts, ...]
+    condemn: Sequence[RunFacts]
     """Runs to be condemned now."""
     waiting: Mapping[Run, float]
     """Runs condemned before, and the time from which on they may go."""

@@ -19,7 +19,7 @@ from mfstore.metaflow.roots.outcome import END_STEP, ended_well, leads_nowhere
 
 if TYPE_CHECKING:
     from mfstore.backends.base import ObjectInfo
-    from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRuns
+    from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRun
     from mfstore.metaflow.roots.layout import ParsedPath
 
 RunState = Literal["successful", "failed", "running", "unfinished", "unknown"]
@@ -135,7 +135,7 @@ _TOLD: tuple[RunState, ...] = ("running", "unfinished", "failed", "unknown", "su
 class FileRecords:
     """The files of attempts: whether, when and how a run ended is told by its last task."""
 
-    def __init__(self, root: Root, listed: ListedRuns, running: Collection[Run]) -> None:
+    def __init__(self, root: Root, listed: Mapping[Run, ListedRun], running: Collection[Run]) -> None:
         self._root = root
         self._listed = listed
         self._running = running
@@ -146,14 +146,14 @@ class FileRecords:
         records: dict[Run, RunRecord] = {}
         ended: list[Run] = []
         for run in runs:
-            listed = self._listed.runs.get(run)
+            listed = self._listed.get(run)
             if listed is None or not listed.tasks:
                 continue
             running = run in self._running
             records[run] = RunRecord("files", time_in_id(run[1]), state="running" if running else "unfinished")
             if not running:
                 ended.append(run)
-        wanted = (((run, task), task.data) for run in ended for task in self._listed.last(run))
+        wanted = (((run, task), task.data) for run in ended for task in self._listed[run].last)
         for (run, task), data in read_small(self._root, wanted):
             state = _state(task.step, data)
             if _TOLD.index(state) > _TOLD.index(records[run].state):

@@ -60,7 +60,8 @@ class FlowWork:
 
     def orphans(self, holdings: Holdings) -> list[ObjectInfo]:
         """The objects that only these runs refer to. First the IncludeFiles: which they are is told by blobs."""
-        return [*(holdings.includes[name] for name in sorted(self.includes)), *stored(holdings, self.blobs)]
+        includes = holdings.includes.some(self.includes)
+        return [*(includes[name] for name in sorted(self.includes)), *stored(holdings, self.blobs)]
 
     def dooms(self, info: ObjectInfo) -> bool:
         """Whether one of these still is to be removed."""
@@ -364,13 +365,12 @@ class Removal:
         """Which of these runs a run shows that resumed it since an inventory was made, or nothing."""
         resumed = runs_that_resumed(listed, work.flow)
         since_then = resumed - runs_that_resumed(self._holdings, work.flow)
-        listed.cards = [card for card in self._holdings.cards if card[0].flow == work.flow]
-        if not since_then or not listed.cards:
+        listed.cards = self._holdings.cards
+        cards = {(work.flow, run) for run, _ in listed.cards.of_flow(work.flow)} if since_then else set()
+        if not cards:
             return ""
         kept = dict.fromkeys(since_then, "")
-        unclear = read_resumed_runs(self._root, listed, resumed).keep_origins(
-            kept, {(path.flow, path.run) for path, _ in listed.cards}
-        )
+        unclear = read_resumed_runs(self._root, listed, resumed).keep_origins(kept, cards)
         shown = ["/".join(run) for run in sorted(kept.keys() & work.runs)]
         if shown or unclear:
             return f"{shown[0] if shown else 'a run'} was resumed since the inventory was made"

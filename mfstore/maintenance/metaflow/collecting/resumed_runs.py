@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ class ResumedRuns:
     """The run that each resumed; where that is told by contents alone, all that have the same. Those of which it cannot
     be told are not among it."""
 
-    def keep_origins(self, kept: dict[Run, str], cards: Collection[Run]) -> set[str]:
+    def keep_origins(self, kept: MutableMapping[Run, str], cards: Collection[Run]) -> set[str]:
         """Keep the runs with ``cards`` that a kept run shows because it resumed them. Returns the flows of kept runs
         that resumed others which cannot be told."""
         spared: set[str] = set()
@@ -61,16 +61,14 @@ class ResumedRuns:
 def runs_that_resumed(holdings: Holdings, flow: str) -> set[Run]:
     """Those of a flow that resumed others, whichever."""
     tasks = holdings.tasks
-    return {run for run in tasks.runs if run[0] == flow and any(row[3] in RESUMED for row in tasks.rows(run))}
+    runs = [(flow, run) for run in tasks.runs_of(flow)]
+    return {run for run in runs if any(row[3] in RESUMED for row in tasks.rows(run))}
 
 
 def read_resumed_runs(root: Root, holdings: Holdings, resumed: set[Run]) -> ResumedRuns:
     """What runs that ``resumed`` others resumed. Where no metadata below the root tells which, as in S3, the
     ``data.json`` of tasks with cards are read, and of those that were taken over."""
-    told: dict[Run, ObjectInfo] = {}
-    for path, info in holdings.metadata:
-        if (path.flow, path.run) in resumed and layout.ORIGIN.fullmatch(info.key):
-            told[path.flow, path.run] = info
+    told = {run: info for run, info in holdings.metadata.of_runs(resumed) if layout.ORIGIN.fullmatch(info.key)}
     origins: dict[Run, Collection[str]] = {}
     for run, data in read_small(root, list(told.items())):
         with suppress(CorruptObject):
@@ -85,9 +83,9 @@ def _alike(root: Root, holdings: Holdings, resumed: Collection[Run]) -> dict[Run
     was taken over."""
     flows = {flow for flow, _ in resumed}
     with_card: set[tuple[Run, str | None, str]] = set()
-    for path, info in holdings.cards:
+    for path, info in holdings.cards.of_flows(flows):
         task = layout.CARD_TASK.search(info.key)
-        if path.flow in flows and task is not None:
+        if task is not None:
             with_card.add(((path.flow, path.run), task["step"], task["task"]))
     taken_over: dict[TaskName, ObjectInfo] = {}
     shown: dict[TaskName, ObjectInfo] = {}

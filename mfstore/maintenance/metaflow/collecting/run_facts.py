@@ -27,19 +27,21 @@ def read_run_facts(
     """What decides about each run. ``metadata`` says where their records are read (``records_of``). Besides, the last
     task of each is read, which tells how it ended; and of those of which nothing else tells when they began, a small
     file more."""
-    runs = listed.runs
-    told = records_of(root, holdings, listed, metadata).read(runs)
+    told = records_of(root, holdings, listed, metadata)
     liveness = Liveness(now, policy.running, listed.took, heartbeats_in(told))
-    running = {run for run, found in runs.items() if any(liveness.may_end(run, attempt) for attempt in found.open)}
-    records = read_records(root, listed, told, runs, running)
-    began = {run: record.began for run, record in records.items() if (record.began or 0) >= EARLIEST}
-    began.update(read_beginnings(root, listed, records.keys() - began.keys()))
+    open_runs = listed.open.items()
+    running = {run for run, found in open_runs if any(liveness.may_end(run, attempt) for attempt in found)}
     holds = run_holds(root, now)
-    for run, found in runs.items():
-        record = records[run]
-        # No attempt and no metadata makes it one: somebody else's files have such names.
-        if found.tasks or (record.source != "files" and not record.unread):
-            yield _facts(run, found, run in running, record, began.get(run), holds.get("/".join(run)))
+    for runs in listed.parts():
+        records = read_records(root, runs, told, running)
+        began = {run: record.began for run, record in records.items() if (record.began or 0) >= EARLIEST}
+        began.update(read_beginnings(root, runs, records.keys() - began.keys()))
+        for run, found in runs.items():
+            record = records[run]
+            # No attempt and no metadata makes it one: somebody else's files have such names.
+            if found.tasks or (record.source != "files" and not record.unread):
+                yield _facts(run, found, run in running, record, began.get(run), holds.get("/".join(run)))
+        del runs, records, began  # before there are others
 
 
 def _facts(
@@ -62,6 +64,8 @@ def _facts(
         tasks=found.tasks,
         files=found.files,
         size=found.size,
+        cards=found.cards,
+        cards_size=found.cards_size,
         ended=record.ended,
         state="running" if running else record.state if found.tasks else "unfinished",
         user=record.user or facts.user(tags or ()),
