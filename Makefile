@@ -39,6 +39,7 @@ test: system-test check
 # aiobotocore on the newest botocore there is, in environments of their own. ministack and moto, which pin older ones, run
 # in the other environment. What reaches into botocore's private parts goes first: a release that changes one fails there,
 # and says which. awscrt is for signatures of the kind v4a. Then the newest Metaflow, with two other extensions beside.
+# The newest pip too: that of Python 3.11 takes four times as long to find versions that agree.
 NEWEST := build/newest/bin/python
 NEWEST_AIO := build/newest-aio/bin/python
 TEST_NEEDS := hypothesis numpy pandas pyarrow pytest pytest-rerunfailures pytest-xdist trustme
@@ -49,7 +50,8 @@ NEWEST_TESTS ?= tests/s3 $(wildcard tests/backends/test_s3*.py)
 NEWEST_PYTEST = MFSTORE_SERVERS_PYTHON="$(abspath $(RUN))" $(1) -m pytest
 test-newest: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'
-	for python in $(NEWEST) $(NEWEST_AIO); do test -x $$python || $(RUN) -m venv $${python%/bin/python}; done
+	for python in $(NEWEST) $(NEWEST_AIO); do test -x $$python || $(RUN) -m venv $${python%/bin/python} || exit 1; \
+	  $$python -m pip install -q -U pip || exit 1; done
 	$(NEWEST) -m pip install -q -U --upgrade-strategy eager -e '.[metaflow]' $(NEWEST_NEEDS) $(OTHER_EXTENSIONS)
 	$(NEWEST_AIO) -m pip install -q -U --upgrade-strategy eager -e '.[aio,metaflow]' $(NEWEST_NEEDS)
 	for python in $(NEWEST) $(NEWEST_AIO); do \
