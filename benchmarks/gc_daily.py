@@ -69,6 +69,7 @@ def main():
     )
     print(f"\n| | requests | {' | '.join(COLUMNS)} | memory | CPU | objects |\n|---|{'--:|' * 8}")
     rows = []
+    Path(chosen.path).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
         env = environment(server.url, home)
         command = [
@@ -80,8 +81,14 @@ def main():
             row = measured(bucket, command, env, f"{home}/log") | {"what": what, "objects": len(bucket.keys)}
             rows.append(row)
             show(row)
+            # Of a run of hours that is stopped, what there is.
+            Path(chosen.path).write_text(
+                json.dumps({"runs": chosen.runs, "flows": chosen.flows, "rows": rows}, indent=1)
+            )
 
         take("first", command)
+        bucket.offset += 60.0
+        take("nothing new", command)
         for day in range(chosen.days):
             bucket.offset += DAY
             new = range(chosen.runs + day * daily, chosen.runs + (day + 1) * daily)
@@ -94,8 +101,6 @@ def main():
             take("aws s3 ls", [aws, "s3", "ls", "--recursive", "s3://bucket/mf/"])
     mine = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"(the server took {mine} MiB)")
-    Path(chosen.path).parent.mkdir(parents=True, exist_ok=True)
-    Path(chosen.path).write_text(json.dumps({"runs": chosen.runs, "flows": chosen.flows, "rows": rows}, indent=1))
 
 
 COLUMNS = ("list", "get", "put", "delete")
