@@ -90,7 +90,8 @@ def test_what_is_removed_by_it_is_what_the_plan_says(rig, monkeypatch):
     assert done.deleted == expected.freed
     assert not [key for run in done.removed for key in rig.under(f"{run}/")]
     # By the same inventory once more: they are gone, and not removed again.
-    assert collect(rig, monkeypatch, inventory=url)[1].removed == ()
+    _, again = collect(rig, monkeypatch, inventory=url)
+    assert again.removed == () and not again.held
     assert not plan_of(rig, monkeypatch)[0].remove
     assert plan_of(rig, monkeypatch)[0].unreferred.objects == 0
 
@@ -156,18 +157,21 @@ def test_what_an_inventory_left_out_stays_and_keeps(rig, monkeypatch):
     assert needed["own0"] in {key.rpartition("/")[2] for key in rig.under("Flow/data/")}
 
 
-@pytest.mark.parametrize("how", ["older", "without its tags"])
+@pytest.mark.parametrize("how", ["older", "before a file was written again", "without its tags"])
 def test_an_inventory_that_is_not_true_lets_no_more_go(rig, monkeypatch, how):
     """Whatever it says of a run: before that goes, its files are listed."""
-    policy, metadata = (KEEP, "none") if how == "older" else (RunPolicy(last=1, grace=0.0), "local")
+    policy, metadata = (RunPolicy(last=1, grace=0.0), "local") if "tags" in how else (KEEP, "none")
     run, place = "argo 4+x%", f"mf/Flow/argo {4}+x%/"
     document = {"flow_id": "Flow", "run_number": run, "tags": ["ttl:900d"], "system_tags": [], "ts_epoch": 1.7e12}
     rig.put(f"Flow/{run}/_meta/_self.json", json.dumps(document).encode(), 22 * DAY)
     with monkeypatch.context() as patched:
-        if how == "older":
+        if "tags" not in how:
             day = rig.world._day
             patched.setattr(rig.world, "_day", lambda key: "2020-01-01T00:00:00.000Z" if place in key else day(key))
-        forged = f"s3://b/{rig.inventory(leave_out=[] if how == 'older' else [f'{place}_meta/_self.json'])}"
+        forged = f"s3://b/{rig.inventory(leave_out=[f'{place}_meta/_self.json'] if 'tags' in how else [])}"
+    if "again" in how:
+        for key in rig.under(place.removeprefix("mf/")):
+            rig.world.modified[f"mf/{key}"] = 1577836800.0 + 3.0 * key.endswith("train/2/0.data.json")
     for _ in range(2):
         with rig.opened(monkeypatch) as root:
             plan, done = collect_metaflow(root, policy, metadata=metadata, inventory=forged)

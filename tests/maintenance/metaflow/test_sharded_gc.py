@@ -4,6 +4,7 @@ does; on a simulated S3."""
 import copy
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -33,13 +34,13 @@ def rig():
     return rig
 
 
-def in_parts(rig, monkeypatch, policy=KEEP, parts=PARTS, execute=True):
+def in_parts(rig, monkeypatch, policy=KEEP, parts=PARTS, execute=True, **more):
     """What machines of a fleet plan: as it reaches the one that carries it out."""
     planned = []
     for flows in parts:
         with rig.opened(monkeypatch) as root:
             plan, holdings = pickle.loads(
-                pickle.dumps(plan_shard(root, policy, flows, metadata="none", execute=execute))
+                pickle.dumps(plan_shard(root, policy, flows, metadata="none", execute=execute, **more))
             )
         planned.append(PlannedShard(plan, lambda holdings=holdings: holdings))
     return planned
@@ -162,6 +163,20 @@ def test_what_tasks_did_since_it_was_planned_keeps_what_they_need(rig, monkeypat
     rig.put("Beta/argo-new/start/1/0.data.json", json.dumps(changed).encode(), 0.0)
     _, done = carried_out(rig, monkeypatch, planned)
     assert rig.under(f"Beta/data/{doomed[1][:2]}/{doomed[1]}") and done.removed
+
+
+def test_by_an_inventory_nothing_goes_that_was_written_to_since(rig, monkeypatch):
+    carried_out(rig, monkeypatch, in_parts(rig, monkeypatch))
+    rig.put("mf.store/mfstore.json", b"{}", DAY)
+    url = f"s3://b/{rig.inventory(age=DAY)}"
+    rig.put("Beta/argo-x0/train/2/1.attempt.json", b"{}", 60.0)
+    rig.put("Beta/argo-x0/train/2/1.DONE.lock", b"", 60.0)
+    planned = in_parts(rig, monkeypatch, inventory=url)
+    plan, done = carried_out(rig, monkeypatch, planned)
+    assert {name.split("/")[0] for name in done.removed} == {"Größe"}
+    assert "not as the inventory has it" in done.held["Beta"]
+    older = replace(planned[1].plan, as_of=plan.as_of - 60)
+    assert merged([planned[0].plan, older, planned[2].plan], KEEP, False).as_of == older.as_of
 
 
 def test_one_brake_is_for_all_parts(rig, monkeypatch):
