@@ -1,6 +1,7 @@
 """What collections condemned is taken back: it is there the day after, and the day after that."""
 
 import json
+import time
 
 import pytest
 
@@ -13,6 +14,7 @@ from mfstore.format.digests import Key
 from mfstore.format.refs import RefEntry
 from mfstore.maintenance.audit import read_log
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.state import StateFile, encode_names, list_path
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.undo import undo_root
 from mfstore.maintenance.store.undo import dropped_values, merged, undo_store
@@ -50,6 +52,15 @@ def test_condemned_runs_stay_and_are_not_condemned_again(root, names):
     assert left - {"data"} == {name.partition("/")[2] for name in expected} | {"2"}
     end, begin = [record for record in read_log(root.backend, "mf.maintenance/log/") if record.action == "undo"]
     assert {line["hold"] for line in end.lines} == expected and begin.policy == {"for": 3600.0}
+
+
+def test_a_list_that_came_late_hides_nothing(root):
+    """Of a collector that was stopped for hours right before it wrote it, while another collected. Of what that one
+    condemned nothing goes for another grace period, and it is taken back all the same."""
+    collect_metaflow(root, LAST)
+    root.backend.put(list_path(time.time() - 90_000), [encode_names(["Other/0"])])
+    assert StateFile(root.backend).condemned_since() == {}
+    assert set(undo_root(root).held) == {"Flow/0", "Flow/1"}
 
 
 def test_what_is_not_condemned_cannot_be_taken_back(root):

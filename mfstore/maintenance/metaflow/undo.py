@@ -52,7 +52,7 @@ def undo_root(root: Root, names: Sequence[str] = (), lasting: float | None = Non
     file = StateFile(root.backend)
     file.load()
     # A list names what has been removed too, until the next one.
-    condemned = [name for name in sorted(file.condemned_since()) if _is_there(root, name)]
+    condemned = [name for name in sorted(file.condemned()) if _is_there(root, name)]
     chosen = [name for name in condemned if not names or any(fnmatchcase(name, pattern) for pattern in names)]
     for pattern in names:
         if not any(fnmatchcase(name, pattern) for name in chosen):

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -172,23 +172,31 @@ class StateFile:
                 if self._last is not None and not self._over.is_set():
                     self._put(self._last)
 
+    def condemned(self) -> frozenset[str]:
+        """The runs that are condemned, as the last list says that was written in time. A collector that was stopped
+        right before it wrote one may write it after others collected: that list tells nothing of what these did."""
+        return next((names for _, names in self._told() if names is not None), frozenset())
+
     def condemned_since(self) -> dict[str, float]:
         """Since when each run has been condemned without a break, by the storage's own clock: the time of the oldest
-        list that names it and that no list since leaves it out."""
+        list that names it and that no list since leaves it out. One that was not written in time leaves out all."""
         since: dict[str, float] = {}
         unbroken: frozenset[str] | None = None
-        for info in self._lists():
-            names: frozenset[str] = frozenset()
-            if abs(_time_in(info.key) - info.modified) <= WRITTEN_SECONDS:
-                try:
-                    names = decode_names(self._backend.get(info.key))
-                except NotFound:
-                    continue
-            unbroken = names if unbroken is None else unbroken & names
+        for info, names in self._told():
+            unbroken = (names or frozenset()) if unbroken is None else unbroken & (names or frozenset())
             if not unbroken:
                 break
             since.update(dict.fromkeys(unbroken, info.modified))
         return since
+
+    def _told(self) -> Iterator[tuple[ObjectInfo, frozenset[str] | None]]:
+        """The lists, the newest first, with the runs that each names; None: it was not written when its name says."""
+        for info in self._lists():
+            if abs(_time_in(info.key) - info.modified) > WRITTEN_SECONDS:
+                yield info, None
+                continue
+            with suppress(NotFound):
+                yield info, decode_names(self._backend.get(info.key))
 
     def condemn(self, names: Iterable[str], grace: float) -> None:
         """Write down all the runs that are dropped now. Lists that tell nothing any more are deleted: those before the
