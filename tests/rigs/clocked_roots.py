@@ -10,7 +10,10 @@ from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.host.workers import Workers
 from mfstore.maintenance.metaflow.root import Root
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.s3.urls import split_url
+from mfstore.settings import resolve
+from mfstore.store import Store
 from tests.rigs.simulated_roots import inventory_of
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
@@ -34,6 +37,8 @@ class ClockedRoot:
         """Called before each request or call of a collector, with the keys that it deletes."""
         self.stored_by = {}
         """Which run last stored each blob, by its path."""
+        self.named = set()
+        """The bundles that refs of ``mf.store`` name, or named once."""
 
     @property
     def here(self):
@@ -46,6 +51,12 @@ class ClockedRoot:
         root.remote, root.backend = self.remote, self.backend()
         root.url, root.workers, root.known = root.backend.url, Workers(1), None
         return root
+
+    def packed_store(self):
+        """The store of the packed profile; to be closed."""
+        knobs = resolve(threads=1, record=False)._replace(cache="")
+        backend = self.backend(STORE_FOLDER)
+        return Store(backend.url, backend, knobs, create=True, algorithm="blake3")
 
     def pass_time(self, seconds):
         self.now += seconds
@@ -90,14 +101,14 @@ class S3Root(ClockedRoot):
         self.world = HookedS3(self, conditional)
         self.url = f"s3://{'conditional' if conditional else 'unconditional'}/mf"
 
-    def backend(self, url=None):
+    def backend(self, folder="", url=None):
         world = self.world
 
         class Simulated(S3Backend):
             def make_client(self, options):
                 return simulated_client(world)
 
-        return Simulated(url or self.url)
+        return Simulated(url or f"{self.url}/{folder}".rstrip("/"))
 
     def inventory(self):
         """The URL of an S3 Inventory as of now. There is one at a time."""
@@ -134,8 +145,8 @@ class S3Root(ClockedRoot):
 class ClockedDirectory(LocalBackend):
     """A directory whose files are as old as its place's clock says. A call may be made to wait, or be its last."""
 
-    def __init__(self, place):
-        super().__init__(str(place.top), fsync="none", sweep=False)
+    def __init__(self, place, folder):
+        super().__init__(str(place.top / folder), fsync="none", sweep=False)
         self.place = place
 
     def _tell(self, operation, keys=()):
@@ -193,8 +204,8 @@ class DirectoryRoot(ClockedRoot):
         self._times = {}
         self._counted = 0
 
-    def backend(self):
-        return ClockedDirectory(self)
+    def backend(self, folder=""):
+        return ClockedDirectory(self, folder)
 
     def time_of(self, path):
         """When a file was written, on this place's clock."""

@@ -2,8 +2,9 @@
 
 python -m tests.rigs.live_root write|collect URL JOURNAL SEED
 
-What was acknowledged goes into the journal, a line each: ``ended Flow/run``, ``held Flow/run``, ``removed Flow/run``.
-Times are those of production, hundreds of times as fast.
+What was acknowledged goes into the journal, a line each: ``ended Flow/run``, ``held Flow/run``, ``removed Flow/run``;
+and once ``began SEED SECONDS``, where the seed is when it was started. Times are those of production, hundreds of times
+as fast.
 """
 
 import json
@@ -126,9 +127,10 @@ def collected(root):
 
 
 def main(job, url, path, seed):
-    root = Root(url)
+    root, journal = Root(url), Journal(path)
+    journal.note("began", seed, f"{time.time() - float(seed)}")
     with suppress(KeyboardInterrupt):
-        {"write": write, "collect": collect}[job](root, Journal(path), random.Random(seed))
+        {"write": write, "collect": collect}[job](root, journal, random.Random(seed))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,23 @@ between any two. They know nothing of collections."""
 
 import gzip
 import json
+from types import MappingProxyType
 
+from mfstore.errors import Conflict
+from mfstore.format.recipes import recipe_path
 from mfstore.metaflow.roots.outcome import FALSE_KEYS, NONE_KEYS, TRUE_KEYS
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER, bundle_of, encoding_in
 from tests.rigs.clocked_roots import blob_key
 
 STEPS = ("start", "train", "end")
+STOCK = "pickle-v4"
+NAMED = 5
+"""A bundle with this value is named by a ref, too."""
+
+
+def bundle_path(bundle):
+    """Where a bundle is found below a root."""
+    return f"{STORE_FOLDER}/{recipe_path(bundle)}"
 
 
 class Attempt:
@@ -24,17 +36,19 @@ class StockRun:
 
     ``values`` are the artifacts of each step, ``fails``: the number of the step in which it fails; ``retries``: of the
     step whose first attempt dies after as many operations; ``local``: whether it keeps local metadata below the root;
-    ``code`` and ``include``: the content of its code package and its IncludeFile; ``last``: the name of its last step.
+    ``code`` and ``include``: the content of its code package and its IncludeFile; ``last``: the name of its last step;
+    ``packed``: whether artifacts of its steps go to ``mf.store``, as in the packed profile.
     """
 
     def __init__(
         self, root, flow, run, values, *, tags=(), local=True, cards=False, fails=None, retries=None, origin=None,
-        code=None, include=None, last="end",
+        code=None, include=None, last="end", packed=False,
     ):  # fmt: skip
         self.root, self.flow, self.run = root, flow, run
         self.steps = (*STEPS[:-1], last)
         self.values, self.tags, self.local, self.cards = values, frozenset(tags), local, cards
         self.fails, self.retries, self.origin = fails, retries, origin
+        self.packed = packed
         self.code = None if code is None else blob_key(code)
         self.code_data = code
         self.include, self.include_data = None if include is None else blob_key(include), include
@@ -171,7 +185,8 @@ class StockRun:
         before = {*self.names}
         if any("IncludedFile" in info["type"] for info in document["info"].values()):
             self.include, self.description = self.origin.include, self.origin.description
-        self._data(place, document["objects"])
+        packed = {name: info["encoding"] for name, info in document["info"].items() if info["encoding"] != STOCK}
+        self._data(place, document["objects"], packed=packed)
         self.cloned |= self.names.keys() - before
 
     def _task(self, step, number, attempt):
@@ -188,9 +203,19 @@ class StockRun:
             card = f"mf.cards/{self.flow}/runs/{self.run}/steps/{step}/tasks/{number + 1}/cards/default-x.html"
             self._write(card, b"a card")
             yield
-        keys = yield from self._blobs(self.values[number])
-        well = self.fails != number
-        self._data(place, keys, well, step == self.steps[-1])
+        well, last = self.fails != number, step == self.steps[-1]
+        if self.packed and self.values[number]:
+            # Within seconds: what is stored stays for a grace period until it is named.
+            try:
+                packed = self._bundle(self.values[number])
+            except Conflict:  # with what is being deleted; or that was killed
+                self.alive = False
+                yield
+                return
+            self._data(place, [blob_key(name.encode()) for name in packed], well, last, packed)
+        else:
+            keys = yield from self._blobs(self.values[number])
+            self._data(place, keys, well, last)
         yield
         self._write(f"{place}runtime_stdout.log", b"")
         yield
@@ -224,18 +249,31 @@ class StockRun:
                 self.root.write(f"{path}_meta", described)
         yield
 
-    def _data(self, place, keys, well=True, last=False):
+    def _bundle(self, values):
+        """Store artifacts as a bundle, that of some in a ref too; the encoding of each by its name."""
+        named = any(value[-1] == NAMED for value in values)
+        with self.root.packed_store() as store:
+            artifacts = {f"artifact{number}": json.dumps(value) * 40 for number, value in enumerate(values)}
+            bundle = store.save(artifacts, ref=f"kept/{self.flow}" if named else None)
+        if named:
+            self.root.named.add(bundle)
+        return dict.fromkeys(artifacts, encoding_in(bundle))
+
+    def _data(self, place, keys, well=True, last=False, packed=MappingProxyType({})):
         if not isinstance(keys, dict):
             keys = {f"artifact{number}": key for number, key in enumerate(keys)}
             keys["_success"] = keys["_task_ok"] = min(TRUE_KEYS if well else FALSE_KEYS)
             keys["_transition"] = min(NONE_KEYS) if last or not well else blob_key(b"the next step")
         kinds = {name: "metaflow.includefile.IncludedFile" for name, key in keys.items() if key == self.description}
         infos = {
-            name: {"size": 4, "type": f"<class '{kinds.get(name, 'list')}'>", "encoding": "pickle-v4"} for name in keys
-        }
+            name: {"size": 4, "type": f"<class '{kinds.get(name, 'list')}'>", "encoding": packed.get(name, STOCK)}
+            for name in keys
+        }  # fmt: skip
         self._json(f"{place}data.json", {"objects": keys, "info": infos})
         for name, key in keys.items():
-            if not name.startswith("_"):
+            if name in packed:
+                self._name(bundle_path(bundle_of(infos[name])))
+            elif not name.startswith("_"):
                 self._name(self.blob_path(key))
         if kinds:
             self._name(self.include_path)

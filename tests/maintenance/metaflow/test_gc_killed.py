@@ -26,21 +26,27 @@ def run_and_kill(url, journal, env):
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 
     def start(job):
-        command = [sys.executable, "-m", "tests.rigs.live_root", job, url, str(journal), str(rng.random())]
+        seeds[job] = f"{time.time()}"
+        command = [sys.executable, "-m", "tests.rigs.live_root", JOBS[job], url, str(journal), seeds[job]]
         return subprocess.Popen(command, cwd=here, env=env)
 
-    jobs = {job: start(name) for job, name in enumerate(JOBS)}
+    seeds, told = {}, journal_of(journal)
+    jobs = {job: start(job) for job in range(len(JOBS))}
     killed, end = 0, time.monotonic() + SECONDS
     try:
         # However long the machine takes for that: some runs must have gone, beside processes that were killed.
-        while time.monotonic() < end or killed < 2 or len(journal_of(journal)["removed"]) < 5:
-            time.sleep(rng.uniform(1.0, 6.0))
-            job = rng.choice([2, 3, 2, 3, 0] if journal.exists() else [2])
+        while time.monotonic() < end or killed < 2 or len(told["removed"]) < 5:
+            told = journal_of(journal)
+            began = dict(line.split(" ") for line in told["began"])
+            # Where it takes long to begin, it takes long to get anything done.
+            time.sleep(rng.uniform(1.0, 6.0) * max([1.0, *map(float, [*began.values()][-2:])]))
+            job = rng.choice([2, 3, 2, 3, 0])
             assert jobs[job].poll() is None, "it ended by itself"
-            jobs[job].kill()
-            assert jobs[job].wait() == -signal.SIGKILL
-            killed += 1
-            jobs[job] = start(JOBS[job])
+            if seeds[job] in began:
+                jobs[job].kill()
+                assert jobs[job].wait() == -signal.SIGKILL
+                killed += 1
+                jobs[job] = start(job)
     finally:
         for process in jobs.values():
             process.kill()

@@ -6,10 +6,10 @@ go on, clocks may jump, a run may be held, another collector may come, or it is 
 collection begins to delete, and where it begins to delete what runs share. In the end all is quiet, and looked at.
 """
 
+import threading
 from collections import Counter
 from contextlib import suppress
 from itertools import count
-from types import SimpleNamespace
 from typing import ClassVar
 from unittest import mock
 
@@ -28,20 +28,23 @@ from hypothesis.stateful import (
 from mfstore import errors
 from mfstore.backends.s3 import conditions
 from mfstore.holding import new_hold
-from mfstore.maintenance.metaflow import inventory
-from mfstore.maintenance.metaflow.collecting import removal, state
+from mfstore.maintenance.metaflow import inventory, packed_store
+from mfstore.maintenance.metaflow.collecting import execution, state
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.collecting.set_aside import EARLY, FOLDER
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holds import hold_run, release_run
 from mfstore.maintenance.metaflow.undo import undo_root
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from tests.rigs.clocked_roots import DirectoryRoot, Killed, S3Root
 from tests.rigs.root_model import DAY, HOUR, RootModel, RootThen
 from tests.rigs.soak import lasting, soaking
 from tests.rigs.stock_runs import StockRun
 
-FLOWS = ("Flow", "Other")
-LAST_STEPS = {"Flow": "end", "Other": "last"}
+LAST_STEPS = {"Flow": "end", "Other": "last", "Packed": "end", "Alike": "end"}
+FLOWS = (*["Flow", "Other"] * 2, "Packed", "Alike")
+PACKED = ("Packed", "Alike")
+"""The flows that store in the packed profile."""
 LONGEST = 7 * DAY
 """An attempt that is silent for longer is never taken to be running."""
 
@@ -99,8 +102,9 @@ class Collection:
         self.newest |= self._model.newest_of_kinds()
 
     def may_remove(self, name, condemned):
-        """Whether it may remove a run that was condemned first at this time."""
-        return name in self.dropped - self.spared and condemned + self.policy.grace <= self._model.root.now
+        """Whether it may remove a run that was condemned first at this time; None: that was not."""
+        due = condemned is not None and condemned + self.policy.grace <= self._model.root.now
+        return due and name in self.dropped - self.spared
 
 
 class Collected(RuleBasedStateMachine):
@@ -121,12 +125,14 @@ class Collected(RuleBasedStateMachine):
         self.named = 0
         self.condemned = None
         """The runs that the last collection left condemned; None: it did not come to its end."""
-        slept = SimpleNamespace(sleep=self.sleep)
         self.patches = [
             mock.patch("time.time", lambda: self.root.here),
-            mock.patch.object(removal, "time", slept),
-            mock.patch.object(state, "time", slept),
-            mock.patch.object(inventory, "remote_backend", lambda url: self.root.backend(url)),
+            mock.patch("time.sleep", self.sleep),
+            # By the real clock, from another thread, on a machine that is busy enough for a collection to take so long.
+            mock.patch.object(state, "RENEWED_EVERY", threading.TIMEOUT_MAX),
+            mock.patch.object(inventory, "remote_backend", lambda url: self.root.backend(url=url)),
+            mock.patch.object(packed_store, "open_packed_store", lambda root: self.root.packed_store()),
+            mock.patch.object(execution, "collect_packed_store", beside_writers),
             mock.patch.dict(conditions._known),
         ]
         for patch in self.patches:
@@ -168,7 +174,10 @@ class Collected(RuleBasedStateMachine):
     def add(self, flow, contents, scheduled, at_once, **more):
         self.named += 1
         number = f"argo-flow-{self.named}" if scheduled else f"{int(self.root.here * 1e6) + self.named:d}"
-        run = StockRun(self.root, flow, number, contents, local=not scheduled, last=LAST_STEPS[flow], **more)
+        self.counts["packed"] += flow in PACKED
+        run = StockRun(
+            self.root, flow, number, contents, local=not scheduled, last=LAST_STEPS[flow], packed=flow in PACKED, **more
+        )
         self.model.runs[run.name] = run
         self.go(run, at_once)
 
@@ -385,6 +394,8 @@ class Collected(RuleBasedStateMachine):
         if result is None:
             return None
         self.condemned = {*map("/".join, plan.dropped)}
+        if result.store is not None:
+            self.counts["bundles deleted"] += result.store.deleted.recipes
         for name in [*self.model.condemned]:
             if name not in mine.dropped and (not policy.flows or name.split("/")[0] in policy.flows):
                 del self.model.condemned[name]
@@ -427,10 +438,13 @@ class Collected(RuleBasedStateMachine):
 
     def may_go(self, name):
         """Whether a collection at work may remove this run."""
-        condemned = self.model.condemned.get(name)
-        return name in self.model.going or (
-            condemned is not None and any(one.may_remove(name, condemned) for one in self.stack)
-        )
+        return name in self.model.going or any(one.may_remove(name, self.since(name, one)) for one in self.stack)
+
+    def since(self, name, collection):
+        """Since when a run has been condemned by others than this collection: one that is still at work may be stopped
+        after it has condemned what it drops, for so long that this one takes over. None: it has not been."""
+        others = [one.began for one in self.stack if one is not collection and name in one.dropped]
+        return self.model.condemned.get(name, min(others, default=None))
 
     def why(self, name):
         since = self.model.condemned.get(name)
@@ -486,9 +500,22 @@ class Collected(RuleBasedStateMachine):
                 for path in run.names:
                     assert path in there, f"{path} is lost, which {run.name} names"
         assert not [path for path in there if path.startswith(FOLDER)]
+        self.bundles_are_whole(there)
+
+    def bundles_are_whole(self, there):
+        """Those that runs and refs name."""
+        sound = [run for run in self.model.runs.values() if run.name not in self.model.going and not run.tainted]
+        named = {path for run in sound for path in run.names if path in there}
+        bundles = {path.rpartition("/")[2] for path in named if path.startswith(STORE_FOLDER)} | self.root.named
+        if bundles:
+            with self.root.packed_store() as store:
+                for bundle in bundles:
+                    assert store.get(bundle)
 
     def nothing_is_left_that_nobody_needs(self, policy):
-        for _ in range(3):
+        # What only removed runs needed of mf.store is condemned by the next collection, and deleted by the one after.
+        has_store = f"{STORE_FOLDER}/mfstore.json" in self.root.times()
+        for _ in range(5 if has_store else 3):
             self.root.pass_time(max(policy.grace, HOUR) + 1)  # in which each run begins that asked for its code
             done = self.collected(policy, ())
         runs = {run.name for run in self.model.runs.values() if run.files}
@@ -496,6 +523,8 @@ class Collected(RuleBasedStateMachine):
             return
         assert not done[1].held
         there = self.root.times()
+        left_alone = policy.flows or (self.root.remote and policy.grace < 600.0)
+        assert bool(done[1].store_left) <= bool(left_alone), done[1].store_left
         known = {name for name in runs if any(path in there for path in self.model.runs[name].files)}
         kept = self.model.kept(policy)
         assert known == kept.keys() & known, (known, kept)
@@ -505,6 +534,10 @@ class Collected(RuleBasedStateMachine):
         unclear = {run.flow for run in self.model.runs.values() if run.tainted}
         for path in there.keys() - files - needed:
             flow, _, rest = path.partition("/")
+            if flow == STORE_FOLDER:
+                if rest.startswith("recipes/") and not done[1].store_left:
+                    assert rest.rpartition("/")[2] in self.root.named, f"{path} is left, which nobody needs"
+                continue
             if flow == "mf.maintenance":
                 assert rest in ("gc", "gc-clock") or rest.startswith(("condemned/", "known/", "log/", "holds/")), path
                 continue
@@ -520,14 +553,18 @@ class Collected(RuleBasedStateMachine):
         # Tasks make those of blobs, and may be about to store one there.
         # That of a collection's state stays where nothing was ever condemned.
         empty = {folder for folder in self.root.folders() if "/data/" not in f"/{folder}/"} - {"mf.maintenance"}
-        assert not {
-            folder for folder in empty if not folder.startswith("mf.maintenance/holds") and folder[-5:] != "/runs"
-        }
+        theirs = ("mf.maintenance/holds", f"{STORE_FOLDER}/")
+        assert not {folder for folder in empty if not folder.startswith(theirs) and folder[-5:] != "/runs"}
+
+
+def beside_writers(*given, **more):
+    """The collection of ``mf.store``, in which runs may be storing at any time: it is not confirmed that none is."""
+    return packed_store.collect_packed_store(*given, **{**more, "yes_really": False})
 
 
 def phases(keys):
     """Which phases of a collection this call begins, if they have not begun: by the keys that it deletes."""
-    own = [key for key in keys if not key.startswith("mf.maintenance/")]
+    own = [key for key in keys if not key.startswith(("mf.maintenance/", f"{STORE_FOLDER}/"))]
     return {"listing": True, "removing": bool(own), "sharing": any("/data/" in f"/{key}" for key in own)}
 
 
