@@ -90,8 +90,9 @@ def test_what_is_removed_by_it_is_what_the_plan_says(rig, monkeypatch):
     assert done.deleted == expected.freed
     assert not [key for run in done.removed for key in rig.under(f"{run}/")]
     # By the same inventory once more: they are gone, and not removed again.
-    _, again = collect(rig, monkeypatch, inventory=url)
-    assert again.removed == () and not again.held
+    rig.forget()
+    plan, again = collect(rig, monkeypatch, inventory=url)
+    assert again.removed == () and not again.held and not plan.unreadable
     assert not plan_of(rig, monkeypatch)[0].remove
     assert plan_of(rig, monkeypatch)[0].unreferred.objects == 0
 
@@ -113,6 +114,21 @@ def test_what_a_run_since_then_refers_to_stays(rig, monkeypatch):
         "Flow/argo 1+x%",
         "Flow/argo 2+x%",
     }
+    kept = {key.rpartition("/")[2] for key in rig.under("Flow/data/")}
+    assert old["own0"] in kept and old["own1"] not in kept
+
+
+def test_what_a_file_that_was_written_again_since_then_refers_to_stays(rig, monkeypatch):
+    """What is remembered of it is what the inventory has."""
+    collect(rig, monkeypatch)
+    url = f"s3://b/{rig.inventory(age=DAY)}"
+    old = json.loads(rig.world.objects["mf/Flow/argo 0+x%/train/2/0.data.json"])["objects"]
+    path = "mf/Flow/argo 5+x%/train/2/0.data.json"
+    document = json.loads(rig.world.objects[path])
+    document["objects"]["taken"] = old["own0"]
+    rig.world.objects[path] = json.dumps(document).encode()
+    _, done = collect(rig, monkeypatch, inventory=url)
+    assert "Flow/argo 0+x%" in done.removed
     kept = {key.rpartition("/")[2] for key in rig.under("Flow/data/")}
     assert old["own0"] in kept and old["own1"] not in kept
 
