@@ -478,8 +478,12 @@ class S3:
         return self._put(uploads, overwrite)
 
     def _described(self, item: Any, key: str, data: Any) -> Upload:
-        given = (getattr(item, name, None) for name in ("content_type", "metadata", "encryption"))
-        return self._upload(key, data, *given)
+        names = ("content_type", "metadata", "encryption")
+        content_type, metadata, encryption = (getattr(item, name, None) for name in names)
+        if metadata is None and isinstance(encryption, dict):
+            # So S3Storage of Metaflow hands it over (2.14 to 2.19.0, at least), and Metaflow's own S3 loses it.
+            metadata, encryption = encryption, None
+        return self._upload(key, data, content_type, metadata, encryption)
 
     def _upload(
         self, key: Any, data: Any, content_type: str | None, metadata: Mapping[str, Any] | None, encryption: str | None

@@ -24,6 +24,9 @@ from mfstore.metaflow.process_state import process_state
 from tests.rigs.metaflow_stores import another_host
 
 TASKS = 50
+READS_AHEAD = pytest.mark.skipif(
+    not hasattr(FlowDataStore, "set_metadata_cache"), reason="before 2.19 nothing tells Metaflow's Client from a flow"
+)
 
 
 class Run:
@@ -96,6 +99,7 @@ def value(number, name="value"):
     return f"{name} {number} ".encode() * 300
 
 
+@READS_AHEAD
 def test_an_artifact_of_each_task(run):
     for number in range(TASKS):
         run.task(lambda _, number=number: {"value": value(number)})
@@ -121,6 +125,7 @@ def test_what_was_read_ahead_is_decoded_once(run, monkeypatch):
     assert len(decoded) in (0, TASKS + 1)  # stock, packed
 
 
+@READS_AHEAD
 def test_every_artifact_of_a_task(run):
     names = [f"name{number:02}" for number in range(TASKS)]
     pathspec = run.task(lambda _: {name: value(name) for name in names})
@@ -132,6 +137,7 @@ def test_every_artifact_of_a_task(run):
     assert run.requests() <= TASKS + 6 + 1
 
 
+@READS_AHEAD
 def test_some_artifacts_of_each_task(run):
     for number in range(20):
         run.task(lambda _, number=number: {name: value(number, name) for name in "abcdefgh"})
@@ -198,6 +204,7 @@ def test_an_artifact_here_and_there(run):
     assert run.requests() <= 3
 
 
+@READS_AHEAD
 def test_tasks_that_were_tried_again(run):
     for number in range(12):
         run.task(lambda attempt, number=number: {"value": value(f"{number} {attempt}")}, attempts=1 + number % 3)

@@ -2,6 +2,7 @@
 
 import pytest
 from metaflow.datastore.exceptions import DataException
+from metaflow.datastore.flow_datastore import FlowDataStore
 
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import access_denied
@@ -79,6 +80,7 @@ def test_a_damaged_data_json_is_named(s3):
         s3.flow().get_task_datastore("1", "a", "7")
 
 
+@pytest.mark.skipif(not hasattr(FlowDataStore, "set_metadata_cache"), reason="before 2.19 there was none")
 def test_the_clients_metadata_cache_is_filled_once(s3):
     class Cache(dict):
         stores = 0

@@ -451,6 +451,8 @@ def test_encryption(ministack, monkeypatch, tmp_path):
     with S3(s3root=f"s3://{bucket}", encryption=None) as s3:
         s3.put_many([("none", b""), S3PutObject("own", b"", encryption="AES256")])
         assert [item.encryption for item in s3.info_many(["none", "own"])] == [None, "AES256"]
+        s3.put_many([S3PutObject("older", b"", encryption={"cas_raw": True})])
+        assert (s3.info("older").encryption, s3.info("older").metadata) == (None, {"cas_raw": True})
     with S3(s3root=f"s3://{bucket}", encryption=None, kms_key="alias/some") as s3:
         s3.put("key", b"")
         with s3.open("stream", "wb") as file:
