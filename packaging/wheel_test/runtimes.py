@@ -22,6 +22,9 @@ NATIVE_CHECKS = (
 FOREIGN_CHECKS = ("installed", "directory", "s3", "doctor")
 """Under qemu a Python takes four seconds of CPU to start: these take minutes, and flows would take an hour."""
 
+SUITES = ("bookworm", "trixie", "sid")
+"""Releases of Debian: their Pythons are 3.11, 3.13 and 3.14."""
+
 EXTRA = (("3.12", "bookworm"), ("3.13", "sid"))
 """Pythons of this machine, and the Debian in which they are tried, if they are there."""
 
@@ -118,12 +121,12 @@ def abilities(root: Root, python: str) -> Abilities:
 
 
 def runtimes(pythons: Iterable[Path] = ()) -> list[Runtime]:
-    """All: three releases of Debian and one on ARM, and Pythons of this machine, those given among them."""
-    found = [Runtime(System(suite, suite)) for suite in ("bookworm", "trixie", "sid")]
+    """All: three releases of Debian, also on ARM, and Pythons of this machine, those given among them."""
+    found = [Runtime(System(suite, suite)) for suite in SUITES]
     # No Debian has 3.12, and sid's own may be newer than any wheel.
     known = [of_this_machine(python, suite) for version, suite in EXTRA if (python := where_is(version))]
     found += [*known, *(of_this_machine(python, "bookworm") for python in pythons)]
-    return [*found, Runtime(System("trixie-arm64", "trixie", "arm64"), checks=FOREIGN_CHECKS)]
+    return [*found, *(Runtime(System(f"{suite}-arm64", suite, "arm64"), checks=FOREIGN_CHECKS) for suite in SUITES)]
 
 
 def where_is(version: str) -> Path | None:

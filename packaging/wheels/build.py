@@ -26,6 +26,9 @@ FILES = (
     "setup.py",
     "src",
 )
+HOW = [HERE / name for name in ("build.py", "interpreter.py", "requirements.txt", "targets.py")]
+"""What decides how files are compiled, beside setup.py."""
+
 BUILD = """
 import sys
 from setuptools import build_meta
@@ -89,6 +92,12 @@ def copy_source() -> Path:
     files |= licences()
     files["pyproject.toml"] = with_licences(files["pyproject.toml"].decode(), fetch.libraries()).encode()
     target = WORK / "source"
+    compiled, stamp = target / "build", target / "build/stamp"
+    how = digest([ROOT / "setup.py", *HOW])
+    if not is_built(stamp, how):  # setuptools compiles what is newer than its object, whatever the arguments were
+        shutil.rmtree(compiled, ignore_errors=True)
+        compiled.mkdir(parents=True)
+        stamp.write_text(how)
     for path in target.rglob("*") if target.exists() else ():
         name = str(path.relative_to(target))
         if path.is_file() and name not in files and not name.startswith("build/"):
@@ -127,7 +136,7 @@ def build(target: Target, interpreter: Interpreter, source: Path, prefix: Path, 
     name = f"cp{interpreter.tag}"
     stamp = WORK / target.tag / f"{name}.stamp"
     inputs = [source / name for name in (*FILES, "licenses")]
-    expected = digest([*inputs, HERE, prefix.parent / "stamp"], interpreter.version)
+    expected = digest([*inputs, *HOW, prefix.parent / "stamp"], interpreter.version)
     kept = WORK / target.tag / name
     if not is_built(stamp, expected):
         print(f"Wheel for {name} on {target.tag}", flush=True)

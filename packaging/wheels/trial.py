@@ -15,7 +15,7 @@ from pathlib import Path
 from interpreter import Interpreter
 from workplace import ROOT, WORK, found
 
-BESIDES = ("pytest", "pytest-rerunfailures", "pytest-xdist", "hypothesis", "numpy", "trustme")
+BESIDES = ("pytest", "pytest-rerunfailures", "pytest-xdist", "hypothesis", "numpy", "trustme", "zstandard")
 OTHER_OPENSSLS = ("psycopg2-binary", "grpcio")
 TESTS = (
     "tests/wheels/test_beside_the_host.py",
@@ -23,6 +23,7 @@ TESTS = (
     "tests/s3/aws/test_certificates.py",
     "tests/core/test_crc.py",
     "tests/core/test_deltas.py",
+    "tests/core/test_processor.py",
 )
 
 

@@ -196,6 +196,12 @@ LONG = 16384
 RUNS = ["a" * 40, "é" * 33, "ж" * 20, "一" * 11, "😀" * 8, "aж" * 9, "ж一" * 7, "一😀a" * 5, "é\ud800", "слово, "]
 
 
+@pytest.mark.parametrize("letter", ["é", "ж", "一", "😀"])
+@pytest.mark.parametrize("count", [16384, 16385, 3 * 16384 + 5])
+def test_texts_whose_bytes_are_counted_in_portions(letter, count):
+    same_as_python("a" + letter * (count - 1))
+
+
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from(RUNS), min_size=1, max_size=4), st.integers(0, 70), st.text(max_size=40))
 def test_long_texts(runs, before, after):
