@@ -90,9 +90,7 @@ def test_what_is_removed_by_it_is_what_the_plan_says(rig, monkeypatch):
     assert done.deleted == expected.freed
     assert not [key for run in done.removed for key in rig.under(f"{run}/")]
     # By the same inventory once more: they are gone, and not removed again.
-    rig.forget()
-    plan, again = collect(rig, monkeypatch, inventory=url)
-    assert again.removed == () and not again.held and not plan.unreadable
+    assert collect(rig, monkeypatch, inventory=url)[1].removed == ()
     assert not plan_of(rig, monkeypatch)[0].remove
     assert plan_of(rig, monkeypatch)[0].unreferred.objects == 0
 
@@ -131,6 +129,17 @@ def test_what_a_file_that_was_written_again_since_then_refers_to_stays(rig, monk
     assert "Flow/argo 0+x%" in done.removed
     kept = {key.rpartition("/")[2] for key in rig.under("Flow/data/")}
     assert old["own0"] in kept and old["own1"] not in kept
+
+
+def test_a_run_that_is_gone_since_then_holds_nothing(rig, monkeypatch):
+    """Though its policy would keep it: somebody removed it."""
+    collect(rig, monkeypatch)
+    url = f"s3://b/{rig.inventory(age=DAY)}"
+    for key in rig.under("Flow/argo 5+x%/"):
+        del rig.world.objects[f"mf/{key}"]
+    rig.forget()
+    plan, done = collect(rig, monkeypatch, inventory=url)
+    assert "Flow/argo 0+x%" in done.removed and not done.held and not plan.unreadable
 
 
 def test_a_run_that_was_written_to_since_then_holds_its_flow(rig, monkeypatch):
