@@ -4,6 +4,7 @@ import io
 import sqlite3
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pandas as pd
@@ -102,12 +103,13 @@ def npz(arrays: dict[str, np.ndarray]) -> bytes:
     return sink.getvalue()
 
 
-def database(rng: np.random.Generator, rows: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE article (id INTEGER PRIMARY KEY, name TEXT, price REAL, note TEXT)")
-    connection.execute("CREATE INDEX by_name ON article (name)")
-    insert(connection, rng, rows, 0)
-    return connection
+@contextmanager
+def database(rng: np.random.Generator, rows: int) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE article (id INTEGER PRIMARY KEY, name TEXT, price REAL, note TEXT)")
+        connection.execute("CREATE INDEX by_name ON article (name)")
+        insert(connection, rng, rows, 0)
+        yield connection
 
 
 def insert(connection: sqlite3.Connection, rng: np.random.Generator, rows: int, first: int) -> bytes:
@@ -123,21 +125,22 @@ def insert(connection: sqlite3.Connection, rng: np.random.Generator, rows: int, 
 @series("SQLite file, one row changed")
 def sqlite_row_changed(rng: np.random.Generator, scale: float) -> Iterator[Version]:
     rows = scaled(40_000, scale)
-    connection = database(rng, rows)
-    yield Version(connection.serialize())
-    for _ in STEPS:
-        note = rng.bytes(30).hex()
-        with connection:
-            connection.execute("UPDATE article SET note = ? WHERE id = ?", (note, int(rng.integers(0, rows))))
-        yield Version(connection.serialize(), note.encode())
+    with database(rng, rows) as connection:
+        yield Version(connection.serialize())
+        for _ in STEPS:
+            note = rng.bytes(30).hex()
+            with connection:
+                connection.execute("UPDATE article SET note = ? WHERE id = ?", (note, int(rng.integers(0, rows))))
+            yield Version(connection.serialize(), note.encode())
 
 
 @series("SQLite file with an index, 1 % rows appended")
 def sqlite_appended(rng: np.random.Generator, scale: float) -> Iterator[Version]:
     rows = scaled(40_000, scale)
-    connection, count = database(rng, rows), rows
-    yield Version(connection.serialize())
-    for _ in STEPS:
-        new = insert(connection, rng, max(rows // 100, 1), count)
-        count += max(rows // 100, 1)
-        yield Version(connection.serialize(), new)
+    count = rows
+    with database(rng, rows) as connection:
+        yield Version(connection.serialize())
+        for _ in STEPS:
+            new = insert(connection, rng, max(rows // 100, 1), count)
+            count += max(rows // 100, 1)
+            yield Version(connection.serialize(), new)
