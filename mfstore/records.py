@@ -37,7 +37,8 @@ else:
         return _Field(default, default_factory, repr)
 
     def dataclass(cls=None, /, *, frozen=False, slots=False, eq=True, repr=True, kw_only=False):  # noqa: A002
-        """As ``dataclasses.dataclass``, with those of its arguments, for a class that inherits no fields.
+        """As ``dataclasses.dataclass``, with those of its arguments, for a class that inherits no fields. Compared as
+        tuples are, in which an object is itself (Python 3.13 compares each field: there a NaN is no other one).
         TypeError for one that does, and for annotations that are no field's. ``dataclasses.fields`` of it are made when
         they are asked for."""
         if cls is None:

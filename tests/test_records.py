@@ -92,7 +92,11 @@ def observed(cls, given, options):
 def test_a_dataclass_is_as_that_of_the_standard_library(make, given, options):
     theirs = dataclasses.dataclass(**options)(make(dataclasses.field))
     ours = records.dataclass(**options)(make(records.field))
-    assert observed(ours, given, options) == observed(theirs, given, options)
+    expected = observed(theirs, given, options)
+    if make is one and options.get("eq", True):
+        # Python 3.13 compares field by field, in which a NaN is no other one; records compare tuples, as it did before.
+        expected["equal"] = (True, *expected["equal"][1:])
+    assert observed(ours, given, options) == expected
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
