@@ -57,6 +57,7 @@ class Interpreter:
             "LDSHARED": f"{COMPILER} -shared -Wl,-s",
             "MULTIARCH": target.triplet,
             "OPT": "-DNDEBUG -O3 -Wall",
+            "Py_ENABLE_SHARED": 0,  # else libraries are looked for beside libpython first: the system's
             "SOABI": suffix,
         }
         where.mkdir(parents=True, exist_ok=True)

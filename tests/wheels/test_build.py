@@ -145,10 +145,13 @@ def test_the_configuration_of_a_debian_is_found_for_each_processor(modules, tmp_
     real.parent.mkdir(parents=True)
     real.write_text("#define HERE 1\n")
     known = {"INCLUDEPY": str(tmp_path / "usr/include/python3.14"), "MULTIARCH": "x86_64-linux-gnu"}
+    known |= {"LIBDIR": "/usr/lib/x86_64-linux-gnu", "Py_ENABLE_SHARED": 1}
     debian = modules["interpreter"].Interpreter(tmp_path / "python3.14", "3.14", "314", known)
     debian.write_build_data(tmp_path / "data", modules["targets"].TARGETS[tag])
     assert (tmp_path / "data/include" / folder / "python3.14/pyconfig.h").read_text() == real.read_text()
-    assert f"-I{tmp_path}/data/include " in (tmp_path / "data/_sysconfigdata_mfstore.py").read_text()
+    said = (tmp_path / "data/_sysconfigdata_mfstore.py").read_text()
+    assert f"-I{tmp_path}/data/include " in said
+    assert "'Py_ENABLE_SHARED': 0" in said  # or setuptools names LIBDIR before where our own libraries are
 
 
 def test_tools_say_nothing_of_this_machine(modules, tmp_path):
