@@ -64,6 +64,31 @@ def test_without_what_it_needs_metaflow_runs_on_with_one_warning(missing):
     assert "Metaflow's own storage is used" in said[0]
 
 
+EARLIER = {
+    "aaa-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: aaa\nVersion: 1\n",
+    "aaa-1.dist-info/top_level.txt": "metaflow_extensions\n",
+    "aaa-1.dist-info/RECORD": "metaflow_extensions/aaa/plugins/datatools/mfextinit_aaa.py,,\n",
+    "metaflow_extensions/aaa/plugins/datatools/mfextinit_aaa.py": "from metaflow.plugins.datatools.s3 import S3\n",
+}
+"""An extension that Metaflow loads before mfstore's."""
+
+
+@pytest.mark.second
+def test_an_extension_that_took_the_class_before_gets_this_one(tmp_path):
+    for name, text in EARLIER.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    code = "import metaflow, sys; print({sys.modules[name].S3 is metaflow.S3 for name in sys.modules if name.endswith('mfextinit_aaa')})"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "METAFLOW_USER": "tester"},
+    )
+    assert (done.stdout, done.stderr) == ("{True}\n", "")
+
+
 LATER = """
 import sys
 class Later:

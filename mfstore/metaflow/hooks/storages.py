@@ -51,7 +51,7 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
     @cached_property
     def s3_client(self) -> Any:
         """Metaflow's own client, which other extensions use."""
-        from metaflow.plugins.datatools.s3.s3util import S3Client
+        from metaflow.plugins.datatools.s3.s3 import S3Client
 
         return S3Client()
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import wraps
+from functools import cached_property, wraps
 from importlib.util import find_spec
 from io import BufferedReader
 from itertools import count
@@ -122,6 +122,9 @@ class S3:
         progress: Of downloads and uploads: True shows objects and bytes in a terminal on stderr or in a notebook, and
             nothing elsewhere; a function is told how many objects are done since its last call. A pickled ``S3`` does
             not take the function along.
+        region_name: As in ``client_params``. metaflow.S3 takes this and the next too, as extensions give them, and
+            ignores them.
+        endpoint_url: As in ``client_params``.
 
     Raises:
         MetaflowS3URLException: The root cannot be told.
@@ -146,7 +149,8 @@ class S3:
         engine: str | None = None, concurrency: int | None = None, memory: int | None = None,
         max_bandwidth: float | None = None, attempts: int | None = None, retry_seconds: float | None = None,
         payload_signing: Literal["auto", "always", "never"] | None = None,
-        progress: bool | Callable[[int], None] | None = None,
+        progress: bool | Callable[[int], None] | None = None, region_name: str | None = None,
+        endpoint_url: str | None = None,
     ) -> None:  # fmt: skip
         from mfstore.errors import Unsupported
         from mfstore.s3.datatools.addressing import find_root
@@ -158,6 +162,10 @@ class S3:
         self._s3root, bucket, prefix = find_root(run, s3root, bucket, prefix, self._settings.root)
         self._s3_role = role
         self._s3_session_vars = session_vars
+        if region_name or endpoint_url:
+            client_params = dict(client_params or self._settings.client_params)
+            client_params.update(region_name=region_name or client_params.get("region_name"))
+            client_params.update(endpoint_url=endpoint_url or client_params.get("endpoint_url"))
         self._s3_client_params = client_params
         if inject_failure_rate is None:
             inject_failure_rate = float(os.environ.get("METAFLOW_S3_TEST_RETRYABLE_FAILURES") or 0)
@@ -191,6 +199,7 @@ class S3:
         state = self.__dict__.copy()
         for name in ("_settings", "_tmpdir", "_names", "_leases", "_forgotten"):
             del state[name]
+        state.pop("_s3_client", None)
         made_of = self._client_settings.without_secrets()
         state.update(_s3_client_params=made_of.client_params, _s3_session_vars=made_of.session_vars)
         state["_progress"] = self._progress is True
@@ -220,17 +229,13 @@ class S3:
     def list_paths(self, keys: Iterable[str] | None = None) -> list[S3Object]:
         """What is directly under each of ``keys`` (None: the root): objects, and prefixes with a trailing slash and
         ``exists`` False. Page by page as S3 lists them, one key's after the other's."""
-        from mfstore.s3.datatools.addressing import full_url
-
-        urls = [full_url(self._s3root, key).rstrip("/") + "/" for key in ([None] if keys is None else keys)]
+        urls = [self._url(key).rstrip("/") + "/" for key in ([None] if keys is None else keys)]
         return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, False)]
 
     @raises_metaflows
     def list_recursive(self, keys: Iterable[str] | None = None) -> list[S3Object]:
         """The objects under each of ``keys`` (None: the root), in S3's order, one key's after the other's."""
-        from mfstore.s3.datatools.addressing import full_url
-
-        urls = [full_url(self._s3root, key) for key in ([None] if keys is None else keys)]
+        urls = [self._url(key) for key in ([None] if keys is None else keys)]
         return [_listed_object(prefix, entry) for prefix, entry in self._list(urls, True)]
 
     def _list(self, urls: list[str], recursive: bool) -> Iterator[tuple[str, ListingEntry]]:
@@ -264,10 +269,10 @@ class S3:
         return self._info(keys, return_missing)
 
     def _info(self, keys: Iterable[Any], return_missing: bool) -> list[S3Object]:
-        from mfstore.s3.datatools.addressing import full_url, target
+        from mfstore.s3.datatools.addressing import target
         from mfstore.s3.datatools.objects import info_of, s3_object
 
-        urls = [full_url(self._s3root, key) for key in keys]
+        urls = [self._url(key) for key in keys]
         if not urls:
             return []
         outcomes = self._client.head_many([target(url) for url in urls], on_error="return")
@@ -326,9 +331,7 @@ class S3:
             MetaflowS3NotFound: an object was deleted since it was listed.
             MetaflowS3InsufficientDiskSpace: no room for the files.
         """
-        from mfstore.s3.datatools.addressing import full_url
-
-        urls = [full_url(self._s3root, key) for key in keys]
+        urls = [self._url(key) for key in keys]
         found = list(self._list(urls, True))
         outcomes = self._download([entry.url for _, entry in found], in_memory, on_error="raise")
         return [
@@ -350,10 +353,10 @@ class S3:
         return self.get_recursive([None], return_info, in_memory=in_memory)
 
     def _get(self, keys: Iterable[Any], return_missing: bool, return_info: bool, in_memory: bool) -> list[S3Object]:
-        from mfstore.s3.datatools.addressing import full_url, ranged, target
+        from mfstore.s3.datatools.addressing import ranged, target
         from mfstore.s3.datatools.objects import s3_object
 
-        pairs = [(key, full_url(self._s3root, key)) for key in keys]
+        pairs = [(key, self._url(key)) for key in keys]
         if not pairs:
             return []
         items = [ranged(key, target(url)) for key, url in pairs]
@@ -488,10 +491,10 @@ class S3:
     def _upload(
         self, key: Any, data: Any, content_type: str | None, metadata: Mapping[str, Any] | None, encryption: str | None
     ) -> Upload:
-        from mfstore.s3.datatools.addressing import full_url, target
+        from mfstore.s3.datatools.addressing import target
         from mfstore.s3.datatools.uploading import Upload, attributes
 
-        url = full_url(self._s3root, key)
+        url = self._url(key)
         encryption = encryption or self._encryption or ("aws:kms" if self._kms_key else None)
         return Upload(key, url, target(url), data, content_type, attributes(metadata), encryption)
 
@@ -519,9 +522,9 @@ class S3:
     def delete_many(self, keys: Iterable[str]) -> list[tuple[str, str]]:
         """Delete objects, 1000 per request; their ``(key, url)``. Raises the first error if any could not be deleted;
         others may have been, then."""
-        from mfstore.s3.datatools.addressing import full_url, target
+        from mfstore.s3.datatools.addressing import target
 
-        pairs = [(key, full_url(self._s3root, key)) for key in keys]
+        pairs = [(key, self._url(key)) for key in keys]
         self._client.delete_many([target(url) for _, url in pairs])
         return pairs
 
@@ -537,10 +540,10 @@ class S3:
             MetaflowS3URLException: it would be a whole bucket.
             MetaflowS3AccessDenied: something may not be deleted. Others may have been, then.
         """
-        from mfstore.s3.datatools.addressing import full_url, listed
+        from mfstore.s3.datatools.addressing import listed
         from mfstore.s3.datatools.exceptions import MetaflowS3URLException, failure
 
-        urls = [full_url(self._s3root, key) for key in keys]
+        urls = [self._url(key) for key in keys]
         for url in urls:
             if listed(url).count("/") < 4:
                 raise failure(
@@ -577,6 +580,12 @@ class S3:
 
         return full_url(None if str(key).startswith("s3://") else self._s3root, key)
 
+    def _url(self, key: Any) -> str:
+        """The URL of a key, by metaflow.S3's name for it."""
+        from mfstore.s3.datatools.addressing import full_url
+
+        return full_url(self._s3root, key)
+
     @raises_metaflows
     def open_read(self, key: str) -> BufferedReader:
         """The object as a binary file: seekable, fetched in ranges as it is read, ahead of it when that goes in order.
@@ -586,9 +595,9 @@ class S3:
             MetaflowS3NotFound: no such object; now, or while reading when it has been deleted.
             MetaflowS3Exception: while reading. It is a Conflict when the object has been replaced.
         """
-        from mfstore.s3.datatools.addressing import full_url, target
+        from mfstore.s3.datatools.addressing import target
 
-        url = full_url(self._s3root, key)
+        url = self._url(key)
         from mfstore.s3.datatools.readers import ObjectReader
 
         return BufferedReader(ObjectReader(self._client, target(url), url), 1 << 16)
@@ -636,10 +645,10 @@ class S3:
 
     # ---- the client -------------------------------------------------------------------
 
-    @property
+    @cached_property
     def _s3_client(self) -> Any:
         """The client that was given, else one of Metaflow's own: what extensions take for calls that metaflow.S3 has no
-        method for. ImportError without Metaflow."""
+        method for, or change. ImportError without Metaflow."""
         given = self._client_settings
         if given.external_client is not None:
             return given.external_client
@@ -652,7 +661,12 @@ class S3:
         if not self._leases:
             from mfstore.s3.datatools.clients import Lease
 
-            self._leases.append(Lease(self._client_settings))
+            made_of, taken = self._client_settings, self.__dict__.get("_s3_client")
+            # Who has it make its boto3 client before anything is asked of S3, or puts another in its place, has
+            # reasons: a proxy, headers, keys. Until then Metaflow's S3Client holds None.
+            if taken is not None and getattr(taken, "_s3_client", taken) is not None:
+                made_of = made_of._replace(external_client=taken)
+            self._leases.append(Lease(made_of))
         return self._leases[0].client
 
     def __repr__(self) -> str:

@@ -173,3 +173,17 @@ def test_a_class_of_its_own_has_a_root_of_its_own(monkeypatch):
 
     Mine.datastore_root = "/mine"
     assert (Mine.datastore_root, Mine().datastore_root, LocalStorage.datastore_root) == ("/mine", "/mine", "/stock")
+
+
+@pytest.mark.server
+def test_other_extensions_move_files_by_the_client_of_an_s3_storage(s3, tmp_path):
+    from metaflow.plugins.datatools.s3 import S3
+
+    storage = s3.storage()
+    (tmp_path / "file").write_bytes(b"1")
+    with S3(s3root=storage.datastore_root, external_client=storage.s3_client) as client:
+        assert client._s3_client is storage.s3_client
+        client.put_files([("k/1", str(tmp_path / "file"))])
+        bucket, _, prefix = storage.datastore_root.removeprefix("s3://").partition("/")
+        client._s3_client.client.copy_object(Bucket=bucket, Key=f"{prefix}/k/2", CopySource=f"{bucket}/{prefix}/k/1")
+        assert [one.text for one in client.get_many(["k/1", "k/2"])] == ["1", "1"]

@@ -122,6 +122,19 @@ with mfstore.S3(s3root=root) as ours, stock.StockS3(s3root=root) as theirs:
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     listed = ours._s3_client.client.list_objects_v2(Bucket=bucket, Prefix=prefix + "/a/")  # as other extensions do
     assert listed["KeyCount"] == 2
+    assert ours._s3_client is ours._s3_client and pickle.loads(pickle.dumps(ours)).get("a/1").text == "1"
+    assert ours._url("/a/1") == theirs._url("/a/1") == root + "/a/1"
+    # Requests are what a client makes of them that was changed or replaced first, as by a proxy's extension.
+    seen = []
+    with mfstore.S3(s3root=root, region_name="us-east-1", endpoint_url="http://127.0.0.1:1") as changed:
+        client = changed._s3_client
+        assert client.client.meta.endpoint_url == "http://127.0.0.1:1"
+        client._s3_client = theirs._s3_client.client
+        client.client.meta.events.register("before-sign.s3", lambda request, **given: seen.append(request.url))
+        assert changed.get("a/1").text == "1" and seen, seen
+    with mfstore.S3(s3root=root, endpoint_url="http://127.0.0.1:1") as replaced:
+        replaced._s3_client = theirs._s3_client
+        assert replaced.get("a/1").text == "1"
     for broken, kind in ((lambda: ours.get("no"), stock.MetaflowS3NotFound), (lambda: ours.get("s3://x/y"), stock.MetaflowS3URLException)):
         try:
             broken()
