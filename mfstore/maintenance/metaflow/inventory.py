@@ -84,7 +84,7 @@ def decode_manifest(data: bytes) -> Manifest:
                 for file in document["files"]
             ),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise CorruptObject("not the manifest of an S3 Inventory") from None
     if manifest.format not in ("CSV", "Parquet"):
         raise Unsupported("an inventory in a format that is not read", found=manifest.format, expected="CSV or Parquet")

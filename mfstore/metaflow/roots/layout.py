@@ -313,5 +313,5 @@ def run_document(document: Buffer) -> RunDocument:
             frozenset(map(str, found.get("tags") or ())), frozenset(map(str, found.get("system_tags") or ())),
             str(found.get("user_name") or ""),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise CorruptObject("not the metadata of a run") from None

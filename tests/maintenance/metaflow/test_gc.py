@@ -349,6 +349,19 @@ def test_the_run_whose_cards_a_kept_run_shows_is_kept(tree):
     assert found.kept["Flow", "0"] == "2, which resumed it, shows its cards" and names(found.condemn) == {"Flow/1"}
 
 
+def test_the_run_that_was_resumed_may_be_gone_but_for_its_cards(tree):
+    left = card(tree, "gone")
+    marker = tree / "Flow/2/_parameters/0/_resume_done"
+    told = tree / "Flow/2/_parameters/0/_meta/sysmeta_origin-run-id_1.json"
+    for where, text in ((marker, "true"), (told, '{"value": "gone"}')):
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(text)
+        old(where, 20)
+    for _ in range(2):
+        found, done = collect(tree)
+    assert ("Flow", "gone") not in found.kept and set(done.removed) == {"Flow/0", "Flow/1"} and left.exists()
+
+
 def test_bundles_that_kept_runs_need_are_told(tree):
     info = {"packed": {"type": "x", "encoding": "mfstore-1/" + "ab" * 32}}
     task(tree, "Flow", "2", "packed", 9, {}, infos=info, age=DAY)
@@ -479,6 +492,10 @@ def test_a_state_that_makes_no_sense_stops_it(tree):
         ("{", errors.CorruptObject),
         ('{"version": 9}', errors.Unsupported),
         ("[]", errors.CorruptObject),
+        (
+            json.dumps({"version": 1, "condemned": {"Flow/1": 10**400}, "removing": [], "owner": ""}),
+            errors.CorruptObject,
+        ),
     ):
         Path(tree, STATE_PATH).write_text(text)
         with pytest.raises(error):

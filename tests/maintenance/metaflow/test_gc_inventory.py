@@ -282,7 +282,8 @@ def test_manifests():
     }  # fmt: skip
     found = decode_manifest(json.dumps(good).encode())
     assert found.created == 1514944800 and found.columns == ("Bucket", "Key", "Size", "LastModifiedDate", "ETag")
-    for bad in (b"", b"[]", b"{}", b"[" * 100_000, json.dumps({**good, "files": [1]}).encode()):
+    wrong = ({"files": [1]}, {"creationTimestamp": "x"}, {"creationTimestamp": float("inf")})
+    for bad in (b"", b"[]", b"{}", b"[" * 100_000, *(json.dumps({**good, **field}).encode() for field in wrong)):
         with pytest.raises(errors.CorruptObject):
             decode_manifest(bad)
     with pytest.raises(errors.Unsupported, match="format"):

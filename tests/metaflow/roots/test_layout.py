@@ -96,6 +96,6 @@ def test_metadata():
     assert layout.origin_run(b'{"value": "17"}') == "17"
     assert layout.origin_run(b'{"value": "None"}') is None
     for call in (layout.run_document, layout.origin_run):
-        for data in (b"", b"[]", b"{}", b"\xff", b'{"ts_epoch": "x"}'):
+        for data in (b"", b"[]", b"{}", b"\xff", b'{"ts_epoch": "x"}', b'{"ts_epoch": 1%s}' % (b"0" * 400)):
             with pytest.raises(errors.CorruptObject):
                 call(data)

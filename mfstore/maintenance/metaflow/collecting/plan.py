@@ -69,7 +69,8 @@ def make_plan(
     facts = RunTable(read_run_facts(root, holdings, listed, policy, now, metadata))
     decision = decide_runs(facts, policy, now)
     flows = {flow for flow, _ in listed.resumed}
-    cards = {(path.flow, path.run) for path, _ in holdings.cards.of_flows(flows)}
+    shown = {(path.flow, path.run) for path, _ in holdings.cards.of_flows(flows)}
+    cards = {run for run in shown if facts.number(run) is not None}  # of what is no run any more they stay anyway
     spared = read_resumed_runs(root, holdings, listed.resumed).keep_origins(decision.kept, cards)
     liveness = Liveness(now, policy.running, listed.took, facts.heartbeats)
     fates = _sort(facts, decision, since, liveness, policy)

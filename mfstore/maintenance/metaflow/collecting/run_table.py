@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from operator import eq
 from typing import Any, overload
 
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
@@ -45,18 +46,18 @@ class _Facts(Sequence[RunFacts]):
     def __getitem__(self, number: int) -> RunFacts: ...
 
     @overload
-    def __getitem__(self, number: slice) -> Sequence[RunFacts]: ...
+    def __getitem__(self, number: slice) -> tuple[RunFacts, ...]: ...
 
-    def __getitem__(self, number: int | slice) -> RunFacts | Sequence[RunFacts]:
+    def __getitem__(self, number: int | slice) -> RunFacts | tuple[RunFacts, ...]:
         if isinstance(number, slice):
-            return [self._at(one) for one in range(*number.indices(len(self)))]
+            return tuple([self._at(one) for one in range(*number.indices(len(self)))])
         return self._at(range(len(self))[number])
 
     def __iter__(self) -> Iterator[RunFacts]:
         return map(self._at, range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(RunFacts.__eq__, self, other))
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -111,14 +112,19 @@ class RunTable(_Facts):
         """When it began."""
         return self._times["began"][number]
 
-    def number(self, run: Run) -> int | None:
-        """Which number a run has; None: it is not among them."""
+    def number(self, run: object) -> int | None:
+        """Which number a run has; None: it is not among them, or no run."""
+        if not isinstance(run, tuple) or len(run) != 2:
+            return None
         of_flow = self._index.get(run[0])
         return None if of_flow is None else of_flow.get(run[1])
 
     def number_of(self, run: Run) -> int:
         """Which number a run has. KeyError where it is not among them."""
-        return self._index[run[0]][run[1]]
+        number = self.number(run)
+        if number is None:
+            raise KeyError(run)
+        return number
 
     def of(self, run: Run) -> RunFacts:
         """The facts of a run. KeyError where it is not among them."""
@@ -242,7 +248,6 @@ class Reasons(MutableMapping[Run, str]):
         self._count -= 1
 
     def __contains__(self, run: object) -> bool:
-        assert isinstance(run, tuple)
         number = self.table.number(run)
         return number is not None and bool(self._of[number])
 

@@ -76,7 +76,7 @@ def decode_state(data: bytes) -> RootGcState:
             tuple(map(str, document["removing"])),
             str(document["owner"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise CorruptObject(
             "the state of garbage collection is damaged", key=STATE_PATH,
             hint="Remove the object to begin anew: condemned runs then wait for the grace period again",
