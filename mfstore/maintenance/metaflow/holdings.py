@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import InitVar, dataclass, field
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.metaflow.inventory import Inventory
 from mfstore.maintenance.metaflow.listed_blobs import BlobTable
 from mfstore.maintenance.metaflow.listed_files import RunFiles
-from mfstore.maintenance.metaflow.listed_tasks import TaskTable
+from mfstore.maintenance.metaflow.listed_tasks import Row, TaskTable
 from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import PhaseProgress
 from mfstore.metaflow.roots import layout
@@ -36,6 +36,8 @@ TOLD_EVERY = 10_000
 """Objects listed between two words about it."""
 
 
+_OF_FLOWS = ("data", "mf.cards")
+"""Folders with a folder for each flow."""
 _BESIDE = (f"{MAINTENANCE_FOLDER}/", f"{STORE_FOLDER}/", "conda/")
 """What Metaflow and mfstore keep beside the flows."""
 
@@ -79,8 +81,9 @@ class Holdings:
 
     def add(self, info: ObjectInfo) -> None:
         """Count one object."""
-        self.objects += 1
-        self.stored += info.size
+        self.add_all([info])
+
+    def _add(self, info: ObjectInfo) -> None:
         path = layout.parse(info.key)
         if path.kind == "blob":
             self.blobs[path.flow, path.name] = info
@@ -100,6 +103,30 @@ class Holdings:
             self.packed = self.packed[0] + 1, self.packed[1] + info.size
         elif not info.key.startswith(_BESIDE):
             self._leave(info)
+
+    def add_all(self, infos: Iterable[ObjectInfo], told: Callable[[int], None] = lambda objects: None) -> None:
+        """Count these objects. ``told`` is called now and then with how many there are. As fast as may be: what is in
+        one folder comes together, and most of it are files of tasks, and blobs."""
+        folder, task, store = "", None, None
+        rows: list[Row] = []
+        for info in infos:
+            key, size, modified, etag = info
+            place, _, name = key.rpartition("/")
+            if place != folder:
+                if rows and task is not None:
+                    self.tasks.add_rows(task[:2], rows)
+                folder, task, store, rows = place, layout.task_of(place), layout.blobs_of(place), []
+            file = layout.TASK_FILES.get(name) if task is not None else None
+            if task is not None and file is not None:
+                rows.append((task[2], task[3], *file, size, modified, etag))
+            elif store is None or name[:2] != store[1] or not self.blobs.add_digest(store[0], name, info):
+                self._add(info)
+            self.objects += 1
+            self.stored += size
+            if self.objects % TOLD_EVERY == 0:
+                told(self.objects)
+        if rows and task is not None:
+            self.tasks.add_rows(task[:2], rows)
 
     def settle(self) -> None:
         """After the last object: folders without any attempt's mark are nobody's tasks."""
@@ -205,10 +232,7 @@ def _listed(
         else:
             found.only = frozenset(flows) if flows else None
             infos = _listing_of(root, flows) if flows else _listing(root)
-        for info in infos:
-            found.add(info)
-            if found.objects % TOLD_EVERY == 0:
-                progress(PhaseProgress("listing", found.objects, 0))
+        found.add_all(infos, lambda objects: progress(PhaseProgress("listing", objects, 0)))
     found.settle()
     progress(PhaseProgress("listing", found.objects, found.objects))
     return found
@@ -224,18 +248,16 @@ def _inventory_of(source: Inventory, found: Holdings, flows: Sequence[str]) -> I
     """What an inventory has of the flows that match one of these patterns; of all, where there are none."""
     wanted: dict[str, bool] = {}
     named = () if any({*"*?["} & {*flow} for flow in flows) else flows
+    top, taken = MAINTENANCE_FOLDER, False
     for info in source.objects(named):
-        flow = info.key.partition("/")[0]
-        if flow == MAINTENANCE_FOLDER:
-            continue
-        if not flows:
-            yield info
-            continue
-        if flow in ("data", "mf.cards"):
-            flow = info.key.partition("/")[2].partition("/")[0]
-        if flow not in wanted:
-            wanted[flow] = layout.is_flow(flow) and any(fnmatchcase(flow, pattern) for pattern in flows)
-        if wanted[flow]:
+        first, _, rest = info.key.partition("/")
+        if first != top or first in _OF_FLOWS:
+            top = first
+            flow = rest.partition("/")[0] if flows and first in _OF_FLOWS else first
+            if flow not in wanted:
+                wanted[flow] = not flows or (layout.is_flow(flow) and any(fnmatchcase(flow, one) for one in flows))
+            taken = wanted[flow] and first != MAINTENANCE_FOLDER
+        if taken:
             yield info
     if flows:
         found.only = frozenset(flow for flow, is_wanted in wanted.items() if is_wanted)
@@ -300,8 +322,7 @@ def list_flow(root: Root, flow: str) -> Holdings:
         infos = root.backend.list_ranges(without(f"{flow}/", [f"{flow}/data/"]))
     else:
         infos = (info for info in root.backend.list(f"{flow}/") if not info.key.startswith(f"{flow}/data/"))
-    for info in infos:
-        found.add(info)
+    found.add_all(infos)
     found.settle()
     return found
 

@@ -17,6 +17,7 @@ BlobName = tuple[str, str]
 _ENTRY = struct.Struct("<qd16s")
 """Size, time and ETag."""
 _SIZE = struct.Struct("<q")
+SHA1_BYTES = 20
 OPEN_BLOBS = 200_000
 """Blobs that are kept in memory, 0.2 kB each, where there is a temporary file for the others."""
 
@@ -42,15 +43,27 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
         return self._rows.flows
 
     def __setitem__(self, name: BlobName, info: ObjectInfo) -> None:
-        flow, key = name
-        etag = shortened(info.etag)
+        self._put(name[0], packed_key(name[1]), info)
+
+    def _put(self, flow: str, key: bytes, info: ObjectInfo) -> None:
+        _, size, modified, text = info
+        etag = shortened(text)
         short = isinstance(etag, bytes) and len(etag) == 16
         blobs = self._rows.here(flow)
         before = len(blobs)
-        blobs[packed_key(key)] = (
-            _ENTRY.pack(info.size, info.modified, etag) if short else (info.size, info.modified, info.etag)
-        )
+        blobs[key] = _ENTRY.pack(size, modified, etag) if short else (size, modified, text)
         self._rows.grew(len(blobs) - before)
+
+    def add_digest(self, flow: str, key: str, info: ObjectInfo) -> bool:
+        """Count a blob whose key is a SHA-1 in small letters. Otherwise nothing is done, and False."""
+        try:
+            packed = bytes.fromhex(key)
+        except ValueError:
+            return False
+        if len(packed) != SHA1_BYTES or packed.hex() != key:
+            return False
+        self._put(flow, packed, info)
+        return True
 
     def _in_order(self, flow: str) -> Iterator[tuple[bytes, Any]]:
         last: Any = None

@@ -7,10 +7,10 @@ import marshal
 import zlib
 from array import array
 from collections.abc import Container, ItemsView, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow.listed_digests import shortened
 from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.metaflow.roots.layout import MARKERS, ParsedPath, Task
 
@@ -19,9 +19,10 @@ TaskName = tuple[str, str, str, str]
 Run = tuple[str, str]
 OPEN_FILES = 100_000
 """Files that are kept as they are, 0.4 kB each."""
+_ETAG_DIGITS = 32
 OPEN_RUNS = 64
 """Of the runs that came last some stay open: a listing of many parts goes on with one or the other."""
-Row: TypeAlias = "tuple[str, str, int | None, str, int, float, str | bytes]"
+Row: TypeAlias = "tuple[str, str, int | None, str, int, float, str]"
 """One file of a run: step, task, attempt, name, size, time and ETag."""
 Packed = bytes | int
 """Rows of a run as bytes, or where these are kept."""
@@ -75,15 +76,17 @@ class TaskTable(Mapping[TaskName, Task]):
     def add(self, path: ParsedPath, info: ObjectInfo) -> None:
         """Count one file of a task."""
         _, flow, run, step, task, attempt, name = path
-        self._opened((flow, run)).append((step, task, attempt, name, info.size, info.modified, shortened(info.etag)))
-        self._files += 1
-        if self._files > OPEN_FILES:
-            self._close()
+        self.add_rows((flow, run), [(step, task, attempt, name, info.size, info.modified, info.etag)])
 
     def add_files(self, name: TaskName, files: Mapping[tuple[int | None, str], ObjectInfo]) -> None:
         """Count these files of a task."""
-        rows = [(*name[2:], *file, info.size, info.modified, shortened(info.etag)) for file, info in files.items()]
-        self._opened(name[:2]).extend(rows)
+        self.add_rows(
+            name[:2], [(*name[2:], *file, info.size, info.modified, info.etag) for file, info in files.items()]
+        )
+
+    def add_rows(self, run: Run, rows: Sequence[Row]) -> None:
+        """Count these files of a run."""
+        self._opened(run).extend(rows)
         self._files += len(rows)
         if self._files > OPEN_FILES:
             self._close()
@@ -231,15 +234,37 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
 
     columns = (
         once(steps), once(tasks), attempts, once(names), array("q", sizes).tobytes(), array("d", moments).tobytes(),
-        etags,
+        _encoded_etags(etags),
     )  # fmt: skip
     return zlib.compress(marshal.dumps(columns), 1)
+
+
+def _encoded_etags(etags: tuple[str, ...]) -> bytes | tuple[str, ...]:
+    """As bytes, where all are digests."""
+    text = "".join(etags)
+    if {*map(len, etags)} == {_ETAG_DIGITS}:
+        with suppress(ValueError):
+            digests = bytes.fromhex(text)
+            if digests.hex() == text:
+                return digests
+    return etags
+
+
+def _decoded_etags(etags: bytes | Sequence[str]) -> Sequence[str]:
+    if not isinstance(etags, bytes):
+        return etags
+    text = etags.hex()
+    return [text[at : at + _ETAG_DIGITS] for at in range(0, len(text), _ETAG_DIGITS)]
 
 
 def decode_rows(data: bytes) -> list[Row]:
     """What ``encode_rows`` was given."""
     steps, tasks, attempts, names, sizes, moments, etags = marshal.loads(zlib.decompress(data))
-    return list(zip(steps, tasks, attempts, names, array("q", sizes), array("d", moments), etags, strict=True))
+    return list(
+        zip(
+            steps, tasks, attempts, names, array("q", sizes), array("d", moments), _decoded_etags(etags), strict=True
+        )
+    )  # fmt: skip
 
 
 def info_of(run: Run, row: Row) -> ObjectInfo:
@@ -247,7 +272,7 @@ def info_of(run: Run, row: Row) -> ObjectInfo:
     step, task, attempt, name, size, modified, etag = row
     dot = "" if attempt is None else f"{attempt}."
     key = f"{run[0]}/{run[1]}/{step}/{task}/{dot}{name}"
-    return ObjectInfo(key, size, modified, etag.hex() if isinstance(etag, bytes) else etag)
+    return ObjectInfo(key, size, modified, etag)
 
 
 def made_of(run: Run, rows: Sequence[Row]) -> OfRun:

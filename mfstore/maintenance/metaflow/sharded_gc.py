@@ -86,8 +86,7 @@ def needed(plan: MetaflowGcPlan, holdings: Holdings) -> Holdings:
     """What was listed of the flows that something is to be removed of: files of all tasks, since new ones are told by
     them, and what goes itself."""
     found = Holdings(holdings.only, holdings.as_of)
-    for info in _needed(plan, holdings):
-        found.add(info)
+    found.add_all(_needed(plan, holdings))
     found.settle()
     return found
 

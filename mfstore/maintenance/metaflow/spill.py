@@ -10,7 +10,7 @@ import os
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import itemgetter
 from typing import IO, Any
@@ -68,11 +68,13 @@ class KeyedRows:
     """Values of flows by keys, which are bytes: the last ones in memory, and those beyond some in a temporary file, a
     list sorted by key, in blocks, for each time that there were too many."""
 
-    def __init__(self, spill: Spill | None, most: int) -> None:
-        """``most`` are in memory; without ``spill`` all are."""
+    def __init__(self, spill: Spill | None, most: int, packed: Callable[[Any], bytes] | None = None) -> None:
+        """``most`` are in memory; without ``spill`` all are. ``packed``: what is in memory is by other keys, and this
+        makes each of them bytes."""
         self._spill = spill
         self._most = most
-        self._here: dict[str, dict[bytes, Any]] = {}
+        self._packed = packed
+        self._here: dict[str, dict[Any, Any]] = {}
         self.in_memory = 0
         """How many these are."""
         self._lists: dict[str, list[list[int]]] = {}
@@ -82,7 +84,7 @@ class KeyedRows:
         """Every flow that has any."""
         return {flow for flow, rows in self._here.items() if rows} | self._lists.keys()
 
-    def here(self, flow: str) -> dict[bytes, Any]:
+    def here(self, flow: str) -> dict[Any, Any]:
         """Those of a flow that are in memory. Who adds some says so (``grew``)."""
         return self._here.setdefault(flow, {})
 
@@ -109,7 +111,9 @@ class KeyedRows:
 
     def _sorted(self, flow: str) -> Iterator[tuple[bytes, Any]]:
         rows = self._here.get(flow, {})
-        return ((key, rows[key]) for key in sorted(rows))
+        if self._packed is None:
+            return ((key, rows[key]) for key in sorted(rows))
+        return iter(sorted(zip(map(self._packed, rows), rows.values(), strict=True), key=itemgetter(0)))
 
     def in_order(self, flow: str) -> Iterator[tuple[bytes, Any]]:
         """All of a flow in the order of their keys; what came several times under one is there as often, in the order

@@ -39,7 +39,7 @@ _OF_ATTEMPT = (
     STARTED, DATA, DONE, BEGAN, "task_end", "runtime", "local_metadata",
     *(f"{of}std{stream}.log" for of in ("", "runtime_", "task_") for stream in ("out", "err")),
 )  # fmt: skip
-_TASK_FILES: dict[str, tuple[int | None, str]] = {
+TASK_FILES: dict[str, tuple[int | None, str]] = {
     **{f"{attempt}.{name}": (attempt, name) for attempt in range(10) for name in _OF_ATTEMPT},
     **{name: (None, name) for name in RESUMED},
 }
@@ -87,7 +87,7 @@ def parse(path: str) -> ParsedPath:
     if _is_flow_name(top):
         if len(parts) == 5:
             _, run, step, task, last = parts
-            file = _TASK_FILES.get(last)
+            file = TASK_FILES.get(last)
             if file is not None and run and task and run != "data" and _is_step_name(step):
                 return ParsedPath("task", top, run, step, task, *file)
         elif len(parts) == 4 and parts[1] == "data":
@@ -105,6 +105,25 @@ def parse(path: str) -> ParsedPath:
     elif top == "mf.cards" and (found := _CARD.fullmatch(path)):
         return ParsedPath("card", found["flow"], found["run"])
     return OTHER
+
+
+def task_of(folder: str) -> tuple[str, str, str, str] | None:
+    """The flow, run, step and task whose files with the names ``TASK_FILES`` lie in a folder; None: those of none do.
+    As ``parse`` has it."""
+    parts = folder.split("/")
+    if len(parts) != 4:
+        return None
+    flow, run, step, task = parts
+    is_task = run and task and run != "data" and _is_flow_name(flow) and _is_step_name(step)
+    return (flow, run, step, task) if is_task else None
+
+
+def blobs_of(folder: str) -> tuple[str, str] | None:
+    """The flow whose blobs lie in a folder, and what their keys begin with if they are digests; None: it is none of
+    these folders. As ``parse`` has it."""
+    flow, _, rest = folder.partition("/")
+    data, _, start = rest.partition("/")
+    return (flow, start) if data == "data" and len(start) == 2 and _is_flow_name(flow) else None
 
 
 @lru_cache(maxsize=4096)
@@ -216,15 +235,36 @@ REFERRING = (DATA, BEGAN, "local_metadata")
 def references(name: str, data: Buffer) -> References:
     """What the file ``name`` of an attempt refers to. CorruptObject when it is not what Metaflow writes."""
     try:
-        document: Any = json.loads(bytes(data))
+        text = bytes(data)
+        document: Any = json.loads(text)
         if name == DATA:
-            return _of_data(document)
+            return _of_stock(document) if _is_stock(text, document) else _of_data(document)
         if name == BEGAN:
             key = document.get("code_package_sha")
             return References({CODE: str(key)} if key else {}, frozenset(), frozenset())
         return References({"<local metadata>": str(document)} if document else {}, frozenset(), frozenset())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CorruptObject(f"{name} is not what Metaflow writes") from None
+
+
+_NOT_STOCK = (b"mfstore", b"IncludedFile", rb"\u", b"\0")
+"""One of these is in each ``data.json`` with more than blobs of stock Metaflow: with packed artifacts, a migration's
+record, IncludeFiles; or it is not known without a look, since letters are escaped, or of two bytes and more."""
+
+
+def _is_stock(text: bytes, document: Any) -> bool:
+    """Whether a ``data.json`` refers to blobs alone: so it is for most, and told without a look at each artifact."""
+    infos = document.get("info")
+    if any(map(text.__contains__, _NOT_STOCK)) or type(infos) is not dict:
+        return False
+    return {*map(type, infos.values())} <= {dict}
+
+
+def _of_stock(document: Any) -> References:
+    objects: dict[str, str] = document["objects"]
+    if not {*map(type, objects.values())} <= {str}:
+        raise ValueError("a key that is no text")
+    return References(objects, frozenset(), frozenset())
 
 
 def _of_data(document: Any) -> References:

@@ -11,12 +11,13 @@ import pytest
 
 from mfstore import errors
 from mfstore.cli import main
-from mfstore.maintenance.metaflow.collecting.beginnings import read_beginnings, time_of_attempt
+from mfstore.maintenance.metaflow.collecting.beginnings import time_of_attempt
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.listed_runs import listed_runs
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.planned import plan_notes
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
+from mfstore.maintenance.metaflow.collecting.records import FileRecords
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holdings import list_root
 from mfstore.maintenance.metaflow.root import Root
@@ -112,11 +113,12 @@ def test_runs_whose_id_or_metadata_tells_when_they_began_are_not_asked(tmp_path,
     a_run(tmp_path, "Flow", "untold", 3)
     asked = []
 
-    def counted(root, listed, runs):
-        asked.extend(runs)
-        return read_beginnings(root, listed, runs)
+    def counted(self, runs, undated):
+        asked.extend(undated)
+        return read_dated(self, runs, undated)
 
-    monkeypatch.setattr("mfstore.maintenance.metaflow.collecting.run_facts.read_beginnings", counted)
+    read_dated = FileRecords.read_dated
+    monkeypatch.setattr(FileRecords, "read_dated", counted)
     began = {entry.run: time.time() - entry.began for entry in plan(tmp_path, last=1).runs}
     assert asked == [("Flow", "untold")]
     assert began == {
@@ -132,7 +134,7 @@ def test_the_first_attempt_of_a_run_is_that_of_its_parameters(tmp_path):
     place = Root(str(tmp_path))
     try:
         (listed,) = listed_runs(list_root(place, untold)).parts()
-        (began,) = read_beginnings(place, listed, {("Flow", "r")}).values()
+        (began,) = FileRecords(place, listed, ()).read_dated((), [("Flow", "r")])[1].values()
     finally:
         place.close()
     assert time.time() - began == pytest.approx(9 * DAY, abs=60)

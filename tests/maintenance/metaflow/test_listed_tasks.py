@@ -109,6 +109,6 @@ def test_a_file_takes_few_bytes(monkeypatch):
 
 
 def test_what_a_run_is_encoded_as():
-    rows = [("start", "1", 0, "data.json", 5, 1.25, b"1" * 16), ("end", "2", None, "_resume_done", 1 << 40, 2e9, "x")]
+    rows = [("start", "1", 0, "data.json", 5, 1.25, "31" * 16), ("end", "2", None, "_resume_done", 1 << 40, 2e9, "x")]
     assert decode_rows(encode_rows(rows)) == rows
     assert len(encode_rows(rows * 1000)) < 1000

@@ -6,8 +6,8 @@ from __future__ import annotations
 import heapq
 import marshal
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow.collecting.liveness import OpenAttempt, Step, open_attempt
 from mfstore.maintenance.metaflow.listed_files import run_order
+from mfstore.maintenance.metaflow.listed_tasks import info_of, made_of
 from mfstore.metaflow.roots.attempts import DATA, DONE, PARAMETERS, RESUMED, STARTED
 from mfstore.metaflow.roots.outcome import END_STEP
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.holdings import Holdings
-    from mfstore.maintenance.metaflow.listed_tasks import OfRun
+    from mfstore.maintenance.metaflow.listed_tasks import Row
     from mfstore.maintenance.metaflow.spill import Spill
-    from mfstore.metaflow.roots.layout import Task
 
 RUNS_TOGETHER = 20_000
 """Runs of which all is in memory at a time, one or two kilobytes each: of so many is read together how they ended."""
@@ -142,7 +142,7 @@ def listed_runs(holdings: Holdings) -> ListedRuns:
             listed: ListedRun | None = None
             for _, _, kind, infos in group:
                 if kind == _TASKS:
-                    listed = _of_tasks((flow, run), holdings.tasks.of_run((flow, run)), found.took)
+                    listed = _of_tasks((flow, run), holdings.tasks.rows((flow, run)), found.took)
                 elif kind == _METADATA or listed is not None:  # cards alone are no run
                     listed = listed or ListedRun()
                     for info in infos:
@@ -169,46 +169,77 @@ def _of_flow(holdings: Holdings, flow: str) -> Iterator[tuple[bytes, str, int, l
     )
 
 
-def _of_tasks(run: Run, tasks: OfRun, took: dict[Step, float]) -> ListedRun:
-    listed = ListedRun(tasks=len(tasks))
-    first: tuple[tuple[int, float], ObjectInfo] | None = None
+@dataclass(slots=True)
+class _TaskFiles:
+    """The files of a task that tell of its attempts, by these."""
+
+    started: dict[int | None, Row] = field(default_factory=dict)
+    done: dict[int | None, Row] = field(default_factory=dict)
+    data: dict[int | None, Row] = field(default_factory=dict)
+
+
+def _of_tasks(run: Run, rows: Sequence[Row], took: dict[Step, float]) -> ListedRun:
+    """Without an object for each file and task: there may be a hundred in each of millions of runs."""
+    times = [row[5] for row in rows]
+    listed = ListedRun(
+        files=len(rows), size=sum([row[4] for row in rows]), earliest=min(times), touched=max(0.0, *times)
+    )
+    tasks: dict[tuple[str, str], _TaskFiles] = {}
+    place = "", ""
+    for row in rows:
+        if row[:2] != place:
+            place = row[:2]
+            task = tasks.setdefault(place, _TaskFiles())
+        name = row[3]
+        if name == STARTED:
+            task.started[row[2]] = row
+        elif name == DONE:
+            task.done[row[2]] = row
+        elif name == DATA:
+            task.data[row[2]] = row
+        elif name in RESUMED:
+            listed.resumed = True
+    listed.tasks = len(tasks)
+    first: tuple[tuple[int, float], Row] | None = None
     last: dict[str, LastTask] = {}
     opened: list[OpenAttempt] = []
     open_steps: set[str] = set()
-    for (step, name), task in tasks.items():
-        infos = task.files.values()
-        times = [info.modified for info in infos]
-        listed.files += len(times)
-        listed.size += sum([info.size for info in infos])
-        listed.earliest = min(listed.earliest, *times)
-        listed.touched = max(listed.touched, *times)
-        listed.resumed |= any((None, marker) in task.files for marker in RESUMED)
-        for attempt in task.done & task.started.keys():
-            seconds = task.files[attempt, DONE].modified - task.started[attempt]
+    for place, task in tasks.items():
+        step = place[0]
+        for attempt in task.done.keys() & task.started.keys():
+            seconds = task.done[attempt][5] - task.started[attempt][5]
             took[run[0], step] = max(seconds, took.get((run[0], step), 0.0))
         if task.started:
-            began = task.files[min(task.started), STARTED]
-            order = _FIRST_STEPS.get(step, 2), began.modified
+            began = task.started[min(task.started, key=_attempt)]
+            order = _FIRST_STEPS.get(step, 2), began[5]
             if first is None or order < first[0]:
                 first = order, began
-            if not task.done.issuperset(task.started):
+            if not task.done.keys() >= task.started.keys():
                 open_steps.add(step)
-        if (open_one := open_attempt(step, name, task)) is not None:
-            opened.append(open_one)
-        _note_last(last, step, task)
+            latest = max(task.started, key=_attempt)
+            if latest not in task.done or latest not in task.data:
+                whole = made_of(run, [row for row in rows if row[:2] == place])[place]
+                if (open_one := open_attempt(*place, whole)) is not None:
+                    opened.append(open_one)
+            if latest in task.done and latest in task.data:
+                _note_last(last, run, task.done[latest], task.data[latest])
     listed.open = tuple(opened)
     listed.open_steps = frozenset(open_steps)
-    listed.first = None if first is None else first[1]
+    listed.first = None if first is None else info_of(run, first[1])
     listed.last = tuple(last.values())
     return listed
 
 
-def _note_last(last: dict[str, LastTask], step: str, task: Task) -> None:
+def _attempt(attempt: int | None) -> int:
+    assert attempt is not None  # the files of a run that resumed another tell of none, and are others
+    return attempt
+
+
+def _note_last(last: dict[str, LastTask], run: Run, done: Row, data: Row) -> None:
+    """Note the task whose readable attempt has these files."""
+    step = done[0]
     if step == PARAMETERS or step in last or END_STEP in last:
         return
-    readable = task.readable
-    data = None if readable is None else task.files.get((readable, DATA))
-    if data is not None:
-        if step == END_STEP:
-            last.clear()
-        last[step] = LastTask(step, task.files[readable, DONE].modified, data)
+    if step == END_STEP:
+        last.clear()
+    last[step] = LastTask(step, done[5], info_of(run, data))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.listed_blobs import BlobName
 
 OPEN_MARKS = 200_000
-"""Blobs that are in memory, 0.15 kB each; the others are in a temporary file."""
+"""Blobs that are in memory, 0.2 kB each; the others are in a temporary file."""
 
 KEPT, DUE, LATER = 1, 2, 4
 """Runs that stay refer to a blob, runs that go now, runs that go later."""
@@ -30,13 +30,13 @@ class BlobMarks:
     """What is marked of each blob."""
 
     def __init__(self) -> None:
-        self._rows = KeyedRows(Spill(), OPEN_MARKS)
+        self._rows = KeyedRows(Spill(), OPEN_MARKS, packed_key)
 
     def mark(self, flow: str, keys: Iterable[str], mark: int) -> None:
         """Mark these blobs of a flow."""
         marks = self._rows.here(flow)
         before = len(marks)
-        for key in map(packed_key, keys):
+        for key in keys:
             marks[key] = marks.get(key, 0) | mark
         self._rows.grew(len(marks) - before)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mfstore.errors import InvalidKey
+from mfstore.maintenance.metaflow.collecting.beginnings import EARLIEST
 from mfstore.maintenance.metaflow.collecting.records import (
     FileRecords,
     LocalRecords,
@@ -14,6 +16,7 @@ from mfstore.maintenance.metaflow.collecting.records import (
     RunRecord,
     RunRecords,
     merged,
+    time_in_id,
 )
 from mfstore.maintenance.metaflow.collecting.service_records import ServiceRecords
 from mfstore.s3.datatools.settings import setting
@@ -54,6 +57,16 @@ def read_records(
     root: Root, runs: Mapping[Run, ListedRun], told: Mapping[Run, RunRecord], running: Collection[Run]
 ) -> dict[Run, RunRecord]:
     """What is recorded of each of these runs, by what a source ``told`` and by the files of the run itself. Of the
-    ``running`` ones nobody looks how they ended."""
-    files = FileRecords(root, runs, running).read(runs)
-    return {run: merged(told.get(run), files.get(run)) for run in runs}
+    ``running`` ones nobody looks how they ended; when a run began its first attempt tells where nothing else does."""
+    undated = [run for run, listed in runs.items() if not _is_dated(run, listed, told.get(run))]
+    files, began = FileRecords(root, runs, running).read_dated(runs, undated)
+    records = {run: merged(told.get(run), files.get(run)) for run in runs}
+    records.update({run: replace(records[run], began=began.get(run)) for run in undated})
+    return records
+
+
+def _is_dated(run: Run, listed: ListedRun, told: RunRecord | None) -> bool:
+    """Whether its metadata or its id says when a run began."""
+    of_id = time_in_id(run[1]) if listed.tasks else None
+    began = of_id if told is None or told.began is None else told.began
+    return began is not None and began >= EARLIEST

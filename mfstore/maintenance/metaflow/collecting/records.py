@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mfstore.errors import MfstoreError, NotFound
+from mfstore.maintenance.metaflow.collecting.beginnings import time_of_attempt
 from mfstore.maintenance.metaflow.collecting.policy import Run
 from mfstore.maintenance.metaflow.references import read_small
 from mfstore.maintenance.metaflow.root import Root
@@ -143,6 +145,14 @@ class FileRecords:
     def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
         """One small file is read of each run that ended, and of those without a step ``end`` one of each step. An
         ``end`` that cannot be read leaves the state unknown."""
+        return self.read_dated(runs, ())[0]
+
+    def read_dated(
+        self, runs: Iterable[Run], undated: Iterable[Run]
+    ) -> tuple[Mapping[Run, RunRecord], Mapping[Run, float]]:
+        """As ``read``; and when the ``undated`` ones of them began, in seconds since the epoch, by what their first
+        attempts wrote down, another small file of each, on the clock of the machines that ran these. Runs of which it
+        cannot be read are not among that."""
         records: dict[Run, RunRecord] = {}
         ended: list[Run] = []
         for run in runs:
@@ -153,12 +163,21 @@ class FileRecords:
             records[run] = RunRecord("files", time_in_id(run[1]), state="running" if running else "unfinished")
             if not running:
                 ended.append(run)
-        wanted = (((run, task), task.data) for run in ended for task in self._listed[run].last)
+        lasts = (((run, task), task.data) for run in ended for task in self._listed[run].last)
+        firsts = ((run, self._listed[run].first) for run in undated)
+        began: dict[Run, float] = {}
+        # Together, since they are remembered together.
+        wanted = chain(lasts, (((run, None), info) for run, info in firsts if info is not None))
         for (run, task), data in read_small(self._root, wanted):
+            if task is None:
+                moment = None if isinstance(data, MfstoreError) else time_of_attempt(data)
+                if moment is not None:
+                    began[run] = moment
+                continue
             state = _state(task.step, data)
             if _TOLD.index(state) > _TOLD.index(records[run].state):
                 records[run] = replace(records[run], ended=task.ended, state=state)
-        return records
+        return records, began
 
 
 def _state(step: str, data: bytes | MfstoreError) -> RunState:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mfstore.maintenance.metaflow.collecting import facts
-from mfstore.maintenance.metaflow.collecting.beginnings import EARLIEST, read_beginnings
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.liveness import Liveness, heartbeats_in
 from mfstore.maintenance.metaflow.collecting.policy import Run, RunPolicy
@@ -34,22 +33,18 @@ def read_run_facts(
     holds = run_holds(root, now)
     for runs in listed.parts():
         records = read_records(root, runs, told, running)
-        began = {run: record.began for run, record in records.items() if (record.began or 0) >= EARLIEST}
-        began.update(read_beginnings(root, runs, records.keys() - began.keys()))
         for run, found in runs.items():
             record = records[run]
             # No attempt and no metadata makes it one: somebody else's files have such names.
             if found.tasks or (record.source != "files" and not record.unread):
-                yield _facts(run, found, run in running, record, began.get(run), holds.get("/".join(run)))
-        del runs, records, began  # before there are others
+                yield _facts(run, found, run in running, record, holds.get("/".join(run)))
+        del runs, records  # before there are others
 
 
-def _facts(
-    run: Run, found: ListedRun, running: bool, record: RunRecord, told: float | None, hold: Hold | None
-) -> RunFacts:
-    """What decides about one run. ``told``: when it began, by what it says itself."""
+def _facts(run: Run, found: ListedRun, running: bool, record: RunRecord, hold: Hold | None) -> RunFacts:
+    """What decides about one run."""
     # It began before its first file was written, whatever it says: none can pass for younger than it is.
-    began = found.earliest if told is None else min(told, found.earliest)
+    began = found.earliest if record.began is None else min(record.began, found.earliest)
     tags = record.all_tags  # where nothing tells them, a policy that asks for tags keeps it
     expires, unclear = (None, "") if tags is None else facts.expiry(tags, began)
     return RunFacts(
