@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from mfstore.metaflow.roots.attempts import DATA, STARTED
@@ -66,6 +67,7 @@ class KnownObject:
         return self.key[len(KNOWN) :].rpartition("/")[0]
 
 
+@lru_cache(maxsize=4096)
 def shard_of_flow(flow: str) -> str:
     """What begins the shards of a flow's files: a digit, so that there are few objects where there are many flows."""
     return hashlib.sha1(flow.encode(), usedforsecurity=False).hexdigest()[0]

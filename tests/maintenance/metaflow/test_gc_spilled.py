@@ -3,11 +3,13 @@ refer to, is then in a temporary file; on a simulated S3."""
 
 import copy
 import errno
+import heapq
 import os
 import random
 import resource
 import subprocess
 import tempfile
+from operator import itemgetter
 from unittest import mock
 
 import pytest
@@ -203,6 +205,19 @@ def test_blobs_in_a_file_are_a_dict_of_blobs():
     assert table.some([*some, ("Ä", "00" * 20), ("C", "x")]) == {name: model[name] for name in some}
     assert [key for key, _ in table.sizes("Ä")] == sorted(packed_key(key) for flow, key in model if flow == "Ä")
     assert all(unpacked_key(packed_key(key)) == key for key in [*keys, "", "ff" * 33, "m1.gA", "\ud800"])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 512])
+def test_sorted_lists_are_merged_as_heapq_does(monkeypatch, rows):
+    monkeypatch.setattr(spill, "BLOCK_ROWS", rows)
+    for seed in range(50):
+        generator = random.Random(seed)
+        lists = [
+            [(bytes([key]), number) for key in sorted({*generator.choices(range(60), k=generator.randrange(30))})]
+            for number in range(generator.randrange(6))
+        ]  # fmt: skip
+        found = spill.merged(spill.in_blocks(iter(rows)) for rows in lists)
+        assert [*found] == [*heapq.merge(*lists, key=itemgetter(0))]
 
 
 @pytest.mark.parametrize("seed", range(6))

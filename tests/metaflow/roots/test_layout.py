@@ -1,5 +1,6 @@
 """Metaflow's layout: every path it writes is known for what it is."""
 
+import itertools
 import json
 import pickle
 
@@ -99,3 +100,54 @@ def test_metadata():
         for data in (b"", b"[]", b"{}", b"\xff", b'{"ts_epoch": "x"}', b'{"ts_epoch": 1%s}' % (b"0" * 400)):
             with pytest.raises(errors.CorruptObject):
                 call(data)
+
+
+def test_what_most_files_refer_to_is_told_as_of_all():
+    """Whether a ``data.json`` is looked at as a whole, or artifact by artifact, it says the same."""
+    key, other = "ab" * 20, "cd" * 20
+    stock = {"name": "y", "type": "<class 'list'>", "encoding": "gzip+pickle-v4"}
+    infos = [
+        stock, {**stock, "type": "<class 'metaflow.includefile.IncludedFile'>"}, {**stock, "encoding": "mfstore-1/bundle"},
+        {**stock, "encoding": "mfstore-9"}, None, [], "x", {}, {"type": None, "encoding": 3}, {"type": ["IncludedFile"]},
+    ]  # fmt: skip
+    documents = [{"objects": {"x": key, "y": other}, "info": {"x": stock, "y": info}} for info in infos]
+    documents += [
+        {"objects": {"x": key}}, {"objects": {"x": key}, "info": None}, {"objects": {"x": key}, "info": [1]},
+        {"objects": {"x": 1}, "info": {}}, {"objects": [key], "info": {}}, {"info": {}}, {"objects": {}, "info": {}},
+        {"objects": {"ö": key}, "info": {"ö": stock}}, [], {"objects": None, "info": {}},
+        {"objects": {"x": key}, "info": {"x": stock}, "mfstore": {"former": {"x": [{"key": other, "info": stock}]}}},
+        {"objects": {"x": key}, "info": {"x": stock}, "mfstore": None},
+    ]  # fmt: skip
+    seen = set()
+    for document in documents:
+        text = json.dumps(document)
+        escaped = "".join(rf"\u{ord(letter):04x}" if letter == "m" else letter for letter in text)
+        for data in (text.encode(), json.dumps(document, ensure_ascii=False).encode(), escaped.encode(), text.encode("utf-16"),
+                     text.encode("utf-16-le"), b" " + text.encode() + b"\n", b"\xef\xbb\xbf" + text.encode()):  # fmt: skip
+            try:
+                expected = layout._of_data(document)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                expected = None
+            try:
+                found = layout.references("data.json", data)
+            except errors.CorruptObject:
+                found = None
+            assert found == expected, data
+            seen.add(found is None)
+    assert seen == {True, False}
+    for data in (b"", b"{", b'{"objects": {}}x', b'{"a": \xff}', b'{"objects": {}, "info": {}} {}'):
+        with pytest.raises(errors.CorruptObject):
+            layout.references("data.json", data)
+
+
+def test_folders_hold_what_paths_say():
+    parts = "Flow", "data", "", "start", "ab", "_p", "1", "mf.x"
+    folders = ["/".join(some) for number in range(1, 5) for some in itertools.product(parts, repeat=number)]
+    for folder in folders:
+        for name in ("0.data.json", "_resume_done", "x", "ab" * 20):
+            path = layout.parse(f"{folder}/{name}")
+            task = layout.task_of(folder) if name in layout.TASK_FILES else None
+            assert (path[1:5] if path.kind == "task" else None) == task
+            blobs = layout.blobs_of(folder)
+            is_blob = blobs is not None and name == "ab" * 20 and blobs[1] == "ab"
+            assert (path.kind == "blob") == is_blob and (not is_blob or path.flow == blobs[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,6 +21,7 @@ from mfstore.maintenance.metaflow.collecting.marks import (
     BlobMarks,
 )
 from mfstore.maintenance.metaflow.listed_digests import unpacked_key
+from mfstore.maintenance.metaflow.spill import in_blocks, merged
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.holdings import Holdings
@@ -87,12 +87,12 @@ def blob_fates(holdings: Holdings, marks: BlobMarks, held: Collection[str]) -> B
 def _stored(holdings: Holdings, marks: BlobMarks, flow: str) -> Iterator[tuple[bytes, int, bool, int, int]]:
     """Each blob of a flow by its packed key: its marks, whether it is there itself, and the number and bytes of its
     objects."""
-    rows = heapq.merge(
+    parts = (
         ((key, 0, size) for key, size in holdings.blobs.sizes(flow)),
         ((key, 1, size) for key, size in holdings.metas.sizes(flow)),
         ((key, 2, mark) for key, mark in marks.in_order(flow)),
-        key=itemgetter(0),
     )
+    rows: Iterator[tuple[bytes, int, int]] = merged(map(in_blocks, parts))
     for key, group in groupby(rows, itemgetter(0)):
         mark = objects = size = 0
         is_blob = False

@@ -43,6 +43,8 @@ class SharedNeeds:
 
     def add(self, flow: str, found: References) -> None:
         """Count what one file refers to."""
+        if not (found.included or found.bundles or found.packed_included):
+            return
         self.packed_included.update((flow, artifact) for artifact in found.packed_included)
         self.included.update((flow, found.artifacts[name]) for name in found.included if name in found.artifacts)
         self.bundles.update(found.bundles)
