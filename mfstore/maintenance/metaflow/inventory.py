@@ -164,7 +164,7 @@ class Inventory:
                         key = row[0]
                         if ("/." in key or key[:1] == ".") and key.rpartition("/")[2].startswith("."):
                             continue
-                        yield ObjectInfo._make(row)
+                        yield ObjectInfo(*row)
                 except (ValueError, LookupError, OSError, EOFError, csv.Error) as error:
                     if isinstance(error, OSError) and error.errno is not None:  # not what is read: the disk
                         raise temporary_file_error(error) from error

@@ -3,9 +3,7 @@
 import pickle
 import random
 import tracemalloc
-from dataclasses import fields
 
-from mfstore.maintenance.metaflow.collecting import run_table
 from mfstore.maintenance.metaflow.collecting.facts import RunFacts
 from mfstore.maintenance.metaflow.collecting.run_table import Reasons, RunTable, SomeRuns
 
@@ -36,8 +34,6 @@ def test_it_is_a_list_of_facts():
         assert found[3:9:2] == runs[3:9:2] and runs[7] in found and found.of((runs[5].flow, "argo-5")) == runs[5]
         assert [*map(found.run, range(200))] == [(entry.flow, entry.run) for entry in runs]
         assert [*map(found.began, range(200))] == [entry.began for entry in runs]
-    columns = ("run", "tags", *run_table._TIMES, *run_table._AMOUNTS, *run_table._SHARED)
-    assert sorted(columns) == sorted(field.name for field in fields(RunFacts))
     assert table.number(("Flow", "x")) is table.number(("X", "argo-1")) is None and RunTable(runs[1:]) != table
     assert [*table.names] == [entry.name for entry in runs] and runs[9].name in table.names and "x/y" not in table.names
     beats = {(entry.flow, entry.run): entry.heartbeat for entry in runs if entry.heartbeat is not None}
