@@ -31,7 +31,7 @@ def test_it_is_a_list_of_facts():
     table = RunTable(runs)
     for found in (table, pickle.loads(pickle.dumps(table))):
         assert [*found] == runs and found == runs and len(found) == 200 and found[-1] == runs[-1]
-        assert found[3:9:2] == runs[3:9:2] and runs[7] in found and found.of((runs[5].flow, "argo-5")) == runs[5]
+        assert [*found[3:9:2]] == runs[3:9:2] and runs[7] in found and found.of((runs[5].flow, "argo-5")) == runs[5]
         assert [*map(found.run, range(200))] == [(entry.flow, entry.run) for entry in runs]
         assert [*map(found.began, range(200))] == [entry.began for entry in runs]
     assert table.number(("Flow", "x")) is table.number(("X", "argo-1")) is None and RunTable(runs[1:]) != table
