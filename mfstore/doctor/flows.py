@@ -44,8 +44,10 @@ def ask() -> Mapping[str, Any]:
     command = [sys.executable, "-m", "mfstore.doctor.inside_metaflow"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return {"error": str(error)}
+    except subprocess.TimeoutExpired:
+        return {"error": f"it takes longer than {PATIENCE} seconds"}
     lines = done.stderr.strip().splitlines()
     try:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -203,6 +203,13 @@ def test_metaflow_that_cannot_be_imported():
     assert found.state == "broken"
 
 
+def test_an_import_of_metaflow_that_does_not_end_is_a_finding(monkeypatch):
+    monkeypatch.setattr(flows, "PATIENCE", 0.001)
+    (finding,) = flows.judged(flows.ask())
+    assert (finding.name, finding.state) == ("import metaflow", "broken")
+    assert finding.text == "it takes longer than 0.001 seconds"
+
+
 def test_an_examination_that_fails_is_a_finding_and_the_others_go_on():
     def bad_one():
         raise RuntimeError("odd")
