@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterator, MutableMapping
-from typing import Any
 
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow.listed_digests import packed_by_flow, packed_key, restored, shortened, unpacked_key
@@ -56,27 +55,15 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
 
     def add_digest(self, flow: str, key: str, info: ObjectInfo) -> bool:
         """Count a blob whose key is a SHA-1 in small letters. Otherwise nothing is done, and False."""
-        try:
-            packed = bytes.fromhex(key)
-        except ValueError:
-            return False
-        if len(packed) != SHA1_BYTES or packed.hex() != key:
+        packed = packed_key(key)
+        if len(packed) != SHA1_BYTES:  # what is no digest is longer
             return False
         self._put(flow, packed, info)
         return True
 
-    def _in_order(self, flow: str) -> Iterator[tuple[bytes, Any]]:
-        last: Any = None
-        for row in self._rows.in_order(flow):
-            if last is not None and last[0] != row[0]:
-                yield last
-            last = row  # of one that was listed twice the later one
-        if last is not None:
-            yield last
-
     def sizes(self, flow: str) -> Iterator[tuple[bytes, int]]:
         """The bytes of each blob of a flow, by packed keys, in the order of these."""
-        for key, entry in self._in_order(flow):
+        for key, entry in self._rows.latest_in_order(flow):
             yield key, entry[0] if isinstance(entry, tuple) else _SIZE.unpack_from(entry)[0]
 
     def _info(self, flow: str, key: bytes, entry: bytes | tuple[int, float, str]) -> ObjectInfo:
@@ -88,7 +75,7 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
         found: dict[BlobName, ObjectInfo] = {}
         for flow, wanted in packed_by_flow(names).items():
             if self._rows.is_spilled(flow):
-                entries = self._in_order(flow)
+                entries = self._rows.latest_in_order(flow)
                 found.update((wanted[key], self._info(flow, key, entry)) for key, entry in entries if key in wanted)
             else:
                 blobs = self._rows.here(flow)
@@ -108,7 +95,7 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
 
     def __iter__(self) -> Iterator[BlobName]:
         for flow in sorted(self.flows):
-            for key, _ in self._in_order(flow):
+            for key, _ in self._rows.latest_in_order(flow):
                 yield flow, unpacked_key(key)
 
     def __len__(self) -> int:

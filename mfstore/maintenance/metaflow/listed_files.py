@@ -48,16 +48,8 @@ class RunFiles:
 
     def of_flow(self, flow: str) -> Iterator[OfRun]:
         """The files of each run of a flow that has any, in the order of ``run_order``."""
-        return ((run, [info for _, info in found]) for run, found in groupby(self._in_order(flow), itemgetter(0)))
-
-    def _in_order(self, flow: str) -> Iterator[tuple[str, ObjectInfo]]:
-        last: Any = None
-        for place, row in self._rows.in_order(flow):
-            if last is not None and last[0] != place:
-                yield _restored(last[1])
-            last = place, row  # of one that was listed twice the later one
-        if last is not None:
-            yield _restored(last[1])
+        rows = (_restored(row) for _, row in self._rows.latest_in_order(flow))
+        return ((run, [info for _, info in found]) for run, found in groupby(rows, itemgetter(0)))
 
     def of_flows(self, flows: Iterable[str]) -> Iterator[tuple[ParsedPath, ObjectInfo]]:
         """Every file of some flows, with the kind, flow and run that it is of."""

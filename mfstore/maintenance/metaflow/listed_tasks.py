@@ -58,7 +58,7 @@ class TaskTable(Mapping[TaskName, Task]):
     @property
     def runs(self) -> list[Run]:
         """Every run that has tasks."""
-        return [(flow, run) for flow, runs in self._flows.items() for run in runs]
+        return list(self._each)
 
     @property
     def _each(self) -> Iterator[Run]:

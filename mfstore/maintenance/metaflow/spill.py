@@ -63,6 +63,15 @@ class Spill:
                 raise OSError(errno.EIO, "it has other bytes than were written")
         return data
 
+    def put_rows(self, rows: list[Any]) -> int:
+        """Keep these rows, of what ``marshal`` takes, as ``put``."""
+        return self.put(zlib.compress(marshal.dumps(rows), 1))
+
+    def rows(self, number: int) -> list[Any]:
+        """The rows that were kept under this number, as ``get``."""
+        found: list[Any] = marshal.loads(zlib.decompress(self.get(number)))
+        return found
+
 
 def _digest(data: bytes) -> bytes:
     return zlib.crc32(data).to_bytes(_DIGEST_BYTES, "little")
@@ -106,7 +115,7 @@ class KeyedRows:
             self.in_memory = 0
 
     def _write(self, spill: Spill, flow: str) -> None:
-        blocks = [spill.put(zlib.compress(marshal.dumps(block), 1)) for block in in_blocks(self._sorted(flow))]
+        blocks = list(map(spill.put_rows, in_blocks(self._sorted(flow))))
         if blocks:
             self._lists.setdefault(flow, []).append(blocks)
 
@@ -122,10 +131,19 @@ class KeyedRows:
         lists = self._lists.get(flow)
         return merged([*map(self._read, lists), in_blocks(self._sorted(flow))]) if lists else self._sorted(flow)
 
+    def latest_in_order(self, flow: str) -> Iterator[tuple[bytes, Any]]:
+        """As ``in_order``; of what came several times under one key the last."""
+        last: tuple[bytes, Any] | None = None
+        for row in self.in_order(flow):
+            if last is not None and last[0] != row[0]:
+                yield last
+            last = row
+        if last is not None:
+            yield last
+
     def _read(self, blocks: Iterable[int]) -> Iterator[Block]:
         assert self._spill is not None
-        for number in blocks:
-            yield marshal.loads(zlib.decompress(self._spill.get(number)))
+        return map(self._spill.rows, blocks)
 
 
 def merged(lists: Iterable[Iterator[list[Any]]]) -> Iterator[Any]:

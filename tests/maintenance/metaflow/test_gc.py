@@ -334,29 +334,26 @@ def test_cards_stay_where_it_cannot_be_told_which_run_was_resumed(tree):
     assert all(path.exists() for path in cards)
 
 
-def test_the_run_whose_cards_a_kept_run_shows_is_kept(tree):
-    path = tree / "mf.cards/Flow/runs/0/steps/start/tasks/1/cards/x.html"
-    path.parent.mkdir(parents=True)
-    path.write_text("card")
-    old(path, 20)
-    marker = tree / "Flow/2/_parameters/0/_resume_done"
-    told = tree / "Flow/2/start/1/_meta/sysmeta_origin-run-id_1.json"
-    for where, text in ((marker, "true"), (told, '{"value": "0"}')):
+def tell_origin(tree, run, origin, task):
+    """Mark a run as one that resumed another, which the local metadata of a task names."""
+    marker = tree / f"Flow/{run}/_parameters/0/_resume_done"
+    told = tree / f"Flow/{run}/{task}/_meta/sysmeta_origin-run-id_1.json"
+    for where, text in ((marker, "true"), (told, json.dumps({"value": origin}))):
         where.parent.mkdir(parents=True, exist_ok=True)
         where.write_text(text)
         old(where, 20)
+
+
+def test_the_run_whose_cards_a_kept_run_shows_is_kept(tree):
+    card(tree, "0")
+    tell_origin(tree, "2", "0", "start/1")
     found = plan(tree)
     assert found.kept["Flow", "0"] == "2, which resumed it, shows its cards" and names(found.condemn) == {"Flow/1"}
 
 
 def test_the_run_that_was_resumed_may_be_gone_but_for_its_cards(tree):
     left = card(tree, "gone")
-    marker = tree / "Flow/2/_parameters/0/_resume_done"
-    told = tree / "Flow/2/_parameters/0/_meta/sysmeta_origin-run-id_1.json"
-    for where, text in ((marker, "true"), (told, '{"value": "gone"}')):
-        where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_text(text)
-        old(where, 20)
+    tell_origin(tree, "2", "gone", "_parameters/0")
     for _ in range(2):
         found, done = collect(tree)
     assert ("Flow", "gone") not in found.kept and set(done.removed) == {"Flow/0", "Flow/1"} and left.exists()

@@ -115,10 +115,10 @@ def test_runs_whose_id_or_metadata_tells_when_they_began_are_not_asked(tmp_path,
 
     def counted(self, runs, undated):
         asked.extend(undated)
-        return read_dated(self, runs, undated)
+        return read(self, runs, undated)
 
-    read_dated = FileRecords.read_dated
-    monkeypatch.setattr(FileRecords, "read_dated", counted)
+    read = FileRecords.read
+    monkeypatch.setattr(FileRecords, "read", counted)
     began = {entry.run: time.time() - entry.began for entry in plan(tmp_path, last=1).runs}
     assert asked == [("Flow", "untold")]
     assert began == {
@@ -134,7 +134,7 @@ def test_the_first_attempt_of_a_run_is_that_of_its_parameters(tmp_path):
     place = Root(str(tmp_path))
     try:
         (listed,) = listed_runs(list_root(place, untold)).parts()
-        (began,) = FileRecords(place, listed, ()).read_dated((), [("Flow", "r")])[1].values()
+        (began,) = FileRecords(place, listed, ()).read((), [("Flow", "r")])[1].values()
     finally:
         place.close()
     assert time.time() - began == pytest.approx(9 * DAY, abs=60)

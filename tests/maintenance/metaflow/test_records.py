@@ -44,8 +44,9 @@ def listed(tree):
 
 def by_files(tree, running=()):
     with listed(tree) as (root, holdings):
-        records = FileRecords(root, next(listed_runs(holdings).parts()), running)
-        return {run: record for (_, run), record in records.read([*holdings.runs, (FLOW, "never")]).items()}
+        source = FileRecords(root, next(listed_runs(holdings).parts()), running)
+        records, _ = source.read([*holdings.runs, (FLOW, "never")], ())
+        return {run: record for (_, run), record in records.items()}
 
 
 def by_metadata(tree):
@@ -83,7 +84,7 @@ def test_the_last_step_may_have_any_name(tmp_path):
     Path(tmp_path, FLOW, "damaged", "finish", "4", "0.data.json").write_text("{")
     with listed(tmp_path) as (root, holdings):
         Path(tmp_path, FLOW, "gone", "finish", "4", "0.data.json").unlink()
-        records = FileRecords(root, next(listed_runs(holdings).parts()), ()).read(holdings.runs)
+        records, _ = FileRecords(root, next(listed_runs(holdings).parts()), ()).read(holdings.runs, ())
     assert {run: (record.state, record.ended is not None) for (_, run), record in records.items()} == {
         "well": ("successful", True), "half": ("unfinished", False), "badly": ("failed", True),
         "damaged": ("unfinished", False), "gone": ("unfinished", False),

@@ -4,8 +4,6 @@ and kept as bytes."""
 from __future__ import annotations
 
 import heapq
-import marshal
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
@@ -101,14 +99,14 @@ class ListedRuns:
             self.resumed.add(run)
         self._last.append(_row(run, found))
         if len(self._last) >= RUNS_TOGETHER and self._spill is not None:
-            self._blocks.append(self._spill.put(zlib.compress(marshal.dumps(self._last), 1)))
+            self._blocks.append(self._spill.put_rows(self._last))
             self._last = []
 
     def parts(self) -> Iterator[dict[Run, ListedRun]]:
         """The runs, some after the others."""
         for number in self._blocks:
             assert self._spill is not None
-            yield dict(map(self._made, marshal.loads(zlib.decompress(self._spill.get(number)))))
+            yield dict(map(self._made, self._spill.rows(number)))
         yield dict(map(self._made, self._last))
 
     def _made(self, row: tuple[Any, ...]) -> tuple[Run, ListedRun]:

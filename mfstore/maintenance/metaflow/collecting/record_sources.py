@@ -59,7 +59,7 @@ def read_records(
     """What is recorded of each of these runs, by what a source ``told`` and by the files of the run itself. Of the
     ``running`` ones nobody looks how they ended; when a run began its first attempt tells where nothing else does."""
     undated = [run for run, listed in runs.items() if not _is_dated(run, listed, told.get(run))]
-    files, began = FileRecords(root, runs, running).read_dated(runs, undated)
+    files, began = FileRecords(root, runs, running).read(runs, undated)
     records = {run: merged(told.get(run), files.get(run)) for run in runs}
     records.update({run: replace(records[run], began=began.get(run)) for run in undated})
     return records

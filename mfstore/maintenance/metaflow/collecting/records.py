@@ -142,17 +142,11 @@ class FileRecords:
         self._listed = listed
         self._running = running
 
-    def read(self, runs: Collection[Run]) -> Mapping[Run, RunRecord]:
+    def read(self, runs: Iterable[Run], undated: Iterable[Run]) -> tuple[Mapping[Run, RunRecord], Mapping[Run, float]]:
         """One small file is read of each run that ended, and of those without a step ``end`` one of each step. An
-        ``end`` that cannot be read leaves the state unknown."""
-        return self.read_dated(runs, ())[0]
-
-    def read_dated(
-        self, runs: Iterable[Run], undated: Iterable[Run]
-    ) -> tuple[Mapping[Run, RunRecord], Mapping[Run, float]]:
-        """As ``read``; and when the ``undated`` ones of them began, in seconds since the epoch, by what their first
-        attempts wrote down, another small file of each, on the clock of the machines that ran these. Runs of which it
-        cannot be read are not among that."""
+        ``end`` that cannot be read leaves the state unknown. And when the ``undated`` ones of them began, in seconds
+        since the epoch, by what their first attempts wrote down, another small file of each, on the clock of the
+        machines that ran these. Runs of which it cannot be read are not among that."""
         records: dict[Run, RunRecord] = {}
         ended: list[Run] = []
         for run in runs:
