@@ -128,9 +128,19 @@ class CorruptObject(MfstoreError):
 
 
 class AccessDenied(MfstoreError, PermissionError):
-    """The storage refused the operation."""
+    """The storage refused the operation.
+
+    Of a server's refusal ``operation`` is what was asked for (as S3 calls it: ``PutObject``), and ``rights`` are the
+    rights that it needs, as pairs of action and resource (``("s3:PutObject", "arn:aws:s3:::bucket/key")``): the one
+    that is missing where the server names it, else all of them; empty where it was refused for another reason, such as
+    a wrong key. ``reason`` are the server's words where they do not name a right. Of a directory ``operation`` is
+    empty, and the message names the path and the mode that it lacks.
+    """
 
     code = "access-denied"
+    operation: str = ""
+    rights: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
 
 
 class Locked(AccessDenied):

@@ -73,7 +73,7 @@ def place(radosgw, users):
         pages = boto.get_paginator("list_objects_v2").paginate(Bucket=bucket)
         return {found["Key"]: found["ETag"] for page in pages for found in page.get("Contents", ())}
 
-    yield SimpleNamespace(open=open_as, snapshot=snapshot)
+    yield SimpleNamespace(open=open_as, snapshot=snapshot, bucket=bucket)
     for store in stores:
         store.close()
     boto.close()
@@ -117,6 +117,8 @@ def test_who_may_only_read_changes_nothing(filled, act):
     with pytest.raises(errors.AccessDenied) as caught:
         act(filled.open("reader"), filled)
     assert caught.value.status == 403 and caught.value.request_id
+    assert caught.value.operation == "PutObject" and [action for action, _ in caught.value.rights] == ["s3:PutObject"]
+    assert f"PutObject needs s3:PutObject on arn:aws:s3:::{filled.bucket}/team/" in str(caught.value)
     assert filled.snapshot() == before
 
 
@@ -173,7 +175,7 @@ def test_who_may_not_delete_collects_nothing(filled):
     del store.refs["kept"]
     assert "kept" not in filled.open("reader").refs
     store.refs["kept"] = filled.kept
-    with pytest.raises(errors.AccessDenied):
+    with pytest.raises(errors.AccessDenied, match="DeleteObjects needs s3:DeleteObject on arn:aws:s3:::"):
         for _ in range(2):
             store.plan_gc(grace=0).execute(yes_really=True)
     reader = filled.open("reader")
@@ -192,8 +194,11 @@ def test_a_refusal_is_never_absence(filled, name):
         lambda: filled.open(name).exists_many(["0" * 64]),
         lambda: filled.open(name).refs["nothing"],
     ):
-        with pytest.raises(errors.AccessDenied):
+        with pytest.raises(errors.AccessDenied) as caught:
             act()
+        # The store's description is what is asked for first.
+        right = f"s3:GetObject on arn:aws:s3:::{filled.bucket}/team/"
+        assert right in str(caught.value) and f"s3:ListBucket on arn:aws:s3:::{filled.bucket}" in caught.value.hint
 
 
 def test_a_stranger_sees_nothing(filled):
@@ -201,6 +206,8 @@ def test_a_stranger_sees_nothing(filled):
         filled.open("stranger").get(filled.kept)
     with pytest.raises(errors.AccessDenied):
         filled.open("stranger").verify()
+    with pytest.raises(errors.AccessDenied, match="s3:ListBucket"):
+        list(filled.open("stranger").backend.list(""))
     with pytest.raises(errors.AccessDenied):
         filled.open("stranger").plan_gc(grace=GRACE)
 

@@ -19,6 +19,8 @@ from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.versions import RULE_DAYS, VersionsKept, read_versions, removed_after
+from mfstore.s3.aws.errors import problem
+from mfstore.s3.calls import Call, Reply
 from tests.backends.test_s3 import options
 from tests.rigs.gc import DAY, noise
 from tests.rigs.metaflow_trees import task, upload
@@ -95,9 +97,18 @@ def test_what_headers_say_of_locks():
     assert default_retention({"ObjectLockConfiguration": on}) == "Enabled"
     years = {"Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Years": 2}}}
     assert default_retention({"ObjectLockConfiguration": {**on, **years}}) == "GOVERNANCE for 2 years"
-    assert speaks_of_locks(errors.AccessDenied("Access Denied because object protected by object lock."))
-    assert speaks_of_locks(errors.AccessDenied("forbidden by object lock"))
-    assert not speaks_of_locks(errors.AccessDenied("Access Denied"))
+    assert speaks_of_locks(refusal("Access Denied because object protected by object lock."))
+    assert speaks_of_locks(refusal("forbidden by object lock"))
+    assert not speaks_of_locks(refusal("Access Denied"))
+    named = "User: arn:aws:iam::1:user/u is not authorized to perform: s3:DeleteObject on resource: arn:aws:s3:::b/worm"
+    assert not speaks_of_locks(refusal(named))
+
+
+def refusal(words):
+    """The error for a deletion that the service refuses so, of an object with a name that speaks of locks."""
+    call = Call("DeleteObject", "bucket", "retention/worm")
+    body = f"<Error><Code>AccessDenied</Code><Message>{words}</Message></Error>".encode()
+    return problem(call, Reply(call, 403, data=body), lambda call: "http://localhost")
 
 
 # ---- servers ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mfstore.backends.base import ObjectLock
-from mfstore.errors import Locked
+from mfstore.errors import AccessDenied, Locked
 
 if TYPE_CHECKING:
     from mfstore.errors import MfstoreError
@@ -46,7 +46,8 @@ def default_retention(configuration: Mapping[str, Any]) -> str:
 
 def speaks_of_locks(error: MfstoreError) -> bool:
     """Whether a refusal says that it is because of a lock."""
-    return _WORDS.search(error.message) is not None
+    # Not the message: that also names the object and the right.
+    return isinstance(error, AccessDenied) and _WORDS.search(error.reason) is not None
 
 
 def words(lock: ObjectLock) -> str:

@@ -204,7 +204,10 @@ def retryable_code(code: str | None) -> bool:
 
 # ---- the error it stands for --------------------------------------------------------------
 
-LIST_HINT = "Without the right s3:ListBucket a missing key is reported as 403 as well"
+LIST_HINT = "Without s3:ListBucket on {bucket} a key that is absent is refused like this as well"
+ABSENT_HINT = "Most likely the key is absent, which only who may list is told"
+ALLOW_HINT = "Allow it in a policy of whoever asks, or of the bucket"
+DENY_HINT = "A policy denies it, which no other that allows it outweighs: change that one"
 HEAD_HINT = "A HEAD is told no reason: check credentials, region and clock, or get the object to learn it"
 KEY_HINT = "Check the key: a listing of its prefix shows what there is"
 SIZE_HINT = "Ask for its size first"
@@ -281,6 +284,8 @@ def problem(call: Call, reply: Reply, host: Callable[[Call], str]) -> MfstoreErr
     what = said(reply)
     headers = reply.headers
     error = _failure(reply, host(call)) if reply.failure is not None else _refusal(call, reply, what, headers, host)
+    if isinstance(error, AccessDenied):
+        error.operation = call.operation
     return error.where(
         key=call.key,
         backend=f"s3://{call.bucket}",
@@ -318,7 +323,7 @@ def _refusal(
         return Conflict(CONFLICTS[code])
     if code in DENIED:
         message, hint = DENIED[code]
-        return AccessDenied(message, hint=hint)
+        return AccessDenied(f"{call.operation} was refused: {message}", hint=hint)
     if code in ("InvalidRange",) or status == 416:
         # "bytes */123"
         size = headers.get("content-range", "").rpartition("/")[2]
@@ -345,17 +350,35 @@ def _refusal(
         return NotFound("no such object (or bucket)", hint=KEY_HINT)
     if status == 407:
         return BackendError(f"the proxy for {host(call)} wants authentication", hint=FAILURE_HINTS[calls.PROXY])
-    if status in (401, 403) or code == "AccessDenied":
-        hint = "Check what the policies of the bucket and of whoever asks allow"
-        if call.key is not None:
-            hint = f"{LIST_HINT}. {HEAD_HINT}" if silent else LIST_HINT
-        return AccessDenied(text or "access denied", hint=hint)
+    if status in (401, 403) or "AccessDenied" in code:
+        return _denied(call, what, host(call))
     if 200 <= status < 300:
         return BackendError(f"the answer is not what S3 sends{f': {text}' if text else ''}")
     said_what = f": {text}" if text else ""
     if status < 500:
         return BackendError(f"the server refused the request{said_what}", hint=HEAD_HINT if silent else None)
     return BackendError(f"the server failed{said_what}")
+
+
+def _denied(call: Call, what: Fault, host: str) -> AccessDenied:
+    """The error for a request that a policy does not allow: which, on what, and which right it needs."""
+    from mfstore.s3.aws import rights  # the table is for who is refused
+
+    partition = rights.partition_of(host)
+    refusal = rights.lacking(call, what.message, what.code, partition)
+    told = " and ".join(map(str, refusal.rights))
+    message = f"access denied: {call.operation}" + (f" needs {told}" if told else "")
+    hints = [DENY_HINT if refusal.denied else ALLOW_HINT]
+    if call.operation in rights.READS and call.key is not None:
+        if not refusal.named:
+            hints.append(LIST_HINT.format(bucket=rights.arn(call.bucket, None, partition)))
+        elif refusal.rights[0].action == rights.LISTING:
+            hints.append(ABSENT_HINT)
+    if call.operation.startswith("Head") and not what.code:
+        hints.append(HEAD_HINT)
+    error = AccessDenied(message + (f": {refusal.words}" if refusal.words else ""), hint=". ".join(hints))
+    error.rights, error.reason = refusal.rights, "" if refusal.named else refusal.words
+    return error
 
 
 CREDENTIAL_SOURCES = (

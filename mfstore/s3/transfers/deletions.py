@@ -94,7 +94,8 @@ class DeleteJob(Job):
             entry = errors.get(key)
             error = None
             if entry is not None:
-                error = problem(Call("DeleteObject", self.bucket, key), _entry_reply(reply, entry), control.host)
+                alone = Call("DeleteObject", self.bucket, key, self.options, if_match=self._match.get(key))
+                error = problem(alone, _entry_reply(reply, entry), control.host)
             self._out.append(
                 Outcome(index, item, self.bucket, key, error=error, headers=reply.headers, attempts=self.attempts)
             )
@@ -168,7 +169,7 @@ def delete_jobs(
 
 def _entry_reply(reply: Reply, entry: Mapping[str, Any]) -> Reply:
     """What one key's failure inside a DeleteObjects answer would have been as an answer of its own."""
-    code, message = escape(str(entry.get("Code"))), escape(str(entry.get("Message")))
+    code, message = escape(str(entry.get("Code"))), escape(str(entry.get("Message") or ""))
     status = {"AccessDenied": 403, "NoSuchVersion": 404, "MethodNotAllowed": 405, "PreconditionFailed": 412}.get(
         code, 500
     )

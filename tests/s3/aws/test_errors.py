@@ -39,7 +39,7 @@ TABLE = [
     (404, "", errors.NotFound, "object"),
     (403, "AccessDenied", errors.AccessDenied, "s3:ListBucket"),
     (403, "", errors.AccessDenied, "s3:ListBucket"),
-    (401, "", errors.AccessDenied, "access denied"),
+    (401, "", errors.AccessDenied, "s3:GetObject on arn:aws:s3:::bucket/k"),
     (403, "SignatureDoesNotMatch", errors.AccessDenied, "secret access key"),
     (403, "InvalidAccessKeyId", errors.AccessDenied, "AWS_ACCESS_KEY_ID"),
     (400, "ExpiredToken", errors.AccessDenied, "aws sso login"),

@@ -91,12 +91,40 @@ def test_an_expired_token(rig, work):
         checked(error, AccessDenied, "k", "expired", "aws sso login")
 
 
-@pytest.mark.parametrize("work", READS | WRITES)
-def test_a_refusal(rig, work):
+REFUSED = {
+    "GetObject": ("get", {"method": "GET"}, "s3:GetObject", "k"),
+    "GetObject of a range": ("range", {"method": "GET"}, "s3:GetObject", "k"),
+    "HeadObject": ("head", {"method": "HEAD"}, "s3:GetObject", "k"),
+    "HeadObject of what is copied": ("copy", {"method": "HEAD"}, "s3:GetObject", "k"),
+    "CopyObject": ("copy", {"method": "PUT"}, "s3:GetObject", "k"),
+    "PutObject": ("put", {"method": "PUT"}, "s3:PutObject", "k"),
+    "CreateMultipartUpload": ("parts", {"query": "uploads"}, "s3:PutObject", "k"),
+    "UploadPart": ("parts", {"query": "partNumber"}, "s3:PutObject", "k"),
+    "CompleteMultipartUpload": ("parts", {"method": "POST", "query": "uploadId"}, "s3:PutObject", "k"),
+    "DeleteObjects": ("delete", {"method": "POST"}, "s3:DeleteObject", "k"),
+    "ListObjectsV2": ("list", {"query": "list-type"}, "s3:ListBucket", None),
+}
+"""What is refused: by what work it is asked for, how it is known, which right it needs, on what."""
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_a_refusal_names_what_was_asked_and_the_right_for_it(rig, refused):
+    work, known_by, action, on = REFUSED[refused]
     rig.store("k", b"1")
-    proxy = rig.proxy(fault(access_denied()))
-    error = (READS | WRITES)[work](rig.client(proxy), "k")
-    checked(error, AccessDenied, "k", "HTTP 403", "Check" if work == "delete" else "s3:ListBucket")
+    proxy = rig.proxy(fault(access_denied(), **known_by))
+    client = rig.client(proxy)
+    if work == "list":
+        with pytest.raises(AccessDenied) as caught:
+            list(client.list("k"))
+        error = caught.value
+    else:
+        error = (READS | WRITES)[work](client, "k")
+        assert error.key in ("k", "copy")
+    resource = f"arn:aws:s3:::{rig.bucket}" + (f"/{on}" if on else "")
+    operation = refused.partition(" ")[0]
+    assert isinstance(error, AccessDenied) and error.operation == operation and (action, resource) in error.rights
+    assert f"{operation} needs {action} on {resource}" in str(error) and "HTTP 403" in str(error)
+    assert "Allow it" in error.hint and ("s3:ListBucket" in str(error)) == (work in READS or work == "list")
     assert error.attempts == 1 and rig.stored("k") == b"1" and not rig.uploads()
 
 
