@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfstore.bench.measure import Meter, Row, Usage, quantile, slices, spread, tail
+from mfstore.bench.recording import Flights
 
 SECONDS = st.floats(0, 50, allow_nan=False)
 ROWS = st.lists(
@@ -103,3 +104,15 @@ def test_the_meter_sees_cpu_and_memory():
     assert 0 < used.cpu <= 8 * used.wall + 0.1
     del room
     assert Meter().read().rss < used.rss
+
+
+def test_requests_under_way_over_time():
+    found = Flights(begin=100.0, _last=100.0)
+    found.change(4, 100.0)
+    found.change(2, 100.025)
+    found.change(-6, 100.055)
+    assert found.most == 6
+    assert sum(found.bins) == pytest.approx(4 * 0.025 + 6 * 0.03)
+    assert found.mean(100.0, 100.02) == pytest.approx(4)
+    assert found.mean(100.03, 100.05) == pytest.approx(6)
+    assert found.mean(99.0, 99.5) == found.mean(100.2, 101.0) == 0
