@@ -46,11 +46,10 @@ class Flights:
         self.most = max(self.most, self.number)
 
     def mean(self, begin: float, end: float) -> float:
-        """Between two moments (time.monotonic()), to the nearest bin."""
-        self.change(0)
-        first, last = (round((moment - self.begin) / BIN_SECONDS) for moment in (begin, end))
-        found = self.bins[max(first, 0) : max(last, first + 1, 1)]
-        return sum(found) / (len(found) * BIN_SECONDS) if found else 0.0
+        """Between two moments (time.monotonic()) before the last change, to the nearest bin."""
+        first = max(round((begin - self.begin) / BIN_SECONDS), 0)
+        last = max(round((end - self.begin) / BIN_SECONDS), 0)
+        return sum(self.bins[first:last]) / ((last - first) * BIN_SECONDS) if last > first else 0.0
 
 
 @dataclass(slots=True)
