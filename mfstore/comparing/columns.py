@@ -9,13 +9,13 @@ from mfstore.comparing.elements import unequal_objects
 from mfstore.comparing.jobs import BLOCK, Job
 from mfstore.comparing.lanes import Lane
 from mfstore.comparing.sameness import Place, token
+from mfstore.pickling.evaluation import slots_of
+from mfstore.pickling.symbols import Made, Slot, called
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import ArraySymbols, array_of
 from mfstore.views.arrow import Edges
 from mfstore.views.columns import block_part, length_of, narrowed
 from mfstore.views.data import nbytes_of
-from mfstore.views.evaluation import slots_of
-from mfstore.views.symbols import Made, Slot, called
 
 WINDOWS = 4
 """Windows that fill a batch: rows are left out by windows, and each window asks where its texts begin and end."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mfstore.comparing.sameness import Place, same
 from mfstore.errors import NotLoadable
+from mfstore.pickling.evaluation import slots_of
 from mfstore.records import NamedTuple
 from mfstore.views.arrow import Edges, planned
-from mfstore.views.evaluation import slots_of
 from mfstore.views.parts import objects_together
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mfstore.comparing.elements import unequal
 from mfstore.comparing.jobs import BLOCK, Job
 from mfstore.comparing.sameness import spans_of
+from mfstore.pickling.symbols import Slot
 from mfstore.records import NamedTuple
-from mfstore.views.symbols import Slot
 
 if TYPE_CHECKING:
     from mfstore.views.arrow import Edges

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from mfstore.pickling.evaluation import PLAIN
+from mfstore.pickling.symbols import SET, Made, Slot, Symbol
 from mfstore.records import NamedTuple
-from mfstore.views.evaluation import PLAIN
 from mfstore.views.parts import BODY
-from mfstore.views.symbols import SET, Made, Slot, Symbol
 
 if TYPE_CHECKING:
     from mfstore.views.parts import ArtifactParts

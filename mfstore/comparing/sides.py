@@ -8,6 +8,8 @@ from mfstore.comparing.columns import dtype_node
 from mfstore.comparing.report import Side
 from mfstore.comparing.tensors import text_of_one
 from mfstore.errors import NotLoadable
+from mfstore.pickling.evaluation import slots_of
+from mfstore.pickling.symbols import Made, Slot, Symbol, called
 from mfstore.views.arrays import array_of
 from mfstore.views.data import (
     MAPPING,
@@ -20,9 +22,7 @@ from mfstore.views.data import (
     shape_of,
     type_of,
 )
-from mfstore.views.evaluation import slots_of
 from mfstore.views.frames import frame_of, series_of
-from mfstore.views.symbols import Made, Slot, Symbol, called
 
 if TYPE_CHECKING:
     from mfstore.comparing.columns import Column

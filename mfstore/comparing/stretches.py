@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.comparing.jobs import BLOCK, Job
 from mfstore.comparing.sameness import Place, Span, spans_of
-from mfstore.views.symbols import Slot
+from mfstore.pickling.symbols import Slot
 
 if TYPE_CHECKING:
     from mfstore.views.arrow import Edges

@@ -9,8 +9,8 @@ from typing import Any
 from mfstore.comparing.elements import as_half, as_single, one_zero
 from mfstore.comparing.lanes import Columns, Lane, Pair
 from mfstore.comparing.sameness import Place, same
+from mfstore.pickling.symbols import Slot
 from mfstore.records import NamedTuple
-from mfstore.views.symbols import Slot
 from mfstore.views.tensors import SparseSymbols, TensorSymbols, sparse_tensor, tensor_of
 
 _AS_BITS = {

@@ -23,6 +23,7 @@ from mfstore.comparing.sides import Sides
 from mfstore.comparing.stretches import Stretch
 from mfstore.comparing.tensors import SparsePair, TensorPair, pair_of
 from mfstore.errors import NotLoadable
+from mfstore.pickling.symbols import Made, Slot
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import ArraySymbols, array_of
 from mfstore.views.arrow import ArrowSymbols, arrow_array, arrow_table, chunked_array
@@ -40,7 +41,6 @@ from mfstore.views.data import (
 )
 from mfstore.views.frames import FrameColumns, frame_of, series_of
 from mfstore.views.parts import Opaque
-from mfstore.views.symbols import Made, Slot
 
 if TYPE_CHECKING:
     from mfstore.views.frames import FrameSymbols

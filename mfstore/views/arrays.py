@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from mfstore.pickling.symbols import STATE, Made, Slot, Step, call, called, item_of
 from mfstore.records import NamedTuple
-from mfstore.views.symbols import STATE, Made, Slot, Step, call, called, item_of
 
 _FROM_BUFFER = ("numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer")
 _RECONSTRUCT = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")

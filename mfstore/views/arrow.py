@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any
 
+from mfstore.pickling.symbols import Made, Slot, call, called, item_of
 from mfstore.records import NamedTuple
-from mfstore.views.symbols import Made, Slot, call, called, item_of
 
 _BEGINS = {
     kind: Struct("<i" if kind in ("string", "binary", "utf8") else "<q")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mfstore.pickling.symbols import STATE, Made, Step, call, called, item_of
 from mfstore.views.arrays import ArraySymbols, array_of
 from mfstore.views.arrow import Edges, arrow_array, chunked_array, narrowed_arrow
-from mfstore.views.symbols import STATE, Made, Step, call, called, item_of
 
 _BACKED = "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked"
 _OF_ARROW = ("_pa_array",)

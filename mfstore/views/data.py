@@ -6,15 +6,15 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mfstore._core.pickler import BYTEARRAY, TEXT
+from mfstore.pickling.evaluation import PLAIN, within
+from mfstore.pickling.symbols import EXTEND, SET, Made, Slot, Symbol, called
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of
 from mfstore.views.arrow import arrow_array, arrow_table, chunked_array
 from mfstore.views.columns import length_of
-from mfstore.views.evaluation import PLAIN, within
 from mfstore.views.frames import frame_of, series_of
 from mfstore.views.modules import module_attributes
 from mfstore.views.polars_frames import polars_frame
-from mfstore.views.symbols import EXTEND, SET, Made, Slot, Symbol, called
 from mfstore.views.tensors import (
     FROM_TYPE,
     OF_PARAMETERS,

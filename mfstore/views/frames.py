@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mfstore.pickling.symbols import STATE, Made, Step, call, called
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of, is_number
 from mfstore.views.arrow import Edges
 from mfstore.views.columns import block_part, length_of, narrowed
-from mfstore.views.symbols import STATE, Made, Step, call, called
 
 _FRAMES = ("pandas.DataFrame", "pandas.core.frame.DataFrame")
 _SERIES = ("pandas.Series", "pandas.core.series.Series")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mfstore.format.digests import Key
-from mfstore.views.evaluation import slots_of
+from mfstore.pickling.evaluation import slots_of
 from mfstore.views.parts import ArtifactParts
 
 if TYPE_CHECKING:

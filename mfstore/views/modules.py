@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mfstore.views.symbols import Made, called
+from mfstore.pickling.symbols import Made, called
 
 _HELD_IN = ("_parameters", "_buffers", "_modules")
 """Where a module finds what is asked of it as an attribute, in torch's order."""

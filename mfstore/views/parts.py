@@ -14,10 +14,10 @@ from mfstore.format.recipes import INLINE, PICKLE
 from mfstore.loading.artifacts import first_chunks
 from mfstore.loading.fetch import targets
 from mfstore.loading.unloadable import unloadable
+from mfstore.pickling.evaluation import Evaluation, copied, slots_of
 from mfstore.pickling.streams import finder
+from mfstore.pickling.symbols import Slot, read_symbols
 from mfstore.records import NamedTuple
-from mfstore.views.evaluation import Evaluation, copied, slots_of
-from mfstore.views.symbols import Slot, read_symbols
 
 if TYPE_CHECKING:
     from mfstore.format.recipes import Artifact, Recipe

@@ -9,11 +9,11 @@ from io import BytesIO
 from typing import Any
 
 from mfstore._core.pickler import BYTES
+from mfstore.pickling.symbols import Made, Slot, call, called, item_of
 from mfstore.records import NamedTuple
 from mfstore.views.arrow import Edges
 from mfstore.views.ipc import NotAStream, StreamLayout, read_layout
 from mfstore.views.ipc_rows import first_row, rows_of
-from mfstore.views.symbols import Made, Slot, call, called, item_of
 
 _FRAMES = ("polars.dataframe.frame.DataFrame", "polars.DataFrame")
 

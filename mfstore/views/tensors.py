@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from mfstore.pickling.symbols import Made, Slot, Step, called, item_of
 from mfstore.records import NamedTuple
-from mfstore.views.symbols import Made, Slot, Step, called, item_of
 
 TENSOR = "torch.Tensor"
 PARAMETER = "torch.nn.parameter.Parameter"

@@ -11,6 +11,8 @@ from mfstore.errors import NotFound, WrongArgument
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
 from mfstore.loading.artifacts import first_chunks
+from mfstore.pickling.evaluation import is_at_hand, slots_of
+from mfstore.pickling.symbols import Made, Slot, item_of
 from mfstore.progress import METER, Progress, shown
 from mfstore.records import NamedTuple
 from mfstore.views.arrays import array_of, indexed, is_all, is_number, split
@@ -29,12 +31,10 @@ from mfstore.views.data import (
     shape_of,
     type_of,
 )
-from mfstore.views.evaluation import is_at_hand, slots_of
 from mfstore.views.frames import FrameColumns, FrameSymbols, SeriesSymbols, frame_of, rows_of_labels, series_of
 from mfstore.views.ipc import StreamLayout
 from mfstore.views.parts import ArtifactParts
 from mfstore.views.polars_frames import PolarsSymbols, polars_frame
-from mfstore.views.symbols import Made, Slot, item_of
 from mfstore.views.tensors import sparse_tensor, tensor_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mfstore.cli import main
 from mfstore.comparing import jobs, lanes
 from mfstore.comparing.report import ADDED, CHANGED, LINES_TOLD, REMOVED
 from mfstore.errors import CorruptObject, NotFound
-from mfstore.views.evaluation import slots_of
+from mfstore.pickling.evaluation import slots_of
 from mfstore.views.parts import objects_together
 from tests.rigs.damage import wrapped
 from tests.rigs.parts import CountingBackend

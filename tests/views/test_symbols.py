@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfstore._core.pickler import BUFFER
+from mfstore.pickling.evaluation import Evaluation, copied, slots_of
 from mfstore.pickling.streams import finder
+from mfstore.pickling.symbols import STATE, Made, Slot, Step, call, read_symbols, symbol
 from mfstore.views.data import (
     ARRAY,
     MAPPING,
@@ -24,8 +26,6 @@ from mfstore.views.data import (
     shape_of,
     type_of,
 )
-from mfstore.views.evaluation import Evaluation, copied, slots_of
-from mfstore.views.symbols import STATE, Made, Slot, Step, call, read_symbols, symbol
 from mfstore.views.tensors import sparse_tensor, tensor_of
 
 CREATED = []

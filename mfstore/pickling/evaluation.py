@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mfstore._core.cycles import without_search
 from mfstore.errors import CorruptObject
 from mfstore.pickling.arrays import flat_arrays
-from mfstore.views.symbols import ADD, EXTEND, SET, STATE, Made, Slot, Symbol
+from mfstore.pickling.symbols import ADD, EXTEND, SET, STATE, Made, Slot, Symbol
 
 if TYPE_CHECKING:
-    from mfstore.views.symbols import Step
+    from mfstore.pickling.symbols import Step
 
 PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
 """Types of values that are what they are, and are never changed."""
