@@ -612,11 +612,10 @@ class LocalBackend(Backend):
         if code in (errno.ENOENT, errno.ESTALE):
             return NotFound("no such object", **where)
         if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return AccessDenied(
-                f"permission denied: {error.strerror}",
-                **where,
-                hint=f"Check the owner and mode of {self._path(key)} and of its directory",
-            )
+            from mfstore.host.permissions import refused_because  # for who is refused
+
+            why, hint = refused_because(self._path(key), code)
+            return AccessDenied(f"permission denied: {why}", **where, hint=hint)
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return OutOfSpace(
                 f"cannot write: {error.strerror}",
