@@ -34,11 +34,18 @@ class Row(NamedTuple):
     verified: int
     """Bytes that were compared with what they have to be."""
     error: str | None
+    scheduled: float | None = None
+    """Of an open loop: when it should have begun, on the same clock as ``start``."""
 
     @property
     def end(self) -> float:
         """On the same clock as ``start``."""
         return self.start + self.seconds
+
+    @property
+    def response(self) -> float:
+        """Seconds from when it should have begun to its end; in a closed loop, from when it began."""
+        return self.end - (self.start if self.scheduled is None else self.scheduled)
 
 
 @dataclass(frozen=True, slots=True)

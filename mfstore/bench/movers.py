@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -61,9 +62,26 @@ class Mover(ABC):
         """Delete objects."""
         raise NotImplementedError
 
+    def one(self, operation: str, key: str, data: bytes = b"", check: Check | None = None) -> Row:
+        """Put, get, head or delete one object, in the calling thread. Safe from several threads. Its row has no
+        seconds where nobody but the caller knows them."""
+        with closing(self._ask(operation, key, data, check or _any)) as rows:
+            return next(rows)
+
+    def _ask(self, operation: str, key: str, data: bytes, check: Check) -> Rows:
+        if operation == "put":
+            return self.put([(key, data)])
+        if operation == "get":
+            return self.get([key], check)
+        return self.head([key]) if operation == "head" else self.delete([key])
+
     @abstractmethod
     def close(self) -> None:
         """Let go of connections."""
+
+
+def _any(_: int, found: Buffer) -> bool:
+    return True
 
 
 class BulkMover(Mover):
@@ -186,31 +204,23 @@ class BackendMover(ThreadMover):
         super().__init__(engine, threads)
         self.backend = backend
 
-    def put(self, items: Iterable[tuple[str, bytes]]) -> Rows:
-        def work(_: int, item: tuple[str, bytes]) -> tuple[int, int]:
-            key, data = item
-            self.backend.put(key, [data])
-            return len(data), 0
+    def one(self, operation: str, key: str, data: bytes = b"", check: Check | None = None) -> Row:
+        """As Mover's."""
+        if operation == "put":
+            return self._one(0, (key, data), self._put)
+        if operation == "get":
+            return self._one(0, key, self._getter(check or _any))
+        return self._one(0, key, self._head if operation == "head" else self._delete)
 
-        return self.run(items, work)
+    def put(self, items: Iterable[tuple[str, bytes]]) -> Rows:
+        return self.run(items, self._put)
 
     def get(self, keys: Iterable[str], check: Check) -> Rows:
-        def work(number: int, key: str) -> tuple[int, int]:
-            data = self.backend.get(key)
-            if not check(number, data):
-                raise Different
-            return len(data), len(data)
-
-        return self.run(keys, work)
+        return self.run(keys, self._getter(check))
 
     def head(self, keys: Iterable[str]) -> Rows:
         """As Mover's."""
-
-        def work(_: int, key: str) -> tuple[int, int]:
-            self.backend.head(key)
-            return 0, 0
-
-        return self.run(keys, work)
+        return self.run(keys, self._head)
 
     def list(self, prefix: str) -> Rows:
         begin = monotonic()
@@ -218,11 +228,29 @@ class BackendMover(ThreadMover):
         yield Row(count - 1, begin, monotonic() - begin, None, 0, 1, 0, None)
 
     def delete(self, keys: Iterable[str]) -> Rows:
-        def work(_: int, key: str) -> tuple[int, int]:
-            self.backend.delete(key)
-            return 0, 0
-
-        return self.run(keys, work)
+        return self.run(keys, self._delete)
 
     def close(self) -> None:
         self.backend.close()
+
+    def _put(self, _: int, item: tuple[str, bytes]) -> tuple[int, int]:
+        key, data = item
+        self.backend.put(key, [data])
+        return len(data), 0
+
+    def _getter(self, check: Check) -> Callable[[int, str], tuple[int, int]]:
+        def work(number: int, key: str) -> tuple[int, int]:
+            data = self.backend.get(key)
+            if not check(number, data):
+                raise Different
+            return len(data), len(data)
+
+        return work
+
+    def _head(self, _: int, key: str) -> tuple[int, int]:
+        self.backend.head(key)
+        return 0, 0
+
+    def _delete(self, _: int, key: str) -> tuple[int, int]:
+        self.backend.delete(key)
+        return 0, 0

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mfstore.backends.s3.backend import COALESCED_SPAN, INLINE_BYTES
+from mfstore.bench.mixes import MIXED, Mix
 from mfstore.bench.payloads import new_bytes
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
 from mfstore.s3.calls import SHORT_BODY
@@ -118,6 +119,11 @@ def plan(scenarios: Iterable[Scenario]) -> BenchPlan:
 
 
 def _steps(number: int, scenario: Scenario) -> Iterable[Step]:
+    if scenario.mix is not None:
+        yield Step(scenario, number, "put", False, _object_requests(scenario, "put") + warm_up(scenario, "put"))
+        yield Step(scenario, number, MIXED, True, _mixed_requests(scenario, scenario.mix))
+        yield Step(scenario, number, "delete", False, _rest_of_mix(scenario, scenario.mix))
+        return
     for operation in OPERATIONS[scenario.layer]:
         measured = operation in scenario.operations
         if scenario.layer == ARTIFACTS:
@@ -160,6 +166,25 @@ def _object_requests(scenario: Scenario, operation: str) -> Forecast:
         name, page = ("ListObjectsV2", LISTING_PAGE) if operation == "list" else ("DeleteObjects", KEYS_PER_DELETE)
         total = _exactly({name: -(-keys // page)})
     return total
+
+
+def _mixed_requests(scenario: Scenario, mix: Mix) -> Forecast:
+    """All that the mix may take: a time limit may end it after any of its operations."""
+    counts, most = mix.expected, Counter[str]()
+    # A delete that finds no object free is a put, and one request deletes one object.
+    puts, gets = counts.get("put", 0) + counts.get("delete", 0), counts.get("get", 0)
+    most["DeleteObjects"], most["HeadObject"] = counts.get("delete", 0), counts.get("head", 0)
+    largest = max(size for size, _ in scenario.sizes)
+    for name, many in _put(largest).items():
+        most[name] += many * puts
+    most["GetObject"] = gets * (1 if largest <= SHORT_BODY else -(-largest // SHORTEST_PIECE))
+    return Forecast({}, {name: many for name, many in most.items() if many}, puts * largest, gets * largest)
+
+
+def _rest_of_mix(scenario: Scenario, mix: Mix) -> Forecast:
+    keys = scenario.count + warm_objects(scenario)[0]
+    most = keys + mix.expected.get("put", 0) + mix.expected.get("delete", 0)
+    return Forecast({"DeleteObjects": 1}, {"DeleteObjects": -(-most // KEYS_PER_DELETE)})
 
 
 def _exactly(requests: Mapping[str, int], sent: int = 0, received: int = 0) -> Forecast:
@@ -219,7 +244,8 @@ def _saves(size: int, rounds: int) -> Forecast:
 def _stored_at_once(scenario: Scenario) -> int:
     if scenario.layer == OBJECTS:
         count, size = warm_objects(scenario)
-        return scenario.size + count * size
+        grown = _mixed_requests(scenario, scenario.mix).sent if scenario.mix else 0
+        return scenario.size + count * size + grown
     return scenario.size + new_bytes(scenario) * scenario.bundles
 
 

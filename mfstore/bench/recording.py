@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -65,36 +66,52 @@ class Traffic:
     failures: int = 0
     """Tries that brought another 5xx, or no answer."""
     flights: Flights = field(default_factory=Flights)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Operations of a mix are in several threads."""
 
     def clear(self) -> None:
         """Begin anew; what is under way stays so."""
-        self.requests.clear()
-        self.retries = self.throttled = self.failures = 0
-        under_way = self.flights.number
-        self.flights = Flights(number=under_way, most=under_way)
+        with self.lock:
+            self.requests.clear()
+            self.retries = self.throttled = self.failures = 0
+            under_way = self.flights.number
+            self.flights = Flights(number=under_way, most=under_way)
 
     def until_now(self) -> Traffic:
         """A copy that counts no further."""
-        self.flights.change(0)
+        self.under_way(0)
         found = copy(self)
         found.requests = self.requests.copy()
         found.flights = copy(self.flights)
         found.flights.bins = [*self.flights.bins]
         return found
 
+    def under_way(self, more: int) -> None:
+        """So many more requests than before, or fewer."""
+        with self.lock:
+            self.flights.change(more)
+
+    def count(self, operation: str, number: int) -> None:
+        """So many requests went out."""
+        with self.lock:
+            self.requests[operation] += number
+
     def sent(self, call: Call) -> None:
         """A request goes out."""
-        self.requests[call.operation] += 1
         # A hedge is a call of its own whose first try nobody counted; a control plane's question is nobody's.
-        if call.tag is not None and call.tag.attempts != 1:
-            self.retries += 1
+        again = call.tag is not None and call.tag.attempts != 1
+        with self.lock:
+            self.requests[call.operation] += 1
+            self.retries += again
 
     def came(self, reply: Reply) -> None:
         """The end of a request."""
-        if reply.status in (429, 503):
-            self.throttled += 1
-        elif reply.status >= 500 or (reply.failure is not None and reply.failure != CANCELLED):
-            self.failures += 1
+        throttled = reply.status in (429, 503)
+        failed = reply.status >= 500 or (reply.failure is not None and reply.failure != CANCELLED)
+        if throttled or failed:
+            with self.lock:
+                self.throttled += throttled
+                self.failures += failed and not throttled
 
 
 def record(client: BulkClient, traffic: Traffic | None = None) -> Traffic:
@@ -138,12 +155,12 @@ class _Recording(Channel):
         """Tell how many are under way now."""
         number = len(self._open) + (self._lane.flying if self._lane is not None else 0)
         if number != self._noted:
-            self._traffic.flights.change(number - self._noted)
+            self._traffic.under_way(number - self._noted)
             self._noted = number
 
     def count(self, operation: str, number: int) -> None:
         """So many plain requests went out."""
-        self._traffic.requests[operation] += number
+        self._traffic.count(operation, number)
         self.note()
 
     def submit(self, calls: Sequence[Call]) -> None:

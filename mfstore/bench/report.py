@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from mfstore.bench.compare import SAME, compare
+from mfstore.bench.mixes import MIXED
 from mfstore.bench.plan import BenchPlan, Prices, summary
 from mfstore.bench.scenarios import ARTIFACTS, OPERATIONS, size_text
 
@@ -75,9 +76,26 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
     s3 = document["run"]["kind"] == "s3"
     by_operation: dict[str, list[Mapping[str, Any]]] = {}
     for cell in document["cells"]:
+        if of_mix(cell):
+            continue
         by_operation.setdefault(cell["operation"], []).append(cell)
     order = [name for names in OPERATIONS.values() for name in names]
-    return [(operation, *_table(by_operation[operation], s3=s3)) for operation in order if operation in by_operation]
+    found: list[Table] = [
+        (operation, *_table(by_operation[operation], s3=s3)) for operation in order if operation in by_operation
+    ]
+    if mixes := [cell for cell in document["cells"] if of_mix(cell)]:
+        found.append((MIXED, *_table(mixes, s3=s3)))
+    return found
+
+
+def of_mix(cell: Mapping[str, Any]) -> bool:
+    """Whether it is of a mixed workload. Results of older versions say nothing of it."""
+    return bool(cell["scenario"].get("mix"))
+
+
+def wholes(cells: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The cells that count: of a mix, the one of all its operations."""
+    return [cell for cell in cells if cell.get("whole", True)]
 
 
 def _table(cells: Sequence[Mapping[str, Any]], *, s3: bool) -> tuple[list[str], list[list[str]]]:
@@ -94,6 +112,8 @@ def _table(cells: Sequence[Mapping[str, Any]], *, s3: bool) -> tuple[list[str], 
     for kind, title, names in TIMES:
         if any(cell[kind]["count"] for cell in cells):
             columns += [(f"{title}\n{HEADS.get(name, name)}", partial(_time_of, kind, name)) for name in names]
+    if any(cell.get("pace") for cell in cells):
+        columns += [(f"service\n{name}", partial(_service, name)) for name in ("p50", "p99")]
     columns.append(("tail", lambda cell: f"{cell['tail']['share']:.0%}"))
     if s3:
         columns.append(("again", lambda cell: str(cell["retries"])))
@@ -111,16 +131,25 @@ def _time_of(kind: str, name: str, cell: Mapping[str, Any]) -> str:
     return time(cell[kind][name])
 
 
+def _service(name: str, cell: Mapping[str, Any]) -> str:
+    return time(cell["pace"]["service"][name]) if cell.get("pace") else "-"
+
+
 def label(cell: Mapping[str, Any]) -> str:
     """A scenario in a few words, from its dictionary; with what went wrong."""
     scenario = cell["scenario"]
     parts = [mix(scenario)]
+    if of_mix(cell):
+        name = "all" if cell["operation"] == MIXED else cell["operation"]
+        pace = f", {scenario['mix']['rate']:g}/s {scenario['mix']['arrivals']}" if scenario["mix"]["rate"] else ""
+        parts = [f"{name} of {parts[0]}{pace}"]
     parts += [f"at {scenario['concurrency']}"] if scenario["concurrency"] else []
     parts += [f"{scenario['compressible']} % compressible"] if scenario["compressible"] else []
     parts += [f"{scenario['duplicate']} % duplicate"] if scenario["duplicate"] else []
     parts += [f"{scenario['failure']} % failing"] if scenario["failure"] else []
     done = cell["objects"] + cell["failed"]
-    parts += [f"time limit after {done} of {cell['wanted']}"] if done < cell["wanted"] else []
+    limited = done < cell["wanted"] and not of_mix(cell)
+    parts += [f"time limit after {done} of {cell['wanted']}"] if limited else []
     parts += [f"{cell['failed']} FAILED"] if cell["failed"] else []
     return ", ".join(parts)
 
@@ -138,7 +167,7 @@ def share(cell: Mapping[str, Any]) -> float:
 
 def summary_lines(document: Mapping[str, Any]) -> list[str]:
     """What holds for the whole run: success, verification, ceilings, what it is bound by."""
-    cells = document["cells"]
+    cells = wholes(document["cells"])
     done, failed = sum(cell["objects"] for cell in cells), sum(cell["failed"] for cell in cells)
     moved = sum(cell["bytes"] for cell in cells)
     verified = sum(cell["verified"] for cell in cells)
@@ -147,6 +176,7 @@ def summary_lines(document: Mapping[str, Any]) -> list[str]:
         f"success   {ratio:.3%}: {failed} of {done + failed} failed",
         f"verified  {verified / moved:.0%} of {size(moved)} by digest" if moved else "verified  nothing was moved",
     ]
+    lines += pace_lines(cells)
     errors = dict.fromkeys(error for cell in cells for error in cell["errors"])
     lines += [f"          {error}" for error in list(errors)[:5]]
     ceilings = document["ceilings"]
@@ -158,6 +188,27 @@ def summary_lines(document: Mapping[str, Any]) -> list[str]:
     if ceilings["disk_write"]:
         parts.append(f"disk {rate(ceilings['disk_write'])} written and synced, {rate(ceilings['disk_read'])} read")
     lines.append(f"ceilings  MB/s: {', '.join(parts)}")
+    return lines
+
+
+def pace_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What became of the schedules of open loops."""
+    lines = []
+    for cell in cells:
+        found = cell.get("pace")
+        if not found:
+            continue
+        word = "reached" if found["reached"] else "NOT REACHED"
+        done = found["done"] / found["scheduled"] if found["scheduled"] else 1.0
+        lines.append(
+            f"rate      {found['rate']:g}/s {found['arrivals']} of {mix(cell['scenario'])}: {word}; "
+            f"{found['done']} of {found['scheduled']} scheduled were done ({done:.1%}), {found['failed']} failed, "
+            f"{found['not_begun']} never begun"
+        )
+        lines.append(
+            f"          at most {found['waiting']} waited at once, {found['waiting_at_end']} at the end of the "
+            f"schedule; at most {found['under_way']} were under way"
+        )
     return lines
 
 
@@ -188,8 +239,10 @@ def verdict_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def slow_fast(series: Sequence[float]) -> str:
-    """Slowest, median and fastest slice; ``-`` for fewer than three."""
-    return f"{rate(min(series))}-{rate(median(series))}-{rate(max(series))}" if len(series) > 2 else "-"
+    """Slowest, median and fastest slice; ``-`` for fewer than three, and where nothing moved."""
+    if len(series) < 3 or not any(series):
+        return "-"
+    return f"{rate(min(series))}-{rate(median(series))}-{rate(max(series))}"
 
 
 def between(low: int, high: int) -> str:

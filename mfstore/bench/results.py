@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from mfstore.bench.measure import Row, Slices, Spread, Tail, Usage
+from mfstore.bench.mixes import MIXED
+from mfstore.bench.pace import Pace
 from mfstore.bench.scenarios import Scenario
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, Unsupported
 
@@ -22,6 +24,7 @@ SHORT_RUN = 0.1
 """Seconds below which nobody knows what else the machine did: its clock of CPU time counts hundredths."""
 ROW_COLUMNS = (
     "scenario", "operation", "number", "start", "seconds", "first_byte", "bytes", "attempts", "verified", "error",
+    "scheduled",
 )  # fmt: skip
 
 
@@ -34,6 +37,30 @@ class Verdict:
     or unknown."""
     because: str
     advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a measurement that its rates are of."""
+
+    seconds: float
+    objects: float
+    """That ended in it."""
+    bytes: float
+    """Those of an object are taken to be spread evenly over its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientShare:
+    """What one of several clients did of a measurement, within its own time."""
+
+    client: str
+    seconds: float
+    objects: int
+    failed: int
+    bytes: int
+    p50: float | None
+    p99: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +97,22 @@ class Cell:
     errors: tuple[str, ...] = ()
     """The first few."""
     verdict: Verdict | None = None
+    window: Window | None = None
+    """None: the whole measurement."""
+    pace: Pace | None = None
+    """Of the whole of a mix in an open loop."""
+    clients: tuple[ClientShare, ...] = ()
+    """Of several machines."""
 
     @property
     def name(self) -> str:
         """What it is, in one line: the same in every run of the same scenario."""
         return f"{self.operation} {self.scenario.name}"
+
+    @property
+    def whole(self) -> bool:
+        """Not the part of a mix that one of its operations has: all of it is a cell of its own."""
+        return self.scenario.mix is None or self.operation == MIXED
 
     @property
     def seconds(self) -> float:
@@ -83,12 +121,16 @@ class Cell:
 
     @property
     def bytes_per_second(self) -> float:
-        """Of the whole time, from the first start to the last end."""
+        """Of the window, or of the whole time, from the first start to the last end."""
+        if self.window is not None:
+            return self.window.bytes / self.window.seconds if self.window.seconds else 0.0
         return self.bytes / self.seconds if self.seconds else 0.0
 
     @property
     def objects_per_second(self) -> float:
         """Likewise."""
+        if self.window is not None:
+            return self.window.objects / self.window.seconds if self.window.seconds else 0.0
         return self.objects / self.seconds if self.seconds else 0.0
 
     @property
@@ -108,6 +150,7 @@ class Cell:
         return {
             **asdict(self),
             "name": self.name,
+            "whole": self.whole,
             "seconds": self.seconds,
             "bytes_per_second": self.bytes_per_second,
             "objects_per_second": self.objects_per_second,
@@ -180,7 +223,8 @@ class RowWriter:
             first = "" if row.first_byte is None else f"{row.first_byte:.6f}"
             self._csv.writerow(
                 (number, operation, row.number, f"{row.start - begin:.6f}", f"{row.seconds:.6f}", first, row.size,
-                 row.attempts, row.verified, row.error or "")
+                 row.attempts, row.verified, row.error or "",
+                 "" if row.scheduled is None else f"{row.scheduled - begin:.6f}")
             )  # fmt: skip
 
 

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from mfstore.bench.measure import Meter, Row, Usage, slices, spread, tail
+from mfstore.bench.mixed import MixedWork, carry_out, cells_of
+from mfstore.bench.mixes import MIXED
 from mfstore.bench.movers import DIFFERS, Mover, Rows
 from mfstore.bench.payloads import bundle, contents
 from mfstore.bench.plan import BenchPlan, Step, warm_objects
+from mfstore.bench.pool import Pool
 from mfstore.bench.recording import Traffic
 from mfstore.bench.results import Cell
 from mfstore.bench.scenarios import ARTIFACTS, Scenario
@@ -38,6 +41,16 @@ class RunSettings:
     seed: int = 0
     seconds: float = 10.0
     """After so many an operation starts no more objects."""
+    client: int = 0
+    """Which of several machines this is, from 0."""
+    clients: int = 1
+    gate: Callable[[Step], None] | None = None
+    """Called before each measured step: where there are several machines, returns when all begin."""
+
+    @property
+    def own_seed(self) -> int:
+        """Of this machine alone: no two store, draw or wait alike."""
+        return self.seed + self.client * 1_000_003
 
 
 def execute(
@@ -47,6 +60,13 @@ def execute(
     checked, and has to be removed afterwards, whatever happens here."""
     for _, found in groupby(plan.steps, key=lambda step: step.number):
         steps = list(found)
+        if steps[0].scenario.mix is not None:
+            with target.mover(steps[0].scenario, settings.seed) as (mover, traffic):
+                work = _Mixed(
+                    steps[0].scenario, steps[0].number, settings, mover, traffic, progress, keep, target
+                )  # fmt: skip
+                yield from [cell for step in steps for cell in work.cells(step)]
+            continue
         with opened(target, steps[0], settings, keep, progress) as run:
             cells = [cell for step in steps if (cell := run(step)) is not None]
         yield from _read_back(cells)
@@ -84,6 +104,11 @@ class _Work:
     traffic: Traffic | None
     progress: StepProgress
     keep: Keep
+
+    def wait_for_others(self, step: Step) -> None:
+        """Until all machines begin this step."""
+        if self.settings.gate is not None:
+            self.settings.gate(step)
 
     def measured(self, step: Step, engine: str, rows: Rows, wanted: int, stored: int | None = None) -> Cell:
         """Consume the rows, and sum them up."""
@@ -130,8 +155,9 @@ class _Objects(_Work):
         super().__init__(settings, traffic, progress, keep)
         self._scenario = scenario
         self._mover = mover
-        self._prefix = f"{target.object_prefix}{number}/"
-        self._data = contents(scenario, settings.seed)
+        own = f"client-{settings.client}/" if settings.clients > 1 else ""
+        self._prefix = f"{target.object_prefix}{number}/{own}"
+        self._data = contents(scenario, settings.own_seed)
         self._digests = [[blake3(data).digest() for data in group] for group in self._data]
         self._places = [(group, number) for group, (_, count) in enumerate(scenario.sizes) for number in range(count)]
         self._stored: list[int] = []
@@ -151,6 +177,7 @@ class _Objects(_Work):
         if not step.measured:
             _all(rows)
             return None
+        self.wait_for_others(step)
         cell = self.measured(step, self._mover.engine, rows, wanted)
         if cell.failed and not cell.objects and self._mover.essential:
             raise BackendError(f"every {operation} failed: {cell.errors[0]}")
@@ -207,6 +234,62 @@ class _Objects(_Work):
         count, _ = warm_objects(self._scenario)
         warm = [f"{self._prefix}warm/{number}" for number in range(count)]
         return self._mover.delete([*map(self._key, range(self._begun)), *warm])  # whatever the time limit says
+
+
+class _Mixed(_Objects):
+    """A mix of operations, on what the first step has stored."""
+
+    _pool: Pool | None = None
+
+    def cells(self, step: Step) -> list[Cell]:
+        """What a step brought; nothing if it was not to be measured."""
+        mix = self._scenario.mix
+        if not step.measured or mix is None:
+            self.run(step)
+            return []
+        if len(self._stored) < len(self._places):
+            raise BackendError(
+                f"only {len(self._stored)} of {len(self._places)} objects of the pool could be stored",
+                hint="A longer --seconds, or fewer objects: --count",
+            )  # fmt: skip
+        settings = self.settings
+        self.progress(step, 0)
+        self._pool = Pool(self._stored, settings.own_seed)
+        work = MixedWork(self._mover, self._pool, self._key, self._bytes, self._same)
+        traffic = self.traffic or Traffic()
+        self.wait_for_others(step)
+        traffic.clear()
+        events, begin, usage = carry_out(
+            mix.part(settings.client, settings.clients), work, threads=self._scenario.concurrency,
+            seed=settings.own_seed, phase=settings.client / settings.clients, seconds=settings.seconds,
+            each=lambda _: self.progress(step, 1),
+        )  # fmt: skip
+        found = cells_of(
+            step, mix.part(settings.client, settings.clients), self._mover.engine, events, begin, usage, traffic
+        )
+        for cell, rows in found:
+            if cell.operation != MIXED:
+                self.keep(cell, rows, begin)
+        return [cell for cell, _ in found]
+
+    def _place(self, number: int) -> tuple[int, int]:
+        group, position = self._places[number % len(self._places)]
+        return group, position % len(self._data[group])
+
+    def _bytes(self, number: int) -> bytes:
+        group, position = self._place(number)
+        return self._data[group][position]
+
+    def _same(self, number: int, found: Any) -> bool:
+        group, position = self._place(number)
+        return bool(blake3(found).digest() == self._digests[group][position])
+
+    def _delete(self) -> Rows:
+        if self._pool is None:
+            return super()._delete()
+        count, _ = warm_objects(self._scenario)
+        warm = [f"{self._prefix}warm/{number}" for number in range(count)]
+        return self._mover.delete([*map(self._key, self._pool.left_over()), *warm])
 
 
 class _Artifacts(_Work):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from mfstore.bench.mixes import MIXED, Mix
 from mfstore.errors import InvalidKey
 from mfstore.settings import ENGINES
 
@@ -42,6 +43,8 @@ class Scenario:
     """Objects on S3: per cent of first tries that fail with 500; half as many of the second, and so on."""
     bundles: int = 1
     """Artifacts: how many bundles, each a save and a load."""
+    mix: Mix | None = None
+    """Objects: what is done to them once they are there, in place of one operation after the other."""
 
     @property
     def count(self) -> int:
@@ -63,6 +66,7 @@ class Scenario:
     def name(self) -> str:
         """All that distinguishes it, for people."""
         parts = [self.load]
+        parts += [self.mix.name] if self.mix else []
         parts += [f"at {self.concurrency}"] if self.concurrency else []
         parts += [f"{self.compressible} % compressible"] if self.compressible else []
         parts += [f"{self.duplicate} % duplicate"] if self.duplicate else []
@@ -221,6 +225,12 @@ def _adapted(axes: Axes, overrides: Overrides, s3: bool) -> Axes:
         failure=(overrides.failure or axes.failure) if s3 and of_objects and not overrides.peers else (0,),
         operations=tuple(name for name in axes.operations if wanted is None or name in wanted),
     )
+
+
+def mixed(scenarios: Sequence[Scenario], mix: Mix) -> list[Scenario]:
+    """The scenarios with objects, each as the pool of a mix."""
+    found = [scenario for scenario in scenarios if scenario.layer == OBJECTS]
+    return list(dict.fromkeys(replace(scenario, operations=(MIXED,), mix=mix) for scenario in found))
 
 
 def size_text(size: int) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mfstore.bench.measure import Row
+    from mfstore.bench.mixes import Mix
     from mfstore.bench.plan import BenchPlan, Prices, Step
     from mfstore.bench.results import Cell, Results, RowWriter
     from mfstore.bench.run import RunSettings
@@ -92,6 +93,29 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--peers", type=_Listed("names"), help=f"S3: also measure any of {PEERS}.")
 @click.option("--match", metavar="TEXT", help="Only scenarios with this text in their name (--plan shows names).")
 @click.option(
+    "--mix",
+    "shares",
+    metavar="SHARES",
+    help="Operations of several kinds at once on objects that exist: get=45,put=15,delete=10,stat=30.",
+)
+@click.option(
+    "--rate",
+    metavar="N/s",
+    help="Of a mix: begin so many operations per second, whatever became of earlier ones (an open loop).",
+)
+@click.option(
+    "--arrivals",
+    type=click.Choice(["poisson", "constant"]),
+    default="poisson",
+    show_default=True,
+    help="Of --rate: as of many clients that know nothing of each other, or at equal distances.",
+)
+@click.option(
+    "--total",
+    type=click.IntRange(1, 10_000_000),
+    help="Operations of a mix, at most.  [default: 100,000; with --rate, as many as --seconds has]",
+)
+@click.option(
     "--seconds", type=click.FloatRange(0.1), help="Longest time of each measurement, instead of the profile's."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the data and of injected failures.")
@@ -144,9 +168,11 @@ def bench(
         _show(results.to_dict(), as_json, html)
     if ended is not None:
         raise ended
-    failed = sum(cell.failed for cell in results.cells)
+    failed = sum(cell.failed for cell in results.cells if cell.whole)
     if failed:
         raise BackendError(f"{failed} operations failed", backend=results.run["url"])
+    if missed := [cell for cell in results.cells if cell.pace is not None and not cell.pace.reached]:
+        raise BackendError(f"the rate was not reached: {missed[0].name}", backend=results.run["url"])
 
 
 def _measure(
@@ -169,6 +195,10 @@ def _measure(
     endpoint_url: str | None,
     region: str | None,
     aws_profile: str | None,
+    shares: str | None,
+    rate: str | None,
+    arrivals: str,
+    total: int | None,
     **axes: Any,
 ) -> tuple[Results, BaseException | None] | None:
     from mfstore.bench import plan as plans
@@ -183,13 +213,18 @@ def _measure(
     )
     wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
     wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind == "s3")
-    found = [scenario for scenario in wished.scenarios() if match is None or match in scenario.name]
+    seconds = wished.seconds if seconds is None else seconds
+    mix = _mix(shares, rate, arrivals, total, seconds)
+    if mix is not None and (peers or axes["operations"]):
+        raise click.UsageError("--mix and --rate go neither with --peers nor with --operation")
+    everything = wished.scenarios() if mix is None else scenarios.mixed(wished.scenarios(), mix)
+    found = [scenario for scenario in everything if match is None or match in scenario.name]
     if not found:
         raise InvalidKey(
             "no scenario is left to measure", found=match and repr(match), hint="Loosen --match, --operation"
         )
     plan = plans.plan(found)
-    settings = RunSettings(seed, wished.seconds if seconds is None else seconds)
+    settings = RunSettings(seed, seconds)
     prices = plans.Prices(price_put, price_get, price_gb)
     _announce(target, plan, prices, settings, as_json, names=only_plan)
     if only_plan:
@@ -199,6 +234,21 @@ def _measure(
     if output is not None and results.cells:
         output.write_text(json.dumps(results.to_dict()) + "\n", "utf-8")
     return results, ended
+
+
+def _mix(shares: str | None, rate: str | None, arrivals: str, total: int | None, seconds: float) -> Mix | None:
+    """What --mix, --rate and --total ask for; None without them."""
+    from mfstore.bench.mixes import MOST, SHARES, Mix, parse_rate, parse_shares
+
+    if shares is None and rate is None:
+        if total is not None:
+            raise click.UsageError("--total is for --mix and --rate")
+        return None
+    drawn = parse_shares(SHARES if shares is None else shares)
+    if rate is None:
+        return Mix(drawn, total or MOST)
+    pace = parse_rate(rate)
+    return Mix(drawn, total or max(1, round(pace * seconds)), pace, arrivals)
 
 
 def _announce(
@@ -275,7 +325,10 @@ def _run(
         ended = error
         results.run = {**run, "ended": str(error) or "interrupted"}
     here = Site(target.kind, _on_loopback(about_target.get("endpoint")))
-    results.cells = [replace(cell, verdict=judge(cell, ceilings, here, results.cells)) for cell in results.cells]
+    results.cells = [
+        replace(cell, verdict=judge(cell, ceilings, here, results.cells)) if cell.whole else cell
+        for cell in results.cells
+    ]
     return results, ended
 
 
@@ -310,6 +363,8 @@ class _Display:
                 self._display.advance(self._all)
             self._step = step
             total = step.scenario.count if step.scenario.layer == "objects" else step.scenario.bundles
+            if step.scenario.mix is not None and step.measured:
+                total = step.scenario.mix.total
             name = f"{step.operation} {step.scenario.name}"
             self._display.reset(self._one, total=None if step.operation == "list" else total, description=name)
             self._done = 0
