@@ -248,7 +248,9 @@ def test_one_stall_of_a_server_in_an_open_and_in_a_closed_loop(cloud, unhedged):
     name, server = cloud
     found = {}
     for loop in ([], ["--rate", "50/s", "--arrivals", "constant"]):
-        fault = NetworkFault(action=actions.Stall(2.0, "request"), method="GET", path=r"/objects/0/[0-9a-f]{2}/", nth=40)
+        fault = NetworkFault(
+            action=actions.Stall(2.0, "request"), method="GET", path=r"/objects/0/[0-9a-f]{2}/", nth=40
+        )
         with FaultProxy(server.url, [fault]) as proxy:
             done = mfstore(
                 f"s3://{name}/below", "--endpoint-url", proxy.url, "--mix", "get=1", *loop, "--total", "300",
