@@ -19,8 +19,8 @@ from mfstore.host.workers import Workers
 from mfstore.maintenance.metaflow.collecting.plan import make_plan
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.holdings import Holdings
-from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import untold
+from mfstore.maintenance.spill import Spill
 
 READ = ("attempt.json", "data.json", "task_begin")
 """Files that are not empty."""

@@ -50,12 +50,14 @@ if TYPE_CHECKING:
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import CountCallback, GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
+    from mfstore.maintenance.usage import Usage
     from mfstore.memoizing import Cached
     from mfstore.views.view import View
 
 
 P = ParamSpec("P")
 R = TypeVar("R")
+UsageBy = Literal["ref", "prefix", "user", "flow", "run", "step", "artifact", "type", "month"]
 FILE_BLOCK = 8 << 20
 DAY = 24 * 3600.0
 
@@ -875,6 +877,30 @@ class Store:
 
     # ---- maintenance --------------------------------------------------------------------
 
+    def usage(self, by: UsageBy = "ref", *, progress: bool | PhaseCallback | None = None) -> Usage:
+        """Who holds how many bytes: each ref, user, flow and so on, what only it holds and what others hold as well.
+
+        Reads every recipe, and with ``ref`` and ``prefix`` every ref; no pack. With ``month`` it only lists. Memory is
+        bounded: what is more than some hundred thousand chunks is kept in a temporary file.
+
+        Args:
+            by: What groups are. "ref": what its values, also the former ones, need. "prefix": refs by what they begin
+                with, up to the first slash. "user": who stored it first. "flow", "run", "step": the task of Metaflow
+                that did. "artifact": the name in a bundle. "type": the Python type. "month": when it was stored (UTC).
+            progress: As of ``verify``.
+
+        Raises:
+            InvalidKey: there is no such ``by``.
+            NotFound: there is no store.
+            CorruptObject: a ref is damaged. What damaged recipes hold is told as nobody's, with a note.
+            AccessDenied: something may not be read: what it holds would not be known.
+            OutOfSpace: the disk for temporary files is full.
+        """
+        from mfstore.maintenance.store.usage import store_usage
+
+        with phases(progress) as tell:
+            return store_usage(self.handle.access("read"), by, tell)
+
     def verify(
         self, level: Level = "headers", *, sample: str | tuple[int, int] | None = None,
         older_than: float | None = None, budget: float | None = None, progress: bool | PhaseCallback | None = None,
@@ -1019,6 +1045,7 @@ class Store:
     atable = in_thread(table)
     akeys = each_in_thread(keys)
     astats = in_thread(stats)
+    ausage = in_thread(usage)
     averify = in_thread(verify)
     arepair = in_thread(repair)
     aplan_gc = in_thread(plan_gc)

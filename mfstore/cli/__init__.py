@@ -12,7 +12,7 @@ from mfstore.display.words import printable
 from mfstore.errors import MfstoreError
 
 COMMANDS = {
-    "bench": "bench", "delete": "artifacts", "demo": "demo", "diff": "diff", "doctor": "doctor", "du": "storage",
+    "bench": "bench", "delete": "artifacts", "demo": "demo", "diff": "diff", "doctor": "doctor", "du": "du",
     "fleet": "fleet", "gc": "gc", "get": "artifacts", "hold": "holds", "holds": "holds", "ls": "artifacts",
     "migrate": "migrate", "put": "artifacts", "quarantine": "maintenance", "refs": "storage", "repair": "maintenance",
     "stat": "artifacts", "verify": "maintenance",

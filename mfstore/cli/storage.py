@@ -1,67 +1,16 @@
-"""Commands about the store itself: du, refs."""
+"""The command refs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from mfstore.cli.options import NOTE, complete_ref, json_option, metaflow_option, one_place, store_option, where_option
+from mfstore.cli.options import NOTE, complete_ref, json_option, store_option
 from mfstore.cli.output import opened, print_json, print_table
-from mfstore.display.amounts import size, time_of_day
+from mfstore.display.amounts import time_of_day
 from mfstore.display.words import note_text, short_key
-
-
-@click.command()
-@where_option
-@metaflow_option
-@json_option
-def du(url: str | None, metaflow: str | None, as_json: bool) -> None:
-    """Show what the store holds, by kind of object; below a root of Metaflow what its flows hold."""
-    where = one_place(url, metaflow)
-    if metaflow is not None:
-        _du_metaflow(where, as_json)
-        return
-    stats = opened(where).stats()
-    if as_json:
-        document = asdict(stats)
-        del document["session"]
-        print_json(document)
-        return
-    counts = {"recipes": stats.recipes, "packs": stats.packs, "index": stats.index_fragments, "refs": stats.refs}
-    rows = [(kind, str(count), size(stats.by_kind[kind])) for kind, count in counts.items()]
-    rows.append(("total", str(sum(counts.values())), size(stats.stored)))
-    print_table(("kind", "objects", "bytes"), rows, right=(1, 2))
-
-
-def _du_metaflow(url: str, as_json: bool) -> None:
-    from mfstore.maintenance.metaflow.holdings import list_root
-    from mfstore.maintenance.metaflow.root import Root
-    from mfstore.maintenance.report import untold
-
-    root = Root(url)
-    try:
-        holdings = list_root(root, untold)
-    finally:
-        root.close()
-    flows = holdings.usage()
-    if as_json:
-        for flow, parts in flows.items():
-            print_json({"flow": flow, **{kind: {"objects": n, "bytes": count} for kind, (n, count) in parts.items()}})
-        if holdings.packed[0]:
-            print_json({"flow": None, "packed": {"objects": holdings.packed[0], "bytes": holdings.packed[1]}})
-        return
-    rows = []
-    for flow, parts in flows.items():
-        runs = str(sum(1 for name, _ in holdings.runs if name == flow))
-        sizes = [size(count) for _, count in parts.values()]
-        rows.append((flow, runs, *sizes, size(sum(count for _, count in parts.values()))))
-    kinds = next(iter(flows.values()))
-    print_table(("flow", "runs", *kinds, "total"), rows, right=tuple(range(1, len(kinds) + 3)))
-    if holdings.packed[0]:
-        click.echo(f"the packed profile's store, for all flows: {size(holdings.packed[1])}")
 
 
 class _Refs(click.Group):

@@ -20,8 +20,8 @@ from mfstore.maintenance.metaflow.collecting.plan import make_plan
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import list_root, refuse_links
 from mfstore.maintenance.metaflow.references import remembering
-from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import untold
+from mfstore.maintenance.spill import Spill
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan

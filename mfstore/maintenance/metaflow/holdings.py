@@ -18,8 +18,8 @@ from mfstore.maintenance.metaflow.inventory import Inventory
 from mfstore.maintenance.metaflow.listed_blobs import BlobTable
 from mfstore.maintenance.metaflow.listed_files import RunFiles
 from mfstore.maintenance.metaflow.listed_tasks import Row, TaskTable
-from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import PhaseProgress
+from mfstore.maintenance.spill import Spill
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER

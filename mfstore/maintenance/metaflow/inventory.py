@@ -23,7 +23,7 @@ from mfstore.backends.base import ObjectInfo, RangeRead
 from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, Refused, Unsupported
 from mfstore.maintenance.clock import DAY
 from mfstore.maintenance.metaflow.root import Root, remote_backend
-from mfstore.maintenance.metaflow.temporary_files import temporary_file_error, told_errors
+from mfstore.maintenance.temporary_files import temporary_file_error, told_errors
 from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, MutableMapping
 
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow.listed_digests import packed_by_flow, packed_key, restored, shortened, unpacked_key
-from mfstore.maintenance.metaflow.spill import KeyedRows, Spill
+from mfstore.maintenance.spill import KeyedRows, Spill
 from mfstore.metaflow.roots.layout import blob_path
 
 BlobName = tuple[str, str]
@@ -65,6 +65,12 @@ class BlobTable(MutableMapping[BlobName, ObjectInfo]):
         """The bytes of each blob of a flow, by packed keys, in the order of these."""
         for key, entry in self._rows.latest_in_order(flow):
             yield key, entry[0] if isinstance(entry, tuple) else _SIZE.unpack_from(entry)[0]
+
+    def entries(self, flow: str) -> Iterator[tuple[bytes, int, float]]:
+        """The bytes and the time of each blob of a flow, as ``sizes``."""
+        for key, entry in self._rows.latest_in_order(flow):
+            size, modified, _ = entry if isinstance(entry, tuple) else _ENTRY.unpack(entry)
+            yield key, size, modified
 
     def _info(self, flow: str, key: bytes, entry: bytes | tuple[int, float, str]) -> ObjectInfo:
         size, modified, etag = entry if isinstance(entry, tuple) else _ENTRY.unpack(entry)

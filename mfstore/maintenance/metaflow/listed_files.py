@@ -10,7 +10,7 @@ from typing import Any
 
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow.listed_digests import restored, shortened
-from mfstore.maintenance.metaflow.spill import KeyedRows, Spill
+from mfstore.maintenance.spill import KeyedRows, Spill
 from mfstore.metaflow.roots.layout import ParsedPath
 
 OPEN_FILES = 30_000

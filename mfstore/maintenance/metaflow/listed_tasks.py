@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow.spill import Spill
+from mfstore.maintenance.spill import Spill
 from mfstore.metaflow.roots.layout import MARKERS, ParsedPath, Task
 
 TaskName = tuple[str, str, str, str]

@@ -22,8 +22,8 @@ from mfstore.maintenance.metaflow.collecting.plan import make_plan, own_files, s
 from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_flows, refuse_links
 from mfstore.maintenance.metaflow.references import remembering
-from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import untold
+from mfstore.maintenance.spill import Spill
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER
 

@@ -16,7 +16,8 @@ import pytest
 
 from mfstore import errors
 from mfstore.backends.base import ObjectInfo
-from mfstore.maintenance.metaflow import known_files, listed_blobs, listed_files, listed_tasks, spill
+from mfstore.maintenance import spill
+from mfstore.maintenance.metaflow import known_files, listed_blobs, listed_files, listed_tasks
 from mfstore.maintenance.metaflow.collecting import listed_runs, marks
 from mfstore.maintenance.metaflow.collecting.blob_fates import blob_fates
 from mfstore.maintenance.metaflow.collecting.marks import BlobMarks
@@ -27,7 +28,7 @@ from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.maintenance.metaflow.listed_blobs import BlobTable
 from mfstore.maintenance.metaflow.listed_digests import packed_key, unpacked_key
-from mfstore.maintenance.metaflow.spill import Spill
+from mfstore.maintenance.spill import Spill
 from mfstore.metaflow.roots.layout import blob_path
 from tests.rigs.simulated_roots import SimulatedRoot
 

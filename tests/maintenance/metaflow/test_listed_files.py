@@ -7,7 +7,7 @@ import pytest
 from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow import listed_files
 from mfstore.maintenance.metaflow.listed_files import RunFiles, run_order
-from mfstore.maintenance.metaflow.spill import Spill
+from mfstore.maintenance.spill import Spill
 from mfstore.metaflow.roots import layout
 
 RUNS = ("a", "a-1", "a\0", "a\0b", "a\0\xff", "b", "ä", "\udc80")

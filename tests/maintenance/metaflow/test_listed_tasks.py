@@ -9,7 +9,7 @@ from mfstore.backends.base import ObjectInfo
 from mfstore.maintenance.metaflow import listed_tasks
 from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.maintenance.metaflow.listed_tasks import TaskTable, decode_rows, encode_rows
-from mfstore.maintenance.metaflow.spill import Spill
+from mfstore.maintenance.spill import Spill
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import Task
 

@@ -21,7 +21,7 @@ from mfstore.maintenance.metaflow.collecting.marks import (
     BlobMarks,
 )
 from mfstore.maintenance.metaflow.listed_digests import unpacked_key
-from mfstore.maintenance.metaflow.spill import in_blocks, merged
+from mfstore.maintenance.spill import in_blocks, merged
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.holdings import Holdings

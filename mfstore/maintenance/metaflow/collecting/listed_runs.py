@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.holdings import Holdings
     from mfstore.maintenance.metaflow.listed_tasks import Row
-    from mfstore.maintenance.metaflow.spill import Spill
+    from mfstore.maintenance.spill import Spill
 
 RUNS_TOGETHER = 20_000
 """Runs of which all is in memory at a time, one or two kilobytes each: of so many is read together how they ended."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mfstore.maintenance.metaflow.listed_digests import packed_by_flow, packed_key
-from mfstore.maintenance.metaflow.spill import KeyedRows, Spill
+from mfstore.maintenance.spill import KeyedRows, Spill
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.listed_blobs import BlobName

@@ -26,8 +26,8 @@ from mfstore.maintenance.metaflow.collecting.state import StateFile
 from mfstore.maintenance.metaflow.holdings import Holdings, list_root, refuse_links
 from mfstore.maintenance.metaflow.listed_blobs import BlobName
 from mfstore.maintenance.metaflow.references import remembering
-from mfstore.maintenance.metaflow.spill import Spill
 from mfstore.maintenance.report import untold
+from mfstore.maintenance.spill import Spill
 from mfstore.maintenance.versions import read_versions
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from mfstore.s3.datatools.settings import setting
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.collecting.listed_runs import ListedRun, ListedRuns
     from mfstore.maintenance.metaflow.collecting.policy import Run
+    from mfstore.maintenance.metaflow.collecting.service_records import OpenSteps
     from mfstore.maintenance.metaflow.holdings import Holdings
     from mfstore.maintenance.metaflow.root import Root
 
@@ -39,17 +40,19 @@ def records_of(root: Root, holdings: Holdings, listed: ListedRuns, metadata: str
     ``service`` or ``none``. InvalidKey for any other."""
     if metadata == "none":
         return {}
-    return _source(root, holdings, listed, metadata).read(list(listed.runs))
+    return source_of(root, holdings, listed.open_steps, metadata).read(list(listed.runs))
 
 
-def _source(root: Root, holdings: Holdings, listed: ListedRuns, metadata: str) -> RunRecords:
+def source_of(root: Root, holdings: Holdings, open_steps: OpenSteps, metadata: str) -> RunRecords:
+    """Where records of runs are read, as ``records_of`` has it. ``open_steps``: of whose tasks a service is asked for
+    signs of life. InvalidKey when there is no such source."""
     kind, _, place = metadata.partition(":")
     if metadata == "local":
         return LocalRecords(root, holdings.metadata)
     if kind == "local" and place:
         return LocalRecordsElsewhere(place)
     if metadata == "service":
-        return ServiceRecords(listed.open_steps)
+        return ServiceRecords(open_steps)
     raise InvalidKey("not a source of metadata", found=repr(metadata), expected="local, local:PATH, service or none")
 
 

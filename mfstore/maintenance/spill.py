@@ -15,7 +15,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import IO, Any
 
-from mfstore.maintenance.metaflow.temporary_files import told_errors
+from mfstore.maintenance.temporary_files import told_errors
 
 _LENGTH_BITS = 32
 _DIGEST_BYTES = 4
