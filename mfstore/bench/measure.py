@@ -12,9 +12,18 @@ import resource
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from math import floor
-from time import perf_counter
+from pathlib import Path
+from time import perf_counter, thread_time
 from typing import NamedTuple
+
+from mfstore.host.control_group import ControlGroup, GroupCounts, control_group
+
+NEVER_HELD = GroupCounts()
+STEADY = 0.10
+"""Thirds of a measurement whose rates all lie within so much of their mean are called steady."""
 
 
 class Row(NamedTuple):
@@ -89,6 +98,33 @@ class Tail:
         return (self.last_done - self.first_done) / self.last_done if self.last_done > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """How many requests (S3), or else objects, were under way at once."""
+
+    mean: float
+    """Of the measured time until there was nothing left to start."""
+    most: int
+    slices: tuple[float, ...]
+    """The mean of each slice of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """Of a measurement that took as long as it was told to."""
+
+    warm_up: float
+    """Seconds before it, which are not in the figures."""
+    thirds: tuple[float, ...]
+    """Objects per second of each third of it; empty when too few objects ended to say."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether each third is within ``STEADY`` of their mean."""
+        mean = sum(self.thirds) / len(self.thirds) if self.thirds else 0.0
+        return mean > 0 and all(abs(rate - mean) <= STEADY * mean for rate in self.thirds)
+
+
 def quantile(ordered: Sequence[float], share: float) -> float:
     """The quantile of sorted values by linear interpolation."""
     position = share * (len(ordered) - 1)
@@ -145,6 +181,40 @@ def tail(rows: Sequence[Row], begin: float) -> Tail:
     return Tail(max(first - begin, 0.0), max(last - begin, 0.0))
 
 
+FEWEST_ENDS = 12
+"""Objects that have to end in a window for its thirds to say anything: four each."""
+
+
+def thirds(rows: Sequence[Row], begin: float, end: float) -> tuple[float, ...]:
+    """Objects per second of each third of the time from ``begin`` to ``end``, by their ends; empty for too few. A
+    listing counts its entries."""
+    good = [row for row in rows if row.error is None and begin <= row.end < end]
+    if len(good) < FEWEST_ENDS:
+        return ()
+    width = (end - begin) / 3
+    found = [0, 0, 0]
+    for row in good:
+        found[min(int((row.end - begin) / width), 2)] += 1
+    return tuple(number / width for number in found)
+
+
+def under_way(
+    rows: Sequence[Row], begin: float, end: float, width: float, number: int
+) -> tuple[float, int, list[float]]:
+    """How many objects were under way: their mean from ``begin`` to ``end`` (by Little's law their rate times their
+    time), the most at once, and the mean of each of so many slices."""
+    parts, total = [0.0] * number, 0.0
+    changes: list[tuple[float, int]] = []
+    for row in rows:
+        changes += ((row.start, 1), (row.end, -1))
+        total += max(min(row.end, end) - max(row.start, begin), 0.0)
+        start, stop = max(row.start - begin, 0.0), max(row.end - begin, 0.0)
+        for slot in range(floor(start / width), min(floor(stop / width) + 1, number)):
+            parts[slot] += max(min(stop, (slot + 1) * width) - max(start, slot * width), 0.0) / width
+    most = max(accumulate(change for _, change in sorted(changes)), default=0)
+    return total / (end - begin) if end > begin else 0.0, most, parts
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What this process, and children it waited for, used meanwhile."""
@@ -157,29 +227,87 @@ class Usage:
     hundredths."""
     rss: int
     """Most bytes of memory at once, since it began (Linux) or since the process did."""
+    thread: float | None = None
+    """Of ``cpu``, the seconds of the thread that measures: in S3 it is the one that runs the interpreter."""
+    waited: float | None = None
+    """Seconds, summed up over threads, in which this process could have run and had no CPU; None where the kernel does
+    not say."""
+    pressure: float | None = None
+    """Seconds in which any program of the machine waited for a CPU; None where the kernel does not say."""
+    group: GroupCounts = NEVER_HELD
+    """How often the limits of the control group held it back."""
 
     def __add__(self, other: Usage) -> Usage:
         """Of both, one after the other."""
-        machine = None if self.machine is None or other.machine is None else self.machine + other.machine
-        return Usage(self.wall + other.wall, self.cpu + other.cpu, machine, max(self.rss, other.rss))
+        group = GroupCounts(
+            self.group.periods + other.group.periods, self.group.throttled + other.group.throttled,
+            self.group.throttled_seconds + other.group.throttled_seconds,
+            self.group.memory_refused + other.group.memory_refused,
+        )  # fmt: skip
+        return Usage(
+            self.wall + other.wall, self.cpu + other.cpu, _sum(self.machine, other.machine), max(self.rss, other.rss),
+            _sum(self.thread, other.thread), _sum(self.waited, other.waited), _sum(self.pressure, other.pressure),
+            group,
+        )  # fmt: skip
+
+
+NOTHING_USED = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0, 0.0)
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 class Meter:
-    """Measures usage from its making to ``read``."""
+    """Measures usage from its making to ``read``, which the same thread calls."""
 
     def __init__(self) -> None:
         # Not Linux, or not allowed: then the peak is that of the whole process.
         with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
             file.write("5")
+        self._group = _own_group().counts()
+        self._waited, self._pressure = _waited(), _pressure()
         self._begin = perf_counter()
-        self._cpu, self._machine = _cpu(), _machine()
+        self._cpu, self._machine, self._thread = _cpu(), _machine(), thread_time()
 
     def read(self) -> Usage:
         """Up to now."""
-        wall, cpu, machine = perf_counter() - self._begin, _cpu() - self._cpu, None
-        if self._machine is not None and (now := _machine()) is not None:
-            machine = now - self._machine
-        return Usage(wall, cpu, machine, _peak())
+        wall, cpu, thread = perf_counter() - self._begin, _cpu() - self._cpu, thread_time() - self._thread
+        return Usage(
+            wall, cpu, _since(_machine(), self._machine), _peak(), thread, _since(_waited(), self._waited),
+            _since(_pressure(), self._pressure), _own_group().counts() - self._group,
+        )  # fmt: skip
+
+
+def _since(now: float | None, before: float | None) -> float | None:
+    # Less than before: a thread has ended meanwhile, and its time is no longer told.
+    return None if now is None or before is None else max(now - before, 0.0)
+
+
+@cache
+def _own_group() -> ControlGroup:
+    return control_group()
+
+
+def _waited() -> float | None:
+    """Of all threads; in nanoseconds in the kernel, after what they ran. One that does not count tells noughts."""
+    try:
+        if Path("/proc/self/schedstat").read_text("ascii").startswith("0 "):
+            return None
+        return (
+            sum(int(path.read_text("ascii").split()[1]) for path in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+        )
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _pressure() -> float | None:
+    """ "Pressure stall information" of the kernel, in microseconds there."""
+    try:
+        first = Path("/proc/pressure/cpu").read_text("ascii").splitlines()[0]
+        return int(first.rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _cpu() -> float:

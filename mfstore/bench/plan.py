@@ -24,6 +24,8 @@ LISTING_PAGE = 1000
 WARM, WARM_SIZE = 16, 64 << 10
 """Objects moved before each measured operation, of at most so many bytes: connections, signing keys and code are
 then there."""
+LASTING_KEYS, LASTING_BYTES = 100_000, 4 << 30
+"""What lies there at once, at most, when operations go on for a time: then the first objects are stored again."""
 FREE = ("DeleteObjects", "AbortMultipartUpload")
 READS = ("GetObject", "HeadObject")
 """How services charge: these at the price of GET, the free ones not at all, all others at the price of PUT."""
@@ -93,19 +95,24 @@ class BenchPlan:
     """The steps in order."""
 
     steps: tuple[Step, ...]
+    lasting: bool = False
+    """Operations go on for a time: how many requests and bytes they take shows when they have. The forecast is of one
+    pass over the objects."""
+    repeat: int = 1
+    """All steps are done so often, one after the other: what changes with time meets all scenarios alike."""
 
     @property
     def forecast(self) -> Forecast:
         """Of the whole run, with the look at the place before and after it."""
         total = AROUND
-        for step in self.steps:
+        for step in self.steps * self.repeat:
             total += step.forecast
         return total
 
     @property
     def peak(self) -> int:
         """Bytes stored at once, at most."""
-        return max((_stored_at_once(step.scenario) for step in self.steps), default=0)
+        return max((_stored_at_once(step.scenario, self.lasting) for step in self.steps), default=0)
 
 
 _AROUND = {"PutObject": 1, "GetObject": 1, "ListObjectsV2": 2, "DeleteObjects": 1, "ListMultipartUploads": 1}
@@ -113,9 +120,10 @@ AROUND = Forecast(_AROUND, _AROUND, 16, 16)
 """Trying whether all operations are allowed, before; looking for what is left, after."""
 
 
-def plan(scenarios: Iterable[Scenario]) -> BenchPlan:
+def plan(scenarios: Iterable[Scenario], *, lasting: bool = False, repeat: int = 1) -> BenchPlan:
     """What running the scenarios takes, on S3: elsewhere requests cost nothing, bytes are the same."""
-    return BenchPlan(tuple(step for number, scenario in enumerate(scenarios) for step in _steps(number, scenario)))
+    steps = tuple(step for number, scenario in enumerate(scenarios) for step in _steps(number, scenario))
+    return BenchPlan(steps, lasting, repeat)
 
 
 def _steps(number: int, scenario: Scenario) -> Iterable[Step]:
@@ -241,12 +249,24 @@ def _saves(size: int, rounds: int) -> Forecast:
     )  # fmt: skip
 
 
-def _stored_at_once(scenario: Scenario) -> int:
+def most_keys(scenario: Scenario) -> int:
+    """Of a scenario of objects that goes on for a time: how many there are before the first is stored again."""
+    rounds = min(LASTING_KEYS // scenario.count, LASTING_BYTES // max(scenario.size, 1))
+    return scenario.count * max(rounds, 1)
+
+
+def most_bundles(scenario: Scenario) -> int:
+    """Of a scenario of artifacts that goes on for a time: how many bundles are saved at most."""
+    return max(scenario.bundles, min(LASTING_KEYS, LASTING_BYTES // max(new_bytes(scenario), 1)))
+
+
+def _stored_at_once(scenario: Scenario, lasting: bool) -> int:
     if scenario.layer == OBJECTS:
         count, size = warm_objects(scenario)
+        rounds = most_keys(scenario) // scenario.count if lasting else 1
         grown = _mixed_requests(scenario, scenario.mix).sent if scenario.mix else 0
-        return scenario.size + count * size + grown
-    return scenario.size + new_bytes(scenario) * scenario.bundles
+        return scenario.size * rounds + count * size + grown
+    return scenario.size + new_bytes(scenario) * (most_bundles(scenario) if lasting else scenario.bundles)
 
 
 def summary(steps: Sequence[Step]) -> str:

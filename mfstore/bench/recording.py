@@ -96,6 +96,13 @@ class Traffic:
         with self.lock:
             self.requests[operation] += number
 
+    def since(self, earlier: Traffic) -> Traffic:
+        """What has come since a copy was made."""
+        return Traffic(
+            self.requests - earlier.requests, self.retries - earlier.retries, self.throttled - earlier.throttled,
+            self.failures - earlier.failures, self.flights,
+        )  # fmt: skip
+
     def sent(self, call: Call) -> None:
         """A request goes out."""
         # A hedge is a call of its own whose first try nobody counted; a control plane's question is nobody's.

@@ -10,6 +10,7 @@ from typing import Any
 from mfstore.bench.compare import SAME, compare
 from mfstore.bench.mixes import MIXED
 from mfstore.bench.plan import BenchPlan, Prices, summary
+from mfstore.bench.run import RunSettings
 from mfstore.bench.scenarios import ARTIFACTS, OPERATIONS, size_text
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -23,12 +24,21 @@ TIMES = (
 HEADS = {"p999": "p99.9"}
 
 
-def plan_lines(plan: BenchPlan, prices: Prices, seconds: float, *, s3: bool) -> list[str]:
+def plan_lines(plan: BenchPlan, prices: Prices, settings: RunSettings, *, s3: bool) -> list[str]:
     """What a run will do, before it does it."""
     forecast = plan.forecast
     measured = sum(step.measured for step in plan.steps)
+    often, limit = plan.repeat, settings.limit
+    turns = f", {often} times" if often > 1 else ""
+    if plan.lasting:
+        each = limit * len({(step.number, step.operation) for step in plan.steps if step.operation != "delete"})
+        lines = [
+            f"{summary(plan.steps)}{turns}, each of {limit:g} s: {duration(each * often)}, and as long as to delete",
+            f"bytes     as many as move in that time, at most {size(plan.peak)} stored at once, nothing afterwards",
+        ]
+        return [*lines, "requests  as many as fit: what they cost is not known before"] if s3 else lines
     lines = [
-        f"{summary(plan.steps)}, each of at most {seconds:g} s: at most {duration(measured * seconds)}",
+        f"{summary(plan.steps)}{turns}, each of at most {limit:g} s: at most {duration(measured * limit * often)}",
     ]
     lines.append(
         f"bytes     {size(forecast.sent)} written, {size(forecast.received)} read, "
@@ -105,6 +115,10 @@ def _table(cells: Sequence[Mapping[str, Any]], *, s3: bool) -> tuple[list[str], 
         ("engine", lambda cell: str(cell["engine"])),
         (f"{COUNTED.get(cells[0]['operation'], 'objects')}/s", lambda cell: number(cell["objects_per_second"])),
     ]
+    if any(cell.get("repeats") for cell in cells):
+        columns.append(("mean, 95 %", mean_text))
+    if any(cell.get("steadiness") for cell in cells):
+        columns.append(("steady", steady_text))
     if any(cell["bytes"] for cell in cells):
         columns.append(("MB/s", lambda cell: rate(cell["bytes_per_second"])))
     if any(len(cell["slices"]["bytes"]) > 2 and cell["bytes"] for cell in cells):
@@ -154,6 +168,24 @@ def label(cell: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def mean_text(cell: Mapping[str, Any]) -> str:
+    """Of repetitions, the mean and where it lies: ``205 (198-212)``."""
+    repeats = cell.get("repeats")
+    if not repeats or repeats["mean"] is None:
+        return "-"
+    return f"{number(repeats['mean'])} ({number(repeats['low'])}-{number(repeats['high'])})"
+
+
+def steady_text(cell: Mapping[str, Any]) -> str:
+    """``yes``, or the rates of the three thirds of the time; ``?`` when too few objects ended to say."""
+    steadiness = cell.get("steadiness")
+    if not steadiness:
+        return "-"
+    if steadiness["steady"]:
+        return "yes"
+    return f"no: {'-'.join(map(number, steadiness['thirds']))}" if steadiness["thirds"] else "?"
+
+
 def mix(scenario: Mapping[str, Any]) -> str:
     """What is moved: ``300 x 4 KiB``."""
     text = " + ".join(f"{count} x {size_text(size)}" for size, count in scenario["sizes"])
@@ -168,7 +200,7 @@ def share(cell: Mapping[str, Any]) -> float:
 def summary_lines(document: Mapping[str, Any]) -> list[str]:
     """What holds for the whole run: success, verification, ceilings, what it is bound by."""
     cells = wholes(document["cells"])
-    done, failed = sum(cell["objects"] for cell in cells), sum(cell["failed"] for cell in cells)
+    done, failed = (sum((cell.get("repeats") or cell)[name] for cell in cells) for name in ("objects", "failed"))
     moved = sum(cell["bytes"] for cell in cells)
     verified = sum(cell["verified"] for cell in cells)
     ratio = done / (done + failed) if done + failed else 1.0

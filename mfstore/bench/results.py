@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from mfstore.bench.measure import Row, Slices, Spread, Tail, Usage
+from mfstore.bench.measure import InFlight, Row, Slices, Spread, Steadiness, Tail, Usage
 from mfstore.bench.mixes import MIXED
 from mfstore.bench.pace import Pace
 from mfstore.bench.scenarios import Scenario
@@ -24,7 +25,7 @@ SHORT_RUN = 0.1
 """Seconds below which nobody knows what else the machine did: its clock of CPU time counts hundredths."""
 ROW_COLUMNS = (
     "scenario", "operation", "number", "start", "seconds", "first_byte", "bytes", "attempts", "verified", "error",
-    "scheduled",
+    "scheduled", "repetition",
 )  # fmt: skip
 
 
@@ -33,8 +34,7 @@ class Verdict:
     """A word to sort by, why, and what next."""
 
     bound: str
-    """throttling, failures, cpu, other programs, one core, disk, hash, loopback, latency, network or service,
-    or unknown."""
+    """One of the words in docs/bench.md."""
     because: str
     advice: str
 
@@ -61,6 +61,25 @@ class ClientShare:
     bytes: int
     p50: float | None
     p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Of a measurement that was made more than once."""
+
+    rates: tuple[float, ...]
+    """Objects per second of each, in the order in which they were made."""
+    median: float
+    mean: float | None
+    """The geometric one. None, as its interval, where one of them moved nothing."""
+    low: float | None
+    high: float | None
+    """Between these the mean lies with 95 per cent."""
+    method: str
+    """How the interval was made."""
+    objects: int
+    failed: int
+    """In all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +122,11 @@ class Cell:
     """Of the whole of a mix in an open loop."""
     clients: tuple[ClientShare, ...] = ()
     """Of several machines."""
+    in_flight: InFlight | None = None
+    steadiness: Steadiness | None = None
+    """With a duration alone."""
+    repeats: Repeats | None = None
+    """When it was measured more than once; all else is of the one whose rate is the median."""
 
     @property
     def name(self) -> str:
@@ -157,6 +181,9 @@ class Cell:
             "cpu_share": self.cpu_share,
             "machine_share": self.machine_share,
             "tail": {**asdict(self.tail), "share": self.tail.share},
+            "steadiness": (
+                None if self.steadiness is None else {**asdict(self.steadiness), "steady": self.steadiness.steady}
+            ),
         }
 
 
@@ -214,17 +241,20 @@ class RowWriter:
     """Raw rows as they come."""
 
     def __init__(self, file: IO[str]) -> None:
+        self._times: Counter[tuple[int, str]] = Counter()
         self._csv = csv.writer(file, lineterminator="\n")
         self._csv.writerow(ROW_COLUMNS)
 
     def add(self, number: int, operation: str, rows: Sequence[Row], begin: float) -> None:
-        """The rows of one cell; ``start`` counts from ``begin``."""
+        """The rows of one cell; ``start`` counts from ``begin``. The same cell again is its next repetition."""
+        repetition = self._times[number, operation]
+        self._times[number, operation] += 1
         for row in rows:
             first = "" if row.first_byte is None else f"{row.first_byte:.6f}"
             self._csv.writerow(
                 (number, operation, row.number, f"{row.start - begin:.6f}", f"{row.seconds:.6f}", first, row.size,
                  row.attempts, row.verified, row.error or "",
-                 "" if row.scheduled is None else f"{row.scheduled - begin:.6f}")
+                 "" if row.scheduled is None else f"{row.scheduled - begin:.6f}", repetition)
             )  # fmt: skip
 
 

@@ -6,23 +6,25 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import count, cycle, groupby
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from mfstore.bench.measure import Meter, Row, Usage, slices, spread, tail
+from mfstore.bench.measure import NOTHING_USED, InFlight, Meter, Row, Slices, Steadiness, slices, spread, tail, thirds
+from mfstore.bench.measure import under_way as objects_under_way
 from mfstore.bench.mixed import MixedWork, carry_out, cells_of
 from mfstore.bench.mixes import MIXED
-from mfstore.bench.movers import DIFFERS, Mover, Rows
+from mfstore.bench.movers import DIFFERS, Item, Mover, Rows
 from mfstore.bench.payloads import bundle, contents
-from mfstore.bench.plan import BenchPlan, Step, warm_objects
+from mfstore.bench.plan import BenchPlan, Step, most_bundles, most_keys, warm_objects
 from mfstore.bench.pool import Pool
 from mfstore.bench.recording import Traffic
 from mfstore.bench.results import Cell
 from mfstore.bench.scenarios import ARTIFACTS, Scenario
+from mfstore.bench.window import Gathered, Lasting, gather
 from mfstore.errors import BackendError
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class RunSettings:
     seed: int = 0
     seconds: float = 10.0
     """After so many an operation starts no more objects."""
+    lasting: Lasting | None = None
+    """Each operation goes on for so long, instead of until its objects are through."""
     client: int = 0
     """Which of several machines this is, from 0."""
     clients: int = 1
@@ -52,24 +56,33 @@ class RunSettings:
         """Of this machine alone: no two store, draw or wait alike."""
         return self.seed + self.client * 1_000_003
 
+    @property
+    def limit(self) -> float:
+        """Seconds after which an operation starts no more."""
+        return self.seconds if self.lasting is None else self.lasting.whole
+
 
 def execute(
     target: Target, plan: BenchPlan, settings: RunSettings, keep: Keep, progress: StepProgress
 ) -> Iterator[Cell]:
-    """Run the plan; yields what each measured step brought, when its scenario has ended. The target must have been
-    checked, and has to be removed afterwards, whatever happens here."""
-    for _, found in groupby(plan.steps, key=lambda step: step.number):
-        steps = list(found)
-        if steps[0].scenario.mix is not None:
-            with target.mover(steps[0].scenario, settings.seed) as (mover, traffic):
-                work = _Mixed(
-                    steps[0].scenario, steps[0].number, settings, mover, traffic, progress, keep, target
-                )  # fmt: skip
-                yield from [cell for step in steps for cell in work.cells(step)]
-            continue
-        with opened(target, steps[0], settings, keep, progress) as run:
-            cells = [cell for step in steps if (cell := run(step)) is not None]
-        yield from _read_back(cells)
+    """Run the plan as often as it says; yields what each measured step brought, when its scenario has ended.
+    The target must have been checked, and has to be removed afterwards, whatever happens here."""
+    for _ in range(plan.repeat):
+        for _, found in groupby(plan.steps, key=lambda step: step.number):
+            yield from _scenario(target, list(found), settings, keep, progress)
+
+
+def _scenario(
+    target: Target, steps: list[Step], settings: RunSettings, keep: Keep, progress: StepProgress
+) -> Iterator[Cell]:
+    if steps[0].scenario.mix is not None:
+        with target.mover(steps[0].scenario, settings.seed) as (mover, traffic):
+            work = _Mixed(steps[0].scenario, steps[0].number, settings, mover, traffic, progress, keep, target)
+            yield from [cell for step in steps for cell in work.cells(step)]
+        return
+    with opened(target, steps[0], settings, keep, progress) as run:
+        cells = [cell for step in steps if (cell := run(step)) is not None]
+    yield from _read_back(cells)
 
 
 @contextmanager
@@ -112,37 +125,45 @@ class _Work:
 
     def measured(self, step: Step, engine: str, rows: Rows, wanted: int, stored: int | None = None) -> Cell:
         """Consume the rows, and sum them up."""
-        if self.traffic is not None:
-            self.traffic.clear()
-        meter, begin = Meter(), monotonic()  # in this order no row ends after what the meter counts
-        consumed: list[Row] = []
-        # Closed at once when this is interrupted: no thread still writes when the scratch prefix is removed.
-        with closing(rows):
-            for row in rows:
-                consumed.append(row)
-                self.progress(step, 1)
-        usage = meter.read()
-        return self.summed(step, engine, consumed, begin, usage, wanted, stored)
+        # To delete cannot be repeated.
+        lasting = self.settings.lasting if step.operation != "delete" else None
+        found = gather(rows, self.traffic, lasting, lambda: self.progress(step, 1))
+        return self.summed(step, engine, found, wanted, stored)
 
-    def summed(
-        self, step: Step, engine: str, rows: list[Row], begin: float, usage: Usage, wanted: int, stored: int | None
-    ) -> Cell:
+    def summed(self, step: Step, engine: str, found: Gathered, wanted: int, stored: int | None) -> Cell:
         """The cell of rows that have been gathered."""
+        rows, begin, usage, traffic = found.rows, found.begin, found.usage, found.traffic
         good = [row for row in rows if row.error is None]
         objects = sum(row.number + 1 for row in good) if step.operation == "list" else len(good)
-        traffic = self.traffic or Traffic()
+        over_time, last = slices(rows, begin, begin + usage.wall), tail(good, begin)
         cell = Cell(
-            step.scenario, step.number, step.operation, engine, objects, len(rows) - len(good), wanted,
+            step.scenario, step.number, step.operation, engine, objects, len(rows) - len(good),
+            wanted if self.settings.lasting is None else objects + len(rows) - len(good),
             sum(row.size for row in good), usage, sum(row.verified for row in good), traffic.retries,
             traffic.throttled, traffic.failures, dict(traffic.requests), stored,
             # Of a DeleteObjects with many objects nobody knows how long each took.
             spread([row.seconds for row in good if row.seconds]),
-            spread([row.first_byte for row in good if row.first_byte is not None]),
-            slices(rows, begin, begin + usage.wall), tail(good, begin),
+            spread([row.first_byte for row in good if row.first_byte is not None]), over_time, last,
             tuple(dict.fromkeys(row.error for row in rows if row.error is not None))[:3],
+            in_flight=None if step.scenario.layer == ARTIFACTS else _in_flight(found, over_time, last.first_done),
+            steadiness=found.steadiness,
         )  # fmt: skip
         self.keep(cell, rows, begin)
         return cell
+
+
+def _in_flight(found: Gathered, over_time: Slices, full: float) -> InFlight | None:
+    """Requests where they are counted, or else objects; over the ``full`` time, in which there was more to start."""
+    begin, flights = found.begin, found.traffic.flights
+    width, number = over_time.seconds, len(over_time.bytes)
+    end = begin + (full or found.usage.wall)
+    if found.traffic.requests:
+        parts = [flights.mean(begin + slot * width, begin + (slot + 1) * width) for slot in range(number)]
+        return InFlight(flights.mean(begin, end), flights.most, tuple(parts))
+    if not any(row.seconds for row in found.rows):
+        return None
+    mean, most, parts = objects_under_way(found.rows, begin, end, width, number)
+    return InFlight(mean, most, tuple(parts))
 
 
 class _Objects(_Work):
@@ -160,6 +181,8 @@ class _Objects(_Work):
         self._data = contents(scenario, settings.own_seed)
         self._digests = [[blake3(data).digest() for data in group] for group in self._data]
         self._places = [(group, number) for group, (_, count) in enumerate(scenario.sizes) for number in range(count)]
+        self._keys = len(self._places) if settings.lasting is None else most_keys(scenario)
+        """So many objects there are at most: then the first is stored again."""
         self._stored: list[int] = []
         """The numbers of the objects that are there."""
         self._begun = 0
@@ -198,37 +221,53 @@ class _Objects(_Work):
             _all(self._mover.head(keys))
 
     def _limited(self, items: Iterable[Any]) -> Iterator[Any]:
-        deadline = monotonic() + self.settings.seconds
+        deadline = monotonic() + self.settings.limit
         for item in items:
             if monotonic() > deadline:
                 return
             yield item
 
     def _put(self) -> Rows:
+        lasting = self.settings.lasting is not None
+
         def items() -> Iterator[tuple[str, bytes]]:
-            for number, (group, position) in enumerate(self._places):
-                self._begun = number + 1
+            for turn in count() if lasting else range(self._keys):
+                number = turn % self._keys
+                group, position = self._places[number % len(self._places)]
+                self._begun = max(self._begun, number + 1)
                 yield self._key(number), self._data[group][position % len(self._data[group])]
 
         for row in self._mover.put(self._limited(items())):
-            if row.error is None:
+            if row.error is None and row.number < self._keys:
                 self._stored.append(row.number)
             yield row
+
+    def _wanted(self) -> Iterator[str]:
+        """The keys of what is there: once, or again and again."""
+        lasting = self.settings.lasting is not None and self._stored
+        return self._limited(map(self._key, cycle(self._stored) if lasting else self._stored))
 
     def _get(self) -> Rows:
         self._stored.sort()
 
         def check(index: int, data: Any) -> bool:
-            group, position = self._places[self._stored[index]]
+            number = self._stored[index % len(self._stored)]
+            group, position = self._places[number % len(self._places)]
             return bool(blake3(data).digest() == self._digests[group][position % len(self._digests[group])])
 
-        return self._mover.get(self._limited(map(self._key, self._stored)), check)
+        return self._mover.get(self._wanted(), check)
 
     def _head(self) -> Rows:
-        return self._mover.head(self._limited(map(self._key, self._stored)))
+        return self._mover.head(self._wanted())
 
     def _list(self) -> Rows:
-        return self._mover.list(self._prefix)
+        if self.settings.lasting is None:
+            return self._mover.list(self._prefix)
+        return self._listings()
+
+    def _listings(self) -> Rows:
+        for _ in self._limited(count()):
+            yield from self._mover.list(self._prefix)
 
     def _delete(self) -> Rows:
         count, _ = warm_objects(self._scenario)
@@ -318,15 +357,19 @@ class _Artifacts(_Work):
         store.save(self._bundle(0))
         before = store.session.stored
         timer = _Timer(self, step)
-        for number in timer.rounds():
+        bundles = self._scenario.bundles if self.settings.lasting is None else most_bundles(self._scenario)
+        for number in timer.rounds(range(1, bundles + 1)):
             artifacts = self._bundle(number)
             with timer.timed(number, sum(map(len, artifacts.values()))):
                 self._keys.append(store.save(artifacts))
+            if timer.warming_up:
+                before = store.session.stored
         return timer.cell(store.session.stored - before)
 
     def _load(self, step: Step) -> Cell | None:
         timer = _Timer(self, step)
-        for number, key in zip(timer.rounds(), self._keys, strict=False):
+        saved = list(enumerate(self._keys, 1))
+        for number, key in timer.rounds(saved if self.settings.lasting is None else cycle(saved)):
             store = self._reopen()  # a new handle has verified nothing yet
             loaded: dict[str, bytes] = {}
             with timer.timed(number, self._scenario.size):
@@ -342,18 +385,25 @@ class _Timer:
         self._work = work
         self._step = step
         self._rows: list[Row] = []
-        self._usage = Usage(0.0, 0.0, 0.0, 0)
+        self._usage = NOTHING_USED
         self._begin = monotonic()
+        lasting = work.settings.lasting
+        self._warm = self._begin + (lasting.warm_up if lasting is not None else 0.0)
         if work.traffic is not None:
             work.traffic.clear()
 
-    def rounds(self) -> Iterator[int]:
-        """The numbers of the bundles, from 1, as long as there is time."""
-        deadline = monotonic() + self._work.settings.seconds
-        for number in range(1, self._step.scenario.bundles + 1):
+    @property
+    def warming_up(self) -> bool:
+        """Whether all that was done until now counts for nothing."""
+        return not self._rows
+
+    def rounds(self, bundles: Iterable[Item]) -> Iterator[Item]:
+        """The bundles, as long as there is time."""
+        deadline = self._begin + self._work.settings.limit
+        for found in bundles:
             if monotonic() > deadline:
                 return
-            yield number
+            yield found
 
     @contextmanager
     def timed(self, number: int, size: int) -> Iterator[None]:
@@ -361,23 +411,30 @@ class _Timer:
         meter = Meter()
         yield
         usage = meter.read()
+        self._work.progress(self._step, 1)
+        if monotonic() < self._warm:
+            if self._work.traffic is not None:
+                self._work.traffic.clear()
+            return
         start = self._begin + self._usage.wall
         self._rows.append(Row(number - 1, start, usage.wall, None, size, 1, 0, None))
         self._usage += usage
-        self._work.progress(self._step, 1)
 
     def verified(self, equal: bool) -> None:
         """The last bundle was read back."""
-        row = self._rows[-1]
-        self._rows[-1] = row._replace(verified=row.size if equal else 0, error=None if equal else DIFFERS)
+        if self._rows:
+            row = self._rows[-1]
+            self._rows[-1] = row._replace(verified=row.size if equal else 0, error=None if equal else DIFFERS)
 
     def cell(self, stored: int | None) -> Cell | None:
         """The sum, if it was to be measured."""
         if not self._step.measured:
             return None
-        return self._work.summed(
-            self._step, "store", self._rows, self._begin, self._usage, self._step.scenario.bundles, stored
-        )
+        begin, end, lasting = self._begin, self._begin + self._usage.wall, self._work.settings.lasting
+        steadiness = Steadiness(lasting.warm_up, thirds(self._rows, begin, end + 1e-9)) if lasting is not None else None
+        traffic = self._work.traffic.until_now() if self._work.traffic is not None else Traffic()
+        found = Gathered(self._rows, begin, self._usage, traffic, steadiness)
+        return self._work.summed(self._step, "store", found, self._step.scenario.bundles, stored)
 
 
 def _all(rows: Rows) -> None:

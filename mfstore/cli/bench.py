@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.options import json_option
+from mfstore.cli.options import DURATION, json_option
 from mfstore.cli.output import print_json, progress
 from mfstore.display.words import printable
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mfstore.bench.results import Cell, Results, RowWriter
     from mfstore.bench.run import RunSettings
     from mfstore.bench.targets import Target
+    from mfstore.bench.window import Lasting
 
 PEERS = "boto3, aiobotocore-client, s3fs, obstore, obstore-async, metaflow"
 """Of ``mfstore.bench.peers``, which is not imported for a help text."""
@@ -118,6 +119,19 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--seconds", type=click.FloatRange(0.1), help="Longest time of each measurement, instead of the profile's."
 )
+@click.option(
+    "--duration",
+    type=DURATION,
+    help="Each operation goes on for so long (60s), with new objects or the same ones again, once it is warm.",
+)
+@click.option("--warm-up", type=DURATION, help="With --duration: so long before it.  [default: a fifth, up to 10s]")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Measure everything so often: means with intervals, which --compare uses.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the data and of injected failures.")
 @click.option("--endpoint-url", metavar="URL", help="S3: otherwise found as boto3 finds it.")
 @click.option("--region", metavar="NAME", help="S3: likewise.")
@@ -183,6 +197,9 @@ def _measure(
     yes: bool,
     seed: int,
     seconds: float | None,
+    duration: float | None,
+    warm_up: float | None,
+    repeat: int,
     match: str | None,
     output: Path | None,
     rows: Path | None,
@@ -213,6 +230,9 @@ def _measure(
     )
     wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
     wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind == "s3")
+    lasting = _lasting(duration, warm_up, seconds)
+    if lasting is not None and (shares is not None or rate is not None):
+        raise click.UsageError("--mix and --rate last for --seconds: leave out --duration")
     seconds = wished.seconds if seconds is None else seconds
     mix = _mix(shares, rate, arrivals, total, seconds)
     if mix is not None and (peers or axes["operations"]):
@@ -223,8 +243,8 @@ def _measure(
         raise InvalidKey(
             "no scenario is left to measure", found=match and repr(match), hint="Loosen --match, --operation"
         )
-    plan = plans.plan(found)
-    settings = RunSettings(seed, seconds)
+    plan = plans.plan(found, lasting=duration is not None, repeat=repeat)
+    settings = RunSettings(seed, seconds, lasting)
     prices = plans.Prices(price_put, price_get, price_gb)
     _announce(target, plan, prices, settings, as_json, names=only_plan)
     if only_plan:
@@ -251,12 +271,26 @@ def _mix(shares: str | None, rate: str | None, arrivals: str, total: int | None,
     return Mix(drawn, total or max(1, round(pace * seconds)), pace, arrivals)
 
 
+def _lasting(duration: float | None, warm_up: float | None, seconds: float | None) -> Lasting | None:
+    from mfstore.bench.window import LONGEST_WARM_UP, WARM_UP_SHARE, Lasting
+
+    if duration is None:
+        if warm_up is not None:
+            raise click.UsageError("--warm-up is of --duration")
+        return None
+    if seconds is not None:
+        raise click.UsageError("--duration says how long it takes: leave out --seconds")
+    if duration <= 0:
+        raise click.UsageError("--duration is more than nothing")
+    return Lasting(duration, min(duration * WARM_UP_SHARE, LONGEST_WARM_UP) if warm_up is None else warm_up)
+
+
 def _announce(
     target: Target, plan: BenchPlan, prices: Prices, settings: RunSettings, as_json: bool, *, names: bool
 ) -> None:
     from mfstore.bench.report import plan_lines
 
-    lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings.seconds, s3=target.kind == "s3")]
+    lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings, s3=target.kind == "s3")]
     for line in lines:
         click.echo(printable(line), err=True)
     if names and as_json:
@@ -289,6 +323,7 @@ def _run(
     """What was measured, and what ended it early, if something did. The scratch prefix is gone in any case."""
     from mfstore import __version__
     from mfstore.bench.ceilings import measure_ceilings
+    from mfstore.bench.repetitions import together
     from mfstore.bench.results import Results, row_writer
     from mfstore.bench.run import execute, removed_at_the_end
     from mfstore.bench.verdict import Site, judge
@@ -308,7 +343,9 @@ def _run(
             run = {
                 **about, **about_target, "version": __version__, "python": platform.python_version(),
                 "cpus": ceilings.cpus, "system": f"{platform.system()} {platform.machine()}", "started": started,
-                "seed": settings.seed, "seconds": settings.seconds, "scratch": target.scratch,
+                "seed": settings.seed, "seconds": settings.seconds, "scratch": target.scratch, "repeat": plan.repeat,
+                "duration": settings.lasting and settings.lasting.duration,
+                "warm_up": settings.lasting and settings.lasting.warm_up,
             }  # fmt: skip
             results = Results(run, _plan_document(plan, prices), asdict(ceilings))
             under_way = _Display(plan, stack.enter_context(progress()))
@@ -325,6 +362,7 @@ def _run(
         ended = error
         results.run = {**run, "ended": str(error) or "interrupted"}
     here = Site(target.kind, _on_loopback(about_target.get("endpoint")))
+    results.cells = together(results.cells)
     results.cells = [
         replace(cell, verdict=judge(cell, ceilings, here, results.cells)) if cell.whole else cell
         for cell in results.cells
@@ -352,8 +390,9 @@ class _Display:
 
     def __init__(self, plan: BenchPlan, display: Progress) -> None:
         self._display = display
+        self._lasting = plan.lasting
         self._done, self._next = 0, 0.0
-        self._all = display.add_task("measurements", total=len(plan.steps))
+        self._all = display.add_task("measurements", total=len(plan.steps) * plan.repeat)
         self._one = display.add_task("", total=None)
         self._step: Step | None = None
 
@@ -366,7 +405,8 @@ class _Display:
             if step.scenario.mix is not None and step.measured:
                 total = step.scenario.mix.total
             name = f"{step.operation} {step.scenario.name}"
-            self._display.reset(self._one, total=None if step.operation == "list" else total, description=name)
+            known = not self._lasting and step.operation != "list"
+            self._display.reset(self._one, total=total if known else None, description=name)
             self._done = 0
         self._done += done
         # Telling the display of every object would cost as much as a small object does.

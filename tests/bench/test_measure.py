@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfstore.bench.measure import Meter, Row, Usage, quantile, slices, spread, tail
+from mfstore.bench.measure import (
+    Meter,
+    Row,
+    Steadiness,
+    Usage,
+    quantile,
+    slices,
+    spread,
+    tail,
+    thirds,
+    under_way,
+)
 from mfstore.bench.recording import Flights
 
 SECONDS = st.floats(0, 50, allow_nan=False)
@@ -116,3 +127,23 @@ def test_requests_under_way_over_time():
     assert found.mean(100.0, 100.02) == pytest.approx(4)
     assert found.mean(100.03, 100.05) == pytest.approx(6)
     assert found.mean(99.0, 99.5) == found.mean(100.2, 101.0) == 0
+
+
+def test_thirds_and_whether_they_are_steady():
+    rows = [Row(number, 10 + number / 10, 0.05, None, 1, 1, 0, None) for number in range(90)]
+    even = thirds(rows, 10.0, 19.0)
+    assert even == pytest.approx((10, 10, 10))
+    assert Steadiness(1.0, even).steady
+    faster = thirds([row for row in rows if row.number % 2 or row.number > 60], 10.0, 19.0)
+    assert not Steadiness(1.0, faster).steady
+    assert thirds(rows[:11], 10.0, 19.0) == () and not Steadiness(1.0, ()).steady
+    failed = [row._replace(error="broken") for row in rows]
+    assert thirds(failed, 10.0, 19.0) == ()
+
+
+@given(ROWS)
+def test_objects_under_way_by_littles_law(rows):
+    mean, most, parts = under_way(rows, 100.0, 201.0, 1.0, 101)
+    assert mean * 101 == pytest.approx(sum(row.seconds for row in rows), abs=1e-6)
+    assert sum(parts) == pytest.approx(sum(row.seconds for row in rows), abs=1e-6)
+    assert most <= len(rows) and max(parts) <= most + 1e-9
