@@ -18,6 +18,8 @@ FORMER_PROFILES = {"native": "packed"}
 """Names that profiles had once; they stay accepted wherever a profile is named."""
 ENGINES = ("auto", "native", "aiobotocore")
 PAYLOAD_SIGNING = ("auto", "always", "never")
+ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+"""How S3 encrypts what it stores."""
 MOST_BANDWIDTH = 1e15
 
 
@@ -126,6 +128,42 @@ def resolve_s3(engine: str | None = None, concurrency: int | None = None, memory
         concurrency=_number("concurrency", "MFSTORE_S3_CONCURRENCY", concurrency, 0, 0, 4096) or None,
         memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 1 << 20, 1 << 46),
     )
+
+
+class EncryptionKnobs(NamedTuple):
+    """How what is written to S3 is encrypted there. All None: as the bucket says."""
+
+    encryption: str | None = None
+    """AES256, aws:kms or aws:kms:dsse. ``MFSTORE_ENCRYPTION``, empty for none; default None."""
+    kms_key: str | None = None
+    """Id, ARN or alias of the key; alone it means aws:kms. ``MFSTORE_KMS_KEY``; default None: AWS's own for S3."""
+    bucket_key: bool | None = None
+    """Of aws:kms: whether one data key serves many objects, which spares requests to KMS. ``MFSTORE_BUCKET_KEY``;
+    default None: as the bucket says."""
+
+
+def resolve_encryption(
+    encryption: str | None = None, kms_key: str | None = None, bucket_key: bool | None = None
+) -> EncryptionKnobs:
+    """The knobs in force; empty texts are nothing, whatever the environment says. InvalidKey (naming the source) for
+    what is none, and for what does not go together. An argument puts out of force what the environment says against it.
+    """
+    algorithm = _choice("encryption", "MFSTORE_ENCRYPTION", encryption, "", ("", *ENCRYPTIONS))
+    key = os.environ.get("MFSTORE_KMS_KEY", "") if kms_key is None else kms_key
+    one = _flag("bucket_key", "MFSTORE_BUCKET_KEY", bucket_key, None)
+    if key and "kms" not in algorithm:
+        if encryption is None and (kms_key or not algorithm):
+            algorithm = "aws:kms"
+        elif encryption is not None and kms_key is None:
+            key = ""
+        else:
+            source = "MFSTORE_KMS_KEY" if kms_key is None else "kms_key"
+            raise _invalid(f"{source} is a key of KMS, and the encryption is not of KMS", algorithm or "none")
+    if one is not None and algorithm != "aws:kms":
+        if bucket_key:
+            raise _invalid("bucket_key is of another encryption", algorithm or "none", "aws:kms")
+        one = None
+    return EncryptionKnobs(algorithm or None, key or None, one)
 
 
 class MetaflowKnobs(NamedTuple):

@@ -22,7 +22,7 @@ from mfstore.bench.recording import Traffic, record
 from mfstore.bench.scenarios import Scenario
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotAStore, NotFound, OutOfSpace
 from mfstore.opening import open_store
-from mfstore.settings import resolve
+from mfstore.settings import EncryptionKnobs, resolve
 from mfstore.store import Store
 
 RETRY_SECONDS = 20.0
@@ -233,7 +233,7 @@ class S3Target(Target):
         from botocore.config import Config
         from botocore.session import Session
 
-        options = dict(self.options)
+        options = {name: value for name, value in self.options.items() if name not in EncryptionKnobs._fields}
         session = Session(profile=options.pop("profile_name", None))
         config = Config(connect_timeout=5, read_timeout=RETRY_SECONDS, retries={"total_max_attempts": 2})
         return session.create_client("s3", config=config, **options)

@@ -8,6 +8,8 @@ from importlib import import_module
 
 import click
 
+from mfstore.cli.command import CommandGroup
+from mfstore.cli.exits import FAILED, INTERRUPTED
 from mfstore.display.words import printable
 from mfstore.errors import MfstoreError
 
@@ -21,7 +23,7 @@ COMMANDS = {
 need the compiled core, and the doctor is for where that does not load."""
 
 
-class _Group(click.Group):
+class _Group(CommandGroup):
     """Turns every error into one line on stderr and an exit code: 1 for a failure, 2 for wrong usage."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -38,20 +40,20 @@ class _Group(click.Group):
             super().main(*args, **{**kwargs, "standalone_mode": False})  # type: ignore[call-overload]
         except click.exceptions.Abort:
             click.echo("mfstore: interrupted", err=True)
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
         except BrokenPipeError:
             sys.stderr.close()
-            sys.exit(1)
+            sys.exit(FAILED)
         except (MfstoreError, OSError) as error:
             if "--json" in sys.argv:
                 code = error.code if isinstance(error, MfstoreError) else "os"
                 click.echo(json.dumps({"error": code, "message": str(error)}), err=True)
             else:
                 click.echo(printable(f"mfstore: {error}"), err=True)
-            sys.exit(1)
+            sys.exit(FAILED)
 
 
 COMPLETION = """\b

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.options import NOTE, complete_ref, json_option, store_option
-from mfstore.cli.output import Compression, opened, print_json, print_table
+from mfstore.cli.command import Command
+from mfstore.cli.options import NOTE, Connection, complete_ref, connection_options, json_option, store_option
+from mfstore.cli.output import print_json, print_table
+from mfstore.cli.places import Compression, opened
 from mfstore.display.amounts import size, time_of_day
 from mfstore.display.words import note_text, printable, short_key
 from mfstore.progress import bytes_of_file, shown
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from mfstore.store import Store
 
 
-@click.command()
+@click.command(cls=Command)
 @store_option
 @json_option
 @click.option(
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
     help="How hard to compress; off stores raw. [env: MFSTORE_COMPRESS; default: balanced]",
 )  # fmt: skip
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@connection_options(writes=True)
 def put(
-    url: str, as_json: bool, ref: str | None, base: str | None, notes: tuple[tuple[str, Any], ...],
-    compress: Compression | None, files: tuple[str, ...],
+    url: str, connection: Connection, as_json: bool, ref: str | None, base: str | None,
+    notes: tuple[tuple[str, Any], ...], compress: Compression | None, files: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Store FILES as raw bytes (- is standard input) and print their keys."""
-    store = opened(url, create=True, compress=compress)
+    store = opened(url, connection, create=True, compress=compress)
     if ref is not None:
         store.refs.settable(ref)  # a name that cannot be is told before anything is stored
     note = dict(notes) or None
@@ -67,19 +70,20 @@ def put(
         store.refs.set(ref, key, note=note)
 
 
-@click.command()
+@click.command(cls=Command)
 @store_option
 @json_option
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
 @click.option("--name", metavar="ARTIFACT", help="Of a bundle: which artifact (its pickle is written).")
 @click.argument("key", metavar="NAME", shell_complete=complete_ref)
-def get(url: str, as_json: bool, output: str | None, name: str | None, key: str) -> None:
+@connection_options()
+def get(url: str, connection: Connection, as_json: bool, output: str | None, name: str | None, key: str) -> None:
     """Write the bytes of NAME, a key or a ref: raw bytes as stored, objects as their pickle. Nothing is unpickled."""
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output carries the bytes")
     if output is None and sys.stdout is None:
         raise click.UsageError("standard output is closed")
-    store = opened(url)
+    store = opened(url, connection)
     found = store.resolve(key)
     if output is not None:
         store.get_file(found, output, name=name, progress=True)
@@ -91,7 +95,7 @@ def get(url: str, as_json: bool, output: str | None, name: str | None, key: str)
         print_json({"key": found, "file": output, "size": Path(str(output)).stat().st_size})
 
 
-@click.command()
+@click.command(cls=Command)
 @store_option
 @json_option
 @click.option(
@@ -99,9 +103,10 @@ def get(url: str, as_json: bool, output: str | None, name: str | None, key: str)
 )
 @click.option("-l", "--long", is_flag=True, help="Add size and type (reads every recipe).")
 @click.argument("pattern", required=False, shell_complete=complete_ref)
-def ls(url: str, as_json: bool, limit: int, long: bool, pattern: str | None) -> None:
+@connection_options()
+def ls(url: str, connection: Connection, as_json: bool, limit: int, long: bool, pattern: str | None) -> None:
     """List the keys in the store; or the refs of PATTERN, such as models/ or 'runs/*/model', with their keys."""
-    store = opened(url)
+    store = opened(url, connection)
     if pattern is not None:
         _list_refs(store, pattern, as_json, limit, long)
         return
@@ -162,13 +167,14 @@ def _tell_of_more(more: bool, limit: int, what: str) -> None:
         click.echo(f"mfstore: more than {limit} {what}; --limit shows more", err=True)
 
 
-@click.command()
+@click.command(cls=Command)
 @store_option
 @json_option
 @click.argument("keys", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_ref)
-def stat(url: str, as_json: bool, keys: tuple[str, ...]) -> None:
+@connection_options()
+def stat(url: str, connection: Connection, as_json: bool, keys: tuple[str, ...]) -> None:
     """Show what each NAME, a key or a ref, stands for, without reading its data."""
-    store = opened(url)
+    store = opened(url, connection)
     for text in keys:
         found = store.stat(text)
         if as_json:
@@ -196,12 +202,13 @@ def stat(url: str, as_json: bool, keys: tuple[str, ...]) -> None:
             click.echo(printable(f"{name:<{width}}  {value}"))
 
 
-@click.command()
+@click.command(cls=Command)
 @store_option
 @json_option
 @click.argument("name", shell_complete=complete_ref)
-def delete(url: str, as_json: bool, name: str) -> None:
+@connection_options(writes=True)
+def delete(url: str, connection: Connection, as_json: bool, name: str) -> None:
     """Remove the ref NAME with its history, or tell what becomes of a key that no ref names. Bytes are removed by gc
     alone."""
-    gone = opened(url).delete(name)
+    gone = opened(url, connection).delete(name)
     print_json(asdict(gone)) if as_json else click.echo(printable(str(gone)))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.options import DURATION, json_option
+from mfstore.cli.command import Command
+from mfstore.cli.options import DURATION, Connection, connection_options, json_option
 from mfstore.cli.output import print_json, progress
 from mfstore.display.words import printable
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
@@ -66,7 +67,7 @@ class _Listed(click.ParamType):  # type: ignore[type-arg]
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("url", required=False)
 @json_option
 @click.option(
@@ -133,9 +134,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Measure everything so often: means with intervals, which --compare uses.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the data and of injected failures.")
-@click.option("--endpoint-url", metavar="URL", help="S3: otherwise found as boto3 finds it.")
-@click.option("--region", metavar="NAME", help="S3: likewise.")
-@click.option("--aws-profile", metavar="NAME", help="S3: likewise.")
 @click.option("--price-put", type=click.FloatRange(0), help="Of 1000 PUT, POST and LIST requests.")
 @click.option("--price-get", type=click.FloatRange(0), help="Of 1000 GET and HEAD requests.")
 @click.option("--price-gb", type=click.FloatRange(0), help="Of 10^9 bytes read.")
@@ -148,8 +146,10 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--compare", nargs=2, type=_FILE, metavar="A B", help="Compare two results of --output, before and after."
 )
+@connection_options(writes=True, profile=False)
 def bench(
     url: str | None,
+    connection: Connection,
     as_json: bool,
     compare: tuple[Path, Path] | None,
     source: Path | None,
@@ -174,7 +174,7 @@ def bench(
             _show(read_results(source), as_json, html)
         return
     assert url is not None
-    measured = _measure(url, as_json, **options)
+    measured = _measure(url, connection, as_json, **options)
     if measured is None:
         return
     results, ended = measured
@@ -191,6 +191,7 @@ def bench(
 
 def _measure(
     url: str,
+    connection: Connection,
     as_json: bool,
     *,
     only_plan: bool,
@@ -209,9 +210,6 @@ def _measure(
     price_put: float | None,
     price_get: float | None,
     price_gb: float | None,
-    endpoint_url: str | None,
-    region: str | None,
-    aws_profile: str | None,
     shares: str | None,
     rate: str | None,
     arrivals: str,
@@ -225,9 +223,9 @@ def _measure(
     from mfstore.bench.targets import open_target
 
     require(peers or ())
-    target = open_target(
-        url, endpoint_url=endpoint_url, region_name=region, profile_name=aws_profile, checksum=not peers
-    )
+    if peers and (connection.encryption or connection.kms_key):
+        raise click.UsageError("--encryption, --kms-key: the peers are not told of it; leave one of the two out")
+    target = open_target(url, checksum=not peers, **connection.options_for(url))
     wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
     wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind == "s3")
     lasting = _lasting(duration, warm_up, seconds)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mfstore.cli.command import Command
 from mfstore.cli.options import json_option
 from mfstore.cli.output import print_json, print_table, progress
 from mfstore.errors import NotAStore
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mfstore.demo.run import StoreCost, VersionResult
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Keep both stores here.")
 @click.option("--saves", type=click.IntRange(2, 11), default=11, show_default=True, help="Of how many states.")

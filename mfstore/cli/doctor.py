@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli.options import json_option
+from mfstore.cli.command import Command
+from mfstore.cli.options import Connection, connection_options, json_option
 from mfstore.cli.output import print_json
 from mfstore.display.words import printable
 
@@ -21,7 +22,7 @@ NAMES = 18
 """Letters that the names of findings have room for."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--s3",
     "url",
@@ -29,12 +30,13 @@ NAMES = 18
     help="Try s3://bucket/prefix as well: list, put, get and delete one small object there, with a name of its own.",
 )
 @json_option
-def doctor(url: str | None, as_json: bool) -> None:
+@connection_options(writes=True)
+def doctor(url: str | None, connection: Connection, as_json: bool) -> None:
     """Show what mfstore runs on, and what is wrong with it.
 
     Where mfstore comes from, Python, the C libraries that are in use, optional packages, Metaflow and its extension,
     settings, directories, and how S3 would be reached. No secret is shown. Nothing is asked over the network without
-    --s3. Exit code 1 if something is broken.
+    --s3.
     """
     from mfstore.doctor import aws, environment, flows, libraries, packages, program, trial
     from mfstore.doctor.findings import document, examined, of_state
@@ -48,7 +50,7 @@ def doctor(url: str | None, as_json: bool) -> None:
         examined("S3", aws.aws),
     ]
     if url is not None:
-        sections.append(examined("trial", partial(trial.tried, url)))
+        sections.append(examined("trial", partial(trial.tried, url, **connection.options)))
     if as_json:
         print_json(document(sections))
     else:

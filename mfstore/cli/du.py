@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from mfstore.cli.command import Command
 from mfstore.cli.gc_options import inventory_option, metadata_option
-from mfstore.cli.options import json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_grid, print_json, print_table
+from mfstore.cli.options import (
+    Connection,
+    connection_options,
+    json_option,
+    metaflow_option,
+    one_place,
+    where_option,
+)
+from mfstore.cli.output import print_grid, print_json, print_table
+from mfstore.cli.places import opened, opened_root
 from mfstore.cli.reports import steps
 from mfstore.display.amounts import size
 from mfstore.display.words import printable
@@ -25,7 +34,7 @@ TOP = 50
 """Groups that a terminal is shown."""
 
 
-@click.command()
+@click.command(cls=Command)
 @where_option
 @metaflow_option
 @click.option(
@@ -54,9 +63,10 @@ TOP = 50
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, in bytes.")
 @json_option
+@connection_options()
 def du(
-    url: str | None, metaflow: str | None, by: str | None, flows: tuple[str, ...], metadata: str | None,
-    inventory: str | None, order: Order | None, top: int | None, price: float | None, as_csv: bool, as_json: bool,
+    url: str | None, metaflow: str | None, connection: Connection, by: str | None, flows: tuple[str, ...],
+    metadata: str | None, inventory: str | None, order: Order | None, top: int | None, price: float | None, as_csv: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what the store holds, by kind of object; below a root of Metaflow what its flows hold. With --by, who holds
     how much of it.
@@ -71,9 +81,9 @@ def du(
         if given := [name for name, value in only.items() if value]:
             raise click.UsageError(f"{', '.join(given)}: only with --by")
         if metaflow is None:
-            _kinds(where, as_json)
+            _kinds(where, connection, as_json)
         else:
-            _flows(where, as_json)
+            _flows(where, connection, as_json)
         return
     if as_csv and as_json:
         raise click.UsageError("--csv and --json are two forms: give one of them")
@@ -83,11 +93,11 @@ def du(
         if flows or metadata or inventory:
             raise click.UsageError("--flow, --metadata, --inventory: only for --metaflow")
         with steps() as tell:
-            found = opened(where).usage(by, progress=tell)  # type: ignore[arg-type]
+            found = opened(where, connection).usage(by, progress=tell)  # type: ignore[arg-type]
     else:
         if by not in OF_ROOTS:
             raise click.UsageError(f"--by {by}: not for --metaflow")
-        found = _usage_of_root(where, by, flows, metadata, inventory)
+        found = _usage_of_root(where, connection, by, flows, metadata, inventory)
     groups = found.groups if order is None else found.sorted(order)
     if as_json:
         print_json(_document(found, groups[:top], price))
@@ -97,12 +107,13 @@ def du(
         _print(found, groups, top or TOP, price)
 
 
-def _usage_of_root(url: str, by: str, flows: tuple[str, ...], metadata: str | None, inventory: str | None) -> Usage:
+def _usage_of_root(
+    url: str, connection: Connection, by: str, flows: tuple[str, ...], metadata: str | None, inventory: str | None
+) -> Usage:
     from mfstore.maintenance.metaflow.collecting.record_sources import default_metadata
-    from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.metaflow.usage import root_usage
 
-    root = Root(url)
+    root = opened_root(url, connection)
     try:
         with steps() as tell:
             source = metadata or default_metadata()
@@ -137,8 +148,8 @@ def _print(found: Usage, groups: Sequence[UsageGroup], top: int, price: float | 
         click.echo(printable(note), err=True)
 
 
-def _kinds(url: str, as_json: bool) -> None:
-    stats = opened(url).stats()
+def _kinds(url: str, connection: Connection, as_json: bool) -> None:
+    stats = opened(url, connection).stats()
     if as_json:
         document = asdict(stats)
         del document["session"]
@@ -150,12 +161,11 @@ def _kinds(url: str, as_json: bool) -> None:
     print_table(("kind", "objects", "bytes"), rows, right=(1, 2))
 
 
-def _flows(url: str, as_json: bool) -> None:
+def _flows(url: str, connection: Connection, as_json: bool) -> None:
     from mfstore.maintenance.metaflow.holdings import list_root
-    from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import untold
 
-    root = Root(url)
+    root = opened_root(url, connection)
     try:
         holdings = list_root(root, untold)
     finally:

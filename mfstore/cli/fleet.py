@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mfstore.cli.command import Command, CommandGroup
+from mfstore.cli.exits import DAMAGE, FAILED
 from mfstore.cli.gc_options import (
     Keeping,
-    Sections,
     grace_option,
     inventory_option,
     keeping_options,
@@ -25,9 +26,15 @@ from mfstore.cli.gc_options import (
     trust_option,
     wait_option,
 )
-from mfstore.cli.maintenance import DAMAGE
 from mfstore.cli.metaflow_gc import show_collection
-from mfstore.cli.options import json_option, metaflow_option, one_place, where_option
+from mfstore.cli.options import (
+    Connection,
+    connection_options,
+    json_option,
+    metaflow_option,
+    one_place,
+    where_option,
+)
 from mfstore.cli.output import print_grid, print_json
 from mfstore.cli.reports import show_verified
 from mfstore.display.amounts import size
@@ -49,7 +56,7 @@ if TYPE_CHECKING:
 AS_OF_GC = "As of mfstore gc."
 
 
-class _Fleet(Sections):
+class _Fleet(Command):
     """What all commands of a fleet share: how its flow is run."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
@@ -71,7 +78,7 @@ class _Fleet(Sections):
         ]  # fmt: skip
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def fleet() -> None:
     """Look after a large root or store with many machines.
 
@@ -95,10 +102,11 @@ def fleet() -> None:
 @inventory_option(AS_OF_GC)
 @trust_option(AS_OF_GC)
 @wait_option(AS_OF_GC)
+@connection_options(writes=True)
 def gc(
-    metaflow: str | None, as_json: bool, grace: float, long: bool, execute: bool, yes_really: bool,
-    deletes_per_second: float | None, keeping: Keeping, metadata: str | None, inventory: str | None, trust_known: bool,
-    wait: float, **how: Any,
+    metaflow: str | None, connection: Connection, as_json: bool, grace: float, long: bool, execute: bool,
+    yes_really: bool, deletes_per_second: float | None, keeping: Keeping, metadata: str | None, inventory: str | None,
+    trust_known: bool, wait: float, **how: Any,
 ) -> None:  # fmt: skip
     """Show which runs below a root of Metaflow nobody needs any more, and remove them: mfstore gc --metaflow, planned
     by many machines and carried out by one."""
@@ -109,6 +117,7 @@ def gc(
     request = Request(
         "gc", metaflow, True, execute=execute, policy=keeping.run_policy((), grace), inventory=inventory,
         metadata=metadata or default_metadata(), trust_known=trust_known, yes_really=yes_really,
+        reached=connection.options_for(metaflow),
         deletes_per_second=deletes_per_second, wait=wait, shards=how.pop("shards"),
     )  # fmt: skip
 
@@ -128,10 +137,20 @@ def gc(
     "-l", "--level", type=click.Choice(LEVELS), default="full", show_default=True,
     help="How closely to look: sizes by listing; recipes, headers and trailers; or every byte.",
 )  # fmt: skip
-def verify(url: str | None, metaflow: str | None, as_json: bool, level: Level, **how: Any) -> None:
+@connection_options(writes=True)
+def verify(
+    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, level: Level, **how: Any
+) -> None:
     """Check that what is stored is whole: mfstore verify by many machines."""
     where = one_place(url, metaflow)
-    request = Request("verify", where, metaflow is not None, level=level, shards=how.pop("shards"))
+    request = Request(
+        "verify",
+        where,
+        metaflow is not None,
+        level=level,
+        reached=connection.options_for(where),
+        shards=how.pop("shards"),
+    )
 
     def show(outcome: Outcome) -> bool:
         report = outcome.found
@@ -147,12 +166,22 @@ def verify(url: str | None, metaflow: str | None, as_json: bool, level: Level, *
 @metaflow_option
 @json_option
 @inventory_option(AS_OF_GC)
-def du(url: str | None, metaflow: str | None, as_json: bool, inventory: str | None, **how: Any) -> None:
+@connection_options()
+def du(
+    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, inventory: str | None, **how: Any
+) -> None:
     """Show what is stored: mfstore du by many machines."""
     where = one_place(url, metaflow)
     if inventory and metaflow is None:
         raise click.UsageError("--inventory: only for --metaflow")
-    request = Request("du", where, metaflow is not None, inventory=inventory, shards=how.pop("shards"))
+    request = Request(
+        "du",
+        where,
+        metaflow is not None,
+        inventory=inventory,
+        reached=connection.options_for(where),
+        shards=how.pop("shards"),
+    )
 
     def show(outcome: Outcome) -> bool:
         usage = outcome.found
@@ -171,8 +200,8 @@ def _run(
     request: Request, show: Callable[[Outcome], bool], *, decorators: Sequence[str], max_workers: int | None,
     command: Sequence[str],
 ) -> None:  # fmt: skip
-    """Run the flow, show what became of it, and end with the code that says so: 1 where a part failed, ``DAMAGE`` where
-    ``show`` says that not all is well."""
+    """Run the flow, show what became of it, and end with the code that says so: ``FAILED`` where a part failed,
+    ``DAMAGE`` where ``show`` says that not all is well."""
     request.check()
     if find_spec("metaflow") is None:
         raise Unsupported("a fleet is a flow of Metaflow, which is not there", hint="pip install 'mfstore[metaflow]'")
@@ -187,12 +216,12 @@ def _run(
         run = f"{FLOW}/{noted.read_text().strip()}" if noted.exists() else FLOW
     if done.returncode:
         click.echo(printable(f"mfstore: {run} failed; what it printed says why"), err=True)
-        sys.exit(1)
+        sys.exit(FAILED)
     outcome = _outcome(run)
     well = show(outcome)
     for part, why in outcome.failed.items():
         click.echo(printable(f"mfstore: {part} failed, and was left alone: {why}"), err=True)
-    sys.exit(1 if outcome.failed else 0 if well else DAMAGE)
+    sys.exit(FAILED if outcome.failed else 0 if well else DAMAGE)
 
 
 def _metaflow(request: Request, arguments: Sequence[str], **more: Any) -> subprocess.CompletedProcess[bytes]:

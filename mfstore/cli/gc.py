@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from mfstore.cli.command import Command, SectionOption
+from mfstore.cli.exits import DAMAGE
 from mfstore.cli.gc_options import (
     HISTORY,
     KEPT,
     OF_STORES,
     Keeping,
-    SectionOption,
-    Sections,
     grace_option,
     inventory_option,
     keeping_options,
@@ -25,9 +25,17 @@ from mfstore.cli.gc_options import (
     trust_option,
     wait_option,
 )
-from mfstore.cli.maintenance import DAMAGE
-from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_grid, print_json
+from mfstore.cli.options import (
+    DURATION,
+    Connection,
+    connection_options,
+    json_option,
+    metaflow_option,
+    one_place,
+    where_option,
+)
+from mfstore.cli.output import print_grid, print_json
+from mfstore.cli.places import opened
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.collecting.policy import unmatched
 from mfstore.maintenance.store.collecting.told import plan_grid, plan_notes, retention_text
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.store.gc import GcPlan, GcResult
 
 
-@click.command(cls=Sections)
+@click.command(cls=Command)
 @where_option
 @metaflow_option
 @json_option
@@ -95,10 +103,11 @@ if TYPE_CHECKING:
     help="Show what collections did, or those that were about the NAMEs.",
 )  # fmt: skip
 @click.argument("names", nargs=-1, metavar="[NAME]...")
+@connection_options(writes=True)
 def gc(
-    url: str | None, metaflow: str | None, as_json: bool, grace: float, keeping: Keeping, metadata: str | None,
-    inventory: str | None, trust_known: bool, live: TextIO | None, repack: float, deletes_per_second: float | None,
-    wait: float, long: bool, execute: bool, yes_really: bool, take_over: bool,
+    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, grace: float, keeping: Keeping,
+    metadata: str | None, inventory: str | None, trust_known: bool, live: TextIO | None, repack: float,
+    deletes_per_second: float | None, wait: float, long: bool, execute: bool, yes_really: bool, take_over: bool,
     undo: bool, lasting: float, show_log: bool, names: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Show what nobody needs any more, and delete it in two steps.
@@ -120,8 +129,8 @@ def gc(
         from mfstore.cli import gc_history
 
         if show_log:
-            gc_history.show_log(where, metaflow is not None, names, as_json)
-        elif not gc_history.undo(where, metaflow is not None, names, lasting, as_json):
+            gc_history.show_log(where, connection, metaflow is not None, names, as_json)
+        elif not gc_history.undo(where, connection, metaflow is not None, names, lasting, as_json):
             sys.exit(DAMAGE)
         return
     if names:
@@ -131,7 +140,7 @@ def gc(
 
         policy = keeping.run_policy(() if live is None else tuple(_keys(live)), grace)
         metaflow_gc.run(
-            where, policy, metadata=metadata, inventory=inventory, trust_known=trust_known, execute=execute,
+            where, connection, policy, metadata=metadata, inventory=inventory, trust_known=trust_known, execute=execute,
             yes_really=yes_really, take_over=take_over, wait=wait, deletes_per_second=deletes_per_second,
             as_json=as_json, long=long,
         )  # fmt: skip
@@ -139,7 +148,7 @@ def gc(
     if metadata or inventory or trust_known:
         raise click.UsageError("--metadata, --inventory and --trust-known: only for --metaflow")
     kept = keeping.retention()  # what makes no sense is told before the store is looked for
-    store = opened(where)
+    store = opened(where, connection)
     plan = store.plan_gc(
         None if live is None else _keys(live), grace, keep_last=kept.keep_last, keep_age=kept.keep_age,
         keep_hourly=kept.keep_hourly, keep_daily=kept.keep_daily, keep_weekly=kept.keep_weekly,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.output import opened, print_json, print_table
+from mfstore.cli.output import print_json, print_table
+from mfstore.cli.places import opened, opened_root
 from mfstore.display.amounts import count, date, duration, size
 from mfstore.display.words import printable
 from mfstore.format.audit import END, STORE_LOG
@@ -17,22 +18,22 @@ from mfstore.maintenance.audit import read_log
 from mfstore.maintenance.told import SHOWN
 
 if TYPE_CHECKING:
+    from mfstore.cli.options import Connection
     from mfstore.format.audit import AuditRecord
 
 SECONDS = ("age", "for", "grace", "keep_age", "running")
 COUNTED = {"runs": "run", "keys": "key", "refs": "ref", "lost": "lost", "condemned": "condemned"}
 
 
-def show_log(where: str, metaflow: bool, names: Sequence[str], as_json: bool) -> None:
+def show_log(where: str, connection: Connection, metaflow: bool, names: Sequence[str], as_json: bool) -> None:
     """Print the last executions, the latest first; with ``names`` those that are about these runs, refs or keys."""
     if metaflow:
-        from mfstore.maintenance.metaflow.root import Root
         from mfstore.metaflow.roots.layout import LOG_FOLDER
 
-        root = Root(where)
+        root = opened_root(where, connection)
         backend, folder, close = root.backend, LOG_FOLDER, root.close
     else:
-        store = opened(where)
+        store = opened(where, connection)
         backend, folder, close = store.handle.access("read").backend, STORE_LOG, store.close
     try:
         records = read_log(backend, folder)
@@ -102,16 +103,17 @@ def _number(facts: Any, name: str) -> int:
     return found if isinstance(found, int) else 0
 
 
-def undo(where: str, metaflow: bool, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
+def undo(
+    where: str, connection: Connection, metaflow: bool, names: Sequence[str], lasting: float | None, as_json: bool
+) -> bool:
     """Take back what is condemned, all or these names, and print it. Whether all of it was still there."""
-    return (_undo_root if metaflow else _undo_store)(where, names, lasting, as_json)
+    return (_undo_root if metaflow else _undo_store)(where, connection, names, lasting, as_json)
 
 
-def _undo_root(where: str, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
-    from mfstore.maintenance.metaflow.root import Root
+def _undo_root(where: str, connection: Connection, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
     from mfstore.maintenance.metaflow.undo import undo_root
 
-    root = Root(where)
+    root = opened_root(where, connection)
     try:
         done = undo_root(root, names, lasting)
     finally:
@@ -130,10 +132,10 @@ def _undo_root(where: str, names: Sequence[str], lasting: float | None, as_json:
     return not done.lost
 
 
-def _undo_store(where: str, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
+def _undo_store(where: str, connection: Connection, names: Sequence[str], lasting: float | None, as_json: bool) -> bool:
     from mfstore.maintenance.store.undo import undo_store
 
-    with opened(where) as store:
+    with opened(where, connection) as store:
         done = undo_store(store, names, lasting)
     if as_json:
         print_json(asdict(done))

@@ -1,4 +1,4 @@
-"""The options of ``mfstore gc`` that say what is kept, and a help text in sections."""
+"""The options of ``mfstore gc`` that say what is kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mfstore.cli.command import SectionOption
 from mfstore.cli.options import DURATION
 from mfstore.maintenance.metaflow.collecting.policy import GROUPS, RunPolicy
 from mfstore.maintenance.periods import NOUNS
@@ -18,29 +19,6 @@ KEPT = "What is kept"
 OF_METAFLOW = "Of roots of Metaflow (--metaflow)"
 OF_STORES = "Of stores"
 HISTORY = "What was done, and taking it back"
-
-
-class SectionOption(click.Option):
-    """An option in a section of the help text."""
-
-    def __init__(self, *args: Any, section: str, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.section = section
-
-
-class Sections(click.Command):
-    """A command whose help lists its options in sections: those of no section first."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options."""
-        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
-        for name, records in sections.items():
-            with formatter.section(name):
-                formatter.write_dl(records)
 
 
 class _Share(click.ParamType):  # type: ignore[type-arg]

@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.options import DURATION, complete_ref, json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_json, print_table
+from mfstore.cli.command import Command
+from mfstore.cli.options import (
+    DURATION,
+    Connection,
+    complete_ref,
+    connection_options,
+    json_option,
+    metaflow_option,
+    one_place,
+    where_option,
+)
+from mfstore.cli.output import print_json, print_table
+from mfstore.cli.places import opened, opened_root
 from mfstore.display.amounts import date
 from mfstore.display.words import printable
 from mfstore.names import is_key
@@ -35,7 +46,7 @@ class _Place:
         return "key" if is_key(name) else self.kind
 
 
-@click.command()
+@click.command(cls=Command)
 @where_option
 @metaflow_option
 @json_option
@@ -45,9 +56,10 @@ class _Place:
 )
 @click.option("--release", is_flag=True, help="End the hold.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_ref)
+@connection_options(writes=True)
 def hold(
-    url: str | None, metaflow: str | None, as_json: bool, why: str, lasting: float | None, release: bool,
-    names: tuple[str, ...],
+    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, why: str, lasting: float | None,
+    release: bool, names: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Keep each NAME, a ref or a key, or with --metaflow a run (Flow/run), whatever the policy of a collection says.
 
@@ -55,7 +67,7 @@ def hold(
     """
     if release and (why or lasting is not None):
         raise click.UsageError("--release ends a hold: --why and --for say how one begins")
-    with _place(url, metaflow) as place:
+    with _place(url, metaflow, connection) as place:
         for name in names:
             found = None
             if release:
@@ -70,13 +82,14 @@ def hold(
                 click.echo(printable(f"{name} is {'released' if found is None else found}"))
 
 
-@click.command()
+@click.command(cls=Command)
 @where_option
 @metaflow_option
 @json_option
-def holds(url: str | None, metaflow: str | None, as_json: bool) -> None:
+@connection_options()
+def holds(url: str | None, metaflow: str | None, connection: Connection, as_json: bool) -> None:
     """List what is held: refs and keys, or with --metaflow runs."""
-    with _place(url, metaflow) as place:
+    with _place(url, metaflow, connection) as place:
         found = place.holds()
     if as_json:
         for name, one in found.items():
@@ -90,17 +103,16 @@ def holds(url: str | None, metaflow: str | None, as_json: bool) -> None:
 
 
 @contextmanager
-def _place(url: str | None, metaflow: str | None) -> Iterator[_Place]:
+def _place(url: str | None, metaflow: str | None, connection: Connection) -> Iterator[_Place]:
     where = one_place(url, metaflow)
     if metaflow is None:
-        refs = opened(where).refs
+        refs = opened(where, connection).refs
         yield _Place("ref", lambda name, why, lasting: refs.hold(name, why, lasting=lasting), refs.release, refs.holds)
         return
     from mfstore.holding import new_hold
     from mfstore.maintenance.metaflow.holds import hold_run, release_run
-    from mfstore.maintenance.metaflow.root import Root
 
-    root = Root(where)
+    root = opened_root(where, connection)
     try:
         yield _Place(
             "run",

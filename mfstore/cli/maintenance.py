@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING
 import click
 
 from mfstore.backends import open_backend
-from mfstore.cli.options import DURATION, json_option, metaflow_option, one_place, where_option
-from mfstore.cli.output import opened, print_json, print_table
+from mfstore.cli.command import Command
+from mfstore.cli.exits import DAMAGE
+from mfstore.cli.options import (
+    DURATION,
+    Connection,
+    connection_options,
+    json_option,
+    metaflow_option,
+    one_place,
+    where_option,
+)
+from mfstore.cli.output import print_json, print_table
+from mfstore.cli.places import opened, opened_root
 from mfstore.cli.reports import print_repair, show_verified, steps
 from mfstore.display.amounts import count, size
 from mfstore.errors import CorruptObject, NotAStore
@@ -27,11 +38,8 @@ if TYPE_CHECKING:
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
     from mfstore.store import Store
 
-DAMAGE = 3
-"""Exit code: what was asked for was done, and there is damage."""
 
-
-@click.command()
+@click.command(cls=Command)
 @where_option
 @metaflow_option
 @json_option
@@ -45,36 +53,34 @@ DAMAGE = 3
     help="At the level full: only parts not read whole for so long, the longest ago first. Resumes what was stopped.",
 )  # fmt: skip
 @click.option("--for", "budget", type=DURATION, metavar="TIME", help="At the level full: stop after so long.")
+@connection_options(writes=True)
 def verify(
     url: str | None,
     metaflow: str | None,
+    connection: Connection,
     as_json: bool,
     level: Level,
     sample: str | None,
     older_than: float | None,
     budget: float | None,
 ) -> None:
-    """Check that what is stored is whole. Changes nothing but a note of what was read.
-
-    Exit codes: 0 all is well, 1 verify could not run, 2 wrong usage, 3 there is damage.
-    """
+    """Check that what is stored is whole. Changes nothing but a note of what was read."""
     report: VerifyReport | MetaflowReport
     where = one_place(url, metaflow)
     options = verify_options(level, sample, older_than, budget)
     with steps() as tell:
         if metaflow is None:
-            store = opened(where)
+            store = opened(where, connection)
             report = store.verify(level, sample=options.sample, older_than=older_than, budget=budget, progress=tell)
         else:
-            from mfstore.maintenance.metaflow.root import Root
             from mfstore.maintenance.metaflow.verify import verify_metaflow
 
-            report, _ = verify_metaflow(Root(where), options, tell)
+            report, _ = verify_metaflow(opened_root(where, connection), options, tell)
     show_verified(report, as_json)
     sys.exit(0 if report.clean else DAMAGE)
 
 
-@click.command()
+@click.command(cls=Command)
 @where_option
 @metaflow_option
 @json_option
@@ -91,18 +97,17 @@ def verify(
     "--roll-back", is_flag=True,
     help="Set refs whose present value is lost back to their newest value that is whole; remove those without one.",
 )  # fmt: skip
+@connection_options(writes=True)
 def repair(
-    url: str | None, metaflow: str | None, as_json: bool, level: Level, dry_run: bool, drop_lost: bool, roll_back: bool
-) -> None:
+    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, level: Level, dry_run: bool,
+    drop_lost: bool, roll_back: bool,
+) -> None:  # fmt: skip
     """Mend what verify finds: store whole chunks again, rebuild the index, move damaged objects to quarantine.
 
     Below a root of Metaflow: move damaged blobs to quarantine, so that the next task with the same content stores it
     again, and write missing metadata anew where the content proves itself.
 
     Nothing is deleted. May be stopped at any time and run again.
-
-    Exit codes: 0 all is well now, 1 repair could not run, 2 wrong usage, 3 some data is lost (or, with --dry-run, there
-    is damage).
     """
     report: RepairReport | MetaflowRepair
     where = one_place(url, metaflow)
@@ -111,14 +116,13 @@ def repair(
             raise click.UsageError(f"{option} is for stores; Metaflow has nothing like it")
     with steps() as tell:
         if metaflow is None:
-            report = _opened_for_repair(where, dry_run).repair(
+            report = _opened_for_repair(where, connection, dry_run).repair(
                 level, dry_run=dry_run, drop_lost=drop_lost, roll_back=roll_back, progress=tell
             )
         else:
             from mfstore.maintenance.metaflow.repair import repair_metaflow
-            from mfstore.maintenance.metaflow.root import Root
 
-            report = repair_metaflow(Root(where), level, dry_run, tell)
+            report = repair_metaflow(opened_root(where, connection), level, dry_run, tell)
     well = report.before.clean if report.after is None else report.after.clean
     if not isinstance(report, MetaflowRepair):
         well = well and not report.lost
@@ -129,10 +133,10 @@ def repair(
     sys.exit(0 if well else DAMAGE)
 
 
-def _opened_for_repair(url: str, dry_run: bool) -> Store:
+def _opened_for_repair(url: str, connection: Connection, dry_run: bool) -> Store:
     """The store, whose description is written anew if it is damaged or lost."""
     try:
-        return opened(url)
+        return opened(url, connection)
     except (CorruptObject, NotAStore) as error:
         if error.key != DESCRIPTION:
             raise
@@ -141,13 +145,13 @@ def _opened_for_repair(url: str, dry_run: bool) -> Store:
             raise
     from mfstore.maintenance.store.describing import rebuild_description
 
-    backend = open_backend(url, resolve())
+    backend = open_backend(url, resolve(), **connection.options_for(url))
     rebuild_description(backend)
     click.echo(f"{DESCRIPTION} was damaged or lost, and is written anew", err=True)
-    return opened(url)
+    return opened(url, connection)
 
 
-@click.command()
+@click.command(cls=Command)
 @where_option
 @metaflow_option
 @json_option
@@ -157,9 +161,11 @@ def _opened_for_repair(url: str, dry_run: bool) -> Store:
 )  # fmt: skip
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Only what was set aside so long ago, such as 30d.")
 @click.option("--empty", is_flag=True, help="Delete what would be listed, for good.")
+@connection_options(writes=True)
 def quarantine(
-    url: str | None, metaflow: str | None, as_json: bool, names: tuple[str, ...], older_than: float | None, empty: bool
-) -> None:
+    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, names: tuple[str, ...],
+    older_than: float | None, empty: bool,
+) -> None:  # fmt: skip
     """List what repair set aside, put it back, or delete it for good."""
     from mfstore.format.quarantine import PREFIX
     from mfstore.maintenance import quarantine as room
@@ -168,13 +174,14 @@ def quarantine(
         raise click.UsageError("--restore names what it is about: it goes without --empty and --older-than")
     where = one_place(url, metaflow)
     if metaflow is None:
-        backend = opened(where).handle.access("read", *(("write", "delete") if names or empty else ())).backend
+        backend = (
+            opened(where, connection).handle.access("read", *(("write", "delete") if names or empty else ())).backend
+        )
         folder = PREFIX
     else:
         from mfstore.maintenance.metaflow.repair import QUARANTINE
-        from mfstore.maintenance.metaflow.root import Root
 
-        backend, folder = Root(where).backend, QUARANTINE
+        backend, folder = opened_root(where, connection).backend, QUARANTINE
     for name in names:
         path = name if name.startswith(folder) else folder + name
         key = room.restore_quarantined(backend, path, folder)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mfstore.cli.maintenance import DAMAGE
+from mfstore.cli.exits import DAMAGE
 from mfstore.cli.output import print_grid, print_json
+from mfstore.cli.places import opened_root
 from mfstore.cli.reports import steps
 from mfstore.display.amounts import count
 from mfstore.display.words import printable
@@ -18,22 +19,23 @@ from mfstore.maintenance.metaflow.collecting.planned import flows_grid, plan_not
 from mfstore.maintenance.metaflow.collecting.record_sources import default_metadata
 from mfstore.maintenance.metaflow.collecting.result import result_notes
 from mfstore.maintenance.metaflow.gc import collect_metaflow
-from mfstore.maintenance.metaflow.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mfstore.cli.options import Connection
     from mfstore.maintenance.metaflow.collecting.planned import MetaflowGcPlan
     from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
     from mfstore.maintenance.metaflow.collecting.result import MetaflowGcResult
 
 
 def run(
-    url: str, policy: RunPolicy, *, metadata: str | None, inventory: str | None, trust_known: bool, execute: bool,
-    yes_really: bool, take_over: bool, wait: float, deletes_per_second: float | None, as_json: bool, long: bool,
+    url: str, connection: Connection, policy: RunPolicy, *, metadata: str | None, inventory: str | None,
+    trust_known: bool, execute: bool, yes_really: bool, take_over: bool, wait: float, deletes_per_second: float | None,
+    as_json: bool, long: bool,
 ) -> None:  # fmt: skip
     """Plan, and with ``execute`` carry out; print what would be done or was."""
-    root = Root(url)
+    root = opened_root(url, connection)
     source = metadata or default_metadata()
     result = None
     try:

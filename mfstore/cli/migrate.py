@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfstore.cli.options import DURATION, json_option
+from mfstore.cli.command import Command
+from mfstore.cli.exits import DAMAGE
+from mfstore.cli.options import DURATION, Connection, connection_options, json_option
 from mfstore.cli.output import print_grid, print_json
+from mfstore.cli.places import opened_root
 from mfstore.cli.reports import steps
 from mfstore.display.words import printable
 from mfstore.maintenance.metaflow.migrating.report import (
@@ -27,9 +30,6 @@ from mfstore.settings import FORMER_PROFILES
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.migrating.report import MigrationPlan, MigrationResult
 
-FAILED = 3
-"""Exit code: the rest was done, and something could not be."""
-
 
 class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.2
     """A profile, by the name it has or had."""
@@ -38,7 +38,7 @@ class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic
         return super().convert(FORMER_PROFILES.get(value, value), param, ctx)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--metaflow", metavar="ROOT", required=True,
     help="A datastore root of Metaflow: the directory or s3:// prefix the flows lie in.",
@@ -66,18 +66,16 @@ class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic
 @json_option
 @click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
 @click.option("--take-over", is_flag=True, help="Go on where a collection or migration died within the last hour.")
+@connection_options(writes=True)
 def migrate(
     metaflow: str, to: str, flows: tuple[str, ...], runs: tuple[str, ...], running: float, idle: float,
-    metadata: str | None, as_json: bool, execute: bool, take_over: bool,
+    metadata: str | None, connection: Connection, as_json: bool, execute: bool, take_over: bool,
 ) -> None:  # fmt: skip
     """Bring the artifacts of runs that have ended to the packed profile, or back to the stock one. Nobody has to: every
     profile reads everything.
 
     Artifacts are loaded and saved anew, so run this where the flows' own modules can be imported. Nothing is deleted:
     what artifacts were before goes with a later mfstore gc --metaflow.
-
-    Exit codes: 0 done, 1 migrate could not run, 2 wrong usage, 3 some artifacts could not be migrated, and stay as they
-    were.
     """
     from mfstore.maintenance.metaflow.migrate import migrate_metaflow, plan_migration
     from mfstore.maintenance.metaflow.migrating.changes import MigrationOptions
@@ -89,7 +87,7 @@ def migrate(
 
     with ExitStack() as stack:
         tell = stack.enter_context(steps())
-        root = stack.enter_context(closing(Root(metaflow)))
+        root = stack.enter_context(closing(opened_root(metaflow, connection)))
         records = None if metadata is None else stack.enter_context(closing(Root(metadata)))
         if execute:
             plan, result = migrate_metaflow(root, options, metadata=records, take_over=take_over, tell=tell)
@@ -103,7 +101,7 @@ def migrate(
             click.echo("Nothing was changed." + (" --execute does this." if plan.changes else ""))
         else:
             _show_result(plan, result)
-    sys.exit(FAILED if result is not None and result.failures else 0)
+    sys.exit(DAMAGE if result is not None and result.failures else 0)
 
 
 def _show(plan: MigrationPlan) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
+from mfstore.cli.command import SectionOption
 from mfstore.durations import UNITS
 
 COMPLETED = 1000
@@ -42,7 +45,7 @@ def complete_ref(context: click.Context, _parameter: click.Parameter, begun: str
     url = context.params.get("url") or os.environ.get("MFSTORE_STORE")
     with suppress(MfstoreError, OSError):
         if url:
-            with open_store(url, create=False) as store:
+            with open_store(url, create=False, **connection_of(context.params).options_for(url)) as store:
                 return store.refs.list(begun)[:COMPLETED]
     return []
 
@@ -94,3 +97,77 @@ def given(url: str | None) -> str:
     if url is None:
         raise click.UsageError("Missing option '-s' / '--store' (env var: 'MFSTORE_STORE'), or '--metaflow'.")
     return url
+
+
+IN_S3 = "Of places in S3"
+ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+
+
+class Connection(NamedTuple):
+    """How a place in S3 is reached, and how what is written there is encrypted, as far as options say it."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    aws_profile: str | None = None
+    encryption: str | None = None
+    kms_key: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was given, as arguments of ``mfstore.open``, ``BulkClient`` and ``Root``."""
+        named = {
+            "endpoint_url": self.endpoint_url, "region_name": self.region, "profile_name": self.aws_profile,
+            "encryption": self.encryption, "kms_key": self.kms_key,
+        }  # fmt: skip
+        return {name: value for name, value in named.items() if value is not None}
+
+    def options_for(self, url: str) -> dict[str, Any]:
+        """The same for a place. Wrong usage where it is a directory, which has nothing of this."""
+        scheme, separator, _ = url.partition("://")
+        if self.options and (not separator or scheme in ("file", "memory")):
+            given = [f"--{name.replace('_', '-')}" for name, value in self._asdict().items() if value is not None]
+            raise click.UsageError(f"{', '.join(given)}: only for places in S3, and this is {url}")
+        return self.options
+
+
+def connection_options(*, writes: bool = False, profile: bool = True) -> Callable[[Callable[..., Any]], Any]:
+    """The options that say how a place in S3 is reached: every command that opens a place has them, and is given them
+    as ``connection``. ``writes``: also how what it writes is encrypted. ``profile``: whether --profile is the one of
+    AWS, and not something of the command's own; --aws-profile always is.
+    """
+    named = ("--profile", "--aws-profile") if profile else ("--aws-profile",)
+    options = [
+        _in_s3("--endpoint-url", metavar="URL", help="Where the service is; else found as boto3 finds it."),
+        _in_s3("--region", metavar="NAME", help="Likewise."),
+        _in_s3(*named, "aws_profile", metavar="NAME", help="A profile of AWS's configuration; likewise."),
+    ]
+    if writes:
+        options += [
+            _in_s3(
+                "--encryption", type=click.Choice(ENCRYPTIONS),
+                help="How what is written is encrypted; else as the bucket says.",
+            ),
+            _in_s3("--kms-key", metavar="ID", help="The key of KMS it is encrypted with; alone it means aws:kms."),
+        ]  # fmt: skip
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_connection(*args: Any, **given: Any) -> Any:
+            connection = connection_of(given)
+            named = {name: value for name, value in given.items() if name not in Connection._fields}
+            return command(*args, connection=connection, **named)
+
+        for option in reversed(options):
+            with_connection = option(with_connection)
+        return with_connection
+
+    return decorated
+
+
+def connection_of(given: dict[str, Any]) -> Connection:
+    """What the parameters of a command say of it."""
+    return Connection(**{name: given[name] for name in Connection._fields if name in given})
+
+
+def _in_s3(*names: str, **more: Any) -> Callable[[Any], Any]:
+    return click.option(*names, cls=SectionOption, section=IN_S3, **more)

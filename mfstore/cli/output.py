@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mfstore.display.cards import Grid
-    from mfstore.store import Store
-
-Compression: TypeAlias = Literal["fast", "balanced", "small", "off"]
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def opened(url: str, *, create: bool = False, compress: Compression | None = None) -> Store:
-    """The store of a command. Unless it may ``create`` one, NotFound where there is none: a misspelt bucket is not an
-    empty store."""
-    from mfstore.opening import open_store  # here, as the doctor runs where the core does not load
-
-    store = open_store(url, create=create, compress=False if compress == "off" else compress)
-    if not create and store.handle.description is None:
-        raise store.handle.no_store()
-    return store
 
 
 def print_json(document: Any) -> None:

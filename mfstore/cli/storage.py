@@ -7,13 +7,15 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from mfstore.cli.options import NOTE, complete_ref, json_option, store_option
-from mfstore.cli.output import opened, print_json, print_table
+from mfstore.cli.command import Command, CommandGroup
+from mfstore.cli.options import NOTE, Connection, complete_ref, connection_options, json_option, store_option
+from mfstore.cli.output import print_json, print_table
+from mfstore.cli.places import opened
 from mfstore.display.amounts import time_of_day
 from mfstore.display.words import note_text, short_key
 
 
-class _Refs(click.Group):
+class _Refs(CommandGroup):
     """``mfstore refs NAME`` is its log: what is no command of the group is a name."""
 
     def resolve_command(
@@ -32,15 +34,16 @@ class _Refs(click.Group):
 @click.pass_context
 @click.option("-s", "--store", "url", envvar="MFSTORE_STORE", metavar="URL", help="Path or URL of the store.")
 @json_option
-def refs(context: click.Context, url: str | None, as_json: bool) -> None:
+@connection_options(writes=True)
+def refs(context: click.Context, url: str | None, connection: Connection, as_json: bool) -> None:
     """List the refs; show every value of the ref NAME; or change refs: set, rm."""
     if context.invoked_subcommand is not None:
-        given = {"as_json": as_json} if url is None else {"as_json": as_json, "url": url}
+        given = {name: value for name, value in context.params.items() if value is not None}
         context.default_map = {context.invoked_subcommand: given}
         return
     if url is None:
         raise click.UsageError("Missing option '-s' / '--store' (env var: 'MFSTORE_STORE').")
-    found = list(opened(url).refs.latest())
+    found = list(opened(url, connection).refs.latest())
     if as_json:
         for name, entry in found:
             print_json({"name": name, "key": entry.key, "time": entry.time})
@@ -55,9 +58,12 @@ def refs(context: click.Context, url: str | None, as_json: bool) -> None:
 @click.option("--note", "notes", metavar="FIELD=VALUE", type=NOTE, multiple=True, help="As of put.")
 @click.argument("name", shell_complete=complete_ref)
 @click.argument("key", shell_complete=complete_ref)
-def refs_set(url: str, as_json: bool, notes: tuple[tuple[str, Any], ...], name: str, key: str) -> None:
+@connection_options(writes=True)
+def refs_set(
+    url: str, connection: Connection, as_json: bool, notes: tuple[tuple[str, Any], ...], name: str, key: str
+) -> None:
     """Point the ref NAME at KEY, a key or another name."""
-    store = opened(url)
+    store = opened(url, connection)
     found = store.resolve(key)
     store.refs.set(name, found, note=dict(notes) or None)
     if as_json:
@@ -68,9 +74,10 @@ def refs_set(url: str, as_json: bool, notes: tuple[tuple[str, Any], ...], name: 
 @store_option
 @json_option
 @click.argument("name", shell_complete=complete_ref)
-def refs_rm(url: str, as_json: bool, name: str) -> None:
+@connection_options(writes=True)
+def refs_rm(url: str, connection: Connection, as_json: bool, name: str) -> None:
     """Remove the ref NAME and its history. mfstore delete NAME tells also what becomes of the bytes."""
-    del opened(url).refs[name]
+    del opened(url, connection).refs[name]
     if as_json:
         print_json({"name": name, "removed": True})
 
@@ -79,9 +86,10 @@ def refs_rm(url: str, as_json: bool, name: str) -> None:
 @store_option
 @json_option
 @click.argument("name", shell_complete=complete_ref)
-def refs_log(url: str, as_json: bool, name: str) -> None:
+@connection_options()
+def refs_log(url: str, connection: Connection, as_json: bool, name: str) -> None:
     """Show every value of the ref NAME, newest first, each with the name that it has now."""
-    entries = opened(url).refs.log(name)
+    entries = opened(url, connection).refs.log(name)
     if as_json:
         for entry in entries:
             print_json({"key": entry.key, "time": entry.time, "note": entry.note})
@@ -95,5 +103,5 @@ def refs_log(url: str, as_json: bool, name: str) -> None:
 
 
 refs.add_command(
-    click.Command("history", callback=refs_log.callback, params=refs_log.params, help=refs_log.help, hidden=True)
+    Command("history", callback=refs_log.callback, params=refs_log.params, help=refs_log.help, hidden=True)
 )

@@ -18,9 +18,9 @@ LITTLE = 1 << 30
 OTHERS = frozenset(("MFSTORE_STORE", "MFSTORE_CACHE", "MFSTORE_FLEET_REQUEST"))
 """What is read elsewhere than in ``mfstore.settings``, or is any text."""
 KNOWN = OTHERS | {
-    "MFSTORE_COMPRESS", "MFSTORE_DELTA", "MFSTORE_EXPIRE_DAYS", "MFSTORE_FSYNC", "MFSTORE_MAP", "MFSTORE_MEMORY",
-    "MFSTORE_RECORD", "MFSTORE_S3_CONCURRENCY", "MFSTORE_S3_ENGINE", "MFSTORE_S3_PAYLOAD_SIGNING", "MFSTORE_THREADS",
-    "MFSTORE_VERIFY",
+    "MFSTORE_BUCKET_KEY", "MFSTORE_COMPRESS", "MFSTORE_DELTA", "MFSTORE_ENCRYPTION", "MFSTORE_EXPIRE_DAYS",
+    "MFSTORE_FSYNC", "MFSTORE_KMS_KEY", "MFSTORE_MAP", "MFSTORE_MEMORY", "MFSTORE_RECORD", "MFSTORE_S3_CONCURRENCY",
+    "MFSTORE_S3_ENGINE", "MFSTORE_S3_PAYLOAD_SIGNING", "MFSTORE_THREADS", "MFSTORE_VERIFY",
 }  # fmt: skip
 
 
@@ -33,7 +33,9 @@ def variables(environment: Mapping[str, str] | None = None) -> Iterator[Finding]
                 yield Finding(name, _bare(environment[name]))
             else:
                 yield Finding(name, "is no setting of mfstore", "doubtful", "docs/store.md lists them")
-    checks: tuple[Callable[[], object], ...] = (settings.resolve, settings.resolve_s3, settings.payload_signing)
+    checks: tuple[Callable[[], object], ...] = (
+        settings.resolve, settings.resolve_s3, settings.payload_signing, settings.resolve_encryption,
+    )  # fmt: skip
     for check in checks:
         try:
             check()

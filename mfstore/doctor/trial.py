@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfstore.doctor.findings import Finding
 from mfstore.errors import AccessDenied, MfstoreError
@@ -23,15 +23,15 @@ PERMISSIONS = {
 """What AWS calls the right to do it."""
 
 
-def tried(url: str) -> Iterator[Finding]:
+def tried(url: str, **reached: Any) -> Iterator[Finding]:
     """List, put, get, read a range and delete, below ``url``, with a name that nobody has. Nothing stays, unless
-    deletion is refused."""
+    deletion is refused. ``reached`` are arguments of ``BulkClient``."""
     from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.urls import split_url
 
     bucket, prefix = split_url(url)
     key = f"{prefix.rstrip('/')}/mfstore-doctor-{os.urandom(8).hex()}".lstrip("/")
-    with BulkClient(bucket, attempts=3) as client:
+    with BulkClient(bucket, attempts=3, **reached) as client:
         yield _step("list", url, lambda: _list(client, key))
         put = _step("put", key, lambda: client.put_many({key: BODY}).wait())
         yield put

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from mfstore.errors import InvalidKey
@@ -44,6 +45,8 @@ class Request:
     """Of ``gc``: as of ``collect_metaflow``."""
     level: Level = "headers"
     """Of ``verify``: how closely to look."""
+    reached: Mapping[str, Any] = field(default_factory=dict)
+    """How S3 is reached and what is written encrypted: arguments of ``mfstore.open`` and ``Root``."""
 
     def check(self) -> None:
         """InvalidKey for what no fleet can do."""
@@ -73,7 +76,7 @@ def decode(text: str) -> Request:
         policy = document.pop("policy", None)
         if policy is not None:
             policy = RunPolicy(**{name: _tuple(value) for name, value in policy.items()})
-        unknown = document.keys() - {field.name for field in fields(Request)}
+        unknown = document.keys() - {one.name for one in fields(Request)}
         if unknown:
             raise InvalidKey("a request of another version of mfstore", found=", ".join(sorted(unknown)))
         return Request(**document, policy=policy)

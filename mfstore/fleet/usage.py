@@ -68,7 +68,7 @@ def usage_of_shard(request: Request, shard: Shard) -> Usage:
 
 
 def _of_flows(request: Request, shard: Shard) -> Usage:
-    root = Root(request.url)
+    root = Root(request.url, **request.reached)
     try:
         holdings = list_flows(root, shard.flows, untold, request.inventory)
     finally:
@@ -84,7 +84,7 @@ def _of_digits(request: Request, shard: Shard) -> Usage:
     prefixes = [f"{kind}/{digits}/" for kind in ("recipes", "packs") for digits in shard.digits]
     if shard.number == 1:
         prefixes += ["index/", "refs/"]
-    backend = open_backend(request.url, resolve())
+    backend = open_backend(request.url, resolve(), **request.reached)
     try:
         for info in backend.list_many(prefixes):
             kind = info.key.partition("/")[0]

@@ -29,9 +29,9 @@ def verify_shard(request: Request, shard: Shard) -> MetaflowReport | VerifyRepor
     """Look at one part."""
     if not request.is_root:
         sample = (shard.number, shard.of) if request.level == "full" else None
-        with open_store(request.url, create=False) as store:
+        with open_store(request.url, create=False, **request.reached) as store:
             return store.verify(request.level, sample=sample)
-    root = Root(request.url)
+    root = Root(request.url, **request.reached)
     try:
         return verify_metaflow(root, VerifyOptions(request.level), flows=shard.flows)[0]
     finally:

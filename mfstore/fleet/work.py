@@ -60,10 +60,10 @@ def cut(request: Request) -> list[Shard]:
     """The parts of the work. As ``list_root``, or the opening of a store, for a place where neither is."""
     request.check()
     if not request.is_root:
-        with open_store(request.url, create=False) as store:
+        with open_store(request.url, create=False, **request.reached) as store:
             store.handle.access("read")
         return cut_store(request)
-    root = Root(request.url)
+    root = Root(request.url, **request.reached)
     try:
         policy = request.policy
         flows = [flow for flow in top_folders(root) if layout.is_flow(flow)]
@@ -85,7 +85,7 @@ def work(request: Request, shard: Shard) -> tuple[Found, Holdings | None]:
     if request.action == "du":
         return usage_of_shard(request, shard), None
     assert request.policy is not None, "Request.check was called"
-    root = Root(request.url)
+    root = Root(request.url, **request.reached)
     try:
         return plan_shard(
             root, request.policy, shard.flows, metadata=request.metadata, inventory=request.inventory,
@@ -110,7 +110,7 @@ def finish(request: Request, done: Sequence[Done]) -> Outcome:
     unseen = {flow for part in done if part.found is None for flow in part.shard.flows}
     if not request.execute:
         return Outcome(merged_plan(request.policy, shards, unseen), failed=failed)
-    root = Root(request.url)
+    root = Root(request.url, **request.reached)
     try:
         plan, result = collect_shards(
             root, request.policy, shards, unseen, running={FLOW: "this is its run"}, metadata=request.metadata,

@@ -6,6 +6,7 @@ import pytest
 
 from mfstore.backends.s3.conditions import Conditions
 from mfstore.errors import AccessDenied, Unsupported
+from mfstore.s3.calls import NO_OPTIONS
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
@@ -21,7 +22,7 @@ def conditions(world):
     endpoint = f"http://{uuid.uuid4().hex}"  # of which nothing is known
 
     def make():
-        return Conditions(simulated_client(world).transfers, "CRC64NVME", endpoint, "b", "p/")
+        return Conditions(simulated_client(world).transfers, "CRC64NVME", NO_OPTIONS, endpoint, "b", "p/")
 
     return make
 

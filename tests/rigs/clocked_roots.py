@@ -48,7 +48,7 @@ class ClockedRoot:
     def opened(self):
         """The root as maintenance has it; to be closed."""
         root = Root.__new__(Root)
-        root.remote, root.backend = self.remote, self.backend()
+        root.remote, root.reached, root.backend = self.remote, {}, self.backend()
         root.url, root.workers, root.known = root.backend.url, Workers(1), None
         return root
 

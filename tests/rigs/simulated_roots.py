@@ -98,7 +98,7 @@ class SimulatedRoot:
     def __init__(self):
         self.world = SimulatedS3(clock=time.time)
 
-    def backend(self, url):
+    def backend(self, url, reached=()):
         world = self.world
 
         class Simulated(S3Backend):

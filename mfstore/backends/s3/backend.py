@@ -47,6 +47,7 @@ from mfstore.progress import METER
 from mfstore.s3.aws.settings import KEY_OPTIONS
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.calls import Options, shared_options
+from mfstore.s3.encryption import parameters_of, with_default
 from mfstore.s3.headers import checked_metadata
 from mfstore.s3.transfers.copies import CopyJob, put_again
 from mfstore.s3.transfers.deletions import delete_jobs
@@ -58,6 +59,7 @@ from mfstore.s3.transfers.outcomes import abandoning
 from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.s3.urls import is_directory_bucket, split_url
+from mfstore.settings import EncryptionKnobs, resolve_encryption
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -100,16 +102,14 @@ class S3Backend(Backend):
     """Objects under a prefix of a bucket. ``options`` are those of ``BulkClient``.
 
     With ``single_writer`` a service without conditional writes will do: they become "look, then write", which loses
-    updates if two processes change one ref at the same time. Never use it with more than one writer. ``encryption`` is
-    the ServerSideEncryption of what is stored.
+    updates if two processes change one ref at the same time. Never use it with more than one writer.
     """
 
     capabilities = Capabilities(remote=True, gap=COALESCED_GAP, span=COALESCED_SPAN, inline=INLINE_BYTES, told=True)
 
     def __init__(
-        self, url: str, *, single_writer: bool = False, expire_days: float | None = None,
-        encryption: str | None = None, **options: Any,
-    ) -> None:  # fmt: skip
+        self, url: str, *, single_writer: bool = False, expire_days: float | None = None, **options: Any
+    ) -> None:
         self.bucket, prefix = split_url(url)
         prefix = prefix.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
@@ -117,17 +117,17 @@ class S3Backend(Backend):
         self._in_directories = is_directory_bucket(self.bucket)
         self._single_writer = single_writer
         self._expire_days = expire_days
-        self._encryption = encryption
         self._options = options
         self.aging: set[str] = set()
         """Internal: objects near their end that nothing has relied on yet."""
         self.client = self.make_client(options)
         self._transfers = self.client.transfers
         self._checksum = self.client.options.checksum
-        chosen = {"ServerSideEncryption": encryption} if encryption else {}
-        self._put_options = shared_options(chosen, self._transfers.options)
+        # Its own, as the client may be another's.
+        encryption = resolve_encryption(*map(options.get, EncryptionKnobs._fields))
+        self._put_options = shared_options(parameters_of(encryption), self._transfers.options)
         self._conditions = Conditions(
-            self._transfers, self._checksum, options.get("endpoint_url"), self.bucket, self._prefix
+            self._transfers, self._checksum, self._put_options, options.get("endpoint_url"), self.bucket, self._prefix
         )
 
     def make_client(self, options: Mapping[str, Any]) -> BulkClient:
@@ -144,7 +144,7 @@ class S3Backend(Backend):
                 options[name] = getattr(connection, name)
         if connection.withheld:
             options["withheld"] = connection.withheld
-        return _reopen, (self.url, self._single_writer, self._expire_days, self._encryption, options)
+        return _reopen, (self.url, self._single_writer, self._expire_days, options)
 
     # ---- reading --------------------------------------------------------------------
 
@@ -414,7 +414,7 @@ class S3Backend(Backend):
         self, index: int, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str] | None,
         said: Mapping[str, Any] | None = None, **condition: Any,
     ) -> Job:  # fmt: skip
-        options = Options({**self._put_options, **said}) if said else self._put_options
+        options = Options(with_default(self._put_options, said)) if said else self._put_options
         return PutJob(
             index, key, self.bucket, self._name(key), options, source=UploadSource(parts, None),
             metadata=checked_metadata(metadata) if metadata else None, checksum=self._checksum, **condition,
@@ -496,7 +496,9 @@ class S3Backend(Backend):
         return answers
 
     def _copy(self, source: str, target: str, index: int = 0) -> Job:
-        return CopyJob(index, target, (self.bucket, self._name(source)), self.bucket, self._name(target))
+        return CopyJob(
+            index, target, (self.bucket, self._name(source)), self.bucket, self._name(target), self._put_options
+        )
 
     def move_unchanged(self, source: str, target: str, etag: str, *, replace: bool = True) -> bool:
         if replace or self._single_writer:
@@ -726,10 +728,8 @@ class S3Batch(Batch):
         self._bytes = 0
 
 
-def _reopen(
-    url: str, single_writer: bool, expire_days: float | None, encryption: str | None, options: dict[str, Any]
-) -> S3Backend:
-    return S3Backend(url, single_writer=single_writer, expire_days=expire_days, encryption=encryption, **options)
+def _reopen(url: str, single_writer: bool, expire_days: float | None, options: dict[str, Any]) -> S3Backend:
+    return S3Backend(url, single_writer=single_writer, expire_days=expire_days, **options)
 
 
 # ---- objects near their end: pure ---------------------------------------------------------

@@ -18,6 +18,7 @@ from mfstore.s3.transfers.metadata import HeadJob
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
 
 if TYPE_CHECKING:
+    from mfstore.s3.calls import Options
     from mfstore.s3.transfers.jobs import Job
     from mfstore.s3.transfers.outcomes import Outcome
     from mfstore.s3.transfers.scheduler import Transfers
@@ -47,10 +48,12 @@ class Conditions:
     """What one bucket's service does about If-None-Match and If-Match. Asks when first needed."""
 
     def __init__(
-        self, transfers: Transfers, checksum: str | None, endpoint: str | None, bucket: str, prefix: str
-    ) -> None:
+        self, transfers: Transfers, checksum: str | None, options: Options, endpoint: str | None, bucket: str,
+        prefix: str,
+    ) -> None:  # fmt: skip
         self._transfers = transfers
         self._checksum = checksum
+        self._options = options
         self._bucket = bucket
         self._service = endpoint, bucket
         self._prefix = prefix
@@ -124,8 +127,8 @@ class Conditions:
     def _put(self, scratch: str, index: int = 0, **condition: Any) -> Job:
         source = UploadSource([b"probe"], None)
         return PutJob(
-            index, scratch, self._bucket, scratch, source=source, checksum=self._checksum, **condition
-        )  # fmt: skip
+            index, scratch, self._bucket, scratch, self._options, source=source, checksum=self._checksum, **condition
+        )
 
     def _deletion(self, scratch: str, match: str | None = None) -> Job:
         etags = {scratch: match} if match is not None else None

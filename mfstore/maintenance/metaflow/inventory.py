@@ -116,7 +116,7 @@ class Inventory:
             raise InvalidKey("not the URL of an inventory", found=repr(url), expected="s3://bucket/…/manifest.json")
         self._url = url
         bucket, path = split_url(url)
-        self._backend: Any = remote_backend(f"s3://{bucket}")
+        self._backend: Any = remote_backend(f"s3://{bucket}", root.reached)
         try:
             self._key = _manifest_key(self._backend, path)
             try:

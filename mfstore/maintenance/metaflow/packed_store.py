@@ -30,7 +30,7 @@ def open_packed_store(root: Root, create: bool = False) -> Store:
     """The store of the packed profile below the root, there or not; its owner closes it."""
     if not root.remote:
         return open_store(f"{root.backend.root}/{STORE_FOLDER}", create=create)
-    backend = remote_backend(f"{root.url}/{STORE_FOLDER}")
+    backend = remote_backend(f"{root.url}/{STORE_FOLDER}", root.reached)
     return Store(backend.url, backend, resolve(), create=create, algorithm="blake3")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfstore.host.workers import Workers
-from mfstore.settings import resolve
+from mfstore.settings import EncryptionKnobs, resolve
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.known_files import KnownFiles
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 class Root:
     """A root, opened by its directory or URL; its owner closes it. Nothing in it is created.
 
-    A project's directory stands for the ``.metaflow`` in it. Metaflow's own settings say how S3 is reached.
+    A project's directory stands for the ``.metaflow`` in it. Metaflow's own settings say how S3 is reached, and how
+    what is written is encrypted, unless ``reached``, arguments of ``BulkClient``, say it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **reached: Any) -> None:
         self.remote = url.startswith("s3://")
-        self.backend: Any = remote_backend(url) if self.remote else _local_backend(url)
+        self.reached = reached
+        self.backend: Any = remote_backend(url, reached) if self.remote else _local_backend(url)
         """A backend of a directory or of S3, with what only that one can do."""
         self.url: str = self.backend.url
         self.workers = Workers(resolve().threads)
@@ -42,12 +45,14 @@ def _local_backend(url: str) -> Any:
     return LocalBackend(str(inner if inner.is_dir() else path), fsync=resolve().fsync, sweep=False)
 
 
-def remote_backend(url: str) -> Any:
-    """A backend for what lies in S3, reached as Metaflow's settings say."""
+def remote_backend(url: str, reached: Mapping[str, Any]) -> Any:
+    """A backend for what lies in S3, reached as Metaflow's settings say, unless ``reached`` does."""
     from mfstore.backends.s3.backend import S3Backend
     from mfstore.s3.datatools.clients import client_arguments
     from mfstore.s3.datatools.settings import ClientSettings, settings
 
-    found = settings()
-    options = {**client_arguments(ClientSettings(found)), "memory": resolve().memory // 4}
-    return S3Backend(url, encryption=found.encryption, **options)
+    options = {**client_arguments(ClientSettings(settings())), "memory": resolve().memory // 4}
+    if "encryption" in reached or "kms_key" in reached:
+        for name in EncryptionKnobs._fields:
+            options.pop(name)
+    return S3Backend(url, **{**options, **reached})

@@ -84,12 +84,12 @@ class ObjectsOfStorage:
 
     def _save_new(self, items: Iterable[tuple[str, Any]]) -> None:
         with self.blobs.client() as (client, root):
-            store(client, [_upload(root, path, value) for path, value in items], False, None)
+            store(client, [_upload(root, path, value) for path, value in items], False)
 
     def _send_mark(self, path: str, value: Any) -> None:
         lease = Lease(ClientSettings(settings()))
         try:
-            item = _upload(f"{self._root_now().rstrip('/')}/", path, value).item(None, False)
+            item = _upload(f"{self._root_now().rstrip('/')}/", path, value).item()
             marks.wait_later(str(item.key), lease.client.put_many([item], stream=True).begin(), lease.release)
         except BaseException:
             lease.release()
@@ -130,7 +130,7 @@ class _Saving:
         """What may be stored in any order; the rest goes to ``last``."""
         sent = 0
         for path, value in items:
-            item = _upload(self._root, path, value).item(None, False)
+            item = _upload(self._root, path, value).item()
             if isinstance(item.data, Path):
                 self._files.append(value)  # sent by its descriptor, which has to stay open
             if path.endswith(DONE):
@@ -150,7 +150,7 @@ class _Saving:
 
 def _upload(root: str, path: str, value: Any) -> Upload:
     file, metadata = _file_and_metadata(value)
-    return Upload(path, root + path, root + path, file, None, attributes(metadata), settings().encryption)
+    return Upload(path, root + path, root + path, file, None, attributes(metadata))
 
 
 def _file_and_metadata(value: Any) -> tuple[Any, Any]:

@@ -47,12 +47,7 @@ class StoreInBucket:
 
     def __init__(self, url: str, writing: bool) -> None:
         knobs = resolve()
-        found = settings()
-        options = {
-            **client_arguments(ClientSettings(found)),
-            "memory": knobs.memory // 4,
-            "encryption": found.encryption,
-        }
+        options = {**client_arguments(ClientSettings(settings())), "memory": knobs.memory // 4}
         self.backend = CachedS3Backend(url, writing, **options)
         self.store = Store(self.backend.url, self.backend, knobs, create=True, algorithm="blake3")
 

@@ -67,7 +67,6 @@ class S3Blobs(BlobStorage):
             return [_found(outcome) for outcome in client.get_many(items, on_error="return")]
 
     def put(self, blobs: Iterable[NewBlob]) -> list[NewBlob]:
-        encryption = settings().encryption
         conditional: dict[int, NewBlob] = {}
         there: list[NewBlob] = []
         with self.client() as (client, root):
@@ -78,7 +77,7 @@ class S3Blobs(BlobStorage):
                     if not new.replace:
                         conditional[number] = new
                     yield PutItem(
-                        root + new.path, list(new.parts), attributes(new.metadata), encryption=encryption,
+                        root + new.path, list(new.parts), attributes(new.metadata),
                         if_none_match=not new.replace,
                     )  # fmt: skip
 

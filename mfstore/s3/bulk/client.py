@@ -41,6 +41,7 @@ from mfstore.s3.bulk.results import (
 )
 from mfstore.s3.bulk.stats import BulkStats
 from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, Plain, shared_options
+from mfstore.s3.encryption import parameters_of, with_default
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.headers import checked_metadata, header_value
 from mfstore.s3.transfers import downloads, uploads
@@ -56,7 +57,7 @@ from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.s3.urls import split_url
-from mfstore.settings import bandwidth, payload_signing, resolve_s3
+from mfstore.settings import EncryptionKnobs, bandwidth, payload_signing, resolve_encryption, resolve_s3
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -90,6 +91,7 @@ class ClientOptions:
     max_bandwidth: float | None
     policy: RetryPolicy
     checksum: Checksum | None
+    encryption: EncryptionKnobs = EncryptionKnobs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ class PutOptions:
     kms_key: str | None
     parameters: Mapping[str, Any] | None
     checksum: Checksum | None
+    default: Mapping[str, Any]
+    """The client's encryption, of items of which nothing else is said."""
     shared: dict[Any, Options]
     """The client's: of the few different settings each is one ``Options``, for which an engine prepares one request."""
     known: dict[Any, Options] = field(default_factory=dict)
@@ -219,6 +223,7 @@ class PutOptions:
             **_mapping(item.options),
         }
         chosen = {name: value for name, value in chosen.items() if value is not None and name != ALGORITHM}
+        chosen = with_default(chosen, self.default)
         # Further parameters may be secrets, and are not remembered for longer than the call.
         return shared_options(chosen, self.known if self.parameters or item.options else self.shared)
 
@@ -254,6 +259,11 @@ class BulkClient:
         payload_signing: Whether the SHA-256 of what is sent is signed: "always", "never" (then the checksum alone
             protects it: for private networks, where it saves two thirds of what a large upload over http costs) or
             "auto": as AWS's SDKs do, over http and not over https. ``MFSTORE_S3_PAYLOAD_SIGNING``; default "auto".
+        encryption: ServerSideEncryption of what is put and copied where nothing else is said: "AES256", "aws:kms" or
+            "aws:kms:dsse"; "": as the bucket says. ``MFSTORE_ENCRYPTION``; default: as the bucket says.
+        kms_key: SSEKMSKeyId of it: id, ARN or alias of a key of KMS; alone it means "aws:kms". ``MFSTORE_KMS_KEY``.
+        bucket_key: BucketKeyEnabled of "aws:kms": whether one data key serves many objects. ``MFSTORE_BUCKET_KEY``;
+            default: as the bucket says.
         client_options: Whatever else ``boto3.client`` takes: ``region_name``, ``profile_name``, ``config``, ``verify``,
             ``aws_access_key_id``, …
 
@@ -268,7 +278,9 @@ class BulkClient:
         attempts: int = 10,
         retry_seconds: float = 180.0, first_byte_timeout: float = 30.0, stall_timeout: float = 20.0,
         expected_bucket_owner: str | None = None, request_payer: str | None = None, client: Any = None,
-        checksum: Checksum | None = "CRC64NVME", payload_signing: PayloadSigning | None = None, **client_options: Any,
+        checksum: Checksum | None = "CRC64NVME", payload_signing: PayloadSigning | None = None,
+        encryption: str | None = None, kms_key: str | None = None, bucket_key: bool | None = None,
+        **client_options: Any,
     ) -> None:  # fmt: skip
         connection = ConnectionSettings.given(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
@@ -277,7 +289,12 @@ class BulkClient:
         policy = RetryPolicy(
             attempts=attempts, seconds=retry_seconds, first_byte=first_byte_timeout, stall=stall_timeout
         )
-        self._make(ClientOptions(bucket, connection, engine, concurrency, memory, max_bandwidth, policy, checksum))
+        encrypted = EncryptionKnobs(encryption, kms_key, bucket_key)
+        self._make(
+            ClientOptions(
+                bucket, connection, engine, concurrency, memory, max_bandwidth, policy, checksum, encrypted
+            )
+        )  # fmt: skip
 
     def _make(self, options: ClientOptions) -> None:
         bucket = options.bucket
@@ -287,6 +304,7 @@ class BulkClient:
         if options.checksum is not None:
             checked_checksum("checksum", options.checksum)
         payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
+        self._encryption = parameters_of(resolve_encryption(*options.encryption))
         control = BotocoreControlPlane(options.connection)
         self.transfers = Transfers(control, knobs, options.policy, bandwidth(options.max_bandwidth))
         """Internal: what runs this client's jobs, for what lies above in mfstore, measurements and tests."""
@@ -472,8 +490,9 @@ class BulkClient:
         """
         warn_of_files(items)
         how = PutOptions(
-            content_type, metadata, encryption, kms_key, options, self.options.checksum, self.transfers.options
-        )
+            content_type, metadata, encryption, kms_key, options, self.options.checksum, self._encryption,
+            self.transfers.options,
+        )  # fmt: skip
         bucket = self.bucket
 
         def job(index: int, given: Any) -> Job:
@@ -539,14 +558,15 @@ class BulkClient:
     ) -> BulkResult:  # fmt: skip
         """Copy objects within the service, with all that was said of them: headers, metadata, tags, storage class
         (but GLACIER and DEEP_ARCHIVE, of which the copy could not be read), encryption (of AES256, which all objects
-        have, another bucket makes its own default). The bytes do not pass through this machine.
+        have, another bucket makes its own default), unless the client has one of its own. The bytes do not pass through
+        this machine.
 
         Other parameters and errors as ``put_many``; ``options`` are parameters of CopyObject.
 
         Args:
             pairs: ``(from, to)`` or a mapping: keys and ``s3://`` URLs.
         """
-        parameters, bucket = _parameters(options), self.bucket
+        parameters, bucket = _parameters(with_default(_mapping(options), self._encryption)), self.bucket
 
         def job(index: int, pair: Any) -> Job:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -726,6 +746,10 @@ class BulkClient:
         other.bucket = bucket
         other.options = replace(self.options, bucket=bucket, memory=memory)
         return other
+
+    def options_of_writes(self, parameters: Mapping[str, Any]) -> Options:
+        """Internal: parameters of a request that writes, with the client's encryption where they say none."""
+        return shared_options(with_default(parameters, self._encryption), self.transfers.options)
 
     def _with(self, transfers: Transfers) -> Self:
         other = object.__new__(type(self))

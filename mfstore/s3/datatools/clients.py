@@ -119,6 +119,11 @@ def client_arguments(settings: ClientSettings) -> dict[str, Any]:
     params = dict(settings.client_params or configured.client_params)
     session_vars = settings.session_vars or configured.session_vars
     arguments = settings.transfer_arguments
+    encrypted = configured.encryption if settings.encryption is None else settings.encryption
+    # Decided: the environment is asked no more.
+    arguments.update(
+        encryption=encrypted.encryption or "", kms_key=encrypted.kms_key or "", bucket_key=encrypted.bucket_key
+    )
     external = settings.external_client
     if external is not None:
         # An S3Client of Metaflow's has its boto3 client inside; a boto3 client is welcome as well.

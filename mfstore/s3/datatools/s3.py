@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mfstore.s3.datatools.uploading import Upload
     from mfstore.s3.datatools.writers import ObjectWriter
     from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
+    from mfstore.settings import EncryptionKnobs
 
 __all__ = [
     "S3", "MetaflowS3AccessDenied", "MetaflowS3Exception", "MetaflowS3InsufficientDiskSpace",
@@ -104,13 +105,15 @@ class S3:
         prefix: With ``run``, in place of the path of DATATOOLS_S3ROOT.
         run: A running flow, or a ``Run``; see above.
         s3root: ``s3://bucket/prefix``; see above.
-        encryption: ServerSideEncryption of what is stored. Default: METAFLOW_S3_SERVER_SIDE_ENCRYPTION.
+        encryption: ServerSideEncryption of what is stored; None: as the bucket says. Default:
+            METAFLOW_MFSTORE_ENCRYPTION, else METAFLOW_S3_SERVER_SIDE_ENCRYPTION, else MFSTORE_ENCRYPTION.
         role: ARN of a role to assume.
         session_vars: Variables of the botocore session. Default: Metaflow's configuration.
         client_params: Arguments of boto3's ``client``. Default: Metaflow's configuration.
         external_client: A boto3 client, or what has one as ``client``, in place of these three. It stays its owner's.
         inject_failure_rate: Per cent of the first tries that fail on purpose, for tests.
-        kms_key: The key for ``aws:kms``. This and what follows are not arguments of ``metaflow.S3``.
+        kms_key: The key for ``aws:kms``. Default: METAFLOW_MFSTORE_KMS_KEY, else MFSTORE_KMS_KEY. This and what
+            follows are not arguments of ``metaflow.S3``.
         engine: "auto", "native" or "aiobotocore".
         concurrency: Requests at once; by default that follows measurements.
         memory: Bytes in flight.
@@ -173,14 +176,14 @@ class S3:
         self._client_settings = ClientSettings(
             self._settings, role, session_vars, client_params, external_client, float(inject_failure_rate), engine,
             concurrency, memory, max_bandwidth, attempts, retry_seconds, payload_signing,
+            _encryption(self._settings.encryption, encryption, kms_key),
         )  # fmt: skip
         # Kept as metaflow.S3 keeps them: some make a new one from them.
         self._tmproot = self._settings.temporary if tmproot is CONFIGURED else tmproot
         self._bucket = bucket
         self._prefix = prefix
         self._run = run
-        self._encryption = self._settings.encryption if encryption is CONFIGURED else encryption
-        self._kms_key = kms_key
+        self._encryption = self._settings.encryption.encryption if encryption is CONFIGURED else encryption
         self._progress = progress
         self._tmpdir: str | None = mkdtemp(dir=self._tmproot, prefix="metaflow.s3.")
         self._names = count()
@@ -424,11 +427,11 @@ class S3:
         checked(key, obj)
         upload = self._upload(key, obj, content_type, metadata, None)
         if not hasattr(obj, "seek"):
-            store(self._client, [upload], overwrite, self._kms_key, self._progress)
+            store(self._client, [upload], overwrite, self._progress)
             return upload.url
         obj.seek(0)
         if not streamed(obj):
-            store(self._client, [upload], overwrite, self._kms_key, self._progress)
+            store(self._client, [upload], overwrite, self._progress)
         elif overwrite or not self.info(key, return_missing=True).exists:
             with self.open_write(key, overwrite, content_type, metadata) as file:
                 shutil.copyfileobj(obj, file, 1 << 20)
@@ -495,7 +498,6 @@ class S3:
         from mfstore.s3.datatools.uploading import Upload, attributes
 
         url = self._url(key)
-        encryption = encryption or self._encryption or ("aws:kms" if self._kms_key else None)
         return Upload(key, url, target(url), data, content_type, attributes(metadata), encryption)
 
     def _put(self, uploads: list[Upload], overwrite: bool) -> list[tuple[str, str]]:
@@ -503,7 +505,7 @@ class S3:
 
         if not uploads:
             return []
-        stored = store(self._client, uploads, overwrite, self._kms_key, self._progress)
+        stored = store(self._client, uploads, overwrite, self._progress)
         return [(upload.key, upload.url) for upload in uploads if upload.target in stored]
 
     # ---- beyond metaflow.S3 -----------------------------------------------------------
@@ -621,15 +623,16 @@ class S3:
             TypeError: JSON cannot hold ``metadata``.
         """
         upload = self._upload(key, b"", content_type, metadata, None)
-        options = {
-            "ContentType": content_type, "ServerSideEncryption": upload.encryption, "SSEKMSKeyId": self._kms_key,
-        }  # fmt: skip
         from mfstore.s3.datatools.writers import ObjectWriter
 
         return ObjectWriter(
-            self._client, upload.target, upload.url, overwrite=overwrite, metadata=upload.metadata,
-            options={name: value for name, value in options.items() if value is not None},
-        )  # fmt: skip
+            self._client,
+            upload.target,
+            upload.url,
+            overwrite=overwrite,
+            metadata=upload.metadata,
+            options={} if content_type is None else {"ContentType": content_type},
+        )
 
     @overload
     def open(self, key: str, mode: Literal["rb"] = "rb") -> BufferedReader: ...
@@ -671,6 +674,20 @@ class S3:
 
     def __repr__(self) -> str:
         return f"<S3 {self._s3root or 'with full URLs'}>"
+
+
+def _encryption(configured: EncryptionKnobs, given: str | None, kms_key: str | None) -> EncryptionKnobs | None:
+    """How an S3 encrypts; None: as is ``configured``."""
+    from mfstore.settings import EncryptionKnobs
+
+    if given is CONFIGURED:
+        if kms_key is None:
+            return None
+        algorithm = configured.encryption if "kms" in str(configured.encryption) else None
+        return EncryptionKnobs(algorithm or "aws:kms", kms_key, configured.bucket_key)
+    if given is None or "kms" in given:
+        return EncryptionKnobs(given or ("aws:kms" if kms_key else None), kms_key)
+    return EncryptionKnobs(given)
 
 
 def _release(leases: list[Lease]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mfstore.errors import InvalidKey, NotSerializable
 from mfstore.records import NamedTuple
+from mfstore.settings import EncryptionKnobs, resolve_encryption
 
 _DEFAULTS: Mapping[str, Any] = {
     "S3_RETRY_COUNT": 7, "S3_TRANSIENT_RETRY_COUNT": 20, "S3_WORKER_COUNT": 64, "TEMPDIR": ".",
@@ -28,8 +29,8 @@ class Settings(NamedTuple):
     """``DATATOOLS_S3ROOT``, by default ``DATASTORE_SYSROOT_S3`` and ``DATATOOLS_SUFFIX``."""
     temporary: str
     """``TEMPDIR``"""
-    encryption: str | None
-    """``S3_SERVER_SIDE_ENCRYPTION``"""
+    encryption: EncryptionKnobs
+    """``MFSTORE_ENCRYPTION`` and ``MFSTORE_KMS_KEY``, else ``S3_SERVER_SIDE_ENCRYPTION``, else mfstore's own knobs."""
     client_params: Mapping[str, Any]
     """``DATATOOLS_CLIENT_PARAMS`` with ``S3_ENDPOINT_URL`` and ``S3_VERIFY_CERTIFICATE``"""
     session_vars: Mapping[str, Any]
@@ -64,6 +65,7 @@ class ClientSettings(NamedTuple):
     attempts: int | None = None
     retry_seconds: float | None = None
     payload_signing: str | None = None
+    encryption: EncryptionKnobs | None = None
     withheld: tuple[str, ...] = ()
     """Of an unpickled S3: what was secret, and stayed behind."""
 
@@ -127,7 +129,10 @@ def settings() -> Settings:
     return Settings(
         root=root,
         temporary=source.get("TEMPDIR"),
-        encryption=source.get("S3_SERVER_SIDE_ENCRYPTION") or None,
+        encryption=resolve_encryption(
+            source.get("MFSTORE_ENCRYPTION") or source.get("S3_SERVER_SIDE_ENCRYPTION") or None,
+            source.get("MFSTORE_KMS_KEY") or None,
+        ),
         client_params=params,
         session_vars=_mapping("DATATOOLS_SESSION_VARS", source.get("DATATOOLS_SESSION_VARS")),
         attempts=max(retries) + 1,

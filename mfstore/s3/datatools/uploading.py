@@ -37,14 +37,14 @@ class Upload(NamedTuple):
     data: Any
     content_type: str | None
     metadata: Mapping[str, str] | None
-    encryption: str | None
+    encryption: str | None = None
+    """None: the client's."""
 
-    def item(self, kms_key: str | None, new: bool) -> PutItem:
+    def item(self, new: bool = False) -> PutItem:
         """For the bulk client. Reads file objects."""
         return PutItem(
-            self.target, contents(self.data), self.metadata, self.content_type, self.encryption,
-            kms_key if self.encryption is None or "kms" in self.encryption else None, if_none_match=new,
-        )  # fmt: skip
+            self.target, contents(self.data), self.metadata, self.content_type, self.encryption, if_none_match=new
+        )
 
 
 def attributes(metadata: Mapping[str, Any] | None) -> dict[str, str] | None:
@@ -100,14 +100,13 @@ def _descriptor(value: Any) -> Path | None:
 
 
 def store(
-    client: BulkClient, uploads: list[Upload], overwrite: bool, kms_key: str | None,
-    progress: bool | Callable[[int], None] | None = None,
-) -> set[str]:  # fmt: skip
+    client: BulkClient, uploads: list[Upload], overwrite: bool, progress: bool | Callable[[int], None] | None = None
+) -> set[str]:
     """Store all; the targets that were stored. Without ``overwrite`` those that exist are left alone: a HEAD finds
     most without sending data, a conditional PUT the rest, so that of two writers one wins. Raises the first error,
     also when it cannot be told whether an object exists."""
     if overwrite:
-        client.put_many((upload.item(kms_key, False) for upload in uploads), progress=progress)
+        client.put_many((upload.item() for upload in uploads), progress=progress)
         return {upload.target for upload in uploads}
     heads = client.head_many(dict.fromkeys(upload.target for upload in uploads), on_error="return")
     missing = set()
@@ -118,16 +117,15 @@ def store(
             raise outcome.error
     # Of equal keys the last one is stored, as if they had been put one after the other.
     left = {upload.target: upload for upload in uploads if upload.target in missing}
-    return _store_new(client, left, kms_key, True, progress)
+    return _store_new(client, left, True, progress)
 
 
 def _store_new(
-    client: BulkClient, left: dict[str, Upload], kms_key: str | None, conditional: bool,
-    progress: bool | Callable[[int], None] | None,
-) -> set[str]:  # fmt: skip
+    client: BulkClient, left: dict[str, Upload], conditional: bool, progress: bool | Callable[[int], None] | None
+) -> set[str]:
     stored: set[str] = set()
     refused: dict[str, Upload] = {}
-    items = _items(left.values(), kms_key, conditional)
+    items = _items(left.values(), conditional)
     for outcome in client.put_many(items, on_error="return", stream=True, progress=progress):
         error: MfstoreError | None = outcome.error
         if error is None:
@@ -138,10 +136,10 @@ def _store_new(
             raise error
     if refused:
         # A service without conditional writes: what the HEAD said has to do.
-        stored |= _store_new(client, refused, kms_key, False, progress)
+        stored |= _store_new(client, refused, False, progress)
     return stored
 
 
-def _items(uploads: Iterable[Upload], kms_key: str | None, new: bool) -> Iterator[PutItem]:
+def _items(uploads: Iterable[Upload], new: bool) -> Iterator[PutItem]:
     for upload in uploads:
-        yield upload.item(kms_key, new)
+        yield upload.item(new)

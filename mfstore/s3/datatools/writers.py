@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.host.buffers import bytes_of
 from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.calls import NO_OPTIONS, Options
 from mfstore.s3.datatools.exceptions import metaflow_errors
 from mfstore.s3.datatools.readers import only
 from mfstore.s3.transfers.jobs import Job
@@ -52,7 +51,7 @@ class ObjectWriter(io.BufferedIOBase):
         self._url = url
         self._overwrite = overwrite
         self._metadata = metadata
-        self._options = Options(options) if options else NO_OPTIONS
+        self._options = client.options_of_writes(options or {})
         self._buffer = bytearray()
         self._written = 0
         self._end: StreamedPutJob | None = None

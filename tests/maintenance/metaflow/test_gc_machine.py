@@ -130,7 +130,7 @@ class Collected(RuleBasedStateMachine):
             mock.patch("time.sleep", self.sleep),
             # By the real clock, from another thread, on a machine that is busy enough for a collection to take so long.
             mock.patch.object(state, "RENEWED_EVERY", threading.TIMEOUT_MAX),
-            mock.patch.object(inventory, "remote_backend", lambda url: self.root.backend(url=url)),
+            mock.patch.object(inventory, "remote_backend", lambda url, _: self.root.backend(url=url)),
             mock.patch.object(packed_store, "open_packed_store", lambda root: self.root.packed_store()),
             mock.patch.object(execution, "collect_packed_store", beside_writers),
             mock.patch.dict(conditions._known),

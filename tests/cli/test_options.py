@@ -1,0 +1,63 @@
+"""What all commands have: options, and a help text with exit codes."""
+
+import click
+import pytest
+
+from mfstore.cli import main
+from mfstore.cli.exits import exits_of
+from mfstore.cli.options import Connection
+from tests.rigs.command_line import mfstore
+
+NO_PLACE = {"demo"}
+"""Commands that open no place but a directory they make."""
+READING = {"get", "ls", "stat", "diff", "du", "holds", "refs log", "refs history", "fleet du"}
+"""Commands that write nothing."""
+REACHED = {"endpoint_url", "region", "aws_profile"}
+ENCRYPTED = {"encryption", "kms_key"}
+
+
+def commands(group=main, context=None, before=""):
+    """Each command by its name."""
+    context = context or click.Context(main, info_name="mfstore")
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        if isinstance(found, click.Group):
+            yield from commands(found, click.Context(found, info_name=name, parent=context), f"{before}{name} ")
+            if not found.invoke_without_command:
+                continue
+        yield f"{before}{name}", found
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_opens_a_place_says_how_it_is_reached(name):
+    found = {parameter.name: parameter for parameter in COMMANDS[name].params}
+    wanted = set() if name in NO_PLACE else REACHED if name in READING else REACHED | ENCRYPTED
+    assert found.keys() & {*Connection._fields} == wanted
+    if wanted:
+        assert found["endpoint_url"].opts == ["--endpoint-url"]
+        assert found["aws_profile"].opts == ["--profile"] * (name != "bench") + ["--aws-profile"]
+        assert all(found[one].section == "Of places in S3" for one in wanted)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_the_exit_codes(name):
+    text = mfstore(*name.split(), "--help").stdout
+    rows = text.split("\nExit codes:\n", 1)[1].split("\n\n")[0]
+    assert " ".join(rows.split()) == " ".join(f"{code} {what}" for code, what in exits_of(name).items())
+
+
+def test_a_directory_has_nothing_of_s3(tmp_path):
+    for given in (["ls"], ["put", __file__], ["du"]):
+        done = mfstore(given[0], "-s", tmp_path, "--region", "x", "--profile", "y", *given[1:], code=2)
+        assert f"--region, --aws-profile: only for places in S3, and this is {tmp_path}" in " ".join(
+            done.stderr.split()
+        )
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_the_group_was_told_its_commands_know(tmp_path):
+    done = mfstore("refs", "-s", tmp_path, "--region", "x", "log", "a", code=2)
+    assert "--region: only for places in S3" in done.stderr
