@@ -66,7 +66,8 @@ TOP = 50
 @connection_options()
 def du(
     url: str | None, metaflow: str | None, connection: Connection, by: str | None, flows: tuple[str, ...],
-    metadata: str | None, inventory: str | None, order: Order | None, top: int | None, price: float | None, as_csv: bool, as_json: bool,
+    metadata: str | None, inventory: str | None, order: Order | None, top: int | None, price: float | None,
+    as_csv: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what the store holds, by kind of object; below a root of Metaflow what its flows hold. With --by, who holds
     how much of it.
