@@ -28,7 +28,7 @@ TOLD = 5
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Deletion(Shown):
-    """What ``Store.delete`` did. As text it says what becomes of the bytes, and when."""
+    """What ``Store.delete`` did, or would do. As text it says what becomes of the bytes, and when."""
 
     refs: tuple[str, ...]
     """The refs that are removed: one, or none when a key was given."""
@@ -42,12 +42,14 @@ class Deletion(Shown):
     """How many of these a collection has condemned already."""
     collected: bool
     """Whether a collection ever began in this store."""
+    done: bool = True
+    """Whether it was done."""
 
     def __str__(self) -> str:
         lines = []
         for ref in self.refs:
             values = "1 value" if self.values == 1 else f"{self.values} values"
-            lines.append(f"{ref} is removed, with its history of {values}.")
+            lines.append(f"{ref} {'is' if self.done else 'would be'} removed, with its history of {values}.")
         if not self.keys:
             lines.append("All that it named is gone already, or named by other refs too: no bytes go.")
         elif len(self.keys) == 1:
@@ -63,7 +65,7 @@ class Deletion(Shown):
         rows = tuple((key_cell(key),) for key in self.keys[:TOLD] if len(self.keys) > 1)
         taken = (("takes", f"{size(self.size)} at most"),) if self.keys else ()
         grids = (Grid(("key",), rows, more=len(self.keys) - len(rows)),) if rows else ()
-        kind = "deleted" if self.refs else "left"
+        kind = ("deleted" if self.done else "to delete") if self.refs else "left"
         return Card(kind, ", ".join(self.refs), taken, grids, tuple(str(self).split("\n")))
 
     def _when(self, it: str, is_: str) -> str:
@@ -77,7 +79,7 @@ class Deletion(Shown):
         )
 
 
-def delete(handle: Handle, text: str) -> Deletion:
+def delete(handle: Handle, text: str, dry_run: bool) -> Deletion:
     """What ``Store.delete`` does."""
     name = parse(text, time.time())
     handle.require_read()
@@ -86,7 +88,7 @@ def delete(handle: Handle, text: str) -> Deletion:
     if name.key is None:
         etag, stored = _read(handle, text)
         if stored.entries:
-            return _delete_ref(handle, text, etag, stored)
+            return _delete_ref(handle, text, etag, stored, dry_run)
     key = resolve(handle, text)
     if name.past is not None:
         raise Refused(
@@ -116,21 +118,24 @@ def _read(handle: Handle, ref: str) -> tuple[str, StoredRef]:
         raise error.where(backend=handle.backend.url) from None
 
 
-def _delete_ref(handle: Handle, ref: str, etag: str, stored: StoredRef) -> Deletion:
+def _delete_ref(handle: Handle, ref: str, etag: str, stored: StoredRef, dry_run: bool) -> Deletion:
     """Remove a ref as it was found, so that what is told is what is removed."""
     others = set().union(*(named for name, named in _named(handle).items() if name != ref))
-    handle.require_write()
+    if not dry_run:
+        handle.require_write()
     for _ in range(SET_ATTEMPTS):
         refuse_held(handle.backend, ref)
         try:
-            remove_ref(handle.backend, ref_path(ref), etag)
+            if not dry_run:
+                remove_ref(handle.backend, ref_path(ref), etag)
         except Conflict:
             etag, stored = _read(handle, ref)
             if stored.entries:
                 continue
             raise NotFound(f"no ref {ref!r}", backend=handle.backend.url) from None
         keys = dict.fromkeys(entry.key for entry in stored.entries)
-        return _told(handle, (ref,), len(stored.entries), [key for key in keys if key not in others])
+        free = [key for key in keys if key not in others]
+        return _told(handle, (ref,), len(stored.entries), free, done=not dry_run)
     raise Conflict(f"ref {ref!r} keeps changing", key=ref_path(ref), hint="Try again")
 
 
@@ -146,7 +151,7 @@ def _named(handle: Handle) -> dict[str, set[Key]]:
     return found
 
 
-def _told(handle: Handle, refs: tuple[str, ...], values: int, keys: Sequence[Key]) -> Deletion:
+def _told(handle: Handle, refs: tuple[str, ...], values: int, keys: Sequence[Key], done: bool = True) -> Deletion:
     """What is said of keys that nothing names any more."""
     there, size = [], 0
     for key, (_, data) in zip(keys, handle.backend.get_many([recipe_path(key) for key in keys]), strict=True):
@@ -159,4 +164,4 @@ def _told(handle: Handle, refs: tuple[str, ...], values: int, keys: Sequence[Key
         there.append(key)
     view = handle.guard.read()
     condemned = sum(view.recipe(bytes.fromhex(key)) for key in there)
-    return Deletion(refs, values, tuple(there), size, condemned, view.state.epoch > 0)
+    return Deletion(refs, values, tuple(there), size, condemned, view.state.epoch > 0, done)

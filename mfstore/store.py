@@ -678,7 +678,7 @@ class Store:
 
     # ---- deleting ---------------------------------------------------------------------
 
-    def delete(self, key: str) -> Deletion:
+    def delete(self, key: str, *, dry_run: bool = False) -> Deletion:
         """Remove a ref with its history, or learn what becomes of a key that no ref names. Bytes are removed by
         collections alone, ``mfstore gc``, and never at once: somebody may be reading them, or about to rely on them.
 
@@ -686,6 +686,7 @@ class Store:
 
         Args:
             key: A ref, which is removed; or a key, also a shortened one.
+            dry_run: Change nothing, and tell what would be.
 
         Returns:
             What nothing names any more. As text it says when that goes.
@@ -701,7 +702,7 @@ class Store:
         from mfstore.maintenance.store.of_metaflow import refuse_store_of_metaflow
 
         refuse_store_of_metaflow(self.backend.url)
-        return delete(self.handle, key)
+        return delete(self.handle, key, dry_run)
 
     # ---- as a mapping from refs to objects ----------------------------------------------
 

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.command import Command
-from mfstore.cli.options import NOTE, Connection, complete_ref, connection_options, json_option, store_option
-from mfstore.cli.output import print_json, print_table
+from mfstore.cli.options import (
+    NOTE,
+    Connection,
+    complete_ref,
+    connection_options,
+    execute_option,
+    json_option,
+    store_option,
+)
+from mfstore.cli.output import end_planned, print_json, print_table
 from mfstore.cli.places import Compression, opened
 from mfstore.display.amounts import size, time_of_day
 from mfstore.display.words import note_text, printable, short_key
@@ -205,10 +213,12 @@ def stat(url: str, connection: Connection, as_json: bool, keys: tuple[str, ...])
 @click.command(cls=Command)
 @store_option
 @json_option
+@execute_option
 @click.argument("name", shell_complete=complete_ref)
 @connection_options(writes=True)
-def delete(url: str, connection: Connection, as_json: bool, name: str) -> None:
-    """Remove the ref NAME with its history, or tell what becomes of a key that no ref names. Bytes are removed by gc
-    alone."""
-    gone = opened(url, connection).delete(name)
+def delete(url: str, connection: Connection, as_json: bool, execute: bool, name: str) -> None:
+    """Show what goes with the ref NAME and its history, and remove it; or tell what becomes of a key that no ref names.
+    Bytes are removed by gc alone."""
+    gone = opened(url, connection).delete(name, dry_run=not execute)
     print_json(asdict(gone)) if as_json else click.echo(printable(str(gone)))
+    end_planned(bool(gone.refs) and not execute)

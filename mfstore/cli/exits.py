@@ -11,6 +11,9 @@ FAILED = 1
 USAGE = 2
 DAMAGE = 3
 """What was asked for was done, and not all is well."""
+PLANNED = 4
+"""Only a plan was shown, of what is done with --execute. Of commands that once did it at once, so that what relies on
+them learns of it."""
 INTERRUPTED = 130
 
 COMMON: Mapping[int, str] = {
@@ -19,11 +22,14 @@ COMMON: Mapping[int, str] = {
 """What every command may end with."""
 
 OWN: Mapping[str, Mapping[int, str]] = {
+    "delete": {PLANNED: "nothing was changed: --execute removes the ref"},
     "doctor": {DONE: "nothing is broken", FAILED: "something is broken"},
     "fleet gc": {DAMAGE: "some runs could not be read, and were kept"},
     "fleet verify": {DONE: "all is well", DAMAGE: "there is damage"},
     "gc": {DAMAGE: "another collector is at work, some runs could not be read, or --undo found something gone"},
     "migrate": {DAMAGE: "some artifacts could not be migrated, and stay as they were"},
+    "quarantine": {PLANNED: "nothing was changed: --execute deletes what --empty names"},
+    "refs rm": {PLANNED: "nothing was changed: --execute removes the ref"},
     "repair": {DONE: "all is well", DAMAGE: "some data is lost; or, without --execute, there is damage"},
     "verify": {DONE: "all is well", DAMAGE: "there is damage"},
 }

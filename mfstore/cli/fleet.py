@@ -30,6 +30,7 @@ from mfstore.cli.metaflow_gc import show_collection
 from mfstore.cli.options import (
     Connection,
     connection_options,
+    execute_option,
     json_option,
     metaflow_option,
     one_place,
@@ -94,7 +95,7 @@ def fleet() -> None:
 @json_option
 @grace_option(AS_OF_GC)
 @click.option("-l", "--long", is_flag=True, help="List every run.")
-@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
+@execute_option
 @click.option("--yes-really", is_flag=True, help="Also when it drops everything, or more than --max-drop.")
 @pace_option(AS_OF_GC)
 @keeping_options

@@ -29,6 +29,7 @@ from mfstore.cli.options import (
     DURATION,
     Connection,
     connection_options,
+    execute_option,
     json_option,
     metaflow_option,
     one_place,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 @json_option
 @grace_option("Nothing younger is touched, and what is condemned is deleted so much later at the earliest.")
 @click.option("-l", "--long", is_flag=True, help="List every key that goes; of --metaflow: every run.")
-@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
+@execute_option
 @click.option(
     "--yes-really",
     is_flag=True,

@@ -16,12 +16,13 @@ from mfstore.cli.options import (
     DURATION,
     Connection,
     connection_options,
+    execute_option,
     json_option,
     metaflow_option,
     one_place,
     where_option,
 )
-from mfstore.cli.output import print_json, print_table
+from mfstore.cli.output import end_planned, print_json, print_table
 from mfstore.cli.places import opened, opened_root
 from mfstore.cli.reports import print_repair, show_verified, steps
 from mfstore.display.amounts import count, size
@@ -88,7 +89,8 @@ def verify(
     "-l", "--level", type=click.Choice(LEVELS[1:]), default="full", show_default=True,
     help="How closely to look for damage first.",
 )  # fmt: skip
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would be done and change nothing.")
+@execute_option
+@click.option("-n", "--dry-run", is_flag=True, hidden=True)
 @click.option(
     "--drop-lost", is_flag=True,
     help="Move recipes to quarantine too whose data is nowhere, so that their keys count as absent.",
@@ -99,10 +101,11 @@ def verify(
 )  # fmt: skip
 @connection_options(writes=True)
 def repair(
-    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, level: Level, dry_run: bool,
-    drop_lost: bool, roll_back: bool,
+    url: str | None, metaflow: str | None, connection: Connection, as_json: bool, level: Level, execute: bool,
+    dry_run: bool, drop_lost: bool, roll_back: bool,
 ) -> None:  # fmt: skip
-    """Mend what verify finds: store whole chunks again, rebuild the index, move damaged objects to quarantine.
+    """Show what can be mended of what verify finds, and mend it: store whole chunks again, rebuild the index, move
+    damaged objects to quarantine.
 
     Below a root of Metaflow: move damaged blobs to quarantine, so that the next task with the same content stores it
     again, and write missing metadata anew where the content proves itself.
@@ -111,37 +114,39 @@ def repair(
     """
     report: RepairReport | MetaflowRepair
     where = one_place(url, metaflow)
+    if execute and dry_run:
+        raise click.UsageError("--dry-run is what happens without --execute: give one of them")
     for given, option in ((drop_lost, "--drop-lost"), (roll_back, "--roll-back")):
         if metaflow is not None and given:
             raise click.UsageError(f"{option} is for stores; Metaflow has nothing like it")
     with steps() as tell:
         if metaflow is None:
-            report = _opened_for_repair(where, connection, dry_run).repair(
-                level, dry_run=dry_run, drop_lost=drop_lost, roll_back=roll_back, progress=tell
+            report = _opened_for_repair(where, connection, execute).repair(
+                level, dry_run=not execute, drop_lost=drop_lost, roll_back=roll_back, progress=tell
             )
         else:
             from mfstore.maintenance.metaflow.repair import repair_metaflow
 
-            report = repair_metaflow(opened_root(where, connection), level, dry_run, tell)
+            report = repair_metaflow(opened_root(where, connection), level, not execute, tell)
     well = report.before.clean if report.after is None else report.after.clean
     if not isinstance(report, MetaflowRepair):
         well = well and not report.lost
     if as_json:
         print_json({**asdict(report), "clean": well})
     else:
-        print_repair(report, dry_run)
+        print_repair(report, not execute)
     sys.exit(0 if well else DAMAGE)
 
 
-def _opened_for_repair(url: str, connection: Connection, dry_run: bool) -> Store:
+def _opened_for_repair(url: str, connection: Connection, execute: bool) -> Store:
     """The store, whose description is written anew if it is damaged or lost."""
     try:
         return opened(url, connection)
     except (CorruptObject, NotAStore) as error:
         if error.key != DESCRIPTION:
             raise
-        if dry_run:
-            error.hint = "Without --dry-run repair writes it anew, by what recipes and packs say"
+        if not execute:
+            error.hint = "mfstore repair --execute writes it anew, by what recipes and packs say"
             raise
     from mfstore.maintenance.store.describing import rebuild_description
 
@@ -160,11 +165,12 @@ def _opened_for_repair(url: str, connection: Connection, dry_run: bool) -> Store
     help="Put this back where it lay. NAME is what the list shows. May be given several times.",
 )  # fmt: skip
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Only what was set aside so long ago, such as 30d.")
-@click.option("--empty", is_flag=True, help="Delete what would be listed, for good.")
+@click.option("--empty", is_flag=True, help="With --execute: delete what would be listed, for good.")
+@execute_option
 @connection_options(writes=True)
 def quarantine(
     url: str | None, metaflow: str | None, connection: Connection, as_json: bool, names: tuple[str, ...],
-    older_than: float | None, empty: bool,
+    older_than: float | None, empty: bool, execute: bool,
 ) -> None:  # fmt: skip
     """List what repair set aside, put it back, or delete it for good."""
     from mfstore.format.quarantine import PREFIX
@@ -172,7 +178,10 @@ def quarantine(
 
     if names and (empty or older_than is not None):
         raise click.UsageError("--restore names what it is about: it goes without --empty and --older-than")
+    if execute and not empty:
+        raise click.UsageError("--execute goes with --empty")
     where = one_place(url, metaflow)
+    planned, empty = empty and not execute, empty and execute
     if metaflow is None:
         backend = (
             opened(where, connection).handle.access("read", *(("write", "delete") if names or empty else ())).backend
@@ -196,6 +205,7 @@ def quarantine(
     if as_json:
         for item in found:
             print_json({**asdict(item), "deleted": empty})
+        end_planned(planned and bool(found))
         return
     if found and not empty:
         shown = found[-SHOWN:]
@@ -204,3 +214,4 @@ def quarantine(
         print_table(("name", "size", "set aside"), rows, right=(1,))
     total = size(sum(item.size for item in found))
     click.echo(f"{count(len(found), 'object')} in quarantine{' deleted' if empty else ''}, {total}")
+    end_planned(planned and bool(found))

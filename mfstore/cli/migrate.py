@@ -11,7 +11,7 @@ import click
 
 from mfstore.cli.command import Command
 from mfstore.cli.exits import DAMAGE
-from mfstore.cli.options import DURATION, Connection, connection_options, json_option
+from mfstore.cli.options import DURATION, Connection, connection_options, execute_option, json_option
 from mfstore.cli.output import print_grid, print_json
 from mfstore.cli.places import opened_root
 from mfstore.cli.reports import steps
@@ -64,7 +64,7 @@ class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic
     help="Where the local metadata is, if not below ROOT; its records of artifacts are brought up to date.",
 )  # fmt: skip
 @json_option
-@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
+@execute_option
 @click.option("--take-over", is_flag=True, help="Go on where a collection or migration died within the last hour.")
 @connection_options(writes=True)
 def migrate(

@@ -67,6 +67,9 @@ class _Note(click.ParamType):  # type: ignore[type-arg]
 
 NOTE = _Note()
 
+execute_option = click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
+"""Every command that deletes or rewrites has it, and without it shows what it would do."""
+
 store_option = click.option(
     "-s", "--store", "url", envvar="MFSTORE_STORE", show_envvar=True, required=True, metavar="URL",
     help="Path or URL of the store.",

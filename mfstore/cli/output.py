@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mfstore.cli.exits import PLANNED
 from mfstore.display.words import printable
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 def print_json(document: Any) -> None:
     """One JSON document, a line each call."""
     click.echo(json.dumps(document))
+
+
+def end_planned(whether: bool) -> None:
+    """End a command that only showed what it would do, if it would do something."""
+    if whether:
+        click.echo("mfstore: nothing was changed; --execute does this", err=True)
+        sys.exit(PLANNED)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:

@@ -87,6 +87,8 @@ def print_repair(report: RepairReport | MetaflowRepair, dry_run: bool) -> None:
         click.echo(did_nothing(report.before.clean))
     else:
         _print_some(actions_grid(report.actions, "would do" if dry_run else "did"))
+        if dry_run:
+            click.echo("Nothing was changed: --execute does this.")
     if report.after is not None:
         click.echo(f"afterwards {afterwards(report.after, bool(isinstance(report, RepairReport) and report.lost))}")
     if isinstance(report, RepairReport) and report.lost:

@@ -8,11 +8,20 @@ import click
 from click.shell_completion import CompletionItem
 
 from mfstore.cli.command import Command, CommandGroup
-from mfstore.cli.options import NOTE, Connection, complete_ref, connection_options, json_option, store_option
-from mfstore.cli.output import print_json, print_table
+from mfstore.cli.options import (
+    NOTE,
+    Connection,
+    complete_ref,
+    connection_options,
+    execute_option,
+    json_option,
+    store_option,
+)
+from mfstore.cli.output import end_planned, print_json, print_table
 from mfstore.cli.places import opened
-from mfstore.display.amounts import time_of_day
-from mfstore.display.words import note_text, short_key
+from mfstore.display.amounts import count, time_of_day
+from mfstore.display.words import note_text, printable, short_key
+from mfstore.errors import CorruptObject
 
 
 class _Refs(CommandGroup):
@@ -73,13 +82,23 @@ def refs_set(
 @refs.command("rm")
 @store_option
 @json_option
+@execute_option
 @click.argument("name", shell_complete=complete_ref)
 @connection_options(writes=True)
-def refs_rm(url: str, connection: Connection, as_json: bool, name: str) -> None:
-    """Remove the ref NAME and its history. mfstore delete NAME tells also what becomes of the bytes."""
-    del opened(url, connection).refs[name]
-    if as_json:
-        print_json({"name": name, "removed": True})
+def refs_rm(url: str, connection: Connection, as_json: bool, execute: bool, name: str) -> None:
+    """Remove the ref NAME and its history, also one that cannot be read. mfstore delete NAME tells also what becomes of
+    the bytes."""
+    refs = opened(url, connection).refs
+    if execute:
+        del refs[name]
+        told = "is removed"
+    else:
+        try:
+            told = f"would be removed, with its history of {count(len(refs.log(name)), 'value')}"
+        except CorruptObject:
+            told = "cannot be read, and would be removed"
+    print_json({"name": name, "removed": execute}) if as_json else click.echo(printable(f"{name} {told}"))
+    end_planned(not execute)
 
 
 @refs.command("log")

@@ -14,7 +14,7 @@ from mfstore.records import dataclass
 PATH = "mfstore.json"
 VERSION = 1
 OPERATIONS = ("read", "write", "delete")
-REPAIR = "Run: mfstore repair -s {}. It writes the file anew, by what recipes and packs say"
+REPAIR = "Run: mfstore repair -s {} --execute. It writes the file anew, by what recipes and packs say"
 PCODEC_FEATURE = "pcodec"
 """Of ``read``: chunks may be stored with pcodec."""
 HOLDS_FEATURE = "holds"

@@ -124,7 +124,7 @@ class VerifiedRanges:
                     f"reader began, all is well. To be sure, run: mfstore verify -s {url}"
                 )
             else:
-                what = f"{path} in {url} is damaged: another copy was read. Run: mfstore repair -s {url}"
+                what = f"{path} in {url} is damaged: another copy was read. Run: mfstore repair -s {url} --execute"
             warnings.warn(what, RuntimeWarning, stacklevel=2)
 
     def clear(self) -> None:

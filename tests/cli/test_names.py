@@ -67,7 +67,9 @@ def test_refs(run, store):
         assert [row["note"] for row in found] == [{"auc": 0.9, "team": "risk=1", "tags": ["x"]}, None]
     run("refs", "set", "set", "a/b@1")
     assert cells(run("refs", "log", "set"))[0][3] == keys[0][:10]
-    run("refs", "rm", "a/b")
+    assert run("refs", "rm", "a/b", code=4) == "mfstore: nothing was changed; --execute does this\n"
+    assert store.refs["a/b"] == keys[1]
+    run("refs", "rm", "a/b", "--execute")
     assert store.refs.list() == ["set"]
     assert "no ref 'a/b'" in run("refs", "a/b", code=1)
     assert "is no note" in run("refs", "set", "a", keys[0], "--note", "=1", code=2)
@@ -123,7 +125,12 @@ def test_where_there_is_no_store_no_command_shows_an_empty_one(run, store):
 def test_delete(run, store):
     key = store.put(1, ref="m")
     assert "refs name it, or did: m" in run("delete", key[:8], code=1)
-    assert run("delete", "m").startswith("m is removed, with its history of 1 value.\n1 key is named by nothing else")
+    assert run("delete", "m", code=4) == "mfstore: nothing was changed; --execute does this\n"
+    plan = store.delete("m", dry_run=True)
+    assert "m would be removed, with its history of 1 value." in str(plan) and not plan.done and store.refs["m"] == key
+    assert run("delete", "m", "--execute").startswith(
+        "m is removed, with its history of 1 value.\n1 key is named by nothing else"
+    )
     found = json.loads(run("delete", key, "--json"))
     assert (found["refs"], found["keys"], found["collected"]) == ([], [key], False)
     assert store.get(key) == 1
@@ -135,10 +142,11 @@ def test_the_commands_of_the_page_do_what_it_shows(run, store, tmp_path, monkeyp
     section = (ROOT / "docs" / "store.md").read_text().split("\n## On the command line\n")[1].split("\n## ")[0]
     (block,) = re.findall(r"^```console\n(.*?)^```$", section, re.M | re.S)
     commands = [shlex.split(line.removeprefix("$ mfstore ")) for line in block.splitlines() if line[0] == "$"]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         # What was stored so long ago cannot be, in a test.
-        shown = run(*(word.removesuffix("@2h") for word in command))
+        code = 0 if command[0] != "delete" or "--execute" in command else 4
+        shown = run(*(word.removesuffix("@2h") for word in command), code=code)
         if command[0] in ("ls", "refs") and command[1] != "set":
             head = block.split(f"$ mfstore {shlex.join(command)}\n")[1].splitlines()[0]
             assert shown.splitlines()[0].split() == head.split()

@@ -83,12 +83,15 @@ def test_verify_and_repair_of_damage(root, pack, capsys):
     assert call("verify", "-s", root, "-l", "full", "--json") == 3
     report = json.loads(capsys.readouterr().out)
     assert report["clean"] is False and report["findings"][0]["keys"] == [key]
-    assert call("repair", "-s", root, "--dry-run") == 3
-    assert "would do" in capsys.readouterr().out and pack.exists()
-    assert call("repair", "-s", root) == 3
+    for plan in ((), ("--dry-run",)):
+        assert call("repair", "-s", root, *plan) == 3
+        out = capsys.readouterr().out
+        assert "would do" in out and "Nothing was changed: --execute does this." in out and pack.exists()
+    assert call("repair", "-s", root, "--dry-run", "--execute") == 2
+    assert call("repair", "-s", root, "--execute") == 3
     out = capsys.readouterr().out
     assert "lost data: 1 key" in out and key in out and not pack.exists()
-    assert call("repair", "-s", root, "--drop-lost", "--json") == 3  # the ref still names it
+    assert call("repair", "-s", root, "--drop-lost", "--execute", "--json") == 3  # the ref still names it
     assert json.loads(capsys.readouterr().out)["after"]["findings"][0]["refs"] == ["model"]
     mfstore.open(root).put(np.random.default_rng(0).random(50_000))
     assert call("verify", "-s", root, "-l", "full") == 0
@@ -98,9 +101,9 @@ def test_repair_of_what_loses_nothing(root, pack, capsys):
     damage(pack)
     assert call("verify", "-s", root) == 3
     assert "every artifact can still be read" in capsys.readouterr().out
-    assert call("repair", "-s", root) == 0
+    assert call("repair", "-s", root, "--execute") == 0
     assert "afterwards all is well" in capsys.readouterr().out
-    assert call("repair", "-s", root) == 0
+    assert call("repair", "-s", root, "--execute") == 0
     assert "nothing to repair" in capsys.readouterr().out
 
 
@@ -150,10 +153,10 @@ def test_a_wrong_option_is_told_before_the_store_is_looked_for(tmp_path, capsys)
 def test_quarantine_is_listed_put_back_and_emptied(root, pack, capsys):
     sound = pack.read_bytes()
     damage(pack, 100_000)
-    assert call("repair", "-s", root) == 3
+    assert call("repair", "-s", root, "--execute") == 3
     assert call("quarantine", "-s", root) == 0
     assert "2 objects in quarantine" in capsys.readouterr().out.splitlines()[-1]  # the pack, and the former index
-    assert call("quarantine", "-s", root, "--older-than", "1d", "--empty") == 0
+    assert call("quarantine", "-s", root, "--older-than", "1d", "--empty", "--execute") == 0
     assert "0 objects in quarantine deleted" in capsys.readouterr().out
     assert call("quarantine", "-s", root, "--json") == 0
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -165,8 +168,14 @@ def test_quarantine_is_listed_put_back_and_emptied(root, pack, capsys):
     assert call("quarantine", "-s", root, "--restore", entry["path"]) == 1
     assert call("quarantine", "-s", root, "--restore", "x", "--empty") == 2
     capsys.readouterr()
-    assert call("repair", "-s", root) == 3
-    assert call("quarantine", "-s", root, "--empty") == 0
+    assert call("repair", "-s", root, "--execute") == 3
+    assert call("quarantine", "-s", root, "--execute") == 2
+    before = mfstore.open(root).backend.list("quarantine/")
+    assert call("quarantine", "-s", root, "--empty") == 4
+    told = capsys.readouterr()
+    assert "nothing was changed; --execute does this" in told.err
+    assert [*mfstore.open(root).backend.list("quarantine/")] == [*before]
+    assert call("quarantine", "-s", root, "--empty", "--execute") == 0
     assert call("quarantine", "-s", root, "--json") == 0
     assert "path" not in capsys.readouterr().out
     assert call("quarantine", "--metaflow", root) == 0
@@ -193,7 +202,7 @@ def test_metaflow_roots(tmp_path, capsys):
     assert call("repair", "--metaflow", root, "--dry-run", "--json") == 3
     assert json.loads(capsys.readouterr().out)["actions"][0]["kind"] == "quarantine"
     assert found.exists()
-    assert call("repair", "--metaflow", root) == 3
+    assert call("repair", "--metaflow", root, "--execute") == 3
     assert "afterwards 1 finding left" in capsys.readouterr().out
     blob(root, "Flow", 1)
     assert call("verify", "--metaflow", root, "-l", "full", "--json") == 0

@@ -62,10 +62,10 @@ def test_a_description_that_is_damaged_or_lost_is_written_anew(root, how, digest
         with pytest.raises(errors.CorruptObject, match="mfstore repair -s"):
             store.put("another store must not be begun among the objects of this one")
     with pytest.raises(SystemExit) as done:
-        main(["repair", "-s", str(root), "--dry-run"])
+        main(["repair", "-s", str(root)])
     assert done.value.code == 1
     with pytest.raises(SystemExit) as done:
-        main(["repair", "-s", str(root)])
+        main(["repair", "-s", str(root), "--execute"])
     assert done.value.code == 0
     assert "written anew" in capsys.readouterr().err
     fresh = mfstore.open(root)

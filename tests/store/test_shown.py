@@ -164,7 +164,7 @@ def test_a_verification(store):
     store.backend.put(ref, [b"x" * 200])
     report = store.verify("list")
     page, text = harmless(report)
-    assert "damaged" in page.texts and "mfstore repair mends" in text
+    assert "damaged" in page.texts and "mfstore repair shows" in text
     assert pickle.loads(pickle.dumps(report)) == report
 
 

@@ -131,7 +131,7 @@ def verdict(report: MetaflowReport) -> str:
         return "no damage found" if not report.findings else "no damage found; the above does no harm"
     touched = len(report.runs_touched)
     lost = f"{count(touched, 'run')} with artifacts that cannot be loaded" if touched else "no artifact is lost"
-    return f"{count(len(report.damage), 'finding')}; {lost}. mfstore repair --metaflow mends what can be"
+    return f"{count(len(report.damage), 'finding')}; {lost}. mfstore repair --metaflow shows what can be mended"
 
 
 def running(report: MetaflowReport) -> str:

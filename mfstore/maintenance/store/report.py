@@ -132,7 +132,7 @@ def verdict(report: VerifyReport) -> str:
     return (
         f"{count(len(report.damage), 'finding')}; "
         + (f"{count(lost, 'key')} cannot be read whole" if lost else "every artifact can still be read")
-        + ". mfstore repair mends what can be"
+        + ". mfstore repair shows what can be mended"
     )
 
 

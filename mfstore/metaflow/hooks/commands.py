@@ -14,7 +14,7 @@ from mfstore.s3.datatools.settings import settings
 
 COMMANDS = {
     "verify": "Check that blobs, runs and artifacts are whole.",
-    "repair": "Move damaged blobs to quarantine, so that they are stored again.",
+    "repair": "Move damaged blobs to quarantine, to be stored again. Shows a plan; changes nothing by itself.",
     "quarantine": "List what repair set aside, put it back, or delete it for good.",
     "gc": "Delete what no kept run needs. Shows a plan; deletes nothing by itself.",
     "du": "Show what flows and their parts take.",

@@ -138,7 +138,7 @@ def test_the_command_does_not_say_that_all_is_well_when_something_is_lost(root, 
     path = Path(root, recipe_path(key))
     path.write_bytes(DAMAGE["first byte"](path.read_bytes()))
     with pytest.raises(SystemExit) as done:
-        main(["repair", "-s", str(root)])
+        main(["repair", "-s", str(root), "--execute"])
     told = capsys.readouterr().out
     assert done.value.code == 3 and "all is well" not in told and key in told
 
