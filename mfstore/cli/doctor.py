@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -17,28 +16,31 @@ from mfstore.display.words import printable
 if TYPE_CHECKING:
     from mfstore.doctor.findings import Finding, Section
 
-MARKS = {"fine": " ", "doubtful": "?", "broken": "!"}
-NAMES = 18
+MARKS = {"fine": " ", "doubtful": "?", "broken": "!", "refused": "-", "absent": "~"}
+NAMES = 22
 """Letters that the names of findings have room for."""
 
 
 @click.command(cls=Command)
-@click.option(
-    "--s3",
-    "url",
-    metavar="URL",
-    help="Try s3://bucket/prefix as well: list, put, get and delete one small object there, with a name of its own.",
-)
+@click.argument("place", metavar="[URL]", required=False)
+@click.option("--s3", "url", metavar="URL", hidden=True)
 @json_option
 @connection_options(writes=True)
-def doctor(url: str | None, connection: Connection, as_json: bool) -> None:
-    """Show what mfstore runs on, and what is wrong with it.
+def doctor(place: str | None, url: str | None, connection: Connection, as_json: bool) -> None:
+    """Show what mfstore runs on, and what is wrong with it; with URL also a place.
 
     Where mfstore comes from, Python, the C libraries that are in use, optional packages, Metaflow and its extension,
     settings, directories, and how S3 would be reached. No secret is shown. Nothing is asked over the network without
-    --s3.
+    URL.
+
+    URL is a store, a datastore root of Metaflow, or where one is to be: s3://bucket/prefix or a directory. It is asked
+    who you are there, what you may do (each operation is tried for real, on one object of its own that is removed
+    again), how the bucket is set up and whether a lifecycle rule endangers what is stored, how garbage collection
+    stands, and what the container allows. What is wrong comes with what to do about it, to be copied.
+
+    That a right is missing is no fault: you are told what you can do without it.
     """
-    from mfstore.doctor import aws, environment, flows, libraries, packages, program, trial
+    from mfstore.doctor import aws, environment, flows, libraries, packages, program
     from mfstore.doctor.findings import document, examined, of_state
 
     sections = [
@@ -49,8 +51,11 @@ def doctor(url: str | None, connection: Connection, as_json: bool) -> None:
         examined("environment", environment.variables, environment.temporary, environment.cache),
         examined("S3", aws.aws),
     ]
-    if url is not None:
-        sections.append(examined("trial", partial(trial.tried, url, **connection.options)))
+    place = place or url
+    if place is not None:
+        from mfstore.doctor.place import sections as sections_of
+
+        sections += sections_of(place, connection.options_for(place))
     if as_json:
         print_json(document(sections))
     else:
@@ -60,21 +65,28 @@ def doctor(url: str | None, connection: Connection, as_json: bool) -> None:
         sys.exit(1)
 
 
+AGAIN = "(by the same command)"
+
+
 def _lines(sections: Sequence[Section]) -> Iterator[str]:
     from mfstore.doctor.findings import of_state
 
+    shown: set[str] = set()
     for section in sections:
         if section.findings:
             yield section.title.upper()
             for finding in section.findings:
-                yield from _finding(finding)
+                yield from _finding(finding, AGAIN if finding.fix and finding.fix in shown else finding.fix)
+                shown.add(finding.fix)
             yield ""
     broken, doubtful = of_state(sections, "broken"), of_state(sections, "doubtful")
     told = [f"{len(broken)} broken (!)"] * bool(broken) + [f"{len(doubtful)} doubtful (?)"] * bool(doubtful)
     yield ", ".join(told) if told else "Nothing is wrong that can be seen from here."
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: Finding, fix: str) -> Iterator[str]:
     yield f"{MARKS[finding.state]} {finding.name:{NAMES}} {finding.text}"
     if finding.hint:
         yield f"  {'':{NAMES}} {finding.hint}"
+    for line in fix.splitlines():
+        yield f"  {'':{NAMES}}   {line}"

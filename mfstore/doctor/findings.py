@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from mfstore.records import NamedTuple
 
-State = Literal["fine", "doubtful", "broken"]
+State = Literal["fine", "doubtful", "broken", "refused", "absent"]
 
 
 class Finding(NamedTuple):
@@ -16,9 +16,14 @@ class Finding(NamedTuple):
     name: str
     text: str
     state: State = "fine"
-    """``doubtful``: it works, and may not be what was meant; ``broken``: what needs it fails."""
+    """``doubtful``: it works, and may not be what was meant; ``broken``: what needs it fails. Neither good nor bad by
+    itself: ``refused``, whoever asks may not do or know it; ``absent``, the service does not have it."""
     hint: str = ""
     """What to do, where it is not fine."""
+    fix: str = ""
+    """A command, or JSON, that does it, to be copied; empty where there is none that can be written down."""
+    facts: Mapping[str, Any] = {}
+    """For programs: what the text says, by stable names."""
 
 
 class Section(NamedTuple):
@@ -45,16 +50,16 @@ def of_state(sections: Sequence[Section], state: State) -> list[Finding]:
     return [finding for section in sections for finding in section.findings if finding.state == state]
 
 
+def _told(one: Finding) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": one.name, "text": one.text, "state": one.state}
+    facts = {"facts": dict(one.facts)} if one.facts else {}
+    return {**told, "hint": one.hint or None, "fix": one.fix or None, **facts}
+
+
 def document(sections: Sequence[Section]) -> dict[str, Any]:
     """The same for programs."""
     return {
         "broken": len(of_state(sections, "broken")),
         "doubtful": len(of_state(sections, "doubtful")),
-        "sections": {
-            section.title: [
-                {"name": one.name, "text": one.text, "state": one.state, "hint": one.hint or None}
-                for one in section.findings
-            ]
-            for section in sections
-        },
+        "sections": {section.title: [_told(one) for one in section.findings] for section in sections},
     }

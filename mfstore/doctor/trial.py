@@ -1,67 +1,356 @@
-"""Whether a place in S3 can be used: what a store does, done there once."""
+"""Every operation that mfstore makes in S3, tried once for real in a place, on an object of its own that is removed
+again. What it means is decided in ``rights``."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mfstore.doctor.findings import Finding
-from mfstore.errors import AccessDenied, MfstoreError
+from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotFound, Unsupported
+from mfstore.s3.calls import NO_OPTIONS, Call, Options
+from mfstore.s3.transfers.copies import CopyJob
+from mfstore.s3.transfers.deletions import DeleteJob, DeleteOneJob
+from mfstore.s3.transfers.downloads import GetJob
+from mfstore.s3.transfers.listings import ListJob, entries
+from mfstore.s3.transfers.metadata import HeadJob
+from mfstore.s3.transfers.uploads import PutJob, SingleCallJob, UploadSource
 
 if TYPE_CHECKING:
-    from mfstore.s3.bulk.client import BulkClient
+    from mfstore.backends.s3.backend import S3Backend
+    from mfstore.s3.transfers.jobs import Job
+    from mfstore.s3.transfers.outcomes import Outcome
 
+SCRATCH = ".mfstore-probe-"
+"""What the name of the object begins with: hidden in stores, and what policies of folders let writers put."""
 BODY = b"mfstore doctor was here; this object may be deleted\n"
-PERMISSIONS = {
-    "list": "s3:ListBucket on the bucket",
-    "put": "s3:PutObject, and kms:GenerateDataKey where the bucket has a key of KMS",
-    "get": "s3:GetObject, and kms:Decrypt where the bucket has a key of KMS",
-    "delete": "s3:DeleteObject",
-}
-"""What AWS calls the right to do it."""
+Answer = Literal["allowed", "refused", "absent", "failed", "untried"]
 
 
-def tried(url: str, **reached: Any) -> Iterator[Finding]:
-    """List, put, get, read a range and delete, below ``url``, with a name that nobody has. Nothing stays, unless
-    deletion is refused. ``reached`` are arguments of ``BulkClient``."""
-    from mfstore.s3.bulk.client import BulkClient
-    from mfstore.s3.urls import split_url
+@dataclass(slots=True)
+class Tried:
+    """What came of one operation."""
 
-    bucket, prefix = split_url(url)
-    key = f"{prefix.rstrip('/')}/mfstore-doctor-{os.urandom(8).hex()}".lstrip("/")
-    with BulkClient(bucket, attempts=3, **reached) as client:
-        yield _step("list", url, lambda: _list(client, key))
-        put = _step("put", key, lambda: client.put_many({key: BODY}).wait())
-        yield put
-        if put.state != "fine":
-            return
-        yield _step("get", key, lambda: _get(client, key))
-        delete = _step("delete", key, lambda: client.delete_many([key]).wait())
-        yield delete if delete.state == "fine" else delete._replace(text=f"{delete.text}; {key} stays")
+    name: str
+    answer: Answer
+    """``absent``: the service does not have it; ``failed``: for another reason than a missing right; ``untried``: it
+    would have left something behind, or there was nothing to try it on."""
+    error: MfstoreError | None = None
+    seconds: float = 0.0
+    note: str = ""
 
 
-def _list(client: BulkClient, key: str) -> None:
-    for _ in client.list(key):
-        break
+@dataclass(slots=True)
+class Trial:
+    """All that was learned."""
+
+    tried: dict[str, Tried] = field(default_factory=dict)
+    """By name; those of ``rights.OPERATIONS``."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the answers about the object that was put, or that was there."""
+    checksums: dict[str, Tried] = field(default_factory=dict)
+    """By algorithm: whether an upload may carry one. ``wrong``: whether one that is wrong is refused."""
+    kept: tuple[str, ...] = ()
+    """The algorithms by which the service told the checksum of what was put."""
+    left: list[str] = field(default_factory=list)
+    """What could not be removed again: URLs, with versions."""
+    unreachable: MfstoreError | None = None
+    """Why nothing else was tried."""
+
+    def allows(self, *names: str) -> bool:
+        """Whether all of these were done."""
+        return all(name in self.tried and self.tried[name].answer == "allowed" for name in names)
 
 
-def _get(client: BulkClient, key: str) -> None:
-    for outcome in client.get_many([key, (key, 8, 6)]):
-        expected = BODY if outcome.index == 0 else BODY[8:14]
-        if bytes(outcome.data) != expected:
-            raise MfstoreError("other bytes came back than were put", found=f"{bytes(outcome.data)[:80]!r}")
+def tried(backend: S3Backend, *, may_put: str = "", versioned: bool | None = False) -> Trial:
+    """Try every operation below a place.
 
-
-def _step(name: str, what: str, run: Callable[[], object]) -> Finding:
-    begin = perf_counter()
+    Args:
+        backend: The place.
+        may_put: Why nothing is to be put there; empty: it may be.
+        versioned: Whether the bucket keeps versions, which are removed as well; None: that is not known.
+    """
+    run = _Run(backend, versioned)
     try:
-        run()
-    except MfstoreError as error:
-        hint = error.hint or ""
-        if isinstance(error, AccessDenied):
-            hint = f"The credentials need {PERMISSIONS[name]}. {hint}".rstrip()
-        error.hint = None  # which has a line of its own
-        return Finding(f"S3 {name}", str(error), "broken", hint)
-    return Finding(f"S3 {name}", f"{what}, {1000 * (perf_counter() - begin):.0f} ms")
+        run.everything(may_put)
+    finally:
+        run.clean()
+    return run.trial
+
+
+class _Run:
+    """One trial."""
+
+    def __init__(self, backend: S3Backend, versioned: bool | None) -> None:
+        self.trial = Trial()
+        self._backend = backend
+        self._transfers = backend.client.transfers
+        self._bucket = backend.bucket
+        self._versioned = versioned
+        self._options = backend.put_options
+        self._key = f"{backend.prefix}{SCRATCH}{os.urandom(8).hex()}"
+        self._there = False
+        """Whether the object may be there."""
+        self._marked = False
+        """Whether a deletion may have left a marker."""
+        self._uploads: list[str] = []
+
+    # ---- what is tried ----------------------------------------------------------------
+
+    def everything(self, may_put: str) -> None:
+        sample = self._list()
+        if self.trial.unreachable is not None:
+            return
+        if may_put:
+            for name in (*PUTS, *DELETES):
+                self._untried(name, may_put)
+        else:
+            # First whether it can be removed: what is not there can be.
+            self._marked = self._versioned is not False
+            self._try("delete", self._delete_one)
+            self._put()
+        self._read(self._key if self._there else sample)
+        if self._there:
+            self._change()
+            self._checksums()
+            self._in_parts()
+            self._delete()
+        elif not may_put:
+            for name in PUTS[1:]:
+                self._untried(name, "nothing could be put")
+            for name in DELETES[1:]:
+                self._as(name, "delete")
+
+    def _list(self) -> str | None:
+        """An object that is there."""
+        found: list[str] = []
+
+        def look() -> None:
+            job = ListJob(0, "", self._bucket, self._backend.prefix, page=10, most=1)
+            for outcome in self._transfers.run(iter((job,))):
+                if outcome.error is not None:
+                    raise outcome.error
+                found.extend(entry.key for entry in entries(outcome) if entry.size)
+
+        listed = self._try("list", look)
+        error = listed.error
+        if error is not None:
+            keys_refused = isinstance(error, AccessDenied) and not error.rights
+            if error.status is None or keys_refused or isinstance(error, NotFound):
+                self.trial.unreachable = error
+        return next((key for key in found if SCRATCH not in key), None)
+
+    def _put(self) -> None:
+        self._there = True  # a request that is not answered may have been carried out
+        put = self._try("put", lambda: self._note(self._one(self._put_job())))
+        self._there = put.answer in ("allowed", "failed")
+        if self._versioned is None and put.answer == "allowed":
+            self._versioned = "x-amz-version-id" in self.trial.headers
+
+    def _read(self, key: str | None) -> None:
+        """Look at, get, and get a range of an object; of none, where that alone tells."""
+        absent = key is None
+        where = self._key if key is None else key
+
+        def asked(job: Job) -> Callable[[], None]:
+            def ask() -> None:
+                (outcome,) = self._transfers.run(iter((job,)))
+                if absent and isinstance(outcome.error, NotFound):
+                    return  # who may not is not told
+                if outcome.error is not None:
+                    raise outcome.error
+                self._note(outcome)
+                if key == self._key and isinstance(job, GetJob) and bytes(outcome.data) not in (BODY, BODY[:6]):
+                    raise BackendError("other bytes came back than were put", found=f"{bytes(outcome.data)[:80]!r}")
+
+            return ask
+
+        self._try("head", asked(HeadJob(0, where, self._bucket, where)))
+        self._try("range", asked(GetJob(0, where, self._bucket, where, start=0, stop=6)))
+        if key == self._key or absent:
+            self._try("get", asked(GetJob(0, where, self._bucket, where)))
+        else:  # it may be large
+            self._as("get", "range")
+
+    def _change(self) -> None:
+        conditions = self._backend.conditions
+        for name, kind in (("put-if-none-match", "new"), ("put-if-match", "match")):
+            self._try(name, lambda kind=kind: conditions.tried(kind, self._key))  # type: ignore[misc]
+        place = (self._bucket, self._key)
+        self._try("copy", lambda: self._one(CopyJob(0, self._key, place, *place, self._options)))
+
+    def _checksums(self) -> None:
+        found = self.trial.checksums
+        for algorithm in ("CRC64NVME", "CRC32C", "CRC32"):
+            found[algorithm] = self._attempt(algorithm, lambda of=algorithm: self._kept(self._put_job(checksum=of)))  # type: ignore[misc]
+        digest = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
+        right, wrong = Options(ChecksumSHA256=digest), Options(ChecksumCRC32C="AAAAAA==")
+        found["SHA256"] = self._attempt("SHA256", lambda: self._kept(self._put_job(right, checksum=None)))
+        # No error: it was taken.
+        found["wrong"] = self._attempt("wrong", lambda: self._one(self._put_job(wrong, checksum=None)))
+
+    def _kept(self, job: Job) -> None:
+        self._one(job)
+        got = self._one(GetJob(0, self._key, self._bucket, self._key))
+        prefix = "x-amz-checksum-"
+        told = {name.removeprefix(prefix).upper() for name in got.headers if name.startswith(prefix)} - {"TYPE"}
+        self.trial.kept = tuple(dict.fromkeys((*self.trial.kept, *sorted(told))))
+
+    def _in_parts(self) -> None:
+        created = self._upload("multipart-create")
+        if created is None:
+            for name in PARTS:
+                self._untried(name, "no upload could be begun")
+            return
+        params = {"UploadId": created}
+        etag: list[str] = []
+
+        def send() -> None:
+            call = Call("UploadPart", self._bucket, self._key, self._options, body=[BODY], part=1, upload=created)
+            etag.append(self._one(SingleCallJob(call)).headers["etag"])
+
+        self._try("multipart-part", send)
+        self._try("multipart-list-parts", lambda: self._call("ListParts", params))
+        prefix = {"Prefix": self._key}
+        self._try("multipart-list-uploads", lambda: self._call("ListMultipartUploads", prefix, key=False))
+
+        def complete() -> None:
+            self._call("CompleteMultipartUpload", {**params, "MultipartUpload": {"Parts": parts}})
+            self._uploads.remove(created)
+
+        if etag:
+            parts = [{"PartNumber": 1, "ETag": etag[0]}]
+            self._try("multipart-complete", complete)
+        else:
+            self._untried("multipart-complete", "no part could be sent")
+        second = created if created in self._uploads else self._upload("")
+        if second is None:
+            self._untried("multipart-abort", "no upload could be begun")
+            return
+
+        def abort() -> None:
+            self._call("AbortMultipartUpload", {"UploadId": second})
+            self._uploads.remove(second)
+
+        self._try("multipart-abort", abort)
+        if second in self._uploads and etag:  # then let it become the object, which can be removed, or is one anyway
+            with suppress(MfstoreError):
+                call = Call("UploadPart", self._bucket, self._key, self._options, body=[BODY], part=1, upload=second)
+                part = {"PartNumber": 1, "ETag": self._one(SingleCallJob(call)).headers["etag"]}
+                done = {"UploadId": second, "MultipartUpload": {"Parts": [part]}}
+                self._call("CompleteMultipartUpload", done)
+                self._uploads.remove(second)
+
+    def _upload(self, name: str) -> str | None:
+        opened: list[str] = []
+
+        def begin() -> None:
+            opened.append(self._call("CreateMultipartUpload", {})["UploadId"])
+            self._uploads.append(opened[0])
+
+        (self._try if name else self._attempt)(name, begin)
+        return opened[0] if opened else None
+
+    def _delete(self) -> None:
+        if not self.trial.allows("delete"):
+            for name in DELETES[1:]:
+                self._as(name, "delete")
+            return
+        self._try("delete-if-match", lambda: self._backend.conditions.tried("delete", self._key))
+        self._try("delete-many", lambda: self._one(DeleteJob(self._bucket, [(0, "", self._key)])))
+
+    def _delete_one(self) -> None:
+        self._one(DeleteOneJob(0, "", self._bucket, self._key))
+
+    # ---- nothing stays ------------------------------------------------------------------
+
+    def clean(self) -> None:
+        """Remove what is left, and note what cannot be removed."""
+        url = f"s3://{self._bucket}/{self._key}"
+        for upload in self._uploads:
+            if self._attempt("", lambda of=upload: self._call("AbortMultipartUpload", {"UploadId": of})).error:  # type: ignore[misc]
+                self.trial.left.append(f"{url} (upload {upload})")
+        if self._there and self._attempt("", self._delete_one).error is not None and self._is_there():
+            self.trial.left.append(url)
+        if self._versioned and (self._there or self._marked):
+            self._remove_versions(url)
+
+    def _is_there(self) -> bool:
+        (outcome,) = self._transfers.run(iter((HeadJob(0, self._key, self._bucket, self._key),)))
+        return not isinstance(outcome.error, NotFound)
+
+    def _remove_versions(self, url: str) -> None:
+        found: list[str] = []
+
+        def look() -> None:
+            answer = self._call("ListObjectVersions", {"Prefix": self._key}, key=False)
+            rows = (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ()))
+            found.extend(row["VersionId"] for row in rows if row["Key"] == self._key)
+
+        def remove() -> None:
+            for version in list(found):
+                self._one(SingleCallJob(Call("DeleteObject", self._bucket, self._key, Options(VersionId=version))))
+                found.remove(version)
+
+        listed = self._try("list-versions", look)
+        if listed.answer == "refused":
+            self._untried("delete-version", "versions may not be listed")
+            self.trial.left.append(f"{url} (its versions)")
+            return
+        self._try("delete-version", remove)
+        self.trial.left += [f"{url} (version {version})" for version in found]
+
+    # ---- how -----------------------------------------------------------------------------
+
+    def _put_job(self, options: Options = NO_OPTIONS, **more: Any) -> Job:
+        source = UploadSource([BODY], None)
+        return PutJob(
+            0, self._key, self._bucket, self._key, Options({**self._options, **options}), source=source, **more
+        )
+
+    def _one(self, job: Job) -> Outcome:
+        return self._transfers.one(job)
+
+    def _call(self, operation: str, params: dict[str, Any], *, key: bool = True) -> dict[str, Any]:
+        call = Call(operation, self._bucket, self._key if key else None, self._options, params)
+        found: dict[str, Any] = self._one(SingleCallJob(call)).data
+        return found
+
+    def _note(self, outcome: Outcome) -> None:
+        self.trial.headers |= dict(outcome.headers)
+
+    def _try(self, name: str, act: Callable[[], Any]) -> Tried:
+        self.trial.tried[name] = found = self._attempt(name, act)
+        return found
+
+    def _as(self, name: str, other: str) -> None:
+        """It takes the same right as another, which was tried."""
+        found = self.trial.tried[other]
+        self.trial.tried[name] = Tried(name, found.answer, found.error, found.seconds, found.note)
+
+    def _untried(self, name: str, why: str) -> None:
+        self.trial.tried.setdefault(name, Tried(name, "untried", note=why))
+
+    def _attempt(self, name: str, act: Callable[[], Any]) -> Tried:
+        begin = perf_counter()
+        try:
+            act()
+        except AccessDenied as error:
+            return Tried(name, "refused", error, perf_counter() - begin)
+        except Unsupported as error:
+            return Tried(name, "absent", error, perf_counter() - begin)
+        except MfstoreError as error:
+            return Tried(name, "failed", error, perf_counter() - begin)
+        return Tried(name, "allowed", None, perf_counter() - begin)
+
+
+PARTS: Sequence[str] = (
+    "multipart-part", "multipart-list-parts", "multipart-list-uploads", "multipart-complete", "multipart-abort",
+)  # fmt: skip
+PUTS: Sequence[str] = ("put", "put-if-none-match", "put-if-match", "copy", "multipart-create", *PARTS)
+DELETES: Sequence[str] = ("delete", "delete-many", "delete-if-match")

@@ -7,9 +7,7 @@ import sys
 
 import pytest
 
-from mfstore.testing.actions import access_denied
-from mfstore.testing.network import NetworkFault
-from mfstore.testing.proxy import FaultProxy
+from tests.rigs.command_line import mfstore
 from tests.servers.base import boto_client
 
 
@@ -83,29 +81,23 @@ def place(s3_env, radosgw, monkeypatch):
 
 def test_a_place_in_s3_that_can_be_used(place):
     url, keys = place
-    code, document = doctor("--s3", url)
+    code, document = doctor(url)
     assert code == 0, document
-    assert list(found(document, "trial", "fine")) == ["S3 list", "S3 put", "S3 get", "S3 delete"]
+    tried = {one["name"]: one["facts"]["answer"] for one in document["sections"]["rights"] if "action" in one["facts"]}
+    assert tried["put"] == tried["get"] == tried["multipart-complete"] == tried["delete-many"] == "allowed"
+    assert found(document, "rights")["you"] == "you can load, list, save, set refs and collect"
+    assert "put-bucket-lifecycle-configuration" in json.dumps(document["sections"]["bucket"])
     assert keys() == []
 
 
-def test_a_place_where_deletion_is_refused(place, radosgw):
-    url, keys = place
-    with FaultProxy(radosgw.url, [NetworkFault(action=access_denied(), query="delete")]) as proxy:
-        code, document = doctor("--s3", url, AWS_ENDPOINT_URL_S3=proxy.url)
-    assert code == 1
-    (refused,) = [one for one in document["sections"]["trial"] if one["state"] == "broken"]
-    (left,) = keys()
-    assert refused["name"] == "S3 delete" and left in refused["text"] and left.startswith("some/prefix/mfstore-doctor-")
-    assert "s3:DeleteObject" in refused["hint"]
+def test_what_a_terminal_shows_of_a_place(place):
+    shown = mfstore("doctor", "--s3", place[0]).stdout
+    assert "\nRIGHTS\n  list " in shown and "\nBUCKET\n" in shown and "\nCONTAINER\n" in shown
+    assert "\n? abandoned uploads " in shown and "   aws s3api put-bucket-lifecycle-configuration --bucket" in shown
 
 
-def test_a_bucket_that_does_not_exist(place):
-    code, document = doctor("--s3", "s3://there-is-none-such/prefix")
-    assert code == 1
-    assert list(found(document, "trial", "broken")) == ["S3 list", "S3 put"]
-
-
-def test_what_is_no_place_in_s3(s3_env):
-    code, document = doctor("--s3", "somewhere")
-    assert code == 1 and found(document, "trial", "broken")
+@pytest.mark.parametrize("url", ["s3://there-is-none-such/prefix", "gs://bucket/prefix", "s3:/typo"])
+def test_what_is_no_place(place, url):
+    shown = mfstore("doctor", url, "--json", code=1).stdout
+    (broken,) = [one for one in json.loads(shown)["sections"]["place"] if one["state"] == "broken"]
+    assert broken["hint"]

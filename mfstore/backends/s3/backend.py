@@ -652,6 +652,16 @@ class S3Backend(Backend):
         """What the keys of the bucket's objects that belong to this store begin with."""
         return self._prefix
 
+    @property
+    def conditions(self) -> Conditions:
+        """What the bucket's service does about conditions."""
+        return self._conditions
+
+    @property
+    def put_options(self) -> Options:
+        """What is said of each object that is put."""
+        return self._put_options
+
     def close(self) -> None:
         self.client.close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.errors import Conflict, MfstoreError, Unsupported
 from mfstore.s3.transfers.deletions import DeleteJob
@@ -69,6 +69,11 @@ class Conditions:
     def of_delete(self) -> Form:
         """How the etag of a deletion is to be written. Unsupported when it is not heeded, however written."""
         return self._learned("delete", self._try_delete)
+
+    def tried(self, kind: Literal["new", "match", "delete"], scratch: str) -> Form:
+        """What ``of_new``, ``of_match`` and ``of_delete`` ask, asked on an object that is anybody's to overwrite. It
+        stays, unless it was deleted, and nothing is remembered. Unsupported when the service does not keep it."""
+        return {"new": self._try_new, "match": self._try_match, "delete": self._try_delete}[kind](scratch)
 
     def _learned(self, kind: str, find: Callable[[str], Form]) -> Form:
         key = (*self._service, kind)

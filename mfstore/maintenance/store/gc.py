@@ -31,10 +31,10 @@ from mfstore.format.tree import ROOT_KEY
 from mfstore.holding import drop_ended, held_keys, store_holds
 from mfstore.host.elapsed import moment, since
 from mfstore.maintenance.audit import Account, AuditLog
+from mfstore.maintenance.lifecycle import lifecycle_warnings
 from mfstore.maintenance.pace import DeletionPace, pace_of
 from mfstore.maintenance.store.collecting.audit_lines import about, policy_of
 from mfstore.maintenance.store.collecting.deletion import Deletion
-from mfstore.maintenance.store.collecting.lifecycle import lifecycle_warnings
 from mfstore.maintenance.store.collecting.liveness import read_refs, trace
 from mfstore.maintenance.store.collecting.object_table import read_table
 from mfstore.maintenance.store.collecting.ownership import CLOCK_SKEW, Ownership, store_time

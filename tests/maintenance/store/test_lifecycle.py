@@ -12,7 +12,7 @@ import pytest
 
 import mfstore
 from mfstore.backends.s3.backend import near_its_end
-from mfstore.maintenance.store.collecting.lifecycle import explain
+from mfstore.maintenance.lifecycle import explain
 from tests.rigs.gc import DAY, noise
 
 

@@ -1,0 +1,184 @@
+"""``mfstore doctor URL``: a store, a datastore root of Metaflow, or where one is to be."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mfstore.doctor import bucket, collector, connection, container, directory, rights, trial
+from mfstore.doctor.findings import Finding, Section, examined
+from mfstore.errors import InvalidKey, MfstoreError, NotFound
+from mfstore.format.description import PATH
+from mfstore.maintenance.lifecycle import PARTS, Part, root_parts
+from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, is_flow, parse
+from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
+from mfstore.records import NamedTuple
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.backends.s3.backend import S3Backend
+
+Kind = Literal["store", "root", "empty", "other", "unknown"]
+ATTEMPTS = 3
+RETRY_SECONDS = 15.0
+LOOKED_AT = 50
+"""Objects, and flows, by which a root is told from something else."""
+
+
+class What(NamedTuple):
+    """What lies in a place."""
+
+    kind: Kind
+    text: str
+    flows: tuple[str, ...] = ()
+    packed: bool = False
+    """Whether the packed profile has stored there."""
+    error: MfstoreError | None = None
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """What lies where, as lifecycle rules meet it."""
+        return root_parts(self.flows, self.packed) if self.kind == "root" else PARTS
+
+
+def sections(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
+    """Everything that is found out about a place, one section after the other.
+
+    Args:
+        url: ``s3://bucket/prefix``, or a directory.
+        options: How S3 is reached: arguments of ``S3Backend``.
+    """
+    yield examined("container", container.container)
+    if url.startswith("s3://"):
+        yield from _in_s3(url, options)
+    else:
+        yield from _in_directory(url)
+
+
+def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
+    from mfstore.backends.s3.backend import S3Backend
+
+    try:
+        backend = S3Backend(url, **{"attempts": ATTEMPTS, "retry_seconds": RETRY_SECONDS, **options})
+    except MfstoreError as error:
+        yield Section("place", (Finding("place", rights.bare(error), "broken", error.hint or ""),))
+        return
+    try:
+        yield examined("connection", partial(connection.identity, backend), partial(connection.connection, backend))
+        what = look(backend)
+        unreachable = what.error is not None and (what.error.status is None or isinstance(what.error, NotFound))
+        if unreachable:
+            assert what.error is not None
+            yield Section("place", (Finding("place", rights.bare(what.error), "broken", what.error.hint or ""),))
+            return
+        yield Section("place", (Finding("place", what.text, facts={"kind": what.kind, "flows": len(what.flows)}),))
+        answers = bucket.ask(backend)
+        uploads = bucket.open_uploads(backend)
+        yield examined("rights", partial(_rights, backend, answers))
+        aws = connection.is_aws(connection.endpoint_of(backend))
+        yield examined(
+            "bucket",
+            partial(
+                bucket.findings, backend.bucket, backend.prefix, what.parts, answers, uploads,
+                aws=aws, now=time.time(), expires=bool(os.environ.get("MFSTORE_EXPIRE_DAYS")),
+            ),
+        )  # fmt: skip
+        yield examined("collector", partial(collected, backend, what, backend.url))
+    finally:
+        backend.close()
+
+
+def _rights(backend: S3Backend, answers: bucket.Answers) -> Iterator[Finding]:
+    kept = bucket.retention(answers)
+    why = f"what is put would be locked: {kept}" if kept else ""
+    found = trial.tried(backend, may_put=why, versioned=bucket.versioned(answers))
+    yield from rights.rights(found)
+    yield from rights.checksums(found)
+
+
+def _in_directory(url: str) -> Iterator[Section]:
+    from mfstore.backends import local_path
+    from mfstore.backends.local import LocalBackend
+
+    try:
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme != "file":
+            raise InvalidKey(
+                "the doctor looks at directories and at places in S3",
+                found=repr(url),
+                hint="Such as s3://bucket/prefix",
+            )
+        path = Path(rest.removeprefix("localhost") if separator else local_path(url)).absolute()
+    except MfstoreError as error:
+        yield Section("place", (Finding("place", rights.bare(error), "broken", error.hint or ""),))
+        return
+    inner = path / ".metaflow"
+    if inner.is_dir():  # a project's directory stands for what is in it
+        path = inner
+    yield examined("place", partial(directory.place, path))
+    if path.exists() and not path.is_dir():
+        return
+    yield examined("rights", partial(directory.tried, path))
+    if not path.is_dir():
+        return
+    backend = LocalBackend(str(path), sweep=False)
+    try:
+        what = look(backend)
+        yield Section("content", (Finding("content", what.text, facts={"kind": what.kind, "flows": len(what.flows)}),))
+        yield examined("collector", partial(collected, backend, what, str(path)))
+    finally:
+        backend.close()
+
+
+def look(backend: Backend) -> What:
+    """What lies there."""
+    try:
+        if backend.exists_many([PATH])[0]:
+            return What("store", f"{backend.url}: a store of mfstore")
+        folders = _folders(backend)
+        flows = tuple(sorted(name for name in folders if is_flow(name) and _has_runs(backend, name)))
+        marks = {MAINTENANCE_FOLDER, STORE_FOLDER} & {*folders}
+        if flows or marks:
+            packed = STORE_FOLDER in folders
+            profile = ", in the packed profile too" if packed else ""
+            return What(
+                "root", f"{backend.url}: a datastore root of Metaflow, {len(flows)} flows{profile}", flows, packed
+            )
+        if not folders and not any(True for _ in islice(backend.list(""), 1)):
+            return What("empty", f"{backend.url}: empty; a store or a root may begin here")
+        hint = "neither a store nor a root of Metaflow"
+        return What("other", f"{backend.url}: {hint}: a store takes an empty place")
+    except MfstoreError as error:
+        return What("unknown", f"{backend.url}: what lies there cannot be told ({error.message})", error=error)
+
+
+def _folders(backend: Backend) -> list[str]:
+    """The names directly below that go on."""
+    if hasattr(backend, "folders"):
+        return [name.rstrip("/") for name in backend.folders([""])]
+    return [path.name for path in Path(backend.root).iterdir() if path.is_dir()]  # type: ignore[attr-defined]
+
+
+def _has_runs(backend: Backend, flow: str) -> bool:
+    return any(parse(info.key).kind != "other" for info in islice(backend.list(f"{flow}/"), LOOKED_AT))
+
+
+def collected(backend: Backend, what: What, url: str) -> Iterator[Finding]:
+    """The state of collections, and of a store's index."""
+    if what.kind not in ("store", "root"):
+        return
+    try:
+        found = collector.of_store(backend, url) if what.kind == "store" else collector.of_root(backend, url)
+        yield from collector.findings(found, time.time())
+    except MfstoreError as error:
+        yield collector.refused(error, "collector")
+    if what.kind == "store":
+        try:
+            yield collector.index(backend, url)
+        except MfstoreError as error:
+            yield collector.refused(error, "index")

@@ -1,0 +1,223 @@
+"""What whoever asks may do in a place, by what came of trying it. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mfstore.doctor.findings import Finding, State
+from mfstore.records import NamedTuple
+from mfstore.s3.aws.rights import ACTIONS, OPERATIONS
+
+if TYPE_CHECKING:
+    from mfstore.doctor.trial import Trial, Tried
+
+
+class Operation(NamedTuple):
+    """What was tried."""
+
+    call: str
+    """S3's name."""
+    use: str
+    """What it is needed for."""
+
+
+TRIED: Mapping[str, Operation] = {
+    "list": Operation("ListObjectsV2", "to list, to deduplicate, to tell an absent object from a refused one"),
+    "head": Operation("HeadObject", "to ask whether and how long something is"),
+    "get": Operation("GetObject", "to load"),
+    "range": Operation("GetObject", "to load parts, and large artifacts in pieces"),
+    "put": Operation("PutObject", "to save"),
+    "put-if-none-match": Operation("PutObject", "to create a store, and refs"),
+    "put-if-match": Operation("PutObject", "to change refs, and for collections"),
+    "copy": Operation("CopyObject", "to make what a save relies on young again; else it is read and put"),
+    "multipart-create": Operation("CreateMultipartUpload", "to save more than 64 MiB in one object"),
+    "multipart-part": Operation("UploadPart", "the same"),
+    "multipart-complete": Operation("CompleteMultipartUpload", "the same"),
+    "multipart-abort": Operation("AbortMultipartUpload", "to give up uploads that fail: without it they stay and cost"),
+    "multipart-list-parts": Operation("ListParts", "nothing that mfstore does; to look into open uploads"),
+    "multipart-list-uploads": Operation("ListMultipartUploads", "nothing that mfstore does; to find open uploads"),
+    "delete": Operation("DeleteObject", "to collect, to remove holds"),
+    "delete-many": Operation("DeleteObjects", "to collect"),
+    "delete-if-match": Operation("DeleteObject", "to collect without a look before each deletion"),
+    "list-versions": Operation("ListObjectVersions", "nothing that mfstore does; to remove versions by hand"),
+    "delete-version": Operation("DeleteObject", "nothing that mfstore does; to remove versions by hand"),
+}
+OPTIONAL = frozenset(
+    ("copy", "multipart-list-parts", "multipart-list-uploads", "delete-if-match", "list-versions", "delete-version")
+)
+"""What mfstore can do without."""
+WORDS = {"allowed": "allowed", "refused": "refused", "absent": "not offered here", "untried": "not tried"}
+LOAD = ("head", "get", "range")
+SAVE = ("put", "multipart-create", "multipart-part", "multipart-complete")
+NAME = ("put-if-none-match", "put-if-match")
+COLLECT = ("delete", "delete-many")
+
+
+def rights(trial: Trial) -> Iterator[Finding]:
+    """What may be done there, operation by operation, then as a whole."""
+    if trial.unreachable is not None:
+        error = trial.unreachable
+        yield Finding("place", bare(error), "broken", error.hint or "")
+        return
+    for name in TRIED:
+        if name in trial.tried:
+            yield _operation(trial.tried[name])
+    yield from _kms(trial)
+    yield _as_a_whole(trial)
+    for left in trial.left:
+        yield Finding("left behind", left, "doubtful", "It may not be removed by this identity", _removal(left))
+
+
+def bare(error: BaseException) -> str:
+    """An error without its hint, which has a line of its own."""
+    hint = getattr(error, "hint", None)
+    return str(error).removesuffix(f". {hint}") if hint else str(error)
+
+
+def _operation(found: Tried) -> Finding:
+    call, use = TRIED[found.name]
+    action = "s3:DeleteObjectVersion" if found.name == "delete-version" else OPERATIONS[call][0].action
+    facts = {"answer": found.answer, "operation": call, "action": action, "use": use}
+    if found.answer == "failed":
+        assert found.error is not None
+        state: State = "doubtful" if found.name in OPTIONAL else "broken"
+        return Finding(found.name, f"failed: {bare(found.error)}", state, found.error.hint or "", facts=facts)
+    text = f"{WORDS[found.answer]:17}{action:32}{use}"
+    if found.answer == "untried":
+        return Finding(found.name, f"{text} ({found.note})", "absent", facts=facts)
+    if found.answer == "absent":
+        needed = found.name in NAME or found.name not in OPTIONAL
+        said = f" ({found.error.message})" if found.error is not None else ""
+        state = "doubtful" if needed else "absent"
+        hint = (found.error.hint or "") if needed and found.error is not None else ""
+        if found.name in NAME:
+            hint = "Open the store with single_writer=True if one process alone writes to it, or take another service"
+        return Finding(found.name, text + said, state, hint, facts=facts)
+    if found.answer == "refused":
+        assert found.error is not None
+        rights = [list(right) for right in getattr(found.error, "rights", ())]
+        return Finding(found.name, text, "refused", facts={**facts, "missing": rights})
+    return Finding(found.name, text, facts={**facts, "milliseconds": round(1000 * found.seconds)})
+
+
+def _kms(trial: Trial) -> Iterator[Finding]:
+    """What a key of KMS has to do with it, where there is one."""
+    errors = [tried.error for tried in trial.tried.values() if tried.error is not None]
+    missing = sorted(
+        {right for error in errors for right in getattr(error, "rights", ()) if right[0].startswith("kms:")}
+    )
+    if missing:
+        told = " and ".join(f"{action} on {resource}" for action, resource in missing)
+        yield Finding(
+            "kms", f"refused          {told}", "refused",
+            "The policy of the key has to allow it too, not only that of whoever asks",
+            facts={"missing": [list(right) for right in missing]},
+        )  # fmt: skip
+    elif trial.headers.get("x-amz-server-side-encryption", "").startswith("aws:kms"):
+        key = trial.headers.get("x-amz-server-side-encryption-aws-kms-key-id", "the account's own key")
+        allowed = [
+            action for action, name in (("kms:GenerateDataKey", "put"), ("kms:Decrypt", "range")) if trial.allows(name)
+        ]
+        uses = "; ".join(f"{action} {ACTIONS[action].use}" for action in allowed)
+        yield Finding("kms", f"allowed          {uses}: {key}", facts={"key": key, "allowed": allowed})
+
+
+def _as_a_whole(trial: Trial) -> Finding:
+    """What the identity is good for."""
+    can = {
+        "load": _all(trial, LOAD),
+        "list": _all(trial, ("list",)),
+        "save": _all(trial, SAVE),
+        "set refs": _all(trial, ("put", *NAME)),
+        "collect": _all(trial, ("list", *LOAD, *SAVE, *NAME, *COLLECT)),
+    }
+    may = [what for what, answer in can.items() if answer]
+    not_may = [what for what, answer in can.items() if answer is False]
+    unknown = [what for what, answer in can.items() if answer is None]
+    sentences = []
+    if may:
+        sentences.append(f"you can {_and(may)}")
+    if not_may:
+        sentences.append(f"you cannot {_and(not_may, 'or')}")
+    if unknown:
+        sentences.append(f"whether you can {_and(unknown, 'or')} was not tried")
+    facts = {what.replace(" ", "-"): answer for what, answer in can.items()}
+    text = "; ".join(sentences)
+    missing = sorted(
+        {
+            right for tried in trial.tried.values() if tried.error is not None and tried.name not in OPTIONAL
+            for right in getattr(tried.error, "rights", ())
+        }
+    )  # fmt: skip
+    if can["load"] is False:
+        return Finding(
+            "you", text, "broken", "Nothing can be loaded here. To load it takes:", statement(missing), facts
+        )  # fmt: skip
+    if not_may and missing:
+        return Finding("you", text, "refused", "If that is not meant, this is missing:", statement(missing), facts)
+    return Finding("you", text, facts=facts)
+
+
+def _all(trial: Trial, names: Sequence[str]) -> bool | None:
+    answers = {trial.tried[name].answer for name in names if name in trial.tried}
+    if answers - {"allowed", "untried"}:
+        return False
+    return None if "untried" in answers else True
+
+
+def _and(words: Sequence[str], last: str = "and") -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def statement(missing: Sequence[tuple[str, str]]) -> str:
+    """The statements of a policy that allow it, as JSON: for the objects of the trial all those beside them."""
+    actions: dict[str, list[str]] = {}
+    for action, resource in missing:
+        where = f"{resource.rpartition('/')[0]}/*" if ".mfstore-probe-" in resource else resource
+        actions.setdefault(where, []).append(action)
+    found = [
+        {"Effect": "Allow", "Action": sorted(set(names)), "Resource": where} for where, names in actions.items()
+    ]  # fmt: skip
+    return "\n".join(json.dumps(one) for one in found)
+
+
+def _removal(left: str) -> str:
+    url, _, more = left.partition(" (")
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    kind, _, name = more.rstrip(")").partition(" ")
+    where = f"--bucket {bucket} --key {key}"
+    if kind == "upload":
+        return f"aws s3api abort-multipart-upload {where} --upload-id {name}"
+    if kind == "version":
+        return f"aws s3api delete-object {where} --version-id {name}"
+    return f"aws s3 rm {url}"
+
+
+def checksums(trial: Trial) -> Iterator[Finding]:
+    """What the service does with checksums."""
+    if not trial.checksums:
+        return
+    taken = [name for name, found in trial.checksums.items() if name != "wrong" and found.answer == "allowed"]
+    facts = {"taken": taken, "told": list(trial.kept)}
+    told = f"{', '.join(trial.kept)} come back with what is got" if trial.kept else "none comes back with what is got"
+    if trial.kept:
+        yield Finding("checksums", f"{', '.join(taken)} taken with what is put; {told}", facts=facts)
+    else:
+        yield Finding(
+            "checksums", f"{', '.join(taken) or 'none'} taken with what is put; {told}", "absent",
+            "The transport alone protects what is got; digests of a store find damage in any case", facts=facts,
+        )  # fmt: skip
+    wrong = trial.checksums["wrong"]
+    refused = wrong.answer == "failed" and wrong.error is not None and wrong.error.status is not None
+    compared = {"refused": refused}
+    if wrong.answer == "allowed":
+        yield Finding(
+            "wrong checksum", "taken: the service does not compare", "doubtful",
+            "What is damaged on its way there is found when it is read, not when it is put", facts=compared,
+        )  # fmt: skip
+    elif refused:
+        yield Finding("wrong checksum", "refused, as it should be", facts=compared)
+    else:
+        yield Finding("wrong checksum", "not known here", "absent", facts=compared)

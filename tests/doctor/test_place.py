@@ -1,0 +1,225 @@
+"""``mfstore doctor URL`` on real places: what is found, and that nothing stays behind."""
+
+import json
+import os
+import uuid
+from types import SimpleNamespace
+
+import pytest
+
+import mfstore
+from mfstore.backends.s3.backend import S3Backend
+from mfstore.doctor import trial
+from mfstore.doctor.findings import document
+from mfstore.doctor.place import sections
+from mfstore.testing import FaultProxy, NetworkFault
+from mfstore.testing.actions import access_denied
+from tests.backends.test_s3 import options
+from tests.rigs.metaflow_trees import task, upload
+from tests.servers.base import boto_client
+
+READ = ("s3:GetObject", "s3:ListBucket")
+WRITE = (*READ, "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+
+
+@pytest.fixture(scope="module")
+def users(radosgw):
+    return {name: radosgw.create_user(f"doctor{name}") for name in ("reader", "writer")}
+
+
+@pytest.fixture
+def place(radosgw, users, s3_env):
+    """A bucket with room for a store; ``place.doctor(name)`` is the report that this user gets, by section."""
+    bucket = radosgw.create_bucket(f"doctor-{uuid.uuid4().hex[:16]}")
+    boto = boto_client(radosgw)
+    statements = [
+        {
+            "Effect": "Allow", "Principal": {"AWS": [f"arn:aws:iam:::user/doctor{name}"]}, "Action": actions,
+            "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        }
+        for name, actions in (("reader", READ), ("writer", WRITE))
+    ]  # fmt: skip
+    boto.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
+    url = f"s3://{bucket}/team"
+
+    def doctor(name=None, **more):
+        keys = users[name] if name else (radosgw.access_key, radosgw.secret_key)
+        given = options(radosgw, aws_access_key_id=keys[0], aws_secret_access_key=keys[1])
+        told = document(list(sections(more.pop("url", url), {**given, **more})))
+        assert keys[1] not in json.dumps(told)
+        return {name: {one["name"]: one for one in section} for name, section in told["sections"].items()}
+
+    def left():
+        versions = boto.list_object_versions(Bucket=bucket)
+        rows = (*versions.get("Versions", ()), *versions.get("DeleteMarkers", ()))
+        return [row["Key"] for row in rows] + [
+            one["Key"] for one in boto.list_multipart_uploads(Bucket=bucket).get("Uploads") or ()
+        ]
+
+    def store():
+        return mfstore.open(url, **options(radosgw))
+
+    yield SimpleNamespace(doctor=doctor, left=left, boto=boto, bucket=bucket, url=url, store=store)
+    boto.close()
+
+
+def answers(found):
+    return {name: one["facts"]["answer"] for name, one in found["rights"].items() if "action" in one.get("facts", {})}
+
+
+def broken(found):
+    return [one for section in found.values() for one in section.values() if one["state"] == "broken"]
+
+
+def test_who_may_do_everything(place):
+    found = place.doctor()
+    assert set(answers(found).values()) <= {"allowed", "absent"} and not broken(found)
+    assert found["rights"]["you"]["facts"] == dict.fromkeys(("load", "list", "save", "set-refs", "collect"), True)
+    assert found["rights"]["checksums"]["facts"]["taken"]
+    assert found["connection"]["clock"]["text"] == "as the service's"
+    assert found["connection"]["credentials"]["facts"]["method"] == "given"
+    assert found["place"]["place"]["facts"]["kind"] == "empty"
+    assert place.left() == []
+
+
+def test_who_may_only_read_gets_a_whole_report(place):
+    with place.store() as store:
+        store.refs["kept"] = store.put(b"kept" * 1000)
+    before = place.left()
+    found = place.doctor("reader")
+    assert not broken(found)
+    said = answers(found)
+    assert [said[name] for name in ("list", "head", "get", "range")] == ["allowed"] * 4
+    assert said["put"] == said["delete"] == "refused"
+    you = found["rights"]["you"]
+    assert you["text"] == "you can load and list; you cannot save, set refs or collect" and you["state"] == "refused"
+    statement = json.loads(you["fix"])
+    assert statement["Resource"] == f"arn:aws:s3:::{place.bucket}/team/*" and "s3:PutObject" in statement["Action"]
+    assert found["bucket"]["lifecycle"]["facts"]["missing"] == "s3:GetLifecycleConfiguration"
+    assert found["collector"]["last collection"]["state"] == "fine" and "index" in found["collector"]
+    assert place.left() == before
+
+
+def test_who_may_not_delete_is_told_what_stays(place):
+    found = place.doctor("writer")
+    assert not broken(found) and answers(found)["put-if-match"] == "allowed" and answers(found)["delete"] == "refused"
+    (left,) = place.left()
+    assert left.startswith(f"team/{trial.SCRATCH}")
+    told = found["rights"]["left behind"]
+    assert told["text"] == f"s3://{place.bucket}/{left}" and told["fix"] == f"aws s3 rm s3://{place.bucket}/{left}"
+    with place.store() as store:  # it is no object of a store
+        assert not list(store.backend.list(""))
+
+
+def test_versions_of_the_trial_go_and_rules_that_endanger_are_told(place):
+    place.boto.put_bucket_versioning(Bucket=place.bucket, VersioningConfiguration={"Status": "Enabled"})
+    rule = {"ID": "sweep", "Status": "Enabled", "Filter": {"Prefix": "te"}, "Expiration": {"Days": 30}}
+    other = {"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}}
+    place.boto.put_bucket_lifecycle_configuration(Bucket=place.bucket, LifecycleConfiguration={"Rules": [rule, other]})
+    found = place.doctor()
+    assert place.left() == []
+    assert answers(found)["list-versions"] == answers(found)["delete-version"] == "allowed"
+    assert found["bucket"]["versioning"]["state"] == "doubtful"
+    danger = found["bucket"]["lifecycle"]
+    assert danger["state"] == "broken" and danger["facts"]["rule"] == "sweep" and "packs/" in danger["facts"]["parts"]
+    # The command is taken by the service, and mends all of it.
+    rules = json.loads(danger["fix"].split("--lifecycle-configuration ")[1].strip("'"))
+    assert {one["ID"] for one in rules["Rules"] if one["Status"] == "Disabled"} == {"sweep"}
+    assert {one["ID"] for one in rules["Rules"]} == {"sweep", "logs", "versions-of-team"}
+    place.boto.put_bucket_lifecycle_configuration(Bucket=place.bucket, LifecycleConfiguration=rules)
+    bucket = place.doctor()["bucket"]
+    assert {bucket[name]["state"] for name in ("lifecycle", "abandoned uploads", "versioning")} == {"fine"}
+
+
+def test_a_root_of_metaflow_is_told_which_prefixes_are_endangered(place, radosgw, tmp_path):
+    task(tmp_path, "Train", "1", "start", 1, {"x": 1})
+    backend = S3Backend(place.url, **options(radosgw))
+    upload(tmp_path, backend)
+    backend.close()
+    rule = {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": "team/Train/data/"}, "Expiration": {"Days": 90}}
+    place.boto.put_bucket_lifecycle_configuration(Bucket=place.bucket, LifecycleConfiguration={"Rules": [rule]})
+    found = place.doctor()
+    assert found["place"]["place"]["facts"] == {"kind": "root", "flows": 1}
+    assert found["bucket"]["lifecycle"]["facts"]["parts"] == ["Train/data/", "Train/"]
+    assert "artifacts of Train" in found["bucket"]["lifecycle"]["text"]
+    assert found["collector"]["condemned"]["text"] == "nothing"
+
+
+def test_an_interrupt_leaves_nothing(place, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    for step in ("_change", "_in_parts", "_delete"):
+        monkeypatch.setattr(trial._Run, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.doctor()
+        assert place.left() == []
+        monkeypatch.undo()
+
+
+def test_an_upload_that_may_not_be_given_up_becomes_the_object_and_goes_with_it(place, radosgw):
+    with FaultProxy(radosgw.url, [NetworkFault(action=access_denied(), method="DELETE", query="uploadId")]) as proxy:
+        found = place.doctor(endpoint_url=proxy.url)
+    assert answers(found)["multipart-abort"] == "refused" and "left behind" not in found["rights"]
+    assert place.left() == []
+
+
+def test_keys_that_are_not_taken(place):
+    (fault,) = broken(place.doctor(aws_secret_access_key="wrong" * 8))
+    assert "signature does not match" in fault["text"] and "secret access key" in fault["hint"]
+
+
+def test_tls_is_looked_at(place, radosgw):
+    found = place.doctor(endpoint_url=radosgw.https_url, verify=radosgw.ca_file)
+    assert found["connection"]["TLS"]["facts"]["version"].startswith("TLSv1.")
+    assert found["connection"]["TLS"]["facts"]["expires"] > 0
+    refused = place.doctor(endpoint_url=radosgw.https_url)
+    assert refused["connection"]["connection"]["state"] == "broken"
+
+
+# ---- directories -----------------------------------------------------------------------------------------------------
+
+
+def of_directory(path):
+    told = document(list(sections(str(path), {})))
+    return {name: {one["name"]: one for one in section} for name, section in told["sections"].items()}
+
+
+def test_a_directory(tmp_path):
+    root = tmp_path / "store"
+    found = of_directory(root)
+    assert "does not exist" in found["place"]["directory"]["text"] and not root.exists() and not broken(found)
+    with mfstore.open(str(root)) as store:
+        store.refs["a"] = store.put(b"1")
+        before = set(root.rglob("*"))
+        found = of_directory(root)
+        assert not broken(found) and {*root.rglob("*")} == before
+    assert found["rights"]["you"]["text"] == "you can load, save and collect"
+    assert {found["rights"][name]["facts"]["answer"] for name in ("put", "put-if-new", "rename", "delete")} == {
+        "allowed"
+    }
+    assert found["content"]["content"]["facts"]["kind"] == "store"
+    assert found["collector"]["last collection"]["facts"]["time"] is None
+
+
+def test_a_file_is_no_place(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    found = of_directory(tmp_path / "file")
+    assert found["place"]["directory"]["state"] == "broken" and "rights" not in found
+
+
+def test_a_collection_that_stopped_in_the_middle_is_told(root):
+    with mfstore.open(root) as store:
+        store.put(b"loose" * 1000)
+        store.plan_gc(grace=0).execute(yes_really=True)
+        found = of_directory(root)["collector"]
+        assert found["last collection"]["facts"]["outcome"] == "done" and found["condemned"]["facts"]["waiting"]
+        backend = store.handle.backend
+        data, etag = backend.get_tagged("gc/state")
+        changed = json.dumps({**json.loads(data), "owner": "gone process 1", "deleting": True})
+        backend.put_if("gc/state", changed.encode(), etag)
+        os.utime(f"{root}/gc/state", (1, 1))
+        found = of_directory(root)["collector"]
+    stopped = found["collector"]
+    assert stopped["state"] == "doubtful" and "gone process 1 stopped in the middle of a deletion" in stopped["text"]
+    assert stopped["fix"] == f"mfstore gc -s {root} … --execute"
