@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,9 +53,7 @@ def doctor(place: str | None, url: str | None, connection: Connection, as_json: 
     ]
     place = place or url
     if place is not None:
-        from mfstore.doctor.place import sections as sections_of
-
-        sections += sections_of(place, connection.options_for(place))
+        sections += _of_place(place, connection.options_for(place))
     if as_json:
         print_json(document(sections))
     else:
@@ -63,6 +61,17 @@ def doctor(place: str | None, url: str | None, connection: Connection, as_json: 
             click.echo(printable(line))
     if of_state(sections, "broken"):
         sys.exit(1)
+
+
+def _of_place(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
+    from mfstore.doctor.findings import Finding, Section
+
+    try:
+        from mfstore.doctor.place import sections
+    except ImportError as error:  # the compiled core, or botocore
+        finding = Finding("place", f"could not be looked at: {error}", "broken", "What is above says why")
+        return iter((Section("place", (finding,)),))
+    return sections(url, options)
 
 
 AGAIN = "(by the same command)"

@@ -25,7 +25,7 @@ BUNDLES = {
     "SSL_CERT_FILE": "named by SSL_CERT_FILE",
     "host": "the host's; botocore's is not there",
 }
-TRY = "mfstore doctor --s3 s3://bucket/prefix asks"
+TRY = "mfstore doctor s3://bucket/prefix asks"
 
 
 def aws() -> Iterator[Finding]:
