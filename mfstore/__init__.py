@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     import os
 
     from mfstore import errors
+    from mfstore.allow import Allow
     from mfstore.format.digests import Key
     from mfstore.opening import open_store as open  # noqa: A004
     from mfstore.s3.datatools.s3 import S3
     from mfstore.store import Store
 
-__all__ = ["S3", "Key", "Store", "__version__", "aopen", "errors", "open"]
+__all__ = ["S3", "Allow", "Key", "Store", "__version__", "aopen", "errors", "open"]
 
 _LATER: dict[str, tuple[str, str | None]] = {
+    "Allow": ("mfstore.allow", "Allow"),
     "Key": ("mfstore.format.digests", "Key"),
     "S3": ("mfstore.s3.datatools.s3", "S3"),
     "Store": ("mfstore.store", "Store"),

@@ -16,6 +16,8 @@
     ├── Refused                       would destroy more than was asked for, or cannot be done safely now
     ├── NotSerializable (TypeError)   an object pickle cannot describe
     ├── NotLoadable                   whole bytes that cannot become an object here: a class or a library is missing
+    │   └── UnsafeObject              loading was to be safe, and this would run what is not on the list
+    ├── NotSigned                     loading was to be of signed things, and this is not signed by one who is trusted
     ├── InvalidNote (ValueError)      a note that JSON cannot say, or that is too long
     ├── WrongArgument (TypeError)     an argument of a kind that the call cannot mean
     └── BackendError (OSError)        any other failure of the storage, with its cause
@@ -215,6 +217,23 @@ class NotLoadable(MfstoreError):
     artifact: str | None = None
     type: str | None = None
     missing: str | None = None
+
+
+class UnsafeObject(NotLoadable):
+    """It was to be loaded safely, and to make it takes what is not on the list. Nothing of it was run or imported.
+
+    ``names`` are the classes and functions that were refused, each with its module. What you know to be harmless,
+    whatever it is called with, can be put on the list: ``safe=mfstore.Allow(...)``.
+    """
+
+    code = "unsafe"
+    names: tuple[str, ...] = ()
+
+
+class NotSigned(MfstoreError):
+    """The store was opened with ``trusted=``, and the key is not signed by one of these. Nothing was loaded."""
+
+    code = "not-signed"
 
 
 class InvalidNote(MfstoreError, ValueError):

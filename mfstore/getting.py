@@ -131,7 +131,7 @@ def _outcomes(items: Iterator[tuple[str, Any]], on_error: OnError, progress: Any
 def _get_local(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted) -> Iterator[tuple[str, Any]]:
     """Each key with what is wanted of it, or with how it failed."""
     source = iter(keys)
-    plain = how.writable and not wanted.bundles
+    plain = how.writable and not wanted.bundles and handle.loading(*how).safe is None
     while window := list(islice(source, RECIPES_AHEAD)):
         handle.require_read()
         resolved = _resolved(handle, window)

@@ -34,6 +34,7 @@ from mfstore.saving.index import ChunkIndex
 from mfstore.saving.ingest import Ingest
 
 if TYPE_CHECKING:
+    from mfstore.allow import Allow
     from mfstore.backends.base import Backend
     from mfstore.settings import Knobs
 
@@ -79,6 +80,7 @@ class Wishes(NamedTuple):
     verify: bool | None = None
     writable: bool = True
     map: bool | None = None
+    safe: bool | Allow | None = None
 
 
 class _Shared(NamedTuple):
@@ -250,10 +252,18 @@ class Handle:
             elif its:
                 setattr(self._session, item.name, mine + its)
 
-    def loading(self, verify: bool | None, writable: bool, map: bool | None = None) -> Loading:  # noqa: A002
-        """How artifacts are loaded; with ``verify`` or ``map`` None as the store was opened."""
+    def loading(
+        self, verify: bool | None, writable: bool, map: bool | None = None,  # noqa: A002
+        safe: bool | Allow | None = None,
+    ) -> Loading:  # fmt: skip
+        """How artifacts are loaded; with ``verify``, ``map`` or ``safe`` None as the store was opened."""
         verify = self.options.knobs.verify if verify is None else bool(verify)
-        return self._shared().loading[verify, bool(writable), None if map is None else bool(map)]
+        found = self._shared().loading[verify, bool(writable), None if map is None else bool(map)]
+        if safe is None:
+            return found
+        from mfstore.allow import allowed
+
+        return found._replace(safe=allowed(safe))
 
     @property
     def index(self) -> ChunkIndex:
@@ -283,8 +293,9 @@ class Handle:
             algorithm=algorithm, compress=self.options.knobs.compress, memory=self.options.knobs.memory,
             delta=self.options.knobs.builds, record=self.options.knobs.record,
         )  # fmt: skip
+        knobs = self.options.knobs
         ways = product((False, True), (False, True), (None, False, True))
-        return _Shared(saving, {way: Loading(fetcher, segments, *way, self.options.knobs.memory) for way in ways})
+        return _Shared(saving, {way: Loading(fetcher, segments, *way, knobs.memory, knobs.safe) for way in ways})
 
     def _has_tree(self) -> bool:
         found = self._known[0]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.backends import open_backend
 from mfstore.errors import InvalidKey, WrongArgument
 from mfstore.format.digests import NAMES
 from mfstore.settings import resolve
 from mfstore.store import Store
+
+if TYPE_CHECKING:
+    from mfstore.allow import Allow
 
 
 def open_store(
@@ -26,6 +29,7 @@ def open_store(
     map: bool | None = None,  # noqa: A002
     delta: bool | None = None,
     record: bool | None = None,
+    safe: bool | Allow | None = None,
     **options: Any,
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
@@ -54,6 +58,10 @@ def open_store(
         record: Whether each artifact is stored with a record of who stored it (``user@host``, or the task of a flow),
             when, and with which versions of Python, mfstore and the libraries whose classes are inside; ``stat`` shows
             it. It changes no key. Default: on.
+        safe: True: what is loaded is data (numbers, texts, times, containers; arrays and tables of numpy, pandas and
+            Arrow), and what takes anything else is refused before anything of it runs (``UnsafeObject``). An ``Allow``
+            adds classes and functions to these. False: whatever was stored is unpickled, and with it runs whatever
+            whoever wrote it wants. Default: False.
         options: Go to the backend.
 
     Raises:
@@ -74,7 +82,7 @@ def open_store(
         raise WrongArgument("url is text, and this is bytes", found=repr(text))
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record)
+    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record, safe)
     backend = open_backend(text, knobs, **options)
     store = Store(text, backend, knobs, create=create, algorithm=hash)
     store.handle.require_read()

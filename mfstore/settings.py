@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import lru_cache
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from mfstore.records import NamedTuple
+
+if TYPE_CHECKING:
+    from mfstore.allow import Allow
 
 FSYNC_POLICIES = ("none", "batch", "always")
 COMPRESSIONS = ("fast", "balanced", "small", "off")
@@ -51,6 +54,9 @@ class Knobs(NamedTuple):
     record: bool = True
     """Record with each artifact who stored it, when, and with which versions of Python, mfstore and libraries.
     ``MFSTORE_RECORD``; default on."""
+    safe: Allow | None = None
+    """Load data alone, and what is on this list. ``MFSTORE_SAFE``: 1 for nothing but data, or names with commas between
+    them; default None: whatever was stored."""
 
     @property
     def builds(self) -> bool:
@@ -69,6 +75,7 @@ def resolve(
     delta: bool | None = None,
     compress: str | bool | None = None,
     record: bool | None = None,
+    safe: bool | Allow | None = None,
 ) -> Knobs:
     """The knobs in force. ValueError (naming the source) when one is out of range."""
     return Knobs(
@@ -82,6 +89,7 @@ def resolve(
         cache=os.environ.get("MFSTORE_CACHE"),
         compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
         record=records(record),
+        safe=_safe("MFSTORE_SAFE", safe),
     )
 
 
@@ -164,6 +172,16 @@ def resolve_encryption(
             raise _invalid("bucket_key is of another encryption", algorithm or "none", "aws:kms")
         one = None
     return EncryptionKnobs(algorithm or None, key or None, one)
+
+
+def _safe(variable: str, given: bool | Allow | None, text: str | None = None) -> Allow | None:
+    """What may be loaded: as was given, or as a setting says; None: whatever was stored."""
+    text = os.environ.get(variable) or text
+    if given is None and not text:
+        return None  # as it mostly is: nothing more is imported
+    from mfstore.allow import allowed, allowed_by
+
+    return allowed_by(text) if given is None else allowed(given)
 
 
 class MetaflowKnobs(NamedTuple):

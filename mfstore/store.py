@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from typing_extensions import Buffer
 
+    from mfstore.allow import Allow
     from mfstore.comparing.report import Diff
     from mfstore.deleting import Deletion
     from mfstore.finding import Found, Since
@@ -153,11 +154,12 @@ class Store:
     def get(
         self, key: str, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
-        progress: Progress = None,
+        safe: bool | Allow | None = None, progress: Progress = None,
     ) -> Any:  # fmt: skip
         """The object stored under ``key``; of a bundle, the dict of its artifacts.
 
-        It is yours: changing it changes nothing stored. Unpickles: only for stores whose writers you trust.
+        It is yours: changing it changes nothing stored. Unpickles, and so runs what whoever stored it wants: only for
+        stores whose writers you trust, or with ``safe``.
 
         Args:
             key: A key, or another name: a ref, a former value of it (``models/churn@1``), or a shortened key. Names are
@@ -169,6 +171,10 @@ class Store:
                 changes them; if another program truncates one in place, touching a mapped array ends the process
                 (SIGBUS), and if it overwrites one, the array may change. False: they are read into memory of their
                 own. None: as the store was opened.
+            safe: True: it is made if it is data, and refused before anything runs if it takes anything else. Data are
+                numbers, texts, times, paths, containers, and arrays and tables of numpy, pandas and Arrow
+                (``docs/safe.md``). An ``Allow`` adds classes and functions to these. False: it is unpickled. None: as
+                the store was opened.
             progress: As of ``put``. What is mapped is not read, and counts at the end.
 
         Raises:
@@ -177,13 +183,15 @@ class Store:
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
             NotLoadable: unpickling raised something, mostly because a class or a library is missing here: it says
                 which, and of what type the artifact is. ``get_bytes`` gives its bytes.
+            UnsafeObject: with ``safe``, to make it takes what is not on the list; it names that. A NotLoadable.
+            NotSigned: the store was opened with ``trusted``, and nobody of these has signed the key.
         """
         if progress is not None:
             with shown(progress, "get"):
-                return self.get(key, verify=verify, writable=writable, map=map)
+                return self.get(key, verify=verify, writable=writable, map=map, safe=safe)
         found = key if type(key) is Key else self.resolve(key)
         recipe = self.handle.recipe(found)
-        how = Wishes(verify, writable, map)
+        how = Wishes(verify, writable, map, safe)
         return self.handle.load(found, recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
 
     @overload
@@ -245,6 +253,7 @@ class Store:
         self, keys: Iterable[str], ordered: bool = True, on_error: OnError = "raise",
         progress: Progress = None, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
+        safe: bool | Allow | None = None,
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         """Yield ``(key, object)`` for each key, or name: with the name that was given, so that ``dict`` of it gives the
         objects by what they were asked for.
@@ -262,6 +271,7 @@ class Store:
             verify: As of ``get``.
             writable: As of ``get``.
             map: As of ``get``.
+            safe: As of ``get``.
 
         Raises:
             ValueError: ``on_error`` is none of the three.
@@ -270,7 +280,7 @@ class Store:
             InvalidKey: one of ``keys`` can be no name, or several keys begin so.
         """
         check_arguments(keys, on_error)
-        how = Wishes(verify, writable, map)
+        how = Wishes(verify, writable, map, safe)
         yield from counted(progress, "get_many", keys, lambda told: get_many(self.handle, keys, on_error, told, how))
 
     # ---- bundles ----------------------------------------------------------------------
@@ -319,17 +329,17 @@ class Store:
     @overload
     def load(
         self, key: str, names: str, *, verify: bool | None = None, writable: bool = True,
-        map: bool | None = None, progress: Progress = None,
+        map: bool | None = None, safe: bool | Allow | None = None, progress: Progress = None,
     ) -> Any: ...  # fmt: skip
     @overload
     def load(
         self, key: str, names: Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True,
-        map: bool | None = None, progress: Progress = None,
+        map: bool | None = None, safe: bool | Allow | None = None, progress: Progress = None,
     ) -> dict[str, Any]: ...  # fmt: skip
     def load(
         self, key: str, names: str | Iterable[str] | None = None, *, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
-        progress: Progress = None,
+        safe: bool | Allow | None = None, progress: Progress = None,
     ) -> Any:  # fmt: skip
         """The artifacts of a bundle, by name. They are yours, as what ``get`` returns. Unpickles, as ``get``.
 
@@ -340,6 +350,7 @@ class Store:
             verify: As of ``get``.
             writable: As of ``get``.
             map: As of ``get``.
+            safe: As of ``get``.
             progress: As of ``get``.
 
         Raises:
@@ -349,29 +360,31 @@ class Store:
         """
         if progress is not None:
             with shown(progress, "load"):
-                return self.load(key, names, verify=verify, writable=writable, map=map)
+                return self.load(key, names, verify=verify, writable=writable, map=map, safe=safe)
         found = self.resolve(key)
         recipe = self.handle.recipe(found)
         wanted = in_bundle(names)
         artifacts = wanted.artifacts(found, key, recipe)
-        return self.handle.load(found, recipe, artifacts, Wishes(verify, writable, map), named=wanted.named(recipe))
+        how = Wishes(verify, writable, map, safe)
+        return self.handle.load(found, recipe, artifacts, how, named=wanted.named(recipe))
 
     @overload
     def load_many(
         self, keys: Iterable[str], names: str, *, on_error: OnError = "raise",
         progress: Progress = None, verify: bool | None = None, writable: bool = True,
-        map: bool | None = None,
+        map: bool | None = None, safe: bool | Allow | None = None,
     ) -> Iterator[tuple[str, Any]]: ...  # fmt: skip
     @overload
     def load_many(
         self, keys: Iterable[str], names: Iterable[str] | None = None, *, on_error: OnError = "raise",
         progress: Progress = None, verify: bool | None = None, writable: bool = True,
-        map: bool | None = None,
+        map: bool | None = None, safe: bool | Allow | None = None,
     ) -> Iterator[tuple[str, dict[str, Any]]]: ...  # fmt: skip
     def load_many(
         self, keys: Iterable[str], names: str | Iterable[str] | None = None, *, on_error: OnError = "raise",
         progress: Progress = None, verify: bool | None = None, writable: bool = True,
         map: bool | None = None,  # noqa: A002
+        safe: bool | Allow | None = None,
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         """Yield ``(key, artifacts)`` for each bundle, in the order of the keys, as ``get_many`` does: with the name
         that was given. Refs, recipes and, of a remote store, the artifacts' bytes are each asked for together.
@@ -388,6 +401,7 @@ class Store:
             verify: As of ``get``.
             writable: As of ``get``.
             map: As of ``get``.
+            safe: As of ``get``.
 
         Raises:
             ValueError: ``on_error`` is none of the three.
@@ -397,7 +411,7 @@ class Store:
             InvalidKey: one of ``keys`` can be no name, or several keys begin so.
         """
         check_arguments(keys, on_error)
-        how, wanted = Wishes(verify, writable, map), in_bundle(names)
+        how, wanted = Wishes(verify, writable, map, safe), in_bundle(names)
         yield from counted(
             progress, "load_many", keys, lambda told: get_many(self.handle, keys, on_error, told, how, wanted)
         )
@@ -571,7 +585,7 @@ class Store:
         with shown(progress, "get_file"):
             write_file(regular_target(path), self.iter_bytes(key, name=name, verify=verify), key)
 
-    def view(self, key: str, *, verify: bool | None = None) -> View:
+    def view(self, key: str, *, verify: bool | None = None, safe: bool | Allow | None = None) -> View:
         """A handle of what is stored, of which parts are loaded alone: columns of a frame, rows of an array, entries of
         a dict, artifacts of a bundle, attributes of an object.
 
@@ -580,6 +594,7 @@ class Store:
         Args:
             key: A key, or another name (see ``docs/store.md``).
             verify: Compare what is read with its digests. None: as the store was opened.
+            safe: As of ``get``: an artifact that takes what is not on the list cannot be looked into.
 
         Raises:
             NotFound: nothing is stored under the key.
@@ -587,9 +602,11 @@ class Store:
         """
         from mfstore.views.view import open_view
 
-        return open_view(partial(getattr, self, "handle"), self.resolve(key), key, verify)
+        return open_view(partial(getattr, self, "handle"), self.resolve(key), key, verify, safe)
 
-    def diff(self, old: str, new: str, *, progress: Progress = None) -> Diff:
+    def diff(
+        self, old: str, new: str, *, safe: bool | Allow | None = None, progress: Progress = None
+    ) -> Diff:  # fmt: skip
         """What differs between two things that are stored: artifacts, entries of dicts, columns, arrays and attributes
         that were added, removed or changed, with how many rows of them and how many bytes; and fields of the notes.
 
@@ -603,6 +620,7 @@ class Store:
         Args:
             old: A key, or another name, as of ``get``.
             new: What it is compared with.
+            safe: As of ``view``.
             progress: True shows how many bytes have been read, as of ``put``. A function is called with how many more
                 have.
 
@@ -614,7 +632,7 @@ class Store:
         from mfstore.comparing.stored import compare
 
         with shown(progress, "diff"):
-            return compare(self.handle, (old, self.resolve(old)), (new, self.resolve(new)))
+            return compare(self.handle, (old, self.resolve(old)), (new, self.resolve(new)), safe)
 
     def _reader(self, key: Key, name: str | None, verify: bool | None) -> ArtifactReader:
         recipe = self.handle.recipe(key)

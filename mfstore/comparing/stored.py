@@ -12,22 +12,27 @@ from mfstore.loading.artifacts import first_chunks
 from mfstore.views.parts import ArtifactParts
 
 if TYPE_CHECKING:
+    from mfstore.allow import Allow
     from mfstore.format.digests import Key
     from mfstore.handle import Handle
+    from mfstore.loading.artifacts import Loading
 
 NOTE = "(note)"
 """What the note of what was stored is called in a path."""
 
 
-def compare(handle: Handle, old: tuple[str, Key], new: tuple[str, Key]) -> Diff:
-    """What differs between what is stored under two keys, each given with what it was asked for as."""
+def compare(
+    handle: Handle, old: tuple[str, Key], new: tuple[str, Key], safe: bool | Allow | None = None
+) -> Diff:  # fmt: skip
+    """What differs between what is stored under two keys, each given with what it was asked for as. ``safe`` as of
+    ``Store.view``."""
     keys = old[1], new[1]
     recipes = [handle.recipe(key) for key in dict.fromkeys(keys)]
     if len(recipes) == 1:
         return Diff(old[0], new[0], *keys, (), len(recipes[0].artifacts))
     comparison = Comparison(handle.count)
     try:
-        entries = comparison.compare(_work(handle, recipes[0], recipes[1]))
+        entries = comparison.compare(_work(handle.loading(None, False, False, safe), recipes[0], recipes[1]))
     except Exception as error:
         # Which side it was, damage says itself: it names the pack, or the recipe.
         error.add_note(f"while comparing {keys[0]} and {keys[1]} in {handle.backend.url}")
@@ -35,8 +40,8 @@ def compare(handle: Handle, old: tuple[str, Key], new: tuple[str, Key]) -> Diff:
     return Diff(old[0], new[0], *keys, (*entries, *_notes(recipes[0], recipes[1])), comparison.same)
 
 
-def _work(handle: Handle, left: Recipe, right: Recipe) -> list[Work]:
-    sides = [_artifacts(handle, recipe) for recipe in (left, right)]
+def _work(how: Loading, left: Recipe, right: Recipe) -> list[Work]:
+    sides = [_artifacts(how, recipe) for recipe in (left, right)]
     if left.kind != BUNDLE and right.kind != BUNDLE:
         return [(None, sides[0][""], sides[1][""])]
     named = [_named(side, recipe) for side, recipe in zip(sides, (left, right), strict=True)]
@@ -46,8 +51,7 @@ def _work(handle: Handle, left: Recipe, right: Recipe) -> list[Work]:
     return [(Path(None, name), named[0].get(name), named[1].get(name)) for name in names]
 
 
-def _artifacts(handle: Handle, recipe: Recipe) -> dict[str, Whole]:
-    how = handle.loading(None, False, False)
+def _artifacts(how: Loading, recipe: Recipe) -> dict[str, Whole]:
     types, first = recipe.described.types, first_chunks(recipe)
     return {
         artifact.name: Whole(ArtifactParts(how, recipe, number, first), types[number])

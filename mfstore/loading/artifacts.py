@@ -16,6 +16,7 @@ from mfstore.pickling.streams import load, load_literal
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
+    from mfstore.allow import Allow
     from mfstore.format.recipes import Artifact, ChunkRef, Recipe, Segment
     from mfstore.loading.fetch import Fetcher, WantedChunk
     from mfstore.loading.segments import SegmentLoader, SegmentMemory
@@ -38,6 +39,8 @@ class Loading(NamedTuple):
     """Whether large raw arrays are mapped; None: as the store was opened."""
     memory: int
     """Bytes of texts and bytes that are read before something is made of the first of them."""
+    safe: Allow | None = None
+    """Make data alone, and what is on this list; None: whatever was stored."""
 
 
 def load_artifacts(
@@ -45,7 +48,11 @@ def load_artifacts(
 ) -> Iterator[Any]:
     """The objects of ``wanted``, in order. Chunks of several artifacts are fetched together. ``first`` is
     ``first_chunks`` of the recipe, for who loads many of its artifacts one by one."""
-    if how.writable and all(artifact.literal is not None and artifact.encoding == PICKLE for artifact in wanted):
+    if (
+        how.writable
+        and how.safe is None
+        and all(artifact.literal is not None and artifact.encoding == PICKLE for artifact in wanted)
+    ):
         # The usual small bundle: nothing to fetch, nothing to place.
         for artifact in wanted:
             try:
@@ -157,7 +164,13 @@ def _assemble(
             yield data
             continue
         try:
-            yield load(blocks, artifact.segments, ahead.take(), writable=how.writable)
+            if how.safe is None:
+                yield load(blocks, artifact.segments, ahead.take(), writable=how.writable)
+            else:
+                # Of no use to who loads whatever was stored.
+                from mfstore.pickling.safe.loading import load as load_safely
+
+                yield load_safely(how.safe, blocks, artifact.segments, ahead.take(), writable=how.writable)
         except Exception as error:
             raise _told(error, recipe, artifact)  # noqa: B904
 

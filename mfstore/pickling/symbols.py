@@ -126,6 +126,10 @@ class Symbol(type):
     def __repr__(cls) -> str:
         return cls.full_name
 
+    def __setattr__(cls, name: str, value: Any) -> None:
+        # A pickle may set the state of what it names: it would then have another name.
+        raise TypeError("a symbol is not changed")
+
     @property
     def full_name(cls) -> str:
         """Module and name, as types are named in recipes."""
@@ -141,7 +145,8 @@ class _Named(metaclass=Symbol):
 
 def symbol(module: str, name: str) -> Symbol:
     """A stand-in for what a module has under a name, which may have dots in it."""
-    return Symbol(name, (_Named,), {"__slots__": (), "module": module, "name": name})
+    # No name of a class is all that a pickle may name.
+    return Symbol("symbol", (_Named,), {"__slots__": (), "module": module, "name": name})
 
 
 def called(node: object) -> str:
@@ -173,8 +178,15 @@ def read_symbols(body: Iterable[Buffer], segments: Sequence[Segment]) -> Any:
     """What the body of an artifact, given in blocks, would make. UnpicklingError or EOFError where it is no pickle;
     other errors, of whatever class, where only what has really been made lets the pickle go on (a class made while it
     is read)."""
-    blocks = placeholders(body, segments) if segments else iter(body)
+    return read_placed(placeholders(body, segments) if segments else iter(body), segments, {})
+
+
+def read_placed(
+    body: Iterator[Buffer], segments: Sequence[Segment], symbols: dict[tuple[str, str], Symbol]
+) -> Any:  # fmt: skip
+    """As ``read_symbols``, of a body in which segments are placeholders. ``symbols`` gets all that it names, by module
+    and name, also where it then turns out to be no pickle."""
     slots = [Slot(number, segment.kind, 0, segment.length) for number, segment in enumerate(segments)]
-    unpickler = _Symbolic(block_stream(blocks), buffers=slots)
-    unpickler.symbols = {}
+    unpickler = _Symbolic(block_stream(body), buffers=slots)
+    unpickler.symbols = symbols
     return without_search(unpickler.load)

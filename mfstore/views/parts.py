@@ -93,12 +93,19 @@ class ArtifactParts:
         if artifact.encoding != PICKLE:
             return Slot(BODY, BYTES, 0, artifact.body_length)
         try:
-            return self._verified(lambda how: read_symbols([self._body(how)], artifact.segments))
+            return self._verified(self._symbols)
         except MfstoreError:
             raise
         except Exception:
             # Of whatever class: what is really there is for who loads it to say.
             return Opaque()
+
+    def _symbols(self, how: Loading) -> Any:
+        if how.safe is None:
+            return read_symbols([self._body(how)], self.artifact.segments)
+        from mfstore.pickling.safe.loading import safe_symbols
+
+        return safe_symbols(how.safe, [self._body(how)], self.artifact.segments)[0]
 
     def _body(self, how: Loading) -> bytes:
         if self.artifact.literal is not None:
@@ -130,7 +137,13 @@ class ArtifactParts:
         return self._made(nodes, self._fill(slots_of(*nodes), how))
 
     def _made(self, nodes: Sequence[Any], memory: dict[int, Any]) -> list[Any]:
-        evaluation = Evaluation(finder(pickle.Unpickler), lambda slot: memory.pop(id(slot)))
+        evaluation: Evaluation
+        if self._how.safe is None:
+            evaluation = Evaluation(finder(pickle.Unpickler), lambda slot: memory.pop(id(slot)))
+        else:
+            from mfstore.pickling.safe.loading import SafeEvaluation
+
+            evaluation = SafeEvaluation(self._how.safe, lambda slot: memory.pop(id(slot)), of_views=True)
         return [evaluation.of(node) for node in nodes]
 
     def read(self, slots: Sequence[Slot]) -> dict[int, Any]:

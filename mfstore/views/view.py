@@ -38,6 +38,7 @@ from mfstore.views.polars_frames import PolarsSymbols, polars_frame
 from mfstore.views.tensors import sparse_tensor, tensor_of
 
 if TYPE_CHECKING:
+    from mfstore.allow import Allow
     from mfstore.display.cards import Card
     from mfstore.format.digests import Key
     from mfstore.format.recipes import Recipe
@@ -60,6 +61,7 @@ class _Stored(NamedTuple):
     key: Key
     recipe: Recipe
     verify: bool | None
+    safe: bool | Allow | None
     called: str
     """What it was asked for by."""
     artifacts: dict[int, ArtifactParts]
@@ -302,7 +304,9 @@ class View(Shown):
         stored = self._stored
         if not stored.first:
             stored.first.update(first_chunks(stored.recipe))
-        made = ArtifactParts(stored.handle().loading(stored.verify, True), stored.recipe, number, stored.first)
+        made = ArtifactParts(
+            stored.handle().loading(stored.verify, True, None, stored.safe), stored.recipe, number, stored.first
+        )
         return stored.artifacts.setdefault(number, made)
 
     def _part(self, name: Any, node: Any) -> View:
@@ -359,7 +363,8 @@ class View(Shown):
         if self._parts is None or self._made is None:
             named = self._parts is None
             wanted = stored.recipe.artifacts if self._parts is None else [self._parts.artifact]
-            return stored.handle().load(stored.key, stored.recipe, wanted, Wishes(stored.verify), named=named)
+            how = Wishes(stored.verify, safe=stored.safe)
+            return stored.handle().load(stored.key, stored.recipe, wanted, how, named=named)
         tensor = tensor_of(self._node)
         alone = None if tensor is None else tensor.alone()
         return self._object(self._node if alone is None else alone)
@@ -567,7 +572,7 @@ class View(Shown):
 
     def __reduce__(self) -> tuple[Any, ...]:
         stored = self._stored
-        return _opened_again, (stored.handle, stored.key, stored.called, stored.verify, self._steps)
+        return _opened_again, (stored.handle, stored.key, stored.called, stored.verify, self._steps, stored.safe)
 
     # ---- for people -------------------------------------------------------------------
 
@@ -643,19 +648,26 @@ def _text_of(node: Any) -> str:
 
 
 def _opened_again(
-    handle: Callable[[], Handle], key: Key, called: str, verify: bool | None, steps: Sequence[Any]
+    handle: Callable[[], Handle],
+    key: Key,
+    called: str,
+    verify: bool | None,
+    steps: Sequence[Any],
+    safe: bool | Allow | None = None,
 ) -> View:
     """A view from a pickle: of another process, where its store is opened again."""
-    view = open_view(handle, key, called, verify)
+    view = open_view(handle, key, called, verify, safe)
     for step in steps:
         view = view[step]
     return view
 
 
-def open_view(handle: Callable[[], Handle], key: Key, called: str, verify: bool | None = None) -> View:
+def open_view(
+    handle: Callable[[], Handle], key: Key, called: str, verify: bool | None = None, safe: bool | Allow | None = None
+) -> View:  # fmt: skip
     """The view of what is stored under a key, which was asked for as ``called``. It pickles if ``handle`` does."""
-    stored = _Stored(handle, key, handle().recipe(key), verify, called, {}, {})
+    stored = _Stored(handle, key, handle().recipe(key), verify, safe, called, {}, {})
     if stored.recipe.kind == BUNDLE:
         return View(stored, None, (), None)
-    parts = ArtifactParts(handle().loading(verify, True), stored.recipe, 0)
+    parts = ArtifactParts(handle().loading(verify, True, None, safe), stored.recipe, 0)
     return View(stored, parts, (), None)

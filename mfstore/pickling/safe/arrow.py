@@ -1,0 +1,138 @@
+"""Rules of Arrow: types, arrays and tables. Arrays are validated in full, as those of whoever may write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mfstore.pickling.safe.plain import are, called
+from mfstore.pickling.safe.rules import Given, Rule, check, whole
+
+_MOST_BITS = 1 << 31
+
+
+def _pa() -> Any:
+    import pyarrow
+
+    return pyarrow
+
+
+def is_type(value: Any) -> bool:
+    """Whether it is a type of Arrow's own. Those of extensions have code of somebody's: theirs are refused before."""
+    return isinstance(value, _pa().DataType)
+
+
+def _is_simple(value: Any) -> bool:
+    if type(value) is dict:
+        return all(map(_is_simple, value)) and all(map(_is_simple, value.values()))
+    if type(value) in (list, tuple):
+        return all(map(_is_simple, value))
+    return value is None or type(value) in (str, bytes, int, bool) or isinstance(value, (_pa().DataType, _pa().Field))
+
+
+def _made_by(name: str) -> Rule:
+    """Types, fields and schemas, which Arrow's own functions check."""
+
+    def make(given: Given) -> Any:
+        args = called(given, f"pyarrow.{name}", 0, 8)
+        check(all(map(_is_simple, args)), f"pyarrow.{name}", "its arguments")
+        return getattr(_pa().lib if hasattr(_pa().lib, name) else _pa(), name)(*args)
+
+    return whole(make)
+
+
+def _buffer(given: Given) -> Any:
+    (data,) = called(given, "pyarrow.Buffer", 1, 1)
+    check(
+        isinstance(data, (bytes, bytearray))
+        or type(data).__module__.startswith("mfstore.")
+        or isinstance(data, memoryview),
+        "pyarrow.Buffer",
+        "no bytes",
+    )
+    return _pa().py_buffer(data)
+
+
+def _restored(given: Given) -> Any:
+    (data,) = called(given, "pyarrow.Array", 1, 1)
+    made = _array(_pa(), data)
+    made.validate(full=True)
+    return made
+
+
+def _array(pa: Any, data: Any) -> Any:
+    """An array from what Arrow pickles of one, which its own function would believe."""
+    name = "pyarrow.Array"
+    check(type(data) is tuple and len(data) == 7, name, "its parts")
+    kind, length, missing, offset, buffers, children, words = data
+    check(isinstance(kind, pa.DataType) and are(int, (length, missing, offset)), name, "its parts")
+    check(length >= 0 and offset >= 0 and missing >= -1 and length + offset < _MOST_BITS << 24, name, "its length")
+    check(type(buffers) is list and all(one is None or isinstance(one, pa.Buffer) for one in buffers), name, "buffers")
+    check(type(children) is list, name, "its parts")
+    if isinstance(kind, pa.BaseExtensionType):
+        storage = _array(pa, (kind.storage_type, *data[1:]))
+        return pa.ExtensionArray.from_storage(kind, storage)
+    if pa.types.is_dictionary(kind):
+        check(words is not None and not children, name, "no dictionary")
+        numbers = pa.Array.from_buffers(kind.index_type, length, buffers, missing, offset)
+        numbers.validate(full=True)
+        values = _array(pa, words)
+        check(values.type == kind.value_type, name, "its dictionary")
+        return pa.DictionaryArray.from_arrays(numbers, values, ordered=kind.ordered, safe=True)
+    check(words is None, name, "a dictionary")
+    inner = [_array(pa, child) for child in children]
+    made = pa.Array.from_buffers(kind, length, buffers, missing, offset, inner or None)
+    made.validate()
+    return made
+
+
+def _chunked(given: Given) -> Any:
+    pa = _pa()
+    chunks, kind = called(given, "pyarrow.ChunkedArray", 2, 2)
+    check(
+        type(chunks) is list and all(isinstance(one, pa.Array) for one in chunks), "pyarrow.ChunkedArray", "no arrays"
+    )
+    check(isinstance(kind, pa.DataType), "pyarrow.ChunkedArray", "no type")
+    return pa.chunked_array(chunks, kind)
+
+
+def _table(given: Given) -> Any:
+    pa = _pa()
+    columns, schema = called(given, "pyarrow.Table", 2, 2)
+    check(type(columns) is list and isinstance(schema, pa.Schema), "pyarrow.Table", "its columns")
+    check(all(isinstance(one, (pa.Array, pa.ChunkedArray)) for one in columns), "pyarrow.Table", "its columns")
+    made = pa.Table.from_arrays(columns, schema=schema)
+    made.validate()
+    return made
+
+
+def _batch(given: Given) -> Any:
+    pa = _pa()
+    columns, schema = called(given, "pyarrow.RecordBatch", 2, 2)
+    check(type(columns) is list and isinstance(schema, pa.Schema), "pyarrow.RecordBatch", "its columns")
+    check(all(isinstance(one, pa.Array) for one in columns), "pyarrow.RecordBatch", "its columns")
+    made = pa.RecordBatch.from_arrays(columns, schema=schema)
+    made.validate()
+    return made
+
+
+def _scalar(given: Given) -> Any:
+    value, kind = called(given, "pyarrow.Scalar", 2, 2)
+    check(is_type(kind), "pyarrow.Scalar", "no type")
+    return _pa().scalar(value, kind)
+
+
+_FUNCTIONS = (
+    "type_for_alias", "field", "schema", "timestamp", "time32", "time64", "duration", "decimal32", "decimal64",
+    "decimal128", "decimal256", "binary", "list_", "large_list", "list_view", "large_list_view", "map_", "struct",
+    "dictionary", "union", "sparse_union", "dense_union", "run_end_encoded", "uuid", "bool8", "fixed_shape_tensor",
+)  # fmt: skip
+RULES: dict[str, Rule] = {
+    **{f"pyarrow.lib.{name}": _made_by(name) for name in _FUNCTIONS},
+    "pyarrow.lib.py_buffer": whole(_buffer),
+    "pyarrow.lib._restore_array": whole(_restored),
+    "pyarrow.lib.chunked_array": whole(_chunked),
+    "pyarrow.lib._reconstruct_table": whole(_table),
+    "pyarrow.lib._reconstruct_record_batch": whole(_batch),
+    "pyarrow.lib.scalar": whole(_scalar),
+}
+"""By name, with the module."""

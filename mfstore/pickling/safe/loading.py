@@ -1,0 +1,303 @@
+"""Objects from pickles of whoever may write: a pickle is read as symbols, all of which are looked at, and only then is
+anything made, by rules and by what the caller has listed.
+
+CPython's unpickler never sees a class or a function that the pickle names, and what is made is made here: of each name
+the rule looks at the very objects that it is handed. So two readers cannot take one pickle for two.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mfstore.allow import MACHINERY
+from mfstore.errors import MfstoreError, UnsafeObject
+from mfstore.pickling.evaluation import PLAIN, Evaluation
+from mfstore.pickling.safe.opcodes import look_through, no_pickle
+from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, canonical, rule_of, value_of
+from mfstore.pickling.streams import placeholders
+from mfstore.pickling.symbols import STATE, Made, Slot, Symbol, read_placed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.allow import Allow
+    from mfstore.format.recipes import Segment
+
+_GETATTR = "builtins", "getattr"
+_METHODS = {("zoneinfo", "ZoneInfo", "_unpickle")}
+"""What pickles take from a class by getattr: its module, its name and the attribute."""
+_MAKERS = {("copyreg", "_reconstructor"), ("copyreg", "__newobj__"), ("copyreg", "__newobj_ex__")}
+"""Functions that make an instance of a class among their arguments: of one that the caller has listed."""
+_BASES = (object, dict, list, tuple, set, frozenset, int, float, complex, str, bytes, bytearray)
+_SHOWN = 5
+
+
+def load(
+    allow: Allow, body: Iterable[Buffer], segments: Sequence[Segment], payloads: Iterable[Any], *, writable: bool = True
+) -> Any:
+    """As ``streams.load``, of data, and of what is on the list. UnsafeObject, which names it, for what takes anything
+    else: then nothing was run or imported, and none of ``payloads`` was taken."""
+    root, plain = safe_symbols(allow, body, segments)
+    if plain:
+        return root
+    memory = _Payloads(payloads)
+    return SafeEvaluation(allow, lambda slot: memory.take(slot.number), writable).of(root)
+
+
+def safe_symbols(allow: Allow, body: Iterable[Buffer], segments: Sequence[Segment]) -> tuple[Any, bool]:
+    """What a pickle would make, as ``read_symbols`` gives it, of which all is allowed; and whether it is that already,
+    as it has nothing but plain values in it. UnsafeObject, CorruptObject."""
+    data = b"".join(placeholders(body, segments) if segments else body)
+    looked_through = look_through(data)
+    symbols: dict[tuple[str, str], Symbol] = {}
+    try:
+        # As far as it was looked through: where it breaks off, that shows, and so does what it would run before.
+        root = read_placed(iter([memoryview(data)[:looked_through]]), segments, symbols)
+    except Exception as error:
+        # Broken, and maybe so that it runs something before that shows.
+        _refuse(allow, symbols, None)
+        if isinstance(error, (MfstoreError, MemoryError)):
+            raise
+        raise no_pickle(f"{type(error).__name__}: {error}") from None
+    _refuse(allow, symbols, root)
+    if not symbols and not segments:
+        return root, True
+    _check(allow, root, segments)
+    return root, False
+
+
+def _refuse(allow: Allow, symbols: Iterable[tuple[str, str]], root: Any) -> None:
+    """UnsafeObject for what a pickle names and is neither data nor listed."""
+    names = []
+    for module, name in symbols:
+        place = canonical(module, name)
+        listed = ".".join(place) in allow.names or rule_of(*place) is not None or place in _MAKERS
+        if not listed and not (place == _GETATTR and _is_known(root)):
+            names.append(".".join(place))
+    if names:
+        raise unsafe(sorted(names))
+
+
+def unsafe(names: Sequence[str]) -> UnsafeObject:
+    """What is said of names that are refused."""
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    machinery = any(name.partition(".")[0] in MACHINERY for name in names)
+    hint = (
+        "No data needs that: somebody wants it to be run, or has stored functions. get_bytes gives its bytes"
+        if machinery
+        else f"If you know that it is harmless, whatever it is called with: safe=mfstore.Allow({names[0]!r}, ...)"
+    )
+    error = UnsafeObject(f"to load it would take {shown}{more}, which is not on the list", hint=hint)
+    error.names = tuple(names)
+    return error
+
+
+def _is_known(root: Any) -> bool:
+    """Whether getattr is called nowhere but for methods that are known."""
+    return root is not None and not any(
+        isinstance(node, Symbol) and canonical(node.module, node.name) == _GETATTR for node in _reached(root)
+    )
+
+
+def _reached(root: Any) -> Iterator[Any]:
+    """All that is within a node and is no plain value, each once; not how a known method is found that is called."""
+    seen: set[int] = set()
+    left = [root]
+    while left:
+        node = left.pop()
+        if type(node) in PLAIN or id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if type(node) is Made:
+            if _method(node.function) is None:
+                left.append(node.function)
+            left += node.args
+            left += node.keywords.values()
+            left += [step.value for step in node.steps]
+        elif isinstance(node, dict):
+            left += node
+            left += node.values()
+        elif isinstance(node, (list, tuple, set, frozenset)):
+            left += node
+
+
+def _method(node: Any) -> tuple[str, str] | None:
+    """Of what gets a known method of a class: the module, and the names of both."""
+    if type(node) is not Made or not isinstance(node.function, Symbol) or node.steps or len(node.args) != 2:
+        return None
+    if canonical(node.function.module, node.function.name) != _GETATTR:
+        return None
+    owner, attribute = node.args
+    if not isinstance(owner, Symbol) or type(attribute) is not str:
+        return None
+    found = owner.module, owner.name, attribute
+    return (owner.module, f"{owner.name}.{attribute}") if found in _METHODS else None
+
+
+def _place(node: Made) -> tuple[str, str] | None:
+    """By what something is made; None where that is no name."""
+    if isinstance(node.function, Symbol):
+        return canonical(node.function.module, node.function.name)
+    return _method(node.function)
+
+
+def _check(allow: Allow, root: Any, segments: Sequence[Segment]) -> None:
+    """UnsafeObject for what is not made as its rule has it. What it is made from the rules look at."""
+    taken: set[int] = set()
+    for node in _reached(root):
+        if isinstance(node, Slot):
+            if node.start or node.end != segments[node.number].length or node.number in taken:
+                raise no_pickle("segments are not taken as they are stored")
+            taken.add(node.number)
+        if type(node) is not Made:
+            continue
+        place = _place(node)
+        if place is None:
+            raise UnsafeObject("it calls what it has made itself", hint="No data needs that")
+        if ".".join(place) in allow.names or place in _MAKERS:
+            continue
+        rule = rule_of(*place)
+        if rule is None or rule.make is None:
+            raise unsafe([".".join(place)])
+        kinds = {step.kind for step in node.steps}
+        if kinds - {STATE} - set(rule.steps):
+            raise UnsafeObject(f"it changes what {'.'.join(place)} makes in a way that no library does")
+
+
+class _Payloads:
+    """What segments became, in any order: they are read in theirs, a part at a time."""
+
+    def __init__(self, payloads: Iterable[Any]) -> None:
+        self._payloads = iter(payloads)
+        self._read: dict[int, Any] = {}
+        self._next = 0
+
+    def take(self, number: int) -> Any:
+        while number not in self._read:
+            payload = next(self._payloads, None)
+            if payload is None:
+                raise no_pickle("not enough segments")
+            self._read[self._next] = payload
+            self._next += 1
+        return self._read.pop(number)
+
+
+class SafeEvaluation(Evaluation):
+    """Makes what ``safe_symbols`` has let through. ``of_views``: and what views make of it, by functions that no pickle
+    may name."""
+
+    def __init__(
+        self, allow: Allow, memory: Callable[[Slot], Any], writable: bool = True, of_views: bool = False
+    ) -> None:  # fmt: skip
+        super().__init__(self._value, memory)
+        self._allow = allow
+        self._writable = writable
+        self._of_views = of_views
+        self._begun: set[int] = set()
+
+    def _value(self, module: str, name: str) -> Any:
+        """What a symbol stands for where it is a value."""
+        module, name = canonical(module, name)
+        if f"{module}.{name}" in self._allow.names:
+            return self._allow.find(module, name)
+        rule = rule_of(module, name)
+        if rule is None and self._of_views:
+            return value_of(module, name)()
+        if rule is None or rule.value is None:
+            raise unsafe([f"{module}.{name}"])
+        return rule.value()
+
+    def _make(self, node: Made) -> Generator[Any, Any, Any]:
+        place = _place(node)
+        if place is None:
+            raise UnsafeObject("it calls what it has made itself", hint="No data needs that")
+        if ".".join(place) in self._allow.names or (self._of_views and rule_of(*place) is None):
+            return (yield from super()._make(node))
+        if place in _MAKERS:
+            return (yield from self._make_listed(place, node))
+        rule = rule_of(*place)
+        if rule is None or rule.make is None:
+            raise unsafe([".".join(place)])
+        if id(node) in self._begun:
+            raise no_pickle("what it makes refers to itself before it is there")
+        self._begun.add(id(node))
+        args = []
+        for arg in node.args:
+            args.append((yield arg))
+        keywords = {}
+        for key, arg in node.keywords.items():
+            keywords[key] = yield arg
+        self._begun.discard(id(node))
+        if not rule.steps:
+            return (yield from self._make_whole(node, rule, args, keywords))
+        if id(node) in self._known:  # made meanwhile, by what it refers to
+            made = self._known[id(node)]
+        else:
+            made = self._known[id(node)] = rule.make(Given((*args,), keywords, NO_STATE, node.new, self._allow))
+        for step in node.steps:
+            if step.kind == STATE:
+                assert rule.set_state is not None
+                rule.set_state(made, (yield step.value))
+            else:
+                yield from self._take(made, step)
+        return made
+
+    def _make_whole(
+        self, node: Made, rule: Rule, args: list[Any], keywords: dict[str, Any]
+    ) -> Generator[Any, Any, Any]:  # fmt: skip
+        self._begun.add(id(node))
+        states = []
+        for step in node.steps:
+            states.append((yield step.value))
+        self._begun.discard(id(node))
+        if len(states) > 1:
+            raise no_pickle("a state is set twice")
+        assert rule.make is not None
+        state = states[0] if states else NO_STATE
+        made = rule.make(Given((*args,), keywords, state, node.new, self._allow))
+        if not self._writable and hasattr(made, "flags") and type(made).__name__ == "ndarray":
+            made.flags.writeable = False
+        self._known[id(node)] = made
+        return made
+
+    def _make_listed(self, place: tuple[str, str], node: Made) -> Generator[Any, Any, Any]:
+        """An instance of a class that the caller has listed, as protocols 0 and 1 make it."""
+        made: Any
+        if node.args and isinstance(node.args[0], Symbol) and place[1] != "__newobj_ex__":
+            owner = canonical(node.args[0].module, node.args[0].name)
+            if ".".join(owner) not in self._allow.names and rule_of(*owner) is not None:
+                # Of a class of data: as later protocols write it.
+                rest = node.args[1:] if place[1] == "__newobj__" else ()
+                made = yield Made(node.args[0], rest, new=True, steps=node.steps)
+                self._known[id(node)] = made
+                return made
+        args = []
+        for arg in node.args:
+            args.append((yield arg))
+        kind = args[0] if args else None
+        listed = {id(self._allow.find(*name)) for name in _listed(self._allow, node.args[:1])}
+        if not isinstance(kind, type) or id(kind) not in listed:
+            raise unsafe([".".join(place)])
+        if place[1] == "_reconstructor":
+            if len(args) != 3 or args[1] not in _BASES:
+                raise no_pickle("an instance is not made as Python does")
+            made = copyreg._reconstructor(*args)  # type: ignore[attr-defined]
+        elif place[1] == "__newobj__":
+            made = kind.__new__(kind, *args[1:])
+        else:
+            made = kind.__new__(kind, *args[1], **args[2])
+        self._known[id(node)] = made
+        for step in node.steps:
+            yield from self._take(made, step)
+        return made
+
+
+def _listed(allow: Allow, nodes: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """The names of symbols that are on the list."""
+    for node in nodes:
+        if isinstance(node, Symbol) and ".".join(place := canonical(node.module, node.name)) in allow.names:
+            yield place
