@@ -19,6 +19,7 @@ from mfstore import errors
 from mfstore._core.codec import LZ4, ZSTD, Codec
 from mfstore.bench.payloads import payload
 from mfstore.saving.codecs import EFFORTS
+from mfstore.settings import usable_cpus
 
 SECONDS = 0.15
 """For each. Over 0.1 s they repeat within 5 % on an idle machine."""
@@ -49,7 +50,7 @@ class Ceilings:
 
 def measure_ceilings(directory: Path | None = None) -> Ceilings:
     """Of this machine, and of the file system of ``directory``. OSError when that is full."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_cpus()
     noise, half = payload(SAMPLE_BYTES, 0, "noise"), payload(SAMPLE_BYTES, 50, "half")
     codec, level = Codec(errors), EFFORTS["balanced"].plain
     encode = partial(codec.encode, half, [SAMPLE_BYTES], width=0, level=level, keep=1.0)

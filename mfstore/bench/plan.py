@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mfstore.backends.s3.backend import COALESCED_SPAN, INLINE_BYTES
+from mfstore.bench.link import REQUESTS
 from mfstore.bench.mixes import MIXED, Mix
 from mfstore.bench.payloads import new_bytes
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
@@ -115,9 +116,17 @@ class BenchPlan:
         return max((_stored_at_once(step.scenario, self.lasting) for step in self.steps), default=0)
 
 
-_AROUND = {"PutObject": 1, "GetObject": 1, "ListObjectsV2": 2, "DeleteObjects": 1, "ListMultipartUploads": 1}
+_AROUND = {
+    "PutObject": 1,
+    "GetObject": 1,
+    "HeadObject": REQUESTS,
+    "ListObjectsV2": 2,
+    "DeleteObjects": 1,
+    "ListMultipartUploads": 1,
+}
 AROUND = Forecast(_AROUND, _AROUND, 16, 16)
-"""Trying whether all operations are allowed, before; looking for what is left, after."""
+"""Trying whether all operations are allowed, and what an empty request takes, before; looking for what is left,
+after."""
 
 
 def plan(scenarios: Iterable[Scenario], *, lasting: bool = False, repeat: int = 1) -> BenchPlan:

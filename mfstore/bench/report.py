@@ -220,6 +220,10 @@ def summary_lines(document: Mapping[str, Any]) -> list[str]:
     if ceilings["disk_write"]:
         parts.append(f"disk {rate(ceilings['disk_write'])} written and synced, {rate(ceilings['disk_read'])} read")
     lines.append(f"ceilings  MB/s: {', '.join(parts)}")
+    names = {"connect": "TCP connection", "tls": "TLS", "request": "empty request"}
+    link = document["run"].get("link") or {}
+    if found := [f"{name} {time(link[field])} ms" for field, name in names.items() if link.get(field) is not None]:
+        lines.append(f"link      {', '.join(found)}")
     return lines
 
 

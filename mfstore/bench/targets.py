@@ -8,6 +8,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from time import sleep, time
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import unquote
 
 from mfstore.backends import Backend, local_path, open_backend
 from mfstore.bench.flaky import flaky_endpoint
+from mfstore.bench.link import measure_link
 from mfstore.bench.movers import BackendMover, BulkMover, Mover
 from mfstore.bench.peers import PEERS, PeerMover, Where, surroundings
 from mfstore.bench.plan import MEMORY
@@ -213,19 +215,21 @@ class S3Target(Target):
                 raise AccessDenied("the place does not return what was stored", backend=self.url)
             if [entry.key for entry in client.list(f"{self.prefix}/")] != [key]:
                 raise NotFound("the listing does not show the object that was just stored", backend=self.url)
+            boto = self.boto()
+            link = measure_link(boto.meta.endpoint_url, lambda: sum(found.seconds for found in client.head_many([key])))
             client.delete_many([key])
         finally:
             client.close()
         said = stored.headers.get("date")
         # The header has whole seconds, cut off.
         skew = round(parsedate_to_datetime(said).timestamp() + 0.5 - sent) if said else None
-        boto = self.boto()
         return {
             "endpoint": boto.meta.endpoint_url,
             "region": boto.meta.region_name,
             "server": got.headers.get("server"),
             "clock_skew": skew,
             "failures_by": "proxy" if self.through_proxy else "client",
+            "link": asdict(link),
         }
 
     def boto(self) -> Any:

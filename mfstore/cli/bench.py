@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mfstore.bench.results import Cell, Results, RowWriter
     from mfstore.bench.run import RunSettings
     from mfstore.bench.targets import Target
+    from mfstore.bench.verdict import Site
     from mfstore.bench.window import Lasting
 
 PEERS = "boto3, aiobotocore-client, s3fs, obstore, obstore-async, metaflow"
@@ -324,7 +325,7 @@ def _run(
     from mfstore.bench.repetitions import together
     from mfstore.bench.results import Results, row_writer
     from mfstore.bench.run import execute, removed_at_the_end
-    from mfstore.bench.verdict import Site, judge
+    from mfstore.bench.verdict import judge
 
     def say(text: str) -> None:
         click.echo(printable(f"mfstore: {text}"), err=True)
@@ -359,13 +360,23 @@ def _run(
         # What has been measured until then is worth showing.
         ended = error
         results.run = {**run, "ended": str(error) or "interrupted"}
-    here = Site(target.kind, _on_loopback(about_target.get("endpoint")))
+    here = _site(target.kind, about_target)
     results.cells = together(results.cells)
     results.cells = [
         replace(cell, verdict=judge(cell, ceilings, here, results.cells)) if cell.whole else cell
         for cell in results.cells
     ]
     return results, ended
+
+
+def _site(kind: str, about: Mapping[str, Any]) -> Site:
+    from mfstore.bench.link import Link
+    from mfstore.bench.verdict import Site
+    from mfstore.host.control_group import control_group
+
+    group = control_group()
+    link = Link(**about["link"]) if about.get("link") else None
+    return Site(kind, _on_loopback(about.get("endpoint")), link, group.cpus, group.memory, os.cpu_count())
 
 
 def _write(writer: RowWriter, cell: Cell, found: Sequence[Row], begin: float) -> None:

@@ -59,48 +59,6 @@ def measured(size, count, seconds):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("bound", "place", "found"),
-    [
-        ("throttling", S3, cell(throttled=30, retries=30)),
-        ("failures", S3, cell(retries=100)),
-        ("cpu", S3, cell(cpu=39)),
-        ("cpu", DIRECTORY, cell(cpu=39)),
-        ("other programs", NEAR, cell(cpu=2, machine=39.0)),
-        ("disk", DIRECTORY, cell("put", count=9000)),
-        ("disk", DIRECTORY, cell("put", size=4096)),
-        ("hash", S3, cell(count=130_000)),
-        ("loopback", NEAR, cell(count=22_000)),
-        ("latency", S3, cell(concurrency=1)),
-        ("one core", S3, cell(engine="aiobotocore", cpu=9.5)),
-        ("one core", DIRECTORY, cell("get", size=4096, cpu=9.5)),
-        ("network or service", S3, cell()),
-        ("network or service", NEAR, cell()),
-        ("unknown", DIRECTORY, cell("head", size=1, count=10, seconds=0.05, cpu=0.01)),
-        ("one core", DIRECTORY, cell("head", size=1, cpu=9.5)),
-    ],
-)
-def test_verdicts(bound, place, found):
-    verdict = judge(found, CEILINGS, place)
-    assert verdict.bound == bound
-    assert verdict.because and verdict.advice
-
-
-def test_more_at_once_tells_latency_from_the_service():
-    slow, fast = cell(concurrency=4), cell(concurrency=16, seconds=4.0)
-    assert judge(slow, CEILINGS, S3, [slow, fast]).bound == "latency"
-    assert "2.5 times" in judge(slow, CEILINGS, S3, [slow, fast]).because
-    same = cell(concurrency=16, seconds=9.9)
-    assert judge(slow, CEILINGS, S3, [slow, same]).bound == "network or service"
-    other = cell(concurrency=16, seconds=4.0, size=2 * MIB)
-    assert judge(slow, CEILINGS, S3, [slow, other]).because == judge(slow, CEILINGS, S3).because
-
-
-def test_injected_failures_are_called_so():
-    assert "on purpose" in judge(cell(retries=100, failure=10), CEILINGS, S3).advice
-    assert "log" in judge(cell(retries=100), CEILINGS, S3).advice
-
-
 @pytest.mark.slow
 def test_ceilings_are_plausible(tmp_path):
     found = measure_ceilings(tmp_path)

@@ -241,6 +241,51 @@ def test_peers_store_and_read_the_same(cloud):
     assert keys(cloud) == ["mine/data"]
 
 
+# ---- what it is bound by -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy():
+    """A program that keeps a CPU at work."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    yield
+    process.kill()
+    process.wait()
+
+
+def bounds(done):
+    return {
+        (cell["operation"], cell["scenario"]["concurrency"]): cell["verdict"]["bound"]
+        for cell in json.loads(done.stdout)["cells"]
+    }
+
+
+def test_latency_is_told_though_another_program_keeps_the_cpus_busy(cloud, busy):
+    name, server = cloud
+    with FaultProxy(server.url, latency=0.06) as proxy:
+        found = mfstore(
+            f"s3://{name}", "-y", "--json", "--size", "4KiB", "--count", "16", "--concurrency", "1,4,16",
+            "--operation", "put,get", "--endpoint-url", proxy.url,
+        )  # fmt: skip
+    words = bounds(found)
+    assert [words[operation, number] for operation in ("put", "get") for number in (1, 4)] == ["latency"] * 4
+    link = json.loads(found.stdout)["run"]["link"]
+    assert link["request"] >= 0.06 > link["connect"] > 0
+
+
+def test_latency_is_told_where_mfstore_chooses_the_concurrency(cloud):
+    name, server = cloud
+    with FaultProxy(server.url, latency=0.25) as proxy:
+        found = mfstore(
+            f"s3://{name}", "-y", "--json", "--size", "4KiB", "--count", "60", "--operation", "get",
+            "--endpoint-url", proxy.url,
+        )  # fmt: skip
+    assert bounds(found) == {("get", None): "latency"}
+    (cell,) = json.loads(found.stdout)["cells"]
+    assert 8 <= cell["in_flight"]["most"] <= 60
+    assert f"mfstore had {cell['in_flight']['most']} requests under way" in cell["verdict"]["because"]
+
+
 # ---- the command ---------------------------------------------------------------------------------------
 
 
