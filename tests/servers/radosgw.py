@@ -1,13 +1,15 @@
 """Ceph's S3 gateway with the least Ceph behind it: one monitor, one OSD, all in one directory, in memory."""
 
 import base64
+import functools
+import json
 import os
 import struct
 import time
 import uuid
 from pathlib import Path
 
-from tests.servers.base import Server, free_ports, need
+from tests.servers.base import Server, boto_client, free_ports, need
 
 INSTALL = "sudo apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-common"
 PROGRAMS = ("monmaptool", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph")
@@ -154,7 +156,7 @@ class Radosgw(Server):
         user = ["user", "create", "--uid=test", "--display-name=test"]
         keys = [f"--access-key={self.access_key}", f"--secret-key={self.secret_key}"]
         self._admin = (admin, "-c", conf, "-n", "client.rgw")
-        self._run(*self._admin, *user, *keys)
+        self._run(*self._admin, *user, *keys, "--caps=user-policy=*")
         self._spawn([radosgw, "-n", "client.rgw", "-c", conf, "-f"])
         self._wait(lambda: self._answers(port))
         self.url, self.https_url = f"http://127.0.0.1:{port}", f"https://127.0.0.1:{https_port}"
@@ -165,6 +167,14 @@ class Radosgw(Server):
         command = ("user", "create", f"--uid={name}", f"--display-name={name}")
         self._run(*self._admin, *command, f"--access-key={keys[0]}", f"--secret-key={keys[1]}")
         return keys
+
+    def set_policy(self, name, document):
+        """Let a user do what this identity policy says, and nothing else."""
+        self._iam.put_user_policy(UserName=name, PolicyName="role", PolicyDocument=json.dumps(document))
+
+    @functools.cached_property
+    def _iam(self):
+        return boto_client(self, "iam")
 
     def _write_keyring(self):
         lines = []

@@ -1,0 +1,33 @@
+"""Three steps that write wherever a task of a flow writes below a root: artifacts, a file that is included, what the
+task puts by itself, and a card."""
+
+import random
+
+from metaflow import S3, FlowSpec, IncludeFile, card, step
+
+
+class Granted(FlowSpec):
+    table = IncludeFile("table")
+
+    @card(type="html")
+    @step
+    def start(self):
+        self.big = random.Random(0).randbytes(500_000)
+        with S3(run=self) as s3:
+            s3.put("own", "mine")
+        self.html = "<b>granted</b>"
+        self.next(self.middle)
+
+    @step
+    def middle(self):
+        self.total = len(self.big) + len(self.table)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        with S3(run=self) as s3:
+            assert s3.get("own").text == "mine"
+
+
+if __name__ == "__main__":
+    Granted()

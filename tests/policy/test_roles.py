@@ -1,0 +1,418 @@
+"""Users of radosgw with the policies that ``mfstore policy`` prints: each does its whole job and nothing beyond, and
+without any part of its policy something is refused.
+
+That each part is needed is judged for AWS, by the rules of tests/rigs/policies.py, over what the job asked for; and for
+each statement on radosgw, by one operation.
+"""
+
+import json
+from contextlib import closing
+
+import pytest
+from botocore.exceptions import ClientError
+
+from mfstore.errors import AccessDenied
+from mfstore.format.recipes import recipe_path
+from mfstore.maintenance.lifecycle import lifecycle_warnings
+from mfstore.maintenance.versions import UNKNOWN, read_versions
+from mfstore.policy.documents import bucket_policy
+from mfstore.policy.places import place
+from tests.policy import jobs
+from tests.rigs.command_line import mfstore
+from tests.rigs.flows import MFSTORE, PACKED
+from tests.rigs.policies import Asked, allows, asked_by, parts_left_out
+
+pytestmark = pytest.mark.server
+
+NOTHING = {"Statement": [{"Sid": "Nothing", "Effect": "Deny", "Action": "s3:CreateBucket", "Resource": "*"}]}
+BROAD = {"Statement": [{"Sid": "Broad", "Effect": "Allow", "Action": ["s3:*"], "Resource": "*"}]}
+"""What administrators have granted besides."""
+
+
+def besides(rig, role):
+    """What a job asks for that does not happen on radosgw 16, or not each time."""
+    below, bucket = f"{rig.place.bucket}/{rig.place.prefix}", rig.place.bucket
+    found = {
+        "collector": [
+            ("s3:AbortMultipartUpload", f"{below}packs/x"),  # when an upload in parts fails
+            ("s3:DeleteObject", f"{below}refs/x"),  # removed refs, where deletions take conditions
+            ("s3:GetObjectLegalHold", f"{below}recipes/x"),  # without it the answer to HeadObject leaves it out
+            ("s3:GetBucketObjectLockConfiguration", bucket),  # where the bucket keeps versions
+            ("s3:GetObjectRetention", f"{below}recipes/x"),  # where it has Object Lock
+            ("s3:GetLifecycleConfiguration", bucket),
+            ("s3:DeleteObjectVersion", f"{below}packs/x"),
+        ][:-1],
+        "auditor": [
+            ("s3:GetBucketObjectLockConfiguration", bucket),
+            *((action, bucket) for action in (*EXPOSURE, "s3:ListBucketMultipartUploads")),
+        ],
+        "benchmark": [("s3:AbortMultipartUpload", f"{below}mfstore-bench-x/objects/1")],
+    }
+    if rig.place.kind == "stock":
+        found["writer"] = [("s3:AbortMultipartUpload", f"{below}Granted/data/x")]
+    if rig.place.kind == "packed":  # deletions of another process are not in the log
+        found["writer"] = [
+            ("s3:AbortMultipartUpload", f"{below}mf.store/packs/x"),
+            ("s3:DeleteObject", f"{below}mf.store/.mfstore-probe-x"),
+        ]
+    return [Asked(action, resource) for action, resource in found.get(role, ())]
+
+
+EXPOSURE = (
+    "s3:GetEncryptionConfiguration", "s3:GetBucketPublicAccessBlock", "s3:GetBucketPolicyStatus", "s3:GetBucketAcl",
+)  # fmt: skip
+MAY_BE_REFUSED = {
+    "writer": ("s3:DeleteObject index/", "s3:GetObjectRetention index/"),
+    "auditor": ("s3:PutObject verify/progress", "s3:PutObject mf.maintenance/verify"),
+}
+"""What a role asks for and goes on without: fragments of the index are marked as merged where they cannot be deleted,
+and how far verification has come is not remembered."""
+
+
+def accepted(rig, role, asked):
+    """Whether it is one of those."""
+    told = f"{asked.action} {asked.resource.removeprefix(f'{rig.place.bucket}/{rig.place.prefix}')}"
+    return told.startswith(MAY_BE_REFUSED.get(role, ("nothing",)))
+
+
+STORE_JOBS = {
+    "writer": jobs.write, "reader": jobs.read, "collector": jobs.collect, "auditor": jobs.audit,
+    "benchmark": jobs.bench,
+}  # fmt: skip
+
+
+def check(rig, role, job):
+    """The job is done; what it asks for is allowed by the policy for AWS too; and each part of that is needed."""
+    rig.become(rig.document(role))
+    found = rig.asked(job)
+    assert [str(one) for one in found.refused if not accepted(rig, role, one)] == []
+    document = rig.document(role, radosgw=False)
+    needed = [one for one in found.rights if not accepted(rig, role, one)]
+    assert [str(one) for one in needed if not allows([document], one)] == []
+    needed += besides(rig, role)
+    assert [str(one) for one in needed if not allows([document], one)] == []
+    attacks = attacked(document)
+    assert [str(one) for one in attacks if allows([document, BROAD], one)] == []
+    for part, less in parts_left_out(document):
+        refused = [one for one in needed if not allows([less], one)]
+        assert refused or any(allows([less, BROAD], one) for one in attacks), f"nothing needs {part}"
+
+
+def attacked(document):
+    """One object below each resource that the policy denies, and each action on it."""
+    return [
+        Asked(action, resource.replace("*", "x"))
+        for statement in document["Statement"]
+        if statement["Effect"] == "Deny"
+        for action in statement["Action"]
+        for resource in ([statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"])
+    ]
+
+
+@pytest.mark.parametrize("role", STORE_JOBS)
+def test_in_a_store_each_role_does_its_job_and_needs_each_part_of_its_policy(rig, role):
+    if role != "writer":
+        jobs.fill(rig)
+    check(rig, role, STORE_JOBS[role])
+
+
+@pytest.mark.parametrize("rig", ["stock"], indirect=True)
+@pytest.mark.parametrize(("role", "job"), [("collector", jobs.collect_root), ("auditor", jobs.audit_root)])
+def test_in_a_root_each_role_does_its_job_and_needs_each_part_of_its_policy(rig, role, job):
+    jobs.fill_root(rig)
+    check(rig, role, job)
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize("rig", ["stock", "packed"], indirect=True)
+def test_a_flow_runs_by_the_policy_of_a_writer_and_who_reads_finds_it(rig):
+    """By the policy that names the flow; one that names none allows as much."""
+    table = rig.home / "table.csv"
+    table.write_text("a,b\n1,2")
+    side = PACKED if rig.place.kind == "packed" else MFSTORE
+
+    def run(rig):
+        rig.run_id = rig.flows().run("granted.py", "run", "--table", str(table), side=side).run_id
+
+    everywhere = rig.document("writer", radosgw=False)
+    rig.place = rig.place_of(rig.place.kind, ["Granted"])
+    check(rig, "writer", run)
+    assert all(allows([everywhere], one) for one in asked_by(rig.proxy.log))
+    rig.become(rig.document("reader"))
+    assert rig.flows().read(f"Granted/{rig.run_id}", side=side)
+
+
+@pytest.mark.parametrize("rig", ["locked"], indirect=True)
+def test_in_a_bucket_with_locks(rig):
+    """radosgw 16 keeps no conditions there, so that nothing can be collected: what a plan asks is asked by itself."""
+    document = rig.document("collector")
+    with rig.owner(single_writer=True) as store:
+        path = recipe_path(store.put_bytes(jobs.noise(3)))
+
+    def ask():
+        with closing(rig.backend()) as backend:
+            assert read_versions(backend).lock == "Enabled"
+            assert backend.locks([path]) == {}
+
+    rig.become(document)
+    assert {one.action for one in rig.asked(lambda _: ask()).rights} >= {*LOCKS}
+    for left_out, seen in (("ReadLocks", AccessDenied), ("ReadSettings", AssertionError)):
+        rig.become(without(document, left_out))
+        with pytest.raises(seen):
+            ask()
+
+
+LOCKS = ("s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetObjectRetention")
+
+
+def without(document, sid):
+    """The policy without one of its statements."""
+    left = [one for one in document["Statement"] if one["Sid"] != sid]
+    assert len(left) == len(document["Statement"]) - 1
+    return {**document, "Statement": left}
+
+
+# ---- nothing beyond ----------------------------------------------------------------------------
+
+RULES = {"Rules": [{"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "x"}, "Expiration": {"Days": 1}}]}
+
+
+def attempts(rig):
+    """What somebody may try, by name."""
+    boto, bucket, below = rig.boto(), rig.bucket, rig.place.prefix
+
+    def put(key):
+        return lambda: boto.put_object(Bucket=bucket, Key=key, Body=b"x")
+
+    def delete(key):
+        return lambda: boto.delete_object(Bucket=bucket, Key=key)
+
+    def parts():
+        boto.create_multipart_upload(Bucket=bucket, Key=f"{below}gc/state")
+
+    def copy():
+        boto.copy_object(Bucket=bucket, Key=f"{below}gc/state", CopySource={"Bucket": bucket, "Key": f"{below}refs/a"})
+
+    def several():
+        found = boto.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": f"{below}refs/a"}]})
+        if found.get("Errors"):
+            raise ClientError({"Error": found["Errors"][0]}, "DeleteObjects")
+
+    return {
+        "load": lambda: boto.get_object(Bucket=bucket, Key=f"{below}refs/a"),
+        "list": lambda: boto.list_objects_v2(Bucket=bucket, Prefix=f"{below}refs/"),
+        "save": put(f"{below}packs/ab/x"),
+        "set a ref": put(f"{below}refs/b"),
+        "bench": put(f"{below}mfstore-bench-1/x"),
+        "write the state": put(f"{below}gc/state"),
+        "write the state in parts": parts,
+        "write the state by a copy": copy,
+        "condemn": put(f"{below}gc/condemned/1"),
+        "hold": put(f"{below}gc/holds/a.json"),
+        "write the log": put(f"{below}gc/log/2026/x"),
+        "note what was verified": put(f"{below}verify/progress"),
+        "quarantine": put(f"{below}quarantine/packs/x.1"),
+        "write anything else": put(f"{below}anything"),
+        "delete a ref's object": delete(f"{below}refs/b"),
+        "delete several": several,
+        "delete the state": delete(f"{below}gc/state"),
+        "delete the log": delete(f"{below}gc/log/2026/x"),
+        "release a hold": delete(f"{below}gc/holds/a.json"),
+        "load beside": lambda: boto.get_object(Bucket=bucket, Key="team/other/refs/a"),
+        "load from a place with a longer name": lambda: boto.get_object(Bucket=bucket, Key=f"{below[:-1]}2/refs/a"),
+        "save beside": put("team/other/packs/x"),
+        "delete beside": delete("team/other/refs/a"),
+        "list beside": lambda: boto.list_objects_v2(Bucket=bucket, Prefix="team/other/"),
+        "list above": lambda: boto.list_objects_v2(Bucket=bucket, Prefix="team/"),
+        "list the bucket": lambda: boto.list_objects_v2(Bucket=bucket),
+        "set lifecycle rules": lambda: boto.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration=RULES
+        ),
+        "read the bucket's policy": lambda: boto.get_bucket_policy(Bucket=bucket),
+        "remove the bucket's policy": lambda: boto.delete_bucket_policy(Bucket=bucket),
+        "suspend versioning": lambda: boto.put_bucket_versioning(
+            Bucket=bucket, VersioningConfiguration={"Status": "Suspended"}
+        ),
+    }
+
+
+READS = {"load", "list"}
+WRITES = {"save", "set a ref"}
+COLLECTS = {
+    "write the state", "write the state in parts", "write the state by a copy", "condemn", "hold", "write the log",
+    "note what was verified", "quarantine", "delete a ref's object", "delete several", "release a hold",
+}  # fmt: skip
+ALLOWED = {
+    "reader": READS, "auditor": READS, "writer": READS | WRITES, "collector": READS | WRITES | COLLECTS,
+    "benchmark": {"bench"},
+}  # fmt: skip
+
+
+def tried(rig):
+    """Which of the attempts are not refused."""
+    for below in (rig.place.prefix, f"{rig.place.prefix[:-1]}2/", "team/other/"):
+        for key in ("refs/a", "gc/state", "gc/log/2026/x"):
+            rig.server.boto.put_object(Bucket=rig.bucket, Key=below + key, Body=b"x")
+    done = set()
+    for name, attempt in attempts(rig).items():
+        try:
+            attempt()
+            done.add(name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "AccessDenied":  # such as that there is no such policy
+                done.add(name)
+    return done
+
+
+@pytest.mark.parametrize("role", ALLOWED)
+def test_a_role_may_do_nothing_else(rig, role):
+    rig.become(rig.document(role))
+    assert tried(rig) == ALLOWED[role]
+
+
+@pytest.mark.parametrize(
+    ("role", "denied"),
+    [
+        ("writer", COLLECTS - {"delete a ref's object", "delete several"} | {"delete the state", "delete the log"}),
+        ("collector", {"delete the log"}),
+    ],
+)
+def test_what_is_denied_stays_so_whatever_else_is_allowed(rig, role, denied):
+    rig.become(rig.document(role), BROAD)
+    everything = set(attempts(rig))
+    assert everything - tried(rig) == denied
+    protecting = {"writer": "ProtectCollector", "collector": "KeepLog"}[role]
+    rig.become(without(rig.document(role), protecting), BROAD)
+    assert everything - tried(rig) == set()
+
+
+# ---- without a statement -----------------------------------------------------------------------
+
+
+def load(rig):
+    with rig.open() as store:
+        store.get("models/a")
+
+
+def look_for_absent(rig):
+    with rig.open() as store:
+        store.exists("0" * 64)
+
+
+def name_refs(rig):
+    with rig.open() as store:
+        store.refs.list()
+
+
+def save(rig):
+    with rig.open() as store:
+        store.put([1, 2])
+
+
+def save_much(rig):
+    """What does not lie in a recipe is looked for in the index, which is listed."""
+    with rig.open() as store:
+        store.put_bytes(jobs.noise(10))
+
+
+def set_ref(rig):
+    """No object is left on which conditions were tried."""
+    with rig.open() as store:
+        store.refs["models/c"] = store.resolve("models/a")
+    listed = rig.server.boto.list_objects_v2(Bucket=rig.bucket, Prefix=f"{rig.place.prefix}.mfstore-probe-")
+    if listed["KeyCount"]:
+        raise AccessDenied("left behind")
+
+
+def collect_twice(rig):
+    with rig.open() as store:
+        for _ in range(2):
+            store.plan_gc(grace=0, keep_last=1).execute(yes_really=True)
+
+
+def know_rules(rig):
+    with rig.open() as store:
+        if lifecycle_warnings(store.backend) or read_versions(store.backend).state == UNKNOWN:
+            raise AccessDenied("not known")
+
+
+def see_uploads(rig):
+    _told(lambda: rig.boto().list_multipart_uploads(Bucket=rig.bucket))
+
+
+def see_who_may_read(rig):
+    _told(lambda: rig.boto().get_bucket_policy_status(Bucket=rig.bucket))
+
+
+def _told(ask):
+    try:
+        ask()
+    except ClientError as error:
+        raise AccessDenied(str(error)) from error
+
+
+def bench(rig):
+    mfstore("bench", rig.url, "-y", "--size", "1KiB", "--count", "1", "--operation", "put", env=jobs.environment(rig))
+
+
+STATEMENTS = {
+    "reader": {"List": name_refs, "Read": load, "TellAbsentOnRadosgw": look_for_absent},
+    "writer": {
+        "List": save_much, "Read": load, "Write": save, "RemoveProbes": set_ref, "DeleteTogetherOnRadosgw": set_ref,
+        "TellAbsentOnRadosgw": save,
+    },
+    "auditor": {
+        "List": name_refs, "Read": load, "ReadSettings": know_rules, "ReadExposure": see_who_may_read,
+        "ListUploads": see_uploads, "TellAbsentOnRadosgw": look_for_absent,
+    },
+    "collector": {
+        "List": collect_twice, "Read": load, "ReadSettings": know_rules, "Collect": collect_twice,
+        "Delete": collect_twice, "DeleteTogetherOnRadosgw": collect_twice, "TellAbsentOnRadosgw": collect_twice,
+    },
+}  # fmt: skip
+"""What is refused without each statement. Of the others: ``test_what_is_denied_stays_so…`` (ProtectCollector, KeepLog)
+and ``test_in_a_bucket_with_locks`` (ReadLocks)."""
+
+
+@pytest.mark.parametrize("role", STATEMENTS)
+def test_without_a_statement_something_is_refused(rig, role):
+    jobs.fill(rig)
+    document = rig.document(role)
+    elsewhere = {"ProtectCollector", "KeepLog", "ReadLocks"}
+    assert {one["Sid"] for one in document["Statement"]} - elsewhere == set(STATEMENTS[role])
+    for sid, job in STATEMENTS[role].items():
+        rig.become(without(document, sid))
+        try:
+            job(rig)
+            pytest.fail(f"nothing is refused without {sid}")
+        except AccessDenied:
+            pass
+        rig.sweep()
+    rig.become(document)
+    for job in {*STATEMENTS[role].values()}:
+        job(rig)
+
+
+# ---- as the policy of a bucket, and with a key ---------------------------------------------------
+
+
+def test_as_the_policy_of_a_bucket(rig):
+    """radosgw 16 does not know aws:PrincipalArn: whom the collector's policy denies its state is judged as AWS would."""
+    principal = f"arn:aws:iam:::user/{rig.user}"
+    rig.become(NOTHING)
+    for role in ("writer", "reader"):
+        document = bucket_policy(role, rig.place, [principal], radosgw=True)
+        rig.server.boto.put_bucket_policy(Bucket=rig.bucket, Policy=json.dumps(document))
+        assert tried(rig) == ALLOWED[role]
+
+
+def test_nobody_but_the_collector_changes_its_state():
+    where = place("s3://bucket/team")
+    collector, others = "arn:aws:iam::123456789012:role/collector", "arn:aws:iam::123456789012:role/admin"
+    document = bucket_policy("collector", where, [collector])
+    for asked in attacked(document):
+        assert not allows([document, BROAD], asked, others)
+        assert allows([document, BROAD], asked, collector) or asked.resource.endswith("gc/log/x")
+    state = Asked("s3:PutObject", "arn:aws:s3:::bucket/team/gc/state")
+    assert allows([document], state, collector) and not allows([document], state, others)
+    assert allows([BROAD, without(document, "ProtectCollector")], state, others)
