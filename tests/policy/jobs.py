@@ -11,6 +11,7 @@ from mfstore.backends.s3.backend import S3Backend
 from mfstore.format.quarantine import PREFIX
 from mfstore.holding import new_hold
 from mfstore.maintenance import quarantine
+from mfstore.maintenance.lifecycle import lifecycle_warnings
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holds import hold_run, release_run
@@ -19,7 +20,6 @@ from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.undo import undo_root
 from mfstore.maintenance.metaflow.verify import verify_metaflow
 from mfstore.maintenance.store import setting_aside
-from mfstore.maintenance.lifecycle import lifecycle_warnings
 from mfstore.maintenance.store.undo import undo_store
 from mfstore.maintenance.verification import VerifyOptions
 from mfstore.maintenance.versions import read_versions
@@ -122,7 +122,7 @@ def collect(rig):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setting_aside, "KNOWN_SECONDS", 0.0)
         of_user = environment(rig)
-        mfstore("repair", "-s", rig.url, "--drop-lost", "--json", env=of_user, code=(0, 3))
+        mfstore("repair", "-s", rig.url, "--execute", "--drop-lost", "--json", env=of_user, code=(0, 3))
         with closing(rig.backend()) as backend:
             found = quarantine.list_quarantine(backend, PREFIX)
             recipe = next(one for one in found if one.path.startswith(f"{PREFIX}recipes/"))
