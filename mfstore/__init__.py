@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from mfstore import errors
     from mfstore.allow import Allow
     from mfstore.format.digests import Key
+    from mfstore.metrics import write_metrics
     from mfstore.opening import open_store as open  # noqa: A004
     from mfstore.s3.datatools.s3 import S3
     from mfstore.store import Store
 
-__all__ = ["S3", "Allow", "Key", "Store", "__version__", "aopen", "errors", "open"]
+__all__ = ["S3", "Allow", "Key", "Store", "__version__", "aopen", "errors", "open", "write_metrics"]
 
 _LATER: dict[str, tuple[str, str | None]] = {
     "Allow": ("mfstore.allow", "Allow"),
@@ -41,6 +42,7 @@ _LATER: dict[str, tuple[str, str | None]] = {
     "Store": ("mfstore.store", "Store"),
     "errors": ("mfstore.errors", None),
     "open": ("mfstore.opening", "open_store"),
+    "write_metrics": ("mfstore.metrics", "write_metrics"),
 }
 """Imported at their first use: who needs one of them does not wait for the others."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.errors import MfstoreError, NotFound, Unsupported
@@ -136,7 +137,7 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted)
         handle.require_read()
         resolved = _resolved(handle, window)
         found = handle.backend.get_many([recipe_path(key) for key in resolved if isinstance(key, Key)])
-        loaded = 0
+        loaded = loads = 0
         try:
             for given, key in zip(window, resolved, strict=True):
                 if isinstance(key, Failed):
@@ -151,6 +152,7 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted)
                         try:
                             value = load_literal(pickled)
                             loaded += len(pickled)
+                            loads += 1
                         except Exception:
                             pickled = None  # to be told with all that its recipe says
                     if pickled is None:
@@ -161,8 +163,8 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted)
                     value = Failed(error)
                 yield given, value
         finally:
-            if loaded:
-                handle.count(loaded)
+            if loads:
+                handle.count((loads, loaded, 0.0))  # so fast that to ask for the time would tell
 
 
 def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted) -> Iterator[tuple[str, Any]]:
@@ -193,11 +195,12 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted
             if isinstance(key, Failed) or recipe is None:
                 yield given, key
                 continue
+            began = perf_counter()
             value: Any = next(loaded)
             try:
                 if isinstance(value, Exception):
                     value = handle.load_again(value, key, recipe, artifacts, how)
-                handle.count(sum(artifact.size for artifact in artifacts))
+                handle.count((1, sum(artifact.size for artifact in artifacts), perf_counter() - began))
                 names = [artifact.name for artifact in artifacts]
                 value = dict(zip(names, value, strict=True)) if wanted.named(recipe) else value[0]
             except Exception as error:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import product
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mfstore import description
@@ -36,6 +37,7 @@ from mfstore.saving.ingest import Ingest
 if TYPE_CHECKING:
     from mfstore.allow import Allow
     from mfstore.backends.base import Backend
+    from mfstore.metrics import StoreMetrics
     from mfstore.settings import Knobs
 
 DESCRIPTION_SECONDS = KNOWLEDGE_SECONDS / 3
@@ -91,6 +93,10 @@ class _Shared(NamedTuple):
     """By ``verify``, ``writable`` and ``map``."""
 
 
+Loaded = tuple[int, int, float]
+"""What was loaded: operations, bytes of the artifacts, and seconds."""
+
+
 class Handle:
     """What one process shares between the operations of one opened store: threads, the store's description, what is
     known to be whole or condemned, the index. A forked child makes its own.
@@ -105,7 +111,7 @@ class Handle:
         self.guard = Guard(options.backend, self.was_collected, self.forget_removed)
         self._verified = VerifiedRanges(options.backend)
         self._session = session
-        self._uncounted: deque[SessionStats | int] = deque()
+        self._uncounted: deque[SessionStats | Loaded | int] = deque()
         """What has been done and is to be counted."""
         self.forked()
         anew_in_children(self)
@@ -114,6 +120,7 @@ class Handle:
         self._looked = False
         self._read_at = moment()
         self._made: _Shared | None = None
+        self._host_cache: HostCache | None = None
 
     def forked(self) -> None:
         """A lock anew, in a new child too, whose iterators may have been begun in the parent. Reentrant: see
@@ -225,13 +232,13 @@ class Handle:
             self._demand_pcodec()
         return Ingest(self._shared().saving, find_base, worth)
 
-    def count(self, written: SessionStats | int) -> None:
-        """Count what an operation stored, or how many bytes of artifacts it loaded.
+    def count(self, done: SessionStats | Loaded | int) -> None:
+        """Count what an operation stored or loaded; or bytes that are parts of artifacts.
 
         Nothing is lost when another thread, or a signal handler in this one, counts at the same time: who finds
         somebody counting leaves it to them.
         """
-        self._uncounted.append(written)
+        self._uncounted.append(done)
         while self._uncounted and self._counting.acquire(blocking=False):
             try:
                 self._count(self._uncounted.popleft())
@@ -240,17 +247,24 @@ class Handle:
             finally:
                 self._counting.release()
 
-    def _count(self, written: SessionStats | int) -> None:
-        if isinstance(written, int):
-            self._session.loaded += written
+    def _count(self, done: SessionStats | Loaded | int) -> None:
+        session = self._session
+        if isinstance(done, tuple):
+            loads, loaded, seconds = done
+            session.loads += loads
+            session.loaded += loaded
+            session.loading += seconds
             return
-        for item in fields(written):
-            mine, its = getattr(self._session, item.name), getattr(written, item.name)
+        if isinstance(done, int):
+            session.loaded += done
+            return
+        for item in fields(done):
+            mine, its = getattr(session, item.name), getattr(done, item.name)
             if isinstance(its, dict):
                 for name, size in its.items():
                     mine[name] = mine.get(name, 0) + size
             elif its:
-                setattr(self._session, item.name, mine + its)
+                setattr(session, item.name, mine + its)
 
     def loading(
         self, verify: bool | None, writable: bool, map: bool | None = None,  # noqa: A002
@@ -307,7 +321,17 @@ class Handle:
 
     def _index_cache(self) -> HostCache:
         """Where what processes of this host read of the index is shared: on a local store the page cache is that."""
-        return index_cache(self.options.knobs.cache) if self.backend.capabilities.remote else HostCache(None)
+        found = index_cache(self.options.knobs.cache) if self.backend.capabilities.remote else HostCache(None)
+        self._host_cache = found
+        return found
+
+    def metrics(self) -> StoreMetrics:
+        """What ``Store.metrics`` returns."""
+        from mfstore.metrics import store_metrics
+
+        made = self._made
+        differed = 0 if made is None else made.saving.fetcher.differed
+        return store_metrics(self.backend, self._session, self._host_cache, differed)
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:
         """Whether something is stored under each key, in order."""
@@ -349,6 +373,7 @@ class Handle:
     ) -> Any:  # fmt: skip
         """The objects of ``wanted``: ``named`` as a dict, else the one there is. ``first`` as of ``load_artifacts``.
         NotLoadable for what unpickling raises."""
+        began = perf_counter()
         meter = METER.get()
         if meter is not None:
             meter.expect(sum(artifact.size for artifact in wanted))
@@ -356,7 +381,7 @@ class Handle:
             values = list(load_artifacts(self.loading(*how), recipe, wanted, first))
         except Exception as error:
             values = self.load_again(error, key, recipe, wanted, how)
-        self.count(sum(artifact.size for artifact in wanted))
+        self.count((1, sum(artifact.size for artifact in wanted), perf_counter() - began))
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))
         return values[0]

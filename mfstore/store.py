@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache, partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mfstore.backends import Backend
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
     from mfstore.maintenance.usage import Usage
     from mfstore.memoizing import Cached
+    from mfstore.metrics import StoreMetrics
     from mfstore.views.view import View
 
 
@@ -541,8 +543,10 @@ class Store:
         stop = reader.size if end is None else min(end, reader.size)
         if not 0 <= start <= reader.size or (end is not None and end < start):
             raise InvalidRange(f"no bytes {start} to {end}", key=key, expected=f"within 0 to {reader.size}")
-        self.handle.count(stop - start)
-        return reader.read(start, stop)
+        began = perf_counter()
+        found = reader.read(start, stop)
+        self.handle.count((1, stop - start, perf_counter() - began))
+        return found
 
     def iter_bytes(self, key: str, *, name: str | None = None, verify: bool | None = None) -> Iterator[bytes]:
         """An artifact's bytes (as ``get_bytes``) in blocks of a few MiB, so that memory stays bounded.
@@ -555,9 +559,14 @@ class Store:
         capabilities = self.backend.capabilities
         # Of a remote store a few reads at once, of the longest kind.
         block = 2 * capabilities.span if capabilities.remote else FILE_BLOCK
+        seconds = 0.0
         for start, end in reader.blocks(block):
-            yield reader.read(start, end)
-        self.handle.count(reader.size)
+            began = perf_counter()
+            found = reader.read(start, end)
+            seconds += perf_counter() - began
+            yield found
+            del found
+        self.handle.count((1, reader.size, seconds))
 
     def get_file(
         self, key: str, path: str | os.PathLike[str], *, name: str | None = None, verify: bool | None = None,
@@ -893,6 +902,11 @@ class Store:
         """What the store holds, by listing it, and what this handle did. A store that is not there yet is empty."""
         self.handle.require_read()
         return store_stats(self.backend, self.session)
+
+    def metrics(self) -> StoreMetrics:
+        """What this handle has done in this process since it was opened: operations, bytes, seconds by stage, requests.
+        Asks nobody. ``prometheus()`` of it is a text for Prometheus."""
+        return self.handle.metrics()
 
     # ---- maintenance --------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from mfstore.s3.bulk.metrics import ClientMetrics
+
     # Inside Backend the name list is a method.
     Answers = list[bool]
 
@@ -237,6 +239,10 @@ class Backend(ABC):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every visible object whose key starts with ``prefix``, in any order. MUST NOT show unfinished writes. What is
         put or deleted meanwhile may be shown or not. A place that does not exist is empty."""
+
+    def metrics(self) -> ClientMetrics | None:
+        """What its requests came to; None where there are none, or nobody counts them."""
+        return None
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:

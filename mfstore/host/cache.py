@@ -35,6 +35,8 @@ class HostCache:
     def __init__(self, directory: str | None, largest: int = LARGEST, shard: int = SHARD) -> None:
         self.root = None if directory is None else Path(directory)
         """Where its entries lie."""
+        self.hits = self.misses = 0
+        """How often what was asked for was there, and how often it was not. Threads that ask at once may be missed."""
         self._largest = largest
         self._shard = shard
 
@@ -45,9 +47,14 @@ class HostCache:
         try:
             entry = self._path(name).read_bytes()
         except OSError:
+            self.misses += 1
             return None
         data = entry[32:]
-        return data if entry[:32] == _digest(name, data) else None
+        if entry[:32] != _digest(name, data):
+            self.misses += 1
+            return None
+        self.hits += 1
+        return data
 
     def put(self, name: str, data: bytes) -> None:
         """Keep ``data`` for a while, if it is small enough."""

@@ -43,6 +43,11 @@ class Fetcher:
         self._span = reader.backend.capabilities.span
         self._told = reader.backend.capabilities.told
 
+    @property
+    def differed(self) -> int:
+        """Chunks that were read and are not what their digest says."""
+        return self._reader.differed
+
     def fill(self, recipe: Recipe, wanted: Iterable[WantedChunk], verify: bool) -> None:
         """Fetch chunks of one recipe into memory. CorruptObject when a chunk is not to be had whole; without ``verify``
         only its length is looked at."""

@@ -45,6 +45,8 @@ class PackReader:
         self.digest = digest
         self.remote = backend.capabilities.remote
         """Whether reads are slow one by one and fast together."""
+        self.differed = 0
+        """Chunks that were not what their digest says."""
 
     def read(self, pack: str, start: int, end: int, chunks: Sequence[ChunkRead], verify: bool) -> None:
         """Fill the targets of ``chunks``, which lie between two offsets of a pack. CorruptObject when one differs from
@@ -177,6 +179,7 @@ class PackReader:
         """CorruptObject, naming the place, when these bytes are not that chunk."""
         found = self.digest(data)
         if found != chunk.id:
+            self.differed += 1
             raise CorruptObject(
                 "chunk differs from its digest", key=path, backend=self.backend.url, offset=offset,
                 expected=chunk.id.hex(), found=found.hex(),

@@ -63,6 +63,16 @@ class SessionStats(Shown):
     """Newly stored artifact bytes by codec."""
     loaded: int = 0
     """Bytes of the artifacts loaded."""
+    saves: int = 0
+    """Operations that stored something, each however many artifacts."""
+    loads: int = 0
+    """Operations that loaded something; of many keys, each counts."""
+    saving: float = 0.0
+    """Seconds that saves took, from their first object on."""
+    committing: float = 0.0
+    """Of these, seconds in which everything was written or sent."""
+    loading: float = 0.0
+    """Seconds that loads took, without looking up their recipes."""
 
     def _card(self) -> Card:
         from mfstore.display.amounts import count, size

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from time import time
+from time import perf_counter, time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -313,6 +313,7 @@ class Ingest:
 
     def __init__(self, context: SaveContext, find_base: FindBase | None = None, worth: int = 0) -> None:
         self.written = SessionStats()
+        self._begun = perf_counter()
         self._context = context
         self._condemned = context.guard.condemned()
         self._find_base = find_base
@@ -661,7 +662,9 @@ class Ingest:
     def commit(self) -> SessionStats:
         """Make everything durable and visible, in order; then other operations may use it."""
         self._checkpoint()
+        committing = perf_counter()
         self._batch.commit()
+        self.written.committing = perf_counter() - committing
         wrote = Names(self._recipe_keys, self._packs.names if self._packs is not None else bytearray())
         relied = self._stored.relied if self._stored is not None else Names()
         context = self._context
@@ -682,4 +685,6 @@ class Ingest:
                     )
         if self._fragments:
             context.chunk_index.compact()
+        self.written.saves = 1
+        self.written.saving = perf_counter() - self._begun
         return self.written

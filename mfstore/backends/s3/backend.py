@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.backends.base import Answers
+    from mfstore.s3.bulk.metrics import ClientMetrics
     from mfstore.s3.transfers.jobs import Job
     from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 
@@ -661,6 +662,9 @@ class S3Backend(Backend):
     def put_options(self) -> Options:
         """What is said of each object that is put."""
         return self._put_options
+
+    def metrics(self) -> ClientMetrics:
+        return self.client.metrics()
 
     def close(self) -> None:
         self.client.close()

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from mfstore.s3.bulk.metrics import ClientMetrics
+
 
 Destinations = str | os.PathLike[str] | Callable[[str], str | os.PathLike[str]]
 Checksum = Literal["CRC64NVME", "CRC32C", "CRC32"]
@@ -657,6 +659,13 @@ class BulkClient:
     def engine(self) -> Engine:
         """What moves the bytes, chosen when first used. Unsupported when it cannot serve this configuration."""
         return self.transfers.engine
+
+    def metrics(self) -> ClientMetrics:
+        """What all operations of this client came to so far, those under way too: requests by operation and by how they
+        ended, bytes, retries. For one operation there is ``stats`` of its result."""
+        from mfstore.s3.bulk.metrics import client_metrics
+
+        return client_metrics(self.transfers.traffic.now())
 
     def close(self) -> None:
         """Close the connections. Using the client again opens new ones."""

@@ -228,6 +228,11 @@ class PlainJobs(Iterator[Job]):
         return self.job(*(left if left is not None else next(self.items)))
 
     @property
+    def operation(self) -> str:
+        """What its plain requests ask for."""
+        return self._plain.operation
+
+    @property
     def sends(self) -> bool:
         """Whether its plain requests send what the items are."""
         return self._plain.operation == "PutObject"

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, filterfalse
 from operator import attrgetter
 from time import monotonic
@@ -28,6 +28,7 @@ from weakref import WeakMethod
 
 from mfstore._core.memory import FreshBytesPool
 from mfstore.errors import BackendError, MfstoreError
+from mfstore.host.forks import anew_in_children
 from mfstore.host.interrupts import uninterrupted
 from mfstore.progress import METER
 from mfstore.s3.aws.errors import Verdict, classify, copied, problem
@@ -115,6 +116,10 @@ class TransferCounts:
     """From the first request to the last outcome."""
     moved: int = 0
     """Bytes of bodies that came or went, also of items that are not done, or were tried again."""
+    sent: int = 0
+    """Of these, those that went."""
+    answers: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Requests that have ended, by operation and by how: ``ok``, the status, or what came in place of an answer."""
     concurrency: int = 0
     """Most calls in flight at once."""
     memory: int = 0
@@ -446,9 +451,11 @@ class Scheduler:
 
     def __init__(
         self, channel: Channel, admission: Admission, retries: Retries, counts: TransferCounts,
-        plain: PlainJobs | None = None, ordered: bool = False,
+        plain: PlainJobs | None = None, ordered: bool = False, ended: Callable[[TransferCounts], None] | None = None,
     ) -> None:  # fmt: skip
         now = monotonic()
+        self._told_end = ended
+        """Called once with the counts, when it is closed."""
         self.ordered = ordered
         """Whether the outcomes are handed out in the order of the jobs: whoever pumps has them wait."""
         self.admission = admission
@@ -782,7 +789,15 @@ class Scheduler:
         self._counts.verified += landed.verified
         if landed.gets:
             admission.mean_size += (1 - 0.9**count) * (landed.sizes / count - admission.mean_size)
-        self._counts.moved += landed.sizes if self._plain is not None and self._plain.sends else landed.received
+        counts, plain = self._counts, self._plain
+        if plain is not None and plain.sends:
+            counts.sent += landed.sizes
+            counts.moved += landed.sizes
+        else:
+            counts.moved += landed.received
+        if plain is not None:
+            answer = plain.operation, OK
+            counts.answers[answer] = counts.answers.get(answer, 0) + count
         admission.budget.take(landed.memory)
         self._out.extend(landed.outcomes)
 
@@ -807,6 +822,9 @@ class Scheduler:
         del flying[id(call)]
         # As ``classify`` finds it, without a call for each of many good replies.
         fine = reply.failure is None and 200 <= reply.status < 300
+        answer = call.operation, OK if fine else reply.failure or str(reply.status)
+        answers = self._counts.answers
+        answers[answer] = answers.get(answer, 0) + 1
         if state.hedge is not None and self._end_pair(call, fine):
             return
         if job.error is not None:
@@ -830,7 +848,12 @@ class Scheduler:
             quota.succeeded()
         now, size = reply.finished, reply.received
         seconds = now - reply.submitted
-        self._counts.moved += size if call.body is None else body_size(call.body)
+        if call.body is None:
+            self._counts.moved += size
+        else:
+            went = body_size(call.body)
+            self._counts.moved += went
+            self._counts.sent += went
         self.admission.limiter.succeeded(now, size, seconds)
         if size <= HEDGED_BYTES:
             self._hedges.recent.append(seconds)
@@ -1105,11 +1128,82 @@ class Scheduler:
             for job in self._active.values():
                 job.abandon()
             self._active.clear()
+            if self._told_end is not None:
+                self._told_end(self._counts)
+                self._told_end = None
 
     def _end_early(self) -> Ending:
         if self._ending is None:
             self._ending = Ending(self._channel, self._control, self._calls.flying, self._lane)
         return self._ending
+
+
+OK = "ok"
+"""How a request ended that was answered as it should be."""
+
+
+ADDED_TOGETHER = 64
+"""Operations that have ended, which are added up together."""
+
+
+class Traffic:
+    """What the operations of one client come to: those that have ended, and those under way so far."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[int, TransferCounts] = {}
+        self._ended: deque[TransferCounts] = deque()
+        self._total = TransferCounts()
+        self.forked()
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """A lock anew, in a new child too."""
+        self._adding = threading.Lock()
+
+    def begun(self, counts: TransferCounts) -> None:
+        """An operation begins that counts here."""
+        self._under_way[id(counts)] = counts
+
+    def ended(self, counts: TransferCounts) -> None:
+        """It has ended."""
+        self._ended.append(counts)
+        # Seldom, since it takes as long as a hundred requests in an engine; who finds somebody at it leaves it to them.
+        if len(self._ended) >= ADDED_TOGETHER and self._adding.acquire(blocking=False):
+            try:
+                for _ in range(len(self._ended)):
+                    self._add_ended()
+            finally:
+                self._adding.release()
+
+    def _add_ended(self) -> None:
+        with suppress(IndexError):  # somebody else has taken it
+            counts = self._ended.popleft()
+            _add(self._total, counts)
+            self._under_way.pop(id(counts), None)
+
+    def now(self) -> TransferCounts:
+        """What it comes to now. ``concurrency`` and ``memory`` are the most of one operation, ``seconds`` those of all
+        of them."""
+        found = TransferCounts()
+        with self._adding:
+            while self._ended:
+                self._add_ended()
+            _add(found, self._total)
+            for counts in [*self._under_way.values()]:
+                _add(found, counts)
+        return found
+
+
+_SUMMED = ("requests", "retries", "throttled", "hedged", "verified", "verify_failures", "seconds", "moved", "sent")
+
+
+def _add(total: TransferCounts, counts: TransferCounts) -> None:
+    for name in _SUMMED:
+        setattr(total, name, getattr(total, name) + getattr(counts, name))
+    total.concurrency = max(total.concurrency, counts.concurrency)
+    total.memory = max(total.memory, counts.memory)
+    for answer, number in [*counts.answers.items()]:
+        total.answers[answer] = total.answers.get(answer, 0) + number
 
 
 # ---- what the operations of one client share ----------------------------------------------
@@ -1135,6 +1229,8 @@ class Transfers:
         """Of the few different parameters of its operations each once: see ``shared_options``."""
         self._knobs = knobs
         self._max_bandwidth = max_bandwidth
+        self.traffic = Traffic()
+        """What all of it came to."""
         self._nearby = Nearby()
         self._engine: Engine | None = None
 
@@ -1170,7 +1266,9 @@ class Transfers:
         admission = Admission(jobs, Limiter(fixed=fixed), self._knobs.memory, nearby)
         retries = Retries(self.control, self.policy, self.quota, self.engine.ask)
         plain = jobs if isinstance(jobs, PlainJobs) else None
-        return Scheduler((self._engine or self.engine).channel(), admission, retries, counts, plain, ordered)
+        channel = (self._engine or self.engine).channel()
+        self.traffic.begun(counts)
+        return Scheduler(channel, admission, retries, counts, plain, ordered, self.traffic.ended)
 
     def run(self, jobs: Iterator[Job], ordered: bool = False, told: bool = False) -> Generator[Outcome, None, None]:
         """The outcomes of ``jobs``, as ``Scheduler.outcomes`` gives them: errors are in them, not raised. With ``told``
@@ -1197,6 +1295,7 @@ class Transfers:
         other._engine = engine or self._engine
         if control is not None or engine is not None:
             other._nearby = Nearby()
+        other.traffic = Traffic()
         other.policy = policy or self.policy
         other.quota = quota or self.quota
         if memory is not None:

@@ -1,0 +1,162 @@
+"""What a store's handle has done, as values, for Prometheus, and in a file for node_exporter."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mfstore.display.amounts import duration, size
+from mfstore.display.cards import Card
+from mfstore.display.prometheus import Family, labelled, text_of
+from mfstore.display.shown import Shown
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.host.cache import HostCache
+    from mfstore.s3.bulk.metrics import ClientMetrics
+    from mfstore.stats import SessionStats
+
+READABLE = 0o644
+"""Whoever collects metrics is another user than whoever writes them."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreMetrics(Shown):
+    """What this process has done by one handle of a store since it was opened. Sizes in bytes."""
+
+    url: str
+    saves: int
+    """Operations that stored something, each however many artifacts."""
+    loads: int
+    """Operations that loaded something; of many keys, each counts."""
+    artifacts: int
+    """Artifacts saved."""
+    saved: int
+    """Bytes of them."""
+    duplicate: int
+    """Of these, bytes that were stored already."""
+    stored: int
+    """Bytes written for the others."""
+    objects: int
+    """Objects written."""
+    loaded: int
+    """Bytes of the artifacts loaded."""
+    seconds: Mapping[str, float]
+    """By stage: ``encode`` (of saves, until everything is encoded), ``commit`` (until it is durable) and ``load``. Of
+    operations side by side each counts. Small values that lie in their keys are loaded in no time."""
+    cache_hits: int
+    """Parts of the index of a remote store that this host had read already."""
+    cache_misses: int
+    """Parts that it had not."""
+    verify_failures: int
+    """Chunks that differed from their digest when they were read, whether or not a whole copy was found."""
+    s3: ClientMetrics | None
+    """The requests; None of a store that is not in S3."""
+
+    def families(self) -> list[Family]:
+        """As metrics of Prometheus, labelled with the store's URL."""
+        hits = [({"result": "hit"}, self.cache_hits), ({"result": "miss"}, self.cache_misses)]
+        own = [
+            Family(
+                "mfstore_operations_total", "counter", "Saves and loads.",
+                [({"operation": "save"}, self.saves), ({"operation": "load"}, self.loads)],
+            ),
+            _counter("mfstore_saved_artifacts_total", "Artifacts saved.", self.artifacts),
+            _counter("mfstore_saved_bytes_total", "Bytes of the artifacts saved.", self.saved),
+            _counter("mfstore_duplicate_bytes_total", "Bytes saved that were stored already.", self.duplicate),
+            _counter("mfstore_stored_bytes_total", "Bytes written.", self.stored),
+            _counter("mfstore_stored_objects_total", "Objects written.", self.objects),
+            _counter("mfstore_loaded_bytes_total", "Bytes of the artifacts loaded.", self.loaded),
+            Family(
+                "mfstore_stage_seconds_total", "counter", "Seconds in each stage of saves and loads.",
+                [({"stage": stage}, seconds) for stage, seconds in self.seconds.items()],
+            ),
+            Family("mfstore_cache_lookups_total", "counter", "Parts of the index asked of this host's cache.", hits),
+            _counter("mfstore_verify_failures_total", "Chunks that differed from their digest.", self.verify_failures),
+        ]  # fmt: skip
+        return labelled([*own, *(self.s3.families() if self.s3 is not None else ())], {"store": self.url})
+
+    def prometheus(self) -> str:
+        """As text of Prometheus."""
+        return text_of(self.families())
+
+    def _card(self) -> Card:
+        saved = f"{self.artifacts:,} artifacts in {self.saves:,} saves, {size(self.saved)}"
+        if self.duplicate:
+            saved += f", of which {size(self.duplicate)} were there already"
+        facts = [
+            ("saved", saved), ("written", f"{size(self.stored)} in {self.objects:,} objects"),
+            ("loaded", f"{size(self.loaded)} in {self.loads:,} loads"),
+            ("took", ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in self.seconds.items())),
+        ]  # fmt: skip
+        if self.verify_failures:
+            facts.append(("differed", f"{self.verify_failures:,} chunks"))
+        of_s3 = self.s3._card() if self.s3 is not None else Card("")
+        return Card("metrics", self.url, (*facts, *of_s3.facts), of_s3.grids)
+
+
+def store_metrics(backend: Backend, session: SessionStats, cache: HostCache | None, differed: int) -> StoreMetrics:
+    """What was counted."""
+    return StoreMetrics(
+        url=backend.url, saves=session.saves, loads=session.loads, artifacts=session.artifacts, saved=session.logical,
+        duplicate=session.duplicate, stored=session.stored, objects=session.objects, loaded=session.loaded,
+        seconds={
+            "encode": session.saving - session.committing, "commit": session.committing, "load": session.loading,
+        },
+        cache_hits=0 if cache is None else cache.hits, cache_misses=0 if cache is None else cache.misses,
+        verify_failures=differed, s3=backend.metrics(),
+    )  # fmt: skip
+
+
+class Metrics(Protocol):
+    """What ``Store.metrics`` and ``BulkClient.metrics`` return."""
+
+    def families(self) -> list[Family]:
+        """As metrics of Prometheus."""
+
+
+class Measured(Protocol):
+    """A store or a client."""
+
+    def metrics(self) -> Metrics:
+        """What it has done."""
+
+
+def write_metrics(path: str | os.PathLike[str], *sources: Measured) -> None:
+    """Write what stores and clients have done into a file, for the textfile collector of node_exporter, which reads
+    ``*.prom`` of a directory.
+
+    The file is whole at any time: it is replaced. Its directory must be there.
+
+    Args:
+        path: The file.
+        sources: Stores, bulk clients. Stores are told apart by their URL; of two clients the numbers would be mixed up.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_families(path, [family for source in sources for family in source.metrics().families()])
+
+
+def write_families(path: str | os.PathLike[str], families: list[Family]) -> None:
+    """As ``write_metrics``, any metrics."""
+    target = Path(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text_of(families))
+            os.fchmod(file.fileno(), READABLE)
+        os.replace(temporary, target)  # noqa: PTH105
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+def _counter(name: str, told: str, value: float) -> Family:
+    return Family(name, "counter", told, [({}, value)])
