@@ -8,7 +8,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import mfstore
 from mfstore.backends.memory import MemoryBackend
@@ -18,6 +17,8 @@ from mfstore.errors import CorruptObject, NotFound
 from mfstore.s3.transfers.scheduler import ADDED_TOGETHER, Traffic, TransferCounts
 from mfstore.settings import resolve
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
+
+text_string_to_metric_families = pytest.importorskip("prometheus_client.parser").text_string_to_metric_families
 
 
 def values(text):
@@ -87,8 +88,9 @@ def test_of_a_bucket_each_request_counts_once(far, world):
     assert 0 <= found.sent - sum(map(len, world.objects.values())) < 1000  # what was tried, and deleted
     assert found.received > 2_000_000
     told = values(far.metrics().prometheus())
-    assert told["mfstore_s3_requests_total", (("operation", "PutObject"), ("result", "ok"))] == (
-        found.requests["PutObject", "ok"]
+    assert (
+        told["mfstore_s3_requests_total", (("operation", "PutObject"), ("result", "ok"))]
+        == (found.requests["PutObject", "ok"])
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from mfstore.cli.command import Command
 from mfstore.cli.gc_options import inventory_option, metadata_option
+from mfstore.cli.metrics_file import measured, metrics_option
 from mfstore.cli.options import (
     Connection,
     connection_options,
@@ -64,6 +65,7 @@ TOP = 50
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, in bytes.")
 @json_option
 @connection_options()
+@metrics_option
 def du(
     url: str | None, metaflow: str | None, connection: Connection, by: str | None, flows: tuple[str, ...],
     metadata: str | None, inventory: str | None, order: Order | None, top: int | None, price: float | None,
@@ -99,6 +101,10 @@ def du(
         if by not in OF_ROOTS:
             raise click.UsageError(f"--by {by}: not for --metaflow")
         found = _usage_of_root(where, connection, by, flows, metadata, inventory)
+    measured(
+        objects={"groups": len(found.groups)},
+        sizes={"stored": found.total, "own": found.own, "shared": found.shared, "unheld": found.unheld},
+    )
     groups = found.groups if order is None else found.sorted(order)
     if as_json:
         print_json(_document(found, groups[:top], price))

@@ -25,6 +25,7 @@ from mfstore.cli.gc_options import (
     trust_option,
     wait_option,
 )
+from mfstore.cli.metrics_file import measured, metrics_option
 from mfstore.cli.options import (
     DURATION,
     Connection,
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @connection_options(writes=True)
+@metrics_option
 def gc(
     url: str | None, metaflow: str | None, connection: Connection, as_json: bool, grace: float, keeping: Keeping,
     metadata: str | None, inventory: str | None, trust_known: bool, live: TextIO | None, repack: float,
@@ -167,6 +169,7 @@ def gc(
         result = plan.execute(
             yes_really=yes_really, take_over=take_over, deletes_per_second=deletes_per_second, progress=True
         )
+    _measure(plan, result)
     if as_json:
         print_json(_document(plan, result, long))
     elif result is None:
@@ -179,6 +182,17 @@ def gc(
         _show_result(plan, result)
     if result is not None and result.locked:
         sys.exit(DAMAGE)
+
+
+def _measure(plan: GcPlan, result: GcResult | None) -> None:
+    found = plan.decision
+    deleted = found.deletes.amount if result is None else result.deleted
+    condemned = found.condemns.amount if result is None else result.condemned
+    amounts = {"deleted": deleted, "condemned": condemned, "waiting": found.waiting, "stored": found.stored}
+    measured(
+        objects={what: amount.recipes + amount.packs for what, amount in amounts.items()},
+        sizes={what: amount.bytes for what, amount in amounts.items()},
+    )
 
 
 def _keys(lines: Iterable[str]) -> list[str]:

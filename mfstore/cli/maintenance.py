@@ -12,6 +12,7 @@ import click
 from mfstore.backends import open_backend
 from mfstore.cli.command import Command
 from mfstore.cli.exits import DAMAGE
+from mfstore.cli.metrics_file import measured, metrics_option
 from mfstore.cli.options import (
     DURATION,
     Connection,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--for", "budget", type=DURATION, metavar="TIME", help="At the level full: stop after so long.")
 @connection_options(writes=True)
+@metrics_option
 def verify(
     url: str | None,
     metaflow: str | None,
@@ -77,8 +79,20 @@ def verify(
             from mfstore.maintenance.metaflow.verify import verify_metaflow
 
             report, _ = verify_metaflow(opened_root(where, connection), options, tell)
+    _measure(report)
     show_verified(report, as_json)
     sys.exit(0 if report.clean else DAMAGE)
+
+
+def _measure(report: VerifyReport | MetaflowReport) -> None:
+    objects = {"findings": len(report.findings), "damage": len(report.damage)}
+    if isinstance(report, MetaflowReport):
+        objects |= {"runs": report.runs, "tasks": report.tasks, "blobs": report.blobs, "read": report.blobs_checked}
+    else:
+        objects |= {**report.objects, "read": report.packs_checked}
+    measured(
+        objects=objects, sizes={"stored": report.stored, "read": report.checked}, times={"oldest_read": report.oldest}
+    )
 
 
 @click.command(cls=Command)
@@ -100,6 +114,7 @@ def verify(
     help="Set refs whose present value is lost back to their newest value that is whole; remove those without one.",
 )  # fmt: skip
 @connection_options(writes=True)
+@metrics_option
 def repair(
     url: str | None, metaflow: str | None, connection: Connection, as_json: bool, level: Level, execute: bool,
     dry_run: bool, drop_lost: bool, roll_back: bool,
@@ -131,6 +146,10 @@ def repair(
     well = report.before.clean if report.after is None else report.after.clean
     if not isinstance(report, MetaflowRepair):
         well = well and not report.lost
+    _measure(report.before if report.after is None else report.after)
+    measured(objects={"actions": len(report.actions)})
+    if not isinstance(report, MetaflowRepair):
+        measured(objects={"lost": len(report.lost)})
     if as_json:
         print_json({**asdict(report), "clean": well})
     else:

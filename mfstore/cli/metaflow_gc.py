@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mfstore.cli.exits import DAMAGE
+from mfstore.cli.metrics_file import measured
 from mfstore.cli.output import print_grid, print_json
 from mfstore.cli.places import opened_root
 from mfstore.cli.reports import steps
@@ -52,9 +53,23 @@ def run(
                 )
     finally:
         root.close()
+    _measure(plan, result)
     show_collection(plan, result, as_json, long)
     if plan.unreadable or (result is not None and result.locked):  # so that what runs this from cron tells of it
         sys.exit(DAMAGE)
+
+
+def _measure(plan: MetaflowGcPlan, result: MetaflowGcResult | None) -> None:
+    deleted = plan.freed if result is None else result.deleted
+    removed = len(plan.remove) if result is None else len(result.removed)
+    condemned = len(plan.condemn) if result is None else result.condemned
+    measured(
+        objects={
+            "deleted": deleted.objects, "runs": len(plan.runs), "runs_removed": removed, "runs_condemned": condemned,
+            "runs_waiting": len(plan.waiting), "flows_held": len(plan.held),
+        },
+        sizes={"deleted": deleted.bytes, "later": plan.later.bytes, "unreferred": plan.unreferred.bytes},
+    )  # fmt: skip
 
 
 def show_collection(plan: MetaflowGcPlan, result: MetaflowGcResult | None, as_json: bool, long: bool) -> None:

@@ -11,6 +11,7 @@ import click
 
 from mfstore.cli.command import Command
 from mfstore.cli.exits import DAMAGE
+from mfstore.cli.metrics_file import measured, metrics_option
 from mfstore.cli.options import DURATION, Connection, connection_options, execute_option, json_option
 from mfstore.cli.output import print_grid, print_json
 from mfstore.cli.places import opened_root
@@ -67,6 +68,7 @@ class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic
 @execute_option
 @click.option("--take-over", is_flag=True, help="Go on where a collection or migration died within the last hour.")
 @connection_options(writes=True)
+@metrics_option
 def migrate(
     metaflow: str, to: str, flows: tuple[str, ...], runs: tuple[str, ...], running: float, idle: float,
     metadata: str | None, connection: Connection, as_json: bool, execute: bool, take_over: bool,
@@ -93,6 +95,11 @@ def migrate(
             plan, result = migrate_metaflow(root, options, metadata=records, take_over=take_over, tell=tell)
         else:
             plan = plan_migration(root, options, metadata=records, tell=tell)
+    if result is not None:
+        measured(
+            objects={"attempts": result.attempts, "artifacts": result.artifacts, "failures": len(result.failures)},
+            sizes={"artifacts": result.bytes},
+        )
     if as_json:
         print_json(_document(plan, result))
     else:

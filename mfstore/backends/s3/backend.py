@@ -664,6 +664,7 @@ class S3Backend(Backend):
         return self._put_options
 
     def metrics(self) -> ClientMetrics:
+        """Those of its client."""
         return self.client.metrics()
 
     def close(self) -> None:

@@ -245,7 +245,7 @@ def test_every_method_that_asks_s3_has_its_asynchronous_twin():
         "get_many", "get_ranges", "get_into", "read_many", "put_many", "head_many", "delete_many", "copy", "list",
         "list_each", "ask", "close",
     ]  # fmt: skip
-    others = ["beside", "options_of_writes", "run", "run_jobs", "with_parts"]
+    others = ["beside", "metrics", "options_of_writes", "run", "run_jobs", "with_parts"]
     twins = [f"a{name}" for name in asking]
     methods = [name for name, found in vars(BulkClient).items() if inspect.isfunction(found) and name[0] != "_"]
     assert sorted(methods) == sorted(asking + twins + others)
